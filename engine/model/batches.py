@@ -1,0 +1,77 @@
+"""A frozen run of records, and the spans that find each of them again.
+
+A batch is written to the ledger before anything of it is sent and never planned anew. It holds no payload: whoever
+sends it reads the spans from the source, renders the same bytes and compares their sha256. So the first send, a retry
+and a resume are one path, and memory holds only the batches on the wire.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from engine.model.records import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one batch may hold at most."""
+
+    records: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records that go up together."""
+
+    sequence: int
+    start: Position
+    end: Position
+    count: int
+    """Records that go up; those rejected locally between `start` and `end` are not among them."""
+    size_bytes: int
+    """Length of the payload."""
+    sha256: bytes
+    """Of the payload: `[task,task,…]`, exactly as sent."""
+    spans: bytes
+    """Where each record stands: see `encode_spans`."""
+
+    @property
+    def rejected(self) -> int:
+        """Records between `start` and `end` that do not go up."""
+        return self.end.index - self.start.index - self.count
+
+
+def encode_spans(start: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
+    """Pack (gap, length) pairs relative to joined offset `start`: 8 bytes a record, 16 where a gap exceeds 4 GiB."""
+    ends = [offset + length for offset, length in zip(offsets, lengths, strict=True)]
+    gaps = [offset - end for offset, end in zip(offsets, [start, *ends], strict=False)]
+    code = "I" if max(gaps, default=0) < 2**32 else "Q"
+    pairs = array(code, bytes(2 * len(gaps) * array(code).itemsize))
+    pairs[0::2] = array(code, gaps)
+    pairs[1::2] = array(code, lengths)
+    if sys.byteorder == "big":
+        pairs.byteswap()
+    return code.encode() + pairs.tobytes()
+
+
+def decode_spans(start: int, spans: bytes) -> tuple[list[int], list[int]]:
+    """Return the joined offsets and the lengths packed by `encode_spans`."""
+    pairs = array(spans[:1].decode(), spans[1:])
+    if sys.byteorder == "big":
+        pairs.byteswap()
+    edges = list(accumulate(pairs, initial=start))
+    return edges[1::2], pairs[1::2].tolist()
+
+
+def good_indexes(batch: Batch, rejected: Sequence[int]) -> Sequence[int]:
+    """Return the index of each record that goes up, given the indexes of those rejected in the batch."""
+    everything = range(batch.start.index, batch.end.index)
+    if not rejected:
+        return everything
+    bad = frozenset(rejected)
+    return [index for index in everything if index not in bad]

@@ -1,0 +1,129 @@
+"""Every error of the engine, in one tree: what happened, where, and what to do about it.
+
+The docstring of a class is its default message. Errors of other libraries are mapped to these where they enter:
+HTTP in `transport`, SQLite in `ledger`, files in `reading`, configuration in `settings`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line; part of the contract with whoever schedules it."""
+
+    ALL_CREATED = 0
+    ERROR = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    SOME_UNCERTAIN = 4
+    STOPPED_EARLY = 5
+    LOCKED = 6
+
+
+class BulkSubmitError(Exception):
+    """Something went wrong."""
+
+    exit_code = Exit.ERROR
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
+
+    @property
+    def exit_status(self) -> int:
+        """What the process tells its parent."""
+        return self.exit_code
+
+
+class ConfigError(BulkSubmitError):
+    """The configuration cannot be used. Mend the named key and run the command again."""
+
+    exit_code = Exit.USAGE
+
+
+class SourceError(BulkSubmitError):
+    """A source cannot be read. Check the path and its permissions."""
+
+    exit_code = Exit.USAGE
+
+
+class SourceChanged(SourceError):
+    """A source is not what it was when it was frozen. Put the old file back, or submit the new one as a new job."""
+
+
+class JobError(BulkSubmitError):
+    """The job cannot be used this way. `bulksubmit status` lists the jobs and their states."""
+
+    exit_code = Exit.USAGE
+
+
+class JobLocked(BulkSubmitError):
+    """Another process is working on this job. Wait until it ends, or stop it first."""
+
+    exit_code = Exit.LOCKED
+
+
+class LedgerError(BulkSubmitError):
+    """The ledger cannot be written or read. Check the disk; `bulksubmit resume` goes on where the job stopped."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
+class StrictRejects(BulkSubmitError):
+    """A record is not fit to be sent, and `--strict` allows none. Nothing was sent."""
+
+    exit_code = Exit.SOME_FAILED
+
+
+class Interrupted(BulkSubmitError):
+    """The run was interrupted; what was under way has finished. `bulksubmit resume` goes on."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+    @property
+    def exit_status(self) -> int:
+        """The shell's way to say which signal."""
+        return 128 + self.signal_number
+
+
+class DeadlineReached(BulkSubmitError):
+    """The run took longer than send.deadline_seconds. `bulksubmit resume` goes on."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
+class CallFailed(BulkSubmitError):
+    """A call to the service did not succeed."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+    def __init__(self, message: str | None = None, *, call: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.call = call
+        self.status = status
+
+
+class NotApplied(CallFailed):
+    """The service has certainly not done what the call asked for."""
+
+
+class Refused(NotApplied):
+    """The service understood the call and declined it; the same call would be declined again."""
+
+
+class Unauthorized(Refused):
+    """The service does not accept the credentials. Renew them, then run `bulksubmit resume`."""
+
+
+class Unavailable(NotApplied):
+    """The service could not be reached, or pushed back, for longer than allowed. Run `bulksubmit resume` later."""
+
+
+class PossiblyApplied(CallFailed):
+    """The answer was lost: the service may or may not have done what the call asked for."""
+
+
+class UnexpectedAnswer(PossiblyApplied):
+    """The service answered something that cannot be understood."""

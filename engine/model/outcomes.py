@@ -1,0 +1,76 @@
+"""What became of each record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Fate(StrEnum):
+    """The five ends of a record; every record has exactly one."""
+
+    CREATED = "created"
+    FAILED = "failed"
+    """The service said no to it."""
+    REJECTED = "rejected"
+    """It never left: it was not fit to be sent."""
+    UNCERTAIN = "uncertain"
+    """It was sent, the answer was lost, and the service cannot be asked."""
+    UNRESOLVED = "unresolved"
+    """Its end is not known yet; `resume` goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The fate of every record of a batch, by position in the batch."""
+
+    task_ids: Sequence[str | None]
+    """The service's id for each record; None where no task was created."""
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Position → the service's reason, for exactly the positions without an id."""
+    note: str = ""
+    """What a person should know of the batch besides."""
+
+    @property
+    def created(self) -> int:
+        """Records that became tasks."""
+        return len(self.task_ids) - len(self.errors)
+
+    @classmethod
+    def refused(cls, count: int, reason: str) -> Settlement:
+        """Every one of `count` records failed for one reason."""
+        return cls([None] * count, dict.fromkeys(range(count), reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one record: a line of `outcomes.ndjson`."""
+
+    index: int
+    source: str
+    offset: int
+    """In its source."""
+    state: Fate
+    task_id: str | None = None
+    batch_id: str | None = None
+    url: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many records ended how, and how many batches stand where: the numbers of a job."""
+
+    records: int = 0
+    batches: int = 0
+    created: int = 0
+    failed: int = 0
+    rejected: int = 0
+    uncertain: int = 0
+    states: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unresolved(self) -> int:
+        """Records read whose end is not known."""
+        return self.records - self.created - self.failed - self.rejected - self.uncertain

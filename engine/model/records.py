@@ -1,0 +1,105 @@
+"""What a source holds: records, as columns, and rejects.
+
+Offsets are *joined*: a job's sources are laid end to end, and `Source.base` says where each begins, so one integer
+names a byte of the whole input and a batch may run across files. Records travel as columns of equal length, because one
+Python object per record would cost more than parsing it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Row: TypeAlias = dict[str, Any]
+"""One parsed record."""
+
+
+class Format(StrEnum):
+    """How the records of a source are written down."""
+
+    NDJSON = "ndjson"
+    JSON = "json"
+    CSV = "csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file of a job, as it was when the job began."""
+
+    number: int
+    path: str
+    format: Format
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    base: int
+    """Joined offset of its first byte."""
+
+    @property
+    def end(self) -> int:
+        """Joined offset just past its last byte."""
+        return self.base + self.size
+
+
+def source_at(sources: Sequence[Source], offset: int) -> Source:
+    """Return the source that holds the byte at joined `offset`."""
+    return sources[bisect_right(sources, offset, key=lambda source: source.base) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where reading goes on: the next byte (joined), the index of the next record, its line (1-based, per source)."""
+
+    offset: int = 0
+    index: int = 0
+    line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that cannot be submitted as it stands, and why."""
+
+    index: int
+    offset: int
+    """Joined."""
+    length: int
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of consecutive records of one source: columns of equal length, and the rejects among them."""
+
+    end: Position
+    """Where the next block begins; separators and rejects before it belong to this one."""
+    indexes: Sequence[int]
+    offsets: Sequence[int]
+    """Joined."""
+    lengths: Sequence[int]
+    """Bytes of the record in the source."""
+    lines: Sequence[int]
+    """1-based, per source."""
+    raws: Sequence[bytes]
+    """Each record as JSON: the source's own bytes, or rendered where the source is no JSON."""
+    rows: Sequence[Row]
+    """Each record, parsed."""
+    rejects: Sequence[Reject] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBlock:
+    """A block after mapping: what goes up for each record that is fit to be sent. Columns as in `Block`."""
+
+    end: Position
+    indexes: Sequence[int]
+    offsets: Sequence[int]
+    lengths: Sequence[int]
+    """Bytes of the record in the source."""
+    lines: Sequence[int]
+    tasks: Sequence[bytes]
+    """Bytes that go up."""
+    rejects: Sequence[Reject] = ()

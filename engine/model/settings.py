@@ -1,0 +1,110 @@
+"""The configuration as values: checked, with every default and its reason. A service's own keys stand in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from engine.model.records import Format
+
+MEBIBYTE = 1024 * 1024
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are errors, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServiceSettings(Section):
+    """`[service]`: what every service has; each adds its own keys in its own file."""
+
+    kind: str
+    base_url: str
+
+    def secret_headers(self) -> Mapping[str, SecretStr]:
+        """Headers that prove who we are; they go to the service's own origin only."""
+        return {}
+
+    def secret_query(self) -> Mapping[str, SecretStr]:
+        """Query parameters that prove who we are; they go to the service's own origin only."""
+        return {}
+
+    def allowed_upload_hosts(self) -> Sequence[str]:
+        """Hosts besides the service's own to which payloads may go."""
+        return ()
+
+
+class SourceSettings(Section):
+    """`[source]`: how the input is written down."""
+
+    format: Format | None = None
+    """Found by extension or content where it is left out."""
+    max_record_bytes: Annotated[int, Field(ge=1)] = 16 * MEBIBYTE
+    """A longer record is rejected unread, so one endless line cannot fill the memory. Sama's longest input is 16 MB."""
+    types: dict[str, Literal["string", "integer", "number", "boolean", "json"]] = {}
+    """CSV column → type of its values; an empty field becomes null, and columns that are not named stay strings."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    """Of CSV."""
+
+
+class MappingSettings(Section):
+    """`[mapping]`: how a source row becomes a task. All left out: the row is the task."""
+
+    wrap: str | None = None
+    """Put what remains of the row under this key: `wrap = "data"` makes `{"data": row}`."""
+    fields: dict[str, str] = {}
+    """Task key → column to take its value from; the column leaves the row. Without it, the default holds, if any."""
+    defaults: dict[str, Any] = {}
+    """Task key → value for tasks that have none."""
+    rename: dict[str, str] = {}
+    """Old input name → new input name."""
+    drop: list[str] = []
+    """Columns that are not sent."""
+
+
+class BatchSettings(Section):
+    """`[batch]`: how records are cut into batches; the service's own limits hold in any case."""
+
+    max_records: Annotated[int, Field(ge=1)] = 1000
+    max_bytes: Annotated[int, Field(ge=1)] = 4 * MEBIBYTE
+    """A batch on the wire is held in memory; 8 in flight make 32 MiB. A single longer record goes alone."""
+
+
+class SendSettings(Section):
+    """`[send]`: how hard the service is driven and when we give up."""
+
+    max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Batches being staged, uploaded or released at once."""
+    max_open_batches: Annotated[int, Field(ge=1)] = 500
+    """Batches released and not yet settled; the uploader waits at the limit."""
+    polls_in_flight: Annotated[int, Field(ge=1, le=1000)] = 4
+    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""
+    polls_per_second: Annotated[float, Field(gt=0)] = 10.0
+    poll_seconds: Annotated[float, Field(gt=0)] = 0.5
+    """First wait before a released batch is asked about; doubled while nothing changes."""
+    max_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
+    connect_seconds: Annotated[float, Field(gt=0)] = 10.0
+    answer_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Longest silence while an answer is awaited or read."""
+    call_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Longest whole call, upload included."""
+    retry_base_seconds: Annotated[float, Field(gt=0)] = 0.5
+    retry_cap_seconds: Annotated[float, Field(gt=0)] = 20.0
+    give_up_seconds: Annotated[float, Field(ge=0)] = 900.0
+    """A call that has failed for this long stops the job (exit 5; `resume` goes on)."""
+    deadline_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Longest whole run; then the job stops (exit 5)."""
+
+
+class Settings(Section):
+    """The whole file. `service` is checked by the service it names."""
+
+    service: dict[str, Any]
+    source: SourceSettings = SourceSettings()
+    mapping: MappingSettings = MappingSettings()
+    batch: BatchSettings = BatchSettings()
+    send: SendSettings = SendSettings()

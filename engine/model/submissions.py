@@ -1,0 +1,64 @@
+"""The life of a batch at the service: its states and the only steps between them.
+
+Two rules. A state that ends in -ING is an *intent*: it is durable before the call goes out, so that after a crash we
+know that the call may have been made. A state that ends in -ED is a *result*: it is durable before anything builds on
+it.
+
+    FROZEN ─ STAGING ─ STAGED ─ RELEASING ─ RELEASED ─ SETTLED
+       └───────(inline)───────────┘   └─ UNCERTAIN ─┘
+
+STAGING may be repeated at any time: what it leaves behind is empty. RELEASING starts the work, so after a lost answer
+the service is asked first; where it cannot be asked (inline), the batch is UNCERTAIN and is never sent again on its
+own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a batch stands."""
+
+    FROZEN = "frozen"
+    STAGING = "staging"
+    STAGED = "staged"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    SETTLED = "settled"
+    UNCERTAIN = "uncertain"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    # SETTLED from everywhere: a batch that the service refuses, or that a person cancels, has its outcome.
+    State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED}),
+    # STAGING again: the answer was lost, or the process died.
+    State.STAGING: frozenset({State.STAGING, State.STAGED, State.SETTLED}),
+    # STAGING again: the upload URL is too old, or died with the process (it is a secret and not kept).
+    State.STAGED: frozenset({State.STAGING, State.RELEASING, State.SETTLED}),
+    # FROZEN again: an inline call that was certainly not applied. RELEASING again: the service says it still waits.
+    State.RELEASING: frozenset({State.RELEASING, State.RELEASED, State.FROZEN, State.UNCERTAIN, State.SETTLED}),
+    # UNCERTAIN: the service has forgotten a batch that it had accepted.
+    State.RELEASED: frozenset({State.SETTLED, State.UNCERTAIN}),
+    # RELEASED: found at the service by its marker. FROZEN: a person decided to send it again.
+    State.UNCERTAIN: frozenset({State.RELEASED, State.FROZEN, State.SETTLED}),
+    State.SETTLED: frozenset(),
+}
+
+UNSENT = frozenset({State.FROZEN, State.STAGING, State.STAGED, State.RELEASING})
+"""States from which the uploader goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A batch's life at the service, as the ledger knows it."""
+
+    sequence: int
+    state: State = State.FROZEN
+    remote_id: str | None = None
+    """The service's name for the batch, once staged or released."""
+    changed_at: float = 0.0
+    """Unix seconds of the last transition."""
+    note: str = ""
+    """Why it is where it is, where that is not plain."""

@@ -1,0 +1,1 @@
+"""What happens in a run, as facts, and those who show them: progress, log lines."""

@@ -1,0 +1,146 @@
+"""Facts about a run, emitted where they happen and shown by whoever listens. None carries a secret or a payload.
+
+One event per block, batch or call, never one per record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from engine.model.submissions import State
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A process begins to work on a job; the figures are what earlier runs have done."""
+
+    job: str
+    size_bytes: int
+    read_bytes: int
+    records: int
+    rejected: int
+    created: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesFrozen:
+    """Batches were cut and are durable."""
+
+    batches: int
+    records: int
+    rejected: int
+    read_bytes: int
+    """Joined offset up to which the sources are frozen."""
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMoved:
+    """A batch changed its state."""
+
+    sequence: int
+    before: State
+    after: State
+    records: int
+    size_bytes: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgressed:
+    """A poll found more of a batch's tasks created."""
+
+    sequence: int
+    created: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettled:
+    """The fate of each record of a batch is known and durable."""
+
+    sequence: int
+    created: int
+    failed: int
+    first_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """A request goes out."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """An answer came, or the wait for it ended."""
+
+    kind: str
+    seconds: float
+    sent_bytes: int
+    status: int | None
+    """None: no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRetried:
+    """A call will be made again."""
+
+    kind: str
+    attempt: int
+    wait_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The service is not to be had, or pushes back: calls wait."""
+
+    reason: str
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The run ends before the job is finished."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """The run is over."""
+
+    job: str
+    state: str
+
+
+Event: TypeAlias = (
+    JobStarted
+    | BatchesFrozen
+    | BatchMoved
+    | BatchProgressed
+    | BatchSettled
+    | CallStarted
+    | CallEnded
+    | CallRetried
+    | Paused
+    | Stopping
+    | JobEnded
+)
+Listener: TypeAlias = Callable[[Event], None]
+"""Takes an event; must be quick and must not raise."""
+
+
+def fan_out(*listeners: Listener) -> Listener:
+    """Return a listener that passes each event to all `listeners`, in order."""
+
+    def emit(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit

@@ -1,0 +1,226 @@
+"""What the engine asks of the world outside: service, ledger, wire and clock; each as narrow as its caller."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Protocol
+
+from engine.model.batches import Batch, Limits
+from engine.model.jobs import Job, JobState
+from engine.model.outcomes import Settlement, Tally
+from engine.model.records import Reject, Row
+from engine.model.submissions import State, Submission
+
+
+class Clock(Protocol):
+    """Time, passed in so that tests can make it up."""
+
+    def now(self) -> float:
+        """Return Unix seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never jump."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a service, without its credentials: those are added on the wire and never seen here."""
+
+    kind: str
+    """A word for events and rate rules: `create`, `put`, `continue`, `status`."""
+    method: str
+    url: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = field(default=None, repr=False)
+    repeatable: bool = True
+    """Harmless if it happens twice. If not, a lost answer is raised at once as `PossiblyApplied`."""
+    authenticated: bool = True
+    """Carries the service's credentials; a presigned URL must not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Caller(Protocol):
+    """Makes calls: paced, retried while that is safe, classified."""
+
+    async def call(self, call: Call) -> Answer:
+        """Return the 2xx answer.
+
+        Raises:
+            Unauthorized, Refused: the service said no; nothing was done.
+            Unavailable: retries are spent; nothing was done, or the call is repeatable.
+            PossiblyApplied: the answer to a call that is not repeatable was lost.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A harmless beginning at the service."""
+
+    remote_id: str
+    upload_url: str | None = field(default=None, repr=False)
+    """Presigned: a secret while it lives, so it is kept in memory only."""
+    expires_at: float = float("inf")
+    """Clock.monotonic() seconds."""
+
+
+class Standing(Enum):
+    """What the service says of a batch whose release may have been applied."""
+
+    WAITING = auto()
+    """Not released: it is safe to release it."""
+    STARTED = auto()
+    """Released."""
+    UNKNOWN = auto()
+    """The service cannot tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one poll says of one batch."""
+
+    sequence: int
+    created: int
+    finished: bool
+    """Nothing more will happen: its settlement can be fetched."""
+
+
+class Service(Protocol):
+    """A remote API that accepts tasks. One file in `engine/services/`; nothing else knows its words."""
+
+    kind: str
+    limits: Limits
+    stages: bool
+    """It has a harmless first step. If not, `release` carries the payload and is never repeated on its own."""
+    polls_together: int
+    """Batches that one `progress` call covers."""
+
+    def check(self, task: Row) -> str | None:
+        """Return why the service would not take this task, naming the field; None if it would. No I/O."""
+        ...
+
+    def task_url(self, task_id: str) -> str:
+        """Return the page on which people see a task."""
+        ...
+
+    async def stage(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
+        """Begin a batch harmlessly. `again`: an earlier attempt may have been applied."""
+        ...
+
+    async def upload(self, staged: Staged, payload: bytes) -> None:
+        """Bring the payload to a staged batch; may be repeated."""
+        ...
+
+    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> str:
+        """Start the creation of tasks; return the service's name for the batch. `payload` only without `stages`."""
+        ...
+
+    async def standing(self, remote_id: str) -> Standing:
+        """Ask whether a batch was released."""
+        ...
+
+    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+        """Ask how far up to `polls_together` batches are."""
+        ...
+
+    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
+        """Fetch the fate of each record of a finished batch."""
+        ...
+
+    async def cancel(self, remote_id: str) -> None:
+        """Ask the service to create nothing more of a batch."""
+        ...
+
+    async def working(self, remote_id: str) -> Mapping[str, int]:
+        """Count the created tasks of a batch by how people's work on them stands."""
+        ...
+
+
+class Ledger(Protocol):
+    """The durable memory of jobs. A method returns once what it wrote is on disk."""
+
+    async def create_job(self, job: Job) -> None:
+        """Remember a new job. Raises: JobError if the name is taken."""
+        ...
+
+    async def job(self, name: str) -> Job:
+        """Return a job. Raises: JobError if there is none of that name, naming those there are."""
+        ...
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return all jobs, newest first."""
+        ...
+
+    async def set_job_state(self, name: str, state: JobState) -> None:
+        """Remember where the job stands."""
+        ...
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Hold the job for this process; freed when it dies. Raises: JobLocked."""
+        ...
+
+    def is_locked(self, name: str) -> bool:
+        """Tell whether a process holds the job."""
+        ...
+
+    async def freeze(self, job: str, batches: Sequence[Batch], rejects: Sequence[Reject], *, last: bool) -> None:
+        """Remember batches (as FROZEN; those of no records as SETTLED) and rejects. `last`: the sources end here."""
+        ...
+
+    async def last_batch(self, job: str) -> Batch | None:
+        """Return the batch frozen last."""
+        ...
+
+    async def move(self, job: str, submission: Submission, *, expected: State) -> None:
+        """Set a batch's submission; a remote id given up by staging again is kept among the orphans.
+
+        Raises:
+            LedgerError: it is not in state `expected`, or the step is not in TRANSITIONS.
+        """
+        ...
+
+    async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
+        """Move a batch to SETTLED together with the fate of its records."""
+        ...
+
+    def batches(self, job: str, states: frozenset[State] | None = None) -> AsyncIterator[tuple[Batch, Submission]]:
+        """Yield batches with their submissions by sequence, read in pages."""
+        ...
+
+    async def settlement(self, job: str, sequence: int) -> Settlement | None:
+        """Return the fate of a settled batch's records; None before that."""
+        ...
+
+    async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
+        """Return the local rejects with start ≤ index < stop, by index."""
+        ...
+
+    async def tally(self, job: str) -> Tally:
+        """Count a job's records by fate and its batches by state."""
+        ...
+
+    async def orphans(self, job: str) -> Sequence[str]:
+        """Return remote ids that were staged and given up; they are empty."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued and let go of the file."""
+        ...

@@ -1,0 +1,54 @@
+"""What the stages of one run share: its job, its service, its ledger, time, and the wish to end early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from engine.model.errors import BulkSubmitError
+from engine.model.jobs import Job
+from engine.observe.events import Listener, Stopping
+from engine.ports import Clock, Ledger, Service
+
+DRAIN_SECONDS = 8.0
+"""Time that calls under way get to finish when a run ends early; whoever sent SIGTERM expects us gone within ten."""
+
+
+class Stop:
+    """The one place where a run learns that it shall end, and why."""
+
+    def __init__(self) -> None:
+        self.error: BulkSubmitError | None = None
+        self._requested = anyio.Event()
+
+    def request(self, error: BulkSubmitError) -> None:
+        """End the run in order: nothing new is begun, what is under way may finish. The first reason stands."""
+        if self.error is None:
+            self.error = error
+            self._requested.set()
+
+    async def wait(self) -> None:
+        """Return once the run shall end."""
+        await self._requested.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one job; handed to each stage."""
+
+    job: Job
+    service: Service
+    ledger: Ledger
+    clock: Clock
+    jitter: Callable[[], float]
+    """Random numbers in [0, 1)."""
+    emit: Listener
+    stop: Stop
+
+    def end(self, error: BulkSubmitError) -> None:
+        """End the run early because of `error`."""
+        if self.stop.error is None:
+            self.emit(Stopping(str(error)))
+        self.stop.request(error)

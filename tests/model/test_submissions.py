@@ -1,0 +1,63 @@
+"""The table of transitions: complete, and such that nothing is sent before its intent is durable."""
+
+import re
+
+import pytest
+
+from engine.model import submissions
+from engine.model.submissions import TRANSITIONS, UNSENT, State
+
+
+def reachable(start, *, without=frozenset()):
+    """States that steps lead to from `start`, none of them through `without`."""
+    found, open_ = set(), [start]
+    while open_:
+        for state in TRANSITIONS[open_.pop()] - found - without:
+            found.add(state)
+            open_.append(state)
+    return found
+
+
+def test_every_state_is_in_the_table():
+    assert set(TRANSITIONS) == set(State)
+    assert set().union(*TRANSITIONS.values()) == set(State)
+
+
+def test_nothing_leaves_settled():
+    assert TRANSITIONS[State.SETTLED] == frozenset()
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.SETTLED])
+def test_everything_can_be_settled(state):
+    assert State.SETTLED in TRANSITIONS[state]
+
+
+def test_every_state_is_reached_from_frozen():
+    assert reachable(State.FROZEN) == set(State)
+
+
+def test_nothing_is_released_without_a_durable_intent():
+    assert not {State.RELEASED, State.UNCERTAIN} & reachable(State.FROZEN, without={State.RELEASING})
+
+
+def test_what_is_released_is_not_sent_again_on_its_own():
+    assert reachable(State.RELEASED, without={State.UNCERTAIN}) == {State.SETTLED}
+
+
+def test_only_a_person_or_the_service_leads_out_of_uncertain():
+    assert not TRANSITIONS[State.UNCERTAIN] & {State.STAGING, State.RELEASING}
+
+
+def test_an_intent_may_be_repeated_and_a_result_may_not():
+    for state in State:
+        if state is not State.SETTLED:
+            assert (state in TRANSITIONS[state]) == state.value.endswith("ing")
+
+
+def test_the_uploader_goes_on_from_every_state_that_is_not_sent():
+    assert set(State) - {State.RELEASED, State.SETTLED, State.UNCERTAIN} == UNSENT
+
+
+def test_the_picture_names_every_state():
+    picture = submissions.__doc__
+    assert set(re.findall(r"[A-Z]{6,}", picture)) >= {state.name for state in State}
