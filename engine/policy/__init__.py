@@ -1,0 +1,1 @@
+"""Decisions as pure functions: numbers in, a decision with its reason out. No I/O, no clock."""

@@ -1,0 +1,161 @@
+"""A URL that somebody else chose -> the same URL as one that may be called, or an error.
+
+A presigned URL comes from the service's answer, so whoever can forge an answer could point a batch anywhere. It must be
+https, name an allow-listed host at its usual port, and be written so that every parser reads the same host. What the
+host's name resolves to is checked as well (`PublicResolver`), on the very addresses that are connected to: a name may
+resolve differently a second later (DNS rebinding). Loopback is for tests and the sandbox: only a service that is on
+loopback itself may send us there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Collection, Sequence
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from engine.model.errors import ConfigError
+
+DEFAULT_UPLOAD_HOSTS = ("*.amazonaws.com",)
+"""Where Sama's `tasks_put_url` points: S3, in whichever bucket and region."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+")
+"""The characters of RFC 3986 but `#`: encoders escape all others, and parsers differ about them."""
+_HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""RFC 1123 plus `_` (old S3 buckets), lower case, no dot at the end. Punycode is refused apart: look-alikes."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""RFC 6052: the last 32 bits are the IPv4 address that is really reached."""
+_LOOPBACK_6 = ipaddress.IPv6Address("::1")
+_PORTS = {"http": 80, "https": 443}
+
+
+def check_base_url(url: str) -> URL:
+    """Return the service's base URL: https, or http to loopback.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        parsed = URL(url)
+        port = parsed.port
+    except ValueError as error:
+        raise ConfigError(f"base_url cannot be read: {error}") from None
+    if parsed.host is None or port is None or parsed.scheme not in _PORTS:
+        raise ConfigError("base_url must be an absolute https URL such as https://api.sama.com/v2")
+    if parsed.user is not None or parsed.password is not None:
+        raise ConfigError("base_url must not contain a user name or password; use the service's own key for secrets")
+    if parsed.scheme == "http" and not is_loopback(parsed.host):
+        raise ConfigError(f"base_url must be https: plain http to {parsed.host} would show the credentials on the way")
+    return parsed
+
+
+def check_upload_url(url: str, allowed_hosts: Collection[str], *, allow_loopback: bool) -> URL:
+    """Return a presigned URL as it stands (nothing is re-encoded: the signature covers it) if it may be called.
+
+    `allowed_hosts`: exact names, or `*.suffix` for anything below; `:port` behind it for a port other than 443.
+
+    Raises:
+        ConfigError: it may not; says which host, and how to allow it. Never shows the query.
+    """
+    parsed = _parse(url)
+    host, scheme = (parsed.raw_host or "").lower(), parsed.scheme
+    if is_loopback(host):
+        if allow_loopback and scheme in _PORTS:
+            return parsed
+        raise ConfigError(f"the service named {host!r} as upload host: this machine, which only a local service may do")
+    if scheme != "https":
+        raise ConfigError(f"the service named an upload URL that is not https: {scheme}://{host}. It is not used")
+    if not _HOST.fullmatch(host) or _is_numeric(host) or any(label.startswith("xn--") for label in host.split(".")):
+        raise ConfigError(f"the service named an upload host that is no plain host name: {host!r}. It is not used")
+    if not any(_matches(host, parsed.port, allowed.lower()) for allowed in allowed_hosts):
+        named = host if parsed.port == _PORTS["https"] else f"{host}:{parsed.port}"
+        raise ConfigError(
+            f"the service named the upload host {named!r}, which is not among the allowed: {', '.join(allowed_hosts)}. "
+            "If you trust it, add it to upload_hosts"
+        )
+    return parsed
+
+
+def _parse(url: str) -> URL:
+    if not _PLAIN.fullmatch(url):
+        raise ConfigError("the service named an upload URL with characters that no URL holds. It is not used")
+    try:
+        parsed = URL(url, encoded=True)
+        _ = parsed.port
+    except ValueError:
+        raise ConfigError("the service named an upload URL that cannot be read. It is not used") from None
+    if "@" in parsed.raw_authority:
+        raise ConfigError(f"the service named an upload URL with a user name, at {parsed.raw_host!r}. It is not used")
+    return parsed
+
+
+def _matches(host: str, port: int | None, allowed: str) -> bool:
+    name, _, wanted_port = allowed.partition(":")
+    if port != int(wanted_port or _PORTS["https"]):
+        return False
+    return host.endswith(name[1:]) and len(host) > len(name) - 1 if name.startswith("*.") else host == name
+
+
+def _is_numeric(host: str) -> bool:
+    # 127.1, 0x7f.1, 2130706433: some resolvers take them for addresses. No top-level domain starts with a digit.
+    return host.rpartition(".")[2][0].isdigit()
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` is this machine: `localhost`, or a loopback address in its usual form."""
+    try:
+        ip = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host.lower() == "localhost"
+    return ip.is_loopback if ip.version == 4 else ip == _LOOPBACK_6  # noqa: PLR2004 -- neither scoped nor mapped
+
+
+def is_public(address: str) -> bool:
+    """Tell whether an IP address belongs to the open Internet, looking through IPv4 embedded in IPv6."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if embedded is None and ip in _NAT64:
+            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+        if embedded is not None:
+            return is_public(str(embedded))
+    return ip.is_global and not ip.is_multicast
+
+
+class ForbiddenAddress(OSError):
+    """A host name resolved to an address that nothing may be sent to."""
+
+
+class PublicResolver(AbstractResolver):
+    """A resolver that refuses answers outside the open Internet, except for hosts that the user named exactly."""
+
+    def __init__(self, inner: AbstractResolver, *, trusted_hosts: Collection[str]) -> None:
+        self._inner = inner
+        self._trusted = frozenset(host.lower() for host in trusted_hosts)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of `host`.
+
+        Raises:
+            ForbiddenAddress: one of them is private, link-local, loopback or the like.
+        """
+        found = await self._inner.resolve(host, port, family)
+        if host.lower() not in self._trusted:
+            for result in found:
+                if not is_public(result["host"]):
+                    raise ForbiddenAddress(None, f"{host} resolves to {result['host']}, which is not a public address")
+        return found
+
+    async def close(self) -> None:
+        """Let go of the resolver inside."""
+        await self._inner.close()
+
+
+def exact_hosts(allowed_hosts: Sequence[str]) -> list[str]:
+    """Return the host names of an allow-list that stand for themselves."""
+    return [allowed.partition(":")[0] for allowed in allowed_hosts if not allowed.startswith("*.")]

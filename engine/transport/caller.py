@@ -1,0 +1,274 @@
+"""A `Call` -> its 2xx `Answer`, or an error that says what is known of the call's effect.
+
+The loop: take a turn (freely, or one at a time while there is an outage), keep the pace, send, judge, decide. Each of
+these decisions is a pure function in `engine.policy`; this module only waits and sends as they say.
+
+Calls are kept in lanes that fail independently: uploads go to another host than the rest, and calls that must not be
+repeated fail in their own way: the service may well answer every poll and lose every one of them. The pace is one for
+all: a push-back is obeyed by everybody.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+from yarl import URL
+
+from engine.model.errors import CallFailed, Refused, Unavailable
+from engine.model.settings import SendSettings
+from engine.observe.events import CallEnded, CallRetried, CallStarted, Listener, Paused
+from engine.policy.outage import Outage
+from engine.policy.outcome import Advice, Effect, Loss, Verdict, judge_loss, judge_status
+from engine.policy.rate import Pacer
+from engine.policy.retry import GiveUp, RetryRules, asked_wait, decide
+from engine.ports import Answer, Call, Clock
+from engine.transport.addresses import (
+    DEFAULT_UPLOAD_HOSTS,
+    check_base_url,
+    check_upload_url,
+    exact_hosts,
+    is_loopback,
+)
+from engine.transport.clock import SystemClock
+from engine.transport.credentials import Credentials
+from engine.transport.failures import described, failure
+from engine.transport.wire import Lost, Request, Wire, open_wire
+
+_THE_SERVICE_IS_THERE = frozenset({Advice.ACCEPT, Advice.REFUSED, Advice.UNAUTHORIZED})
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Which hosts may be called."""
+
+    base_url: URL
+    upload_hosts: Sequence[str] = DEFAULT_UPLOAD_HOSTS
+
+    @property
+    def local(self) -> bool:
+        """The service is on this machine: tests and the sandbox."""
+        return is_loopback(self.base_url.host or "")
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Calls that get through or fail together."""
+
+    outage: Outage
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+    """Held by the one call that probes; first come, first served."""
+
+
+@dataclass(slots=True)
+class _Effort:
+    """One call and what has been tried for it."""
+
+    request: Request
+    lane: _Lane
+    attempts: int = 0
+    hindered_since: float | None = None
+    """Monotonic seconds of its first failure, or of finding the gate closed."""
+    price: int = 0
+    """What its last retry cost; refunded if it helps."""
+
+    def hindered(self, now: float) -> float:
+        """Note that it does not get through; return for how many seconds already."""
+        if self.hindered_since is None:
+            self.hindered_since = now
+        return now - self.hindered_since
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What one request came to."""
+
+    answer: Answer | Lost
+    verdict: Verdict
+    asked_seconds: float | None
+
+
+class HttpCaller:
+    """Makes calls: paced, retried while that is safe, classified. Implements `engine.ports.Caller`."""
+
+    def __init__(  # noqa: PLR0913 -- the parts it is made of, put together by `open_caller`
+        self,
+        wire: Wire,
+        site: Site,
+        settings: SendSettings,
+        credentials: Credentials,
+        *,
+        clock: Clock,
+        draw: Callable[[], float],
+        emit: Listener,
+    ) -> None:
+        self._wire = wire
+        self._site = site
+        self._credentials = credentials
+        self._clock = clock
+        self._draw = draw
+        self._emit = emit
+        self._rules = RetryRules(settings.retry_base_seconds, settings.retry_cap_seconds, settings.give_up_seconds)
+        self._pacer = Pacer(settings.requests_per_second)
+        self._in_flight = anyio.CapacityLimiter(settings.max_in_flight + settings.polls_in_flight)
+        self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(self._rules)) for _ in range(3))
+
+    async def call(self, call: Call) -> Answer:
+        """Return the 2xx answer.
+
+        Raises:
+            Unauthorized, Refused: the service said no; nothing was done.
+            Unavailable: retries are spent, or waiting does not help; nothing was done, or the call is repeatable.
+            PossiblyApplied: the answer to a call that is not repeatable was lost.
+            UnexpectedAnswer: the answer is too large, or not HTTP and the call not repeatable.
+            ConfigError: an upload URL points to where nothing may be sent.
+        """
+        effort = _Effort(self._request(call), self._lane(call))
+        while True:
+            attempt = await self._take_turn(effort)
+            if isinstance(attempt.answer, Answer) and attempt.verdict.advice is Advice.ACCEPT:
+                return attempt.answer
+            await self._before_retry(effort, attempt)
+
+    def _request(self, call: Call) -> Request:
+        """Add the credentials, where they belong and nowhere else."""
+        if not call.authenticated:
+            url = check_upload_url(call.url, self._site.upload_hosts, allow_loopback=self._site.local)
+            return Request(call, url.extend_query(call.query) if call.query else url, dict(call.headers))
+        url = URL(call.url)
+        if not url.absolute or url.origin() != self._site.base_url.origin():
+            # A "next page" link, say, that leads elsewhere: the credentials would go with it.
+            raise Refused(f"{described(call)} leads away from the service, so it is not made", call=call.kind)
+        url = url.extend_query({**call.query, **self._credentials.query_values()})
+        return Request(call, url, {**call.headers, **self._credentials.header_values()})
+
+    def _lane(self, call: Call) -> _Lane:
+        if not call.authenticated:
+            return self._uploads
+        return self._repeatable if call.repeatable else self._unrepeatable
+
+    async def _take_turn(self, effort: _Effort) -> _Attempt:
+        """Send once it is this call's turn: at once, or while there is an outage one at a time and spaced."""
+        outage = effort.lane.outage
+        if outage.probing:
+            effort.hindered(self._clock.monotonic())
+            async with effort.lane.turn:
+                if outage.probing:  # still: the call before may have found that it is over
+                    await self._await_probe(effort)
+                    return await self._send(effort, probe=True)
+        return await self._send(effort, probe=False)
+
+    async def _await_probe(self, effort: _Effort) -> None:
+        now = self._clock.monotonic()
+        failing = max(effort.hindered(now), effort.lane.outage.failing_seconds(now))
+        if failing >= self._rules.give_up_seconds:
+            raise self._unavailable(effort, f"nothing has got through for {failing:.0f} s")
+        wait = effort.lane.outage.probe_wait(now)
+        self._emit(Paused("the service does not answer; one call at a time tries", wait))
+        await self._clock.sleep(wait)
+
+    async def _send(self, effort: _Effort, *, probe: bool) -> _Attempt:
+        await self._keep_pace(effort)
+        async with self._in_flight:
+            answer = await self._observed(effort.request)
+        attempt = self._judged(effort.request.call, answer)
+        self._learn(effort, attempt, probe=probe)
+        return attempt
+
+    async def _keep_pace(self, effort: _Effort) -> None:
+        wait = self._pacer.book(self._clock.monotonic())
+        while wait > 0:
+            held = self._pacer.held_seconds(self._clock.monotonic())
+            if held > self._rules.give_up_seconds:
+                raise self._unavailable(effort, f"the service asks not to be called for {held:.0f} s")
+            await self._clock.sleep(wait)
+            # Told off while we slept: the place is void, everybody queues anew behind the pause.
+            now = self._clock.monotonic()
+            wait = self._pacer.book(now) if self._pacer.held_seconds(now) else 0.0
+
+    async def _observed(self, request: Request) -> Answer | Lost:
+        kind, size = request.call.kind, len(request.call.body or b"")
+        answer: Answer | Lost = Lost(Loss.UNREACHABLE)  # what a cancelled call counts as
+        started = self._clock.monotonic()
+        self._emit(CallStarted(kind))
+        try:
+            answer = await self._wire.send(request)
+            return answer
+        finally:
+            seconds = self._clock.monotonic() - started
+            if isinstance(answer, Answer):
+                self._emit(CallEnded(kind, seconds, size, answer.status))
+            else:
+                self._emit(CallEnded(kind, seconds, 0 if answer.loss.unsent else size, None))
+
+    def _judged(self, call: Call, answer: Answer | Lost) -> _Attempt:
+        if isinstance(answer, Lost):
+            return _Attempt(answer, judge_loss(answer.loss, repeatable=call.repeatable), None)
+        verdict = judge_status(answer.status, repeatable=call.repeatable, authenticated=call.authenticated)
+        return _Attempt(answer, verdict, asked_wait(answer.headers, self._clock.now(), status=answer.status))
+
+    def _learn(self, effort: _Effort, attempt: _Attempt, *, probe: bool) -> None:
+        """Let all other calls profit from what this one has met."""
+        now = self._clock.monotonic()
+        verdict = attempt.verdict
+        if attempt.asked_seconds and self._pacer.hold(now + attempt.asked_seconds):
+            self._emit(Paused(f"the service asks for it ({verdict.reason})", attempt.asked_seconds))
+        effort.attempts += 1
+        if verdict.advice in _THE_SERVICE_IS_THERE:
+            effort.lane.outage.answered(effort.price)
+            return
+        unknown = verdict.effect is Effect.POSSIBLY_APPLIED and not effort.request.call.repeatable
+        effort.price = effort.lane.outage.failed(
+            now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=probe
+        )
+
+    async def _before_retry(self, effort: _Effort, attempt: _Attempt) -> None:
+        """Wait until the call may be made again, or raise what is known of it."""
+        call, redact = effort.request.call, self._credentials.redact
+        if attempt.verdict.advice is not Advice.REPEAT:
+            raise failure(call, attempt.verdict, attempt.answer, redact)
+        now = self._clock.monotonic()
+        decision = decide(
+            self._rules,
+            attempt=effort.attempts,
+            failing_seconds=effort.hindered(now),
+            draw=self._draw(),
+            asked_seconds=attempt.asked_seconds,
+        )
+        if isinstance(decision, GiveUp):
+            raise failure(call, attempt.verdict, attempt.answer, redact, why=decision.reason)
+        # In an outage the probes are spaced for all calls together; a wait of its own would only delay the first.
+        outage = effort.lane.outage
+        wait = outage.probe_wait(now) if outage.probing else decision.after_seconds
+        self._emit(CallRetried(call.kind, effort.attempts, wait, f"{attempt.verdict.reason}; {decision.reason}"))
+        if not outage.probing:
+            await self._clock.sleep(wait)
+
+    def _unavailable(self, effort: _Effort, why: str) -> CallFailed:
+        call = effort.request.call
+        return Unavailable(f"{described(call)} was not sent: {why}. Run `bulksubmit resume` later", call=call.kind)
+
+
+@asynccontextmanager
+async def open_caller(  # noqa: PLR0913 -- clock, draw and emit are passed in by tests and by the assembly only
+    base_url: str,
+    settings: SendSettings,
+    credentials: Credentials,
+    *,
+    upload_hosts: Sequence[str] = DEFAULT_UPLOAD_HOSTS,
+    clock: Clock | None = None,
+    draw: Callable[[], float] = random.random,
+    emit: Listener = lambda _: None,
+) -> AsyncIterator[HttpCaller]:
+    """Open connections to the service at `base_url` and, for presigned uploads, to `upload_hosts`.
+
+    Raises:
+        ConfigError: `base_url` is neither https nor on loopback.
+    """
+    site = Site(check_base_url(base_url), tuple(upload_hosts))
+    trusted = [site.base_url.host or "", *exact_hosts(site.upload_hosts)]
+    async with open_wire(settings, trusted_hosts=trusted, anywhere=site.local) as wire:
+        yield HttpCaller(wire, site, settings, credentials, clock=clock or SystemClock(), draw=draw, emit=emit)

@@ -1,0 +1,178 @@
+"""A call -> one HTTP request -> what came of it, as a value. The only module of the client that speaks aiohttp.
+
+What aiohttp does on its own and we do not want is switched off here: following redirects, repeating an idempotent
+request on a dropped connection, cookies, proxies and .netrc from the environment, a Content-Type that nobody asked for.
+
+No aiohttp error leaves this module, not even as the cause of another: their texts show URLs with access keys.
+"""
+
+from __future__ import annotations
+
+import io
+import ssl
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import aiohttp
+from aiohttp.resolver import DefaultResolver
+from yarl import URL
+
+from engine import __version__
+from engine.model.settings import MEBIBYTE, SendSettings
+from engine.policy.outcome import Loss
+from engine.ports import Answer, Call
+from engine.transport.addresses import ForbiddenAddress, PublicResolver
+
+MAX_ANSWER_BYTES = 64 * MEBIBYTE
+"""After decompression. A page of 1,000 failed tasks with their data is a few MiB; more is an error or a bomb."""
+_CHUNK_BYTES = 256 * 1024
+
+_NO_TLS_THERE = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNSUPPORTED_PROTOCOL"})
+"""OpenSSL's reasons for a server that does not speak TLS at all: no use in trying again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call, complete with what proves who we are."""
+
+    call: Call
+    url: URL = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A request without an answer."""
+
+    loss: Loss
+    detail: str = ""
+
+
+class Wire(Protocol):
+    """Makes one request, once."""
+
+    async def send(self, request: Request) -> Answer | Lost:
+        """Return the answer, whatever its status, or how it was lost."""
+        ...
+
+
+class _AnswerLost(aiohttp.ClientError):
+    """A connection broke under a request."""
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a PUT, GET or DELETE again behind our back.
+
+    `ClientSession._request` does so once on exactly these two errors, and only a private attribute would switch it off;
+    so they are turned into one that it does not know.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # a subclass of ClientOSError that says: not sent
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise _AnswerLost from None
+
+
+class HttpWire:
+    """Requests over aiohttp.
+
+    Two pools. A connection that has idled may be closed by the server in the moment we write to it: the answer is lost,
+    and nobody can tell whether the request was read. For a call that may be repeated that costs a retry; for one that
+    may not, it would make a batch uncertain for nothing. Those get a connection of their own each.
+    """
+
+    def __init__(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
+        self._kept = kept
+        self._fresh = fresh
+
+    async def send(self, request: Request) -> Answer | Lost:
+        """Return the answer, whatever its status, or how it was lost."""
+        call = request.call
+        session = self._kept if call.repeatable else self._fresh
+        # A file object and not bytes: aiohttp then writes in pieces (and does not warn of a body over 1 MiB), so the
+        # event loop stays free. BytesIO shares the memory of the bytes.
+        body = None if call.body is None else io.BytesIO(call.body)
+        try:
+            async with session.request(
+                call.method, request.url, headers=request.headers, data=body, allow_redirects=False
+            ) as response:
+                return await _read(response)
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            return _lost(error)
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer | Lost:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_chunked(_CHUNK_BYTES):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_ANSWER_BYTES:
+            response.close()
+            return Lost(Loss.TOO_LARGE, f"more than {MAX_ANSWER_BYTES // MEBIBYTE} MiB")
+    return Answer(response.status, response.headers, b"".join(pieces))
+
+
+def _lost(error: Exception) -> Lost:  # noqa: PLR0911 -- a table, in the order in which the classes derive from each other
+    """Say how a request was lost. Only the system's own words are passed on: aiohttp's show the URL."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return Lost(Loss.UNTRUSTED, getattr(error.certificate_error, "verify_message", ""))
+        case aiohttp.ClientConnectorError(os_error=ForbiddenAddress() as forbidden):
+            return Lost(Loss.FORBIDDEN, f"{forbidden.strerror}. If that is meant, name the host itself in upload_hosts")
+        case aiohttp.ClientConnectorError(os_error=ssl.SSLError(reason=str(reason))) if reason in _NO_TLS_THERE:
+            return Lost(Loss.UNTRUSTED, "the server does not speak TLS at this port; check https and the port")
+        case aiohttp.ClientConnectorError():
+            return Lost(Loss.UNREACHABLE, error.os_error.strerror or type(error.os_error).__name__)
+        case aiohttp.ConnectionTimeoutError():
+            return Lost(Loss.CONNECT_TIMEOUT)
+        case TimeoutError():
+            return Lost(Loss.ANSWER_TIMEOUT)
+        case aiohttp.InvalidURL():
+            return Lost(Loss.FORBIDDEN, "the host is not written in its usual form")
+        case aiohttp.ClientResponseError():
+            return Lost(Loss.GARBLED)
+        case _:
+            return Lost(Loss.CUT)
+
+
+@asynccontextmanager
+async def open_wire(
+    settings: SendSettings, *, trusted_hosts: Collection[str], anywhere: bool
+) -> AsyncIterator[HttpWire]:
+    """Open the connection pools.
+
+    `trusted_hosts` may resolve to any address, others to public ones only; with `anywhere`, all may.
+    """
+    resolver = DefaultResolver()
+    guard = resolver if anywhere else PublicResolver(resolver, trusted_hosts=trusted_hosts)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(resolver.close)
+        kept = await stack.enter_async_context(_session(settings, guard, keep=True))
+        fresh = await stack.enter_async_context(_session(settings, guard, keep=False))
+        yield HttpWire(kept, fresh)
+
+
+def _session(settings: SendSettings, resolver: aiohttp.abc.AbstractResolver, *, keep: bool) -> aiohttp.ClientSession:
+    # No limit here: the caller counts requests in flight over both pools, and waiting for a place in a pool would count
+    # as time spent connecting.
+    connector = aiohttp.TCPConnector(limit=0, resolver=resolver, force_close=not keep)
+    timeout = aiohttp.ClientTimeout(
+        total=settings.call_seconds,
+        connect=settings.connect_seconds,
+        sock_connect=settings.connect_seconds,
+        sock_read=settings.answer_seconds,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        headers={"User-Agent": f"bulksubmit/{__version__}"},
+        skip_auto_headers=("Content-Type",),  # a presigned URL may be signed for a request without one
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        raise_for_status=False,
+        middlewares=(_once,),
+    )

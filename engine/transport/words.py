@@ -1,0 +1,64 @@
+"""The body of a refusal -> what the service says in it, short enough for one line. Pure.
+
+Understood are `{"errors":[{"type","message"}]}` (Sama), `{"message","code","more_info"}` (Seven Bridges and others) and
+S3's `<Error><Code>…<Message>…`; of anything else the beginning of its text.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+MAX_CHARACTERS = 200
+"""Of a text in no known form: enough for a sentence, too little for a stack trace."""
+_MAX_ERRORS = 3
+"""Of a list of errors; the first ones tell what is wrong."""
+_MAX_BYTES = 65_536
+"""Of a body that is looked at: whoever says more than this is not saying what is wrong."""
+
+_TAG = re.compile(r"(?is)<(script|style|head)\b.*?</\1\s*>|<[^>]*>?")
+_S3_ELEMENT = re.compile(r"<(Code|Message)>([^<]*)</\1>")
+
+
+def service_words(body: bytes, redact: Callable[[str], str]) -> str:
+    """Return what a service says went wrong, on one line and without secrets; "" if it says nothing."""
+    # Redacted before it is cut: half a secret would not be recognised any more.
+    text = redact(body[:_MAX_BYTES].decode("utf-8", "replace"))
+    # Not an XML parser: two elements are wanted, and entity bombs are not.
+    elements = dict(_S3_ELEMENT.findall(text)) if text.lstrip().startswith("<") else {}
+    if elements:
+        return _one_line(": ".join(html.unescape(elements[name]) for name in ("Code", "Message") if name in elements))
+    try:
+        return _one_line(_from_json(orjson.loads(text)) or text)
+    except orjson.JSONDecodeError:
+        return _one_line(html.unescape(_TAG.sub(" ", text)))
+
+
+def _from_json(said: Any) -> str:
+    if not isinstance(said, dict):
+        return ""
+    errors = said.get("errors")
+    if isinstance(errors, list) and errors:
+        words = [_from_error(error) for error in errors[:_MAX_ERRORS]]
+        more = [f"and {len(errors) - _MAX_ERRORS} more"] if len(errors) > _MAX_ERRORS else []
+        return "; ".join([*filter(None, words), *more])
+    return _from_error(said)
+
+
+def _from_error(error: Any) -> str:
+    if not isinstance(error, dict):
+        return str(error)
+    kind = error.get("type", error.get("code"))
+    message = error.get("message") or error.get("error") or error.get("detail")
+    more = error.get("more_info")
+    said = ": ".join(str(part) for part in (kind, message) if part not in (None, "")) if message else ""
+    return f"{said} ({more})" if said and more else said
+
+
+def _one_line(text: str) -> str:
+    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"
