@@ -1,0 +1,1 @@
+"""The durable memory of jobs, one module per kind of store."""

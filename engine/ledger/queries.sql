@@ -1,0 +1,165 @@
+-- Every statement on a ledger: `-- name:`, a sentence, the statement. schema.sql explains tables and columns.
+
+-- name: settings
+-- Prepare a connection that writes; connections.py says why.
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = ON;
+
+-- name: count_tables
+-- Tell an empty file from one that belongs to somebody.
+SELECT COUNT(*) FROM sqlite_schema;
+
+-- name: begin
+-- Start a group; IMMEDIATE waits here for another process that writes, instead of failing in the midst.
+BEGIN IMMEDIATE;
+
+-- name: commit
+-- Make a group durable.
+COMMIT;
+
+-- name: roll_back
+-- Take back a whole group.
+ROLLBACK;
+
+-- name: set_mark
+-- Start one operation of a group.
+SAVEPOINT operation;
+
+-- name: return_to_mark
+-- Take back one operation.
+ROLLBACK TO operation;
+
+-- name: remove_mark
+-- End one operation, whether taken back or not.
+RELEASE operation;
+
+-- name: add_job
+-- Remember a new job; the name must be free.
+INSERT INTO jobs (name, service, config, output, state, read_complete, parent, attempt, created_at)
+VALUES (:name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :created_at);
+
+-- name: add_source
+-- Remember one file of a job.
+INSERT INTO sources (job, number, path, format, size, mtime_ns, base)
+VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base);
+
+-- name: job_id
+-- Find a job by its name.
+SELECT id FROM jobs WHERE name = :name;
+
+-- name: recent_names
+-- Name the newest jobs, for the message that there is none of some name.
+SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
+
+-- name: jobs
+-- Read the jobs, newest first; only that of one name, unless it is null.
+SELECT id, name, service, config, output, state, read_complete, parent, attempt, created_at
+FROM jobs
+WHERE :name IS NULL OR name = :name
+ORDER BY id DESC;
+
+-- name: sources
+-- Read the files of a job in their order.
+SELECT number, path, format, size, mtime_ns, base FROM sources WHERE job = :job ORDER BY number;
+
+-- name: set_job_state
+-- Remember where a job stands.
+UPDATE jobs SET state = :state WHERE id = :job;
+
+-- name: frozen_end
+-- Tell whether a job is read to its end, and where its last batch ends.
+SELECT read_complete, sequence, end_offset, end_index
+FROM jobs LEFT JOIN batches ON job = id
+WHERE id = :job
+ORDER BY sequence DESC
+LIMIT 1;
+
+-- name: set_read_complete
+-- Remember that a job's sources are frozen to their last byte.
+UPDATE jobs SET read_complete = 1 WHERE id = :job;
+
+-- name: add_batch
+-- Freeze a batch.
+INSERT INTO batches (
+  job, sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256,
+  state, remote_id, changed_at, note, created, failed
+)
+VALUES (
+  :job, :sequence, :start_offset, :start_index, :start_line, :end_offset, :end_index, :end_line, :count, :size_bytes,
+  :sha256, :state, NULL, :changed_at, '', 0, 0
+);
+
+-- name: add_spans
+-- Freeze where the records of a batch stand.
+INSERT INTO spans (job, sequence, spans) VALUES (:job, :sequence, :spans);
+
+-- name: add_reject
+-- Remember a record that is not fit to be sent.
+INSERT INTO rejects (job, record_index, start_offset, length, line, reason)
+VALUES (:job, :record_index, :start_offset, :length, :line, :reason);
+
+-- name: keep_orphan
+-- Keep the remote id that the coming step of a batch gives up, if it has one.
+INSERT OR IGNORE INTO orphans (job, sequence, remote_id)
+SELECT job, sequence, remote_id FROM batches
+WHERE job = :job AND sequence = :sequence AND remote_id IS NOT NULL AND remote_id IS NOT :remote_id;
+
+-- name: move
+-- Take a batch one step on, if it stands where it is expected; return how many records went up.
+UPDATE batches
+SET state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, created = :created, failed = :failed
+WHERE job = :job AND sequence = :sequence AND state = :expected
+RETURNING count;
+
+-- name: state
+-- Tell where a batch stands.
+SELECT state FROM batches WHERE job = :job AND sequence = :sequence;
+
+-- name: add_settlement
+-- Keep the fate of each record of a batch.
+INSERT INTO settlements (job, sequence, task_ids, errors) VALUES (:job, :sequence, :task_ids, :errors);
+
+-- name: settlement
+-- Read the fate of each record of a batch that is settled; a batch of no records has no row among the settlements.
+SELECT task_ids, errors
+FROM batches LEFT JOIN settlements USING (job, sequence)
+WHERE job = :job AND sequence = :sequence AND state = 'settled';
+
+-- name: last_batch
+-- Read the batch frozen last.
+SELECT
+  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans
+FROM batches JOIN spans USING (job, sequence)
+WHERE job = :job
+ORDER BY sequence DESC
+LIMIT 1;
+
+-- name: page
+-- Read the batches after one of them that stand in one of some states (a JSON array), with their submissions.
+SELECT
+  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
+  state, remote_id, changed_at, note
+FROM batches JOIN spans USING (job, sequence)
+WHERE job = :job AND sequence > :after AND state IN (SELECT value FROM json_each(:states))
+ORDER BY sequence
+LIMIT :limit;
+
+-- name: rejects
+-- Read the rejects in a range of records.
+SELECT record_index, start_offset, length, line, reason
+FROM rejects
+WHERE job = :job AND record_index >= :start AND record_index < :stop
+ORDER BY record_index;
+
+-- name: tally
+-- Count batches and records by state; sums over batches, so 10,000,000 records in 10,000 batches take milliseconds.
+SELECT
+  state, COUNT(*), SUM(count), SUM(created), SUM(failed), SUM(end_index - start_index - count), MAX(end_index)
+FROM batches
+WHERE job = :job
+GROUP BY state;
+
+-- name: orphans
+-- Name what was staged and given up, oldest batch first.
+SELECT remote_id FROM orphans WHERE job = :job ORDER BY sequence;

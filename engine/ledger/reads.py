@@ -1,0 +1,150 @@
+"""A connection and a question enter; values of the model leave. Each function is one short read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import apsw
+import orjson
+
+from engine.ledger.queries import QUERIES, fetch
+from engine.model.batches import Batch
+from engine.model.errors import JobError
+from engine.model.jobs import Job, JobState
+from engine.model.outcomes import Settlement, Tally
+from engine.model.records import Format, Position, Reject, Source
+from engine.model.submissions import State, Submission
+
+_NAMES_SHOWN = 10
+"""Jobs that an error names: what fits on a few lines."""
+_PAGE_BATCHES = 200
+_PAGE_SPANS_BYTES = 4 * 1024 * 1024
+"""A page ends at either limit: 200 batches of 1,000 records have 1.6 MB of spans; far larger ones fill no memory."""
+
+
+def job_id(connection: apsw.Connection, name: str) -> int:
+    """Return the short name of a job in the other tables.
+
+    Raises:
+        JobError: there is none of that name.
+    """
+    found = fetch(connection, "job_id", {"name": name})
+    if not found:
+        raise JobError(f"there is no job {name!r}; {_existing(connection)}")
+    return int(found[0][0])
+
+
+def _existing(connection: apsw.Connection) -> str:
+    names = [name for (name,) in fetch(connection, "recent_names", {"limit": _NAMES_SHOWN + 1})]
+    if not names:
+        return "there are no jobs yet. `bulksubmit submit` makes one."
+    more = ", …" if len(names) > _NAMES_SHOWN else ""
+    return f"there are: {', '.join(names[:_NAMES_SHOWN])}{more}. `bulksubmit status` lists them all."
+
+
+def jobs(connection: apsw.Connection, name: str | None = None) -> Sequence[Job]:
+    """Return all jobs, newest first, or the one of that name."""
+    rows = fetch(connection, "jobs", {"name": name})
+    return [_job(row, fetch(connection, "sources", {"job": row[0]})) for row in rows]
+
+
+def job(connection: apsw.Connection, name: str) -> Job:
+    """Return a job."""
+    job_id(connection, name)
+    return jobs(connection, name)[0]
+
+
+def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
+    _id, name, service, config, output, state, read_complete, parent, attempt, created_at = row
+    return Job(
+        name=name,
+        service=service,
+        config=config,
+        sources=[Source(number, path, Format(kind), *figures) for number, path, kind, *figures in sources],
+        output=output,
+        state=JobState(state),
+        read_complete=bool(read_complete),
+        parent=parent,
+        attempt=attempt,
+        created_at=created_at,
+    )
+
+
+def last_batch(connection: apsw.Connection, name: str) -> Batch | None:
+    """Return the batch frozen last."""
+    rows = fetch(connection, "last_batch", {"job": job_id(connection, name)})
+    return _batch(rows[0]) if rows else None
+
+
+def _batch(row: tuple[Any, ...]) -> Batch:
+    return Batch(row[0], Position(*row[1:4]), Position(*row[4:7]), *row[7:11])
+
+
+def page(
+    connection: apsw.Connection, name: str, after: int, states: frozenset[State] | None
+) -> Sequence[tuple[Batch, Submission]]:
+    """Return the next batches after sequence `after` in one of `states`, as many as fit on a page; [] at the end."""
+    bindings = {
+        "job": job_id(connection, name),
+        "after": after,
+        "states": orjson.dumps(sorted(State if states is None else states)).decode(),
+        "limit": _PAGE_BATCHES,
+    }
+    with closing(connection.execute(QUERIES["page"], bindings)) as rows:
+        return list(_until_full(rows))
+
+
+def _until_full(rows: Iterable[Any]) -> Iterator[tuple[Batch, Submission]]:
+    held = 0
+    for row in rows:
+        batch = _batch(row)
+        _spans, state, remote_id, changed_at, note = row[10:]
+        yield batch, Submission(batch.sequence, State(state), remote_id, changed_at, note)
+        held += len(batch.spans)
+        if held >= _PAGE_SPANS_BYTES:
+            return
+
+
+def settlement(connection: apsw.Connection, name: str, sequence: int) -> Settlement | None:
+    """Return the fate of a settled batch's records; None before that."""
+    bindings = {"job": job_id(connection, name), "sequence": sequence}
+    rows = fetch(connection, "settlement", bindings)
+    if not rows:
+        return None
+    task_ids, errors = rows[0]
+    if task_ids is None:
+        return Settlement([])
+    by_reason = orjson.loads(errors).items()
+    return Settlement(
+        orjson.loads(task_ids), {position: reason for reason, positions in by_reason for position in positions}
+    )
+
+
+def rejects(connection: apsw.Connection, name: str, start: int, stop: int) -> Sequence[Reject]:
+    """Return the rejects with start ≤ index < stop, by index."""
+    bindings = {"job": job_id(connection, name), "start": start, "stop": stop}
+    return [Reject(*row) for row in fetch(connection, "rejects", bindings)]
+
+
+def tally(connection: apsw.Connection, name: str) -> Tally:
+    """Count a job's records by fate and its batches by state."""
+    rows = fetch(connection, "tally", {"job": job_id(connection, name)})
+    if not rows:
+        return Tally()
+    states, batches, counts, created, failed, rejected, ends = zip(*rows, strict=True)
+    return Tally(
+        records=max(ends),
+        batches=sum(batches),
+        created=sum(created),
+        failed=sum(failed),
+        rejected=sum(rejected),
+        uncertain=dict(zip(states, counts, strict=True)).get(State.UNCERTAIN, 0),
+        states=dict(zip(states, batches, strict=True)),
+    )
+
+
+def orphans(connection: apsw.Connection, name: str) -> Sequence[str]:
+    """Return remote ids that were staged and given up."""
+    return [remote_id for (remote_id,) in fetch(connection, "orphans", {"job": job_id(connection, name)})]

@@ -1,0 +1,94 @@
+-- The tables of a ledger, as steps from one version to the next. The version of a file is its PRAGMA user_version.
+-- A step that has been released is never edited: a change is a new step at the end.
+-- Comments stand inside the statements, so that `.schema` in the sqlite3 shell shows them.
+
+-- version 1: jobs, their sources, batches and rejects, and what became of every record
+PRAGMA application_id = 1651862635; -- 0x62756C6B, "bulk": names the program to file(1) and keeps us off other files
+
+CREATE TABLE jobs (
+  -- One load of sources into a service.
+  id INTEGER PRIMARY KEY,         -- its short name in the other tables; grows with time
+  name TEXT NOT NULL UNIQUE,      -- its name for people
+  service TEXT NOT NULL,          -- kind of the service, such as sama
+  config TEXT NOT NULL,           -- the TOML it was submitted with, references to secrets unexpanded
+  output TEXT NOT NULL,           -- folder of its reports
+  state TEXT NOT NULL,            -- open, finished or canceled
+  read_complete INTEGER NOT NULL, -- 1: its sources are frozen into batches to the last byte
+  parent TEXT,                    -- name of the job whose failures it retries
+  attempt INTEGER NOT NULL,       -- 1, and one more with each retry
+  created_at REAL NOT NULL        -- Unix seconds
+) STRICT;
+
+CREATE TABLE sources (
+  -- A file of a job, as it was when the job began. Sources are laid end to end: an offset names a byte of the whole.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  number INTEGER NOT NULL,                   -- 0, 1, 2, … in the order given
+  path TEXT NOT NULL,                        -- where it lies
+  format TEXT NOT NULL,                      -- ndjson, json or csv
+  size INTEGER NOT NULL,                     -- bytes
+  mtime_ns INTEGER NOT NULL,                 -- Unix nanoseconds of its last change
+  base INTEGER NOT NULL,                     -- offset of its first byte: the sizes of those before it
+  PRIMARY KEY (job, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE batches (
+  -- A frozen run of records, and its life at the service. Small, since every step writes its row anew; the long
+  -- columns of a batch stand in spans and settlements.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  sequence INTEGER NOT NULL,                 -- 0, 1, 2, … without a gap; each batch starts where the last one ended
+  start_offset INTEGER NOT NULL,             -- first byte
+  start_index INTEGER NOT NULL,              -- number of its first record in the whole input, from 0
+  start_line INTEGER NOT NULL,               -- line of that record in its source, from 1
+  end_offset INTEGER NOT NULL,               -- just past its last byte
+  end_index INTEGER NOT NULL,                -- number of the first record after it
+  end_line INTEGER NOT NULL,                 -- line of that record
+  count INTEGER NOT NULL,                    -- records that go up: end_index - start_index without those in rejects
+  size_bytes INTEGER NOT NULL,               -- of the payload
+  sha256 BLOB NOT NULL,                      -- of the payload
+  state TEXT NOT NULL,                       -- frozen, staging, staged, releasing, released, settled or uncertain
+  remote_id TEXT,                            -- the service's name for it, once it has one
+  changed_at REAL NOT NULL,                  -- Unix seconds of its last step
+  note TEXT NOT NULL,                        -- why it is where it is, where that is not plain
+  created INTEGER NOT NULL,                  -- once settled: records that became tasks
+  failed INTEGER NOT NULL,                   -- once settled: records that the service refused
+  PRIMARY KEY (job, sequence)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE spans (
+  -- Where each record of a batch stands in the input.
+  job INTEGER NOT NULL,      -- whose
+  sequence INTEGER NOT NULL, -- of the batch
+  spans BLOB NOT NULL,       -- I or Q, then for each record gap and length as little-endian integers of 4 or 8 bytes
+  PRIMARY KEY (job, sequence),
+  FOREIGN KEY (job, sequence) REFERENCES batches (job, sequence)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE settlements (
+  -- The fate of each record of a settled batch, by its position among those that went up, from 0.
+  job INTEGER NOT NULL,      -- whose
+  sequence INTEGER NOT NULL, -- of the batch
+  task_ids TEXT NOT NULL,    -- JSON array: the service's id of each record; null where no task was created
+  errors TEXT NOT NULL,      -- JSON object: reason → positions that failed for it; a text is kept once per batch
+  PRIMARY KEY (job, sequence),
+  FOREIGN KEY (job, sequence) REFERENCES batches (job, sequence)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rejects (
+  -- A record that was not fit to be sent.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  record_index INTEGER NOT NULL,             -- its number in the whole input, from 0
+  start_offset INTEGER NOT NULL,             -- its first byte
+  length INTEGER NOT NULL,                   -- bytes
+  line INTEGER NOT NULL,                     -- in its source, from 1
+  reason TEXT NOT NULL,                      -- why, naming the field
+  PRIMARY KEY (job, record_index)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE orphans (
+  -- What was staged at the service and given up. Nothing was released there, so it is empty.
+  job INTEGER NOT NULL,      -- whose
+  sequence INTEGER NOT NULL, -- of the batch that was staged again
+  remote_id TEXT NOT NULL,   -- the service's name for what it left behind
+  PRIMARY KEY (job, sequence, remote_id),
+  FOREIGN KEY (job, sequence) REFERENCES batches (job, sequence)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,193 @@
+"""The `Ledger` in one SQLite file: calls of the engine enter; they leave as operations of the writer or short reads.
+
+    await move(…) ─ operation ─ queue ─ writer thread ─ COMMIT ─ future        writer.py, writes.py
+    await tally(…) ───── function ───── reader thread ─ SELECT ─ future        reads.py
+
+Two connections to one file, which WAL allows without waiting. A read sees all that was awaited before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Self, TypeVar
+
+import anyio
+import apsw
+
+from engine.ledger import connections, locks, reads, writes
+from engine.ledger.faults import mapped_errors
+from engine.ledger.writer import Hooks, Writer
+from engine.model.batches import Batch
+from engine.model.jobs import Job, JobState, check_job_name
+from engine.model.outcomes import Settlement, Tally
+from engine.model.records import Reject
+from engine.model.submissions import State, Submission
+from engine.ports import Clock
+
+T = TypeVar("T")
+
+_NO_HOOKS = Hooks()
+_BUSY_SECONDS = 10.0
+"""The longest group of another job is some MB: well below a second on any disk."""
+
+
+class SqliteLedger:
+    """The durable memory of jobs in one SQLite file: `async with SqliteLedger.open(path, clock) as ledger`."""
+
+    def __init__(self, path: Path, clock: Clock, writer: Writer, reader: apsw.Connection) -> None:
+        self._path = path
+        self._clock = clock
+        self._writer = writer
+        self._reader = reader
+        self._reading = ThreadPoolExecutor(1, "ledger-reader")
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        path: Path,
+        clock: Clock,
+        *,
+        hooks: Hooks = _NO_HOOKS,
+        busy_seconds: float = _BUSY_SECONDS,
+        vfs: str | None = None,
+    ) -> AsyncIterator[Self]:
+        """Open the ledger at `path` until the block ends; it is created, with its folder, for its owner only.
+
+        `busy_seconds` is how long it may be held by another process; `vfs` names a file system registered with apsw.
+
+        Raises:
+            LedgerError: it cannot be opened, is not a ledger, or was written by a newer bulksubmit.
+        """
+        opening = connections.Opening(path, busy_seconds, vfs)
+        resolved, writing, reader = await asyncio.to_thread(_connect, opening)
+        ledger = cls(resolved, clock, Writer(resolved, writing, hooks), reader)
+        try:
+            yield ledger
+        finally:
+            await ledger.close()
+
+    async def create_job(self, job: Job) -> None:
+        """Remember a new job; the time is now if it names none. Raises: JobError if the name is taken."""
+        await self._writer.write(partial(writes.create_job, job=job, now=self._clock.now()))
+
+    async def job(self, name: str) -> Job:
+        """Return a job. Raises: JobError if there is none of that name."""
+        return await self._read(partial(reads.job, name=name))
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return all jobs, newest first."""
+        return await self._read(reads.jobs)
+
+    async def set_job_state(self, name: str, state: JobState) -> None:
+        """Remember where the job stands."""
+        await self._writer.write(partial(writes.set_job_state, name=name, state=state))
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the job for this process; freed when it dies. Raises: JobLocked."""
+        with ExitStack() as held:
+            with mapped_errors(self._path):  # errors of taking it, not of the work done meanwhile
+                held.enter_context(locks.hold(self._lock_path(name), name))
+            yield
+
+    def is_locked(self, name: str) -> bool:
+        """Tell whether a process holds the job."""
+        with mapped_errors(self._path):
+            return locks.is_held(self._lock_path(name))
+
+    async def freeze(self, job: str, batches: Sequence[Batch], rejects: Sequence[Reject], *, last: bool) -> None:
+        """Remember batches (as FROZEN; those of no records as SETTLED) and rejects. `last`: the sources end here.
+
+        Raises:
+            LedgerError: they do not start at sequence 0, offset 0, record 0, or where the batch frozen last ends.
+        """
+        now = self._clock.now()
+        await self._writer.write(partial(writes.freeze, name=job, batches=batches, rejects=rejects, now=now, last=last))
+
+    async def last_batch(self, job: str) -> Batch | None:
+        """Return the batch frozen last."""
+        return await self._read(partial(reads.last_batch, name=job))
+
+    async def move(self, job: str, submission: Submission, *, expected: State) -> None:
+        """Set a batch's submission; a remote id given up by staging again is kept among the orphans.
+
+        Raises:
+            LedgerError: it is not in state `expected`, the step is not in TRANSITIONS, or it leads to SETTLED.
+        """
+        step = writes.Step(job, submission, expected, self._clock.now())
+        await self._writer.write(partial(writes.move, step=step))
+
+    async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
+        """Move a batch to SETTLED together with the fate of its records.
+
+        Raises:
+            LedgerError: as for `move`, or a record has no fate, or two.
+        """
+        step = writes.Step(job, submission, expected, self._clock.now())
+        await self._writer.write(partial(writes.settle, step=step, settlement=settlement))
+
+    async def batches(
+        self, job: str, states: frozenset[State] | None = None
+    ) -> AsyncIterator[tuple[Batch, Submission]]:
+        """Yield batches with their submissions by sequence, read in pages; nothing is held open between two pages."""
+        after = -1
+        while page := await self._read(partial(reads.page, name=job, after=after, states=states)):
+            for batch, submission in page:
+                yield batch, submission
+            after = page[-1][0].sequence
+
+    async def settlement(self, job: str, sequence: int) -> Settlement | None:
+        """Return the fate of a settled batch's records; None before that."""
+        return await self._read(partial(reads.settlement, name=job, sequence=sequence))
+
+    async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
+        """Return the local rejects with start ≤ index < stop, by index."""
+        return await self._read(partial(reads.rejects, name=job, start=start, stop=stop))
+
+    async def tally(self, job: str) -> Tally:
+        """Count a job's records by fate and its batches by state."""
+        return await self._read(partial(reads.tally, name=job))
+
+    async def orphans(self, job: str) -> Sequence[str]:
+        """Return remote ids that were staged and given up; they are empty."""
+        return await self._read(partial(reads.orphans, name=job))
+
+    async def close(self) -> None:
+        """Write what is queued and let go of the file; closing again does nothing."""
+        self._writer.stop()
+        with anyio.CancelScope(shield=True):
+            await asyncio.to_thread(self._let_go)
+
+    def _let_go(self) -> None:
+        """Close the writer last: the connection that is left alone folds the WAL into the file and removes it."""
+        self._reading.shutdown()
+        self._reader.close()
+        self._writer.join()
+
+    async def _read(self, question: Callable[[apsw.Connection], T]) -> T:
+        self._writer.check_open()
+        loop = asyncio.get_running_loop()
+        with mapped_errors(self._path):
+            return await loop.run_in_executor(self._reading, question, self._reader)
+
+    def _lock_path(self, job: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{check_job_name(job)}.lock")
+
+
+def _connect(opening: connections.Opening) -> tuple[Path, apsw.Connection, apsw.Connection]:
+    """Return where the ledger really is (a lock must be one file, whichever link leads here) and two connections."""
+    with mapped_errors(opening.path):
+        opening = replace(opening, path=opening.path.resolve())
+        writer = connections.open_writer(opening)
+        try:
+            return opening.path, writer, connections.open_reader(opening)
+        except BaseException:
+            writer.close()
+            raise

@@ -1,0 +1,205 @@
+"""A connection and values of the model enter; rows are written, and what changed leaves.
+
+Each public function is one operation. They run inside a transaction of the writer, each in a savepoint: raising takes
+back what the function did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import apsw
+import orjson
+
+from engine.ledger.queries import QUERIES, fetch
+from engine.ledger.reads import job_id
+from engine.ledger.writer import Change
+from engine.model.batches import Batch
+from engine.model.errors import JobError, LedgerError
+from engine.model.jobs import Job, JobState, check_job_name
+from engine.model.outcomes import Settlement
+from engine.model.records import Position, Reject
+from engine.model.submissions import TRANSITIONS, State, Submission
+
+
+def create_job(connection: apsw.Connection, job: Job, now: float) -> Sequence[Change]:
+    """Remember a new job."""
+    row = asdict(job) | {"created_at": job.created_at or now}
+    sources = row.pop("sources")
+    if fetch(connection, "job_id", {"name": check_job_name(job.name)}):
+        raise JobError(
+            f"there is a job {job.name!r} already. Take another name with --job, "
+            f"or go on with `bulksubmit resume {job.name}`."
+        )
+    connection.execute(QUERIES["add_job"], row)
+    key = connection.last_insert_rowid()
+    connection.executemany(QUERIES["add_source"], [source | {"job": key} for source in sources])
+    return [Change("create_job", job.name, state=job.state)]
+
+
+def set_job_state(connection: apsw.Connection, name: str, state: JobState) -> Sequence[Change]:
+    """Remember where a job stands."""
+    connection.execute(QUERIES["set_job_state"], {"job": job_id(connection, name), "state": state})
+    return [Change("set_job_state", name, state=state)]
+
+
+def freeze(
+    connection: apsw.Connection,
+    name: str,
+    batches: Sequence[Batch],
+    rejects: Sequence[Reject],
+    now: float,
+    *,
+    last: bool,
+) -> Sequence[Change]:
+    """Remember batches and rejects; `last`: the sources end here."""
+    key = job_id(connection, name)
+    _check_joined(connection, name, key, batches)
+    states = [State.FROZEN if batch.count else State.SETTLED for batch in batches]
+    rows = [_batch_row(key, batch, state, now) for batch, state in zip(batches, states, strict=True)]
+    connection.executemany(QUERIES["add_batch"], rows)
+    connection.executemany(
+        QUERIES["add_spans"], [{"job": key, "sequence": batch.sequence, "spans": batch.spans} for batch in batches]
+    )
+    connection.executemany(QUERIES["add_reject"], [_reject_row(key, reject) for reject in rejects])
+    if last:
+        connection.execute(QUERIES["set_read_complete"], {"job": key})
+    frozen = zip(batches, states, strict=True)
+    return [Change("freeze", name, batch.sequence, state) for batch, state in frozen] or [Change("freeze", name)]
+
+
+def _check_joined(connection: apsw.Connection, name: str, key: int, batches: Sequence[Batch]) -> None:
+    """Refuse batches that leave a gap, overlap, or come after the end.
+
+    Lines are not compared: they only tell people where to look, and begin anew in each source.
+    """
+    read_complete, sequence, offset, index = fetch(connection, "frozen_end", {"job": key})[0]
+    if read_complete:
+        raise LedgerError(f"job {name!r} is read to its end; no more of it can be frozen")
+    due = 0 if sequence is None else sequence + 1
+    end = Position() if sequence is None else Position(offset, index)
+    for batch in batches:
+        start = batch.start
+        if (batch.sequence, start.offset, start.index) != (due, end.offset, end.index):
+            raise LedgerError(
+                f"job {name!r}: batch {due} at offset {end.offset}, record {end.index} is due, not batch "
+                f"{batch.sequence} at offset {start.offset}, record {start.index}"
+            )
+        due, end = due + 1, batch.end
+
+
+def _batch_row(key: int, batch: Batch, state: State, now: float) -> Mapping[str, int | float | str | bytes]:
+    return {
+        "job": key,
+        "sequence": batch.sequence,
+        "start_offset": batch.start.offset,
+        "start_index": batch.start.index,
+        "start_line": batch.start.line,
+        "end_offset": batch.end.offset,
+        "end_index": batch.end.index,
+        "end_line": batch.end.line,
+        "count": batch.count,
+        "size_bytes": batch.size_bytes,
+        "sha256": batch.sha256,
+        "state": state,
+        "changed_at": now,
+    }
+
+
+def _reject_row(key: int, reject: Reject) -> Mapping[str, int | str]:
+    return {
+        "job": key,
+        "record_index": reject.index,
+        "start_offset": reject.offset,
+        "length": reject.length,
+        "line": reject.line,
+        "reason": reject.reason,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a batch: what it becomes if it still stands where it is expected."""
+
+    job: str
+    submission: Submission
+    expected: State
+    now: float
+
+    def __str__(self) -> str:
+        change = f"the step from {self.expected} to {self.submission.state}"
+        return f"job {self.job!r}, batch {self.submission.sequence}: {change}"
+
+
+def move(connection: apsw.Connection, step: Step) -> Sequence[Change]:
+    """Take a batch one step on."""
+    if step.submission.state is State.SETTLED:
+        raise LedgerError(f"{step} needs the fate of the records")
+    _take(connection, step, Settlement([]))
+    return [Change("move", step.job, step.submission.sequence, step.submission.state)]
+
+
+def settle(connection: apsw.Connection, step: Step, settlement: Settlement) -> Sequence[Change]:
+    """Move a batch to SETTLED together with the fate of its records."""
+    if step.submission.state is not State.SETTLED:
+        raise LedgerError(f"{step} does not settle it")
+    _check_fates(step, settlement)
+    count = _take(connection, step, settlement)
+    if count != len(settlement.task_ids):
+        raise LedgerError(f"{step}: {count} records went up, but {len(settlement.task_ids)} are to be settled")
+    row = {
+        "job": job_id(connection, step.job),
+        "sequence": step.submission.sequence,
+        "task_ids": orjson.dumps(settlement.task_ids).decode(),
+        "errors": orjson.dumps(_by_reason(settlement.errors)).decode(),
+    }
+    connection.execute(QUERIES["add_settlement"], row)
+    return [Change("settle", step.job, step.submission.sequence, State.SETTLED)]
+
+
+def _take(connection: apsw.Connection, step: Step, settlement: Settlement) -> int:
+    """Write a submission over the expected one; return how many records went up."""
+    submission = step.submission
+    row = {
+        "job": job_id(connection, step.job),
+        "sequence": submission.sequence,
+        "expected": step.expected,
+        "state": submission.state,
+        "remote_id": submission.remote_id,
+        "changed_at": step.now,
+        "note": submission.note,
+        "created": settlement.created,
+        "failed": len(settlement.errors),
+    }
+    if submission.state not in TRANSITIONS[step.expected]:
+        raise LedgerError(f"{step} does not exist")
+    if submission.state is State.STAGING:
+        connection.execute(QUERIES["keep_orphan"], row)
+    moved = fetch(connection, "move", row)
+    if not moved:
+        raise LedgerError(_why_refused(connection, step, row))
+    return int(moved[0][0])
+
+
+def _why_refused(connection: apsw.Connection, step: Step, row: Mapping[str, object]) -> str:
+    found = fetch(connection, "state", {"job": row["job"], "sequence": row["sequence"]})
+    if not found:
+        return f"{step} cannot be taken: there is no such batch"
+    return f"{step} cannot be taken: it is in state {found[0][0]}. Is another process working on the job?"
+
+
+def _check_fates(step: Step, settlement: Settlement) -> None:
+    """Refuse a settlement in which a position has neither an id nor an error, or both."""
+    without_id = {position for position, task_id in enumerate(settlement.task_ids) if task_id is None}
+    wrong = without_id ^ settlement.errors.keys()
+    if wrong:
+        raise LedgerError(f"{step}: position {min(wrong)} must have either a task id or an error")
+
+
+def _by_reason(errors: Mapping[int, str]) -> Mapping[str, Sequence[int]]:
+    """Turn position → reason around, so that a reason shared by a thousand records is kept once."""
+    positions: dict[str, list[int]] = {}
+    for position, reason in errors.items():
+        positions.setdefault(reason, []).append(position)
+    return positions

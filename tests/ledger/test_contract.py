@@ -1,0 +1,428 @@
+"""What every implementation of `Ledger` keeps. Another one is one more line in IMPLEMENTATIONS."""
+
+import pytest
+
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import JobError, JobLocked, LedgerError
+from engine.model.jobs import JobState
+from engine.model.outcomes import Settlement, Tally
+from engine.model.records import Position
+from engine.model.submissions import TRANSITIONS, UNSENT, State, Submission
+from engine.ports import Ledger
+
+from .values import (
+    ROADS,
+    a_batch,
+    a_job,
+    a_reject,
+    all_batches,
+    bring,
+    frozen,
+    ids,
+    one_failed,
+    settle,
+    submission,
+)
+
+IMPLEMENTATIONS = {"sqlite": SqliteLedger.open}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def opened(request, path, clock):
+    """Open the same ledger, again and again if need be."""
+    return lambda: IMPLEMENTATIONS[request.param](path, clock)
+
+
+@pytest.fixture
+async def ledger(opened):
+    async with opened() as ledger:
+        yield ledger
+
+
+# Jobs
+
+
+async def test_a_job_comes_back_as_it_went_in(ledger):
+    job = a_job(parent="before", attempt=2, config="schlüssel = '🔑'\n")
+    await ledger.create_job(job)
+    assert await ledger.job("j") == job
+
+
+async def test_a_job_without_a_time_begins_now(ledger, clock):
+    await ledger.create_job(a_job(created_at=0.0))
+    assert (await ledger.job("j")).created_at == clock.now()
+
+
+async def test_a_name_is_taken_once(ledger):
+    await ledger.create_job(a_job())
+    with pytest.raises(JobError, match="there is a job 'j' already"):
+        await ledger.create_job(a_job(service="sevenbridges"))
+    assert (await ledger.job("j")).service == "sama"
+
+
+async def test_a_name_that_leaves_the_folder_is_refused(ledger):
+    with pytest.raises(JobError, match=r"'\.\./j' cannot be used"):
+        await ledger.create_job(a_job("../j"))
+    with pytest.raises(JobError, match=r"'\.\./j' cannot be used"), ledger.lock("../j"):
+        pass
+
+
+async def test_an_unknown_job_is_answered_with_those_there_are(ledger):
+    with pytest.raises(JobError, match="there is no job 'x'; there are no jobs yet"):
+        await ledger.job("x")
+    for number in range(12):
+        await ledger.create_job(a_job(f"j{number}"))
+    with pytest.raises(JobError, match=r"there is no job 'x'; there are: j11, j10, .*, j2, …"):
+        await ledger.job("x")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ledger: ledger.set_job_state("x", JobState.FINISHED),
+        lambda ledger: ledger.freeze("x", [a_batch(0)], [], last=False),
+        lambda ledger: ledger.move("x", Submission(0, State.STAGING), expected=State.FROZEN),
+        lambda ledger: settle(ledger, "x", 0, Settlement([])),
+        lambda ledger: ledger.last_batch("x"),
+        lambda ledger: all_batches(ledger, "x"),
+        lambda ledger: ledger.settlement("x", 0),
+        lambda ledger: ledger.rejects("x", 0, 9),
+        lambda ledger: ledger.tally("x"),
+        lambda ledger: ledger.orphans("x"),
+    ],
+)
+async def test_every_call_names_an_unknown_job(ledger, call):
+    await ledger.create_job(a_job())
+    with pytest.raises(JobError, match="there is no job 'x'; there are: j"):
+        await call(ledger)
+
+
+async def test_jobs_are_listed_newest_first(ledger):
+    assert await ledger.jobs() == []
+    for name in "abc":
+        await ledger.create_job(a_job(name))
+    assert [job.name for job in await ledger.jobs()] == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("state", JobState)
+async def test_a_job_keeps_its_state(ledger, state):
+    await ledger.create_job(a_job())
+    await ledger.set_job_state("j", state)
+    assert (await ledger.job("j")).state is state
+
+
+# Freezing
+
+
+async def test_frozen_batches_come_back_as_they_went_in(ledger, clock):
+    await ledger.create_job(a_job())
+    batches = [a_batch(0, rejected=1), a_batch(1, rejected=1)]
+    await ledger.freeze("j", batches, [a_reject(0), a_reject(3)], last=False)
+    assert await all_batches(ledger, "j") == [
+        (batch, Submission(batch.sequence, State.FROZEN, None, clock.now())) for batch in batches
+    ]
+    assert await ledger.last_batch("j") == batches[1]
+    assert await ledger.rejects("j", 0, 100) == [a_reject(0), a_reject(3)]
+
+
+async def test_a_job_without_batches_has_no_last_one(ledger):
+    await ledger.create_job(a_job())
+    assert await ledger.last_batch("j") is None
+    assert await all_batches(ledger, "j") == []
+    assert await ledger.tally("j") == Tally()
+
+
+@pytest.mark.parametrize("batches", [[], [a_batch(0)]])
+async def test_the_last_freeze_ends_the_reading(ledger, batches):
+    await ledger.create_job(a_job())
+    assert not (await ledger.job("j")).read_complete
+    await ledger.freeze("j", batches, [], last=True)
+    assert (await ledger.job("j")).read_complete
+    with pytest.raises(LedgerError, match="job 'j' is read to its end"):
+        await ledger.freeze("j", [a_batch(len(batches))], [], last=False)
+
+
+async def test_a_batch_of_no_records_is_settled_with_nothing(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze("j", [a_batch(0, 0, rejected=3)], [a_reject(index) for index in range(3)], last=True)
+    assert (await submission(ledger, "j", 0)).state is State.SETTLED
+    assert await ledger.settlement("j", 0) == Settlement([])
+    assert await ledger.tally("j") == Tally(records=3, batches=1, rejected=3, states={"settled": 1})
+
+
+@pytest.mark.parametrize(
+    ("batches", "due"),
+    [
+        pytest.param([a_batch(1)], "batch 0 at offset 0, record 0", id="does not begin with 0"),
+        pytest.param([a_batch(0, at=1)], "batch 0 at offset 0, record 0", id="does not begin at the beginning"),
+        pytest.param([a_batch(0), a_batch(2)], "batch 1 at offset 200, record 2", id="a number is missing"),
+        pytest.param([a_batch(0), a_batch(1, at=3)], "batch 1 at offset 200, record 2", id="a record is missing"),
+        pytest.param([a_batch(0), a_batch(1, at=1)], "batch 1 at offset 200, record 2", id="a record comes twice"),
+        pytest.param([a_batch(0), a_batch(0)], "batch 1 at offset 200, record 2", id="a batch comes twice"),
+    ],
+)
+async def test_batches_that_do_not_join_are_refused_whole(ledger, batches, due):
+    await ledger.create_job(a_job())
+    with pytest.raises(LedgerError, match=f"job 'j': {due} is due"):
+        await ledger.freeze("j", batches, [a_reject(0)], last=True)
+    assert await ledger.last_batch("j") is None
+    assert await ledger.rejects("j", 0, 9) == []
+    assert not (await ledger.job("j")).read_complete
+
+
+async def test_batches_join_those_frozen_before(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze("j", [a_batch(0), a_batch(1)], [], last=False)
+    with pytest.raises(LedgerError, match="batch 2 at offset 400, record 4 is due, not batch 1"):
+        await ledger.freeze("j", [a_batch(1)], [], last=False)
+    await ledger.freeze("j", [a_batch(2)], [], last=True)
+    assert (await ledger.last_batch("j")).sequence == 2
+
+
+async def test_lines_may_begin_anew_with_a_source(ledger):
+    await ledger.create_job(a_job())
+    first, second = a_batch(0), a_batch(1)
+    object.__setattr__(second, "start", Position(second.start.offset, second.start.index, 1))
+    await ledger.freeze("j", [first, second], [], last=True)
+    assert await ledger.last_batch("j") == second
+
+
+async def test_a_reject_is_kept_once(ledger):
+    await ledger.create_job(a_job())
+    with pytest.raises(LedgerError, match="already holds"):
+        await ledger.freeze("j", [a_batch(0, rejected=2)], [a_reject(0), a_reject(0)], last=True)
+    assert await ledger.last_batch("j") is None
+
+
+async def test_rejects_are_read_by_range(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze(
+        "j", [a_batch(0, rejected=5)], [a_reject(index, f"no {index}") for index in range(5)], last=True
+    )
+    assert [reject.index for reject in await ledger.rejects("j", 1, 4)] == [1, 2, 3]
+    assert await ledger.rejects("j", 5, 9) == []
+
+
+# Steps
+
+
+STEPS = [(before, after) for before in ROADS for after in State if after is not State.SETTLED]
+
+
+@pytest.mark.parametrize(("before", "after"), [step for step in STEPS if step[1] in TRANSITIONS[step[0]]])
+async def test_a_step_of_the_table_is_taken(ledger, clock, before, after):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, before)
+    clock.time = 2_000.5
+    await ledger.move(job, Submission(0, after, "new", 0.0, "because"), expected=before)
+    assert await submission(ledger, job, 0) == Submission(0, after, "new", 2_000.5, "because")
+
+
+@pytest.mark.parametrize(("before", "after"), [step for step in STEPS if step[1] not in TRANSITIONS[step[0]]])
+async def test_a_step_outside_the_table_is_refused(ledger, before, after):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, before)
+    was = await submission(ledger, job, 0)
+    with pytest.raises(LedgerError, match=f"job 'j', batch 0: the step from {before} to {after} does not exist"):
+        await ledger.move(job, Submission(0, after, "new"), expected=before)
+    assert await submission(ledger, job, 0) == was
+
+
+@pytest.mark.parametrize("state", State)
+async def test_nothing_leaves_settled(ledger, state):
+    job = await frozen(ledger)
+    await settle(ledger, job, 0, Settlement(ids(2)), State.FROZEN)
+    with pytest.raises(LedgerError, match=f"the step from settled to {state}"):
+        await ledger.move(job, Submission(0, state), expected=State.SETTLED)
+    with pytest.raises(LedgerError, match="the step from settled to settled does not exist"):
+        await settle(ledger, job, 0, Settlement(ids(2, 1)), State.SETTLED)
+    assert await ledger.settlement(job, 0) == Settlement(ids(2))
+
+
+async def test_a_step_from_another_state_is_refused(ledger):
+    job = await frozen(ledger)
+    with pytest.raises(
+        LedgerError, match=r"job 'j', batch 0: the step from staged to releasing .* it is in state frozen"
+    ):
+        await ledger.move(job, Submission(0, State.RELEASING), expected=State.STAGED)
+    assert (await submission(ledger, job, 0)).state is State.FROZEN
+
+
+async def test_a_step_of_an_unknown_batch_is_refused(ledger):
+    job = await frozen(ledger)
+    with pytest.raises(LedgerError, match=r"job 'j', batch 7: .* there is no such batch"):
+        await ledger.move(job, Submission(7, State.STAGING), expected=State.FROZEN)
+
+
+async def test_what_is_given_up_by_staging_again_is_an_orphan(ledger):
+    job = await frozen(ledger, batches=2)
+    assert await ledger.orphans(job) == []
+    for sequence, remote_id in [(1, "b"), (0, "a")]:
+        await bring(ledger, job, sequence, State.STAGED, remote_id)
+        await ledger.move(job, Submission(sequence, State.STAGING), expected=State.STAGED)
+    assert await ledger.orphans(job) == ["a", "b"]
+    assert (await submission(ledger, job, 0)).remote_id is None
+    await ledger.move(job, Submission(0, State.STAGED, "c"), expected=State.STAGING)
+    await ledger.move(job, Submission(0, State.STAGING), expected=State.STAGED)
+    assert sorted(await ledger.orphans(job)) == ["a", "b", "c"]
+
+
+async def test_what_is_kept_while_staging_again_is_no_orphan(ledger):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, State.STAGED, "a")
+    await ledger.move(job, Submission(0, State.STAGING, "a"), expected=State.STAGED)
+    assert await ledger.orphans(job) == []
+
+
+async def test_a_refused_step_makes_no_orphan(ledger):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, State.STAGED, "a")
+    with pytest.raises(LedgerError):
+        await ledger.move(job, Submission(0, State.STAGING), expected=State.FROZEN)
+    assert await ledger.orphans(job) == []
+
+
+# Settling
+
+
+@pytest.mark.parametrize("before", [state for state in ROADS if State.SETTLED in TRANSITIONS[state]])
+async def test_a_batch_settles_with_the_fate_of_its_records(ledger, clock, before):
+    job = await frozen(ledger, records=3)
+    await bring(ledger, job, 0, before)
+    assert await ledger.settlement(job, 0) is None
+    clock.time = 3_000.0
+    await ledger.settle(job, Submission(0, State.SETTLED, "r", note="done"), one_failed(3), expected=before)
+    assert await ledger.settlement(job, 0) == one_failed(3)
+    assert await submission(ledger, job, 0) == Submission(0, State.SETTLED, "r", 3_000.0, "done")
+
+
+@pytest.mark.parametrize(
+    ("settlement", "words"),
+    [
+        (Settlement(ids(1)), "2 records went up, but 1 are to be settled"),
+        (Settlement(ids(3)), "2 records went up, but 3 are to be settled"),
+        (Settlement(["a", None]), "position 1 must have either"),
+        (Settlement(["a", "b"], {1: "no"}), "position 1 must have either"),
+        (Settlement(["a", "b"], {2: "no"}), "position 2 must have either"),
+        (Settlement(["a", None], {0: "no"}), "position 0 must have either"),
+    ],
+)
+async def test_a_settlement_that_does_not_fit_is_refused(ledger, settlement, words):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, State.RELEASED)
+    with pytest.raises(LedgerError, match=f"job 'j', batch 0: .*{words}"):
+        await settle(ledger, job, 0, settlement)
+    assert (await submission(ledger, job, 0)).state is State.RELEASED
+    assert await ledger.settlement(job, 0) is None
+    assert (await ledger.tally(job)).created == 0
+
+
+async def test_a_settlement_needs_the_expected_state(ledger):
+    job = await frozen(ledger)
+    with pytest.raises(LedgerError, match=r"batch 0: the step from released to settled .* it is in state frozen"):
+        await settle(ledger, job, 0, Settlement(ids(2)))
+
+
+async def test_move_does_not_settle_and_settle_does_nothing_else(ledger):
+    job = await frozen(ledger)
+    with pytest.raises(LedgerError, match="from frozen to settled needs the fate"):
+        await ledger.move(job, Submission(0, State.SETTLED), expected=State.FROZEN)
+    with pytest.raises(LedgerError, match="from frozen to staging does not settle"):
+        await ledger.settle(job, Submission(0, State.STAGING), Settlement(ids(2)), expected=State.FROZEN)
+
+
+# Reading
+
+
+async def test_batches_are_read_by_state(ledger):
+    job = await frozen(ledger, batches=len(ROADS))
+    for sequence, state in enumerate(ROADS):
+        await bring(ledger, job, sequence, state)
+    for state in ROADS:
+        assert [found.state for _, found in await all_batches(ledger, job, frozenset({state}))] == [state]
+    assert {found.state for _, found in await all_batches(ledger, job, UNSENT)} == UNSENT
+    assert await all_batches(ledger, job, frozenset()) == []
+
+
+async def test_many_batches_are_read_in_order_across_pages(ledger):
+    job = await frozen(ledger, batches=1_001, records=1)
+    assert [batch.sequence for batch, _ in await all_batches(ledger, job)] == list(range(1_001))
+
+
+async def test_batches_may_move_while_they_are_read(ledger):
+    job = await frozen(ledger, batches=450, records=1)
+    seen = []
+    async for batch, found in ledger.batches(job, frozenset({State.FROZEN})):
+        seen.append(batch.sequence)
+        await ledger.move(job, Submission(batch.sequence, State.STAGING), expected=found.state)
+    assert seen == list(range(450))
+    assert (await ledger.tally(job)).states == {"staging": 450}
+
+
+async def test_jobs_do_not_mix(ledger):
+    for name in "ab":
+        await frozen(ledger, name=name)
+    await bring(ledger, "a", 0, State.STAGED, "x")
+    await ledger.move("a", Submission(0, State.STAGING), expected=State.STAGED)
+    await settle(ledger, "b", 0, Settlement(ids(2)), State.FROZEN)
+    assert (await ledger.orphans("a"), await ledger.orphans("b")) == (["x"], [])
+    assert (await ledger.tally("a")).states == {"staging": 1}
+    assert (await ledger.tally("b")).states == {"settled": 1}
+    assert await ledger.settlement("a", 0) is None
+
+
+async def test_the_tally_has_every_fate(ledger):
+    await ledger.create_job(a_job())
+    batches = [a_batch(sequence, 4, rejected=1) for sequence in range(5)]
+    await ledger.freeze("j", batches, [a_reject(5 * sequence) for sequence in range(5)], last=True)
+    await bring(ledger, "j", 1, State.UNCERTAIN)
+    await bring(ledger, "j", 2, State.RELEASED)
+    await settle(ledger, "j", 3, Settlement(ids(4)), State.FROZEN)
+    await settle(ledger, "j", 4, one_failed(4), State.FROZEN)
+    tally = await ledger.tally("j")
+    states = {"frozen": 1, "uncertain": 1, "released": 1, "settled": 2}
+    assert tally == Tally(25, 5, created=7, failed=1, rejected=5, uncertain=4, states=states)
+    assert tally.unresolved == 8
+
+
+# Holding and closing
+
+
+async def test_a_job_is_held_once(ledger):
+    await ledger.create_job(a_job())
+    assert not ledger.is_locked("j")
+    with ledger.lock("j"):
+        assert ledger.is_locked("j")
+        assert not ledger.is_locked("k")
+        with pytest.raises(JobLocked), ledger.lock("j"):
+            pass
+        assert ledger.is_locked("j")
+    assert not ledger.is_locked("j")
+    with ledger.lock("j"):
+        pass
+
+
+async def test_what_was_awaited_is_there_after_opening_again(opened):
+    async with opened() as ledger:
+        job = await frozen(ledger, batches=2)
+        await bring(ledger, job, 0, State.RELEASED)
+        await settle(ledger, job, 0, one_failed(2))
+        before = (await ledger.job(job), await all_batches(ledger, job), await ledger.tally(job))
+    async with opened() as ledger:
+        assert (await ledger.job(job), await all_batches(ledger, job), await ledger.tally(job)) == before
+        assert await ledger.settlement(job, 0) == one_failed(2)
+
+
+async def test_a_closed_ledger_says_so(opened):
+    async with opened() as ledger:
+        job = await frozen(ledger)
+    await ledger.close()
+    with pytest.raises(LedgerError, match="is closed"):
+        await ledger.set_job_state(job, JobState.FINISHED)
+    with pytest.raises(LedgerError, match="is closed"):
+        await ledger.tally(job)
+
+
+def test_it_is_a_ledger():
+    methods = [name for name in vars(Ledger) if not name.startswith("_")]
+    assert all(callable(getattr(SqliteLedger, name)) for name in methods)
