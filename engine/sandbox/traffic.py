@@ -1,0 +1,79 @@
+"""Requests enter, and each passes latency, rate limits and faults before its handler sees it; knows no service.
+
+A service wraps every handler once, by the name of the call: `traffic.guard("create", handler)`.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from random import Random
+
+from aiohttp import web
+
+from engine.sandbox.behaviour import ALL_CALLS, Behaviour, Latency
+from engine.sandbox.faults import Call, ErrorAnswer, Faults, Handler, Sleep, StreamHandler, with_retry_after
+from engine.sandbox.limits import RateLimits
+from engine.sandbox.loading import unknown_name
+from engine.sandbox.stats import Stats
+
+_INSTANT = Latency()
+
+
+class Traffic:
+    """What happens to a service's requests on the way to their handlers."""
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        *,
+        calls: frozenset[str],
+        error: ErrorAnswer,
+        clock: Callable[[], float],
+        outside: frozenset[str] = frozenset(),
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """Check that the behaviour names known `calls` only; `outside` ones are not counted by limits for "all"."""
+        _check_calls(behaviour, calls)
+        self.stats = Stats()
+        self._latency = behaviour.latency
+        self._limits = RateLimits(behaviour.rate_limits, outside)
+        self._faults = Faults(behaviour.faults, error, sleep)
+        self._random = Random(behaviour.seed)
+        self._error, self._clock, self._sleep = error, clock, sleep
+
+    def guard(self, kind: str, handler: Handler) -> StreamHandler:
+        """Wrap the handler of one kind of call."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            with self.stats.request(kind):
+                await self._delay(kind)
+                if (refused := self._refuse(kind)) is not None:
+                    return refused
+                if (fault := self._faults.next(kind)) is None:
+                    return await handler(request)
+                self.stats.faults[fault.kind] += 1
+                return await self._faults.act_out(fault, Call(kind, request, handler))
+
+        return guarded
+
+    async def _delay(self, kind: str) -> None:
+        latency = self._latency.get(kind) or self._latency.get(ALL_CALLS, _INSTANT)
+        seconds = latency.seconds + latency.jitter_seconds * self._random.random()
+        if seconds > 0:
+            await self._sleep(seconds)
+
+    def _refuse(self, kind: str) -> web.Response | None:
+        refused = self._limits.refusal(kind, self._clock())
+        if refused is None:
+            return None
+        limit, wait_seconds = refused
+        self.stats.rate_limited += 1
+        answer = self._error(kind, 429, f"API rate limit reached: {limit.requests} requests in {limit.seconds:g} s.")
+        return with_retry_after(answer, math.ceil(wait_seconds) if limit.retry_after else None)
+
+
+def _check_calls(behaviour: Behaviour, calls: frozenset[str]) -> None:
+    named = [*behaviour.latency, *(r.call for r in behaviour.rate_limits), *(f.call for f in behaviour.faults)]
+    for call in named:
+        if call not in calls | {ALL_CALLS}:
+            raise unknown_name("call", call, calls | {ALL_CALLS})
