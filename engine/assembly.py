@@ -1,0 +1,159 @@
+"""Settings in, a working engine out: the only place that chooses parts and joins them.
+
+To add a service: write `engine/services/<kind>.py` with a settings class, a class that fulfils `ports.Service`, and
+`build`; then name it in SERVICES. Nothing else needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import anyio.to_thread
+
+from engine.configuration import Expand, check, expand_secret, hide_secret, parse_toml
+from engine.following import Follower
+from engine.model.batches import Batch
+from engine.model.errors import ConfigError, Unavailable
+from engine.model.jobs import Job
+from engine.model.settings import BatchSettings, ServiceSettings, Settings
+from engine.observe.events import Listener
+from engine.pipeline import Pipeline
+from engine.ports import Answer, Call, Caller, Clock, Service
+from engine.reading.mapping import Mapper
+from engine.reading.payload import PayloadReader
+from engine.reading.planning import Plan, plan_batches
+from engine.run import Run
+from engine.transport.caller import open_caller
+from engine.transport.clock import SystemClock
+from engine.transport.credentials import Credentials
+from engine.uploading import Uploader
+
+SERVICES = {"sama": "engine.services.sama"}
+"""`service.kind` → the module that knows it."""
+
+
+class ServiceModule(Protocol):
+    """What a module named in SERVICES offers."""
+
+    SETTINGS: type[ServiceSettings]
+
+    def build(self, settings: Any, batch: BatchSettings, job: str, caller: Caller, clock: Clock) -> Service:
+        """Return the service."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A checked configuration."""
+
+    settings: Settings
+    service: ServiceSettings
+    module: ServiceModule
+
+
+def load(text: str, expand: Expand = expand_secret) -> Setup:
+    """Check the text of a configuration.
+
+    Raises:
+        ConfigError: names the key and what to do.
+    """
+    tables = parse_toml(text)
+    service = tables.get("service")
+    if not isinstance(service, dict):
+        raise ConfigError('[service] is missing; it begins with kind = "sama"')
+    module = _service_module(service.get("kind"))
+    settings = check(Settings, {**tables, "service": {}}, "", expand)
+    return Setup(settings, check(module.SETTINGS, service, "service", expand), module)
+
+
+def _service_module(kind: object) -> ServiceModule:
+    if kind not in SERVICES:
+        near = get_close_matches(str(kind), SERVICES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SERVICES)}"
+        raise ConfigError(f"service.kind: {kind!r} is not a service; {hint}")
+    return cast("ServiceModule", import_module(SERVICES[str(kind)]))
+
+
+class _NoCalls:
+    """A caller for work that needs a service's rules but sends nothing."""
+
+    async def call(self, call: Call) -> Answer:
+        raise Unavailable(f"{call.kind}: nothing is sent here", call=call.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """The parts that need no network: to validate, to report, to audit."""
+
+    service: Service
+    mapper: Mapper
+    settings: Settings
+
+    def payloads(self, job: Job) -> PayloadReader:
+        """Return what reads frozen batches of `job` again."""
+        return PayloadReader(job.sources, self.settings.source, self.mapper)
+
+    def plans(self, job: Job, last: Batch | None) -> Iterator[Plan]:
+        """Cut the sources of `job` into batches, from where the batch frozen `last` ends."""
+        return plan_batches(
+            job.sources,
+            self.settings.source,
+            self.mapper,
+            self.service.limits,
+            start=last.end if last else None,
+            sequence=last.sequence + 1 if last else 0,
+        )
+
+
+def offline(setup: Setup, job: str) -> Offline:
+    """Join the parts that need no network."""
+    return _offline(setup, _service(setup, job, _NoCalls(), SystemClock()))
+
+
+def load_offline(job: Job) -> Offline:
+    """Join the offline parts of a job that the ledger knows, without its secrets."""
+    return offline(load(job.config, hide_secret), job.name)
+
+
+def _offline(setup: Setup, service: Service) -> Offline:
+    return Offline(service, Mapper(setup.settings.mapping, service.check), setup.settings)
+
+
+def _no_plans(last: Batch | None) -> Iterator[Plan]:
+    del last
+    return iter(())
+
+
+def _service(setup: Setup, job: str, caller: Caller, clock: Clock) -> Service:
+    return setup.module.build(setup.service, setup.settings.batch, job, caller, clock)
+
+
+@asynccontextmanager
+async def online(setup: Setup, job: str, emit: Listener, clock: Clock) -> AsyncIterator[Service]:
+    """Open the way to the service."""
+    service = setup.service
+    credentials = Credentials(service.secret_headers(), service.secret_query())
+    hosts = service.allowed_upload_hosts()
+    send = setup.settings.send
+    caller = open_caller(service.base_url, send, credentials, upload_hosts=hosts, clock=clock, emit=emit)
+    async with caller as opened:
+        yield _service(setup, job, opened, clock)
+
+
+def pipeline(setup: Setup, run: Run, *, strict: bool = False, reading: bool = True) -> Pipeline:
+    """Join the parts of one run; without `reading`, one that only finishes what is already frozen."""
+    parts = _offline(setup, run.service)
+    reader = parts.payloads(run.job)
+
+    async def payload(batch: Batch) -> bytes:
+        return await anyio.to_thread.run_sync(reader.read, batch)
+
+    send = setup.settings.send
+    plans = partial(parts.plans, run.job) if reading else _no_plans
+    return Pipeline(run, plans, Uploader(run, payload), Follower(run, send), send, strict=strict)

@@ -1,0 +1,24 @@
+"""What a person asks for in, what came of it out: submit, resume, retry, cancel, status, report, audit, validate.
+
+The command line is one caller of these; a program that embeds the engine is another.
+"""
+
+from engine.operations.asking import audit, find_record, report, status, validate
+from engine.operations.values import JobStatus, Order, Result, Validation
+from engine.operations.working import cancel, resume, retry, submit
+
+__all__ = [
+    "JobStatus",
+    "Order",
+    "Result",
+    "Validation",
+    "audit",
+    "cancel",
+    "find_record",
+    "report",
+    "resume",
+    "retry",
+    "status",
+    "submit",
+    "validate",
+]

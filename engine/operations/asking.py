@@ -1,0 +1,106 @@
+"""Ask about jobs: status, report, audit, validate, one record. Nothing is sent, but for the one question of `tasks`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+
+from engine import assembly
+from engine.auditing import Audit
+from engine.auditing import audit as audit_job
+from engine.configuration import hide_secret, read_config
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import JobError
+from engine.model.jobs import Job
+from engine.model.outcomes import Outcome
+from engine.model.records import Format, Reject, source_at
+from engine.model.submissions import State
+from engine.observe.events import BatchesFrozen, JobStarted, Listener
+from engine.operations.values import JobStatus, Result, Validation
+from engine.operations.working import CLOCK, summarize
+from engine.ports import Ledger
+from engine.reading.sources import find_sources
+from engine.reporting import fates
+
+MOST_REJECTS = 100
+"""Rejects that a validation shows; more would only scroll by."""
+
+
+async def status(name: str | None, ledger_path: Path, *, tasks: bool = False) -> Sequence[JobStatus]:
+    """Tell where a job, or every job, stands; `tasks` asks the service how people's work on created tasks stands.
+
+    Raises:
+        JobError: there is no such job.
+    """
+    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+        jobs = [await ledger.job(name)] if name else await ledger.jobs()
+        return [await _job_status(job, ledger, tasks=tasks) for job in jobs]
+
+
+async def report(name: str, ledger_path: Path) -> Result:
+    """Write a job's reports anew from the ledger."""
+    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+        return await summarize(await ledger.job(name), ledger, CLOCK.monotonic(), None)
+
+
+async def audit(name: str, ledger_path: Path) -> Audit:
+    """Prove from ledger and sources that each record has exactly one fate."""
+    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+        job = await ledger.job(name)
+        return await audit_job(job, ledger, assembly.load_offline(job).payloads(job).read)
+
+
+async def find_record(name: str, ledger_path: Path, index: int) -> Outcome:
+    """Tell what became of the record with this index.
+
+    Raises:
+        JobError: no record with this index was read.
+    """
+    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+        job = await ledger.job(name)
+        async for block in fates(job, ledger, assembly.load_offline(job).service.task_url):
+            for fated in block:
+                if fated.outcome.index == index:
+                    return fated.outcome
+    raise JobError(f"job {name!r} has no record {index}; indexes count from 0 over all sources")
+
+
+async def validate(sources: Sequence[str], config: Path, format_: Format | None, emit: Listener) -> Validation:
+    """Read, map and check everything; send nothing.
+
+    Raises:
+        ConfigError, SourceError: the configuration or a source cannot be used at all.
+    """
+    setup = assembly.load(read_config(config), hide_secret)
+    settings = setup.settings.source.model_copy(update={"format": format_} if format_ else {})
+    found = await anyio.to_thread.run_sync(partial(find_sources, sources, settings))
+    job = Job("validate", setup.service.kind, "", found, "")
+    emit(JobStarted(job.name, job.size_bytes, 0, 0, 0, 0, 0))
+    plans = assembly.offline(setup, job.name).plans(job, None)
+    batches = records = rejected = 0
+    shown: list[tuple[str, Reject]] = []
+    while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
+        read = sum(batch.end.index - batch.start.index for batch in plan.batches)
+        batches, records, rejected = batches + len(plan.batches), records + read, rejected + len(plan.rejects)
+        shown += [(source_at(found, bad.offset).path, bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
+        emit(BatchesFrozen(len(plan.batches), read, len(plan.rejects), plan.reached.offset, plan.last))
+    return Validation(records, rejected, batches, job.size_bytes, shown)
+
+
+async def _job_status(job: Job, ledger: SqliteLedger, *, tasks: bool) -> JobStatus:
+    tally = await ledger.tally(job.name)
+    working = await _working(job, ledger) if tasks else {}
+    return JobStatus(job, tally, ledger.is_locked(job.name), working)
+
+
+async def _working(job: Job, ledger: Ledger) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    async with assembly.online(assembly.load(job.config), job.name, lambda _: None, CLOCK) as service:
+        async for _, submission in ledger.batches(job.name, frozenset({State.RELEASED, State.SETTLED})):
+            if submission.remote_id is not None:
+                counts.update(await service.working(submission.remote_id))
+    return counts

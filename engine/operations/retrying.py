@@ -1,0 +1,72 @@
+"""The rejects of a finished job in, a source of records to be submitted again out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+import orjson
+
+from engine.model.errors import JobError
+from engine.model.jobs import Job
+from engine.model.records import Format, Source
+from engine.model.settings import SourceSettings
+from engine.reading.scanning import members
+from engine.reading.sources import describe
+from engine.reporting import REJECTS, REPLAYABLE
+
+SOURCE = "records.ndjson"
+
+
+async def retry_source(parent: Job, folder: Path) -> Source:
+    """Write the records that can be tried again into `folder`, as they stand in the parent's `rejects.ndjson`.
+
+    A person may have mended them there. Uncertain ones are left out: sending them again could make second tasks.
+
+    Raises:
+        JobError: the file is missing or damaged, or nothing in it can be tried again.
+    """
+    return await anyio.to_thread.run_sync(partial(_write, Path(parent.output) / REJECTS, folder / SOURCE))
+
+
+def _write(rejects: Path, target: Path) -> Source:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    written = 0
+    with os.fdopen(descriptor, "wb") as file:
+        for record in _records(rejects):
+            file.write(record + b"\n")
+            written += 1
+        file.flush()
+        os.fsync(file.fileno())
+    if not written:
+        raise JobError(f"{rejects} holds no record that failed or was rejected; there is nothing to try again")
+    return describe(target, SourceSettings(format=Format.NDJSON))
+
+
+def _records(rejects: Path) -> Iterator[bytes]:
+    """Yield the text of each record, untouched: big integers survive."""
+    try:
+        with rejects.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield from _record(line.strip(), f"{rejects}, line {number}")
+    except OSError as error:
+        raise JobError(f"{rejects} cannot be read ({error.strerror}); `bulksubmit report` writes it again") from error
+
+
+def _record(line: bytes, where: str) -> Iterator[bytes]:
+    try:
+        state = orjson.loads(line)["state"]
+        texts = members(line)
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise JobError(f"{where}: not a line of a rejects file: it needs state and record") from error
+    if "record" not in texts:
+        raise JobError(f"{where}: the record is missing")
+    if state in REPLAYABLE:
+        # A record that was no JSON stands there as a string: its text is tried as it is, or as a person mended it.
+        text = texts["record"]
+        yield orjson.loads(text).encode().replace(b"\n", b" ") if text.startswith(b'"') else text.replace(b"\n", b" ")

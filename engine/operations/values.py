@@ -1,0 +1,69 @@
+"""What a person asks for, and what came of it, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.model.jobs import Job
+from engine.model.outcomes import Tally
+from engine.model.records import Format, Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be submitted, and how."""
+
+    sources: Sequence[str]
+    """Paths and globs; `-` for standard input."""
+    config: Path
+    job: str | None = None
+    """Named after the configuration and the time where left out."""
+    output: Path | None = None
+    """`.bulksubmit/<job>/` where left out."""
+    format: Format | None = None
+    strict: bool = False
+    """Send nothing if any record is not fit to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run."""
+
+    job: str
+    state: str
+    """open, finished or canceled"""
+    tally: Tally
+    elapsed_seconds: float
+    exit_code: int
+    message: str = ""
+    """Why the run ended early; empty if it did not."""
+    outcomes: Path | None = None
+    rejects: Path | None = None
+    orphans: int = 0
+    """Empty batches left behind at the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Where a job stands."""
+
+    job: Job
+    tally: Tally
+    running: bool
+    """A process works on it just now."""
+    working: Mapping[str, int] = field(default_factory=dict)
+    """State of people's work → created tasks; only where asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What reading everything found, nothing sent."""
+
+    records: int
+    rejected: int
+    batches: int
+    size_bytes: int
+    rejects: Sequence[tuple[str, Reject]]
+    """(source path, reject) of the first hundred; offsets are joined."""

@@ -1,0 +1,160 @@
+"""The whole run on one page: sources in, every record's fate in the ledger out.
+
+    bytes ─ read ─ batches ─ upload ─ submissions ─ follow ─ outcomes
+              │frozen           │each step durable       │settled
+              └─────────────────── ledger ───────────────┘
+
+`_read` cuts the sources into batches and freezes them in the ledger before anyone may send them. `_upload` carries each
+to the service, a bounded number at once. `_follow` polls what was released until it is settled. They run side by side,
+joined by one bounded channel and by the number of batches open at the service, so memory depends on the settings alone.
+
+A resumed run is the same run: `_read` first replays what the ledger holds unsettled, then reads on where it stopped.
+A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from engine.following import Follower
+from engine.model.batches import Batch
+from engine.model.errors import BulkSubmitError, StrictRejects
+from engine.model.settings import SendSettings
+from engine.model.submissions import UNSENT, State, Submission
+from engine.observe.events import BatchesFrozen
+from engine.reading.planning import Plan
+from engine.run import DRAIN_SECONDS, Run
+from engine.uploading import Uploader
+
+Unsent: TypeAlias = tuple[Batch, Submission]
+
+
+class Pipeline:
+    """One run of one job."""
+
+    def __init__(
+        self,
+        run: Run,
+        plans: Callable[[Batch | None], Iterator[Plan]],
+        uploader: Uploader,
+        follower: Follower,
+        settings: SendSettings,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self._run = run
+        self._job = run.job
+        self._ledger = run.ledger
+        self._plans = plans
+        self._uploader = uploader
+        self._follower = follower
+        self._settings = settings
+        self._strict = strict
+
+    async def work(self) -> BulkSubmitError | None:
+        """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
+        unsent, to_upload = anyio.create_memory_object_stream[Unsent](self._settings.max_in_flight)
+        async with anyio.create_task_group() as stages:
+            stages.start_soon(self._stage, 0.0, self._read, unsent)
+            stages.start_soon(self._stage, DRAIN_SECONDS, self._upload, to_upload)
+            stages.start_soon(self._stage, 0.0, self._follow)
+        return self._run.stop.error
+
+    async def _read(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
+        async with unsent:
+            if self._strict:
+                await self._freeze(self._refuse_rejects)
+            await self._replay(unsent)
+            if not self._strict:
+                await self._freeze(lambda plan: _send_all(unsent, plan.batches))
+
+    async def _replay(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
+        async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
+            self._follower.add(batch, submission)
+        async for batch, submission in self._ledger.batches(self._job.name, UNSENT):
+            await unsent.send((batch, submission))
+
+    async def _freeze(self, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
+        if self._job.read_complete:
+            return
+        plans = self._plans(await self._ledger.last_batch(self._job.name))
+        while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
+            if plan.batches or plan.last:
+                await self._ledger.freeze(self._job.name, plan.batches, plan.rejects, last=plan.last)
+            records = sum(batch.end.index - batch.start.index for batch in plan.batches)
+            frozen = BatchesFrozen(len(plan.batches), records, len(plan.rejects), plan.reached.offset, plan.last)
+            self._run.emit(frozen)
+            await pass_on(plan)
+
+    async def _refuse_rejects(self, plan: Plan) -> None:
+        if plan.rejects:
+            first = plan.rejects[0]
+            raise StrictRejects(
+                f"record {first.index}, line {first.line}: {first.reason}. Nothing was sent, because --strict allows no "
+                "such record; `bulksubmit validate` lists them all"
+            )
+
+    async def _upload(self, to_upload: MemoryObjectReceiveStream[Unsent]) -> None:
+        async with anyio.create_task_group() as uploads:
+            await self._stage(0.0, self._take_in, to_upload, uploads)
+        self._follower.finish()
+
+    async def _take_in(self, to_upload: MemoryObjectReceiveStream[Unsent], uploads: TaskGroup) -> None:
+        slots = anyio.Semaphore(self._settings.max_in_flight)
+        async with to_upload:
+            async for batch, submission in to_upload:
+                while self._follower.open_batches >= self._settings.max_open_batches:
+                    await self._follower.wait_for_change()
+                await slots.acquire()
+                uploads.start_soon(self._guarded, self._submit, batch, submission, slots)
+
+    async def _submit(self, batch: Batch, submission: Submission, slots: anyio.Semaphore) -> None:
+        try:
+            submission = await self._uploader.submit(batch, submission)
+        finally:
+            slots.release()
+        if submission.state is State.RELEASED:
+            self._follower.add(batch, submission)
+
+    async def _follow(self) -> None:
+        slots = anyio.Semaphore(self._settings.polls_in_flight)
+        async with anyio.create_task_group() as polls:
+            while group := await self._follower.next_group():
+                await slots.acquire()
+                polls.start_soon(self._guarded, self._poll, group, slots)
+
+    async def _poll(self, group: Sequence[int], slots: anyio.Semaphore) -> None:
+        try:
+            await self._follower.poll(group)
+        finally:
+            slots.release()
+
+    async def _stage(self, grace_seconds: float, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do `work`; once the run shall end, let it go on for `grace_seconds` and then cancel it."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_on_stop, group.cancel_scope, grace_seconds)
+            await self._guarded(work, *args)
+            group.cancel_scope.cancel()
+
+    async def _guarded(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do `work`; an error of ours ends the run in order instead of tearing it down."""
+        try:
+            await work(*args)
+        except BulkSubmitError as error:
+            self._run.end(error)
+
+    async def _cancel_on_stop(self, scope: anyio.CancelScope, grace_seconds: float) -> None:
+        await self._run.stop.wait()
+        scope.deadline = anyio.current_time() + grace_seconds
+
+
+async def _send_all(unsent: MemoryObjectSendStream[Unsent], batches: Sequence[Batch]) -> None:
+    for batch in batches:
+        if batch.count:  # one of nothing but rejects is settled as it is frozen
+            await unsent.send((batch, Submission(batch.sequence)))

@@ -1,0 +1,1 @@
+"""The services: one file each, with all that is known of their words on the wire."""

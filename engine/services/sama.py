@@ -1,0 +1,300 @@
+"""Sama: batches in, created tasks with their ids out, by asynchronous batch creation.
+
+Presigned (the default): create a batch without tasks, PUT the array to its `tasks_put_url`, then continue it. Inline:
+one POST of the tasks, with no step that could be repeated safely.
+
+What the vendor documents: the page "Create a batch of tasks" and the API reference at docs.sama.com. Names that nobody
+could see (`state`, `total`, `created` of a creation status; ids as `id` or `task_id`) are read tolerantly, here only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import Field, SecretStr
+
+from engine.model.batches import Batch, Limits
+from engine.model.errors import ConfigError, Refused, UnexpectedAnswer
+from engine.model.outcomes import Settlement
+from engine.model.records import Row
+from engine.model.settings import BatchSettings, ServiceSettings
+from engine.model.submissions import Submission
+from engine.ports import Answer, Call, Caller, Clock, Progress, Staged, Standing
+
+UPLOAD_URL_SECONDS = 4 * 3600 - 600
+"""The vendor's page: 4 hours. Ten minutes are kept for the upload itself and for clocks that differ."""
+
+PAGE_SIZE = 1000
+"""Most tasks on one page of a creation status; the vendor's maximum."""
+
+TASKS_PAGE_SIZE = 100
+"""Most tasks on one page of the task list; the vendor's maximum."""
+
+WAITING = frozenset({"waiting"})
+FINISHED = frozenset({"completed", "failed", "canceled"})
+"""States of a batch's creation. Any other, also one we have never heard of, counts as under way."""
+
+CREATED = frozenset({"created", "ready"})
+"""States of a task's creation in which it exists."""
+
+INT32 = range(-(2**31), 2**31)
+TASK_KEYS = ("data", "priority", "reserve_for", "submit", "duration")
+
+
+class SamaSettings(ServiceSettings):
+    """`[service]` with `kind = "sama"`."""
+
+    kind: Literal["sama"]
+    base_url: str = "https://api.sama.com/v2"
+    project_id: Annotated[int, Field(ge=0, lt=2**63)]
+    access_key: SecretStr
+    mode: Literal["presigned", "inline"] = "presigned"
+    notification_email: str | None = None
+    """Told by the service when a batch's creation has finished."""
+    tasks_file_name: str | None = None
+    """The name people see for the upload; the job's name where left out."""
+    upload_hosts: tuple[str, ...] = ("*.amazonaws.com",)
+    """Hosts to which `tasks_put_url` may point, besides the service's own when it is on loopback."""
+    task_schema: Path | None = None
+    """The project's JSON Schema of a task (`/schemas/create_task.json`), to find bad tasks before they are sent."""
+    max_tasks_per_batch: Annotated[int, Field(ge=1)] = 1000
+    """The vendor's limit, should it change."""
+
+    def secret_query(self) -> Mapping[str, SecretStr]:
+        """The key travels in the query of every API call."""
+        return {"access_key": self.access_key}
+
+    def allowed_upload_hosts(self) -> Sequence[str]:
+        """Presigned URLs point to S3."""
+        return self.upload_hosts
+
+
+class Sama:
+    """The service `sama`; see the module's head."""
+
+    kind = "sama"
+    polls_together = 1
+
+    def __init__(self, settings: SamaSettings, batch: BatchSettings, job: str, caller: Caller, clock: Clock) -> None:
+        self.stages = settings.mode == "presigned"
+        self.limits = Limits(min(batch.max_records, settings.max_tasks_per_batch), batch.max_bytes)
+        self._settings = settings
+        self._project = f"{settings.base_url.rstrip('/')}/projects/{settings.project_id}"
+        self._options = _batch_options(settings, job)
+        self._caller = caller
+        self._clock = clock
+        self._schema_error = _schema_check(settings.task_schema) if settings.task_schema else None
+
+    def check(self, task: Row) -> str | None:
+        """Return why Sama would not take this task, naming the field."""
+        return _field_error(task) or (self._schema_error(task) if self._schema_error else None)
+
+    def task_url(self, task_id: str) -> str:
+        """Return the task's read-only workspace."""
+        return f"https://app.sama.com/projects/{self._settings.project_id}/tasks/{task_id}"
+
+    async def stage(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
+        """Create an empty batch. Repeating it leaves an empty one behind, so `again` changes nothing."""
+        del batch, payload, again
+        started = self._clock.monotonic()
+        answer = await self._post("create", "batches.json", orjson.dumps(self._options))
+        body = _object(answer)
+        url = body.get("tasks_put_url")
+        if not isinstance(url, str):
+            raise UnexpectedAnswer("create: the answer has no tasks_put_url", call="create", status=answer.status)
+        return Staged(_batch_id(answer, body), url, started + UPLOAD_URL_SECONDS)
+
+    async def upload(self, staged: Staged, payload: bytes) -> None:
+        """PUT the array to the presigned URL, without our key."""
+        assert staged.upload_url is not None  # noqa: S101 - `stage` always sets it
+        await self._caller.call(
+            Call("put", "PUT", staged.upload_url, headers=_JSON, body=payload, authenticated=False),
+        )
+
+    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> str:
+        """Create the tasks: from the uploaded file, or (inline) from the payload itself."""
+        del batch
+        if remote_id is not None:
+            await self._post("continue", f"batches/{remote_id}/continue.json", None, repeatable=False)
+            return remote_id
+        body = b'{"tasks":%b,%b' % (payload or b"[]", orjson.dumps(self._options)[1:])
+        answer = await self._post("post", "batches.json", body, repeatable=False)
+        return _batch_id(answer, _object(answer))
+
+    async def standing(self, remote_id: str) -> Standing:
+        """Ask whether the batch still waits for `continue`."""
+        try:
+            status = await self._status(remote_id, page=None)
+        except Refused as refusal:
+            if refusal.status == 404:  # noqa: PLR2004 - the one status that says so
+                return Standing.UNKNOWN
+            raise
+        return Standing.WAITING if _state(status) in WAITING else Standing.STARTED
+
+    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+        """Ask for the counts alone (`page_size=0`)."""
+        (submission,) = followed
+        status = await self._status(str(submission.remote_id), page=None)
+        return [Progress(submission.sequence, int(status.get("created") or 0), finished=_state(status) in FINISHED)]
+
+    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
+        """Fetch the creation status of every task, in the order in which they were sent."""
+        tasks: list[Row] = []
+        while True:
+            status = await self._status(remote_id, page=len(tasks) // PAGE_SIZE + 1)
+            page = status.get("tasks") or []
+            tasks += page
+            if len(page) < PAGE_SIZE:
+                return _settlement(batch.count, tasks, status)
+
+    async def cancel(self, remote_id: str) -> None:
+        """Cancel the creation of what is not created yet."""
+        await self._post("cancel", f"batches/{remote_id}/cancel.json", None)
+
+    async def working(self, remote_id: str) -> Mapping[str, int]:
+        """Count the batch's tasks by the state of people's work on them."""
+        counts: Counter[str] = Counter()
+        page = 1
+        while True:
+            query = {"batch_id": remote_id, "omit_answers": "true", "page": str(page)}
+            query["page_size"] = str(TASKS_PAGE_SIZE)
+            answer = await self._caller.call(Call("tasks", "GET", f"{self._project}/tasks.json", query=query))
+            tasks = _object(answer).get("tasks") or []
+            counts.update(_state(task) or "unknown" for task in tasks)
+            if len(tasks) < TASKS_PAGE_SIZE:
+                return counts
+            page += 1
+
+    async def _post(self, kind: str, path: str, body: bytes | None, *, repeatable: bool = True) -> Answer:
+        url = f"{self._project}/{path}"
+        return await self._caller.call(Call(kind, "POST", url, headers=_JSON, body=body, repeatable=repeatable))
+
+    async def _status(self, remote_id: str, page: int | None) -> Row:
+        query = {"page_size": "0"}
+        if page is not None:
+            query = {"page_size": str(PAGE_SIZE), "page": str(page), "omit_failed_task_data": "true"}
+        url = f"{self._project}/batches/{remote_id}.json"
+        return _object(await self._caller.call(Call("status", "GET", url, query=query)))
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _batch_options(settings: SamaSettings, job: str) -> Row:
+    options = {"tasks_file_name": settings.tasks_file_name or job}
+    if settings.notification_email:
+        options["notification_email"] = settings.notification_email
+    return options
+
+
+def _object(answer: Answer) -> Row:
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict):
+        raise UnexpectedAnswer(f"the answer is not a JSON object: {answer.body[:80]!r}", status=answer.status)
+    return body
+
+
+def _batch_id(answer: Answer, body: Row) -> str:
+    found = body.get("batch_id") or body.get("id")
+    if not isinstance(found, int | str):
+        raise UnexpectedAnswer("the answer has no batch_id", status=answer.status)
+    return str(found)
+
+
+def _state(body: Row) -> str:
+    return str(body.get("state") or body.get("status") or "")
+
+
+def _settlement(count: int, tasks: Sequence[Row], status: Row) -> Settlement:
+    ids: list[str | None] = [None] * count
+    errors: dict[int, str] = {}
+    summary = "; ".join(map(str, status.get("messages") or [])) or f"the batch ended as {_state(status)!r}"
+    for position in range(count):
+        task = tasks[position] if position < len(tasks) else {}
+        if _state(task) in CREATED:
+            ids[position] = str(task.get("id") or task.get("task_id") or "")
+        else:
+            errors[position] = _task_error(task) or summary
+    note = f"the service lists {len(tasks)} tasks for {count} records" if len(tasks) > count else ""
+    return Settlement(ids, errors, note)
+
+
+def _task_error(task: Row) -> str:
+    errors = [error for error in task.get("errors") or [] if isinstance(error, dict)]
+    words = "; ".join(f"{error.get('type', 'error')}: {error.get('message', '')}" for error in errors)
+    return words or (f"the task's creation ended as {_state(task)!r}" if task else "")
+
+
+def _field_error(task: Row) -> str | None:
+    if task.keys() == {"data"} and type(task["data"]) is dict:
+        return None
+    for key in task:
+        if key not in TASK_KEYS:
+            return _unknown_key(key)
+    return _data_error(task) or _priority_error(task) or _submit_error(task)
+
+
+def _unknown_key(key: str) -> str:
+    near = get_close_matches(key, TASK_KEYS, 1)
+    hint = f"did you mean {near[0]!r}?" if near else 'inputs belong under "data" (mapping.wrap = "data" does it)'
+    return f"{key}: not a key of a task; {hint}"
+
+
+def _data_error(task: Row) -> str | None:
+    if "data" not in task:
+        return 'data: missing; a task is {"data": {…}} (mapping.wrap = "data" wraps plain rows)'
+    return None if isinstance(task["data"], dict) else "data: must be an object of inputs"
+
+
+def _priority_error(task: Row) -> str | None:
+    priority = task.get("priority", 0)
+    if type(priority) is not int or priority not in INT32:
+        return f"priority: {priority!r} is not an integer from {INT32.start} to {INT32.stop - 1}"
+    reserved = task.get("reserve_for", "")
+    return None if type(reserved) in (str, int) else f"reserve_for: {reserved!r} is not the id of an agent"
+
+
+def _submit_error(task: Row) -> str | None:
+    submit = task.get("submit", False)
+    if type(submit) is not bool:
+        return f"submit: {submit!r} is neither true nor false"
+    if "duration" not in task:
+        return None
+    duration = task["duration"]
+    if not submit:
+        return "duration: only goes with submit = true"
+    fine = type(duration) in (int, float) and duration >= 0
+    return None if fine else f"duration: {duration!r} is not a number of seconds"
+
+
+def _schema_check(path: Path) -> Callable[[Row], str | None]:
+    import jsonschema  # noqa: PLC0415 - only where a schema is given
+
+    try:
+        schema = orjson.loads(path.read_bytes())
+        validator = jsonschema.validators.validator_for(schema)
+        validator.check_schema(schema)
+    except (OSError, orjson.JSONDecodeError, jsonschema.SchemaError) as error:
+        raise ConfigError(f"service.task_schema: {path} is not a usable JSON Schema: {error}") from error
+    return partial(_schema_error, validator(schema))
+
+
+def _schema_error(validator: Any, task: Row) -> str | None:
+    error = next(validator.iter_errors(task), None)
+    return None if error is None else f"{error.json_path.removeprefix('$.')}: {error.message[:200]}"
+
+
+def build(settings: SamaSettings, batch: BatchSettings, job: str, caller: Caller, clock: Clock) -> Sama:
+    """Return the service; the one function that `assembly` calls."""
+    return Sama(settings, batch, job, caller, clock)
+
+SETTINGS = SamaSettings

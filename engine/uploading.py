@@ -1,0 +1,180 @@
+"""A frozen batch in, a released (or refused, or uncertain) one out: stage, upload, release, each step durable.
+
+The order is what makes the promise. Staging is harmless, so it is repeated freely. Releasing starts the creation of
+tasks, so its intent is durable first, and after a lost answer the service is asked before it is told again. A service
+without a harmless step (inline) cannot be asked: there a lost answer makes the batch uncertain, and it stays unsent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from engine.model.batches import Batch
+from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
+from engine.model.outcomes import Settlement
+from engine.model.submissions import State, Submission
+from engine.observe.events import BatchMoved, BatchSettled
+from engine.ports import Staged, Standing
+from engine.run import Run
+
+STAGE_TRIES = 3
+"""Fresh upload URLs that one batch may use up in a run; S3 refusing three new ones is no matter of age."""
+
+RELEASE_TRIES = 8
+"""Releases of one batch in a run whose answer is lost while the service says that it still waits."""
+
+QUIET_SECONDS = 1.0
+"""Wait, doubled each time, before we ask what became of a release: the lost call may still be on its way."""
+
+
+class Uploader:
+    """Carries batches of one job to a service."""
+
+    def __init__(self, run: Run, payload: Callable[[Batch], Awaitable[bytes]]) -> None:
+        self._run = run
+        self._service = run.service
+        self._payload = payload
+
+    async def submit(self, batch: Batch, submission: Submission) -> Submission:
+        """Take a batch from any state in UNSENT to RELEASED, SETTLED (refused) or UNCERTAIN.
+
+        Raises:
+            Unauthorized, Unavailable, PossiblyApplied: the service is not to be had; the job stops, `resume` goes on.
+            SourceChanged: the source no longer holds what was frozen.
+        """
+        try:
+            if self._service.stages:
+                return await self._stage_and_release(batch, submission)
+            return await self._post(batch, submission)
+        except _Declined as declined:
+            return await self._settle_refused(batch, declined.submission, declined.refusal)
+
+    async def _stage_and_release(self, batch: Batch, submission: Submission) -> Submission:
+        if submission.state is State.RELEASING:  # the last process died before it knew the answer
+            return await self._settle_release(batch, submission, QUIET_SECONDS)
+        for _ in range(STAGE_TRIES):
+            submission, staged, payload = await self._stage(batch, submission)
+            if await self._upload(submission, staged, payload):
+                submission = await self._move(batch, submission, State.RELEASING)
+                return await self._release(batch, submission)
+        raise Unavailable(
+            f"batch {batch.sequence}: the store refused {STAGE_TRIES} fresh upload URLs in a row; "
+            "check the clock of this machine and the service's status, then run `bulksubmit resume`",
+            call="put",
+        )
+
+    async def _stage(self, batch: Batch, submission: Submission) -> tuple[Submission, Staged, bytes]:
+        again = submission.state is not State.FROZEN
+        payload = await self._payload(batch)
+        submission = await self._move(batch, submission, State.STAGING)
+        try:
+            staged = await self._service.stage(batch, payload, again=again)
+        except Unauthorized:
+            raise
+        except Refused as refusal:
+            raise _Declined(submission, refusal) from refusal
+        return await self._move(batch, submission, State.STAGED, remote_id=staged.remote_id), staged, payload
+
+    async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> bool:
+        """Bring the payload up; False if the URL has expired."""
+        if self._run.clock.monotonic() >= staged.expires_at:
+            return False
+        try:
+            await self._service.upload(staged, payload)
+        except Unauthorized:
+            raise
+        except Refused as refusal:
+            if refusal.status in {401, 403}:  # a presigned URL is refused so when it is too old
+                return False
+            raise _Declined(submission, refusal) from refusal
+        return True
+
+    async def _release(self, batch: Batch, submission: Submission) -> Submission:
+        try:
+            await self._service.release(batch, submission.remote_id, None)
+        except Unauthorized:
+            raise
+        except (PossiblyApplied, Refused) as failure:
+            # Refused too: it may have been released by a call whose answer we never saw.
+            return await self._settle_release(batch, submission, QUIET_SECONDS, failure)
+        return await self._move(batch, submission, State.RELEASED)
+
+    async def _settle_release(
+        self, batch: Batch, submission: Submission, quiet_seconds: float, failure: Exception | None = None
+    ) -> Submission:
+        """Ask what became of a release, and repeat it only while the service says that the batch waits."""
+        assert submission.remote_id is not None  # noqa: S101 - STAGED set it, and RELEASING comes after
+        for attempt in range(RELEASE_TRIES):
+            await self._run.clock.sleep(quiet_seconds * 2**attempt * (0.5 + self._run.jitter() / 2))
+            match await self._service.standing(submission.remote_id):
+                case Standing.STARTED:
+                    return await self._move(
+                        batch, submission, State.RELEASED, note="adopted: the service had started it"
+                    )
+                case Standing.UNKNOWN:
+                    note = f"the service no longer knows batch {submission.remote_id}"
+                    return await self._move(batch, submission, State.UNCERTAIN, note=note)
+                case Standing.WAITING if isinstance(failure, Refused):
+                    raise _Declined(submission, failure) from failure
+            submission = await self._move(batch, submission, State.RELEASING)
+            try:
+                await self._service.release(batch, submission.remote_id, None)
+            except Unauthorized:
+                raise
+            except (PossiblyApplied, Refused) as error:
+                failure = error
+            else:
+                return await self._move(batch, submission, State.RELEASED)
+        raise Unavailable(
+            f"batch {batch.sequence}: {RELEASE_TRIES} answers to its release were lost ({failure}); "
+            "the service still says that it waits. Run `bulksubmit resume` later",
+            call="continue",
+        )
+
+    async def _post(self, batch: Batch, submission: Submission) -> Submission:
+        if submission.state is State.RELEASING:
+            note = "the process ended while the call was under way"
+            return await self._move(batch, submission, State.UNCERTAIN, note=note)
+        payload = await self._payload(batch)
+        submission = await self._move(batch, submission, State.RELEASING)
+        try:
+            remote_id = await self._service.release(batch, None, payload)
+        except (Unauthorized, Unavailable):
+            await self._move(batch, submission, State.FROZEN)  # certainly not applied: `resume` may send it
+            raise
+        except Refused as refusal:
+            raise _Declined(submission, refusal) from refusal
+        except PossiblyApplied as failure:
+            return await self._move(batch, submission, State.UNCERTAIN, note=str(failure))
+        return await self._move(batch, submission, State.RELEASED, remote_id=remote_id)
+
+    async def _settle_refused(self, batch: Batch, submission: Submission, refusal: Refused) -> Submission:
+        settled = replace(submission, state=State.SETTLED, note=str(refusal))
+        settlement = Settlement.refused(batch.count, str(refusal))
+        await self._run.ledger.settle(self._run.job.name, settled, settlement, expected=submission.state)
+        self._run.emit(BatchMoved(batch.sequence, submission.state, State.SETTLED, batch.count, 0, str(refusal)))
+        self._run.emit(BatchSettled(batch.sequence, 0, batch.count, str(refusal)))
+        return settled
+
+    async def _move(
+        self, batch: Batch, submission: Submission, state: State, *, remote_id: str | None = None, note: str = ""
+    ) -> Submission:
+        moved = replace(
+            submission,
+            state=state,
+            remote_id=remote_id or (None if state is State.STAGING else submission.remote_id),
+            note=note,
+        )
+        await self._run.ledger.move(self._run.job.name, moved, expected=submission.state)
+        self._run.emit(BatchMoved(batch.sequence, submission.state, state, batch.count, batch.size_bytes, note))
+        return moved
+
+
+class _Declined(Exception):
+    """The service declined the batch as such; the job goes on with the others."""
+
+    def __init__(self, submission: Submission, refusal: Refused) -> None:
+        super().__init__(str(refusal))
+        self.submission = submission
+        self.refusal = refusal
