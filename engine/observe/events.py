@@ -6,23 +6,23 @@ One event per block, batch or call, never one per record.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from engine.model.outcomes import Tally
 from engine.model.submissions import State
 
 
 @dataclass(frozen=True, slots=True)
 class JobStarted:
-    """A process begins to work on a job; the figures are what earlier runs have done."""
+    """A process begins to work on a job."""
 
     job: str
     size_bytes: int
-    read_bytes: int
-    records: int
-    rejected: int
-    created: int
-    failed: int
+    read_bytes: int = 0
+    """Read by earlier runs."""
+    before: Tally = field(default_factory=Tally)
+    """What earlier runs have done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class BatchesFrozen:
     """Batches were cut and are durable."""
 
     batches: int
+    """Those that go up; one of nothing but rejects is settled already."""
     records: int
     rejected: int
     read_bytes: int

@@ -1,0 +1,80 @@
+"""What each command does: the operation it performs and the screen it ends with. Each returns the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import typer
+
+from engine import operations
+from engine.cli.doors import Operations
+from engine.cli.options import Voice
+from engine.cli.running import ask, perform, watch
+from engine.cli.screens.proofs import audit_screen, record_screen, validation_screen
+from engine.cli.screens.result import result_screen
+from engine.cli.screens.status import job_screen, jobs_screen
+from engine.cli.speaking import show
+from engine.model.errors import BulkSubmitError
+from engine.model.records import Format
+from engine.observe.events import Listener
+from engine.operations import Order, Result
+from engine.run import Stop
+
+Door: TypeAlias = Callable[[str, Path, Listener, Stop], Awaitable[Result]]
+
+ENGINE: Operations = operations
+"""The real one; a test passes its own as typer's context object."""
+
+
+def submit(order: Order, ledger: Path, voice: Voice, engine: Operations) -> int:
+    """Make a job and work on it."""
+    result = perform(lambda emit, stop: engine.submit(order, ledger, emit, stop), voice)
+    return show(result_screen(result, ledger), voice)
+
+
+def work(door: Door, job: str, ledger: Path, voice: Voice) -> int:
+    """Resume, retry or cancel a job."""
+    result = perform(lambda emit, stop: door(job, ledger, emit, stop), voice)
+    return show(result_screen(result, ledger), voice)
+
+
+def cancel(job: str, ledger: Path, voice: Voice, engine: Operations, *, sure: bool) -> int:
+    """Cancel a job, after asking whoever sits at the terminal."""
+    if not sure and sys.stdin.isatty() and not _confirmed(job):
+        raise BulkSubmitError(f"job {job} was not canceled")
+    return work(engine.cancel, job, ledger, voice)
+
+
+def _confirmed(job: str) -> bool:
+    question = f"Cancel job {job}? Nothing more will be sent and it cannot be resumed; what is created stays."
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        return False
+
+
+def status(job: str | None, ledger: Path, voice: Voice, engine: Operations, *, tasks: bool) -> int:
+    """Show where a job, or every job, stands."""
+    found = ask(lambda: engine.status(job, ledger, tasks=tasks), voice)
+    return show(job_screen(found[0], ledger) if job else jobs_screen(found, ledger), voice)
+
+
+def report(job: str, ledger: Path, record: int | None, voice: Voice, engine: Operations) -> int:
+    """Write the reports again, or tell what became of one record."""
+    if record is not None:
+        return show(record_screen(job, ask(lambda: engine.find_record(job, ledger, record), voice)), voice)
+    return show(result_screen(ask(lambda: engine.report(job, ledger), voice), ledger), voice)
+
+
+def audit(job: str, ledger: Path, voice: Voice, engine: Operations) -> int:
+    """Prove that every record has exactly one outcome."""
+    return show(audit_screen(ask(lambda: engine.audit(job, ledger), voice)), voice)
+
+
+def validate(sources: Sequence[str], config: Path, format_: Format | None, voice: Voice, engine: Operations) -> int:
+    """Read everything, send nothing."""
+    found = watch(lambda emit: engine.validate(sources, config, format_, emit), voice)
+    return show(validation_screen(found), voice)

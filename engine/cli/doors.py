@@ -1,0 +1,40 @@
+"""What the commands need of the engine, so that a test can stand in for it: the module `engine.operations` fits."""
+
+# ruff: noqa: D102 - `engine.operations` says what each does and what it raises
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from engine.auditing import Audit
+from engine.model.outcomes import Outcome
+from engine.model.records import Format
+from engine.observe.events import Listener
+from engine.operations import JobStatus, Order, Result, Validation
+from engine.run import Stop
+
+
+class Operations(Protocol):
+    """What a person can ask for."""
+
+    async def submit(self, order: Order, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
+
+    async def resume(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
+
+    async def retry(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
+
+    async def cancel(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
+
+    async def status(self, name: str | None, ledger_path: Path, *, tasks: bool = False) -> Sequence[JobStatus]: ...
+
+    async def report(self, name: str, ledger_path: Path) -> Result: ...
+
+    async def audit(self, name: str, ledger_path: Path) -> Audit: ...
+
+    async def find_record(self, name: str, ledger_path: Path, index: int) -> Outcome: ...
+
+    async def validate(
+        self, sources: Sequence[str], config: Path, format_: Format | None, emit: Listener
+    ) -> Validation: ...

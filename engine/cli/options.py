@@ -1,0 +1,169 @@
+"""Every option and argument of the commands, declared once: its name, its type and the sentence that `--help` shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from engine.model.records import Format
+
+DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
+LEDGER_VARIABLE = "BULKSUBMIT_LEDGER"
+DEFAULT_DEMO = Path(".bulksubmit/demo")
+DEFAULT_PORT = 8800
+"""The sandbox's; the examples in README use it."""
+
+
+class LogLevel(StrEnum):
+    """From when on a log line is worth writing."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a log line looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How a command speaks while it works and when it is done."""
+
+    as_json: bool = False
+    quiet: bool = False
+    log_level: LogLevel = LogLevel.WARNING
+    log_format: LogFormat = LogFormat.TEXT
+
+    @property
+    def detailed(self) -> bool:
+        """Somebody wants to read a log."""
+        return self.log_format is LogFormat.JSON or self.log_level in {LogLevel.DEBUG, LogLevel.INFO}
+
+
+Sources: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="Files to read, as paths or quoted globs; `-` reads standard input, which is kept so it can be resumed.",
+    ),
+]
+JobArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="JOB", show_default=False, help="Name of the job; `bulksubmit status` lists them.")
+]
+JobIfAny: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(metavar="JOB", show_default=False, help="Name of the job; every job where it is left out."),
+]
+Config: TypeAlias = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        show_default=False,
+        help="TOML file that says which service, whose credentials and how to map records.",
+    ),
+]
+JobName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--job", metavar="NAME", show_default=False, help="Name of the new job; made of service and time if left out."
+    ),
+]
+Ledger: TypeAlias = Annotated[
+    Path,
+    typer.Option(
+        "--ledger",
+        metavar="PATH",
+        envvar=LEDGER_VARIABLE,
+        help="File that remembers all jobs and what became of every record.",
+    ),
+]
+Output: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        show_default=False,
+        help="Folder for outcomes.ndjson and rejects.ndjson; .bulksubmit/JOB where it is left out.",
+    ),
+]
+SourceFormat: TypeAlias = Annotated[
+    Format | None,
+    typer.Option(
+        "--format", show_default=False, help="How the sources are written; told by their names where it is left out."
+    ),
+]
+Strict: TypeAlias = Annotated[
+    bool, typer.Option("--strict", help="Read everything first and send nothing if any record is not fit to be sent.")
+]
+Tasks: TypeAlias = Annotated[
+    bool, typer.Option("--tasks", help="Ask the service as well how people's work on the created tasks stands.")
+]
+RecordIndex: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--record",
+        metavar="N",
+        min=0,
+        show_default=False,
+        help="Tell only what became of this record, counted from 0; no file is written.",
+    ),
+]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before canceling.")]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Write one JSON object to standard output and nothing else.")
+]
+Quiet: TypeAlias = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress; errors are shown all the same.")
+]
+Level: TypeAlias = Annotated[
+    LogLevel, typer.Option("--log-level", help="Least important log lines that go to standard error.")
+]
+LineFormat: TypeAlias = Annotated[
+    LogFormat, typer.Option("--log-format", help="Form of the log lines on standard error.")
+]
+Host: TypeAlias = Annotated[
+    str, typer.Option("--host", metavar="ADDRESS", help="Address to serve on; other machines reach only a public one.")
+]
+Port: TypeAlias = Annotated[
+    int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to serve on; 0 takes a free one.")
+]
+AllowRemote: TypeAlias = Annotated[
+    bool, typer.Option("--allow-remote", help="Serve on an address that other machines can reach; nobody is checked.")
+]
+BehaviourFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--behaviour",
+        metavar="FILE",
+        show_default=False,
+        help="TOML file with latencies, limits and faults; everything goes well where it is left out.",
+    ),
+]
+S3: TypeAlias = Annotated[
+    bool, typer.Option("--s3", help="Take presigned uploads with a real S3 server, started beside the sandbox.")
+]
+JournalFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--journal",
+        metavar="PATH",
+        show_default=False,
+        help="File that gets one line for every task created and every call answered.",
+    ),
+]
+DemoFolder: TypeAlias = Annotated[
+    Path, typer.Option("--folder", metavar="DIR", help="Folder for the demo's input, ledger and reports.")
+]

@@ -1,0 +1,102 @@
+"""An audit, a validation or the outcome of one record in, its screen out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from engine.auditing import Audit
+from engine.cli.screens.screen import Mood, Screen, Table
+from engine.model.errors import Exit
+from engine.model.outcomes import Fate, Outcome
+from engine.observe.figures import count, size
+from engine.operations import Validation
+
+_SHOWN_REJECTS = 10
+
+
+def audit_screen(audit: Audit) -> Screen:
+    """Return whether every record has exactly one fate, and the sum that shows it."""
+    fates = {fate.value: audit.fates[fate] for fate in Fate}
+    total = " + ".join(f"{count(number)} {fate}" for fate, number in fates.items())
+    wrong = len(audit.findings)
+    exit_code = Exit.ALL_CREATED if audit.holds else Exit.ERROR
+    return Screen(
+        f"Job {audit.job}: every record has exactly one outcome."
+        if audit.holds
+        else f"Job {audit.job}: the audit does not hold; {count(wrong, 'finding')}.",
+        {
+            "job": audit.job,
+            "holds": audit.holds,
+            "records": audit.records,
+            "batches": audit.batches,
+            **fates,
+            "unread_bytes": audit.unread_bytes,
+            "findings": audit.findings,
+            "exit_code": int(exit_code),
+        },
+        mood=Mood.GOOD if audit.holds else Mood.BAD,
+        tables=[
+            Table([[f"{count(audit.records, 'record')} read", f"= {total}"], *_extent(audit)]),
+            Table([[finding] for finding in audit.findings], "Findings"),
+            Table([] if audit.holds else [_advice()], "What to do next"),
+        ],
+        exit_code=exit_code,
+    )
+
+
+def _extent(audit: Audit) -> list[list[str]]:
+    rows = [[count(audit.batches, "batch"), "end to end, each read again from its source and compared by sha256"]]
+    if audit.unread_bytes:
+        rows.append([f"{size(audit.unread_bytes)} unread", f"the job stopped before: bulksubmit resume {audit.job}"])
+    return rows
+
+
+def _advice() -> list[str]:
+    return ["if a source was changed, put the old file back and audit again; else keep ledger and sources as they are"]
+
+
+def validation_screen(validation: Validation) -> Screen:
+    """Return what is fit to be sent, and what is wrong with the rest."""
+    good = not validation.rejected
+    exit_code = Exit.ALL_CREATED if good else Exit.SOME_FAILED
+    first = validation.rejects[:_SHOWN_REJECTS]
+    more = "" if len(first) == validation.rejected else f" (first {len(first)} of {count(validation.rejected)})"
+    return Screen(
+        f"All {count(validation.records, 'record')} can be sent. Nothing was sent."
+        if good
+        else f"{count(validation.rejected)} of {count(validation.records, 'record')} cannot be sent. Nothing was sent.",
+        {
+            "records": validation.records,
+            "rejected": validation.rejected,
+            "batches": validation.batches,
+            "size_bytes": validation.size_bytes,
+            "rejects": [{"source": source, **asdict(reject)} for source, reject in validation.rejects],
+            "exit_code": int(exit_code),
+        },
+        mood=Mood.GOOD if good else Mood.MIXED,
+        tables=[
+            Table([["batches", count(validation.batches)], ["to send", size(validation.size_bytes)]]),
+            Table(
+                [[f"{source}:{reject.line}", f"record {reject.index}", reject.reason] for source, reject in first],
+                f"Not fit to be sent{more}",
+            ),
+        ],
+        exit_code=exit_code,
+    )
+
+
+def record_screen(job: str, outcome: Outcome) -> Screen:
+    """Return what became of one record."""
+    facts = {
+        "source": f"{outcome.source}, byte {outcome.offset:,}",
+        "task": outcome.task_id,
+        "batch": outcome.batch_id,
+        "page": outcome.url,
+        "reason": outcome.error,
+    }
+    return Screen(
+        f"Record {outcome.index:,} of job {job}: {outcome.state}.",
+        {"job": job, **asdict(outcome)},
+        mood=Mood.GOOD if outcome.state is Fate.CREATED else Mood.MIXED,
+        tables=[Table([[what, fact] for what, fact in facts.items() if fact])],
+    )

@@ -1,0 +1,130 @@
+"""A run's result in, its last screen out: the counts, why it stopped, why records failed, what to do, the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.cli.screens.advice import command
+from engine.cli.screens.reasons import Reasons, common_reasons
+from engine.cli.screens.screen import Mood, Screen, Table
+from engine.model.errors import Exit
+from engine.model.jobs import JobState
+from engine.model.outcomes import Fate, Tally
+from engine.observe.figures import count, duration, rate
+from engine.operations import Result
+
+
+def result_screen(result: Result, ledger: Path) -> Screen:
+    """Return what is to be said of a run that has ended."""
+    reasons = common_reasons(result.rejects) if _not_created(result.tally) else Reasons([], whole=True)
+    return Screen(
+        headline=_headline(result),
+        mood=_mood(result),
+        tables=[
+            Table(_counts(result), figures=frozenset({1})),
+            _why(reasons),
+            Table([[step, command] for step, command in next_steps(result, ledger)], "What to do next"),
+            Table(_files(result, ledger), "Files"),
+        ],
+        data=_data(result, ledger, reasons),
+        exit_code=result.exit_code,
+    )
+
+
+def _headline(result: Result) -> str:
+    tally = result.tally
+    if result.state == JobState.OPEN:
+        return f"Job {result.job} is not finished. {result.message}".strip()
+    if result.state == JobState.CANCELED:
+        reason = f" {result.message}" if result.message else ""
+        return f"Job {result.job} is canceled.{reason} {count(tally.created, 'task')} had been created."
+    ending = f" But {result.message}" if result.message else ""
+    if tally.created == tally.records:
+        return f"Job {result.job} is finished: {count(tally.records, 'record')}, all created.{ending}"
+    return f"Job {result.job} is finished: {count(tally.created)} of {count(tally.records, 'record')} created.{ending}"
+
+
+def _mood(result: Result) -> Mood:
+    if result.exit_code == Exit.ALL_CREATED:
+        return Mood.GOOD
+    return Mood.MIXED if result.state != JobState.OPEN else Mood.BAD
+
+
+def _not_created(tally: Tally) -> int:
+    return tally.failed + tally.rejected + tally.uncertain
+
+
+def _counts(result: Result) -> list[list[str]]:
+    tally = result.tally
+    known = tally.records - tally.unresolved
+    speed = f"{rate(known / result.elapsed_seconds)} records a second" if result.elapsed_seconds > 0 and known else ""
+    notes = {
+        Fate.FAILED: "the service said no",
+        Fate.REJECTED: "not fit to be sent, never left",
+        Fate.UNCERTAIN: "sent, but the answer was lost",
+        Fate.UNRESOLVED: "not known yet",
+    }
+    fates = [[fate.value, count(fate_count(tally, fate)), notes.get(fate, "")] for fate in Fate]
+    states = ", ".join(f"{number:,} {state}" for state, number in tally.states.items() if number)
+    return [
+        ["records", count(tally.records), ""],
+        *[[name, number, note if number != "0" else ""] for name, number, note in fates],
+        ["batches", count(tally.batches), states],
+        ["time", duration(result.elapsed_seconds), speed],
+    ]
+
+
+def fate_count(tally: Tally, fate: Fate) -> int:
+    """Return how many records had a fate."""
+    number: int = getattr(tally, fate.value)
+    return number
+
+
+def _why(reasons: Reasons) -> Table:
+    title = "Why records were not created" if reasons.whole else "Why records were not created (from the first of them)"
+    return Table([[count(number), reason] for number, reason in reasons.top], title, figures=frozenset({0}))
+
+
+def next_steps(result: Result, ledger: Path) -> list[tuple[str, str]]:
+    """Return what a person should do, each with its command."""
+    job, tally = result.job, result.tally
+    steps: list[tuple[str, str]] = []
+    if result.state == JobState.OPEN:
+        steps.append(("go on where it stopped", command(f"resume {job}", ledger)))
+    elif tally.failed or tally.rejected:
+        steps.append(("see what is wrong with them", f"less {result.rejects or 'rejects.ndjson'}"))
+        steps.append(("send failed and rejected again", command(f"retry {job}", ledger)))
+    if tally.uncertain:
+        steps.append(("look at the service for the uncertain", command(f"status {job} --tasks", ledger)))
+    if result.orphans:
+        steps.append((f"{count(result.orphans)} empty batches were left at the service", "nothing needs to be done"))
+    if result.state != JobState.OPEN:
+        steps.append(("prove that every record is accounted for", command(f"audit {job}", ledger)))
+    return steps
+
+
+def _files(result: Result, ledger: Path) -> list[list[str]]:
+    files = {"every record's outcome": result.outcomes, "records not created": result.rejects, "ledger": ledger}
+    return [[what, str(path)] for what, path in files.items() if path]
+
+
+def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
+    tally = result.tally
+    return {
+        "job": result.job,
+        "state": result.state,
+        "records": tally.records,
+        "batches": tally.batches,
+        **{fate.value: fate_count(tally, fate) for fate in Fate},
+        "elapsed_seconds": round(result.elapsed_seconds, 3),
+        "exit_code": int(result.exit_code),
+        "message": result.message,
+        "states": dict(tally.states),
+        "orphans": result.orphans,
+        "reasons": [{"records": number, "reason": reason} for number, reason in reasons.top],
+        "files": {
+            "outcomes": str(result.outcomes) if result.outcomes else None,
+            "rejects": str(result.rejects) if result.rejects else None,
+            "ledger": str(ledger),
+        },
+    }

@@ -1,0 +1,41 @@
+"""The two commands that try things out, the sandbox and the demo: options in, exit code out.
+
+Apart from the others, so that a load does not import the server that it might be tried on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine import demo as airports
+from engine.cli.options import Voice
+from engine.cli.running import perform
+from engine.cli.screens.demo import demo_screen
+from engine.cli.speaking import show
+from engine.model.errors import ConfigError
+from engine.sandbox import server
+from engine.sandbox.errors import SandboxError
+
+
+def sandbox(  # noqa: PLR0913 - one argument for each option of the command
+    behaviour: Path | None,
+    journal: Path | None,
+    *,
+    host: str,
+    port: int,
+    s3: bool,
+    allow_remote: bool,
+    as_json: bool,
+) -> int:
+    """Serve until a signal."""
+    try:
+        server.run(behaviour, host=host, port=port, s3=s3, allow_remote=allow_remote, json=as_json, journal=journal)
+    except SandboxError as error:
+        raise ConfigError(f"the sandbox cannot start: {error}") from error
+    return 0
+
+
+def demo(folder: Path, voice: Voice) -> int:
+    """Submit the airports of the world to a sandbox and prove what came of it."""
+    shown = perform(lambda emit, stop: airports.run(folder, emit, stop), voice)
+    return show(demo_screen(shown, folder / "ledger.db"), voice)

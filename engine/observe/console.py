@@ -1,0 +1,168 @@
+"""Events in, plain lines on standard error out; and the choice between those, the live view and silence.
+
+Every display folds events into a `Progress` and draws from its snapshots at its own pace, so an event costs the same
+whether anybody watches or not. Plain lines come every few seconds, from within an event, and at once for what a person
+wants to know.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from engine.model.submissions import State
+from engine.observe.events import (
+    BatchesFrozen,
+    BatchMoved,
+    BatchSettled,
+    Event,
+    JobEnded,
+    JobStarted,
+    Paused,
+    Stopping,
+)
+from engine.observe.figures import clock_time, count, duration, printable, rate, share, size
+from engine.observe.progress import Progress, Snapshot
+
+LINE_SECONDS = 5.0
+"""Between plain lines: often enough to see life, seldom enough for the log of a nightly run."""
+
+
+class Display(Protocol):
+    """Shows a run while the block lasts."""
+
+    def listener(self, event: Event) -> None:
+        """Take an event in."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave the terminal usable: the process ends at once."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def choose_display(clock: Callable[[], float], *, terminal: bool, silent: bool) -> Display:
+    """Return the live view for a terminal, plain lines for anything else, or what shows nothing."""
+    if silent:
+        return SilentDisplay()
+    if terminal:
+        from engine.observe.live import LiveDisplay  # noqa: PLC0415 - rich takes longer to import than to draw
+
+        return LiveDisplay(clock)
+    return PlainDisplay(clock)
+
+
+class SilentDisplay:
+    """Shows nothing."""
+
+    def listener(self, event: Event) -> None:
+        """Ignore the event."""
+
+    def abandon(self) -> None:
+        """Nothing is left behind."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class PlainDisplay(SilentDisplay):
+    """Lines of text: how far it is every few seconds, and what is worth a line of its own."""
+
+    def __init__(self, clock: Callable[[], float], write: Callable[[str], None] | None = None) -> None:
+        """Prepare; lines go to standard error where `write` is left out."""
+        self._clock = clock
+        self._write = write or _to_standard_error
+        self._progress = Progress(clock)
+        self._due = clock() + LINE_SECONDS
+
+    def listener(self, event: Event) -> None:
+        """Fold an event and write the lines that are due."""
+        news = self._news(event)
+        self._progress.fold(event)
+        if news:
+            self._say(news)
+        if self._clock() >= self._due:
+            self._say(progress_line(self._progress.view()))
+            self._due = self._clock() + LINE_SECONDS
+
+    def _say(self, line: str) -> None:
+        self._write(f"[{clock_time(self._progress.elapsed_seconds)}] {printable(line)}")
+
+    def _news(self, event: Event) -> str:  # noqa: PLR0911 - one sentence for each kind of event
+        """Return what is to be said of an event at once; asked before it is folded, so the first of a kind shows."""
+        match event:
+            case JobStarted():
+                return _beginning(event)
+            case BatchesFrozen(last=True):
+                return f"all is read: {count(self._progress.records + event.records, 'record')}"
+            case BatchSettled() | BatchMoved() if not self._progress.first_failure:
+                return _first_failure(event)
+            case Paused() if not self._progress.paused:
+                return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
+            case Stopping():
+                return f"stopping: {event.reason}"
+            case JobEnded():
+                return f"job {event.job} is {event.state}; {_figures(self._progress.view())}"
+            case _:
+                return ""
+
+
+def _beginning(event: JobStarted) -> str:
+    if not event.read_bytes:
+        return f"job {event.job}: {size(event.size_bytes)} to read"
+    read = share(event.read_bytes, event.size_bytes)
+    return (
+        f"job {event.job} goes on: {read} of {size(event.size_bytes)} read, {count(event.before.records, 'record')}, "
+        f"{count(event.before.created)} of them created"
+    )
+
+
+def _first_failure(event: BatchSettled | BatchMoved) -> str:
+    match event:
+        case BatchSettled(first_error=error) if error:
+            return f"first failure, in batch {event.sequence}: {error}"
+        case BatchMoved(after=State.UNCERTAIN):
+            return f"batch {event.sequence} is uncertain: {event.reason}"
+        case _:
+            return ""
+
+
+def progress_line(now: Snapshot) -> str:
+    """Return how a run stands on one line."""
+    eta = f"about {duration(now.eta.seconds)} left" if now.eta.seconds else ""
+    return ", ".join(part for part in (_figures(now), eta, now.note) if part)
+
+
+def _figures(now: Snapshot) -> str:
+    bad = [f"{count(n)} {what}" for n, what in _not_created(now) if n]
+    parts = [
+        f"read {count(now.records)} ({share(now.read_bytes, now.size_bytes)})",
+        f"created {count(now.created)}",
+        *bad,
+        f"{rate(now.tasks_per_second)} tasks/s",
+        f"{size(now.bytes_per_second)}/s",
+        f"{now.in_flight} in flight",
+        *([count(now.retries, "retry")] if now.retries else []),
+    ]
+    return ", ".join(parts)
+
+
+def _not_created(now: Snapshot) -> list[tuple[int, str]]:
+    return [(now.failed, "failed"), (now.rejected, "rejected"), (now.uncertain, "uncertain")]
+
+
+def _to_standard_error(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
