@@ -29,6 +29,7 @@ from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
 from engine.reading.planning import Plan, plan_batches
 from engine.run import Run
+from engine.transport.addresses import check_base_url
 from engine.transport.caller import open_caller
 from engine.transport.clock import SystemClock
 from engine.transport.credentials import Credentials
@@ -73,11 +74,11 @@ def load(text: str, expand: Expand = expand_secret) -> Setup:
 
 
 def _service_module(kind: object) -> ServiceModule:
-    if kind not in SERVICES:
+    if not isinstance(kind, str) or kind not in SERVICES:
         near = get_close_matches(str(kind), SERVICES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SERVICES)}"
         raise ConfigError(f"service.kind: {kind!r} is not a service; {hint}")
-    return cast("ServiceModule", import_module(SERVICES[str(kind)]))
+    return cast("ServiceModule", import_module(SERVICES[kind]))
 
 
 class _NoCalls:
@@ -116,6 +117,17 @@ def offline(setup: Setup, job: str) -> Offline:
     return _offline(setup, _service(setup, job, _NoCalls(), SystemClock()))
 
 
+def rehearse(setup: Setup, job: str) -> None:
+    """Join every part once and send nothing: what does not go together is better known before there is a job.
+
+    Raises:
+        ConfigError: names the key and what to do.
+    """
+    offline(setup, job)
+    _credentials(setup.service)
+    check_base_url(setup.service.base_url)
+
+
 def load_offline(job: Job) -> Offline:
     """Join the offline parts of a job that the ledger knows, without its secrets."""
     return offline(load(job.config, hide_secret), job.name)
@@ -134,12 +146,15 @@ def _service(setup: Setup, job: str, caller: Caller, clock: Clock) -> Service:
     return setup.module.build(setup.service, setup.settings.batch, job, caller, clock)
 
 
+def _credentials(service: ServiceSettings) -> Credentials:
+    return Credentials(service.secret_headers(), service.secret_query())
+
+
 @asynccontextmanager
 async def online(setup: Setup, job: str, emit: Listener, clock: Clock) -> AsyncIterator[Service]:
     """Open the way to the service."""
     service = setup.service
-    credentials = Credentials(service.secret_headers(), service.secret_query())
-    hosts = service.allowed_upload_hosts()
+    credentials, hosts = _credentials(service), service.allowed_upload_hosts()
     send = setup.settings.send
     caller = open_caller(service.base_url, send, credentials, upload_hosts=hosts, clock=clock, emit=emit)
     async with caller as opened:

@@ -47,25 +47,34 @@ def expand_secret(key: str, text: str) -> str:
     Raises:
         ConfigError: the variable is not set or the file cannot be read; the error names `key`, never a value.
     """
+    return _REFERENCE.sub(lambda match: _resolved(key, *match.groups()), text)
+
+
+def hide_secret(key: str, text: str) -> str:
+    """Stand in for `expand_secret` where no secret is needed (reports, audits, validation): hide what is not there.
+
+    What is there is expanded: not every reference is a secret, and a project's number has to be one.
+    """
 
     def resolve(match: re.Match[str]) -> str:
-        kind, name = match.groups()
-        if kind == "env":
-            if not os.environ.get(name):
-                raise ConfigError(f"{key}: environment variable {name} is not set")
-            return os.environ[name]
         try:
-            return Path(name).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{key}: {name} cannot be read: {error.__class__.__name__}") from error
+            return _resolved(key, *match.groups())
+        except ConfigError:
+            return "********"
 
     return _REFERENCE.sub(resolve, text)
 
 
-def hide_secret(key: str, text: str) -> str:
-    """Stand in for `expand_secret` where no secret is needed: reports, audits, validation."""
-    del key
-    return _REFERENCE.sub("********", text)
+def _resolved(key: str, kind: str, name: str) -> str:
+    """Return what `${kind:name}` stands for."""
+    if kind == "env":
+        if not os.environ.get(name):
+            raise ConfigError(f"{key}: environment variable {name} is not set")
+        return os.environ[name]
+    try:
+        return Path(name).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: {name} cannot be read: {error.__class__.__name__}") from error
 
 
 def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand) -> Model:
@@ -111,6 +120,8 @@ def _complaint(model: type[BaseModel], where: str, item: dict[str, Any]) -> str:
         return f"{place}: unknown key; {hint}"
     if item["type"] == "missing":
         return f"{place}: missing"
+    if item["type"] == "model_type":
+        return f"{place}: must be a table, [{place}]"
     return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}"
 
 

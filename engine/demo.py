@@ -53,9 +53,7 @@ async def run(folder: Path, emit: Listener, stop: Stop) -> Demo:
         ConfigError: the package `airportsdata` is not installed.
     """
     source = _airports()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ledger, journal = folder / "ledger.db", folder / "sandbox-journal.ndjson"
-    journal.unlink(missing_ok=True)
+    ledger, journal = folder / "ledger.db", _new_journal(folder)
     async with _sandbox(journal) as port:
         os.environ |= {"BULKSUBMIT_SANDBOX_PORT": str(port), "SAMA_ACCESS_KEY": ACCESS_KEY}
         result = await submit(Order([str(source)], _config("demo.toml")), ledger, emit, stop)
@@ -63,6 +61,13 @@ async def run(folder: Path, emit: Listener, stop: Stop) -> Demo:
     markers = Counter(entry.marker for entry in read_journal(journal))
     twice = sum(count > 1 for count in markers.values())
     return Demo(result, audited, journal, markers.total(), twice)
+
+
+def _new_journal(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = folder / "sandbox-journal.ndjson"
+    journal.unlink(missing_ok=True)
+    return journal
 
 
 def _airports() -> Path:
@@ -82,7 +87,8 @@ async def _sandbox(journal: Path) -> AsyncIterator[int]:
     """Run `bulksubmit sandbox` on a free port; end it by its own id."""
     command = [sys.executable, "-m", "engine", "sandbox", "--port", "0", "--json", "--journal", str(journal)]
     command += ["--behaviour", str(_config("demo-sandbox.toml"))]
-    async with await anyio.open_process(command, stderr=None) as process:
+    # A session of its own: Ctrl-C is for us, and the sandbox must answer until we have drained.
+    async with await anyio.open_process(command, stderr=None, start_new_session=True) as process:
         try:
             yield await _port(process)
         finally:

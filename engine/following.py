@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import anyio
 
@@ -27,6 +28,13 @@ POLL_TRIES = 8
 may only show that the service has not caught up with its own release."""
 
 
+MOST_DOUBLINGS = 30
+"""Beyond it every wait is at its cap, and the power of two stays a number."""
+
+SPEED_SECONDS = 1.0
+"""Time over which the service's creation speed is measured; shorter, and one poll more or less would sway it."""
+
+
 @dataclass(slots=True)
 class _Followed:
     """A batch that the service works on."""
@@ -35,7 +43,10 @@ class _Followed:
     """Without its spans: thousands of batches may be open."""
     submission: Submission
     asked_at: float
+    due_at: float = float("inf")
+    """When it is asked about next; infinite while it is being asked about."""
     created: int = 0
+    unchanged: int = 0
     failures: int = 0
 
     @property
@@ -51,6 +62,8 @@ class Follower:
         self._rules = PollRules(settings.poll_seconds, settings.max_poll_seconds)
         self._pacer = Pacer(settings.polls_per_second)
         self._speed = CreationSpeed()
+        self._gained = 0
+        self._measured_at = run.clock.monotonic()
         self._open: dict[int, _Followed] = {}
         self._due: list[tuple[float, int]] = []
         self._changed = anyio.Event()
@@ -63,44 +76,79 @@ class Follower:
 
     def add(self, batch: Batch, submission: Submission) -> None:
         """Follow a batch that was just released, or that an earlier run left open."""
-        self._open[batch.sequence] = _Followed(replace(batch, spans=b""), submission, self._run.clock.monotonic())
-        self._queue(batch.sequence, next_poll(self._rules, None).after_seconds)
-        self._wake()
+        now = self._run.clock.monotonic()
+        one = self._open[batch.sequence] = _Followed(replace(batch, spans=b""), submission, now)
+        self._queue(one, now + next_poll(self._rules, None).after_seconds)
 
     def finish(self) -> None:
         """Nothing more will be added."""
         self._complete = True
-        self._wake()
+        self.wake()
 
-    async def wait_for_change(self, seconds: float | None = None) -> None:
-        """Return after the next batch was added or settled, or after `seconds`."""
-        with anyio.move_on_after(seconds):
-            await self._changed.wait()
+    async def wait_for_change(self) -> None:
+        """Return after the next batch was added or settled, or was queued to be asked about."""
+        await self._changed.wait()
+
+    def wake(self) -> None:
+        """Have whoever waits for a change look again."""
+        self._changed.set()
+        self._changed = anyio.Event()
 
     async def next_group(self) -> Sequence[int]:
         """Wait until batches are due and take up to `polls_together` out of the queue; none once all are settled."""
-        while not self._due or self._due[0][0] > self._run.clock.monotonic():
+        while not self._is_due(self._run.clock.monotonic()):
             if self._complete and not self._open:
                 return []
-            await self.wait_for_change(self._due[0][0] - self._run.clock.monotonic() if self._due else None)
-        now, most = self._run.clock.monotonic(), self._run.service.polls_together
+            if not self._due:
+                await self.wait_for_change()
+                continue
+            # No longer than the shortest wait of all: what is queued meanwhile is due after that at the earliest.
+            wait = self._due[0][0] - self._run.clock.monotonic()
+            await self._run.clock.sleep(min(wait, self._rules.first_seconds, self._rules.cap_seconds))
+        now = self._run.clock.monotonic()
         group: list[int] = []
-        while self._due and len(group) < most and self._due[0][0] <= now:
-            group.append(heapq.heappop(self._due)[1])
+        while self._is_due(now) and len(group) < self._run.service.polls_together:
+            _, sequence = heapq.heappop(self._due)
+            self._open[sequence].due_at = float("inf")
+            group.append(sequence)
         return group
+
+    def _is_due(self, now: float) -> bool:
+        """Tell whether the first of the queue is due; entries that were replaced by earlier ones fall away here."""
+        while self._due:
+            due_at, sequence = self._due[0]
+            if sequence in self._open and self._open[sequence].due_at == due_at:
+                return due_at <= now
+            heapq.heappop(self._due)
+        return False
 
     async def poll(self, group: Sequence[int]) -> None:
         """Ask about a group once; settle what has finished and queue the rest again."""
         await self._run.clock.sleep(self._pacer.book(self._run.clock.monotonic()))
         followed = [self._open[sequence] for sequence in group]
         try:
-            for progress in await self._run.service.progress([one.submission for one in followed]):
-                await self._take_in(self._open[progress.sequence], progress)
+            answers = await self._run.service.progress([one.submission for one in followed])
         except Unauthorized:
             raise
         except (Refused, UnexpectedAnswer) as failure:
             for one in followed:
                 await self._excuse(one, failure)
+            return
+        said = {progress.sequence: progress for progress in answers}
+        for one in followed:
+            if one.batch.sequence in said:
+                await self._learn(one, said[one.batch.sequence])
+            else:
+                await self._excuse(one, UnexpectedAnswer(f"nothing was said of batch {one.submission.remote_id}"))
+
+    async def _learn(self, one: _Followed, progress: Progress) -> None:
+        """Take in what a poll said of one batch of its group; what goes wrong with it is no matter of the others."""
+        try:
+            await self._take_in(one, progress)
+        except Unauthorized:
+            raise
+        except (Refused, UnexpectedAnswer) as failure:
+            await self._excuse(one, failure)
 
     async def _take_in(self, one: _Followed, progress: Progress) -> None:
         if progress.created != one.created:
@@ -110,15 +158,38 @@ class Follower:
             await self._settle(one)
             return
         one.failures = 0
-        self._queue(progress.sequence, next_poll(self._rules, seen, self._speed.tasks_per_second).after_seconds)
+        self._queue(one, one.asked_at + self._wait(seen))
 
     def _see(self, one: _Followed, created: int) -> Seen:
         now = self._run.clock.monotonic()
         waited, gained = now - one.asked_at, created - one.created
         one.asked_at, one.created = now, created
-        self._speed.observe(gained, waited)
-        ahead = sum(other.left for sequence, other in self._open.items() if sequence < one.batch.sequence)
-        return Seen(waited, gained, one.left, ahead)
+        one.unchanged = 0 if gained else min(one.unchanged + 1, MOST_DOUBLINGS)
+        self._measure(gained, now)
+        ahead = sum(other.left for other in takewhile(lambda other: other is not one, self._open.values()))
+        return Seen(waited, gained, one.left, ahead, one.unchanged)
+
+    def _wait(self, seen: Seen) -> float:
+        return next_poll(self._rules, seen, self._speed.tasks_per_second).after_seconds
+
+    def _measure(self, gained: int, now: float) -> None:
+        """Take what all batches gained together as the service's speed; a single batch sees only its share."""
+        self._gained += gained
+        if now - self._measured_at < SPEED_SECONDS:
+            return
+        self._speed.observe(self._gained, now - self._measured_at)
+        self._gained, self._measured_at = 0, now
+        self._bring_forward()
+
+    def _bring_forward(self) -> None:
+        """Ask sooner about batches whose turn comes sooner than it seemed when they were queued."""
+        ahead = 0
+        for one in self._open.values():
+            if one.unchanged and one.due_at < float("inf"):
+                due_at = one.asked_at + self._wait(Seen(0, 0, one.left, ahead, one.unchanged))
+                if due_at < one.due_at:
+                    self._queue(one, due_at)
+            ahead += one.left
 
     async def _settle(self, one: _Followed) -> None:
         batch, submission = one.batch, one.submission
@@ -131,11 +202,9 @@ class Follower:
 
     async def _excuse(self, one: _Followed, failure: Refused | PossiblyApplied) -> None:
         """Ask again later after a poll that failed; after too many in a row, park the batch."""
-        if one.batch.sequence not in self._open:
-            return
         one.failures += 1
         if one.failures < POLL_TRIES:
-            self._queue(one.batch.sequence, self._rules.first_seconds * 2**one.failures)
+            self._queue(one, self._run.clock.monotonic() + self._rules.first_seconds * 2**one.failures)
             return
         parked = replace(one.submission, state=State.UNCERTAIN, note=str(failure))
         await self._run.ledger.move(self._run.job.name, parked, expected=one.submission.state)
@@ -144,13 +213,10 @@ class Follower:
     def _close(self, one: _Followed, state: State, reason: str) -> None:
         batch = one.batch
         del self._open[batch.sequence]
-        self._wake()
+        self.wake()
         self._run.emit(BatchMoved(batch.sequence, one.submission.state, state, batch.count, batch.size_bytes, reason))
 
-    def _queue(self, sequence: int, seconds: float) -> None:
-        heapq.heappush(self._due, (self._run.clock.monotonic() + seconds, sequence))
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+    def _queue(self, one: _Followed, due_at: float) -> None:
+        one.due_at = due_at
+        heapq.heappush(self._due, (due_at, one.batch.sequence))
+        self.wake()

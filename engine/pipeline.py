@@ -15,6 +15,7 @@ A run ends early by `Stop`: nothing new is begun, calls under way may finish, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import anyio
@@ -67,6 +68,10 @@ class Pipeline:
         return self._run.stop.error
 
     async def _read(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
+        with suppress(anyio.BrokenResourceError):  # the uploader is gone; why, it says itself
+            await self._read_into(unsent)
+
+    async def _read_into(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
         async with unsent:
             if self._strict:
                 await self._freeze(self._refuse_rejects)
@@ -87,16 +92,14 @@ class Pipeline:
         while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
             if plan.batches or plan.last:
                 await self._ledger.freeze(self._job.name, plan.batches, plan.rejects, last=plan.last)
-            records = sum(batch.end.index - batch.start.index for batch in plan.batches)
-            frozen = BatchesFrozen(len(plan.batches), records, len(plan.rejects), plan.reached.offset, plan.last)
-            self._run.emit(frozen)
+            self._run.emit(frozen_event(plan))
             await pass_on(plan)
 
     async def _refuse_rejects(self, plan: Plan) -> None:
         if plan.rejects:
             first = plan.rejects[0]
             raise StrictRejects(
-                f"record {first.index}, line {first.line}: {first.reason}. Nothing was sent, because --strict allows no "
+                f"record {first.index}, line {first.line}: {first.reason}. Nothing was sent, for --strict allows no "
                 "such record; `bulksubmit validate` lists them all"
             )
 
@@ -109,16 +112,22 @@ class Pipeline:
         slots = anyio.Semaphore(self._settings.max_in_flight)
         async with to_upload:
             async for batch, submission in to_upload:
-                while self._follower.open_batches >= self._settings.max_open_batches:
-                    await self._follower.wait_for_change()
-                await slots.acquire()
+                await self._find_room(slots)
                 uploads.start_soon(self._guarded, self._submit, batch, submission, slots)
+
+    async def _find_room(self, slots: anyio.Semaphore) -> None:
+        """Take a slot, and wait until one more batch may be open: every upload under way is about to open one."""
+        await slots.acquire()
+        most = self._settings.max_open_batches
+        while self._follower.open_batches + self._settings.max_in_flight - slots.value > most:
+            await self._follower.wait_for_change()
 
     async def _submit(self, batch: Batch, submission: Submission, slots: anyio.Semaphore) -> None:
         try:
             submission = await self._uploader.submit(batch, submission)
         finally:
             slots.release()
+            self._follower.wake()  # an upload that ended without a release makes room, too
         if submission.state is State.RELEASED:
             self._follower.add(batch, submission)
 
@@ -151,10 +160,18 @@ class Pipeline:
 
     async def _cancel_on_stop(self, scope: anyio.CancelScope, grace_seconds: float) -> None:
         await self._run.stop.wait()
-        scope.deadline = anyio.current_time() + grace_seconds
+        await self._run.clock.sleep(grace_seconds)
+        scope.cancel()
 
 
 async def _send_all(unsent: MemoryObjectSendStream[Unsent], batches: Sequence[Batch]) -> None:
     for batch in batches:
         if batch.count:  # one of nothing but rejects is settled as it is frozen
             await unsent.send((batch, Submission(batch.sequence)))
+
+
+def frozen_event(plan: Plan) -> BatchesFrozen:
+    """Return what one step of reading brought, for those who watch."""
+    going_up = sum(batch.count > 0 for batch in plan.batches)
+    records = sum(batch.end.index - batch.start.index for batch in plan.batches)
+    return BatchesFrozen(going_up, records, len(plan.rejects), plan.reached.offset, plan.last)

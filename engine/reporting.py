@@ -129,7 +129,8 @@ def _reject_line(job: Job, fated: Fated, record_at: RecordAt) -> bytes:
         "state": outcome.state,
         "error": outcome.error,
         "attempts": job.attempt,
-        "record": orjson.Fragment(record_at(fated.joined_offset, fated.length)),
+        # In JSON a line break can only stand between tokens, and a line of this file must not have one.
+        "record": orjson.Fragment(record_at(fated.joined_offset, fated.length).replace(b"\n", b" ")),
     }
     return orjson.dumps(line) + b"\n"
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from unittest.mock import Mock
 
 import aiohttp
 import aioresponses.core
 import pytest
 from aioresponses import aioresponses as mocked_http
+from hypothesis import settings
+
+settings.register_profile("house", deadline=None)  # a busy machine is no failure
+settings.load_profile("house")
 
 
 class VirtualClock:
     """Time passes only while everybody sleeps: then at once to the moment at which the first one wakes."""
 
     QUIET_TURNS = 30
-    """Turns of the event loop without anybody beginning or ending a sleep, after which nobody has anything to do."""
+    """Turns of the event loop in which nobody begins to sleep, after which nobody has anything to do."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self._started = start
         self._elapsed = 0.0
-        self._wakes: list[float] = []
-        self._stirrings = 0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._sleeps = 0
+        self._hand: asyncio.Task[None] | None = None
 
     def now(self) -> float:
         return self._started + self._elapsed
@@ -30,25 +36,30 @@ class VirtualClock:
         return self._elapsed
 
     async def sleep(self, seconds: float) -> None:
-        wake = self._elapsed + max(0.0, seconds)
-        self._wakes.append(wake)
-        self._stirrings += 1
-        try:
-            while self._elapsed < wake:
-                await self._until_quiet(wake)
-                if wake == min(self._wakes):
-                    self._elapsed = max(self._elapsed, wake)
+        if seconds <= 0:
             await asyncio.sleep(0)
-        finally:
-            self._wakes.remove(wake)
-            self._stirrings += 1
+            return
+        self._sleeps += 1
+        alarm = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._elapsed + seconds, self._sleeps, alarm))
+        if self._hand is None or self._hand.done():
+            self._hand = asyncio.create_task(self._advance())
+        await alarm
 
-    async def _until_quiet(self, wake: float) -> None:
-        quiet, seen = 0, self._stirrings
-        while quiet < self.QUIET_TURNS and self._elapsed < wake:
+    async def _advance(self) -> None:
+        while self._sleepers:
+            await self._until_quiet()
+            wake, _, alarm = heapq.heappop(self._sleepers)
+            if not alarm.done():  # a cancelled sleep takes no time
+                self._elapsed = wake
+                alarm.set_result(None)
+
+    async def _until_quiet(self) -> None:
+        quiet, seen = 0, self._sleeps
+        while quiet < self.QUIET_TURNS:
             await asyncio.sleep(0)
-            quiet = quiet + 1 if seen == self._stirrings else 0
-            seen = self._stirrings
+            quiet = quiet + 1 if seen == self._sleeps else 0
+            seen = self._sleeps
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ Settings of https://sqlite.org/pragma.html:
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,11 @@ import apsw
 
 from engine.ledger.files import make_private_file, make_private_folder
 from engine.ledger.locks import in_turn
-from engine.ledger.queries import QUERIES, STEPS
+from engine.ledger.queries import QUERIES, STEPS, Step
 from engine.model.errors import LedgerError
 
 APPLICATION_ID = 0x62756C6B
 """As schema.sql sets it."""
-NEWEST_VERSION = STEPS[-1].version
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +42,26 @@ class Opening:
         return connection
 
 
-def open_writer(opening: Opening) -> apsw.Connection:
-    """Open a ledger, created if there is none, brought to the newest schema if it is older.
+def open_writer(opening: Opening, steps: Sequence[Step] = STEPS) -> apsw.Connection:
+    """Open a ledger, created if there is none, brought to the schema of the last of `steps` if it is older.
 
     Raises:
         LedgerError: it belongs to another program, or to a newer bulksubmit.
         apsw.Error, OSError: it cannot be opened.
     """
-    path = opening.path
+    path, newest = opening.path, steps[-1].version
     make_private_folder(path.parent)
     make_private_file(path)
     with ExitStack() as undo:
         connection = opening.connect(apsw.SQLITE_OPEN_READWRITE)
         undo.callback(connection.close)
-        _check_version(path, connection)
-        with _turn_to_upgrade(path, connection):
+        _check_version(path, connection, newest)
+        # One process at a time makes or upgrades the file: of two that switch a new one to WAL at once, SQLite refuses
+        # one without regard to its busy timeout.
+        alone = in_turn(path.with_name(f"{path.name}.lock")) if _version(connection) < newest else nullcontext()
+        with alone:
             connection.execute(QUERIES["settings"]).fetchall()
-            _upgrade(connection)
+            _upgrade(connection, steps)
         undo.pop_all()
     return connection
 
@@ -72,34 +75,26 @@ def _version(connection: apsw.Connection) -> int:
     return int(connection.pragma("user_version"))
 
 
-def _check_version(path: Path, connection: apsw.Connection) -> None:
+def _check_version(path: Path, connection: apsw.Connection, newest: int) -> None:
     """Refuse a file that is not ours before anything in it is changed."""
     tables = connection.execute(QUERIES["count_tables"]).get
     if tables and connection.pragma("application_id") != APPLICATION_ID:
         raise LedgerError(f"{path} belongs to another program. Name another file with --ledger.")
-    if _version(connection) > NEWEST_VERSION:
+    version = _version(connection)
+    if version > newest:
         raise LedgerError(
-            f"ledger {path} was written by a newer bulksubmit: its schema is version {_version(connection)}, this one "
-            f"knows up to {NEWEST_VERSION}. Update bulksubmit, or name another file with --ledger."
+            f"ledger {path} was written by a newer bulksubmit: its schema is version {version}, this one knows up to "
+            f"{newest}. Update bulksubmit, or name another file with --ledger."
         )
 
 
-def _turn_to_upgrade(path: Path, connection: apsw.Connection) -> AbstractContextManager[None]:
-    """Let one process at a time make or upgrade the file.
-
-    Of two that switch a new file to WAL at once, SQLite refuses one without regard to its busy timeout.
-    """
-    if _version(connection) == NEWEST_VERSION:
-        return nullcontext()
-    return in_turn(path.with_name(f"{path.name}.lock"))
-
-
-def _upgrade(connection: apsw.Connection) -> None:
+def _upgrade(connection: apsw.Connection, steps: Sequence[Step]) -> None:
     """Take the steps that are missing, all or none; the version is read again since another process may be quicker."""
-    if _version(connection) == NEWEST_VERSION:
+    missing = steps[_version(connection) :]
+    if not missing:
         return
     connection.execute(QUERIES["begin"])
-    for step in STEPS[_version(connection) :]:
+    for step in missing:
         connection.execute(step.sql)
         connection.pragma("user_version", step.version)
     connection.execute(QUERIES["commit"])

@@ -1,8 +1,8 @@
 """Operations enter a queue from the event loop; they leave it committed, many in one transaction.
 
-One thread writes. While it commits, operations gather in the queue; it then takes them all. So a lone writer waits for
-one fsync and sixty-four writers share one: measured 4,353 commits/s against 47,606. An operation that is refused takes
-back only what it did itself, since each runs in a savepoint.
+One thread writes. While it commits, operations gather in the queue; it then takes them all. So a lone caller waits for
+one fsync and sixty-four callers share one: 10,000 moves/s against 44,000, measured on two cores. An operation that is
+refused takes back only what it did itself, since each runs in a savepoint.
 
 The writer stops at the first failure that is not about one operation: a full disk, an I/O error. After a failed commit
 nobody can say what a later fsync would cover (https://www.usenix.org/conference/atc20/presentation/rebello), so all
@@ -117,10 +117,12 @@ class Writer:
         open_ = True
         while open_:
             group, open_ = self._take()
-            done = self._write(group)
-            # A loop that is gone has nobody left who waits; what is written stays written.
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_resolve, done)
+            if group:
+                self._answer(self._write(group))
+
+    def _answer(self, done: Sequence[_Done]) -> None:
+        with suppress(RuntimeError):  # a loop that is gone has nobody left who waits; what is written stays written
+            self._loop.call_soon_threadsafe(_resolve, done)
 
     def _take(self) -> tuple[list[_Queued], bool]:
         """Wait for an operation; return all that are queued and whether more may come."""

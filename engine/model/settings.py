@@ -83,7 +83,7 @@ class SendSettings(Section):
     polls_in_flight: Annotated[int, Field(ge=1, le=1000)] = 4
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""
-    polls_per_second: Annotated[float, Field(gt=0)] = 10.0
+    polls_per_second: Annotated[float, Field(gt=0)] = 100.0
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     """First wait before a released batch is asked about; doubled while nothing changes."""
     max_poll_seconds: Annotated[float, Field(gt=0)] = 30.0

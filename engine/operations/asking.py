@@ -19,9 +19,10 @@ from engine.model.jobs import Job
 from engine.model.outcomes import Outcome
 from engine.model.records import Format, Reject, source_at
 from engine.model.submissions import State
-from engine.observe.events import BatchesFrozen, JobStarted, Listener
+from engine.observe.events import JobStarted, Listener
 from engine.operations.values import JobStatus, Result, Validation
 from engine.operations.working import CLOCK, summarize
+from engine.pipeline import frozen_event
 from engine.ports import Ledger
 from engine.reading.sources import find_sources
 from engine.reporting import fates
@@ -79,7 +80,7 @@ async def validate(sources: Sequence[str], config: Path, format_: Format | None,
     settings = setup.settings.source.model_copy(update={"format": format_} if format_ else {})
     found = await anyio.to_thread.run_sync(partial(find_sources, sources, settings))
     job = Job("validate", setup.service.kind, "", found, "")
-    emit(JobStarted(job.name, job.size_bytes, 0, 0, 0, 0, 0))
+    emit(JobStarted(job.name, job.size_bytes))
     plans = assembly.offline(setup, job.name).plans(job, None)
     batches = records = rejected = 0
     shown: list[tuple[str, Reject]] = []
@@ -87,7 +88,7 @@ async def validate(sources: Sequence[str], config: Path, format_: Format | None,
         read = sum(batch.end.index - batch.start.index for batch in plan.batches)
         batches, records, rejected = batches + len(plan.batches), records + read, rejected + len(plan.rejects)
         shown += [(source_at(found, bad.offset).path, bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
-        emit(BatchesFrozen(len(plan.batches), read, len(plan.rejects), plan.reached.offset, plan.last))
+        emit(frozen_event(plan))
     return Validation(records, rejected, batches, job.size_bytes, shown)
 
 

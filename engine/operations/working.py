@@ -13,6 +13,7 @@ import anyio
 from engine import assembly
 from engine.configuration import read_config
 from engine.ledger.sqlite import SqliteLedger
+from engine.ledger.writer import Hooks
 from engine.model.errors import BulkSubmitError, DeadlineReached, Exit, JobError, Refused, StrictRejects
 from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.outcomes import Settlement, Tally
@@ -29,12 +30,13 @@ from engine.run import Run, Stop
 from engine.transport.clock import SystemClock
 
 CLOCK: Clock = SystemClock()
+NO_HOOKS = Hooks()
 STANDARD_INPUT = "-"
 CANCELED = "canceled before it was sent"
 
 
-async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
-    """Make a job of the order and work on it until it is finished or stopped.
+async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *, hooks: Hooks = NO_HOOKS) -> Result:
+    """Make a job of the order and work on it until it is finished or stopped; `hooks` see every durable step.
 
     Raises:
         ConfigError, SourceError, JobError: nothing was sent.
@@ -43,8 +45,9 @@ async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop) ->
     text = read_config(order.config)
     setup = assembly.load(text)
     name = check_job_name(order.job or f"{order.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    assembly.rehearse(setup, name)
     output = (order.output or ledger_path.parent / name).absolute()
-    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+    async with SqliteLedger.open(ledger_path, CLOCK, hooks=hooks) as ledger:
         with ledger.lock(name):
             await _refuse_taken(ledger, name)
             sources = await _sources(order, setup, output)
@@ -107,6 +110,7 @@ async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Re
         JobError: there is no such job, or it is finished.
         JobLocked: a process works on it; stop that first.
     """
+    started = CLOCK.monotonic()
     async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
         job = await ledger.job(name)
         with ledger.lock(name):
@@ -118,7 +122,7 @@ async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Re
                 run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
                 await _cancel_batches(run)
                 error = await assembly.pipeline(setup, run, reading=False).work()
-            return await summarize(job, ledger, CLOCK.monotonic(), error)
+            return await summarize(job, ledger, started, error)
 
 
 async def _resume(job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
@@ -150,7 +154,7 @@ async def _work(
 async def _announce(job: Job, ledger: Ledger, emit: Listener) -> None:
     tally, last = await ledger.tally(job.name), await ledger.last_batch(job.name)
     read_bytes = last.end.offset if last else 0
-    emit(JobStarted(job.name, job.size_bytes, read_bytes, tally.records, tally.rejected, tally.created, tally.failed))
+    emit(JobStarted(job.name, job.size_bytes, read_bytes, tally))
 
 
 async def _within_deadline(pipeline: Pipeline, run: Run, setup: assembly.Setup) -> BulkSubmitError | None:
@@ -221,8 +225,8 @@ async def summarize(job: Job, ledger: Ledger, started: float, error: BulkSubmitE
 
 
 async def _reports(job: Job, ledger: Ledger) -> tuple[Reports | None, str]:
-    offline = assembly.load_offline(job)
     try:
+        offline = assembly.load_offline(job)
         reports = await write_reports(job, ledger, offline.service.task_url, offline.payloads(job).as_json)
     except (OSError, BulkSubmitError) as error:
         return None, f"the reports could not be written ({error}); `bulksubmit report {job.name}` writes them later"

@@ -42,6 +42,8 @@ class Seen:
     """Tasks not created yet."""
     ahead: int = 0
     """Tasks of batches released earlier that are not created yet either."""
+    unchanged: int = 1
+    """Polls in a row, this one included, that showed nothing new."""
 
 
 @dataclass(slots=True)
@@ -69,15 +71,12 @@ def next_poll(rules: PollRules, seen: Seen | None, tasks_per_second: float = 0.0
     if seen.gained:
         # The batch's own speed. With many batches in work at once it is a share of the service's, and that is right.
         speed = seen.gained / max(seen.waited_seconds, 1e-3)
-        return _expected(rules, seen.left, speed, f"{seen.left} tasks left")
-    if seen.ahead and tasks_per_second > 0:
-        return _expected(rules, seen.ahead, tasks_per_second, f"{seen.ahead} tasks of other batches ahead")
-    return PollAgain(_within(rules, 2 * seen.waited_seconds), "nothing changed")
-
-
-def _expected(rules: PollRules, tasks: int, tasks_per_second: float, what: str) -> PollAgain:
-    seconds = _within(rules, tasks / tasks_per_second)
-    return PollAgain(seconds, f"{what} at {tasks_per_second:.0f} tasks/s")
+        return PollAgain(_within(rules, seen.left / speed), f"{seen.left} tasks left at {speed:.0f} tasks/s")
+    backed_off = rules.first_seconds * 2**seen.unchanged
+    turn = (seen.ahead + seen.left) / tasks_per_second if tasks_per_second > 0 else 0.0
+    if turn > backed_off:
+        return PollAgain(_within(rules, turn), f"{seen.ahead} tasks of other batches ahead")
+    return PollAgain(_within(rules, backed_off), f"nothing new in {seen.unchanged} polls")
 
 
 def _within(rules: PollRules, seconds: float) -> float:

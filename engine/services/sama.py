@@ -141,17 +141,20 @@ class Sama:
         """Ask for the counts alone (`page_size=0`)."""
         (submission,) = followed
         status = await self._status(str(submission.remote_id), page=None)
-        return [Progress(submission.sequence, int(status.get("created") or 0), finished=_state(status) in FINISHED)]
+        return [Progress(submission.sequence, _created(status) or 0, finished=_state(status) in FINISHED)]
 
     async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
         """Fetch the creation status of every task, in the order in which they were sent."""
         tasks: list[Row] = []
-        while True:
-            status = await self._status(remote_id, page=len(tasks) // PAGE_SIZE + 1)
-            page = status.get("tasks") or []
+        number, whole = 0, False
+        while not whole:
+            number += 1
+            status = await self._status(remote_id, page=number)
+            page = _tasks(status)
             tasks += page
-            if len(page) < PAGE_SIZE:
-                return _settlement(batch.count, tasks, status)
+            # A page may be shorter than we asked for; then only an empty one says that nothing is left out.
+            whole = not page or len(tasks) > batch.count or (len(page) < PAGE_SIZE and len(tasks) == batch.count)
+        return _settlement(batch.count, tasks, status)
 
     async def cancel(self, remote_id: str) -> None:
         """Cancel the creation of what is not created yet."""
@@ -165,7 +168,7 @@ class Sama:
             query = {"batch_id": remote_id, "omit_answers": "true", "page": str(page)}
             query["page_size"] = str(TASKS_PAGE_SIZE)
             answer = await self._caller.call(Call("tasks", "GET", f"{self._project}/tasks.json", query=query))
-            tasks = _object(answer).get("tasks") or []
+            tasks = _tasks(_object(answer))
             counts.update(_state(task) or "unknown" for task in tasks)
             if len(tasks) < TASKS_PAGE_SIZE:
                 return counts
@@ -214,17 +217,38 @@ def _state(body: Row) -> str:
     return str(body.get("state") or body.get("status") or "")
 
 
-def _settlement(count: int, tasks: Sequence[Row], status: Row) -> Settlement:
-    ids: list[str | None] = [None] * count
+def _created(status: Row) -> int | None:
+    """Return how many tasks of a batch exist; None if the service does not say."""
+    created = status.get("created")
+    return created if type(created) is int else None
+
+
+def _tasks(body: Row) -> Sequence[Row]:
+    tasks = body.get("tasks") or []
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise UnexpectedAnswer("the answer's tasks are not a list of objects")
+    return tasks
+
+
+def _settlement(records: int, tasks: Sequence[Row], status: Row) -> Settlement:
+    """Return the fate of each record; those that the service does not list were not created.
+
+    Raises:
+        UnexpectedAnswer: it says that more were created than it lists, so one that is missing may be a task.
+    """
+    listed = sum(_state(task) in CREATED for task in tasks)
+    if (_created(status) or 0) > listed and len(tasks) < records:
+        raise UnexpectedAnswer(f"{_created(status)} tasks were created of {records} sent, but only {listed} are listed")
+    ids: list[str | None] = [None] * records
     errors: dict[int, str] = {}
     summary = "; ".join(map(str, status.get("messages") or [])) or f"the batch ended as {_state(status)!r}"
-    for position in range(count):
+    for position in range(records):
         task = tasks[position] if position < len(tasks) else {}
         if _state(task) in CREATED:
             ids[position] = str(task.get("id") or task.get("task_id") or "")
         else:
             errors[position] = _task_error(task) or summary
-    note = f"the service lists {len(tasks)} tasks for {count} records" if len(tasks) > count else ""
+    note = f"the service lists {len(tasks)} tasks for {records} records" if len(tasks) > records else ""
     return Settlement(ids, errors, note)
 
 
@@ -296,5 +320,6 @@ def _schema_error(validator: Any, task: Row) -> str | None:
 def build(settings: SamaSettings, batch: BatchSettings, job: str, caller: Caller, clock: Clock) -> Sama:
     """Return the service; the one function that `assembly` calls."""
     return Sama(settings, batch, job, caller, clock)
+
 
 SETTINGS = SamaSettings

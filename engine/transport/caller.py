@@ -138,11 +138,10 @@ class HttpCaller:
         if not call.authenticated:
             url = check_upload_url(call.url, self._site.upload_hosts, allow_loopback=self._site.local)
             return Request(call, url.extend_query(call.query) if call.query else url, dict(call.headers))
-        url = URL(call.url)
-        if not url.absolute or url.origin() != self._site.base_url.origin():
+        if _origin(call.url) != self._site.base_url.origin():
             # A "next page" link, say, that leads elsewhere: the credentials would go with it.
             raise Refused(f"{described(call)} leads away from the service, so it is not made", call=call.kind)
-        url = url.extend_query({**call.query, **self._credentials.query_values()})
+        url = URL(call.url).extend_query({**call.query, **self._credentials.query_values()})
         return Request(call, url, {**call.headers, **self._credentials.header_values()})
 
     def _lane(self, call: Call) -> _Lane:
@@ -240,16 +239,20 @@ class HttpCaller:
         )
         if isinstance(decision, GiveUp):
             raise failure(call, attempt.verdict, attempt.answer, redact, why=decision.reason)
-        # In an outage the probes are spaced for all calls together; a wait of its own would only delay the first.
-        outage = effort.lane.outage
-        wait = outage.probe_wait(now) if outage.probing else decision.after_seconds
-        self._emit(CallRetried(call.kind, effort.attempts, wait, f"{attempt.verdict.reason}; {decision.reason}"))
-        if not outage.probing:
-            await self._clock.sleep(wait)
+        reason = f"{attempt.verdict.reason}; {decision.reason}"
+        self._emit(CallRetried(call.kind, effort.attempts, decision.after_seconds, reason))
+        await self._clock.sleep(decision.after_seconds)
 
     def _unavailable(self, effort: _Effort, why: str) -> CallFailed:
         call = effort.request.call
         return Unavailable(f"{described(call)} was not sent: {why}. Run `bulksubmit resume` later", call=call.kind)
+
+
+def _origin(url: str) -> URL | None:
+    try:
+        return URL(url).origin()
+    except ValueError:  # relative, or no URL at all
+        return None
 
 
 @asynccontextmanager

@@ -19,5 +19,5 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await anyio.sleep(seconds)
+        """Wait; a time that has passed already is no wait."""
+        await anyio.sleep(max(0.0, seconds))

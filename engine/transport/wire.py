@@ -81,7 +81,8 @@ class HttpWire:
 
     Two pools. A connection that has idled may be closed by the server in the moment we write to it: the answer is lost,
     and nobody can tell whether the request was read. For a call that may be repeated that costs a retry; for one that
-    may not, it would make a batch uncertain for nothing. Those get a connection of their own each.
+    may not, it would make a batch uncertain for nothing. Those, one a batch, get a connection of their own each: 0.8
+    instead of 0.2 ms a call on loopback, a TLS handshake elsewhere.
     """
 
     def __init__(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:

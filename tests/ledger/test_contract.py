@@ -265,6 +265,9 @@ async def test_what_is_given_up_by_staging_again_is_an_orphan(ledger):
     await ledger.move(job, Submission(0, State.STAGED, "c"), expected=State.STAGING)
     await ledger.move(job, Submission(0, State.STAGING), expected=State.STAGED)
     assert sorted(await ledger.orphans(job)) == ["a", "b", "c"]
+    await ledger.move(job, Submission(0, State.STAGED, "c"), expected=State.STAGING)
+    await ledger.move(job, Submission(0, State.STAGING), expected=State.STAGED)
+    assert sorted(await ledger.orphans(job)) == ["a", "b", "c"]
 
 
 async def test_what_is_kept_while_staging_again_is_no_orphan(ledger):

@@ -4,6 +4,8 @@ import fcntl
 import os
 import subprocess
 import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,21 +72,27 @@ async def test_looking_leaves_no_file(ledger, path):
     assert not lock_file(path).exists()
 
 
-async def test_a_look_at_the_lock_does_not_keep_anyone_out(ledger, path, monkeypatch):
+async def test_a_look_at_the_lock_does_not_keep_anyone_out(ledger, path):
     """Who finds the lock shared waits for the look to end, and takes it."""
     looking = os.open(lock_file(path), os.O_RDWR | os.O_CREAT)
     fcntl.flock(looking, fcntl.LOCK_SH)
-    kinds = []
 
-    def flock(descriptor, kind):
-        kinds.append(kind)
-        if len(kinds) == 4:
-            os.close(looking)
-        fcntl.flock(descriptor, kind)
+    def take():
+        with ledger.lock("j"):
+            return lock_file(path).read_text()
 
-    monkeypatch.setattr(locks, "fcntl", type("Fcntl", (), {**vars(fcntl), "flock": staticmethod(flock)}))
-    with ledger.lock("j"):
-        assert kinds[-1] == fcntl.LOCK_EX | fcntl.LOCK_NB
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(take)
+        while not taken.done() and not is_running(locks._acquire):
+            pass
+        os.close(looking)
+        assert taken.result() == f"{os.getpid()}\n"
+
+
+def is_running(function):
+    """Tell whether a thread is inside `function`."""
+    stacks = sys._current_frames().values()
+    return any(frame.f_code is function.__code__ for top in stacks for frame, _ in traceback.walk_stack(top))
 
 
 async def test_the_work_under_the_lock_keeps_its_own_errors(ledger):

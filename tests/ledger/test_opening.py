@@ -7,8 +7,8 @@ import stat
 import apsw
 import pytest
 
-from engine.ledger import connections
-from engine.ledger.queries import Step
+from engine.ledger import connections, reads
+from engine.ledger.queries import STEPS, Step
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import LedgerError
 
@@ -54,6 +54,17 @@ async def test_a_closed_ledger_is_one_file(path, clock):
     assert sorted(file.name for file in path.parent.iterdir()) == ["ledger.db", "ledger.db.lock"]
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["new", "opened again"])
+def test_a_commit_reaches_the_disk_and_rows_belong_together(path, again):
+    opening = connections.Opening(path, 0, None)
+    if again:
+        connections.open_writer(opening).close()
+    connection = connections.open_writer(opening)
+    full = 2  # https://sqlite.org/pragma.html#pragma_synchronous
+    settings = [connection.pragma(name) for name in ("journal_mode", "synchronous", "foreign_keys")]
+    assert settings == ["wal", full, 1]
+
+
 async def test_many_may_make_it_at_once(path, clock):
     async def make(name):
         async with SqliteLedger.open(path, clock) as ledger:
@@ -88,34 +99,24 @@ async def test_a_newer_ledger_is_left_alone(path, clock):
     assert path.read_bytes() == before
 
 
-async def test_an_older_ledger_is_upgraded_and_keeps_what_it_holds(path, clock, monkeypatch):
+async def test_an_older_ledger_is_upgraded_and_keeps_what_it_holds(path, clock):
     async with SqliteLedger.open(path, clock) as ledger:
         await frozen(ledger)
-    newer = [
-        *connections.STEPS,
-        Step(2, "a new column", "ALTER TABLE jobs ADD COLUMN extra TEXT; CREATE TABLE more (a)"),
-    ]
-    monkeypatch.setattr(connections, "STEPS", newer)
-    monkeypatch.setattr(connections, "NEWEST_VERSION", 2)
+    newer = [*STEPS, Step(2, "a new column", "ALTER TABLE jobs ADD COLUMN extra TEXT; CREATE TABLE more (a)")]
     for _ in range(2):
-        async with SqliteLedger.open(path, clock) as ledger:
-            assert len(await all_batches(ledger, "j")) == 1
-        connection = apsw.Connection(str(path))
+        connection = connections.open_writer(connections.Opening(path, 0, None), newer)
         assert connection.pragma("user_version") == 2
         assert connection.table_exists("main", "more")
+        assert len(reads.page(connection, "j", -1, None)) == 1
         connection.close()
 
 
-async def test_an_upgrade_that_fails_changes_nothing(path, clock, monkeypatch):
+async def test_an_upgrade_that_fails_changes_nothing(path, clock):
     async with SqliteLedger.open(path, clock) as ledger:
         await frozen(ledger)
     bad = Step(2, "a step with a mistake", "CREATE TABLE more (a); CREATE TABLE more (a)")
-    with monkeypatch.context() as patch:
-        patch.setattr(connections, "STEPS", [*connections.STEPS, bad])
-        patch.setattr(connections, "NEWEST_VERSION", 2)
-        with pytest.raises(LedgerError, match="already exists"):
-            async with SqliteLedger.open(path, clock):
-                pass
+    with pytest.raises(apsw.SQLError, match="already exists"):
+        connections.open_writer(connections.Opening(path, 0, None), [*STEPS, bad])
     async with SqliteLedger.open(path, clock) as ledger:
         assert len(await all_batches(ledger, "j")) == 1
 

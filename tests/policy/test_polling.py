@@ -11,10 +11,7 @@ def test_a_batch_just_released_is_asked_about_soon():
 
 
 def test_while_nothing_changes_the_wait_doubles_up_to_the_cap():
-    waits, wait = [], 0.5
-    for _ in range(8):
-        wait = next_poll(RULES, Seen(waited_seconds=wait, gained=0, left=1000)).after_seconds
-        waits.append(wait)
+    waits = [next_poll(RULES, Seen(1.0, gained=0, left=1000, unchanged=n)).after_seconds for n in range(1, 9)]
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
@@ -30,10 +27,15 @@ def test_an_estimate_that_is_far_off_is_capped_at_both_ends():
     assert next_poll(RULES, Seen(waited_seconds=0, gained=5, left=0)).after_seconds == 0.5
 
 
-def test_a_batch_behind_others_waits_for_its_turn_and_not_for_the_cap():
+def test_a_batch_behind_others_is_asked_when_they_and_it_should_be_done():
     again = next_poll(RULES, Seen(waited_seconds=20, gained=0, left=1000, ahead=500), tasks_per_second=100)
-    assert again.after_seconds == 5
+    assert again.after_seconds == 15
     assert "ahead" in again.reason
+
+
+def test_a_batch_that_stands_still_is_asked_less_often_however_fast_the_others_are():
+    stuck = Seen(waited_seconds=1, gained=0, left=1000, ahead=0, unchanged=5)
+    assert next_poll(RULES, stuck, tasks_per_second=10_000).after_seconds == 16
 
 
 def test_a_cap_below_the_first_wait_is_a_cap():
