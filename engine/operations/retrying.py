@@ -12,6 +12,7 @@ import orjson
 
 from engine.model.errors import JobError
 from engine.model.jobs import Job
+from engine.model.outcomes import Fate
 from engine.model.records import Format, Source
 from engine.model.settings import SourceSettings
 from engine.reading.scanning import members
@@ -60,9 +61,9 @@ def _records(rejects: Path) -> Iterator[bytes]:
 
 def _record(line: bytes, where: str) -> Iterator[bytes]:
     try:
-        state = orjson.loads(line)["state"]
+        state = Fate(orjson.loads(line)["state"])
         texts = members(line)
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise JobError(f"{where}: not a line of a rejects file: it needs state and record") from error
     if "record" not in texts:
         raise JobError(f"{where}: the record is missing")

@@ -1,0 +1,103 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CRASHING = Path(__file__).with_name("crashing.py")
+BATCHES = "[batch]\nmax_records = 10\n"
+PRESIGNED_STATES = ["frozen", "staging", "staged", "releasing", "released", "settled"]
+INLINE_STATES = ["frozen", "releasing", "released", "settled"]
+
+
+def crash(workplace, config, tasks, state, number) -> None:
+    ledger = workplace.folder / ".bulksubmit" / "ledger.db"
+    command = [sys.executable, CRASHING, config, tasks, ledger, state, str(number)]
+    died = subprocess.run(command, cwd=workplace.folder, env=workplace.environment, check=False, timeout=60)
+    assert died.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("state", PRESIGNED_STATES)
+def test_a_kill_after_any_step_loses_nothing_and_creates_nothing_twice(workplace, state, number):
+    config, tasks = workplace.configure(more=BATCHES), workplace.write_tasks(45)
+    crash(workplace, config, tasks, state, number)
+    resumed = workplace.run("resume", "crashed", "--json")
+    assert (resumed.code, resumed.json["created"]) == (0, 45), resumed.err
+    assert workplace.sandbox.markers == {f"task-{n}": 1 for n in range(45)}
+    assert workplace.run("audit", "crashed").code == 0
+
+
+@pytest.mark.parametrize("state", INLINE_STATES)
+def test_inline_a_kill_may_leave_a_batch_uncertain_and_never_sends_it_twice(workplace, state):
+    config, tasks = workplace.configure(mode="inline", more=BATCHES), workplace.write_tasks(45)
+    crash(workplace, config, tasks, state, 2)
+    resumed = workplace.run("resume", "crashed", "--json")
+    counts = resumed.json
+    assert counts["created"] + counts["uncertain"] == 45
+    assert resumed.code == (4 if counts["uncertain"] else 0)
+    markers = workplace.sandbox.markers
+    assert set(markers.values()) == {1}
+    assert counts["created"] <= len(markers) <= 45
+    assert workplace.run("audit", "crashed").code == 0
+
+
+@pytest.mark.parametrize("behaviour", ["[creation]\ntasks_per_second = 20\nparallel_batches = 20\n"])
+def test_kill_9_in_the_middle_of_200_batches_and_resume(workplace):
+    config, tasks = workplace.configure(more=BATCHES), workplace.write_tasks(2_000)
+    process = start(workplace, "submit", tasks, "--config", config, "--job", "killed")
+    wait_for(lambda: len(workplace.sandbox.markers) >= 700)
+    process.kill()
+    process.wait()
+    resumed = workplace.run("resume", "killed", "--json")
+    assert (resumed.code, resumed.json["created"], resumed.json["batches"]) == (0, 2_000, 200)
+    assert workplace.sandbox.markers == {f"task-{n}": 1 for n in range(2_000)}
+    assert workplace.run("audit", "killed").code == 0
+
+
+@pytest.mark.parametrize("behaviour", ["[creation]\ntasks_per_second = 5\n"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_drains_the_run_and_resume_finishes_it(workplace, number, code):
+    config, tasks = workplace.configure(more=BATCHES), workplace.write_tasks(60)
+    process = start(workplace, "submit", tasks, "--config", config, "--job", "drained")
+    wait_for(lambda: len(workplace.sandbox.markers) >= 5)
+    process.send_signal(number)
+    assert process.wait(timeout=20) == code
+    resumed = workplace.run("resume", "drained", "--json")
+    assert (resumed.code, resumed.json["created"]) == (0, 60)
+    assert set(workplace.sandbox.markers.values()) == {1}
+
+
+@pytest.mark.parametrize("behaviour", ["[creation]\ntasks_per_second = 2\n"])
+def test_a_second_process_on_the_same_job_is_refused(workplace):
+    config, tasks = workplace.configure(), workplace.write_tasks(30)
+    process = start(workplace, "submit", tasks, "--config", config, "--job", "held")
+    wait_for(lambda: workplace.sandbox.markers)
+    try:
+        assert workplace.run("resume", "held").code == 6
+        cancelled = workplace.run("cancel", "held", "--yes")
+        assert cancelled.code == 6
+    finally:
+        process.kill()
+        process.wait()
+    done = workplace.run("cancel", "held", "--yes", "--json")
+    assert done.json["state"] == "canceled"
+    assert done.json["created"] == len(workplace.sandbox.markers) < 30
+    assert workplace.run("resume", "held").code == 2
+
+
+def start(workplace, *arguments) -> subprocess.Popen:
+    command = [sys.executable, "-m", "engine", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=workplace.folder, env=workplace.environment, stderr=subprocess.DEVNULL)
+
+
+def wait_for(condition, seconds=30) -> None:
+    """Another process brings the condition about, so only the wall clock can bound the wait."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "the other process did not get there"
+        os.sched_yield()
+        time.sleep(0.02)
