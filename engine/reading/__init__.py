@@ -1,0 +1,1 @@
+"""Bytes in, records out: sources, formats, mapping and the cut into batches."""

@@ -1,0 +1,104 @@
+"""Blocks of tasks enter, batches leave, each closed with its sha256 when the first record comes that it cannot hold.
+
+The batches tile the input: each begins where the one before it ended. A batch ends where a record that goes up begins,
+or where a block ends, because only there can reading begin again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from engine.model.batches import Batch, Limits, encode_spans
+from engine.model.records import Position, Reject, TaskBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Batches that closed, and the rejects within their boundaries."""
+
+    batches: Sequence[Batch] = ()
+    rejects: Sequence[Reject] = ()
+
+
+class Chunker:
+    """Cuts tasks into batches of at most `limits`; a task that alone is longer goes alone."""
+
+    def __init__(self, limits: Limits, start: Position, sequence: int) -> None:
+        self._limits = limits
+        self._sequence = sequence
+        self._reached = start
+        self._open(start)
+
+    def feed(self, block: TaskBlock) -> Chunk:
+        """Take a block and return what closed by it."""
+        batches: list[Batch] = []
+        rejects: list[Reject] = []
+        if len(self._rejects) >= self._limits.records and (block.tasks or block.rejects):
+            self._close(self._reached, batches, rejects)  # or bad records without end would fill the memory
+        self._rejects += block.rejects
+        self._take(block, batches, rejects)
+        self._reached = block.end
+        return Chunk(batches, rejects)
+
+    def finish(self, end: Position) -> Chunk:
+        """Close the last batch at `end`, where the sources end."""
+        batches: list[Batch] = []
+        rejects: list[Reject] = []
+        if self._start.offset < end.offset or self._rejects:
+            self._close(end, batches, rejects)
+        return Chunk(batches, rejects)
+
+    def _take(self, block: TaskBlock, batches: list[Batch], rejects: list[Reject]) -> None:
+        """Add the tasks of a block to the open batch, a run at a time, closing it wherever it is full."""
+        edges = list(accumulate([len(task) + 1 for task in block.tasks], initial=0))  # 1: the comma or bracket
+        first = 0
+        while first < len(block.tasks):
+            fitting = bisect_right(edges, edges[first] + self._limits.bytes - self._size) - 1
+            last = min(fitting, first + self._limits.records - len(self._tasks))
+            if last <= first and self._tasks:
+                start = Position(block.offsets[first], block.indexes[first], block.lines[first])
+                self._close(start, batches, rejects)
+                continue
+            last = max(last, first + 1)
+            self._offsets += block.offsets[first:last]
+            self._lengths += block.lengths[first:last]
+            self._tasks += block.tasks[first:last]
+            self._size += edges[last] - edges[first]
+            first = last
+
+    def _open(self, start: Position) -> None:
+        self._start = start
+        self._offsets: list[int] = []
+        self._lengths: list[int] = []
+        self._tasks: list[bytes] = []
+        self._size = 1  # the opening bracket
+        self._rejects: list[Reject] = []
+
+    def _close(self, end: Position, batches: list[Batch], rejects: list[Reject]) -> None:
+        payload = render_payload(self._tasks)
+        batches.append(
+            Batch(
+                sequence=self._sequence,
+                start=self._start,
+                end=end,
+                count=len(self._tasks),
+                size_bytes=len(payload),
+                sha256=hashlib.sha256(payload).digest(),
+                spans=encode_spans(self._start.offset, self._offsets, self._lengths),
+            )
+        )
+        within = [reject for reject in self._rejects if reject.index < end.index]
+        later = self._rejects[len(within) :]
+        rejects += within
+        self._sequence += 1
+        self._open(end)
+        self._rejects = later
+
+
+def render_payload(tasks: Sequence[bytes]) -> bytes:
+    """Return what goes up for a batch: a JSON array."""
+    return b"[" + b",".join(tasks) + b"]"

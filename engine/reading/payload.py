@@ -1,0 +1,136 @@
+"""A frozen batch enters, the bytes that go up for it leave: read from the sources again, and proven by their sha256."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import orjson
+
+from engine.model.batches import Batch, decode_spans
+from engine.model.errors import SourceChanged, SourceError
+from engine.model.records import Source, source_at
+from engine.model.settings import SourceSettings
+from engine.reading.chunker import render_payload
+from engine.reading.files import SourceFile
+from engine.reading.formats import open_splitter
+from engine.reading.mapping import Mapper
+from engine.reading.splitter import Splitter
+
+_GAP_BYTES = 1 << 16
+"""Read over a shorter gap rather than call the system again: copying 64 KiB takes as long as a few calls."""
+
+_RUN_BYTES = 1 << 20
+"""A run is not extended beyond this, so that many gaps do not add up."""
+
+
+_SHOWN_BYTES = 16 << 20
+"""A longer record stands in a report by its beginning only: it could fill the memory."""
+
+_CUT_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Records that are read by one call."""
+
+    start: int
+    end: int
+    offsets: Sequence[int]
+    lengths: Sequence[int]
+
+
+class PayloadReader:
+    """Reads payloads. Safe to share between threads: files are open only during a call."""
+
+    def __init__(self, sources: Sequence[Source], settings: SourceSettings, mapper: Mapper) -> None:
+        self._sources = sources
+        self._settings = settings
+        self._mapper = mapper
+        self._splitters: dict[int, Splitter] = {}
+
+    def read(self, batch: Batch) -> bytes:
+        """Return the payload of `batch`.
+
+        Raises:
+            SourceChanged: the source no longer holds what was frozen.
+        """
+        try:
+            payload = render_payload(self._mapper.render(self._raws(batch)))
+        except SourceError as error:
+            raise self._changed(batch, str(error)) from error
+        except ValueError as error:  # what was JSON is not any more
+            raise self._changed(batch, "its records are other ones") from error
+        if hashlib.sha256(payload).digest() != batch.sha256:
+            raise self._changed(batch, "its records are other ones")
+        return payload
+
+    def raw(self, offset: int, length: int) -> bytes:
+        """Return the bytes of one record, good or rejected, by its joined offset; the caller bounds `length`."""
+        source = source_at(self._sources, offset)
+        with SourceFile(source) as file:
+            return file.read(offset, length)
+
+    def as_json(self, offset: int, length: int) -> bytes:
+        """Return one record as JSON for a report: the object itself, or what its bytes say as a string."""
+        if length > _SHOWN_BYTES:
+            return orjson.dumps(self.raw(offset, _CUT_BYTES).decode("utf-8", "replace") + f"… ({length} bytes)")
+        raw = self.raw(offset, length)
+        source = source_at(self._sources, offset)
+        try:
+            with SourceFile(source) as file:
+                (text,) = self._splitter(source, file).raws([raw])
+            orjson.loads(text)
+        except ValueError:
+            return orjson.dumps(raw.decode("utf-8", "replace"))
+        return text
+
+    def _raws(self, batch: Batch) -> list[bytes]:
+        offsets, lengths = decode_spans(batch.start.offset, batch.spans)
+        spans = zip(offsets, lengths, strict=True)
+        raws: list[bytes] = []
+        for source, group in groupby(spans, key=lambda span: source_at(self._sources, span[0])):
+            with SourceFile(source) as file:
+                slices = [piece for run in _runs(list(group)) for piece in _slices(file, run)]
+                raws += self._splitter(source, file).raws(slices)
+        return raws
+
+    def _splitter(self, source: Source, file: SourceFile) -> Splitter:
+        splitter = self._splitters.get(source.number)
+        if splitter is None:
+            splitter = self._splitters[source.number] = open_splitter(source, file, self._settings)
+        return splitter
+
+    def _changed(self, batch: Batch, what: str) -> SourceChanged:
+        first = source_at(self._sources, batch.start.offset)
+        last = source_at(self._sources, max(batch.start.offset, batch.end.offset - 1))
+        paths = first.path if first == last else f"{first.path} to {last.path}"
+        return SourceChanged(
+            f"{paths} changed after batch {batch.sequence} was frozen ({what}). Put the old file back and resume, "
+            "or submit the new one as a new job."
+        )
+
+
+def _runs(spans: Sequence[tuple[int, int]]) -> Iterator[_Run]:
+    """Yield the spans of one source in runs without large gaps."""
+    offsets: list[int] = []
+    lengths: list[int] = []
+    end = 0
+    for offset, length in spans:
+        if offsets and (offset - end > _GAP_BYTES or end - offsets[0] > _RUN_BYTES):
+            yield _Run(offsets[0], end, offsets, lengths)
+            offsets, lengths = [], []
+        offsets.append(offset)
+        lengths.append(length)
+        end = offset + length
+    if offsets:
+        yield _Run(offsets[0], end, offsets, lengths)
+
+
+def _slices(file: SourceFile, run: _Run) -> Iterator[bytes]:
+    data = file.read(run.start, run.end - run.start)
+    for offset, length in zip(run.offsets, run.lengths, strict=True):
+        at = offset - run.start
+        yield data[at : at + length]

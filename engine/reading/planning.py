@@ -1,0 +1,60 @@
+"""Sources enter, frozen batch boundaries leave, a window at a time: reader → mapper → chunker in one iterator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from engine.model.batches import Batch, Limits
+from engine.model.records import Position, Reject, Source
+from engine.model.settings import SourceSettings
+from engine.reading.chunker import Chunker
+from engine.reading.mapping import Mapper
+from engine.reading.reader import WINDOW_BYTES, read_blocks
+
+_QUIET_BLOCKS = 32
+"""Blocks, or 4 MiB, without a batch before a step ends all the same: each step costs a change of threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one step of planning brought; often no batch."""
+
+    batches: Sequence[Batch]
+    rejects: Sequence[Reject]
+    """Those within the boundaries of `batches`."""
+    reached: Position
+    """How far reading came; the batches may end before."""
+    last: bool
+    """The sources end here."""
+
+
+def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
+    sources: Sequence[Source],
+    settings: SourceSettings,
+    mapper: Mapper,
+    limits: Limits,
+    *,
+    start: Position | None = None,
+    sequence: int = 0,
+    window_bytes: int = WINDOW_BYTES,
+) -> Iterator[Plan]:
+    """Yield batches from `start` on, numbered from `sequence` on; the last step, and only that, says so.
+
+    To go on after a batch, pass its `end` and its sequence + 1. It blocks for some milliseconds a step, so iterate it
+    in a worker thread.
+
+    Raises:
+        SourceError: a source cannot be read, or changed while it was.
+    """
+    reached = start or Position()
+    chunker = Chunker(limits, reached, sequence)
+    quiet = 0
+    for block in read_blocks(sources, reached, settings, window_bytes):
+        chunk = chunker.feed(mapper.apply(block))
+        reached = block.end
+        quiet = 0 if chunk.batches else (quiet + 1) % _QUIET_BLOCKS
+        if not quiet:
+            yield Plan(chunk.batches, chunk.rejects, reached, last=False)
+    chunk = chunker.finish(reached)
+    yield Plan(chunk.batches, chunk.rejects, reached, last=True)

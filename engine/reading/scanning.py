@@ -1,0 +1,104 @@
+"""JSON text enters, where its elements and members end leaves; exact on any bytes, without parsing the values."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb')*+(["\[\]{}])', re.DOTALL)
+"""Up to the next bracket; or to the quote of a string that does not end in these bytes."""
+_OUTSIDE = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb')*+(["\[\]{},])', re.DOTALL)
+_STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_FLAT = rb'[\[{](?:[^"\[\]{}]++|' + _STRING + rb")*+[\]}]"
+_NESTED = rb'[\[{](?:[^"\[\]{}]++|' + _STRING + rb"|" + _FLAT + rb")*+[\]}]"
+_SCALAR = _STRING + rb'|[^\s\[{,}"]++'
+_SHALLOW_MEMBER = re.compile(
+    rb"([{,]\s*+(" + _STRING + rb")\s*+:\s*+(" + _SCALAR + rb"|" + _NESTED + rb")\s*+)", re.DOTALL
+)
+"""A member whose value is nested at most twice, with all that stands before the next one."""
+_MEMBER = re.compile(rb"[{,\s]*+(" + _STRING + rb")\s*+:\s*+(" + _SCALAR + rb")?", re.DOTALL)
+
+_QUOTE, _COMMA, _CLOSED_ARRAY = b'",]'
+_OPENING = b"[{"
+
+
+class ElementScan:
+    """Finds where an element of an array ends, over any number of windows, in one pass."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def feed(self, data: bytes, at: int = 0) -> int | None:
+        """Return where the comma or bracket stands that ends the element; None if beyond `data`."""
+        while at < len(data):
+            if self._in_string:
+                at = self._leave_string(data, at)
+                continue
+            found = (_INSIDE if self._depth else _OUTSIDE).match(data, at)
+            if found is None:
+                break
+            at = found.end()
+            if self._ends(data[at - 1]):
+                return at - 1
+        return None
+
+    def _ends(self, token: int) -> bool:
+        """Take the next token; tell whether the element ends before it."""
+        if token == _QUOTE:
+            self._in_string = True
+        elif token in _OPENING:
+            self._depth += 1
+        elif self._depth:
+            self._depth -= 1
+        else:
+            return token in (_COMMA, _CLOSED_ARRAY)  # a stray `}` belongs to the element, which then is no JSON
+        return False
+
+    def _leave_string(self, data: bytes, at: int) -> int:
+        if self._escaped:
+            self._escaped = False
+            return at + 1
+        rest = _STRING_REST.match(data, at)
+        at = rest.end() if rest else at
+        if at < len(data):  # at the closing quote, or at a backslash that is the last byte
+            self._in_string = data[at] != _QUOTE
+            self._escaped = self._in_string
+            at += 1
+        return at
+
+
+def members(raw: bytes) -> dict[str, bytes]:
+    """Return name → text of its value. `raw` is an object that orjson takes; of duplicate names the last one counts."""
+    found = _SHALLOW_MEMBER.findall(raw)
+    if sum([len(whole) for whole, _, _ in found]) == len(raw) - 1:  # nothing was passed over: only `}` is left
+        return {orjson.loads(name) if b"\\" in name else name[1:-1].decode(): text for _, name, text in found}
+    return _deep_members(raw)
+
+
+def _deep_members(raw: bytes) -> dict[str, bytes]:
+    """Do the same for values nested to any depth, in twice the time."""
+    found: dict[str, bytes] = {}
+    at = 0
+    while member := _MEMBER.match(raw, at):
+        at = member.end()
+        name, text = member.groups()
+        if text is None:
+            start, at = at, _closed(raw, at)
+            text = raw[start:at]
+        found[orjson.loads(name)] = text
+    return found
+
+
+def _closed(raw: bytes, at: int) -> int:
+    """Return where the array or object ends that begins at `at`."""
+    depth = 0
+    while bracket := _INSIDE.match(raw, at):
+        at = bracket.end()
+        depth += 1 if raw[at - 1] in _OPENING else -1
+        if not depth:
+            break
+    return at
