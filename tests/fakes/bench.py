@@ -1,0 +1,131 @@
+"""A job of small records on a real ledger, a fake service and made-up time, joined as the engine joins them."""
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from engine.following import Follower
+from engine.ledger.sqlite import SqliteLedger
+from engine.ledger.writer import Hooks
+from engine.model.errors import BulkSubmitError
+from engine.model.jobs import Job
+from engine.model.settings import MappingSettings, SendSettings, SourceSettings
+from engine.model.submissions import State, Submission
+from engine.pipeline import Pipeline
+from engine.reading.mapping import Mapper
+from engine.reading.payload import PayloadReader
+from engine.reading.planning import plan_batches
+from engine.reading.sources import find_sources
+from engine.run import Run, Stop
+from engine.uploading import Uploader
+from fakes.clock import FakeClock, Watched
+from fakes.service import FakeService
+
+NO_HOOKS = Hooks()
+ROADS = {
+    State.FROZEN: [],
+    State.STAGING: [State.STAGING],
+    State.STAGED: [State.STAGING, State.STAGED],
+    State.RELEASING: [State.STAGING, State.STAGED, State.RELEASING],
+    State.RELEASED: [State.STAGING, State.STAGED, State.RELEASING, State.RELEASED],
+}
+"""Steps that bring a frozen batch to a state, as a service that stages has them."""
+
+
+def write_records(path, count, *, start=0):
+    """Write tasks whose data has an id, from `start` on, a line each."""
+    lines = [orjson.dumps({"data": {"id": str(number)}}) + b"\n" for number in range(start, start + count)]
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+@dataclass
+class Bench:
+    """Everything that a run needs; `run()` begins one as a new process would."""
+
+    job: Job
+    ledger: Watched
+    clock: FakeClock
+    service: FakeService
+    events: list = field(default_factory=list)
+    stop: Stop = field(default_factory=Stop)
+
+    def run(self):
+        self.stop = Stop()
+        return Run(self.job, self.service, self.ledger, self.clock, lambda: 1.0, self.events.append, self.stop)
+
+    @property
+    def mapper(self):
+        return Mapper(MappingSettings(), self.service.check)
+
+    @property
+    def reader(self):
+        return PayloadReader(self.job.sources, SourceSettings(), self.mapper)
+
+    def plans(self, last=None):
+        start, sequence = (last.end, last.sequence + 1) if last else (None, 0)
+        limits = self.service.limits
+        return plan_batches(
+            self.job.sources, SourceSettings(), self.mapper, limits, start=start, sequence=sequence, window_bytes=256
+        )
+
+    async def payload(self, batch):
+        return self.reader.read(batch)
+
+    async def freeze(self):
+        """Freeze all of the sources; return the batches."""
+        for plan in self.plans():
+            await self.ledger.freeze(self.job.name, plan.batches, plan.rejects, last=plan.last)
+        return [batch for batch, _ in await self.batches()]
+
+    async def batches(self):
+        return [pair async for pair in self.ledger.batches(self.job.name)]
+
+    async def submissions(self):
+        return [submission for _, submission in await self.batches()]
+
+    async def states(self):
+        return [submission.state for submission in await self.submissions()]
+
+    async def bring(self, batch, state, remote_id="r1"):
+        """Take a frozen batch to a state, as an earlier process did."""
+        before, submission = State.FROZEN, Submission(batch.sequence)
+        for step in ROADS[state]:
+            submission = Submission(batch.sequence, step, None if step is State.STAGING else remote_id)
+            await self.ledger.move(self.job.name, submission, expected=before)
+            before = step
+        return submission
+
+    async def submit(self, batch):
+        """Upload a batch from where the ledger says that it stands."""
+        submission = (await self.submissions())[batch.sequence]
+        return await Uploader(self.run(), self.payload).submit(batch, submission)
+
+    def pipeline(self, *, strict=False, **settings):
+        send, run = SendSettings(**settings), self.run()
+        return Pipeline(run, self.plans, Uploader(run, self.payload), Follower(run, send), send, strict=strict)
+
+    async def work(self, **options):
+        """Run the job once, as a new process would; return why it stopped."""
+        # What a run that was cancelled had queued is written first, as it is before a process ends.
+        await self.ledger.set_job_state(self.job.name, self.job.state)
+        self.job = await self.ledger.job(self.job.name)
+        return await self.pipeline(**options).work()
+
+    def end(self, error=None):
+        """End the run that is under way."""
+        self.stop.request(error or BulkSubmitError("that is enough"))
+
+
+@asynccontextmanager
+async def a_bench(folder: Path, records=10, *, sources=None, hooks=NO_HOOKS, job="j", **service):
+    """Open a ledger in `folder` that knows one job of some records, or of the given sources."""
+    clock = FakeClock()
+    paths = sources or [write_records(folder / "tasks.ndjson", records)]
+    found = find_sources([str(path) for path in paths], SourceSettings())
+    async with SqliteLedger.open(folder / "ledger.db", clock, hooks=hooks) as ledger:
+        order = Job(job, "fake", "", found, str(folder / "output"))
+        await ledger.create_job(order)
+        yield Bench(order, Watched(ledger, clock), clock, FakeService(clock, **service))

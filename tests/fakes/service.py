@@ -1,0 +1,200 @@
+"""A service made of values: it stages, takes uploads, creates by the clock, and loses or refuses what a script says."""
+
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import orjson
+
+from engine.model.batches import Limits
+from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
+from engine.model.outcomes import Settlement
+from engine.ports import Progress, Staged, Standing
+
+TEN_RECORDS = Limits(10, 1 << 20)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How one call ends instead of well: with `error`, having done its work or not."""
+
+    error: Exception
+    applied: bool = False
+
+
+def lost(*, applied):
+    return Fault(PossiblyApplied("the answer was lost"), applied)
+
+
+def refused(words="no thanks", status=422):
+    return Fault(Refused(words, status=status))
+
+
+def unauthorized():
+    return Fault(Unauthorized(status=401))
+
+
+def unavailable():
+    return Fault(Unavailable("nobody answers"))
+
+
+class Killed(Exception):
+    """The process dies here."""
+
+
+def killed(*, applied):
+    return Fault(Killed(), applied)
+
+
+@dataclass
+class Remote:
+    """A batch at the service."""
+
+    payload: bytes | None = None
+    releases: int = 0
+    released_at: float = 0.0
+    canceled: bool = False
+    settled: bool = False
+
+    @property
+    def tasks(self):
+        return orjson.loads(self.payload or b"[]")
+
+
+@dataclass
+class FakeService:
+    """`engine.ports.Service` in memory. `again` is what a second release of a batch does: "refuse" or "duplicate"."""
+
+    clock: object
+    stages: bool = True
+    again: str = "refuse"
+    tasks_per_second: float = float("inf")
+    speeds: dict = field(default_factory=dict)
+    """Remote id → its own tasks per second."""
+    call_seconds: float = 0.0
+    url_seconds: float = float("inf")
+    polls_together: int = 1
+    kind: str = "fake"
+    limits: Limits = TEN_RECORDS
+    faults: dict = field(default_factory=dict)
+    """Kind of call → faults of the next calls of that kind; None for one that goes well."""
+    gates: dict = field(default_factory=dict)
+    """Kind of call → event that calls of that kind wait for before they do anything."""
+    log: list = field(default_factory=list)
+    """Kinds of the calls, in order of their arrival."""
+    journal: list = field(default_factory=list)
+    """Every task that was created, each time that it was."""
+    failing: dict = field(default_factory=dict)
+    """Id in a task's data → why its creation fails."""
+    remotes: dict = field(default_factory=dict)
+    polled: list = field(default_factory=list)
+    """(time, sequences) of each poll."""
+    peaks: Counter = field(default_factory=Counter)
+    """Most calls at once: of all that send, of polls; and most batches open."""
+    asked_again: list = field(default_factory=list)
+    """The `again` of each call that stages."""
+    _under_way: Counter = field(default_factory=Counter)
+
+    def check(self, task):
+        return "data: missing" if "data" not in task else None
+
+    def task_url(self, task_id):
+        return f"https://fake.example/tasks/{task_id}"
+
+    async def stage(self, batch, payload, *, again):
+        self.asked_again.append(again)
+        async with self._call("stage", "send"):
+            remote_id = self._new()
+        return Staged(remote_id, f"https://store.example/{remote_id}", self.clock.monotonic() + self.url_seconds)
+
+    async def upload(self, staged, payload):
+        async with self._call("upload", "send"):
+            self.remotes[staged.remote_id].payload = payload
+
+    async def release(self, batch, remote_id, payload):
+        async with self._call("release", "send"):
+            if remote_id is None:
+                remote_id = self._new(payload)
+            self._create(remote_id)
+        return remote_id
+
+    async def standing(self, remote_id):
+        async with self._call("standing", "ask"):
+            if remote_id not in self.remotes:
+                return Standing.UNKNOWN
+            return Standing.STARTED if self.remotes[remote_id].releases else Standing.WAITING
+
+    async def progress(self, followed):
+        self.polled.append((self.clock.monotonic(), [submission.sequence for submission in followed]))
+        async with self._call("progress", "poll"):
+            return [self._progress(submission) for submission in followed]
+
+    async def settlement(self, batch, remote_id):
+        async with self._call("settlement", "poll"):
+            remote = self.remotes[remote_id]
+            remote.settled = True
+            reasons = [self.failing.get(task["data"].get("id")) for task in remote.tasks]
+            ids = [None if reason else f"{remote_id}-{at}" for at, reason in enumerate(reasons)]
+            return Settlement(ids, {at: reason for at, reason in enumerate(reasons) if reason})
+
+    async def cancel(self, remote_id):
+        async with self._call("cancel", "ask"):
+            self.remotes[remote_id].canceled = True
+
+    async def working(self, remote_id):
+        return {}
+
+    def ids(self):
+        """Count how often a task of each id was created."""
+        return Counter(task["data"]["id"] for task in self.journal)
+
+    def calls(self, *kinds):
+        """Return the calls of some kinds, in order."""
+        return [kind for kind in self.log if kind in kinds]
+
+    @property
+    def open(self):
+        return sum(1 for remote in self.remotes.values() if remote.releases and not remote.settled)
+
+    def _new(self, payload=None):
+        remote_id = f"r{len(self.remotes) + 1}"
+        self.remotes[remote_id] = Remote(payload)
+        return remote_id
+
+    def _create(self, remote_id):
+        remote = self.remotes[remote_id]
+        if remote.payload is None:
+            raise Refused("nothing was uploaded", status=400)
+        if remote.releases and self.again == "refuse":
+            raise Refused("InvalidBatchState: not waiting", status=400)
+        remote.releases += 1
+        remote.released_at = self.clock.monotonic()
+        self.journal += [task for task in remote.tasks if task["data"].get("id") not in self.failing]
+        self.peaks["open"] = max(self.peaks["open"], self.open)
+
+    def _progress(self, submission):
+        remote = self.remotes[submission.remote_id]
+        total, passed = len(remote.tasks), self.clock.monotonic() - remote.released_at
+        speed = self.speeds.get(submission.remote_id, self.tasks_per_second)
+        created = total if speed == float("inf") else min(total, int(passed * speed))
+        return Progress(submission.sequence, created, finished=created == total)
+
+    @asynccontextmanager
+    async def _call(self, kind, sort):
+        """Let one call take its time and its fault; the block is what the service does."""
+        self.log.append(kind)
+        self._under_way[sort] += 1
+        self.peaks[sort] = max(self.peaks[sort], self._under_way[sort])
+        try:
+            if kind in self.gates:
+                await self.gates[kind].wait()
+            if self.call_seconds:
+                await self.clock.sleep(self.call_seconds)
+            fault = self.faults[kind].pop(0) if self.faults.get(kind) else None
+            if fault is not None and not fault.applied:
+                raise fault.error
+            yield
+            if fault is not None:
+                raise fault.error
+        finally:
+            self._under_way[sort] -= 1

@@ -1,0 +1,458 @@
+import io
+import signal
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from engine import operations
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import ConfigError, Exit, JobError, JobLocked, SourceChanged, SourceError
+from engine.model.submissions import State, Submission
+from engine.observe.events import JobEnded, JobStarted
+from engine.operations import Order
+from engine.sandbox.behaviour import Creation, FailureRule, Fault
+from engine.sandbox.journal import canonical_sha256
+from engine.transport.clock import SystemClock
+
+from .desk import counts, lines, tasks
+
+BROKEN = FailureRule(path="data.status", equals="broken", message="data.status must not be broken.")
+
+
+def once(count):
+    return {str(number): 1 for number in range(count)}
+
+
+# submit
+
+
+async def test_submit_creates_every_task_and_proves_it(desk):
+    desk = await desk()
+    result = await desk.submit(desk.source(tasks(45)))
+    assert (result.state, result.exit_code, result.message) == ("finished", Exit.ALL_CREATED, "")
+    assert counts(result) == (45, 0, 0, 0, 0)
+    assert result.tally.batches == 5
+    assert result.elapsed_seconds > 0
+    assert desk.created() == once(45)
+    assert {line["state"] for line in lines(result.outcomes)} == {"created"}
+    assert (await desk.audit()).holds
+
+
+async def test_what_is_created_is_what_the_source_holds(desk):
+    desk = await desk()
+    records = tasks(12, text="é \n \u2028", nested={"a": [1, 2.5, None, True]})
+    await desk.submit(desk.source(records))
+    assert desk.created_digests() == {str(at): canonical_sha256(record) for at, record in enumerate(records)}
+
+
+async def test_the_reports_stand_beside_the_ledger_or_where_they_are_wanted(desk, tmp_path):
+    desk = await desk()
+    source = desk.source(tasks(1))
+    assert (await desk.submit(source)).outcomes == tmp_path / "state" / "j" / "outcomes.ndjson"
+    assert (
+        await desk.submit(source, job="k", output=tmp_path / "here")
+    ).outcomes == tmp_path / "here" / "outcomes.ndjson"
+
+
+async def test_a_job_without_a_name_is_named_after_its_configuration_and_the_time(desk):
+    desk = await desk()
+    result = await desk.submit(desk.source(tasks(1)), job=None)
+    assert result.job.startswith("engine-20")
+
+
+async def test_failed_and_rejected_records_are_told_apart_and_the_exit_code_says_so(desk):
+    desk = await desk(failures=(BROKEN,))
+    records = [*tasks(20), {"input": 1}, *tasks(5, start=20, status="broken"), {"data": {}, "priority": "high"}]
+    result = await desk.submit(desk.source(records))
+    assert result.exit_code == Exit.SOME_FAILED
+    assert counts(result) == (20, 5, 2, 0, 0)
+    errors = [line["error"] for line in lines(result.rejects)]
+    assert errors[0].startswith("input: not a key of a task")
+    assert errors[1:6] == ["InvalidInputSchema: data.status must not be broken."] * 5
+    assert errors[6].startswith("priority: 'high' is not an integer")
+    assert (await desk.audit()).holds
+
+
+async def test_inline_a_lost_answer_makes_a_batch_uncertain_and_the_exit_code_says_so(desk):
+    desk = await desk(faults=(Fault("create", "drop_after", nth=(2,)),))
+    config = desk.config(service='mode = "inline"', send="max_in_flight = 1")
+    result = await desk.submit(desk.source(tasks(30)), config)
+    assert (result.state, result.exit_code) == ("finished", Exit.SOME_UNCERTAIN)
+    assert counts(result) == (20, 0, 0, 10, 0)
+    assert [line["index"] for line in lines(result.rejects)] == list(range(10, 20))
+    assert (await desk.resume()).exit_code == Exit.SOME_UNCERTAIN
+    assert desk.calls("create") == 3
+    assert desk.created() == once(30)
+
+
+async def test_a_service_that_does_not_answer_stops_the_job_and_resume_goes_on(desk):
+    desk = await desk(faults=(Fault("put", "refuse", nth=(3, 4, 5, 6, 7, 8)),))
+    source = desk.source(tasks(100))
+    result = await desk.submit(source, desk.config(send="give_up_seconds = 0.0\nmax_in_flight = 1"))
+    assert (result.state, result.exit_code) == ("open", Exit.STOPPED_EARLY)
+    assert "put" in result.message
+    assert result.tally.created < 100
+    while (result := await desk.resume()).exit_code == Exit.STOPPED_EARLY:
+        pass
+    assert (result.state, result.exit_code) == ("finished", Exit.ALL_CREATED)
+    assert desk.created() == once(100)
+
+
+async def test_credentials_that_do_not_hold_stop_the_job_and_new_ones_finish_it(desk, monkeypatch):
+    desk = await desk()
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "last-years-key")
+    result = await desk.submit(desk.source(tasks(30)))
+    assert (result.state, result.exit_code) == ("open", Exit.STOPPED_EARLY)
+    assert "credentials" in result.message
+    assert "last-years-key" not in result.message
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+    assert (await desk.resume()).exit_code == Exit.ALL_CREATED
+    assert desk.created() == once(30)
+
+
+async def test_a_run_that_takes_too_long_stops_at_its_deadline(desk):
+    desk = await desk(creation=Creation(tasks_per_second=1.0))
+    result = await desk.submit(desk.source(tasks(20)), desk.config(send="deadline_seconds = 0.1"))
+    assert (result.state, result.exit_code) == ("open", Exit.STOPPED_EARLY)
+    assert "deadline_seconds" in result.message
+
+
+async def test_a_signal_stops_the_run_in_order_and_resume_creates_the_rest_once(desk):
+    desk = await desk(creation=Creation(tasks_per_second=1000.0))
+    desk.stop_at = 3
+    result = await desk.submit(desk.source(tasks(200)), desk.config(send="max_in_flight = 2"))
+    assert (result.state, result.exit_code) == ("open", 128 + signal.SIGTERM)
+    assert result.tally.unresolved > 0
+    assert desk.events[-1] == JobEnded("j", "open")
+    desk.stop_at = None
+    result = await desk.resume()
+    assert (result.exit_code, counts(result)) == (Exit.ALL_CREATED, (200, 0, 0, 0, 0))
+    assert desk.created() == once(200)
+    started = desk.events[0]
+    assert isinstance(started, JobStarted)
+    assert started.read_bytes > 0
+    assert (await desk.audit()).holds
+
+
+async def test_empty_batches_left_behind_are_cancelled_at_the_end(desk):
+    desk = await desk(faults=(Fault("put", "refuse", nth=(1,), status=403),))
+    result = await desk.submit(desk.source(tasks(10)))
+    assert (result.exit_code, result.orphans) == (Exit.ALL_CREATED, 1)
+    assert desk.calls("cancel") == 1
+    assert desk.created() == once(10)
+
+
+async def test_a_strict_job_sends_nothing_if_a_record_is_not_fit(desk):
+    desk = await desk()
+    result = await desk.submit(desk.source([*tasks(30), {"input": 1}]), strict=True)
+    assert (result.state, result.exit_code) == ("canceled", Exit.SOME_FAILED)
+    assert "line 31" in result.message
+    assert desk.calls("create", "put", "continue") == 0
+    with pytest.raises(JobError, match="was canceled"):
+        await desk.resume()
+
+
+async def test_a_name_that_is_taken_is_refused_and_nothing_is_sent(desk):
+    desk = await desk()
+    source = desk.source(tasks(10))
+    await desk.submit(source)
+    with pytest.raises(JobError, match="`bulksubmit resume j` goes on with it"):
+        await desk.submit(source)
+    assert desk.created() == once(10)
+
+
+async def test_a_name_that_could_leave_the_folder_is_refused(desk):
+    desk = await desk()
+    with pytest.raises(JobError, match="cannot be used"):
+        await desk.submit(desk.source(tasks(1)), job="../elsewhere")
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"url": "http://api.sama.com/v2"},
+        {"url": "not a url"},
+        {"service": 'task_schema = "nowhere.json"'},
+        {"more": '[mapping]\nwrap = "data"\ndefaults = { data = 1 }'},
+    ],
+    ids=["plain http", "no url", "no schema", "contradiction"],
+)
+async def test_a_configuration_that_cannot_work_leaves_no_job_behind(desk, mistake):
+    desk = await desk()
+    source = desk.source(tasks(3))
+    with pytest.raises(ConfigError):
+        await desk.submit(source, desk.config(**mistake))
+    assert (await desk.submit(source, desk.config())).exit_code == Exit.ALL_CREATED
+
+
+async def test_a_key_with_a_newline_leaves_no_job_behind_and_is_not_shown(desk, monkeypatch):
+    desk = await desk()
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key\n")
+    source = desk.source(tasks(3))
+    with pytest.raises(ConfigError) as raised:
+        await desk.submit(source)
+    assert "sandbox-key" not in str(raised.value)
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+    assert (await desk.submit(source)).exit_code == Exit.ALL_CREATED
+
+
+async def test_a_source_that_is_not_there_leaves_no_job_behind(desk):
+    desk = await desk()
+    with pytest.raises(SourceError):
+        await desk.submit(desk.folder / "nowhere.ndjson")
+    assert (await desk.submit(desk.source(tasks(3)))).exit_code == Exit.ALL_CREATED
+
+
+async def test_a_reference_that_is_no_secret_serves_the_reports_and_the_audit_too(desk, monkeypatch):
+    desk = await desk()
+    monkeypatch.setenv("PROJECT", "42")
+    monkeypatch.setenv("COLOUR", "red")
+    config = desk.config(
+        more='[mapping]\ndefaults = { priority = 1 }\nwrap = "data"\nrename = { "${env:COLOUR}" = "x" }'
+    )
+    config.write_text(config.read_text().replace("= 42", '= "${env:PROJECT}"'))
+    result = await desk.submit(desk.source([task["data"] for task in tasks(5)]), config)
+    assert (result.exit_code, result.message) == (Exit.ALL_CREATED, "")
+    assert "projects/42/" in lines(result.outcomes)[0]["url"]
+    assert (await desk.audit()).holds
+
+
+async def test_several_files_and_globs_are_one_job(desk):
+    desk = await desk()
+    desk.source(tasks(15), "a.ndjson")
+    desk.source(tasks(15, start=15), "b.ndjson")
+    result = await desk.submit(desk.folder / "?.ndjson")
+    assert counts(result) == (30, 0, 0, 0, 0)
+    assert desk.created() == once(30)
+    assert {Path(line["source"]).name for line in lines(result.outcomes)} == {"a.ndjson", "b.ndjson"}
+
+
+async def test_a_csv_is_mapped_to_tasks(desk):
+    desk = await desk()
+    path = desk.folder / "rows.csv"
+    path.write_text("id,lat,rank\n0,1.5,7\n1,2.5,8\n")
+    more = '[source.types]\nlat = "number"\nrank = "integer"\n[mapping]\nwrap = "data"\nfields = { priority = "rank" }'
+    assert (await desk.submit(path, desk.config(more=more))).exit_code == Exit.ALL_CREATED
+    sent = {
+        "0": {"data": {"id": "0", "lat": 1.5}, "priority": 7},
+        "1": {"data": {"id": "1", "lat": 2.5}, "priority": 8},
+    }
+    assert desk.created_digests() == {marker: canonical_sha256(task) for marker, task in sent.items()}
+
+
+# Standard input
+
+
+def piped(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+async def test_standard_input_is_spooled_so_that_it_can_be_resumed(desk, monkeypatch):
+    desk = await desk(creation=Creation(tasks_per_second=1000.0))
+    piped(monkeypatch, b"".join(orjson.dumps(task) + b"\n" for task in tasks(100)))
+    desk.stop_at = 2
+    result = await desk.submit("-", desk.config(send="max_in_flight = 1"))
+    assert result.exit_code == 128 + signal.SIGTERM
+    desk.stop_at = None
+    piped(monkeypatch, b"")
+    result = await desk.resume()
+    assert counts(result) == (100, 0, 0, 0, 0)
+    assert desk.created() == once(100)
+    assert Path(lines(result.outcomes)[0]["source"]).is_relative_to(desk.folder / "state" / "j")
+
+
+async def test_standard_input_is_not_mixed_with_files(desk, monkeypatch):
+    desk = await desk()
+    piped(monkeypatch, b"")
+    order = Order(["-", str(desk.source(tasks(1)))], desk.config(), job="j")
+    with pytest.raises(JobError, match="cannot be mixed with files"):
+        await operations.submit(order, desk.ledger, desk.emit, desk.new_stop())
+
+
+# resume
+
+
+async def test_resume_of_a_finished_job_tells_how_it_ended(desk):
+    desk = await desk(failures=(BROKEN,))
+    first = await desk.submit(desk.source(tasks(10, status="broken")))
+    calls = desk.sandbox.stats.requests.copy()
+    again = await desk.resume()
+    assert (again.state, again.exit_code, again.tally) == (first.state, Exit.SOME_FAILED, first.tally)
+    assert desk.sandbox.stats.requests == calls
+
+
+async def test_resume_of_a_job_that_nobody_knows_names_those_there_are(desk):
+    desk = await desk()
+    await desk.submit(desk.source(tasks(1)))
+    with pytest.raises(JobError, match="there are: j"):
+        await desk.resume("k")
+
+
+async def stopped(desk, count=100, **config):
+    """Submit a job and stop it after three batches."""
+    desk.stop_at = 3
+    source = desk.source(tasks(count))
+    result = await desk.submit(source, desk.config(send="max_in_flight = 1", **config))
+    desk.stop_at = None
+    assert result.state == "open"
+    return source
+
+
+async def test_resume_refuses_a_source_that_grew(desk):
+    desk = await desk()
+    source = await stopped(desk)
+    source.write_bytes(source.read_bytes() + b"{}\n")
+    with pytest.raises(SourceChanged, match="Put the old file back"):
+        await desk.resume()
+
+
+async def test_resume_sends_nothing_of_a_source_whose_content_changed(desk):
+    desk = await desk()
+    source = await stopped(desk)
+    before = desk.created()
+    source.write_bytes(source.read_bytes().replace(b'"id"', b'"iD"'))
+    result = await desk.resume()
+    assert (result.exit_code, result.state) == (Exit.USAGE, "open")
+    assert "changed after batch" in result.message
+    assert sum(desk.created().values()) <= sum(before.values()) + 30  # what was frozen and at the service before
+
+
+async def test_the_settings_of_a_job_are_those_it_was_submitted_with(desk):
+    desk = await desk()
+    await stopped(desk)
+    (desk.folder / "engine.toml").write_text("not even toml")
+    assert (await desk.resume()).exit_code == Exit.ALL_CREATED
+
+
+@pytest.mark.parametrize("operation", ["submit", "resume", "cancel"])
+async def test_a_job_that_another_process_works_on_is_left_alone(desk, operation):
+    desk = await desk()
+    source = await stopped(desk)
+    async with SqliteLedger.open(desk.ledger, SystemClock()) as ledger:
+        with ledger.lock("j"), pytest.raises(JobLocked):
+            await (desk.submit(source) if operation == "submit" else getattr(desk, operation)())
+
+
+# cancel
+
+
+async def test_cancel_ends_what_the_service_works_on_and_settles_what_was_never_sent(desk):
+    desk = await desk(creation=Creation(tasks_per_second=0.5))
+    await stopped(desk)
+    released = desk.calls("continue")
+    result = await desk.cancel()
+    assert (result.state, result.exit_code) == ("canceled", Exit.SOME_FAILED)
+    created, failed, rejected, uncertain, unresolved = counts(result)
+    assert created == sum(desk.created().values()) < 10 * released
+    assert (created + failed, rejected, uncertain, unresolved) == (result.tally.records, 0, 0, 0)
+    assert "canceled before it was sent" in {line["error"] for line in lines(result.rejects)}
+    assert desk.calls("continue") == released
+    assert (await desk.audit()).holds
+    with pytest.raises(JobError, match="was canceled"):
+        await desk.resume()
+
+
+async def test_cancel_leaves_what_was_created_in_the_meantime(desk):
+    desk = await desk()
+    await stopped(desk)
+    result = await desk.cancel()
+    assert result.tally.created == sum(desk.created().values()) >= 30
+
+
+async def test_inline_cancel_leaves_a_batch_uncertain_whose_call_was_under_way(desk):
+    desk = await desk()
+    await stopped(desk, service='mode = "inline"')
+    calls = desk.calls("create")
+    async with SqliteLedger.open(desk.ledger, SystemClock()) as ledger:  # a process that died while it called
+        async for batch, _ in ledger.batches("j", frozenset({State.FROZEN})):
+            await ledger.move("j", Submission(batch.sequence, State.RELEASING), expected=State.FROZEN)
+            break
+    result = await desk.cancel()
+    assert (result.state, result.exit_code, result.tally.uncertain) == ("canceled", Exit.SOME_UNCERTAIN, 10)
+    assert desk.calls("create") == calls
+
+
+async def test_cancel_of_a_finished_job_is_refused(desk):
+    desk = await desk()
+    await desk.submit(desk.source(tasks(1)))
+    with pytest.raises(JobError, match="nothing left to cancel"):
+        await desk.cancel()
+
+
+# retry
+
+
+def mend(path):
+    path.write_bytes(path.read_bytes().replace(b'"broken"', b'"mended"'))
+
+
+async def test_retry_submits_what_was_mended_as_a_job_of_its_own(desk):
+    desk = await desk(failures=(BROKEN,))
+    big = {"data": {"id": "big", "status": "broken", "n": 12345678901234567890}}
+    result = await desk.submit(desk.source([*tasks(20), *tasks(5, start=20, status="broken"), big, {"data": 1}]))
+    assert counts(result) == (20, 6, 1, 0, 0)
+    mend(result.rejects)
+    result = await desk.retry()
+    assert (result.job, result.exit_code, counts(result)) == ("j.retry", Exit.SOME_FAILED, (6, 0, 1, 0, 0))
+    assert desk.created() == {**once(25), "big": 1}
+    assert desk.created_digests()["big"] == canonical_sha256(
+        orjson.loads(orjson.dumps(big).replace(b"broken", b"mended"))
+    )
+    assert [line["attempts"] for line in lines(result.rejects)] == [2]
+    status = await desk.status("j.retry")
+    assert (status.job.parent, status.job.attempt) == ("j", 2)
+
+
+async def test_retry_asked_for_again_sends_nothing_again(desk):
+    desk = await desk(failures=(BROKEN,))
+    result = await desk.submit(desk.source(tasks(5, status="broken")))
+    mend(result.rejects)
+    assert (await desk.retry()).exit_code == Exit.ALL_CREATED
+    assert (await desk.retry()).exit_code == Exit.ALL_CREATED
+    assert desk.created() == once(5)
+
+
+async def test_a_retry_can_be_retried(desk):
+    desk = await desk(failures=(BROKEN,))
+    await desk.submit(desk.source(tasks(5, status="broken")))
+    result = await desk.retry()
+    assert counts(result) == (0, 5, 0, 0, 0)
+    mend(result.rejects)
+    result = await desk.retry("j.retry")
+    assert (result.job, counts(result)) == ("j.retry.retry", (5, 0, 0, 0, 0))
+
+
+async def test_what_is_uncertain_is_not_tried_again(desk):
+    desk = await desk(faults=(Fault("create", "drop_after", nth=(1,)),))
+    await desk.submit(desk.source(tasks(10)), desk.config(service='mode = "inline"'))
+    with pytest.raises(JobError, match="nothing to try again"):
+        await desk.retry()
+    assert desk.created() == once(10)
+
+
+async def test_a_row_of_a_csv_is_tried_again_with_its_types(desk):
+    desk = await desk(failures=(BROKEN,))
+    path = desk.folder / "rows.csv"
+    path.write_text('id,lat,status\n0,1.5,"broken"\n')
+    more = '[source]\nformat = "csv"\n[source.types]\nlat = "number"\n[mapping]\nwrap = "data"'
+    result = await desk.submit(path, desk.config(more=more))
+    mend(result.rejects)
+    assert (await desk.retry()).exit_code == Exit.ALL_CREATED
+    sent = {"data": {"id": "0", "lat": 1.5, "status": "mended"}}
+    assert desk.created_digests() == {"0": canonical_sha256(sent)}
+
+
+async def test_retry_of_a_job_that_is_not_finished_is_refused(desk):
+    desk = await desk(creation=Creation(tasks_per_second=0.5))
+    await stopped(desk)
+    with pytest.raises(JobError, match="`bulksubmit resume j` first"):
+        await desk.retry()
+
+
+async def test_retry_of_a_job_without_failures_is_refused(desk):
+    desk = await desk()
+    await desk.submit(desk.source(tasks(1)))
+    with pytest.raises(JobError, match="nothing to try again"):
+        await desk.retry()

@@ -1,0 +1,152 @@
+from importlib import import_module
+
+import orjson
+import pytest
+from fakes.bench import a_bench, write_records
+
+from engine import assembly
+from engine.assembly import SERVICES
+from engine.configuration import hide_secret
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import ConfigError, Unauthorized, Unavailable
+from engine.model.jobs import Job
+from engine.model.settings import ServiceSettings, SourceSettings
+from engine.model.submissions import State
+from engine.reading.sources import find_sources
+from engine.run import Run, Stop
+from engine.sandbox.server import running_sandbox
+from engine.transport.clock import SystemClock
+
+CONFIG = """
+[service]
+kind = "sama"
+base_url = "{url}"
+project_id = 42
+access_key = "${{env:SAMA_ACCESS_KEY}}"
+max_tasks_per_batch = 10
+
+[send]
+poll_seconds = 0.01
+{more}
+"""
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+
+
+def config(url="http://127.0.0.1:1/v2", more=""):
+    return CONFIG.format(url=url, more=more)
+
+
+def a_job(path, text):
+    return Job("j", "sama", text, find_sources([str(path)], SourceSettings()), str(path.parent / "output"))
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+def test_every_service_brings_its_settings_and_a_way_to_build_it(kind):
+    module = import_module(SERVICES[kind])
+    assert issubclass(module.SETTINGS, ServiceSettings)
+    assert callable(module.build)
+
+
+# Without a network
+
+
+def test_a_job_is_cut_and_read_again_without_a_network_and_without_secrets(tmp_path, monkeypatch):
+    monkeypatch.delenv("SAMA_ACCESS_KEY")
+    job = a_job(write_records(tmp_path / "tasks.ndjson", 25), config(more="[mapping]\ndefaults = { priority = 1 }"))
+    offline = assembly.load_offline(job)
+    batches = [batch for plan in offline.plans(job, None) for batch in plan.batches]
+    assert [batch.count for batch in batches] == [10, 10, 5]  # the service's limit
+    assert orjson.loads(offline.payloads(job).read(batches[2]))[4] == {"data": {"id": "24"}, "priority": 1}
+
+
+def test_cutting_goes_on_after_the_batch_frozen_last(tmp_path):
+    job = a_job(write_records(tmp_path / "tasks.ndjson", 25), config())
+    offline = assembly.load_offline(job)
+    batches = [batch for plan in offline.plans(job, None) for batch in plan.batches]
+    again = [batch for plan in offline.plans(job, batches[0]) for batch in plan.batches]
+    assert again == batches[1:]
+
+
+def test_records_are_checked_by_the_rules_of_the_service(tmp_path):
+    path = tmp_path / "tasks.ndjson"
+    path.write_bytes(b'{"data":{},"priority":"high"}\n')
+    job = a_job(path, config())
+    rejects = [reject for plan in assembly.load_offline(job).plans(job, None) for reject in plan.rejects]
+    assert [reject.reason for reject in rejects] == [
+        "priority: 'high' is not an integer from -2147483648 to 2147483647"
+    ]
+
+
+async def test_what_works_without_a_network_calls_nobody():
+    offline = assembly.offline(assembly.load(config(), hide_secret), "j")
+    with pytest.raises(Unavailable, match="nothing is sent here"):
+        await offline.service.cancel("7")
+
+
+# Before there is a job
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (config("http://api.sama.com/v2"), "base_url must be https"),
+        (config("ftp://127.0.0.1/v2"), "base_url must be an absolute https URL"),
+        (config(more='[mapping]\nfields = { a = "x" }\ndrop = ["x"]'), "both take column 'x'"),
+        (config().replace("max_tasks", 'task_schema = "nowhere.json"\nmax_tasks'), "service.task_schema"),
+    ],
+)
+def test_what_does_not_go_together_is_found_beforehand(text, said):
+    with pytest.raises(ConfigError, match=said):
+        assembly.rehearse(assembly.load(text), "j")
+
+
+def test_a_configuration_that_can_work_is_rehearsed_without_a_service():
+    assembly.rehearse(assembly.load(config()), "j")
+
+
+# With one
+
+
+async def test_calls_carry_the_key_and_are_told_to_who_listens():
+    events = []
+    async with running_sandbox() as sandbox:
+        setup = assembly.load(config(sandbox.url))
+        async with assembly.online(setup, "j", events.append, SystemClock()) as service:
+            assert await service.working("1") == {}
+    assert [event.kind for event in events] == ["tasks", "tasks"]
+
+
+async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "wrong")
+    async with running_sandbox() as sandbox:
+        setup = assembly.load(config(sandbox.url))
+        async with assembly.online(setup, "j", lambda _: None, SystemClock()) as service:
+            with pytest.raises(Unauthorized):
+                await service.working("1")
+
+
+async def test_a_pipeline_joins_all_parts(tmp_path):
+    clock = SystemClock()
+    async with running_sandbox() as sandbox, SqliteLedger.open(tmp_path / "ledger.db", clock) as ledger:
+        text = config(sandbox.url)
+        setup, job = assembly.load(text), a_job(write_records(tmp_path / "tasks.ndjson", 25), text)
+        await ledger.create_job(job)
+        async with assembly.online(setup, "j", lambda _: None, clock) as service:
+            run = Run(job, service, ledger, clock, lambda: 0.5, lambda _: None, Stop())
+            assert await assembly.pipeline(setup, run).work() is None
+        tally = await ledger.tally("j")
+    assert (tally.created, tally.batches, sandbox.stats.tasks_created) == (25, 3, 25)
+
+
+async def test_a_pipeline_that_does_not_read_only_finishes_what_is_frozen(tmp_path):
+    async with a_bench(tmp_path, records=45) as bench:
+        plan = next(plan for plan in bench.plans() if plan.batches)
+        await bench.ledger.freeze("j", plan.batches[:1], [], last=False)
+        setup = assembly.load(config())
+        assert await assembly.pipeline(setup, bench.run(), reading=False).work() is None
+        assert await bench.states() == [State.SETTLED]
+        assert not (await bench.ledger.job("j")).read_complete

@@ -1,0 +1,294 @@
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from fakes.bench import a_bench
+from fakes.clock import until
+from fakes.service import Fault, refused, unauthorized, unavailable
+
+from engine.following import POLL_TRIES, Follower
+from engine.model.errors import UnexpectedAnswer
+from engine.model.settings import SendSettings
+from engine.model.submissions import State
+from engine.observe.events import BatchMoved, BatchProgressed, BatchSettled
+
+NONSENSE = Fault(UnexpectedAnswer("not JSON"))
+
+
+class Chase:
+    """Batches of one job at the service, and a follower of them."""
+
+    def __init__(self, bench, batches, follower):
+        self.bench, self.batches, self.follower = bench, batches, follower
+        self.service, self.clock = bench.service, bench.clock
+
+    async def release(self, batch):
+        """Upload a batch and follow it."""
+        self.follower.add(batch, await self.bench.submit(batch))
+
+    async def poll(self, times=1):
+        for _ in range(times):
+            await self.follower.poll(await self.follower.next_group())
+
+    async def to_the_end(self):
+        """Poll until all is settled."""
+        self.follower.finish()
+        while group := await self.follower.next_group():
+            await self.follower.poll(group)
+
+    @property
+    def poll_times(self):
+        return [at for at, _ in self.service.polled]
+
+    @property
+    def poll_order(self):
+        return [sequence for _, group in self.service.polled for sequence in group]
+
+
+@pytest.fixture
+async def chase(tmp_path):
+    """Cut a job into batches of ten, release some of them (all, if not told) and follow those."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(batches=1, *, released=None, service=None, **settings):
+            bench = a_bench(tmp_path, batches * 10, **(service or {}))
+            bench = await stack.enter_async_context(bench)
+            begun = Chase(bench, await bench.freeze(), Follower(bench.run(), SendSettings(**settings)))
+            for batch in begun.batches[:released]:
+                await begun.release(batch)
+            return begun
+
+        yield begin
+
+
+QUIET = {"tasks_per_second": 0.0}
+"""A service that creates nothing."""
+
+
+# Settling
+
+
+async def test_a_finished_batch_is_settled_with_the_fate_of_each_record(chase):
+    chase = await chase(service={"failing": {"3": "data.id: too odd"}})
+    await chase.to_the_end()
+    settlement = await chase.bench.ledger.settlement("j", 0)
+    assert settlement.task_ids == [None if at == 3 else f"r1-{at}" for at in range(10)]
+    assert settlement.errors == {3: "data.id: too odd"}
+    assert await chase.bench.states() == [State.SETTLED]
+    assert BatchSettled(0, 9, 1, "data.id: too odd") in chase.bench.events
+
+
+async def test_a_settlement_is_fetched_and_written_once(chase):
+    chase = await chase(batches=3)
+    await chase.to_the_end()
+    assert chase.service.calls("settlement") == ["settlement"] * 3
+    assert [event.sequence for event in chase.bench.events if isinstance(event, BatchSettled)] == [0, 1, 2]
+    assert chase.follower.open_batches == 0
+
+
+async def test_what_a_settlement_notes_stands_with_the_batch(chase):
+    chase = await chase()
+    plain = chase.service.settlement
+
+    async def noted(batch, remote_id):
+        settlement = await plain(batch, remote_id)
+        return type(settlement)(settlement.task_ids, settlement.errors, "the service lists more")
+
+    chase.service.settlement = noted
+    await chase.to_the_end()
+    assert (await chase.bench.submissions())[0].note == "the service lists more"
+
+
+async def test_progress_is_told_as_it_is_seen(chase):
+    chase = await chase(service={"tasks_per_second": 1.0})
+    await chase.to_the_end()
+    seen = [(event.before, event.created) for event in chase.bench.events if isinstance(event, BatchProgressed)]
+    assert seen == [(0, 1), (1, 10)]
+
+
+# When a batch is asked about
+
+
+async def test_a_batch_in_which_nothing_happens_is_asked_about_ever_more_rarely(chase):
+    chase = await chase(service=QUIET, poll_seconds=0.5, max_poll_seconds=30.0)
+    await chase.poll(8)
+    assert chase.poll_times == [0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5, 91.5]
+
+
+async def test_a_batch_under_way_is_asked_about_when_the_rest_should_be_done(chase):
+    chase = await chase(service={"tasks_per_second": 1.0}, poll_seconds=0.5)
+    await chase.to_the_end()
+    assert chase.poll_times == [0.5, 1.5, 10.5]  # at 1.5 one of ten is there, so the others need nine seconds more
+
+
+async def test_no_batch_starves_where_polls_are_scarce(chase):
+    chase = await chase(batches=12, service=QUIET, polls_per_second=1.0)
+    await chase.poll(36)
+    rounds = [chase.poll_order[at : at + 12] for at in (0, 12, 24)]
+    assert [sorted(one) for one in rounds] == [list(range(12))] * 3
+
+
+async def test_new_batches_do_not_push_back_an_old_one(chase):
+    chase = await chase(batches=24, released=3, service=QUIET, polls_per_second=1.0)
+    for batch in chase.batches[3:]:
+        await chase.poll()
+        await chase.release(batch)
+    assert chase.poll_order.count(0) >= 3
+    assert set(chase.poll_order[:3]) == {0, 1, 2}
+
+
+async def test_polls_keep_the_pace(chase):
+    chase = await chase(batches=5, polls_per_second=2.0)
+    await chase.to_the_end()
+    assert chase.poll_times == [0.5, 1.0, 1.5, 2.0, 2.5]
+
+
+async def test_a_new_batch_is_asked_about_soon_even_while_the_next_poll_is_far_away(chase):
+    chase = await chase(batches=2, released=1, service=QUIET, poll_seconds=0.5, max_poll_seconds=30.0)
+    await chase.poll(7)  # the eighth is half a minute away
+    waiting = asyncio.create_task(chase.follower.next_group())
+    await asyncio.sleep(0)
+    released_at = chase.clock.elapsed
+    await chase.release(chase.batches[1])
+    assert await waiting == [1]
+    assert chase.clock.elapsed - released_at <= 1.0
+
+
+async def test_next_group_waits_while_a_batch_is_open_and_ends_when_all_are_settled(chase):
+    gate = asyncio.Event()
+    chase = await chase(service={"gates": {"progress": gate}})
+    polling = asyncio.create_task(chase.poll())
+    await until(lambda: chase.service.polled)
+    chase.follower.finish()
+    waiting = asyncio.create_task(chase.follower.next_group())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    gate.set()
+    await polling
+    assert await waiting == []
+
+
+async def test_next_group_waits_for_the_first_batch(chase):
+    chase = await chase(released=0)
+    waiting = asyncio.create_task(chase.follower.next_group())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    await chase.release(chase.batches[0])
+    assert await waiting == [0]
+
+
+async def test_there_is_nothing_to_follow_once_nothing_was_released(chase):
+    chase = await chase(released=0)
+    chase.follower.finish()
+    assert await chase.follower.next_group() == []
+
+
+# Polls that go wrong
+
+
+@pytest.mark.parametrize("fault", [refused("no such batch", status=404), NONSENSE], ids=["refused", "nonsense"])
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_a_bad_answer_or_a_few_are_excused(chase, call, fault):
+    chase = await chase(service={"faults": {call: [fault] * (POLL_TRIES - 1)}})
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+@pytest.mark.parametrize("fault", [refused("no such batch", status=404), NONSENSE], ids=["refused", "nonsense"])
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_a_batch_of_which_only_bad_answers_come_is_parked_as_uncertain(chase, call, fault):
+    chase = await chase(service={"faults": {call: [fault] * POLL_TRIES}})
+    await chase.to_the_end()
+    (submission,) = await chase.bench.submissions()
+    assert (submission.state, submission.note) == (State.UNCERTAIN, str(fault.error))
+    assert chase.service.calls("progress") == ["progress"] * POLL_TRIES
+    assert chase.follower.open_batches == 0
+    moved = BatchMoved(0, State.RELEASED, State.UNCERTAIN, 10, chase.batches[0].size_bytes, str(fault.error))
+    assert moved in chase.bench.events
+
+
+async def test_only_bad_answers_in_a_row_count(chase):
+    bad = [refused("try later", status=409)] * (POLL_TRIES - 1)
+    chase = await chase(service={"tasks_per_second": 0.01, "faults": {"progress": [*bad, None, *bad]}})
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+async def test_after_a_bad_answer_we_wait_longer_each_time(chase):
+    chase = await chase(service={"faults": {"progress": [NONSENSE] * 4}}, poll_seconds=0.5)
+    await chase.to_the_end()
+    assert chase.poll_times == [0.5, 1.5, 3.5, 7.5, 15.5]
+
+
+async def test_a_parked_batch_leaves_the_others_alone(chase):
+    chase = await chase(batches=3)
+    plain = chase.service.progress
+
+    async def not_the_first(followed):
+        if followed[0].sequence == 0:
+            raise refused("what batch?").error
+        return await plain(followed)
+
+    chase.service.progress = not_the_first
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.UNCERTAIN, State.SETTLED, State.SETTLED]
+
+
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+@pytest.mark.parametrize("fault", [unauthorized(), unavailable()], ids=["unauthorized", "unavailable"])
+async def test_a_service_that_is_not_to_be_had_stops_the_job_and_the_batch_stays_open(chase, call, fault):
+    chase = await chase(service={"faults": {call: [fault]}})
+    with pytest.raises(type(fault.error)):
+        await chase.poll()
+    assert await chase.bench.states() == [State.RELEASED]
+
+
+# Services that are asked about several batches at once
+
+
+TOGETHER = {"polls_together": 3}
+
+
+async def test_one_poll_covers_as_many_batches_as_the_service_allows(chase):
+    chase = await chase(batches=7, service=TOGETHER)
+    await chase.to_the_end()
+    assert [sequences for _, sequences in chase.service.polled] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert await chase.bench.states() == [State.SETTLED] * 7
+
+
+async def test_trouble_with_one_batch_of_a_group_does_not_touch_the_others(chase):
+    chase = await chase(batches=3, service=TOGETHER | {"speeds": {"r1": 0.01, "r3": 0.01}})
+    chase.service.faults = {"settlement": [refused("in a moment", status=409)]}
+    await chase.poll()
+    assert chase.follower.open_batches == 3
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED] * 3
+    assert chase.service.calls("settlement") == ["settlement"] * 4
+
+
+async def test_a_batch_that_an_answer_leaves_out_is_asked_about_again(chase):
+    chase = await chase(batches=3, service=TOGETHER)
+    plain, silences = chase.service.progress, [1, 1]
+
+    async def without_the_second(followed):
+        answer = await plain(followed)
+        return [one for one in answer if one.sequence != (silences.pop() if silences else None)]
+
+    chase.service.progress = without_the_second
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED] * 3
+
+
+async def test_a_batch_of_which_nothing_is_ever_said_is_parked(chase):
+    chase = await chase(batches=2, service=TOGETHER)
+    plain = chase.service.progress
+
+    async def without_the_second(followed):
+        return [one for one in await plain(followed) if one.sequence != 1]
+
+    chase.service.progress = without_the_second
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED, State.UNCERTAIN]
+    assert "nothing was said of batch r2" in (await chase.bench.submissions())[1].note

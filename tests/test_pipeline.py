@@ -1,0 +1,374 @@
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+from fakes.bench import a_bench, write_records
+from fakes.clock import until
+from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
+
+from engine.ledger.writer import Hooks
+from engine.model.errors import (
+    BulkSubmitError,
+    Interrupted,
+    LedgerError,
+    Refused,
+    SourceChanged,
+    SourceError,
+    StrictRejects,
+    Unauthorized,
+    Unavailable,
+)
+from engine.model.submissions import UNSENT, State
+from engine.observe.events import BatchesFrozen, Stopping
+from engine.run import DRAIN_SECONDS
+
+SENDING = ("stage", "upload", "release")
+
+
+def once(count):
+    """Return the journal of a service that created each of some records once."""
+    return {str(number): 1 for number in range(count)}
+
+
+# From the first byte to the last outcome
+
+
+async def test_every_record_of_a_job_is_created_once_and_settled(tmp_path):
+    async with a_bench(tmp_path, records=245) as bench:
+        assert await bench.work() is None
+        assert bench.service.ids() == once(245)
+        assert await bench.states() == [State.SETTLED] * 25
+        tally = await bench.ledger.tally("j")
+        assert (tally.records, tally.created, tally.unresolved) == (245, 245, 0)
+        assert (await bench.ledger.job("j")).read_complete
+
+
+async def test_a_job_may_run_over_several_files(tmp_path):
+    paths = [write_records(tmp_path / f"{name}.ndjson", 15, start=start) for name, start in (("a", 0), ("b", 15))]
+    async with a_bench(tmp_path, sources=paths) as bench:
+        assert await bench.work() is None
+        assert bench.service.ids() == once(30)
+
+
+async def test_an_empty_source_is_finished_at_once(tmp_path):
+    async with a_bench(tmp_path, records=0) as bench:
+        assert await bench.work() is None
+        assert bench.service.log == []
+        assert (await bench.ledger.job("j")).read_complete
+
+
+async def test_failed_records_are_settled_with_the_others(tmp_path):
+    async with a_bench(tmp_path, records=25, failing={"7": "no", "21": "no"}) as bench:
+        assert await bench.work() is None
+        tally = await bench.ledger.tally("j")
+        assert (tally.created, tally.failed) == (23, 2)
+
+
+async def test_records_that_are_not_fit_to_be_sent_stay_here(tmp_path):
+    path = write_records(tmp_path / "tasks.ndjson", 3)
+    path.write_bytes(b"no json\n" + path.read_bytes() + b'{"input": 1}\n')
+    async with a_bench(tmp_path, sources=[path]) as bench:
+        assert await bench.work() is None
+        assert bench.service.ids() == once(3)
+        tally = await bench.ledger.tally("j")
+        assert (tally.records, tally.created, tally.rejected) == (5, 3, 2)
+
+
+async def test_nothing_is_sent_of_a_source_of_nothing_but_rejects(tmp_path):
+    path = tmp_path / "tasks.ndjson"
+    path.write_bytes(b"no json\n" * 40)
+    async with a_bench(tmp_path, sources=[path]) as bench:
+        assert await bench.work() is None
+        assert bench.service.log == []
+        assert (await bench.ledger.tally("j")).rejected == 40
+
+
+async def test_a_batch_that_is_refused_leaves_the_others_alone(tmp_path):
+    faults = {"upload": [refused("too large", status=413)]}
+    async with a_bench(tmp_path, records=30, faults=faults) as bench:
+        assert await bench.work() is None
+        tally = await bench.ledger.tally("j")
+        assert (tally.created, tally.failed) == (20, 10)
+
+
+async def test_inline_a_lost_answer_leaves_one_batch_uncertain_and_no_run_sends_it_again(tmp_path):
+    faults = {"release": [None, lost(applied=False)]}
+    async with a_bench(tmp_path, records=30, stages=False, faults=faults) as bench:
+        assert await bench.work() is None
+        assert sorted(await bench.states()) == [State.SETTLED, State.SETTLED, State.UNCERTAIN]
+        assert await bench.work() is None
+        assert bench.service.calls("release") == ["release"] * 3
+        assert (await bench.ledger.tally("j")).uncertain == 10
+
+
+async def test_a_batch_is_frozen_before_anything_of_it_is_sent(tmp_path):
+    durable = []
+    async with a_bench(tmp_path, records=45, hooks=noting(durable)) as bench:
+        bench.service.log = durable
+        await bench.work()
+    assert durable.index(("freeze", 0)) < durable.index("stage")
+    for sequence in range(5):
+        assert durable.index(("freeze", sequence)) < durable.index(("move", sequence))
+
+
+def noting(durable):
+    """Note what becomes durable, beside the calls of the service."""
+    return Hooks(on_commit=lambda changes: durable.extend((change.operation, change.sequence) for change in changes))
+
+
+async def test_what_was_read_is_told_with_its_bytes(tmp_path):
+    async with a_bench(tmp_path, records=45) as bench:
+        await bench.work()
+        frozen = [event for event in bench.events if isinstance(event, BatchesFrozen)]
+        assert sum(event.records for event in frozen) == 45
+        assert frozen[-1].last
+        assert frozen[-1].read_bytes == bench.job.size_bytes
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("most", [1, 4])
+async def test_no_more_batches_are_sent_at_once_than_allowed(tmp_path, most):
+    async with a_bench(tmp_path, records=200, call_seconds=0.1) as bench:
+        assert await bench.work(max_in_flight=most) is None
+        assert bench.service.peaks["send"] == most
+        assert bench.service.ids() == once(200)
+
+
+@pytest.mark.parametrize("most", [1, 3, 10])
+async def test_no_more_batches_are_open_at_the_service_than_allowed(tmp_path, most):
+    async with a_bench(tmp_path, records=200, tasks_per_second=5.0, call_seconds=0.1) as bench:
+        assert await bench.work(max_open_batches=most, max_in_flight=4) is None
+        assert bench.service.peaks["open"] == most
+        assert bench.service.ids() == once(200)
+
+
+async def test_a_batch_that_is_refused_makes_room_for_the_next(tmp_path):
+    faults = {"stage": [refused()] * 5}
+    async with a_bench(tmp_path, records=60, faults=faults) as bench:
+        assert await bench.work(max_open_batches=1, max_in_flight=1) is None
+        assert (await bench.ledger.tally("j")).created == 10
+
+
+async def test_no_more_polls_are_made_at_once_than_allowed(tmp_path):
+    slow = {"tasks_per_second": 5.0, "call_seconds": 1.0}
+    async with a_bench(tmp_path, records=200, **slow) as bench:
+        assert await bench.work(polls_in_flight=2, polls_per_second=100.0, max_in_flight=20) is None
+        assert bench.service.peaks["poll"] == 2
+
+
+async def test_reading_does_not_run_ahead_of_sending(tmp_path):
+    gate = asyncio.Event()
+    async with a_bench(tmp_path, records=400, gates={"upload": gate}) as bench:
+        running = asyncio.create_task(bench.work(max_in_flight=2))
+        await until(lambda: bench.service.calls("upload") == ["upload"] * 2)
+        frozen = [0]
+        while len(await bench.states()) > frozen[-1]:  # until reading has come to rest
+            frozen.append(len(await bench.states()))
+            await asyncio.sleep(0)
+        assert frozen[-1] <= 12  # two sent, two waiting, and what the last block held
+        gate.set()
+        assert await running is None
+        assert bench.service.ids() == once(400)
+
+
+# An early end
+
+
+async def test_a_stop_lets_calls_under_way_finish_and_begins_nothing_new(tmp_path):
+    gate = asyncio.Event()
+    async with a_bench(tmp_path, records=200, gates={"upload": gate}) as bench:
+        running = asyncio.create_task(bench.work(max_in_flight=3))
+        await until(lambda: bench.service.calls("upload") == ["upload"] * 3)
+        bench.end(Interrupted(15))
+        gate.set()
+        assert isinstance(await running, Interrupted)
+        assert Counter(bench.service.log) == {"stage": 3, "upload": 3, "release": 3}
+        assert (await bench.states())[:4] == [State.RELEASED] * 3 + [State.FROZEN]
+
+
+async def test_calls_that_do_not_finish_in_time_are_left_to_the_next_run(tmp_path):
+    gate = asyncio.Event()
+    async with a_bench(tmp_path, records=60, gates={"upload": gate}) as bench:
+        running = asyncio.create_task(bench.work(max_in_flight=3))
+        await until(lambda: bench.service.calls("upload") == ["upload"] * 3)
+        stopped_at = bench.clock.elapsed
+        bench.end()
+        assert await running is not None
+        assert bench.clock.elapsed - stopped_at == DRAIN_SECONDS
+        assert (await bench.states())[:3] == [State.STAGED] * 3
+        gate.set()
+        assert await bench.work() is None
+        assert bench.service.ids() == once(60)
+
+
+async def test_a_stopped_run_goes_on_in_a_second_one_and_each_record_is_created_once(tmp_path):
+    async with a_bench(tmp_path, records=200, call_seconds=0.1, tasks_per_second=5.0) as bench:
+        running = asyncio.create_task(bench.work(max_in_flight=3))
+        await until(lambda: len(bench.service.calls("release")) >= 7)
+        bench.end()
+        assert await running is bench.stop.error
+        assert len(bench.service.journal) < 200
+        assert await bench.work() is None
+        assert bench.service.ids() == once(200)
+        assert set(await bench.states()) == {State.SETTLED}
+
+
+async def test_a_finished_job_sends_nothing_when_it_is_run_again(tmp_path):
+    async with a_bench(tmp_path, records=25) as bench:
+        await bench.work()
+        bench.service.log.clear()
+        assert await bench.work() is None
+        assert bench.service.log == []
+
+
+async def test_a_run_that_was_to_end_before_it_began_sends_nothing(tmp_path):
+    async with a_bench(tmp_path, records=25) as bench:
+        pipeline = bench.pipeline()
+        bench.end(Interrupted(2))
+        assert isinstance(await pipeline.work(), Interrupted)
+        assert bench.service.log == []
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        ("stage", unavailable()),
+        ("upload", unavailable()),
+        ("release", unauthorized()),
+        ("progress", unauthorized()),
+        ("settlement", unavailable()),
+    ],
+)
+async def test_a_service_that_is_not_to_be_had_ends_the_run_in_order(tmp_path, call, fault):
+    faults = {call: [None, fault]}
+    async with a_bench(tmp_path, records=60, call_seconds=0.1, faults=faults) as bench:
+        assert await bench.work(max_in_flight=2) is fault.error
+        assert [event.reason for event in bench.events if isinstance(event, Stopping)] == [str(fault.error)]
+        assert await bench.work() is None
+        assert bench.service.ids() == once(60)
+
+
+async def test_a_source_that_changes_ends_the_run_and_nothing_wrong_is_sent(tmp_path):
+    async with a_bench(tmp_path, records=60) as bench:
+        await bench.freeze()
+        write_records(tmp_path / "tasks.ndjson", 60, start=10)
+        assert isinstance(await bench.work(), SourceChanged)
+        assert bench.service.journal == []
+
+
+async def test_a_source_that_cannot_be_read_ends_the_run(tmp_path):
+    async with a_bench(tmp_path, records=60) as bench:
+        (tmp_path / "tasks.ndjson").unlink()
+        assert isinstance(await bench.work(), SourceError)
+
+
+async def test_a_ledger_that_cannot_be_written_ends_the_run(tmp_path):
+    def full_disk(changes):
+        if any(change.state is State.STAGED for change in changes):
+            raise OSError(28, "No space left on device")
+
+    async with a_bench(tmp_path, records=60, hooks=Hooks(before_commit=full_disk)) as bench:
+        assert isinstance(await bench.work(max_in_flight=1), LedgerError)
+        assert bench.service.calls("upload", "release") == []
+
+
+async def test_the_first_reason_stands(tmp_path):
+    faults = {"upload": [unavailable(), unauthorized()]}
+    async with a_bench(tmp_path, records=60, faults=faults) as bench:
+        assert isinstance(await bench.work(), Unavailable)
+        assert len([event for event in bench.events if isinstance(event, Stopping)]) == 1
+
+
+@pytest.mark.parametrize("call", ["stage", "upload", "release", "progress", "settlement"])
+async def test_a_mistake_of_ours_is_not_swallowed(tmp_path, call):
+    async with a_bench(tmp_path, records=60, faults={call: [Fault(ZeroDivisionError())]}) as bench:
+        with pytest.raises(ExceptionGroup) as raised:
+            await bench.work()
+        assert raised.value.subgroup(ZeroDivisionError) is not None
+
+
+# Nothing but the whole
+
+
+async def test_a_strict_run_sends_nothing_if_any_record_is_not_fit(tmp_path):
+    path = write_records(tmp_path / "tasks.ndjson", 60)
+    path.write_bytes(path.read_bytes() + b'{"input": 1}\n')
+    async with a_bench(tmp_path, sources=[path]) as bench:
+        error = await bench.work(strict=True)
+        assert isinstance(error, StrictRejects)
+        assert "record 60, line 61: data: missing" in str(error)
+        assert bench.service.log == []
+
+
+async def test_a_strict_run_without_rejects_sends_everything(tmp_path):
+    async with a_bench(tmp_path, records=60) as bench:
+        assert await bench.work(strict=True) is None
+        assert bench.service.ids() == once(60)
+
+
+async def test_a_strict_run_reads_everything_before_it_sends_anything(tmp_path):
+    durable = []
+    async with a_bench(tmp_path, records=60, hooks=noting(durable)) as bench:
+        bench.service.log = durable
+        await bench.work(strict=True)
+    assert durable.index(("freeze", 5)) < durable.index("stage")
+
+
+# The process dies
+
+
+CALLS = [(kind, nth, applied) for kind in SENDING for nth in range(3) for applied in (False, True)]
+CALLS += [(kind, 0, applied) for kind in ("progress", "settlement") for applied in (False, True)]
+
+
+@pytest.mark.parametrize(("kind", "nth", "applied"), CALLS)
+async def test_a_job_killed_at_any_call_is_finished_by_the_next_run(tmp_path, kind, nth, applied):
+    faults = {kind: [*[None] * nth, killed(applied=applied)]}
+    async with a_bench(tmp_path, records=30, again="duplicate", faults=faults) as bench:
+        with pytest.raises(ExceptionGroup) as raised:
+            await bench.work(max_in_flight=2)
+        assert raised.value.subgroup(Killed) is not None
+        assert await bench.work() is None
+        assert bench.service.ids() == once(30)
+        assert await bench.states() == [State.SETTLED] * 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_job_that_meets_one_trouble_after_the_other_ends_with_each_record_created_once(tmp_path, seed):
+    chance = random.Random(seed)
+    troubles = [unavailable(), unauthorized(), killed(applied=False), killed(applied=True)]
+    releases = [*troubles, lost(applied=False), lost(applied=True)]
+    uploads = [*troubles, Fault(Refused("Request has expired", status=403))]
+
+    def drawn(faults):
+        return [chance.choice(faults) if chance.random() < 0.2 else None for _ in range(40)]
+
+    async with a_bench(tmp_path, records=120, again="duplicate", tasks_per_second=20.0) as bench:
+        service = bench.service
+        service.faults = {"stage": drawn(troubles), "upload": drawn(uploads), "release": drawn(releases)}
+        service.faults |= {"standing": drawn(troubles), "progress": drawn(troubles), "settlement": drawn(troubles)}
+        while not await finished(bench):
+            assert max(service.ids().values(), default=0) <= 1
+        assert service.ids() == once(120)
+        assert await bench.states() == [State.SETTLED] * 12
+
+
+async def finished(bench):
+    """Run the job as one more process; tell whether it came to the end."""
+    try:
+        error = await bench.work(max_in_flight=3)
+    except ExceptionGroup as group:
+        if group.split(Killed)[1] is not None:
+            raise
+        return False
+    assert not UNSENT.intersection(await bench.states()) or isinstance(error, BulkSubmitError)
+    return error is None
+
+
+async def test_unauthorized_is_not_taken_for_a_refusal_of_the_batch(tmp_path):
+    async with a_bench(tmp_path, records=10, faults={"stage": [unauthorized()]}) as bench:
+        assert isinstance(await bench.work(), Unauthorized)
+        assert (await bench.ledger.tally("j")).failed == 0

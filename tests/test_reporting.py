@@ -1,0 +1,171 @@
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+from fakes.bench import a_bench
+from fakes.fates import BIG, every_fate, settle, write
+
+from engine.model.errors import SourceChanged
+from engine.model.outcomes import Fate, Settlement
+from engine.reporting import fates
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    async with every_fate(tmp_path) as bench:
+        yield bench
+
+
+def lines_of(path):
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+async def test_the_outcomes_hold_one_line_for_each_record_by_index(bench, tmp_path):
+    reports = await write(bench)
+    a, b = str(tmp_path / "a.ndjson"), str(tmp_path / "b.ndjson")
+    url = "https://fake.example/tasks/t0"
+    rows = [
+        (0, a, 0, "created", "t0", "r1", url, None),
+        (1, a, 20, "rejected", None, None, None, "not valid JSON: unexpected character: line 1 column 2 (char 1)"),
+        (2, a, 28, "failed", None, "r1", None, "data.n: too big"),
+        (3, b, 1, "uncertain", None, "r2", None, "the answer was lost"),
+        (4, b, 21, "uncertain", None, "r2", None, "the answer was lost"),
+        (5, b, 41, "unresolved", None, None, None, "its batch is frozen"),
+        (6, b, 61, "rejected", None, None, None, "data: missing"),
+    ]
+    keys = ("index", "source", "offset", "state", "task_id", "batch_id", "url", "error")
+    written = lines_of(reports.outcomes)
+    assert [tuple(line) for line in written] == [keys] * 7
+    written[1]["error"] = rows[1][-1]  # its words are the parser's
+    assert [tuple(line.values()) for line in written] == rows
+
+
+async def test_an_outcome_stands_on_one_line_in_the_order_that_people_are_promised(bench, tmp_path):
+    reports = await write(bench)
+    assert reports.outcomes.read_bytes().splitlines()[0] == (
+        b'{"index":0,"source":"%s","offset":0,"state":"created","task_id":"t0","batch_id":"r1",'
+        b'"url":"https://fake.example/tasks/t0","error":null}' % str(tmp_path / "a.ndjson").encode()
+    )
+
+
+async def test_the_offset_of_a_line_finds_the_record_in_its_source(bench):
+    reports = await write(bench)
+    found = [record_at(line["source"], line["offset"]) for line in lines_of(reports.outcomes)]
+    assert found[:2] == [b'{"data":{"id":"0"}}', b"no json"]
+    assert [orjson.loads(record)["data"]["id"] for record in found[2:6]] == ["1", "2", "3", "4"]
+
+
+def record_at(path, offset):
+    return Path(path).read_bytes()[offset:].partition(b"\n")[0]
+
+
+async def test_the_rejects_hold_every_record_that_was_not_created_and_is_not_on_its_way(bench):
+    reports = await write(bench)
+    assert [(line["index"], line["state"]) for line in lines_of(reports.rejects)] == [
+        (1, "rejected"),
+        (2, "failed"),
+        (3, "uncertain"),
+        (4, "uncertain"),
+        (6, "rejected"),
+    ]
+
+
+async def test_a_reject_holds_the_record_as_it_stands_in_the_source(bench, tmp_path):
+    reports = await write(bench)
+    failed = reports.rejects.read_bytes().splitlines()[1]
+    assert failed == (
+        b'{"index":2,"source":"%s","offset":28,"line":null,"state":"failed","error":"data.n: too big","attempts":1,'
+        b'"record":{"data":{"id":"1","n":%s}}}' % (str(tmp_path / "a.ndjson").encode(), BIG.encode())
+    )
+
+
+async def test_a_reject_that_is_no_json_stands_there_as_text_with_its_line(bench):
+    reports = await write(bench)
+    first, *_, last = lines_of(reports.rejects)
+    assert (first["line"], first["record"]) == (2, "no json")
+    assert (last["line"], last["record"]) == (5, {"input": "é"})
+
+
+async def test_attempts_are_counted_over_retries(bench):
+    bench.job = replace(bench.job, attempt=3)
+    assert {line["attempts"] for line in lines_of((await write(bench)).rejects)} == {3}
+
+
+async def test_a_record_over_several_lines_is_one_line_of_the_rejects(tmp_path):
+    path = tmp_path / "tasks.json"
+    path.write_bytes(b'[\n  {\n    "data": {\n      "id": "0",\n      "text": "a\\nb"\n    }\n  }\n]\n')
+    async with a_bench(tmp_path, sources=[path]) as bench:
+        (batch,) = await bench.freeze()
+        await settle(bench, batch, Settlement.refused(1, "no"))
+        (line,) = lines_of((await write(bench)).rejects)
+        assert line["record"] == {"data": {"id": "0", "text": "a\nb"}}
+
+
+async def test_created_tasks_without_an_id_have_no_page(tmp_path):
+    async with a_bench(tmp_path, records=1) as bench:
+        (batch,) = await bench.freeze()
+        await settle(bench, batch, Settlement([""]))
+        (line,) = lines_of((await write(bench)).outcomes)
+        assert (line["state"], line["task_id"], line["url"]) == ("created", "", None)
+
+
+async def test_a_job_of_which_nothing_was_read_has_empty_reports(tmp_path):
+    async with a_bench(tmp_path, records=3) as bench:
+        reports = await write(bench)
+        assert (reports.outcomes.read_bytes(), reports.rejects.read_bytes()) == (b"", b"")
+
+
+# The files
+
+
+async def test_the_reports_are_for_their_owner_only(bench):
+    reports = await write(bench)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (reports.outcomes, reports.rejects)] == [0o600, 0o600]
+    assert stat.S_IMODE(reports.outcomes.parent.stat().st_mode) == 0o700
+
+
+async def test_a_reader_sees_the_old_reports_until_the_new_ones_are_whole(bench):
+    reports = await write(bench)
+    before = reports.outcomes.read_bytes(), reports.rejects.read_bytes()
+    seen = []
+
+    def record_at(offset, length):
+        seen.append((reports.outcomes.read_bytes(), reports.rejects.read_bytes()))
+        return b'"new"'
+
+    with reports.rejects.open("rb") as held:
+        await write(bench, record_at)
+        assert held.read() == before[1]
+    assert seen == [before] * 5
+    assert {line["record"] for line in lines_of(reports.rejects)} == {"new"}
+
+
+async def test_reports_that_could_not_be_written_leave_the_old_ones(bench):
+    reports = await write(bench)
+    before = reports.outcomes.read_bytes(), reports.rejects.read_bytes()
+
+    def gone(offset, length):
+        raise SourceChanged
+
+    with pytest.raises(SourceChanged):
+        await write(bench, gone)
+    assert (reports.outcomes.read_bytes(), reports.rejects.read_bytes()) == before
+    await write(bench)  # what the failed attempt left behind is in nobody's way
+    assert sorted(path.name for path in reports.outcomes.parent.iterdir()) == ["outcomes.ndjson", "rejects.ndjson"]
+
+
+async def test_a_link_laid_in_the_way_is_not_followed(bench, tmp_path):
+    folder, victim = tmp_path / "output", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("mine")
+    (folder / ".rejects.ndjson.partial").symlink_to(victim)
+    await write(bench)
+    assert victim.read_text() == "mine"
+
+
+async def test_fates_come_a_batch_at_a_time(bench):
+    blocks = [block async for block in fates(bench.job, bench.ledger, bench.service.task_url)]
+    assert [[fated.outcome.index for fated in block] for block in blocks] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert blocks[0][1].outcome.state is Fate.REJECTED

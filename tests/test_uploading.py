@@ -1,0 +1,401 @@
+import pytest
+from fakes.bench import a_bench
+from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.ledger.writer import Hooks
+from engine.model.errors import BulkSubmitError, Refused, SourceChanged, Unauthorized, Unavailable, UnexpectedAnswer
+from engine.model.submissions import UNSENT, State
+from engine.observe.events import BatchMoved, BatchSettled
+from engine.ports import Standing
+from engine.uploading import QUIET_SECONDS, RELEASE_TRIES, STAGE_TRIES
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    async with a_bench(tmp_path, records=3) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def inline(tmp_path):
+    async with a_bench(tmp_path, records=3, stages=False) as bench:
+        yield bench
+
+
+async def one_batch(bench):
+    (batch,) = await bench.freeze()
+    return batch
+
+
+async def fate(bench):
+    """Return the only batch's submission and settlement, as the ledger has them."""
+    (submission,) = await bench.submissions()
+    return submission, await bench.ledger.settlement(bench.job.name, 0)
+
+
+def noting(steps):
+    """Note each step of a batch as it becomes durable, beside the calls of the service."""
+    return Hooks(on_commit=lambda changes: steps.extend(str(c.state) for c in changes if c.operation == "move"))
+
+
+EACH_ONCE = {"0": 1, "1": 1, "2": 1}
+
+
+# The way of a batch
+
+
+async def test_each_step_is_durable_before_the_next_call_goes_out(tmp_path):
+    steps = []
+    async with a_bench(tmp_path, records=3, hooks=noting(steps)) as bench:
+        bench.service.log = steps
+        batch = await one_batch(bench)
+        submission = await bench.submit(batch)
+    assert steps == ["staging", "stage", "staged", "upload", "releasing", "release", "released"]
+    assert (submission.state, submission.remote_id) == (State.RELEASED, "r1")
+
+
+async def test_what_goes_up_is_what_was_frozen(bench):
+    batch = await one_batch(bench)
+    await bench.submit(batch)
+    assert bench.service.remotes["r1"].payload == bench.reader.read(batch)
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_inline_the_intent_is_durable_before_the_only_call(tmp_path):
+    steps = []
+    async with a_bench(tmp_path, records=3, hooks=noting(steps), stages=False) as bench:
+        bench.service.log = steps
+        submission = await bench.submit(await one_batch(bench))
+    assert steps == ["releasing", "release", "released"]
+    assert submission.remote_id == "r1"
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_each_step_is_told_to_who_listens(bench):
+    await bench.submit(await one_batch(bench))
+    moves = [(event.before, event.after, event.records) for event in bench.events if isinstance(event, BatchMoved)]
+    assert moves == [
+        (State.FROZEN, State.STAGING, 3),
+        (State.STAGING, State.STAGED, 3),
+        (State.STAGED, State.RELEASING, 3),
+        (State.RELEASING, State.RELEASED, 3),
+    ]
+
+
+async def test_a_source_that_changed_is_not_sent(bench):
+    batch = await one_batch(bench)
+    path = bench.job.sources[0].path
+    with open(path, "r+b") as file:  # noqa: ASYNC230, PTH123 - one byte, in place
+        file.seek(16)
+        file.write(b"9")
+    with pytest.raises(SourceChanged):
+        await bench.submit(batch)
+    assert bench.service.log == []
+    assert await bench.states() == [State.FROZEN]
+
+
+# Where an earlier process stopped
+
+
+async def test_a_batch_found_staging_is_staged_again(bench):
+    batch = await one_batch(bench)
+    await bench.bring(batch, State.STAGING)
+    assert (await bench.submit(batch)).state is State.RELEASED
+    assert bench.service.log == ["stage", "upload", "release"]
+
+
+async def test_a_service_learns_whether_an_earlier_stage_may_have_been_applied(bench):
+    batch = await one_batch(bench)
+    bench.service.faults = {"stage": [killed(applied=True)]}
+    with pytest.raises(Killed):
+        await bench.submit(batch)
+    await bench.submit(batch)
+    assert bench.service.asked_again == [False, True]
+
+
+async def test_a_batch_found_staged_is_staged_again_and_its_old_id_is_an_orphan(bench):
+    batch = await one_batch(bench)
+    await bench.bring(batch, State.STAGED, "old")
+    assert (await bench.submit(batch)).remote_id == "r1"
+    assert bench.service.log == ["stage", "upload", "release"]
+    assert await bench.ledger.orphans("j") == ["old"]
+
+
+async def released_before(bench, *, applied):
+    """Have a process die while its release is under way; return the batch."""
+    batch = await one_batch(bench)
+    bench.service.faults = {"release": [killed(applied=applied)]}
+    with pytest.raises(Killed):
+        await bench.submit(batch)
+    assert await bench.states() == [State.RELEASING]
+    bench.service.log.clear()
+    return batch
+
+
+async def test_a_batch_found_releasing_that_waits_is_released(bench):
+    batch = await released_before(bench, applied=False)
+    assert (await bench.submit(batch)).state is State.RELEASED
+    assert bench.service.log == ["standing", "release"]
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_batch_found_releasing_that_was_started_is_adopted(bench):
+    batch = await released_before(bench, applied=True)
+    submission = await bench.submit(batch)
+    assert (submission.state, submission.remote_id) == (State.RELEASED, "r1")
+    assert "adopted" in submission.note
+    assert bench.service.log == ["standing"]
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_batch_found_releasing_that_the_service_does_not_know_is_uncertain(bench):
+    batch = await one_batch(bench)
+    await bench.bring(batch, State.RELEASING, "forgotten")
+    submission = await bench.submit(batch)
+    assert submission.state is State.UNCERTAIN
+    assert "no longer knows batch forgotten" in submission.note
+    assert bench.service.log == ["standing"]
+    assert await bench.states() == [State.UNCERTAIN]
+
+
+async def test_inline_a_batch_found_releasing_is_uncertain_and_not_sent(inline):
+    batch = await released_before(inline, applied=True)
+    assert (await inline.submit(batch)).state is State.UNCERTAIN
+    assert inline.service.log == []
+
+
+# Answers that are lost
+
+
+@pytest.mark.parametrize("applied", [False, True])
+async def test_after_a_lost_answer_exactly_one_release_is_applied(bench, applied):
+    bench.service.again = "duplicate"
+    bench.service.faults = {"release": [lost(applied=applied)]}
+    batch = await one_batch(bench)
+    assert (await bench.submit(batch)).state is State.RELEASED
+    assert bench.service.remotes["r1"].releases == 1
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_the_service_is_asked_again_before_each_further_release(bench):
+    bench.service.again = "duplicate"
+    bench.service.faults = {"release": [lost(applied=False), lost(applied=False), lost(applied=True)]}
+    batch = await one_batch(bench)
+    assert (await bench.submit(batch)).state is State.RELEASED
+    asked = bench.service.calls("release", "standing")
+    assert asked == ["release", "standing", "release", "standing", "release", "standing"]
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_lost_release_gets_time_to_arrive_before_we_ask(bench):
+    bench.service.faults = {"release": [lost(applied=False)] * 3}
+    await bench.submit(await one_batch(bench))
+    assert bench.clock.slept == [QUIET_SECONDS, 2 * QUIET_SECONDS, 4 * QUIET_SECONDS]
+
+
+async def test_a_service_that_never_answers_a_release_stops_the_job_and_a_later_run_goes_on(bench):
+    bench.service.faults = {"release": [lost(applied=False)] * (RELEASE_TRIES + 1)}
+    batch = await one_batch(bench)
+    with pytest.raises(Unavailable, match="resume"):
+        await bench.submit(batch)
+    assert await bench.states() == [State.RELEASING]
+    assert (await bench.submit(batch)).state is State.RELEASED
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_inline_a_lost_answer_makes_the_batch_uncertain(inline):
+    inline.service.faults = {"release": [lost(applied=True)]}
+    submission = await inline.submit(await one_batch(inline))
+    assert submission.state is State.UNCERTAIN
+    assert submission.note == "the answer was lost"
+    assert inline.service.log == ["release"]
+    assert State.UNCERTAIN not in UNSENT  # so no run takes it up again
+
+
+async def test_inline_an_answer_without_sense_makes_the_batch_uncertain(inline):
+    inline.service.faults = {"release": [Fault(UnexpectedAnswer("no batch_id"), applied=True)]}
+    assert (await inline.submit(await one_batch(inline))).state is State.UNCERTAIN
+
+
+@pytest.mark.parametrize("fault", [unavailable(), unauthorized()], ids=["unavailable", "unauthorized"])
+async def test_inline_a_call_that_was_certainly_not_applied_is_frozen_again_and_can_be_sent_later(inline, fault):
+    inline.service.faults = {"release": [fault]}
+    batch = await one_batch(inline)
+    with pytest.raises(type(fault.error)):
+        await inline.submit(batch)
+    assert await inline.states() == [State.FROZEN]
+    assert (await inline.submit(batch)).state is State.RELEASED
+    assert inline.service.ids() == EACH_ONCE
+
+
+# What the service declines
+
+
+@pytest.mark.parametrize("call", ["stage", "upload", "release"])
+async def test_a_refusal_settles_the_batch_as_failed_in_the_words_of_the_service(bench, call):
+    bench.service.faults = {call: [refused("InvalidThing: not this one")]}
+    submission = await bench.submit(await one_batch(bench))
+    assert submission.state is State.SETTLED
+    known, settlement = await fate(bench)
+    assert (known.state, known.note) == (State.SETTLED, "InvalidThing: not this one")
+    assert settlement.task_ids == [None, None, None]
+    assert set(settlement.errors.values()) == {"InvalidThing: not this one"}
+    assert bench.service.journal == []
+    assert BatchSettled(0, 0, 3, "InvalidThing: not this one") in bench.events
+
+
+async def test_inline_a_refusal_settles_the_batch_as_failed(inline):
+    inline.service.faults = {"release": [refused("too many tasks")]}
+    assert (await inline.submit(await one_batch(inline))).state is State.SETTLED
+    _, settlement = await fate(inline)
+    assert settlement.errors == {0: "too many tasks", 1: "too many tasks", 2: "too many tasks"}
+
+
+async def test_a_refused_release_of_a_batch_that_was_started_after_all_is_adopted(bench):
+    """The first answer is lost, the state still old when we ask, and the second release is refused for the first."""
+    batch = await one_batch(bench)
+    bench.service.faults = {"release": [lost(applied=True)]}
+    bench.service.standing = late_standing(bench.service.standing)
+    assert (await bench.submit(batch)).state is State.RELEASED
+    assert bench.service.calls("release") == ["release", "release"]
+    assert bench.service.ids() == EACH_ONCE
+
+
+def late_standing(standing):
+    """Have a service say WAITING once, whatever is true."""
+    answers = [Standing.WAITING]
+
+    async def late(remote_id):
+        return answers.pop() if answers else await standing(remote_id)
+
+    return late
+
+
+# Upload URLs
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_upload_url_is_replaced_by_a_fresh_one(bench, status):
+    bench.service.faults = {"upload": [refused("Request has expired", status=status)] * (STAGE_TRIES - 1)}
+    submission = await bench.submit(await one_batch(bench))
+    assert (submission.state, submission.remote_id) == (State.RELEASED, "r3")
+    assert await bench.ledger.orphans("j") == ["r1", "r2"]
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_store_that_refuses_every_fresh_url_stops_the_job(bench):
+    bench.service.faults = {"upload": [refused("Request has expired", status=403)] * STAGE_TRIES}
+    batch = await one_batch(bench)
+    with pytest.raises(Unavailable, match="3 fresh upload URLs"):
+        await bench.submit(batch)
+    assert bench.service.calls("upload", "release") == ["upload"] * STAGE_TRIES
+    assert await bench.states() == [State.STAGED]
+    assert (await bench.submit(batch)).state is State.RELEASED
+
+
+async def test_an_upload_url_that_is_too_old_is_not_used(bench):
+    bench.service.url_seconds = 5.0
+    stage, seconds = bench.service.stage, [6.0]
+
+    async def slow_once(batch, payload, *, again):
+        staged = await stage(batch, payload, again=again)
+        await bench.clock.sleep(seconds.pop() if seconds else 0.0)
+        return staged
+
+    bench.service.stage = slow_once
+    submission = await bench.submit(await one_batch(bench))
+    assert (submission.state, submission.remote_id) == (State.RELEASED, "r2")
+    assert bench.service.log == ["stage", "stage", "upload", "release"]
+    assert await bench.ledger.orphans("j") == ["r1"]
+
+
+# Credentials
+
+
+@pytest.mark.parametrize("call", ["stage", "upload", "release", "standing"])
+async def test_credentials_that_do_not_hold_stop_the_job_and_new_ones_finish_the_batch(bench, call):
+    bench.service.faults = {call: [unauthorized()], **({"release": [lost(applied=True)]} if call == "standing" else {})}
+    batch = await one_batch(bench)
+    with pytest.raises(Unauthorized):
+        await bench.submit(batch)
+    assert (await bench.states())[0] in UNSENT
+    assert (await bench.submit(batch)).state is State.RELEASED
+    assert bench.service.ids() == EACH_ONCE
+
+
+# Whatever happens
+
+FAULTS = {
+    "stage": [
+        None,
+        refused(),
+        unauthorized(),
+        unavailable(),
+        Fault(Unavailable("lost"), applied=True),
+        Fault(UnexpectedAnswer("?"), applied=True),
+        killed(applied=False),
+        killed(applied=True),
+    ],
+    "upload": [
+        None,
+        refused(),
+        refused(status=403),
+        Fault(Unavailable("lost"), applied=True),
+        killed(applied=False),
+        killed(applied=True),
+    ],
+    "release": [
+        None,
+        None,
+        refused(),
+        unauthorized(),
+        unavailable(),
+        lost(applied=False),
+        lost(applied=True),
+        killed(applied=False),
+        killed(applied=True),
+    ],
+    "standing": [None, None, Fault(Refused("what?", status=400)), unavailable(), unauthorized(), killed(applied=False)],
+}
+SCRIPTS = st.fixed_dictionaries(
+    {kind: st.lists(st.sampled_from(faults), max_size=6) for kind, faults in FAULTS.items()}
+)
+
+
+async def carry(bench, batch):
+    """Submit a batch as one process after the other would, until one of them does not stop early."""
+    while True:
+        try:
+            return await bench.submit(batch)
+        except (BulkSubmitError, Killed):
+            assert max(bench.service.ids().values(), default=0) <= 1
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(script=SCRIPTS)
+async def test_whatever_goes_wrong_a_batch_is_created_once_if_released_and_never_if_refused(tmp_path_factory, script):
+    async with a_bench(tmp_path_factory.mktemp("j"), records=3, again="duplicate") as bench:
+        bench.service.faults = {kind: list(faults) for kind, faults in script.items()}
+        batch = await one_batch(bench)
+        submission = await carry(bench, batch)
+        assert submission.state in {State.RELEASED, State.SETTLED}
+        assert bench.service.ids() == (EACH_ONCE if submission.state is State.RELEASED else {})
+        assert await bench.states() == [submission.state]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(faults=st.lists(st.sampled_from(FAULTS["release"]), max_size=6))
+async def test_inline_whatever_goes_wrong_a_batch_is_never_created_twice(tmp_path_factory, faults):
+    async with a_bench(tmp_path_factory.mktemp("j"), records=3, stages=False) as bench:
+        bench.service.faults = {"release": list(faults)}
+        submission = await carry(bench, await one_batch(bench))
+        created = bench.service.ids()
+        if submission.state is State.RELEASED:
+            assert created == EACH_ONCE
+        elif submission.state is State.SETTLED:
+            assert created == {}
+        else:
+            assert submission.state is State.UNCERTAIN
+            assert max(created.values(), default=0) <= 1
