@@ -1,27 +1,43 @@
 """How a sandbox behaves, as values: the TOML file enters through `loading.py`, every other module reads these.
 
 Each field's default is the friendliest behaviour: no latency, instant creation, no limit, no fault. Times are seconds.
-`call` names one kind of request of the service (Sama: see `sama/service.py`) or `"all"`.
+`call` names one kind of request of the service (see its `service.py`) or `"all"`. What
+Seven Bridges alone has stands in `sevenbridges/settings.py`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from engine.sandbox.errors import BehaviourError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, ValidationInfo
+
+from engine.sandbox.sevenbridges.settings import SevenBridges
 
 ALL_CALLS = "all"
 
+ServiceKind = Literal["sama", "sevenbridges"]
 ContinueAgain = Literal["error", "noop", "duplicate"]
 FaultKind = Literal["refuse", "refuse_after", "drop_before", "drop_after", "hang", "html", "truncate"]
 CallbackAuth = Literal["none", "basic", "access_key", "token", "hmac"]
 
 
+def _below_the_file(path: Path, info: ValidationInfo) -> Path:
+    return Path(info.context or "") / path
+
+
+def _one_or_many(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+FilePath = Annotated[Path, AfterValidator(_below_the_file)]
+Markers = Annotated[tuple[str, ...], Strict(strict=False), BeforeValidator(_one_or_many)]
+
+
 def _check_share(share: float) -> None:
     if not 0 <= share <= 1:
-        raise BehaviourError(f"share must be from 0 to 1, not {share}")
+        raise ValueError(f"share must be from 0 to 1, not {share}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class FailureRule:
-    """Fail a task whose value at `path` equals or matches, or a `share` of all tasks (drawn with `seed`)."""
+    """Fail a task whose value at `path` equals or matches, or a `share` of all tasks (drawn with `seed`).
+
+    Sama does not create such a task; Seven Bridges creates it, and it fails when it is run.
+    """
 
     path: str = ""
     equals: str | int | float | bool | None = None
@@ -67,9 +86,9 @@ class FailureRule:
     def __post_init__(self) -> None:
         _check_share(self.share)
         if bool(self.path) != (self.equals is not None or bool(self.matches)):
-            raise BehaviourError("path goes with either equals or matches")
+            raise ValueError("path goes with either equals or matches")
         if not self.path and self.share == 0:
-            raise BehaviourError("give path, or share, or both")
+            raise ValueError("give path, or share, or both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +105,8 @@ class RateLimit:
 class Fault:
     """Strike the `nth` calls (from 1), `every` so many, or a `share` of them (drawn with `seed`).
 
+    Or strike every call from `from_seconds` to `to_seconds` after the start.
+
     refuse        answer `status`, do nothing        refuse_after  do the work, then answer `status`
     drop_before   close, do nothing                  drop_after    do the work, then close without an answer
     hang          do the work, answer after `seconds`
@@ -99,14 +120,16 @@ class Fault:
     every: int = 0
     share: float = 0.0
     seed: int = 0
+    from_seconds: float = 0.0
+    to_seconds: float = 0.0
     status: int = 503
     seconds: float = 30.0
     retry_after_seconds: int | None = None
 
     def __post_init__(self) -> None:
         _check_share(self.share)
-        if not (self.nth or self.every or self.share):
-            raise BehaviourError("this fault never strikes: give nth, every or share")
+        if not (self.nth or self.every or self.share or self.to_seconds > self.from_seconds):
+            raise ValueError("this fault never strikes: give nth, every, share, or from_seconds and to_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +151,8 @@ class Callbacks:
 class JournalSettings:
     """Where the journal goes, and the dotted paths at which a task's marker stands: the first one present counts."""
 
-    path: Path | None = None
-    marker: tuple[str, ...] = ("data.client_batch_id", "data.id")
+    path: FilePath | None = None
+    marker: Markers = ("data.client_batch_id", "data.id", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +160,16 @@ class Project:
     """A project that exists, and the file with the JSON Schema that its tasks must satisfy."""
 
     id: int
-    schema: Path | None = None
+    schema: FilePath | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """Everything that a sandbox can be told. With no `projects`, every project id exists."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # of the tables in it too
+
+    service: ServiceKind = "sama"
     access_keys: tuple[str, ...] = ("sandbox-key",)
     projects: tuple[Project, ...] = ()
     seed: int = 0
@@ -162,3 +188,4 @@ class Behaviour:
     failures: tuple[FailureRule, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()
     faults: tuple[Fault, ...] = ()
+    sevenbridges: SevenBridges = field(default_factory=SevenBridges)

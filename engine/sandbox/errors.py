@@ -1,7 +1,9 @@
 """What can be wrong with a sandbox before it serves: one error per cause, worded for the person who started it."""
 
+from engine.model.errors import ConfigError
 
-class SandboxError(Exception):
+
+class SandboxError(ConfigError):
     """The sandbox cannot start as asked."""
 
 

@@ -26,12 +26,13 @@ class FaultPlan:
         self._seen = 0
         self._random = Random(fault.seed)
 
-    def strikes(self) -> bool:
-        """Count one call; True if the fault strikes it."""
+    def strikes(self, elapsed_seconds: float = 0.0) -> bool:
+        """Count one call, so long after the start; True if the fault strikes it."""
         self._seen += 1
+        timed = self.fault.from_seconds <= elapsed_seconds < self.fault.to_seconds
         drawn = self.fault.share > 0 and self._random.random() < self.fault.share
         periodic = self.fault.every > 0 and self._seen % self.fault.every == 0
-        return drawn or periodic or self._seen in self.fault.nth
+        return timed or drawn or periodic or self._seen in self.fault.nth
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,16 @@ class Call:
 class Faults:
     """All faults of a service; when several strike one call, the first listed acts."""
 
-    def __init__(self, faults: Iterable[Fault], error: ErrorAnswer, sleep: Sleep) -> None:
-        """Take the faults in the order of the file, and the service's form of an error."""
+    def __init__(self, faults: Iterable[Fault], error: ErrorAnswer, clock: Callable[[], float], sleep: Sleep) -> None:
+        """Take the faults in the order of the file, and the service's form of an error; the start is now."""
         self._plans = [FaultPlan(fault) for fault in faults]
-        self._error, self._sleep = error, sleep
+        self._error, self._clock, self._sleep = error, clock, sleep
+        self._started_at = clock()
 
     def next(self, kind: str) -> Fault | None:
         """Count one call of this kind and return the fault that strikes it."""
-        struck = [plan.fault for plan in self._plans if plan.fault.call in (kind, ALL_CALLS) and plan.strikes()]
+        elapsed = self._clock() - self._started_at
+        struck = [plan.fault for plan in self._plans if plan.fault.call in (kind, ALL_CALLS) and plan.strikes(elapsed)]
         return struck[0] if struck else None
 
     async def act_out(self, fault: Fault, call: Call) -> web.StreamResponse:

@@ -1,7 +1,8 @@
-"""Tasks really created enter, one NDJSON line each leaves: the sandbox's own evidence, by which tests judge the engine.
+"""What was really done enters, one NDJSON line each leaves: the sandbox's evidence, by which tests judge the engine.
 
 A line is written when its task counts as created and never buffered in the process: whoever sees a batch completed
-finds all of its tasks here. `sha256` is over the task's canonical JSON (orjson, sorted keys).
+finds all of its tasks here. Each run of a Seven Bridges task is a line too, and each of its children. `sha256` is over
+the task's canonical JSON (orjson, sorted keys).
 """
 
 import hashlib
@@ -9,15 +10,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import orjson
 
 from engine.sandbox.behaviour import JournalSettings
 
+EntryKind = Literal["task", "run", "child"]
+
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One created task: when (epoch seconds), in which batch and position, under which id, with which marker."""
+    """One task created or run: when (epoch seconds), in which batch and position, under which id, with which marker.
+
+    Seven Bridges: `batch_id` is the parent's id, "" for a task without one; `position` is among the parent's children,
+    or among all tasks.
+    """
 
     at: float
     batch_id: int | str
@@ -25,6 +33,7 @@ class JournalEntry:
     marker: str | int | float | bool | None
     position: int
     sha256: str
+    kind: EntryKind = "task"
 
 
 def canonical_sha256(task: object) -> str:
@@ -53,9 +62,18 @@ class Journal:
             settings.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = settings.path.open("ab", buffering=0)
 
-    def entry(self, task: object, *, at: float, batch_id: int | str, task_id: str, position: int) -> JournalEntry:
-        """Describe one created task."""
-        return JournalEntry(at, batch_id, task_id, self._marker(task), position, canonical_sha256(task))
+    def entry(
+        self,
+        task: object,
+        *,
+        at: float,
+        batch_id: int | str,
+        task_id: str,
+        position: int,
+        kind: EntryKind = "task",
+    ) -> JournalEntry:
+        """Describe one task that was created or run."""
+        return JournalEntry(at, batch_id, task_id, self._marker(task), position, canonical_sha256(task), kind)
 
     def append(self, entries: Iterable[JournalEntry]) -> None:
         """Write a block of entries with one system call, so that a reader sees all of them or none."""
@@ -77,12 +95,12 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[JournalEntry]:
-    """Yield the entries of a journal in the order of creation."""
+    """Yield the entries of a journal in the order of events."""
     with path.open("rb") as lines:
         for line in lines:
             yield JournalEntry(**orjson.loads(line))
 
 
-def count_markers(path: Path) -> Counter[str | int | float | bool | None]:
-    """Count how often each marker was created: 1 is right, more is a duplicate."""
-    return Counter(entry.marker for entry in read_journal(path))
+def count_markers(path: Path, kind: EntryKind = "task") -> Counter[str | int | float | bool | None]:
+    """Count how often each marker was created (or run): 1 is right, more is a duplicate."""
+    return Counter(entry.marker for entry in read_journal(path) if entry.kind == kind)

@@ -24,18 +24,26 @@ class Window:
         """Use up one request of the window."""
         self._used += 1
 
+    def remaining(self, now: float) -> int:
+        """Say how many requests still have room."""
+        return self.limit.requests - (self._used if now < self._ends_at else 0)
+
+    def ends_at(self, now: float) -> float:
+        """Say when the window ends; one that is not open would end a whole window from now."""
+        return self._ends_at if now < self._ends_at else now + self.limit.seconds
+
 
 class RateLimits:
     """All limits of a service. A refused request uses up nothing."""
 
     def __init__(self, limits: Iterable[RateLimit], outside: frozenset[str] = frozenset()) -> None:
         """Take the limits; the calls in `outside` go to another host, so limits for "all" do not count them."""
-        self._windows = [Window(limit) for limit in limits]
+        self.windows = [Window(limit) for limit in limits]
         self._outside = outside
 
     def refusal(self, kind: str, now: float) -> tuple[RateLimit, float] | None:
         """Admit a request (None), or name the limit it exceeds and the seconds until that limit's window ends."""
-        windows = [window for window in self._windows if self._covers(window.limit, kind)]
+        windows = [window for window in self.windows if self._covers(window.limit, kind)]
         for window in windows:
             if (wait := window.wait_seconds(now)) > 0:
                 return window.limit, wait

@@ -3,23 +3,28 @@
 import dataclasses
 import difflib
 import tomllib
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.errors import BehaviourError
 
-T = TypeVar("T")
+_BEHAVIOUR = TypeAdapter(Behaviour)
+_UNKNOWN_KEY = "unexpected_keyword_argument"
+_WORDS = {"missing": "missing", "missing_argument": "missing", "dataclass_type": "expected a table"}
 
 
 def load_behaviour(path: Path) -> Behaviour:
     """Read a behaviour file; paths in it are relative to the file. Raise BehaviourError."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BehaviourError(f"cannot read the behaviour file {path}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BehaviourError(f"cannot read the behaviour file {path}: {error}") from error
     return parse_behaviour(text, base=path.parent)
 
 
@@ -29,7 +34,11 @@ def parse_behaviour(text: str, base: Path = Path()) -> Behaviour:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BehaviourError(f"the behaviour file is not TOML: {error}") from error
-    return _Reader(base).build(Behaviour, table, "")
+    try:
+        # As JSON, because strict checks take a list for a tuple and a text for a path only there.
+        return _BEHAVIOUR.validate_json(orjson.dumps(table), context=base)
+    except ValidationError as error:
+        raise BehaviourError("\n".join(_complaint(item) for item in error.errors(include_url=False))) from None
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> BehaviourError:
@@ -40,69 +49,30 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> BehaviourError:
     return BehaviourError(f"unknown {what} {name!r}: {hint}")
 
 
-class _Reader:
-    """Turns TOML values into the annotated types; `where` is the dotted key, for errors."""
-
-    def __init__(self, base: Path) -> None:
-        self._base = base
-
-    def build(self, cls: type[T], table: object, where: str) -> T:
-        if not isinstance(table, dict):
-            raise BehaviourError(f"{where}: expected a table")
-        hints = get_type_hints(cls)
-        for key in table:
-            if key not in hints:
-                raise unknown_name("key", f"{where}.{key}".lstrip("."), [f"{where}.{k}".lstrip(".") for k in hints])
-        values = {key: self._convert(hints[key], value, f"{where}.{key}".lstrip(".")) for key, value in table.items()}
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise BehaviourError(f"{where}: {_missing(cls, table)}") from error
-        except BehaviourError as error:
-            raise BehaviourError(f"{where}: {error}") from error
-
-    def _convert(self, hint: Any, value: object, where: str) -> object:
-        origin = get_origin(hint)
-        if origin in (Union, types.UnionType):
-            return self._convert_union(get_args(hint), value, where)
-        if origin is Literal:
-            return _choice(get_args(hint), value, where)
-        if origin is tuple:
-            items = value if isinstance(value, list) else [value]
-            return tuple(self._convert(get_args(hint)[0], item, f"{where}[{n}]") for n, item in enumerate(items))
-        if origin is Mapping:
-            return self._convert_mapping(get_args(hint)[1], value, where)
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            return self.build(hint, value, where)
-        return self._convert_plain(hint, value, where)
-
-    def _convert_union(self, hints: tuple[Any, ...], value: object, where: str) -> object:
-        for hint in hints:
-            if type(value) is hint:
-                return value
-        return self._convert(hints[0], value, where)
-
-    def _convert_mapping(self, hint: Any, value: object, where: str) -> object:
-        if not isinstance(value, dict):
-            raise BehaviourError(f"{where}: expected a table of tables")
-        return types.MappingProxyType({key: self._convert(hint, item, f"{where}.{key}") for key, item in value.items()})
-
-    def _convert_plain(self, hint: Any, value: object, where: str) -> object:
-        if hint is Path and isinstance(value, str):
-            return self._base / value
-        if hint is float and type(value) is int:
-            return float(value)
-        if type(value) is hint:
-            return value
-        raise BehaviourError(f"{where}: expected {hint.__name__}, got {value!r}")
+def _complaint(item: ErrorDetails) -> str:
+    *table, last = item["loc"] or ("",)
+    place = _dotted((*table, last))
+    if item["type"] == _UNKNOWN_KEY:
+        return str(unknown_name("key", place, [_dotted((*table, key)) for key in _keys_at(table)]))
+    if item["type"] == "value_error":
+        return f"{place}: {item['ctx']['error']}"
+    return f"{place}: {_WORDS.get(item['type']) or _wrong_value(item)}"
 
 
-def _choice(choices: tuple[object, ...], value: object, where: str) -> object:
-    if value not in choices:
-        raise BehaviourError(f"{where}: {value!r} is not one of {', '.join(map(str, choices))}")
-    return value
+def _wrong_value(item: ErrorDetails) -> str:
+    return f"{item['msg'][:1].lower()}{item['msg'][1:]}, not {item['input']!r}"
 
 
-def _missing(cls: Any, table: Mapping[str, object]) -> str:
-    required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-    return f"missing {', '.join(name for name in required if name not in table)}"
+def _dotted(place: Iterable[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+
+
+def _keys_at(place: Iterable[int | str]) -> list[str]:
+    """Follow a place in the file through tables, arrays and tables of tables to the keys that it may have."""
+    hint: Any = Behaviour
+    for part in place:
+        if dataclasses.is_dataclass(hint):
+            hint = get_type_hints(hint)[str(part)]
+        else:
+            hint = get_args(hint)[0 if isinstance(part, int) else -1]
+    return [field.name for field in dataclasses.fields(hint)]

@@ -11,17 +11,21 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import orjson
 from aiohttp import web
 
-from engine.sandbox.behaviour import Behaviour
-from engine.sandbox.errors import ListenError, RemoteHostError
+from engine.sandbox.behaviour import Behaviour, ServiceKind
+from engine.sandbox.errors import BehaviourError, ListenError, RemoteHostError
+from engine.sandbox.faults import StreamHandler
 from engine.sandbox.journal import Journal
 from engine.sandbox.loading import load_behaviour
 from engine.sandbox.sama.service import SamaService
-from engine.sandbox.seaweed import seaweed_uploads
+from engine.sandbox.seaweed import SeaweedUploads, seaweed_uploads
+from engine.sandbox.sevenbridges.service import SevenBridgesService
 from engine.sandbox.stats import Stats
+from engine.sandbox.traffic import Traffic
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,12 +33,32 @@ DEFAULT_PORT = 8800
 _SHUTDOWN_SECONDS = 0.5  # requests that hang on purpose are not waited for
 
 
+class Service(Protocol):
+    """One of the services, ready to be served."""
+
+    name: str
+    traffic: Traffic
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        ...
+
+    async def unserved(self, request: web.Request, handler: StreamHandler) -> web.StreamResponse:
+        """Answer what no route serves: a middleware."""
+        ...
+
+    async def run(self) -> None:
+        """Do what goes on beside the requests, until cancelled or done."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A server that runs: `url` is the base of its API, `stats` what it has seen so far."""
+    """A server that runs: `url` is the base of the API of `service`, `stats` what it has seen so far."""
 
     url: str
     stats: Stats
+    service: str
 
 
 @contextlib.asynccontextmanager
@@ -51,15 +75,25 @@ async def running_sandbox(
     if not allow_remote and not _is_loopback(host):
         raise RemoteHostError(f"{host} is not a loopback address: pass allow_remote (--allow-remote) to serve on it")
     behaviour = behaviour or Behaviour()
+    if s3 and behaviour.service != "sama":
+        raise BehaviourError("Seven Bridges takes no uploads: leave out --s3")
     async with contextlib.AsyncExitStack() as stack:
         journal = stack.enter_context(contextlib.closing(Journal(behaviour.journal)))
         uploads = await stack.enter_async_context(seaweed_uploads()) if s3 else None
-        service = SamaService(behaviour, journal, uploads, clock)
+        service = _service(behaviour, journal, uploads, clock)
         address = await stack.enter_async_context(_listening(_application(service, behaviour), host, port))
         background = asyncio.ensure_future(service.run())
         background.add_done_callback(_log_failure)
         stack.push_async_callback(_stop, background)
-        yield Sandbox(f"http://{address}/v2", service.traffic.stats)
+        yield Sandbox(f"http://{address}/v2", service.traffic.stats, service.name)
+
+
+def _service(
+    behaviour: Behaviour, journal: Journal, uploads: SeaweedUploads | None, clock: Callable[[], float]
+) -> Service:
+    if behaviour.service == "sevenbridges":
+        return SevenBridgesService(behaviour, journal, clock)
+    return SamaService(behaviour, journal, uploads, clock)
 
 
 async def serve(
@@ -90,14 +124,17 @@ def run(  # noqa: PLR0913 - one argument for each option of the command
     allow_remote: bool = False,
     json: bool = False,
     journal: Path | None = None,
+    service: ServiceKind | None = None,
 ) -> None:
     """Be the command `bulksubmit sandbox`: print one line on standard output when ready, end on a signal.
 
-    `journal` stands in for the behaviour file's. Raise SandboxError.
+    `journal` and `service` stand in for the behaviour file's. Raise SandboxError.
     """
     behaviour = load_behaviour(config) if config else Behaviour()
     if journal is not None:
         behaviour = replace(behaviour, journal=replace(behaviour.journal, path=journal))
+    if service is not None:
+        behaviour = replace(behaviour, service=service)
 
     def announce(sandbox: Sandbox) -> None:
         line = orjson.dumps({"url": sandbox.url, "pid": os.getpid()}).decode() if json else _welcome(sandbox, behaviour)
@@ -108,7 +145,8 @@ def run(  # noqa: PLR0913 - one argument for each option of the command
 
 def _welcome(sandbox: Sandbox, behaviour: Behaviour) -> str:
     keys = ", ".join(behaviour.access_keys)
-    return f"Sama's API is served at {sandbox.url} (access key: {keys}; process {os.getpid()}; Ctrl-C ends it)."
+    served = f"The API of {sandbox.service} is served at {sandbox.url}"
+    return f"{served} (access key: {keys}; process {os.getpid()}; Ctrl-C ends it)."
 
 
 def _is_loopback(host: str) -> bool:
@@ -118,7 +156,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _application(service: SamaService, behaviour: Behaviour) -> web.Application:
+def _application(service: Service, behaviour: Behaviour) -> web.Application:
     async def stats(_: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps(service.traffic.stats), content_type="application/json")
 

@@ -16,6 +16,7 @@ class Stats:
     batches: int = 0
     tasks_created: int = 0
     tasks_failed: int = 0
+    tasks_run: int = 0
     requests_in_work: int = 0
     peak_requests: int = 0
 

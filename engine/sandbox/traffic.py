@@ -36,8 +36,8 @@ class Traffic:
         _check_calls(behaviour, calls)
         self.stats = Stats()
         self._latency = behaviour.latency
-        self._limits = RateLimits(behaviour.rate_limits, outside)
-        self._faults = Faults(behaviour.faults, error, sleep)
+        self.limits = RateLimits(behaviour.rate_limits, outside)
+        self._faults = Faults(behaviour.faults, error, clock, sleep)
         self._random = Random(behaviour.seed)
         self._error, self._clock, self._sleep = error, clock, sleep
 
@@ -63,7 +63,7 @@ class Traffic:
             await self._sleep(seconds)
 
     def _refuse(self, kind: str) -> web.Response | None:
-        refused = self._limits.refusal(kind, self._clock())
+        refused = self.limits.refusal(kind, self._clock())
         if refused is None:
             return None
         limit, wait_seconds = refused

@@ -52,3 +52,17 @@ def test_the_digest_ignores_key_order():
 
 def test_without_a_path_it_is_off():
     assert not Journal(JournalSettings()).enabled
+
+
+def test_runs_are_counted_apart(journal, path):
+    task = {"data": {"id": "a"}}
+    run = journal.entry(task, at=2.0, batch_id="", task_id="ab", position=0, kind="run")
+    journal.append([_entry(journal, task), run, run])
+    assert count_markers(path) == {"a": 1}
+    assert count_markers(path, "run") == {"a": 2}
+
+
+def test_a_line_without_a_kind_is_a_task(path, journal):
+    journal.append([_entry(journal, {"data": {"id": "a"}})])
+    path.write_bytes(path.read_bytes().replace(b',"kind":"task"', b""))
+    assert [entry.kind for entry in read_journal(path)] == ["task"]

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.model.errors import ConfigError
 from engine.sandbox.behaviour import Behaviour, FailureRule, Fault, Latency, Project, RateLimit
 from engine.sandbox.errors import BehaviourError
 from engine.sandbox.loading import load_behaviour, parse_behaviour
+from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate, SevenBridges
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "sandbox.toml"
 
@@ -25,9 +27,14 @@ def test_the_example_without_comment_signs_is_valid():
     assert behaviour.faults[0] == Fault("continue", "drop_after", nth=(3, 5))
     assert behaviour.rate_limits == (RateLimit(1, 1.0, call="tasks"),)
     assert behaviour.latency["create"] == Latency(0.2)
+    assert behaviour.sevenbridges.apps[0].inputs[0] == AppInput("reads", "File[]", required=True)
+    assert behaviour.sevenbridges.files[0].metadata["library_id"] == "hg19"
 
 
-@pytest.mark.parametrize("cls", [Behaviour, FailureRule, Fault, Latency, Project, RateLimit])
+@pytest.mark.parametrize(
+    "cls",
+    [Behaviour, FailureRule, Fault, Latency, Project, RateLimit, App, AppInput, FileRule, Life, Rate, SevenBridges],
+)
 def test_the_example_names_every_key(cls):
     text = _uncommented()
     missing = [field.name for field in dataclasses.fields(cls) if not re.search(rf"\b{field.name}\b", text)]
@@ -47,22 +54,42 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ("continue_agian = 'noop'", "unknown key 'continue_agian': did you mean 'continue_again'?"),
         ("[creation]\ntask_per_second = 1", "did you mean 'creation.tasks_per_second'?"),
         ("[[faults]]\ncall = 'create'\nkind = 'refuse'\nnht = [1]", "did you mean 'faults[0].nth'?"),
-        ("continue_again = 'perhaps'", "continue_again: 'perhaps' is not one of error, noop, duplicate"),
-        ("max_inline_tasks = '10'", "max_inline_tasks: expected int, got '10'"),
-        ("keep_task_data = 1", "keep_task_data: expected bool, got 1"),
+        ("continue_again = 'perhaps'", "continue_again: input should be 'error', 'noop' or 'duplicate', not 'perhaps'"),
+        ("max_inline_tasks = '10'", "max_inline_tasks: input should be a valid integer, not '10'"),
+        ("keep_task_data = 1", "keep_task_data: input should be a valid boolean, not 1"),
         ("creation = 1", "creation: expected a table"),
-        ("latency = 1", "latency: expected a table of tables"),
-        ("[[rate_limits]]\nrequests = 1", "rate_limits[0]: missing seconds"),
+        ("latency = 1", "latency: input should be an object, not 1"),
+        ("[[rate_limits]]\nrequests = 1", "rate_limits[0].seconds: missing"),
         ("[[faults]]\ncall = 'create'\nkind = 'hang'", "faults[0]: this fault never strikes"),
         ("[[failures]]\nshare = 2.0", "failures[0]: share must be from 0 to 1"),
         ("[[failures]]\npath = 'data.x'", "failures[0]: path goes with either equals or matches"),
         ("[[failures]]\nmessage = 'x'", "failures[0]: give path, or share, or both"),
         ("seed = ", "the behaviour file is not TOML"),
+        ("[sevenbridges.life]\nparalel = 1", "did you mean 'sevenbridges.life.parallel'?"),
+        ("sevenbridges.projects = ['x']", "sevenbridges: a project's id is owner/project, not 'x'"),
+        ("[[sevenbridges.apps]]\nid = 'a/b'", "sevenbridges.apps[0]: an app's id is owner/project/app, not 'a/b'"),
+        (
+            "[[sevenbridges.files]]\nproject = 'a/b'\nname = '{m}'",
+            "sevenbridges.files[0]: '{m}' may use {n} and {group} only",
+        ),
+        (
+            "[[sevenbridges.files]]\nproject = 'a/b'\nname = 'x'\nid = 'y'\ncount = 2",
+            "sevenbridges.files[0]: an id goes with one file only",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(text, message):
     with pytest.raises(BehaviourError, match=re.escape(message)):
         parse_behaviour(text)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(BehaviourError, match=r"journal\.marker.*\n.*'journal\.path'"):
+        parse_behaviour("[journal]\nmarker = [1]\npaht = 'x'")
+
+
+def test_the_command_line_treats_it_as_wrong_configuration():
+    assert issubclass(BehaviourError, ConfigError)
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -55,6 +55,16 @@ def test_the_command_says_where_it_serves_and_ends_on_a_signal(number):
             process.kill()
 
 
+def test_the_command_serves_the_service_that_it_is_told():
+    command = [sys.executable, "-c", COMMAND.format("port=0, service='sevenbridges'")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert b"The API of Seven Bridges is served at" in process.stdout.readline()
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
 def test_the_command_reads_a_behaviour_and_talks_to_people(tmp_path):
     (tmp_path / "b.toml").write_text('access_keys = ["a", "b"]')
     journal = tmp_path / "deep" / "journal.ndjson"
@@ -62,7 +72,7 @@ def test_the_command_reads_a_behaviour_and_talks_to_people(tmp_path):
     with subprocess.Popen([sys.executable, "-c", COMMAND.format(arguments)], stdout=subprocess.PIPE) as process:
         try:
             line = process.stdout.readline()
-            assert b"Sama's API is served at http://127.0.0.1:" in line
+            assert b"The API of Sama is served at http://127.0.0.1:" in line
             assert b"access key: a, b" in line
             assert journal.exists()
         finally:

@@ -4,8 +4,6 @@ The field rules are the vendor's: `data` an object, `priority` int32, `reserve_f
 `duration` only with `submit`. Nulls count as absent, because the vendor's client sends them.
 """
 
-import re
-import zlib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +14,7 @@ import orjson
 
 from engine.sandbox.behaviour import FailureRule, Project
 from engine.sandbox.errors import BehaviourError
-from engine.sandbox.journal import value_at
+from engine.sandbox.failing import PlannedFailure
 from engine.sandbox.sama.batches import Failure
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
@@ -44,45 +42,19 @@ class TaskRules:
         self.schema = TASK_SCHEMA if project is None or project.schema is None else _load_schema(project.schema)
         own = self.schema is not TASK_SCHEMA
         self._validator = jsonschema.validators.validator_for(self.schema)(self.schema) if own else None
-        self._planned = [_PlannedFailure(rule) for rule in failures]
+        self._planned = [PlannedFailure(rule) for rule in failures]
 
     def failures(self, task: object) -> tuple[Failure, ...]:
         """Return why this task fails, empty if it does not."""
         wrong = _wrong_fields(task) or self._against_schema(task)
         if wrong:
             return tuple(Failure("InvalidInputSchema", message) for message in wrong)
-        return tuple(planned.failure for planned in self._planned if planned.hits(task))
+        return tuple(Failure(plan.rule.type, plan.rule.message) for plan in self._planned if plan.hits(task))
 
     def _against_schema(self, task: object) -> list[str]:
         if self._validator is None:
             return []
         return [f"{error.json_path}: {error.message}" for error in self._validator.iter_errors(_without_nulls(task))]
-
-
-class _PlannedFailure:
-    def __init__(self, rule: FailureRule) -> None:
-        self.failure = Failure(rule.type, rule.message)
-        self._rule = rule
-        self._path = tuple(rule.path.split("."))
-        try:
-            self._pattern = re.compile(rule.matches) if rule.matches else None
-        except re.error as error:
-            raise BehaviourError(f"failures.matches: {rule.matches!r} is no regular expression: {error}") from error
-
-    def hits(self, task: object) -> bool:
-        if self._rule.share > 0 and _draw(task, self._rule.seed) >= self._rule.share:
-            return False
-        if not self._rule.path:
-            return self._rule.share > 0
-        value = value_at(task, self._path)
-        if self._pattern is not None:
-            return isinstance(value, str) and self._pattern.search(value) is not None
-        return value == self._rule.equals
-
-
-def _draw(task: object, seed: int) -> float:
-    """Draw from the task itself: the same tasks fail in every order of batches, and again when they are retried."""
-    return zlib.crc32(orjson.dumps(task), seed) / 2**32
 
 
 def _wrong_fields(task: object) -> list[str]:

@@ -39,6 +39,8 @@ ProjectCall = Callable[[web.Request, int], Awaitable[web.Response]]
 class SamaService:
     """Serves Sama's API: `add_to` an application, then `run` beside it."""
 
+    name = "Sama"
+
     def __init__(
         self, behaviour: Behaviour, journal: Journal, uploads: Uploads | None, clock: Callable[[], float]
     ) -> None:

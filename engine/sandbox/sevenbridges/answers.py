@@ -1,0 +1,181 @@
+"""Values enter, HTTP answers in Seven Bridges' shapes leave; query parameters enter, checked values leave.
+
+An error is `{"status", "code", "message", "more_info"}`. Codes and their meaning are the vendor's; which HTTP status
+goes with a 7xxx code, and every message, is this sandbox's choice.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+MAX_PAGE = 100  # the vendor's limit, of pages and of bulk calls
+DEFAULT_PAGE = 50  # the vendor's
+_MORE_INFO = "https://docs.sevenbridges.com/docs/api-status-codes"
+
+_ERRORS: Mapping[int, tuple[int, str]] = {
+    0: (503, "The platform is under maintenance."),
+    1000: (429, "Rate limit exceeded! Check response headers."),
+    3002: (404, "Requested project does not exist."),
+    3012: (400, "Malformed project id. Expecting owner/project."),
+    5002: (404, "Requested file does not exist."),
+    6002: (404, "Requested app does not exist."),
+    7000: (503, "Task service is currently unavailable."),
+    7002: (404, "Requested task does not exist."),
+    7005: (400, "A task id must be a UUID."),
+    7006: (400, "Unknown task status."),
+    7007: (400, "Only a DRAFT task can be changed or deleted."),
+    7010: (400, "Only a DRAFT task can be run."),
+    7011: (400, "Only a CREATING, QUEUED or RUNNING task can be aborted."),
+    7012: (400, "The task lacks required inputs."),
+    7018: (400, "batch_input must name an input."),
+    7019: (400, "batch_by of type CRITERIA needs criteria: metadata.<field>."),
+    7020: (400, "batch_by.type must be ITEM or CRITERIA."),
+    7023: (400, "batch_input and batch_by must be given together."),
+    7024: (400, "The task has validation errors and cannot be run."),
+    90000: (400, "Bad request."),
+    90001: (401, "Unauthorized."),
+    90009: (400, "The body cannot be decoded."),
+}
+
+
+class ApiError(Exception):
+    """A request that Seven Bridges refuses."""
+
+    def __init__(self, code: int, message: str = "", status: int = 0) -> None:
+        """Take the status and the words of the code, where none are given."""
+        usual_status, usual_message = _ERRORS[code]
+        super().__init__(message or usual_message)
+        self.code, self.status = code, status or usual_status
+
+    def body(self) -> dict[str, object]:
+        """Return the error as the vendor words it."""
+        return {"status": self.status, "code": self.code, "message": str(self), "more_info": _MORE_INFO}
+
+    def answer(self) -> web.Response:
+        """Return the error as an answer."""
+        return json_answer(self.body(), self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list is asked for."""
+
+    offset: int
+    limit: int
+
+
+def json_answer(body: object, status: int = 200) -> web.Response:
+    """Answer with JSON."""
+    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+
+
+def list_answer(request: web.Request, items: Sequence[object], page: Page, total: int) -> web.Response:
+    """Answer with one page of a list, the links to its neighbours and the mandatory header with the total."""
+    links = []
+    if page.offset + page.limit < total:
+        links.append(_link(request, "next", page.offset + page.limit, page.limit))
+    if page.offset > 0:
+        links.append(_link(request, "prev", max(0, page.offset - page.limit), page.limit))
+    answer = json_answer({"href": str(request.url), "items": items, "links": links})
+    answer.headers["X-Total-Matching-Query"] = str(total)
+    return answer
+
+
+def _link(request: web.Request, rel: str, offset: int, limit: int) -> dict[str, str]:
+    return {"href": str(request.url.update_query(offset=offset, limit=limit)), "rel": rel, "method": "GET"}
+
+
+def bulk_answer(ids: Sequence[str], resource: Callable[[str], object]) -> web.Response:
+    """Answer with each id's resource or error, in the order asked for."""
+    items: list[dict[str, object]] = []
+    for one in ids:
+        try:
+            items.append({"resource": resource(one)})
+        except ApiError as error:
+            items.append({"error": error.body()})
+    return json_answer({"items": items})
+
+
+def base_url(request: web.Request) -> str:
+    """Return the API's address as this client sees it."""
+    return f"{request.scheme}://{request.host}/v2"
+
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """Read an object; nothing and null, which the vendor's client sends, are empty ones. Raise ApiError."""
+    raw = await request.read()
+    try:
+        body = orjson.loads(raw) if raw.strip() else None
+    except orjson.JSONDecodeError as error:
+        raise ApiError(90009, f"The body is not JSON: {error}.") from error
+    if not isinstance(body, dict | None):
+        raise ApiError(90000, "The body must be an object.")
+    return {key: value for key, value in (body or {}).items() if value is not None}
+
+
+async def json_ids(request: web.Request, name: str) -> list[str]:
+    """Read the ids of a bulk call. Raise ApiError."""
+    ids = (await json_body(request)).get(name)
+    if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
+        raise ApiError(90000, f"{name} must be an array of ids.")
+    if len(ids) > MAX_PAGE:
+        raise ApiError(90000, f"{name} may hold {MAX_PAGE} ids at most, not {len(ids)}.")
+    return ids
+
+
+def page_of(query: Mapping[str, str]) -> Page:
+    """Read `offset` and `limit`. Raise ApiError."""
+    return Page(_number(query, "offset", 0, 0, 10**9), _number(query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+
+
+def _number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = query.get(name, str(default))
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise ApiError(90000, f"{name} must be a whole number from {low} to {high}.")
+    return int(text)
+
+
+def flag_of(query: Mapping[str, str], name: str) -> bool | None:
+    """Read true or false in any case; None if it is not given. Raise ApiError."""
+    text = query.get(name, "").lower()
+    if text not in ("", "true", "false"):
+        raise ApiError(90000, f"{name} must be true or false.")
+    return text == "true" if text else None
+
+
+def seconds_of(query: Mapping[str, str], name: str, default: float) -> float:
+    """Read a time, UTC unless it says otherwise, as epoch seconds. Raise ApiError."""
+    if not (text := query.get(name, "")):
+        return default
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ApiError(90000, f"{name} must be an ISO 8601 time.") from error
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def time_text(at: float | None) -> str | None:
+    """Write epoch seconds as the vendor does: 2016-01-12T18:39:30Z."""
+    return None if at is None else datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def is_uuid(text: str) -> bool:
+    """Say whether a text can be a task's id at all."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def wanted_fields(query: Mapping[str, str], known: Sequence[str], default: Sequence[str]) -> list[str]:
+    """Read the `fields` selector: `_all`, or names; a nested selection takes the whole of its outer field."""
+    if not (text := query.get("fields", "")):
+        return list(default)
+    names = {part.split("(")[0].split(".")[0].strip() for part in text.split(",")}
+    return list(known) if "_all" in names else [name for name in known if name in names]

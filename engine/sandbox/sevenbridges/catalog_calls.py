@@ -1,0 +1,101 @@
+"""Calls about files, apps, projects and the user enter, Seven Bridges' answers leave."""
+
+from collections.abc import Callable, Iterator
+
+from aiohttp import web
+
+from engine.sandbox.sevenbridges.answers import (
+    ApiError,
+    base_url,
+    bulk_answer,
+    json_answer,
+    json_ids,
+    list_answer,
+    page_of,
+    wanted_fields,
+)
+from engine.sandbox.sevenbridges.catalog import Catalog, File, FileFilter
+from engine.sandbox.sevenbridges.task_calls import Call
+from engine.sandbox.sevenbridges.views import APP_FIELDS, FILE_FIELDS, SHORT_APP, SHORT_FILE, View
+
+_FILE_FIELDS, _APP_FIELDS = tuple(FILE_FIELDS), tuple(APP_FIELDS)
+_METADATA = "metadata."
+
+
+class CatalogCalls:
+    """Answers every call about what exists besides tasks."""
+
+    def __init__(self, catalog: Catalog, clock: Callable[[], float], user: str) -> None:
+        """Look into this catalog."""
+        self._catalog, self._clock, self._user = catalog, clock, user
+
+    def routes(self) -> Iterator[tuple[str, str, str, Call]]:
+        """Yield method, path, kind of call, and who answers."""
+        yield "GET", "/files", "files", self._files
+        yield "GET", "/files/{file_id}", "file", self._file
+        yield "POST", "/bulk/files/get", "bulk_files", self._bulk_files
+        yield "GET", "/apps", "apps", self._apps
+        yield "GET", "/apps/{app_id:[^/]+/[^/]+/[^/]+(?:/[0-9]+)?}", "app", self._app
+        yield "GET", "/projects", "projects", self._projects
+        yield "GET", "/projects/", "projects", self._projects  # how the vendor's client asks for it
+        yield "GET", "/projects/{owner}", "projects", self._projects
+        yield "GET", "/projects/{owner}/{name}", "project", self._project
+        yield "GET", "/user", "user", self._me
+
+    async def _files(self, request: web.Request) -> web.Response:
+        query, page = request.query, page_of(request.query)
+        if not (project := query.get("project", "")):
+            raise ApiError(90000, "Give the project whose files to list.")
+        if not self._catalog.has_project(project):
+            raise ApiError(3002)
+        metadata = tuple((key.removeprefix(_METADATA), query[key]) for key in query if key.startswith(_METADATA))
+        wanted = FileFilter(project, frozenset(query.getall("name", [])), metadata)
+        files, total = self._catalog.files(wanted, page.offset, page.limit)
+        names, view = wanted_fields(query, _FILE_FIELDS, SHORT_FILE), self._view(request)
+        return list_answer(request, [view.file(file, names) for file in files], page, total)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        names = wanted_fields(request.query, _FILE_FIELDS, _FILE_FIELDS)
+        return json_answer(self._view(request).file(self._found(request.match_info["file_id"]), names))
+
+    async def _bulk_files(self, request: web.Request) -> web.Response:
+        ids = await json_ids(request, "file_ids")
+        names, view = wanted_fields(request.query, _FILE_FIELDS, _FILE_FIELDS), self._view(request)
+        return bulk_answer(ids, lambda file_id: view.file(self._found(file_id), names))
+
+    async def _apps(self, request: web.Request) -> web.Response:
+        page, apps = page_of(request.query), self._catalog.apps(request.query.get("project"))
+        names, view = wanted_fields(request.query, _APP_FIELDS, SHORT_APP), self._view(request)
+        shown = [view.app(app, names) for app in apps[page.offset : page.offset + page.limit]]
+        return list_answer(request, shown, page, len(apps))
+
+    async def _app(self, request: web.Request) -> web.Response:
+        app = self._catalog.app(request.match_info["app_id"])
+        if app is None:
+            raise ApiError(6002)
+        return json_answer(self._view(request).app(app, wanted_fields(request.query, _APP_FIELDS, _APP_FIELDS)))
+
+    async def _projects(self, request: web.Request) -> web.Response:
+        page, owner = page_of(request.query), request.match_info.get("owner", "")
+        projects = [project for project in self._catalog.projects() if owner in ("", project.split("/")[0])]
+        view = self._view(request)
+        shown = [view.project(project) for project in projects[page.offset : page.offset + page.limit]]
+        return list_answer(request, shown, page, len(projects))
+
+    async def _project(self, request: web.Request) -> web.Response:
+        project = f"{request.match_info['owner']}/{request.match_info['name']}"
+        if not self._catalog.has_project(project):
+            raise ApiError(3002)
+        return json_answer(self._view(request).project(project))
+
+    async def _me(self, request: web.Request) -> web.Response:
+        return json_answer({"href": f"{base_url(request)}/users/{self._user}", "username": self._user})
+
+    def _found(self, file_id: str) -> File:
+        file = self._catalog.file(file_id)
+        if file is None:
+            raise ApiError(5002)
+        return file
+
+    def _view(self, request: web.Request) -> View:
+        return View(base_url(request), self._user, self._clock())

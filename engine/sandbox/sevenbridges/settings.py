@@ -1,0 +1,106 @@
+"""How Seven Bridges behaves, as values: the table `[sevenbridges]` of a behaviour file. Times are seconds."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+InputType = Literal["any", "File", "File[]", "string", "string[]", "int", "int[]", "float", "float[]", "boolean"]
+
+_PROJECT = re.compile(r"[^/]+/[^/]+")
+_APP = re.compile(r"[^/]+/[^/]+/[^/]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Admit `requests` in a window of `seconds`, 429 after that; 0 requests: no limit, and no headers about it."""
+
+    requests: int = 1000  # the vendor's limit
+    seconds: float = 300.0  # the vendor's window
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long a task stays in each state once it is run, and how many tasks run at once (0: all)."""
+
+    creating_seconds: float = 0.0
+    queued_seconds: float = 0.0
+    running_seconds: float = 0.0
+    aborting_seconds: float = 0.0
+    parallel: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AppInput:
+    """One input of an app."""
+
+    id: str
+    type: InputType = "any"
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """An app that exists: `id` is owner/project/app. With a `batch_input` its tasks are batches unless told otherwise.
+
+    `batch_by` holds the criteria of that default; empty means by ITEM.
+    """
+
+    id: str
+    revision: int = 0
+    inputs: tuple[AppInput, ...] = ()
+    batch_input: str = ""
+    batch_by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _APP.fullmatch(self.id):
+            raise ValueError(f"an app's id is owner/project/app, not {self.id!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRule:
+    """`count` files of a project, whose `name` and `metadata` may use {n}, the file's number from 0, and {group}.
+
+    `group_size` files in a row have the same {group}.
+    `id` names a single file's id; without it ids are made up.
+    """
+
+    project: str
+    name: str
+    count: int = 1
+    group_size: int = 1
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.id and self.count != 1:
+            raise ValueError("an id goes with one file only")
+        if self.count < 1 or self.group_size < 1:
+            raise ValueError("count and group_size must be 1 at least")
+        for template in (self.name, *self.metadata.values()):
+            _check_template(template)
+
+
+def _check_template(template: str) -> None:
+    try:
+        template.format(n=0, group=0)
+    except (LookupError, ValueError, AttributeError) as error:
+        raise ValueError(f"{template!r} may use {{n}} and {{group}} only") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SevenBridges:
+    """What exists. With no `projects` every project does, with no `apps` every app, with no `files` every file id."""
+
+    user: str = "sandbox"
+    projects: tuple[str, ...] = ()
+    rate: Rate = Rate()
+    life: Life = Life()
+    apps: tuple[App, ...] = ()
+    files: tuple[FileRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for project in (*self.projects, *(rule.project for rule in self.files)):
+            if not _PROJECT.fullmatch(project):
+                raise ValueError(f"a project's id is owner/project, not {project!r}")
