@@ -1,0 +1,38 @@
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.model.batches import Batch, decode_spans, encode_spans, good_indexes
+from engine.model.records import Position
+
+STEPS = st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 2**20)))
+
+
+@given(st.integers(0, 2**50), STEPS)
+def test_spans_are_decoded_as_they_were_encoded(start, steps):
+    edges = list(accumulate((step for pair in steps for step in pair), initial=start))
+    offsets, lengths = edges[1::2], [length for _, length in steps]
+    spans = encode_spans(start, offsets, lengths)
+    assert decode_spans(start, spans) == (offsets, lengths)
+    assert len(spans) == 1 + 8 * len(steps)
+
+
+def test_a_gap_over_four_gibibytes_takes_twice_the_room():
+    spans = encode_spans(5, [5, 2**33], [10, 20])
+    assert decode_spans(5, spans) == ([5, 2**33], [10, 20])
+    assert len(spans) == 1 + 16 * 2
+
+
+def batch(first: int, last: int, count: int) -> Batch:
+    return Batch(0, Position(0, first, 1), Position(99, last, 9), count, 2, b"", b"I")
+
+
+def test_a_batch_counts_what_it_leaves_out():
+    assert batch(10, 20, 7).rejected == 3
+
+
+@pytest.mark.parametrize(("rejected", "good"), [([], [4, 5, 6, 7]), ([5, 7], [4, 6]), ([4, 5, 6, 7], [])])
+def test_the_good_indexes_are_the_others(rejected, good):
+    assert list(good_indexes(batch(4, 8, 4 - len(rejected)), rejected)) == good
