@@ -44,7 +44,7 @@ class ServiceModule(Protocol):
 
     SETTINGS: type[ServiceSettings]
 
-    def build(self, settings: Any, batch: BatchSettings, job: str, caller: Caller, clock: Clock) -> Service:
+    def build(self, settings: Any, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> Service:
         """Return the service."""
         ...
 
@@ -112,12 +112,12 @@ class Offline:
         )
 
 
-def offline(setup: Setup, job: str) -> Offline:
+def offline(setup: Setup, job: Job) -> Offline:
     """Join the parts that need no network."""
     return _offline(setup, _service(setup, job, _NoCalls(), SystemClock()))
 
 
-def rehearse(setup: Setup, job: str) -> None:
+def rehearse(setup: Setup, job: Job) -> None:
     """Join every part once and send nothing: what does not go together is better known before there is a job.
 
     Raises:
@@ -130,7 +130,7 @@ def rehearse(setup: Setup, job: str) -> None:
 
 def load_offline(job: Job) -> Offline:
     """Join the offline parts of a job that the ledger knows, without its secrets."""
-    return offline(load(job.config, hide_secret), job.name)
+    return offline(load(job.config, hide_secret), job)
 
 
 def _offline(setup: Setup, service: Service) -> Offline:
@@ -142,7 +142,7 @@ def _no_plans(last: Batch | None) -> Iterator[Plan]:
     return iter(())
 
 
-def _service(setup: Setup, job: str, caller: Caller, clock: Clock) -> Service:
+def _service(setup: Setup, job: Job, caller: Caller, clock: Clock) -> Service:
     return setup.module.build(setup.service, setup.settings.batch, job, caller, clock)
 
 
@@ -151,7 +151,7 @@ def _credentials(service: ServiceSettings) -> Credentials:
 
 
 @asynccontextmanager
-async def online(setup: Setup, job: str, emit: Listener, clock: Clock) -> AsyncIterator[Service]:
+async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncIterator[Service]:
     """Open the way to the service."""
     service = setup.service
     credentials, hosts = _credentials(service), service.allowed_upload_hosts()

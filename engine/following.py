@@ -15,6 +15,7 @@ import anyio
 
 from engine.model.batches import Batch
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, UnexpectedAnswer
+from engine.model.outcomes import Settlement
 from engine.model.settings import SendSettings
 from engine.model.submissions import State, Submission
 from engine.observe.events import BatchMoved, BatchProgressed, BatchSettled
@@ -61,6 +62,8 @@ class Follower:
         self._run = run
         self._rules = PollRules(settings.poll_seconds, settings.max_poll_seconds)
         self._pacer = Pacer(settings.polls_per_second)
+        # Where one poll covers many batches the service works on all of them at once; elsewhere they stand in line.
+        self._in_line = run.service.polls_together == 1
         self._speed = CreationSpeed()
         self._gained = 0
         self._measured_at = run.clock.monotonic()
@@ -107,7 +110,9 @@ class Follower:
             await self._run.clock.sleep(min(wait, self._rules.first_seconds, self._rules.cap_seconds))
         now = self._run.clock.monotonic()
         group: list[int] = []
-        while self._is_due(now) and len(group) < self._run.service.polls_together:
+        most = self._run.service.polls_together
+        # One poll that is due takes others along that are not yet: it costs the same.
+        while len(group) < most and (self._is_due(now) or (group and self._due)):
             _, sequence = heapq.heappop(self._due)
             self._open[sequence].due_at = float("inf")
             group.append(sequence)
@@ -155,7 +160,7 @@ class Follower:
             self._run.emit(BatchProgressed(progress.sequence, progress.created, one.created))
         seen = self._see(one, progress.created)
         if progress.finished:
-            await self._settle(one)
+            await self._settle(one, progress.settlement)
             return
         one.failures = 0
         self._queue(one, one.asked_at + self._wait(seen))
@@ -165,6 +170,8 @@ class Follower:
         waited, gained = now - one.asked_at, created - one.created
         one.asked_at, one.created = now, created
         one.unchanged = 0 if gained else min(one.unchanged + 1, MOST_DOUBLINGS)
+        if not self._in_line:
+            return Seen(waited, gained, one.left, unchanged=one.unchanged)
         self._measure(gained, now)
         ahead = sum(other.left for other in takewhile(lambda other: other is not one, self._open.values()))
         return Seen(waited, gained, one.left, ahead, one.unchanged)
@@ -191,9 +198,10 @@ class Follower:
                     self._queue(one, due_at)
             ahead += one.left
 
-    async def _settle(self, one: _Followed) -> None:
+    async def _settle(self, one: _Followed, settlement: Settlement | None) -> None:
         batch, submission = one.batch, one.submission
-        settlement = await self._run.service.settlement(batch, str(submission.remote_id))
+        if settlement is None:
+            settlement = await self._run.service.settlement(batch, str(submission.remote_id))
         settled = replace(submission, state=State.SETTLED, note=settlement.note)
         await self._run.ledger.settle(self._run.job.name, settled, settlement, expected=submission.state)
         self._close(one, State.SETTLED, settlement.note)

@@ -118,7 +118,7 @@ class Pipeline:
     async def _find_room(self, slots: anyio.Semaphore) -> None:
         """Take a slot, and wait until one more batch may be open: every upload under way is about to open one."""
         await slots.acquire()
-        most = self._settings.max_open_batches
+        most = self._settings.max_open_batches or self._run.service.open_batches
         while self._follower.open_batches + self._settings.max_in_flight - slots.value > most:
             await self._follower.wait_for_change()
 

@@ -46,6 +46,10 @@ class Call:
     """Harmless if it happens twice. If not, a lost answer is raised at once as `PossiblyApplied`."""
     authenticated: bool = True
     """Carries the service's credentials; a presigned URL must not."""
+    reconcilable: bool = False
+    """Not repeatable, but after a lost answer the service can be asked: no reason to go slowly once one was lost."""
+    yielding: bool = False
+    """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,17 @@ class Staged:
     """Presigned: a secret while it lives, so it is kept in memory only."""
     expires_at: float = float("inf")
     """Clock.monotonic() seconds."""
+    settlement: Settlement | None = None
+    """The fate of the records, where staging was all there is to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What the service said when it was told to start."""
+
+    remote_id: str
+    settlement: Settlement | None = None
+    """The fate of the records, where there is nothing to wait for."""
 
 
 class Standing(Enum):
@@ -100,7 +115,8 @@ class Progress:
     sequence: int
     created: int
     finished: bool
-    """Nothing more will happen: its settlement can be fetched."""
+    """Nothing more will happen: its settlement can be fetched, unless it is here already."""
+    settlement: Settlement | None = None
 
 
 class Service(Protocol):
@@ -112,6 +128,8 @@ class Service(Protocol):
     """It has a harmless first step. If not, `release` carries the payload and is never repeated on its own."""
     polls_together: int
     """Batches that one `progress` call covers."""
+    open_batches: int
+    """Batches that may be open at once where the settings do not say; memory bounds it."""
 
     def check(self, task: Row) -> str | None:
         """Return why the service would not take this task, naming the field; None if it would. No I/O."""
@@ -122,15 +140,19 @@ class Service(Protocol):
         ...
 
     async def stage(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
-        """Begin a batch harmlessly. `again`: an earlier attempt may have been applied."""
+        """Begin a batch harmlessly. `again`: an earlier attempt may have been applied.
+
+        Raises:
+            PossiblyApplied: the answer was lost; call again with `again`.
+        """
         ...
 
     async def upload(self, staged: Staged, payload: bytes) -> None:
         """Bring the payload to a staged batch; may be repeated."""
         ...
 
-    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> str:
-        """Start the creation of tasks; return the service's name for the batch. `payload` only without `stages`."""
+    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
+        """Start the creation of tasks. `payload` only without `stages`."""
         ...
 
     async def standing(self, remote_id: str) -> Standing:
@@ -149,8 +171,8 @@ class Service(Protocol):
         """Ask the service to create nothing more of a batch."""
         ...
 
-    async def working(self, remote_id: str) -> Mapping[str, int]:
-        """Count the created tasks of a batch by how people's work on them stands."""
+    async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
+        """Count the created tasks of up to `polls_together` batches by how the work on them stands."""
         ...
 
 

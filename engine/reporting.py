@@ -6,12 +6,12 @@ Both files are written batch by batch beside their final name and moved there wh
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import anyio.to_thread
 import orjson
@@ -76,13 +76,17 @@ def _sent(
     fate, error = _open_fate(submission)
     task_id: str | None = None
     url: str | None = None
+    details: Mapping[str, Any] = {}
     for position, (index, offset, length) in enumerate(zip(indexes, offsets, lengths, strict=True)):
         if settlement is not None:
             task_id, error = settlement.task_ids[position], settlement.errors.get(position)
+            details = settlement.details.get(position, {})
             fate = Fate.FAILED if task_id is None else Fate.CREATED
             url = task_url(task_id) if task_id else None
         source = source_at(job.sources, offset)
-        outcome = Outcome(index, source.path, offset - source.base, fate, task_id, submission.remote_id, url, error)
+        outcome = Outcome(
+            index, source.path, offset - source.base, fate, task_id, submission.remote_id, url, error, details
+        )
         yield Fated(outcome, offset, length)
 
 
@@ -106,7 +110,9 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
     with _replaced(reports.outcomes) as outcomes, _replaced(reports.rejects) as rejects:
 
         def write(block: list[Fated]) -> None:
-            outcomes.write(b"".join(orjson.dumps(fated.outcome) + b"\n" for fated in block))
+            outcomes.write(
+                b"".join(orjson.dumps(fated.outcome.as_line(), option=orjson.OPT_APPEND_NEWLINE) for fated in block)
+            )
             rejects.write(b"".join(_reject_line(job, fated, record_at) for fated in block if _belongs(fated)))
 
         async for block in fates(job, ledger, task_url):

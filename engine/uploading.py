@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from engine.model.batches import Batch
-from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
+from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcomes import Settlement
 from engine.model.submissions import State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
-from engine.ports import Staged, Standing
+from engine.ports import Released, Staged, Standing
 from engine.run import Run
 
 STAGE_TRIES = 3
@@ -55,6 +55,8 @@ class Uploader:
             return await self._settle_release(batch, submission, QUIET_SECONDS)
         for _ in range(STAGE_TRIES):
             submission, staged, payload = await self._stage(batch, submission)
+            if staged.settlement is not None:
+                return await self._settle(batch, submission, staged.settlement)
             if await self._upload(submission, staged, payload):
                 submission = await self._move(batch, submission, State.RELEASING)
                 return await self._release(batch, submission)
@@ -69,12 +71,21 @@ class Uploader:
         payload = await self._payload(batch)
         submission = await self._move(batch, submission, State.STAGING)
         try:
-            staged = await self._service.stage(batch, payload, again=again)
+            staged = await self._stage_once(batch, payload, again=again)
         except Unauthorized:
             raise
         except Refused as refusal:
             raise _Declined(submission, refusal) from refusal
         return await self._move(batch, submission, State.STAGED, remote_id=staged.remote_id), staged, payload
+
+    async def _stage_once(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
+        """Stage, and while the answer is lost let the service look for what the lost call may have made."""
+        for _ in range(STAGE_TRIES - 1):
+            try:
+                return await self._service.stage(batch, payload, again=again)
+            except PossiblyApplied:
+                again = True
+        return await self._service.stage(batch, payload, again=again)
 
     async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> bool:
         """Bring the payload up; False if the URL has expired."""
@@ -92,13 +103,13 @@ class Uploader:
 
     async def _release(self, batch: Batch, submission: Submission) -> Submission:
         try:
-            await self._service.release(batch, submission.remote_id, None)
+            released = await self._service.release(batch, submission.remote_id, None)
         except Unauthorized:
             raise
         except (PossiblyApplied, Refused) as failure:
             # Refused too: it may have been released by a call whose answer we never saw.
             return await self._settle_release(batch, submission, QUIET_SECONDS, failure)
-        return await self._move(batch, submission, State.RELEASED)
+        return await self._released(batch, submission, released)
 
     async def _settle_release(
         self, batch: Batch, submission: Submission, quiet_seconds: float, failure: Exception | None = None
@@ -119,13 +130,13 @@ class Uploader:
                     raise _Declined(submission, failure) from failure
             submission = await self._move(batch, submission, State.RELEASING)
             try:
-                await self._service.release(batch, submission.remote_id, None)
+                released = await self._service.release(batch, submission.remote_id, None)
             except Unauthorized:
                 raise
             except (PossiblyApplied, Refused) as error:
                 failure = error
             else:
-                return await self._move(batch, submission, State.RELEASED)
+                return await self._released(batch, submission, released)
         raise Unavailable(
             f"batch {batch.sequence}: {RELEASE_TRIES} answers to its release were lost ({failure}); "
             "the service still says that it waits. Run `bulksubmit resume` later",
@@ -139,7 +150,7 @@ class Uploader:
         payload = await self._payload(batch)
         submission = await self._move(batch, submission, State.RELEASING)
         try:
-            remote_id = await self._service.release(batch, None, payload)
+            released = await self._service.release(batch, None, payload)
         except (Unauthorized, Unavailable):
             await self._move(batch, submission, State.FROZEN)  # certainly not applied: `resume` may send it
             raise
@@ -147,14 +158,35 @@ class Uploader:
             raise _Declined(submission, refusal) from refusal
         except PossiblyApplied as failure:
             return await self._move(batch, submission, State.UNCERTAIN, note=str(failure))
-        return await self._move(batch, submission, State.RELEASED, remote_id=remote_id)
+        return await self._released(batch, submission, released)
+
+    async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
+        if released.settlement is not None:
+            return await self._settle(batch, submission, released.settlement)
+        return await self._move(batch, submission, State.RELEASED, remote_id=released.remote_id)
 
     async def _settle_refused(self, batch: Batch, submission: Submission, refusal: Refused) -> Submission:
-        settled = replace(submission, state=State.SETTLED, note=str(refusal))
+        if submission.remote_id is not None:
+            await self._tidy_up(submission.remote_id)
         settlement = Settlement.refused(batch.count, str(refusal))
+        return await self._settle(batch, submission, replace(settlement, note=str(refusal)))
+
+    async def _tidy_up(self, remote_id: str) -> None:
+        """Leave nothing behind of what the service would not take; if that fails, what is left is empty."""
+        try:
+            await self._service.cancel(remote_id)
+        except Unauthorized:
+            raise
+        except CallFailed:
+            return
+
+    async def _settle(self, batch: Batch, submission: Submission, settlement: Settlement) -> Submission:
+        settled = replace(submission, state=State.SETTLED, note=settlement.note)
         await self._run.ledger.settle(self._run.job.name, settled, settlement, expected=submission.state)
-        self._run.emit(BatchMoved(batch.sequence, submission.state, State.SETTLED, batch.count, 0, str(refusal)))
-        self._run.emit(BatchSettled(batch.sequence, 0, batch.count, str(refusal)))
+        note = settlement.note
+        self._run.emit(BatchMoved(batch.sequence, submission.state, State.SETTLED, batch.count, batch.size_bytes, note))
+        first_error = next(iter(settlement.errors.values()), "")
+        self._run.emit(BatchSettled(batch.sequence, settlement.created, len(settlement.errors), first_error))
         return settled
 
     async def _move(

@@ -31,6 +31,9 @@ poll_seconds = 0.01
 """
 
 
+JOB = Job("j", "sama", "", (), "")
+
+
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
@@ -82,7 +85,7 @@ def test_records_are_checked_by_the_rules_of_the_service(tmp_path):
 
 
 async def test_what_works_without_a_network_calls_nobody():
-    offline = assembly.offline(assembly.load(config(), hide_secret), "j")
+    offline = assembly.offline(assembly.load(config(), hide_secret), JOB)
     with pytest.raises(Unavailable, match="nothing is sent here"):
         await offline.service.cancel("7")
 
@@ -101,11 +104,11 @@ async def test_what_works_without_a_network_calls_nobody():
 )
 def test_what_does_not_go_together_is_found_beforehand(text, said):
     with pytest.raises(ConfigError, match=said):
-        assembly.rehearse(assembly.load(text), "j")
+        assembly.rehearse(assembly.load(text), JOB)
 
 
 def test_a_configuration_that_can_work_is_rehearsed_without_a_service():
-    assembly.rehearse(assembly.load(config()), "j")
+    assembly.rehearse(assembly.load(config()), JOB)
 
 
 # With one
@@ -115,7 +118,7 @@ async def test_calls_carry_the_key_and_are_told_to_who_listens():
     events = []
     async with running_sandbox() as sandbox:
         setup = assembly.load(config(sandbox.url))
-        async with assembly.online(setup, "j", events.append, SystemClock()) as service:
+        async with assembly.online(setup, JOB, events.append, SystemClock()) as service:
             assert await service.working("1") == {}
     assert [event.kind for event in events] == ["tasks", "tasks"]
 
@@ -124,7 +127,7 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
     monkeypatch.setenv("SAMA_ACCESS_KEY", "wrong")
     async with running_sandbox() as sandbox:
         setup = assembly.load(config(sandbox.url))
-        async with assembly.online(setup, "j", lambda _: None, SystemClock()) as service:
+        async with assembly.online(setup, JOB, lambda _: None, SystemClock()) as service:
             with pytest.raises(Unauthorized):
                 await service.working("1")
 
@@ -135,7 +138,7 @@ async def test_a_pipeline_joins_all_parts(tmp_path):
         text = config(sandbox.url)
         setup, job = assembly.load(text), a_job(write_records(tmp_path / "tasks.ndjson", 25), text)
         await ledger.create_job(job)
-        async with assembly.online(setup, "j", lambda _: None, clock) as service:
+        async with assembly.online(setup, JOB, lambda _: None, clock) as service:
             run = Run(job, service, ledger, clock, lambda: 0.5, lambda _: None, Stop())
             assert await assembly.pipeline(setup, run).work() is None
         tally = await ledger.tally("j")

@@ -3,7 +3,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from fakes.bench import a_bench
-from fakes.clock import until
+from fakes.clock import under_way, until
 from fakes.service import Fault, refused, unauthorized, unavailable
 
 from engine.following import POLL_TRIES, Follower
@@ -121,6 +121,14 @@ async def test_a_batch_under_way_is_asked_about_when_the_rest_should_be_done(cha
     assert chase.poll_times == [0.5, 1.5, 10.5]  # at 1.5 one of ten is there, so the others need nine seconds more
 
 
+async def test_a_batch_that_slows_down_is_judged_by_what_it_gained_since_the_last_poll(chase):
+    chase = await chase(service={"tasks_per_second": 1.0}, poll_seconds=0.5)
+    await chase.poll(2)
+    chase.service.speeds = {"r1": 0.5}
+    await chase.to_the_end()
+    assert chase.poll_times == [0.5, 1.5, 10.5, 21.75]  # four more in nine seconds, so five need 11.25
+
+
 async def test_no_batch_starves_where_polls_are_scarce(chase):
     chase = await chase(batches=12, service=QUIET, polls_per_second=1.0)
     await chase.poll(36)
@@ -137,6 +145,16 @@ async def test_new_batches_do_not_push_back_an_old_one(chase):
     assert set(chase.poll_order[:3]) == {0, 1, 2}
 
 
+async def test_no_batch_in_a_long_queue_is_found_finished_later_than_the_longest_wait(chase):
+    chase = await chase(batches=20, service={"tasks_per_second": 2.0, "in_turn": True}, max_poll_seconds=30.0)
+    await chase.to_the_end()
+    ends = {sequence: 5.0 * (sequence + 1) for sequence in range(20)}
+    last_poll = {sequence: at for at, (sequence,) in chase.service.polled}
+    late = [last_poll[sequence] - ends[sequence] for sequence in ends]
+    assert 0.0 <= min(late) <= max(late) <= 30.0
+    assert len(chase.service.polled) < 20 * 10  # asking each of them every second would take 1,050
+
+
 async def test_polls_keep_the_pace(chase):
     chase = await chase(batches=5, polls_per_second=2.0)
     await chase.to_the_end()
@@ -146,37 +164,35 @@ async def test_polls_keep_the_pace(chase):
 async def test_a_new_batch_is_asked_about_soon_even_while_the_next_poll_is_far_away(chase):
     chase = await chase(batches=2, released=1, service=QUIET, poll_seconds=0.5, max_poll_seconds=30.0)
     await chase.poll(7)  # the eighth is half a minute away
-    waiting = asyncio.create_task(chase.follower.next_group())
-    await asyncio.sleep(0)
-    released_at = chase.clock.elapsed
-    await chase.release(chase.batches[1])
-    assert await waiting == [1]
+    async with under_way(chase.follower.next_group()) as waiting:
+        await asyncio.sleep(0)
+        released_at = chase.clock.elapsed
+        await chase.release(chase.batches[1])
+        assert await waiting == [1]
     assert chase.clock.elapsed - released_at <= 1.0
 
 
 async def test_next_group_waits_while_a_batch_is_open_and_ends_when_all_are_settled(chase):
     gate = asyncio.Event()
     chase = await chase(service={"gates": {"progress": gate}})
-    polling = asyncio.create_task(chase.poll())
-    await until(lambda: chase.service.polled)
-    chase.follower.finish()
-    waiting = asyncio.create_task(chase.follower.next_group())
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert not waiting.done()
-    gate.set()
-    await polling
-    assert await waiting == []
+    async with under_way(chase.poll()), under_way(chase.follower.next_group()) as waiting:
+        await until(lambda: chase.service.polled)
+        chase.follower.finish()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        gate.set()
+        assert await waiting == []
 
 
 async def test_next_group_waits_for_the_first_batch(chase):
     chase = await chase(released=0)
-    waiting = asyncio.create_task(chase.follower.next_group())
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert not waiting.done()
-    await chase.release(chase.batches[0])
-    assert await waiting == [0]
+    async with under_way(chase.follower.next_group()) as waiting:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        await chase.release(chase.batches[0])
+        assert await waiting == [0]
 
 
 async def test_there_is_nothing_to_follow_once_nothing_was_released(chase):

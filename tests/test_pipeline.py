@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from fakes.bench import a_bench, write_records
-from fakes.clock import until
+from fakes.clock import under_way, until
 from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
 
 from engine.ledger.writer import Hooks
@@ -161,8 +161,10 @@ async def test_no_more_polls_are_made_at_once_than_allowed(tmp_path):
 
 async def test_reading_does_not_run_ahead_of_sending(tmp_path):
     gate = asyncio.Event()
-    async with a_bench(tmp_path, records=400, gates={"upload": gate}) as bench:
-        running = asyncio.create_task(bench.work(max_in_flight=2))
+    async with (
+        a_bench(tmp_path, records=400, gates={"upload": gate}) as bench,
+        under_way(bench.work(max_in_flight=2)) as running,
+    ):
         await until(lambda: bench.service.calls("upload") == ["upload"] * 2)
         frozen = [0]
         while len(await bench.states()) > frozen[-1]:  # until reading has come to rest
@@ -179,8 +181,10 @@ async def test_reading_does_not_run_ahead_of_sending(tmp_path):
 
 async def test_a_stop_lets_calls_under_way_finish_and_begins_nothing_new(tmp_path):
     gate = asyncio.Event()
-    async with a_bench(tmp_path, records=200, gates={"upload": gate}) as bench:
-        running = asyncio.create_task(bench.work(max_in_flight=3))
+    async with (
+        a_bench(tmp_path, records=200, gates={"upload": gate}) as bench,
+        under_way(bench.work(max_in_flight=3)) as running,
+    ):
         await until(lambda: bench.service.calls("upload") == ["upload"] * 3)
         bench.end(Interrupted(15))
         gate.set()
@@ -191,8 +195,10 @@ async def test_a_stop_lets_calls_under_way_finish_and_begins_nothing_new(tmp_pat
 
 async def test_calls_that_do_not_finish_in_time_are_left_to_the_next_run(tmp_path):
     gate = asyncio.Event()
-    async with a_bench(tmp_path, records=60, gates={"upload": gate}) as bench:
-        running = asyncio.create_task(bench.work(max_in_flight=3))
+    async with (
+        a_bench(tmp_path, records=60, gates={"upload": gate}) as bench,
+        under_way(bench.work(max_in_flight=3)) as running,
+    ):
         await until(lambda: bench.service.calls("upload") == ["upload"] * 3)
         stopped_at = bench.clock.elapsed
         bench.end()
@@ -205,8 +211,10 @@ async def test_calls_that_do_not_finish_in_time_are_left_to_the_next_run(tmp_pat
 
 
 async def test_a_stopped_run_goes_on_in_a_second_one_and_each_record_is_created_once(tmp_path):
-    async with a_bench(tmp_path, records=200, call_seconds=0.1, tasks_per_second=5.0) as bench:
-        running = asyncio.create_task(bench.work(max_in_flight=3))
+    async with (
+        a_bench(tmp_path, records=200, call_seconds=0.1, tasks_per_second=5.0) as bench,
+        under_way(bench.work(max_in_flight=3)) as running,
+    ):
         await until(lambda: len(bench.service.calls("release")) >= 7)
         bench.end()
         assert await running is bench.stop.error

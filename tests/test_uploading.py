@@ -243,7 +243,14 @@ async def test_a_refusal_settles_the_batch_as_failed_in_the_words_of_the_service
     assert settlement.task_ids == [None, None, None]
     assert set(settlement.errors.values()) == {"InvalidThing: not this one"}
     assert bench.service.journal == []
-    assert BatchSettled(0, 0, 3, "InvalidThing: not this one") in bench.events
+
+
+async def test_a_refusal_is_told_to_who_listens(bench):
+    bench.service.faults = {"upload": [refused("too large", status=413)]}
+    await bench.submit(await one_batch(bench))
+    moved, settled = bench.events[-2:]
+    assert (moved.before, moved.after, moved.records, moved.reason) == (State.STAGED, State.SETTLED, 3, "too large")
+    assert settled == BatchSettled(0, 0, 3, "too large")
 
 
 async def test_inline_a_refusal_settles_the_batch_as_failed(inline):
@@ -323,6 +330,15 @@ async def test_credentials_that_do_not_hold_stop_the_job_and_new_ones_finish_the
     assert (await bench.states())[0] in UNSENT
     assert (await bench.submit(batch)).state is State.RELEASED
     assert bench.service.ids() == EACH_ONCE
+
+
+async def test_credentials_that_do_not_hold_for_a_second_release_stop_the_job(bench):
+    bench.service.faults = {"release": [lost(applied=False), unauthorized()]}
+    batch = await one_batch(bench)
+    with pytest.raises(Unauthorized):
+        await bench.submit(batch)
+    assert bench.service.calls("release", "standing") == ["release", "standing", "release"]
+    assert await bench.states() == [State.RELEASING]
 
 
 # Whatever happens

@@ -14,7 +14,6 @@ from engine import __version__
 from engine.cli.options import (
     DEFAULT_DEMO,
     DEFAULT_LEDGER,
-    DEFAULT_PORT,
     S3,
     AllowRemote,
     BehaviourFile,
@@ -35,10 +34,12 @@ from engine.cli.options import (
     Port,
     Quiet,
     RecordIndex,
+    Served,
     SourceFormat,
     Sources,
     Strict,
     Tasks,
+    Until,
     Voice,
     Yes,
 )
@@ -81,6 +82,7 @@ def submit(
     ledger: Ledger = DEFAULT_LEDGER,
     output: Output = None,
     source_format: SourceFormat = None,
+    until: Until = "",
     strict: Strict = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -91,7 +93,7 @@ def submit(
     from engine.cli import commands
     from engine.operations import Order
 
-    order = Order(sources, config, job, output, source_format, strict)
+    order = Order(sources, config, job, output, source_format, until, strict)
     voice = Voice(as_json, quiet, log_level, log_format)
     raise typer.Exit(commands.submit(order, ledger, voice, context.obj or commands.ENGINE))
 
@@ -248,7 +250,8 @@ def validate(
 def sandbox(
     *,
     host: Host = "127.0.0.1",
-    port: Port = DEFAULT_PORT,
+    port: Port = None,
+    service: Served = None,
     behaviour: BehaviourFile = None,
     s3: S3 = False,
     journal: JournalFile = None,
@@ -262,7 +265,16 @@ def sandbox(
     from engine.cli import serving
 
     raise typer.Exit(
-        serving.sandbox(behaviour, journal, host=host, port=port, s3=s3, allow_remote=allow_remote, as_json=as_json)
+        serving.sandbox(
+            behaviour,
+            journal,
+            service=service.value if service else None,
+            host=host,
+            port=port,
+            s3=s3,
+            allow_remote=allow_remote,
+            as_json=as_json,
+        )
     )
 
 

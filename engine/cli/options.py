@@ -14,8 +14,14 @@ from engine.model.records import Format
 DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
 LEDGER_VARIABLE = "BULKSUBMIT_LEDGER"
 DEFAULT_DEMO = Path(".bulksubmit/demo")
-DEFAULT_PORT = 8800
 """The sandbox's; the examples in README use it."""
+
+
+class ServedService(StrEnum):
+    """The services that the sandbox can be."""
+
+    SAMA = "sama"
+    SEVENBRIDGES = "sevenbridges"
 
 
 class LogLevel(StrEnum):
@@ -108,6 +114,14 @@ SourceFormat: TypeAlias = Annotated[
 Strict: TypeAlias = Annotated[
     bool, typer.Option("--strict", help="Read everything first and send nothing if any record is not fit to be sent.")
 ]
+Until: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--until",
+        metavar="created|finished",
+        help="When a record counts as done: its task exists, or it has ended. The service's own default if left out.",
+    ),
+]
 Tasks: TypeAlias = Annotated[
     bool, typer.Option("--tasks", help="Ask the service as well how people's work on the created tasks stands.")
 ]
@@ -137,8 +151,20 @@ LineFormat: TypeAlias = Annotated[
 Host: TypeAlias = Annotated[
     str, typer.Option("--host", metavar="ADDRESS", help="Address to serve on; other machines reach only a public one.")
 ]
+Served: TypeAlias = Annotated[
+    ServedService | None,
+    typer.Option("--service", show_default=False, help="Whose API to serve; the behaviour file's, or sama."),
+]
 Port: TypeAlias = Annotated[
-    int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to serve on; 0 takes a free one.")
+    int | None,
+    typer.Option(
+        "--port",
+        metavar="N",
+        min=0,
+        max=65535,
+        show_default=False,
+        help="Port to serve on: 8800 for sama, 8801 for sevenbridges; 0 takes a free one.",
+    ),
 ]
 AllowRemote: TypeAlias = Annotated[
     bool, typer.Option("--allow-remote", help="Serve on an address that other machines can reach; nobody is checked.")

@@ -12,26 +12,32 @@ from engine.cli.options import Voice
 from engine.cli.running import perform
 from engine.cli.screens.demo import demo_screen
 from engine.cli.speaking import show
-from engine.model.errors import ConfigError
 from engine.sandbox import server
-from engine.sandbox.errors import SandboxError
+from engine.sandbox.behaviour import ServiceKind
 
 
 def sandbox(  # noqa: PLR0913 - one argument for each option of the command
     behaviour: Path | None,
     journal: Path | None,
     *,
+    service: ServiceKind | None,
     host: str,
-    port: int,
+    port: int | None,
     s3: bool,
     allow_remote: bool,
     as_json: bool,
 ) -> int:
     """Serve until a signal."""
-    try:
-        server.run(behaviour, host=host, port=port, s3=s3, allow_remote=allow_remote, json=as_json, journal=journal)
-    except SandboxError as error:
-        raise ConfigError(f"the sandbox cannot start: {error}") from error
+    server.run(
+        behaviour,
+        service=service,
+        host=host,
+        port=port,
+        s3=s3,
+        allow_remote=allow_remote,
+        json=as_json,
+        journal=journal,
+    )
     return 0
 
 

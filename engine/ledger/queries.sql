@@ -36,8 +36,8 @@ RELEASE operation;
 
 -- name: add_job
 -- Remember a new job; the name must be free.
-INSERT INTO jobs (name, service, config, output, state, read_complete, parent, attempt, created_at)
-VALUES (:name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :created_at);
+INSERT INTO jobs (name, service, config, output, state, read_complete, parent, attempt, until, created_at)
+VALUES (:name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :created_at);
 
 -- name: add_source
 -- Remember one file of a job.
@@ -54,7 +54,7 @@ SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
 
 -- name: jobs
 -- Read the jobs, newest first; only that of one name, unless it is null.
-SELECT id, name, service, config, output, state, read_complete, parent, attempt, created_at
+SELECT id, name, service, config, output, state, read_complete, parent, attempt, until, created_at
 FROM jobs
 WHERE :name IS NULL OR name = :name
 ORDER BY id DESC;
@@ -118,11 +118,12 @@ SELECT state FROM batches WHERE job = :job AND sequence = :sequence;
 
 -- name: add_settlement
 -- Keep the fate of each record of a batch.
-INSERT INTO settlements (job, sequence, task_ids, errors) VALUES (:job, :sequence, :task_ids, :errors);
+INSERT INTO settlements (job, sequence, task_ids, errors, details)
+VALUES (:job, :sequence, :task_ids, :errors, :details);
 
 -- name: settlement
 -- Read the fate of each record of a batch that is settled; a batch of no records has no row among the settlements.
-SELECT task_ids, errors
+SELECT task_ids, errors, details
 FROM batches LEFT JOIN settlements USING (job, sequence)
 WHERE job = :job AND sequence = :sequence AND state = 'settled';
 

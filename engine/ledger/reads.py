@@ -57,7 +57,7 @@ def job(connection: apsw.Connection, name: str) -> Job:
 
 
 def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
-    _id, name, service, config, output, state, read_complete, parent, attempt, created_at = row
+    _id, name, service, config, output, state, read_complete, parent, attempt, until, created_at = row
     return Job(
         name=name,
         service=service,
@@ -68,6 +68,7 @@ def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
         read_complete=bool(read_complete),
         parent=parent,
         attempt=attempt,
+        until=until,
         created_at=created_at,
     )
 
@@ -113,12 +114,14 @@ def settlement(connection: apsw.Connection, name: str, sequence: int) -> Settlem
     rows = fetch(connection, "settlement", bindings)
     if not rows:
         return None
-    task_ids, errors = rows[0]
+    task_ids, errors, details = rows[0]
     if task_ids is None:
         return Settlement([])
     by_reason = orjson.loads(errors).items()
     return Settlement(
-        orjson.loads(task_ids), {position: reason for reason, positions in by_reason for position in positions}
+        task_ids=orjson.loads(task_ids),
+        errors={position: reason for reason, positions in by_reason for position in positions},
+        details={int(position): said for position, said in orjson.loads(details or "{}").items()},
     )
 
 

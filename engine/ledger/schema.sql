@@ -16,6 +16,7 @@ CREATE TABLE jobs (
   read_complete INTEGER NOT NULL, -- 1: its sources are frozen into batches to the last byte
   parent TEXT,                    -- name of the job whose failures it retries
   attempt INTEGER NOT NULL,       -- 1, and one more with each retry
+  until TEXT NOT NULL,            -- when a record counts as done: created or finished; the service's default if empty
   created_at REAL NOT NULL        -- Unix seconds
 ) STRICT;
 
@@ -69,6 +70,7 @@ CREATE TABLE settlements (
   sequence INTEGER NOT NULL, -- of the batch
   task_ids TEXT NOT NULL,    -- JSON array: the service's id of each record; null where no task was created
   errors TEXT NOT NULL,      -- JSON object: reason → positions that failed for it; a text is kept once per batch
+  details TEXT,              -- JSON object: position → what else the service says of its task; null if nothing
   PRIMARY KEY (job, sequence),
   FOREIGN KEY (job, sequence) REFERENCES batches (job, sequence)
 ) STRICT, WITHOUT ROWID;

@@ -153,9 +153,16 @@ def settle(connection: apsw.Connection, step: Step, settlement: Settlement) -> S
         "sequence": step.submission.sequence,
         "task_ids": orjson.dumps(settlement.task_ids).decode(),
         "errors": orjson.dumps(_by_reason(settlement.errors)).decode(),
+        "details": _details(settlement),
     }
     connection.execute(QUERIES["add_settlement"], row)
     return [Change("settle", step.job, step.submission.sequence, State.SETTLED)]
+
+
+def _details(settlement: Settlement) -> str | None:
+    if not settlement.details:
+        return None
+    return orjson.dumps(settlement.details, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def _take(connection: apsw.Connection, step: Step, settlement: Settlement) -> int:

@@ -41,6 +41,8 @@ class Job:
     parent: str | None = None
     """The job whose failures this one retries."""
     attempt: int = 1
+    until: str = ""
+    """When a record counts as done, in the words of its service; its default where empty."""
     created_at: float = 0.0
     """Unix seconds."""
 

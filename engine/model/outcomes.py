@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Fate(StrEnum):
@@ -31,6 +32,8 @@ class Settlement:
     """Position → the service's reason, for exactly the positions without an id."""
     note: str = ""
     """What a person should know of the batch besides."""
+    details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Position → what else the service says of the record's task, as JSON: its status, its children."""
 
     @property
     def created(self) -> int:
@@ -56,6 +59,22 @@ class Outcome:
     batch_id: str | None = None
     url: str | None = None
     error: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of the line, where the service has more to say."""
+
+    def as_line(self) -> dict[str, Any]:
+        """Return the keys of its line."""
+        return {
+            "index": self.index,
+            "source": self.source,
+            "offset": self.offset,
+            "state": self.state,
+            "task_id": self.task_id,
+            "batch_id": self.batch_id,
+            "url": self.url,
+            "error": self.error,
+            **self.details,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ class MappingSettings(Section):
     """Old input name → new input name."""
     drop: list[str] = []
     """Columns that are not sent."""
+    template: dict[str, Any] = {}
+    """The task, with `${row.column}` where a value of the row goes; alone in its string, it keeps its type."""
 
 
 class BatchSettings(Section):
@@ -78,8 +80,8 @@ class SendSettings(Section):
 
     max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 8
     """Batches being staged, uploaded or released at once."""
-    max_open_batches: Annotated[int, Field(ge=1)] = 500
-    """Batches released and not yet settled; the uploader waits at the limit."""
+    max_open_batches: Annotated[int, Field(ge=1)] | None = None
+    """Batches released and not yet settled; the uploader waits at the limit. The service's own default if left out."""
     polls_in_flight: Annotated[int, Field(ge=1, le=1000)] = 4
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""

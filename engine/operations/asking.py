@@ -81,7 +81,7 @@ async def validate(sources: Sequence[str], config: Path, format_: Format | None,
     found = await anyio.to_thread.run_sync(partial(find_sources, sources, settings))
     job = Job("validate", setup.service.kind, "", found, "")
     emit(JobStarted(job.name, job.size_bytes))
-    plans = assembly.offline(setup, job.name).plans(job, None)
+    plans = assembly.offline(setup, job).plans(job, None)
     batches = records = rejected = 0
     shown: list[tuple[str, Reject]] = []
     while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
@@ -100,8 +100,14 @@ async def _job_status(job: Job, ledger: SqliteLedger, *, tasks: bool) -> JobStat
 
 async def _working(job: Job, ledger: Ledger) -> Counter[str]:
     counts: Counter[str] = Counter()
-    async with assembly.online(assembly.load(job.config), job.name, lambda _: None, CLOCK) as service:
+    setup = assembly.load(job.config)
+    async with assembly.online(setup, job, lambda _: None, CLOCK) as service:
+        group: list[str] = []
         async for _, submission in ledger.batches(job.name, frozenset({State.RELEASED, State.SETTLED})):
-            if submission.remote_id is not None:
-                counts.update(await service.working(submission.remote_id))
+            group += [submission.remote_id] if submission.remote_id is not None else []
+            if len(group) == service.polls_together:
+                counts.update(await service.working(group))
+                group = []
+        if group:
+            counts.update(await service.working(group))
     return counts

@@ -23,6 +23,8 @@ class Order:
     output: Path | None = None
     """`.bulksubmit/<job>/` where left out."""
     format: Format | None = None
+    until: str = ""
+    """When a record counts as done, in the words of its service; its default where empty."""
     strict: bool = False
     """Send nothing if any record is not fit to be sent."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -45,13 +46,13 @@ async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *,
     text = read_config(order.config)
     setup = assembly.load(text)
     name = check_job_name(order.job or f"{order.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    assembly.rehearse(setup, name)
     output = (order.output or ledger_path.parent / name).absolute()
+    job = Job(name, setup.service.kind, text, (), str(output), until=order.until, created_at=CLOCK.now())
+    assembly.rehearse(setup, job)
     async with SqliteLedger.open(ledger_path, CLOCK, hooks=hooks) as ledger:
         with ledger.lock(name):
             await _refuse_taken(ledger, name)
-            sources = await _sources(order, setup, output)
-            job = Job(name, setup.service.kind, text, sources, str(output))
+            job = replace(job, sources=await _sources(order, setup, output))
             await ledger.create_job(job)
             return await _work(job, ledger, setup, emit, stop, strict=order.strict)
 
@@ -98,6 +99,8 @@ async def retry(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Res
                 str(Path(source.path).parent),
                 parent=name,
                 attempt=parent.attempt + 1,
+                until=parent.until,
+                created_at=CLOCK.now(),
             )
             await ledger.create_job(job)
             return await _work(job, ledger, assembly.load(text), emit, stop)
@@ -118,7 +121,7 @@ async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Re
                 raise JobError(f"job {name!r} is finished; there is nothing left to cancel")
             setup = assembly.load(job.config)
             await ledger.set_job_state(name, JobState.CANCELED)
-            async with assembly.online(setup, name, emit, CLOCK) as service:
+            async with assembly.online(setup, job, emit, CLOCK) as service:
                 run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
                 await _cancel_batches(run)
                 error = await assembly.pipeline(setup, run, reading=False).work()
@@ -139,7 +142,7 @@ async def _work(
 ) -> Result:
     started = CLOCK.monotonic()
     await _announce(job, ledger, emit)
-    async with assembly.online(setup, job.name, emit, CLOCK) as service:
+    async with assembly.online(setup, job, emit, CLOCK) as service:
         run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
         error = await _within_deadline(assembly.pipeline(setup, run, strict=strict), run, setup)
         if error is None:

@@ -18,6 +18,8 @@ from typing import TypeAlias
 
 LONGEST_ASKED_SECONDS = 86_400.0
 """A service that asks for more than a day has its clock wrong, or means "do not come back"; both end in giving up."""
+_CLOCKS_AGREE_SECONDS = 2.0
+
 _EPOCH_FROM = 1e9
 """`X-RateLimit-Reset` is Unix time (Seven Bridges) or seconds left (others); nobody's window lasts 30 years."""
 _MANTISSA = 60
@@ -97,16 +99,23 @@ def asked_wait(headers: Mapping[str, str], now: float, *, status: int) -> float 
     `headers` must be case-insensitive; `now` is Unix seconds by our clock, which the answer's own `Date` overrules: a
     date in a header is meant by the clock of whoever wrote it.
     """
-    now = _http_date(headers.get("Date", "")) or now
+    now = server_now(headers, now)
     # Beside a success, Retry-After says when to ask for the result of this call; it does not ask for a pause.
     asked = retry_after(headers.get("Retry-After", ""), now) if status >= HTTPStatus.BAD_REQUEST else None
     if asked is not None:
         return asked
-    # An allowance that is used up: waiting for its reset costs less than being told off. The header of a 429 counts
-    # even when it claims that something remains.
-    if status == HTTPStatus.TOO_MANY_REQUESTS or headers.get("X-RateLimit-Remaining", "").strip() == "0":
-        return _seconds_until(headers.get("X-RateLimit-Reset", ""), now)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return seconds_until(headers.get("X-RateLimit-Reset", ""), now)
     return None
+
+
+def server_now(headers: Mapping[str, str], now: float) -> float:
+    """Return Unix seconds by the clock of whoever answered: its `Date`, where that differs from ours by more than 2 s.
+
+    A `Date` has whole seconds and may be cached for one; where the clocks agree, ours is the better one.
+    """
+    date = _http_date(headers.get("Date", ""))
+    return now if date is None or abs(date - now) <= _CLOCKS_AGREE_SECONDS else date
 
 
 def retry_after(value: str, now: float) -> float | None:
@@ -118,7 +127,8 @@ def retry_after(value: str, now: float) -> float | None:
     return None if date is None else _clamped(date - now)
 
 
-def _seconds_until(value: str, now: float) -> float | None:
+def seconds_until(value: str, now: float) -> float | None:
+    """Read an `X-RateLimit-Reset` (Unix seconds, or seconds left) as seconds from `now`; None if unreadable."""
     number = _number(value.strip())
     if number is None:
         return None

@@ -29,7 +29,7 @@ from engine.sandbox.traffic import Traffic
 
 _LOG = logging.getLogger(__name__)
 
-DEFAULT_PORT = 8800
+PORTS: dict[ServiceKind, int] = {"sama": 8800, "sevenbridges": 8801}
 _SHUTDOWN_SECONDS = 0.5  # requests that hang on purpose are not waited for
 
 
@@ -119,7 +119,7 @@ def run(  # noqa: PLR0913 - one argument for each option of the command
     config: Path | None = None,
     *,
     host: str = "127.0.0.1",
-    port: int = DEFAULT_PORT,
+    port: int | None = None,
     s3: bool = False,
     allow_remote: bool = False,
     json: bool = False,
@@ -135,6 +135,7 @@ def run(  # noqa: PLR0913 - one argument for each option of the command
         behaviour = replace(behaviour, journal=replace(behaviour.journal, path=journal))
     if service is not None:
         behaviour = replace(behaviour, service=service)
+    port = PORTS[behaviour.service] if port is None else port
 
     def announce(sandbox: Sandbox) -> None:
         line = orjson.dumps({"url": sandbox.url, "pid": os.getpid()}).decode() if json else _welcome(sandbox, behaviour)

@@ -21,11 +21,12 @@ from pydantic import Field, SecretStr
 
 from engine.model.batches import Batch, Limits
 from engine.model.errors import ConfigError, Refused, UnexpectedAnswer
+from engine.model.jobs import Job
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.model.settings import BatchSettings, ServiceSettings
 from engine.model.submissions import Submission
-from engine.ports import Answer, Call, Caller, Clock, Progress, Staged, Standing
+from engine.ports import Answer, Call, Caller, Clock, Progress, Released, Staged, Standing
 
 UPLOAD_URL_SECONDS = 4 * 3600 - 600
 """The vendor's page: 4 hours. Ten minutes are kept for the upload itself and for clocks that differ."""
@@ -80,13 +81,17 @@ class Sama:
 
     kind = "sama"
     polls_together = 1
+    open_batches = 500
+    """Half a million tasks on their way; more would only stand in line at the service."""
 
-    def __init__(self, settings: SamaSettings, batch: BatchSettings, job: str, caller: Caller, clock: Clock) -> None:
+    def __init__(self, settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> None:
+        if job.until not in {"", "created"}:
+            raise ConfigError(f"--until {job.until}: a Sama task is done when it is created; leave --until out")
         self.stages = settings.mode == "presigned"
         self.limits = Limits(min(batch.max_records, settings.max_tasks_per_batch), batch.max_bytes)
         self._settings = settings
         self._project = f"{settings.base_url.rstrip('/')}/projects/{settings.project_id}"
-        self._options = _batch_options(settings, job)
+        self._options = _batch_options(settings, job.name)
         self._caller = caller
         self._clock = clock
         self._schema_error = _schema_check(settings.task_schema) if settings.task_schema else None
@@ -117,15 +122,15 @@ class Sama:
             Call("put", "PUT", staged.upload_url, headers=_JSON, body=payload, authenticated=False),
         )
 
-    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> str:
+    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
         """Create the tasks: from the uploaded file, or (inline) from the payload itself."""
         del batch
         if remote_id is not None:
             await self._post("continue", f"batches/{remote_id}/continue.json", None, repeatable=False)
-            return remote_id
+            return Released(remote_id)
         body = b'{"tasks":%b,%b' % (payload or b"[]", orjson.dumps(self._options)[1:])
         answer = await self._post("post", "batches.json", body, repeatable=False)
-        return _batch_id(answer, _object(answer))
+        return Released(_batch_id(answer, _object(answer)))
 
     async def standing(self, remote_id: str) -> Standing:
         """Ask whether the batch still waits for `continue`."""
@@ -160,8 +165,9 @@ class Sama:
         """Cancel the creation of what is not created yet."""
         await self._post("cancel", f"batches/{remote_id}/cancel.json", None)
 
-    async def working(self, remote_id: str) -> Mapping[str, int]:
+    async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the batch's tasks by the state of people's work on them."""
+        (remote_id,) = remote_ids
         counts: Counter[str] = Counter()
         page = 1
         while True:
@@ -176,14 +182,16 @@ class Sama:
 
     async def _post(self, kind: str, path: str, body: bytes | None, *, repeatable: bool = True) -> Answer:
         url = f"{self._project}/{path}"
-        return await self._caller.call(Call(kind, "POST", url, headers=_JSON, body=body, repeatable=repeatable))
+        return await self._caller.call(
+            Call(kind, "POST", url, headers=_JSON, body=body, repeatable=repeatable, reconcilable=kind == "continue")
+        )
 
     async def _status(self, remote_id: str, page: int | None) -> Row:
         query = {"page_size": "0"}
         if page is not None:
             query = {"page_size": str(PAGE_SIZE), "page": str(page), "omit_failed_task_data": "true"}
         url = f"{self._project}/batches/{remote_id}.json"
-        return _object(await self._caller.call(Call("status", "GET", url, query=query)))
+        return _object(await self._caller.call(Call("status", "GET", url, query=query, yielding=True)))
 
 
 _JSON = {"Content-Type": "application/json"}
@@ -317,7 +325,7 @@ def _schema_error(validator: Any, task: Row) -> str | None:
     return None if error is None else f"{error.json_path.removeprefix('$.')}: {error.message[:200]}"
 
 
-def build(settings: SamaSettings, batch: BatchSettings, job: str, caller: Caller, clock: Clock) -> Sama:
+def build(settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> Sama:
     """Return the service; the one function that `assembly` calls."""
     return Sama(settings, batch, job, caller, clock)
 

@@ -21,6 +21,7 @@ from yarl import URL
 from engine.model.errors import CallFailed, Refused, Unavailable
 from engine.model.settings import SendSettings
 from engine.observe.events import CallEnded, CallRetried, CallStarted, Listener, Paused
+from engine.policy.budget import WindowBudget, allowance
 from engine.policy.outage import Outage
 from engine.policy.outcome import Advice, Effect, Loss, Verdict, judge_loss, judge_status
 from engine.policy.rate import Pacer
@@ -39,6 +40,10 @@ from engine.transport.failures import described, failure
 from engine.transport.wire import Lost, Request, Wire, open_wire
 
 _THE_SERVICE_IS_THERE = frozenset({Advice.ACCEPT, Advice.REFUSED, Advice.UNAUTHORIZED})
+
+
+_WORTH_SAYING_SECONDS = 1.0
+"""A shorter wait for the budget is no news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class HttpCaller:
         self._emit = emit
         self._rules = RetryRules(settings.retry_base_seconds, settings.retry_cap_seconds, settings.give_up_seconds)
         self._pacer = Pacer(settings.requests_per_second)
+        self._budget = WindowBudget()
         self._in_flight = anyio.CapacityLimiter(settings.max_in_flight + settings.polls_in_flight)
         self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(self._rules)) for _ in range(3))
 
@@ -147,7 +153,7 @@ class HttpCaller:
     def _lane(self, call: Call) -> _Lane:
         if not call.authenticated:
             return self._uploads
-        return self._repeatable if call.repeatable else self._unrepeatable
+        return self._repeatable if call.repeatable or call.reconcilable else self._unrepeatable
 
     async def _take_turn(self, effort: _Effort) -> _Attempt:
         """Send once it is this call's turn: at once, or while there is an outage one at a time and spaced."""
@@ -172,6 +178,7 @@ class HttpCaller:
     async def _send(self, effort: _Effort, *, probe: bool) -> _Attempt:
         await self._keep_pace(effort)
         async with self._in_flight:
+            await self._keep_budget(effort)
             answer = await self._observed(effort.request)
         attempt = self._judged(effort.request.call, answer)
         self._learn(effort, attempt, probe=probe)
@@ -188,6 +195,18 @@ class HttpCaller:
             now = self._clock.monotonic()
             wait = self._pacer.book(now) if self._pacer.held_seconds(now) else 0.0
 
+    async def _keep_budget(self, effort: _Effort) -> None:
+        """Take one request out of the service's window, or wait for the next window."""
+        call = effort.request.call
+        if not call.authenticated:  # another host, which knows nothing of the window
+            return
+        while (wait := self._budget.take(self._clock.monotonic(), yielding=call.yielding)) > 0:
+            if wait > self._rules.give_up_seconds:
+                raise self._unavailable(effort, f"the request budget is used up for {wait:.0f} s")
+            if wait >= _WORTH_SAYING_SECONDS and not call.yielding:
+                self._emit(Paused("the request budget of this window is used up", wait))
+            await self._clock.sleep(wait)
+
     async def _observed(self, request: Request) -> Answer | Lost:
         kind, size = request.call.kind, len(request.call.body or b"")
         answer: Answer | Lost = Lost(Loss.UNREACHABLE)  # what a cancelled call counts as
@@ -202,6 +221,9 @@ class HttpCaller:
                 self._emit(CallEnded(kind, seconds, size, answer.status))
             else:
                 self._emit(CallEnded(kind, seconds, 0 if answer.loss.unsent else size, None))
+            if request.call.authenticated:
+                said = allowance(answer.headers, self._clock.now()) if isinstance(answer, Answer) else None
+                self._budget.answered(self._clock.monotonic(), said)
 
     def _judged(self, call: Call, answer: Answer | Lost) -> _Attempt:
         if isinstance(answer, Lost):
@@ -219,7 +241,8 @@ class HttpCaller:
         if verdict.advice in _THE_SERVICE_IS_THERE:
             effort.lane.outage.answered(effort.price)
             return
-        unknown = verdict.effect is Effect.POSSIBLY_APPLIED and not effort.request.call.repeatable
+        call = effort.request.call
+        unknown = verdict.effect is Effect.POSSIBLY_APPLIED and not (call.repeatable or call.reconcilable)
         effort.price = effort.lane.outage.failed(
             now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=probe
         )

@@ -9,7 +9,7 @@ import orjson
 from engine.model.batches import Limits
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcomes import Settlement
-from engine.ports import Progress, Staged, Standing
+from engine.ports import Progress, Released, Staged, Standing
 
 TEN_RECORDS = Limits(10, 1 << 20)
 
@@ -52,7 +52,7 @@ class Remote:
 
     payload: bytes | None = None
     releases: int = 0
-    released_at: float = 0.0
+    starts_at: float = 0.0
     canceled: bool = False
     settled: bool = False
 
@@ -69,11 +69,14 @@ class FakeService:
     stages: bool = True
     again: str = "refuse"
     tasks_per_second: float = float("inf")
+    in_turn: bool = False
+    """It creates one batch after the other, in the order of their release."""
     speeds: dict = field(default_factory=dict)
     """Remote id → its own tasks per second."""
     call_seconds: float = 0.0
     url_seconds: float = float("inf")
     polls_together: int = 1
+    open_batches: int = 500
     kind: str = "fake"
     limits: Limits = TEN_RECORDS
     faults: dict = field(default_factory=dict)
@@ -94,6 +97,7 @@ class FakeService:
     asked_again: list = field(default_factory=list)
     """The `again` of each call that stages."""
     _under_way: Counter = field(default_factory=Counter)
+    _free_at: float = 0.0
 
     def check(self, task):
         return "data: missing" if "data" not in task else None
@@ -116,7 +120,7 @@ class FakeService:
             if remote_id is None:
                 remote_id = self._new(payload)
             self._create(remote_id)
-        return remote_id
+        return Released(remote_id)
 
     async def standing(self, remote_id):
         async with self._call("standing", "ask"):
@@ -141,7 +145,7 @@ class FakeService:
         async with self._call("cancel", "ask"):
             self.remotes[remote_id].canceled = True
 
-    async def working(self, remote_id):
+    async def working(self, remote_ids):
         return {}
 
     def ids(self):
@@ -168,13 +172,16 @@ class FakeService:
         if remote.releases and self.again == "refuse":
             raise Refused("InvalidBatchState: not waiting", status=400)
         remote.releases += 1
-        remote.released_at = self.clock.monotonic()
+        remote.starts_at = self.clock.monotonic()
+        if self.in_turn:
+            remote.starts_at = max(remote.starts_at, self._free_at)
+            self._free_at = remote.starts_at + len(remote.tasks) / self.tasks_per_second
         self.journal += [task for task in remote.tasks if task["data"].get("id") not in self.failing]
         self.peaks["open"] = max(self.peaks["open"], self.open)
 
     def _progress(self, submission):
         remote = self.remotes[submission.remote_id]
-        total, passed = len(remote.tasks), self.clock.monotonic() - remote.released_at
+        total, passed = len(remote.tasks), max(0.0, self.clock.monotonic() - remote.starts_at)
         speed = self.speeds.get(submission.remote_id, self.tasks_per_second)
         created = total if speed == float("inf") else min(total, int(passed * speed))
         return Progress(submission.sequence, created, finished=created == total)

@@ -8,10 +8,11 @@ from pydantic import SecretStr
 
 from engine.model.batches import Batch, Limits
 from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
+from engine.model.jobs import Job
 from engine.model.records import Position
 from engine.model.settings import BatchSettings
 from engine.model.submissions import State, Submission
-from engine.ports import Answer, Staged, Standing
+from engine.ports import Answer, Released, Staged, Standing
 from engine.services import sama
 from engine.services.sama import PAGE_SIZE, TASKS_PAGE_SIZE, UPLOAD_URL_SECONDS, SamaSettings
 
@@ -34,9 +35,12 @@ class Caller:
         return Answer(200, {}, answer if isinstance(answer, bytes) else orjson.dumps(answer))
 
 
+JOB = Job("nightly", "sama", "", (), "")
+
+
 def service(caller=None, *, batch=None, clock=None, **keys):
     values = {"kind": "sama", "project_id": 42, "access_key": SecretStr("the-key"), **keys}
-    return sama.build(SamaSettings(**values), batch or BatchSettings(), "nightly", caller, clock or FakeClock())
+    return sama.build(SamaSettings(**values), batch or BatchSettings(), JOB, caller, clock or FakeClock())
 
 
 def a_batch(count=2):
@@ -93,7 +97,7 @@ async def test_the_payload_goes_up_as_it_is_and_without_our_key():
 
 async def test_a_release_is_never_repeated_by_whoever_makes_the_call():
     caller = Caller({"batch_id": 7})
-    assert await service(caller).release(a_batch(), "7", None) == "7"
+    assert await service(caller).release(a_batch(), "7", None) == Released("7")
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("continue", "POST", f"{API}/batches/7/continue.json")
     assert call.body is None
@@ -102,7 +106,7 @@ async def test_a_release_is_never_repeated_by_whoever_makes_the_call():
 
 @pytest.mark.parametrize("answer", [b"", b"<html>", {}, [1]])
 async def test_what_a_release_answers_is_of_no_matter(answer):
-    assert await service(Caller(answer)).release(a_batch(), "7", None) == "7"
+    assert await service(Caller(answer)).release(a_batch(), "7", None) == Released("7")
 
 
 async def test_a_cancel_may_be_repeated():
@@ -135,7 +139,7 @@ async def test_inline_the_tasks_travel_in_the_one_call_which_is_never_repeated()
     caller = Caller({"batch_id": 8})
     inline = service(caller, mode="inline", notification_email="me@example.com")
     payload = b'[{"data":{"n":12345678901234567890123}}]'
-    assert await inline.release(a_batch(1), None, payload) == "8"
+    assert await inline.release(a_batch(1), None, payload) == Released("8")
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("post", "POST", f"{API}/batches.json")
     assert call.body == b'{"tasks":' + payload + b',"tasks_file_name":"nightly","notification_email":"me@example.com"}'
@@ -364,7 +368,7 @@ async def test_tasks_that_are_no_list_of_objects_cannot_be_understood(tasks):
 async def test_tasks_are_counted_by_how_work_on_them_stands_over_all_pages():
     first = [{"state": "new"}] * (TASKS_PAGE_SIZE - 1) + [{"state": "in progress"}]
     caller = Caller({"tasks": first}, {"tasks": [{"status": "completed"}, {"id": "x"}]})
-    assert await service(caller).working("7") == {"new": 99, "in progress": 1, "completed": 1, "unknown": 1}
+    assert await service(caller).working(["7"]) == {"new": 99, "in progress": 1, "completed": 1, "unknown": 1}
     assert [call.query for call in caller.calls] == [
         {"batch_id": "7", "omit_answers": "true", "page": page, "page_size": "100"} for page in ("1", "2")
     ]
