@@ -21,7 +21,8 @@ from engine.following import Follower
 from engine.model.batches import Batch
 from engine.model.errors import ConfigError, Unavailable
 from engine.model.jobs import Job
-from engine.model.settings import BatchSettings, ServiceSettings, Settings
+from engine.model.records import Format
+from engine.model.settings import BatchSettings, ServiceSettings, Settings, SourceSettings
 from engine.observe.events import Listener
 from engine.pipeline import Pipeline
 from engine.ports import Answer, Call, Caller, Clock, Service
@@ -35,8 +36,12 @@ from engine.transport.clock import SystemClock
 from engine.transport.credentials import Credentials
 from engine.uploading import Uploader
 
-SERVICES = {"sama": "engine.services.sama"}
+SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sevenbridges"}
 """`service.kind` → the module that knows it."""
+
+
+MENDABLE = frozenset({"base_url", "access_key", "auth_token", "upload_hosts", "notification_email"})
+"""Keys of `[service]` that may change between two runs of a job: none decides what its batches hold."""
 
 
 class ServiceModule(Protocol):
@@ -112,6 +117,34 @@ class Offline:
         )
 
 
+def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
+    """Return how sources are read, with a format that was named on the command line."""
+    return setup.settings.source.model_copy(update={"format": format_} if format_ else {})
+
+
+def mended(old: str, new: str) -> str:
+    """Return the text `new` if a job that began with `old` can go on with it.
+
+    Raises:
+        ConfigError: it would make other batches, or send them to another project.
+    """
+    load(new)
+    before, after = (_shaping(parse_toml(text)) for text in (old, new))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            raise ConfigError(
+                f"{key}: cannot change while a job goes on, for its batches are frozen; submit a new job, or put "
+                f"{before.get(key)!r} back"
+            )
+    return new
+
+
+def _shaping(tables: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides over the content of batches and where they go, by dotted key."""
+    kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in MENDABLE}
+    return kept | {key: value for key, value in tables.items() if key not in {"service", "send"}}
+
+
 def offline(setup: Setup, job: Job) -> Offline:
     """Join the parts that need no network."""
     return _offline(setup, _service(setup, job, _NoCalls(), SystemClock()))
@@ -161,7 +194,7 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
         yield _service(setup, job, opened, clock)
 
 
-def pipeline(setup: Setup, run: Run, *, strict: bool = False, reading: bool = True) -> Pipeline:
+def pipeline(setup: Setup, run: Run, *, reading: bool = True) -> Pipeline:
     """Join the parts of one run; without `reading`, one that only finishes what is already frozen."""
     parts = _offline(setup, run.service)
     reader = parts.payloads(run.job)
@@ -171,4 +204,4 @@ def pipeline(setup: Setup, run: Run, *, strict: bool = False, reading: bool = Tr
 
     send = setup.settings.send
     plans = partial(parts.plans, run.job) if reading else _no_plans
-    return Pipeline(run, plans, Uploader(run, payload), Follower(run, send), send, strict=strict)
+    return Pipeline(run, plans, Uploader(run, payload), Follower(run, send), send)

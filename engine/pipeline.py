@@ -46,8 +46,6 @@ class Pipeline:
         uploader: Uploader,
         follower: Follower,
         settings: SendSettings,
-        *,
-        strict: bool = False,
     ) -> None:
         self._run = run
         self._job = run.job
@@ -56,7 +54,6 @@ class Pipeline:
         self._uploader = uploader
         self._follower = follower
         self._settings = settings
-        self._strict = strict
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
@@ -73,17 +70,18 @@ class Pipeline:
 
     async def _read_into(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
         async with unsent:
-            if self._strict:
+            if self._job.strict:
                 await self._freeze(self._refuse_rejects)
             await self._replay(unsent)
-            if not self._strict:
+            if not self._job.strict:
                 await self._freeze(lambda plan: _send_all(unsent, plan.batches))
 
     async def _replay(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
             self._follower.add(batch, submission)
-        async for batch, submission in self._ledger.batches(self._job.name, UNSENT):
-            await unsent.send((batch, submission))
+        async for batch, submission in self._ledger.batches(self._job.name, UNSENT | {State.UNCERTAIN}):
+            if submission.state in UNSENT or submission.remote_id is not None:  # else there is nobody to ask
+                await unsent.send((batch, submission))
 
     async def _freeze(self, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
         if self._job.read_complete:

@@ -195,6 +195,10 @@ class Ledger(Protocol):
         """Remember where the job stands."""
         ...
 
+    async def set_config(self, name: str, config: str) -> None:
+        """Remember the configuration with which the job goes on."""
+        ...
+
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold the job for this process; freed when it dies. Raises: JobLocked."""
         ...
@@ -241,6 +245,10 @@ class Ledger(Protocol):
 
     async def orphans(self, job: str) -> Sequence[str]:
         """Return remote ids that were staged and given up; they are empty."""
+        ...
+
+    async def forget_orphan(self, job: str, remote_id: str) -> None:
+        """Remember no longer what is gone from the service."""
         ...
 
     async def close(self) -> None:

@@ -120,6 +120,13 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
     return reports
 
 
+def existing_reports(job: Job) -> Reports | None:
+    """Return the reports that were written before, if both are there."""
+    folder = Path(job.output)
+    reports = Reports(folder / OUTCOMES, folder / REJECTS)
+    return reports if reports.outcomes.exists() and reports.rejects.exists() else None
+
+
 def _belongs(fated: Fated) -> bool:
     """Tell whether a record stands in the rejects: not created, and not still on its way."""
     return fated.outcome.state not in {Fate.CREATED, Fate.UNRESOLVED}
@@ -128,6 +135,7 @@ def _belongs(fated: Fated) -> bool:
 def _reject_line(job: Job, fated: Fated, record_at: RecordAt) -> bytes:
     outcome = fated.outcome
     line = {
+        "job": job.name,
         "index": outcome.index,
         "source": outcome.source,
         "offset": outcome.offset,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
 
@@ -32,6 +33,24 @@ class Stop:
     async def wait(self) -> None:
         """Return once the run shall end."""
         await self._requested.wait()
+
+
+T = TypeVar("T")
+
+
+async def unless_stopped(stop: Stop, work: Callable[[], Awaitable[T]]) -> T | None:
+    """Return what `work` does; cancelled, and None, once the run shall end."""
+    result: T | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_cancel_on, stop, group.cancel_scope)
+        result = await work()
+        group.cancel_scope.cancel()
+    return result
+
+
+async def _cancel_on(stop: Stop, scope: anyio.CancelScope) -> None:
+    await stop.wait()
+    scope.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,15 @@ class Uploader:
         self._payload = payload
 
     async def submit(self, batch: Batch, submission: Submission) -> Submission:
-        """Take a batch from any state in UNSENT to RELEASED, SETTLED (refused) or UNCERTAIN.
+        """Take a batch from any state in UNSENT, or from UNCERTAIN, to RELEASED, SETTLED (refused) or UNCERTAIN.
 
         Raises:
             Unauthorized, Unavailable, PossiblyApplied: the service is not to be had; the job stops, `resume` goes on.
             SourceChanged: the source no longer holds what was frozen.
         """
         try:
+            if submission.state is State.UNCERTAIN:  # only with a remote id: the service may know it again
+                return await self._settle_release(batch, submission, QUIET_SECONDS)
             if self._service.stages:
                 return await self._stage_and_release(batch, submission)
             return await self._post(batch, submission)
@@ -123,6 +125,8 @@ class Uploader:
                     return await self._move(
                         batch, submission, State.RELEASED, note="adopted: the service had started it"
                     )
+                case Standing.UNKNOWN if submission.state is State.UNCERTAIN:
+                    return submission
                 case Standing.UNKNOWN:
                     note = f"the service no longer knows batch {submission.remote_id}"
                     return await self._move(batch, submission, State.UNCERTAIN, note=note)
@@ -162,7 +166,8 @@ class Uploader:
 
     async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
         if released.settlement is not None:
-            return await self._settle(batch, submission, released.settlement)
+            named = replace(submission, remote_id=released.remote_id)
+            return await self._settle(batch, named, released.settlement)
         return await self._move(batch, submission, State.RELEASED, remote_id=released.remote_id)
 
     async def _settle_refused(self, batch: Batch, submission: Submission, refusal: Refused) -> Submission:

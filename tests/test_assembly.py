@@ -80,7 +80,7 @@ def test_records_are_checked_by_the_rules_of_the_service(tmp_path):
     job = a_job(path, config())
     rejects = [reject for plan in assembly.load_offline(job).plans(job, None) for reject in plan.rejects]
     assert [reject.reason for reject in rejects] == [
-        "priority: 'high' is not an integer from -2147483648 to 2147483647"
+        'priority: "high" is not an integer from -2147483648 to 2147483647; source.types gives a CSV column its type'
     ]
 
 

@@ -121,7 +121,7 @@ def test_every_mistake_is_named_at_once():
     ("kind", "said"),
     [
         ('"smaa"', "service.kind: 'smaa' is not a service; did you mean 'sama'?"),
-        ('"salesforce"', "service.kind: 'salesforce' is not a service; known: sama"),
+        ('"salesforce"', f"service.kind: 'salesforce' is not a service; known: {', '.join(assembly.SERVICES)}"),
         ('["sama"]', "service.kind: ['sama'] is not a service; did you mean 'sama'?"),
     ],
 )

@@ -195,6 +195,14 @@ async def test_next_group_waits_for_the_first_batch(chase):
         assert await waiting == [0]
 
 
+async def test_next_group_ends_when_it_is_told_that_there_is_nothing_to_wait_for(chase):
+    chase = await chase(released=0)
+    async with under_way(chase.follower.next_group()) as waiting:
+        await asyncio.sleep(0)
+        chase.follower.finish()
+        assert await waiting == []
+
+
 async def test_there_is_nothing_to_follow_once_nothing_was_released(chase):
     chase = await chase(released=0)
     chase.follower.finish()
@@ -272,6 +280,22 @@ async def test_one_poll_covers_as_many_batches_as_the_service_allows(chase):
     await chase.to_the_end()
     assert [sequences for _, sequences in chase.service.polled] == [[0, 1, 2], [3, 4, 5], [6]]
     assert await chase.bench.states() == [State.SETTLED] * 7
+
+
+async def test_a_poll_takes_batches_along_that_are_not_due_yet(chase):
+    chase = await chase(batches=2, released=1, service=TOGETHER | QUIET)
+    await chase.poll(5)
+    await chase.release(chase.batches[1])
+    await chase.poll()
+    assert chase.service.polled[-1][1] == [1, 0]
+
+
+async def test_a_poll_that_brings_the_settlement_saves_fetching_it(chase):
+    chase = await chase(batches=3, service=TOGETHER | {"polls_settle": True})
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED] * 3
+    assert (await chase.bench.ledger.settlement("j", 2)).task_ids == [f"r3-{at}" for at in range(10)]
+    assert chase.service.calls("settlement") == []
 
 
 async def test_trouble_with_one_batch_of_a_group_does_not_touch_the_others(chase):

@@ -92,6 +92,15 @@ async def test_a_batch_that_is_refused_leaves_the_others_alone(tmp_path):
         assert (tally.created, tally.failed) == (20, 10)
 
 
+@pytest.mark.parametrize("done_by", ["stage", "release"])
+async def test_nothing_is_followed_where_the_fate_is_known_at_once(tmp_path, done_by):
+    async with a_bench(tmp_path, records=45, done_by=done_by) as bench:
+        assert await bench.work() is None
+        assert bench.service.polled == []
+        assert bench.service.ids() == once(45)
+        assert await bench.states() == [State.SETTLED] * 5
+
+
 async def test_inline_a_lost_answer_leaves_one_batch_uncertain_and_no_run_sends_it_again(tmp_path):
     faults = {"release": [None, lost(applied=False)]}
     async with a_bench(tmp_path, records=30, stages=False, faults=faults) as bench:
@@ -143,6 +152,13 @@ async def test_no_more_batches_are_open_at_the_service_than_allowed(tmp_path, mo
         assert await bench.work(max_open_batches=most, max_in_flight=4) is None
         assert bench.service.peaks["open"] == most
         assert bench.service.ids() == once(200)
+
+
+async def test_where_the_settings_do_not_say_the_service_knows_how_many_batches_may_be_open(tmp_path):
+    slow = {"tasks_per_second": 5.0, "call_seconds": 0.1}
+    async with a_bench(tmp_path, records=100, open_batches=2, **slow) as bench:
+        assert await bench.work(max_in_flight=4) is None
+        assert bench.service.peaks["open"] == 2
 
 
 async def test_a_batch_that_is_refused_makes_room_for_the_next(tmp_path):

@@ -76,7 +76,8 @@ async def test_a_reject_holds_the_record_as_it_stands_in_the_source(bench, tmp_p
     reports = await write(bench)
     failed = reports.rejects.read_bytes().splitlines()[1]
     assert failed == (
-        b'{"index":2,"source":"%s","offset":28,"line":null,"state":"failed","error":"data.n: too big","attempts":1,'
+        b'{"job":"j","index":2,"source":"%s","offset":28,'
+        b'"line":null,"state":"failed","error":"data.n: too big","attempts":1,'
         b'"record":{"data":{"id":"1","n":%s}}}' % (str(tmp_path / "a.ndjson").encode(), BIG.encode())
     )
 
@@ -109,6 +110,15 @@ async def test_created_tasks_without_an_id_have_no_page(tmp_path):
         await settle(bench, batch, Settlement([""]))
         (line,) = lines_of((await write(bench)).outcomes)
         assert (line["state"], line["task_id"], line["url"]) == ("created", "", None)
+
+
+async def test_what_else_the_service_says_of_a_task_stands_behind_its_outcome(tmp_path):
+    async with a_bench(tmp_path, records=2) as bench:
+        (batch,) = await bench.freeze()
+        await settle(bench, batch, Settlement(["t0", "t1"], details={1: {"status": "RUNNING", "children": [1, 2]}}))
+        plain, detailed = lines_of((await write(bench)).outcomes)
+        assert list(plain)[-1] == "error"
+        assert list(detailed.items())[-2:] == [("status", "RUNNING"), ("children", [1, 2])]
 
 
 async def test_a_job_of_which_nothing_was_read_has_empty_reports(tmp_path):

@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.ledger.writer import Hooks
-from engine.model.errors import BulkSubmitError, Refused, SourceChanged, Unauthorized, Unavailable, UnexpectedAnswer
+from engine.model.errors import (
+    BulkSubmitError,
+    PossiblyApplied,
+    Refused,
+    SourceChanged,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from engine.model.submissions import UNSENT, State
 from engine.observe.events import BatchMoved, BatchSettled
 from engine.ports import Standing
@@ -94,6 +102,26 @@ async def test_a_source_that_changed_is_not_sent(bench):
         await bench.submit(batch)
     assert bench.service.log == []
     assert await bench.states() == [State.FROZEN]
+
+
+async def test_where_staging_is_all_there_is_to_do_the_batch_is_settled_at_once(tmp_path):
+    steps = []
+    async with a_bench(tmp_path, records=3, hooks=noting(steps), done_by="stage", failing={"1": "no"}) as bench:
+        bench.service.log = steps
+        submission = await bench.submit(await one_batch(bench))
+        _, settlement = await fate(bench)
+    assert (submission.state, submission.remote_id) == (State.SETTLED, "r1")
+    assert steps == ["staging", "stage", "staged"]
+    assert (settlement.task_ids, settlement.errors) == (["r1-0", None, "r1-2"], {1: "no"})
+    assert bench.events[-1] == BatchSettled(0, 2, 1, "no")
+
+
+@pytest.mark.parametrize("stages", [True, False])
+async def test_where_the_release_tells_the_fate_the_batch_is_settled_by_it(tmp_path, stages):
+    async with a_bench(tmp_path, records=3, done_by="release", stages=stages) as bench:
+        submission = await bench.submit(await one_batch(bench))
+        known, settlement = await fate(bench)
+    assert (submission.state, known.remote_id, settlement.created) == (State.SETTLED, "r1", 3)
 
 
 # Where an earlier process stopped
@@ -205,6 +233,24 @@ async def test_a_service_that_never_answers_a_release_stops_the_job_and_a_later_
     assert bench.service.ids() == EACH_ONCE
 
 
+@pytest.mark.parametrize("applied", [False, True])
+async def test_after_a_lost_answer_to_its_stage_the_service_looks_for_what_it_made(tmp_path, applied):
+    faults = {"stage": [lost(applied=applied)] * (STAGE_TRIES - 1)}
+    async with a_bench(tmp_path, records=3, done_by="stage", faults=faults) as bench:
+        assert (await bench.submit(await one_batch(bench))).state is State.SETTLED
+        assert bench.service.asked_again == [False, True, True]
+        assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_stage_of_which_every_answer_is_lost_stops_the_job_and_a_later_run_goes_on(bench):
+    bench.service.faults = {"stage": [lost(applied=True)] * STAGE_TRIES}
+    batch = await one_batch(bench)
+    with pytest.raises(PossiblyApplied):
+        await bench.submit(batch)
+    assert await bench.states() == [State.STAGING]
+    assert (await bench.submit(batch)).state is State.RELEASED
+
+
 async def test_inline_a_lost_answer_makes_the_batch_uncertain(inline):
     inline.service.faults = {"release": [lost(applied=True)]}
     submission = await inline.submit(await one_batch(inline))
@@ -243,6 +289,15 @@ async def test_a_refusal_settles_the_batch_as_failed_in_the_words_of_the_service
     assert settlement.task_ids == [None, None, None]
     assert set(settlement.errors.values()) == {"InvalidThing: not this one"}
     assert bench.service.journal == []
+
+
+@pytest.mark.parametrize("call", ["upload", "release"])
+@pytest.mark.parametrize("answer", [None, unavailable(), refused()], ids=["done", "unavailable", "refused"])
+async def test_what_was_staged_of_a_refused_batch_is_cancelled_where_possible(bench, call, answer):
+    bench.service.faults = {call: [refused("not this one")], "cancel": [answer]}
+    assert (await bench.submit(await one_batch(bench))).state is State.SETTLED
+    assert bench.service.calls("cancel") == ["cancel"]
+    assert bench.service.remotes["r1"].canceled == (answer is None)
 
 
 async def test_a_refusal_is_told_to_who_listens(bench):
@@ -351,9 +406,12 @@ FAULTS = {
         unavailable(),
         Fault(Unavailable("lost"), applied=True),
         Fault(UnexpectedAnswer("?"), applied=True),
+        lost(applied=False),
+        lost(applied=True),
         killed(applied=False),
         killed(applied=True),
     ],
+    "cancel": [None, unauthorized(), unavailable(), refused(), killed(applied=False), killed(applied=True)],
     "upload": [
         None,
         refused(),
@@ -397,8 +455,23 @@ async def test_whatever_goes_wrong_a_batch_is_created_once_if_released_and_never
         batch = await one_batch(bench)
         submission = await carry(bench, batch)
         assert submission.state in {State.RELEASED, State.SETTLED}
-        assert bench.service.ids() == (EACH_ONCE if submission.state is State.RELEASED else {})
+        # Canceled: refused, and the process died before it knew that what it had staged is tidied up.
+        released = submission.state is State.RELEASED and not bench.service.remotes[submission.remote_id].canceled
+        assert bench.service.ids() == (EACH_ONCE if released else {})
         assert await bench.states() == [submission.state]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(faults=st.lists(st.sampled_from(FAULTS["stage"]), max_size=8))
+async def test_whatever_goes_wrong_tasks_that_are_made_by_staging_are_made_once(tmp_path_factory, faults):
+    async with a_bench(tmp_path_factory.mktemp("j"), records=3, done_by="stage") as bench:
+        bench.service.faults = {"stage": list(faults)}
+        submission = await carry(bench, await one_batch(bench))
+        assert submission.state is State.SETTLED
+        _, settlement = await fate(bench)
+        assert max(bench.service.ids().values(), default=0) <= 1
+        if settlement.created:
+            assert bench.service.ids() == EACH_ONCE
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

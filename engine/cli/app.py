@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from engine.cli.options import (
     S3,
     AllowRemote,
     BehaviourFile,
+    CheckedSources,
     Config,
     DemoFolder,
     Host,
@@ -30,6 +31,7 @@ from engine.cli.options import (
     LineFormat,
     LogFormat,
     LogLevel,
+    NewConfig,
     Output,
     Port,
     Quiet,
@@ -44,6 +46,9 @@ from engine.cli.options import (
     Yes,
 )
 
+CONTEXT: dict[str, Any] = {"help_option_names": ["--help", "-h"], "max_content_width": 100}
+"""Of every command."""
+
 app = typer.Typer(
     name="bulksubmit",
     help="Submit records in bulk to an HTTP API: each becomes a task once, and each is accounted for.",
@@ -52,7 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+    context_settings=CONTEXT,
 )
 
 
@@ -103,6 +108,7 @@ def resume(
     context: typer.Context,
     *,
     job: JobArgument,
+    config: NewConfig = None,
     ledger: Ledger = DEFAULT_LEDGER,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -111,12 +117,13 @@ def resume(
 ) -> None:
     """Go on with a job where it stopped.
 
-    What is settled is left alone, what was under way is looked up first, and nothing is sent twice.
+    What is settled is left alone, what was under way is looked up first, and nothing is sent twice. Of a finished job,
+    the service is asked again about what is uncertain, where it can be asked.
     """
     from engine.cli import commands
 
     voice = Voice(as_json, quiet, log_level, log_format)
-    raise typer.Exit(commands.work((context.obj or commands.ENGINE).resume, job, ledger, voice))
+    raise typer.Exit(commands.resume(job, ledger, config, voice, context.obj or commands.ENGINE))
 
 
 @app.command()
@@ -192,8 +199,8 @@ def retry(
 ) -> None:
     """Send failed and rejected records again.
 
-    They are taken from the finished job's rejects.ndjson, where they may be mended first, and become a job of their
-    own. Uncertain ones are left alone: sent again, they could become second tasks.
+    They are taken from the rejects.ndjson of a finished or canceled job, where they may be mended first, and become
+    a job of their own. Uncertain ones are left alone: sent again, they could become second tasks.
     """
     from engine.cli import commands
 
@@ -227,7 +234,7 @@ def cancel(
 def validate(
     context: typer.Context,
     *,
-    sources: Sources,
+    sources: CheckedSources,
     config: Config,
     source_format: SourceFormat = None,
     as_json: Json = False,

@@ -35,8 +35,14 @@ def submit(order: Order, ledger: Path, voice: Voice, engine: Operations) -> int:
     return show(result_screen(result, ledger), voice)
 
 
+def resume(job: str, ledger: Path, config: Path | None, voice: Voice, engine: Operations) -> int:
+    """Go on with a job, from now on with another configuration if one is given."""
+    result = perform(lambda emit, stop: engine.resume(job, ledger, emit, stop, config=config), voice)
+    return show(result_screen(result, ledger), voice)
+
+
 def work(door: Door, job: str, ledger: Path, voice: Voice) -> int:
-    """Resume, retry or cancel a job."""
+    """Retry or cancel a job."""
     result = perform(lambda emit, stop: door(job, ledger, emit, stop), voice)
     return show(result_screen(result, ledger), voice)
 
@@ -70,8 +76,8 @@ def report(job: str, ledger: Path, record: int | None, voice: Voice, engine: Ope
 
 
 def audit(job: str, ledger: Path, voice: Voice, engine: Operations) -> int:
-    """Prove that every record has exactly one outcome."""
-    return show(audit_screen(ask(lambda: engine.audit(job, ledger), voice)), voice)
+    """Prove that every record read has exactly one outcome."""
+    return show(audit_screen(ask(lambda: engine.audit(job, ledger), voice), ledger), voice)
 
 
 def validate(sources: Sequence[str], config: Path, format_: Format | None, voice: Voice, engine: Operations) -> int:

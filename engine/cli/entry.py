@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from engine.cli.app import app
+from engine.cli.app import CONTEXT, app
 
 if TYPE_CHECKING:
     from engine.cli.doors import Operations
@@ -25,7 +25,7 @@ def call(arguments: Sequence[str], engine: Operations | None = None) -> int:
     as_json = "--json" in arguments
     try:
         command, name, rest = _command(list(arguments))
-        code = command.main(rest, prog_name=name, standalone_mode=False, obj=engine)
+        code = command.main(rest, prog_name=name, standalone_mode=False, obj=engine, **CONTEXT)
     except UsageError as error:
         return _tell_usage(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last one who can say it in words
@@ -48,6 +48,7 @@ def _command(arguments: list[str]) -> tuple[Any, str, list[str]]:
 
 def _tell_usage(error: Any, *, as_json: bool) -> int:
     """Let typer say what was wrong, where the usage stands and how to get help."""
+    error.message = error.message.replace("Value error, ", "")  # how pydantic begins, which typer asks about choices
     error.show()
     if as_json:
         sys.stdout.write(json.dumps({"error": error.format_message(), "exit_code": USAGE}) + "\n")

@@ -63,6 +63,14 @@ Sources: TypeAlias = Annotated[
         help="Files to read, as paths or quoted globs; `-` reads standard input, which is kept so it can be resumed.",
     ),
 ]
+CheckedSources: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="Files to read, as paths or quoted globs; `-` reads standard input.",
+    ),
+]
 JobArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="JOB", show_default=False, help="Name of the job; `bulksubmit status` lists them.")
 ]
@@ -80,10 +88,23 @@ Config: TypeAlias = Annotated[
         help="TOML file that says which service, whose credentials and how to map records.",
     ),
 ]
+NewConfig: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        show_default=False,
+        help="Use this configuration from now on: addresses, secrets and [send] may differ, the rest must not.",
+    ),
+]
 JobName: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--job", metavar="NAME", show_default=False, help="Name of the new job; made of service and time if left out."
+        "--job",
+        metavar="NAME",
+        show_default=False,
+        help="Name of the new job; the configuration file's name and the time where it is left out.",
     ),
 ]
 Ledger: TypeAlias = Annotated[
@@ -187,9 +208,9 @@ JournalFile: TypeAlias = Annotated[
         "--journal",
         metavar="PATH",
         show_default=False,
-        help="File that gets one line for every task created and every call answered.",
+        help="File that gets a line for every task created, and for every run of one.",
     ),
 ]
 DemoFolder: TypeAlias = Annotated[
-    Path, typer.Option("--folder", metavar="DIR", help="Folder for the demo's input, ledger and reports.")
+    Path, typer.Option("--folder", metavar="DIR", help="Folder for the demo's ledger, reports and journal.")
 ]

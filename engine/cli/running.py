@@ -2,7 +2,8 @@
 
 The first SIGINT or SIGTERM asks the run to end: nothing new is begun, calls under way finish. A second one ends the
 process where it stands, even if the event loop hangs, because it is taken by a plain signal handler. That is safe:
-what the ledger says is durable before anything builds on it.
+what the ledger says is durable before anything builds on it. The same signal again within half a second is no second
+one: `timeout` signals its child and then the child's group, and a person's finger may bounce.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ Work: TypeAlias = Callable[[Listener, Stop], Awaitable[T]]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TIDY_SECONDS = 0.5
 """Longest delay of a hard end; whoever signals twice expects it within a second."""
+
+REPEAT_SECONDS = 0.5
+"""The same signal again within this time is the first one, told twice."""
 
 
 class Broken(Interrupted):
@@ -106,18 +110,23 @@ async def _heed_signals(
     try:
         with anyio.open_signal_receiver(*SIGNALS) as received:
             task_status.started()
-            number = await anext(received)
-        _end_on(SIGNALS, display)
-        emit(Stopping(f"{number.name} received; calls under way may finish. The same again ends it at once"))
-        stop.request(Interrupted(number))
-        await anyio.sleep_forever()
+            first = await anext(received)
+            # Inside of the block: at its end the signals are nobody's for a moment, and the next one may be on its way.
+            _end_on(SIGNALS, first, display)
+            emit(Stopping(f"{first.name} received; calls under way may finish. The same again ends it at once"))
+            stop.request(Interrupted(first))
+            await anyio.sleep_forever()
     finally:
         for signal_number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(signal_number, handler)
 
 
-def _end_on(numbers: tuple[signal.Signals, ...], display: Display) -> None:
+def _end_on(numbers: tuple[signal.Signals, ...], first: signal.Signals, display: Display) -> None:
+    began = time.monotonic()
+
     def end(number: int, _frame: FrameType | None) -> None:
+        if number == first and time.monotonic() - began < REPEAT_SECONDS:
+            return
         tidying = threading.Thread(target=display.abandon, daemon=True)  # the terminal may be stopped by Ctrl-S
         tidying.start()
         tidying.join(TIDY_SECONDS)

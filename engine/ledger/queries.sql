@@ -36,8 +36,8 @@ RELEASE operation;
 
 -- name: add_job
 -- Remember a new job; the name must be free.
-INSERT INTO jobs (name, service, config, output, state, read_complete, parent, attempt, until, created_at)
-VALUES (:name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :created_at);
+INSERT INTO jobs (name, service, config, output, state, read_complete, parent, attempt, until, strict, created_at)
+VALUES (:name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :strict, :created_at);
 
 -- name: add_source
 -- Remember one file of a job.
@@ -54,7 +54,7 @@ SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
 
 -- name: jobs
 -- Read the jobs, newest first; only that of one name, unless it is null.
-SELECT id, name, service, config, output, state, read_complete, parent, attempt, until, created_at
+SELECT id, name, service, config, output, state, read_complete, parent, attempt, until, strict, created_at
 FROM jobs
 WHERE :name IS NULL OR name = :name
 ORDER BY id DESC;
@@ -62,6 +62,10 @@ ORDER BY id DESC;
 -- name: sources
 -- Read the files of a job in their order.
 SELECT number, path, format, size, mtime_ns, base FROM sources WHERE job = :job ORDER BY number;
+
+-- name: set_config
+-- Replace the configuration of a job.
+UPDATE jobs SET config = :config WHERE id = :job;
 
 -- name: set_job_state
 -- Remember where a job stands.
@@ -161,6 +165,15 @@ FROM batches
 WHERE job = :job
 GROUP BY state;
 
+-- name: forget_orphan
+-- Drop a remote id that is gone from the service.
+DELETE FROM orphans WHERE job = :job AND remote_id = :remote_id;
+
 -- name: orphans
--- Name what was staged and given up, oldest batch first.
-SELECT remote_id FROM orphans WHERE job = :job ORDER BY sequence;
+-- Name what was staged and given up, oldest batch first; what a batch found again and took back is no orphan.
+SELECT remote_id FROM orphans
+WHERE job = :job AND NOT EXISTS (
+  SELECT 1 FROM batches
+  WHERE batches.job = orphans.job AND batches.sequence = orphans.sequence AND batches.remote_id = orphans.remote_id
+)
+ORDER BY sequence;

@@ -57,7 +57,7 @@ def job(connection: apsw.Connection, name: str) -> Job:
 
 
 def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
-    _id, name, service, config, output, state, read_complete, parent, attempt, until, created_at = row
+    _id, name, service, config, output, state, read_complete, parent, attempt, until, strict, created_at = row
     return Job(
         name=name,
         service=service,
@@ -69,6 +69,7 @@ def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
         parent=parent,
         attempt=attempt,
         until=until,
+        strict=bool(strict),
         created_at=created_at,
     )
 

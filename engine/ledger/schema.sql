@@ -17,6 +17,7 @@ CREATE TABLE jobs (
   parent TEXT,                    -- name of the job whose failures it retries
   attempt INTEGER NOT NULL,       -- 1, and one more with each retry
   until TEXT NOT NULL,            -- when a record counts as done: created or finished; the service's default if empty
+  strict INTEGER NOT NULL,        -- 1: nothing is sent before all is read and found fit
   created_at REAL NOT NULL        -- Unix seconds
 ) STRICT;
 

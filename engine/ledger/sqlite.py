@@ -89,6 +89,10 @@ class SqliteLedger:
         """Remember where the job stands."""
         await self._writer.write(partial(writes.set_job_state, name=name, state=state))
 
+    async def set_config(self, name: str, config: str) -> None:
+        """Remember the configuration with which the job goes on."""
+        await self._writer.write(partial(writes.set_config, name=name, config=config))
+
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the job for this process; freed when it dies. Raises: JobLocked."""
@@ -154,6 +158,10 @@ class SqliteLedger:
     async def tally(self, job: str) -> Tally:
         """Count a job's records by fate and its batches by state."""
         return await self._read(partial(reads.tally, name=job))
+
+    async def forget_orphan(self, job: str, remote_id: str) -> None:
+        """Remember no longer what is gone from the service."""
+        await self._writer.write(partial(writes.forget_orphan, name=job, remote_id=remote_id))
 
     async def orphans(self, job: str) -> Sequence[str]:
         """Return remote ids that were staged and given up; they are empty."""

@@ -44,6 +44,18 @@ def set_job_state(connection: apsw.Connection, name: str, state: JobState) -> Se
     return [Change("set_job_state", name, state=state)]
 
 
+def set_config(connection: apsw.Connection, name: str, config: str) -> Sequence[Change]:
+    """Remember the configuration with which a job goes on."""
+    connection.execute(QUERIES["set_config"], {"job": job_id(connection, name), "config": config})
+    return [Change("set_config", name)]
+
+
+def forget_orphan(connection: apsw.Connection, name: str, remote_id: str) -> Sequence[Change]:
+    """Drop what is gone from the service."""
+    connection.execute(QUERIES["forget_orphan"], {"job": job_id(connection, name), "remote_id": remote_id})
+    return [Change("forget_orphan", name)]
+
+
 def freeze(
     connection: apsw.Connection,
     name: str,

@@ -43,6 +43,8 @@ class Job:
     attempt: int = 1
     until: str = ""
     """When a record counts as done, in the words of its service; its default where empty."""
+    strict: bool = False
+    """Nothing is sent before all is read and every record is fit to be sent."""
     created_at: float = 0.0
     """Unix seconds."""
 

@@ -41,8 +41,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.RELEASING: frozenset({State.RELEASING, State.RELEASED, State.FROZEN, State.UNCERTAIN, State.SETTLED}),
     # UNCERTAIN: the service has forgotten a batch that it had accepted.
     State.RELEASED: frozenset({State.SETTLED, State.UNCERTAIN}),
-    # RELEASED: found at the service by its marker. FROZEN: a person decided to send it again.
-    State.UNCERTAIN: frozenset({State.RELEASED, State.FROZEN, State.SETTLED}),
+    # A later run asks again about a batch whose name at the service is known, and goes on from what it says.
+    State.UNCERTAIN: frozenset({State.RELEASING, State.RELEASED, State.SETTLED}),
     State.SETTLED: frozenset(),
 }
 

@@ -7,6 +7,7 @@ wants to know.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -17,6 +18,7 @@ from engine.observe.events import (
     BatchesFrozen,
     BatchMoved,
     BatchSettled,
+    CallRetried,
     Event,
     JobEnded,
     JobStarted,
@@ -93,6 +95,11 @@ class PlainDisplay(SilentDisplay):
         self._progress.fold(event)
         if news:
             self._say(news)
+        match event:
+            case JobStarted() | Stopping():
+                self._due = self._clock() + LINE_SECONDS
+            case JobEnded():
+                self._due = math.inf
         if self._clock() >= self._due:
             self._say(progress_line(self._progress.view()))
             self._due = self._clock() + LINE_SECONDS
@@ -109,6 +116,8 @@ class PlainDisplay(SilentDisplay):
                 return f"all is read: {count(self._progress.records + event.records, 'record')}"
             case BatchSettled() | BatchMoved() if not self._progress.first_failure:
                 return _first_failure(event)
+            case CallRetried() if not self._progress.retrying:
+                return _first_retry(event)
             case Paused() if not self._progress.paused:
                 return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
             case Stopping():
@@ -139,16 +148,22 @@ def _first_failure(event: BatchSettled | BatchMoved) -> str:
             return ""
 
 
+def _first_retry(event: CallRetried) -> str:
+    left = "" if event.left_seconds is None else f" for up to {duration(event.left_seconds)}"
+    return f"{event.kind} did not succeed ({event.reason}); calls that fail are tried again{left}"
+
+
 def progress_line(now: Snapshot) -> str:
     """Return how a run stands on one line."""
     eta = f"about {duration(now.eta.seconds)} left" if now.eta.seconds else ""
-    return ", ".join(part for part in (_figures(now), eta, now.note) if part)
+    # Why it stops was said when it began to, and stands at the end of the run again.
+    return ", ".join(part for part in (_figures(now), eta, "stopping" if now.stopping else now.note) if part)
 
 
 def _figures(now: Snapshot) -> str:
     bad = [f"{count(n)} {what}" for n, what in _not_created(now) if n]
     parts = [
-        f"read {count(now.records)} ({share(now.read_bytes, now.size_bytes)})",
+        *([f"read {count(now.records)} ({share(now.read_bytes, now.size_bytes)})"] if now.size_bytes else []),
         f"created {count(now.created)}",
         *bad,
         f"{rate(now.tasks_per_second)} tasks/s",

@@ -95,6 +95,8 @@ class CallRetried:
     attempt: int
     wait_seconds: float
     reason: str
+    left_seconds: float | None = None
+    """For so long it is tried again and again; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,12 +64,14 @@ def draw(now: Snapshot) -> RenderableType:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column()
-    rows.add_row("read", _bar(now.read_bytes, now.size_bytes, _read_words(now)))
-    rows.add_row("settled", _bar(now.settled, now.expected_records, _settled_words(now)))
+    if now.size_bytes:  # a job that is being canceled reads nothing more
+        rows.add_row("read", _bar(now.read_bytes, now.size_bytes, _read_words(now)))
+        rows.add_row("settled", _bar(now.settled, now.expected_records, _settled_words(now)))
     rows.add_row("records", _fates(now))
     rows.add_row("batches", _states(now))
     rows.add_row("speed", _speed(now))
-    rows.add_row("ETA", _eta(now))
+    if now.size_bytes:
+        rows.add_row("ETA", _eta(now))
     if now.first_failure:
         rows.add_row("failure", Text(printable(now.first_failure), "red", overflow="ellipsis", no_wrap=True))
     if now.note:

@@ -69,6 +69,7 @@ class Snapshot:
     eta: Eta
     note: str
     """Why it waits, stops or tries again; empty if all is well."""
+    stopping: bool
     first_failure: str
 
     @property
@@ -164,6 +165,11 @@ class Progress:
         return self._clock() < self._counts.paused_until
 
     @property
+    def retrying(self) -> bool:
+        """A call was tried again a moment ago."""
+        return self._clock() - self._counts.retried_at < WINDOW_SECONDS
+
+    @property
     def records(self) -> int:
         """Records read so far."""
         return self._counts.records
@@ -218,6 +224,7 @@ class Progress:
             expected_records=expected,
             eta=_eta(counts, expected, tasks_per_second, paused=now < counts.paused_until),
             note=_note(counts, now),
+            stopping=bool(counts.stopping),
             first_failure=counts.first_failure,
         )
 
@@ -240,6 +247,8 @@ def _move(counts: _Counts, event: BatchMoved) -> None:
     counts.states[event.after] += 1
     if event.after is State.UNCERTAIN:
         counts.uncertain += event.records
+        # The polls may have seen some of its tasks; which records they are of, nobody can tell.
+        counts.created -= counts.seen_created.pop(event.sequence, 0)
         counts.first_failure = counts.first_failure or event.reason
     elif event.before is State.UNCERTAIN:
         counts.uncertain = max(0, counts.uncertain - event.records)

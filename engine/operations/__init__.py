@@ -4,8 +4,9 @@ The command line is one caller of these; a program that embeds the engine is ano
 """
 
 from engine.operations.asking import audit, find_record, report, status, validate
+from engine.operations.canceling import cancel
 from engine.operations.values import JobStatus, Order, Result, Validation
-from engine.operations.working import cancel, resume, retry, submit
+from engine.operations.working import resume, retry, submit
 
 __all__ = [
     "JobStatus",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio.to_thread
 
@@ -17,15 +19,20 @@ from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobError
 from engine.model.jobs import Job
 from engine.model.outcomes import Outcome
-from engine.model.records import Format, Reject, source_at
+from engine.model.records import Format, Reject, Source, source_at
 from engine.model.submissions import State
 from engine.observe.events import JobStarted, Listener
+from engine.operations.finishing import CLOCK, summarize
+from engine.operations.places import open_ledger
 from engine.operations.values import JobStatus, Result, Validation
-from engine.operations.working import CLOCK, summarize
+from engine.operations.working import STANDARD_INPUT
 from engine.pipeline import frozen_event
 from engine.ports import Ledger
-from engine.reading.sources import find_sources
+from engine.reading.sources import find_sources, spool
 from engine.reporting import fates
+
+KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
+"""States of batches about which the service can be asked, if they have a name there."""
 
 MOST_REJECTS = 100
 """Rejects that a validation shows; more would only scroll by."""
@@ -37,20 +44,20 @@ async def status(name: str | None, ledger_path: Path, *, tasks: bool = False) ->
     Raises:
         JobError: there is no such job.
     """
-    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+    async with open_ledger(ledger_path) as ledger:
         jobs = [await ledger.job(name)] if name else await ledger.jobs()
         return [await _job_status(job, ledger, tasks=tasks) for job in jobs]
 
 
 async def report(name: str, ledger_path: Path) -> Result:
     """Write a job's reports anew from the ledger."""
-    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+    async with open_ledger(ledger_path) as ledger:
         return await summarize(await ledger.job(name), ledger, CLOCK.monotonic(), None)
 
 
 async def audit(name: str, ledger_path: Path) -> Audit:
     """Prove from ledger and sources that each record has exactly one fate."""
-    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+    async with open_ledger(ledger_path) as ledger:
         job = await ledger.job(name)
         return await audit_job(job, ledger, assembly.load_offline(job).payloads(job).read)
 
@@ -61,7 +68,7 @@ async def find_record(name: str, ledger_path: Path, index: int) -> Outcome:
     Raises:
         JobError: no record with this index was read.
     """
-    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+    async with open_ledger(ledger_path) as ledger:
         job = await ledger.job(name)
         async for block in fates(job, ledger, assembly.load_offline(job).service.task_url):
             for fated in block:
@@ -77,8 +84,17 @@ async def validate(sources: Sequence[str], config: Path, format_: Format | None,
         ConfigError, SourceError: the configuration or a source cannot be used at all.
     """
     setup = assembly.load(read_config(config), hide_secret)
-    settings = setup.settings.source.model_copy(update={"format": format_} if format_ else {})
-    found = await anyio.to_thread.run_sync(partial(find_sources, sources, settings))
+    settings = assembly.source_settings(setup, format_)
+    with TemporaryDirectory(prefix="bulksubmit-") as folder:
+        found: tuple[Source, ...]
+        if list(sources) == [STANDARD_INPUT]:
+            found = (await spool(sys.stdin.buffer, Path(folder) / "standard-input", settings),)
+        else:
+            found = await anyio.to_thread.run_sync(partial(find_sources, sources, settings))
+        return await _validated(setup, found, emit)
+
+
+async def _validated(setup: assembly.Setup, found: tuple[Source, ...], emit: Listener) -> Validation:
     job = Job("validate", setup.service.kind, "", found, "")
     emit(JobStarted(job.name, job.size_bytes))
     plans = assembly.offline(setup, job).plans(job, None)
@@ -103,7 +119,7 @@ async def _working(job: Job, ledger: Ledger) -> Counter[str]:
     setup = assembly.load(job.config)
     async with assembly.online(setup, job, lambda _: None, CLOCK) as service:
         group: list[str] = []
-        async for _, submission in ledger.batches(job.name, frozenset({State.RELEASED, State.SETTLED})):
+        async for _, submission in ledger.batches(job.name, KNOWN_THERE):
             group += [submission.remote_id] if submission.remote_id is not None else []
             if len(group) == service.polls_together:
                 counts.update(await service.working(group))

@@ -30,15 +30,16 @@ async def retry_source(parent: Job, folder: Path) -> Source:
     Raises:
         JobError: the file is missing or damaged, or nothing in it can be tried again.
     """
-    return await anyio.to_thread.run_sync(partial(_write, Path(parent.output) / REJECTS, folder / SOURCE))
+    return await anyio.to_thread.run_sync(partial(_write, parent, folder / SOURCE))
 
 
-def _write(rejects: Path, target: Path) -> Source:
+def _write(parent: Job, target: Path) -> Source:
+    rejects = Path(parent.output) / REJECTS
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     written = 0
     with os.fdopen(descriptor, "wb") as file:
-        for record in _records(rejects):
+        for record in _records(parent.name, rejects):
             file.write(record + b"\n")
             written += 1
         file.flush()
@@ -48,23 +49,26 @@ def _write(rejects: Path, target: Path) -> Source:
     return describe(target, SourceSettings(format=Format.NDJSON))
 
 
-def _records(rejects: Path) -> Iterator[bytes]:
+def _records(job: str, rejects: Path) -> Iterator[bytes]:
     """Yield the text of each record, untouched: big integers survive."""
     try:
         with rejects.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield from _record(line.strip(), f"{rejects}, line {number}")
+                    yield from _record(job, line.strip(), f"{rejects}, line {number}")
     except OSError as error:
         raise JobError(f"{rejects} cannot be read ({error.strerror}); `bulksubmit report` writes it again") from error
 
 
-def _record(line: bytes, where: str) -> Iterator[bytes]:
+def _record(job: str, line: bytes, where: str) -> Iterator[bytes]:
     try:
-        state = Fate(orjson.loads(line)["state"])
+        values = orjson.loads(line)
+        state = Fate(values["state"])
         texts = members(line)
     except (ValueError, KeyError, TypeError) as error:
         raise JobError(f"{where}: not a line of a rejects file: it needs state and record") from error
+    if values.get("job", job) != job:
+        raise JobError(f"{where}: a record of job {values['job']!r}, not of {job!r}; retry that one")
     if "record" not in texts:
         raise JobError(f"{where}: the record is missing")
     if state in REPLAYABLE:

@@ -1,4 +1,4 @@
-"""Work on a job: submit, resume, retry, cancel. A job name or an order enters, the result of the run leaves."""
+"""Work on a job: submit, resume, retry. An order or a job's name enters, the result of the run leaves."""
 
 from __future__ import annotations
 
@@ -15,25 +15,22 @@ from engine import assembly
 from engine.configuration import read_config
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
-from engine.model.errors import BulkSubmitError, DeadlineReached, Exit, JobError, Refused, StrictRejects
+from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, StrictRejects
 from engine.model.jobs import Job, JobState, check_job_name
-from engine.model.outcomes import Settlement, Tally
 from engine.model.records import Source
-from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import JobEnded, JobStarted, Listener
+from engine.operations.canceling import cancel_batches, cancel_orphans
+from engine.operations.finishing import CLOCK, summarize
+from engine.operations.places import claim_output, open_ledger
 from engine.operations.retrying import retry_source
 from engine.operations.values import Order, Result
 from engine.pipeline import Pipeline
-from engine.ports import Clock, Ledger
+from engine.ports import Ledger
 from engine.reading.sources import check_unchanged, find_sources, spool
-from engine.reporting import Reports, write_reports
-from engine.run import Run, Stop
-from engine.transport.clock import SystemClock
+from engine.run import Run, Stop, unless_stopped
 
-CLOCK: Clock = SystemClock()
 NO_HOOKS = Hooks()
 STANDARD_INPUT = "-"
-CANCELED = "canceled before it was sent"
 
 
 async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *, hooks: Hooks = NO_HOOKS) -> Result:
@@ -42,32 +39,50 @@ async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *,
     Raises:
         ConfigError, SourceError, JobError: nothing was sent.
         JobLocked: another process works on a job of that name.
+        Interrupted: while standard input was spooled; there is no job.
     """
     text = read_config(order.config)
     setup = assembly.load(text)
     name = check_job_name(order.job or f"{order.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     output = (order.output or ledger_path.parent / name).absolute()
-    job = Job(name, setup.service.kind, text, (), str(output), until=order.until, created_at=CLOCK.now())
+    job = Job(
+        name, setup.service.kind, text, (), str(output), until=order.until, strict=order.strict, created_at=CLOCK.now()
+    )
     assembly.rehearse(setup, job)
     async with SqliteLedger.open(ledger_path, CLOCK, hooks=hooks) as ledger:
         with ledger.lock(name):
-            await _refuse_taken(ledger, name)
-            job = replace(job, sources=await _sources(order, setup, output))
+            if any(job.name == name for job in await ledger.jobs()):
+                raise JobError(
+                    f"job {name!r} exists; `bulksubmit resume {name}` goes on with it, or choose another --job"
+                )
+            await claim_output(output, ledger)
+            job = replace(job, sources=await _sources(order, setup, output, stop))
             await ledger.create_job(job)
-            return await _work(job, ledger, setup, emit, stop, strict=order.strict)
+            return await _work(job, ledger, setup, emit, stop)
 
 
-async def resume(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
+async def resume(name: str, ledger_path: Path, emit: Listener, stop: Stop, *, config: Path | None = None) -> Result:
     """Go on with a job where it stopped; a finished one is reported as it is.
+
+    Args:
+        name: of the job.
+        ledger_path: where it is remembered.
+        emit: is told what happens.
+        stop: ends the run early.
+        config: from now on the job's configuration; only addresses, secrets and `[send]` may differ.
 
     Raises:
         JobError: there is no such job, or it was canceled.
+        ConfigError: the new configuration would make other batches.
         SourceChanged: a source is not what it was.
         JobLocked: another process works on it.
     """
-    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+    async with open_ledger(ledger_path) as ledger:
         job = await ledger.job(name)
         with ledger.lock(name):
+            if config is not None:
+                job = replace(job, config=assembly.mended(job.config, read_config(config)))
+                await ledger.set_config(name, job.config)
             return await _resume(job, ledger, emit, stop)
 
 
@@ -80,75 +95,53 @@ async def retry(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Res
     Raises:
         JobError: the job is not finished, or nothing of it can be tried again.
     """
-    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
+    async with open_ledger(ledger_path) as ledger:
         parent = await ledger.job(name)
         child = check_job_name(f"{name}.retry")
         with ledger.lock(child):
             existing = [job for job in await ledger.jobs() if job.name == child]
             if existing:
-                return await _resume(existing[0], ledger, emit, stop)
-            if (await ledger.tally(name)).unresolved or not parent.read_complete:
+                note = f"{child} ran before; to try its own rejects again, mend them and `bulksubmit retry {child}`"
+                return await _resume(existing[0], ledger, emit, stop, note=note)
+            if parent.state is JobState.OPEN:
                 raise JobError(f"job {name!r} is not finished; `bulksubmit resume {name}` first")
-            source = await retry_source(parent, Path(parent.output).with_name(child))
-            text = parent.config
-            job = Job(
-                child,
-                parent.service,
-                text,
-                (source,),
-                str(Path(source.path).parent),
+            folder = Path(parent.output).with_name(child)
+            await claim_output(folder, ledger)
+            job = replace(
+                parent,
+                name=child,
+                sources=(await retry_source(parent, folder),),
+                output=str(folder),
+                state=JobState.OPEN,
+                read_complete=False,
                 parent=name,
                 attempt=parent.attempt + 1,
-                until=parent.until,
                 created_at=CLOCK.now(),
             )
             await ledger.create_job(job)
-            return await _work(job, ledger, assembly.load(text), emit, stop)
+            return await _work(job, ledger, assembly.load(job.config), emit, stop)
 
 
-async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
-    """Have the service create nothing more of a job, and settle what was never sent.
-
-    Raises:
-        JobError: there is no such job, or it is finished.
-        JobLocked: a process works on it; stop that first.
-    """
-    started = CLOCK.monotonic()
-    async with SqliteLedger.open(ledger_path, CLOCK) as ledger:
-        job = await ledger.job(name)
-        with ledger.lock(name):
-            if job.state is JobState.FINISHED:
-                raise JobError(f"job {name!r} is finished; there is nothing left to cancel")
-            setup = assembly.load(job.config)
-            await ledger.set_job_state(name, JobState.CANCELED)
-            async with assembly.online(setup, job, emit, CLOCK) as service:
-                run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
-                await _cancel_batches(run)
-                error = await assembly.pipeline(setup, run, reading=False).work()
-            return await summarize(job, ledger, started, error)
-
-
-async def _resume(job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
-    if job.state is JobState.FINISHED:
-        return await summarize(job, ledger, CLOCK.monotonic(), None)
+async def _resume(job: Job, ledger: Ledger, emit: Listener, stop: Stop, *, note: str = "") -> Result:
     if job.state is JobState.CANCELED:
-        raise JobError(f"job {job.name!r} was canceled; submit its source as a new job")
-    check_unchanged(job.sources)
+        raise JobError(f"job {job.name!r} was canceled; `bulksubmit retry {job.name}` sends what was not created")
+    if job.state is JobState.FINISHED and not (await ledger.tally(job.name)).uncertain:
+        return await summarize(job, ledger, CLOCK.monotonic(), None, note=note, rewrite=False)
+    check_unchanged(job.sources, times=not job.read_complete)
     return await _work(job, ledger, assembly.load(job.config), emit, stop)
 
 
-async def _work(
-    job: Job, ledger: Ledger, setup: assembly.Setup, emit: Listener, stop: Stop, *, strict: bool = False
-) -> Result:
+async def _work(job: Job, ledger: Ledger, setup: assembly.Setup, emit: Listener, stop: Stop) -> Result:
     started = CLOCK.monotonic()
     await _announce(job, ledger, emit)
     async with assembly.online(setup, job, emit, CLOCK) as service:
         run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
-        error = await _within_deadline(assembly.pipeline(setup, run, strict=strict), run, setup)
+        error = await _within_deadline(assembly.pipeline(setup, run), run, setup)
         if error is None:
-            await _cancel_orphans(run)
-    if isinstance(error, StrictRejects):
-        await ledger.set_job_state(job.name, JobState.CANCELED)
+            await cancel_orphans(run)
+        if isinstance(error, StrictRejects):
+            await ledger.set_job_state(job.name, JobState.CANCELED)
+            await cancel_batches(run)
     result = await summarize(job, ledger, started, error)
     emit(JobEnded(job.name, result.state))
     return result
@@ -173,91 +166,15 @@ async def _within_deadline(pipeline: Pipeline, run: Run, setup: assembly.Setup) 
     return error
 
 
-async def _cancel_orphans(run: Run) -> None:
-    """Tidy up the empty batches that were staged twice; what cannot be cancelled stays empty and is reported."""
-    for remote_id in await run.ledger.orphans(run.job.name):
-        try:
-            await run.service.cancel(remote_id)
-        except BulkSubmitError:
-            return
-
-
-async def _cancel_batches(run: Run) -> None:
-    async for batch, submission in run.ledger.batches(run.job.name, UNSENT | {State.RELEASED}):
-        if submission.remote_id is not None:
-            await _cancel_remote(run, submission.remote_id)
-        if submission.state in {State.FROZEN, State.STAGING, State.STAGED}:
-            settled = Submission(batch.sequence, State.SETTLED, submission.remote_id, note=CANCELED)
-            refused = Settlement.refused(batch.count, CANCELED)
-            await run.ledger.settle(run.job.name, settled, refused, expected=submission.state)
-        elif submission.state is State.RELEASING:
-            # It may have started: followed, it tells. Inline there is nobody to ask.
-            state = State.RELEASED if submission.remote_id else State.UNCERTAIN
-            moved = Submission(
-                batch.sequence, state, submission.remote_id, note="canceled while its release was unclear"
-            )
-            await run.ledger.move(run.job.name, moved, expected=submission.state)
-
-
-async def _cancel_remote(run: Run, remote_id: str) -> None:
-    try:
-        await run.service.cancel(remote_id)
-    except Refused:
-        return  # finished in the meantime; following it shows what was created
-
-
-async def summarize(job: Job, ledger: Ledger, started: float, error: BulkSubmitError | None) -> Result:
-    """Write the reports of a job and return its numbers; an open job whose records all have their fate is finished."""
-    tally = await ledger.tally(job.name)
-    job = await ledger.job(job.name)
-    if error is None and job.state is JobState.OPEN and job.read_complete and not tally.unresolved:
-        await ledger.set_job_state(job.name, JobState.FINISHED)
-        job = await ledger.job(job.name)
-    reports, trouble = await _reports(job, ledger)
-    return Result(
-        job.name,
-        job.state,
-        tally,
-        CLOCK.monotonic() - started,
-        exit_code(tally, error),
-        "; ".join(filter(None, [str(error) if error else "", trouble])),
-        reports.outcomes if reports else None,
-        reports.rejects if reports else None,
-        len(await ledger.orphans(job.name)),
-    )
-
-
-async def _reports(job: Job, ledger: Ledger) -> tuple[Reports | None, str]:
-    try:
-        offline = assembly.load_offline(job)
-        reports = await write_reports(job, ledger, offline.service.task_url, offline.payloads(job).as_json)
-    except (OSError, BulkSubmitError) as error:
-        return None, f"the reports could not be written ({error}); `bulksubmit report {job.name}` writes them later"
-    return reports, ""
-
-
-def exit_code(tally: Tally, error: BulkSubmitError | None) -> int:
-    """Return what tells a scheduler how a run ended."""
-    if error is not None:
-        return error.exit_status
-    if tally.unresolved:
-        return Exit.STOPPED_EARLY
-    if tally.uncertain:
-        return Exit.SOME_UNCERTAIN
-    return Exit.SOME_FAILED if tally.failed or tally.rejected else Exit.ALL_CREATED
-
-
-async def _refuse_taken(ledger: Ledger, name: str) -> None:
-    if any(job.name == name for job in await ledger.jobs()):
-        raise JobError(f"job {name!r} exists; `bulksubmit resume {name}` goes on with it, or choose another --job")
-
-
-async def _sources(order: Order, setup: assembly.Setup, output: Path) -> tuple[Source, ...]:
-    settings = setup.settings.source
-    if order.format is not None:
-        settings = settings.model_copy(update={"format": order.format})
-    if list(order.sources) == [STANDARD_INPUT]:
-        return (await spool(sys.stdin.buffer, output / "standard-input", settings),)
-    if STANDARD_INPUT in order.sources:
-        raise JobError("standard input (-) cannot be mixed with files; submit it as a job of its own")
-    return await anyio.to_thread.run_sync(partial(find_sources, order.sources, settings))
+async def _sources(order: Order, setup: assembly.Setup, output: Path, stop: Stop) -> tuple[Source, ...]:
+    settings = assembly.source_settings(setup, order.format)
+    if list(order.sources) != [STANDARD_INPUT]:
+        return await anyio.to_thread.run_sync(partial(find_sources, order.sources, settings))
+    spooled = output / "standard-input"
+    source = await unless_stopped(stop, lambda: spool(sys.stdin.buffer, spooled, settings))
+    if stop.error is not None:
+        # Whoever wrote to us may have been interrupted, too: an end of input now is no proof that this is all.
+        spooled.unlink(missing_ok=True)
+        raise stop.error
+    assert source is not None  # noqa: S101 - only a stop leaves it out
+    return (source,)

@@ -17,6 +17,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import accumulate, repeat, takewhile
 
 import orjson
@@ -38,10 +39,23 @@ _GOES_ON = "text after the array's closing ]: put all records into one array, or
 _UNBALANCED = "; brackets or quotes do not balance, so the rest of the file cannot be told apart"
 
 
-class ArrayWindow:
-    """Walks over the elements of one window: `advance`, take a `cut` whenever `full`, and at the end if `pending`."""
+@dataclass(frozen=True, slots=True)
+class Separator:
+    """A guess of the bytes between elements."""
 
-    def __init__(self, window: Window, max_record_bytes: int, *, guess_key: bool) -> None:
+    pattern: re.Pattern[bytes]
+    width: int
+    """Bytes from the end of one element to the beginning of the next."""
+
+
+class ArrayWindow:
+    """Walks over the elements of one window: `advance`, take a `cut` whenever `full`, and at the end if `pending`.
+
+    `separator` is what an earlier window has learnt, if any; with `guess_key`, a new one holds the first key.
+    """
+
+    def __init__(self, window: Window, max_record_bytes: int, separator: Separator | None, *, guess_key: bool) -> None:
+        self.separator = separator
         self._window = window
         self._data = window.data
         self._source_end = window.source.end - window.offset
@@ -49,12 +63,13 @@ class ArrayWindow:
         self._guess_key = guess_key
         self._pieces: list[bytes] = []
         self._edges: list[int] = []  # where each piece begins, and at last where the one after them does
-        self._guessable = True
         self._quick = self._exact = 0
         self._multiline = b"\n" in window.data
         self._counted, self._line = 0, window.line
         self._clear()
         self._at = self._enter()
+        if self._at is not None:
+            self._split(self._at)
 
     def _clear(self) -> None:
         self._starts: list[int] = []
@@ -82,10 +97,10 @@ class ArrayWindow:
     def advance(self) -> bool:
         """Take the next elements; tell whether more may follow in this window."""
         if self._at is not None:
-            piece = bisect_left(self._edges, self._at)
-            known = piece < len(self._pieces) and self._edges[piece] == self._at
-            following = self._take_pieces(piece) if known else None
+            following = self._take_pieces(self._at)
             self._at = self._take_element(self._at) if following is None else following
+        if self._edges[-1:] == [self._at] and not self._window.last:
+            self._at = None  # the next window begins with what is not whole in this one
         return self._at is not None
 
     def cut(self) -> Cut:
@@ -155,7 +170,7 @@ class ArrayWindow:
 
     def _lose(self, at: int, reason: str) -> None:
         """Reject all from `at` to the end of the source."""
-        start = min(at, self._source_end - 1)  # a reject stands on a byte
+        start = min(at, self._source_end - 1)  # a reject stands on a byte, be it the last one of a record
         self._add(start, b"", {}, reason)
         self._lengths[-1] = self._source_end - start
         self._end = self._source_end
@@ -185,25 +200,33 @@ class ArrayWindow:
             self._lose(len(self._data), _NOT_CLOSED)
             return None
         following = self._element_after(end)
-        if following is not None and not self._pieces and self._guessable:
-            self._split(at + len(raw), following)
+        if following is not None and not self._edges:
+            self._learn(at + len(raw))
+            self._split(following)
         return following
 
-    def _split(self, end: int, start: int) -> None:
-        """Guess where the elements from `start` on begin, from the bytes between it and the `end` of the one before."""
+    def _learn(self, end: int) -> None:
+        """Guess the separator from what follows the element that ends at `end`."""
         between = _BETWEEN.match(self._data, end)
-        self._guessable = between is not None and self._data[end - 1 : end] == b"}"
-        if between is None or not self._guessable:
-            return
-        gap, brace, key = between.groups(b"")
-        opening = brace + key if self._guess_key else brace
-        separator = re.compile(re.escape(gap) + b"(?=" + re.escape(opening) + b")")
-        self._pieces = separator.split(self._data[start:], WINDOW_PIECES)
-        self._edges = list(accumulate([len(piece) + len(gap) for piece in self._pieces[:-1]], initial=start))
-        self._pieces.pop()  # what follows it is not in the window
+        if self.separator is None and between is not None:
+            gap, brace, key = between.groups(b"")
+            opening = brace + key if self._guess_key else brace
+            self.separator = Separator(re.compile(re.escape(gap) + b"(?=" + re.escape(opening) + b")"), len(gap))
 
-    def _take_pieces(self, first: int) -> int | None:
-        """Take pieces that are elements; return where the next element begins, None if the first piece is none."""
+    def _split(self, start: int) -> None:
+        """Split the window from an element's `start` on, once."""
+        if self.separator is None or self._data[start : start + 1] != b"{":
+            return
+        self._pieces = self.separator.pattern.split(self._data[start:], WINDOW_PIECES)
+        self._pieces.pop()  # its end is not in the window
+        widths = [len(piece) + self.separator.width for piece in self._pieces]
+        self._edges = list(accumulate(widths, initial=start))
+
+    def _take_pieces(self, at: int) -> int | None:
+        """Take the pieces from `at` on that are elements; return where the next one begins, None if there are none."""
+        first = bisect_left(self._edges, at)
+        if first >= len(self._pieces) or self._edges[first] != at:
+            return None
         pieces = self._pieces[first : first + CUT_RECORDS - len(self._starts)]
         taken = _parsed_until_failure(pieces, self._rows, self._max_record_bytes)
         if not taken:

@@ -52,8 +52,7 @@ def open_csv(file: SourceFile, settings: SourceSettings) -> CsvSplitter:
 
 def _header(text: bytes, delimiter: str, path: str, *, whole: bool) -> tuple[Sequence[str], int]:
     """Return the column names and the lines up to their end; no names if the text ends before they do."""
-    # Bytes that are no UTF-8 become surrogates: in the header they are refused, further down they are one bad row.
-    rows = CsvText(text.removeprefix(BOM).decode(errors="surrogateescape"), delimiter)
+    rows = CsvText(text.removeprefix(BOM), delimiter)
     while (row := rows.take(1)).values:
         problem = row.problems.get(0)
         if problem == OPEN_QUOTE and not whole:

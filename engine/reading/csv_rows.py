@@ -42,8 +42,8 @@ class CsvSplitter:
 
     def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
         """Return the rows of `slices` as JSON."""
-        rows = CsvText(b"\n".join(slices).decode(), self._layout.delimiter).take(len(slices))
-        return [self._layout.types.record(values)[0] for values in rows.values]
+        rows = CsvText(b"\n".join(slices), self._layout.delimiter).take(len(slices))
+        return [_record(values, b"", self._layout.types)[0] for values in rows.values]
 
 
 class _CsvWindow:
@@ -64,7 +64,7 @@ class _CsvWindow:
 
     def cuts(self) -> Iterator[Cut]:
         body = self._data[self._edges[0] : self._edges[-1]]
-        text = CsvText(body.decode(errors="surrogateescape"), self._layout.delimiter)
+        text = CsvText(body, self._layout.delimiter)
         first = 0
         while rows := self._whole(text.take(CUT_RECORDS)):
             yield self._cut(rows, first)
@@ -109,7 +109,11 @@ class _CsvWindow:
             raise BadValue(too_long(self._layout.max_record_bytes))
         if problem is not None:
             raise BadValue(in_words(problem))
-        try:
-            return self._layout.types.record(values)
-        except (TypeError, UnicodeEncodeError) as error:  # surrogates stand for bytes that are no UTF-8
-            raise BadValue(invalid_utf8(text)) from error
+        return _record(values, text, self._layout.types)
+
+
+def _record(values: Sequence[str], text: bytes, types: ValueTypes) -> tuple[bytes, Row]:
+    try:
+        return types.record(values)
+    except (TypeError, UnicodeEncodeError) as error:  # surrogates stand for bytes that are no UTF-8
+        raise BadValue(invalid_utf8(text)) from error

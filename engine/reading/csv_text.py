@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import islice
 
 OPEN_QUOTE = "unexpected end of data"
@@ -36,10 +37,11 @@ class CsvRows:
 
 
 class CsvText:
-    """Some text of a CSV file, read row by row."""
+    """Some text of a CSV file, read row by row; bytes that are no UTF-8 become surrogates."""
 
-    def __init__(self, text: str, delimiter: str) -> None:
-        self._reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True)
+    def __init__(self, text: bytes, delimiter: str) -> None:
+        lines = (line.decode(errors="surrogateescape") for line in io.BytesIO(text))
+        self._reader = csv.reader(lines, delimiter=delimiter, strict=True)
 
     def take(self, limit: int) -> CsvRows:
         """Return the next rows, blank lines among them."""
@@ -66,39 +68,65 @@ def in_words(problem: str) -> str:
     return next(words, f"not valid CSV: {problem}")
 
 
+class _State(Enum):
+    """Where in a row a scan stands."""
+
+    VALUE_START = auto()
+    PLAIN = auto()
+    QUOTED = auto()
+    BEHIND_QUOTE = auto()
+    """A closing quote, or half of two."""
+    LAST_LINE = auto()
+    """The csv module refuses the row, or ends it, with this line: after `"a"b`, or a carriage return."""
+
+
 class RowSkip:
-    """Finds the end of a row."""
+    """Finds the end of a row, where the csv module would."""
 
     def __init__(self, start: int, delimiter: str) -> None:
         self.start = start
-        self._turn = re.compile(b"\n|" + re.escape(delimiter.encode()) + rb'(?="|\Z)')
-        self._quoted = False
-        self._may_open = True  # at the beginning of a value, or right behind a quote that may be half of two
+        self._delimiter = delimiter.encode()
+        self._turn = re.compile(rb"[\r\n]|" + re.escape(self._delimiter) + rb'(?="|\Z)')
+        self._state = _State.VALUE_START
 
     @property
     def unclosed(self) -> str:
         """What to add to the reject's reason if the source ends first."""
-        return f"; {_PROBLEMS[OPEN_QUOTE]}" if self._quoted else ""
+        return f"; {_PROBLEMS[OPEN_QUOTE]}" if self._state is _State.QUOTED else ""
 
     def feed(self, data: bytes) -> int | None:
         """Return where the newline stands that ends the row."""
         at = 0
         while at < len(data):
-            if self._quoted:
-                quote = data.find(b'"', at)
-                if quote < 0:
-                    return None
-                at = quote + 1
-                self._quoted, self._may_open = False, True
-            elif self._may_open:
-                self._quoted, self._may_open = data[at] == _QUOTE, False
-                at += self._quoted
-            else:
-                turn = self._turn.search(data, at)
-                if turn is None:
-                    return None
-                if turn[0] == b"\n":
-                    return turn.start()
-                at = turn.end()
-                self._may_open = True
+            match self._state:
+                case _State.QUOTED:
+                    at = self._leave_quotes(data, at)
+                case _State.VALUE_START | _State.BEHIND_QUOTE:
+                    at = self._step(data, at)
+                case _State.PLAIN:
+                    turn = self._turn.search(data, at)
+                    if turn is None or turn[0] == b"\n":
+                        return turn.start() if turn else None
+                    at = turn.end()
+                    self._state = _State.LAST_LINE if turn[0] == b"\r" else _State.VALUE_START
+                case _State.LAST_LINE:
+                    newline = data.find(b"\n", at)
+                    return None if newline < 0 else newline
         return None
+
+    def _leave_quotes(self, data: bytes, at: int) -> int:
+        quote = data.find(b'"', at)
+        if quote < 0:
+            return len(data)
+        self._state = _State.BEHIND_QUOTE
+        return quote + 1
+
+    def _step(self, data: bytes, at: int) -> int:
+        """Decide by the next byte; only a quote is consumed."""
+        if data[at] == _QUOTE:
+            self._state = _State.QUOTED
+            return at + 1
+        closed = self._state is _State.BEHIND_QUOTE
+        broken = closed and data[at] not in b"\r\n" and not data.startswith(self._delimiter, at)
+        self._state = _State.LAST_LINE if broken else _State.PLAIN
+        return at

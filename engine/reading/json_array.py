@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from engine.reading.array_window import ArrayWindow, first_element
+from engine.reading.array_window import ArrayWindow, Separator, first_element
 from engine.reading.scanning import ElementScan
 from engine.reading.splitter import Cut, Window
 
@@ -17,18 +17,19 @@ class JsonArraySplitter:
 
     def __init__(self, max_record_bytes: int) -> None:
         self._max_record_bytes = max_record_bytes
+        self._separator: Separator | None = None
         self._guess_key = True
 
     def cuts(self, window: Window) -> Iterator[Cut]:
         """Yield the whole elements of a window."""
-        elements = ArrayWindow(window, self._max_record_bytes, guess_key=self._guess_key)
+        elements = ArrayWindow(window, self._max_record_bytes, self._separator, guess_key=self._guess_key)
         while elements.advance():
             if elements.full:
                 yield elements.cut()
         if elements.pending:
             yield elements.cut()
-        if elements.misguessed:
-            self._guess_key = not self._guess_key
+        self._separator = None if elements.misguessed else elements.separator
+        self._guess_key ^= elements.misguessed
 
     def skip(self, window: Window) -> ElementSkip:
         """Return what finds the end of the element."""

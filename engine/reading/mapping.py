@@ -1,4 +1,4 @@
-"""Blocks of source rows enter, blocks of tasks leave: wrapped, picked, renamed and given defaults as configured.
+"""Blocks of source rows enter, blocks of tasks leave: as configured wrapped, picked, renamed, or put into a template.
 
 What goes up is the text of the source wherever the mapping leaves it alone, because parsing and rendering is lossy:
 integers over 64 bits become floats, `1.0E+2` becomes `100.0`. So there are three ways. A row that the mapping does not
@@ -21,6 +21,7 @@ from engine.model.settings import MappingSettings
 from engine.reading.columns import at
 from engine.reading.parsing import BLANKS
 from engine.reading.scanning import members
+from engine.reading.template import LackingColumn, Template
 
 _ROUTES = 1000
 """Sets of columns whose routes are remembered; a source where every row has others must not fill the memory."""
@@ -51,11 +52,13 @@ class Mapper:
 
     def __init__(self, settings: MappingSettings, check: Callable[[Row], str | None]) -> None:
         _refuse_contradictions(settings)
-        _refuse_unfit_defaults(settings)
+        _refuse_unfit_values(settings)
         self._settings = settings
+        self._template = Template(settings.template) if settings.template else None
         self._touched = frozenset([*settings.fields.values(), *settings.drop, *settings.rename])
         self._dropped = frozenset([*settings.fields.values(), *settings.drop])
-        self._reshapes = bool(self._touched) or (settings.wrap is None and bool(settings.defaults))
+        plainly_wrapped = not self._touched and (settings.wrap is not None or not settings.defaults)
+        self._reshapes = self._template is not None or not plainly_wrapped
         self._prefix, self._suffix = _surroundings(settings)
         self._check = check
         self._routes: dict[tuple[str, ...], _Route] = {}
@@ -106,11 +109,14 @@ class Mapper:
         for position, (raw, row) in enumerate(zip(raws, rows, strict=True)):
             try:
                 values[position], tasks[position] = self._task(raw, row)
-            except _Collision as collision:
-                flaws[position] = str(collision)
+            except (_Collision, LackingColumn) as flaw:
+                flaws[position] = str(flaw)
         return values, tasks
 
     def _task(self, raw: bytes, row: Row) -> tuple[Row, bytes]:
+        if self._template is not None:
+            value, exact = self._template.filled(row, row if _renders_as(row, raw) else _texts(raw))
+            return value, orjson.dumps(exact)
         columns = tuple(row)
         route = self._routes.get(columns)
         if route is None:
@@ -118,10 +124,9 @@ class Mapper:
         value = self._built(route, row, row)
         if not route.changes:
             return value, self._prefix + raw + self._suffix
-        if orjson.dumps(row).translate(None, BLANKS) == raw.translate(None, BLANKS):
+        if _renders_as(row, raw):
             return value, orjson.dumps(value)
-        texts = {name: orjson.Fragment(text) for name, text in members(raw).items()}
-        return value, orjson.dumps(self._built(route, row, texts))
+        return value, orjson.dumps(self._built(route, row, _texts(raw)))
 
     def _remembered(self, columns: tuple[str, ...]) -> _Route:
         route = self._route(columns)
@@ -158,6 +163,19 @@ class Mapper:
         return task
 
 
+def _renders_as(row: Row, raw: bytes) -> bool:
+    """Tell whether orjson writes a row as it is written, but for blanks: rendering its values then loses nothing."""
+    try:
+        return orjson.dumps(row).translate(None, BLANKS) == raw.translate(None, BLANKS)
+    except TypeError:  # it reads 1024 levels and writes 254
+        return False
+
+
+def _texts(raw: bytes) -> Mapping[str, orjson.Fragment]:
+    """Return the values of a row as they are written."""
+    return {name: orjson.Fragment(text) for name, text in members(raw).items()}
+
+
 def _place(placed: dict[str, str], key: str, column: str) -> None:
     if key in placed:
         raise _Collision(f"columns {placed[key]!r} and {column!r} both become {key!r}: drop one, or name it otherwise")
@@ -180,19 +198,25 @@ def _merged(block: Block, flaws: Mapping[int, str]) -> Sequence[Reject]:
     return sorted([*block.rejects, *found], key=lambda reject: reject.index)
 
 
-def _refuse_unfit_defaults(settings: MappingSettings) -> None:
+def _refuse_unfit_values(settings: MappingSettings) -> None:
     """Refuse what TOML can say and JSON cannot: dates, inf, nan, integers over 64 bits."""
-    for key, value in settings.defaults.items():
-        try:
-            fit = orjson.loads(orjson.dumps(value)) == value
-        except TypeError:
-            fit = False
-        if not fit:
-            raise ConfigError(f"mapping.defaults.{key}: {value!r} is no JSON value; put it into quotes")
+    for name, table in (("defaults", settings.defaults), ("template", settings.template)):
+        for key, value in table.items():
+            try:
+                fit = orjson.loads(orjson.dumps(value)) == value
+            except TypeError:
+                fit = False
+            if not fit:
+                raise ConfigError(f"mapping.{name}.{key}: {value!r} is no JSON value; put it into quotes")
 
 
 def _refuse_contradictions(settings: MappingSettings) -> None:
     """Raise what no key shows by itself."""
+    for other in ("wrap", "fields", "defaults", "rename", "drop"):
+        if settings.template and getattr(settings, other):
+            raise ConfigError(
+                f"mapping.template and mapping.{other} do not go together: the template says all that a task holds"
+            )
     for name, keys in (("fields", settings.fields), ("defaults", settings.defaults)):
         if settings.wrap is not None and settings.wrap in keys:
             raise ConfigError(

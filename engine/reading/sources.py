@@ -105,24 +105,29 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
-def check_unchanged(sources: Sequence[Source]) -> None:
+def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
     """Compare each file's size with what it was.
 
-    Its time is no evidence: a copy put back has a new one. Its content is compared later, by sha256, when each batch is
-    read again.
+    What is frozen is compared by sha256 when each batch is read again, so there the time of a file is no matter: a copy
+    put back has a new one. Of what is not frozen yet (`times`) only the time can tell that it is another file.
 
     Raises:
         SourceChanged: a file is missing, or longer or shorter than it was.
     """
     for source in sources:
         try:
-            size = _status(Path(source.path)).st_size
+            status = _status(Path(source.path))
         except SourceError as error:
             raise SourceChanged(f"{error}; batches of the job were frozen from it") from error
-        if size != source.size:
+        if status.st_size != source.size:
             raise SourceChanged(
-                f"{source.path} has {size} bytes; it had {source.size} when its batches were frozen. "
+                f"{source.path} has {status.st_size} bytes; it had {source.size} when its batches were frozen. "
                 "Put the old file back and resume, or submit the new one as a new job."
+            )
+        if times and status.st_mtime_ns != source.mtime_ns:
+            raise SourceChanged(
+                f"{source.path} was written after the job began to read it, and is not read to its end. Submit it as a "
+                "new job; if its content is the same, give it its old time back (touch -d) and resume."
             )
 
 

@@ -6,6 +6,7 @@ the task's canonical JSON (orjson, sorted keys).
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Journal:
         self._file = None
         if settings.path is not None:
             settings.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = settings.path.open("ab", buffering=0)
+            self._file = open(settings.path, "ab", buffering=0, opener=_private)  # noqa: SIM115 - `close` closes it
 
     def entry(
         self,
@@ -92,6 +93,10 @@ class Journal:
             if isinstance(value, str | int | float):
                 return value
         return None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read_journal(path: Path) -> Iterator[JournalEntry]:

@@ -44,6 +44,9 @@ FINISHED = frozenset({"completed", "failed", "canceled"})
 CREATED = frozenset({"created", "ready"})
 """States of a task's creation in which it exists."""
 
+NOT_CREATED = frozenset({"failed", "canceled"})
+"""States of a task's creation in which it never will. In a batch that has ended there is no third kind."""
+
 INT32 = range(-(2**31), 2**31)
 TASK_KEYS = ("data", "priority", "reserve_for", "submit", "duration")
 
@@ -157,8 +160,9 @@ class Sama:
             status = await self._status(remote_id, page=number)
             page = _tasks(status)
             tasks += page
-            # A page may be shorter than we asked for; then only an empty one says that nothing is left out.
-            whole = not page or len(tasks) > batch.count or (len(page) < PAGE_SIZE and len(tasks) == batch.count)
+            # A page may be shorter than we asked for; unless a total says so, only an empty one shows that this is all.
+            last = len(page) < PAGE_SIZE or status.get("total") == batch.count
+            whole = not page or len(tasks) > batch.count or (len(tasks) == batch.count and last)
         return _settlement(batch.count, tasks, status)
 
     async def cancel(self, remote_id: str) -> None:
@@ -239,14 +243,17 @@ def _tasks(body: Row) -> Sequence[Row]:
 
 
 def _settlement(records: int, tasks: Sequence[Row], status: Row) -> Settlement:
-    """Return the fate of each record; those that the service does not list were not created.
+    """Return the fate of each record.
 
     Raises:
-        UnexpectedAnswer: it says that more were created than it lists, so one that is missing may be a task.
+        UnexpectedAnswer: the list does not fit the records, so nobody can say which task is whose: guessing could call
+            a record failed that is a task, and a retry would make a second one.
     """
-    listed = sum(_state(task) in CREATED for task in tasks)
-    if (_created(status) or 0) > listed and len(tasks) < records:
-        raise UnexpectedAnswer(f"{_created(status)} tasks were created of {records} sent, but only {listed} are listed")
+    created = sum(_state(task) in CREATED for task in tasks)
+    # One that was stopped may list the tasks that it came to; they stand in the order in which they were sent.
+    cut_short = _state(status) != "completed" and created == (_created(status) or created)
+    if len(tasks) > records or (len(tasks) < records and not cut_short):
+        raise UnexpectedAnswer(f"the service lists {len(tasks)} tasks for {records} records")
     ids: list[str | None] = [None] * records
     errors: dict[int, str] = {}
     summary = "; ".join(map(str, status.get("messages") or [])) or f"the batch ended as {_state(status)!r}"
@@ -254,10 +261,11 @@ def _settlement(records: int, tasks: Sequence[Row], status: Row) -> Settlement:
         task = tasks[position] if position < len(tasks) else {}
         if _state(task) in CREATED:
             ids[position] = str(task.get("id") or task.get("task_id") or "")
+        elif task and _state(task) not in NOT_CREATED:
+            raise UnexpectedAnswer(f"the batch has ended, and its task {position + 1} is {_state(task)!r}")
         else:
             errors[position] = _task_error(task) or summary
-    note = f"the service lists {len(tasks)} tasks for {records} records" if len(tasks) > records else ""
-    return Settlement(ids, errors, note)
+    return Settlement(ids, errors)
 
 
 def _task_error(task: Row) -> str:
@@ -290,22 +298,28 @@ def _data_error(task: Row) -> str | None:
 def _priority_error(task: Row) -> str | None:
     priority = task.get("priority", 0)
     if type(priority) is not int or priority not in INT32:
-        return f"priority: {priority!r} is not an integer from {INT32.start} to {INT32.stop - 1}"
+        hint = "; source.types gives a CSV column its type" if isinstance(priority, str) else ""
+        return f"priority: {_shown(priority)} is not an integer from {INT32.start} to {INT32.stop - 1}{hint}"
     reserved = task.get("reserve_for", "")
-    return None if type(reserved) in (str, int) else f"reserve_for: {reserved!r} is not the id of an agent"
+    return None if type(reserved) in (str, int) else f"reserve_for: {_shown(reserved)} is not the id of an agent"
 
 
 def _submit_error(task: Row) -> str | None:
     submit = task.get("submit", False)
     if type(submit) is not bool:
-        return f"submit: {submit!r} is neither true nor false"
+        return f"submit: {_shown(submit)} is neither true nor false"
     if "duration" not in task:
         return None
     duration = task["duration"]
     if not submit:
         return "duration: only goes with submit = true"
     fine = type(duration) in (int, float) and duration >= 0
-    return None if fine else f"duration: {duration!r} is not a number of seconds"
+    return None if fine else f"duration: {_shown(duration)} is not a number of seconds"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as the source has it."""
+    return orjson.dumps(value).decode()
 
 
 def _schema_check(path: Path) -> Callable[[Row], str | None]:

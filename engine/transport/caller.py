@@ -263,7 +263,8 @@ class HttpCaller:
         if isinstance(decision, GiveUp):
             raise failure(call, attempt.verdict, attempt.answer, redact, why=decision.reason)
         reason = f"{attempt.verdict.reason}; {decision.reason}"
-        self._emit(CallRetried(call.kind, effort.attempts, decision.after_seconds, reason))
+        left = max(0.0, self._rules.give_up_seconds - effort.hindered(now))
+        self._emit(CallRetried(call.kind, effort.attempts, decision.after_seconds, reason, left))
         await self._clock.sleep(decision.after_seconds)
 
     def _unavailable(self, effort: _Effort, why: str) -> CallFailed:

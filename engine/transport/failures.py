@@ -1,6 +1,6 @@
 """A call that did not succeed -> the error that says so: what was called, what came back, what to do. Pure.
 
-Always the call's kind, method, host and path, never its query or body; and nothing leaves without `redact`.
+Always the call's kind, method, host, port and path, never its query or body; and nothing leaves without `redact`.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def described(call: Call) -> str:
         url = URL(call.url)
     except ValueError:
         return f"{call.kind} ({call.method})"
-    return f"{call.kind} ({call.method} {url.host or ''}{url.path})"
+    return f"{call.kind} ({call.method} {url.host_port_subcomponent or ''}{url.path})"
 
 
 def _redirection(answer: Answer | Lost) -> str:
     if isinstance(answer, Lost) or answer.status // 100 != _REDIRECTION:
         return ""
     try:
-        host = URL(answer.headers.get("Location", "")).host
+        host = URL(answer.headers.get("Location", "")).host_port_subcomponent
     except ValueError:
         host = None
     return f" (a redirect to {host or 'another path'}, which is not followed; check base_url)"

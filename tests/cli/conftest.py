@@ -34,8 +34,8 @@ class FakeEngine:
     async def submit(self, order, ledger_path, emit, stop):
         return self._work("submit", order, ledger_path, emit)
 
-    async def resume(self, name, ledger_path, emit, stop):
-        return self._work("resume", name, ledger_path, emit)
+    async def resume(self, name, ledger_path, emit, stop, *, config=None):
+        return self._work("resume", name, ledger_path, emit, *([config] if config else []))
 
     async def retry(self, name, ledger_path, emit, stop):
         return self._work("retry", name, ledger_path, emit)
@@ -64,8 +64,8 @@ class FakeEngine:
         self._note("validate", tuple(sources), config, format_)
         return Validation(10, 1, 2, 1_000, [("in.ndjson", Reject(4, 480, 7, 5, "not valid JSON"))])
 
-    def _work(self, what, which, ledger_path, emit):
-        self._note(what, which, ledger_path)
+    def _work(self, what, which, ledger_path, emit, *more):
+        self._note(what, which, ledger_path, *more)
         for event in self.events:
             emit(event)
         return self.result

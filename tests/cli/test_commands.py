@@ -30,6 +30,7 @@ PROMISED = {
     ("arguments", "asked"),
     [
         (["resume", "a"], ("resume", "a", LEDGER)),
+        (["resume", "a", "--config", "new.toml"], ("resume", "a", LEDGER, Path("new.toml"))),
         (["retry", "a"], ("retry", "a", LEDGER)),
         (["cancel", "a", "--yes"], ("cancel", "a", LEDGER)),
         (["status"], ("status", None, LEDGER, False)),

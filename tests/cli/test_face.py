@@ -48,6 +48,21 @@ def test_every_command_takes_json():
         assert any("--json" in parameter.opts for parameter in command.params), name
 
 
+@pytest.mark.parametrize("command", ["", *ROOT.commands])
+def test_every_command_takes_both_ways_to_ask_for_help(say, command):
+    arguments = [command] if command else []
+    said = say(*arguments, "-h")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"Usage: {' '.join(['bulksubmit', *arguments])}")
+    assert said.out == say(*arguments, "--help").out
+
+
+def test_a_wrong_choice_is_named_without_ado(say):
+    said = say("validate", "in", "--config", "c", "--format", "yaml", "--json")
+    assert said.json["error"] == "Invalid value for '--format': 'yaml' is not one of 'ndjson', 'json', 'csv'."
+    assert said.json["error"] in said.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

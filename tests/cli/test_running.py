@@ -3,8 +3,11 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from engine.cli.running import REPEAT_SECONDS
 
 PROGRAM = """
 import sys, time
@@ -63,6 +66,28 @@ def test_the_second_signal_ends_the_process_even_if_the_loop_hangs(loop, then):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
+
+
+@LOOPS
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_told_twice_at_once_is_one(loop, number):
+    process = start(loop, then="await anyio.sleep(0.1)")
+    process.send_signal(number)
+    process.send_signal(number)
+    assert process.stdout.readline() == "draining\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=30)[0] == f"{128 + number}\n"
+
+
+@LOOPS
+def test_the_same_signal_a_second_later_ends_the_process(loop):
+    process = start(loop, then="await anyio.sleep_forever()")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "draining\n"
+    time.sleep(REPEAT_SECONDS + 0.1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
 
 
 def test_a_question_can_be_broken_off_by_one_signal():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.auditing import Audit
+from engine.cli.screens.advice import next_steps
 from engine.cli.screens.demo import demo_screen
 from engine.cli.screens.proofs import audit_screen, record_screen, validation_screen
 from engine.cli.screens.reasons import common_reasons
@@ -17,6 +18,7 @@ from engine.model.jobs import JobState
 from engine.model.outcomes import Fate, Outcome, Tally
 from engine.model.records import Reject
 from engine.operations import JobStatus, Validation
+from engine.operations.canceling import CANCELED
 
 from .conftest import JOB, RESULT, TALLY
 
@@ -81,21 +83,78 @@ class TestResult:
         screen = result_screen(replace(RESULT, state=JobState.CANCELED), LEDGER)
         assert screen.headline == "Job nightly is canceled. 7 tasks had been created."
 
-    def test_that_holds_but_whose_reports_failed_says_so(self):
-        screen = result_screen(replace(RESULT, message="the reports could not be written"), LEDGER)
-        assert screen.headline.endswith("created. But the reports could not be written")
+    def test_of_a_finished_job_shows_what_is_said_besides_as_a_note(self):
+        screen = result_screen(replace(RESULT, message="NAME.retry already ran"), LEDGER)
+        assert screen.headline.endswith("records created.")
+        assert "Note\n  NAME.retry already ran\n" in text_of(screen, colours=False)
+
+    def test_of_a_job_without_records_says_so(self):
+        screen = result_screen(replace(RESULT, tally=Tally(), message="the sources hold no record"), LEDGER)
+        assert screen.headline == "Job nightly is finished: no records."
+
+    @pytest.mark.parametrize(
+        ("state", "reasons", "said"),
+        [
+            (JobState.CANCELED, [CANCELED, CANCELED], CANCELED),
+            (JobState.CANCELED, [CANCELED, "no url"], f"{CANCELED}, or the service said no"),
+            (JobState.FINISHED, ["no url", "no url"], "the service said no"),
+        ],
+    )
+    def test_tells_who_said_no(self, tmp_path, state, reasons, said):
+        result = replace(RESULT, state=state, rejects=rejects(tmp_path, *reasons))
+        failed = next(row for row in result_screen(result, LEDGER).tables[0].rows if row[0] == "failed")
+        assert failed == ["failed", "2", said]
+
+    def test_does_not_show_the_reasons_of_the_first_as_those_of_all(self, tmp_path, monkeypatch):
+        path = rejects(tmp_path, *["bad url"] * 100)
+        result = replace(RESULT, tally=Tally(200, 1, 100, 100), rejects=path)
+        monkeypatch.setattr(common_reasons, "__defaults__", (path.stat().st_size // 2,))
+        screen = result_screen(result, LEDGER)
+        assert "created, counted in the first 50 of 100\n  50  bad url" in text_of(screen, colours=False)
+        assert screen.data["reasons_seen"] == 50
 
     def test_names_uncertain_records_and_batches_left_behind(self):
         tally = Tally(10, 2, 5, uncertain=5, states={"settled": 1, "uncertain": 1})
         text = text_of(result_screen(replace(RESULT, tally=tally, orphans=2), LEDGER), colours=False)
         assert "look at the service for the uncertain" in text
-        assert "2 empty batches were left at the service" in text
+        assert "2 empty batches left at the service" in text
 
     def test_names_a_ledger_that_would_not_be_found(self, monkeypatch):
         other = Path("there/l.db")
         assert "audit nightly --ledger there/l.db" in text_of(result_screen(RESULT, other), colours=False)
         monkeypatch.setenv("BULKSUBMIT_LEDGER", "there/l.db")
         assert "--ledger" not in text_of(result_screen(RESULT, other), colours=False)
+
+
+class TestAdvice:
+    @pytest.mark.parametrize(
+        ("state", "tally", "commands"),
+        [
+            (JobState.OPEN, Tally(9, 1, 3, 1), ["resume"]),
+            (JobState.OPEN, Tally(9, 1, 3, uncertain=1), ["resume", "status"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 1), ["cancel", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 6), ["retry", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 0, 6), ["retry", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 4, uncertain=2), ["retry", "status", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 9), ["audit"]),
+            (JobState.FINISHED, Tally(9, 1, 3, 4, uncertain=2), ["retry", "resume", "status", "audit"]),
+            (JobState.FINISHED, Tally(9, 1, 9), ["audit"]),
+        ],
+    )
+    def test_suits_the_state(self, state, tally, commands):
+        steps = next_steps("j", state, tally, LEDGER)
+        assert [line.split()[1] for _, line in steps] == commands
+        assert all(line.split()[2] == "j" for _, line in steps)
+
+    def test_is_the_same_at_the_end_and_when_asked(self):
+        tally = Tally(9, 1, 3, 1)
+        ended = result_screen(replace(RESULT, state=JobState.CANCELED, tally=tally), LEDGER)
+        asked = job_screen(JobStatus(replace(JOB, state=JobState.CANCELED), tally, running=False), LEDGER)
+        assert ended.tables[-2].rows == asked.tables[-1].rows
+
+    def test_shows_the_rejects_before_they_are_tried_again(self):
+        steps = next_steps("j", JobState.FINISHED, Tally(9, 1, 3, 6), LEDGER, Path("my out/rejects.ndjson"))
+        assert steps[0][1] == "less 'my out/rejects.ndjson'"
 
 
 class TestReasons:
@@ -113,7 +172,7 @@ class TestReasons:
         path = rejects(tmp_path, *["same"] * 100)
         reasons = common_reasons(path, read_bytes=path.stat().st_size // 2)
         assert not reasons.whole
-        assert list(reasons.top) == [(50, "same")]
+        assert (list(reasons.top), reasons.seen) == ([(50, "same")], 50)
 
     def test_are_none_without_a_file(self, tmp_path):
         assert common_reasons(None).top == []
@@ -152,15 +211,29 @@ class TestStatus:
 class TestAudit:
     def test_that_holds_shows_the_sum(self):
         audit = Audit("nightly", 10, 2, Counter({Fate.CREATED: 7, Fate.FAILED: 3}), unread_bytes=5_000)
-        screen = audit_screen(audit)
+        screen = audit_screen(audit, LEDGER)
         text = text_of(screen, colours=False)
         assert screen.exit_code == 0
         assert "10 records read  = 7 created + 3 failed + 0 rejected + 0 uncertain + 0 unresolved" in text
         assert "5 KB unread" in text
 
+    def test_of_a_whole_job_has_the_last_word(self):
+        screen = audit_screen(Audit("nightly", 10, 2, Counter({Fate.CREATED: 10})), LEDGER)
+        assert (screen.mood, screen.headline) == (Mood.GOOD, "Job nightly: every record has exactly one outcome.")
+
+    def test_names_in_its_headline_what_is_still_open(self):
+        fates = Counter({Fate.CREATED: 7, Fate.UNRESOLVED: 2, Fate.UNCERTAIN: 1})
+        screen = audit_screen(Audit("nightly", 10, 2, fates, unread_bytes=15_600_000), LEDGER)
+        assert screen.mood is Mood.MIXED
+        assert screen.headline == (
+            "Job nightly: every record that was read is accounted for once, but 15.6 MB of the sources are unread, "
+            "2 records are unresolved, 1 record is uncertain."
+        )
+        assert "bulksubmit status nightly" in text_of(screen, colours=False)
+
     def test_that_does_not_hold_names_what_it_found(self):
         audit = Audit("nightly", 10, 2, Counter({Fate.CREATED: 10}), findings=["batch 1: changed"])
-        screen = audit_screen(audit)
+        screen = audit_screen(audit, LEDGER)
         assert (screen.exit_code, screen.data["holds"]) == (1, False)
         assert "  batch 1: changed\n" in text_of(screen, colours=False)
 
@@ -168,6 +241,11 @@ class TestAudit:
 def test_a_validation_without_a_fault_is_good_news():
     screen = validation_screen(Validation(10, 0, 1, 500, []))
     assert (screen.exit_code, screen.headline) == (0, "All 10 records can be sent. Nothing was sent.")
+
+
+@pytest.mark.parametrize(("records", "said"), [(0, "The sources hold no record."), (1, "The 1 record can be sent.")])
+def test_a_validation_of_little_is_told_in_words(records, said):
+    assert validation_screen(Validation(records, 0, 1, 500, [])).headline == f"{said} Nothing was sent."
 
 
 def test_a_validation_shows_the_first_rejects():

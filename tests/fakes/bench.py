@@ -1,7 +1,7 @@
 """A job of small records on a real ledger, a fake service and made-up time, joined as the engine joins them."""
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -105,7 +105,8 @@ class Bench:
 
     def pipeline(self, *, strict=False, **settings):
         send, run = SendSettings(**settings), self.run()
-        return Pipeline(run, self.plans, Uploader(run, self.payload), Follower(run, send), send, strict=strict)
+        run = replace(run, job=replace(run.job, strict=strict))
+        return Pipeline(run, self.plans, Uploader(run, self.payload), Follower(run, send), send)
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""

@@ -50,6 +50,7 @@ def killed(*, applied):
 class Remote:
     """A batch at the service."""
 
+    sequence: int
     payload: bytes | None = None
     releases: int = 0
     starts_at: float = 0.0
@@ -68,6 +69,10 @@ class FakeService:
     clock: object
     stages: bool = True
     again: str = "refuse"
+    done_by: str = "poll"
+    """The call after which all is done, and which brings the settlement: "stage" or "release"; "poll": none does."""
+    polls_settle: bool = False
+    """The poll that sees a batch finished brings its settlement."""
     tasks_per_second: float = float("inf")
     in_turn: bool = False
     """It creates one batch after the other, in the order of their release."""
@@ -108,7 +113,9 @@ class FakeService:
     async def stage(self, batch, payload, *, again):
         self.asked_again.append(again)
         async with self._call("stage", "send"):
-            remote_id = self._new()
+            if self.done_by == "stage":
+                return self._draft(batch, payload, again=again)
+            remote_id = self._new(batch)
         return Staged(remote_id, f"https://store.example/{remote_id}", self.clock.monotonic() + self.url_seconds)
 
     async def upload(self, staged, payload):
@@ -118,15 +125,16 @@ class FakeService:
     async def release(self, batch, remote_id, payload):
         async with self._call("release", "send"):
             if remote_id is None:
-                remote_id = self._new(payload)
+                remote_id = self._new(batch, payload)
             self._create(remote_id)
-        return Released(remote_id)
+        return Released(remote_id, self._settlement(remote_id) if self.done_by == "release" else None)
 
     async def standing(self, remote_id):
         async with self._call("standing", "ask"):
             if remote_id not in self.remotes:
                 return Standing.UNKNOWN
-            return Standing.STARTED if self.remotes[remote_id].releases else Standing.WAITING
+            remote = self.remotes[remote_id]
+            return Standing.STARTED if remote.releases or remote.canceled else Standing.WAITING
 
     async def progress(self, followed):
         self.polled.append((self.clock.monotonic(), [submission.sequence for submission in followed]))
@@ -135,11 +143,7 @@ class FakeService:
 
     async def settlement(self, batch, remote_id):
         async with self._call("settlement", "poll"):
-            remote = self.remotes[remote_id]
-            remote.settled = True
-            reasons = [self.failing.get(task["data"].get("id")) for task in remote.tasks]
-            ids = [None if reason else f"{remote_id}-{at}" for at, reason in enumerate(reasons)]
-            return Settlement(ids, {at: reason for at, reason in enumerate(reasons) if reason})
+            return self._settlement(remote_id)
 
     async def cancel(self, remote_id):
         async with self._call("cancel", "ask"):
@@ -160,16 +164,31 @@ class FakeService:
     def open(self):
         return sum(1 for remote in self.remotes.values() if remote.releases and not remote.settled)
 
-    def _new(self, payload=None):
+    def _new(self, batch, payload=None):
         remote_id = f"r{len(self.remotes) + 1}"
-        self.remotes[remote_id] = Remote(payload)
+        self.remotes[remote_id] = Remote(batch.sequence, payload)
         return remote_id
+
+    def _draft(self, batch, payload, *, again):
+        """Make a batch's tasks, unless an earlier call has made them: it is looked for only where `again` says so."""
+        known = [remote_id for remote_id, remote in self.remotes.items() if remote.sequence == batch.sequence]
+        if not (again and known):
+            known = [self._new(batch, payload)]
+            self._create(known[0])
+        return Staged(known[0], settlement=self._settlement(known[0]))
+
+    def _settlement(self, remote_id):
+        remote = self.remotes[remote_id]
+        remote.settled = True
+        reasons = [self.failing.get(task["data"].get("id")) for task in remote.tasks]
+        ids = [None if reason else f"{remote_id}-{at}" for at, reason in enumerate(reasons)]
+        return Settlement(ids, {at: reason for at, reason in enumerate(reasons) if reason})
 
     def _create(self, remote_id):
         remote = self.remotes[remote_id]
         if remote.payload is None:
             raise Refused("nothing was uploaded", status=400)
-        if remote.releases and self.again == "refuse":
+        if remote.canceled or (remote.releases and self.again == "refuse"):
             raise Refused("InvalidBatchState: not waiting", status=400)
         remote.releases += 1
         remote.starts_at = self.clock.monotonic()
@@ -184,7 +203,8 @@ class FakeService:
         total, passed = len(remote.tasks), max(0.0, self.clock.monotonic() - remote.starts_at)
         speed = self.speeds.get(submission.remote_id, self.tasks_per_second)
         created = total if speed == float("inf") else min(total, int(passed * speed))
-        return Progress(submission.sequence, created, finished=created == total)
+        settlement = self._settlement(submission.remote_id) if self.polls_settle and created == total else None
+        return Progress(submission.sequence, created, created == total, settlement)
 
     @asynccontextmanager
     async def _call(self, kind, sort):

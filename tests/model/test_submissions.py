@@ -44,8 +44,8 @@ def test_what_is_released_is_not_sent_again_on_its_own():
     assert reachable(State.RELEASED, without={State.UNCERTAIN}) == {State.SETTLED}
 
 
-def test_only_a_person_or_the_service_leads_out_of_uncertain():
-    assert not TRANSITIONS[State.UNCERTAIN] & {State.STAGING, State.RELEASING}
+def test_what_is_uncertain_is_not_staged_anew():
+    assert not TRANSITIONS[State.UNCERTAIN] & {State.FROZEN, State.STAGING, State.STAGED}
 
 
 def test_an_intent_may_be_repeated_and_a_result_may_not():

@@ -19,7 +19,7 @@ from engine.observe.events import (
     Stopping,
 )
 from engine.observe.live import LiveDisplay, draw
-from engine.observe.progress import Progress
+from engine.observe.progress import WINDOW_SECONDS, Progress
 
 STARTED = JobStarted("nightly", 2_000_000)
 RUN = [
@@ -82,7 +82,15 @@ def test_plain_lines_come_every_few_seconds_however_many_events_there_are(plain,
         (Stopping("SIGTERM"), "stopping: SIGTERM"),
         (
             JobEnded("j", "finished"),
-            "job j is finished; read 0 (100 %), created 0, 0 tasks/s, 0 B/s, 0 in flight",
+            "job j is finished; created 0, 0 tasks/s, 0 B/s, 0 in flight",
+        ),
+        (
+            CallRetried("start", 1, 0.4, "no connection"),
+            "start did not succeed (no connection); calls that fail are tried again",
+        ),
+        (
+            CallRetried("start", 1, 0.4, "no connection", 900.0),
+            "start did not succeed (no connection); calls that fail are tried again for up to 15 min 00 s",
         ),
     ],
 )
@@ -100,6 +108,31 @@ def test_the_same_news_is_told_once(plain, lines, hand):
     hand.at += 2
     plain.listener(Paused("asked to", 3.0))
     assert lines[2] == "[00:00:05] calls wait for 3.0 s: asked to"
+
+
+def test_retries_are_news_again_after_a_while(plain, lines, hand):
+    for _ in range(3):
+        plain.listener(CallRetried("start", 1, 0.4, "no connection"))
+    assert len(lines) == 1
+    hand.at += 2 * WINDOW_SECONDS
+    plain.listener(CallRetried("start", 1, 0.4, "no connection"))
+    assert len([line for line in lines if "tried again" in line]) == 2
+
+
+def test_why_it_stops_is_said_once_and_nothing_after_the_end(plain, lines, hand):
+    for event in (STARTED, Stopping("the service is down"), CallStarted("status"), JobEnded("nightly", "open")):
+        hand.at += LINE_SECONDS
+        plain.listener(event)
+    for _ in range(3):
+        hand.at += LINE_SECONDS
+        plain.listener(CallStarted("cancel"))
+    assert [line.split("] ")[1].split(",")[0] for line in lines] == [
+        "job nightly: 2 MB to read",
+        "stopping: the service is down",
+        "read 0 (0 %)",
+        "job nightly is open; read 0 (0 %)",
+    ]
+    assert lines[2].endswith(", stopping")
 
 
 def test_a_line_of_foreign_text_cannot_steer_the_terminal(plain, lines):
@@ -137,6 +170,13 @@ def test_the_live_view_fits_a_narrow_terminal(hand):
     text = picture(RUN, hand, width=50)
     assert max(len(line) for line in text.splitlines()) <= 50
     assert "16 %" in text
+
+
+def test_the_live_view_of_a_job_that_is_canceled_does_not_speak_of_reading(hand):
+    text = picture([BatchMoved(0, State.RELEASED, State.SETTLED, 10, 1), BatchSettled(0, 4, 6, "no")], hand)
+    assert "4 created" in text
+    assert "read" not in text
+    assert "ETA" not in text
 
 
 def test_the_live_view_begins_before_anything_is_known(hand):

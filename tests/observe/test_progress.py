@@ -115,6 +115,11 @@ def test_an_uncertain_batch_counts_until_it_is_found(progress):
     assert fold(progress, moved(0, State.UNCERTAIN, State.RELEASED)).uncertain == 0
 
 
+def test_tasks_that_were_seen_of_an_uncertain_batch_are_not_counted_twice(progress):
+    view = fold(progress, NEW, BatchProgressed(0, 4, 0), moved(0, State.RELEASED, State.UNCERTAIN, reason="forgotten"))
+    assert (view.created, view.uncertain, view.settled) == (0, 10, 10)
+
+
 def test_a_new_job_begins_with_nothing_of_the_last(progress, hand):
     fold(progress, RESUMED, CallRetried("put", 1, 1.0, "x"), Paused("y", 9.0))
     hand.at = 5.0

@@ -35,9 +35,11 @@ async def test_status_of_all_jobs_has_the_newest_first(desk):
     assert [status.job.name for status in await operations.status(None, desk.ledger)] == ["b", "a"]
 
 
-async def test_status_of_a_new_ledger_is_empty(desk):
+async def test_without_a_ledger_there_is_nothing_to_ask_and_none_is_made(desk):
     desk = await desk()
-    assert list(await operations.status(None, desk.ledger)) == []
+    with pytest.raises(JobError, match="there is no ledger"):
+        await operations.status(None, desk.ledger)
+    assert not desk.ledger.exists()
 
 
 async def test_status_tells_whether_a_process_works_on_the_job(desk):
@@ -68,8 +70,9 @@ async def test_status_with_tasks_counts_people_s_work_over_batches_and_pages(des
 @pytest.mark.parametrize("operation", ["status", "report", "audit"])
 async def test_a_job_that_nobody_knows_is_an_error(desk, operation):
     desk = await desk()
-    with pytest.raises(JobError, match="there is no job 'j'"):
-        await getattr(operations, operation)("j", desk.ledger)
+    await desk.submit(desk.source(tasks(1)))
+    with pytest.raises(JobError, match="there is no job 'k'"):
+        await getattr(operations, operation)("k", desk.ledger)
 
 
 # report

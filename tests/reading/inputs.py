@@ -90,7 +90,7 @@ JSON_SHREDS = [
 ]  # fmt: skip
 CSV_SHREDS = [
     b"a", b"1", b"1,2", b"1,2\n", b"x,y\r\n", b'"q"', b'"q,\n""r""",s\n', b'"', b'""', b",", b",", b"\n", b"\n", b"\r",
-    b"\r\n", b" ", b"\x00", b"\xff", b"\xc3\xa9", b"z" * 5000, b'"' + b"\n" * 20 + b'"',
+    b"\r\n", b" ", b'""z', b'"\r', b"\x00", b"\xff", b"\xc3\xa9", b"z" * 5000, b'"' + b"\n" * 20 + b'"',
 ]  # fmt: skip
 
 
@@ -105,4 +105,4 @@ CONTENTS = {
     Format.JSON: shreds(JSON_SHREDS, b"[", b"]"),
     Format.CSV: shreds(CSV_SHREDS, b"a,b\n"),
 }
-WINDOWS = st.sampled_from([4, 5, 7, 16, 61, 300, 1 << 17])
+WINDOWS = st.sampled_from([4, 5, 7, 16, 61, 300, 6000, 1 << 17])

@@ -135,3 +135,19 @@ def test_a_header_may_be_longer_than_the_first_look():
     content = ",".join(names) + "\n" + ",".join("x" for _ in names) + "\n"
     (record,) = read_csv(content.encode()).records
     assert list(record.row) == names
+
+
+CSV_TEXT = st.lists(
+    st.sampled_from([b'"', b'"', b",", b"\n", b"\r", b"x", b'""', b',"', b'",', b"y" * 5000]), min_size=1, max_size=14
+)
+
+
+@given(CSV_TEXT, WINDOWS)
+def test_a_long_row_ends_where_the_csv_module_ends_it(pieces, window_bytes):
+    content = b"a,b\n" + b"".join(pieces) + b"\n1,2\n"
+    whole = read_csv(content, max_record_bytes=4000)
+    parts = read_csv(content, max_record_bytes=4000, window_bytes=window_bytes)
+    assert [record.raw for record in parts.records] == [record.raw for record in whole.records]
+    assert [(each.index, each.offset) for each in parts.rejects] == [
+        (each.index, each.offset) for each in whole.rejects
+    ]

@@ -118,6 +118,106 @@ def test_routes_are_forgotten_before_they_fill_the_memory():
     assert len(mapper._routes) <= 1000
 
 
+DEEP = b"[" * 300 + b"]" * 300
+
+
+@pytest.mark.parametrize(
+    ("settings", "task"),
+    [({"drop": ["p"]}, b'{"a":%s}'), ({"template": {"x": {"y": "${row.a}"}}}, b'{"x":{"y":%s}}')],
+)
+def test_a_value_deeper_than_orjson_writes_goes_up_as_it_is(settings, task):
+    assert mapped(b'{"p":1,"a":%s}' % DEEP, **settings).tasks == [task % DEEP]
+
+
+# Templates
+
+
+@pytest.mark.parametrize(
+    ("row", "template", "task"),
+    [
+        (b'{"a":1}', {"x": "${row.a}", "y": {"z": [True, "${row.a}"]}}, b'{"x":1,"y":{"z":[true,1]}}'),
+        (b'{"a":%s}' % BIG, {"x": ["${row.a}"]}, b'{"x":[%s]}' % BIG),
+        (b'{"a":%s,"b":1.50}' % BIG, {"x": "n${row.a}-${row.b}"}, b'{"x":"n%s-1.50"}' % BIG),
+        (b'{"a":1.0E+2}', {"x": "${row.a}", "y": "${row.a} "}, b'{"x":1.0E+2,"y":"1.0E+2 "}'),
+        (
+            b'{"a":"\\u00e9\\"","n":1.0E+2}',
+            {"x": "${row.a}", "y": "<${row.a}>"},
+            b'{"x":"\\u00e9\\"","y":"<\xc3\xa9\\">"}',
+        ),
+        (b'{"a":"s1","b":2}', {"name": "align ${row.a}/${row.b}${row.a}"}, b'{"name":"align s1/2s1"}'),
+        (b'{"a":[1, 2],"b":true}', {"x": "${row.a}", "y": "${row.a}:${row.b}"}, b'{"x":[1,2],"y":"[1,2]:true"}'),
+        (b'{"a":null}', {"x": "${row.a}"}, b'{"x":null}'),
+        (b'{"a b.c":1,"n":2}', {"x": "${row.a b.c}"}, b'{"x":1}'),
+        (
+            b'{"a":1}',
+            {"x": "$(inputs.a) ${a} ${{row.a}} $row.a", "n": 4},
+            b'{"x":"$(inputs.a) ${a} ${{row.a}} $row.a","n":4}',
+        ),
+    ],
+)
+def test_a_template_takes_values_of_the_row(row, template, task):
+    seen = []
+    block = mapped(row, seen.append, template=template)
+    assert block.tasks == [task]
+    assert list(map(orjson.loads, block.tasks)) == [orjson.loads(task)]
+    assert seen == [orjson.loads(task)]
+
+
+def test_rows_of_a_manifest_become_tasks_by_a_template():
+    template = {"name": "${row.sample}", "inputs": {"reads": {"class": "File", "path": "${row.id}"}, "n": "${row.n}"}}
+    (block,) = read_blocks(
+        sources_of(b"sample,id,n\ns1,f1,4\n", kind=Format.CSV), Position(), SourceSettings(types={"n": "integer"})
+    )
+    tasks = Mapper(MappingSettings(template=template), lambda task: None).apply(block).tasks
+    assert tasks == [b'{"name":"s1","inputs":{"reads":{"class":"File","path":"f1"},"n":4}}']
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b'{"b":1}', "has no column 'a', which mapping.template takes from it"),
+        (b'{"a":null,"b":1}', "column 'a' is null, and mapping.template puts it into a text"),
+    ],
+)
+def test_a_row_that_lacks_a_column_of_the_template_is_a_reject_that_names_it(row, reason):
+    block = mapped(row + b'\n{"a":1,"b":2}', template={"x": "n${row.a}", "y": "${row.b}"})
+    assert block.tasks == [b'{"x":"n1","y":2}']
+    assert [(each.index, each.reason) for each in block.rejects] == [(0, reason)]
+
+
+def test_what_a_template_made_is_made_again_for_the_payload():
+    rows = [b'{"a":%s}' % BIG, b'{ "a": "x" }']
+    template = {"x": "${row.a}", "y": "-${row.a}"}
+    tasks = mapped(b"\n".join(rows), template=template).tasks
+    assert Mapper(MappingSettings(template=template), lambda task: None).render(rows) == tasks
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (
+            {"template": {"x": "a ${row.}"}},
+            r"mapping\.template\.x: '\$\{row\.\}' is no placeholder; write \$\{row\.column\}",
+        ),
+        ({"template": {"x": {"y": ["${row:a}"]}}}, r"mapping\.template\.x\.y\[0\]: '\$\{row:a\}' is no placeholder"),
+        ({"template": {"x": "${ row.a }"}}, r"'\$\{ row\.a \}' is no placeholder"),
+        ({"template": {"x": "${rows.a}"}}, r"'\$\{rows\.a\}' is no placeholder"),
+        ({"template": {"x": "${row.a"}}, r"'\$\{row\.a' is no placeholder"),
+        ({"template": {"${row.a}": 1}}, r"mapping\.template: the key '\$\{row\.a\}' is taken as it stands"),
+        ({"template": {"x": 1}, "wrap": "data"}, r"mapping\.template and mapping\.wrap do not go together"),
+        ({"template": {"x": 1}, "drop": ["a"]}, r"mapping\.template and mapping\.drop do not go together"),
+        ({"template": {"x": 1}, "defaults": {"y": 1}}, r"mapping\.template and mapping\.defaults do not go together"),
+        (
+            {"template": {"x": {"y": dt.date(2024, 1, 1)}}},
+            r"mapping\.template\.x: .* is no JSON value; put it into quotes",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_meant_is_refused(settings, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        Mapper(MappingSettings(**settings), lambda task: None)
+
+
 NAMES = st.sampled_from("abcde")
 
 

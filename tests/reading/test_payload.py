@@ -102,9 +102,10 @@ def test_a_record_of_any_fate_can_be_shown():
 
 
 def test_a_csv_row_is_shown_as_json_and_a_bad_one_as_its_text():
-    sources = sources_of(b"a,b\n1,2\n3\n", kind=Format.CSV)
+    sources = sources_of(b"a,b\n1,2\n3\n\xff,\n", kind=Format.CSV)
     reader = PayloadReader(sources, SourceSettings(), Mapper(PLAIN, lambda task: None))
-    assert [reader.as_json(4, 3), reader.as_json(8, 1)] == [b'{"a":"1","b":"2"}', b'"3"']
+    shown = [reader.as_json(4, 3), reader.as_json(8, 1), reader.as_json(10, 2)]
+    assert shown == [b'{"a":"1","b":"2"}', b'"3"', '"\ufffd,"'.encode()]
 
 
 def test_rejects_come_with_the_batch_that_covers_them():

@@ -42,11 +42,11 @@ def test_nothing_is_lost_whatever_the_bytes(data, kind, window_bytes, max_record
     if content:
         assert found.ends[-1] == Position(len(content), len(spans(found)), 1)
     at = 0
-    for _, offset, length in spans(found):
+    for index, offset, length in spans(found):
         if kind is not Format.CSV or at:  # before the first row stands the header
             gap = content[at:offset].removeprefix(b"\xef\xbb\xbf" if at == 0 else b"")
             assert not gap.strip(SEPARATORS[kind])
-        assert offset >= at
+        assert offset >= at or "is not closed" in found.reasons[index]  # stands on the last byte
         at = offset + length
     if kind is not Format.CSV or at:
         assert not content[at:].removeprefix(b"\xef\xbb\xbf" if at == 0 else b"").strip(SEPARATORS[kind])
@@ -75,7 +75,7 @@ def test_reading_goes_on_from_any_end_and_any_good_record(data, kind, window_byt
     options = {"kind": kind, "window_bytes": window_bytes, "max_record_bytes": max_record_bytes}
     whole = read_or_refuse(*contents, **options)
     starts = [Position(record.offset, record.index, record.line) for record in whole.records]
-    for start in (*whole.ends, *starts):
+    for start in {*whole.ends, *starts}:
         rest = read(*contents, start=start, **options)
         assert rest.records == [record for record in whole.records if record.index >= start.index]
         assert rest.rejects == [each for each in whole.rejects if each.index >= start.index]

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -101,7 +102,7 @@ async def test_a_release_is_never_repeated_by_whoever_makes_the_call():
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("continue", "POST", f"{API}/batches/7/continue.json")
     assert call.body is None
-    assert (call.repeatable, call.authenticated) == (False, True)
+    assert (call.repeatable, call.authenticated, call.reconcilable) == (False, True, True)
 
 
 @pytest.mark.parametrize("answer", [b"", b"<html>", {}, [1]])
@@ -143,7 +144,7 @@ async def test_inline_the_tasks_travel_in_the_one_call_which_is_never_repeated()
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("post", "POST", f"{API}/batches.json")
     assert call.body == b'{"tasks":' + payload + b',"tasks_file_name":"nightly","notification_email":"me@example.com"}'
-    assert (call.repeatable, call.authenticated) == (False, True)
+    assert (call.repeatable, call.authenticated, call.reconcilable) == (False, True, False)
 
 
 async def test_inline_an_answer_without_an_id_cannot_be_understood():
@@ -160,6 +161,14 @@ def test_only_the_presigned_way_has_a_harmless_step():
 def test_a_batch_holds_no_more_than_the_service_takes(ours, theirs, limit):
     batch = BatchSettings(max_records=ours, max_bytes=99)
     assert service(batch=batch, max_tasks_per_batch=theirs).limits == Limits(limit, 99)
+
+
+@pytest.mark.parametrize("until", ["", "created"])
+def test_a_task_of_sama_is_done_when_it_is_created(until):
+    settings = SamaSettings(kind="sama", project_id=42, access_key=SecretStr("the-key"))
+    sama.build(settings, BatchSettings(), replace(JOB, until=until), Caller(), FakeClock())
+    with pytest.raises(ConfigError, match="--until completed: a Sama task is done when it is created"):
+        sama.build(settings, BatchSettings(), replace(JOB, until="completed"), Caller(), FakeClock())
 
 
 async def test_a_base_url_may_end_with_a_slash():
@@ -229,6 +238,14 @@ async def test_a_poll_leaves_the_tasks_out():
     caller = Caller({"state": "processing"})
     await service(caller).progress(follows())
     assert caller.calls[0].query == {"page_size": "0"}
+
+
+async def test_polls_leave_the_budget_to_the_calls_that_create():
+    caller = Caller({"state": "processing"}, {"batch_id": 7, "tasks_put_url": PUT_URL}, b"")
+    await service(caller).progress(follows())
+    await service(caller).stage(a_batch(), b"[]", again=False)
+    await service(caller).release(a_batch(), "7", None)
+    assert [call.yielding for call in caller.calls] == [True, False, False]
 
 
 @pytest.mark.parametrize("created", [None, "2026-01-31T12:00:00Z", [], True])
@@ -328,32 +345,42 @@ async def test_a_service_with_smaller_pages_than_we_asked_for_is_read_to_the_end
     assert [call.query["page"] for call in caller.calls] == ["1", "2", "3"]
 
 
-async def test_more_tasks_than_were_sent_are_noted():
+async def test_more_tasks_than_were_sent_leave_open_which_is_whose():
     caller = Caller({"state": "completed", "created": 3, "tasks": created("a", "b", "c")})
-    settlement = await service(caller).settlement(a_batch(2), "7")
-    assert settlement.task_ids == ["a", "b"]
-    assert settlement.note == "the service lists 3 tasks for 2 records"
+    with pytest.raises(UnexpectedAnswer, match="3 tasks for 2 records"):
+        await service(caller).settlement(a_batch(2), "7")
 
 
 async def test_a_service_that_ignores_the_page_does_not_keep_us_for_ever():
     page = {"state": "completed", "created": PAGE_SIZE, "tasks": created(*map(str, range(PAGE_SIZE)))}
-    settlement = await service(Caller(*[page] * 3)).settlement(a_batch(PAGE_SIZE), "7")
-    assert settlement.created == PAGE_SIZE
-    assert "the service lists 2000 tasks" in settlement.note
+    with pytest.raises(UnexpectedAnswer, match="2000 tasks"):
+        await service(Caller(*[page] * 3)).settlement(a_batch(PAGE_SIZE), "7")
 
 
-async def test_a_record_that_the_service_does_not_list_was_not_created_if_the_count_says_so():
-    answer = {"state": "completed", "created": 1, "tasks": created("a")}
-    settlement = await service(Caller(answer, answer | {"tasks": []})).settlement(a_batch(2), "7")
-    assert settlement.task_ids == ["a", None]
-    assert settlement.errors == {1: "the batch ended as 'completed'"}
+async def test_a_total_that_fits_saves_the_empty_page():
+    page = {"state": "completed", "total": PAGE_SIZE, "tasks": created(*map(str, range(PAGE_SIZE)))}
+    caller = Caller(page)
+    assert (await service(caller).settlement(a_batch(PAGE_SIZE), "7")).created == PAGE_SIZE
+    assert len(caller.calls) == 1
 
 
-async def test_a_record_that_is_counted_but_not_listed_is_not_called_failed():
-    """It would be sent again by `retry`, and exist twice."""
-    answer = {"state": "completed", "created": 2, "tasks": created("a")}
-    with pytest.raises(UnexpectedAnswer, match="2 tasks were created of 2 sent, but only 1 are listed"):
+@pytest.mark.parametrize("count", [1, 2])
+async def test_fewer_tasks_than_records_in_a_completed_batch_are_not_guessed_at(count):
+    """A record called failed would be sent again by `retry`, and might exist twice."""
+    answer = {"state": "completed", "created": count, "tasks": created("a")}
+    with pytest.raises(UnexpectedAnswer, match="1 tasks for 2 records"):
         await service(Caller(answer, answer | {"tasks": []})).settlement(a_batch(2), "7")
+
+
+async def test_a_task_of_an_ended_batch_that_is_neither_created_nor_failed_is_not_called_failed():
+    answer = {"state": "completed", "tasks": [{"state": "preprocessing"}]}
+    with pytest.raises(UnexpectedAnswer, match="preprocessing"):
+        await service(Caller(answer)).settlement(a_batch(1), "7")
+
+
+async def test_a_list_of_every_task_is_believed_whatever_the_count_says():
+    answer = {"state": "completed", "created": 2, "tasks": [*created("a"), {"state": "failed"}]}
+    assert (await service(Caller(answer)).settlement(a_batch(2), "7")).task_ids == ["a", None]
 
 
 @pytest.mark.parametrize("tasks", ["none", {"0": {}}, [1, 2], [None]])
@@ -406,19 +433,19 @@ def test_a_task_that_sama_takes_passes(task):
         ({"data": "x"}, "data: must be an object of inputs"),
         ({"data": {}, "priority": 2**31}, "priority: 2147483648 is not an integer from -2147483648 to 2147483647"),
         ({"data": {}, "priority": -(2**31) - 1}, "priority: -2147483649 is not"),
-        ({"data": {}, "priority": True}, "priority: True is not an integer"),
+        ({"data": {}, "priority": True}, "priority: true is not an integer"),
         ({"data": {}, "priority": 1.0}, "priority: 1.0 is not an integer"),
-        ({"data": {}, "priority": "1"}, "priority: '1' is not an integer"),
-        ({"data": {}, "priority": None}, "priority: None is not an integer"),
-        ({"data": {}, "reserve_for": True}, "reserve_for: True is not the id of an agent"),
+        ({"data": {}, "priority": "1"}, 'priority: "1" is not an integer'),
+        ({"data": {}, "priority": None}, "priority: null is not an integer"),
+        ({"data": {}, "reserve_for": True}, "reserve_for: true is not the id of an agent"),
         ({"data": {}, "reserve_for": []}, "reserve_for: [] is not the id of an agent"),
         ({"data": {}, "submit": 1}, "submit: 1 is neither true nor false"),
-        ({"data": {}, "submit": "true"}, "submit: 'true' is neither true nor false"),
+        ({"data": {}, "submit": "true"}, 'submit: "true" is neither true nor false'),
         ({"data": {}, "duration": 5}, "duration: only goes with submit = true"),
         ({"data": {}, "submit": False, "duration": 5}, "duration: only goes with submit = true"),
         ({"data": {}, "submit": True, "duration": -1}, "duration: -1 is not a number of seconds"),
-        ({"data": {}, "submit": True, "duration": True}, "duration: True is not a number of seconds"),
-        ({"data": {}, "submit": True, "duration": "5"}, "duration: '5' is not a number of seconds"),
+        ({"data": {}, "submit": True, "duration": True}, "duration: true is not a number of seconds"),
+        ({"data": {}, "submit": True, "duration": "5"}, 'duration: "5" is not a number of seconds'),
         ({"data": {}, "priorty": 1}, "priorty: not a key of a task; did you mean 'priority'?"),
         ({"name": "x"}, 'name: not a key of a task; inputs belong under "data" (mapping.wrap = "data" does it)'),
     ],

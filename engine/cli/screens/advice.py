@@ -1,4 +1,4 @@
-"""A command of ours and the ledger in, the line to type out: what a screen proposes must work as it stands."""
+"""Where a job stands in, what a person should do next out, each with a command that works as it is typed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 
 from engine.cli.options import DEFAULT_LEDGER, LEDGER_VARIABLE
+from engine.model.jobs import JobState
+from engine.model.outcomes import Tally
 
 
 def command(words: str, ledger: Path) -> str:
@@ -14,3 +16,29 @@ def command(words: str, ledger: Path) -> str:
     if ledger == Path(os.environ.get(LEDGER_VARIABLE) or DEFAULT_LEDGER):
         return f"bulksubmit {words}"
     return f"bulksubmit {words} --ledger {shlex.quote(str(ledger))}"
+
+
+def next_steps(job: str, state: str, tally: Tally, ledger: Path, rejects: Path | None = None) -> list[tuple[str, str]]:
+    """Return (what for, command) of what a person should do about a job that nobody works on, in this order."""
+    steps: list[tuple[str, str]] = []
+    if state == JobState.OPEN:
+        steps.append(("go on where it stopped", f"resume {job}"))
+    if state == JobState.CANCELED and tally.unresolved:
+        steps.append(("end what is unresolved, the canceling was interrupted", f"cancel {job}"))
+    elif state == JobState.CANCELED and (tally.failed or tally.rejected):
+        steps.append(("send what was not created after all", f"retry {job}"))
+    elif state == JobState.FINISHED and (tally.failed or tally.rejected):
+        steps.append(("send failed and rejected again", f"retry {job}"))
+    if tally.uncertain:
+        if state == JobState.FINISHED:
+            steps.append(("ask the service again about the uncertain", f"resume {job}"))
+        steps.append(("look at the service for the uncertain", f"status {job} --tasks"))
+    if state != JobState.OPEN:
+        steps.append(("prove that every record is accounted for", f"audit {job}"))
+    if rejects and any(words == f"retry {job}" for _, words in steps):
+        return [("see which were not created, and why", f"less {shlex.quote(str(rejects))}"), *_typed(steps, ledger)]
+    return _typed(steps, ledger)
+
+
+def _typed(steps: list[tuple[str, str]], ledger: Path) -> list[tuple[str, str]]:
+    return [(what, command(words, ledger)) for what, words in steps]

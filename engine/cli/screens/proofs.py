@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from engine.auditing import Audit
+from engine.cli.screens.advice import command
 from engine.cli.screens.screen import Mood, Screen, Table
 from engine.model.errors import Exit
 from engine.model.outcomes import Fate, Outcome
@@ -14,14 +16,14 @@ from engine.operations import Validation
 _SHOWN_REJECTS = 10
 
 
-def audit_screen(audit: Audit) -> Screen:
-    """Return whether every record has exactly one fate, and the sum that shows it."""
+def audit_screen(audit: Audit, ledger: Path) -> Screen:
+    """Return whether every record has exactly one fate, what is still open, and the sum that shows it."""
     fates = {fate.value: audit.fates[fate] for fate in Fate}
     total = " + ".join(f"{count(number)} {fate}" for fate, number in fates.items())
     wrong = len(audit.findings)
     exit_code = Exit.ALL_CREATED if audit.holds else Exit.ERROR
     return Screen(
-        f"Job {audit.job}: every record has exactly one outcome."
+        f"Job {audit.job}: {_proven(audit)}"
         if audit.holds
         else f"Job {audit.job}: the audit does not hold; {count(wrong, 'finding')}.",
         {
@@ -34,11 +36,11 @@ def audit_screen(audit: Audit) -> Screen:
             "findings": audit.findings,
             "exit_code": int(exit_code),
         },
-        mood=Mood.GOOD if audit.holds else Mood.BAD,
+        mood=(Mood.MIXED if _still_open(audit) else Mood.GOOD) if audit.holds else Mood.BAD,
         tables=[
             Table([[f"{count(audit.records, 'record')} read", f"= {total}"], *_extent(audit)]),
             Table([[finding] for finding in audit.findings], "Findings"),
-            Table([] if audit.holds else [_advice()], "What to do next"),
+            Table(_advice(audit, ledger), "What to do next"),
         ],
         exit_code=exit_code,
     )
@@ -47,12 +49,30 @@ def audit_screen(audit: Audit) -> Screen:
 def _extent(audit: Audit) -> list[list[str]]:
     rows = [[count(audit.batches, "batch"), "end to end, each read again from its source and compared by sha256"]]
     if audit.unread_bytes:
-        rows.append([f"{size(audit.unread_bytes)} unread", f"the job stopped before: bulksubmit resume {audit.job}"])
+        rows.append([f"{size(audit.unread_bytes)} unread", "the job ended before it had read them"])
     return rows
 
 
-def _advice() -> list[str]:
-    return ["if a source was changed, put the old file back and audit again; else keep ledger and sources as they are"]
+def _proven(audit: Audit) -> str:
+    still_open = _still_open(audit)
+    if not still_open:
+        return "every record has exactly one outcome."
+    return f"every record that was read is accounted for once, but {', '.join(still_open)}."
+
+
+def _still_open(audit: Audit) -> list[str]:
+    """Return what keeps the audit from being the last word."""
+    unread = [f"{size(audit.unread_bytes)} of the sources are unread"] if audit.unread_bytes else []
+    fates = [(audit.fates[fate], fate) for fate in (Fate.UNRESOLVED, Fate.UNCERTAIN) if audit.fates[fate]]
+    return unread + [f"{count(number, 'record')} {'is' if number == 1 else 'are'} {fate}" for number, fate in fates]
+
+
+def _advice(audit: Audit, ledger: Path) -> list[list[str]]:
+    if not audit.holds:
+        return [["if a source was changed, put the old file back and audit again; else leave ledger and sources alone"]]
+    if _still_open(audit):
+        return [["see how to go on", command(f"status {audit.job}", ledger)]]
+    return []
 
 
 def validation_screen(validation: Validation) -> Screen:
@@ -62,9 +82,7 @@ def validation_screen(validation: Validation) -> Screen:
     first = validation.rejects[:_SHOWN_REJECTS]
     more = "" if len(first) == validation.rejected else f" (first {len(first)} of {count(validation.rejected)})"
     return Screen(
-        f"All {count(validation.records, 'record')} can be sent. Nothing was sent."
-        if good
-        else f"{count(validation.rejected)} of {count(validation.records, 'record')} cannot be sent. Nothing was sent.",
+        f"{_verdict(validation)} Nothing was sent.",
         {
             "records": validation.records,
             "rejected": validation.rejected,
@@ -83,6 +101,14 @@ def validation_screen(validation: Validation) -> Screen:
         ],
         exit_code=exit_code,
     )
+
+
+def _verdict(validation: Validation) -> str:
+    if validation.rejected:
+        return f"{count(validation.rejected)} of {count(validation.records, 'record')} cannot be sent."
+    if not validation.records:
+        return "The sources hold no record."
+    return f"{'The' if validation.records == 1 else 'All'} {count(validation.records, 'record')} can be sent."
 
 
 def record_screen(job: str, outcome: Outcome) -> Screen:

@@ -25,8 +25,13 @@ class Reasons:
 
     top: Sequence[tuple[int, str]]
     """(records, reason), most frequent first; reasons that differ in numbers only are one, told by its first."""
+    seen: int
+    """Rejects that were looked at: the first so many."""
     whole: bool
-    """All rejects were looked at."""
+    """They are all."""
+
+
+NO_REASONS = Reasons([], 0, whole=True)
 
 
 def common_reasons(rejects: Path | None, read_bytes: int = READ_BYTES) -> Reasons:
@@ -36,7 +41,7 @@ def common_reasons(rejects: Path | None, read_bytes: int = READ_BYTES) -> Reason
             lines = file.read(read_bytes).split(b"\n")
             whole = not file.read(1)
     except OSError:
-        return Reasons([], whole=True)
+        return NO_REASONS
     if not whole:
         lines.pop()  # the last one is cut
     groups: dict[str, tuple[int, str]] = {}
@@ -47,4 +52,4 @@ def common_reasons(rejects: Path | None, read_bytes: int = READ_BYTES) -> Reason
             number, first = groups.get(key, (0, reason))
             groups[key] = (number + 1, first)
     top = sorted(groups.values(), key=lambda group: -group[0])[:MOST_REASONS]
-    return Reasons(top, whole)
+    return Reasons(top, sum(number for number, _ in groups.values()), whole)

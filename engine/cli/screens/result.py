@@ -1,29 +1,31 @@
-"""A run's result in, its last screen out: the counts, why it stopped, why records failed, what to do, the files."""
+"""A run's result in, its last screen out: the counts, why it stopped, why records failed, what to do, files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from engine.cli.screens.advice import command
-from engine.cli.screens.reasons import Reasons, common_reasons
+from engine.cli.screens.advice import next_steps
+from engine.cli.screens.reasons import NO_REASONS, Reasons, common_reasons
 from engine.cli.screens.screen import Mood, Screen, Table
 from engine.model.errors import Exit
 from engine.model.jobs import JobState
 from engine.model.outcomes import Fate, Tally
 from engine.observe.figures import count, duration, rate
 from engine.operations import Result
+from engine.operations.canceling import CANCELED
 
 
 def result_screen(result: Result, ledger: Path) -> Screen:
     """Return what is to be said of a run that has ended."""
-    reasons = common_reasons(result.rejects) if _not_created(result.tally) else Reasons([], whole=True)
+    reasons = common_reasons(result.rejects) if _not_created(result.tally) else NO_REASONS
     return Screen(
         headline=_headline(result),
         mood=_mood(result),
         tables=[
-            Table(_counts(result), figures=frozenset({1})),
-            _why(reasons),
-            Table([[step, command] for step, command in next_steps(result, ledger)], "What to do next"),
+            Table(_counts(result, reasons), figures=frozenset({1})),
+            Table([[result.message]] if result.message and result.state == JobState.FINISHED else [], "Note"),
+            _why(reasons, result.tally),
+            Table(_steps(result, ledger), "What to do next"),
             Table(_files(result, ledger), "Files"),
         ],
         data=_data(result, ledger, reasons),
@@ -38,10 +40,11 @@ def _headline(result: Result) -> str:
     if result.state == JobState.CANCELED:
         reason = f" {result.message}" if result.message else ""
         return f"Job {result.job} is canceled.{reason} {count(tally.created, 'task')} had been created."
-    ending = f" But {result.message}" if result.message else ""
+    if not tally.records:
+        return f"Job {result.job} is finished: no records."
     if tally.created == tally.records:
-        return f"Job {result.job} is finished: {count(tally.records, 'record')}, all created.{ending}"
-    return f"Job {result.job} is finished: {count(tally.created)} of {count(tally.records, 'record')} created.{ending}"
+        return f"Job {result.job} is finished: {count(tally.records, 'record')}, all created."
+    return f"Job {result.job} is finished: {count(tally.created)} of {count(tally.records, 'record')} created."
 
 
 def _mood(result: Result) -> Mood:
@@ -54,14 +57,14 @@ def _not_created(tally: Tally) -> int:
     return tally.failed + tally.rejected + tally.uncertain
 
 
-def _counts(result: Result) -> list[list[str]]:
+def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
     tally = result.tally
     known = tally.records - tally.unresolved
     speed = f"{rate(known / result.elapsed_seconds)} records a second" if result.elapsed_seconds > 0 and known else ""
     notes = {
-        Fate.FAILED: "the service said no",
+        Fate.FAILED: _who_said_no(result, reasons),
         Fate.REJECTED: "not fit to be sent, never left",
-        Fate.UNCERTAIN: "sent, but the answer was lost",
+        Fate.UNCERTAIN: "sent, but nobody knows what became of them",
         Fate.UNRESOLVED: "not known yet",
     }
     fates = [[fate.value, count(fate_count(tally, fate)), notes.get(fate, "")] for fate in Fate]
@@ -74,33 +77,34 @@ def _counts(result: Result) -> list[list[str]]:
     ]
 
 
+def _who_said_no(result: Result, reasons: Reasons) -> str:
+    if result.state != JobState.CANCELED:
+        return "the service said no"
+    canceled = sum(number for number, reason in reasons.top if reason == CANCELED)
+    if canceled == result.tally.failed:
+        return CANCELED
+    return f"{CANCELED}, or the service said no"
+
+
 def fate_count(tally: Tally, fate: Fate) -> int:
     """Return how many records had a fate."""
     number: int = getattr(tally, fate.value)
     return number
 
 
-def _why(reasons: Reasons) -> Table:
-    title = "Why records were not created" if reasons.whole else "Why records were not created (from the first of them)"
+def _why(reasons: Reasons, tally: Tally) -> Table:
+    title = "Why records were not created"
+    if not reasons.whole:
+        title += f", counted in the first {count(reasons.seen)} of {count(_not_created(tally))}"
     return Table([[count(number), reason] for number, reason in reasons.top], title, figures=frozenset({0}))
 
 
-def next_steps(result: Result, ledger: Path) -> list[tuple[str, str]]:
-    """Return what a person should do, each with its command."""
-    job, tally = result.job, result.tally
-    steps: list[tuple[str, str]] = []
-    if result.state == JobState.OPEN:
-        steps.append(("go on where it stopped", command(f"resume {job}", ledger)))
-    elif tally.failed or tally.rejected:
-        steps.append(("see what is wrong with them", f"less {result.rejects or 'rejects.ndjson'}"))
-        steps.append(("send failed and rejected again", command(f"retry {job}", ledger)))
-    if tally.uncertain:
-        steps.append(("look at the service for the uncertain", command(f"status {job} --tasks", ledger)))
+def _steps(result: Result, ledger: Path) -> list[list[str]]:
+    steps = next_steps(result.job, result.state, result.tally, ledger, result.rejects)
     if result.orphans:
-        steps.append((f"{count(result.orphans)} empty batches were left at the service", "nothing needs to be done"))
-    if result.state != JobState.OPEN:
-        steps.append(("prove that every record is accounted for", command(f"audit {job}", ledger)))
-    return steps
+        left = f"{count(result.orphans, 'empty batch')} left at the service"
+        steps.append((left, "nothing needs to be done"))
+    return [[what, line] for what, line in steps]
 
 
 def _files(result: Result, ledger: Path) -> list[list[str]]:
@@ -121,6 +125,7 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
         "message": result.message,
         "states": dict(tally.states),
         "orphans": result.orphans,
+        "reasons_seen": reasons.seen,
         "reasons": [{"records": number, "reason": reason} for number, reason in reasons.top],
         "files": {
             "outcomes": str(result.outcomes) if result.outcomes else None,

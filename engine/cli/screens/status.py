@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli.screens.advice import command
+from engine.cli.screens.advice import command, next_steps
 from engine.cli.screens.result import fate_count
 from engine.cli.screens.screen import Mood, Screen, Table
 from engine.model.jobs import JobState
@@ -85,15 +85,10 @@ def _facts(status: JobStatus) -> list[list[str]]:
 
 
 def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
-    name, tally = status.job.name, status.tally
+    job = status.job
     if status.running:
-        return [["it is being worked on", command(f"status {name}", ledger)]]
-    if status.job.state is JobState.OPEN:
-        return [["go on where it stopped", command(f"resume {name}", ledger)]]
-    steps = [["prove that every record is accounted for", command(f"audit {name}", ledger)]]
-    if tally.failed or tally.rejected:
-        steps.insert(0, ["send failed and rejected again", command(f"retry {name}", ledger)])
-    return steps
+        return [["it is being worked on", command(f"status {job.name}", ledger)]]
+    return [[what, line] for what, line in next_steps(job.name, job.state, status.tally, ledger)]
 
 
 def _data(status: JobStatus) -> dict[str, object]:
