@@ -1,0 +1,122 @@
+"""What is wanted of the API in, its answers as values out: one method for each call that the service makes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from engine.model.errors import UnexpectedAnswer
+from engine.ports import Answer, Call, Caller
+from engine.services.sevenbridges.answers import (
+    TASK_FIELDS,
+    Page,
+    Task,
+    items_of,
+    object_of,
+    page_of,
+    task_of,
+    time_text,
+)
+
+PAGE_ITEMS = 100
+"""Most items on a page, and most ids in a bulk call; the vendor's maximum."""
+
+_JSON = {"Content-Type": "application/json"}
+_FIELDS = {"fields": TASK_FIELDS}
+
+
+class ListShifted(UnexpectedAnswer):
+    """A list changed while its pages were read, so that something may have slipped from one to the other."""
+
+
+class Calls:
+    """The calls of one service."""
+
+    def __init__(self, caller: Caller, base_url: str) -> None:
+        self._caller = caller
+        self._base_url = base_url
+
+    async def create(self, body: bytes, *, disable_batch: bool) -> Task:
+        """Create a draft.
+
+        Raises:
+            PossiblyApplied: the answer was lost; the draft can be looked for by its marker.
+        """
+        # The body has "batch": false as well; the query is how the vendor's client says it.
+        query = {**_FIELDS, "batch": "False"} if disable_batch else _FIELDS
+        call = Call("create", "POST", self._url("tasks"), query, _JSON, body, repeatable=False, reconcilable=True)
+        return task_of(object_of(await self._caller.call(call)))
+
+    async def run(self, task_id: str) -> Task:
+        """Run a draft; repeatable, because the service refuses to run what is none any more (7007, 7010)."""
+        call = Call("run", "POST", self._url(f"tasks/{task_id}/actions/run"), _FIELDS, _JSON, b"{}")
+        return task_of(object_of(await self._caller.call(call)))
+
+    async def get(self, task_id: str) -> Task:
+        """Ask about one task."""
+        return task_of(object_of(await self._get("get", f"tasks/{task_id}", _FIELDS)))
+
+    async def bulk(self, task_ids: Sequence[str]) -> Sequence[Task]:
+        """Ask about up to PAGE_ITEMS tasks; those that are not there are left out."""
+        body = orjson.dumps({"task_ids": task_ids})
+        call = Call("bulk", "POST", self._url("bulk/tasks/get"), _FIELDS, _JSON, body, yielding=True)
+        resources = [item.get("resource") for item in items_of(await self._caller.call(call))]
+        return [task_of(resource) for resource in resources if isinstance(resource, dict)]
+
+    async def delete(self, task_id: str) -> None:
+        """Delete a draft."""
+        await self._caller.call(Call("delete", "DELETE", self._url(f"tasks/{task_id}")))
+
+    async def abort(self, task_id: str) -> None:
+        """Stop a task."""
+        await self._caller.call(Call("abort", "POST", self._url(f"tasks/{task_id}/actions/abort"), {}, _JSON, b"{}"))
+
+    def created_since(self, project: str, seconds: float) -> AsyncIterator[Page]:
+        """Yield the pages of a project's tasks, oldest first, from those created at a time (Unix seconds) on."""
+        query = {"project": project, "created_from": time_text(seconds), "order_by": "created_time", "order": "asc"}
+        return self._pages("find", "tasks", {**query, **_FIELDS})
+
+    def children(self, task_id: str) -> AsyncIterator[Page]:
+        """Yield the pages of a parent's children."""
+        return self._pages("children", "tasks", {"parent": task_id, **_FIELDS}, yielding=True)
+
+    def files(self, project: str, names: Sequence[str] = ()) -> AsyncIterator[Page]:
+        """Yield the pages of a project's files and folders: those that have one of these names, or all."""
+        # In the address, because a query of a Call has each key once.
+        path = "?".join(filter(None, ["files", urlencode([("name", name) for name in names], quote_via=quote)]))
+        return self._pages("files", path, {"project": project, "fields": "id,name,type"})
+
+    async def _pages(
+        self, kind: str, path: str, query: Mapping[str, str], *, yielding: bool = False
+    ) -> AsyncIterator[Page]:
+        """Yield all pages of a list, each item once.
+
+        Each page after the first is asked for from the last item of the one before, and must begin with it: if an item
+        was deleted meanwhile, those behind it moved up, and one would have been passed over.
+
+        Raises:
+            ListShifted: it did not.
+        """
+        offset, last = 0, None
+        while True:
+            place = {"limit": str(PAGE_ITEMS), "offset": str(offset)}
+            page = page_of(await self._get(kind, path, {**query, **place}, yielding=yielding))
+            items = page.items
+            if last is not None and (not items or items[0].get("id") != last):
+                raise ListShifted("the list changed while it was read", call=kind)
+            yield Page(items if last is None else items[1:], page.total)
+            if offset + len(items) >= page.total:
+                return
+            if len(items) <= 1:
+                raise ListShifted(
+                    f"the list says it has {page.total} items, and shows {offset + len(items)}", call=kind
+                )
+            offset, last = offset + len(items) - 1, items[-1].get("id")
+
+    async def _get(self, kind: str, path: str, query: Mapping[str, str], *, yielding: bool = False) -> Answer:
+        return await self._caller.call(Call(kind, "GET", self._url(path), query, yielding=yielding))
+
+    def _url(self, path: str) -> str:
+        return f"{self._base_url}/{path}"

@@ -1,0 +1,214 @@
+"""Batches of one task spec in; drafts, running tasks and parents with their children out.
+
+Staging creates a DRAFT whose description ends with a marker. If the answer is lost, the draft is looked for by the
+marker, and created again only once it is certain not to come: people see drafts. Releasing runs it, which the service
+does once only. Without `run` the draft is all there is to do.
+
+A task that was created stays created, however it ends: sending its record again would make a second one. How it ended
+stands in the outcome's details.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from engine.model.batches import Batch, Limits
+from engine.model.errors import ConfigError, NotApplied, Refused, UnexpectedAnswer
+from engine.model.jobs import Job
+from engine.model.outcomes import Settlement
+from engine.model.records import Row
+from engine.model.settings import BatchSettings
+from engine.model.submissions import Submission
+from engine.ports import Caller, Clock, Progress, Released, Staged, Standing
+from engine.services.sevenbridges.answers import (
+    DRAFT,
+    ENDED,
+    STOPPABLE,
+    Task,
+    child_details,
+    details_of,
+    task_of,
+)
+from engine.services.sevenbridges.calls import PAGE_ITEMS, Calls
+from engine.services.sevenbridges.drafts import SAME_CLOCK_SECONDS, DraftSearch
+from engine.services.sevenbridges.files import FileIds
+from engine.services.sevenbridges.settings import SevenBridgesSettings
+from engine.services.sevenbridges.specs import body_of, exact, marker_of, merged, part_flaw, spec_flaw
+
+OUR_CLOCK_SECONDS = 900.0
+"""By how much our clock may be ahead of the service's; AWS, too, takes no request from one that is further off."""
+
+GONE = 404
+UNTIL = ("created", "finished")
+
+
+class SevenBridges:
+    """The service `sevenbridges`; see the module's head."""
+
+    kind = "sevenbridges"
+    stages = True
+    polls_together = PAGE_ITEMS
+    open_batches = 100_000
+    """Tasks followed at once: a thousand bulk calls, one window of the vendor's rate limit, ask about all of them."""
+
+    def __init__(
+        self, settings: SevenBridgesSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock
+    ) -> None:
+        self.limits = Limits(1, batch.max_bytes)
+        self._settings = settings
+        self._until = _until(settings, job)
+        self._defaults = _defaults(settings)
+        self._job = job
+        self._clock = clock
+        self._calls = Calls(caller, settings.base_url)
+        self._files = FileIds(self._calls.files)
+        self._searches: dict[str, DraftSearch] = {}
+        self._service_time: float | None = None
+        """Of the newest draft that we know of: the service's clock has reached it."""
+        self._sent_after: dict[int, float] = {}
+        """Sequence of a batch → the service's time before its draft was sent, while the answer is out."""
+
+    def check(self, task: Row) -> str | None:
+        """Return why the service would not take this spec with its defaults, naming the field."""
+        return spec_flaw(merged(task, self._defaults))
+
+    def task_url(self, task_id: str) -> str:
+        """Return the page of a task of the configured project; outcomes of other projects carry their own."""
+        return self._settings.task_url(self._settings.project, task_id)
+
+    async def stage(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
+        """Create a draft with a marker; `again`: only if there is none yet."""
+        spec = merged(exact(payload), self._defaults)
+        marker = marker_of(self._job, batch)
+        task = await self._found(batch, spec, marker) if again else None
+        if task is None:
+            task = await self._created(batch, spec, marker)
+        self._sent_after.pop(batch.sequence, None)
+        if not self._settings.run:
+            return Staged(task.id, settlement=self._settlement(task))
+        if task.errors and task.status == DRAFT:  # it could not be run (7012, 7024), and here it is known why
+            await self.cancel(task.id)
+            raise Refused(f"its draft cannot be run: {task.complaint}", call="create")
+        return Staged(task.id)
+
+    async def upload(self, staged: Staged, payload: bytes) -> None:
+        """Do nothing: the draft holds it."""
+
+    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
+        """Run the draft; a second run of one that is running is refused."""
+        del batch, payload
+        task = await self._calls.run(str(remote_id))
+        if self._until == "created" and not task.batch:
+            return Released(task.id, settlement=self._settlement(task))
+        return Released(task.id)
+
+    async def standing(self, remote_id: str) -> Standing:
+        """Ask whether the task is still a draft."""
+        try:
+            task = await self._calls.get(remote_id)
+        except Refused as refusal:
+            if refusal.status == GONE:
+                return Standing.UNKNOWN
+            raise
+        return Standing.WAITING if task.status == DRAFT else Standing.STARTED
+
+    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+        """Ask about up to PAGE_ITEMS tasks in one call; nothing is said of one that is not there any more."""
+        sequences = {str(one.remote_id): one.sequence for one in followed}
+        tasks = await self._calls.bulk(list(sequences))
+        return [self._progress(sequences[task.id], task) for task in tasks if task.id in sequences]
+
+    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
+        """Fetch a parent with all its children."""
+        del batch
+        parent = await self._calls.get(remote_id)
+        if not parent.batch:
+            return self._settlement(parent)
+        children = [task_of(item) async for page in self._calls.children(remote_id) for item in page.items]
+        counted = sum(parent.children.values())
+        if len(children) < counted:
+            raise UnexpectedAnswer(f"task {remote_id} has {counted} children, but only {len(children)} are listed")
+        return self._settlement(parent, children)
+
+    async def cancel(self, remote_id: str) -> None:
+        """Delete a draft, stop what is under way, and leave alone what has ended or is gone."""
+        try:
+            task = await self._calls.get(remote_id)
+            if task.status == DRAFT:
+                await self._calls.delete(remote_id)
+        except Refused as refusal:
+            if refusal.status == GONE:
+                return
+            raise
+        if task.status in STOPPABLE:
+            await self._calls.abort(remote_id)
+
+    async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
+        """Count tasks by status, and of parents their children."""
+        tasks = await self._calls.bulk(remote_ids)
+        counts = Counter({"not found": len(remote_ids) - len(tasks)})
+        for task in tasks:
+            counts.update(task.children if task.batch and task.exists else [task.status.lower()])
+        return +counts  # without those that are 0
+
+    async def _found(self, batch: Batch, spec: Row, marker: str) -> Task | None:
+        project = str(spec["project"])
+        if project not in self._searches:
+            self._searches[project] = DraftSearch(partial(self._calls.created_since, project), self._clock)
+        since = self._sent_after.get(batch.sequence, self._job.created_at - OUR_CLOCK_SECONDS)
+        return await self._searches[project].find(marker, since)
+
+    async def _created(self, batch: Batch, spec: Row, marker: str) -> Task:
+        whole = spec
+        if "inputs" in spec:
+            whole = {**spec, "inputs": await self._files.filled(spec["project"], spec["inputs"])}
+        self._sent_after.setdefault(batch.sequence, self._earliest())
+        try:
+            task = await self._calls.create(body_of(whole, marker), disable_batch=spec.get("batch") is False)
+        except NotApplied:
+            del self._sent_after[batch.sequence]
+            raise
+        self._service_time = max(self._service_time or 0.0, task.created_at or 0.0) or None
+        return task
+
+    def _earliest(self) -> float:
+        """Return a time, by the service's clock, before which a call that goes out now cannot create anything."""
+        if self._service_time is None:
+            return self._job.created_at - OUR_CLOCK_SECONDS
+        return self._service_time - SAME_CLOCK_SECONDS
+
+    def _progress(self, sequence: int, task: Task) -> Progress:
+        finished = task.exists if self._until == "created" else task.status in ENDED
+        settlement = self._settlement(task) if finished and not task.batch else None
+        return Progress(sequence, int(task.exists), finished, settlement)
+
+    def _settlement(self, task: Task, children: Sequence[Task] | None = None) -> Settlement:
+        details = details_of(task)
+        if children is not None:
+            details["children"] = [child_details(child) for child in children]
+        if task.project not in (None, self._settings.project):
+            details["url"] = self._settings.task_url(task.project, task.id)
+        return Settlement([task.id], details={0: details})
+
+
+def _until(settings: SevenBridgesSettings, job: Job) -> str:
+    until = job.until or settings.until
+    if until not in UNTIL:
+        raise ConfigError(f"--until {until}: a Seven Bridges task is done when it is {' or '.join(UNTIL)}")
+    if until == "finished" and not settings.run:
+        raise ConfigError("until finished: a draft never finishes by itself; set service.run = true, or leave it out")
+    return until
+
+
+def _defaults(settings: SevenBridgesSettings) -> Row:
+    defaults = settings.defaults()
+    if flaw := part_flaw(defaults):
+        raise ConfigError(f"service.{flaw}")
+    return defaults
+
+
+def build(settings: SevenBridgesSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> SevenBridges:
+    """Return the service; the one function that `assembly` calls."""
+    return SevenBridges(settings, batch, job, caller, clock)

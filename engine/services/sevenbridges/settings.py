@@ -1,0 +1,113 @@
+"""The keys of `[service]` with `kind = "sevenbridges"` in, where to call and what tasks have by default out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import orjson
+from pydantic import SecretStr, field_validator
+
+from engine.model.records import Row
+from engine.model.settings import ServiceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """One of the vendor's sites."""
+
+    api: str
+    pages: str
+    """Where people look at tasks: `<pages>/u/<owner>/<project>/tasks/<id>/`."""
+
+
+PLATFORMS: Mapping[str, Platform] = {
+    "us": Platform("https://api.sbgenomics.com/v2", "https://igor.sbgenomics.com"),
+    "eu": Platform("https://eu-api.sbgenomics.com/v2", "https://eu.sbgenomics.com"),
+    "cgc": Platform("https://cgc-api.sbgenomics.com/v2", "https://cgc.sbgenomics.com"),
+    "cavatica": Platform("https://cavatica-api.sbgenomics.com/v2", "https://cavatica.sbgenomics.com"),
+    "biodatacatalyst": Platform(
+        "https://api.sb.biodatacatalyst.nhlbi.nih.gov/v2", "https://platform.sb.biodatacatalyst.nhlbi.nih.gov"
+    ),
+}
+"""The vendor's documentation of its APIs; the pages of tasks as people cite them in public repositories."""
+
+SPEC_KEYS = (
+    "name",
+    "description",
+    "project",
+    "app",
+    "inputs",
+    "batch",
+    "batch_input",
+    "batch_by",
+    "use_interruptible_instances",
+    "execution_settings",
+    "output_location",
+)
+"""What a task spec may hold: the vendor's page "Create a new draft task", and `output_location` of its API reference.
+Each may also stand in `[service]`, as the default of specs that lack it."""
+
+
+class SevenBridgesSettings(ServiceSettings):
+    """`[service]` with `kind = "sevenbridges"`."""
+
+    kind: Literal["sevenbridges"]
+    base_url: str = PLATFORMS["us"].api
+    """A name of PLATFORMS, or a URL."""
+    auth_token: SecretStr
+    run: bool = False
+    """Run each draft once it is created."""
+    until: Literal["created", "finished"] = "created"
+    """When a record counts as done; `--until` overrides it."""
+    name: str | None = None
+    description: str | None = None
+    project: str | None = None
+    app: str | None = None
+    inputs: dict[str, Any] | None = None
+    """Of these, a spec lacks what its own inputs do not name."""
+    batch: bool | None = None
+    batch_input: str | None = None
+    batch_by: dict[str, Any] | None = None
+    use_interruptible_instances: bool | None = None
+    execution_settings: dict[str, Any] | None = None
+    output_location: dict[str, Any] | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, name: str) -> str:
+        if name in PLATFORMS:
+            return PLATFORMS[name].api
+        if "://" not in name:
+            near = get_close_matches(name, PLATFORMS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLATFORMS)}"
+            raise ValueError(f"{name!r} is neither a URL nor the name of a platform; {hint}")
+        return name.rstrip("/")
+
+    @field_validator("inputs", "batch_by", "execution_settings", "output_location")
+    @classmethod
+    def _json(cls, table: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Refuse what TOML can say and JSON cannot: dates, inf, nan, integers over 64 bits."""
+        try:
+            fit = orjson.loads(orjson.dumps(table)) == table
+        except TypeError:
+            fit = False
+        if not fit:
+            raise ValueError(f"{table!r} holds what is no JSON value; put it into quotes")
+        return table
+
+    def secret_headers(self) -> Mapping[str, SecretStr]:
+        """The token travels in the vendor's own header."""
+        return {"X-SBG-Auth-Token": self.auth_token}
+
+    def defaults(self) -> Row:
+        """Return what specs get that lack it."""
+        values = {key: getattr(self, key) for key in SPEC_KEYS}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def task_url(self, project: str | None, task_id: str) -> str:
+        """Return the page of a task; of a service that is no platform, or without its project, its address."""
+        pages = next((one.pages for one in PLATFORMS.values() if one.api == self.base_url), None)
+        return f"{pages}/u/{project}/tasks/{task_id}/" if pages and project else f"{self.base_url}/tasks/{task_id}"

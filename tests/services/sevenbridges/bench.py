@@ -1,0 +1,140 @@
+"""The sandbox's Seven Bridges, a configuration for it and a ledger: whole jobs, as a person would submit them."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from engine import operations
+from engine.model.errors import Interrupted
+from engine.observe.events import BatchMoved
+from engine.operations import Order
+from engine.run import Stop
+from engine.sandbox.behaviour import Behaviour, JournalSettings
+from engine.sandbox.journal import count_markers, read_journal
+from engine.sandbox.server import Sandbox
+from engine.sandbox.sevenbridges.settings import FileRule, Rate, SevenBridges
+
+from .scripted import APP, PROJECT
+
+READS = FileRule(
+    PROJECT,
+    "s{n:02}.fastq",
+    count=60,
+    group_size=20,
+    metadata={"library_id": "hg19", "sample_id": "E18127-pool{group}-L2355"},
+)
+"""60 files of three samples."""
+
+NO_LIMIT = Rate(0)
+
+CONFIG = """
+[service]
+kind = "sevenbridges"
+base_url = "{url}"
+auth_token = "${{env:SB_AUTH_TOKEN}}"
+project = "{project}"
+app = "{app}"
+{service}
+
+[send]
+max_in_flight = 40
+poll_seconds = 0.02
+max_poll_seconds = 0.1
+polls_per_second = 1000
+retry_base_seconds = 0.01
+give_up_seconds = 20
+
+{more}
+"""
+
+
+def behaviour(folder, *, faults=(), failures=(), rate=NO_LIMIT, **settings):
+    journal = JournalSettings(folder / "journal.ndjson")
+    bridges = SevenBridges(rate=rate, **settings)
+    return Behaviour(service="sevenbridges", journal=journal, faults=faults, failures=failures, sevenbridges=bridges)
+
+
+def specs(count, **fields):
+    return [{"name": f"t{number}", "inputs": {"n": number}, **fields} for number in range(count)]
+
+
+class Crash(Exception):
+    """Stands in for the end of the process: nothing is tidied up."""
+
+
+@dataclass
+class Bench:
+    """Where a test does its work."""
+
+    folder: Path
+    sandbox: Sandbox
+    run: bool = True
+    stop_after: tuple[str, int] = ("", 0)
+    """Interrupt the next run after so many batches have come into a state."""
+    crash_after: tuple[str, int] = ("", 0)
+    """Break it off then."""
+
+    @property
+    def ledger(self):
+        return self.folder / "state" / "ledger.db"
+
+    def config(self, service="", more=""):
+        lines = f"run = {str(self.run).lower()}\n{service}"
+        path = self.folder / "engine.toml"
+        path.write_text(CONFIG.format(url=self.sandbox.url, project=PROJECT, app=APP, service=lines, more=more))
+        return path
+
+    async def submit(self, records, service="", more="", **order):
+        source = self.folder / "specs.ndjson"
+        source.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+        return await self.submit_file(source, service, more, **order)
+
+    async def submit_file(self, source, service="", more="", **order):
+        order = Order([str(source)], self.config(service, more), job="j", **order)
+        return await operations.submit(order, self.ledger, *self.watching())
+
+    async def resume(self):
+        return await operations.resume("j", self.ledger, *self.watching())
+
+    async def cancel(self):
+        return await operations.cancel("j", self.ledger, *self.watching())
+
+    async def working(self):
+        (status,) = await operations.status("j", self.ledger, tasks=True)
+        return status.working
+
+    async def audit(self):
+        return await operations.audit("j", self.ledger)
+
+    def watching(self):
+        stop, moves = Stop(), Counter()
+        stop_after, crash_after = self.stop_after, self.crash_after
+        self.stop_after = self.crash_after = ("", 0)
+
+        def emit(event):
+            if not isinstance(event, BatchMoved):
+                return
+            moves[event.after] += 1
+            reached = (event.after, moves[event.after])
+            if reached == stop_after:
+                stop.request(Interrupted(15))
+            if reached == crash_after:
+                raise Crash
+
+        return emit, stop
+
+    def times(self, kind="task"):
+        """Count how often each task, by name, was created or run."""
+        return count_markers(self.folder / "journal.ndjson", kind)
+
+    def digests(self):
+        return {entry.marker: entry.sha256 for entry in read_journal(self.folder / "journal.ndjson")}
+
+    def outcomes(self, name="outcomes"):
+        path = self.ledger.parent / "j" / f"{name}.ndjson"
+        return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+    def calls(self, kind):
+        return self.sandbox.stats.requests[kind]

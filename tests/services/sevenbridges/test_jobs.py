@@ -1,0 +1,261 @@
+"""Whole jobs against the sandbox, judged by its journal."""
+
+import aiohttp
+import pytest
+
+from engine.model.errors import Exit
+from engine.sandbox.behaviour import FailureRule, Fault
+from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate
+
+from .bench import READS, specs
+from .scripted import APP, PROJECT
+
+CRITERIA = {"type": "CRITERIA", "criteria": ["metadata.library_id", "metadata.sample_id"]}
+FILES = [{"class": "File", "path": f"{1:08x}{number:016x}"} for number in range(60)]
+LOST = (
+    Fault("create", "drop_after", share=0.03, seed=1),
+    Fault("create", "drop_before", share=0.02, seed=2),
+    Fault("run", "drop_after", share=0.03, seed=3),
+    Fault("run", "drop_before", share=0.02, seed=4),
+)
+
+
+def once(count):
+    return {f"t{number}": 1 for number in range(count)}
+
+
+def parent(by, **fields):
+    return {"name": "cohort", "batch_input": "reads", "batch_by": by, "inputs": {"reads": FILES}, **fields}
+
+
+# Single tasks
+
+
+async def test_drafts_are_created_and_nothing_is_run(bench):
+    bench = await bench(run=False)
+    result = await bench.submit(specs(30, description="my draft"))
+    assert (result.state, result.exit_code, result.tally.created) == ("finished", Exit.ALL_CREATED, 30)
+    assert (bench.times(), bench.times("run")) == (once(30), {})
+    assert dict(bench.sandbox.stats.requests) == {"create": 30}
+    line = bench.outcomes()[7]
+    assert (line["state"], line["status"]) == ("created", "DRAFT")
+    assert line["url"] == f"{bench.sandbox.url}/tasks/{line['task_id']}"
+    assert (await bench.audit()).holds
+
+
+async def test_until_created_each_task_takes_two_calls(bench):
+    bench = await bench(life=Life(queued_seconds=100))
+    result = await bench.submit(specs(30))
+    assert (result.state, result.tally.created) == ("finished", 30)
+    assert (bench.times(), bench.times("run")) == (once(30), once(30))
+    assert dict(bench.sandbox.stats.requests) == {"create": 30, "run": 30}
+    assert {line["status"] for line in bench.outcomes()} == {"QUEUED"}
+
+
+async def test_until_finished_each_task_is_followed_to_its_end(bench):
+    broken = FailureRule(path="inputs.n", equals=5, message="Docker image not found")
+    bench = await bench(life=Life(running_seconds=0.2), failures=(broken,))
+    result = await bench.submit(specs(150), until="finished")
+    assert (result.state, result.exit_code, result.tally.created) == ("finished", Exit.ALL_CREATED, 150)
+    lines = bench.outcomes()
+    assert {line["status"] for line in lines if line["index"] != 5} == {"COMPLETED"}
+    failed = lines[5]
+    assert (failed["state"], failed["status"], failed["message"]) == ("created", "FAILED", "Docker image not found")
+    assert dict(bench.sandbox.stats.requests).keys() == {"create", "run", "bulk"}
+
+
+@pytest.mark.slow
+async def test_answers_lost_on_creates_and_runs_make_nothing_twice(bench):
+    bench = await bench(faults=LOST)
+    result = await bench.submit(specs(300), until="finished")
+    assert (result.state, result.exit_code, result.tally.created) == ("finished", Exit.ALL_CREATED, 300)
+    assert (bench.times(), bench.times("run")) == (once(300), once(300))
+    assert sum(bench.sandbox.stats.faults.values()) > 20
+    assert result.orphans == 0
+    assert (await bench.audit()).holds
+
+
+async def test_drafts_whose_answers_are_lost_are_adopted(bench):
+    bench = await bench(run=False, faults=(Fault("create", "drop_after", share=0.1, seed=1),))
+    result = await bench.submit(specs(200))
+    assert (result.exit_code, result.tally.created) == (Exit.ALL_CREATED, 200)
+    assert bench.times() == once(200)
+    assert len({line["task_id"] for line in bench.outcomes()}) == 200
+
+
+async def test_the_rate_limit_is_never_run_into(bench):
+    bench = await bench(rate=Rate(100, 1.0))
+    result = await bench.submit(specs(70))
+    assert result.tally.created == 70
+    assert bench.sandbox.stats.rate_limited == 0
+
+
+async def test_a_draft_with_invalid_inputs_fails_with_their_names_and_leaves_nothing_behind(bench):
+    app = App(APP, inputs=(AppInput("n", "int", required=True),))
+    bench = await bench(apps=(app,))
+    result = await bench.submit([*specs(2), {"name": "bad", "inputs": {"n": "x"}}, {"name": "none"}])
+    assert (result.exit_code, result.tally.created, result.tally.failed) == (Exit.SOME_FAILED, 2, 2)
+    assert [line["error"] for line in bench.outcomes("rejects")] == [
+        "its draft cannot be run: inputs.n: This input must be of type int.",
+        "its draft cannot be run: inputs.n: This input is required.",
+    ]
+    assert bench.calls("delete") == 2
+    assert bench.times("run") == once(2)
+
+
+async def test_the_services_code_and_words_stand_in_the_error(bench):
+    bench = await bench(projects=("other/project",))
+    result = await bench.submit(specs(1))
+    assert result.tally.failed == 1
+    assert "3002: Requested project does not exist." in bench.outcomes()[0]["error"]
+
+
+async def test_records_that_the_service_would_not_take_are_rejected_before_anything_is_sent(bench):
+    bench = await bench()
+    result = await bench.submit([*specs(1), {"bath": True}])
+    assert (result.tally.created, result.tally.rejected) == (1, 1)
+    assert bench.outcomes()[1]["error"].startswith("bath: not a key of a task")
+
+
+# Interrupted
+
+
+@pytest.mark.parametrize("state", ["staging", "staged", "releasing", "settled"])
+async def test_a_job_stopped_in_any_state_goes_on_and_makes_nothing_twice(bench, state):
+    bench = await bench(faults=(Fault("all", "hang", share=0.3, seconds=0.1),))
+    bench.stop_after = (state, 25)
+    assert (await bench.submit(specs(60))).state == "open"
+    result = await bench.resume()
+    assert (result.state, result.tally.created) == ("finished", 60)
+    assert (bench.times(), bench.times("run")) == (once(60), once(60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("state", "run"), [("staged", False), ("releasing", True)])
+async def test_a_job_broken_off_in_any_state_goes_on_and_makes_nothing_twice(bench, state, run):
+    bench = await bench(run=run, faults=(Fault("all", "hang", share=0.5, seconds=0.1),))
+    bench.crash_after = (state, 25)
+    with pytest.raises(ExceptionGroup):
+        await bench.submit(specs(60))
+    result = await bench.resume()
+    assert (result.state, result.tally.created, result.orphans) == ("finished", 60, 0)
+    assert bench.times() == once(60)
+    assert bench.times("run") == (once(60) if run else {})
+    assert set(await bench.working()) <= ({"completed"} if run else {"draft"})
+
+
+# Parents
+
+
+async def test_a_parent_by_criteria_has_a_child_for_each_group(bench):
+    bench = await bench(files=(READS,), life=Life(creating_seconds=0.1, queued_seconds=100))
+    result = await bench.submit([parent(CRITERIA)])
+    assert (result.state, result.exit_code) == ("finished", Exit.ALL_CREATED)
+    (line,) = bench.outcomes()
+    counts = {"queued": 3, "running": 0, "completed": 0, "failed": 0, "aborted": 0}
+    assert line["execution_status"] == {"message": "Queued", **counts}
+    samples = [f"E18127-pool{number}-L2355" for number in range(3)]
+    assert [child["batch_group"] for child in line["children"]] == [
+        {"value": f"hg19, {one}", "fields": {"metadata.library_id": "hg19", "metadata.sample_id": one}}
+        for one in samples
+    ]
+    assert {child["status"] for child in line["children"]} == {"QUEUED"}
+    assert bench.times("child").total() == 3
+
+
+async def test_a_parent_by_item_is_followed_to_the_end_of_its_sixty_children(bench):
+    bench = await bench(files=(READS,), life=Life(running_seconds=0.1))
+    await bench.submit([parent({"type": "item"})], until="finished")
+    (line,) = bench.outcomes()
+    assert (line["status"], line["execution_status"]["completed"]) == ("COMPLETED", 60)
+    assert [child["batch_group"]["value"] for child in line["children"]] == [f"s{n:02}.fastq" for n in range(60)]
+    assert {child["status"] for child in line["children"]} == {"COMPLETED"}
+
+
+async def test_more_children_than_a_page_holds_are_all_listed(bench):
+    reads = [{"class": "File", "path": f"{number:024x}"} for number in range(250)]
+    bench = await bench(life=Life(queued_seconds=100))
+    await bench.submit([parent({"type": "ITEM"}, inputs={"reads": reads})])
+    (line,) = bench.outcomes()
+    assert len({child["task_id"] for child in line["children"]}) == 250
+
+
+@pytest.mark.parametrize(
+    ("spec", "children"),
+    [
+        ({}, 3),
+        ({"batch": True}, 3),
+        ({"batch_input": "reads", "batch_by": {"type": "ITEM"}}, 60),
+        ({"batch": False}, 0),
+    ],
+)
+async def test_the_apps_own_batching_can_be_taken_overridden_or_disabled(bench, spec, children):
+    app = App(APP, batch_input="reads", batch_by=tuple(CRITERIA["criteria"]))
+    bench = await bench(files=(READS,), apps=(app,))
+    await bench.submit([{"name": "cohort", "inputs": {"reads": FILES}, **spec}])
+    assert bench.times("child").total() == children
+    assert len(bench.outcomes()[0].get("children", [])) == children
+
+
+async def test_an_answer_lost_on_a_parent_makes_no_second_one(bench):
+    faults = (Fault("create", "drop_after", nth=(1,)), Fault("run", "drop_after", nth=(1,)))
+    bench = await bench(files=(READS,), faults=faults)
+    await bench.submit([parent(CRITERIA)], until="finished")
+    assert (bench.times(), bench.times("run")) == ({"cohort": 1}, {"cohort": 1})
+    assert [child["status"] for child in bench.outcomes()[0]["children"]] == ["COMPLETED"] * 3
+
+
+# Files by name, numbers as written
+
+
+async def test_files_are_found_by_their_names(bench):
+    bench = await bench(run=False, files=(READS, FileRule(PROJECT, "twice.fa", count=2)))
+    named = [{"name": f"t{n}", "inputs": {"reads": {"class": "File", "name": f"s{n:02}.fastq"}}} for n in range(60)]
+    odd = [{"inputs": {"x": {"class": "File", "name": name}}} for name in ("none.fa", "twice.fa")]
+    result = await bench.submit([*named, *odd])
+    assert (result.tally.created, result.tally.failed) == (60, 2)
+    assert bench.calls("files") < 15
+    async with aiohttp.ClientSession(headers={"X-SBG-Auth-Token": "sandbox-key"}) as session:
+        task_id = bench.outcomes()[17]["task_id"]
+        async with session.get(f"{bench.sandbox.url}/tasks/{task_id}") as answer:
+            task = await answer.json()
+    assert task["inputs"]["reads"] == {"class": "File", "name": "s17.fastq", "path": FILES[17]["path"]}
+    errors = [line["error"] for line in bench.outcomes("rejects")]
+    assert errors[0].startswith("inputs.x: project owner/project has no file named 'none.fa'")
+    assert errors[1].startswith("inputs.x: project owner/project has 2 of the name 'twice.fa'")
+
+
+async def test_a_manifest_and_a_template_make_tasks(bench):
+    bench = await bench(run=False, files=(READS,))
+    source = bench.folder / "manifest.csv"
+    source.write_text("sample,r1,r2\n" + "".join(f"p{n},s{2 * n:02}.fastq,s{2 * n + 1:02}.fastq\n" for n in range(30)))
+    template = """
+[mapping.template]
+name = "align ${row.sample}"
+inputs.sample = "${row.sample}"
+inputs.reads = [{ class = "File", name = "${row.r1}" }, { class = "File", name = "${row.r2}" }]
+"""
+    result = await bench.submit_file(source, more=template)
+    assert (result.exit_code, result.tally.created) == (Exit.ALL_CREATED, 30)
+    assert bench.times() == {f"align p{n}": 1 for n in range(30)}
+
+
+# Cancelling, and how the work stands
+
+
+async def test_a_cancel_stops_what_runs_and_deletes_what_was_only_drafted(bench):
+    bench = await bench(life=Life(running_seconds=100))
+    bench.stop_after = ("released", 30)
+    assert (await bench.submit(specs(60), until="finished")).state == "open"
+    assert (await bench.cancel()).state == "canceled"
+    lines = bench.outcomes()
+    assert {line["status"] for line in lines if line["state"] == "created"} == {"ABORTED"}
+    assert bench.times("run").total() == sum(line["state"] == "created" for line in lines)
+    assert bench.times("run").total() >= 30
+
+
+async def test_the_state_of_the_work_can_be_asked_for(bench):
+    bench = await bench(files=(READS,), life=Life(queued_seconds=0, running_seconds=100, parallel=40))
+    await bench.submit([*specs(120), parent({"type": "ITEM"})])
+    assert await bench.working() == {"running": 40, "queued": 140}
+    assert bench.calls("bulk") >= 2
