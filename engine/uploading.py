@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from engine.model.batches import Batch
-from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable
+from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
 from engine.model.outcomes import Settlement
 from engine.model.submissions import State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
@@ -97,6 +97,8 @@ class Uploader:
             await self._service.upload(staged, payload)
         except Unauthorized:
             raise
+        except UnexpectedAnswer:  # not the store's: nobody knows what it holds; again, with a fresh URL
+            return False
         except Refused as refusal:
             if refusal.status in {401, 403}:  # a presigned URL is refused so when it is too old
                 return False
@@ -120,7 +122,12 @@ class Uploader:
         assert submission.remote_id is not None  # noqa: S101 - STAGED set it, and RELEASING comes after
         for attempt in range(RELEASE_TRIES):
             await self._run.clock.sleep(quiet_seconds * 2**attempt * (0.5 + self._run.jitter() / 2))
-            match await self._service.standing(submission.remote_id):
+            try:
+                standing = await self._service.standing(submission.remote_id)
+            except UnexpectedAnswer as answer:  # asking is harmless: ask again
+                failure = failure or answer
+                continue
+            match standing:
                 case Standing.STARTED:
                     return await self._move(
                         batch, submission, State.RELEASED, note="adopted: the service had started it"

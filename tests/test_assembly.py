@@ -107,6 +107,13 @@ def test_what_does_not_go_together_is_found_beforehand(text, said):
         assembly.rehearse(assembly.load(text), JOB)
 
 
+def test_a_key_that_no_header_or_query_could_hold_is_found_beforehand(monkeypatch):
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key\n")
+    with pytest.raises(ConfigError, match="access_key") as raised:
+        assembly.rehearse(assembly.load(config()), JOB)
+    assert "sandbox-key" not in str(raised.value)
+
+
 def test_a_configuration_that_can_work_is_rehearsed_without_a_service():
     assembly.rehearse(assembly.load(config()), JOB)
 
@@ -136,13 +143,15 @@ async def test_a_pipeline_joins_all_parts(tmp_path):
     clock = SystemClock()
     async with running_sandbox() as sandbox, SqliteLedger.open(tmp_path / "ledger.db", clock) as ledger:
         text = config(sandbox.url)
-        setup, job = assembly.load(text), a_job(write_records(tmp_path / "tasks.ndjson", 25), text)
+        path = write_records(tmp_path / "tasks.ndjson", 25)
+        path.write_bytes(path.read_bytes() + b"no json\n")
+        setup, job = assembly.load(text), a_job(path, text)
         await ledger.create_job(job)
         async with assembly.online(setup, JOB, lambda _: None, clock) as service:
             run = Run(job, service, ledger, clock, lambda: 0.5, lambda _: None, Stop())
             assert await assembly.pipeline(setup, run).work() is None
         tally = await ledger.tally("j")
-    assert (tally.created, tally.batches, sandbox.stats.tasks_created) == (25, 3, 25)
+    assert (tally.created, tally.rejected, tally.batches, sandbox.stats.tasks_created) == (25, 1, 3, 25)
 
 
 async def test_a_pipeline_that_does_not_read_only_finishes_what_is_frozen(tmp_path):

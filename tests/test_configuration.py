@@ -194,6 +194,11 @@ def test_a_variable_that_is_not_set_is_named_with_its_key(monkeypatch, value):
     assert complaint(MINIMAL) == "service.access_key: environment variable SAMA_ACCESS_KEY is not set"
 
 
+def test_a_variable_that_is_not_set_is_named_with_its_key_wherever_it_stands():
+    said = complaint(MINIMAL + '[mapping.defaults]\ntags = ["${env:NOBODY_SET_THIS}"]')
+    assert said == "mapping.defaults.tags: environment variable NOBODY_SET_THIS is not set"
+
+
 def test_a_file_of_a_secret_that_cannot_be_read_is_named_with_its_key(tmp_path):
     text = MINIMAL.replace("${env:SAMA_ACCESS_KEY}", f"${{file:{tmp_path}/none}}")
     assert complaint(text) == f"service.access_key: {tmp_path}/none cannot be read: FileNotFoundError"

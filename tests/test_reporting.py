@@ -136,6 +136,11 @@ async def test_the_reports_are_for_their_owner_only(bench):
     assert stat.S_IMODE(reports.outcomes.parent.stat().st_mode) == 0o700
 
 
+async def test_the_folder_of_the_reports_is_made_with_those_above_it(bench, tmp_path):
+    bench.job = replace(bench.job, output=str(tmp_path / "2026" / "11" / "j"))
+    assert (await write(bench)).outcomes.parent == tmp_path / "2026" / "11" / "j"
+
+
 async def test_a_reader_sees_the_old_reports_until_the_new_ones_are_whole(bench):
     reports = await write(bench)
     before = reports.outcomes.read_bytes(), reports.rejects.read_bytes()

@@ -300,6 +300,13 @@ async def test_what_was_staged_of_a_refused_batch_is_cancelled_where_possible(be
     assert bench.service.remotes["r1"].canceled == (answer is None)
 
 
+async def test_credentials_that_do_not_hold_for_the_tidying_up_stop_the_job(bench):
+    bench.service.faults = {"upload": [refused("not this one")], "cancel": [unauthorized()]}
+    with pytest.raises(Unauthorized):
+        await bench.submit(await one_batch(bench))
+    assert await bench.states() == [State.STAGED]
+
+
 async def test_a_refusal_is_told_to_who_listens(bench):
     bench.service.faults = {"upload": [refused("too large", status=413)]}
     await bench.submit(await one_batch(bench))

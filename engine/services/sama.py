@@ -121,15 +121,18 @@ class Sama:
     async def upload(self, staged: Staged, payload: bytes) -> None:
         """PUT the array to the presigned URL, without our key."""
         assert staged.upload_url is not None  # noqa: S101 - `stage` always sets it
-        await self._caller.call(
+        answer = await self._caller.call(
             Call("put", "PUT", staged.upload_url, headers=_JSON, body=payload, authenticated=False),
         )
+        if "ETag" not in answer.headers:  # S3 answers every upload with one; a page from somewhere between has none
+            raise UnexpectedAnswer("put: the answer is not the store's, it has no ETag", call="put")
 
     async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
         """Create the tasks: from the uploaded file, or (inline) from the payload itself."""
         del batch
         if remote_id is not None:
-            await self._post("continue", f"batches/{remote_id}/continue.json", None, repeatable=False)
+            answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, repeatable=False)
+            _batch_id(answer, _object(answer))  # else it is not Sama who answered, and we ask what became of it
             return Released(remote_id)
         body = b'{"tasks":%b,%b' % (payload or b"[]", orjson.dumps(self._options)[1:])
         answer = await self._post("post", "batches.json", body, repeatable=False)
@@ -143,6 +146,8 @@ class Sama:
             if refusal.status == 404:  # noqa: PLR2004 - the one status that says so
                 return Standing.UNKNOWN
             raise
+        if not _state(status):
+            raise UnexpectedAnswer("status: the answer names no state", call="status")
         return Standing.WAITING if _state(status) in WAITING else Standing.STARTED
 
     async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
@@ -158,6 +163,8 @@ class Sama:
         while not whole:
             number += 1
             status = await self._status(remote_id, page=number)
+            if _state(status) not in FINISHED:
+                raise UnexpectedAnswer("status: this is no page of a finished batch", call="status")
             page = _tasks(status)
             tasks += page
             # A page may be shorter than we asked for; unless a total says so, only an empty one shows that this is all.

@@ -71,7 +71,7 @@ async def test_failed_and_rejected_records_are_told_apart_and_the_exit_code_says
     errors = [line["error"] for line in lines(result.rejects)]
     assert errors[0].startswith("input: not a key of a task")
     assert errors[1:6] == ["InvalidInputSchema: data.status must not be broken."] * 5
-    assert errors[6].startswith("priority: 'high' is not an integer")
+    assert errors[6].startswith('priority: "high" is not an integer')
     assert (await desk.audit()).holds
 
 

@@ -24,8 +24,9 @@ PUT_URL = "https://bucket.s3.amazonaws.com/7?X-Amz-Signature=abc"
 class Caller:
     """Answers calls with what a test lays ready, in order, and keeps the calls."""
 
-    def __init__(self, *answers):
+    def __init__(self, *answers, headers=None):
         self.answers = list(answers)
+        self.headers = headers or {}
         self.calls = []
 
     async def call(self, call):
@@ -33,7 +34,7 @@ class Caller:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return Answer(200, {}, answer if isinstance(answer, bytes) else orjson.dumps(answer))
+        return Answer(200, self.headers, answer if isinstance(answer, bytes) else orjson.dumps(answer))
 
 
 JOB = Job("nightly", "sama", "", (), "")
@@ -88,7 +89,7 @@ async def test_an_upload_url_is_good_for_a_little_less_than_its_four_hours():
 
 
 async def test_the_payload_goes_up_as_it_is_and_without_our_key():
-    caller = Caller(b"")
+    caller = Caller(b"", headers={"ETag": '"5d41402a"'})
     await service(caller).upload(Staged("7", PUT_URL), b'[{"data":{}}]')
     (call,) = caller.calls
     assert (call.kind, call.method, call.url, call.body) == ("put", "PUT", PUT_URL, b'[{"data":{}}]')
@@ -105,9 +106,25 @@ async def test_a_release_is_never_repeated_by_whoever_makes_the_call():
     assert (call.repeatable, call.authenticated, call.reconcilable) == (False, True, True)
 
 
+async def test_an_upload_is_not_believed_unless_the_store_itself_answers():
+    with pytest.raises(UnexpectedAnswer, match="ETag"):
+        await service(Caller(b"<html>welcome</html>")).upload(Staged("7", PUT_URL), b"[]")
+
+
 @pytest.mark.parametrize("answer", [b"", b"<html>", {}, [1]])
-async def test_what_a_release_answers_is_of_no_matter(answer):
-    assert await service(Caller(answer)).release(a_batch(), "7", None) == Released("7")
+async def test_a_release_is_not_believed_unless_the_service_itself_answers(answer):
+    with pytest.raises(UnexpectedAnswer):
+        await service(Caller(answer)).release(a_batch(), "7", None)
+
+
+async def test_an_answer_without_a_state_does_not_say_that_a_batch_was_started():
+    with pytest.raises(UnexpectedAnswer, match="state"):
+        await service(Caller({"ok": True})).standing("7")
+
+
+async def test_a_page_without_the_state_of_a_finished_batch_settles_nothing():
+    with pytest.raises(UnexpectedAnswer, match="finished"):
+        await service(Caller({"ok": True})).settlement(a_batch(1), "7")
 
 
 async def test_a_cancel_may_be_repeated():
@@ -241,7 +258,7 @@ async def test_a_poll_leaves_the_tasks_out():
 
 
 async def test_polls_leave_the_budget_to_the_calls_that_create():
-    caller = Caller({"state": "processing"}, {"batch_id": 7, "tasks_put_url": PUT_URL}, b"")
+    caller = Caller({"state": "processing"}, {"batch_id": 7, "tasks_put_url": PUT_URL}, {"batch_id": 7})
     await service(caller).progress(follows())
     await service(caller).stage(a_batch(), b"[]", again=False)
     await service(caller).release(a_batch(), "7", None)
@@ -281,7 +298,7 @@ async def test_the_id_and_the_state_of_a_task_are_read_tolerantly():
 
 
 async def test_a_created_task_without_an_id_is_created_all_the_same():
-    settlement = await service(Caller({"tasks": [{"state": "created"}]})).settlement(a_batch(1), "7")
+    settlement = await service(Caller({"state": "completed", "tasks": [{"state": "created"}]})).settlement(a_batch(1), "7")
     assert settlement.task_ids == [""]
     assert settlement.errors == {}
 

@@ -19,7 +19,8 @@ TOTAL_HEADER = "x-total-matching-query"
 DRAFT = "DRAFT"
 UNSTARTED = frozenset({DRAFT, "CREATING"})
 STOPPABLE = frozenset({"CREATING", "QUEUED", "RUNNING"})
-ENDED = frozenset({"COMPLETED", "FAILED", "ABORTED"})
+BROKEN = frozenset({"FAILED", "ABORTED"})
+ENDED = BROKEN | {"COMPLETED"}
 """Any other status, also one we have never heard of, counts as under way."""
 
 CHILD_COUNTS = ("queued", "running", "completed", "failed", "aborted")
@@ -127,9 +128,9 @@ def task_of(body: Row) -> Task:
 def details_of(task: Task) -> Row:
     """Return what an outcome says of a task besides its id."""
     said: Row = {"status": task.status}
-    if task.batch and task.execution:
+    if task.batch and task.execution:  # its message is among the counts
         said["execution_status"] = task.execution
-    if task.status in ENDED and (message := task.execution.get("message")):
+    elif task.status in BROKEN and (message := task.execution.get("message")):
         said["message"] = message
     if task.errors:
         said["errors"] = task.errors

@@ -22,8 +22,9 @@ GATHER_SECONDS = 0.5
 QUIET_SECONDS = 3.0
 """Wait before the last look: a lost call may still be on its way, and creating a task takes the service a second."""
 
-SAME_CLOCK_SECONDS = 60.0
-"""By how much the clocks of two of the service's machines may differ, at most."""
+SAME_CLOCK_SECONDS = 10.0
+"""By how much the clocks of two of the service's machines may differ, or a list lag behind: NTP keeps them within
+milliseconds, and each second here costs a page for every 100 tasks that were created in it."""
 
 LISTING_TRIES = 5
 """Listings that may be spoilt in a row by tasks that are deleted meanwhile."""
