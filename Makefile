@@ -5,13 +5,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format lock clean
+.PHONY: demo test torture bench check format lock clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bulksubmit demo
 
 test: $(VENV)/.ready
 	$(BIN)/pytest
+
+# The long form of the fault tests: the whole matrix, 200 kills, every write of the ledger.
+torture: $(VENV)/.ready
+	BULKSUBMIT_TORTURE=1 $(BIN)/pytest tests/faults
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check

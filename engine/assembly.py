@@ -189,7 +189,9 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
     service = setup.service
     credentials, hosts = _credentials(service), service.allowed_upload_hosts()
     send = setup.settings.send
-    caller = open_caller(service.base_url, send, credentials, upload_hosts=hosts, clock=clock, emit=emit)
+    caller = open_caller(
+        service.base_url, send, credentials, upload_hosts=hosts, clock=clock, emit=emit, ruling=service.ruling
+    )
     async with caller as opened:
         yield _service(setup, job, opened, clock)
 

@@ -111,6 +111,8 @@ class Pipeline:
         async with to_upload:
             async for batch, submission in to_upload:
                 await self._find_room(slots)
+                if self._run.stop.error is not None:
+                    return  # the upload whose end made room is the one that ended the run
                 uploads.start_soon(self._guarded, self._submit, batch, submission, slots)
 
     async def _find_room(self, slots: anyio.Semaphore) -> None:

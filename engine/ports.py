@@ -139,8 +139,12 @@ class Service(Protocol):
         """Return the page on which people see a task."""
         ...
 
-    async def stage(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
-        """Begin a batch harmlessly. `again`: an earlier attempt may have been applied.
+    async def find(self, batch: Batch, payload: bytes) -> str | None:
+        """Look for what an attempt to stage made whose answer was lost; None if nothing of the kind can be there."""
+        ...
+
+    async def stage(self, batch: Batch, payload: bytes, *, again: bool, known: str | None = None) -> Staged:
+        """Begin a batch harmlessly. `again`: an earlier attempt may have been applied; `known`: it made this.
 
         Raises:
             PossiblyApplied: the answer was lost; call again with `again`.

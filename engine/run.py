@@ -41,10 +41,16 @@ T = TypeVar("T")
 async def unless_stopped(stop: Stop, work: Callable[[], Awaitable[T]]) -> T | None:
     """Return what `work` does; cancelled, and None, once the run shall end."""
     result: T | None = None
+    failure: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(_cancel_on, stop, group.cancel_scope)
-        result = await work()
+        try:
+            result = await work()
+        except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
+            failure = error
         group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     return result
 
 

@@ -21,6 +21,10 @@ from engine.run import Run
 STAGE_TRIES = 3
 """Fresh upload URLs that one batch may use up in a run; S3 refusing three new ones is no matter of age."""
 
+LOST_STAGES = 12
+"""Answers to the staging of one batch that may be lost in a row; each time the service looks before it stages again.
+At one lost in three, fewer would stop one job of a hundred thousand batches in ten."""
+
 RELEASE_TRIES = 8
 """Releases of one batch in a run whose answer is lost while the service says that it still waits."""
 
@@ -69,25 +73,25 @@ class Uploader:
         )
 
     async def _stage(self, batch: Batch, submission: Submission) -> tuple[Submission, Staged, bytes]:
-        again = submission.state is not State.FROZEN
+        again, known = submission.state is not State.FROZEN, submission.remote_id
         payload = await self._payload(batch)
         submission = await self._move(batch, submission, State.STAGING)
         try:
-            staged = await self._stage_once(batch, payload, again=again)
+            staged = await self._stage_once(batch, payload, again=again, known=known)
         except Unauthorized:
             raise
         except Refused as refusal:
             raise _Declined(submission, refusal) from refusal
         return await self._move(batch, submission, State.STAGED, remote_id=staged.remote_id), staged, payload
 
-    async def _stage_once(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
+    async def _stage_once(self, batch: Batch, payload: bytes, *, again: bool, known: str | None) -> Staged:
         """Stage, and while the answer is lost let the service look for what the lost call may have made."""
-        for _ in range(STAGE_TRIES - 1):
+        for _ in range(LOST_STAGES):
             try:
-                return await self._service.stage(batch, payload, again=again)
+                return await self._service.stage(batch, payload, again=again, known=known)
             except PossiblyApplied:
                 again = True
-        return await self._service.stage(batch, payload, again=again)
+        return await self._service.stage(batch, payload, again=again, known=known)
 
     async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> bool:
         """Bring the payload up; False if the URL has expired."""

@@ -118,6 +118,42 @@ def test_a_configuration_that_can_work_is_rehearsed_without_a_service():
     assembly.rehearse(assembly.load(config()), JOB)
 
 
+# While a job goes on
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("http://127.0.0.1:1/v2", "http://127.0.0.1:2/v2"),
+        ("SAMA_ACCESS_KEY", "NEW_KEY"),
+        ("poll_seconds = 0.01", "max_in_flight = 50"),
+        ("[send]", 'notification_email = "me@example.com"\n[send]'),
+    ],
+    ids=["address", "key", "pace", "who is told"],
+)
+def test_a_job_can_go_on_with_other_addresses_secrets_and_pace(monkeypatch, change):
+    monkeypatch.setenv("NEW_KEY", "new")
+    new = config().replace(*change)
+    assert new != config()
+    assert assembly.mended(config(), new) == new
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("project_id = 42", "project_id = 43"), "service.project_id: cannot change .* put 42 back"),
+        (("[send]", 'mode = "inline"\n[send]'), "service.mode: cannot change"),
+        (("[send]", "[batch]\nmax_records = 5\n[send]"), "batch: cannot change"),
+        (("[send]", '[mapping]\nwrap = "data"\n[send]'), "mapping: cannot change"),
+        (("[send]", '[source]\nformat = "csv"\n[send]'), "source: cannot change"),
+        (("[send]", "[sned]"), "sned: unknown key"),
+    ],
+)
+def test_a_job_cannot_go_on_with_what_would_make_other_batches(change, said):
+    with pytest.raises(ConfigError, match=said):
+        assembly.mended(config(), config().replace(*change))
+
+
 # With one
 
 

@@ -7,6 +7,7 @@ from fakes.bench import a_bench, write_records
 from fakes.clock import under_way, until
 from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
 
+from engine.following import POLL_TRIES
 from engine.ledger.writer import Hooks
 from engine.model.errors import (
     BulkSubmitError,
@@ -135,6 +136,16 @@ async def test_what_was_read_is_told_with_its_bytes(tmp_path):
         assert frozen[-1].read_bytes == bench.job.size_bytes
 
 
+async def test_an_uncertain_batch_is_asked_about_again_by_the_next_run(tmp_path):
+    bad = [refused("what batch?", status=404)] * POLL_TRIES
+    async with a_bench(tmp_path, records=10, faults={"progress": bad}) as bench:
+        assert await bench.work() is None
+        assert await bench.states() == [State.UNCERTAIN]
+        assert await bench.work() is None
+        assert await bench.states() == [State.SETTLED]
+        assert bench.service.ids() == once(10)
+
+
 # Bounds
 
 
@@ -207,6 +218,12 @@ async def test_a_stop_lets_calls_under_way_finish_and_begins_nothing_new(tmp_pat
         assert isinstance(await running, Interrupted)
         assert Counter(bench.service.log) == {"stage": 3, "upload": 3, "release": 3}
         assert (await bench.states())[:4] == [State.RELEASED] * 3 + [State.FROZEN]
+
+
+async def test_the_room_that_a_failed_upload_leaves_is_not_used_any_more(tmp_path):
+    async with a_bench(tmp_path, records=60, faults={"upload": [unavailable()]}) as bench:
+        assert isinstance(await bench.work(max_in_flight=1), Unavailable)
+        assert bench.service.log == ["stage", "upload"]
 
 
 async def test_calls_that_do_not_finish_in_time_are_left_to_the_next_run(tmp_path):

@@ -8,16 +8,15 @@ from engine.ledger.writer import Hooks
 from engine.model.errors import (
     BulkSubmitError,
     PossiblyApplied,
-    Refused,
     SourceChanged,
     Unauthorized,
     Unavailable,
     UnexpectedAnswer,
 )
-from engine.model.submissions import UNSENT, State
+from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
 from engine.ports import Standing
-from engine.uploading import QUIET_SECONDS, RELEASE_TRIES, STAGE_TRIES
+from engine.uploading import LOST_STAGES, QUIET_SECONDS, RELEASE_TRIES, STAGE_TRIES
 
 
 @pytest.fixture
@@ -188,6 +187,31 @@ async def test_a_batch_found_releasing_that_the_service_does_not_know_is_uncerta
     assert await bench.states() == [State.UNCERTAIN]
 
 
+async def uncertain(bench, *, applied):
+    """Have a batch be given up while its release is unclear; return it."""
+    batch = await released_before(bench, applied=applied)
+    given_up = Submission(0, State.UNCERTAIN, "r1", note="nobody knew it")
+    await bench.ledger.move("j", given_up, expected=State.RELEASING)
+    return batch
+
+
+@pytest.mark.parametrize("applied", [False, True])
+async def test_an_uncertain_batch_with_a_name_at_the_service_is_asked_about_before_anything_else(bench, applied):
+    bench.service.again = "duplicate"
+    batch = await uncertain(bench, applied=applied)
+    assert (await bench.submit(batch)).state is State.RELEASED
+    assert bench.service.log == ["standing"] + ["release"] * (not applied)
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_an_uncertain_batch_that_is_still_not_known_stays_as_it_is(bench):
+    batch = await uncertain(bench, applied=True)
+    bench.service.remotes.clear()
+    assert (await bench.submit(batch)).state is State.UNCERTAIN
+    (submission,) = await bench.submissions()
+    assert (submission.state, submission.remote_id, submission.note) == (State.UNCERTAIN, "r1", "nobody knew it")
+
+
 async def test_inline_a_batch_found_releasing_is_uncertain_and_not_sent(inline):
     batch = await released_before(inline, applied=True)
     assert (await inline.submit(batch)).state is State.UNCERTAIN
@@ -217,6 +241,26 @@ async def test_the_service_is_asked_again_before_each_further_release(bench):
     assert bench.service.ids() == EACH_ONCE
 
 
+@pytest.mark.parametrize("applied", [False, True])
+async def test_an_answer_without_sense_to_our_question_is_no_answer_and_we_ask_again(bench, applied):
+    bench.service.again = "duplicate"
+    bench.service.faults = {"release": [lost(applied=applied)], "standing": [Fault(UnexpectedAnswer("<html>"))] * 2}
+    assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
+    assert bench.service.calls("standing") == ["standing"] * 3
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_service_that_never_answers_our_question_with_sense_stops_the_job(bench):
+    answers = [Fault(UnexpectedAnswer("<html>"))] * RELEASE_TRIES
+    bench.service.faults = {"release": [lost(applied=True)], "standing": answers}
+    batch = await one_batch(bench)
+    with pytest.raises(Unavailable):
+        await bench.submit(batch)
+    assert await bench.states() == [State.RELEASING]
+    assert (await bench.submit(batch)).state is State.RELEASED
+    assert bench.service.ids() == EACH_ONCE
+
+
 async def test_a_lost_release_gets_time_to_arrive_before_we_ask(bench):
     bench.service.faults = {"release": [lost(applied=False)] * 3}
     await bench.submit(await one_batch(bench))
@@ -243,7 +287,7 @@ async def test_after_a_lost_answer_to_its_stage_the_service_looks_for_what_it_ma
 
 
 async def test_a_stage_of_which_every_answer_is_lost_stops_the_job_and_a_later_run_goes_on(bench):
-    bench.service.faults = {"stage": [lost(applied=True)] * STAGE_TRIES}
+    bench.service.faults = {"stage": [lost(applied=True)] * (LOST_STAGES + 1)}
     batch = await one_batch(bench)
     with pytest.raises(PossiblyApplied):
         await bench.submit(batch)
@@ -364,11 +408,18 @@ async def test_a_store_that_refuses_every_fresh_url_stops_the_job(bench):
     assert (await bench.submit(batch)).state is State.RELEASED
 
 
+async def test_an_upload_that_somebody_else_answered_is_made_again_with_a_fresh_url(bench):
+    bench.service.faults = {"upload": [Fault(UnexpectedAnswer("no ETag"))]}
+    submission = await bench.submit(await one_batch(bench))
+    assert (submission.state, submission.remote_id) == (State.RELEASED, "r2")
+    assert bench.service.ids() == EACH_ONCE
+
+
 async def test_an_upload_url_that_is_too_old_is_not_used(bench):
     bench.service.url_seconds = 5.0
     stage, seconds = bench.service.stage, [6.0]
 
-    async def slow_once(batch, payload, *, again):
+    async def slow_once(batch, payload, *, again, known=None):
         staged = await stage(batch, payload, again=again)
         await bench.clock.sleep(seconds.pop() if seconds else 0.0)
         return staged
@@ -423,6 +474,7 @@ FAULTS = {
         None,
         refused(),
         refused(status=403),
+        Fault(UnexpectedAnswer("?"), applied=True),
         Fault(Unavailable("lost"), applied=True),
         killed(applied=False),
         killed(applied=True),
@@ -438,7 +490,15 @@ FAULTS = {
         killed(applied=False),
         killed(applied=True),
     ],
-    "standing": [None, None, Fault(Refused("what?", status=400)), unavailable(), unauthorized(), killed(applied=False)],
+    "standing": [
+        None,
+        None,
+        refused("what?", status=400),
+        Fault(UnexpectedAnswer("?")),
+        unavailable(),
+        unauthorized(),
+        killed(applied=False),
+    ],
 }
 SCRIPTS = st.fixed_dictionaries(
     {kind: st.lists(st.sampled_from(faults), max_size=6) for kind, faults in FAULTS.items()}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from engine.model.records import Format
+from engine.model.rulings import Pause, Refusal
 
 MEBIBYTE = 1024 * 1024
 
@@ -31,6 +32,11 @@ class ServiceSettings(Section):
     def secret_query(self) -> Mapping[str, SecretStr]:
         """Query parameters that prove who we are; they go to the service's own origin only."""
         return {}
+
+    def ruling(self, status: int, body: bytes) -> Pause | Refusal | None:
+        """Return what an answer that is no success means here; None where its status says it."""
+        del status, body
+        return None
 
     def allowed_upload_hosts(self) -> Sequence[str]:
         """Hosts besides the service's own to which payloads may go."""

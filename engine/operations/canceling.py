@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from engine import assembly
+from engine.model.batches import Batch
 from engine.model.errors import CallFailed, JobError, Refused, Unauthorized
 from engine.model.jobs import JobState
 from engine.model.outcomes import Settlement
@@ -16,6 +19,7 @@ from engine.observe.events import Listener
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import open_ledger
 from engine.operations.values import Result
+from engine.ports import Standing
 from engine.run import Run, Stop, unless_stopped
 
 CANCELED = "canceled before it was sent"
@@ -45,24 +49,42 @@ async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Re
                 except CallFailed as failure:
                     run.end(failure)
                 error = await assembly.pipeline(setup, run, reading=False).work()
+                await cancel_orphans(run)
             return await summarize(job, ledger, started, error)
 
 
 async def cancel_batches(run: Run) -> None:
     """Tell the service to stop, and settle every batch that was never released."""
     async for batch, submission in run.ledger.batches(run.job.name, UNSENT | {State.RELEASED}):
+        if submission.state is State.STAGING:
+            submission = replace(submission, remote_id=await _find(run, batch))  # noqa: PLW2901 - the same, better known
+        started = submission.state is State.RELEASED or (
+            submission.state is State.RELEASING and await _was_released(run, submission)
+        )
         if submission.remote_id is not None:
             await _cancel_remote(run, submission.remote_id)
-        if submission.state in {State.FROZEN, State.STAGING, State.STAGED}:
-            settled = Submission(batch.sequence, State.SETTLED, submission.remote_id, note=CANCELED)
+        if not started:
+            settled = replace(submission, state=State.SETTLED, note=CANCELED)
             refused = Settlement.refused(batch.count, CANCELED)
             await run.ledger.settle(run.job.name, settled, refused, expected=submission.state)
         elif submission.state is State.RELEASING:
-            # It may have started: followed, it tells. Inline there is nobody to ask.
+            # Followed, it tells what was created. Inline there is nobody to ask.
             state = State.RELEASED if submission.remote_id else State.UNCERTAIN
-            note = "canceled while its release was unclear"
-            moved = Submission(batch.sequence, state, submission.remote_id, note=note)
+            moved = replace(submission, state=state, note="canceled while its release was unclear")
             await run.ledger.move(run.job.name, moved, expected=submission.state)
+
+
+async def _find(run: Run, batch: Batch) -> str | None:
+    """Find what staging left at the service before its answer was lost, so that it is cancelled, too."""
+    reader = assembly.load_offline(run.job).payloads(run.job)
+    payload = await anyio.to_thread.run_sync(reader.read, batch)
+    return await run.service.find(batch, payload)
+
+
+async def _was_released(run: Run, submission: Submission) -> bool:
+    if submission.remote_id is None:
+        return True  # inline: for all we know
+    return await run.service.standing(submission.remote_id) is not Standing.WAITING
 
 
 async def _cancel_remote(run: Run, remote_id: str) -> None:

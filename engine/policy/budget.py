@@ -18,6 +18,8 @@ YIELDED_SHARE = 0.2
 fifth of the budget at 100 tasks a poll still follows 20 times as many tasks as the rest creates."""
 
 _MOMENT_SECONDS = 0.01
+_LATE_SECONDS = 1.0
+"""How long a window may last beyond the reset that we read: it is told in whole seconds, rounded either way."""
 
 BUSY_SECONDS = 1.0
 """A call that does not yield speaks for this long: within it, the next one is likely."""
@@ -50,6 +52,8 @@ class WindowBudget:
             self._busy_until = now + BUSY_SECONDS
         if self._limit is not None:
             self._turn_over(now, self._limit)
+            if self._ends_at == float("inf") and self._unanswered:
+                return _MOMENT_SECONDS  # one call opens a window: if the server's clock is behind, it alone is told off
             if self._remaining - self._unanswered <= 0:
                 return self._wait(now)
             if yielding and now < self._busy_until and self._yielded >= YIELDED_SHARE * self._limit:
@@ -58,9 +62,14 @@ class WindowBudget:
         self._unanswered += 1
         return 0.0
 
-    def answered(self, now: float, allowance: Allowance | None) -> None:
-        """Note that a call ended, and what its answer said of the window, if there was one."""
+    def answered(self, now: float, allowance: Allowance | None, *, refused: bool = False) -> None:
+        """Note that a call ended, what its answer said of the window, if anything, and whether it was a 429."""
         self._unanswered -= 1
+        if refused and allowance is not None:
+            # Also when its reset has come by our clock: that has whole seconds, and clocks differ.
+            self._limit, self._remaining = allowance.limit, 0
+            self._ends_at = now + max(allowance.ends_in_seconds, _LATE_SECONDS)
+            return
         if allowance is None:
             # No answer, no word: the server may have counted it.
             self._remaining = max(0, self._remaining - 1)

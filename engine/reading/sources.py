@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import aiofiles
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.records import Format, Source
@@ -94,11 +94,15 @@ async def spool(stream: BinaryIO, path: Path, settings: SourceSettings) -> Sourc
 
 
 async def _copy(stream: BinaryIO, path: Path) -> None:
-    async with aiofiles.open(path, "wb", opener=_private) as file:
+    file = await aiofiles.open(path, "wb", opener=_private)
+    try:
         while block := await to_thread.run_sync(stream.read, _SPOOL_BYTES, abandon_on_cancel=True):
             await file.write(block)
         await file.flush()
         await to_thread.run_sync(os.fsync, file.fileno())
+    finally:
+        with CancelScope(shield=True):  # `async with` would wait for the file in vain once it is cancelled
+            await file.close()
 
 
 def _private(path: str, flags: int) -> int:

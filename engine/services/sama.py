@@ -107,9 +107,14 @@ class Sama:
         """Return the task's read-only workspace."""
         return f"https://app.sama.com/projects/{self._settings.project_id}/tasks/{task_id}"
 
-    async def stage(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
-        """Create an empty batch. Repeating it leaves an empty one behind, so `again` changes nothing."""
-        del batch, payload, again
+    async def find(self, batch: Batch, payload: bytes) -> str | None:
+        """Return None: what a lost call made is an empty batch that nobody can find, or needs to."""
+        del batch, payload
+        return None
+
+    async def stage(self, batch: Batch, payload: bytes, *, again: bool, known: str | None = None) -> Staged:
+        """Create an empty batch. An earlier one is empty, too, and its upload URL died with the process."""
+        del batch, payload, again, known
         started = self._clock.monotonic()
         answer = await self._post("create", "batches.json", orjson.dumps(self._options))
         body = _object(answer)

@@ -14,11 +14,14 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TypeAlias
 
 import anyio
 from yarl import URL
 
 from engine.model.errors import CallFailed, Refused, Unavailable
+from engine.model.rulings import Pause, Refusal
 from engine.model.settings import SendSettings
 from engine.observe.events import CallEnded, CallRetried, CallStarted, Listener, Paused
 from engine.policy.budget import WindowBudget, allowance
@@ -40,6 +43,14 @@ from engine.transport.failures import described, failure
 from engine.transport.wire import Lost, Request, Wire, open_wire
 
 _THE_SERVICE_IS_THERE = frozenset({Advice.ACCEPT, Advice.REFUSED, Advice.UNAUTHORIZED})
+
+
+Ruling: TypeAlias = Callable[[int, bytes], Pause | Refusal | None]
+"""(status, body) → what the service's own code means, if that is more than its status says."""
+
+
+def _no_ruling(status: int, body: bytes) -> None:
+    del status, body
 
 
 _WORTH_SAYING_SECONDS = 1.0
@@ -109,6 +120,7 @@ class HttpCaller:
         clock: Clock,
         draw: Callable[[], float],
         emit: Listener,
+        ruling: Ruling = _no_ruling,
     ) -> None:
         self._wire = wire
         self._site = site
@@ -116,6 +128,7 @@ class HttpCaller:
         self._clock = clock
         self._draw = draw
         self._emit = emit
+        self._ruling = ruling
         self._rules = RetryRules(settings.retry_base_seconds, settings.retry_cap_seconds, settings.give_up_seconds)
         self._pacer = Pacer(settings.requests_per_second)
         self._budget = WindowBudget()
@@ -201,8 +214,6 @@ class HttpCaller:
         if not call.authenticated:  # another host, which knows nothing of the window
             return
         while (wait := self._budget.take(self._clock.monotonic(), yielding=call.yielding)) > 0:
-            if wait > self._rules.give_up_seconds:
-                raise self._unavailable(effort, f"the request budget is used up for {wait:.0f} s")
             if wait >= _WORTH_SAYING_SECONDS and not call.yielding:
                 self._emit(Paused("the request budget of this window is used up", wait))
             await self._clock.sleep(wait)
@@ -223,11 +234,17 @@ class HttpCaller:
                 self._emit(CallEnded(kind, seconds, 0 if answer.loss.unsent else size, None))
             if request.call.authenticated:
                 said = allowance(answer.headers, self._clock.now()) if isinstance(answer, Answer) else None
-                self._budget.answered(self._clock.monotonic(), said)
+                refused = isinstance(answer, Answer) and answer.status == HTTPStatus.TOO_MANY_REQUESTS
+                self._budget.answered(self._clock.monotonic(), said, refused=refused)
 
     def _judged(self, call: Call, answer: Answer | Lost) -> _Attempt:
         if isinstance(answer, Lost):
             return _Attempt(answer, judge_loss(answer.loss, repeatable=call.repeatable), None)
+        ruling = self._ruling(answer.status, answer.body) if answer.status >= HTTPStatus.BAD_REQUEST else None
+        if isinstance(ruling, Pause):
+            return _Attempt(answer, Verdict(Effect.NOT_APPLIED, Advice.REPEAT, ruling.reason), ruling.seconds)
+        if isinstance(ruling, Refusal):
+            return _Attempt(answer, Verdict(Effect.NOT_APPLIED, Advice.REFUSED, ruling.reason), None)
         verdict = judge_status(answer.status, repeatable=call.repeatable, authenticated=call.authenticated)
         return _Attempt(answer, verdict, asked_wait(answer.headers, self._clock.now(), status=answer.status))
 
@@ -289,6 +306,7 @@ async def open_caller(  # noqa: PLR0913 -- clock, draw and emit are passed in by
     clock: Clock | None = None,
     draw: Callable[[], float] = random.random,
     emit: Listener = lambda _: None,
+    ruling: Ruling = _no_ruling,
 ) -> AsyncIterator[HttpCaller]:
     """Open connections to the service at `base_url` and, for presigned uploads, to `upload_hosts`.
 
@@ -298,4 +316,6 @@ async def open_caller(  # noqa: PLR0913 -- clock, draw and emit are passed in by
     site = Site(check_base_url(base_url), tuple(upload_hosts))
     trusted = [site.base_url.host or "", *exact_hosts(site.upload_hosts)]
     async with open_wire(settings, trusted_hosts=trusted, anywhere=site.local) as wire:
-        yield HttpCaller(wire, site, settings, credentials, clock=clock or SystemClock(), draw=draw, emit=emit)
+        yield HttpCaller(
+            wire, site, settings, credentials, clock=clock or SystemClock(), draw=draw, emit=emit, ruling=ruling
+        )

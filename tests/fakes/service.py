@@ -110,7 +110,10 @@ class FakeService:
     def task_url(self, task_id):
         return f"https://fake.example/tasks/{task_id}"
 
-    async def stage(self, batch, payload, *, again):
+    async def find(self, batch, payload):
+        return None
+
+    async def stage(self, batch, payload, *, again, known=None):
         self.asked_again.append(again)
         async with self._call("stage", "send"):
             if self.done_by == "stage":

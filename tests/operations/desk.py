@@ -41,6 +41,11 @@ def tasks(count, start=0, **fields):
     return [{"data": {"id": str(number), **fields}} for number in range(start, start + count)]
 
 
+def once(count):
+    """Return what a journal counts in which the tasks so far were created once each."""
+    return {str(number): 1 for number in range(count)}
+
+
 @dataclass
 class Desk:
     """Where a test does its work; every operation opens the ledger anew, as a command does."""
@@ -82,8 +87,8 @@ class Desk:
         order = Order([str(source)], config or self.config(), job=job, **order)
         return await operations.submit(order, self.ledger, self.emit, self.new_stop())
 
-    async def resume(self, job="j"):
-        return await operations.resume(job, self.ledger, self.emit, self.new_stop())
+    async def resume(self, job="j", **options):
+        return await operations.resume(job, self.ledger, self.emit, self.new_stop(), **options)
 
     async def retry(self, job="j"):
         return await operations.retry(job, self.ledger, self.emit, self.new_stop())
@@ -122,3 +127,13 @@ def counts(result):
     """Return created, failed, rejected, uncertain and unresolved of a result."""
     tally = result.tally
     return tally.created, tally.failed, tally.rejected, tally.uncertain, tally.unresolved
+
+
+async def stopped(desk, count=100, *, send="", **config):
+    """Submit a job and stop it after three batches."""
+    desk.stop_at = 3
+    source = desk.source(tasks(count))
+    result = await desk.submit(source, desk.config(send=f"max_in_flight = 1\n{send}", **config))
+    desk.stop_at = None
+    assert result.state == "open"
+    return source

@@ -70,6 +70,13 @@ async def test_a_damaged_line_is_named_and_nothing_is_tried(bench, tmp_path, dam
         await retry_source(bench.job, tmp_path / "again")
 
 
+async def test_the_rejects_of_another_job_are_not_tried(bench, tmp_path):
+    reports = await write(bench)
+    reports.rejects.write_bytes(reports.rejects.read_bytes().replace(b'{"job":"j"', b'{"job":"k"', 1))
+    with pytest.raises(JobError, match="line 1: a record of job 'k', not of 'j'; retry that one"):
+        await retry_source(bench.job, tmp_path / "again")
+
+
 async def test_without_a_rejects_file_there_is_a_way_to_get_one(bench, tmp_path):
     with pytest.raises(JobError, match="`bulksubmit report` writes it again"):
         await retry_source(bench.job, tmp_path / "again")

@@ -1,28 +1,25 @@
 import io
+import os
 import signal
 import sys
 from pathlib import Path
 
 import orjson
 import pytest
+from fakes.clock import under_way, until
 
 from engine import operations
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import ConfigError, Exit, JobError, JobLocked, SourceChanged, SourceError
-from engine.model.submissions import State, Submission
+from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceChanged, SourceError
 from engine.observe.events import JobEnded, JobStarted
 from engine.operations import Order
 from engine.sandbox.behaviour import Creation, FailureRule, Fault
 from engine.sandbox.journal import canonical_sha256
 from engine.transport.clock import SystemClock
 
-from .desk import counts, lines, tasks
+from .desk import counts, lines, once, stopped, tasks
 
 BROKEN = FailureRule(path="data.status", equals="broken", message="data.status must not be broken.")
-
-
-def once(count):
-    return {str(number): 1 for number in range(count)}
 
 
 # submit
@@ -144,6 +141,13 @@ async def test_empty_batches_left_behind_are_cancelled_at_the_end(desk):
     assert desk.created() == once(10)
 
 
+async def test_empty_batches_that_could_not_be_cancelled_are_told_of(desk):
+    faults = (Fault("put", "refuse", nth=(1,), status=403), Fault("cancel", "refuse", nth=(1,), status=400))
+    desk = await desk(faults=faults)
+    result = await desk.submit(desk.source(tasks(10)))
+    assert (result.exit_code, result.orphans) == (Exit.ALL_CREATED, 1)
+
+
 async def test_a_strict_job_sends_nothing_if_a_record_is_not_fit(desk):
     desk = await desk()
     result = await desk.submit(desk.source([*tasks(30), {"input": 1}]), strict=True)
@@ -152,6 +156,40 @@ async def test_a_strict_job_sends_nothing_if_a_record_is_not_fit(desk):
     assert desk.calls("create", "put", "continue") == 0
     with pytest.raises(JobError, match="was canceled"):
         await desk.resume()
+
+
+async def test_a_strict_job_that_was_interrupted_is_still_strict_when_it_goes_on(desk):
+    desk = await desk()
+    desk.stop_at = 0
+    result = await desk.submit(desk.source([*tasks(30), {"input": 1}]), strict=True)
+    assert result.state == "open"
+    desk.stop_at = None
+    result = await desk.resume()
+    assert (result.state, result.exit_code) == ("canceled", Exit.SOME_FAILED)
+    assert desk.calls("create", "put", "continue") == 0
+
+
+async def test_a_source_of_no_records_is_finished_and_says_so(desk):
+    desk = await desk()
+    result = await desk.submit(desk.source([]))
+    assert (result.state, result.exit_code, result.message) == ("finished", 0, "the sources hold no record")
+
+
+async def test_two_jobs_do_not_share_a_folder_for_their_reports(desk, tmp_path):
+    desk = await desk()
+    source = desk.source(tasks(3))
+    await desk.submit(source, output=tmp_path / "out")
+    with pytest.raises(JobError, match="holds the reports of another job"):
+        await desk.submit(source, job="k", output=tmp_path / "out")
+    assert desk.created() == once(3)
+
+
+async def test_a_folder_that_cannot_hold_the_reports_is_found_before_anything_is_sent(desk, tmp_path):
+    desk = await desk()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JobError, match="cannot hold the reports"):
+        await desk.submit(desk.source(tasks(3)), output=tmp_path / "file" / "out")
+    assert desk.created() == {}
 
 
 async def test_a_name_that_is_taken_is_refused_and_nothing_is_sent(desk):
@@ -270,12 +308,37 @@ async def test_standard_input_is_spooled_so_that_it_can_be_resumed(desk, monkeyp
     assert Path(lines(result.outcomes)[0]["source"]).is_relative_to(desk.folder / "state" / "j")
 
 
+async def test_standard_input_that_cannot_be_read_is_no_job(desk, monkeypatch):
+    desk = await desk()
+    piped(monkeypatch, b"\x1f\x8b compressed")
+    with pytest.raises(SourceError, match="is gzip"):
+        await desk.submit("-")
+    with pytest.raises(JobError, match="there is no job"):
+        await desk.status()
+
+
 async def test_standard_input_is_not_mixed_with_files(desk, monkeypatch):
     desk = await desk()
     piped(monkeypatch, b"")
     order = Order(["-", str(desk.source(tasks(1)))], desk.config(), job="j")
     with pytest.raises(SourceError, match="cannot be mixed with files"):
         await operations.submit(order, desk.ledger, desk.emit, desk.new_stop())
+
+
+async def test_standard_input_that_was_interrupted_is_no_job(desk, monkeypatch):
+    desk = await desk()
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb") as writer:
+        writer.write(b'{"data":{}}\n')
+        writer.flush()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+        async with under_way(desk.submit("-")) as submitting:
+            await until(lambda: list(desk.folder.glob("state/j/standard-input*")))
+            desk.stop.request(Interrupted(signal.SIGINT))
+            with pytest.raises(Interrupted):
+                await submitting
+    with pytest.raises(JobError, match="there is no job"):
+        await desk.resume()
 
 
 # resume
@@ -290,21 +353,37 @@ async def test_resume_of_a_finished_job_tells_how_it_ended(desk):
     assert desk.sandbox.stats.requests == calls
 
 
+async def test_resume_of_a_finished_job_leaves_rejects_alone_that_a_person_may_be_mending(desk):
+    desk = await desk(failures=(BROKEN,))
+    result = await desk.submit(desk.source(tasks(10, status="broken")))
+    mend(result.rejects)
+    before = result.rejects.read_bytes()
+    assert (await desk.resume()).rejects.read_bytes() == before
+
+
+async def test_resume_goes_on_with_a_new_address(desk):
+    desk = await desk()
+    source = desk.source(tasks(30))
+    closed = "http://127.0.0.1:9/v2"  # nobody listens
+    result = await desk.submit(source, desk.config(url=closed, send="give_up_seconds = 0.0"))
+    assert (result.state, result.exit_code) == ("open", Exit.STOPPED_EARLY)
+    assert (await desk.resume(config=desk.config())).exit_code == Exit.ALL_CREATED
+    assert desk.sandbox.url in (await desk.status()).job.config
+
+
+async def test_resume_refuses_a_configuration_that_would_make_other_batches(desk):
+    desk = await desk()
+    await stopped(desk)
+    with pytest.raises(ConfigError, match="mapping: cannot change"):
+        await desk.resume(config=desk.config(more='[mapping]\nwrap = "data"'))
+    assert (await desk.resume()).exit_code == Exit.ALL_CREATED
+
+
 async def test_resume_of_a_job_that_nobody_knows_names_those_there_are(desk):
     desk = await desk()
     await desk.submit(desk.source(tasks(1)))
     with pytest.raises(JobError, match="there are: j"):
         await desk.resume("k")
-
-
-async def stopped(desk, count=100, **config):
-    """Submit a job and stop it after three batches."""
-    desk.stop_at = 3
-    source = desk.source(tasks(count))
-    result = await desk.submit(source, desk.config(send="max_in_flight = 1", **config))
-    desk.stop_at = None
-    assert result.state == "open"
-    return source
 
 
 async def test_resume_refuses_a_source_that_grew(desk):
@@ -339,52 +418,6 @@ async def test_a_job_that_another_process_works_on_is_left_alone(desk, operation
     async with SqliteLedger.open(desk.ledger, SystemClock()) as ledger:
         with ledger.lock("j"), pytest.raises(JobLocked):
             await (desk.submit(source) if operation == "submit" else getattr(desk, operation)())
-
-
-# cancel
-
-
-async def test_cancel_ends_what_the_service_works_on_and_settles_what_was_never_sent(desk):
-    desk = await desk(creation=Creation(tasks_per_second=0.5))
-    await stopped(desk)
-    released = desk.calls("continue")
-    result = await desk.cancel()
-    assert (result.state, result.exit_code) == ("canceled", Exit.SOME_FAILED)
-    created, failed, rejected, uncertain, unresolved = counts(result)
-    assert created == sum(desk.created().values()) < 10 * released
-    assert (created + failed, rejected, uncertain, unresolved) == (result.tally.records, 0, 0, 0)
-    assert "canceled before it was sent" in {line["error"] for line in lines(result.rejects)}
-    assert desk.calls("continue") == released
-    assert (await desk.audit()).holds
-    with pytest.raises(JobError, match="was canceled"):
-        await desk.resume()
-
-
-async def test_cancel_leaves_what_was_created_in_the_meantime(desk):
-    desk = await desk()
-    await stopped(desk)
-    result = await desk.cancel()
-    assert result.tally.created == sum(desk.created().values()) >= 30
-
-
-async def test_inline_cancel_leaves_a_batch_uncertain_whose_call_was_under_way(desk):
-    desk = await desk()
-    await stopped(desk, service='mode = "inline"')
-    calls = desk.calls("create")
-    async with SqliteLedger.open(desk.ledger, SystemClock()) as ledger:  # a process that died while it called
-        async for batch, _ in ledger.batches("j", frozenset({State.FROZEN})):
-            await ledger.move("j", Submission(batch.sequence, State.RELEASING), expected=State.FROZEN)
-            break
-    result = await desk.cancel()
-    assert (result.state, result.exit_code, result.tally.uncertain) == ("canceled", Exit.SOME_UNCERTAIN, 10)
-    assert desk.calls("create") == calls
-
-
-async def test_cancel_of_a_finished_job_is_refused(desk):
-    desk = await desk()
-    await desk.submit(desk.source(tasks(1)))
-    with pytest.raises(JobError, match="nothing left to cancel"):
-        await desk.cancel()
 
 
 # retry

@@ -100,3 +100,19 @@ def test_a_server_with_a_fixed_window_is_never_asked_too_much(steps, limit):
 )
 def test_the_headers_are_read(headers, expected):
     assert allowance(headers, now=2e9) == (Allowance(*expected) if expected else None)
+
+
+def test_after_a_429_nobody_calls_for_a_moment_even_if_the_reset_has_come_by_our_clock():
+    budget = opened(limit=10, remaining=5, ends_in=5.0)
+    budget.take(5.0, yielding=False)
+    budget.answered(5.0, Allowance(10, 0, 0.0), refused=True)
+    assert budget.take(5.0, yielding=False) == 1.0
+    assert budget.take(6.0, yielding=False) == 0
+
+
+def test_one_call_opens_a_window_and_the_others_wait_for_its_answer():
+    budget = opened(limit=10, remaining=5, ends_in=5.0)
+    assert budget.take(5.0, yielding=False) == 0
+    assert 0 < budget.take(5.0, yielding=False) < 1
+    budget.answered(5.0, Allowance(10, 9, 5.0))
+    assert [budget.take(5.0, yielding=False) for _ in range(9)] == [0] * 9

@@ -298,7 +298,9 @@ async def test_the_id_and_the_state_of_a_task_are_read_tolerantly():
 
 
 async def test_a_created_task_without_an_id_is_created_all_the_same():
-    settlement = await service(Caller({"state": "completed", "tasks": [{"state": "created"}]})).settlement(a_batch(1), "7")
+    settlement = await service(Caller({"state": "completed", "tasks": [{"state": "created"}]})).settlement(
+        a_batch(1), "7"
+    )
     assert settlement.task_ids == [""]
     assert settlement.errors == {}
 

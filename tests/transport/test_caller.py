@@ -19,6 +19,7 @@ from engine.model.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
+from engine.model.rulings import Pause, Refusal
 from engine.model.settings import SendSettings
 from engine.observe.events import CallEnded, CallRetried, CallStarted, Paused
 from engine.policy.outcome import Loss
@@ -67,7 +68,7 @@ class ScriptedWire:
 
 @pytest.fixture
 def make(clock):
-    def build(*script, seconds=0.0, base_url=BASE, credentials=CREDENTIALS, **settings):
+    def build(*script, seconds=0.0, base_url=BASE, credentials=CREDENTIALS, ruling=None, **settings):
         wire = ScriptedWire(clock, script[0] if callable(script[0]) else list(script), seconds=seconds)
         events = []
         caller = HttpCaller(
@@ -78,6 +79,7 @@ def make(clock):
             clock=clock,
             draw=random.Random(7).random,
             emit=events.append,
+            ruling=ruling or (lambda status, body: None),
         )
         return caller, wire, events
 
@@ -417,3 +419,23 @@ async def test_a_service_that_fails_every_third_call_is_still_driven_at_speed(ma
     done = await load(caller, clock, [STATUS] * 2000, workers=8)
     assert len(done) == 2000
     assert clock.monotonic() < 125, "87 s are requests and their jitter, without any waiting in line"
+
+
+# What the service's own code means
+
+
+async def test_maintenance_pauses_all_calls_and_says_so_and_nothing_is_doubtful(make):
+    pause = Pause(30.0, "the platform is under maintenance")
+    caller, wire, events = make(answer(503), answer(201), ruling=lambda status, body: pause)
+    assert (await caller.call(CREATE)).status == 201
+    assert wire.times == [0, pytest.approx(30, abs=1)]
+    assert [event.reason for event in events if isinstance(event, Paused)] == [
+        "the service asks for it (the platform is under maintenance)"
+    ]
+
+
+async def test_a_forbidden_record_is_refused_and_the_credentials_are_not_blamed(make):
+    caller, _, _ = make(answer(403), ruling=lambda status, body: Refusal("status 403, code 3001"))
+    with pytest.raises(Refused, match="code 3001") as refused:
+        await caller.call(CREATE)
+    assert not isinstance(refused.value, Unauthorized)

@@ -78,11 +78,19 @@ class SevenBridges:
         """Return the page of a task of the configured project; outcomes of other projects carry their own."""
         return self._settings.task_url(self._settings.project, task_id)
 
-    async def stage(self, batch: Batch, payload: bytes, *, again: bool) -> Staged:
+    async def find(self, batch: Batch, payload: bytes) -> str | None:
+        """Look for a draft by its marker."""
+        spec = merged(exact(payload), self._defaults)
+        task = await self._found(batch, spec, marker_of(self._job, batch))
+        return task.id if task else None
+
+    async def stage(self, batch: Batch, payload: bytes, *, again: bool, known: str | None = None) -> Staged:
         """Create a draft with a marker; `again`: only if there is none yet."""
         spec = merged(exact(payload), self._defaults)
         marker = marker_of(self._job, batch)
-        task = await self._found(batch, spec, marker) if again else None
+        task = await self._kept(known) if known else None
+        if task is None and again:
+            task = await self._found(batch, spec, marker)
         if task is None:
             task = await self._created(batch, spec, marker)
         self._sent_after.pop(batch.sequence, None)
@@ -152,6 +160,15 @@ class SevenBridges:
         for task in tasks:
             counts.update(task.children if task.batch and task.exists else [task.status.lower()])
         return +counts  # without those that are 0
+
+    async def _kept(self, task_id: str) -> Task | None:
+        """Return a draft that an earlier run made, unless somebody deleted it."""
+        try:
+            return await self._calls.get(task_id)
+        except Refused as refusal:
+            if refusal.status == GONE:
+                return None
+            raise
 
     async def _found(self, batch: Batch, spec: Row, marker: str) -> Task | None:
         project = str(spec["project"])

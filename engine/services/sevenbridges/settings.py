@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from http import HTTPStatus
 from typing import Any, Literal
 
 import orjson
 from pydantic import SecretStr, field_validator
 
 from engine.model.records import Row
+from engine.model.rulings import Pause, Refusal
 from engine.model.settings import ServiceSettings
 
 
@@ -33,6 +35,13 @@ PLATFORMS: Mapping[str, Platform] = {
     ),
 }
 """The vendor's documentation of its APIs; the pages of tasks as people cite them in public repositories."""
+
+MAINTENANCE = 0
+UNAUTHORIZED = 90001
+"""Codes of the vendor's error bodies."""
+
+MAINTENANCE_SECONDS = 30.0
+"""Between two questions whether it is over; the vendor's own client waits 300."""
 
 SPEC_KEYS = (
     "name",
@@ -97,6 +106,18 @@ class SevenBridgesSettings(ServiceSettings):
         if not fit:
             raise ValueError(f"{table!r} holds what is no JSON value; put it into quotes")
         return table
+
+    def ruling(self, status: int, body: bytes) -> Pause | Refusal | None:
+        """Tell maintenance (503, code 0) from an outage, and a forbidden project from a token that does not hold."""
+        try:
+            code = orjson.loads(body).get("code")
+        except (orjson.JSONDecodeError, AttributeError):
+            return None
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and code == MAINTENANCE:
+            return Pause(MAINTENANCE_SECONDS, "the platform is under maintenance")
+        if status == HTTPStatus.FORBIDDEN and code not in {UNAUTHORIZED, None}:
+            return Refusal(f"status {status}, code {code}")
+        return None
 
     def secret_headers(self) -> Mapping[str, SecretStr]:
         """The token travels in the vendor's own header."""

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from engine.assembly import load
 from engine.model.errors import ConfigError
+from engine.model.rulings import Pause, Refusal
 
 from .scripted import API, PROJECT, TASK_ID, service, settings
 
@@ -90,3 +91,19 @@ def test_a_configuration_that_cannot_be_used_names_its_key(monkeypatch, line, co
 def test_the_assembly_knows_the_service(monkeypatch):
     monkeypatch.setenv("SB_AUTH_TOKEN", "x")
     assert load(CONFIG).service.base_url == API
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (503, b'{"status":503,"code":0,"message":"maintenance"}', Pause),
+        (503, b"<html>", type(None)),
+        (503, b'{"code":7000}', type(None)),
+        (403, b'{"status":403,"code":3001,"message":"no access"}', Refusal),
+        (403, b'{"status":403,"code":90001}', type(None)),
+        (403, b"[]", type(None)),
+        (401, b'{"code":90001}', type(None)),
+    ],
+)
+def test_the_vendors_code_tells_maintenance_and_a_forbidden_project_from_what_the_status_says(status, body, expected):
+    assert isinstance(settings().ruling(status, body), expected)

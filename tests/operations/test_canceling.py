@@ -1,0 +1,88 @@
+import pytest
+
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import Exit, JobError
+from engine.model.submissions import State, Submission
+from engine.sandbox.behaviour import Creation, Fault, Latency
+from engine.transport.clock import SystemClock
+
+from .desk import counts, lines, once, stopped, tasks
+
+
+async def test_cancel_ends_what_the_service_works_on_and_settles_what_was_never_sent(desk):
+    desk = await desk(creation=Creation(tasks_per_second=0.5))
+    await stopped(desk)
+    released = desk.calls("continue")
+    result = await desk.cancel()
+    assert (result.state, result.exit_code) == ("canceled", Exit.SOME_FAILED)
+    created, failed, rejected, uncertain, unresolved = counts(result)
+    assert created == sum(desk.created().values()) < 10 * released
+    assert (created + failed, rejected, uncertain, unresolved) == (result.tally.records, 0, 0, 0)
+    assert "canceled before it was sent" in {line["error"] for line in lines(result.rejects)}
+    assert desk.calls("continue") == released
+    assert (await desk.audit()).holds
+    with pytest.raises(JobError, match="was canceled"):
+        await desk.resume()
+
+
+async def test_cancel_leaves_what_was_created_in_the_meantime(desk):
+    desk = await desk()
+    await stopped(desk)
+    result = await desk.cancel()
+    assert result.tally.created == sum(desk.created().values()) >= 30
+
+
+async def test_inline_cancel_leaves_a_batch_uncertain_whose_call_was_under_way(desk):
+    desk = await desk()
+    await stopped(desk, service='mode = "inline"')
+    calls = desk.calls("create")
+    async with SqliteLedger.open(desk.ledger, SystemClock()) as ledger:  # a process that died while it called
+        async for batch, _ in ledger.batches("j", frozenset({State.FROZEN})):
+            await ledger.move("j", Submission(batch.sequence, State.RELEASING), expected=State.FROZEN)
+            break
+    result = await desk.cancel()
+    assert (result.state, result.exit_code, result.tally.uncertain) == ("canceled", Exit.SOME_UNCERTAIN, 10)
+    assert desk.calls("create") == calls
+
+
+async def test_what_was_canceled_can_be_sent_after_all(desk):
+    fault, latency = Fault("put", "refuse", nth=(1,)), {"put": Latency(0.2)}  # until then all is read
+    desk = await desk(faults=(fault,), latency=latency)
+    await desk.submit(desk.source(tasks(30)), desk.config(send="give_up_seconds = 0.0\nmax_in_flight = 1"))
+    assert counts(await desk.cancel()) == (0, 30, 0, 0, 0)
+    assert counts(await desk.retry()) == (30, 0, 0, 0, 0)
+    assert desk.created() == once(30)
+
+
+async def test_cancel_of_a_finished_job_is_refused(desk):
+    desk = await desk()
+    await desk.submit(desk.source(tasks(1)))
+    with pytest.raises(JobError, match="nothing left to cancel"):
+        await desk.cancel()
+
+
+@pytest.mark.parametrize(("kind", "created"), [("refuse", 0), ("refuse_after", 10)])
+async def test_a_batch_whose_release_is_unclear_is_followed_if_it_was_started_and_settled_if_not(desk, kind, created):
+    desk = await desk(faults=(Fault("continue", kind, nth=(1,), status=401),))
+    await desk.submit(desk.source(tasks(10)))
+    assert (await desk.status()).tally.states == {"releasing": 1}
+    assert counts(await desk.cancel()) == (created, 10 - created, 0, 0, 0)
+    assert sum(desk.created().values()) == created
+    assert (await desk.audit()).holds
+
+
+async def test_what_was_only_staged_is_cancelled_at_the_service_too(desk):
+    desk = await desk(faults=(Fault("put", "refuse", nth=(1,)),))
+    await desk.submit(desk.source(tasks(10)), desk.config(send="give_up_seconds = 0.0"))
+    assert (await desk.status()).tally.states == {"staged": 1}
+    assert counts(await desk.cancel()) == (0, 10, 0, 0, 0)
+    assert desk.calls("cancel") == 1
+
+
+async def test_a_cancel_that_does_not_reach_the_service_can_be_repeated(desk):
+    desk = await desk(creation=Creation(tasks_per_second=0.5), faults=(Fault("cancel", "refuse", nth=(1,)),))
+    await stopped(desk, send="give_up_seconds = 0.0")
+    first = await desk.cancel()
+    assert (first.state, first.exit_code) == ("canceled", Exit.STOPPED_EARLY)
+    second = await desk.cancel()
+    assert (second.state, counts(second)[4]) == ("canceled", 0)
