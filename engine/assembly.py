@@ -170,11 +170,6 @@ def _offline(setup: Setup, service: Service) -> Offline:
     return Offline(service, Mapper(setup.settings.mapping, service.check), setup.settings)
 
 
-def _no_plans(last: Batch | None) -> Iterator[Plan]:
-    del last
-    return iter(())
-
-
 def _service(setup: Setup, job: Job, caller: Caller, clock: Clock) -> Service:
     return setup.module.build(setup.service, setup.settings.batch, job, caller, clock)
 
@@ -196,8 +191,8 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
         yield _service(setup, job, opened, clock)
 
 
-def pipeline(setup: Setup, run: Run, *, reading: bool = True) -> Pipeline:
-    """Join the parts of one run; without `reading`, one that only finishes what is already frozen."""
+def pipeline(setup: Setup, run: Run) -> Pipeline:
+    """Join the parts of one run."""
     parts = _offline(setup, run.service)
     reader = parts.payloads(run.job)
 
@@ -205,5 +200,5 @@ def pipeline(setup: Setup, run: Run, *, reading: bool = True) -> Pipeline:
         return await anyio.to_thread.run_sync(reader.read, batch)
 
     send = setup.settings.send
-    plans = partial(parts.plans, run.job) if reading else _no_plans
+    plans = partial(parts.plans, run.job)
     return Pipeline(run, plans, Uploader(run, payload), Follower(run, send), send)

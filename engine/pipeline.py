@@ -26,6 +26,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from engine.following import Follower
 from engine.model.batches import Batch
 from engine.model.errors import BulkSubmitError, StrictRejects
+from engine.model.jobs import JobState
 from engine.model.settings import SendSettings
 from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchesFrozen
@@ -70,15 +71,20 @@ class Pipeline:
 
     async def _read_into(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
         async with unsent:
+            await self._follow_released()
+            if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
+                return
             if self._job.strict:
                 await self._freeze(self._refuse_rejects)
             await self._replay(unsent)
             if not self._job.strict:
                 await self._freeze(lambda plan: _send_all(unsent, plan.batches))
 
-    async def _replay(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
+    async def _follow_released(self) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
             self._follower.add(batch, submission)
+
+    async def _replay(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, UNSENT | {State.UNCERTAIN}):
             if submission.state in UNSENT or submission.remote_id is not None:  # else there is nobody to ask
                 await unsent.send((batch, submission))

@@ -2,7 +2,7 @@ from importlib import import_module
 
 import orjson
 import pytest
-from fakes.bench import a_bench, write_records
+from fakes.bench import write_records
 
 from engine import assembly
 from engine.assembly import SERVICES
@@ -11,7 +11,6 @@ from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Unauthorized, Unavailable
 from engine.model.jobs import Job
 from engine.model.settings import ServiceSettings, SourceSettings
-from engine.model.submissions import State
 from engine.reading.sources import find_sources
 from engine.run import Run, Stop
 from engine.sandbox.server import running_sandbox
@@ -188,13 +187,3 @@ async def test_a_pipeline_joins_all_parts(tmp_path):
             assert await assembly.pipeline(setup, run).work() is None
         tally = await ledger.tally("j")
     assert (tally.created, tally.rejected, tally.batches, sandbox.stats.tasks_created) == (25, 1, 3, 25)
-
-
-async def test_a_pipeline_that_does_not_read_only_finishes_what_is_frozen(tmp_path):
-    async with a_bench(tmp_path, records=45) as bench:
-        plan = next(plan for plan in bench.plans() if plan.batches)
-        await bench.ledger.freeze("j", plan.batches[:1], [], last=False)
-        setup = assembly.load(config())
-        assert await assembly.pipeline(setup, bench.run(), reading=False).work() is None
-        assert await bench.states() == [State.SETTLED]
-        assert not (await bench.ledger.job("j")).read_complete

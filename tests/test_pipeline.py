@@ -20,6 +20,7 @@ from engine.model.errors import (
     Unauthorized,
     Unavailable,
 )
+from engine.model.jobs import JobState
 from engine.model.submissions import UNSENT, State
 from engine.observe.events import BatchesFrozen, Stopping
 from engine.run import DRAIN_SECONDS
@@ -413,3 +414,17 @@ async def test_unauthorized_is_not_taken_for_a_refusal_of_the_batch(tmp_path):
     async with a_bench(tmp_path, records=10, faults={"stage": [unauthorized()]}) as bench:
         assert isinstance(await bench.work(), Unauthorized)
         assert (await bench.ledger.tally("j")).failed == 0
+
+
+# A canceled job
+
+
+async def test_a_canceled_job_sends_nothing_more_and_follows_what_was_released(tmp_path):
+    async with a_bench(tmp_path, records=30) as bench:
+        batches = await bench.freeze()
+        await bench.bring(batches[0], State.RELEASING)
+        await bench.ledger.set_job_state("j", JobState.CANCELED)
+        bench.job = await bench.ledger.job("j")
+        assert await bench.work() is None
+        assert await bench.states() == [State.RELEASING, State.FROZEN, State.FROZEN]
+        assert bench.service.calls("stage", "upload", "release") == []

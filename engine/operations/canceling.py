@@ -42,13 +42,14 @@ async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Re
                 raise JobError(f"job {name!r} is finished; there is nothing left to cancel")
             setup = assembly.load(job.config)
             await ledger.set_job_state(name, JobState.CANCELED)
+            job = replace(job, state=JobState.CANCELED)
             async with assembly.online(setup, job, emit, CLOCK) as service:
                 run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
                 try:
                     await unless_stopped(stop, lambda: cancel_batches(run))
                 except CallFailed as failure:
                     run.end(failure)
-                error = await assembly.pipeline(setup, run, reading=False).work()
+                error = await assembly.pipeline(setup, run).work()
                 await cancel_orphans(run)
             return await summarize(job, ledger, started, error)
 
