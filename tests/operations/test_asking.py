@@ -8,7 +8,7 @@ from engine.model.errors import ConfigError, Exit, JobError, SourceError
 from engine.model.records import Format
 from engine.observe.events import BatchesFrozen, JobStarted
 from engine.operations.asking import MOST_REJECTS
-from engine.sandbox.behaviour import Creation, FailureRule
+from engine.sandbox.behaviour import Creation, FailureRule, Fault
 from engine.transport.clock import SystemClock
 
 from .desk import counts, lines, tasks
@@ -65,6 +65,13 @@ async def test_status_with_tasks_counts_people_s_work_over_batches_and_pages(des
     records = [*tasks(150), *submitted, *tasks(2, start=160, status="broken")]
     await desk.submit(desk.source(records), desk.config(service="max_tasks_per_batch = 1000"))
     assert (await desk.status(tasks=True)).working == {"new": 150, "completed": 7}
+
+
+async def test_status_with_tasks_passes_over_batches_that_the_service_has_never_taken(desk):
+    desk = await desk(faults=(Fault("create", "refuse", nth=(1,), status=400),))
+    await desk.submit(desk.source(tasks(20)), desk.config(service='mode = "inline"', send="max_in_flight = 1"))
+    status = await desk.status(tasks=True)
+    assert (status.tally.failed, status.working) == (10, {"new": 10})
 
 
 @pytest.mark.parametrize("operation", ["status", "report", "audit"])
@@ -169,13 +176,15 @@ async def test_validate_counts_and_sends_nothing(desk, monkeypatch):
 
 async def test_validate_shows_the_first_rejects_and_counts_them_all(desk):
     desk = await desk()
-    result, _ = await validated(desk, desk.source([{"input": 1}] * 250))
-    assert (result.records, result.rejected, len(result.rejects)) == (250, 250, MOST_REJECTS)
+    source = desk.source([{"input": 1}] * 60 + tasks(1000) + [{"input": 1}] * 1900)  # over several steps of reading
+    result, _ = await validated(desk, source)
+    assert (result.records, result.rejected, len(result.rejects)) == (2960, 1960, MOST_REJECTS)
+    assert [reject.index for _, reject in result.rejects] == [*range(60), *range(1060, 1100)]
 
 
 async def test_validate_takes_the_format_that_it_is_told(desk):
     desk = await desk()
-    path = desk.folder / "rows.txt"
+    path = desk.folder / "rows.ndjson"  # whatever its name says
     path.write_text('id,name\n1,"a"\n')
     result, _ = await validated(desk, path, desk.config(more='[mapping]\nwrap = "data"'), Format.CSV)
     assert (result.records, result.rejected) == (1, 0)

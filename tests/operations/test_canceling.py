@@ -79,10 +79,22 @@ async def test_what_was_only_staged_is_cancelled_at_the_service_too(desk):
     assert desk.calls("cancel") == 1
 
 
+async def test_a_cancel_without_the_right_key_says_so_and_can_be_repeated_with_it(desk, monkeypatch):
+    desk = await desk(creation=Creation(tasks_per_second=0.5))
+    await stopped(desk)
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "last-years-key")
+    result = await desk.cancel()
+    assert result.exit_code == Exit.STOPPED_EARLY
+    assert "credentials" in result.message
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+    assert counts(await desk.cancel())[4] == 0
+
+
 async def test_a_cancel_that_does_not_reach_the_service_can_be_repeated(desk):
     desk = await desk(creation=Creation(tasks_per_second=0.5), faults=(Fault("cancel", "refuse", nth=(1,)),))
     await stopped(desk, send="give_up_seconds = 0.0")
     first = await desk.cancel()
     assert (first.state, first.exit_code) == ("canceled", Exit.STOPPED_EARLY)
+    assert first.message.startswith("cancel (POST")
     second = await desk.cancel()
     assert (second.state, counts(second)[4]) == ("canceled", 0)

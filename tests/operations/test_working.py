@@ -116,6 +116,13 @@ async def test_a_run_that_takes_too_long_stops_at_its_deadline(desk):
     assert "deadline_seconds" in result.message
 
 
+async def test_a_run_that_is_done_before_its_deadline_does_not_wait_for_it(desk):
+    desk = await desk()
+    result = await desk.submit(desk.source(tasks(20)), desk.config(send="deadline_seconds = 300.0"))
+    assert result.exit_code == Exit.ALL_CREATED
+    assert result.elapsed_seconds < 300.0
+
+
 async def test_a_signal_stops_the_run_in_order_and_resume_creates_the_rest_once(desk):
     desk = await desk(creation=Creation(tasks_per_second=1000.0))
     desk.stop_at = 3
@@ -153,6 +160,7 @@ async def test_a_strict_job_sends_nothing_if_a_record_is_not_fit(desk):
     result = await desk.submit(desk.source([*tasks(30), {"input": 1}]), strict=True)
     assert (result.state, result.exit_code) == ("canceled", Exit.SOME_FAILED)
     assert "line 31" in result.message
+    assert result.tally.unresolved == 0
     assert desk.calls("create", "put", "continue") == 0
     with pytest.raises(JobError, match="was canceled"):
         await desk.resume()
@@ -451,6 +459,14 @@ async def test_retry_asked_for_again_sends_nothing_again(desk):
     assert (await desk.retry()).exit_code == Exit.ALL_CREATED
     assert (await desk.retry()).exit_code == Exit.ALL_CREATED
     assert desk.created() == once(5)
+
+
+async def test_a_retry_does_not_write_over_the_reports_of_somebody_else(desk):
+    desk = await desk(failures=(BROKEN,))
+    await desk.submit(desk.source(tasks(5, status="broken")))
+    await desk.submit(desk.source(tasks(1), "other.ndjson"), job="k", output=desk.folder / "state" / "j.retry")
+    with pytest.raises(JobError, match="holds the reports of another job"):
+        await desk.retry()
 
 
 async def test_a_retry_can_be_retried(desk):
