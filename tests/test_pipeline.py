@@ -218,7 +218,9 @@ async def test_a_stop_lets_calls_under_way_finish_and_begins_nothing_new(tmp_pat
         gate.set()
         assert isinstance(await running, Interrupted)
         assert Counter(bench.service.log) == {"stage": 3, "upload": 3, "release": 3}
-        assert (await bench.states())[:4] == [State.RELEASED] * 3 + [State.FROZEN]
+        states = await bench.states()
+        assert states[:3] == [State.RELEASED] * 3
+        assert set(states[3:]) <= {State.FROZEN}
 
 
 async def test_the_room_that_a_failed_upload_leaves_is_not_used_any_more(tmp_path):

@@ -94,7 +94,8 @@ async def spool(stream: BinaryIO, path: Path, settings: SourceSettings) -> Sourc
 
 
 async def _copy(stream: BinaryIO, path: Path) -> None:
-    file = await aiofiles.open(path, "wb", opener=_private)
+    with CancelScope(shield=True):  # a thread opens it: cancelled now, we would never get hold of it
+        file = await aiofiles.open(path, "wb", opener=_private)
     try:
         while block := await to_thread.run_sync(stream.read, _SPOOL_BYTES, abandon_on_cancel=True):
             await file.write(block)
