@@ -6,7 +6,7 @@ To add a service: write `engine/services/<kind>.py` with a settings class, a cla
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -103,7 +103,7 @@ class Offline:
 
     def payloads(self, job: Job) -> PayloadReader:
         """Return what reads frozen batches of `job` again."""
-        return PayloadReader(job.sources, self.settings.source, self.mapper)
+        return PayloadReader(job.sources, self.settings.source, self.mapper, self.service.mark)
 
     def plans(self, job: Job, last: Batch | None) -> Iterator[Plan]:
         """Cut the sources of `job` into batches, from where the batch frozen `last` ends."""
@@ -114,6 +114,7 @@ class Offline:
             self.service.limits,
             start=last.end if last else None,
             sequence=last.sequence + 1 if last else 0,
+            mark=self.service.mark,
         )
 
 
@@ -194,11 +195,20 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
 def pipeline(setup: Setup, run: Run) -> Pipeline:
     """Join the parts of one run."""
     parts = _offline(setup, run.service)
-    reader = parts.payloads(run.job)
-
-    async def payload(batch: Batch) -> bytes:
-        return await anyio.to_thread.run_sync(reader.read, batch)
-
     send = setup.settings.send
     plans = partial(parts.plans, run.job)
-    return Pipeline(run, plans, Uploader(run, payload), Follower(run, send), send)
+    uploader = Uploader(run, _InThreads(parts.payloads(run.job)), send.search_seconds)
+    return Pipeline(run, plans, uploader, Follower(run, send), send)
+
+
+@dataclass(frozen=True, slots=True)
+class _InThreads:
+    """`Payloads` of an uploader, read without holding up the event loop."""
+
+    reader: PayloadReader
+
+    async def read(self, batch: Batch) -> bytes:
+        return await anyio.to_thread.run_sync(self.reader.read, batch)
+
+    async def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
+        return await anyio.to_thread.run_sync(self.reader.halves, batch, rejected)

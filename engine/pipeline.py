@@ -9,6 +9,8 @@ to the service, a bounded number at once. `_follow` polls what was released unti
 joined by one bounded channel and by the number of batches open at the service, so memory depends on the settings alone.
 
 A resumed run is the same run: `_read` first replays what the ledger holds unsettled, then reads on where it stopped.
+A batch that the service refuses as a whole is halved, and its halves go the same way. Inline batches whose answer was
+lost are searched for at the end, when everything else has arrived.
 A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger.
 """
 
@@ -86,7 +88,7 @@ class Pipeline:
 
     async def _replay(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, UNSENT | {State.UNCERTAIN}):
-            if submission.state in UNSENT or submission.remote_id is not None:  # else there is nobody to ask
+            if submission.state in UNSENT or submission.remote_id is not None:  # the others are searched for at the end
                 await unsent.send((batch, submission))
 
     async def _freeze(self, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
@@ -110,7 +112,21 @@ class Pipeline:
     async def _upload(self, to_upload: MemoryObjectReceiveStream[Unsent]) -> None:
         async with anyio.create_task_group() as uploads:
             await self._stage(0.0, self._take_in, to_upload, uploads)
+        if self._run.stop.error is None:
+            await self._guarded(self._search)
         self._follower.finish()
+
+    async def _search(self) -> None:
+        """Find by their marks the batches whose answer was lost, when the service is done with the rest."""
+        slots = anyio.Semaphore(self._settings.max_in_flight)
+        async with anyio.create_task_group() as searches:
+            async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
+                if submission.remote_id is not None or self._run.service.mark(batch.sequence) is None:
+                    continue
+                while self._follower.open_batches:
+                    await self._follower.wait_for_change()
+                await slots.acquire()
+                searches.start_soon(self._guarded, self._submit_in, slots, batch, submission)
 
     async def _take_in(self, to_upload: MemoryObjectReceiveStream[Unsent], uploads: TaskGroup) -> None:
         slots = anyio.Semaphore(self._settings.max_in_flight)
@@ -119,7 +135,7 @@ class Pipeline:
                 await self._find_room(slots)
                 if self._run.stop.error is not None:
                     return  # the upload whose end made room is the one that ended the run
-                uploads.start_soon(self._guarded, self._submit, batch, submission, slots)
+                uploads.start_soon(self._guarded, self._submit_in, slots, batch, submission)
 
     async def _find_room(self, slots: anyio.Semaphore) -> None:
         """Take a slot, and wait until one more batch may be open: every upload under way is about to open one."""
@@ -128,14 +144,20 @@ class Pipeline:
         while self._follower.open_batches + self._settings.max_in_flight - slots.value > most:
             await self._follower.wait_for_change()
 
-    async def _submit(self, batch: Batch, submission: Submission, slots: anyio.Semaphore) -> None:
+    async def _submit_in(self, slots: anyio.Semaphore, batch: Batch, submission: Submission) -> None:
         try:
-            submission = await self._uploader.submit(batch, submission)
+            await self._submit(batch, submission)
         finally:
             slots.release()
             self._follower.wake()  # an upload that ended without a release makes room, too
-        if submission.state is State.RELEASED:
-            self._follower.add(batch, submission)
+
+    async def _submit(self, batch: Batch, submission: Submission) -> None:
+        submitted = await self._uploader.submit(batch, submission)
+        if submitted.submission.state is State.RELEASED:
+            self._follower.add(batch, submitted.submission)
+        for half in submitted.halves:
+            if self._run.stop.error is None:
+                await self._submit(half, Submission(half.sequence))
 
     async def _follow(self) -> None:
         slots = anyio.Semaphore(self._settings.polls_in_flight)

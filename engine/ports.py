@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
-from engine.model.batches import Batch, Limits
+from engine.model.batches import Batch, Limits, Mark
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Settlement, Tally
 from engine.model.records import Reject, Row
@@ -139,6 +139,24 @@ class Service(Protocol):
         """Return the page on which people see a task."""
         ...
 
+    async def learn(self) -> str:
+        """Ask what must be known before anything is frozen, and return it, never "".
+
+        It is asked once and remembered as `Job.learnt`, so that every run makes the same payloads.
+        """
+        ...
+
+    def mark(self, sequence: int) -> Mark | None:
+        """Return what the tasks of a batch are marked with, so that `locate` finds them; None where nothing does."""
+        ...
+
+    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+        """Search for a batch sent without a name of its own at `since` (Unix seconds); return the names it has there.
+
+        None found is no proof: it may still be on its way. Only called where `mark` returns something.
+        """
+        ...
+
     async def find(self, batch: Batch, payload: bytes) -> str | None:
         """Look for what an attempt to stage made whose answer was lost; None if nothing of the kind can be there."""
         ...
@@ -199,6 +217,10 @@ class Ledger(Protocol):
         """Remember where the job stands."""
         ...
 
+    async def set_learnt(self, name: str, learnt: str) -> None:
+        """Remember what the service told of itself before anything was frozen."""
+        ...
+
     async def set_config(self, name: str, config: str) -> None:
         """Remember the configuration with which the job goes on."""
         ...
@@ -231,8 +253,12 @@ class Ledger(Protocol):
         """Move a batch to SETTLED together with the fate of its records."""
         ...
 
+    async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
+        """Move a batch to SPLIT and freeze two parts that stand for it."""
+        ...
+
     def batches(self, job: str, states: frozenset[State] | None = None) -> AsyncIterator[tuple[Batch, Submission]]:
-        """Yield batches with their submissions by sequence, read in pages."""
+        """Yield batches with their submissions in the order of their records, parts in the place of what is split."""
         ...
 
     async def settlement(self, job: str, sequence: int) -> Settlement | None:

@@ -1,16 +1,22 @@
-"""A frozen batch in, a released (or refused, or uncertain) one out: stage, upload, release, each step durable.
+"""A frozen batch in, a released (refused, split, uncertain) one out: stage, upload, release, each step durable.
 
 The order is what makes the promise. Staging is harmless, so it is repeated freely. Releasing starts the creation of
 tasks, so its intent is durable first, and after a lost answer the service is asked before it is told again. A service
-without a harmless step (inline) cannot be asked: there a lost answer makes the batch uncertain, and it stays unsent.
+without a harmless step (inline) cannot be asked: there a lost answer makes the batch uncertain, and it stays unsent,
+unless its tasks carry a mark: then a search tells whether it arrived.
+
+A batch that is refused without a word on which records are at fault is halved, in the ledger before anything is sent
+again, until the bad ones stand alone with the service's words and the good ones are created. Twice n - 1 calls for one
+bad batch of n records is what that costs at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from engine.model.batches import Batch
+from engine.model.batches import Batch, batch_name
 from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
 from engine.model.outcomes import Settlement
 from engine.model.submissions import State, Submission
@@ -32,29 +38,61 @@ QUIET_SECONDS = 1.0
 """Wait, doubled each time, before we ask what became of a release: the lost call may still be on its way."""
 
 
+SEARCHES = 3
+"""For a batch whose answer was lost, each after twice the wait of the one before. Only if none of them finds it, it
+never arrived: what the service has taken in is seen once it is worked on."""
+
+
+class Payloads(Protocol):
+    """What goes up for frozen batches."""
+
+    async def read(self, batch: Batch) -> bytes:
+        """Return the payload of a batch. Raises: SourceChanged."""
+        ...
+
+    async def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
+        """Return two batches in the place of one, given the indexes rejected in it. Raises: SourceChanged."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Where a batch stands after it was submitted."""
+
+    submission: Submission
+    halves: Sequence[Batch] = ()
+    """Frozen in its place, if it is SPLIT."""
+
+
 class Uploader:
     """Carries batches of one job to a service."""
 
-    def __init__(self, run: Run, payload: Callable[[Batch], Awaitable[bytes]]) -> None:
+    def __init__(self, run: Run, payloads: Payloads, search_seconds: float = 30.0) -> None:
+        self._search_seconds = search_seconds
         self._run = run
         self._service = run.service
-        self._payload = payload
+        self._payloads = payloads
 
-    async def submit(self, batch: Batch, submission: Submission) -> Submission:
-        """Take a batch from any state in UNSENT, or from UNCERTAIN, to RELEASED, SETTLED (refused) or UNCERTAIN.
+    async def submit(self, batch: Batch, submission: Submission) -> Submitted:
+        """Take a batch from UNSENT or UNCERTAIN to RELEASED, SETTLED (refused), SPLIT (refused whole) or UNCERTAIN.
 
         Raises:
             Unauthorized, Unavailable, PossiblyApplied: the service is not to be had; the job stops, `resume` goes on.
             SourceChanged: the source no longer holds what was frozen.
         """
         try:
-            if submission.state is State.UNCERTAIN:  # only with a remote id: the service may know it again
-                return await self._settle_release(batch, submission, QUIET_SECONDS)
-            if self._service.stages:
-                return await self._stage_and_release(batch, submission)
-            return await self._post(batch, submission)
+            return Submitted(await self._carry(batch, submission))
         except _Declined as declined:
-            return await self._settle_refused(batch, declined.submission, declined.refusal)
+            return await self._take_no(batch, declined.submission, declined.refusal)
+
+    async def _carry(self, batch: Batch, submission: Submission) -> Submission:
+        if submission.state is State.UNCERTAIN:
+            if submission.remote_id is None:
+                return await self._search(batch, submission)
+            return await self._settle_release(batch, submission, QUIET_SECONDS)  # the service may know it again
+        if self._service.stages:
+            return await self._stage_and_release(batch, submission)
+        return await self._post(batch, submission)
 
     async def _stage_and_release(self, batch: Batch, submission: Submission) -> Submission:
         if submission.state is State.RELEASING:  # the last process died before it knew the answer
@@ -67,14 +105,14 @@ class Uploader:
                 submission = await self._move(batch, submission, State.RELEASING)
                 return await self._release(batch, submission)
         raise Unavailable(
-            f"batch {batch.sequence}: the store refused {STAGE_TRIES} fresh upload URLs in a row; "
+            f"batch {batch_name(batch.sequence)}: the store refused {STAGE_TRIES} fresh upload URLs in a row; "
             "check the clock of this machine and the service's status, then run `bulksubmit resume`",
             call="put",
         )
 
     async def _stage(self, batch: Batch, submission: Submission) -> tuple[Submission, Staged, bytes]:
         again, known = submission.state is not State.FROZEN, submission.remote_id
-        payload = await self._payload(batch)
+        payload = await self._payloads.read(batch)
         submission = await self._move(batch, submission, State.STAGING)
         try:
             staged = await self._stage_once(batch, payload, again=again, known=known)
@@ -153,7 +191,7 @@ class Uploader:
             else:
                 return await self._released(batch, submission, released)
         raise Unavailable(
-            f"batch {batch.sequence}: {RELEASE_TRIES} answers to its release were lost ({failure}); "
+            f"batch {batch_name(batch.sequence)}: {RELEASE_TRIES} answers to its release were lost ({failure}); "
             "the service still says that it waits. Run `bulksubmit resume` later",
             call="continue",
         )
@@ -162,7 +200,7 @@ class Uploader:
         if submission.state is State.RELEASING:
             note = "the process ended while the call was under way"
             return await self._move(batch, submission, State.UNCERTAIN, note=note)
-        payload = await self._payload(batch)
+        payload = await self._payloads.read(batch)
         submission = await self._move(batch, submission, State.RELEASING)
         try:
             released = await self._service.release(batch, None, payload)
@@ -175,26 +213,54 @@ class Uploader:
             return await self._move(batch, submission, State.UNCERTAIN, note=str(failure))
         return await self._released(batch, submission, released)
 
+    async def _search(self, batch: Batch, submission: Submission) -> Submission:
+        """Find out by its mark whether a batch arrived whose answer was lost; send it again only if it never did."""
+        payload = await self._payloads.read(batch)
+        for search in range(SEARCHES):
+            await self._run.clock.sleep(self._search_seconds * 2**search)
+            try:
+                found = await self._service.locate(batch, payload, submission.changed_at)
+            except UnexpectedAnswer as answer:  # nobody knows; the next run asks again
+                return replace(submission, note=str(answer))
+            if found:
+                note = "found by its mark" if len(found) == 1 else f"found by its mark, as {' and '.join(found)}"
+                return await self._move(batch, submission, State.RELEASED, remote_id=found[0], note=note)
+        submission = await self._move(batch, submission, State.FROZEN, note="no search found it: it never arrived")
+        return await self._post(batch, submission)
+
     async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
         if released.settlement is not None:
             named = replace(submission, remote_id=released.remote_id)
             return await self._settle(batch, named, released.settlement)
         return await self._move(batch, submission, State.RELEASED, remote_id=released.remote_id)
 
-    async def _settle_refused(self, batch: Batch, submission: Submission, refusal: Refused) -> Submission:
-        if submission.remote_id is not None:
-            await self._tidy_up(submission.remote_id)
+    async def _take_no(self, batch: Batch, submission: Submission, refusal: Refused) -> Submitted:
+        """Halve a batch that was refused as a whole; of any other, each record is refused."""
+        gone = submission.remote_id is None or await self._tidy_up(submission.remote_id)
+        carried = submission.state is not State.STAGING  # a beginning without records is not refused for one of them
+        if refusal.as_a_whole and carried and batch.count > 1 and gone:
+            return await self._split(batch, submission, str(refusal))
         settlement = Settlement.refused(batch.count, str(refusal))
-        return await self._settle(batch, submission, replace(settlement, note=str(refusal)))
+        return Submitted(await self._settle(batch, submission, replace(settlement, note=str(refusal))))
 
-    async def _tidy_up(self, remote_id: str) -> None:
-        """Leave nothing behind of what the service would not take; if that fails, what is left is empty."""
+    async def _split(self, batch: Batch, submission: Submission, reason: str) -> Submitted:
+        job = self._run.job.name
+        rejects = await self._run.ledger.rejects(job, batch.start.index, batch.end.index) if batch.rejected else ()
+        halves = await self._payloads.halves(batch, [reject.index for reject in rejects])
+        split = replace(submission, state=State.SPLIT, note=reason)
+        await self._run.ledger.split(job, split, halves, expected=submission.state)
+        self._run.emit(BatchMoved(batch.sequence, submission.state, State.SPLIT, batch.count, batch.size_bytes, reason))
+        return Submitted(split, halves)
+
+    async def _tidy_up(self, remote_id: str) -> bool:
+        """Leave nothing behind of what the service would not take; tell whether it can no longer be released."""
         try:
             await self._service.cancel(remote_id)
         except Unauthorized:
             raise
         except CallFailed:
-            return
+            return False
+        return True
 
     async def _settle(self, batch: Batch, submission: Submission, settlement: Settlement) -> Submission:
         settled = replace(submission, state=State.SETTLED, note=settlement.note)

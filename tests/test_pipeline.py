@@ -430,3 +430,53 @@ async def test_a_canceled_job_sends_nothing_more_and_follows_what_was_released(t
         assert await bench.work() is None
         assert await bench.states() == [State.RELEASING, State.FROZEN, State.FROZEN]
         assert bench.service.calls("stage", "upload", "release") == []
+
+
+# Parts, and batches that are searched for
+
+
+async def test_halves_of_a_refused_batch_are_sent_and_followed_to_their_end(tmp_path):
+    async with a_bench(tmp_path, records=20, poison=frozenset({"3", "17"})) as bench:
+        assert await bench.work() is None
+        assert bench.service.ids() == {str(number): 1 for number in range(20) if number not in {3, 17}}
+        tally = await bench.ledger.tally("j")
+        assert (tally.records, tally.created, tally.failed, tally.unresolved) == (20, 18, 2, 0)
+
+
+async def test_parts_left_by_a_killed_process_go_on(tmp_path):
+    async with a_bench(tmp_path, records=8, stages=False, poison=frozenset({"3"})) as bench:
+        bench.service.faults["release"] = [None, None, killed(applied=False)]
+        with pytest.raises(BaseExceptionGroup):
+            await bench.work()
+        bench.service.faults.clear()
+        assert await bench.work() is None
+        tally = await bench.ledger.tally("j")
+        assert (tally.created + tally.uncertain, tally.failed) == (7, 1)
+        assert max(bench.service.ids().values()) == 1
+
+
+@pytest.mark.parametrize("applied", [True, False])
+async def test_inline_batches_whose_answer_was_lost_are_settled_by_their_marks(tmp_path, applied):
+    async with a_bench(tmp_path, records=50, stages=False, marks=True) as bench:
+        bench.service.faults["release"] = [None, lost(applied=applied), None, lost(applied=not applied)]
+        assert await bench.work() is None
+        assert bench.service.ids() == {str(number): 1 for number in range(50)}
+        assert (await bench.ledger.tally("j")).created == 50
+
+
+async def test_the_search_begins_when_the_service_is_done_with_the_rest(tmp_path):
+    async with a_bench(tmp_path, records=30, stages=False, marks=True, tasks_per_second=1.0) as bench:
+        bench.service.faults["release"] = [lost(applied=True)]
+        assert await bench.work() is None
+        assert bench.service.log.index("locate") > max(
+            at for at, kind in enumerate(bench.service.log) if kind == "settlement" and at < len(bench.service.log) - 3
+        )
+        assert bench.service.ids() == {str(number): 1 for number in range(30)}
+
+
+async def test_without_a_mark_nobody_searches(tmp_path):
+    async with a_bench(tmp_path, records=20, stages=False) as bench:
+        bench.service.faults["release"] = [lost(applied=True)]
+        assert await bench.work() is None
+        assert (await bench.ledger.tally("j")).uncertain == 10
+        assert bench.service.calls("locate") == []

@@ -4,10 +4,12 @@ from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, un
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.auditing import audit
 from engine.ledger.writer import Hooks
 from engine.model.errors import (
     BulkSubmitError,
     PossiblyApplied,
+    Refused,
     SourceChanged,
     Unauthorized,
     Unavailable,
@@ -16,7 +18,7 @@ from engine.model.errors import (
 from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
 from engine.ports import Standing
-from engine.uploading import LOST_STAGES, QUIET_SECONDS, RELEASE_TRIES, STAGE_TRIES
+from engine.uploading import LOST_STAGES, QUIET_SECONDS, RELEASE_TRIES, STAGE_TRIES, Uploader
 
 
 @pytest.fixture
@@ -555,3 +557,155 @@ async def test_inline_whatever_goes_wrong_a_batch_is_never_created_twice(tmp_pat
         else:
             assert submission.state is State.UNCERTAIN
             assert max(created.values(), default=0) <= 1
+
+
+# A batch that is refused as a whole
+
+
+def refused_whole(status=422):
+    return Fault(Refused("something in it is bad", status=status, as_a_whole=True))
+
+
+async def halve_until_done(bench):
+    """Submit every batch, and the halves of those that are split, as the pipeline does."""
+    waiting = [batch for batch, _ in await bench.batches()]
+    while waiting:
+        batch = waiting.pop(0)
+        submitted = await Uploader(bench.run(), bench).submit(batch, Submission(batch.sequence))
+        waiting = [*submitted.halves, *waiting]
+
+
+async def states_by_record(bench):
+    """Return the state of the batch of each record, in the order of the records."""
+    return [submission.state for batch, submission in await bench.batches() for _ in range(batch.count)]
+
+
+@pytest.mark.parametrize("stages", [True, False])
+@pytest.mark.parametrize("bad", [{"0"}, {"4"}, {"6"}, {"2", "3"}, {"0", "1", "2", "3", "4", "5", "6"}])
+async def test_bad_records_are_refused_alone_and_the_good_ones_are_created_once(tmp_path, stages, bad):
+    async with a_bench(tmp_path, records=7, stages=stages, poison=frozenset(bad)) as bench:
+        await bench.freeze()
+        await halve_until_done(bench)
+        states = await states_by_record(bench)
+        assert bench.service.ids() == dict.fromkeys({"0", "1", "2", "3", "4", "5", "6"} - bad, 1)
+        assert states == [State.SETTLED if str(number) in bad else State.RELEASED for number in range(7)]
+        refusals = [
+            await bench.ledger.settlement("j", submission.sequence)
+            for _, submission in await bench.batches()
+            if submission.state is State.SETTLED
+        ]
+        assert [list(settlement.errors.values()) for settlement in refusals] == [["a task is bad"]] * len(bad)
+        held = await audit(bench.job, bench.ledger, bench.reader.read)
+        assert (held.findings, held.records) == ([], 7)
+
+
+@pytest.mark.parametrize("stages", [True, False])
+async def test_a_batch_that_is_too_large_goes_up_in_parts(tmp_path, stages):
+    async with a_bench(tmp_path, records=9, stages=stages, most_records=2) as bench:
+        await bench.freeze()
+        await halve_until_done(bench)
+        assert bench.service.ids() == {str(number): 1 for number in range(9)}
+        assert await states_by_record(bench) == [State.RELEASED] * 9
+
+
+async def test_the_parts_are_durable_before_one_of_them_is_sent(tmp_path):
+    steps = []
+    async with a_bench(tmp_path, records=2, stages=False, poison=frozenset("0"), hooks=noting(steps)) as bench:
+        bench.service.log = steps
+        (batch,) = await bench.freeze()
+        submitted = await Uploader(bench.run(), bench).submit(batch, Submission(0))
+        assert submitted.submission.state is State.SPLIT
+        assert await bench.states() == [State.FROZEN, State.FROZEN]
+    assert steps == ["releasing", "release"]
+    assert bench.events[-1] == BatchMoved(
+        0, State.RELEASING, State.SPLIT, batch.count, batch.size_bytes, "a task is bad"
+    )
+
+
+async def test_a_refusal_that_says_which_records_are_bad_is_not_tried_in_parts(inline):
+    batch = await one_batch(inline)
+    inline.service.faults["release"] = [refused("record 2 is bad")]
+    assert (await inline.submit(batch)).state is State.SETTLED
+    assert (await fate(inline))[1].errors == dict.fromkeys(range(3), "record 2 is bad")
+
+
+async def test_a_single_record_is_not_halved(tmp_path):
+    async with a_bench(tmp_path, records=1, stages=False, poison=frozenset("0")) as bench:
+        (batch,) = await bench.freeze()
+        assert (await bench.submit(batch)).state is State.SETTLED
+        assert bench.service.calls("release") == ["release"]
+
+
+async def test_a_refused_beginning_that_carries_no_record_is_not_halved(bench):
+    batch = await one_batch(bench)
+    bench.service.faults["stage"] = [refused_whole(400)]
+    assert (await bench.submit(batch)).state is State.SETTLED
+
+
+async def test_a_staged_batch_is_halved_only_once_it_can_no_longer_be_released(tmp_path):
+    async with a_bench(tmp_path, records=2, poison=frozenset("0")) as bench:
+        (batch,) = await bench.freeze()
+        bench.service.faults["cancel"] = [unavailable()]
+        assert (await bench.submit(batch)).state is State.SETTLED
+    again = tmp_path / "again"
+    again.mkdir()
+    async with a_bench(again, records=2, poison=frozenset("0")) as bench:
+        (batch,) = await bench.freeze()
+        assert (await Uploader(bench.run(), bench).submit(batch, Submission(0))).submission.state is State.SPLIT
+        assert bench.service.remotes["r1"].canceled
+
+
+# Inline with a mark: a batch whose answer was lost is searched for
+
+
+@pytest.fixture
+async def marked(tmp_path):
+    async with a_bench(tmp_path, records=3, stages=False, marks=True) as bench:
+        yield bench
+
+
+async def unanswered(bench, *, applied):
+    """Lose the answer to the only batch."""
+    batch = await one_batch(bench)
+    bench.service.faults["release"] = [lost(applied=applied)]
+    assert (await bench.submit(batch)).state is State.UNCERTAIN
+    return batch
+
+
+async def test_a_batch_that_arrived_is_found_by_its_mark_and_followed(marked):
+    batch = await unanswered(marked, applied=True)
+    submission = await marked.submit(batch)
+    assert (submission.state, submission.remote_id, submission.note) == (State.RELEASED, "r1", "found by its mark")
+    assert marked.service.ids() == EACH_ONCE
+
+
+async def test_a_batch_that_never_arrived_is_sent_again_after_three_searches(marked):
+    batch = await unanswered(marked, applied=False)
+    marked.clock.slept.clear()
+    submission = await marked.submit(batch)
+    assert submission.state is State.RELEASED
+    assert marked.service.calls("locate", "release") == ["release", "locate", "locate", "locate", "release"]
+    assert [seconds for seconds in marked.clock.slept if seconds] == [30.0, 60.0, 120.0]
+    assert marked.service.ids() == EACH_ONCE
+
+
+async def test_a_batch_that_is_seen_late_is_not_sent_again(tmp_path):
+    async with a_bench(tmp_path, records=3, stages=False, marks=True, seen_after=150.0) as bench:
+        batch = await unanswered(bench, applied=True)
+        assert (await bench.submit(batch)).remote_id == "r1"
+        assert bench.service.calls("locate") == ["locate"] * 3
+        assert bench.service.ids() == EACH_ONCE
+
+
+async def test_where_a_search_tells_nothing_the_batch_stays_uncertain(marked):
+    batch = await unanswered(marked, applied=False)
+    marked.service.faults["locate"] = [None, Fault(UnexpectedAnswer("a page of nonsense"))]
+    assert (await marked.submit(batch)).state is State.UNCERTAIN
+    assert await marked.states() == [State.UNCERTAIN]
+    assert marked.service.calls("release") == ["release"]
+
+
+async def test_a_mark_goes_up_with_every_task(marked):
+    batch = await one_batch(marked)
+    await marked.submit(batch)
+    assert [task["data"]["mark"] for task in marked.service.journal] == ["m0"] * 3

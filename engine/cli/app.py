@@ -41,6 +41,7 @@ from engine.cli.options import (
     Sources,
     Strict,
     Tasks,
+    Uncertain,
     Until,
     Voice,
     Yes,
@@ -191,6 +192,8 @@ def retry(
     context: typer.Context,
     *,
     job: JobArgument,
+    uncertain: Uncertain = False,
+    yes: Yes = False,
     ledger: Ledger = DEFAULT_LEDGER,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -200,12 +203,14 @@ def retry(
     """Send failed and rejected records again.
 
     They are taken from the rejects.ndjson of a finished or canceled job, where they may be mended first, and become
-    a job of their own. Uncertain ones are left alone: sent again, they could become second tasks.
+    a job of their own. Uncertain ones are left alone, for sent again they could become second tasks; --uncertain sends
+    those, and nothing else, after it has said which and asked.
     """
     from engine.cli import commands
 
     voice = Voice(as_json, quiet, log_level, log_format)
-    raise typer.Exit(commands.work((context.obj or commands.ENGINE).retry, job, ledger, voice))
+    engine = context.obj or commands.ENGINE
+    raise typer.Exit(commands.retry(job, ledger, voice, engine, uncertain=uncertain, sure=yes))
 
 
 @app.command()

@@ -17,10 +17,11 @@ from engine.cli.screens.proofs import audit_screen, record_screen, validation_sc
 from engine.cli.screens.result import result_screen
 from engine.cli.screens.status import job_screen, jobs_screen
 from engine.cli.speaking import show
-from engine.model.errors import BulkSubmitError
+from engine.model.errors import BulkSubmitError, JobError
 from engine.model.records import Format
 from engine.observe.events import Listener
-from engine.operations import Order, Result
+from engine.observe.figures import count
+from engine.operations import Doubt, Order, Result
 from engine.run import Stop
 
 Door: TypeAlias = Callable[[str, Path, Listener, Stop], Awaitable[Result]]
@@ -47,15 +48,37 @@ def work(door: Door, job: str, ledger: Path, voice: Voice) -> int:
     return show(result_screen(result, ledger), voice)
 
 
+def retry(job: str, ledger: Path, voice: Voice, engine: Operations, *, uncertain: bool, sure: bool) -> int:
+    """Send again what was not created; what is uncertain only if a person says so, knowing what that may do."""
+    if not uncertain:
+        return work(engine.retry, job, ledger, voice)
+    doubt = ask(lambda: engine.uncertain(job, ledger), voice)
+    if not sure:
+        if not sys.stdin.isatty():
+            raise JobError(f"{_doubt_said(doubt)} Nobody can be asked here: --yes says that they shall be sent again")
+        if not _answered(f"{_doubt_said(doubt)} Send them again?"):
+            raise BulkSubmitError(f"nothing of job {job} was sent again")
+    return work(engine.send_again, job, ledger, voice)
+
+
+def _doubt_said(doubt: Doubt) -> str:
+    more = f" and {doubt.batches - len(doubt.examples)} more" if doubt.batches > len(doubt.examples) else ""
+    return (
+        f"{count(doubt.records, 'record')} in {count(doubt.batches, 'batch')} may be tasks already, and nobody knows: "
+        f"{'; '.join(doubt.examples)}{more}. Each of them that is becomes a second task if it is sent again; look at "
+        "the service first."
+    )
+
+
 def cancel(job: str, ledger: Path, voice: Voice, engine: Operations, *, sure: bool) -> int:
     """Cancel a job, after asking whoever sits at the terminal."""
-    if not sure and sys.stdin.isatty() and not _confirmed(job):
+    question = f"Cancel job {job}? Nothing more will be sent and it cannot be resumed; what is created stays."
+    if not sure and sys.stdin.isatty() and not _answered(question):
         raise BulkSubmitError(f"job {job} was not canceled")
     return work(engine.cancel, job, ledger, voice)
 
 
-def _confirmed(job: str) -> bool:
-    question = f"Cancel job {job}? Nothing more will be sent and it cannot be resumed; what is created stays."
+def _answered(question: str) -> bool:
     try:
         return typer.confirm(question, err=True)
     except typer.Abort:  # Ctrl-C, or the end of the input

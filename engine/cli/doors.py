@@ -12,7 +12,7 @@ from engine.auditing import Audit
 from engine.model.outcomes import Outcome
 from engine.model.records import Format
 from engine.observe.events import Listener
-from engine.operations import JobStatus, Order, Result, Validation
+from engine.operations import Doubt, JobStatus, Order, Result, Validation
 from engine.run import Stop
 
 
@@ -26,6 +26,10 @@ class Operations(Protocol):
     ) -> Result: ...
 
     async def retry(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
+
+    async def uncertain(self, name: str, ledger_path: Path) -> Doubt: ...
+
+    async def send_again(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
 
     async def cancel(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
 

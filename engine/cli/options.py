@@ -156,7 +156,10 @@ RecordIndex: TypeAlias = Annotated[
         help="Tell only what became of this record, counted from 0; no file is written.",
     ),
 ]
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before canceling.")]
+Uncertain: TypeAlias = Annotated[
+    bool, typer.Option("--uncertain", help="Send those that may exist already again, after asking.")
+]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Write one JSON object to standard output and nothing else.")
 ]

@@ -36,8 +36,12 @@ RELEASE operation;
 
 -- name: add_job
 -- Remember a new job; the name must be free.
-INSERT INTO jobs (name, service, config, output, state, read_complete, parent, attempt, until, strict, created_at)
-VALUES (:name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :strict, :created_at);
+INSERT INTO jobs (
+  name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, created_at
+)
+VALUES (
+  :name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :strict, :learnt, :created_at
+);
 
 -- name: add_source
 -- Remember one file of a job.
@@ -54,7 +58,7 @@ SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
 
 -- name: jobs
 -- Read the jobs, newest first; only that of one name, unless it is null.
-SELECT id, name, service, config, output, state, read_complete, parent, attempt, until, strict, created_at
+SELECT id, name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, created_at
 FROM jobs
 WHERE :name IS NULL OR name = :name
 ORDER BY id DESC;
@@ -67,14 +71,18 @@ SELECT number, path, format, size, mtime_ns, base FROM sources WHERE job = :job 
 -- Replace the configuration of a job.
 UPDATE jobs SET config = :config WHERE id = :job;
 
+-- name: set_learnt
+-- Remember what the service told of itself.
+UPDATE jobs SET learnt = :learnt WHERE id = :job;
+
 -- name: set_job_state
 -- Remember where a job stands.
 UPDATE jobs SET state = :state WHERE id = :job;
 
 -- name: frozen_end
--- Tell whether a job is read to its end, and where its last batch ends.
+-- Tell whether a job is read to its end, and where its last batch ends; parts are no news of that.
 SELECT read_complete, sequence, end_offset, end_index
-FROM jobs LEFT JOIN batches ON job = id
+FROM jobs LEFT JOIN batches ON job = id AND sequence <= 0xFFFFFFFF
 WHERE id = :job
 ORDER BY sequence DESC
 LIMIT 1;
@@ -136,9 +144,26 @@ WHERE job = :job AND sequence = :sequence AND state = 'settled';
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans
 FROM batches JOIN spans USING (job, sequence)
-WHERE job = :job
+WHERE job = :job AND sequence <= 0xFFFFFFFF
 ORDER BY sequence DESC
 LIMIT 1;
+
+-- name: whole
+-- Read a batch that is to be halved.
+SELECT sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count
+FROM batches
+WHERE job = :job AND sequence = :sequence;
+
+-- name: parts
+-- Read the parts that stand for a batch, in the order of their records, and stand in one of some states.
+SELECT
+  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
+  state, remote_id, changed_at, note
+FROM batches JOIN spans USING (job, sequence)
+WHERE
+  job = :job AND sequence > 0xFFFFFFFF AND sequence & 0xFFFFFFFF = :sequence
+  AND state IN (SELECT value FROM json_each(:states))
+ORDER BY start_index;
 
 -- name: page
 -- Read the batches after one of them that stand in one of some states (a JSON array), with their submissions.
@@ -146,7 +171,8 @@ SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
   state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
-WHERE job = :job AND sequence > :after AND state IN (SELECT value FROM json_each(:states))
+WHERE
+  job = :job AND sequence > :after AND sequence <= 0xFFFFFFFF AND state IN (SELECT value FROM json_each(:states))
 ORDER BY sequence
 LIMIT :limit;
 
@@ -158,11 +184,12 @@ WHERE job = :job AND record_index >= :start AND record_index < :stop
 ORDER BY record_index;
 
 -- name: tally
--- Count batches and records by state; sums over batches, so 10,000,000 records in 10,000 batches take milliseconds.
+-- Count batches and records by state, parts in the place of what they are parts of; sums over batches, so 10,000,000
+-- records in 10,000 batches take milliseconds.
 SELECT
   state, COUNT(*), SUM(count), SUM(created), SUM(failed), SUM(end_index - start_index - count), MAX(end_index)
 FROM batches
-WHERE job = :job
+WHERE job = :job AND state <> 'split'
 GROUP BY state;
 
 -- name: forget_orphan

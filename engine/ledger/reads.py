@@ -57,7 +57,7 @@ def job(connection: apsw.Connection, name: str) -> Job:
 
 
 def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
-    _id, name, service, config, output, state, read_complete, parent, attempt, until, strict, created_at = row
+    _id, name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, created_at = row
     return Job(
         name=name,
         service=service,
@@ -70,6 +70,7 @@ def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
         attempt=attempt,
         until=until,
         strict=bool(strict),
+        learnt=learnt,
         created_at=created_at,
     )
 
@@ -87,11 +88,14 @@ def _batch(row: tuple[Any, ...]) -> Batch:
 def page(
     connection: apsw.Connection, name: str, after: int, states: frozenset[State] | None
 ) -> Sequence[tuple[Batch, Submission]]:
-    """Return the next batches after sequence `after` in one of `states`, as many as fit on a page; [] at the end."""
+    """Return the next batches after sequence `after` in one of `states`, as many as fit on a page; [] at the end.
+
+    Those that are split are among them always: their parts may be in one of `states`.
+    """
     bindings = {
         "job": job_id(connection, name),
         "after": after,
-        "states": orjson.dumps(sorted(State if states is None else states)).decode(),
+        "states": _array(frozenset(State) if states is None else states | {State.SPLIT}),
         "limit": _PAGE_BATCHES,
     }
     with closing(connection.execute(QUERIES["page"], bindings)) as rows:
@@ -101,12 +105,30 @@ def page(
 def _until_full(rows: Iterable[Any]) -> Iterator[tuple[Batch, Submission]]:
     held = 0
     for row in rows:
-        batch = _batch(row)
-        _spans, state, remote_id, changed_at, note = row[10:]
-        yield batch, Submission(batch.sequence, State(state), remote_id, changed_at, note)
+        batch, submission = _followed(row)
+        yield batch, submission
         held += len(batch.spans)
         if held >= _PAGE_SPANS_BYTES:
             return
+
+
+def parts(
+    connection: apsw.Connection, name: str, sequence: int, states: frozenset[State] | None
+) -> Sequence[tuple[Batch, Submission]]:
+    """Return the parts that stand for a batch and are in one of `states`, in the order of their records."""
+    wanted = (frozenset(State) if states is None else states) - {State.SPLIT}
+    bindings = {"job": job_id(connection, name), "sequence": sequence, "states": _array(wanted)}
+    return [_followed(row) for row in fetch(connection, "parts", bindings)]
+
+
+def _followed(row: tuple[Any, ...]) -> tuple[Batch, Submission]:
+    batch = _batch(row)
+    _spans, state, remote_id, changed_at, note = row[10:]
+    return batch, Submission(batch.sequence, State(state), remote_id, changed_at, note)
+
+
+def _array(states: frozenset[State]) -> str:
+    return orjson.dumps(sorted(states)).decode()
 
 
 def settlement(connection: apsw.Connection, name: str, sequence: int) -> Settlement | None:

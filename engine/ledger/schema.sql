@@ -95,3 +95,10 @@ CREATE TABLE orphans (
   PRIMARY KEY (job, sequence, remote_id),
   FOREIGN KEY (job, sequence) REFERENCES batches (job, sequence)
 ) STRICT, WITHOUT ROWID;
+
+-- version 2: parts of batches, and what the service told before anything was frozen
+-- A batch in state split stands aside: two parts stand for it, whose sequences hold its own in the low 32 bits.
+CREATE INDEX parts ON batches (job, sequence & 0xFFFFFFFF, start_index) WHERE sequence > 0xFFFFFFFF;
+
+-- jobs.learnt: what the service said before anything was frozen that decides over the payloads; empty: nobody asked
+ALTER TABLE jobs ADD COLUMN learnt TEXT NOT NULL DEFAULT '';

@@ -89,6 +89,10 @@ class SqliteLedger:
         """Remember where the job stands."""
         await self._writer.write(partial(writes.set_job_state, name=name, state=state))
 
+    async def set_learnt(self, name: str, learnt: str) -> None:
+        """Remember what the service told of itself before anything was frozen."""
+        await self._writer.write(partial(writes.set_learnt, name=name, learnt=learnt))
+
     async def set_config(self, name: str, config: str) -> None:
         """Remember the configuration with which the job goes on."""
         await self._writer.write(partial(writes.set_config, name=name, config=config))
@@ -137,14 +141,30 @@ class SqliteLedger:
         step = writes.Step(job, submission, expected, self._clock.now())
         await self._writer.write(partial(writes.settle, step=step, settlement=settlement))
 
+    async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
+        """Move a batch to SPLIT and freeze two parts that stand for it.
+
+        Raises:
+            LedgerError: as for `move`, or the parts do not cover exactly what the batch covers.
+        """
+        step = writes.Step(job, submission, expected, self._clock.now())
+        await self._writer.write(partial(writes.split, step=step, halves=halves))
+
     async def batches(
         self, job: str, states: frozenset[State] | None = None
     ) -> AsyncIterator[tuple[Batch, Submission]]:
-        """Yield batches with their submissions by sequence, read in pages; nothing is held open between two pages."""
+        """Yield batches with their submissions in the order of their records, parts in the place of what is split.
+
+        They are read in pages; nothing is held open between two of them.
+        """
         after = -1
         while page := await self._read(partial(reads.page, name=job, after=after, states=states)):
             for batch, submission in page:
-                yield batch, submission
+                if submission.state is not State.SPLIT:
+                    yield batch, submission
+                    continue
+                for part in await self._read(partial(reads.parts, name=job, sequence=batch.sequence, states=states)):
+                    yield part
             after = page[-1][0].sequence
 
     async def settlement(self, job: str, sequence: int) -> Settlement | None:

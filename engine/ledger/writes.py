@@ -7,7 +7,7 @@ back what the function did.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import apsw
 import orjson
@@ -15,7 +15,7 @@ import orjson
 from engine.ledger.queries import QUERIES, fetch
 from engine.ledger.reads import job_id
 from engine.ledger.writer import Change
-from engine.model.batches import Batch
+from engine.model.batches import Batch, batch_name, part_sequences
 from engine.model.errors import JobError, LedgerError
 from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.outcomes import Settlement
@@ -44,6 +44,12 @@ def set_job_state(connection: apsw.Connection, name: str, state: JobState) -> Se
     return [Change("set_job_state", name, state=state)]
 
 
+def set_learnt(connection: apsw.Connection, name: str, learnt: str) -> Sequence[Change]:
+    """Remember what the service told of itself."""
+    connection.execute(QUERIES["set_learnt"], {"job": job_id(connection, name), "learnt": learnt})
+    return [Change("set_learnt", name)]
+
+
 def set_config(connection: apsw.Connection, name: str, config: str) -> Sequence[Change]:
     """Remember the configuration with which a job goes on."""
     connection.execute(QUERIES["set_config"], {"job": job_id(connection, name), "config": config})
@@ -69,16 +75,22 @@ def freeze(
     key = job_id(connection, name)
     _check_joined(connection, name, key, batches)
     states = [State.FROZEN if batch.count else State.SETTLED for batch in batches]
-    rows = [_batch_row(key, batch, state, now) for batch, state in zip(batches, states, strict=True)]
-    connection.executemany(QUERIES["add_batch"], rows)
-    connection.executemany(
-        QUERIES["add_spans"], [{"job": key, "sequence": batch.sequence, "spans": batch.spans} for batch in batches]
-    )
+    _add_batches(connection, key, batches, states, now)
     connection.executemany(QUERIES["add_reject"], [_reject_row(key, reject) for reject in rejects])
     if last:
         connection.execute(QUERIES["set_read_complete"], {"job": key})
     frozen = zip(batches, states, strict=True)
     return [Change("freeze", name, batch.sequence, state) for batch, state in frozen] or [Change("freeze", name)]
+
+
+def _add_batches(
+    connection: apsw.Connection, key: int, batches: Sequence[Batch], states: Sequence[State], now: float
+) -> None:
+    rows = [_batch_row(key, batch, state, now) for batch, state in zip(batches, states, strict=True)]
+    connection.executemany(QUERIES["add_batch"], rows)
+    connection.executemany(
+        QUERIES["add_spans"], [{"job": key, "sequence": batch.sequence, "spans": batch.spans} for batch in batches]
+    )
 
 
 def _check_joined(connection: apsw.Connection, name: str, key: int, batches: Sequence[Batch]) -> None:
@@ -141,15 +153,45 @@ class Step:
 
     def __str__(self) -> str:
         change = f"the step from {self.expected} to {self.submission.state}"
-        return f"job {self.job!r}, batch {self.submission.sequence}: {change}"
+        return f"job {self.job!r}, batch {batch_name(self.submission.sequence)}: {change}"
 
 
 def move(connection: apsw.Connection, step: Step) -> Sequence[Change]:
     """Take a batch one step on."""
-    if step.submission.state is State.SETTLED:
-        raise LedgerError(f"{step} needs the fate of the records")
+    if step.submission.state in {State.SETTLED, State.SPLIT}:
+        raise LedgerError(
+            f"{step} needs {'the fate of the records' if step.submission.state is State.SETTLED else 'halves'}"
+        )
     _take(connection, step, Settlement([]))
     return [Change("move", step.job, step.submission.sequence, step.submission.state)]
+
+
+def split(connection: apsw.Connection, step: Step, halves: tuple[Batch, Batch]) -> Sequence[Change]:
+    """Let two parts stand for a batch that was refused as a whole."""
+    if step.submission.state is not State.SPLIT:
+        raise LedgerError(f"{step} does not split it")
+    key, sequence = job_id(connection, step.job), step.submission.sequence
+    _take(connection, step, Settlement([]))
+    _check_halves(connection, step, {"job": key, "sequence": sequence}, halves)
+    _add_batches(connection, key, halves, [State.FROZEN, State.FROZEN], step.now)
+    parts = [Change("split", step.job, half.sequence, State.FROZEN) for half in halves]
+    return [Change("split", step.job, sequence, State.SPLIT), *parts]
+
+
+def _check_halves(connection: apsw.Connection, step: Step, key: Mapping[str, int], halves: tuple[Batch, Batch]) -> None:
+    """Refuse parts that do not cover exactly what the whole covers."""
+    ((sequence, *start_and_end, count),) = fetch(connection, "whole", key)
+    first, second = halves
+    ends = [*astuple(first.start), *astuple(second.end)]
+    fine = (
+        (first.sequence, second.sequence) == part_sequences(sequence)
+        and ends == start_and_end
+        and first.end == second.start
+        and first.count + second.count == count
+        and min(first.count, second.count) > 0
+    )
+    if not fine:
+        raise LedgerError(f"{step}: its halves do not cover it")
 
 
 def settle(connection: apsw.Connection, step: Step, settlement: Settlement) -> Sequence[Change]:

@@ -3,6 +3,10 @@
 A batch is written to the ledger before anything of it is sent and never planned anew. It holds no payload: whoever
 sends it reads the spans from the source, renders the same bytes and compares their sha256. So the first send, a retry
 and a resume are one path, and memory holds only the batches on the wire.
+
+A batch that the service refuses as a whole is halved: two *parts* take its place, frozen in their turn, and so on until
+the bad records are alone. A part's sequence says whose part it is: the batch's in the low 32 bits, and in the high ones
+its place in the tree of halves, where those of place n have 2n and 2n + 1, and the batch itself counts as 1.
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from engine.model.records import Position
+
+ROOTS = 1 << 32
+"""Sequences below it are those of batches as they were read; from it on, of parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,31 @@ class Batch:
     def rejected(self) -> int:
         """Records between `start` and `end` that do not go up."""
         return self.end.index - self.start.index - self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is put into every task of a batch that has no such input yet, so that the batch can be found by it."""
+
+    under: str
+    """Key of the task that holds its inputs."""
+    key: str
+    """The input."""
+    value: str
+
+
+def part_sequences(sequence: int) -> tuple[int, int]:
+    """Return the sequences of the two halves of a batch, or of a part."""
+    place, root = divmod(sequence, ROOTS)
+    first = 2 * (place or 1)
+    return first * ROOTS + root, (first + 1) * ROOTS + root
+
+
+def batch_name(sequence: int) -> str:
+    """Return what people call it: `7`, its first half `7.1`, the second half of that `7.1.2`."""
+    place, root = divmod(sequence, ROOTS)
+    halves = bin(place)[3:] if place else ""  # without 0b1, the batch itself
+    return ".".join([str(root), *("12"[int(half)] for half in halves)])
 
 
 def encode_spans(start: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:

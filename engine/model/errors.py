@@ -112,6 +112,13 @@ class NotApplied(CallFailed):
 class Refused(NotApplied):
     """The service understood the call and declined it; the same call would be declined again."""
 
+    def __init__(
+        self, message: str | None = None, *, call: str = "", status: int | None = None, as_a_whole: bool = False
+    ) -> None:
+        super().__init__(message, call=call, status=status)
+        self.as_a_whole = as_a_whole
+        """It declined all that the call carried without a word on which records are at fault."""
+
 
 class Unauthorized(Refused):
     """The service does not accept the credentials. Renew them, then run `bulksubmit resume`."""

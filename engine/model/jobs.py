@@ -45,6 +45,8 @@ class Job:
     """When a record counts as done, in the words of its service; its default where empty."""
     strict: bool = False
     """Nothing is sent before all is read and every record is fit to be sent."""
+    learnt: str = ""
+    """What the service said once, before anything was frozen, that decides what goes up; "" as long as nobody asked."""
     created_at: float = 0.0
     """Unix seconds."""
 

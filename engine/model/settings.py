@@ -95,6 +95,9 @@ class SendSettings(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     """First wait before a released batch is asked about; doubled while nothing changes."""
     max_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
+    search_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Quiet time before an inline batch whose answer was lost is searched for by its mark; doubled for each of three
+    searches, and only if none finds it, it is sent again. Longer than the service keeps a batch waiting."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
     answer_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest silence while an answer is awaited or read."""

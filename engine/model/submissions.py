@@ -9,7 +9,9 @@ it.
 
 STAGING may be repeated at any time: what it leaves behind is empty. RELEASING starts the work, so after a lost answer
 the service is asked first; where it cannot be asked (inline), the batch is UNCERTAIN and is never sent again on its
-own.
+own, unless a search for its mark proves that it never arrived.
+
+A batch that the service refuses as a whole leaves this road: it is SPLIT, and its two halves begin as FROZEN.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ class State(StrEnum):
     RELEASED = "released"
     SETTLED = "settled"
     UNCERTAIN = "uncertain"
+    SPLIT = "split"
+    """Refused as a whole: its halves stand for it."""
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
@@ -36,14 +40,19 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     # STAGING again: the answer was lost, or the process died.
     State.STAGING: frozenset({State.STAGING, State.STAGED, State.SETTLED}),
     # STAGING again: the upload URL is too old, or died with the process (it is a secret and not kept).
-    State.STAGED: frozenset({State.STAGING, State.RELEASING, State.SETTLED}),
+    # SPLIT: the store refuses the upload as too large.
+    State.STAGED: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
     # FROZEN again: an inline call that was certainly not applied. RELEASING again: the service says it still waits.
-    State.RELEASING: frozenset({State.RELEASING, State.RELEASED, State.FROZEN, State.UNCERTAIN, State.SETTLED}),
+    State.RELEASING: frozenset(
+        {State.RELEASING, State.RELEASED, State.FROZEN, State.UNCERTAIN, State.SETTLED, State.SPLIT}
+    ),
     # UNCERTAIN: the service has forgotten a batch that it had accepted.
     State.RELEASED: frozenset({State.SETTLED, State.UNCERTAIN}),
     # A later run asks again about a batch whose name at the service is known, and goes on from what it says.
-    State.UNCERTAIN: frozenset({State.RELEASING, State.RELEASED, State.SETTLED}),
+    # FROZEN: it is proven that it never arrived, or a person has it sent again.
+    State.UNCERTAIN: frozenset({State.RELEASING, State.RELEASED, State.SETTLED, State.FROZEN}),
     State.SETTLED: frozenset(),
+    State.SPLIT: frozenset(),
 }
 
 UNSENT = frozenset({State.FROZEN, State.STAGING, State.STAGED, State.RELEASING})

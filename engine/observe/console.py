@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
+from engine.model.batches import batch_name
 from engine.model.submissions import State
 from engine.observe.events import (
     BatchesFrozen,
@@ -141,9 +142,9 @@ def _beginning(event: JobStarted) -> str:
 def _first_failure(event: BatchSettled | BatchMoved) -> str:
     match event:
         case BatchSettled(first_error=error) if error:
-            return f"first failure, in batch {event.sequence}: {error}"
+            return f"first failure, in batch {batch_name(event.sequence)}: {error}"
         case BatchMoved(after=State.UNCERTAIN):
-            return f"batch {event.sequence} is uncertain: {event.reason}"
+            return f"batch {batch_name(event.sequence)} is uncertain: {event.reason}"
         case _:
             return ""
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+from engine.model.batches import batch_name
 from engine.model.submissions import State
 from engine.observe.events import (
     BatchesFrozen,
@@ -134,12 +135,12 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each k
             return f"{count(event.batches, 'batch')} frozen, {count(event.rejected, 'record')} rejected{end}"
         case BatchMoved():
             reason = f": {event.reason}" if event.reason else ""
-            return f"batch {event.sequence} went from {event.before} to {event.after}{reason}"
+            return f"batch {batch_name(event.sequence)} went from {event.before} to {event.after}{reason}"
         case BatchProgressed():
-            return f"batch {event.sequence}: {event.created} tasks created so far"
+            return f"batch {batch_name(event.sequence)}: {event.created} tasks created so far"
         case BatchSettled():
             error = f"; first error: {event.first_error}" if event.first_error else ""
-            return f"batch {event.sequence} settled: {event.created} created, {event.failed} failed{error}"
+            return f"batch {batch_name(event.sequence)} settled: {event.created} created, {event.failed} failed{error}"
         case CallStarted():
             return f"call {event.kind} started"
         case CallEnded():

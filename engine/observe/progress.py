@@ -245,6 +245,8 @@ def _move(counts: _Counts, event: BatchMoved) -> None:
     # A resumed run meets batches that an earlier one froze: they are counted from here on.
     counts.states[event.before] = max(0, counts.states[event.before] - 1)
     counts.states[event.after] += 1
+    if event.after is State.SPLIT:
+        counts.states[State.FROZEN] += 2
     if event.after is State.UNCERTAIN:
         counts.uncertain += event.records
         # The polls may have seen some of its tasks; which records they are of, nobody can tell.

@@ -3,12 +3,13 @@
 The command line is one caller of these; a program that embeds the engine is another.
 """
 
-from engine.operations.asking import audit, find_record, report, status, validate
+from engine.operations.asking import audit, find_record, report, status, uncertain, validate
 from engine.operations.canceling import cancel
-from engine.operations.values import JobStatus, Order, Result, Validation
-from engine.operations.working import resume, retry, submit
+from engine.operations.values import Doubt, JobStatus, Order, Result, Validation
+from engine.operations.working import resume, retry, send_again, submit
 
 __all__ = [
+    "Doubt",
     "JobStatus",
     "Order",
     "Result",
@@ -19,7 +20,9 @@ __all__ = [
     "report",
     "resume",
     "retry",
+    "send_again",
     "status",
     "submit",
+    "uncertain",
     "validate",
 ]

@@ -24,7 +24,8 @@ from engine.model.submissions import State
 from engine.observe.events import JobStarted, Listener
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import open_ledger
-from engine.operations.values import JobStatus, Result, Validation
+from engine.operations.retrying import uncertain_in
+from engine.operations.values import Doubt, JobStatus, Result, Validation
 from engine.operations.working import STANDARD_INPUT
 from engine.pipeline import frozen_event
 from engine.ports import Ledger
@@ -53,6 +54,16 @@ async def report(name: str, ledger_path: Path) -> Result:
     """Write a job's reports anew from the ledger."""
     async with open_ledger(ledger_path) as ledger:
         return await summarize(await ledger.job(name), ledger, CLOCK.monotonic(), None)
+
+
+async def uncertain(name: str, ledger_path: Path) -> Doubt:
+    """Tell which records of a job may be at the service without anybody knowing.
+
+    Raises:
+        JobError: the job is not finished, or there are none.
+    """
+    async with open_ledger(ledger_path) as ledger:
+        return await uncertain_in(await ledger.job(name), ledger)
 
 
 async def audit(name: str, ledger_path: Path) -> Audit:

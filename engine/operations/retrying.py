@@ -1,4 +1,4 @@
-"""The rejects of a finished job in, a source of records to be submitted again out."""
+"""A finished job in, what of it can be submitted again out: its rejects as a source, or its uncertain batches."""
 
 from __future__ import annotations
 
@@ -10,16 +10,41 @@ from pathlib import Path
 import anyio.to_thread
 import orjson
 
+from engine.model.batches import batch_name
 from engine.model.errors import JobError
-from engine.model.jobs import Job
+from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Fate
 from engine.model.records import Format, Source
 from engine.model.settings import SourceSettings
+from engine.model.submissions import State
+from engine.operations.values import Doubt
+from engine.ports import Ledger
 from engine.reading.scanning import members
 from engine.reading.sources import describe
 from engine.reporting import REJECTS, REPLAYABLE
 
 SOURCE = "records.ndjson"
+MOST_EXAMPLES = 3
+"""Batches that a question spells out; `report` tells of each record."""
+
+
+async def uncertain_in(job: Job, ledger: Ledger) -> Doubt:
+    """Return which records of a job may be at the service without anybody knowing.
+
+    Raises:
+        JobError: the job is not finished, or there are none.
+    """
+    if job.state is JobState.OPEN:
+        raise JobError(f"job {job.name!r} is not finished; `bulksubmit resume {job.name}` first")
+    tally = await ledger.tally(job.name)
+    if not tally.uncertain:
+        raise JobError(f"no record of job {job.name!r} is uncertain; there is nothing to send again")
+    batches = [pair async for pair in ledger.batches(job.name, frozenset({State.UNCERTAIN}))]
+    examples = [
+        f"records {batch.start.index} to {batch.end.index - 1} (batch {batch_name(batch.sequence)}: {submission.note})"
+        for batch, submission in batches[:MOST_EXAMPLES]
+    ]
+    return Doubt(tally.uncertain, len(batches), examples)
 
 
 async def retry_source(parent: Job, folder: Path) -> Source:

@@ -48,6 +48,16 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """What of a job may be at the service without anybody knowing."""
+
+    records: int
+    batches: int
+    examples: Sequence[str]
+    """Of the first batches: their records, and why nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
     """Where a job stands."""
 

@@ -18,11 +18,12 @@ from engine.ledger.writer import Hooks
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, StrictRejects
 from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.records import Source
+from engine.model.submissions import State
 from engine.observe.events import JobEnded, JobStarted, Listener
 from engine.operations.canceling import cancel_batches, cancel_orphans
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import claim_output, open_ledger
-from engine.operations.retrying import retry_source
+from engine.operations.retrying import retry_source, uncertain_in
 from engine.operations.values import Order, Result
 from engine.pipeline import Pipeline
 from engine.ports import Ledger
@@ -31,6 +32,7 @@ from engine.run import Run, Stop, unless_stopped
 
 NO_HOOKS = Hooks()
 STANDARD_INPUT = "-"
+BY_A_PERSON = "a person had it sent again"
 
 
 async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *, hooks: Hooks = NO_HOOKS) -> Result:
@@ -116,10 +118,30 @@ async def retry(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Res
                 read_complete=False,
                 parent=name,
                 attempt=parent.attempt + 1,
+                learnt="",
                 created_at=CLOCK.now(),
             )
             await ledger.create_job(job)
             return await _work(job, ledger, assembly.load(job.config), emit, stop)
+
+
+async def send_again(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
+    """Send the uncertain batches of a job again, by the word of a person: what arrived is created a second time.
+
+    Raises:
+        JobError: the job is not finished, or nothing of it is uncertain.
+    """
+    async with open_ledger(ledger_path) as ledger:
+        with ledger.lock(name):
+            job = await ledger.job(name)
+            await uncertain_in(job, ledger)
+            check_unchanged(job.sources, times=False)
+            setup = assembly.load(job.config)
+            async for _, submission in ledger.batches(name, frozenset({State.UNCERTAIN})):
+                again = replace(submission, state=State.FROZEN, remote_id=None, note=BY_A_PERSON)
+                await ledger.move(name, again, expected=State.UNCERTAIN)
+            await ledger.set_job_state(name, JobState.OPEN)
+            return await _work(replace(job, state=JobState.OPEN), ledger, setup, emit, stop)
 
 
 async def _resume(job: Job, ledger: Ledger, emit: Listener, stop: Stop, *, note: str = "") -> Result:
@@ -136,7 +158,7 @@ async def _work(job: Job, ledger: Ledger, setup: assembly.Setup, emit: Listener,
     await _announce(job, ledger, emit)
     async with assembly.online(setup, job, emit, CLOCK) as service:
         run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
-        error = await _within_deadline(assembly.pipeline(setup, run), run, setup)
+        error = await _learn(run) or await _within_deadline(assembly.pipeline(setup, run), run, setup)
         if error is None:
             await cancel_orphans(run)
         if isinstance(error, StrictRejects):
@@ -145,6 +167,21 @@ async def _work(job: Job, ledger: Ledger, setup: assembly.Setup, emit: Listener,
     result = await summarize(job, ledger, started, error)
     emit(JobEnded(job.name, result.state))
     return result
+
+
+async def _learn(run: Run) -> BulkSubmitError | None:
+    """Ask the service, once in the life of a job, what decides over its payloads; return why that failed, if it did."""
+    name = run.job.name
+    if run.job.learnt or await run.ledger.last_batch(name) is not None:
+        return None
+    try:
+        learnt = await unless_stopped(run.stop, run.service.learn)
+    except BulkSubmitError as error:
+        run.end(error)
+    else:
+        if learnt is not None:
+            await run.ledger.set_learnt(name, learnt)
+    return run.stop.error
 
 
 async def _announce(job: Job, ledger: Ledger, emit: Listener) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
 
+import orjson
+
 
 class Effect(Enum):
     """What a request did at the service."""
@@ -77,6 +79,11 @@ _CREDENTIALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _MAY_FOLLOW_SUCCESS = frozenset({HTTPStatus.FOUND, HTTPStatus.SEE_OTHER})
 _CANNOT_DO_THAT = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 """RFC 9110 §15.6.2 and §15.6.6: at all, so it has not."""
+_CONTENT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
+_RECORD_KEYS = frozenset(
+    {"index", "position", "row", "line", "record", "task", "task_id", "id", "data", "request_data"}
+)
+"""By which an error names the record that it is about; Sama's callbacks have task_id and request_data."""
 _TIME_OUTS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT})
 
 
@@ -95,6 +102,26 @@ def judge_status(status: int, *, repeatable: bool, authenticated: bool) -> Verdi
     if definite and not doubtful and status != HTTPStatus.REQUEST_TIMEOUT:
         return Verdict(Effect.NOT_APPLIED, Advice.REFUSED, reason)
     return _possibly(reason, repeatable=repeatable, timed_out=status in _TIME_OUTS)
+
+
+def refused_as_a_whole(status: int, body: bytes) -> bool:
+    """Tell whether a refusal may be for some of the records that the call carried, without a word on which.
+
+    Where it names them, others may have been taken: nothing is sent again then.
+    """
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return True
+    return status in _CONTENT and not _names_records(body)
+
+
+def _names_records(body: bytes) -> bool:
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    lists = [value for value in said.values() if isinstance(value, list)] if isinstance(said, dict) else [said]
+    entries = [entry for found in lists if isinstance(found, list) for entry in found if isinstance(entry, dict)]
+    return any(not _RECORD_KEYS.isdisjoint(entry) for entry in entries)
 
 
 def judge_loss(loss: Loss, *, repeatable: bool) -> Verdict:

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TypeAlias
 
-from engine.model.batches import Batch, Limits, encode_spans
+from engine.model.batches import Batch, Limits, Mark, encode_spans
 from engine.model.records import Position, Reject, TaskBlock
+from engine.reading.marking import mark_bytes, marked
+
+Marking: TypeAlias = Callable[[int], Mark | None]
+"""Sequence of a batch → what its tasks are marked with."""
+
+
+def no_mark(sequence: int) -> None:
+    """Mark nothing: the `Marking` of a service that knows its batches without."""
+    del sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +37,9 @@ class Chunk:
 class Chunker:
     """Cuts tasks into batches of at most `limits`; a task that alone is longer goes alone."""
 
-    def __init__(self, limits: Limits, start: Position, sequence: int) -> None:
+    def __init__(self, limits: Limits, start: Position, sequence: int, mark: Marking = no_mark) -> None:
         self._limits = limits
+        self._mark = mark
         self._sequence = sequence
         self._reached = start
         self._open(start)
@@ -54,7 +65,8 @@ class Chunker:
 
     def _take(self, block: TaskBlock, batches: list[Batch], rejects: list[Reject]) -> None:
         """Add the tasks of a block to the open batch, a run at a time, closing it wherever it is full."""
-        edges = list(accumulate([len(task) + 1 for task in block.tasks], initial=0))  # 1: the comma or bracket
+        more = 1 + self._mark_bytes  # 1: the comma or bracket
+        edges = list(accumulate([len(task) + more for task in block.tasks], initial=0))
         first = 0
         while first < len(block.tasks):
             fitting = bisect_right(edges, edges[first] + self._limits.bytes - self._size) - 1
@@ -77,20 +89,11 @@ class Chunker:
         self._tasks: list[bytes] = []
         self._size = 1  # the opening bracket
         self._rejects: list[Reject] = []
+        self._mark_bytes = mark_bytes(self._mark(self._sequence))
 
     def _close(self, end: Position, batches: list[Batch], rejects: list[Reject]) -> None:
-        payload = render_payload(self._tasks)
-        batches.append(
-            Batch(
-                sequence=self._sequence,
-                start=self._start,
-                end=end,
-                count=len(self._tasks),
-                size_bytes=len(payload),
-                sha256=hashlib.sha256(payload).digest(),
-                spans=encode_spans(self._start.offset, self._offsets, self._lengths),
-            )
-        )
+        payload = render_payload(self._tasks, self._mark(self._sequence))
+        batches.append(frozen(self._sequence, self._start, end, payload, self._offsets, self._lengths))
         within = [reject for reject in self._rejects if reject.index < end.index]
         later = self._rejects[len(within) :]
         rejects += within
@@ -99,6 +102,21 @@ class Chunker:
         self._rejects = later
 
 
-def render_payload(tasks: Sequence[bytes]) -> bytes:
+def frozen(
+    sequence: int, start: Position, end: Position, payload: bytes, offsets: Sequence[int], lengths: Sequence[int]
+) -> Batch:
+    """Return the batch that holds the records at `offsets` and has this payload."""
+    return Batch(
+        sequence=sequence,
+        start=start,
+        end=end,
+        count=len(offsets),
+        size_bytes=len(payload),
+        sha256=hashlib.sha256(payload).digest(),
+        spans=encode_spans(start.offset, offsets, lengths),
+    )
+
+
+def render_payload(tasks: Sequence[bytes], mark: Mark | None = None) -> bytes:
     """Return what goes up for a batch: a JSON array."""
-    return b"[" + b",".join(tasks) + b"]"
+    return b"[" + b",".join(marked(tasks, mark)) + b"]"

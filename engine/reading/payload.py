@@ -9,11 +9,11 @@ from itertools import groupby
 
 import orjson
 
-from engine.model.batches import Batch, decode_spans
+from engine.model.batches import Batch, batch_name, decode_spans, good_indexes, part_sequences
 from engine.model.errors import SourceChanged, SourceError
-from engine.model.records import Source, source_at
+from engine.model.records import Position, Source, source_at
 from engine.model.settings import SourceSettings
-from engine.reading.chunker import render_payload
+from engine.reading.chunker import Marking, frozen, no_mark, render_payload
 from engine.reading.files import SourceFile
 from engine.reading.formats import open_splitter
 from engine.reading.mapping import Mapper
@@ -45,10 +45,13 @@ class _Run:
 class PayloadReader:
     """Reads payloads. Safe to share between threads: files are open only during a call."""
 
-    def __init__(self, sources: Sequence[Source], settings: SourceSettings, mapper: Mapper) -> None:
+    def __init__(
+        self, sources: Sequence[Source], settings: SourceSettings, mapper: Mapper, mark: Marking = no_mark
+    ) -> None:
         self._sources = sources
         self._settings = settings
         self._mapper = mapper
+        self._mark = mark
         self._splitters: dict[int, Splitter] = {}
 
     def read(self, batch: Batch) -> bytes:
@@ -57,15 +60,42 @@ class PayloadReader:
         Raises:
             SourceChanged: the source no longer holds what was frozen.
         """
+        return self._proven(batch)[1]
+
+    def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
+        """Return two batches in the place of one of at least two records, given the indexes rejected in it.
+
+        Their records are the first and the second half of its own; together they cover the same bytes.
+
+        Raises:
+            SourceChanged: the source no longer holds what was frozen.
+        """
+        tasks, _ = self._proven(batch)
+        offsets, lengths = decode_spans(batch.start.offset, batch.spans)
+        middle = batch.count // 2
+        index = good_indexes(batch, rejected)[middle]
+        border = Position(offsets[middle], index, self._line(batch.start, offsets[middle]))
+        first, second = part_sequences(batch.sequence)
+        before, after = slice(middle), slice(middle, None)
+        payload = render_payload(tasks[before], self._mark(first))
+        rest = render_payload(tasks[after], self._mark(second))
+        return (
+            frozen(first, batch.start, border, payload, offsets[before], lengths[before]),
+            frozen(second, border, batch.end, rest, offsets[after], lengths[after]),
+        )
+
+    def _proven(self, batch: Batch) -> tuple[Sequence[bytes], bytes]:
+        """Return the tasks of `batch` without its mark, and the payload, which is what was frozen."""
         try:
-            payload = render_payload(self._mapper.render(self._raws(batch)))
+            tasks = self._mapper.render(self._raws(batch))
+            payload = render_payload(tasks, self._mark(batch.sequence))
         except SourceError as error:
             raise self._changed(batch, str(error)) from error
         except ValueError as error:  # what was JSON is not any more
             raise self._changed(batch, "its records are other ones") from error
         if hashlib.sha256(payload).digest() != batch.sha256:
             raise self._changed(batch, "its records are other ones")
-        return payload
+        return tasks, payload
 
     def raw(self, offset: int, length: int) -> bytes:
         """Return the bytes of one record, good or rejected, by its joined offset; the caller bounds `length`."""
@@ -86,6 +116,16 @@ class PayloadReader:
         except ValueError:
             return orjson.dumps(raw.decode("utf-8", "replace"))
         return text
+
+    def _line(self, start: Position, offset: int) -> int:
+        """Return the line of the byte at joined `offset`, counted from `start` or from the top of its source."""
+        source = source_at(self._sources, offset)
+        at, line = (start.offset, start.line) if start.offset >= source.base else (source.base, 1)
+        with SourceFile(source) as file:
+            while at < offset:
+                data = file.read(at, min(_RUN_BYTES, offset - at))
+                at, line = at + len(data), line + data.count(b"\n")
+        return line
 
     def _raws(self, batch: Batch) -> list[bytes]:
         offsets, lengths = decode_spans(batch.start.offset, batch.spans)
@@ -108,8 +148,8 @@ class PayloadReader:
         last = source_at(self._sources, max(batch.start.offset, batch.end.offset - 1))
         paths = first.path if first == last else f"{first.path} to {last.path}"
         return SourceChanged(
-            f"{paths} changed after batch {batch.sequence} was frozen ({what}). Put the old file back and resume, "
-            "or submit the new one as a new job."
+            f"{paths} changed after batch {batch_name(batch.sequence)} was frozen ({what}). Put the old file back and "
+            "resume, or submit the new one as a new job."
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.model.batches import Batch, Limits
 from engine.model.records import Position, Reject, Source
 from engine.model.settings import SourceSettings
-from engine.reading.chunker import Chunker
+from engine.reading.chunker import Chunker, Marking, no_mark
 from engine.reading.mapping import Mapper
 from engine.reading.reader import WINDOW_BYTES, read_blocks
 
@@ -37,6 +37,7 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
     *,
     start: Position | None = None,
     sequence: int = 0,
+    mark: Marking = no_mark,
     window_bytes: int = WINDOW_BYTES,
 ) -> Iterator[Plan]:
     """Yield batches from `start` on, numbered from `sequence` on; the last step, and only that, says so.
@@ -48,7 +49,7 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
         SourceError: a source cannot be read, or changed while it was.
     """
     reached = start or Position()
-    chunker = Chunker(limits, reached, sequence)
+    chunker = Chunker(limits, reached, sequence, mark)
     quiet = 0
     for block in read_blocks(sources, reached, settings, window_bytes):
         chunk = chunker.feed(mapper.apply(block))

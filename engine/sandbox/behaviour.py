@@ -92,6 +92,13 @@ class FailureRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal(FailureRule):
+    """Refuse every batch that holds a task for which the rule holds, as a whole and without saying which task it is."""
+
+    status: int = 422
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimit:
     """Answer 429 to every call past `requests` in a window of `seconds`."""
 
@@ -152,7 +159,7 @@ class JournalSettings:
     """Where the journal goes, and the dotted paths at which a task's marker stands: the first one present counts."""
 
     path: FilePath | None = None
-    marker: Markers = ("data.client_batch_id", "data.id", "name")
+    marker: Markers = ("data.id", "data.client_batch_id", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,7 @@ class Behaviour:
     journal: JournalSettings = JournalSettings()
     latency: Mapping[str, Latency] = field(default_factory=lambda: MappingProxyType({}))
     failures: tuple[FailureRule, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()
     faults: tuple[Fault, ...] = ()
     sevenbridges: SevenBridges = field(default_factory=SevenBridges)

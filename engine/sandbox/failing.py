@@ -20,7 +20,7 @@ class PlannedFailure:
         try:
             self._pattern = re.compile(rule.matches) if rule.matches else None
         except re.error as error:
-            raise BehaviourError(f"failures.matches: {rule.matches!r} is no regular expression: {error}") from error
+            raise BehaviourError(f"matches: {rule.matches!r} is no regular expression: {error}") from error
 
     def hits(self, task: object) -> bool:
         """Say whether this task is to fail."""

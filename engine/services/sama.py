@@ -1,7 +1,8 @@
 """Sama: batches in, created tasks with their ids out, by asynchronous batch creation.
 
 Presigned (the default): create a batch without tasks, PUT the array to its `tasks_put_url`, then continue it. Inline:
-one POST of the tasks, with no step that could be repeated safely.
+one POST of the tasks, with no step that could be repeated safely; but where the project's schema has the input
+`client_batch_id`, every task of a batch carries it, and a batch whose answer was lost is searched for by it.
 
 What the vendor documents: the page "Create a batch of tasks" and the API reference at docs.sama.com. Names that nobody
 could see (`state`, `total`, `created` of a creation status; ids as `id` or `task_id`) are read tolerantly, here only.
@@ -10,17 +11,19 @@ could see (`state`, `total`, `created` of a creation status; ids as `id` or `tas
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import Field, SecretStr
 
-from engine.model.batches import Batch, Limits
-from engine.model.errors import ConfigError, Refused, UnexpectedAnswer
+from engine.model.batches import Batch, Limits, Mark, batch_name
+from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
 from engine.model.jobs import Job
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
@@ -46,6 +49,15 @@ CREATED = frozenset({"created", "ready"})
 
 NOT_CREATED = frozenset({"failed", "canceled"})
 """States of a task's creation in which it never will. In a batch that has ended there is no third kind."""
+
+MARK = "client_batch_id"
+"""The input by which the vendor lets tasks be found again."""
+
+MARKED, UNMARKED = "marked", "unmarked"
+"""What is learnt of a project: whether its tasks have that input."""
+
+SKEW_SECONDS = 900.0
+"""A task made so long before its batch was sent is none of ours: the longest call, and clocks that differ."""
 
 INT32 = range(-(2**31), 2**31)
 TASK_KEYS = ("data", "priority", "reserve_for", "submit", "duration")
@@ -97,7 +109,10 @@ class Sama:
         self._options = _batch_options(settings, job.name)
         self._caller = caller
         self._clock = clock
-        self._schema_error = _schema_check(settings.task_schema) if settings.task_schema else None
+        self._schema = _read_schema(settings.task_schema) if settings.task_schema else None
+        self._schema_error = _schema_check(self._schema, settings.task_schema) if self._schema else None
+        self._marks = job.learnt == MARKED
+        self._mark = f"{job.name}-{int(job.created_at * 1000):x}"
 
     def check(self, task: Row) -> str | None:
         """Return why Sama would not take this task, naming the field."""
@@ -106,6 +121,41 @@ class Sama:
     def task_url(self, task_id: str) -> str:
         """Return the task's read-only workspace."""
         return f"https://app.sama.com/projects/{self._settings.project_id}/tasks/{task_id}"
+
+    async def learn(self) -> str:
+        """Ask whether the tasks of the project have an input to find them by; only inline it matters."""
+        self._marks = not self.stages and await self._has_mark()
+        return MARKED if self._marks else UNMARKED
+
+    async def _has_mark(self) -> bool:
+        if self._schema is not None:
+            return _has_input(self._schema, MARK)
+        try:
+            answer = await self._caller.call(Call("schema", "GET", f"{self._project}/schemas/create_task.json"))
+            return _has_input(_object(answer), MARK)
+        except Unauthorized:
+            raise
+        except (Refused, UnexpectedAnswer):  # no schema to be had: no mark
+            return False
+
+    def mark(self, sequence: int) -> Mark | None:
+        """Return the `client_batch_id` of a batch, where the project has that input and it is needed."""
+        return Mark("data", MARK, f"{self._mark}-{batch_name(sequence)}") if self._marks else None
+
+    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+        """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry."""
+        inputs: dict[str, list[Row]] = {}
+        for task in orjson.loads(payload):
+            inputs.setdefault(str(task["data"].get(MARK)), []).append(task["data"])
+        mark = self.mark(batch.sequence)
+        found: set[str] = set()
+        for value, candidates in inputs.items():
+            # A value of our own making is on no other batch; one that came with the records may be.
+            ours = mark is not None and value == mark.value
+            async for task in self._listed({MARK: value, f"{MARK}_match_type": "exact"}):
+                if ours or (_made_at(task) >= since - SKEW_SECONDS and _is_one_of(task, candidates)):
+                    found.add(_batch_of(task))
+        return sorted(found)
 
     async def find(self, batch: Batch, payload: bytes) -> str | None:
         """Return None: what a lost call made is an empty batch that nobody can find, or needs to."""
@@ -184,17 +234,20 @@ class Sama:
     async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the batch's tasks by the state of people's work on them."""
         (remote_id,) = remote_ids
-        counts: Counter[str] = Counter()
-        page = 1
-        while True:
-            query = {"batch_id": remote_id, "omit_answers": "true", "page": str(page)}
-            query["page_size"] = str(TASKS_PAGE_SIZE)
+        return Counter(
+            [_state(task) or "unknown" async for task in self._listed({"batch_id": remote_id}, least=TASKS_PAGE_SIZE)]
+        )
+
+    async def _listed(self, wanted: Mapping[str, str], *, least: int = 1) -> AsyncIterator[Row]:
+        """Yield the tasks of all pages; one of fewer than `least` is the last: only an empty one proves it."""
+        for page in count(1):
+            query = {**wanted, "omit_answers": "true", "page": str(page), "page_size": str(TASKS_PAGE_SIZE)}
             answer = await self._caller.call(Call("tasks", "GET", f"{self._project}/tasks.json", query=query))
             tasks = _tasks(_object(answer))
-            counts.update(_state(task) or "unknown" for task in tasks)
-            if len(tasks) < TASKS_PAGE_SIZE:
-                return counts
-            page += 1
+            for task in tasks:
+                yield task
+            if len(tasks) < least:
+                return
 
     async def _post(self, kind: str, path: str, body: bytes | None, *, repeatable: bool = True) -> Answer:
         url = f"{self._project}/{path}"
@@ -334,14 +387,54 @@ def _shown(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _schema_check(path: Path) -> Callable[[Row], str | None]:
+def _made_at(task: Row) -> float:
+    try:
+        return datetime.fromisoformat(str(task["created_at"])).timestamp()
+    except (KeyError, ValueError) as error:
+        raise UnexpectedAnswer("tasks: a task does not say when it was created") from error
+
+
+def _is_one_of(task: Row, candidates: Sequence[Row]) -> bool:
+    """Tell whether a task holds what we sent; the service may have added outputs to it."""
+    data = task.get("data")
+    if not isinstance(data, dict):
+        raise UnexpectedAnswer("tasks: a task does not show its data")
+    return any(all(key in data and data[key] == value for key, value in sent.items()) for sent in candidates)
+
+
+def _batch_of(task: Row) -> str:
+    batch_id = task.get("batch_id")
+    if not isinstance(batch_id, int | str):
+        raise UnexpectedAnswer("tasks: a task does not name its batch")
+    return str(batch_id)
+
+
+def _has_input(schema: object, name: str) -> bool:
+    """Tell whether a JSON Schema speaks of an input, wherever in it the inputs are described."""
+    if isinstance(schema, list):
+        return any(_has_input(part, name) for part in schema)
+    if not isinstance(schema, dict):
+        return False
+    properties = schema.get("properties")
+    if isinstance(properties, dict) and name in properties:
+        return True
+    return any(_has_input(part, name) for part in schema.values())
+
+
+def _read_schema(path: Path) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ConfigError(f"service.task_schema: {path} is not a usable JSON Schema: {error}") from error
+
+
+def _schema_check(schema: Any, path: Path | None) -> Callable[[Row], str | None]:
     import jsonschema  # noqa: PLC0415 - only where a schema is given
 
     try:
-        schema = orjson.loads(path.read_bytes())
         validator = jsonschema.validators.validator_for(schema)
         validator.check_schema(schema)
-    except (OSError, orjson.JSONDecodeError, jsonschema.SchemaError) as error:
+    except jsonschema.SchemaError as error:
         raise ConfigError(f"service.task_schema: {path} is not a usable JSON Schema: {error}") from error
     return partial(_schema_error, validator(schema))
 

@@ -17,7 +17,7 @@ from engine.model.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from engine.policy.outcome import Advice, Verdict
+from engine.policy.outcome import Advice, Verdict, refused_as_a_whole
 from engine.ports import Answer, Call
 from engine.transport.wire import Lost
 from engine.transport.words import service_words
@@ -44,6 +44,9 @@ def failure(
     parts = [f"{described(call)} {what}", verdict.reason + _redirection(answer), said]
     message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
     status = answer.status if isinstance(answer, Answer) else None
+    if kind is Refused and isinstance(answer, Answer):
+        as_a_whole = refused_as_a_whole(answer.status, answer.body)
+        return Refused(redact(message), call=call.kind, status=status, as_a_whole=as_a_whole)
     return kind(redact(message), call=call.kind, status=status)
 
 

@@ -177,3 +177,29 @@ def test_nobody_is_asked_where_nobody_is_or_nobody_wants_it(say, engine, monkeyp
     monkeypatch.setattr("sys.stdin", Terminal())
     say("cancel", "nightly", "--yes")
     assert len(engine.asked) == 2
+
+
+def asked_for(engine):
+    return [question[0] for question in engine.asked]
+
+
+@pytest.mark.parametrize(("typed", "sent"), [("y\n", True), ("n\n", False), ("", False)])
+def test_whoever_sends_uncertain_records_again_is_told_what_could_happen_and_asked(
+    say, engine, monkeypatch, typed, sent
+):
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    said = say("retry", "nightly", "--uncertain")
+    assert "2,000 records in 4 batches may be tasks already" in said.err
+    assert "records 0 to 499 (batch 0: the answer was lost) and 3 more" in said.err
+    assert "becomes a second task if it is sent again" in said.err
+    assert asked_for(engine) == ["uncertain", *(["send_again"] if sent else [])]
+
+
+def test_where_nobody_can_be_asked_uncertain_records_are_sent_again_only_with_yes(say, engine, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    said = say("retry", "nightly", "--uncertain", "--json")
+    assert (said.code, asked_for(engine)) == (2, ["uncertain"])
+    assert "--yes says that they shall be sent again" in said.json["error"]
+    assert "becomes a second task" in said.json["error"]
+    said = say("retry", "nightly", "--uncertain", "--yes", "--json")
+    assert (said.json["job"], asked_for(engine)[-1]) == ("nightly", "send_again")

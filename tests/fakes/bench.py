@@ -62,17 +62,27 @@ class Bench:
 
     @property
     def reader(self):
-        return PayloadReader(self.job.sources, SourceSettings(), self.mapper)
+        return PayloadReader(self.job.sources, SourceSettings(), self.mapper, self.service.mark)
 
     def plans(self, last=None):
         start, sequence = (last.end, last.sequence + 1) if last else (None, 0)
         limits = self.service.limits
         return plan_batches(
-            self.job.sources, SourceSettings(), self.mapper, limits, start=start, sequence=sequence, window_bytes=256
+            self.job.sources,
+            SourceSettings(),
+            self.mapper,
+            limits,
+            start=start,
+            sequence=sequence,
+            mark=self.service.mark,
+            window_bytes=256,
         )
 
-    async def payload(self, batch):
+    async def read(self, batch):
         return self.reader.read(batch)
+
+    async def halves(self, batch, rejected):
+        return self.reader.halves(batch, rejected)
 
     async def freeze(self):
         """Freeze all of the sources; return the batches."""
@@ -100,13 +110,15 @@ class Bench:
 
     async def submit(self, batch):
         """Upload a batch from where the ledger says that it stands."""
-        submission = (await self.submissions())[batch.sequence]
-        return await Uploader(self.run(), self.payload).submit(batch, submission)
+        submissions = {submission.sequence: submission for submission in await self.submissions()}
+        submission = submissions[batch.sequence]
+        submitted = await Uploader(self.run(), self).submit(batch, submission)
+        return submitted.submission
 
     def pipeline(self, *, strict=False, **settings):
         send, run = SendSettings(**settings), self.run()
         run = replace(run, job=replace(run.job, strict=strict))
-        return Pipeline(run, self.plans, Uploader(run, self.payload), Follower(run, send), send)
+        return Pipeline(run, self.plans, Uploader(run, self), Follower(run, send), send)
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from engine.model.batches import Limits
+from engine.model.batches import Limits, Mark, batch_name
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcomes import Settlement
 from engine.ports import Progress, Released, Staged, Standing
@@ -84,6 +84,14 @@ class FakeService:
     open_batches: int = 500
     kind: str = "fake"
     limits: Limits = TEN_RECORDS
+    marks: bool = False
+    """Its tasks can be searched for by a mark."""
+    poison: frozenset = frozenset()
+    """Ids in the data of tasks for which it refuses a whole batch, without a word on which."""
+    most_records: int = 10**9
+    """A larger upload or post is refused as too large."""
+    seen_after: float = 0.0
+    """Seconds until a search finds what was created."""
     faults: dict = field(default_factory=dict)
     """Kind of call → faults of the next calls of that kind; None for one that goes well."""
     gates: dict = field(default_factory=dict)
@@ -110,6 +118,22 @@ class FakeService:
     def task_url(self, task_id):
         return f"https://fake.example/tasks/{task_id}"
 
+    async def learn(self):
+        return "marked" if self.marks else "nothing"
+
+    def mark(self, sequence):
+        return Mark("data", "mark", f"m{batch_name(sequence)}") if self.marks else None
+
+    async def locate(self, batch, payload, since):
+        async with self._call("locate", "ask"):
+            value = self.mark(batch.sequence).value
+            return [
+                remote_id
+                for remote_id, remote in self.remotes.items()
+                if self.clock.monotonic() - remote.starts_at >= self.seen_after
+                and any(task["data"].get("mark") == value for task in remote.tasks)
+            ]
+
     async def find(self, batch, payload):
         return None
 
@@ -123,12 +147,17 @@ class FakeService:
 
     async def upload(self, staged, payload):
         async with self._call("upload", "send"):
+            self._refuse_as_a_whole(payload, "too large")
             self.remotes[staged.remote_id].payload = payload
 
     async def release(self, batch, remote_id, payload):
         async with self._call("release", "send"):
             if remote_id is None:
+                self._refuse_as_a_whole(payload, "too large")
+                self._refuse_poison(payload)
                 remote_id = self._new(batch, payload)
+            elif self.remotes[remote_id].payload is not None:
+                self._refuse_poison(self.remotes[remote_id].payload)
             self._create(remote_id)
         return Released(remote_id, self._settlement(remote_id) if self.done_by == "release" else None)
 
@@ -166,6 +195,14 @@ class FakeService:
     @property
     def open(self):
         return sum(1 for remote in self.remotes.values() if remote.releases and not remote.settled)
+
+    def _refuse_as_a_whole(self, payload, words):
+        if len(orjson.loads(payload)) > self.most_records:
+            raise Refused(words, status=413, as_a_whole=True)
+
+    def _refuse_poison(self, payload):
+        if any(task["data"].get("id") in self.poison for task in orjson.loads(payload)):
+            raise Refused("a task is bad", status=422, as_a_whole=True)
 
     def _new(self, batch, payload=None):
         remote_id = f"r{len(self.remotes) + 1}"

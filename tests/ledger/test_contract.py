@@ -1,8 +1,11 @@
 """What every implementation of `Ledger` keeps. Another one is one more line in IMPLEMENTATIONS."""
 
+from dataclasses import replace
+
 import pytest
 
 from engine.ledger.sqlite import SqliteLedger
+from engine.model.batches import decode_spans, encode_spans, part_sequences
 from engine.model.errors import JobError, JobLocked, LedgerError
 from engine.model.jobs import JobState
 from engine.model.outcomes import Settlement, Tally
@@ -11,6 +14,7 @@ from engine.model.submissions import TRANSITIONS, UNSENT, State, Submission
 from engine.ports import Ledger
 
 from .values import (
+    RECORD_BYTES,
     ROADS,
     a_batch,
     a_job,
@@ -206,7 +210,8 @@ async def test_rejects_are_read_by_range(ledger):
 # Steps
 
 
-STEPS = [(before, after) for before in ROADS for after in State if after is not State.SETTLED]
+ENDS = {State.SETTLED, State.SPLIT}
+STEPS = [(before, after) for before in ROADS for after in State if after not in ENDS]
 
 
 @pytest.mark.parametrize(("before", "after"), [step for step in STEPS if step[1] in TRANSITIONS[step[0]]])
@@ -429,3 +434,111 @@ async def test_a_closed_ledger_says_so(opened):
 def test_it_is_a_ledger():
     methods = [name for name in vars(Ledger) if not name.startswith("_")]
     assert all(callable(getattr(SqliteLedger, name)) for name in methods)
+
+
+# Parts
+
+
+async def halves_of(ledger, job, batch, rejected=0):
+    """Split a batch of the ledger after its first record and the rejects before the second; return the parts."""
+    first, second = part_sequences(batch.sequence)
+    border = replace(batch.end, offset=batch.end.offset - RECORD_BYTES, index=batch.end.index - 1)
+    offsets, lengths = decode_spans(batch.start.offset, batch.spans)
+    parts = (
+        replace(batch, sequence=first, end=border, count=batch.count - 1),
+        replace(batch, sequence=second, start=border, count=1),
+    )
+    spans = (
+        encode_spans(batch.start.offset, offsets[:-1], lengths[:-1]),
+        encode_spans(border.offset, offsets[-1:], lengths[-1:]),
+    )
+    return tuple(replace(part, spans=packed) for part, packed in zip(parts, spans, strict=True))
+
+
+async def split(ledger, job, sequence):
+    """Bring a batch to RELEASING and split it; return the parts."""
+    batch = next(batch for batch, _ in await all_batches(ledger, job) if batch.sequence == sequence)
+    await ledger.move(job, Submission(sequence, State.RELEASING), expected=State.FROZEN)
+    parts = await halves_of(ledger, job, batch)
+    await ledger.split(job, Submission(sequence, State.SPLIT, note="too large"), parts, expected=State.RELEASING)
+    return parts
+
+
+async def test_parts_stand_in_the_place_of_what_is_split(ledger):
+    job = await frozen(ledger, batches=3, records=4)
+    first, second = await split(ledger, job, 1)
+    third, fourth = await split(ledger, job, first.sequence)
+    found = await all_batches(ledger, job)
+    assert [batch.sequence for batch, _ in found] == [0, third.sequence, fourth.sequence, second.sequence, 2]
+    assert [batch for batch, _ in found][1:4] == [third, fourth, second]
+    assert {part.state for _, part in found} == {State.FROZEN}
+    assert [batch.start.index for batch, _ in found] == [0, 4, 6, 7, 8]
+    assert (await ledger.last_batch(job)).sequence == 2
+
+
+async def test_parts_are_found_by_their_states(ledger):
+    job = await frozen(ledger, batches=2, records=3)
+    _, second = await split(ledger, job, 0)
+    await ledger.move(job, Submission(second.sequence, State.STAGING), expected=State.FROZEN)
+    assert [batch.sequence for batch, _ in await all_batches(ledger, job, frozenset({State.STAGING}))] == [
+        second.sequence
+    ]
+    assert await all_batches(ledger, job, frozenset({State.SPLIT})) == []
+
+
+async def test_a_split_batch_is_counted_by_its_parts(ledger):
+    job = await frozen(ledger, batches=2, records=3)
+    first, second = await split(ledger, job, 0)
+    await settle(ledger, job, first.sequence, Settlement(ids(2)), State.FROZEN)
+    await settle(ledger, job, second.sequence, one_failed(1), State.FROZEN)
+    assert await ledger.tally(job) == Tally(6, 3, created=2, failed=1, states={"frozen": 1, "settled": 2})
+    assert await ledger.settlement(job, first.sequence) == Settlement(ids(2))
+
+
+async def test_reading_goes_on_behind_the_last_batch_whatever_was_split(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze("j", [a_batch(0)], [], last=False)
+    await split(ledger, "j", 0)
+    await ledger.freeze("j", [a_batch(1)], [], last=True)
+    assert len(await all_batches(ledger, "j")) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda first, second: (second, first),
+        lambda first, second: (first, replace(second, count=2)),
+        lambda first, second: (replace(first, sequence=5), second),
+        lambda first, second: (first, replace(second, end=replace(second.end, offset=0))),
+        lambda first, second: (replace(first, start=replace(first.start, index=1)), second),
+        lambda first, second: (replace(first, end=replace(first.end, index=2)), second),
+        lambda first, second: (replace(first, count=0), replace(second, count=4)),
+    ],
+)
+async def test_parts_cover_exactly_what_the_batch_covers(ledger, wrong):
+    job = await frozen(ledger, records=4)
+    ((batch, _),) = await all_batches(ledger, job)
+    await bring(ledger, job, 0, State.RELEASING)
+    parts = wrong(*await halves_of(ledger, job, batch))
+    with pytest.raises(LedgerError, match="its halves do not cover it"):
+        await ledger.split(job, Submission(0, State.SPLIT), parts, expected=State.RELEASING)
+    assert [state.state for _, state in await all_batches(ledger, job)] == [State.RELEASING]
+
+
+async def test_only_a_split_splits_and_a_split_needs_parts(ledger):
+    job = await frozen(ledger, records=4)
+    ((batch, _),) = await all_batches(ledger, job)
+    parts = await halves_of(ledger, job, batch)
+    with pytest.raises(LedgerError, match="does not split it"):
+        await ledger.split(job, Submission(0, State.STAGING), parts, expected=State.FROZEN)
+    with pytest.raises(LedgerError, match="the step from frozen to split does not exist"):
+        await ledger.split(job, Submission(0, State.SPLIT), parts, expected=State.FROZEN)
+    await bring(ledger, job, 0, State.STAGED)
+    with pytest.raises(LedgerError, match="needs halves"):
+        await ledger.move(job, Submission(0, State.SPLIT), expected=State.STAGED)
+
+
+async def test_what_a_service_told_is_remembered(ledger):
+    await ledger.create_job(a_job())
+    await ledger.set_learnt("j", "marked")
+    assert (await ledger.job("j")).learnt == "marked"

@@ -92,7 +92,7 @@ async def test_a_newer_ledger_is_left_alone(path, clock):
     connection.close()
     before = path.read_bytes()
     with pytest.raises(
-        LedgerError, match=r"newer bulksubmit: its schema is version 99, this one knows up to 1\. Update"
+        LedgerError, match=r"newer bulksubmit: its schema is version 99, this one knows up to 2\. Update"
     ):
         async with SqliteLedger.open(path, clock):
             pass
@@ -102,19 +102,35 @@ async def test_a_newer_ledger_is_left_alone(path, clock):
 async def test_an_older_ledger_is_upgraded_and_keeps_what_it_holds(path, clock):
     async with SqliteLedger.open(path, clock) as ledger:
         await frozen(ledger)
-    newer = [*STEPS, Step(2, "a new column", "ALTER TABLE jobs ADD COLUMN extra TEXT; CREATE TABLE more (a)")]
+    newer = [
+        *STEPS,
+        Step(len(STEPS) + 1, "a new column", "ALTER TABLE jobs ADD COLUMN extra TEXT; CREATE TABLE more (a)"),
+    ]
     for _ in range(2):
         connection = connections.open_writer(connections.Opening(path, 0, None), newer)
-        assert connection.pragma("user_version") == 2
+        assert connection.pragma("user_version") == len(newer)
         assert connection.table_exists("main", "more")
         assert len(reads.page(connection, "j", -1, None)) == 1
         connection.close()
 
 
+async def test_a_ledger_of_version_1_keeps_its_jobs_and_their_batches(path, clock):
+    connection = connections.open_writer(connections.Opening(path, 0, None), STEPS[:1])
+    connection.execute(
+        "INSERT INTO jobs VALUES (1, 'j', 'sama', '', 'out', 'open', 0, NULL, 1, '', 0, 5.0);"
+        "INSERT INTO batches VALUES (1, 0, 0, 0, 1, 9, 2, 3, 2, 7, x'00', 'frozen', NULL, 5.0, '', 0, 0);"
+        "INSERT INTO spans VALUES (1, 0, x'49')"
+    )
+    connection.close()
+    async with SqliteLedger.open(path, clock) as ledger:
+        assert (await ledger.job("j")).learnt == ""
+        assert [batch.count for batch, _ in await all_batches(ledger, "j")] == [2]
+
+
 async def test_an_upgrade_that_fails_changes_nothing(path, clock):
     async with SqliteLedger.open(path, clock) as ledger:
         await frozen(ledger)
-    bad = Step(2, "a step with a mistake", "CREATE TABLE more (a); CREATE TABLE more (a)")
+    bad = Step(len(STEPS) + 1, "a step with a mistake", "CREATE TABLE more (a); CREATE TABLE more (a)")
     with pytest.raises(apsw.SQLError, match="already exists"):
         connections.open_writer(connections.Opening(path, 0, None), [*STEPS, bad])
     async with SqliteLedger.open(path, clock) as ledger:

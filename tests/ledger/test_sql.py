@@ -56,7 +56,9 @@ def test_every_table_and_column_has_a_comment():
     for name, sql in connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"):
         assert re.search(r"\(\n(  -- .+\n)*  -- .+\.\n", sql), name
         for _, column, *_ in connection.pragma("table_info", name):
-            assert re.search(rf"^  {column} .* -- .+$", sql, re.MULTILINE), f"{name}.{column}"
+            # A column that a later step adds has its comment there: SQLite keeps none in the table's own text.
+            added = f"-- {name}.{column}: " in FOLDER.joinpath("schema.sql").read_text()
+            assert added or re.search(rf"^  {column} .* -- .+$", sql, re.MULTILINE), f"{name}.{column}"
 
 
 def test_the_loader_finds_names_sentences_and_statements():

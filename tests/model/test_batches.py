@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.batches import Batch, decode_spans, encode_spans, good_indexes
+from engine.model.batches import (
+    ROOTS,
+    Batch,
+    batch_name,
+    decode_spans,
+    encode_spans,
+    good_indexes,
+    part_sequences,
+)
 from engine.model.records import Position
 
 STEPS = st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 2**20)))
@@ -36,3 +44,13 @@ def test_a_batch_counts_what_it_leaves_out():
 @pytest.mark.parametrize(("rejected", "good"), [([], [4, 5, 6, 7]), ([5, 7], [4, 6]), ([4, 5, 6, 7], [])])
 def test_the_good_indexes_are_the_others(rejected, good):
     assert list(good_indexes(batch(4, 8, 4 - len(rejected)), rejected)) == good
+
+
+@given(st.integers(0, ROOTS - 1), st.lists(st.integers(0, 1), max_size=30))
+def test_a_part_says_whose_part_it_is(root, halves):
+    sequence = root
+    for half in halves:
+        sequence = part_sequences(sequence)[half]
+    assert sequence % ROOTS == root
+    assert sequence < 2**63  # what SQLite holds
+    assert batch_name(sequence) == ".".join(map(str, [root, *(half + 1 for half in halves)]))

@@ -93,6 +93,9 @@ class Desk:
     async def retry(self, job="j"):
         return await operations.retry(job, self.ledger, self.emit, self.new_stop())
 
+    async def send_again(self, job="j"):
+        return await operations.send_again(job, self.ledger, self.emit, self.new_stop())
+
     async def cancel(self, job="j"):
         return await operations.cancel(job, self.ledger, self.emit, self.new_stop())
 

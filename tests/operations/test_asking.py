@@ -68,7 +68,7 @@ async def test_status_with_tasks_counts_people_s_work_over_batches_and_pages(des
 
 
 async def test_status_with_tasks_passes_over_batches_that_the_service_has_never_taken(desk):
-    desk = await desk(faults=(Fault("create", "refuse", nth=(1,), status=400),))
+    desk = await desk(faults=(Fault("create", "refuse", nth=(1,), status=409),))
     await desk.submit(desk.source(tasks(20)), desk.config(service='mode = "inline"', send="max_in_flight = 1"))
     status = await desk.status(tasks=True)
     assert (status.tally.failed, status.working) == (10, {"new": 10})

@@ -13,7 +13,7 @@ from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceChanged, SourceError
 from engine.observe.events import JobEnded, JobStarted
 from engine.operations import Order
-from engine.sandbox.behaviour import Creation, FailureRule, Fault
+from engine.sandbox.behaviour import Creation, FailureRule, Fault, Project, Refusal
 from engine.sandbox.journal import canonical_sha256
 from engine.transport.clock import SystemClock
 
@@ -511,3 +511,87 @@ async def test_retry_of_a_job_without_failures_is_refused(desk):
     await desk.submit(desk.source(tasks(1)))
     with pytest.raises(JobError, match="nothing to try again"):
         await desk.retry()
+
+
+# Batches that the service refuses as a whole
+
+
+@pytest.mark.parametrize("mode", ["presigned", "inline"])
+async def test_bad_records_in_refused_batches_end_alone_with_the_services_words(desk, mode):
+    rule = Refusal("data.bad", equals=True, type="Invalid", message="Something is bad.")
+    desk = await desk(refusals=(rule,))
+    records = tasks(40)
+    for number in (0, 13, 14, 39):
+        records[number]["data"]["bad"] = True
+    result = await desk.submit(desk.source(records), desk.config(service=f'mode = "{mode}"'))
+    assert (result.exit_code, counts(result)) == (3, (36, 4, 0, 0, 0))
+    assert desk.created() == {str(number): 1 for number in range(40) if number not in {0, 13, 14, 39}}
+    outcomes = lines(result.outcomes)
+    assert [outcome["index"] for outcome in outcomes] == list(range(40))
+    errors = {outcome["index"]: outcome["error"] for outcome in outcomes if outcome["state"] == "failed"}
+    assert errors.keys() == {0, 13, 14, 39}
+    assert all("Invalid: Something is bad." in error for error in errors.values())
+    assert [line["record"]["data"]["id"] for line in lines(result.rejects)] == ["0", "13", "14", "39"]
+    assert (await desk.audit()).holds
+
+
+@pytest.mark.parametrize("mode", ["presigned", "inline"])
+async def test_batches_that_are_too_large_for_the_service_go_in_parts(desk, mode):
+    desk = await desk(max_body_bytes=500)
+    result = await desk.submit(desk.source(tasks(40, text="x" * 60)), desk.config(service=f'mode = "{mode}"'))
+    assert counts(result) == (40, 0, 0, 0, 0)
+    assert desk.created() == once(40)
+    assert (await desk.audit()).holds
+
+
+# Inline batches whose answer was lost
+
+
+def markable(tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_bytes(orjson.dumps({"properties": {"data": {"properties": {"client_batch_id": {}}}}}))
+    return (Project(42, schema),)
+
+
+INLINE = {"service": 'mode = "inline"', "send": "search_seconds = 0.05\nmax_in_flight = 2"}
+
+
+@pytest.mark.parametrize("kind", ["drop_after", "drop_before"])
+async def test_a_project_with_a_client_batch_id_has_no_uncertain_records(desk, tmp_path, kind):
+    desk = await desk(projects=markable(tmp_path), faults=(Fault("create", kind, nth=(1, 4)),))
+    result = await desk.submit(desk.source(tasks(60)), desk.config(**INLINE))
+    assert (result.exit_code, counts(result)) == (0, (60, 0, 0, 0, 0))
+    assert desk.created() == once(60)
+    assert (await desk.audit()).holds
+
+
+async def test_a_job_stopped_before_its_searches_settles_them_when_it_is_resumed(desk, tmp_path):
+    desk = await desk(projects=markable(tmp_path), faults=(Fault("create", "drop_after", nth=(1,)),))
+    desk.stop_at = 3
+    result = await desk.submit(desk.source(tasks(60)), desk.config(**INLINE))
+    assert result.tally.uncertain == 10
+    desk.stop_at = None
+    assert counts(await desk.resume()) == (60, 0, 0, 0, 0)
+    assert desk.created() == once(60)
+
+
+async def test_without_the_input_records_stay_uncertain_until_a_person_has_them_sent_again(desk):
+    desk = await desk(faults=(Fault("create", "drop_before", nth=(2,)),))
+    first = await desk.submit(desk.source(tasks(30)), desk.config(**INLINE))
+    assert (first.exit_code, first.tally.uncertain) == (4, 10)
+    assert counts(await desk.resume()) == counts(first)
+    doubt = await operations.uncertain("j", desk.ledger)
+    assert (doubt.records, doubt.batches, len(doubt.examples)) == (10, 1, 1)
+    again = await desk.send_again()
+    assert (again.job, again.exit_code, counts(again)) == ("j", 0, (30, 0, 0, 0, 0))
+    assert desk.created() == once(30)
+    assert (await desk.audit()).holds
+    with pytest.raises(JobError, match="no record of job 'j' is uncertain"):
+        await desk.send_again()
+
+
+async def test_what_an_open_job_is_uncertain_of_is_not_sent_again(desk):
+    desk = await desk()
+    await stopped(desk)
+    with pytest.raises(JobError, match="bulksubmit resume j"):
+        await desk.send_again()

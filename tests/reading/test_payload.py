@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from engine.model.batches import Limits
+from engine.model.batches import Limits, Mark
 from engine.model.errors import SourceChanged, SourceError
-from engine.model.records import Format, Position
+from engine.model.records import Format, Position, source_at
 from engine.model.settings import MappingSettings, SourceSettings
+from engine.reading.chunker import no_mark
 from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
 from engine.reading.planning import plan_batches
@@ -49,6 +50,45 @@ def test_a_payload_read_back_is_what_was_frozen_and_planning_goes_on_from_any_ba
         )
         tasks = [task for each in rest for task in orjson.loads(reader.read(each))]
         assert tasks == [task for payload in payloads[done:] for task in payload]
+
+
+@given(st.data(), st.sampled_from(list(Format)), st.booleans())
+@settings(max_examples=100)
+def test_halves_hold_the_records_of_the_whole_and_are_read_back_as_they_were_frozen(data, kind, mark):
+    sources = sources_of(*(data.draw(CONTENTS[kind]) for _ in range(2)), kind=kind)
+    marking = (lambda sequence: Mark("data", "mark", str(sequence))) if mark else no_mark
+    try:
+        mapper, batches, plans = planned(sources, MappingSettings(wrap="data"), Limits(8, 10_000), mark=marking)
+    except SourceError:
+        reject()  # a header is refused
+    rejects = [bad.index for plan in plans for bad in plan.rejects]
+    reader = PayloadReader(sources, SourceSettings(), mapper, marking)
+    for batch in batches:
+        if batch.count < 2:
+            continue
+        within = [index for index in rejects if batch.start.index <= index < batch.end.index]
+        parts = reader.halves(batch, within)
+        first, second = parts
+        assert (first.start, first.end, second.end) == (batch.start, second.start, batch.end)
+        assert first.rejected + second.rejected == batch.rejected
+        source = source_at(sources, second.start.offset)
+        before = Path(source.path).read_bytes()[: second.start.offset - source.base]
+        assert second.start.line == before.count(b"\n") + 1
+        assert [first.count, second.count] == [batch.count // 2, batch.count - batch.count // 2]
+        whole, *halves = [orjson.loads(reader.read(each)) for each in (batch, *parts)]
+        marks = [task["data"].pop("mark", None) for task in [*whole, *halves[0], *halves[1]]]
+        assert whole == [*halves[0], *halves[1]]
+        sequences = [each.sequence for each in (batch, *parts) for _ in range(each.count)]
+        assert marks == [str(sequence) if mark else None for sequence in sequences]
+
+
+@given(st.integers(1, 5), st.integers(60, 200))
+def test_a_mark_counts_as_bytes_of_its_batch(records, most_bytes):
+    sources = sources_of(b"".join(b'{"a":%d}\n' % number for number in range(9)))
+    marking = lambda sequence: Mark("data", "mark", f"{sequence:>20}")  # noqa: E731
+    _, batches, _ = planned(sources, MappingSettings(wrap="data"), Limits(records, most_bytes), mark=marking)
+    assert sum(batch.count for batch in batches) == 9
+    assert all(batch.size_bytes <= most_bytes or batch.count == 1 for batch in batches)
 
 
 def test_a_batch_may_run_across_files():

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.callbacks import CallbackSender
+from engine.sandbox.failing import PlannedFailure
 from engine.sandbox.faults import Handler, StreamHandler
 from engine.sandbox.journal import Journal
 from engine.sandbox.sama.answers import (
@@ -53,6 +54,7 @@ class SamaService:
         self._local = LocalUploads(clock, behaviour.max_body_bytes)
         self._uploads = uploads or self._local
         self._tasks = TaskCalls(self._creator, behaviour)
+        self._refusals = [(rule.status, PlannedFailure(rule)) for rule in behaviour.refusals]
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -108,10 +110,16 @@ class SamaService:
         if len(tasks) > self._behaviour.max_inline_tasks:
             limit = self._behaviour.max_inline_tasks
             raise ApiError(400, f"A batch may have {limit} tasks at most, not {len(tasks)}.", "TooManyTasks")
+        self._refuse(tasks)
         batch = self._creator.open(project_id)
         batch.continued = True
         self._creator.start(batch, tasks)
         return json_answer({"batch_id": batch.batch_id}, 202)
+
+    def _refuse(self, tasks: list[object]) -> None:
+        for status, rule in self._refusals:
+            if any(rule.hits(task) for task in tasks):
+                raise ApiError(status, rule.rule.message, rule.rule.type)
 
     def _create_waiting(self, request: web.Request, project_id: int) -> web.Response:
         batch = self._creator.open(project_id)
@@ -136,7 +144,12 @@ class SamaService:
             batch.continued = False
             raise ApiError(400, f"No tasks file was uploaded for batch {batch.batch_id}.", "TasksFileMissing")
         try:
-            self._creator.start(batch, self._read_tasks(body))
+            tasks = self._read_tasks(body)
+            self._refuse(tasks)
+            self._creator.start(batch, tasks)
+        except ApiError:
+            batch.continued = False
+            raise
         except ValueError as error:
             self._creator.close(batch, BatchState.FAILED, str(error))
         if self._behaviour.continue_again != "duplicate":

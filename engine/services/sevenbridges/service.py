@@ -78,6 +78,19 @@ class SevenBridges:
         """Return the page of a task of the configured project; outcomes of other projects carry their own."""
         return self._settings.task_url(self._settings.project, task_id)
 
+    async def learn(self) -> str:
+        """Return that there is nothing to ask: a draft carries its marker in any case."""
+        return "nothing"
+
+    def mark(self, sequence: int) -> None:
+        """Return nothing: a draft has a name of its own before it is run."""
+        del sequence
+
+    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+        """Return nothing: no task is marked."""
+        del batch, payload, since
+        return ()
+
     async def find(self, batch: Batch, payload: bytes) -> str | None:
         """Look for a draft by its marker."""
         spec = merged(exact(payload), self._defaults)

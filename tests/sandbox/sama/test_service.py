@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 import yarl
 
-from engine.sandbox.behaviour import Behaviour, Creation, FailureRule, JournalSettings, Project
+from engine.sandbox.behaviour import Behaviour, Creation, FailureRule, JournalSettings, Project, Refusal
 from engine.sandbox.journal import count_markers
 
 from ..api import tasks  # noqa: TID252 - tests of one package
@@ -261,3 +261,19 @@ async def test_stats_need_no_key(start):
         stats = await answer.json()
     assert stats["requests"] == {"create": 1, "status": 1}
     assert (stats["batches"], stats["tasks_created"], stats["rate_limited"]) == (1, 3, 0)
+
+
+POISON = Behaviour(refusals=(Refusal("data.id", equals="2", status=422, type="Invalid", message="Something is bad."),))
+
+
+async def test_a_batch_with_a_task_that_is_not_wanted_is_refused_whole_and_nothing_said_of_which(start):
+    api = await start(POISON)
+    assert _first_error(await api.create(tasks(3))) == (422, "Invalid")
+    assert (await api.create(tasks(2))).status == 202
+
+
+async def test_an_upload_that_is_not_wanted_leaves_the_batch_waiting(start):
+    api = await start(POISON)
+    batch_id = await api.upload(tasks(3))
+    assert _first_error(await api.go_on(batch_id)) == (422, "Invalid")
+    assert (await api.status(batch_id))["state"] == "waiting"
