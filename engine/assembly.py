@@ -21,7 +21,7 @@ from engine.following import Follower
 from engine.model.batches import Batch
 from engine.model.errors import ConfigError, Unavailable
 from engine.model.jobs import Job
-from engine.model.records import Format
+from engine.model.records import Format, Position, TaskBlock
 from engine.model.settings import BatchSettings, ServiceSettings, Settings, SourceSettings
 from engine.observe.events import Listener
 from engine.pipeline import Pipeline
@@ -29,6 +29,7 @@ from engine.ports import Answer, Call, Caller, Clock, Service
 from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
 from engine.reading.planning import Plan, plan_batches
+from engine.reading.reader import read_blocks
 from engine.run import Run
 from engine.transport.addresses import check_base_url
 from engine.transport.caller import open_caller
@@ -104,6 +105,10 @@ class Offline:
     def payloads(self, job: Job) -> PayloadReader:
         """Return what reads frozen batches of `job` again."""
         return PayloadReader(job.sources, self.settings.source, self.mapper, self.service.mark)
+
+    def tasks(self, job: Job, start: Position) -> Iterator[TaskBlock]:
+        """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""
+        return map(self.mapper.apply, read_blocks(job.sources, start, self.settings.source))
 
     def plans(self, job: Job, last: Batch | None) -> Iterator[Plan]:
         """Cut the sources of `job` into batches, from where the batch frozen `last` ends."""

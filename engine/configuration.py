@@ -18,6 +18,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from engine.model.errors import ConfigError
 
+_PATH = re.compile(r"""^(\s*task_schema\s*=\s*)(["'])(.+?)\2""", re.MULTILINE)
+"""A key whose value is a path."""
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -26,11 +28,15 @@ Expand = Callable[[str, str], str]
 
 
 def read_config(path: Path) -> str:
-    """Return the text of a configuration file."""
+    """Return the text of a configuration file, with the paths in it from the root on.
+
+    They are meant from the file's folder, and the text is kept with the job: who reads it again may stand elsewhere.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration {path} cannot be read: {error}") from error
+    return _PATH.sub(lambda found: f"{found[1]}{found[2]}{path.parent.resolve() / found[3]}{found[2]}", text)
 
 
 def parse_toml(text: str) -> dict[str, Any]:

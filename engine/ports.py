@@ -265,6 +265,26 @@ class Ledger(Protocol):
         """Return the fate of a settled batch's records; None before that."""
         ...
 
+    async def kept(self, job: str, sequence: int) -> tuple[int, int, Settlement | None]:
+        """Return how many created and failed a batch's row counts, and the settlement kept for it in whatever state.
+
+        Raises:
+            ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.
+        """
+        ...
+
+    async def batch_at(self, job: str, index: int) -> tuple[Batch, Submission] | None:
+        """Return the batch that holds the record with this index; None if that was not read."""
+        ...
+
+    async def count_rejects(self, job: str) -> int:
+        """Count the rejects of a job, wherever they stand."""
+        ...
+
+    async def loose_rows(self, job: str) -> Sequence[str]:
+        """Say of which rows one half is missing: of this job's batches, and of any table's."""
+        ...
+
     async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
         """Return the local rejects with start ≤ index < stop, by index."""
         ...

@@ -53,14 +53,39 @@ RecordAt: TypeAlias = Callable[[int, int], bytes]
 """(joined offset, length) → the record as JSON, whatever it held."""
 
 
-async def fates(job: Job, ledger: Ledger, task_url: TaskUrl) -> AsyncIterator[list[Fated]]:
+async def fates(job: Job, ledger: Ledger, task_url: TaskUrl) -> AsyncIterator[Sequence[Fated]]:
     """Yield the fate of every record read so far, in order of their indexes, a batch at a time."""
     async for batch, submission in ledger.batches(job.name):
-        rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index) if batch.rejected else ()
-        settlement = await ledger.settlement(job.name, batch.sequence) if submission.state is State.SETTLED else None
-        sent = _sent(job, batch, submission, settlement, [reject.index for reject in rejects], task_url)
-        refused = [_rejected(job, reject) for reject in rejects]
-        yield sorted([*sent, *refused], key=lambda fated: fated.outcome.index) if refused else list(sent)
+        yield await _fates_of(job, ledger, batch, submission, task_url)
+
+
+async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Outcome | None:
+    """Return the outcome of the record with this index; None if it was not read. One batch is looked at."""
+    found = await ledger.batch_at(job.name, index)
+    block = await _fates_of(job, ledger, *found, task_url) if found else ()
+    return next((fated.outcome for fated in block if fated.outcome.index == index), None)
+
+
+async def _fates_of(
+    job: Job, ledger: Ledger, batch: Batch, submission: Submission, task_url: TaskUrl
+) -> Sequence[Fated]:
+    rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index) if batch.rejected else ()
+    settlement = await ledger.settlement(job.name, batch.sequence) if submission.state is State.SETTLED else None
+    return batch_fates(job, batch, submission, settlement, rejects, task_url)
+
+
+def batch_fates(
+    job: Job,
+    batch: Batch,
+    submission: Submission,
+    settlement: Settlement | None,
+    rejects: Sequence[Reject],
+    task_url: TaskUrl,
+) -> Sequence[Fated]:
+    """Return the fate of every record of a batch, in order of their indexes; `settlement` only of a settled one."""
+    sent = _sent(job, batch, submission, settlement, [reject.index for reject in rejects], task_url)
+    refused = [_rejected(job, reject) for reject in rejects]
+    return sorted([*sent, *refused], key=lambda fated: fated.outcome.index) if refused else list(sent)
 
 
 def _sent(
@@ -109,11 +134,9 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
     await anyio.to_thread.run_sync(partial(folder.mkdir, mode=0o700, parents=True, exist_ok=True))
     with _replaced(reports.outcomes) as outcomes, _replaced(reports.rejects) as rejects:
 
-        def write(block: list[Fated]) -> None:
-            outcomes.write(
-                b"".join(orjson.dumps(fated.outcome.as_line(), option=orjson.OPT_APPEND_NEWLINE) for fated in block)
-            )
-            rejects.write(b"".join(_reject_line(job, fated, record_at) for fated in block if _belongs(fated)))
+        def write(block: Sequence[Fated]) -> None:
+            outcomes.write(b"".join(outcome_lines(block)))
+            rejects.write(b"".join(reject_lines(job, block, record_at)))
 
         async for block in fates(job, ledger, task_url):
             await anyio.to_thread.run_sync(write, block)
@@ -125,6 +148,16 @@ def existing_reports(job: Job) -> Reports | None:
     folder = Path(job.output)
     reports = Reports(folder / OUTCOMES, folder / REJECTS)
     return reports if reports.outcomes.exists() and reports.rejects.exists() else None
+
+
+def outcome_lines(block: Sequence[Fated]) -> Iterator[bytes]:
+    """Yield the line of each record in the outcomes."""
+    return (orjson.dumps(fated.outcome.as_line(), option=orjson.OPT_APPEND_NEWLINE) for fated in block)
+
+
+def reject_lines(job: Job, block: Sequence[Fated], record_at: RecordAt) -> Iterator[bytes]:
+    """Yield the line of each record that stands in the rejects."""
+    return (_reject_line(job, fated, record_at) for fated in block if _belongs(fated))
 
 
 def _belongs(fated: Fated) -> bool:

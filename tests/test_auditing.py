@@ -14,7 +14,7 @@ async def bench(tmp_path):
 
 
 async def audited(bench):
-    return await audit(await bench.ledger.job("j"), bench.ledger, bench.reader.read)
+    return await audit(await bench.ledger.job("j"), bench.ledger, bench.evidence)
 
 
 def tamper(folder, sql):
@@ -73,36 +73,36 @@ async def test_an_id_that_the_service_did_not_tell_is_no_duplicate(bench, tmp_pa
     [
         (
             "UPDATE batches SET sha256 = zeroblob(32) WHERE sequence = 1",
-            "batch 1 was frozen (its records are other ones)",
+            "its records are other ones",
         ),
         (
             "UPDATE spans SET spans = (SELECT spans FROM spans WHERE sequence = 2) WHERE sequence = 0",
-            "batch 0 was frozen",
+            "batch 0 (records 0 to 2",
         ),
-        ("UPDATE spans SET spans = x'00' WHERE sequence = 0", "batch 0 was frozen"),
-        ("UPDATE batches SET start_offset = start_offset + 1 WHERE sequence = 1", "batch 1: begins at byte"),
-        ("UPDATE batches SET start_offset = start_offset - 1 WHERE sequence = 1", "batch 1: begins at byte"),
-        ("UPDATE batches SET end_offset = end_offset - 1 WHERE sequence = 0", "batch 1: begins at byte"),
-        ("UPDATE batches SET end_index = end_index + 1 WHERE sequence = 0", "batch 1: begins at byte"),
-        ("UPDATE batches SET start_index = 1 WHERE sequence = 0", "batch 0: begins at byte 0, record 1"),
+        ("UPDATE spans SET spans = x'00' WHERE sequence = 0", "batch 0 (records 0 to 2"),
+        ("UPDATE batches SET start_offset = start_offset + 1 WHERE sequence = 1", "batch 1: begins at joined byte"),
+        ("UPDATE batches SET start_offset = start_offset - 1 WHERE sequence = 1", "batch 1: begins at joined byte"),
+        ("UPDATE batches SET end_offset = end_offset - 1 WHERE sequence = 0", "batch 1: begins at joined byte"),
+        ("UPDATE batches SET end_index = end_index + 1 WHERE sequence = 0", "batch 1: begins at joined byte"),
+        ("UPDATE batches SET start_index = 1 WHERE sequence = 0", "batch 0: begins at joined byte 0, record 1"),
         ("UPDATE batches SET end_offset = end_offset - 1 WHERE sequence = 2", "bytes, the batches cover"),
-        ("DELETE FROM batches WHERE sequence = 1", "batch 2: batch 1 should stand here"),
-        ("DELETE FROM batches WHERE sequence = 0", "batch 1: batch 0 should stand here"),
+        ("DELETE FROM batches WHERE sequence = 1", "batch 2: begins at joined byte"),
+        ("DELETE FROM batches WHERE sequence = 0", "batch 1: begins at joined byte"),
         ("DELETE FROM batches WHERE sequence = 2", "bytes, the batches cover"),
         ("DELETE FROM rejects WHERE record_index = 1", "batch 0: 1 records were rejected, 0 rejects are there"),
         ("INSERT INTO rejects VALUES (1, 0, 5, 5, 1, 'x')", "batch 0: 1 records were rejected, 2 rejects are there"),
-        ("UPDATE rejects SET start_offset = 0 WHERE record_index = 6", "reject 6: byte 0 is not in batch 2"),
+        ("UPDATE rejects SET start_offset = 0 WHERE record_index = 6", "the ledger has a reject of"),
         ("DELETE FROM settlements", "batch 0: 2 records went up, 0 outcomes are there"),
         (
             "UPDATE settlements SET task_ids = '[\"t0\"]', errors = '{}'",
             "batch 0: 2 records went up, 1 outcomes are there",
         ),
         ('UPDATE settlements SET task_ids = \'["a",null,"b"]\'', "batch 0: 2 records went up, 3 outcomes are there"),
-        ("UPDATE settlements SET errors = '{}'", "batch 0: record 1 of it has no single outcome"),
-        ("UPDATE settlements SET errors = '{\"no\":[0,1]}'", "batch 0: record 0 of it has no single outcome"),
+        ("UPDATE settlements SET errors = '{}'", "batch 0: position 1 of it has no single outcome"),
+        ("UPDATE settlements SET errors = '{\"no\":[0,1]}'", "batch 0: position 0 of it has no single outcome"),
         (
             "UPDATE settlements SET task_ids = '[\"a\",\"a\"]', errors = '{}'",
-            "batch 0: two records have the same task id",
+            "record 0 (batch 0) and record 2 (batch 0) have the same task id 'a'",
         ),
         ("UPDATE batches SET created = 2 WHERE sequence = 0", "the ledger's totals say"),
         ("UPDATE batches SET failed = 0 WHERE sequence = 0", "the ledger's totals say"),
@@ -124,7 +124,7 @@ async def test_a_source_in_which_one_byte_changed_does_not_hold(bench, tmp_path,
     path.write_bytes(path.read_bytes().replace(b'"id":"', b'"iD":"', 1))
     result = await audited(bench)
     assert not result.holds
-    assert [found for found in result.findings if str(path) in found and "changed after batch" in found]
+    assert [found for found in result.findings if str(path) in found and "sha256" in found]
 
 
 async def test_a_source_that_is_gone_or_shorter_does_not_hold(bench, tmp_path):

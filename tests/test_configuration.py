@@ -1,6 +1,7 @@
 import os
 import re
 import string
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -275,3 +276,16 @@ def test_what_needs_no_secret_still_learns_what_is_none(monkeypatch):
     monkeypatch.setenv("PROJECT", "4711")
     setup = assembly.load(MINIMAL.replace("42", '"${env:PROJECT}"'), hide_secret)
     assert setup.service.project_id == 4711
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_path_is_meant_from_the_folder_of_the_file_wherever_it_is_read_again(tmp_path, monkeypatch, quote):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    config = folder / "c.toml"
+    config.write_text(f'[service]\nkind = "sama"\n task_schema = {quote}sub/schema.json{quote} # mine\n')
+    monkeypatch.chdir(tmp_path)
+    text = read_config(Path("a folder/c.toml"))
+    assert tomllib.loads(text)["service"]["task_schema"] == str(folder / "sub" / "schema.json")
+    config.write_text(text)
+    assert read_config(config) == text

@@ -595,7 +595,7 @@ async def test_bad_records_are_refused_alone_and_the_good_ones_are_created_once(
             if submission.state is State.SETTLED
         ]
         assert [list(settlement.errors.values()) for settlement in refusals] == [["a task is bad"]] * len(bad)
-        held = await audit(bench.job, bench.ledger, bench.reader.read)
+        held = await audit(bench.job, bench.ledger, bench.evidence)
         assert (held.findings, held.records) == ([], 7)
 
 

@@ -139,6 +139,12 @@ SELECT task_ids, errors, details
 FROM batches LEFT JOIN settlements USING (job, sequence)
 WHERE job = :job AND sequence = :sequence AND state = 'settled';
 
+-- name: kept
+-- Read what a batch's own row counts, and the fate of its records if it is kept, whatever the batch's state: to audit.
+SELECT created, failed, task_ids, errors, details
+FROM batches LEFT JOIN settlements USING (job, sequence)
+WHERE job = :job AND sequence = :sequence;
+
 -- name: last_batch
 -- Read the batch frozen last.
 SELECT
@@ -176,12 +182,38 @@ WHERE
 ORDER BY sequence
 LIMIT :limit;
 
+-- name: batch_at
+-- Read the batch that holds one record; of batches within each other the smallest.
+SELECT
+  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
+  state, remote_id, changed_at, note
+FROM batches JOIN spans USING (job, sequence)
+WHERE job = :job AND start_index <= :record_index AND end_index > :record_index AND state <> 'split'
+ORDER BY end_index - start_index
+LIMIT 1;
+
 -- name: rejects
 -- Read the rejects in a range of records.
 SELECT record_index, start_offset, length, line, reason
 FROM rejects
 WHERE job = :job AND record_index >= :start AND record_index < :stop
 ORDER BY record_index;
+
+-- name: count_rejects
+-- Count the rejects of a job, wherever they stand.
+SELECT COUNT(*) FROM rejects WHERE job = :job;
+
+-- name: batches_without_spans
+-- Name batches of which it is not known where their records stand; every other read passes over them.
+SELECT sequence
+FROM batches LEFT JOIN spans USING (job, sequence)
+WHERE job = :job AND spans IS NULL
+ORDER BY sequence
+LIMIT :limit;
+
+-- name: loose_rows
+-- Name tables with rows that hang on a row that is not there, and the tables that should hold it.
+PRAGMA foreign_key_check;
 
 -- name: tally
 -- Count batches and records by state, parts in the place of what they are parts of; sums over batches, so 10,000,000

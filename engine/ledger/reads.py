@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -138,14 +139,49 @@ def settlement(connection: apsw.Connection, name: str, sequence: int) -> Settlem
     if not rows:
         return None
     task_ids, errors, details = rows[0]
-    if task_ids is None:
-        return Settlement([])
+    return Settlement([]) if task_ids is None else _settlement(task_ids, errors, details)
+
+
+def _settlement(task_ids: str, errors: str, details: str | None) -> Settlement:
     by_reason = orjson.loads(errors).items()
     return Settlement(
         task_ids=orjson.loads(task_ids),
         errors={position: reason for reason, positions in by_reason for position in positions},
         details={int(position): said for position, said in orjson.loads(details or "{}").items()},
     )
+
+
+def kept(connection: apsw.Connection, name: str, sequence: int) -> tuple[int, int, Settlement | None]:
+    """Return how many created and failed a batch's row counts, and the settlement that is kept, in whatever state.
+
+    Raises:
+        ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.
+    """
+    ((created, failed, *columns),) = fetch(connection, "kept", {"job": job_id(connection, name), "sequence": sequence})
+    return created, failed, None if columns[0] is None else _settlement(*columns)
+
+
+def batch_at(connection: apsw.Connection, name: str, index: int) -> tuple[Batch, Submission] | None:
+    """Return the batch that holds the record with this index; None if that was not read."""
+    rows = fetch(connection, "batch_at", {"job": job_id(connection, name), "record_index": index})
+    return next(_until_full(rows), None)
+
+
+def count_rejects(connection: apsw.Connection, name: str) -> int:
+    """Count the rejects of a job, wherever they stand."""
+    return int(fetch(connection, "count_rejects", {"job": job_id(connection, name)})[0][0])
+
+
+def loose_rows(connection: apsw.Connection, name: str) -> Sequence[str]:
+    """Say of which rows one half is missing: of this job's batches, and of any table's."""
+    bindings = {"job": job_id(connection, name), "limit": _NAMES_SHOWN}
+    bare = [
+        f"batch {sequence} has no row in spans" for (sequence,) in fetch(connection, "batches_without_spans", bindings)
+    ]
+    hanging = Counter((table, parent) for table, _row, parent, _key in fetch(connection, "loose_rows", {}))
+    return bare + [
+        f"{count} rows of {table} belong to no row of {parent}" for (table, parent), count in hanging.items()
+    ]
 
 
 def rejects(connection: apsw.Connection, name: str, start: int, stop: int) -> Sequence[Reject]:

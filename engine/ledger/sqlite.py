@@ -171,6 +171,26 @@ class SqliteLedger:
         """Return the fate of a settled batch's records; None before that."""
         return await self._read(partial(reads.settlement, name=job, sequence=sequence))
 
+    async def kept(self, job: str, sequence: int) -> tuple[int, int, Settlement | None]:
+        """Return how many created and failed a batch's row counts, and the settlement kept for it in whatever state.
+
+        Raises:
+            ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.
+        """
+        return await self._read(partial(reads.kept, name=job, sequence=sequence))
+
+    async def batch_at(self, job: str, index: int) -> tuple[Batch, Submission] | None:
+        """Return the batch that holds the record with this index; None if that was not read."""
+        return await self._read(partial(reads.batch_at, name=job, index=index))
+
+    async def count_rejects(self, job: str) -> int:
+        """Count the rejects of a job, wherever they stand."""
+        return await self._read(partial(reads.count_rejects, name=job))
+
+    async def loose_rows(self, job: str) -> Sequence[str]:
+        """Say of which rows one half is missing: of this job's batches, and of any table's."""
+        return await self._read(partial(reads.loose_rows, name=job))
+
     async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
         """Return the local rejects with start ≤ index < stop, by index."""
         return await self._read(partial(reads.rejects, name=job, start=start, stop=stop))

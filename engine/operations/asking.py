@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import anyio.to_thread
 
 from engine import assembly
-from engine.auditing import Audit
+from engine.auditing import Audit, Evidence
 from engine.auditing import audit as audit_job
 from engine.configuration import hide_secret, read_config
 from engine.ledger.sqlite import SqliteLedger
@@ -30,7 +30,7 @@ from engine.operations.working import STANDARD_INPUT
 from engine.pipeline import frozen_event
 from engine.ports import Ledger
 from engine.reading.sources import find_sources, spool
-from engine.reporting import fates
+from engine.reporting import fate_of
 
 KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
 """States of batches about which the service can be asked, if they have a name there."""
@@ -67,10 +67,21 @@ async def uncertain(name: str, ledger_path: Path) -> Doubt:
 
 
 async def audit(name: str, ledger_path: Path) -> Audit:
-    """Prove from ledger and sources that each record has exactly one fate."""
+    """Prove from ledger, sources and reports that each record has exactly one fate."""
     async with open_ledger(ledger_path) as ledger:
-        job = await ledger.job(name)
-        return await audit_job(job, ledger, assembly.load_offline(job).payloads(job).read)
+        try:
+            job = await ledger.job(name)
+        except ValueError as error:  # a state or a format that no bulksubmit has written
+            return Audit(name, findings=[f"the job cannot be read: {error}; put a backup of {ledger_path} back"])
+        offline = assembly.load_offline(job)
+        evidence = Evidence(
+            assembly.load(job.config, hide_secret).service.kind,
+            partial(offline.tasks, job),
+            offline.service.mark,
+            offline.service.task_url,
+            offline.payloads(job).as_json,
+        )
+        return await audit_job(job, ledger, evidence)
 
 
 async def find_record(name: str, ledger_path: Path, index: int) -> Outcome:
@@ -81,11 +92,10 @@ async def find_record(name: str, ledger_path: Path, index: int) -> Outcome:
     """
     async with open_ledger(ledger_path) as ledger:
         job = await ledger.job(name)
-        async for block in fates(job, ledger, assembly.load_offline(job).service.task_url):
-            for fated in block:
-                if fated.outcome.index == index:
-                    return fated.outcome
-    raise JobError(f"job {name!r} has no record {index}; indexes count from 0 over all sources")
+        outcome = await fate_of(job, ledger, assembly.load_offline(job).service.task_url, index)
+    if outcome is None:
+        raise JobError(f"job {name!r} has no record {index}; indexes count from 0 over all sources")
+    return outcome
 
 
 async def validate(sources: Sequence[str], config: Path, format_: Format | None, emit: Listener) -> Validation:

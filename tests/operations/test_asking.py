@@ -126,7 +126,7 @@ async def test_an_audit_finds_a_source_that_changed(desk):
     source.write_bytes(source.read_bytes().replace(b'"15"', b'"51"'))
     result = await desk.audit()
     assert not result.holds
-    assert [finding.partition(":")[0] for finding in result.findings] == ["batch 1"]
+    assert len([finding for finding in result.findings if finding.startswith("batch 1 (records 10 to 19, ")]) == 1
 
 
 # one record
@@ -138,6 +138,17 @@ async def test_one_record_is_found_by_its_index(desk):
     found = [await operations.find_record("j", desk.ledger, index) for index in (14, 15, 16)]
     assert [outcome.state for outcome in found] == ["created", "failed", "rejected"]
     assert found[0].task_id == lines(result.outcomes)[14]["task_id"]
+
+
+async def test_one_record_is_found_without_going_through_the_job(desk, monkeypatch):
+    desk = await desk()
+    await desk.submit(desk.source(tasks(95)))
+
+    def walk(*_):
+        raise AssertionError("the whole job was read")
+
+    monkeypatch.setattr(SqliteLedger, "batches", walk)
+    assert [(await operations.find_record("j", desk.ledger, index)).index for index in (0, 57, 94)] == [0, 57, 94]
 
 
 async def test_a_record_that_was_not_read_is_an_error(desk):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from engine.auditing import Audit
+from engine.auditing import Audit, Reported
 from engine.cli.screens.advice import command
 from engine.cli.screens.screen import Mood, Screen, Table
 from engine.model.errors import Exit
@@ -33,6 +33,8 @@ def audit_screen(audit: Audit, ledger: Path) -> Screen:
             "batches": audit.batches,
             **fates,
             "unread_bytes": audit.unread_bytes,
+            "reports": str(audit.reports),
+            "mended": audit.mended,
             "findings": audit.findings,
             "exit_code": int(exit_code),
         },
@@ -47,9 +49,14 @@ def audit_screen(audit: Audit, ledger: Path) -> Screen:
 
 
 def _extent(audit: Audit) -> list[list[str]]:
-    rows = [[count(audit.batches, "batch"), "end to end, each read again from its source and compared by sha256"]]
+    rows = [[count(audit.batches, "batch"), "end to end, each cut from its source again and compared"]]
     if audit.unread_bytes:
         rows.append([f"{size(audit.unread_bytes)} unread", "the job ended before it had read them"])
+    if audit.reports is not Reported.ABSENT:
+        outdated = ", older than the ledger: `bulksubmit report` writes them anew"
+        rows.append(["reports", f"{audit.reports}{outdated if audit.reports is Reported.OUTDATED else ''}"])
+    if audit.mended:
+        rows.append([f"{count(audit.mended, 'record')} mended", "in the rejects report, not as in the source"])
     return rows
 
 
