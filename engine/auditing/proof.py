@@ -127,10 +127,11 @@ async def _last_step(job: Job, ledger: Ledger) -> float:
 
 def _check_place(result: Audit, job: Job, batch: Batch, expected: Position) -> None:
     if batch.start != expected:
+        start, name = batch.start, batch_name(batch.sequence)
         result.find(
-            f"batch {batch_name(batch.sequence)}: begins at joined byte {batch.start.offset}, record "
-            f"{batch.start.index}, line {batch.start.line}; the one before ends at byte {expected.offset}, record {expected.index}, line "
-            f"{expected.line} ({place(job.sources, expected.offset)})"
+            f"batch {name}: begins at joined byte {start.offset}, record {start.index}, line {start.line}; the one before "
+            f"ends at byte {expected.offset}, record {expected.index}, line {expected.line} "
+            f"({place(job.sources, expected.offset)})"
         )
 
 
