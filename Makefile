@@ -13,9 +13,10 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/pytest
 
-# The long form of the fault tests: the whole matrix, 200 kills, every write of the ledger.
+# The long form of the fault tests: the whole matrix, 200 kills, every write and sync of the ledger. For a night:
+# make torture BULKSUBMIT_KILLS=2000
 torture: $(VENV)/.ready
-	BULKSUBMIT_TORTURE=1 $(BIN)/pytest tests/faults
+	BULKSUBMIT_TORTURE=1 BULKSUBMIT_KILLS=$(or $(BULKSUBMIT_KILLS),200) $(BIN)/pytest tests/faults
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks

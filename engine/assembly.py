@@ -134,7 +134,7 @@ def mended(old: str, new: str) -> str:
     Raises:
         ConfigError: it would make other batches, or send them to another project.
     """
-    load(new)
+    check_base_url(load(new).service.base_url)  # one with a password must not get into the ledger
     before, after = (_shaping(parse_toml(text)) for text in (old, new))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):

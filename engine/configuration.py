@@ -17,9 +17,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from engine.model.errors import ConfigError
+from engine.observe.redaction import remember_secret
 
 _PATH = re.compile(r"""^(\s*task_schema\s*=\s*)(["'])(.+?)\2""", re.MULTILINE)
 """A key whose value is a path."""
+MAX_FILE_BYTES = 1 << 20
+"""Of a configuration, and of a file that holds a secret: whatever is longer is something else, /dev/zero for one."""
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,10 +36,19 @@ def read_config(path: Path) -> str:
     They are meant from the file's folder, and the text is kept with the job: who reads it again may stand elsewhere.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _text_of(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"configuration {path} cannot be read: {error}") from error
     return _PATH.sub(lambda found: f"{found[1]}{found[2]}{path.parent.resolve() / found[3]}{found[2]}", text)
+
+
+def _text_of(path: Path) -> str:
+    """Return what a short file holds; a ValueError if it is none, or not UTF-8."""
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"longer than {MAX_FILE_BYTES // 1024} KiB")
+    return content.decode()
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -78,9 +90,9 @@ def _resolved(key: str, kind: str, name: str) -> str:
             raise ConfigError(f"{key}: environment variable {name} is not set")
         return os.environ[name]
     try:
-        return Path(name).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{key}: {name} cannot be read: {error.__class__.__name__}") from error
+        return _text_of(Path(name)).strip()
+    except (OSError, ValueError) as error:  # of a UnicodeDecodeError the words show what the file holds
+        raise ConfigError(f"{key}: {name} cannot be read: {error.__class__.__name__}") from None
 
 
 def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand) -> Model:
@@ -91,9 +103,14 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
     """
     _refuse_literal_secrets(model, table, where)
     try:
-        return model.model_validate(_expanded(table, where, expand))
+        checked = model.model_validate(_expanded(table, where, expand))
     except ValidationError as error:
         raise ConfigError("\n".join(_complaint(model, where, dict(item)) for item in error.errors())) from None
+    if expand is expand_secret:
+        for name in model.model_fields:
+            if isinstance(value := getattr(checked, name), SecretStr):
+                remember_secret(value.get_secret_value())
+    return checked
 
 
 def _refuse_literal_secrets(model: type[BaseModel], table: dict[str, Any], where: str) -> None:

@@ -9,13 +9,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import anyio.to_thread
 import orjson
 
+from engine.ledger.files import make_private_folder
 from engine.model.batches import Batch, decode_spans, good_indexes
 from engine.model.jobs import Job
 from engine.model.outcomes import Fate, Outcome, Settlement
@@ -131,7 +131,7 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
     """Write both reports into the job's output folder."""
     folder = Path(job.output)
     reports = Reports(folder / OUTCOMES, folder / REJECTS)
-    await anyio.to_thread.run_sync(partial(folder.mkdir, mode=0o700, parents=True, exist_ok=True))
+    await anyio.to_thread.run_sync(make_private_folder, folder)
     with _replaced(reports.outcomes) as outcomes, _replaced(reports.rejects) as rejects:
 
         def write(block: Sequence[Fated]) -> None:

@@ -129,8 +129,8 @@ def _check_place(result: Audit, job: Job, batch: Batch, expected: Position) -> N
     if batch.start != expected:
         start, name = batch.start, batch_name(batch.sequence)
         result.find(
-            f"batch {name}: begins at joined byte {start.offset}, record {start.index}, line {start.line}; the one before "
-            f"ends at byte {expected.offset}, record {expected.index}, line {expected.line} "
+            f"batch {name}: begins at joined byte {start.offset}, record {start.index}, line {start.line}; the one "
+            f"before ends at byte {expected.offset}, record {expected.index}, line {expected.line} "
             f"({place(job.sources, expected.offset)})"
         )
 

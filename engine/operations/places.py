@@ -6,7 +6,9 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
+from engine.ledger.files import make_private_folder
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobError
 from engine.operations.finishing import CLOCK
@@ -37,16 +39,17 @@ async def claim_output(folder: Path, ledger: Ledger) -> None:
         raise JobError(f"{folder} holds the reports of another job; choose another --output or --job")
     try:
         _probe(folder)
-    except OSError as error:
-        raise JobError(f"{folder} cannot hold the reports ({error.strerror}); choose another --output") from error
+    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError, too
+        why = getattr(error, "strerror", None) or error
+        raise JobError(f"{folder} cannot hold the reports ({why}); choose another --output") from error
 
 
 def _has_reports(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (OUTCOMES, REJECTS))
+    return any(os.path.lexists(folder / name) for name in (OUTCOMES, REJECTS))
 
 
 def _probe(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    probe = folder / ".probe"
-    probe.touch(mode=0o600)
-    probe.unlink()
+    str(folder).encode()  # the ledger remembers it: a name that is not UTF-8 is a ValueError
+    make_private_folder(folder)
+    with TemporaryFile(dir=folder):  # has no name, so it meets no link that somebody has put there
+        pass

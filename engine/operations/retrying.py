@@ -61,7 +61,10 @@ async def retry_source(parent: Job, folder: Path) -> Source:
 def _write(parent: Job, target: Path) -> Source:
     rejects = Path(parent.output) / REJECTS
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise JobError(f"{target} cannot be written ({error.strerror}); move it out of the way") from error
     written = 0
     with os.fdopen(descriptor, "wb") as file:
         for record in _records(parent.name, rejects):

@@ -3,11 +3,26 @@
 GCRA (the leaky bucket as one number, ITU-T I.371): the time at which the next call is due. aiolimiter does the same
 with the event loop's clock, so tests could not make time up, and it cannot be told "nobody before T", which is what a
 `Retry-After` means to every caller alike.
+
+A service that limits the rate without saying how far (429 and no window in its headers) is found out (`LearnedRate`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+
+_STEADY_CALLS = 20
+"""Answered since the last cut: the pace then was nearly right, else too high."""
+_SLIGHTLY, _FAR = 0.9, 0.7
+_CLIMB = 0.1
+_CLIMB_CALLS = 50
+_CLIMB_SECONDS = 10.0
+"""By so much the pace has risen after so many calls, or so long if that is more calls, and with the square of their
+number: it stays for long just below the limit, and yet finds soon that a limit was raised. A refusal costs one call in
+fifty at most, and the pause after it, which is a second at least, no more than a tenth of the time."""
+_MEMORY_CALLS = 32
+_MOMENT_SECONDS = 0.01
 
 
 @dataclass(slots=True)
@@ -39,3 +54,45 @@ class Pacer:
     def held_seconds(self, now: float) -> float:
         """Return how long a push-back still holds; whoever wakes within one books anew."""
         return max(0.0, self._held_until - now)
+
+
+@dataclass(slots=True)
+class LearnedRate:
+    """The pace that a service takes, by its refusals. Counts in calls and not in seconds, so it fits any limit."""
+
+    slowest: float = 0.05
+    """Calls a second that are never too many."""
+    per_second: float | None = None
+    """None: nothing was refused so far."""
+    _after_cut: float = 0.0
+    _cut_at: float = float("-inf")
+    _answered: int = 0
+    _due: float = float("-inf")
+    _booked: deque[float] = field(default_factory=lambda: deque(maxlen=_MEMORY_CALLS))
+
+    def book(self, now: float) -> float:
+        """Take the next place; return the seconds until it is due."""
+        due = max(self._due, now)
+        if self.per_second is None:
+            self._booked.append(due)
+        else:
+            self._due = due + 1.0 / self.per_second
+        return due - now
+
+    def answered(self, sent_at: float) -> None:
+        """Note that a call was let in: the pace may rise a little."""
+        if self.per_second is not None and sent_at > self._cut_at:
+            self._answered += 1
+            climbs = self._answered / max(_CLIMB_CALLS, self._after_cut * _CLIMB_SECONDS)
+            self.per_second = self._after_cut * (1 + _CLIMB * climbs**2)
+
+    def refused(self, now: float, sent_at: float, until: float) -> None:
+        """Note a 429 that holds all calls `until`: it cuts the pace, once for all calls that were under way."""
+        if sent_at <= self._cut_at:
+            return
+        pace = self.per_second
+        if pace is None:
+            pace = len(self._booked) / max(now - self._booked[0], _MOMENT_SECONDS) if self._booked else self.slowest
+        cut = _SLIGHTLY if self._answered >= _STEADY_CALLS else _FAR
+        self.per_second = self._after_cut = max(self.slowest, pace * cut)
+        self._cut_at, self._answered, self._due = now, 0, max(self._due, until)

@@ -33,9 +33,9 @@ def find_sources(patterns: Sequence[str], settings: SourceSettings) -> tuple[Sou
         SourceError: a path is missing or no file, a glob matches nothing, or a format cannot be read.
     """
     sources: list[Source] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in (Path(name) for pattern in patterns for name in _names(pattern)):
-        real = path.resolve()
+        real = _real(path)
         if real not in seen:
             seen.add(real)
             sources.append(describe(path, settings, after=sources[-1] if sources else None))
@@ -55,6 +55,7 @@ def describe(path: Path, settings: SourceSettings, after: Source | None = None) 
         raise SourceError(f"{path} is a folder: name the files in it, for example '{path / '*.ndjson'}'")
     if not stat.S_ISREG(status.st_mode):
         raise SourceError(f"{path} is no regular file and cannot be read twice: pipe it to standard input, source -")
+    _refuse_unwritable(path)
     source = Source(
         number=after.number + 1 if after else 0,
         path=str(path.absolute()),
@@ -79,7 +80,7 @@ async def spool(stream: BinaryIO, path: Path, settings: SourceSettings) -> Sourc
     """
     part = path.with_name(path.name + ".part")  # what stands under the final name is whole
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         await _copy(stream, part)
         part.replace(path)
     except OSError as error:
@@ -90,7 +91,15 @@ async def spool(stream: BinaryIO, path: Path, settings: SourceSettings) -> Sourc
     finally:
         with suppress(OSError):
             part.unlink()
-    return await to_thread.run_sync(describe, path, settings)
+    return await to_thread.run_sync(_kept, path, settings)
+
+
+def _kept(path: Path, settings: SourceSettings) -> Source:
+    try:
+        return describe(path, settings)
+    except SourceError:  # nobody will come back for it
+        path.unlink()
+        raise
 
 
 async def _copy(stream: BinaryIO, path: Path) -> None:
@@ -141,6 +150,22 @@ def _status(path: Path) -> os.stat_result:
         return path.stat()
     except OSError as error:
         raise unreadable(str(path), error) from error
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Refuse a name that neither the ledger nor a report could hold."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{path} has a name that is not UTF-8: rename it, or pipe it to submit -") from error
+
+
+def _real(path: Path) -> str:
+    """Return where the path leads; of a loop of links, how far it gets."""
+    try:
+        return os.path.realpath(path)  # Path.resolve raises a RuntimeError on a loop
+    except ValueError as error:  # a NUL
+        raise SourceError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def _names(pattern: str) -> Iterator[str]:

@@ -143,6 +143,8 @@ class Fault:
 class Callbacks:
     """Report each created or failed task to `url`, in five tries; an empty `url` reports nothing.
 
+    A try that is not answered within `timeout_seconds` has failed: a receiver that hangs holds up nothing else.
+
     `user` is for auth "basic"; `secret` is the password, the access key, the token or the HMAC key.
     """
 
@@ -152,6 +154,7 @@ class Callbacks:
     secret: str = ""
     tasks_per_call: int = 1
     retry_seconds: float = 1.0
+    timeout_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,9 @@ class CallbackSender:
         """Send until cancelled."""
         if not self.enabled:
             return
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
+        ) as session:
             await asyncio.gather(*(self._send_all(session) for _ in range(_SENDERS)))
 
     async def _send_all(self, session: aiohttp.ClientSession) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -27,7 +27,7 @@ from engine.observe.events import CallEnded, CallRetried, CallStarted, Listener,
 from engine.policy.budget import WindowBudget, allowance
 from engine.policy.outage import Outage
 from engine.policy.outcome import Advice, Effect, Loss, Verdict, judge_loss, judge_status
-from engine.policy.rate import Pacer
+from engine.policy.rate import LearnedRate, Pacer
 from engine.policy.retry import GiveUp, RetryRules, asked_wait, decide
 from engine.ports import Answer, Call, Clock
 from engine.transport.addresses import (
@@ -38,7 +38,7 @@ from engine.transport.addresses import (
     is_loopback,
 )
 from engine.transport.clock import SystemClock
-from engine.transport.credentials import Credentials
+from engine.transport.credentials import Credentials, hiding_query
 from engine.transport.failures import described, failure
 from engine.transport.wire import Lost, Request, Wire, open_wire
 
@@ -86,6 +86,8 @@ class _Effort:
     request: Request
     lane: _Lane
     attempts: int = 0
+    sent_at: float = 0.0
+    """Monotonic seconds of its last attempt."""
     hindered_since: float | None = None
     """Monotonic seconds of its first failure, or of finding the gate closed."""
     price: int = 0
@@ -131,6 +133,7 @@ class HttpCaller:
         self._ruling = ruling
         self._rules = RetryRules(settings.retry_base_seconds, settings.retry_cap_seconds, settings.give_up_seconds)
         self._pacer = Pacer(settings.requests_per_second)
+        self._rate = LearnedRate()
         self._budget = WindowBudget()
         self._in_flight = anyio.CapacityLimiter(settings.max_in_flight + settings.polls_in_flight)
         self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(self._rules)) for _ in range(3))
@@ -149,7 +152,7 @@ class HttpCaller:
         while True:
             attempt = await self._take_turn(effort)
             if isinstance(attempt.answer, Answer) and attempt.verdict.advice is Advice.ACCEPT:
-                return attempt.answer
+                return replace(attempt.answer, body=self._credentials.hide(attempt.answer.body))
             await self._before_retry(effort, attempt)
 
     def _request(self, call: Call) -> Request:
@@ -192,21 +195,27 @@ class HttpCaller:
         await self._keep_pace(effort)
         async with self._in_flight:
             await self._keep_budget(effort)
+            effort.sent_at = self._clock.monotonic()
             answer = await self._observed(effort.request)
         attempt = self._judged(effort.request.call, answer)
         self._learn(effort, attempt, probe=probe)
         return attempt
 
     async def _keep_pace(self, effort: _Effort) -> None:
-        wait = self._pacer.book(self._clock.monotonic())
+        wait = self._book(effort)
         while wait > 0:
             held = self._pacer.held_seconds(self._clock.monotonic())
             if held > self._rules.give_up_seconds:
                 raise self._unavailable(effort, f"the service asks not to be called for {held:.0f} s")
             await self._clock.sleep(wait)
             # Told off while we slept: the place is void, everybody queues anew behind the pause.
-            now = self._clock.monotonic()
-            wait = self._pacer.book(now) if self._pacer.held_seconds(now) else 0.0
+            wait = self._book(effort) if self._pacer.held_seconds(self._clock.monotonic()) else 0.0
+
+    def _book(self, effort: _Effort) -> float:
+        """Take the next place; what the service itself takes in is no matter of the store of presigned uploads."""
+        now = self._clock.monotonic()
+        wait = self._pacer.book(now)
+        return max(wait, self._rate.book(now)) if effort.request.call.authenticated else wait
 
     async def _keep_budget(self, effort: _Effort) -> None:
         """Take one request out of the service's window, or wait for the next window."""
@@ -255,6 +264,7 @@ class HttpCaller:
         if attempt.asked_seconds and self._pacer.hold(now + attempt.asked_seconds):
             self._emit(Paused(f"the service asks for it ({verdict.reason})", attempt.asked_seconds))
         effort.attempts += 1
+        self._learn_rate(effort, attempt, now)
         if verdict.advice in _THE_SERVICE_IS_THERE:
             effort.lane.outage.answered(effort.price)
             return
@@ -264,9 +274,20 @@ class HttpCaller:
             now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=probe
         )
 
+    def _learn_rate(self, effort: _Effort, attempt: _Attempt, now: float) -> None:
+        """Find out how many calls a second the service takes, if it limits them and does not say how far."""
+        answer = attempt.answer
+        if not effort.request.call.authenticated or not isinstance(answer, Answer):
+            return
+        if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+            self._rate.answered(effort.sent_at)
+        elif allowance(answer.headers, self._clock.now()) is None:  # else the budget knows it to the call
+            self._rate.refused(now, effort.sent_at, now + (attempt.asked_seconds or 0.0))
+
     async def _before_retry(self, effort: _Effort, attempt: _Attempt) -> None:
         """Wait until the call may be made again, or raise what is known of it."""
-        call, redact = effort.request.call, self._credentials.redact
+        call, known = effort.request.call, self._credentials.redact
+        redact = known if call.authenticated else hiding_query(call.url, known)  # a presigned URL is a secret itself
         if attempt.verdict.advice is not Advice.REPEAT:
             raise failure(call, attempt.verdict, attempt.answer, redact)
         now = self._clock.monotonic()

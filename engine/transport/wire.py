@@ -27,7 +27,19 @@ from engine.transport.addresses import ForbiddenAddress, PublicResolver
 
 MAX_ANSWER_BYTES = 64 * MEBIBYTE
 """After decompression. A page of 1,000 failed tasks with their data is a few MiB; more is an error or a bomb."""
+MAX_ANSWER_VALUES = 1_000_000
+"""Parsed, that many values take about 100 MB: 60 MiB of `{},{},…` took 1.9 GB. A page of 1,000 tasks has thousands."""
 _CHUNK_BYTES = 256 * 1024
+
+_UNKNOWN_SIGNER = "if you trust who signed it, name the file of that CA's certificate in the variable SSL_CERT_FILE"
+_WRONG_HOST = "check how the host is written; else somebody stands in between"
+_CERTIFICATE_ADVICE = {
+    9: "check this machine's clock",
+    10: "the server's owner must renew it, unless this machine's clock is wrong",
+    **dict.fromkeys((18, 19, 20, 21), _UNKNOWN_SIGNER),
+    **dict.fromkeys((62, 64), _WRONG_HOST),
+}
+"""OpenSSL's X509_V_ERR_… (x509_vfy.h) → what to do."""
 
 _NO_TLS_THERE = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNSUPPORTED_PROTOCOL"})
 """OpenSSL's reasons for a server that does not speak TLS at all: no use in trying again."""
@@ -114,14 +126,17 @@ async def _read(response: aiohttp.ClientResponse) -> Answer | Lost:
         if size > MAX_ANSWER_BYTES:
             response.close()
             return Lost(Loss.TOO_LARGE, f"more than {MAX_ANSWER_BYTES // MEBIBYTE} MiB")
-    return Answer(response.status, response.headers, b"".join(pieces))
+    body = b"".join(pieces)
+    if size > MAX_ANSWER_VALUES and sum(map(body.count, (b"{", b"[", b","))) > MAX_ANSWER_VALUES:
+        return Lost(Loss.TOO_LARGE, f"more than {MAX_ANSWER_VALUES:,} values")
+    return Answer(response.status, response.headers, body)
 
 
 def _lost(error: Exception) -> Lost:  # noqa: PLR0911 -- a table, in the order in which the classes derive from each other
     """Say how a request was lost. Only the system's own words are passed on: aiohttp's show the URL."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return Lost(Loss.UNTRUSTED, getattr(error.certificate_error, "verify_message", ""))
+            return Lost(Loss.UNTRUSTED, _distrust(error.certificate_error))
         case aiohttp.ClientConnectorError(os_error=ForbiddenAddress() as forbidden):
             return Lost(Loss.FORBIDDEN, f"{forbidden.strerror}. If that is meant, name the host itself in upload_hosts")
         case aiohttp.ClientConnectorError(os_error=ssl.SSLError(reason=str(reason))) if reason in _NO_TLS_THERE:
@@ -138,6 +153,12 @@ def _lost(error: Exception) -> Lost:  # noqa: PLR0911 -- a table, in the order i
             return Lost(Loss.GARBLED)
         case _:
             return Lost(Loss.CUT)
+
+
+def _distrust(error: Exception) -> str:
+    """Say what is wrong with a certificate, and what to do."""
+    words, advice = getattr(error, "verify_message", ""), _CERTIFICATE_ADVICE.get(getattr(error, "verify_code", 0))
+    return f"{words}; {advice}" if advice else words
 
 
 @asynccontextmanager

@@ -5,12 +5,14 @@ Nothing is listed by hand: every combination is a case, unless a rule says why t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 
 from . import catalogue
 from .proxy import Fault, Strike, Work
+from .ways import BRIDGES, INLINE, PRESIGNED, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,29 +20,39 @@ class Step:
     """One kind of request in the life of a batch."""
 
     name: str
-    mode: str
+    way: Way
     kind: str
     after: str | None
     """The kind that comes before it; see `Strike.after`."""
     asks: bool = False
     """It changes nothing at the server."""
-    starts: bool = False
-    """It creates tasks."""
-    lost_continue: Work | None = None
-    """It comes after a `continue` whose answer was lost, of which the server did this."""
+    creates: bool = False
+    """What it makes is there to stay: tasks, or a draft that people see."""
+    lost: tuple[str, Work] | None = None
+    """It comes after a request of this kind whose answer was lost, and of which the server did this."""
 
 
 STEPS = [
-    Step("create", "presigned", "create", None),
-    Step("put", "presigned", "put", "create"),
-    Step("continue", "presigned", "continue", "put", starts=True),
-    Step("standing of a waiting batch", "presigned", "status", "continue", asks=True, lost_continue=Work.NEVER),
-    Step("standing of a started batch", "presigned", "status", "continue", asks=True, lost_continue=Work.DONE),
-    Step("status", "presigned", "status", "continue", asks=True),
-    Step("settlement", "presigned", "settlement", "status", asks=True),
-    Step("post", "inline", "post", None, starts=True),
-    Step("status", "inline", "status", "post", asks=True),
-    Step("settlement", "inline", "settlement", "status", asks=True),
+    Step("create", PRESIGNED, "create", None),
+    Step("put", PRESIGNED, "put", "create"),
+    Step("continue", PRESIGNED, "continue", "put", creates=True),
+    Step("standing of a waiting batch", PRESIGNED, "status", "continue", asks=True, lost=("continue", Work.NEVER)),
+    Step("standing of a started batch", PRESIGNED, "status", "continue", asks=True, lost=("continue", Work.DONE)),
+    Step("status", PRESIGNED, "status", "continue", asks=True),
+    Step("settlement", PRESIGNED, "settlement", "status", asks=True),
+    Step("post", INLINE, "post", None, creates=True),
+    Step("status", INLINE, "status", "post", asks=True),
+    Step("settlement", INLINE, "settlement", "status", asks=True),
+    Step("create", BRIDGES, "create", None, creates=True),
+    Step("search for a draft that is not there", BRIDGES, "find", "create", asks=True, lost=("create", Work.NEVER)),
+    Step("search for a draft that is there", BRIDGES, "find", "create", asks=True, lost=("create", Work.DONE)),
+    Step("search for a draft on its way", BRIDGES, "find", "create", asks=True, lost=("create", Work.LATE)),
+    Step("run", BRIDGES, "run", "create", creates=True),
+    # A run that was not done is simply repeated: the service runs a draft once only, so nobody asks about it.
+    Step("standing of a task that runs", BRIDGES, "get", "run", asks=True, lost=("run", Work.DONE)),
+    Step("bulk", BRIDGES, "bulk", "run", asks=True),
+    Step("get", BRIDGES, "get", "bulk", asks=True),
+    Step("children", BRIDGES, "children", "get", asks=True),
 ]
 
 
@@ -68,19 +80,23 @@ class Case:
     pattern: Pattern
 
     def __str__(self) -> str:
-        return f"{self.step.mode} {self.step.name}: {self.fault.name}, {self.work}, {self.pattern.name}"
+        return f"{self.step.way}, {self.step.name}: {self.fault.name}, {self.work}, {self.pattern.name}"
 
     @property
     def strikes(self) -> list[Strike]:
         strike = Strike(self.step.kind, self.fault, self.work, self.pattern.when, self.step.after)
-        if self.step.lost_continue is None:
+        if self.step.lost is None:
             return [strike]
-        return [Strike("continue", catalogue.RESET, self.step.lost_continue, FIRST.when), strike]
+        kind, work = self.step.lost
+        return [Strike(kind, catalogue.RESET, work, FIRST.when), strike]
 
     @property
     def one_at_a_time(self) -> bool:
-        """Whether batches go one by one, so that it is certain which request comes next."""
-        return self.step.lost_continue is not None or self.fault in catalogue.UNCONNECTED
+        """Whether batches go one by one, so that it is certain which request comes next.
+
+        A bulk call would cover all of them, and on a busy machine there might be no third one.
+        """
+        return self.step.lost is not None or self.fault in catalogue.UNCONNECTED or self.step.kind == "bulk"
 
     @property
     def may_park(self) -> bool:
@@ -93,8 +109,8 @@ IMPOSSIBLE: dict[str, Callable[[Case], bool]] = {
     "without a connection the server gets no request": lambda case: (
         case.fault in catalogue.UNCONNECTED and case.work is not Work.NEVER
     ),
-    "`continue` itself is lost: there is no answer after which to close the port": lambda case: (
-        case.fault in catalogue.UNCONNECTED and case.step.lost_continue is not None
+    "the request before it is lost: there is no answer after which to close the port": lambda case: (
+        case.fault in catalogue.UNCONNECTED and case.step.lost is not None
     ),
     "nothing comes before it that would say when a later one is due": lambda case: (
         case.fault in catalogue.UNCONNECTED and case.step.after is None and case.pattern is not FIRST
@@ -107,13 +123,13 @@ IMPOSSIBLE: dict[str, Callable[[Case], bool]] = {
         case.step.asks and case.work is not (Work.NEVER if case.fault in catalogue.UNCONNECTED else Work.DONE)
     ),
     "429 says that nothing was done (RFC 6585); nobody can guard against a service that lies in it": lambda case: (
-        case.step.starts and case.fault in catalogue.DECLINED and case.work is Work.DONE
+        case.step.creates and case.fault in catalogue.DECLINED and case.work is Work.DONE
     ),
     "a store answers a PUT without JSON": lambda case: (
         case.step.kind == "put" and case.fault in catalogue.NONSENSE and case.fault is not catalogue.PAGE
     ),
-    "only the first `continue` is lost, so only one batch is asked about": lambda case: (
-        case.step.lost_continue is not None and case.pattern is not FIRST
+    "only the first such request is lost, so only one batch is asked about": lambda case: (
+        case.step.lost is not None and case.pattern is not FIRST
     ),
 }
 """Reason -> the cases that cannot exist for it."""
@@ -125,3 +141,10 @@ def generate(*patterns: Pattern) -> Iterator[Case]:
         case = Case(step, fault, work, pattern)
         if not any(rule(case) for rule in IMPOSSIBLE.values()):
             yield case
+
+
+def thinned(cases: Iterable[Case], seed: int) -> Iterator[Case]:
+    """Yield of cases that differ in their pattern only one, drawn: every step still meets every fault in every way."""
+    draw = random.Random(seed)
+    for _, alike in groupby(cases, key=lambda case: (case.step, case.fault, case.work)):
+        yield draw.choice(list(alike))

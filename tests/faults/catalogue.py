@@ -120,3 +120,17 @@ def sama_kind(request: Message) -> str:
         if path.endswith(f"/{word}.json"):
             return word
     return "settlement" if re.search(r"(^|&)page=", query) else "status"
+
+
+def bridges_kind(request: Message) -> str:
+    """Name a request to Seven Bridges as the engine does."""
+    method, target = request.first_words
+    path, _, query = target.partition("?")
+    words = path.split("/")
+    if path.endswith("/bulk/tasks/get"):
+        return "bulk"
+    if path.endswith("/tasks"):
+        return "create" if method == "POST" else "children" if re.search(r"(^|&)parent=", query) else "find"
+    if "actions" in words:
+        return words[-1]
+    return "delete" if method == "DELETE" else "get"

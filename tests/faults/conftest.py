@@ -1,18 +1,49 @@
-"""One count over all of these tests, shown at the end: what was done to the engine and what came of it."""
+"""One table over all of these tests, shown at the end: what was done to the engine and what came of it."""
 
-from collections import Counter
+import contextlib
 
 import pytest
+import pytest_asyncio
 
-_TALLY: Counter[str] = Counter()
+from .judge import sandbox_process
+from .lives import mortal_lives
+from .tally import Table
+from .ways import SECRETS, WAYS
+
+_TABLE = Table()
 
 
 @pytest.fixture
-def tally() -> Counter[str]:
-    return _TALLY
+def tally(request):
+    """The figures of the suite to which the test belongs."""
+    return _TABLE.of(request.module.__name__.rpartition(".test_")[2].replace("_", " "))
+
+
+@pytest.fixture(scope="session")
+def sandboxes(tmp_path_factory):
+    """Port and judge of each service's sandbox."""
+    services = {way.service: way for way in WAYS}
+    with contextlib.ExitStack() as stack:
+        yield {
+            service: stack.enter_context(sandbox_process(tmp_path_factory.mktemp(service), way.behaviour))
+            for service, way in services.items()
+        }
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def lives(tmp_path_factory, sandboxes):
+    async with mortal_lives(tmp_path_factory.mktemp("lives"), sandboxes) as lives:
+        yield lives
+
+
+@pytest.fixture
+def secrets(monkeypatch):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
 
 
 def pytest_terminal_summary(terminalreporter):
-    if _TALLY:
-        figures = ", ".join(f"{name} {number:,}" for name, number in _TALLY.items())
-        terminalreporter.write_line(f"faults: {figures}")
+    if _TABLE.suites:
+        terminalreporter.section("faults")
+        for line in _TABLE.lines():
+            terminalreporter.write_line(line)

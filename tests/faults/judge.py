@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,33 +14,8 @@ from pathlib import Path
 
 import orjson
 
-KEY = "sandbox-key"
-
-BEHAVIOUR = """
-continue_again = "duplicate"  # the unkindest: a batch that is released twice is created twice
-
-[journal]
-marker = "data.id"
-"""
-
-CONFIG = """
-[service]
-kind = "sama"
-base_url = "http://127.0.0.1:{port}/v2"
-project_id = 42
-access_key = "${{env:SAMA_ACCESS_KEY}}"
-mode = "{mode}"
-
-[batch]
-max_records = {batch}
-
-[send]
-{send}
-poll_seconds = 0.01
-max_poll_seconds = 0.05
-retry_base_seconds = 0.01
-retry_cap_seconds = 0.05
-"""
+from .tally import Tally
+from .ways import Way
 
 
 @dataclass
@@ -49,6 +24,10 @@ class Judge:
 
     path: Path
     task_ids: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    runs: Counter[str] = field(default_factory=Counter)
+    """How often each marker's task was run, by a service that does so apart."""
+    children: Counter[str] = field(default_factory=Counter)
+    """How many children each task has."""
     _read: int = 0
 
     def look(self) -> None:
@@ -61,35 +40,55 @@ class Judge:
                 if not line.endswith(b"\n"):
                     break
                 self._read += len(line)
-                entry = orjson.loads(line)
-                self.task_ids[entry["marker"]].append(entry["task_id"])
+                self._note(orjson.loads(line))
 
-    def complaints(self, outcomes: Sequence[dict], markers: Sequence[str]) -> list[str]:
+    def _note(self, entry: dict) -> None:
+        match entry["kind"]:
+            case "task":
+                self.task_ids[entry["marker"]].append(entry["task_id"])
+            case "run":
+                self.runs[entry["marker"]] += 1
+            case "child":
+                self.children[entry["batch_id"]] += 1
+
+    def weigh(self, way: Way, outcomes: Sequence[dict], markers: Sequence[str], tally: Tally) -> list[str]:
         """Compare what the engine says of each record with what was really created; nothing to say is the best."""
         self.look()
+        tally.runs += 1
+        tally.sent += len(markers)
         found = []
         for outcome, marker in zip(outcomes, markers, strict=True):
-            created = self.task_ids.get(marker, [])
-            if len(created) > 1:
-                found.append(f"{marker} was created {len(created)} times")
-            if outcome["state"] == "created" and created != [outcome["task_id"]]:
+            created, state = self.task_ids.get(marker, []), outcome["state"]
+            tally.created += bool(created)
+            tally.parked += state == "uncertain"
+            tally.lost += not created and state != "uncertain"
+            tally.duplicated += self._is_double(marker)
+            if self._is_double(marker):
+                found.append(f"{marker} was created {len(created)} times, run {self.runs[marker]} times")
+            if state == "created" and created != [outcome["task_id"]]:
                 found.append(f"{marker} is said to be task {outcome['task_id']}, and is {created}")
-            if outcome["state"] not in {"created", "uncertain"}:
-                found.append(f"{marker} is {outcome['state']} ({outcome['error']}), and there is {created}")
+            if state not in {"created", "uncertain"}:
+                found.append(f"{marker} is {state} ({outcome['error']}), and there is {created}")
+            if state == "created" and way.children:
+                found += self._unfit_parent(way, outcome, marker)
         return found
 
+    def _unfit_parent(self, way: Way, outcome: dict, marker: str) -> list[str]:
+        """Return what is wrong with a parent: it was run once, and has its children, and the engine knows them."""
+        known = len(outcome["children"])
+        there = self.children[outcome["task_id"]]
+        if (self.runs[marker], there, known) == (1, way.children, way.children):
+            return []
+        return [f"{marker} was run {self.runs[marker]} times and has {there} children, of which {known} are known"]
+
+    def _is_double(self, marker: str) -> bool:
+        return len(self.task_ids.get(marker, [])) > 1 or self.runs[marker] > 1
+
     @property
-    def duplicated(self) -> int:
-        """Markers created more than once, in all runs so far."""
+    def duplicated(self) -> list[str]:
+        """Markers created, or run, more than once, in all runs so far."""
         self.look()
-        return sum(len(ids) > 1 for ids in self.task_ids.values())
-
-
-def write_tasks(path: Path, prefix: str, count: int) -> list[str]:
-    """Write a source of `count` tasks; return their markers."""
-    markers = [f"{prefix}-{number}" for number in range(count)]
-    path.write_bytes(b"".join(orjson.dumps({"data": {"id": marker}}) + b"\n" for marker in markers))
-    return markers
+        return [marker for marker in self.task_ids if self._is_double(marker)]
 
 
 def lines(path: Path) -> list[dict]:
@@ -97,12 +96,12 @@ def lines(path: Path) -> list[dict]:
 
 
 @contextmanager
-def sandbox_process(folder: Path) -> Iterator[tuple[int, Judge]]:
+def sandbox_process(folder: Path, behaviour: str) -> Iterator[tuple[int, Judge]]:
     """Run a sandbox as a process of its own, so that nothing the engine does can touch its memory; port and judge."""
-    behaviour, journal = folder / "behaviour.toml", folder / "journal.ndjson"
-    behaviour.write_text(BEHAVIOUR)
+    config, journal = folder / "behaviour.toml", folder / "journal.ndjson"
+    config.write_text(behaviour)
     command = [sys.executable, "-m", "engine", "sandbox", "--port", "0", "--json"]
-    command += ["--behaviour", str(behaviour), "--journal", str(journal)]
+    command += ["--behaviour", str(config), "--journal", str(journal)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
         try:
             url = json.loads(process.stdout.readline())["url"]

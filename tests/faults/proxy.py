@@ -22,8 +22,6 @@ from enum import StrEnum
 
 CLOSED_SECONDS = 0.3
 """How long nobody can connect: longer than the few retries that the shortest back-off allows, shorter than patience."""
-LATE_SECONDS = 0.2
-"""How long a lost request stays under way: less than the engine waits before it asks what became of a release."""
 _BACKLOG_FILL = 4
 
 
@@ -135,11 +133,14 @@ class FaultProxy:
     `missed` counts answers that the engine did not wait for although nothing had struck them: the machine was too busy.
     """
 
-    def __init__(self, port: int, kind_of: Callable[[Message], str], strikes: Sequence[Strike]) -> None:
+    def __init__(
+        self, port: int, kind_of: Callable[[Message], str], strikes: Sequence[Strike], late_seconds: float
+    ) -> None:
         self.requests: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
         self.missed = 0
         self._target, self._kind_of, self._strikes = port, kind_of, strikes
+        self._late_seconds = late_seconds
         self._held = _bound(0)  # never listens: keeps the port ours while nobody does
         self.port: int = self._held.getsockname()[1]
         self._server: asyncio.Server | None = None
@@ -237,7 +238,7 @@ class FaultProxy:
         return made_up(200, b"" if kind == "put" else b'{"batch_id": 1}')
 
     async def _forward_late(self, request: Message) -> None:
-        await asyncio.sleep(LATE_SECONDS)
+        await asyncio.sleep(self._late_seconds)
         await self._forward(request)
 
     async def _forward(self, request: Message) -> Message:
@@ -270,9 +271,11 @@ def _full_queue(port: int) -> list[socket.socket]:
 
 
 @asynccontextmanager
-async def fault_proxy(port: int, kind_of: Callable[[Message], str], strikes: Sequence[Strike]):
-    """Stand before the server at `port` until the block ends."""
-    proxy = FaultProxy(port, kind_of, strikes)
+async def fault_proxy(
+    port: int, kind_of: Callable[[Message], str], strikes: Sequence[Strike], late_seconds: float = 0.0
+):
+    """Stand before the server at `port` until the block ends; what comes late comes after `late_seconds`."""
+    proxy = FaultProxy(port, kind_of, strikes, late_seconds)
     await proxy.open()
     try:
         yield proxy

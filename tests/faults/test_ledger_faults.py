@@ -16,16 +16,18 @@ from engine.operations import Order
 from engine.run import Stop
 from tests.ledger.disk import Disk, _File
 
-from .judge import CONFIG, KEY, lines, sandbox_process, write_tasks
+from .judge import lines
+from .power import SYSTEM
+from .tally import Tally
+from .ways import BRIDGES, WAYS
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
-RECORDS, BATCH = 4, 2
-STEP = 1 if TORTURE else 5
-"""Every write fails once under torture; else every fifth one."""
+BATCHES = 2
 
 
-SYSTEM = apsw.vfs_names()[0]
-"""By its name, for an empty one would mean the default: this disk itself."""
+def step_of(way):
+    """Every write fails once under torture; else every fifth one, and fewer where each resume has to wait."""
+    return 1 if TORTURE else 11 if way is BRIDGES else 5
 
 
 class OnlyFile(_File):
@@ -56,12 +58,6 @@ def the_only_disk(fail_at, error):
         disk.unregister()
 
 
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory):
-    with sandbox_process(tmp_path_factory.mktemp("sandbox")) as running:
-        yield running
-
-
 async def try_to_submit(order, ledger):
     """Return the exit code, and whether the failure was told as the ledger's."""
     try:
@@ -78,33 +74,32 @@ async def finish(order, ledger):
         return await operations.submit(order, ledger, lambda _: None, Stop())
 
 
-@pytest.mark.parametrize("mode", ["presigned", "inline"])
+@pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError])
 async def test_a_disk_that_fails_at_any_write_stops_the_job_and_resume_finishes_it(
-    tmp_path, sandbox, monkeypatch, mode, error, tally
+    tmp_path, sandboxes, secrets, way, error, tally
 ):
-    monkeypatch.setenv("SAMA_ACCESS_KEY", KEY)
-    port, judge = sandbox
-    for fail_at in itertools.count(1, STEP):
+    port, judge = sandboxes[way.service]
+    for fail_at in itertools.count(1, step_of(way)):
+        name = f"{way}-{error.__name__}-{fail_at}".replace(" ", "-")
         home = tmp_path / str(fail_at)
         home.mkdir()
         config, source, ledger = home / "engine.toml", home / "tasks.ndjson", home / "ledger.db"
-        config.write_text(CONFIG.format(port=port, mode=mode, batch=BATCH, send=""))
-        markers = write_tasks(source, f"{mode}-{error.__name__}-{fail_at}", RECORDS)
+        way.write_config(config, port, project=name)
+        markers = way.write_tasks(source, name, BATCHES)
         order = Order([str(source)], config, job="j", output=home)
         with the_only_disk(fail_at, error) as disk:
             code, message = await try_to_submit(order, ledger)
         if disk.writes < fail_at:
             break
         result = await finish(order, ledger)
-        tally["disk failures"] += 1
-        tally["tasks"] += RECORDS
-        tally["parked"] += result.tally.uncertain
-        assert not judge.complaints(lines(result.outcomes), markers), f"write {fail_at}: {message}"
-        assert result.exit_code == (Exit.SOME_UNCERTAIN if result.tally.uncertain else Exit.ALL_CREATED)
-        assert mode == "inline" or not result.tally.uncertain
+        found = Tally(faults=1)
+        complaints = judge.weigh(way, lines(result.outcomes), markers, found)
+        tally.add(found)
+        assert not complaints, f"write {fail_at}: {message}"
+        assert result.exit_code == (Exit.SOME_UNCERTAIN if found.parked else Exit.ALL_CREATED)
+        assert way.parks or not found.parked
         assert (await operations.audit("j", ledger)).holds
     assert code == Exit.ALL_CREATED
     assert fail_at > 20
-    tally["duplicated"] += judge.duplicated
     assert not judge.duplicated

@@ -439,3 +439,40 @@ async def test_a_forbidden_record_is_refused_and_the_credentials_are_not_blamed(
     with pytest.raises(Refused, match="code 3001") as refused:
         await caller.call(CREATE)
     assert not isinstance(refused.value, Unauthorized)
+
+
+async def test_the_pace_that_a_service_takes_is_learned_from_its_refusals(make, clock):
+    let_in, refused, store = [], [], []
+
+    def ten_a_second(call, now):
+        if not call.authenticated:
+            store.append(now)
+            return answer(201)
+        if sum(at > now - 1 for at in let_in) >= 10:
+            refused.append(now)
+            return answer(429, retry_after="1")
+        let_in.append(now)
+        return answer()
+
+    caller, _, _ = make(ten_a_second, seconds=0.05)
+    async with anyio.create_task_group() as group:
+
+        async def one_after_the_other(call):
+            for _ in range(100):
+                await caller.call(call)
+
+        for _ in range(4):
+            group.start_soon(one_after_the_other, STATUS)
+        group.start_soon(one_after_the_other, PUT)
+    assert len(let_in) == 400
+    assert len(refused) < 40  # 400 and more where everybody just comes back when told to
+    assert let_in[-1] < 60
+    assert store[-1] < 30  # another host: it waits for the pauses that all obey, and not for the pace
+
+
+async def test_a_window_that_is_told_is_no_reason_to_learn_a_pace(make, clock):
+    told = answer(429, X_RateLimit_Limit="10", X_RateLimit_Remaining="0", X_RateLimit_Reset="1800000030")
+    caller, wire, _ = make(told, *[answer() for _ in range(20)])
+    for _ in range(20):
+        await caller.call(STATUS)
+    assert wire.times[-1] == wire.times[1]

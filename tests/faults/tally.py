@@ -1,0 +1,51 @@
+"""What each suite did to the engine and what came of it enter, a table leaves; the last line is the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+
+
+@dataclass
+class Tally:
+    """The figures of one suite."""
+
+    runs: int = 0
+    faults: int = 0
+    """Requests, writes or answers that were struck."""
+    crashes: int = 0
+    power_cuts: int = 0
+    sent: int = 0
+    """Records handed to the engine."""
+    created: int = 0
+    """Of which the server has a task, by its journal."""
+    lost: int = 0
+    """Neither there nor said to be uncertain."""
+    duplicated: int = 0
+    parked: int = 0
+    """Said to be uncertain: the engine does not know, and says so."""
+
+    def add(self, other: Tally) -> None:
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+
+@dataclass
+class Table:
+    """The figures of all suites."""
+
+    suites: dict[str, Tally] = field(default_factory=dict)
+
+    def of(self, suite: str) -> Tally:
+        return self.suites.setdefault(suite, Tally())
+
+    def lines(self) -> Iterator[str]:
+        total = Tally()
+        for tally in self.suites.values():
+            total.add(tally)
+        rows = {**self.suites, "all": total}
+        names = [one.name for one in fields(Tally)]
+        width = max(map(len, rows))
+        yield f"{'':{width}}" + "".join(f"  {name.replace('_', ' '):>10}" for name in names)
+        for suite, tally in rows.items():
+            yield f"{suite:{width}}" + "".join(f"  {getattr(tally, name):>10,}" for name in names)

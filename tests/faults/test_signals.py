@@ -1,0 +1,69 @@
+"""SIGTERM while the service never answers: the command is gone within ten seconds, at a second signal within one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from .judge import sandbox_process
+from .ways import SECRETS, WAYS
+
+BATCHES = 20
+HANG = '\n[[faults]]\ncall = "all"\nkind = "hang"\nevery = 1\nseconds = 120.0\n'
+DRAIN_SECONDS, HARD_SECONDS = 10, 1
+REPEAT_SECONDS = 0.7
+"""The same signal within half a second is the first one, told twice."""
+
+
+def requests(port):
+    """Return how many requests a sandbox has had; its figures are not subject to its faults."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/sandbox/stats") as answer:
+        return sum(json.load(answer)["requests"].values())
+
+
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory):
+    """The port of a sandbox that hangs, for each way."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            way: stack.enter_context(sandbox_process(tmp_path_factory.mktemp(way.service), way.behaviour + HANG))[0]
+            for way in WAYS
+        }
+
+
+async def seconds_to_end(way, folder, port, *, again):
+    """Return how long a command goes on after its last signal, and its exit code."""
+    folder.mkdir()
+    way.write_config(folder / "engine.toml", port)
+    way.write_tasks(folder / "tasks.ndjson", "t", BATCHES)
+    command = [sys.executable, "-m", "engine", "submit", "tasks.ndjson", "--config", "engine.toml", "--job", "j"]
+    silent = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
+    earlier = requests(port)
+    process = await asyncio.create_subprocess_exec(*command, cwd=folder, env={**os.environ, **SECRETS}, **silent)
+    try:
+        async with asyncio.timeout(30):
+            while requests(port) == earlier:  # noqa: ASYNC110 - another process brings it about
+                await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        if again:
+            await asyncio.sleep(REPEAT_SECONDS)
+            process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        code = await asyncio.wait_for(process.wait(), 30)
+        return time.monotonic() - started, code
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+@pytest.mark.parametrize(("again", "limit"), [(False, DRAIN_SECONDS), (True, HARD_SECONDS)], ids=["once", "twice"])
+async def test_a_signal_ends_a_run_in_time_even_if_the_service_hangs(tmp_path, hanging, again, limit):
+    ends = await asyncio.gather(*(seconds_to_end(way, tmp_path / way.name, hanging[way], again=again) for way in WAYS))
+    for way, (seconds, code) in zip(WAYS, ends, strict=True):
+        assert (code, seconds < limit) == (128 + signal.SIGTERM, True), f"{way}: {seconds:.1f} s"

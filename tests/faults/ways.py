@@ -1,0 +1,150 @@
+"""The ways in which the engine submits enter a test, each with a sandbox, a configuration and tasks of its own.
+
+Every suite runs in all of them: what holds for one service must hold for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from . import catalogue
+from .proxy import Message
+
+KEY = "sandbox-key"
+SECRETS = {"SAMA_ACCESS_KEY": KEY, "SB_AUTH_TOKEN": KEY}
+"""Environment variables that the configurations name."""
+
+_SAMA_BEHAVIOUR = """
+continue_again = "duplicate"  # the unkindest: a batch that is released twice is created twice
+
+[journal]
+marker = "data.id"
+"""
+_BRIDGES_BEHAVIOUR = """
+service = "sevenbridges"
+
+[sevenbridges.rate]
+requests = 0
+
+[sevenbridges.life]  # so that a task is asked about more than once
+creating_seconds = 0.05
+running_seconds = 0.1
+
+[journal]
+marker = "name"
+"""
+_SAMA = """
+[service]
+kind = "sama"
+base_url = "http://127.0.0.1:{port}/v2"
+project_id = 42
+access_key = "${{env:SAMA_ACCESS_KEY}}"
+mode = "{mode}"
+"""
+# Parents with children, until they have finished: such a task meets every call that there is.
+_BRIDGES = """
+[service]
+kind = "sevenbridges"
+base_url = "http://127.0.0.1:{port}/v2"
+auth_token = "${{env:SB_AUTH_TOKEN}}"
+project = "owner/{project}"
+app = "owner/app/align"
+batch_input = "reads"
+batch_by = {{ type = "ITEM" }}
+run = true
+until = "finished"
+"""
+_SEND = """
+[batch]
+max_records = {batch}
+
+[send]
+poll_seconds = 0.01
+max_poll_seconds = 0.05
+retry_base_seconds = 0.01
+retry_cap_seconds = 0.05
+{send}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to submit."""
+
+    name: str
+    service: str
+    """Which sandbox."""
+    behaviour: str
+    """TOML of it."""
+    config: str
+    batch: int
+    """Records in a batch."""
+    kind_of: Callable[[Message], str]
+    """Names a request by what it is to the engine."""
+    states: tuple[str, ...]
+    """Through which a batch goes."""
+    late_seconds: float
+    """How long a lost request may stay under way: less than the engine waits before it believes that it will not come,
+    and where it looks twice, longer than until its first look."""
+    parks: bool = False
+    """A lost answer may leave a batch uncertain: there is no harmless step, and no way to ask."""
+    children: int = 0
+    """Tasks that each record's own task is to have."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def write_config(self, path: Path, port: int, *, send: str = "", project: str = "p") -> None:
+        text = self.config + _SEND
+        path.write_text(text.format(port=port, mode=self.name, project=project, batch=self.batch, send=send))
+
+    def write_tasks(self, path: Path, prefix: str, batches: int) -> list[str]:
+        """Write a source of so many batches; return the markers of its records."""
+        markers = [f"{prefix}-{number}" for number in range(batches * self.batch)]
+        path.write_bytes(b"".join(orjson.dumps(self._task(marker)) + b"\n" for marker in markers))
+        return markers
+
+    def _task(self, marker: str) -> dict:
+        if not self.children:
+            return {"data": {"id": marker}}
+        reads = [{"class": "File", "path": f"{marker}-{number}"} for number in range(self.children)]
+        return {"name": marker, "inputs": {"reads": reads}}
+
+
+PRESIGNED = Way(
+    "presigned",
+    "sama",
+    _SAMA_BEHAVIOUR,
+    _SAMA,
+    3,
+    catalogue.sama_kind,
+    ("frozen", "staging", "staged", "releasing", "released", "settled"),
+    0.2,
+)
+INLINE = Way(
+    "inline",
+    "sama",
+    _SAMA_BEHAVIOUR,
+    _SAMA,
+    3,
+    catalogue.sama_kind,
+    ("frozen", "releasing", "released", "settled"),
+    0.2,
+    parks=True,
+)
+BRIDGES = Way(
+    "seven bridges",
+    "sevenbridges",
+    _BRIDGES_BEHAVIOUR,
+    _BRIDGES,
+    1,
+    catalogue.bridges_kind,
+    ("frozen", "staging", "staged", "releasing", "released", "settled"),
+    2.0,
+    children=2,
+)
+WAYS = [PRESIGNED, INLINE, BRIDGES]

@@ -1,0 +1,141 @@
+"""A scenario enters, what happened leaves: the engine's own operations, with a simulated socket and made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
+import orjson
+from fakes.bench import write_records
+from fakes.clock import FakeClock, Watched
+
+from engine import operations
+from engine.auditing import Audit
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.jobs import JobState
+from engine.observe.events import Event
+from engine.operations import Order, Result, finishing, places, working
+from engine.run import Stop
+from engine.transport import caller
+
+from .scenario import Scenario
+from .server import BASE_URL, PROJECT, SimulatedSama
+
+REAL_SECONDS = 30.0
+"""Of a scenario that hangs; one takes about a second."""
+SECRET = "SCENARIO_ACCESS_KEY"
+JOB = "scenario"
+
+
+@dataclass(frozen=True)
+class Played:
+    """What happened, as all that were there tell it."""
+
+    scenario: Scenario
+    server: SimulatedSama
+    results: list[Result]
+    """Of the first run and of each resume."""
+    events: list[tuple[float, Event]]
+    outcomes: list[dict]
+    """The report, a line each."""
+    audit: Audit
+    elapsed_seconds: float
+
+
+class World:
+    """One scenario's clock and server, in which the engine runs instead of in ours."""
+
+    def __init__(self, scenario: Scenario, folder: Path, monkeypatch) -> None:
+        self.scenario = scenario
+        self.clock = FakeClock()
+        self.server = SimulatedSama(scenario, self.clock)
+        self.events: list[tuple[float, Event]] = []
+        self._folder = folder
+        self._patch = monkeypatch
+
+    async def play(self) -> Played:
+        """Submit the job, resume it as the scenario says, and audit it."""
+        self._replace_socket_and_clock()
+        ledger, config = self._folder / "ledger.db", self._folder / "job.toml"
+        config.write_text(_config(self.scenario))
+        job = self.scenario.job
+        source = write_records(self._folder / "tasks.ndjson", job.records)
+        order = Order([str(source)], config, job=JOB, output=self._folder / "output")
+        async with asyncio.timeout(REAL_SECONDS):
+            with _seeded(self.scenario.seed):
+                self._patch.setenv(SECRET, "first-key")
+                results = [await operations.submit(order, ledger, self._note, Stop())]
+                for resume in self.scenario.resumes:
+                    if results[-1].state == JobState.FINISHED:
+                        break
+                    await self.clock.sleep(resume.at - self.clock.elapsed)
+                    self._patch.setenv(SECRET, resume.access_key)
+                    results.append(await operations.resume(JOB, ledger, self._note, Stop()))
+            audit = await operations.audit(JOB, ledger)
+        elapsed = self.clock.elapsed
+        self.server.look_ahead()
+        assert results[-1].outcomes is not None, results[-1].message
+        outcomes = [orjson.loads(line) for line in results[-1].outcomes.read_bytes().splitlines()]
+        return Played(self.scenario, self.server, results, self.events, outcomes, audit, elapsed)
+
+    def _note(self, event: Event) -> None:
+        self.events.append((self.clock.elapsed, event))
+
+    def _replace_socket_and_clock(self) -> None:
+        """All that is not the engine's own: the socket, the clock, and threads, for which the clock has to wait."""
+        open_ledger, in_thread = SqliteLedger.open, anyio.to_thread.run_sync
+        clock, server = self.clock, self.server
+
+        @asynccontextmanager
+        async def open_wire(settings, **_):
+            server.answer_timeout = settings.answer_seconds
+            yield server
+
+        @asynccontextmanager
+        async def open_watched(path, _, **options):
+            async with open_ledger(path, clock, **options) as ledger:
+                yield Watched(ledger, clock)
+
+        async def run_sync(work, *args, **options):
+            with clock.stopped():
+                return await in_thread(work, *args, **options)
+
+        self._patch.setattr(caller, "open_wire", open_wire)
+        self._patch.setattr(SqliteLedger, "open", open_watched)
+        self._patch.setattr(anyio.to_thread, "run_sync", run_sync)
+        for module in (finishing, places, working):
+            self._patch.setattr(module, "CLOCK", clock)
+
+
+def _config(scenario: Scenario) -> str:
+    send = "\n".join(f"{key} = {value}" for key, value in scenario.job.send.items())
+    return f"""
+[service]
+kind = "sama"
+base_url = "{BASE_URL}"
+project_id = {PROJECT}
+access_key = "${{env:{SECRET}}}"
+mode = "{scenario.job.mode}"
+
+[batch]
+max_records = {scenario.job.batch_records}
+
+[send]
+{send}
+"""
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw the same jitter each time; who draws first may still depend on threads."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
