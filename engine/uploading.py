@@ -216,17 +216,21 @@ class Uploader:
     async def _search(self, batch: Batch, submission: Submission) -> Submission:
         """Find out by its mark whether a batch arrived whose answer was lost; send it again only if it never did."""
         payload = await self._payloads.read(batch)
-        for search in range(SEARCHES):
-            await self._run.clock.sleep(self._search_seconds * 2**search)
+        empty = 0
+        for _ in range(2 * SEARCHES):
+            await self._run.clock.sleep(self._search_seconds * 2**empty)
             try:
                 found = await self._service.locate(batch, payload, submission.changed_at)
-            except UnexpectedAnswer as answer:  # nobody knows; the next run asks again
-                return replace(submission, note=str(answer))
+            except UnexpectedAnswer:  # no answer of the service's own: it counts for nothing
+                continue
             if found:
                 note = "found by its mark" if len(found) == 1 else f"found by its mark, as {' and '.join(found)}"
                 return await self._move(batch, submission, State.RELEASED, remote_id=found[0], note=note)
-        submission = await self._move(batch, submission, State.FROZEN, note="no search found it: it never arrived")
-        return await self._post(batch, submission)
+            empty += 1
+            if empty == SEARCHES:
+                note = "no search found it: it never arrived"
+                return await self._post(batch, await self._move(batch, submission, State.FROZEN, note=note))
+        return submission  # nobody knows yet; the next run searches again
 
     async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
         if released.settlement is not None:

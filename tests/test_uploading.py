@@ -697,9 +697,16 @@ async def test_a_batch_that_is_seen_late_is_not_sent_again(tmp_path):
         assert bench.service.ids() == EACH_ONCE
 
 
-async def test_where_a_search_tells_nothing_the_batch_stays_uncertain(marked):
+async def test_a_search_that_tells_nothing_counts_for_nothing(marked):
     batch = await unanswered(marked, applied=False)
     marked.service.faults["locate"] = [None, Fault(UnexpectedAnswer("a page of nonsense"))]
+    assert (await marked.submit(batch)).state is State.RELEASED
+    assert marked.service.calls("locate") == ["locate"] * 4
+
+
+async def test_where_no_search_tells_anything_the_batch_stays_uncertain(marked):
+    batch = await unanswered(marked, applied=False)
+    marked.service.faults["locate"] = [Fault(UnexpectedAnswer("a page of nonsense"))] * 9
     assert (await marked.submit(batch)).state is State.UNCERTAIN
     assert await marked.states() == [State.UNCERTAIN]
     assert marked.service.calls("release") == ["release"]

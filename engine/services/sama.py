@@ -243,7 +243,12 @@ class Sama:
         for page in count(1):
             query = {**wanted, "omit_answers": "true", "page": str(page), "page_size": str(TASKS_PAGE_SIZE)}
             answer = await self._caller.call(Call("tasks", "GET", f"{self._project}/tasks.json", query=query))
-            tasks = _tasks(_object(answer))
+            body = _object(answer)
+            if not isinstance(
+                body.get("tasks"), list
+            ):  # not Sama's: nothing found must not be believed of anybody else
+                raise UnexpectedAnswer("tasks: the answer has no list of tasks", call="tasks")
+            tasks = _tasks(body)
             for task in tasks:
                 yield task
             if len(tasks) < least:

@@ -12,7 +12,7 @@ from itertools import groupby, product
 
 from . import catalogue
 from .proxy import Fault, Strike, Work
-from .ways import BRIDGES, INLINE, PRESIGNED, Way
+from .ways import BRIDGES, INLINE, MARKED, PRESIGNED, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ STEPS = [
     Step("post", INLINE, "post", None, creates=True),
     Step("status", INLINE, "status", "post", asks=True),
     Step("settlement", INLINE, "settlement", "status", asks=True),
+    Step("schema", MARKED, "schema", None, asks=True),
+    Step("post", MARKED, "post", None, creates=True),
+    Step("search for a batch that is not there", MARKED, "search", "post", asks=True, lost=("post", Work.NEVER)),
+    Step("search for a batch that is there", MARKED, "search", "post", asks=True, lost=("post", Work.DONE)),
+    Step("search for a batch on its way", MARKED, "search", "post", asks=True, lost=("post", Work.LATE)),
     Step("create", BRIDGES, "create", None, creates=True),
     Step("search for a draft that is not there", BRIDGES, "find", "create", asks=True, lost=("create", Work.NEVER)),
     Step("search for a draft that is there", BRIDGES, "find", "create", asks=True, lost=("create", Work.DONE)),
@@ -102,7 +107,8 @@ class Case:
     def may_park(self) -> bool:
         """Whether a batch may end as uncertain: its answer was lost, and there is no way to ask."""
         harmless = [*catalogue.UNCONNECTED, *catalogue.DECLINED, *catalogue.ANSWERED]
-        return self.step.kind == "post" and self.fault not in harmless
+        # Whoever is not told by the project itself that its tasks can be found again does not mark them.
+        return self.step.way.parks and self.step.kind == "post" and self.fault not in harmless
 
 
 IMPOSSIBLE: dict[str, Callable[[Case], bool]] = {
@@ -128,6 +134,7 @@ IMPOSSIBLE: dict[str, Callable[[Case], bool]] = {
     "a store answers a PUT without JSON": lambda case: (
         case.step.kind == "put" and case.fault in catalogue.NONSENSE and case.fault is not catalogue.PAGE
     ),
+    "a project is asked only once what it has": lambda case: case.step.kind == "schema" and case.pattern is not FIRST,
     "only the first such request is lost, so only one batch is asked about": lambda case: (
         case.step.lost is not None and case.pattern is not FIRST
     ),

@@ -116,6 +116,10 @@ def sama_kind(request: Message) -> str:
         return "put"
     if path.endswith("/batches.json"):
         return "post" if b'"tasks":' in request.body else "create"
+    if path.endswith("/create_task.json"):
+        return "schema"
+    if path.endswith("/tasks.json"):
+        return "search"
     for word in ("continue", "cancel"):
         if path.endswith(f"/{word}.json"):
             return word

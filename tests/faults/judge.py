@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from .tally import Tally
-from .ways import Way
+from .ways import SCHEMA, Way
 
 
 @dataclass
@@ -100,6 +100,7 @@ def sandbox_process(folder: Path, behaviour: str) -> Iterator[tuple[int, Judge]]
     """Run a sandbox as a process of its own, so that nothing the engine does can touch its memory; port and judge."""
     config, journal = folder / "behaviour.toml", folder / "journal.ndjson"
     config.write_text(behaviour)
+    (folder / "schema.json").write_bytes(SCHEMA)
     command = [sys.executable, "-m", "engine", "sandbox", "--port", "0", "--json"]
     command += ["--behaviour", str(config), "--journal", str(journal)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:

@@ -53,7 +53,8 @@ async def seconds_to_end(way, folder, port, *, again):
         process.send_signal(signal.SIGTERM)
         if again:
             await asyncio.sleep(REPEAT_SECONDS)
-            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # gone already: nothing was under way that had to finish
+                process.send_signal(signal.SIGTERM)
         started = time.monotonic()
         code = await asyncio.wait_for(process.wait(), 30)
         return time.monotonic() - started, code

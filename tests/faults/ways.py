@@ -6,7 +6,7 @@ Every suite runs in all of them: what holds for one service must hold for the ot
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -23,7 +23,15 @@ continue_again = "duplicate"  # the unkindest: a batch that is released twice is
 
 [journal]
 marker = "data.id"
+
+[[projects]]
+id = 42
+
+[[projects]]  # its tasks have an input by which they are found again
+id = 43
+schema = "schema.json"
 """
+SCHEMA = b'{"properties": {"data": {"type": "object", "properties": {"client_batch_id": {"type": "string"}}}}}'
 _BRIDGES_BEHAVIOUR = """
 service = "sevenbridges"
 
@@ -41,7 +49,7 @@ _SAMA = """
 [service]
 kind = "sama"
 base_url = "http://127.0.0.1:{port}/v2"
-project_id = 42
+project_id = {number}
 access_key = "${{env:SAMA_ACCESS_KEY}}"
 mode = "{mode}"
 """
@@ -65,6 +73,7 @@ max_records = {batch}
 [send]
 poll_seconds = 0.01
 max_poll_seconds = 0.05
+search_seconds = 0.3
 retry_base_seconds = 0.01
 retry_cap_seconds = 0.05
 {send}
@@ -94,13 +103,19 @@ class Way:
     """A lost answer may leave a batch uncertain: there is no harmless step, and no way to ask."""
     children: int = 0
     """Tasks that each record's own task is to have."""
+    mode: str = ""
+    """Of Sama."""
+    number: int = 42
+    """Of Sama's project."""
 
     def __str__(self) -> str:
         return self.name
 
     def write_config(self, path: Path, port: int, *, send: str = "", project: str = "p") -> None:
         text = self.config + _SEND
-        path.write_text(text.format(port=port, mode=self.name, project=project, batch=self.batch, send=send))
+        path.write_text(
+            text.format(port=port, mode=self.mode, number=self.number, project=project, batch=self.batch, send=send)
+        )
 
     def write_tasks(self, path: Path, prefix: str, batches: int) -> list[str]:
         """Write a source of so many batches; return the markers of its records."""
@@ -124,6 +139,7 @@ PRESIGNED = Way(
     catalogue.sama_kind,
     ("frozen", "staging", "staged", "releasing", "released", "settled"),
     0.2,
+    mode="presigned",
 )
 INLINE = Way(
     "inline",
@@ -135,7 +151,9 @@ INLINE = Way(
     ("frozen", "releasing", "released", "settled"),
     0.2,
     parks=True,
+    mode="inline",
 )
+MARKED = replace(INLINE, name="inline with marks", parks=False, number=43)
 BRIDGES = Way(
     "seven bridges",
     "sevenbridges",
@@ -147,4 +165,4 @@ BRIDGES = Way(
     2.0,
     children=2,
 )
-WAYS = [PRESIGNED, INLINE, BRIDGES]
+WAYS = [PRESIGNED, INLINE, MARKED, BRIDGES]

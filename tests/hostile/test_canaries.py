@@ -139,7 +139,7 @@ async def test_what_a_server_tells_of_our_secrets_is_written_nowhere(cage, servi
     location = f"Location: http://127.0.0.1:9/?access_key={quote(cage.key.text, safe='')}"
     heard = ("X-Amz-Signature", cage.signature.text) if kind == "put" else ("access_key", cage.key.text)
     wire = echo(status, *heard, location)
-    async with running_sandbox(Behaviour(service=service)) as sandbox:
+    async with running_sandbox(Behaviour(service=service, access_keys=(cage.key.text,))) as sandbox:
         struck: list[Strike] = []
         async with fault_proxy(port_of(sandbox.url), kind_of, struck) as proxy:
             url = f"http://127.0.0.1:{proxy.port}"

@@ -602,6 +602,12 @@ async def test_a_batch_is_searched_for_on_all_pages():
     assert {call.query["client_batch_id_match_type"] for call in caller.calls} == {"exact"}
 
 
+@pytest.mark.parametrize("answer", [{"ok": True}, [], b"<html>", {"tasks": {}}])
+async def test_nothing_found_is_believed_of_the_service_only(answer):
+    with pytest.raises(UnexpectedAnswer):
+        await inline(Caller(answer)).locate(a_batch(), payload({"client_batch_id": OURS}), 0.0)
+
+
 async def test_nothing_found_is_said_as_it_is():
     assert await inline(Caller({"tasks": []})).locate(a_batch(), payload({"client_batch_id": OURS}), 0.0) == []
 
