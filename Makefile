@@ -18,8 +18,10 @@ test: $(VENV)/.ready
 torture: $(VENV)/.ready
 	BULKSUBMIT_TORTURE=1 BULKSUBMIT_KILLS=$(or $(BULKSUBMIT_KILLS),200) $(BIN)/pytest tests/faults
 
+# The measurements, and their page in benchmarks/results. BENCH="--quick" and BENCH="--only NAME" are handed on.
 bench: $(VENV)/.ready
-	$(BIN)/python -m benchmarks
+	sh benchmarks/install.sh $(PYTHON) .bench
+	$(BIN)/python -m benchmarks $(BENCH)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check
@@ -49,4 +51,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) .bulksubmit .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .bulksubmit .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,22 +1,94 @@
-"""Run the measurements: `python -m benchmarks [--quick]`. Figures go to standard output."""
+"""Run the measurements: `python -m benchmarks [--quick] [--only NAME]`. Rows go to standard output, all to a folder.
+
+A whole run writes `benchmarks/results/`: results.json, the plots, and README.md, the page. A quick one writes below
+`.bench/`, so that it never stands in for the other.
+"""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import memory
+from benchmarks import (
+    end_to_end,
+    following,
+    memory,
+    page,
+    peers,
+    per_record,
+    presigned,
+    readers,
+    results,
+    resume,
+    start,
+)
+from benchmarks.harness import ROOT, WORKPLACE, NotMeasured, Section, Session, commit, machine, peer
+
+MEASURES: Mapping[str, Callable[[Session], Section]] = {
+    "start": start.measure,
+    "readers": readers.measure,
+    "end_to_end": end_to_end.measure,
+    "peers": peers.measure,
+    "presigned": presigned.measure,
+    "per_record": per_record.measure,
+    "memory": memory.measure,
+    "resume": resume.measure,
+    "following": following.measure,
+}
 
 
-def main() -> None:
-    """Measure what there is to measure; `--quick` with a tenth of the bytes."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="a tenth of the bytes")
-    large = (100 if options.parse_args().quick else 1000) * memory.MEGABYTE
-    with tempfile.TemporaryDirectory(prefix="bulksubmit-bench-") as folder:
-        print("Peak memory of submit")
-        print(memory.table(memory.measure(Path(folder), (large // 10, large))))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write down."""
+    options = _options().parse_args(arguments)
+    folder = options.results or (WORKPLACE / "quick" if options.quick else ROOT / "benchmarks" / "results")
+    document = results.load(folder)
+    for name in options.only or MEASURES:
+        document["sections"][name] = _measured(name, quick=options.quick)
+        results.save(folder, document)  # after each: a run that is broken off has not been for nothing
+    document["sections"] = {name: document["sections"][name] for name in MEASURES if name in document["sections"]}
+    results.save(folder, document)
+    _draw(folder)
+    print(page.write(folder))
+
+
+def _options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="python -m benchmarks", description="Run the measurements.")
+    options.add_argument("--quick", action="store_true", help="small inputs and few repetitions: 3 minutes, not 20")
+    options.add_argument("--only", action="append", choices=list(MEASURES), help="one measure; may be repeated")
+    options.add_argument("--results", type=Path, help="folder of the results; other measures in it are kept")
+    return options
+
+
+def _measured(name: str, *, quick: bool) -> results.Document:
+    """Measure one thing in an empty folder on the disk of the checkout: a ledger in memory would be no ledger."""
+    where = {"commit": commit(), "machine": machine(), "when": time.strftime("%Y-%m-%d %H:%M"), "quick": quick}
+    print(name, file=sys.stderr)
+    started = time.monotonic()
+    WORKPLACE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORKPLACE, prefix="session-") as folder:
+        try:
+            section = MEASURES[name](Session(Path(folder), quick))
+        except NotMeasured as missing:
+            section = Section(name, name.replace("_", " "), "", not_measured=[str(missing)])
+    seconds = time.monotonic() - started
+    document = results.as_json(section, {**where, "seconds": round(seconds, 1)})
+    print(f"{section.title} ({seconds:.0f} s)")
+    print(
+        "\n".join(filter(None, [page.table(document["rows"]), *(f"  not measured: {m}" for m in section.not_measured)]))
+    )
+    return document
+
+
+def _draw(folder: Path) -> None:
+    try:
+        subprocess.run(peer("benchmarks.plots", folder), cwd=ROOT, check=True)
+    except (NotMeasured, subprocess.CalledProcessError) as failure:
+        print(f"no plots: {failure}", file=sys.stderr)
 
 
 if __name__ == "__main__":

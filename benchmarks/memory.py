@@ -1,82 +1,64 @@
-"""Peak memory of `submit` for a small file and a large one, as NDJSON and as one JSON array: it must not grow.
-
-The sandbox is a process of its own and forgets the tasks it creates; what is measured is the command alone, by the
-operating system (`ru_maxrss` of the child).
-"""
+"""Peak memory of `submit` for inputs of very different size: it must not grow."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.workload import write_array, write_ndjson
+from benchmarks.harness import MEBIBYTE, Contender, Row, Run, Section, Session, Target, run_once
+from benchmarks.nginx import nginx
+from benchmarks.ours import NAME, sama_config, submitting
+from benchmarks.workload import MEGABYTE, count_for, write_ndjson
 
-MEGABYTE = 10**6
-COMMAND = [sys.executable, "-m", "engine"]
-WRITERS = {"ndjson": write_ndjson, "json": write_array}
+SPARE_BYTES = 5_000 * MEGABYTE
+"""What a disk shall still have free while the largest input, its ledger and its reports lie on it."""
 
+CONSTANT = Target(1.1, at_least=False)
+"""Within 10 % of the smallest input's."""
 
-@dataclass(frozen=True)
-class Peak:
-    """What one `submit` took."""
+MOST_SECONDS = 380.0
+"""Longest run, by the speed of the one before: the whole of `make bench` is to end within 20 minutes."""
 
-    format: str
-    size_bytes: int
-    records: int
-    created: int
-    peak_mebibytes: float
-
-
-def measure(folder: Path, sizes: tuple[int, int]) -> list[Peak]:
-    """Submit a file of each format and size (bytes) to a sandbox in `folder`."""
-    with _sandbox(folder) as url:
-        return [_peak(folder, url, kind, size) for kind in WRITERS for size in sizes]
+METHOD = """The same submission as end to end, of typical records to nginx, once for each size. The peak is what the \
+operating system says of the process that has ended (`ru_maxrss`), reports included."""
 
 
-def _peak(folder: Path, url: str, kind: str, size: int) -> Peak:
-    source = folder / f"tasks.{kind}"
-    records = WRITERS[kind](source, size)
-    config = folder / "sama.toml"
-    config.write_text(
-        f'[service]\nkind = "sama"\nbase_url = "{url}"\nproject_id = 1\naccess_key = "${{env:SAMA_ACCESS_KEY}}"\n'
-    )
-    job = f"{kind}-{size}"
-    command = [*COMMAND, "submit", str(source), "--config", str(config), "--job", job, "--json", "--quiet"]
-    environment = os.environ | {"SAMA_ACCESS_KEY": "sandbox-key"}
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        out = process.stdout.read() if process.stdout else ""
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    source.unlink()
-    return Peak(kind, size, records, json.loads(out)["created"], usage.ru_maxrss / 1024)
+def measure(session: Session) -> Section:
+    """Measure each size once, as far as the disk has room and the time allows."""
+    sizes = [10, 100, 200] if session.quick else [10, 1_000, 10_000]
+    contenders: list[Contender] = []
+    taken: dict[str, Run] = {}
+    missing: list[str] = []
+    with nginx(session.folder) as url:
+        config = sama_config(session.folder / "memory.toml", url)
+        for megabytes in sizes:
+            count = count_for("typical", megabytes * MEGABYTE)
+            if obstacle := _obstacle(session.folder, megabytes, count, list(taken.values())):
+                missing.append(f"{megabytes:,} MB: {obstacle}")
+                continue
+            source = session.folder / "memory.ndjson"
+            write_ndjson(source, "typical", count)
+            contenders.append(submitting(source, config, count, f"{NAME}, {megabytes:,} MB"))
+            taken[contenders[-1].name] = run_once(contenders[-1], session.folder)
+            source.unlink()
+    runs = {name: [run] for name, run in taken.items()}
+    return Section("memory", "Memory", METHOD, _rows(taken), contenders, runs, {"megabytes": sizes}, missing)
 
 
-@contextmanager
-def _sandbox(folder: Path) -> Iterator[str]:
-    behaviour = folder / "behaviour.toml"
-    behaviour.write_text("keep_task_data = false\n")
-    command = [*COMMAND, "sandbox", "--port", "0", "--json", "--behaviour", str(behaviour)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield json.loads(process.stdout.readline() if process.stdout else "")["url"]
-        finally:
-            process.terminate()
+def _obstacle(folder: Path, megabytes: int, count: int, before: Sequence[Run]) -> str | None:
+    """Return why a size cannot be measured here."""
+    if shutil.disk_usage(folder).free < 2 * megabytes * MEGABYTE + SPARE_BYTES:
+        return "the disk has too little room"
+    seconds = count / before[-1].speed if before else 0.0
+    return f"it would take {seconds / 60:.0f} minutes on this machine" if seconds > MOST_SECONDS else None
 
 
-def table(peaks: list[Peak]) -> str:
-    """Render the figures, each large file as a ratio to the small one of its format."""
-    lines = ["format      bytes       records   created   peak MiB  ratio"]
-    for peak in peaks:
-        small = next(other for other in peaks if other.format == peak.format)
-        ratio = peak.peak_mebibytes / small.peak_mebibytes
-        lines.append(
-            f"{peak.format:<8} {peak.size_bytes:>13,} {peak.records:>10,} {peak.created:>10,} "
-            f"{peak.peak_mebibytes:>8.1f}  {ratio:.2f}"
-        )
-    return "\n".join(lines)
+def _rows(runs: dict[str, Run]) -> list[Row]:
+    (smallest, least), *larger = runs.items()
+    peaks = [one.peak_bytes / MEBIBYTE for one in runs.values()]
+    growth = [
+        Row(f"peak memory, {name.removeprefix(NAME + ', ')}", smallest, [one.peak_bytes / least.peak_bytes], CONSTANT)
+        for name, one in larger
+    ]
+    return [*growth, Row("greatest peak of all sizes", "", [max(peaks)], Target(120, at_least=False), "MiB")]

@@ -1,63 +1,153 @@
-"""A seed and a size in, a file of task records out: the same bytes each time.
+"""A seed, a kind and a size in, a file of task records out: the same bytes each time.
 
-The typical record has 570 bytes: nested boxes, escaped quotes, and braces inside strings, as labelling tasks have.
+    small     150 bytes: a link and a few words
+    typical   570 bytes: nested boxes, escaped quotes, and braces inside strings, as labelling tasks have
+    large     20 KB: a sequence of 50 frames with their boxes
+
+By hand: `python -m benchmarks.workload typical 1000 tasks.ndjson` writes 1,000 MB.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import orjson
 
+MEGABYTE = 10**6
 BLOCK_RECORDS = 1000
+"""Distinct records before they repeat but for their number; and records in a batch, so files end with a full batch."""
+
+NUMBER_BYTES = len('{"data":{"client_batch_id":"record-000000000",')
 
 
-def typical_records(seed: int) -> Iterator[bytes]:
-    """Yield records without end, each with its number as marker; 570 bytes on average."""
-    draw = random.Random(seed)
-    tails = [orjson.dumps(_inputs(draw))[1:] + b"}" for _ in range(BLOCK_RECORDS)]
+def records(kind: str, seed: int = 1) -> Iterator[bytes]:
+    """Yield records without end, each with its number as marker; their mean size is SIZES[kind]."""
     number = 0
+    tails = _tails(kind, seed)
     while True:
         for tail in tails:
             yield b'{"data":{"client_batch_id":"record-%09d",%b' % (number, tail)
             number += 1
 
 
-def _inputs(draw: random.Random) -> dict[str, object]:
-    boxes = [
-        {"label": draw.choice(["car", "person", "{sign}"]), "box": [draw.randrange(4000) for _ in range(4)]}
-        for _ in range(draw.randrange(3, 7))
-    ]
+def _tails(kind: str, seed: int) -> list[bytes]:
+    draw = random.Random(seed)
+    return [orjson.dumps(KINDS[kind](draw))[1:] + b"}" for _ in range(BLOCK_RECORDS)]
+
+
+def _small(draw: random.Random) -> dict[str, object]:
+    image = f"https://images.example.com/{draw.getrandbits(48):012x}.jpg"
+    return {"image": image, "note": "n" * draw.randrange(19, 59)}
+
+
+def _typical(draw: random.Random) -> dict[str, object]:
     note = 'said "stop" }, { at '
     return {
         "image": f"https://images.example.com/{draw.getrandbits(64):016x}/frame.jpg",
         "note": note + "x" * draw.randrange(130, 260),
-        "boxes": boxes,
+        "boxes": _boxes(draw, draw.randrange(3, 7)),
         "camera": draw.choice(["front", "Rückfahrkamera", "left"]),
     }
 
 
-def write_ndjson(path: Path, size_bytes: int, seed: int = 1) -> int:
-    """Write records until the file has `size_bytes`; return how many."""
-    return _write(path, size_bytes, seed, b"", b"\n", b"\n")
+def _large(draw: random.Random) -> dict[str, object]:
+    return {
+        "sequence": f"https://images.example.com/{draw.getrandbits(64):016x}/",
+        "note": 'lane "A" {closed}, ' + "y" * draw.randrange(1800, 2600),
+        "frames": [{"time": draw.random(), "boxes": _boxes(draw, 7)} for _ in range(50)],
+    }
 
 
-def write_array(path: Path, size_bytes: int, seed: int = 1) -> int:
-    """Write the same records as one top-level JSON array; return how many."""
-    return _write(path, size_bytes, seed, b"[", b",", b"]\n")
+def _boxes(draw: random.Random, count: int) -> list[dict[str, object]]:
+    return [
+        {"label": draw.choice(["car", "person", "{sign}"]), "box": [draw.randrange(4000) for _ in range(4)]}
+        for _ in range(count)
+    ]
 
 
-def _write(path: Path, size_bytes: int, seed: int, head: bytes, separator: bytes, tail: bytes) -> int:
-    records = typical_records(seed)
-    written = count = 0
+KINDS: Mapping[str, Callable[[random.Random], dict[str, object]]] = {
+    "small": _small,
+    "typical": _typical,
+    "large": _large,
+}
+SIZES: Mapping[str, int] = {"small": 150, "typical": 570, "large": 20_000}
+"""Bytes of a record, on average and nearly so."""
+
+BATCH_RECORDS: Mapping[str, int] = {"small": 1000, "typical": 1000, "large": 100}
+"""Records of a request: a hundred large ones are 2 MB, a thousand would be 20 MB."""
+
+
+def count_for(kind: str, size_bytes: int) -> int:
+    """Return how many records of a kind make about `size_bytes`: whole batches, one at least."""
+    return max(1, round(size_bytes / SIZES[kind] / BLOCK_RECORDS)) * BLOCK_RECORDS
+
+
+def write_ndjson(path: Path, kind: str, count: int, seed: int = 1) -> int:
+    """Write `count` records, one a line; return the bytes."""
+    return _write(path, islice(records(kind, seed), count), b"", b"\n", b"\n")
+
+
+def write_array(path: Path, kind: str, count: int, seed: int = 1) -> int:
+    """Write the same records as one top-level JSON array; return the bytes."""
+    return _write(path, islice(records(kind, seed), count), b"[", b",", b"]\n")
+
+
+def write_bodies(path: Path, kind: str, count: int, seed: int = 1, *, batch_records: int = BLOCK_RECORDS) -> int:
+    """Write the same records as ready bodies of an inline POST, one a line; return the bytes."""
+    stream = islice(records(kind, seed), count)
+    bodies = (
+        b'{"tasks":[%b],"tasks_file_name":"bench"}' % b",".join(block)
+        for block in iter(lambda: list(islice(stream, batch_records)), [])
+    )
+    return _write(path, bodies, b"", b"\n", b"\n")
+
+
+def write_specs(path: Path, count: int, seed: int = 1) -> int:
+    """Write task specs of Seven Bridges, one a line, which are their own bodies; return the bytes."""
+    draw = random.Random(seed)
+    specs = (
+        orjson.dumps(
+            {
+                "name": f"record-{number:09d}",
+                "project": "owner/project",
+                "app": "owner/project/align",
+                "inputs": {"sample": f"{draw.getrandbits(64):016x}", "threads": draw.randrange(1, 17)},
+            }
+        )
+        for number in range(count)
+    )
+    return _write(path, specs, b"", b"\n", b"\n")
+
+
+def _write(path: Path, lines: Iterator[bytes], head: bytes, separator: bytes, tail: bytes) -> int:
+    first = True
     with path.open("wb") as file:
         file.write(head)
-        while written < size_bytes:
-            block = [next(records) for _ in range(BLOCK_RECORDS)]
+        while block := list(islice(lines, BLOCK_RECORDS)):
             text = separator.join(block)
-            written += file.write(separator + text if count else text)
-            count += len(block)
+            file.write(text if first else separator + text)
+            first = False
         file.write(tail)
-    return count
+        return file.tell()
+
+
+def main() -> None:
+    """Write a workload by hand."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.workload", description="Write a file of records.")
+    options.add_argument("kind", choices=list(KINDS))
+    options.add_argument("megabytes", type=int)
+    options.add_argument("file", type=Path)
+    options.add_argument("--array", action="store_true", help="one JSON array instead of lines")
+    options.add_argument("--seed", type=int, default=1)
+    given = options.parse_args()
+    write = write_array if given.array else write_ndjson
+    count = count_for(given.kind, given.megabytes * MEGABYTE)
+    print(f"{count:,} records, {write(given.file, given.kind, count, given.seed):,} bytes in {given.file}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The engine's reader alone: a source in, the seconds out that it took to find, parse and check every record.
+
+    python -m benchmarks.contenders.engine_read read|plan SOURCE
+
+`plan` does all that a run does before it sends: it also cuts batches, hashes them and packs where their records stand.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from engine import assembly
+from engine.assembly import Offline
+from engine.model.jobs import Job
+from engine.model.records import Position
+from engine.reading.reader import read_blocks
+from engine.reading.sources import find_sources
+
+CONFIG = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:SAMA_ACCESS_KEY}"\n'
+
+
+def main() -> None:
+    """Read everything and print the seconds."""
+    way, source = sys.argv[1:]
+    setup = assembly.load(CONFIG)
+    job = Job("bench", "sama", CONFIG, find_sources([source], setup.settings.source), "")
+    parts = assembly.offline(setup, job)
+    started = time.perf_counter()
+    count = read(parts, job, setup) if way == "read" else plan(parts, job)
+    print(json.dumps({"seconds": time.perf_counter() - started, "work": count}))
+
+
+def read(parts: Offline, job: Job, setup: assembly.Setup) -> int:
+    """Count the records that are fit to be sent."""
+    blocks = read_blocks(job.sources, Position(), setup.settings.source)
+    return sum(len(parts.mapper.apply(block).tasks) for block in blocks)
+
+
+def plan(parts: Offline, job: Job) -> int:
+    """Count the records that stand in batches."""
+    return sum(batch.count for step in parts.plans(job, None) for batch in step.batches)
+
+
+if __name__ == "__main__":
+    main()

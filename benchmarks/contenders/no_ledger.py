@@ -1,0 +1,66 @@
+"""The engine without its memory: the same job, its ledger forgets at once, and there is no report at the end.
+
+    python -m benchmarks.contenders.no_ledger SOURCE CONFIG
+
+What `submit` takes longer than this is the price of the ledger and of the bookkeeping.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import uvloop
+
+from engine import assembly
+from engine.configuration import read_config
+from engine.model.batches import Batch
+from engine.model.jobs import Job
+from engine.model.submissions import Submission
+from engine.ports import Ledger
+from engine.reading.sources import find_sources
+from engine.run import Run, Stop
+from engine.transport.clock import SystemClock
+
+
+class Forgetful:
+    """A ledger that remembers nothing: what a run asks of it is answered as for a job that has just begun."""
+
+    async def freeze(self, *_: Any, **__: Any) -> None:
+        """Forget batches."""
+
+    async def move(self, *_: Any, **__: Any) -> None:
+        """Forget a step."""
+
+    async def settle(self, *_: Any, **__: Any) -> None:
+        """Forget the fate of records."""
+
+    async def last_batch(self, job: str) -> None:
+        """Return None: there is none."""
+
+    async def batches(self, *_: Any) -> AsyncIterator[tuple[Batch, Submission]]:
+        """Yield nothing."""
+        nothing: tuple[tuple[Batch, Submission], ...] = ()
+        for pair in nothing:
+            yield pair
+
+
+async def main(source: str, config: str) -> None:
+    """Run the job once."""
+    text = read_config(Path(config))
+    setup = assembly.load(text)
+    sources = find_sources([source], setup.settings.source)
+    job = Job("bench", setup.service.kind, text, sources, "")
+    clock, stop = SystemClock(), Stop()
+    slots = assembly.slots(setup, clock, lambda _: None)
+    async with assembly.online(setup, job, slots.hear, clock) as service:
+        run = Run(job, service, cast("Ledger", Forgetful()), clock, random.random, lambda _: None, stop)
+        if error := await assembly.pipeline(setup, run, slots).work():
+            raise error
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], sys.argv[2]))

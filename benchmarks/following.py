@@ -1,0 +1,239 @@
+"""How often released batches are asked about, and how soon their end is known: the engine's follower in made-up time.
+
+The service is a model with a known speed of creation, so that it is known, too, when each batch was created, and time
+jumps from one event to the next: an hour takes no longer than its polls. The follower is the engine's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import selectors
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import anyio
+
+from benchmarks.contenders.no_ledger import Forgetful
+from benchmarks.harness import Row, Section, Session, Target
+from engine.following import Follower
+from engine.model.batches import Batch
+from engine.model.jobs import Job
+from engine.model.outcomes import Settlement
+from engine.model.records import Position
+from engine.model.settings import SendSettings
+from engine.model.submissions import State, Submission
+from engine.ports import Ledger, Progress, Service
+from engine.run import Run, Stop
+
+BATCH_RECORDS = 1000
+TOLERANCE = 0.1
+"""Share of a batch's creation time within which its end is to be known."""
+
+POLLS = Target(1.5, at_least=False)
+DELAY = Target(100 * TOLERANCE, at_least=False)
+
+ANSWER_SECONDS = 0.05
+"""Round trip of a poll."""
+
+METHOD = f"""The engine's own follower, with its default settings, against a model of a service in made-up time: \
+batches of {BATCH_RECORDS:,} tasks are released at regular intervals, and the service creates their tasks first come, \
+first served, at a speed that nobody tells the engine, one batch after the other or several side by side. A poll's \
+answer takes {ANSWER_SECONDS * 1000:.0f} ms. The delay is the time from a batch's last task to the answer that tells \
+of it, as a share of the batch's creation time: from its first task to its last, without its time in the queue. The \
+oracle knows beforehand when each batch will be done, and asks as seldom as it can while it learns of each end within \
+{TOLERANCE:.0%} of that creation time; one poll covers one batch, as at Sama. Polls are counted without the one call \
+that fetches the fate of each record, which both need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A service and its load."""
+
+    name: str
+    tasks_per_second: float
+    """Of the whole service."""
+    parallel: int
+    """Batches that it creates side by side, each with its share of the speed."""
+    batches: int = 60
+    release_seconds: float = 0.25
+    """Between two releases."""
+
+
+SCENARIOS = (
+    Scenario("50 tasks/s, one batch at a time", 50, 1),
+    Scenario("500 tasks/s, one batch at a time", 500, 1),
+    Scenario("500 tasks/s, four batches side by side", 500, 4),
+    Scenario("5,000 tasks/s, faster than batches come", 5_000, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """When one batch's tasks are created."""
+
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes."""
+        return self.end - self.start
+
+    def created(self, now: float) -> int:
+        """Return how many tasks there are."""
+        share = (now - self.start) / self.seconds
+        return round(BATCH_RECORDS * min(1.0, max(0.0, share)))
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What following one scenario took."""
+
+    polls: int
+    oracle_polls: int
+    delays: Sequence[float]
+    """By batch, as a share of its creation time."""
+
+
+def measure(session: Session) -> Section:
+    """Follow every scenario once: nothing in it is left to chance."""
+    del session
+    rows = []
+    for scenario in SCENARIOS:
+        followed = follow(scenario)
+        polls = Row(f"polls, {scenario.name}", "oracle", [followed.polls / followed.oracle_polls], POLLS)
+        delays = [100 * delay for delay in followed.delays]
+        rows += [polls, Row(f"delay, {scenario.name}", "", delays, DELAY, "% of creation")]
+    settings = {"first poll": SendSettings().poll_seconds, "longest wait": SendSettings().max_poll_seconds}
+    return Section("following", "Following what was released", METHOD, rows, settings=settings)
+
+
+def plan(scenario: Scenario) -> Sequence[Creation]:
+    """Return when each batch is created."""
+    turns = [0.0] * scenario.parallel
+    seconds = BATCH_RECORDS * scenario.parallel / scenario.tasks_per_second
+    creations = []
+    for number in range(scenario.batches):
+        start = max(number * scenario.release_seconds, heapq.heappop(turns))
+        heapq.heappush(turns, start + seconds)
+        creations.append(Creation(start, start + seconds))
+    return creations
+
+
+def oracle_polls(creations: Sequence[Creation], together: int) -> int:
+    """Return the fewest polls of up to `together` batches that see each end within the tolerance.
+
+    Asking at the earliest date that is left, about those that have ended by then, is the best one can do.
+    """
+    open_ = sorted(creations, key=lambda one: one.end + TOLERANCE * one.seconds)
+    polls = 0
+    while open_:
+        now = open_[0].end + TOLERANCE * open_[0].seconds
+        ended = [one for one in open_ if one.end <= now][:together]
+        open_ = [one for one in open_ if one not in ended]
+        polls += 1
+    return polls
+
+
+def follow(scenario: Scenario) -> Followed:
+    """Let the engine follow a scenario."""
+    creations = plan(scenario)
+    service = _Model(creations)
+    anyio.run(_follow, service, scenario, backend_options={"loop_factory": _JumpingLoop})
+    delays = [(service.known_at[number] - one.end) / one.seconds for number, one in enumerate(creations)]
+    return Followed(service.polls, oracle_polls(creations, 1), delays)
+
+
+async def _follow(service: _Model, scenario: Scenario) -> None:
+    job = Job("bench", "sama", "", (), "")
+    clock, ledger = _LoopClock(), cast("Ledger", Forgetful())
+    run = Run(job, cast("Service", service), ledger, clock, lambda: 0.5, lambda _: None, Stop())
+    settings = SendSettings()
+    follower = Follower(run, settings)
+    slots = anyio.Semaphore(settings.polls_in_flight)
+
+    async def poll(group: Sequence[int]) -> None:
+        await follower.poll(group)
+        slots.release()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_release, follower, scenario)
+        while group := await follower.next_group():
+            await slots.acquire()
+            tasks.start_soon(poll, group)
+
+
+async def _release(follower: Follower, scenario: Scenario) -> None:
+    for number in range(scenario.batches):
+        start, end = (Position(0, index * BATCH_RECORDS) for index in (number, number + 1))
+        batch = Batch(number, start, end, BATCH_RECORDS, 0, b"", b"")
+        follower.add(batch, Submission(number, State.RELEASED, str(number)))
+        await anyio.sleep(scenario.release_seconds)
+    follower.finish()
+
+
+class _Model:
+    """A service that creates tasks as planned."""
+
+    polls_together = 1
+    open_batches = 500
+
+    def __init__(self, creations: Sequence[Creation]) -> None:
+        self._creations = creations
+        self.polls = 0
+        self.known_at: dict[int, float] = {}
+
+    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+        self.polls += 1
+        await anyio.sleep(ANSWER_SECONDS / 2)
+        now = anyio.current_time()
+        answers = [self._progress(one.sequence, now) for one in followed]
+        await anyio.sleep(ANSWER_SECONDS / 2)
+        for answer in answers:
+            if answer.finished:
+                self.known_at[answer.sequence] = anyio.current_time()
+        return answers
+
+    def _progress(self, number: int, now: float) -> Progress:
+        creation = self._creations[number]
+        return Progress(number, creation.created(now), finished=now >= creation.end)
+
+    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
+        await anyio.sleep(ANSWER_SECONDS)
+        return Settlement([remote_id] * batch.count)
+
+
+class _LoopClock:
+    """The time of the event loop."""
+
+    def now(self) -> float:
+        return anyio.current_time()
+
+    def monotonic(self) -> float:
+        return anyio.current_time()
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(max(0.0, seconds))
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Waits for nothing: the time that would have passed is added to `elapsed`."""
+
+    elapsed = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.elapsed += timeout or 0.0
+        return super().select(0)
+
+
+class _JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop in made-up time; nothing in it may wait for a thread or a socket."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(cast("Any", self._jumping))
+
+    def time(self) -> float:
+        return self._jumping.elapsed

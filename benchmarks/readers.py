@@ -1,0 +1,106 @@
+"""Reading and validating, without ledger and network: a file in, records that are fit to be sent out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness import (
+    MEBIBYTE,
+    Contender,
+    Row,
+    Runs,
+    Section,
+    Session,
+    Target,
+    alternate,
+    peer,
+    python,
+    speed_ratios,
+)
+from benchmarks.ours import KEYS, ceiling
+from benchmarks.workload import KINDS, MEGABYTE, count_for, write_array, write_ndjson
+
+PLAN, NDJSON, ARRAY, NOTHING = "engine, planning NDJSON", "engine, NDJSON", "engine, array", "engine, one batch"
+CEILING, WITHOUT_GC = "orjson.loads, ready blocks", "orjson.loads, ready blocks, no cyclic collector"
+WHOLE, IJSON = "orjson.loads, whole array", "ijson (yajl2_c)"
+
+METHOD = """The engine's reader and Sama's check of each record: records are found, parsed, checked and handed on as \
+columns with their offsets. Planning is all that a run does before it sends: it also cuts batches, hashes each and \
+packs where its records stand, in as many processes as the engine takes by itself. The ceiling parses the same bytes \
+in blocks of 1,000 records (of large ones 100, which is faster) that were cut before, in one thread; once more with \
+Python's cyclic collector at rest. An array is one top-level JSON array of the same records. Each contender says how \
+long it read; imports are not counted. Memory is the peak of the process less that of one that read a single batch."""
+
+ARRAY_KIND = "typical"
+
+
+def measure(session: Session) -> Section:
+    """Measure NDJSON of every size, and an array of typical records."""
+    megabytes = session.size(100, 30)
+    contenders: list[Contender] = []
+    rows: list[Row] = []
+    runs: Runs = {}
+    for kind in KINDS:
+        taking_part = _contenders(session, kind, megabytes)
+        taken = alternate(taking_part, session.rounds(5, 30), session.folder)
+        rows += _rows(kind, taken)
+        contenders += taking_part
+        runs |= taken
+    settings = {"megabytes": megabytes}
+    return Section("readers", "Reading and validating", METHOD, rows, contenders, runs, settings)
+
+
+def _contenders(session: Session, kind: str, megabytes: int) -> Sequence[Contender]:
+    count = count_for(kind, megabytes * MEGABYTE)
+    source = session.made(f"{kind}-{count}.ndjson", lambda path: write_ndjson(path, kind, count))
+    lines = [
+        _reading(f"{PLAN}, {kind}", "plan", source, count),
+        _reading(f"{NDJSON}, {kind}", "read", source, count),
+        ceiling(f"{CEILING}, {kind}", kind, source, count),
+        ceiling(f"{WITHOUT_GC}, {kind}", kind, source, count, collector=False),
+    ]
+    if kind != ARRAY_KIND:
+        return lines
+    array = session.made(f"{kind}-{count}.json", lambda path: write_array(path, kind, count))
+    single = session.made("single.json", lambda path: write_array(path, kind, 1000))
+    return [
+        *lines,
+        _reading(f"{ARRAY}, {kind}", "read", array, count),
+        Contender(IJSON, peer("benchmarks.contenders.array_parsers", "ijson", array), count, remark="parses only"),
+        Contender(
+            WHOLE,
+            python("benchmarks.contenders.array_parsers", "whole", array),
+            count,
+            remark="the whole file in memory",
+        ),
+        _reading(NOTHING, "read", single, 1000),
+    ]
+
+
+def _reading(name: str, way: str, source: Path, count: int) -> Contender:
+    command = python("benchmarks.contenders.engine_read", way, source)
+    remark = "finds, parses, checks" + (", cuts, hashes, packs" if way == "plan" else "")
+    return Contender(name, command, count, environment=KEYS, remark=remark)
+
+
+def _rows(kind: str, runs: Runs) -> Sequence[Row]:
+    plan, ours, theirs = f"{PLAN}, {kind}", f"{NDJSON}, {kind}", f"{CEILING}, {kind}"
+    measure = f"read and validate NDJSON, {kind}"
+    rows = [
+        Row(measure, CEILING, speed_ratios(runs, ours, theirs), Target(1)),
+        Row(measure, WITHOUT_GC, speed_ratios(runs, ours, f"{WITHOUT_GC}, {kind}")),
+        Row(f"plan NDJSON as a run does, {kind}", CEILING, speed_ratios(runs, plan, theirs), Target(1)),
+    ]
+    if kind != ARRAY_KIND:
+        return rows
+    measure, array = f"read and validate an array, {kind}", f"{ARRAY}, {kind}"
+    least = min(run.peak_bytes for run in runs[NOTHING])
+    above = [(run.peak_bytes - least) / MEBIBYTE for run in runs[array]]
+    return [
+        *rows,
+        Row(measure, "our NDJSON reader", speed_ratios(runs, array, ours), Target(0.85)),
+        Row(measure, IJSON, speed_ratios(runs, array, IJSON), Target(4)),
+        Row(measure, WHOLE, speed_ratios(runs, array, WHOLE)),
+        Row("memory above the import, array", "", above, Target(64, at_least=False), "MiB"),
+    ]

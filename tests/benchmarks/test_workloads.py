@@ -1,0 +1,59 @@
+import re
+from itertools import islice
+from pathlib import Path
+
+import orjson
+import pytest
+
+from benchmarks import workload
+from benchmarks.harness import ROOT
+from benchmarks.workload import BLOCK_RECORDS, KINDS, SIZES, count_for, records, write_array, write_bodies, write_ndjson
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(kind, tmp_path):
+    first, again, other = tmp_path / "first", tmp_path / "again", tmp_path / "other"
+    for path, seed in ((first, 5), (again, 5), (other, 6)):
+        write_ndjson(path, kind, 1000, seed)
+    assert first.read_bytes() == again.read_bytes()
+    assert first.read_bytes() != other.read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_records_have_the_size_they_say_and_their_number(kind):
+    some = list(islice(records(kind), BLOCK_RECORDS))
+    assert sum(map(len, some)) / len(some) == pytest.approx(SIZES[kind], rel=0.02)
+    markers = [orjson.loads(record)["data"]["client_batch_id"] for record in some]
+    assert markers == [f"record-{number:09d}" for number in range(BLOCK_RECORDS)]
+
+
+def test_typical_records_have_what_trips_naive_readers():
+    text = b"\n".join(islice(records("typical"), 100))
+    assert b'\\"stop\\" }, { at' in text
+    assert "ü".encode() in text
+
+
+def test_a_file_of_a_size_has_whole_batches(tmp_path):
+    count = count_for("typical", 3 * workload.MEGABYTE)
+    assert count % BLOCK_RECORDS == 0
+    assert write_ndjson(tmp_path / "file", "typical", count) == pytest.approx(3 * workload.MEGABYTE, rel=0.15)
+
+
+def test_lines_array_and_bodies_hold_the_same_records(tmp_path):
+    lines, array, bodies = tmp_path / "lines", tmp_path / "array", tmp_path / "bodies"
+    write_ndjson(lines, "small", 2500)
+    write_array(array, "small", 2500)
+    write_bodies(bodies, "small", 2500)
+    rows = [orjson.loads(line) for line in lines.read_bytes().splitlines()]
+    assert len(rows) == 2500
+    assert orjson.loads(array.read_bytes()) == rows
+    sent = [orjson.loads(body)["tasks"] for body in bodies.read_bytes().splitlines()]
+    assert list(map(len, sent)) == [1000, 1000, 500]
+    assert [row for block in sent for row in block] == rows
+
+
+def test_the_peers_are_pinned_and_name_no_index():
+    lines = Path(ROOT / "benchmarks" / "peers.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert len(pins) > 10
+    assert [line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line)] == []
