@@ -12,25 +12,27 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import anyio.to_thread
 
 from engine.configuration import Expand, check, expand_secret, hide_secret, parse_toml
 from engine.following import Follower
 from engine.model.batches import Batch
-from engine.model.errors import ConfigError, Unavailable
+from engine.model.errors import ConfigError
 from engine.model.jobs import Job
 from engine.model.records import Format, Position, TaskBlock
-from engine.model.settings import BatchSettings, ServiceSettings, Settings, SourceSettings
+from engine.model.settings import ServiceSettings, Settings, SourceSettings
 from engine.observe.events import Listener
 from engine.pipeline import Pipeline
-from engine.ports import Answer, Call, Caller, Clock, Service
+from engine.ports import Caller, Clock, Service
 from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
-from engine.reading.planning import Plan, plan_batches
+from engine.reading.planning import Plan
 from engine.reading.reader import read_blocks
+from engine.rules import NoCalls, ServiceModule, plan_job, planning_recipe
 from engine.run import Run
+from engine.slots import Slots
 from engine.transport.addresses import check_base_url
 from engine.transport.caller import open_caller
 from engine.transport.clock import SystemClock
@@ -45,16 +47,6 @@ MENDABLE = frozenset({"base_url", "access_key", "auth_token", "upload_hosts", "n
 """Keys of `[service]` that may change between two runs of a job: none decides what its batches hold."""
 
 
-class ServiceModule(Protocol):
-    """What a module named in SERVICES offers."""
-
-    SETTINGS: type[ServiceSettings]
-
-    def build(self, settings: Any, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> Service:
-        """Return the service."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Setup:
     """A checked configuration."""
@@ -64,8 +56,8 @@ class Setup:
     module: ServiceModule
 
 
-def load(text: str, expand: Expand = expand_secret) -> Setup:
-    """Check the text of a configuration.
+def load(text: str, expand: Expand = expand_secret, *, processes: int | None = None) -> Setup:
+    """Check the text of a configuration; `processes` stands above `source.processes`.
 
     Raises:
         ConfigError: names the key and what to do.
@@ -76,6 +68,9 @@ def load(text: str, expand: Expand = expand_secret) -> Setup:
         raise ConfigError('[service] is missing; it begins with kind = "sama"')
     module = _service_module(service.get("kind"))
     settings = check(Settings, {**tables, "service": {}}, "", expand)
+    if processes is not None:
+        source = settings.source.model_copy(update={"processes": processes})
+        settings = settings.model_copy(update={"source": source})
     return Setup(settings, check(module.SETTINGS, service, "service", expand), module)
 
 
@@ -87,40 +82,26 @@ def _service_module(kind: object) -> ServiceModule:
     return cast("ServiceModule", import_module(SERVICES[kind]))
 
 
-class _NoCalls:
-    """A caller for work that needs a service's rules but sends nothing."""
-
-    async def call(self, call: Call) -> Answer:
-        raise Unavailable(f"{call.kind}: nothing is sent here", call=call.kind)
-
-
 @dataclass(frozen=True, slots=True)
 class Offline:
     """The parts that need no network: to validate, to report, to audit."""
 
     service: Service
     mapper: Mapper
-    settings: Settings
+    setup: Setup
 
     def payloads(self, job: Job) -> PayloadReader:
         """Return what reads frozen batches of `job` again."""
-        return PayloadReader(job.sources, self.settings.source, self.mapper, self.service.mark)
+        return PayloadReader(job.sources, self.setup.settings.source, self.mapper, self.service.mark)
 
     def tasks(self, job: Job, start: Position) -> Iterator[TaskBlock]:
         """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""
-        return map(self.mapper.apply, read_blocks(job.sources, start, self.settings.source))
+        return map(self.mapper.apply, read_blocks(job.sources, start, self.setup.settings.source))
 
     def plans(self, job: Job, last: Batch | None) -> Iterator[Plan]:
         """Cut the sources of `job` into batches, from where the batch frozen `last` ends."""
-        return plan_batches(
-            job.sources,
-            self.settings.source,
-            self.mapper,
-            self.service.limits,
-            start=last.end if last else None,
-            sequence=last.sequence + 1 if last else 0,
-            mark=self.service.mark,
-        )
+        settings, service = self.setup.settings, self.setup.service
+        return plan_job(planning_recipe(job, settings, service, SERVICES[service.kind]), last)
 
 
 def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
@@ -148,12 +129,14 @@ def mended(old: str, new: str) -> str:
 def _shaping(tables: dict[str, Any]) -> dict[str, Any]:
     """Return what decides over the content of batches and where they go, by dotted key."""
     kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in MENDABLE}
-    return kept | {key: value for key, value in tables.items() if key not in {"service", "send"}}
+    source = {key: value for key, value in tables.get("source", {}).items() if key != "processes"}
+    kept |= {"source": source} if source else {}
+    return kept | {key: value for key, value in tables.items() if key not in {"service", "source", "send"}}
 
 
 def offline(setup: Setup, job: Job) -> Offline:
     """Join the parts that need no network."""
-    return _offline(setup, _service(setup, job, _NoCalls(), SystemClock()))
+    return _offline(setup, _service(setup, job, NoCalls(), SystemClock()))
 
 
 def rehearse(setup: Setup, job: Job) -> None:
@@ -173,7 +156,7 @@ def load_offline(job: Job) -> Offline:
 
 
 def _offline(setup: Setup, service: Service) -> Offline:
-    return Offline(service, Mapper(setup.settings.mapping, service.check), setup.settings)
+    return Offline(service, Mapper(setup.settings.mapping, service.check), setup)
 
 
 def _service(setup: Setup, job: Job, caller: Caller, clock: Clock) -> Service:
@@ -197,13 +180,18 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
         yield _service(setup, job, opened, clock)
 
 
-def pipeline(setup: Setup, run: Run) -> Pipeline:
-    """Join the parts of one run."""
+def slots(setup: Setup, clock: Clock, emit: Listener) -> Slots:
+    """Return the places for batches on their way; they hear what `online` emits."""
+    return Slots(setup.settings.send, clock, emit)
+
+
+def pipeline(setup: Setup, run: Run, places: Slots | None = None) -> Pipeline:
+    """Join the parts of one run; `places` of its own hear of no push-back."""
     parts = _offline(setup, run.service)
     send = setup.settings.send
     plans = partial(parts.plans, run.job)
     uploader = Uploader(run, _InThreads(parts.payloads(run.job)), send.search_seconds)
-    return Pipeline(run, plans, uploader, Follower(run, send), send)
+    return Pipeline(run, plans, uploader, Follower(run, send), places or slots(setup, run.clock, run.emit), send)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ import anyio
 from engine.model.batches import Batch
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, UnexpectedAnswer
 from engine.model.outcomes import Settlement
-from engine.model.settings import SendSettings
+from engine.model.settings import AUTO, SendSettings
 from engine.model.submissions import State, Submission
 from engine.observe.events import BatchMoved, BatchProgressed, BatchSettled
+from engine.policy.coupled import OpenJobs
 from engine.policy.polling import CreationSpeed, PollRules, Seen, next_poll
 from engine.policy.rate import Pacer
 from engine.ports import Progress
@@ -31,6 +32,9 @@ may only show that the service has not caught up with its own release."""
 
 MOST_DOUBLINGS = 30
 """Beyond it every wait is at its cap, and the power of two stays a number."""
+
+_NEWEST = 0.1
+"""Weight of the newest wait in their mean."""
 
 SPEED_SECONDS = 1.0
 """Time over which the service's creation speed is measured; shorter, and one poll more or less would sway it."""
@@ -65,6 +69,9 @@ class Follower:
         # Where one poll covers many batches the service works on all of them at once; elsewhere they stand in line.
         self._in_line = run.service.polls_together == 1
         self._speed = CreationSpeed()
+        self._open_jobs = OpenJobs(settings.max_open_batches or run.service.open_batches)
+        self._adapts = settings.max_open_batches is None and settings.max_in_flight == AUTO
+        self._mean_wait = settings.poll_seconds
         self._gained = 0
         self._measured_at = run.clock.monotonic()
         self._open: dict[int, _Followed] = {}
@@ -76,6 +83,11 @@ class Follower:
     def open_batches(self) -> int:
         """Batches released and not yet settled."""
         return len(self._open)
+
+    @property
+    def most_open(self) -> int:
+        """Batches that may be released and not yet settled: no more than keep the service busy."""
+        return self._open_jobs.limit
 
     def add(self, batch: Batch, submission: Submission) -> None:
         """Follow a batch that was just released, or that an earlier run left open."""
@@ -177,7 +189,9 @@ class Follower:
         return Seen(waited, gained, one.left, ahead, one.unchanged)
 
     def _wait(self, seen: Seen) -> float:
-        return next_poll(self._rules, seen, self._speed.tasks_per_second).after_seconds
+        wait = next_poll(self._rules, seen, self._speed.tasks_per_second).after_seconds
+        self._mean_wait += (wait - self._mean_wait) * _NEWEST
+        return wait
 
     def _measure(self, gained: int, now: float) -> None:
         """Take what all batches gained together as the service's speed; a single batch sees only its share."""
@@ -185,8 +199,19 @@ class Follower:
         if now - self._measured_at < SPEED_SECONDS:
             return
         self._speed.observe(self._gained, now - self._measured_at)
+        self._adapt(self._gained, now - self._measured_at)
         self._gained, self._measured_at = 0, now
         self._bring_forward()
+
+    def _adapt(self, gained: int, seconds: float) -> None:
+        """Let as many batches be open as keep the service busy until a poll has told of the end of one."""
+        if not self._adapts or not self._open:
+            return
+        records = sum(one.batch.count for one in self._open.values()) / len(self._open)
+        change = self._open_jobs.observe(gained, seconds, batch_records=records, lag_seconds=self._mean_wait)
+        if change is not None:
+            self._run.emit(change)
+            self.wake()
 
     def _bring_forward(self) -> None:
         """Ask sooner about batches whose turn comes sooner than it seemed when they were queued."""

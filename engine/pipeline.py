@@ -5,8 +5,9 @@
               └─────────────────── ledger ───────────────┘
 
 `_read` cuts the sources into batches and freezes them in the ledger before anyone may send them. `_upload` carries each
-to the service, a bounded number at once. `_follow` polls what was released until it is settled. They run side by side,
-joined by one bounded channel and by the number of batches open at the service, so memory depends on the settings alone.
+to the service, as many at once as it takes best. `_follow` polls what was released until it is settled. They run side
+by side, joined by one bounded channel and by the number of batches open at the service, so memory depends on the
+settings alone.
 
 A resumed run is the same run: `_read` first replays what the ledger holds unsettled, then reads on where it stopped.
 A batch that the service refuses as a whole is halved, and its halves go the same way. Inline batches whose answer was
@@ -32,8 +33,10 @@ from engine.model.jobs import JobState
 from engine.model.settings import SendSettings
 from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchesFrozen
+from engine.policy.concurrency import Fate
 from engine.reading.planning import Plan
 from engine.run import DRAIN_SECONDS, Run
+from engine.slots import Slot, Slots
 from engine.uploading import Uploader
 
 Unsent: TypeAlias = tuple[Batch, Submission]
@@ -48,6 +51,7 @@ class Pipeline:
         plans: Callable[[Batch | None], Iterator[Plan]],
         uploader: Uploader,
         follower: Follower,
+        slots: Slots,
         settings: SendSettings,
     ) -> None:
         self._run = run
@@ -56,11 +60,12 @@ class Pipeline:
         self._plans = plans
         self._uploader = uploader
         self._follower = follower
+        self._slots = slots
         self._settings = settings
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
-        unsent, to_upload = anyio.create_memory_object_stream[Unsent](self._settings.max_in_flight)
+        unsent, to_upload = anyio.create_memory_object_stream[Unsent](self._settings.most_in_flight)
         async with anyio.create_task_group() as stages:
             stages.start_soon(self._stage, 0.0, self._read, unsent)
             stages.start_soon(self._stage, DRAIN_SECONDS, self._upload, to_upload)
@@ -118,46 +123,48 @@ class Pipeline:
 
     async def _search(self) -> None:
         """Find by their marks the batches whose answer was lost, when the service is done with the rest."""
-        slots = anyio.Semaphore(self._settings.max_in_flight)
         async with anyio.create_task_group() as searches:
             async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
                 if submission.remote_id is not None or self._run.service.mark(batch.sequence) is None:
                     continue
                 while self._follower.open_batches:
                     await self._follower.wait_for_change()
-                await slots.acquire()
-                searches.start_soon(self._guarded, self._submit_in, slots, batch, submission)
+                slot = await self._slots.take(batch.size_bytes)
+                searches.start_soon(self._guarded, self._submit_in, slot, batch, submission)
 
     async def _take_in(self, to_upload: MemoryObjectReceiveStream[Unsent], uploads: TaskGroup) -> None:
-        slots = anyio.Semaphore(self._settings.max_in_flight)
         async with to_upload:
             async for batch, submission in to_upload:
-                await self._find_room(slots)
+                slot = await self._find_room(batch)
                 if self._run.stop.error is not None:
                     return  # the upload whose end made room is the one that ended the run
-                uploads.start_soon(self._guarded, self._submit_in, slots, batch, submission)
+                uploads.start_soon(self._guarded, self._submit_in, slot, batch, submission)
 
-    async def _find_room(self, slots: anyio.Semaphore) -> None:
-        """Take a slot, and wait until one more batch may be open: every upload under way is about to open one."""
-        await slots.acquire()
-        most = self._settings.max_open_batches or self._run.service.open_batches
-        while self._follower.open_batches + self._settings.max_in_flight - slots.value > most:
+    async def _find_room(self, batch: Batch) -> Slot:
+        """Wait until one more batch may be open, and take a slot: every upload under way is about to open one."""
+        while self._follower.open_batches + self._slots.taken >= self._follower.most_open:
             await self._follower.wait_for_change()
+        return await self._slots.take(batch.size_bytes)
 
-    async def _submit_in(self, slots: anyio.Semaphore, batch: Batch, submission: Submission) -> None:
+    async def _submit_in(self, slot: Slot, batch: Batch, submission: Submission) -> None:
+        fate: Fate | None = Fate.LOST
         try:
-            await self._submit(batch, submission)
+            fate = await self._submit(batch, submission)
         finally:
-            slots.release()
+            self._slots.give_back(slot, fate)
             self._follower.wake()  # an upload that ended without a release makes room, too
 
-    async def _submit(self, batch: Batch, submission: Submission) -> None:
+    async def _submit(self, batch: Batch, submission: Submission) -> Fate | None:
+        """Carry a batch, and the halves of one that was refused; return how it fared, None if that took several."""
         submitted = await self._uploader.submit(batch, submission)
         if submitted.submission.state is State.RELEASED:
             self._follower.add(batch, submitted.submission)
         for half in submitted.halves:
             if self._run.stop.error is None:
                 await self._submit(half, Submission(half.sequence))
+        if submitted.halves or submission.state is State.UNCERTAIN:  # a search mostly waits
+            return None
+        return Fate.LOST if submitted.submission.state is State.UNCERTAIN else Fate.DONE
 
     async def _follow(self) -> None:
         slots = anyio.Semaphore(self._settings.polls_in_flight)

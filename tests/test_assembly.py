@@ -1,17 +1,21 @@
+import pickle
+from dataclasses import replace
 from importlib import import_module
 
 import orjson
 import pytest
 from fakes.bench import write_records
 
-from engine import assembly
+from engine import assembly, rules
 from engine.assembly import SERVICES
 from engine.configuration import hide_secret
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Unauthorized, Unavailable
 from engine.model.jobs import Job
+from engine.model.records import Format, Source
 from engine.model.settings import ServiceSettings, SourceSettings
 from engine.reading.sources import find_sources
+from engine.rules import planning_recipe
 from engine.run import Run, Stop
 from engine.sandbox.server import running_sandbox
 from engine.transport.clock import SystemClock
@@ -71,6 +75,44 @@ def test_cutting_goes_on_after_the_batch_frozen_last(tmp_path):
     batches = [batch for plan in offline.plans(job, None) for batch in plan.batches]
     again = [batch for plan in offline.plans(job, batches[0]) for batch in plan.batches]
     assert again == batches[1:]
+
+
+@pytest.mark.parametrize("processes", [0, 1, 2])
+def test_other_processes_cut_a_job_by_the_same_rules(tmp_path, processes):
+    path = write_records(tmp_path / "tasks.ndjson", 25)
+    path.write_bytes(path.read_bytes() + b'{"data":{},"priority":"high"}\n')
+    job = a_job(path, config(more="[mapping]\ndefaults = { priority = 1 }"))
+    setup = assembly.load(job.config, processes=processes)
+    plans = list(assembly.offline(setup, job).plans(job, None))
+    assert [batch.count for plan in plans for batch in plan.batches] == [10, 10, 5]
+    assert ["priority" in reject.reason for plan in plans for reject in plan.rejects] == [True]
+
+
+def test_another_process_gets_no_secret():
+    job = replace(JOB, config=config())
+    setup = assembly.load(job.config)
+    recipe = planning_recipe(job, setup.settings, setup.service, SERVICES["sama"])
+    assert setup.service.access_key.get_secret_value() == "sandbox-key"
+    assert b"sandbox-key" not in pickle.dumps(recipe)
+    assert pickle.loads(pickle.dumps(recipe)) == recipe  # noqa: S301 - our own
+
+
+@pytest.mark.parametrize(("cores", "size", "children"), [(2, 1 << 27, 1), (1, 1 << 27, 0), (2, 1 << 20, 0)])
+def test_a_process_of_its_own_reads_a_large_input_if_there_is_a_core_for_it(monkeypatch, cores, size, children):
+    asked = []
+    monkeypatch.setattr(rules, "plan_in_children", lambda *_, **options: asked.append(options["children"]) or iter([]))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    job = replace(JOB, sources=(Source(0, "/nowhere", Format.NDJSON, size, 0, 0),))
+    setup = assembly.load(config())
+    assembly.offline(setup, job).plans(job, None)
+    assert asked == [children] * children
+
+
+def test_the_number_of_processes_may_change_while_a_job_goes_on():
+    more = config(more="[source]\nprocesses = 2")
+    assert assembly.mended(config(), more) == more
+    with pytest.raises(ConfigError, match="source: cannot change"):
+        assembly.mended(config(), config(more="[source]\nprocesses = 2\nmax_record_bytes = 7"))
 
 
 def test_records_are_checked_by_the_rules_of_the_service(tmp_path):

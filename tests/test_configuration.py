@@ -46,7 +46,7 @@ def test_the_least_configuration_works_and_the_rest_has_defaults():
     setup = assembly.load(MINIMAL)
     assert setup.service.base_url == "https://api.sama.com/v2"
     assert setup.service.mode == "presigned"
-    assert (setup.settings.batch.max_records, setup.settings.send.max_in_flight) == (1000, 8)
+    assert (setup.settings.batch.max_records, setup.settings.send.max_in_flight) == (1000, "auto")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -136,9 +136,9 @@ def test_a_service_that_we_do_not_know_is_answered_with_the_nearest(kind, said):
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ('[send]\nmax_in_flight = "many"', "send.max_in_flight: input should be a valid integer"),
-        ("[send]\nmax_in_flight = 0", "send.max_in_flight: input should be greater than or equal to 1"),
-        ("[send]\nmax_in_flight = 1001", "send.max_in_flight: input should be less than or equal to 1000"),
+        ('[send]\nmax_in_flight = "many"', 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
+        ("[send]\nmax_in_flight = 0", 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
+        ("[send]\nmax_in_flight = 1001", 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
         ("[send]\npoll_seconds = 0", "send.poll_seconds: input should be greater than 0"),
         ("[batch]\nmax_records = 1.5", "batch.max_records: input should be a valid integer"),
         ('[source]\nformat = "xml"', "source.format: input should be 'ndjson', 'json' or 'csv'"),

@@ -34,6 +34,7 @@ from engine.cli.options import (
     NewConfig,
     Output,
     Port,
+    Processes,
     Quiet,
     RecordIndex,
     Served,
@@ -90,6 +91,7 @@ def submit(
     source_format: SourceFormat = None,
     until: Until = "",
     strict: Strict = False,
+    processes: Processes = None,
     as_json: Json = False,
     quiet: Quiet = False,
     log_level: Level = LogLevel.WARNING,
@@ -99,7 +101,7 @@ def submit(
     from engine.cli import commands
     from engine.operations import Order
 
-    order = Order(sources, config, job, output, source_format, until, strict)
+    order = Order(sources, config, job, output, source_format, until, strict, processes)
     voice = Voice(as_json, quiet, log_level, log_format)
     raise typer.Exit(commands.submit(order, ledger, voice, context.obj or commands.ENGINE))
 
@@ -110,6 +112,7 @@ def resume(
     *,
     job: JobArgument,
     config: NewConfig = None,
+    processes: Processes = None,
     ledger: Ledger = DEFAULT_LEDGER,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -124,7 +127,8 @@ def resume(
     from engine.cli import commands
 
     voice = Voice(as_json, quiet, log_level, log_format)
-    raise typer.Exit(commands.resume(job, ledger, config, voice, context.obj or commands.ENGINE))
+    engine = context.obj or commands.ENGINE
+    raise typer.Exit(commands.resume(job, ledger, config, voice, engine, processes=processes))
 
 
 @app.command()
@@ -242,6 +246,7 @@ def validate(
     sources: CheckedSources,
     config: Config,
     source_format: SourceFormat = None,
+    processes: Processes = None,
     as_json: Json = False,
     quiet: Quiet = False,
     log_level: Level = LogLevel.WARNING,
@@ -255,7 +260,7 @@ def validate(
 
     voice = Voice(as_json, quiet, log_level, log_format)
     engine = context.obj or commands.ENGINE
-    raise typer.Exit(commands.validate(sources, config, source_format, voice, engine))
+    raise typer.Exit(commands.validate(sources, config, source_format, voice, engine, processes=processes))
 
 
 @app.command()

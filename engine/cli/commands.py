@@ -36,9 +36,13 @@ def submit(order: Order, ledger: Path, voice: Voice, engine: Operations) -> int:
     return show(result_screen(result, ledger), voice)
 
 
-def resume(job: str, ledger: Path, config: Path | None, voice: Voice, engine: Operations) -> int:
+def resume(
+    job: str, ledger: Path, config: Path | None, voice: Voice, engine: Operations, *, processes: int | None
+) -> int:
     """Go on with a job, from now on with another configuration if one is given."""
-    result = perform(lambda emit, stop: engine.resume(job, ledger, emit, stop, config=config), voice)
+    result = perform(
+        lambda emit, stop: engine.resume(job, ledger, emit, stop, config=config, processes=processes), voice
+    )
     return show(result_screen(result, ledger), voice)
 
 
@@ -103,7 +107,15 @@ def audit(job: str, ledger: Path, voice: Voice, engine: Operations) -> int:
     return show(audit_screen(ask(lambda: engine.audit(job, ledger), voice), ledger), voice)
 
 
-def validate(sources: Sequence[str], config: Path, format_: Format | None, voice: Voice, engine: Operations) -> int:
+def validate(
+    sources: Sequence[str],
+    config: Path,
+    format_: Format | None,
+    voice: Voice,
+    engine: Operations,
+    *,
+    processes: int | None,
+) -> int:
     """Read everything, send nothing."""
-    found = watch(lambda emit: engine.validate(sources, config, format_, emit), voice)
+    found = watch(lambda emit: engine.validate(sources, config, format_, emit, processes=processes), voice)
     return show(validation_screen(found), voice)

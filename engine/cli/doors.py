@@ -22,7 +22,14 @@ class Operations(Protocol):
     async def submit(self, order: Order, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
 
     async def resume(
-        self, name: str, ledger_path: Path, emit: Listener, stop: Stop, *, config: Path | None = None
+        self,
+        name: str,
+        ledger_path: Path,
+        emit: Listener,
+        stop: Stop,
+        *,
+        config: Path | None = None,
+        processes: int | None = None,
     ) -> Result: ...
 
     async def retry(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
@@ -42,5 +49,11 @@ class Operations(Protocol):
     async def find_record(self, name: str, ledger_path: Path, index: int) -> Outcome: ...
 
     async def validate(
-        self, sources: Sequence[str], config: Path, format_: Format | None, emit: Listener
+        self,
+        sources: Sequence[str],
+        config: Path,
+        format_: Format | None,
+        emit: Listener,
+        *,
+        processes: int | None = None,
     ) -> Validation: ...

@@ -135,6 +135,17 @@ SourceFormat: TypeAlias = Annotated[
 Strict: TypeAlias = Annotated[
     bool, typer.Option("--strict", help="Read everything first and send nothing if any record is not fit to be sent.")
 ]
+Processes: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        metavar="N",
+        min=0,
+        max=64,
+        show_default=False,
+        help="Processes that read beside this one; one where the input is large and a core is free, if left out.",
+    ),
+]
 Until: TypeAlias = Annotated[
     str,
     typer.Option(

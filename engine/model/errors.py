@@ -51,6 +51,12 @@ class SourceChanged(SourceError):
     """A source is not what it was when it was frozen. Put the old file back, or submit the new one as a new job."""
 
 
+class ReaderLost(BulkSubmitError):
+    """The process that reads the sources ended before its work. Nothing is lost: `bulksubmit resume` goes on."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class JobError(BulkSubmitError):
     """The job cannot be used this way. `bulksubmit status` lists the jobs and their states."""
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr
+from pydantic_core import PydanticCustomError
 
 from engine.model.records import Format
 from engine.model.rulings import Pause, Refusal
 
 MEBIBYTE = 1024 * 1024
+
+AUTO = "auto"
+_MOST_CHOSEN = 1000
+MOST_IN_FLIGHT = 64
+"""Batches at once that are ever tried where the number is found out: as many connections as are welcome anywhere."""
 
 
 class Section(BaseModel):
@@ -54,6 +60,8 @@ class SourceSettings(Section):
     """CSV column → type of its values; an empty field becomes null, and columns that are not named stay strings."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """Of CSV."""
+    processes: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Processes that read beside this one, 0 for none. Left out: one for a large input, if there is a core for it."""
 
 
 class MappingSettings(Section):
@@ -81,11 +89,17 @@ class BatchSettings(Section):
     """A batch on the wire is held in memory; 8 in flight make 32 MiB. A single longer record goes alone."""
 
 
+def _in_flight(value: object) -> str | int:
+    if value == AUTO or (type(value) is int and value in range(1, _MOST_CHOSEN + 1)):
+        return value
+    raise PydanticCustomError("in_flight", f'must be "{AUTO}" or a number from 1 to {_MOST_CHOSEN}')
+
+
 class SendSettings(Section):
     """`[send]`: how hard the service is driven and when we give up."""
 
-    max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Batches being staged, uploaded or released at once."""
+    max_in_flight: Annotated[Literal["auto"] | int, PlainValidator(_in_flight)] = "auto"
+    """Batches being staged, uploaded or released at once; `auto` finds out how many the service takes best."""
     max_open_batches: Annotated[int, Field(ge=1)] | None = None
     """Batches released and not yet settled; the uploader waits at the limit. The service's own default if left out."""
     polls_in_flight: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -109,6 +123,11 @@ class SendSettings(Section):
     """A call that has failed for this long stops the job (exit 5; `resume` goes on)."""
     deadline_seconds: Annotated[float, Field(gt=0)] | None = None
     """Longest whole run; then the job stops (exit 5)."""
+
+    @property
+    def most_in_flight(self) -> int:
+        """Batches that may ever be under way at once."""
+        return MOST_IN_FLIGHT if self.max_in_flight == AUTO else int(self.max_in_flight)
 
 
 class Settings(Section):

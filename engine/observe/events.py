@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from engine.model.outcomes import Tally
 from engine.model.submissions import State
+from engine.policy.concurrency import LimitChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ Event: TypeAlias = (
     | CallEnded
     | CallRetried
     | Paused
+    | LimitChanged
     | Stopping
     | JobEnded
 )

@@ -32,6 +32,7 @@ from engine.observe.events import (
     Stopping,
 )
 from engine.observe.figures import count, duration, printable, share
+from engine.policy.concurrency import LimitChanged
 
 Redact: TypeAlias = Callable[[str], str]
 
@@ -151,6 +152,8 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each k
             return f"call {event.kind}, attempt {event.attempt}: {event.reason}; again in {again}"
         case Paused():
             return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
+        case LimitChanged():
+            return f"{event.name} goes from {event.before} to {event.after}: {event.reason}"
         case Stopping():
             return f"stopping: {event.reason}"
         case JobEnded():

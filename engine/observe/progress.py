@@ -25,6 +25,7 @@ from engine.observe.events import (
     Paused,
     Stopping,
 )
+from engine.policy.concurrency import LimitChanged
 
 WINDOW_SECONDS = 30.0
 """Rates are means over this long: the longest wait between two polls of a batch, or they would jump with each."""
@@ -156,7 +157,7 @@ class Progress:
                 counts.stopping = event.reason
             case JobStarted():
                 self._start(event)
-            case JobEnded():
+            case JobEnded() | LimitChanged():
                 pass
 
     @property

@@ -98,13 +98,15 @@ async def find_record(name: str, ledger_path: Path, index: int) -> Outcome:
     return outcome
 
 
-async def validate(sources: Sequence[str], config: Path, format_: Format | None, emit: Listener) -> Validation:
+async def validate(
+    sources: Sequence[str], config: Path, format_: Format | None, emit: Listener, *, processes: int | None = None
+) -> Validation:
     """Read, map and check everything; send nothing.
 
     Raises:
         ConfigError, SourceError: the configuration or a source cannot be used at all.
     """
-    setup = assembly.load(read_config(config), hide_secret)
+    setup = assembly.load(read_config(config), hide_secret, processes=processes)
     settings = assembly.source_settings(setup, format_)
     with TemporaryDirectory(prefix="bulksubmit-") as folder:
         found: tuple[Source, ...]

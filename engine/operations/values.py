@@ -27,6 +27,8 @@ class Order:
     """When a record counts as done, in the words of its service; its default where empty."""
     strict: bool = False
     """Send nothing if any record is not fit to be sent."""
+    processes: int | None = None
+    """Processes that read beside this one; as configured where left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, Stri
 from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.records import Source
 from engine.model.submissions import State
-from engine.observe.events import JobEnded, JobStarted, Listener
+from engine.observe.events import JobEnded, JobStarted, Listener, fan_out
 from engine.operations.canceling import cancel_batches, cancel_orphans
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import claim_output, open_ledger
@@ -44,7 +44,7 @@ async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *,
         Interrupted: while standard input was spooled; there is no job.
     """
     text = read_config(order.config)
-    setup = assembly.load(text)
+    setup = assembly.load(text, processes=order.processes)
     name = check_job_name(order.job or f"{order.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     output = (order.output or ledger_path.parent / name).absolute()
     job = Job(
@@ -63,7 +63,15 @@ async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *,
             return await _work(job, ledger, setup, emit, stop)
 
 
-async def resume(name: str, ledger_path: Path, emit: Listener, stop: Stop, *, config: Path | None = None) -> Result:
+async def resume(
+    name: str,
+    ledger_path: Path,
+    emit: Listener,
+    stop: Stop,
+    *,
+    config: Path | None = None,
+    processes: int | None = None,
+) -> Result:
     """Go on with a job where it stopped; a finished one is reported as it is.
 
     Args:
@@ -72,6 +80,7 @@ async def resume(name: str, ledger_path: Path, emit: Listener, stop: Stop, *, co
         emit: is told what happens.
         stop: ends the run early.
         config: from now on the job's configuration; only addresses, secrets and `[send]` may differ.
+        processes: that read beside this one; as configured where left out.
 
     Raises:
         JobError: there is no such job, or it was canceled.
@@ -85,7 +94,7 @@ async def resume(name: str, ledger_path: Path, emit: Listener, stop: Stop, *, co
             if config is not None:
                 job = replace(job, config=assembly.mended(job.config, read_config(config)))
                 await ledger.set_config(name, job.config)
-            return await _resume(job, ledger, emit, stop)
+            return await _resume(job, ledger, emit, stop, processes=processes)
 
 
 async def retry(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
@@ -144,21 +153,24 @@ async def send_again(name: str, ledger_path: Path, emit: Listener, stop: Stop) -
             return await _work(replace(job, state=JobState.OPEN), ledger, setup, emit, stop)
 
 
-async def _resume(job: Job, ledger: Ledger, emit: Listener, stop: Stop, *, note: str = "") -> Result:
+async def _resume(
+    job: Job, ledger: Ledger, emit: Listener, stop: Stop, *, note: str = "", processes: int | None = None
+) -> Result:
     if job.state is JobState.CANCELED:
         raise JobError(f"job {job.name!r} was canceled; `bulksubmit retry {job.name}` sends what was not created")
     if job.state is JobState.FINISHED and not (await ledger.tally(job.name)).uncertain:
         return await summarize(job, ledger, CLOCK.monotonic(), None, note=note, rewrite=False)
     check_unchanged(job.sources, times=not job.read_complete)
-    return await _work(job, ledger, assembly.load(job.config), emit, stop)
+    return await _work(job, ledger, assembly.load(job.config, processes=processes), emit, stop)
 
 
 async def _work(job: Job, ledger: Ledger, setup: assembly.Setup, emit: Listener, stop: Stop) -> Result:
     started = CLOCK.monotonic()
     await _announce(job, ledger, emit)
-    async with assembly.online(setup, job, emit, CLOCK) as service:
-        run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
-        error = await _learn(run) or await _within_deadline(assembly.pipeline(setup, run), run, setup)
+    slots = assembly.slots(setup, CLOCK, emit)
+    async with assembly.online(setup, job, fan_out(emit, slots.hear), CLOCK) as service:
+        run = await _learnt(Run(job, service, ledger, CLOCK, random.random, emit, stop))
+        error = stop.error or await _within_deadline(assembly.pipeline(setup, run, slots), run, setup)
         if error is None:
             await cancel_orphans(run)
         if isinstance(error, StrictRejects):
@@ -169,19 +181,20 @@ async def _work(job: Job, ledger: Ledger, setup: assembly.Setup, emit: Listener,
     return result
 
 
-async def _learn(run: Run) -> BulkSubmitError | None:
-    """Ask the service, once in the life of a job, what decides over its payloads; return why that failed, if it did."""
+async def _learnt(run: Run) -> Run:
+    """Return the run with what the service says once in the life of a job, before it decides over any payload."""
     name = run.job.name
     if run.job.learnt or await run.ledger.last_batch(name) is not None:
-        return None
+        return run
     try:
         learnt = await unless_stopped(run.stop, run.service.learn)
     except BulkSubmitError as error:
         run.end(error)
-    else:
-        if learnt is not None:
-            await run.ledger.set_learnt(name, learnt)
-    return run.stop.error
+        return run
+    if learnt is None:
+        return run
+    await run.ledger.set_learnt(name, learnt)
+    return replace(run, job=replace(run.job, learnt=learnt))
 
 
 async def _announce(job: Job, ledger: Ledger, emit: Listener) -> None:

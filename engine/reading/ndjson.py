@@ -34,12 +34,14 @@ class NdjsonSplitter:
                 yield cut
 
     def _cut(self, lines: Sequence[bytes], offset: int, line: int) -> Cut:
-        raws = [text.strip(BLANKS) for text in lines]
+        raws = list(map(bytes.strip, lines))
         lengths = list(map(len, raws))
         offsets = list(accumulate(map(len, lines), initial=offset))
         end = offsets.pop()
         numbers: Sequence[int] = range(line, line + len(lines))
         if end - offset > sum(lengths) + len(lines) - 1 + lines[-1].endswith(b"\n"):  # not only newlines were stripped
+            raws = [text.strip(BLANKS) for text in lines]  # and JSON knows fewer blanks than Python
+            lengths = list(map(len, raws))
             offsets = [start + len(text) - len(text.lstrip(BLANKS)) for start, text in zip(offsets, lines, strict=True)]
         if not all(raws):
             kept = [position for position, raw in enumerate(raws) if raw]

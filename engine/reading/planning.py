@@ -38,9 +38,10 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
     start: Position | None = None,
     sequence: int = 0,
     mark: Marking = no_mark,
+    stop: int | None = None,
     window_bytes: int = WINDOW_BYTES,
 ) -> Iterator[Plan]:
-    """Yield batches from `start` on, numbered from `sequence` on; the last step, and only that, says so.
+    """Yield batches from `start` up to `stop`, numbered from `sequence` on; the last step, and only that, says so.
 
     To go on after a batch, pass its `end` and its sequence + 1. It blocks for some milliseconds a step, so iterate it
     in a worker thread.
@@ -51,7 +52,7 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
     reached = start or Position()
     chunker = Chunker(limits, reached, sequence, mark)
     quiet = 0
-    for block in read_blocks(sources, reached, settings, window_bytes):
+    for block in read_blocks(sources, reached, settings, window_bytes, stop=stop):
         chunk = chunker.feed(mapper.apply(block))
         reached = block.end
         quiet = 0 if chunk.batches else (quiet + 1) % _QUIET_BLOCKS

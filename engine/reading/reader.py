@@ -8,6 +8,7 @@ runs it in a worker thread.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 
 from engine.model.records import Block, Position, Reject, Source
@@ -26,13 +27,18 @@ _SEPARATOR_BYTES = 1 << 12
 
 
 def read_blocks(
-    sources: Sequence[Source], start: Position, settings: SourceSettings, window_bytes: int = WINDOW_BYTES
+    sources: Sequence[Source],
+    start: Position,
+    settings: SourceSettings,
+    window_bytes: int = WINDOW_BYTES,
+    *,
+    stop: int | None = None,
 ) -> Iterator[Block]:
-    """Yield the records of `sources` from `start` on, at most 1,000 a block.
+    """Yield the records of `sources` from `start` on, up to the joined offset `stop`, at most 1,000 a block.
 
     `start` is the beginning, the end of an earlier block, or the offset, index and line of a good record. A
     block may be empty: then reading went on by a window without coming to the end of a record. `window_bytes` is at
-    least 4: a byte order mark and one more.
+    least 4: a byte order mark and one more. `stop` is the end of a source or, in NDJSON, of a line.
 
     Raises:
         SourceError: a file cannot be read.
@@ -40,17 +46,37 @@ def read_blocks(
     """
     position = start
     for source in sources:
-        if position.offset >= source.end:
+        until = source.end if stop is None else min(source.end, stop)
+        if position.offset >= until:
             continue
         with SourceFile(source) as file:
-            for block in _SourceReader(source, file, settings, window_bytes).blocks(position):
+            blocks = _SourceReader(source, file, settings, window_bytes, until).blocks(position)
+            while (block := _next(blocks)) is not None:
                 position = block.end
                 yield block
 
 
+def _next(blocks: Iterator[Block]) -> Block | None:
+    """Return the next block, read without the cyclic garbage collector.
+
+    Parsed JSON holds no cycles, but each of its objects and arrays brings the next collection nearer, and that walks
+    over all that was parsed: it took as long as the parsing.
+    """
+    if not gc.isenabled():
+        return next(blocks, None)
+    gc.disable()
+    try:
+        return next(blocks, None)
+    finally:
+        gc.enable()
+
+
 class _SourceReader:
-    def __init__(self, source: Source, file: SourceFile, settings: SourceSettings, window_bytes: int) -> None:
+    def __init__(
+        self, source: Source, file: SourceFile, settings: SourceSettings, window_bytes: int, until: int
+    ) -> None:
         self._source = source
+        self._until = until
         self._file = file
         self._splitter: Splitter = open_splitter(source, file, settings)
         self._max_record_bytes = settings.max_record_bytes
@@ -59,7 +85,7 @@ class _SourceReader:
 
     def blocks(self, position: Position) -> Iterator[Block]:
         size = self._window_bytes
-        while position.offset < self._source.end:
+        while position.offset < self._until:
             window = self._window(position, size)
             for cut in self._splitter.cuts(window):
                 block = self._block(cut, position.index)
@@ -79,7 +105,7 @@ class _SourceReader:
         return Window(self._source, position.offset, line, self._read(position.offset, size))
 
     def _read(self, offset: int, size: int) -> bytes:
-        return self._file.read(offset, min(size, self._source.end - offset))
+        return self._file.read(offset, min(size, self._until - offset))
 
     def _end(self, offset: int, index: int, line: int) -> Position:
         return Position(offset, index, 1 if offset == self._source.end else line)  # lines count per source
@@ -113,7 +139,7 @@ class _SourceReader:
         start_line = line = window.line + window.data.count(b"\n", 0, skip.start)
         reason = too_long(self._max_record_bytes)
         found = None
-        while found is None and reached < self._source.end:
+        while found is None and reached < self._until:
             data = self._read(reached, self._window_bytes)
             found = skip.feed(data)
             step = len(data) if found is None else found

@@ -11,11 +11,17 @@ _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb')*+(["\[\]{}])', re.DOT
 """Up to the next bracket; or to the quote of a string that does not end in these bytes."""
 _OUTSIDE = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb')*+(["\[\]{},])', re.DOTALL)
 _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_FLAT = rb'[\[{](?:[^"\[\]{}]++|' + _STRING + rb")*+[\]}]"
-_NESTED = rb'[\[{](?:[^"\[\]{}]++|' + _STRING + rb"|" + _FLAT + rb")*+[\]}]"
+
+
+def _nested(levels: int) -> bytes:
+    """Return a pattern for a whole array or object, nested at most so deep; `[` may close as `}`."""
+    inside = _STRING + (b"|" + _nested(levels - 1) if levels > 1 else b"")
+    return rb'[\[{](?:[^"\[\]{}]++|' + inside + rb")*+[\]}]"
+
+
 _SCALAR = _STRING + rb'|[^\s\[{,}"]++'
 _SHALLOW_MEMBER = re.compile(
-    rb"([{,]\s*+(" + _STRING + rb")\s*+:\s*+(" + _SCALAR + rb"|" + _NESTED + rb")\s*+)", re.DOTALL
+    rb"([{,]\s*+(" + _STRING + rb")\s*+:\s*+(" + _SCALAR + rb"|" + _nested(2) + rb")\s*+)", re.DOTALL
 )
 """A member whose value is nested at most twice, with all that stands before the next one."""
 _MEMBER = re.compile(rb"[{,\s]*+(" + _STRING + rb")\s*+:\s*+(" + _SCALAR + rb")?", re.DOTALL)
@@ -24,6 +30,8 @@ _QUOTE, _COMMA, _CLOSED_ARRAY = b'",]'
 _OPENING = b"[{"
 
 _STRINGS = re.compile(_STRING, re.DOTALL)
+_SHALLOW = re.compile(_nested(6), re.DOTALL)
+"""A whole array or object, nested at most six times: most elements, in a fifth of the time that single steps take."""
 _OUTSIDE_OR_WHOLE = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -42,6 +50,8 @@ class ElementScan:
 
     def feed(self, data: bytes, at: int = 0) -> int | None:
         """Return where the comma or bracket stands that ends the element; None if beyond `data`."""
+        if not self._depth and not self._in_string and (whole := _SHALLOW.match(data, at)):
+            at = whole.end()
         next_run = at + _RUN_BYTES
         while at < len(data):
             if self._in_string:

@@ -135,7 +135,7 @@ class HttpCaller:
         self._pacer = Pacer(settings.requests_per_second)
         self._rate = LearnedRate()
         self._budget = WindowBudget()
-        self._in_flight = anyio.CapacityLimiter(settings.max_in_flight + settings.polls_in_flight)
+        self._in_flight = anyio.CapacityLimiter(settings.most_in_flight + settings.polls_in_flight)
         self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(self._rules)) for _ in range(3))
 
     async def call(self, call: Call) -> Answer:

@@ -34,8 +34,8 @@ class FakeEngine:
     async def submit(self, order, ledger_path, emit, stop):
         return self._work("submit", order, ledger_path, emit)
 
-    async def resume(self, name, ledger_path, emit, stop, *, config=None):
-        return self._work("resume", name, ledger_path, emit, *([config] if config else []))
+    async def resume(self, name, ledger_path, emit, stop, *, config=None, processes=None):
+        return self._work("resume", name, ledger_path, emit, *filter(None, [config, processes]))
 
     async def retry(self, name, ledger_path, emit, stop):
         return self._work("retry", name, ledger_path, emit)
@@ -67,8 +67,8 @@ class FakeEngine:
         self._note("find_record", name, ledger_path, index)
         return Outcome(index, "in.ndjson", 480, Fate.CREATED, "task-1", "batch-1", "https://example.com/task-1")
 
-    async def validate(self, sources, config, format_, emit):
-        self._note("validate", tuple(sources), config, format_)
+    async def validate(self, sources, config, format_, emit, *, processes=None):
+        self._note("validate", tuple(sources), config, format_, *filter(None, [processes]))
         return Validation(10, 1, 2, 1_000, [("in.ndjson", Reject(4, 480, 7, 5, "not valid JSON"))])
 
     def _work(self, what, which, ledger_path, emit, *more):

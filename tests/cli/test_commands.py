@@ -42,6 +42,12 @@ PROMISED = {
             ["validate", "in.csv", "more.csv", "--config", "c.toml", "--format", "csv"],
             ("validate", ("in.csv", "more.csv"), Path("c.toml"), Format.CSV),
         ),
+        (["resume", "a", "--processes", "2"], ("resume", "a", LEDGER, 2)),
+        (["validate", "a", "-c", "c.toml", "--processes", "3"], ("validate", ("a",), Path("c.toml"), None, 3)),
+        (
+            ["submit", "a", "-c", "c.toml", "--processes", "0"],
+            ("submit", Order(["a"], Path("c.toml"), processes=0), LEDGER),
+        ),
         (
             ["submit", "a", "-", "-c", "c.toml", "--job", "j", "-o", "out", "--strict"],
             ("submit", Order(["a", "-"], Path("c.toml"), "j", Path("out"), None, strict=True), LEDGER),

@@ -21,6 +21,7 @@ from engine.reading.planning import plan_batches
 from engine.reading.reader import read_blocks
 from engine.reading.sources import find_sources
 from engine.run import Run, Stop
+from engine.slots import Slots
 from engine.uploading import Uploader
 from fakes.clock import FakeClock, Watched
 from fakes.service import FakeService
@@ -129,7 +130,9 @@ class Bench:
     def pipeline(self, *, strict=False, **settings):
         send, run = SendSettings(**settings), self.run()
         run = replace(run, job=replace(run.job, strict=strict))
-        return Pipeline(run, self.plans, Uploader(run, self), Follower(run, send), send)
+        return Pipeline(
+            run, self.plans, Uploader(run, self), Follower(run, send), Slots(send, self.clock, run.emit), send
+        )
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""

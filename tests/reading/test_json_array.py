@@ -4,6 +4,7 @@ import orjson
 import pytest
 
 from engine.model.records import Format
+from engine.reading.scanning import ElementScan
 
 from .inputs import read
 
@@ -94,15 +95,27 @@ ROWS = [{"id": number, "boxes": [{"id": 1, "t": "},{"}, {"id": 2}], "note": '},\
         orjson.dumps(ROWS, option=orjson.OPT_INDENT_2),
         b"[" + b",\n".join(map(orjson.dumps, ROWS)) + b"]",
         b"[" + b",".join(orjson.dumps({f"k{row['id']}": row, "id": 1}) for row in ROWS) + b"]",
+        b"[" + b",".join(orjson.dumps({"ab"[row["id"] % 2]: row}) for row in ROWS) + b"]",
         b"[" + b"".join(orjson.dumps(row) + (b",", b" , ")[row["id"] % 2] for row in ROWS) + b"{}]",
     ],
-    ids=["compact", "pretty", "lines", "no first key alike", "separators vary"],
+    ids=["compact", "pretty", "lines", "no first key alike", "two first keys", "separators vary"],
 )
 @pytest.mark.parametrize("window_bytes", [1000, 1 << 17])
 def test_a_wrong_guess_of_the_separator_costs_no_record(content, window_bytes):
     found = read_array(content, window_bytes=window_bytes)
     assert not found.rejects
     assert [record.row for record in found.records] == orjson.loads(content)
+
+
+def test_elements_that_begin_with_one_key_or_another_are_not_scanned(monkeypatch):
+    scanned = []
+    feed = ElementScan.feed
+    monkeypatch.setattr(ElementScan, "feed", lambda self, data, at=0: scanned.append(at) or feed(self, data, at))
+    found = read_array(
+        b"[" + b",".join(orjson.dumps({"abc"[number % 3]: [{"d": 1}, {"d": 2}]}) for number in range(9000)) + b"]"
+    )
+    assert len(found.records) == 9000
+    assert len(scanned) < 20
 
 
 def test_records_keep_their_lines():

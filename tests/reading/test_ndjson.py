@@ -57,6 +57,7 @@ def test_what_a_record_says_is_kept_to_the_byte(raw):
         (b'{"id": 1, "name"', "not valid JSON: unexpected end of data at column 17"),
         (b"[1]", "is an array, a record must be an object"),
         (b'"text"', "is a string, a record must be an object"),
+        (b'{"a":1}\x0c', "not valid JSON: unexpected content after document at column 8"),  # Python's blank, not JSON's
         (b"12", "is a number, a record must be an object"),
         (b"null", "is null, a record must be an object"),
         (b"true", "is a boolean, a record must be an object"),

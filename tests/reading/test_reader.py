@@ -1,3 +1,6 @@
+import gc
+from dataclasses import replace
+
 import orjson
 import pytest
 from hypothesis import given, reject, settings
@@ -142,6 +145,23 @@ def test_a_record_without_an_end_takes_the_rest_with_it(kind, content, reason):
     (rest,) = found.rejects
     assert reason in rest.reason
     assert rest.offset + rest.length == len(content)
+
+
+@pytest.mark.parametrize("switched", [gc.enable, gc.disable])
+def test_the_collector_rests_only_while_a_block_is_read(switched, monkeypatch):
+    seen = []
+    monkeypatch.setattr(orjson, "loads", lambda text, loads=orjson.loads: seen.append(gc.isenabled()) or loads(text))
+    switched()
+    try:
+        between = [gc.isenabled() for _ in read_blocks(sources_of(b"{}\n" * 1500), Position(), SourceSettings())]
+        (source,) = sources_of(b'{"a":1}\n' * 100)
+        with pytest.raises(SourceChanged):
+            list(read_blocks([replace(source, size=source.size + 1)], Position(), SourceSettings()))
+        assert seen == [False] * 1500
+        assert between == [switched is gc.enable] * 2
+        assert gc.isenabled() is (switched is gc.enable)
+    finally:
+        gc.enable()
 
 
 def test_a_file_cut_short_while_it_is_read_is_named():

@@ -1,0 +1,110 @@
+"""A job and its checked configuration enter, what decides over its records leaves: which are fit, and how they are cut.
+
+Nothing here needs the network, and little has to be imported for it: a process that only plans begins with this module.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from pydantic import SecretStr
+
+from engine.model.batches import Batch
+from engine.model.errors import Unavailable
+from engine.model.jobs import Job
+from engine.model.records import Position
+from engine.model.settings import BatchSettings, ServiceSettings, Settings
+from engine.ports import Answer, Call, Caller, Clock, Service
+from engine.reading.child import Planner, Segment
+from engine.reading.children import plan_in_children
+from engine.reading.mapping import Mapper
+from engine.reading.planning import Plan, plan_batches
+from engine.transport.clock import SystemClock
+
+CHILD_BYTES = 1 << 26
+"""From here on a process of its own reads: it takes up to half a second to start, in which nearly as much is read."""
+
+
+class ServiceModule(Protocol):
+    """What a module named in SERVICES offers."""
+
+    SETTINGS: type[ServiceSettings]
+
+    def build(self, settings: Any, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> Service:
+        """Return the service."""
+        ...
+
+
+class NoCalls:
+    """A caller for work that needs a service's rules but sends nothing."""
+
+    async def call(self, call: Call) -> Answer:
+        """Refuse."""
+        raise Unavailable(f"{call.kind}: nothing is sent here", call=call.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningRecipe:
+    """All that a process needs to plan a job; without its secrets."""
+
+    job: Job
+    settings: Settings
+    service: ServiceSettings
+    module: str
+
+    @property
+    def marks(self) -> bool:
+        """Whether payloads depend on the sequence of their batch."""
+        return self._service().mark(0) is not None
+
+    def _service(self) -> Service:
+        module = cast("ServiceModule", import_module(self.module))
+        return module.build(self.service, self.settings.batch, self.job, NoCalls(), SystemClock())
+
+    def __call__(self) -> Planner:
+        """Join the parts."""
+        service = self._service()
+        mapper = Mapper(self.settings.mapping, service.check)
+
+        def plan(segment: Segment) -> Iterator[Plan]:
+            return plan_batches(
+                self.job.sources,
+                self.settings.source,
+                mapper,
+                service.limits,
+                start=segment.start,
+                sequence=segment.sequence,
+                mark=service.mark,
+                stop=segment.stop,
+            )
+
+        return plan
+
+
+def planning_recipe(job: Job, settings: Settings, service: ServiceSettings, module: str) -> PlanningRecipe:
+    """Return what makes the planner of `job`, here or elsewhere: with stars in place of secrets."""
+    hidden = {name: SecretStr("********") for name, value in service if isinstance(value, SecretStr)}
+    return PlanningRecipe(replace(job, config=""), settings, service.model_copy(update=hidden), module)
+
+
+def plan_job(recipe: PlanningRecipe, last: Batch | None) -> Iterator[Plan]:
+    """Cut the sources of a job into batches, from where the batch frozen `last` ends: here, or in other processes."""
+    start, sequence = (last.end, last.sequence + 1) if last else (Position(), 0)
+    end = recipe.job.size_bytes
+    children = _children(recipe.settings.source.processes, end - start.offset)
+    if recipe.marks:  # only one that begins at the beginning knows the sequences
+        children = min(children, 1)
+    if not children:
+        return recipe()(Segment(start, sequence, end))
+    return plan_in_children(recipe, recipe.job.sources, start=start, sequence=sequence, children=children)
+
+
+def _children(configured: int | None, unread_bytes: int) -> int:
+    if configured is not None:
+        return configured
+    return int(unread_bytes >= CHILD_BYTES and len(os.sched_getaffinity(0)) > 1 and bool(sys.executable))

@@ -1,0 +1,201 @@
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from engine.model.batches import Limits, decode_spans
+from engine.model.errors import ReaderLost, SourceChanged, SourceError
+from engine.model.records import Format, Position, source_at
+from engine.model.settings import SourceSettings
+from engine.reading.child import Segment
+from engine.reading.children import joined, plan_in_children
+from engine.reading.payload import PayloadReader
+from engine.reading.segments import segment_stops
+
+from .crews import Broken, Endless, Here, Recipe, Told
+from .inputs import CONTENTS, WINDOWS, sources_of
+
+BEGINNING = Position()
+LINES = st.lists(
+    st.sampled_from(
+        [b'{"a":1}\n', b'{"a":"bad"}\n', b"\n", b"oops\n", b'{"b":[1,2]}\r\n', b'{"c":"' + b"y" * 90 + b'"}\n']
+    ),
+    max_size=60,
+).map(b"".join)
+
+
+def alone(recipe, start=BEGINNING, sequence=0):
+    """Return what one process plans."""
+    return list(recipe.plan(Segment(start, sequence, recipe.sources[-1].end)))
+
+
+def in_turns(recipe, workers, segment_bytes, start=BEGINNING, sequence=0):
+    """Return what several workers plan."""
+    stops = segment_stops(recipe.sources, start.offset, segment_bytes)
+    crew = [Here(recipe) for _ in range(workers)]
+    return list(joined(crew, recipe.sources, Segment(start, sequence, next(stops)), stops))
+
+
+def spans(plans):
+    return [
+        span
+        for plan in plans
+        for batch in plan.batches
+        for span in zip(*decode_spans(batch.start.offset, batch.spans), strict=True)
+    ]
+
+
+def rejects(plans):
+    return [each for plan in plans for each in plan.rejects]
+
+
+def line_at(sources, contents, offset):
+    """Return the line of a byte, counted by hand."""
+    if offset == sources[-1].end:
+        return 1
+    source = source_at(sources, offset)
+    return 1 + contents[source.number].count(b"\n", 0, offset - source.base)
+
+
+def assert_valid(plans, recipe, contents, start, sequence):
+    """The batches tile the sources, and each holds what its payload holds."""
+    reader = PayloadReader(recipe.sources, recipe.settings, recipe.mapper)
+    at = start
+    for batch in (batch for plan in plans for batch in plan.batches):
+        assert (batch.start, batch.sequence) == (at, sequence)
+        assert batch.start.line == line_at(recipe.sources, contents, batch.start.offset)
+        assert len(reader.read(batch)) == batch.size_bytes
+        found = [each for each in rejects(plans) if batch.start.index <= each.index < batch.end.index]
+        assert batch.rejected == len(found)
+        at, sequence = batch.end, sequence + 1
+    assert at.offset == recipe.sources[-1].end
+    assert [plan.last for plan in plans] == [False] * (len(plans) - 1) + [True]
+    assert plans[-1].reached == at
+
+
+@given(st.data(), st.sampled_from(list(Format)), WINDOWS, st.sampled_from([40, 1 << 24]))
+@settings(max_examples=300)
+def test_any_number_of_workers_and_segments_finds_the_same_records(data, kind, window_bytes, max_record_bytes):
+    content = LINES | CONTENTS[kind] if kind is Format.NDJSON else CONTENTS[kind]
+    contents = data.draw(st.lists(content, min_size=1, max_size=4))
+    limits = Limits(data.draw(st.integers(1, 9)), data.draw(st.integers(1, 200)))
+    options = SourceSettings(max_record_bytes=max_record_bytes)
+    recipe = Recipe(sources_of(*contents, kind=kind), options, limits, window_bytes)
+    try:
+        plain = alone(recipe)
+    except SourceError:  # a header that cannot be used
+        reject()
+    ends = [batch.end for plan in plain for batch in plan.batches]
+    begun = data.draw(st.integers(0, len(ends)))
+    start, rest = (ends[begun - 1], alone(recipe, ends[begun - 1], begun)) if begun else (Position(), plain)
+
+    for workers in (1, 2, 5):
+        plans = in_turns(recipe, workers, data.draw(st.sampled_from([1, 7, 50, 333])), start, begun)
+        assert spans(plans) == spans(rest)
+        assert rejects(plans) == rejects(rest)
+        assert plans[-1].reached == rest[-1].reached
+        assert_valid(plans, recipe, contents, start, begun)
+
+
+def test_one_segment_is_planned_as_without_workers():
+    recipe = Recipe(sources_of(b'{"a":1}\n' * 2500))
+    assert in_turns(recipe, 1, 1 << 30) == alone(recipe)
+
+
+@pytest.mark.parametrize("children", [1, 2, 3])
+def test_processes_plan_what_this_one_would(children):
+    contents = [b'{"a":1}\n' * 3000, b'{"a":"bad"}\n\noops\n' * 300, b'{"b":[]}']
+    recipe = Recipe(sources_of(*contents))
+    arguments = {"start": Position(), "sequence": 0, "children": children, "segment_bytes": 5000}
+    plans = list(plan_in_children(recipe, recipe.sources, **arguments))
+    if children == 1:
+        assert plans == alone(recipe)
+    assert (spans(plans), rejects(plans)) == (spans(alone(recipe)), rejects(alone(recipe)))
+    assert_valid(plans, recipe, contents, Position(), 0)
+
+
+def in_children(recipe, children=1):
+    return plan_in_children(recipe, recipe.sources, start=Position(), sequence=0, children=children)
+
+
+def test_an_error_of_a_child_arrives_as_it_was_raised():
+    plans = in_children(Broken(sources_of(b"{}\n"), way="changed"))
+    next(plans)
+    with pytest.raises(SourceChanged, match="ends at byte 5"):
+        next(plans)
+
+
+def test_a_mistake_in_a_child_is_told_with_its_place():
+    plans = in_children(Broken(sources_of(b"{}\n")))
+    next(plans)
+    with pytest.raises(RuntimeError, match=r"(?s)crews\.py.*ZeroDivisionError: a mistake"):
+        next(plans)
+
+
+def test_a_child_that_is_killed_is_missed():
+    plans = in_children(Broken(sources_of(b"{}\n"), way="killed"))
+    next(plans)
+    with pytest.raises(ReaderLost, match="status -9"):
+        next(plans)
+
+
+def test_a_child_that_cannot_begin_is_missed(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ReaderLost, match="status 1"):
+        next(in_children(Recipe(sources_of(b"{}\n"))))
+
+
+def test_a_child_gets_no_secret_and_no_signal_of_the_terminal(monkeypatch):
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+    with pytest.raises(SourceChanged) as told:
+        next(in_children(Told(sources_of(b"{}\n"))))
+    assert "SAMA_ACCESS_KEY" not in str(told.value)
+    assert "'PYTHONPATH'] True" in str(told.value).replace("'PATH', ", "")
+
+
+def children():
+    """Return the process ids of this thread's children."""
+    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+
+
+def test_children_end_when_their_plans_are_not_wanted_any_more():
+    with closing(in_children(Endless(sources_of(b"{}\n")), children=2)) as plans:
+        assert len(list(islice(plans, 3))) == 3
+        begun = children()
+    assert len(begun) >= 2
+    assert not set(begun) & set(children())
+
+
+PARENT = """
+import os, pickle, sys
+from engine.model.records import Position
+from engine.reading.children import plan_in_children
+recipe = pickle.loads(bytes.fromhex(sys.argv[1]))
+plans = plan_in_children(recipe, recipe.sources, start=Position(), sequence=0, children=2)
+next(plans)
+print("begun", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_child_outlives_its_parent():
+    recipe = Endless(sources_of(b"{}\n"))
+    command = [sys.executable, "-c", PARENT, pickle.dumps(recipe).hex()]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # The children inherit standard error, so its end is heard when the last of them is gone.
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout.readline() == b"begun\n"
+        parent.send_signal(signal.SIGKILL)
+        assert parent.stderr.read() == b""
+    assert parent.returncode == -signal.SIGKILL
