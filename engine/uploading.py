@@ -18,6 +18,7 @@ from typing import Protocol
 
 from engine.model.batches import Batch, batch_name
 from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
+from engine.model.jobs import JobState
 from engine.model.outcomes import Settlement
 from engine.model.submissions import State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
@@ -41,6 +42,8 @@ QUIET_SECONDS = 1.0
 SEARCHES = 3
 """For a batch whose answer was lost, each after twice the wait of the one before. Only if none of them finds it, it
 never arrived: what the service has taken in is seen once it is worked on."""
+
+NEVER_ARRIVED = "no search found it: it never arrived"
 
 
 class Payloads(Protocol):
@@ -114,22 +117,27 @@ class Uploader:
         again, known = submission.state is not State.FROZEN, submission.remote_id
         payload = await self._payloads.read(batch)
         submission = await self._move(batch, submission, State.STAGING)
-        try:
-            staged = await self._stage_once(batch, payload, again=again, known=known)
-        except Unauthorized:
-            raise
-        except Refused as refusal:
-            raise _Declined(submission, refusal) from refusal
+        staged = await self._stage_once(batch, submission, payload, again=again, known=known)
         return await self._move(batch, submission, State.STAGED, remote_id=staged.remote_id), staged, payload
 
-    async def _stage_once(self, batch: Batch, payload: bytes, *, again: bool, known: str | None) -> Staged:
+    async def _stage_once(
+        self, batch: Batch, submission: Submission, payload: bytes, *, again: bool, known: str | None
+    ) -> Staged:
         """Stage, and while the answer is lost let the service look for what the lost call may have made."""
-        for _ in range(LOST_STAGES):
+        lost = 0
+        while True:
             try:
                 return await self._service.stage(batch, payload, again=again, known=known)
+            except Unauthorized:
+                raise
+            except Refused as refusal:
+                # Nothing was done by this call, but an earlier one may have made what must not stay.
+                made = await self._service.find(batch, payload) if again else None
+                raise _Declined(replace(submission, remote_id=made), refusal) from refusal
             except PossiblyApplied:
-                again = True
-        return await self._service.stage(batch, payload, again=again, known=known)
+                lost, again = lost + 1, True
+                if lost > LOST_STAGES:
+                    raise
 
     async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> bool:
         """Bring the payload up; False if the URL has expired."""
@@ -214,7 +222,10 @@ class Uploader:
         return await self._released(batch, submission, released)
 
     async def _search(self, batch: Batch, submission: Submission) -> Submission:
-        """Find out by its mark whether a batch arrived whose answer was lost; send it again only if it never did."""
+        """Find out by its mark whether a batch arrived whose answer was lost; if it never did, send it again.
+
+        Not where the job is canceled: then its records have failed.
+        """
         payload = await self._payloads.read(batch)
         empty = 0
         for _ in range(2 * SEARCHES):
@@ -228,9 +239,13 @@ class Uploader:
                 return await self._move(batch, submission, State.RELEASED, remote_id=found[0], note=note)
             empty += 1
             if empty == SEARCHES:
-                note = "no search found it: it never arrived"
-                return await self._post(batch, await self._move(batch, submission, State.FROZEN, note=note))
+                return await self._never_arrived(batch, submission)
         return submission  # nobody knows yet; the next run searches again
+
+    async def _never_arrived(self, batch: Batch, submission: Submission) -> Submission:
+        if self._run.job.state is JobState.CANCELED:
+            return await self._settle(batch, submission, Settlement.refused(batch.count, NEVER_ARRIVED))
+        return await self._post(batch, await self._move(batch, submission, State.FROZEN, note=NEVER_ARRIVED))
 
     async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
         if released.settlement is not None:

@@ -146,10 +146,11 @@ async def send_again(name: str, ledger_path: Path, emit: Listener, stop: Stop) -
             await uncertain_in(job, ledger)
             check_unchanged(job.sources, times=False)
             setup = assembly.load(job.config)
+            # First: killed in between, a job that seems finished would leave the batches unsent for good.
+            await ledger.set_job_state(name, JobState.OPEN)
             async for _, submission in ledger.batches(name, frozenset({State.UNCERTAIN})):
                 again = replace(submission, state=State.FROZEN, remote_id=None, note=BY_A_PERSON)
                 await ledger.move(name, again, expected=State.UNCERTAIN)
-            await ledger.set_job_state(name, JobState.OPEN)
             return await _work(replace(job, state=JobState.OPEN), ledger, setup, emit, stop)
 
 
