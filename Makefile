@@ -16,7 +16,7 @@ test: $(VENV)/.ready
 # The long form of the fault tests: the whole matrix, 200 kills, every write and sync of the ledger. For a night:
 # make torture BULKSUBMIT_KILLS=2000
 torture: $(VENV)/.ready
-	BULKSUBMIT_TORTURE=1 BULKSUBMIT_KILLS=$(or $(BULKSUBMIT_KILLS),200) $(BIN)/pytest tests/faults
+	BULKSUBMIT_TORTURE=1 BULKSUBMIT_KILLS=$(or $(BULKSUBMIT_KILLS),200) $(BIN)/pytest tests/faults tests/hostile
 
 # The measurements, and their page in benchmarks/results. BENCH="--quick" and BENCH="--only NAME" are handed on.
 bench: $(VENV)/.ready

@@ -261,6 +261,14 @@ class Ledger(Protocol):
         """Yield batches with their submissions in the order of their records, parts in the place of what is split."""
         ...
 
+    async def names(self, remote_id: str) -> bool:
+        """Tell whether some batch of some job has this name at the service."""
+        ...
+
+    def divided(self, job: str) -> AsyncIterator[Batch]:
+        """Yield the batches, and the parts, in whose place parts stand."""
+        ...
+
     async def settlement(self, job: str, sequence: int) -> Settlement | None:
         """Return the fate of a settled batch's records; None before that."""
         ...

@@ -86,7 +86,7 @@ class Uploader:
         try:
             return Submitted(await self._carry(batch, submission))
         except _Declined as declined:
-            return await self._take_no(batch, declined.submission, declined.refusal)
+            return await self._take_no(batch, declined)
 
     async def _carry(self, batch: Batch, submission: Submission) -> Submission:
         if submission.state is State.UNCERTAIN:
@@ -170,6 +170,7 @@ class Uploader:
     ) -> Submission:
         """Ask what became of a release, and repeat it only while the service says that the batch waits."""
         assert submission.remote_id is not None  # noqa: S101 - STAGED set it, and RELEASING comes after
+        lost = not isinstance(failure, Refused)
         for attempt in range(RELEASE_TRIES):
             await self._run.clock.sleep(quiet_seconds * 2**attempt * (0.5 + self._run.jitter() / 2))
             try:
@@ -188,14 +189,14 @@ class Uploader:
                     note = f"the service no longer knows batch {submission.remote_id}"
                     return await self._move(batch, submission, State.UNCERTAIN, note=note)
                 case Standing.WAITING if isinstance(failure, Refused):
-                    raise _Declined(submission, failure) from failure
+                    raise _Declined(submission, failure, lost_before=lost) from failure
             submission = await self._move(batch, submission, State.RELEASING)
             try:
                 released = await self._service.release(batch, submission.remote_id, None)
             except Unauthorized:
                 raise
             except (PossiblyApplied, Refused) as error:
-                failure = error
+                failure, lost = error, lost or isinstance(error, PossiblyApplied)
             else:
                 return await self._released(batch, submission, released)
         raise Unavailable(
@@ -234,6 +235,8 @@ class Uploader:
                 found = await self._service.locate(batch, payload, submission.changed_at)
             except UnexpectedAnswer:  # no answer of the service's own: it counts for nothing
                 continue
+            # What another batch of ours is called proves nothing: records may stand in a source twice.
+            found = [name for name in found if not await self._run.ledger.names(name)]
             if found:
                 note = "found by its mark" if len(found) == 1 else f"found by its mark, as {' and '.join(found)}"
                 return await self._move(batch, submission, State.RELEASED, remote_id=found[0], note=note)
@@ -253,12 +256,22 @@ class Uploader:
             return await self._settle(batch, named, released.settlement)
         return await self._move(batch, submission, State.RELEASED, remote_id=released.remote_id)
 
-    async def _take_no(self, batch: Batch, submission: Submission, refusal: Refused) -> Submitted:
+    async def _take_no(self, batch: Batch, declined: _Declined) -> Submitted:
         """Halve a batch that was refused as a whole; of any other, each record is refused."""
-        gone = submission.remote_id is None or await self._tidy_up(submission.remote_id)
+        submission, refusal = declined.submission, declined.refusal
         carried = submission.state is not State.STAGING  # a beginning without records is not refused for one of them
-        if refusal.as_a_whole and carried and batch.count > 1 and gone:
-            return await self._split(batch, submission, str(refusal))
+        divides = refusal.as_a_whole and carried and batch.count > 1
+        if divides and not declined.lost_before:
+            # Durable first: if we are killed now, the halves go up, and the rest of the whole is canceled as an orphan.
+            submitted = await self._split(batch, submission, str(refusal))
+            if submission.remote_id is not None and await self._tidy_up(submission.remote_id):
+                await self._run.ledger.forget_orphan(self._run.job.name, submission.remote_id)
+            return submitted
+        gone = submission.remote_id is None or await self._tidy_up(submission.remote_id)
+        if divides and gone:  # a release that is still on its way finds nothing any more
+            submitted = await self._split(batch, submission, str(refusal))
+            await self._run.ledger.forget_orphan(self._run.job.name, str(submission.remote_id))
+            return submitted
         settlement = Settlement.refused(batch.count, str(refusal))
         return Submitted(await self._settle(batch, submission, replace(settlement, note=str(refusal))))
 
@@ -266,7 +279,7 @@ class Uploader:
         job = self._run.job.name
         rejects = await self._run.ledger.rejects(job, batch.start.index, batch.end.index) if batch.rejected else ()
         halves = await self._payloads.halves(batch, [reject.index for reject in rejects])
-        split = replace(submission, state=State.SPLIT, note=reason)
+        split = replace(submission, state=State.SPLIT, remote_id=None, note=reason)
         await self._run.ledger.split(job, split, halves, expected=submission.state)
         self._run.emit(BatchMoved(batch.sequence, submission.state, State.SPLIT, batch.count, batch.size_bytes, reason))
         return Submitted(split, halves)
@@ -307,7 +320,9 @@ class Uploader:
 class _Declined(Exception):
     """The service declined the batch as such; the job goes on with the others."""
 
-    def __init__(self, submission: Submission, refusal: Refused) -> None:
+    def __init__(self, submission: Submission, refusal: Refused, *, lost_before: bool = False) -> None:
         super().__init__(str(refusal))
         self.submission = submission
         self.refusal = refusal
+        self.lost_before = lost_before
+        """A release was lost before this refusal, and may still arrive."""

@@ -33,7 +33,10 @@ UNPROVEN = {
     ("sources", "mtime_ns", ""): "a time: a copy put back has a new one, and its bytes are compared",
     ("batches", "changed_at", "settled"): "a time",
     ("batches", "changed_at", "uncertain"): "a time",
+    ("batches", "changed_at", "split"): "a time",
     ("batches", "note", "settled"): "a word for people that stands in no report",
+    ("batches", "note", "split"): "a word for people that stands in no report",
+    ("batches", "remote_id", "split"): "what it was called at the service holds no record",
     ("orphans", "sequence", ""): "nobody else knows which batch left it",
     ("orphans", "remote_id", ""): "the service's word",
     ("orphans", "", ""): "a row less or more: what was given up is empty and has no record",
@@ -55,7 +58,11 @@ async def job(tmp_path):
         await bench.ledger.move("j", Submission(1, State.STAGED, "r2"), expected=State.STAGING)
         await bench.ledger.move("j", Submission(1, State.RELEASING, "r2"), expected=State.STAGED)
         await bench.ledger.move("j", Submission(1, State.UNCERTAIN, "r2", note="lost"), expected=State.RELEASING)
-        await settle(bench, last, Settlement(["t4", "t5"], details={0: {"status": "new"}}), "r3")
+        await bench.ledger.move("j", Submission(2, State.RELEASING), expected=State.FROZEN)
+        parts = bench.reader.halves(last, [6])
+        await bench.ledger.split("j", Submission(2, State.SPLIT, note="no"), parts, expected=State.RELEASING)
+        await settle(bench, parts[0], Settlement(["t4"], details={0: {"status": "new"}}), "r3")
+        await settle(bench, parts[1], Settlement(["t5"]), "r4")
         await bench.ledger.set_job_state("j", JobState.FINISHED)
         reports = await write(bench)
         for path in (reports.outcomes, reports.rejects):
@@ -79,7 +86,7 @@ async def is_found(job):
 
 async def test_the_job_holds_before_anything_is_changed(job):
     result = await audited(job)
-    assert (result.findings, result.reports, result.batches) == ([], Reported.COMPARED, 3)
+    assert (result.findings, result.reports, result.batches) == ([], Reported.COMPARED, 4)
     assert result.fates == {"created": 3, "failed": 1, "rejected": 2, "uncertain": 2}
 
 
@@ -196,7 +203,7 @@ async def test_one_task_id_in_two_batches_is_found_with_both_records(job):
     connection.execute("UPDATE settlements SET task_ids = replace(task_ids, 't5', 't0')")
     connection.close()
     found = (await audited(job)).findings
-    assert any("record 0 (batch 0) and record 7 (batch 2) have the same task id 't0'" in finding for finding in found)
+    assert any("record 0 (batch 0) and record 7 (batch 2.2) have the same task id 't0'" in finding for finding in found)
 
 
 def test_repeats_are_found_over_many_runs():

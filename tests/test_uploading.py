@@ -642,17 +642,27 @@ async def test_a_refused_beginning_that_carries_no_record_is_not_halved(bench):
     assert (await bench.submit(batch)).state is State.SETTLED
 
 
-async def test_a_staged_batch_is_halved_only_once_it_can_no_longer_be_released(tmp_path):
+async def test_after_a_lost_release_a_batch_is_halved_only_once_it_can_no_longer_be_released(tmp_path):
     async with a_bench(tmp_path, records=2, poison=frozenset("0")) as bench:
         (batch,) = await bench.freeze()
+        bench.service.faults["release"] = [lost(applied=False)]
         bench.service.faults["cancel"] = [unavailable()]
         assert (await bench.submit(batch)).state is State.SETTLED
+
+
+async def test_what_is_left_of_a_halved_batch_is_an_orphan_until_it_is_canceled(tmp_path):
+    async with a_bench(tmp_path, records=2, poison=frozenset("0")) as bench:
+        (batch,) = await bench.freeze()
+        bench.service.faults["cancel"] = [refused("it is gone", status=409)]
+        assert (await Uploader(bench.run(), bench).submit(batch, Submission(0))).submission.state is State.SPLIT
+        assert await bench.ledger.orphans("j") == ["r1"]
     again = tmp_path / "again"
     again.mkdir()
     async with a_bench(again, records=2, poison=frozenset("0")) as bench:
         (batch,) = await bench.freeze()
         assert (await Uploader(bench.run(), bench).submit(batch, Submission(0))).submission.state is State.SPLIT
         assert bench.service.remotes["r1"].canceled
+        assert await bench.ledger.orphans("j") == []
 
 
 # Inline with a mark: a batch whose answer was lost is searched for
@@ -677,6 +687,24 @@ async def test_a_batch_that_arrived_is_found_by_its_mark_and_followed(marked):
     submission = await marked.submit(batch)
     assert (submission.state, submission.remote_id, submission.note) == (State.RELEASED, "r1", "found by its mark")
     assert marked.service.ids() == EACH_ONCE
+
+
+async def test_the_name_of_another_batch_proves_nothing(tmp_path):
+    async with a_bench(tmp_path, records=20, stages=False, marks=True) as bench:
+        first, second = await bench.freeze()
+        await bench.submit(first)
+        bench.service.faults["release"] = [lost(applied=False)]
+        await bench.submit(second)
+        bench.service.locate = always(["r1"])
+        assert (await bench.submit(second)).remote_id == "r2"
+        assert set(bench.service.ids().values()) == {1}
+
+
+def always(found):
+    async def locate(batch, payload, since):
+        return found
+
+    return locate
 
 
 async def test_a_batch_that_never_arrived_is_sent_again_after_three_searches(marked):

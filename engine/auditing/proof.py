@@ -71,12 +71,22 @@ async def audit(job: Job, ledger: Ledger, evidence: Evidence) -> Audit:
             result.batches += 1
             result.records += batch.end.index - batch.start.index
             expected = batch.end
+        await _check_divided(result, job, ledger, Recut(job.sources, evidence.tasks_from, evidence.mark))
         if reports is not None:
             await anyio.to_thread.run_sync(reports.finish)
         await _check_ids(result, job, ledger, repeats.found(MOST_FINDINGS))
     _check_end(result, job, expected)
     await _check_rest(result, job, ledger)
     return result
+
+
+async def _check_divided(result: Audit, job: Job, ledger: Ledger, recut: Recut) -> None:
+    """Check what parts stand for: it must have been cut as they were, and has no fate of its own."""
+    async for whole in ledger.divided(job.name):
+        rejects = await ledger.rejects(job.name, whole.start.index, whole.end.index)
+        result.find_all(await anyio.to_thread.run_sync(recut.check, whole, rejects))
+        if await ledger.kept(job.name, whole.sequence) != (0, 0, None):
+            result.find(f"batch {batch_name(whole.sequence)}: it is split, and yet has an outcome of its own")
 
 
 def _check_job(result: Audit, job: Job, kind: str) -> None:

@@ -154,6 +154,24 @@ WHERE job = :job AND sequence <= 0xFFFFFFFF
 ORDER BY sequence DESC
 LIMIT 1;
 
+-- name: names
+-- Tell whether a batch of a job has this name at the service.
+SELECT 1 FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;
+
+-- name: job_ids
+-- Number the jobs.
+SELECT id FROM jobs;
+
+-- name: split
+-- Read the batches and parts that were split, with their submissions: to audit them.
+SELECT
+  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
+  state, remote_id, changed_at, note
+FROM batches JOIN spans USING (job, sequence)
+WHERE job = :job AND sequence > :after AND state = 'split'
+ORDER BY sequence
+LIMIT :limit;
+
 -- name: whole
 -- Read a batch that is to be halved.
 SELECT sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count
@@ -209,6 +227,24 @@ SELECT sequence
 FROM batches LEFT JOIN spans USING (job, sequence)
 WHERE job = :job AND spans IS NULL
 ORDER BY sequence
+LIMIT :limit;
+
+-- name: badly_split
+-- Name batches and parts that are split, and whose two halves do not begin and end where they do.
+SELECT whole.sequence
+FROM batches AS whole
+LEFT JOIN batches AS first
+  ON first.job = whole.job
+  AND first.sequence = (2 * MAX(whole.sequence >> 32, 1) << 32) + (whole.sequence & 0xFFFFFFFF)
+LEFT JOIN batches AS second
+  ON second.job = whole.job
+  AND second.sequence = (2 * MAX(whole.sequence >> 32, 1) + 1 << 32) + (whole.sequence & 0xFFFFFFFF)
+WHERE
+  whole.job = :job AND whole.state = 'split' AND (
+    (whole.start_offset, whole.start_index, whole.start_line, whole.end_offset, whole.end_index, whole.end_line)
+    IS NOT
+    (first.start_offset, first.start_index, first.start_line, second.end_offset, second.end_index, second.end_line)
+  )
 LIMIT :limit;
 
 -- name: loose_rows

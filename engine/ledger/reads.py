@@ -11,7 +11,7 @@ import apsw
 import orjson
 
 from engine.ledger.queries import QUERIES, fetch
-from engine.model.batches import Batch
+from engine.model.batches import Batch, batch_name
 from engine.model.errors import JobError
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Settlement, Tally
@@ -113,6 +113,19 @@ def _until_full(rows: Iterable[Any]) -> Iterator[tuple[Batch, Submission]]:
             return
 
 
+def names(connection: apsw.Connection, remote_id: str) -> bool:
+    """Tell whether some batch of some job has this name at the service."""
+    jobs = [key for (key,) in fetch(connection, "job_ids", {})]
+    return any(fetch(connection, "names", {"job": key, "remote_id": remote_id}) for key in jobs)
+
+
+def split(connection: apsw.Connection, name: str, after: int) -> Sequence[tuple[Batch, Submission]]:
+    """Return the next batches and parts after sequence `after` that were split; [] at the end."""
+    bindings = {"job": job_id(connection, name), "after": after, "limit": _PAGE_BATCHES}
+    with closing(connection.execute(QUERIES["split"], bindings)) as rows:
+        return list(_until_full(rows))
+
+
 def parts(
     connection: apsw.Connection, name: str, sequence: int, states: frozenset[State] | None
 ) -> Sequence[tuple[Batch, Submission]]:
@@ -177,6 +190,10 @@ def loose_rows(connection: apsw.Connection, name: str) -> Sequence[str]:
     bindings = {"job": job_id(connection, name), "limit": _NAMES_SHOWN}
     bare = [
         f"batch {sequence} has no row in spans" for (sequence,) in fetch(connection, "batches_without_spans", bindings)
+    ]
+    bare += [
+        f"batch {batch_name(sequence)} is split, and its halves are not where it was"
+        for (sequence,) in fetch(connection, "badly_split", bindings)
     ]
     hanging = Counter((table, parent) for table, _row, parent, _key in fetch(connection, "loose_rows", {}))
     return bare + [

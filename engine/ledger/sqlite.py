@@ -167,6 +167,18 @@ class SqliteLedger:
                     yield part
             after = page[-1][0].sequence
 
+    async def names(self, remote_id: str) -> bool:
+        """Tell whether some batch of some job has this name at the service."""
+        return await self._read(partial(reads.names, remote_id=remote_id))
+
+    async def divided(self, job: str) -> AsyncIterator[Batch]:
+        """Yield the batches, and the parts, in whose place parts stand."""
+        after = -1
+        while page := await self._read(partial(reads.split, name=job, after=after)):
+            for batch, _ in page:
+                yield batch
+            after = page[-1][0].sequence
+
     async def settlement(self, job: str, sequence: int) -> Settlement | None:
         """Return the fate of a settled batch's records; None before that."""
         return await self._read(partial(reads.settlement, name=job, sequence=sequence))

@@ -235,7 +235,7 @@ def _take(connection: apsw.Connection, step: Step, settlement: Settlement) -> in
     }
     if submission.state not in TRANSITIONS[step.expected]:
         raise LedgerError(f"{step} does not exist")
-    if submission.state is State.STAGING:
+    if submission.state in {State.STAGING, State.SPLIT}:
         connection.execute(QUERIES["keep_orphan"], row)
     moved = fetch(connection, "move", row)
     if not moved:

@@ -96,6 +96,7 @@ class Refusal(FailureRule):
     """Refuse every batch that holds a task for which the rule holds, as a whole and without saying which task it is."""
 
     status: int = 422
+    message: str = "The sandbox was told to refuse this batch."
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ could see (`state`, `total`, `created` of a creation status; ids as `id` or `tas
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from functools import partial
@@ -129,10 +129,10 @@ class Sama:
 
     async def _has_mark(self) -> bool:
         if self._schema is not None:
-            return _has_input(self._schema, MARK)
+            return _takes_marks(self._schema)
         try:
             answer = await self._caller.call(Call("schema", "GET", f"{self._project}/schemas/create_task.json"))
-            return _has_input(_object(answer), MARK)
+            return _takes_marks(_object(answer))
         except Unauthorized:
             raise
         except (Refused, UnexpectedAnswer):  # no schema to be had: no mark
@@ -143,19 +143,32 @@ class Sama:
         return Mark("data", MARK, f"{self._mark}-{batch_name(sequence)}") if self._marks else None
 
     async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
-        """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry."""
+        """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry.
+
+        A value of our own making is on no other batch. One that came with the records may be: then it must be on tasks
+        that are new and hold what we sent, in a batch of as many.
+        """
         inputs: dict[str, list[Row]] = {}
         for task in orjson.loads(payload):
             inputs.setdefault(str(task["data"].get(MARK)), []).append(task["data"])
         mark = self.mark(batch.sequence)
-        found: set[str] = set()
+        ours: set[str] = set()
+        alike: set[str] = set()
         for value, candidates in inputs.items():
-            # A value of our own making is on no other batch; one that came with the records may be.
-            ours = mark is not None and value == mark.value
             async for task in self._listed({MARK: value, f"{MARK}_match_type": "exact"}):
-                if ours or (_made_at(task) >= since - SKEW_SECONDS and _is_one_of(task, candidates)):
-                    found.add(_batch_of(task))
-        return sorted(found)
+                if str(_data_of(task).get(MARK)) != value:
+                    raise UnexpectedAnswer(f"tasks: the service does not search by {MARK}", call="tasks")
+                if mark is not None and value == mark.value:
+                    ours.add(_batch_of(task))
+                elif _made_at(task) >= since - SKEW_SECONDS and _is_one_of(task, candidates):
+                    alike.add(_batch_of(task))
+        return sorted(ours | {name for name in alike - ours if await self._has_as_many(name, batch.count)})
+
+    async def _has_as_many(self, remote_id: str, records: int) -> bool:
+        total = (await self._status(remote_id, page=None)).get("total")
+        if type(total) is not int:
+            raise UnexpectedAnswer("status: the answer does not say how many tasks the batch has", call="status")
+        return total == records
 
     async def find(self, batch: Batch, payload: bytes) -> str | None:
         """Return None: what a lost call made is an empty batch that nobody can find, or needs to."""
@@ -399,11 +412,16 @@ def _made_at(task: Row) -> float:
         raise UnexpectedAnswer("tasks: a task does not say when it was created") from error
 
 
-def _is_one_of(task: Row, candidates: Sequence[Row]) -> bool:
-    """Tell whether a task holds what we sent; the service may have added outputs to it."""
+def _data_of(task: Row) -> Row:
     data = task.get("data")
     if not isinstance(data, dict):
         raise UnexpectedAnswer("tasks: a task does not show its data")
+    return data
+
+
+def _is_one_of(task: Row, candidates: Sequence[Row]) -> bool:
+    """Tell whether a task holds what we sent; the service may have added outputs to it."""
+    data = _data_of(task)
     return any(all(key in data and data[key] == value for key, value in sent.items()) for sent in candidates)
 
 
@@ -414,16 +432,37 @@ def _batch_of(task: Row) -> str:
     return str(batch_id)
 
 
-def _has_input(schema: object, name: str) -> bool:
-    """Tell whether a JSON Schema speaks of an input, wherever in it the inputs are described."""
-    if isinstance(schema, list):
-        return any(_has_input(part, name) for part in schema)
+def _takes_marks(schema: object) -> bool:
+    """Tell whether a project's JSON Schema has the input and lets a mark of ours stand in it."""
+    import jsonschema  # noqa: PLC0415 - only where marks are wanted
+
     if not isinstance(schema, dict):
         return False
-    properties = schema.get("properties")
-    if isinstance(properties, dict) and name in properties:
-        return True
-    return any(_has_input(part, name) for part in schema.values())
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    found = [own[MARK] for data in _property(schema, "data") for own in _properties(data) if MARK in own]
+    try:
+        return bool(found) and all(validator.evolve(schema=part).is_valid(_LONGEST_MARK) for part in found)
+    except Exception:  # noqa: BLE001 - whatever is wrong with a schema that others wrote
+        return False
+
+
+_LONGEST_MARK = "j" * 100 + "-1a3185c5000-4294967295" + ".2" * 10
+"""A job's name may have 100 characters; its batches are numbered, and their parts by their halves."""
+
+
+def _properties(schema: object) -> Iterator[Row]:
+    """Yield the properties of a schema, and of those that it is made of."""
+    if not isinstance(schema, dict):
+        return
+    if isinstance(schema.get("properties"), dict):
+        yield schema["properties"]
+    for word in ("allOf", "anyOf", "oneOf"):
+        for part in schema.get(word) or ():
+            yield from _properties(part)
+
+
+def _property(schema: Row, name: str) -> Iterator[object]:
+    return (properties[name] for properties in _properties(schema) if name in properties)
 
 
 def _read_schema(path: Path) -> Any:

@@ -550,6 +550,10 @@ def listed(batch_id, *, mark=OURS, at="2027-01-15T08:00:05.000Z", **data):
         ({"allOf": [{"type": "object"}, WITH_MARK]}, "marked"),
         ({"properties": {"data": {"type": "object"}}}, "unmarked"),
         ({"title": "client_batch_id"}, "unmarked"),
+        ({"properties": {"data": {"properties": {"client_batch_id": {"type": "integer"}}}}}, "unmarked"),
+        ({"properties": {"data": {"properties": {"client_batch_id": {"maxLength": 8}}}}}, "unmarked"),
+        ({"properties": {"data": {"properties": {"meta": WITH_MARK["properties"]["data"]}}}}, "unmarked"),
+        ({"properties": {"data": {"properties": {"client_batch_id": {"$ref": "#/nowhere"}}}}}, "unmarked"),
         (Refused("there is none", status=404), "unmarked"),
         (b"<html>", "unmarked"),
     ],
@@ -626,9 +630,25 @@ async def test_a_batch_that_is_there_twice_is_named_twice():
     ],
 )
 async def test_marks_that_came_with_the_records_count_for_tasks_that_hold_them_and_are_new(task, found):
-    caller = Caller({"tasks": [task]}, {"tasks": []})
+    caller = Caller({"tasks": [task]}, {"tasks": []}, {"state": "processing", "total": 2})
     sent = payload({"client_batch_id": "mine", "a": 1})
     assert await inline(caller).locate(a_batch(), sent, since=1_800_000_000.0) == found
+
+
+async def test_a_batch_of_another_size_is_not_ours_and_one_of_unknown_size_proves_nothing():
+    sent, pages = (
+        payload({"client_batch_id": "mine", "a": 1}),
+        [{"tasks": [listed(8, mark="mine", a=1)]}, {"tasks": []}],
+    )
+    assert await inline(Caller(*pages, {"state": "completed", "total": 5})).locate(a_batch(), sent, 0.0) == []
+    with pytest.raises(UnexpectedAnswer, match="how many"):
+        await inline(Caller(*pages, {"state": "completed"})).locate(a_batch(), sent, 0.0)
+
+
+async def test_a_service_that_does_not_search_is_not_believed():
+    caller = Caller({"tasks": [listed(8, mark="nightly-1a3185c5000-6")]})
+    with pytest.raises(UnexpectedAnswer, match="does not search"):
+        await inline(caller).locate(a_batch(), payload({"client_batch_id": OURS}), 0.0)
 
 
 @pytest.mark.parametrize("missing", ["batch_id", "created_at", "data"])
