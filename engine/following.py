@@ -1,15 +1,13 @@
-"""Released batches in, settled ones out: polls, fairly spread, until the fate of every record is known.
+"""Released batches in, settled ones out: polls, well timed, until the fate of every record is known.
 
-The follower holds the released batches in a heap by the time at which each is next asked about. A batch that was asked
-goes behind those that wait longer, so none starves. Which wait follows which answer is decided in `policy.polling`.
+When which batch is asked about is foretold by `policy.polling` from what earlier polls have shown. What happens here is
+the asking itself, and what follows from the answers: a batch is settled, asked about again, or given up.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 import anyio
 
@@ -20,7 +18,7 @@ from engine.model.settings import AUTO, SendSettings
 from engine.model.submissions import State, Submission
 from engine.observe.events import BatchMoved, BatchProgressed, BatchSettled
 from engine.policy.coupled import OpenJobs
-from engine.policy.polling import CreationSpeed, PollRules, Seen, next_poll
+from engine.policy.polling import Outlook, PollRules
 from engine.policy.rate import Pacer
 from engine.ports import Progress
 from engine.run import Run
@@ -29,12 +27,8 @@ POLL_TRIES = 8
 """Polls in a row that may be refused or answered with nonsense before a batch is given up as UNCERTAIN. The first ones
 may only show that the service has not caught up with its own release."""
 
-
-MOST_DOUBLINGS = 30
-"""Beyond it every wait is at its cap, and the power of two stays a number."""
-
 _NEWEST = 0.1
-"""Weight of the newest wait in their mean."""
+"""Weight of the newest wait, or way to the service and back, in their mean."""
 
 SPEED_SECONDS = 1.0
 """Time over which the service's creation speed is measured; shorter, and one poll more or less would sway it."""
@@ -48,15 +42,8 @@ class _Followed:
     """Without its spans: thousands of batches may be open."""
     submission: Submission
     asked_at: float
-    due_at: float = float("inf")
-    """When it is asked about next; infinite while it is being asked about."""
     created: int = 0
-    unchanged: int = 0
     failures: int = 0
-
-    @property
-    def left(self) -> int:
-        return self.batch.count - self.created
 
 
 class Follower:
@@ -64,18 +51,19 @@ class Follower:
 
     def __init__(self, run: Run, settings: SendSettings) -> None:
         self._run = run
-        self._rules = PollRules(settings.poll_seconds, settings.max_poll_seconds)
+        together = run.service.polls_together
+        self._rules = PollRules(settings.poll_seconds, settings.max_poll_seconds, together)
+        self._outlook = Outlook(self._rules)
         self._pacer = Pacer(settings.polls_per_second)
-        # Where one poll covers many batches the service works on all of them at once; elsewhere they stand in line.
-        self._in_line = run.service.polls_together == 1
-        self._speed = CreationSpeed()
+        # Where one poll covers many batches the service works on all of them at once: each one open adds to its speed.
+        self._in_line = together == 1
         self._open_jobs = OpenJobs(settings.max_open_batches or run.service.open_batches)
         self._adapts = settings.max_open_batches is None and settings.max_in_flight == AUTO
         self._mean_wait = settings.poll_seconds
+        self._round_trip = 0.0
         self._gained = 0
         self._measured_at = run.clock.monotonic()
         self._open: dict[int, _Followed] = {}
-        self._due: list[tuple[float, int]] = []
         self._changed = anyio.Event()
         self._complete = False
 
@@ -92,8 +80,9 @@ class Follower:
     def add(self, batch: Batch, submission: Submission) -> None:
         """Follow a batch that was just released, or that an earlier run left open."""
         now = self._run.clock.monotonic()
-        one = self._open[batch.sequence] = _Followed(replace(batch, spans=b""), submission, now)
-        self._queue(one, now + next_poll(self._rules, None).after_seconds)
+        self._open[batch.sequence] = _Followed(replace(batch, spans=b""), submission, now)
+        self._outlook.release(batch.sequence, batch.count, now)
+        self.wake()
 
     def finish(self) -> None:
         """Nothing more will be added."""
@@ -111,38 +100,37 @@ class Follower:
 
     async def next_group(self) -> Sequence[int]:
         """Wait until batches are due and take up to `polls_together` out of the queue; none once all are settled."""
-        while not self._is_due(self._run.clock.monotonic()):
+        while not (group := self._outlook.take(self._arrival)):
             if self._complete and not self._open:
                 return []
-            if not self._due:
+            due_at = self._outlook.next_due()
+            if due_at == float("inf"):
                 await self.wait_for_change()
-                continue
-            # No longer than the shortest wait of all: what is queued meanwhile is due after that at the earliest.
-            wait = self._due[0][0] - self._run.clock.monotonic()
-            await self._run.clock.sleep(min(wait, self._rules.first_seconds, self._rules.cap_seconds))
-        now = self._run.clock.monotonic()
-        group: list[int] = []
-        most = self._run.service.polls_together
-        # One poll that is due takes others along that are not yet: it costs the same.
-        while len(group) < most and (self._is_due(now) or (group and self._due)):
-            _, sequence = heapq.heappop(self._due)
-            self._open[sequence].due_at = float("inf")
-            group.append(sequence)
+            else:
+                await self._sleep_until(due_at)
         return group
 
-    def _is_due(self, now: float) -> bool:
-        """Tell whether the first of the queue is due; entries that were replaced by earlier ones fall away here."""
-        while self._due:
-            due_at, sequence = self._due[0]
-            if sequence in self._open and self._open[sequence].due_at == due_at:
-                return due_at <= now
-            heapq.heappop(self._due)
-        return False
+    @property
+    def _arrival(self) -> float:
+        """When a poll that is sent now gets to the service."""
+        return self._run.clock.monotonic() + self._round_trip / 2
+
+    async def _sleep_until(self, due_at: float) -> None:
+        """Sleep until a poll must be sent to arrive in time, but no longer than until something changes."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_on_change, group.cancel_scope)
+            await self._run.clock.sleep(due_at - self._arrival)
+            group.cancel_scope.cancel()
+
+    async def _cancel_on_change(self, scope: anyio.CancelScope) -> None:
+        await self.wait_for_change()
+        scope.cancel()
 
     async def poll(self, group: Sequence[int]) -> None:
         """Ask about a group once; settle what has finished and queue the rest again."""
         await self._run.clock.sleep(self._pacer.book(self._run.clock.monotonic()))
         followed = [self._open[sequence] for sequence in group]
+        sent_at = self._run.clock.monotonic()
         try:
             answers = await self._run.service.progress([one.submission for one in followed])
         except Unauthorized:
@@ -151,57 +139,51 @@ class Follower:
             for one in followed:
                 await self._excuse(one, failure)
             return
+        seen_at = self._time_of(sent_at)
         said = {progress.sequence: progress for progress in answers}
         for one in followed:
             if one.batch.sequence in said:
-                await self._learn(one, said[one.batch.sequence])
+                await self._learn(one, said[one.batch.sequence], seen_at)
             else:
                 await self._excuse(one, UnexpectedAnswer(f"nothing was said of batch {one.submission.remote_id}"))
 
-    async def _learn(self, one: _Followed, progress: Progress) -> None:
+    def _time_of(self, sent_at: float) -> float:
+        """Return when the service looked: halfway between question and answer."""
+        now = self._run.clock.monotonic()
+        self._round_trip += (now - sent_at - self._round_trip) * (_NEWEST if self._round_trip else 1)
+        return (sent_at + now) / 2
+
+    async def _learn(self, one: _Followed, progress: Progress, seen_at: float) -> None:
         """Take in what a poll said of one batch of its group; what goes wrong with it is no matter of the others."""
         try:
-            await self._take_in(one, progress)
+            await self._take_in(one, progress, seen_at)
         except Unauthorized:
             raise
         except (Refused, UnexpectedAnswer) as failure:
             await self._excuse(one, failure)
 
-    async def _take_in(self, one: _Followed, progress: Progress) -> None:
+    async def _take_in(self, one: _Followed, progress: Progress, seen_at: float) -> None:
         if progress.created != one.created:
             self._run.emit(BatchProgressed(progress.sequence, progress.created, one.created))
-        seen = self._see(one, progress.created)
+        self._outlook.saw(progress.sequence, seen_at, progress.created, finished=progress.finished)
+        self._mean_wait += (seen_at - one.asked_at - self._mean_wait) * _NEWEST
+        gained = progress.created - one.created
+        one.asked_at, one.created = seen_at, progress.created
+        if self._in_line:
+            self._measure(gained, self._run.clock.monotonic())
         if progress.finished:
             await self._settle(one, progress.settlement)
             return
         one.failures = 0
-        self._queue(one, one.asked_at + self._wait(seen))
-
-    def _see(self, one: _Followed, created: int) -> Seen:
-        now = self._run.clock.monotonic()
-        waited, gained = now - one.asked_at, created - one.created
-        one.asked_at, one.created = now, created
-        one.unchanged = 0 if gained else min(one.unchanged + 1, MOST_DOUBLINGS)
-        if not self._in_line:
-            return Seen(waited, gained, one.left, unchanged=one.unchanged)
-        self._measure(gained, now)
-        ahead = sum(other.left for other in takewhile(lambda other: other is not one, self._open.values()))
-        return Seen(waited, gained, one.left, ahead, one.unchanged)
-
-    def _wait(self, seen: Seen) -> float:
-        wait = next_poll(self._rules, seen, self._speed.tasks_per_second).after_seconds
-        self._mean_wait += (wait - self._mean_wait) * _NEWEST
-        return wait
+        self.wake()
 
     def _measure(self, gained: int, now: float) -> None:
         """Take what all batches gained together as the service's speed; a single batch sees only its share."""
         self._gained += gained
         if now - self._measured_at < SPEED_SECONDS:
             return
-        self._speed.observe(self._gained, now - self._measured_at)
         self._adapt(self._gained, now - self._measured_at)
         self._gained, self._measured_at = 0, now
-        self._bring_forward()
 
     def _adapt(self, gained: int, seconds: float) -> None:
         """Let as many batches be open as keep the service busy until a poll has told of the end of one."""
@@ -212,16 +194,6 @@ class Follower:
         if change is not None:
             self._run.emit(change)
             self.wake()
-
-    def _bring_forward(self) -> None:
-        """Ask sooner about batches whose turn comes sooner than it seemed when they were queued."""
-        ahead = 0
-        for one in self._open.values():
-            if one.unchanged and one.due_at < float("inf"):
-                due_at = one.asked_at + self._wait(Seen(0, 0, one.left, ahead, one.unchanged))
-                if due_at < one.due_at:
-                    self._queue(one, due_at)
-            ahead += one.left
 
     async def _settle(self, one: _Followed, settlement: Settlement | None) -> None:
         batch, submission = one.batch, one.submission
@@ -237,7 +209,9 @@ class Follower:
         """Ask again later after a poll that failed; after too many in a row, park the batch."""
         one.failures += 1
         if one.failures < POLL_TRIES:
-            self._queue(one, self._run.clock.monotonic() + self._rules.first_seconds * 2**one.failures)
+            wait = self._rules.first_seconds * 2**one.failures
+            self._outlook.ask_again(one.batch.sequence, self._run.clock.monotonic() + wait)
+            self.wake()
             return
         parked = replace(one.submission, state=State.UNCERTAIN, note=str(failure))
         await self._run.ledger.move(self._run.job.name, parked, expected=one.submission.state)
@@ -246,10 +220,6 @@ class Follower:
     def _close(self, one: _Followed, state: State, reason: str) -> None:
         batch = one.batch
         del self._open[batch.sequence]
+        self._outlook.forget(batch.sequence, self._run.clock.monotonic())
         self.wake()
         self._run.emit(BatchMoved(batch.sequence, one.submission.state, state, batch.count, batch.size_bytes, reason))
-
-    def _queue(self, one: _Followed, due_at: float) -> None:
-        one.due_at = due_at
-        heapq.heappush(self._due, (due_at, one.batch.sequence))
-        self.wake()

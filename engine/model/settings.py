@@ -107,8 +107,10 @@ class SendSettings(Section):
     """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""
     polls_per_second: Annotated[float, Field(gt=0)] = 100.0
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
-    """First wait before a released batch is asked about; doubled while nothing changes."""
+    """Longest first wait before a released batch is asked about, while nothing is known of the service: the very first
+    is a tenth of it. Later on, polls come when a batch should be done, which earlier ones foretell."""
     max_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Longest wait between two polls of a batch that does not move, or of which nothing can be foretold."""
     search_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Quiet time before an inline batch whose answer was lost is searched for by its mark; doubled for each of three
     searches, and only if none finds it, it is sent again. Longer than the service keeps a batch waiting."""

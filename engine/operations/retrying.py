@@ -36,6 +36,8 @@ async def uncertain_in(job: Job, ledger: Ledger) -> Doubt:
     """
     if job.state is JobState.OPEN:
         raise JobError(f"job {job.name!r} is not finished; `bulksubmit resume {job.name}` first")
+    if job.state is JobState.CANCELED:
+        raise JobError(f"job {job.name!r} was canceled: nothing more of it is sent. Submit its records as a new job")
     tally = await ledger.tally(job.name)
     if not tally.uncertain:
         raise JobError(f"no record of job {job.name!r} is uncertain; there is nothing to send again")

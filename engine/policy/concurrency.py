@@ -114,7 +114,7 @@ class CallCost:
         if self._weight < _LEAST_CALLS or self.mean_seconds <= 0:
             return 0.0
         variance = self._bytes_bytes / self._weight - self.mean_bytes**2
-        if variance < (_LEAST_SPREAD * self.mean_bytes) ** 2:
+        if variance <= (_LEAST_SPREAD * self.mean_bytes) ** 2:
             return 0.0
         slope = (self._bytes_seconds / self._weight - self.mean_bytes * self.mean_seconds) / variance
         return min(1.0, max(0.0, slope * self.mean_bytes / self.mean_seconds))

@@ -28,7 +28,7 @@ from .tally import Tally
 TASKS = 4
 TRIES = 5
 """The vendor's number."""
-SECONDS = 20
+SECONDS = 90
 """Longest that all tries may take; they take five time-outs."""
 SETTINGS = {"retry_seconds": 0.1, "timeout_seconds": 0.6}
 ALWAYS = Pattern("always", lambda number: True)

@@ -1,53 +1,178 @@
-from hypothesis import given
+from dataclasses import replace
+
+import pytest
+from fakes.creating import LEARNING, Creating, follow, plan
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.policy.polling import CreationSpeed, PollRules, Seen, next_poll
+from engine.policy.polling import CreationSpeed, Outlook, PollRules
 
 RULES = PollRules(first_seconds=0.5, cap_seconds=30.0)
+ENDLESS = 10**9
+"""Lanes of a service that works on all batches at once."""
 
 
-def test_a_batch_just_released_is_asked_about_soon():
-    assert next_poll(RULES, None).after_seconds == 0.5
+def looks(outlook, created, until):
+    """Ask whenever it is due, and return when that was; `created` says of a key and a time how much there is."""
+    times = []
+    while (now := outlook.next_due()) <= until:
+        for key in outlook.take(now):
+            times.append((now, key))
+            outlook.saw(key, now, created(key, now), finished=False)
+    return times
 
 
-def test_while_nothing_changes_the_wait_doubles_up_to_the_cap():
-    waits = [next_poll(RULES, Seen(1.0, gained=0, left=1000, unchanged=n)).after_seconds for n in range(1, 9)]
-    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+# As few polls as one needs who knows all beforehand, and as soon
+
+SCENARIOS = {
+    f"{speed} tasks/s, {name}": Creating(speed, lanes)
+    for speed in (5, 50, 500, 5_000, 50_000)
+    for name, lanes in (("one by one", 1), ("four at once", 4), ("all at once", ENDLESS))
+} | {
+    "batches of one task": Creating(50, ENDLESS, sizes=(1, 1)),
+    "batches of ten tasks": Creating(50, ENDLESS, sizes=(10, 10)),
+    "1 to 1,000 tasks, one by one": Creating(500, 1, sizes=(1, 1000)),
+    "1 to 1,000 tasks, all at once": Creating(500, ENDLESS, sizes=(1, 1000)),
+    "1 to 1,000 tasks, fast": Creating(5_000, 1, sizes=(1, 1000)),
+    "often idle": Creating(500, 1, load=0.5),
+    "often idle, four at once": Creating(500, 4, load=0.5),
+    "begun after 3 s, one by one": Creating(500, 1, start=3.0),
+    "begun after 3 s, four at once": Creating(500, 4, start=3.0, load=0.3),
+    "begun after 3 s, all at once": Creating(500, ENDLESS, start=3.0, load=0.3),
+    "speeds that differ by 5 %, one by one": Creating(500, 1, jitter=0.05),
+    "speeds that differ by 5 %, all at once": Creating(500, ENDLESS, jitter=0.05),
+    "twice as fast all of a sudden": Creating(500, 1, change=2.0),
+    "half as fast all of a sudden": Creating(500, 1, change=0.5),
+    "a tenth as fast all of a sudden": Creating(500, 1, change=0.1),
+    "twice as fast all of a sudden, all at once": Creating(500, ENDLESS, change=2.0),
+    "half as fast all of a sudden, all at once": Creating(500, ENDLESS, change=0.5),
+    "answers that take 50 ms": Creating(500, 1, round_trip=0.05),
+    "a hundred in a poll": Creating(500, ENDLESS, together=100),
+    "a hundred in a poll, speeds that differ": Creating(500, ENDLESS, together=100, jitter=0.1),
+    "a hundred in a poll, 1 to 1,000 tasks": Creating(500, ENDLESS, together=100, sizes=(1, 1000)),
+}
 
 
-def test_the_next_poll_comes_when_the_rest_should_be_done():
-    again = next_poll(RULES, Seen(waited_seconds=2.0, gained=200, left=800))
-    assert again.after_seconds == 8
-    assert again.reason == "800 tasks left at 100 tasks/s"
+@pytest.mark.parametrize("creating", SCENARIOS.values(), ids=SCENARIOS)
+def test_batches_are_known_soon_after_their_end_with_few_more_polls_than_an_oracle_needs(creating):
+    followed = follow(creating)
+    assert followed.polls <= 1.5 * followed.oracle
+    assert followed.median <= 0.1
 
 
-def test_an_estimate_that_is_far_off_is_capped_at_both_ends():
-    assert next_poll(RULES, Seen(waited_seconds=10, gained=1, left=999)).after_seconds == 30
-    assert next_poll(RULES, Seen(waited_seconds=1, gained=999, left=1)).after_seconds == 0.5
-    assert next_poll(RULES, Seen(waited_seconds=0, gained=5, left=0)).after_seconds == 0.5
+def test_how_many_batches_are_worked_on_at_once_is_found_out():
+    assert follow(Creating(500, 1)).outlook.lanes == 1
+    assert follow(Creating(500, 4)).outlook.lanes == 4
+    assert follow(Creating(500, ENDLESS)).outlook.lanes == float("inf")
 
 
-def test_a_batch_behind_others_is_asked_when_they_and_it_should_be_done():
-    again = next_poll(RULES, Seen(waited_seconds=20, gained=0, left=1000, ahead=500), tasks_per_second=100)
-    assert again.after_seconds == 15
-    assert "ahead" in again.reason
+def test_how_long_a_start_takes_is_found_out():
+    outlook = follow(Creating(500, 1, start=3.0, load=0.3)).outlook
+    assert outlook.start_seconds == pytest.approx(3.0, abs=0.02)
+    assert outlook.speed == pytest.approx(500, rel=0.01)
 
 
-def test_a_batch_that_stands_still_is_asked_less_often_however_fast_the_others_are():
-    stuck = Seen(waited_seconds=1, gained=0, left=1000, ahead=0, unchanged=5)
-    assert next_poll(RULES, stuck, tasks_per_second=10_000).after_seconds == 16
+def test_a_batch_in_a_long_queue_is_known_as_soon_as_one_at_its_head():
+    followed = follow(Creating(20, 1, sizes=(100, 100), batches=100, load=50.0))
+    assert max(followed.delays[LEARNING:]) < 0.1  # of 5 seconds; a longest wait of 30 seconds is six times as much
+    assert followed.polls <= 1.5 * followed.oracle
 
 
-def test_a_cap_below_the_first_wait_is_a_cap():
-    assert next_poll(PollRules(5.0, 1.0), Seen(1.0, 0, 10)).after_seconds == 1.0
-
-
-@given(
-    st.builds(Seen, st.floats(0, 1e6), st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9)),
-    st.floats(0, 1e9),
+@pytest.mark.parametrize("lanes", [1, 4, ENDLESS])
+@pytest.mark.parametrize(
+    "change",
+    [{"change": 10.0}, {"jitter": 0.3}, {"shows": False}, {"together": 7, "jitter": 0.2}, {"start": 9.0}],
+    ids=str,
 )
-def test_every_wait_is_within_the_rules(seen, speed):
-    assert 0.5 <= next_poll(RULES, seen, speed).after_seconds <= 30
+def test_what_can_hardly_be_foretold_is_followed_to_its_end_all_the_same(lanes, change):
+    creating = replace(Creating(500, lanes, sizes=(1, 1000)), **change)
+    assert follow(creating).polls <= 8 * creating.batches
+
+
+# What does not move
+
+
+def test_before_anything_is_known_a_look_comes_soon_and_then_ever_less_often():
+    outlook = Outlook(RULES)
+    outlook.release(0, 1000, 0.0)
+    times = [at for at, _ in looks(outlook, lambda key, now: 0, 120.0)]
+    assert times == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 81.2, 111.2])
+
+
+def test_batches_released_to_a_slow_service_are_not_asked_about_in_a_burst():
+    outlook = Outlook(RULES)
+    outlook.release(0, 1000, 0.0)
+    looks(outlook, lambda key, now: 0, 2.0)
+    outlook.release(1, 1000, 2.0)
+    assert outlook.next_due() == pytest.approx(2.5)
+
+
+def test_a_batch_that_hangs_is_asked_about_ever_less_often_and_holds_up_no_other():
+    outlook = Outlook(RULES)
+    for key in range(3):
+        outlook.release(key, 100, 0.0)
+    created = {0: lambda now: 40, 1: lambda now: 30, 2: lambda now: 20}
+    times = looks(outlook, lambda key, now: created[key](now), 600.0)
+    assert {key for _, key in times} == {0, 1, 2}
+    assert len(times) < 3 * 40
+    assert times[-1][0] > 560
+
+
+def test_a_batch_of_which_there_was_no_answer_is_asked_about_when_it_is_told():
+    outlook = Outlook(RULES)
+    outlook.release(0, 1000, 0.0)
+    assert outlook.take(0.05) == [0]
+    assert outlook.next_due() == float("inf")
+    outlook.ask_again(0, 7.0)
+    assert outlook.next_due() == 7.0
+
+
+def test_what_is_forgotten_is_not_asked_about():
+    outlook = Outlook(RULES)
+    outlook.release(0, 1000, 0.0)
+    outlook.forget(0, 0.01)
+    assert outlook.next_due() == float("inf")
+    assert outlook.take(100.0) == []
+
+
+def test_one_poll_takes_as_many_along_as_it_may():
+    outlook = Outlook(replace(RULES, together=2))
+    for key in range(3):
+        outlook.release(key, 1000, 0.01 * key)
+    assert outlook.take(0.0) == []
+    assert outlook.take(0.05) == [0, 1]
+
+
+def test_thousands_of_open_batches_take_no_more_time_each():
+    followed = follow(Creating(500, ENDLESS, batches=3000, load=400.0), most_polls=10_000)
+    assert followed.polls <= 1.5 * followed.oracle
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    st.builds(
+        Creating,
+        st.floats(50, 1e5),
+        st.sampled_from([1, 2, 4, ENDLESS]),
+        sizes=st.sampled_from([(1, 1), (1, 50), (1, 1000)]),
+        batches=st.just(30),
+        load=st.floats(0.1, 10),
+        start=st.floats(0, 10),
+        jitter=st.floats(0, 0.5),
+        change=st.floats(0.05, 20),
+        shows=st.booleans(),
+        together=st.sampled_from([1, 3, 100]),
+        round_trip=st.floats(0, 0.2),
+    )
+)
+def test_whatever_the_service_does_every_batch_is_known_in_the_end(creating):
+    lasts = max(one.end for one in plan(creating))
+    followed = follow(creating, most_polls=(60 + lasts / RULES.cap_seconds) * creating.batches)
+    assert len(followed.delays) == creating.batches
+    assert min(followed.delays) >= 0
+
+
+# The speed over all batches
 
 
 def test_the_speed_follows_what_is_seen():

@@ -33,7 +33,7 @@ def next_steps(job: str, state: str, tally: Tally, ledger: Path, rejects: Path |
         if state == JobState.FINISHED:
             steps.append(("ask the service again about the uncertain", f"resume {job}"))
         steps.append(("look at the service for the uncertain", f"status {job} --tasks"))
-        if state != JobState.OPEN:
+        if state == JobState.FINISHED:
             steps.append(("send them again, if none of them is there", f"retry {job} --uncertain"))
     if state != JobState.OPEN:
         steps.append(("prove that every record is accounted for", f"audit {job}"))
