@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    adapting,
     end_to_end,
     following,
     memory,
@@ -39,6 +40,8 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "memory": memory.measure,
     "resume": resume.measure,
     "following": following.measure,
+    "adapting": adapting.adapting,
+    "scaling": adapting.scaling,
 }
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKPLACE = ROOT / ".bench"
@@ -139,6 +139,8 @@ class Section:
     settings: Mapping[str, object] = field(default_factory=dict)
     not_measured: Sequence[str] = ()
     """Rows without a figure, each with what is missing."""
+    series: Sequence[Mapping[str, Any]] = ()
+    """Simulated servers with their time series, one plot each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,10 @@ def _section(name: str, section: Document) -> str:
     if section["settings"]:
         settings = "; ".join(f"{key}: {_setting(value)}" for key, value in section["settings"].items())
         parts.append(f"Settings: {settings}.\n")
+    parts += [
+        f"![{one['server']['name']}: limit, RTT and throughput over time](adapting-{one['server']['name']}.svg)\n"
+        for one in section.get("series", ())
+    ]
     if section["runs"] and section["contenders"]:
         parts += [_contenders(section), f"![{section['title']}]({name}.svg)\n"]
     return "\n".join(parts)

@@ -37,6 +37,8 @@ def main() -> None:
     for name, section in sections.items():
         if section["runs"] and section["contenders"]:
             contenders(section, folder / name)
+        for one in section.get("series", ()):
+            over_time(one, folder / f"{name}-{one['server']['name']}")
 
 
 def overview(sections: dict[str, Any], folder: Path) -> None:
@@ -85,6 +87,29 @@ def contenders(section: dict[str, Any], path: Path) -> None:
     left.set_yticks(range(len(names)), names)
     left.set_ylim(len(names) - 0.4, -0.6)
     right.set_xlim(left=0)
+    save(figure, path)
+
+
+def over_time(one: dict[str, Any], path: Path) -> None:
+    """Draw limit, RTT and throughput of the rules on one simulated server."""
+    figure, axes = plt.subplots(3, 1, sharex=True, figsize=(8, 5.5))
+    runs = {
+        f"found out: {one['share']:.0%} of the best": ("ours", OURS),
+        f"Vector's rule: {one['vector_share']:.0%}": ("vector", MISSED),
+        f"best fixed: {one['best_limit']}": ("best", THEIRS),
+    }
+    fields = {"limit": "calls in flight", "rtt_seconds": "RTT, s", "mebibytes_per_second": "MiB/s"}
+    for axis, (field, words) in zip(axes, fields.items(), strict=True):
+        for name, (run, colour) in runs.items():
+            series = one["runs"][run]["series"]
+            times, values = [point["at_seconds"] for point in series], [point[field] for point in series]
+            axis.plot(times, values, label=name, color=colour, linewidth=1)
+        axis.set_ylabel(words)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0].set_title(one["server"]["name"])
+    axes[0].legend(fontsize=7)
+    axes[-1].set_xlabel("made-up seconds")
     save(figure, path)
 
 

@@ -46,6 +46,7 @@ def as_json(section: Section, where: Mapping[str, object]) -> Document:
         "contenders": contenders,
         "runs": {name: [asdict(run) for run in runs] for name, runs in section.runs.items()},
         "not_measured": list(section.not_measured),
+        "series": list(section.series),
     }
 
 

@@ -6,13 +6,12 @@ To add a service: write `engine/services/<kind>.py` with a settings class, a cla
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import anyio.to_thread
 
@@ -45,6 +44,10 @@ SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sev
 
 MENDABLE = frozenset({"base_url", "access_key", "auth_token", "upload_hosts", "notification_email"})
 """Keys of `[service]` that may change between two runs of a job: none decides what its batches hold."""
+
+
+Pace: TypeAlias = Callable[[Iterator[Plan]], Iterator[Plan]]
+"""Plans as they were read → the same, each when it shall be sent. It is asked in a worker thread and may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +188,19 @@ def slots(setup: Setup, clock: Clock, emit: Listener) -> Slots:
     return Slots(setup.settings.send, clock, emit)
 
 
-def pipeline(setup: Setup, run: Run, places: Slots | None = None) -> Pipeline:
+def at_once(plans: Iterator[Plan]) -> Iterator[Plan]:
+    """Hold back no plan: the `Pace` of a run that shall end soon."""
+    return plans
+
+
+def pipeline(setup: Setup, run: Run, places: Slots | None = None, pace: Pace = at_once) -> Pipeline:
     """Join the parts of one run; `places` of its own hear of no push-back."""
     parts = _offline(setup, run.service)
     send = setup.settings.send
-    plans = partial(parts.plans, run.job)
+
+    def plans(last: Batch | None) -> Iterator[Plan]:
+        return pace(parts.plans(run.job, last))
+
     uploader = Uploader(run, _InThreads(parts.payloads(run.job)), send.search_seconds)
     return Pipeline(run, plans, uploader, Follower(run, send), places or slots(setup, run.clock, run.emit), send)
 

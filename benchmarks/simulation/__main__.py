@@ -1,25 +1,24 @@
 """Print how the rules fare and what a billion records take: `python -m benchmarks.simulation [--output DIR]`.
 
-With `--output` the comparisons go there as JSON with their time series and, where matplotlib is installed, as plots.
+With `--output` the comparisons go there as JSON with their time series; `python -m benchmarks --only adapting` draws them.
 """
 
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.simulation import scale
-from benchmarks.simulation.results import measure, table, write
+from benchmarks.simulation.results import compared, table, write
 
 
 def main() -> None:
     """Run every server under every rule, then the model of scale."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
     options.add_argument("--seeds", type=int, default=1, help="runs of each server; the worst is shown")
-    options.add_argument("--output", type=Path, help="folder for results.json and the plots")
+    options.add_argument("--output", type=Path, help="folder for results.json")
     chosen = options.parse_args()
-    comparisons = measure(range(1, chosen.seeds + 1))
+    comparisons = compared(range(1, chosen.seeds + 1))
     print("Throughput as a share of the best fixed setting")
     print(table(comparisons))
     costs = scale.read_costs()
@@ -29,10 +28,6 @@ def main() -> None:
     print(scale.table([scale.outlook(scale.unlimited(costs), machines) for machines in scale.MACHINES]))
     if chosen.output is not None:
         write(comparisons, chosen.output)
-        if find_spec("matplotlib") is not None:
-            from benchmarks.simulation import plots  # noqa: PLC0415 -- matplotlib is no dependency
-
-            plots.write(comparisons, chosen.output)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.simulation.simulator import Run
 from benchmarks.simulation.sweep import Comparison, compare
 
 
-def measure(seeds: Iterable[int] = (1,)) -> Sequence[Comparison]:
+def compared(seeds: Iterable[int] = (1,)) -> Sequence[Comparison]:
     """Compare the rules on every server, once per seed."""
     return [compare(server, seed) for server in servers() for seed in seeds]
 

@@ -12,11 +12,15 @@ import typer
 
 from engine import __version__
 from engine.cli.options import (
+    DEFAULT_BENCH_RECORDS,
+    DEFAULT_BENCH_SECONDS,
     DEFAULT_DEMO,
     DEFAULT_LEDGER,
     S3,
     AllowRemote,
     BehaviourFile,
+    BenchFolder,
+    BenchSources,
     CheckedSources,
     Config,
     DemoFolder,
@@ -31,15 +35,20 @@ from engine.cli.options import (
     LineFormat,
     LogFormat,
     LogLevel,
+    MostRecords,
     NewConfig,
     Output,
     Port,
     Processes,
     Quiet,
+    Rates,
     RecordIndex,
+    Seed,
     Served,
     SourceFormat,
     Sources,
+    Steps,
+    StepSeconds,
     Strict,
     Tasks,
     Uncertain,
@@ -261,6 +270,37 @@ def validate(
     voice = Voice(as_json, quiet, log_level, log_format)
     engine = context.obj or commands.ENGINE
     raise typer.Exit(commands.validate(sources, config, source_format, voice, engine, processes=processes))
+
+
+@app.command()
+def bench(
+    context: typer.Context,
+    *,
+    sources: BenchSources = None,
+    config: Config,
+    records: MostRecords = DEFAULT_BENCH_RECORDS,
+    rate: Rates = None,
+    steps: Steps = None,
+    seconds: StepSeconds = DEFAULT_BENCH_SECONDS,
+    output: BenchFolder = None,
+    seed: Seed = None,
+    yes: Yes = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    log_level: Level = LogLevel.WARNING,
+    log_format: LineFormat = LogFormat.TEXT,
+) -> None:
+    """Measure how fast a service creates tasks.
+
+    Real tasks are created, step by step with a heavier load, until throughput gains no more: the knee. Before anything
+    is created on another machine, it asks. outcomes.ndjson lists all that was created.
+    """
+    from engine.cli import commands
+    from engine.operations import BenchOrder
+
+    order = BenchOrder(config, sources or [], records, steps, rate or [], seconds, output, seed)
+    voice = Voice(as_json, quiet, log_level, log_format)
+    raise typer.Exit(commands.bench(order, voice, context.obj or commands.ENGINE, sure=yes))
 
 
 @app.command()

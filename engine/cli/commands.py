@@ -13,15 +13,16 @@ from engine import operations
 from engine.cli.doors import Operations
 from engine.cli.options import Voice
 from engine.cli.running import ask, perform, watch
+from engine.cli.screens.bench import bench_screen
 from engine.cli.screens.proofs import audit_screen, record_screen, validation_screen
 from engine.cli.screens.result import result_screen
 from engine.cli.screens.status import job_screen, jobs_screen
 from engine.cli.speaking import show
-from engine.model.errors import BulkSubmitError, JobError
+from engine.model.errors import BulkSubmitError, ConfigError, JobError
 from engine.model.records import Format
 from engine.observe.events import Listener
 from engine.observe.figures import count
-from engine.operations import Doubt, Order, Result
+from engine.operations import BenchOrder, BenchPlan, Doubt, Order, Result
 from engine.run import Stop
 
 Door: TypeAlias = Callable[[str, Path, Listener, Stop], Awaitable[Result]]
@@ -119,3 +120,22 @@ def validate(
     """Read everything, send nothing."""
     found = watch(lambda emit: engine.validate(sources, config, format_, emit, processes=processes), voice)
     return show(validation_screen(found), voice)
+
+
+def bench(order: BenchOrder, voice: Voice, engine: Operations, *, sure: bool) -> int:
+    """Measure a service; one that is not on this machine only if a person says so, knowing what it creates."""
+    plan = ask(lambda: engine.bench_plan(order), voice)
+    if not plan.local and not sure:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"{_bench_said(plan)} Nobody can be asked here: --yes says that they shall be created")
+        if not _answered(f"{_bench_said(plan)} Create them?"):
+            raise BulkSubmitError("nothing was created")
+    return show(bench_screen(perform(lambda emit, stop: engine.bench(order, emit, stop), voice)), voice)
+
+
+def _bench_said(plan: BenchPlan) -> str:
+    project = f", project {plan.project}" if plan.project else ""
+    return (
+        f"A bench creates real tasks on {plan.host} ({plan.kind}{project}): {count(plan.most_tasks)} at most, in "
+        f"{count(len(plan.loads), 'step')}. They stay until you delete them; outcomes.ndjson will list them."
+    )

@@ -12,7 +12,7 @@ from engine.auditing import Audit
 from engine.model.outcomes import Outcome
 from engine.model.records import Format
 from engine.observe.events import Listener
-from engine.operations import Doubt, JobStatus, Order, Result, Validation
+from engine.operations import Bench, BenchOrder, BenchPlan, Doubt, JobStatus, Order, Result, Validation
 from engine.run import Stop
 
 
@@ -47,6 +47,10 @@ class Operations(Protocol):
     async def audit(self, name: str, ledger_path: Path) -> Audit: ...
 
     async def find_record(self, name: str, ledger_path: Path, index: int) -> Outcome: ...
+
+    async def bench_plan(self, order: BenchOrder) -> BenchPlan: ...
+
+    async def bench(self, order: BenchOrder, emit: Listener, stop: Stop) -> Bench: ...
 
     async def validate(
         self,

@@ -13,6 +13,8 @@ from engine.model.records import Format
 
 DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
 LEDGER_VARIABLE = "BULKSUBMIT_LEDGER"
+DEFAULT_BENCH_RECORDS = 10_000
+DEFAULT_BENCH_SECONDS = 10.0
 DEFAULT_DEMO = Path(".bulksubmit/demo")
 """The sandbox's; the examples in README use it."""
 
@@ -69,6 +71,14 @@ CheckedSources: TypeAlias = Annotated[
         metavar="SOURCE",
         show_default=False,
         help="Files to read, as paths or quoted globs; `-` reads standard input.",
+    ),
+]
+BenchSources: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SOURCE]...",
+        show_default=False,
+        help="Files with tasks to send, each once; where none is named, tasks are made up.",
     ),
 ]
 JobArgument: TypeAlias = Annotated[
@@ -182,6 +192,46 @@ Level: TypeAlias = Annotated[
 ]
 LineFormat: TypeAlias = Annotated[
     LogFormat, typer.Option("--log-format", help="Form of the log lines on standard error.")
+]
+MostRecords: TypeAlias = Annotated[
+    int, typer.Option("--records", metavar="N", min=1, help="Most tasks that a step creates.")
+]
+Rates: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rate",
+        metavar="R|auto",
+        show_default=False,
+        help="Send so many records per second, on a schedule; named several times, or auto: rising up to the knee.",
+    ),
+]
+Steps: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--steps",
+        metavar="1,2,4,auto",
+        show_default=False,
+        help="Batches at once of each step, as fast as it goes; doubled up to the knee where left out.",
+    ),
+]
+StepSeconds: TypeAlias = Annotated[
+    float, typer.Option("--seconds", metavar="S", min=0.1, help="Time for which tasks are sent in a step.")
+]
+BenchFolder: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        show_default=False,
+        help="Folder for bench.json, bench.html and outcomes.ndjson; .bulksubmit/bench-TIME where it is left out.",
+    ),
+]
+Seed: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", metavar="N", min=0, show_default=False, help="Of the tasks that are made up; drawn where left out."
+    ),
 ]
 Host: TypeAlias = Annotated[
     str, typer.Option("--host", metavar="ADDRESS", help="Address to serve on; other machines reach only a public one.")

@@ -60,7 +60,7 @@ async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *,
             await claim_output(output, ledger)
             job = replace(job, sources=await _sources(order, setup, output, stop))
             await ledger.create_job(job)
-            return await _work(job, ledger, setup, emit, stop)
+            return await work_on(job, ledger, setup, emit, stop)
 
 
 async def resume(
@@ -131,7 +131,7 @@ async def retry(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Res
                 created_at=CLOCK.now(),
             )
             await ledger.create_job(job)
-            return await _work(job, ledger, assembly.load(job.config), emit, stop)
+            return await work_on(job, ledger, assembly.load(job.config), emit, stop)
 
 
 async def send_again(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
@@ -151,7 +151,7 @@ async def send_again(name: str, ledger_path: Path, emit: Listener, stop: Stop) -
             async for _, submission in ledger.batches(name, frozenset({State.UNCERTAIN})):
                 again = replace(submission, state=State.FROZEN, remote_id=None, note=BY_A_PERSON)
                 await ledger.move(name, again, expected=State.UNCERTAIN)
-            return await _work(replace(job, state=JobState.OPEN), ledger, setup, emit, stop)
+            return await work_on(replace(job, state=JobState.OPEN), ledger, setup, emit, stop)
 
 
 async def _resume(
@@ -162,16 +162,25 @@ async def _resume(
     if job.state is JobState.FINISHED and not (await ledger.tally(job.name)).uncertain:
         return await summarize(job, ledger, CLOCK.monotonic(), None, note=note, rewrite=False)
     check_unchanged(job.sources, times=not job.read_complete)
-    return await _work(job, ledger, assembly.load(job.config, processes=processes), emit, stop)
+    return await work_on(job, ledger, assembly.load(job.config, processes=processes), emit, stop)
 
 
-async def _work(job: Job, ledger: Ledger, setup: assembly.Setup, emit: Listener, stop: Stop) -> Result:
+async def work_on(
+    job: Job,
+    ledger: Ledger,
+    setup: assembly.Setup,
+    emit: Listener,
+    stop: Stop,
+    *,
+    pace: assembly.Pace = assembly.at_once,
+) -> Result:
+    """Work on a job that this process has locked until it is finished or stopped, and write its reports."""
     started = CLOCK.monotonic()
     await _announce(job, ledger, emit)
     slots = assembly.slots(setup, CLOCK, emit)
     async with assembly.online(setup, job, fan_out(emit, slots.hear), CLOCK) as service:
         run = await _learnt(Run(job, service, ledger, CLOCK, random.random, emit, stop))
-        error = stop.error or await _within_deadline(assembly.pipeline(setup, run, slots), run, setup)
+        error = stop.error or await _within_deadline(assembly.pipeline(setup, run, slots, pace), run, setup)
         if error is None:
             await cancel_orphans(run)
         if isinstance(error, StrictRejects):

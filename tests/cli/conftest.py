@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from benching.benches import bench
 
 from engine.auditing import Audit
 from engine.cli.entry import call
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Fate, Outcome, Tally
 from engine.model.records import Format, Reject, Source
-from engine.operations import Doubt, JobStatus, Result, Validation
+from engine.operations import Bench, Doubt, JobStatus, Result, Validation
 
 TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
 RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/outcomes.ndjson"))
@@ -27,6 +28,8 @@ class FakeEngine:
     """Implements `engine.cli.doors.Operations`: answers from its fields, or raises, and notes what it was asked."""
 
     result: Result = RESULT
+    bench_result: Bench = field(default_factory=bench)
+    local: bool = True
     error: Exception | None = None
     asked: list[tuple] = field(default_factory=list)
     events: list = field(default_factory=list)
@@ -66,6 +69,14 @@ class FakeEngine:
     async def find_record(self, name, ledger_path, index):
         self._note("find_record", name, ledger_path, index)
         return Outcome(index, "in.ndjson", 480, Fate.CREATED, "task-1", "batch-1", "https://example.com/task-1")
+
+    async def bench_plan(self, order):
+        self._note("bench_plan", order)
+        return replace(self.bench_result.plan, local=self.local)
+
+    async def bench(self, order, emit, stop):
+        self._note("bench", order)
+        return self.bench_result
 
     async def validate(self, sources, config, format_, emit, *, processes=None):
         self._note("validate", tuple(sources), config, format_, *filter(None, [processes]))

@@ -25,7 +25,7 @@ def bulksubmit(*arguments, flags=()):
 
 
 def test_the_commands_are_those_of_the_contract():
-    names = "submit resume status report audit retry cancel validate sandbox demo"
+    names = "submit resume status report audit retry cancel validate bench sandbox demo"
     assert set(ROOT.commands) == set(names.split())
 
 

@@ -1,0 +1,100 @@
+"""What a person wants measured, what that may create, and what came of it, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.benching.ladder import Knee, Load
+from engine.benching.meter import Measure
+from engine.model.outcomes import Tally
+
+DEFAULT_RECORDS = 10_000
+DEFAULT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOrder:
+    """What is to be measured."""
+
+    config: Path
+    sources: Sequence[str] = ()
+    """Files of tasks; made up where there are none."""
+    records: int = DEFAULT_RECORDS
+    """A step has at most."""
+    steps: str | None = None
+    """Batches at once of each step, `1,2,4,auto`; doubled where left out."""
+    rates: Sequence[str] = ()
+    """Records per second of each step; then it is an open loop."""
+    seconds: float = DEFAULT_SECONDS
+    """Tasks are sent for so long in a step."""
+    output: Path | None = None
+    seed: int | None = None
+    """Of the generated tasks; drawn where left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPlan:
+    """What an order would do."""
+
+    kind: str
+    host: str
+    local: bool
+    """The host is this machine."""
+    project: str
+    """As the configuration names it; empty if it names none."""
+    loads: Sequence[Load]
+
+    @property
+    def most_tasks(self) -> int:
+        """Tasks that it may create."""
+        return sum(load.records for load in self.loads)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A load and what was measured under it."""
+
+    load: Load
+    job: str
+    """Its name in the ledger."""
+    started: float
+    """Seconds after the first step began."""
+    measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What was measured."""
+
+    plan: BenchPlan
+    seconds: float
+    """Tasks were sent for so long in a step, at most."""
+    seed: int | None
+    """None: the tasks came from files."""
+    settings: Mapping[str, Any]
+    """Those of the configuration that bear on speed."""
+    steps: Sequence[Step]
+    knee: Knee | None
+    ended: str
+    """Why it ended where it did."""
+    tally: Tally
+    exit_code: int
+    folder: Path
+
+    @property
+    def best(self) -> Step | None:
+        """The step with the highest throughput."""
+        return max(self.steps, key=lambda step: step.measure.throughput, default=None)
+
+    @property
+    def outcomes(self) -> Path:
+        """Every record and its task: what was created can be deleted by it."""
+        return self.folder / "outcomes.ndjson"
+
+    @property
+    def ledger(self) -> Path:
+        """Each step is a job there."""
+        return self.folder / "ledger.db"

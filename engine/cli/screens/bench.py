@@ -1,0 +1,31 @@
+"""A bench in, its screen out: the knee and the best step, a row for each step, and where the rest stands."""
+
+from __future__ import annotations
+
+from engine.benching.document import document
+from engine.benching.page import headline
+from engine.benching.table import HEADER, rows
+from engine.benching.values import Bench
+from engine.cli.screens.screen import Mood, Screen, Table
+from engine.model.errors import Exit
+
+
+def bench_screen(bench: Bench) -> Screen:
+    """Return what is to be said of a bench."""
+    files = {
+        "the same with plots": bench.folder / "bench.html",
+        "the numbers": bench.folder / "bench.json",
+        "every task that was created": bench.outcomes,
+        "ledger": bench.ledger,
+    }
+    return Screen(
+        headline(bench),
+        document(bench),
+        mood=Mood.GOOD if bench.exit_code == Exit.ALL_CREATED else Mood.MIXED,
+        tables=[
+            Table(rows(bench), "Time to created, in seconds", HEADER, frozenset(range(1, len(HEADER) - 1))),
+            Table([[bench.ended]]),
+            Table([[what, str(path)] for what, path in files.items()], "Files"),
+        ],
+        exit_code=bench.exit_code,
+    )

@@ -1,0 +1,334 @@
+"""Measure a service: an order in, what was measured out, and `bench.json` and `bench.html` in a folder.
+
+Each step is a job of its own in a ledger in that folder, worked on by the same pipeline as any other, so what it
+created is accounted for in the same way. The documents are written anew after each step: what was measured is not lost
+with the process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import orjson
+
+from engine import assembly
+from engine.benching.document import document
+from engine.benching.generating import generated
+from engine.benching.ladder import Knee, Load, Point, closed_loads, find_knee, open_loads
+from engine.benching.meter import Meter
+from engine.benching.pacing import Timing, paced
+from engine.benching.page import page
+from engine.benching.values import Bench, BenchOrder, BenchPlan, Step
+from engine.configuration import read_config
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import BulkSubmitError, ConfigError, DeadlineReached, SourceError
+from engine.model.jobs import Job
+from engine.model.outcomes import Tally
+from engine.model.records import Format, Position
+from engine.observe.events import Listener, fan_out
+from engine.observe.redaction import redactor
+from engine.operations.finishing import CLOCK, exit_code
+from engine.operations.places import claim_output
+from engine.operations.working import STANDARD_INPUT, work_on
+from engine.reading.reader import read_blocks
+from engine.reading.sources import describe, find_sources
+from engine.reporting import OUTCOMES
+from engine.run import Stop
+from engine.transport.addresses import check_base_url, is_loopback
+
+SETTLE_SECONDS = 30.0
+SETTLE_STEPS = 3.0
+"""A step may take so much longer, whichever is more, until all that was sent is settled; then the bench ends."""
+
+_PROJECT_KEYS = frozenset({"project_id", "project"})
+
+
+async def bench_plan(order: BenchOrder) -> BenchPlan:
+    """Return what an order would do, and to whom; nothing is sent.
+
+    Raises:
+        ConfigError, SourceError: the order or its configuration cannot be used.
+    """
+    return _planned(order, _loaded(order)[1])
+
+
+async def bench(order: BenchOrder, emit: Listener, stop: Stop) -> Bench:
+    """Measure step by step up to the knee; a stop ends it in order, with what was measured so far.
+
+    Whoever calls it has asked whether tasks may be created there: `bench_plan` says how many.
+
+    Raises:
+        ConfigError, SourceError, JobError: nothing was sent.
+    """
+    text, setup = _loaded(order)
+    plan = _planned(order, setup)
+    seed = None if order.sources else (SystemRandom().randrange(10**6) if order.seed is None else order.seed)
+    records = _records(order, setup, seed)
+    folder = (order.output or Path(".bulksubmit") / f"bench-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
+    assembly.rehearse(setup, _job(text, setup, folder, 1))
+    if any((folder / name).exists() for name in ("ledger.db", OUTCOMES)):
+        raise ConfigError(f"{folder} holds another bench, or the reports of a job; choose another --output")
+    async with SqliteLedger.open(folder / "ledger.db", CLOCK) as ledger:
+        await claim_output(folder, ledger)
+        series = _Series(order, plan, text, setup, seed, folder, ledger)
+        for number in range(1, len(plan.loads) + 1):
+            await _one_more(series, number, records, emit, stop)
+            if series.ended:
+                break
+        series.ended = series.ended or "Every step was taken."
+        return await series.write()
+
+
+@dataclass(slots=True)
+class _Series:
+    """A bench under way."""
+
+    order: BenchOrder
+    plan: BenchPlan
+    text: str
+    setup: assembly.Setup
+    seed: int | None
+    folder: Path
+    ledger: SqliteLedger
+    began: float = field(default_factory=CLOCK.monotonic)
+    steps: list[Step] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
+    error: BulkSubmitError | None = None
+    ended: str = ""
+
+    @property
+    def knee(self) -> Knee | None:
+        """The knee of the steps whose load is known."""
+        known = [step for step in self.steps if step.load.level is not None]
+        return find_knee([Point(step.measure.throughput, step.measure.corrected.p50) for step in known])
+
+    def end(self, error: BulkSubmitError | None, reason: str) -> None:
+        """End it after the step at hand."""
+        self.error, self.ended = error, redactor(os.environ)(reason)
+
+    def bench(self) -> Bench:
+        """Return what was measured so far."""
+        tally = _sum(self.tallies)
+        return Bench(
+            self.plan,
+            self.order.seconds,
+            self.seed,
+            _settings(self.setup, self.plan.loads[0]),
+            tuple(self.steps),
+            self.knee,
+            self.ended,
+            tally,
+            exit_code(tally, self.error),
+            self.folder,
+        )
+
+    async def write(self) -> Bench:
+        """Write the documents anew."""
+        bench = self.bench()
+
+        def write() -> None:
+            json = orjson.dumps(document(bench), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+            _replace(self.folder / "bench.json", json)
+            _replace(self.folder / "bench.html", page(bench).encode())
+
+        await anyio.to_thread.run_sync(write)
+        return bench
+
+
+def _loaded(order: BenchOrder) -> tuple[str, assembly.Setup]:
+    text = read_config(order.config)
+    return text, assembly.load(text, processes=0)  # a step's file is short: a process to read it would only start up
+
+
+def _planned(order: BenchOrder, setup: assembly.Setup) -> BenchPlan:
+    if order.rates and order.steps:
+        raise ConfigError("--steps is a closed loop, --rate an open one: choose one of them")
+    if STANDARD_INPUT in order.sources:
+        raise SourceError("bench reads files, not standard input: write it to a file first")
+    if not order.sources:
+        generated(setup.service.kind, setup.settings.mapping, 0)
+    service = setup.service
+    host = check_base_url(service.base_url).host or ""
+    most = assembly.offline(setup, Job("bench", service.kind, "", (), "")).service.limits.records
+    loads = (
+        open_loads(order.rates, order.records, most, order.seconds)
+        if order.rates
+        else closed_loads(order.steps, order.records, most)
+    )
+    named = service.model_dump(include=set(_PROJECT_KEYS)).values()
+    project = next((str(value) for value in named if value is not None), "")
+    return BenchPlan(service.kind, host, is_loopback(host), project, loads)
+
+
+def _settings(setup: assembly.Setup, first: Load) -> dict[str, Any]:
+    """Return what bears on speed; there is no secret among it."""
+    batch, send = setup.settings.batch, setup.settings.send
+    names = ("max_open_batches", "polls_in_flight", "requests_per_second", "poll_seconds", "max_poll_seconds")
+    mode = getattr(setup.service, "mode", None)
+    return {
+        **({"service.mode": mode} if mode else {}),
+        "batch.max_records": first.batch_records,
+        "batch.max_bytes": batch.max_bytes,
+        **({} if first.rate is None else {"send.max_in_flight": send.max_in_flight}),
+        **{f"send.{name}": getattr(send, name) for name in names if getattr(send, name) is not None},
+    }
+
+
+def _records(order: BenchOrder, setup: assembly.Setup, seed: int | None) -> Iterator[bytes]:
+    """Return the records of all steps, each as a line of NDJSON; those of files that cannot be read are left out."""
+    if seed is not None:
+        return generated(setup.service.kind, setup.settings.mapping, seed)
+    settings = assembly.source_settings(setup, None)
+    blocks = read_blocks(find_sources(order.sources, settings), Position(), settings)
+    # In JSON a line break can only stand between tokens.
+    return (raw.replace(b"\n", b" ").replace(b"\r", b" ") for block in blocks for raw in block.raws)
+
+
+def _job(text: str, setup: assembly.Setup, folder: Path, number: int) -> Job:
+    name = f"bench-{number:02}"
+    return Job(name, setup.service.kind, text, (), str(folder / name), created_at=CLOCK.now())
+
+
+async def _one_more(series: _Series, number: int, records: Iterator[bytes], emit: Listener, stop: Stop) -> None:
+    """Take one step, note what came of it, and whether it was the last."""
+    load = series.plan.loads[number - 1]
+    job = await _with_source(series, number, records)
+    if job is None:
+        series.end(None, "The sources hold no more records.")
+        return
+    started = CLOCK.monotonic()
+    meter = Meter(CLOCK.monotonic, load.rate)
+    limit = series.order.seconds + max(SETTLE_SECONDS, SETTLE_STEPS * series.order.seconds)
+    late = DeadlineReached(f"what was sent was not settled within {limit:g} s.")
+    with series.ledger.lock(job.name):
+        await series.ledger.create_job(job)
+        async with _step_stop(stop, limit, late) as (step_stop, ended):
+            timing = Timing(CLOCK.monotonic, ended.wait)
+            pace = partial(paced, load=load, seconds=series.order.seconds, timing=timing, due=meter.due)
+            hearing = fan_out(meter.listen, emit)
+            result = await work_on(job, series.ledger, _at(load, series.setup), hearing, step_stop, pace=pace)
+        measure = meter.measured()
+        if not (await series.ledger.job(job.name)).read_complete:
+            await series.ledger.freeze(job.name, (), (), last=True)  # `resume` shall settle it, not send the rest
+    series.steps.append(Step(load, job.name, started - series.began, measure))
+    series.tallies.append(result.tally)
+    await anyio.to_thread.run_sync(_append, Path(job.output) / OUTCOMES, series.folder / OUTCOMES)
+    if step_stop.error is not None:
+        rest = f" `bulksubmit resume {job.name} --ledger {series.folder / 'ledger.db'}` asks what became of the rest."
+        series.end(
+            step_stop.error,
+            f"Step {load.label} ended early: {step_stop.error}{rest if result.tally.unresolved else ''}",
+        )
+    elif not measure.created:
+        reason = measure.first_error or f"see {Path(job.output) / 'rejects.ndjson'}"
+        series.end(None, f"Nothing was created in step {load.label}: {reason}")
+    elif series.knee is not None:
+        series.end(None, f"It ended one step beyond the knee, at {load.label}.")
+    await series.write()
+
+
+@asynccontextmanager
+async def _step_stop(outer: Stop, seconds: float, late: BulkSubmitError) -> AsyncIterator[tuple[Stop, threading.Event]]:
+    """Give a step its own stop, requested from outside or when it is time, and what wakes whoever waits in a thread."""
+    inner, ended = Stop(), threading.Event()
+
+    async def forward() -> None:
+        await outer.wait()
+        assert outer.error is not None  # noqa: S101 - that is what it waited for
+        inner.request(outer.error)
+
+    async def expire() -> None:
+        await CLOCK.sleep(seconds)
+        inner.request(late)
+
+    async def release() -> None:
+        try:
+            await inner.wait()
+        finally:  # also of a step that is cancelled: whoever waits in a thread holds it up
+            ended.set()
+
+    async with anyio.create_task_group() as group:
+        for watch in (forward, expire, release):
+            group.start_soon(watch)
+        yield inner, ended
+        group.cancel_scope.cancel()
+
+
+async def _with_source(series: _Series, number: int, records: Iterator[bytes]) -> Job | None:
+    """Return the job of a step, with a file of the records that come next; None if there are none left."""
+    load = series.plan.loads[number - 1]
+    job = _job(series.text, series.setup, series.folder, number)
+    await claim_output(Path(job.output), series.ledger)
+    path = Path(job.output) / "tasks.ndjson"
+    if not await anyio.to_thread.run_sync(_write_lines, path, islice(records, load.records)):
+        return None
+    settings = assembly.source_settings(series.setup, Format.NDJSON)
+    job = replace(job, sources=(describe(path, settings),))
+    if number == 1:
+        await anyio.to_thread.run_sync(_check_fit, series.setup, job)
+    return job
+
+
+def _check_fit(setup: assembly.Setup, job: Job) -> None:
+    """Refuse tasks of which the first are not fit to be sent, before anything is."""
+    block = next(assembly.offline(setup, job).tasks(job, Position()))
+    if block.rejects and not block.tasks:
+        raise ConfigError(
+            f"the tasks are not fit to be sent: {block.rejects[0].reason}. "
+            "Mend [mapping], or name a SOURCE with tasks of the project"
+        )
+
+
+def _at(load: Load, setup: assembly.Setup) -> assembly.Setup:
+    """Return the configuration with the load of a step."""
+    settings = setup.settings
+    batch = settings.batch.model_copy(update={"max_records": load.batch_records})
+    update: dict[str, Any] = {"max_in_flight": load.in_flight or "auto"} if load.rate is None else {}
+    send = settings.send.model_copy(update=update)
+    return replace(setup, settings=settings.model_copy(update={"batch": batch, "send": send}))
+
+
+def _sum(tallies: Sequence[Tally]) -> Tally:
+    names = ("records", "batches", "created", "failed", "rejected", "uncertain")
+    return Tally(**{name: sum(getattr(tally, name) for tally in tallies) for name in names})
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _write_lines(path: Path, lines: Iterator[bytes]) -> int:
+    """Write each line to a new file; return how many there were."""
+    written = 0
+    with open(path, "xb", opener=_private) as file:
+        for line in lines:
+            file.write(line + b"\n")
+            written += 1
+    return written
+
+
+def _append(part: Path, whole: Path) -> None:
+    """Add the outcomes of a step to those of all."""
+    with part.open("rb") as lines, open(whole, "ab", opener=_private) as file:
+        file.writelines(lines)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a whole private file in the place of `path`."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.unlink(missing_ok=True)
+    with open(beside, "xb", opener=_private) as file:
+        file.write(content)
+    beside.replace(path)

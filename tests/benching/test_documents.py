@@ -1,0 +1,83 @@
+import json
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from engine.benching.document import document
+from engine.benching.page import headline, page
+from engine.benching.plots import ticks
+from engine.benching.table import HEADER, rows
+
+from .benches import Page, bench
+
+
+@pytest.mark.parametrize("rate", [None, 500.0])
+def test_the_page_is_whole_and_stands_alone(rate):
+    shown = Page(page(bench(rate=rate)))
+    assert shown.stands_alone
+    assert shown.tags.count("svg") == 3
+    assert "http" not in "".join(shown.words)
+
+
+def test_plots_have_a_title_and_axes_with_units():
+    words = Page(page(bench())).words
+    for wanted in ("Throughput by step", "records per second", "batches at once", "Time to created by step", "p99.9"):
+        assert wanted in words
+    assert {"Time to created over time", "seconds since the first step began", "seconds"} <= set(words)
+
+
+def test_a_point_that_is_higher_stands_higher():
+    text = page(bench())
+    throughput = text[text.index("<svg") : text.index("</svg>")]
+    places = throughput.split('points="')[1].split('"')[0].split()
+    first, second, third = (float(place.split(",")[1]) for place in places)
+    assert first > second > third > 0
+
+
+def test_words_of_foreign_origin_are_no_tags():
+    text = page(bench(host="<script>alert(1)</script>", ended='"><img src=x>'))
+    assert Page(text).stands_alone
+    assert "&lt;script&gt;" in text
+
+
+def test_the_document_is_json_and_holds_every_step():
+    told = json.loads(orjson.dumps(document(bench())))
+    assert [step["load"] for step in told["steps"]] == ["1", "2", "4"]
+    assert (told["best"], told["knee"]["step"], told["loop"], told["seed"]) == ("4", "2", "closed", 7)
+    step = told["steps"][0]
+    assert step["time_to_created"]["count"] == 1000
+    assert step["time_to_created"]["p50"] == pytest.approx(0.2, rel=0.01)
+    assert (step["answers_429"], step["errors"], step["retries"]) == (3, 1, 4)
+    assert step["timeline"][1]["created"] == 1000
+
+
+def test_the_table_has_a_cell_for_each_column_and_names_knee_and_best():
+    body = rows(bench())
+    assert {len(row) for row in body} == {len(HEADER)}
+    assert [row[-1] for row in body] == ["", "knee", "best"]
+
+
+def test_the_headline_tells_best_and_knee():
+    assert headline(bench()) == (
+        "Best: 1,950.0 records a second with 4 batches at once. The knee is with 2 batches at once: "
+        "the next step changed throughput by +3%."
+    )
+    assert "at 1000 records a second offered" in headline(bench(rate=500.0))
+
+
+def test_a_bench_that_was_stopped_at_once_has_its_documents():
+    nothing = replace(bench(), steps=[], knee=None)
+    assert headline(nothing) == "Nothing was measured."
+    assert Page(page(nothing)).tags.count("svg") == 0
+    assert document(nothing)["best"] is None
+
+
+@pytest.mark.parametrize(("most", "found"), [(10.0, [0, 2, 4, 6, 8, 10]), (0.35, [0, 0.1, 0.2, 0.3]), (1, None)])
+def test_ticks_are_round_numbers_from_0(most, found):
+    shown = ticks(most)
+    assert shown[0] == 0
+    assert shown[-1] <= most
+    assert 3 <= len(shown) <= 8
+    if found:
+        assert shown == pytest.approx(found)
