@@ -1,14 +1,19 @@
 """A job's ledger in, its reports out: `outcomes.ndjson` and `rejects.ndjson`.
 
 Both files are written batch by batch beside their final name and moved there when whole, so a reader never sees half.
+
+Nearly all records of most jobs were created, and their lines differ in four values only. Those are put together column
+by column: a fifth of the time that an object and a call for each line take. The audit makes each line by itself and
+compares, so neither way is its own judge.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -51,27 +56,23 @@ TaskUrl: TypeAlias = Callable[[str], str]
 """The page of a task by its id."""
 RecordAt: TypeAlias = Callable[[int, int], bytes]
 """(joined offset, length) → the record as JSON, whatever it held."""
-
-
-async def fates(job: Job, ledger: Ledger, task_url: TaskUrl) -> AsyncIterator[Sequence[Fated]]:
-    """Yield the fate of every record read so far, in order of their indexes, a batch at a time."""
-    async for batch, submission in ledger.batches(job.name):
-        yield await _fates_of(job, ledger, batch, submission, task_url)
+_Place: TypeAlias = tuple[int, int, int]
 
 
 async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Outcome | None:
     """Return the outcome of the record with this index; None if it was not read. One batch is looked at."""
     found = await ledger.batch_at(job.name, index)
-    block = await _fates_of(job, ledger, *found, task_url) if found else ()
+    block = batch_fates(job, *found, *await _known(job, ledger, *found), task_url) if found else ()
     return next((fated.outcome for fated in block if fated.outcome.index == index), None)
 
 
-async def _fates_of(
-    job: Job, ledger: Ledger, batch: Batch, submission: Submission, task_url: TaskUrl
-) -> Sequence[Fated]:
+async def _known(
+    job: Job, ledger: Ledger, batch: Batch, submission: Submission
+) -> tuple[Settlement | None, Sequence[Reject]]:
+    """Return what became of the records of a batch: of those that went up, if it is settled, and of the others."""
     rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index) if batch.rejected else ()
     settlement = await ledger.settlement(job.name, batch.sequence) if submission.state is State.SETTLED else None
-    return batch_fates(job, batch, submission, settlement, rejects, task_url)
+    return settlement, rejects
 
 
 def batch_fates(
@@ -83,26 +84,34 @@ def batch_fates(
     task_url: TaskUrl,
 ) -> Sequence[Fated]:
     """Return the fate of every record of a batch, in order of their indexes; `settlement` only of a settled one."""
-    sent = _sent(job, batch, submission, settlement, [reject.index for reject in rejects], task_url)
+    sent = _sent(job, _places(batch, rejects), submission, settlement, task_url)
     refused = [_rejected(job, reject) for reject in rejects]
     return sorted([*sent, *refused], key=lambda fated: fated.outcome.index) if refused else list(sent)
 
 
+def _places(batch: Batch, rejects: Sequence[Reject]) -> Sequence[_Place]:
+    """Return index, joined offset and length of each record that went up."""
+    offsets, lengths = decode_spans(batch.start.offset, batch.spans)
+    return list(zip(good_indexes(batch, [reject.index for reject in rejects]), offsets, lengths, strict=True))
+
+
 def _sent(
     job: Job,
-    batch: Batch,
+    places: Sequence[_Place],
     submission: Submission,
     settlement: Settlement | None,
-    rejected: Sequence[int],
     task_url: TaskUrl,
+    *,
+    without: Collection[int] = (),
 ) -> Iterator[Fated]:
-    indexes = good_indexes(batch, rejected)
-    offsets, lengths = decode_spans(batch.start.offset, batch.spans)
+    """Yield the fate of each record that went up, but for those at some positions."""
     fate, error = _open_fate(submission)
     task_id: str | None = None
     url: str | None = None
     details: Mapping[str, Any] = {}
-    for position, (index, offset, length) in enumerate(zip(indexes, offsets, lengths, strict=True)):
+    for position, (index, offset, length) in enumerate(places):
+        if position in without:
+            continue
         if settlement is not None:
             task_id, error = settlement.task_ids[position], settlement.errors.get(position)
             details = settlement.details.get(position, {})
@@ -134,12 +143,16 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
     await anyio.to_thread.run_sync(make_private_folder, folder)
     with _replaced(reports.outcomes) as outcomes, _replaced(reports.rejects) as rejects:
 
-        def write(block: Sequence[Fated]) -> None:
-            outcomes.write(b"".join(outcome_lines(block)))
-            rejects.write(b"".join(reject_lines(job, block, record_at)))
+        def write(
+            batch: Batch, submission: Submission, settlement: Settlement | None, refused: Sequence[Reject]
+        ) -> None:
+            lines, others = _batch_lines(job, batch, submission, settlement, refused, task_url)
+            outcomes.write(b"".join(lines))
+            rejects.write(b"".join(reject_lines(job, others, record_at)))
 
-        async for block in fates(job, ledger, task_url):
-            await anyio.to_thread.run_sync(write, block)
+        async for batch, submission in ledger.batches(job.name):
+            known = await _known(job, ledger, batch, submission)
+            await anyio.to_thread.run_sync(write, batch, submission, *known)
     return reports
 
 
@@ -148,6 +161,72 @@ def existing_reports(job: Job) -> Reports | None:
     folder = Path(job.output)
     reports = Reports(folder / OUTCOMES, folder / REJECTS)
     return reports if reports.outcomes.exists() and reports.rejects.exists() else None
+
+
+def _batch_lines(
+    job: Job,
+    batch: Batch,
+    submission: Submission,
+    settlement: Settlement | None,
+    rejects: Sequence[Reject],
+    task_url: TaskUrl,
+) -> tuple[Sequence[bytes], Sequence[Fated]]:
+    """Return the outcomes' line of each record by index, and the fate of each that was not plainly created."""
+    places = _places(batch, rejects)
+    plain = _plainly_created(settlement) if settlement else {}
+    where = places if len(plain) == len(places) else [places[position] for position in plain]
+    created = _created_lines(job, where, submission, list(plain.values()), task_url)
+    done = plain if created else ()
+    sent = list(_sent(job, places, submission, settlement, task_url, without=done))
+    others = [*sent, *(_rejected(job, reject) for reject in rejects)]
+    if not others:
+        return created, others
+    others.sort(key=lambda fated: fated.outcome.index)
+    indexes = [places[position][0] for position in done] + [fated.outcome.index for fated in others]
+    lines = dict(zip(indexes, [*created, *outcome_lines(others)], strict=True))
+    return [lines[index] for index in sorted(lines)], others
+
+
+def _plainly_created(settlement: Settlement) -> Mapping[int, str]:
+    """Return position → id of each record that became a task of which there is nothing else to say."""
+    details = settlement.details
+    return {at: task_id for at, task_id in enumerate(settlement.task_ids) if task_id and at not in details}
+
+
+def _created_lines(
+    job: Job, places: Sequence[_Place], submission: Submission, task_ids: Sequence[str], task_url: TaskUrl
+) -> Sequence[bytes]:
+    """Return the line of each of some records that were plainly created; none if they have to be made one by one."""
+    if not places:
+        return ()
+    source = source_at(job.sources, places[0][1])
+    if places[-1][1] >= source.end:  # the batch runs across files
+        return ()
+    indexes, offsets, _ = zip(*places, strict=True)
+    varying = {
+        "index": _texts(indexes),
+        "offset": _texts([offset - source.base for offset in offsets]),
+        "task_id": _texts(task_ids),
+        "url": _texts(list(map(task_url, task_ids))),
+    }
+    if any(len(texts) != len(places) for texts in varying.values()):
+        return ()
+    columns: list[Iterable[bytes]] = []
+    fixed = b"{"
+    for key, value in Outcome(0, source.path, 0, Fate.CREATED, batch_id=submission.remote_id).as_line().items():
+        fixed += orjson.dumps(key) + b":"
+        if key in varying:
+            columns += [repeat(fixed), varying[key]]
+            fixed = b","
+        else:
+            fixed += orjson.dumps(value) + b","
+    columns.append(repeat(fixed.removesuffix(b",") + b"}\n"))
+    return list(map(b"".join, zip(*columns, strict=False)))
+
+
+def _texts(values: Sequence[int | str]) -> Sequence[bytes]:
+    """Return each value as JSON; of another number than the values if a comma stands within one."""
+    return orjson.dumps(values)[1:-1].split(b",")
 
 
 def outcome_lines(block: Sequence[Fated]) -> Iterator[bytes]:

@@ -8,8 +8,9 @@ from fakes.bench import a_bench
 from fakes.fates import BIG, every_fate, settle, write
 
 from engine.model.errors import SourceChanged
-from engine.model.outcomes import Fate, Settlement
-from engine.reporting import fates
+from engine.model.outcomes import Settlement
+from engine.model.submissions import State, Submission
+from engine.reporting import batch_fates, outcome_lines
 
 
 @pytest.fixture
@@ -121,6 +122,47 @@ async def test_what_else_the_service_says_of_a_task_stands_behind_its_outcome(tm
         assert list(detailed.items())[-2:] == [("status", "RUNNING"), ("children", [1, 2])]
 
 
+TRICKY = {
+    "plain": ["t0", "t1", "t2", "t3", "t4"],
+    "commas": ["a,b", "c", '","', "d", "e"],
+    "quotes and beyond ASCII": ['"', "\\", "\n", "é", "\U0001f600"],
+    "some without an id": ["t0", "", "t2", "", "t4"],
+    "all without an id": ["", "", "", "", ""],
+    "some failed": ["t0", None, "t2", "t3", None],
+    "all failed": [None, None, None, None, None],
+}
+
+
+@pytest.mark.parametrize("task_ids", TRICKY.values(), ids=TRICKY)
+@pytest.mark.parametrize("details", [{}, {2: {"status": "RUNNING"}}], ids=["plain", "detailed"])
+@pytest.mark.parametrize("folder", ["plain", 'a ", "b'])
+async def test_the_lines_of_a_batch_are_those_that_each_record_would_get_alone(tmp_path, task_ids, details, folder):
+    path = tmp_path / folder / "tasks.ndjson"
+    path.parent.mkdir()
+    path.write_bytes(b'no json\n{"data":{}}\n{"data":{}}\n\n{"data":{}}\n{}\n{"data":{}}\n{"data":{}}\nno json')
+    async with a_bench(tmp_path, sources=[path]) as bench:
+        (batch,) = await bench.freeze()
+        errors = {at: "no, it is bad" for at, task_id in enumerate(task_ids) if task_id is None}
+        settlement = Settlement(task_ids, errors, details=details)
+        await settle(bench, batch, settlement, remote_id='r",1')
+        rejects = await bench.ledger.rejects("j", 0, 8)
+        submission = Submission(0, State.SETTLED, 'r",1')
+        alone = batch_fates(bench.job, batch, submission, settlement, rejects, bench.service.task_url)
+        assert [fated.outcome.index for fated in alone] == list(range(8))
+        assert (await write(bench)).outcomes.read_bytes() == b"".join(outcome_lines(alone))
+
+
+async def test_a_batch_over_two_files_names_the_file_of_each_record(tmp_path):
+    paths = [tmp_path / "a.ndjson", tmp_path / "b.ndjson", tmp_path / "c.ndjson"]
+    for path, text in zip(paths, [b'{"data":{}}\n', b"", b'{"data":{}}\n'], strict=True):
+        path.write_bytes(text)
+    async with a_bench(tmp_path, sources=paths) as bench:
+        (batch,) = await bench.freeze()
+        await settle(bench, batch, Settlement(["t0", "t1"]))
+        found = [(line["source"], line["offset"]) for line in lines_of((await write(bench)).outcomes)]
+        assert found == [(str(paths[0]), 0), (str(paths[2]), 0)]
+
+
 async def test_a_job_of_which_nothing_was_read_has_empty_reports(tmp_path):
     async with a_bench(tmp_path, records=3) as bench:
         reports = await write(bench)
@@ -178,9 +220,3 @@ async def test_a_link_laid_in_the_way_is_not_followed(bench, tmp_path):
     (folder / ".rejects.ndjson.partial").symlink_to(victim)
     await write(bench)
     assert victim.read_text() == "mine"
-
-
-async def test_fates_come_a_batch_at_a_time(bench):
-    blocks = [block async for block in fates(bench.job, bench.ledger, bench.service.task_url)]
-    assert [[fated.outcome.index for fated in block] for block in blocks] == [[0, 1, 2], [3, 4], [5, 6]]
-    assert blocks[0][1].outcome.state is Fate.REJECTED

@@ -93,11 +93,22 @@ def encode_spans(start: int, offsets: Sequence[int], lengths: Sequence[int]) -> 
 
 def decode_spans(start: int, spans: bytes) -> tuple[list[int], list[int]]:
     """Return the joined offsets and the lengths packed by `encode_spans`."""
+    pairs = _pairs(spans)
+    edges = list(accumulate(pairs, initial=start))
+    return edges[1::2], pairs[1::2].tolist()
+
+
+def outer_edges(start: int, spans: bytes) -> tuple[int, int]:
+    """Return the joined offsets of the first record packed by `encode_spans`, and of the end of the last one."""
+    pairs = _pairs(spans)
+    return start + pairs[0], start + sum(pairs)
+
+
+def _pairs(spans: bytes) -> array[int]:
     pairs = array(spans[:1].decode(), spans[1:])
     if sys.byteorder == "big":
         pairs.byteswap()
-    edges = list(accumulate(pairs, initial=start))
-    return edges[1::2], pairs[1::2].tolist()
+    return pairs
 
 
 def good_indexes(batch: Batch, rejected: Sequence[int]) -> Sequence[int]:

@@ -202,7 +202,7 @@ class Sama:
             answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, repeatable=False)
             _batch_id(answer, _object(answer))  # else it is not Sama who answered, and we ask what became of it
             return Released(remote_id)
-        body = b'{"tasks":%b,%b' % (payload or b"[]", orjson.dumps(self._options)[1:])
+        body = b"".join((b'{"tasks":', payload or b"[]", b",", orjson.dumps(self._options)[1:]))
         answer = await self._post("post", "batches.json", body, repeatable=False)
         return Released(_batch_id(answer, _object(answer)))
 
@@ -332,22 +332,28 @@ def _settlement(records: int, tasks: Sequence[Row], status: Row) -> Settlement:
         UnexpectedAnswer: the list does not fit the records, so nobody can say which task is whose: guessing could call
             a record failed that is a task, and a retry would make a second one.
     """
-    created = sum(_state(task) in CREATED for task in tasks)
+    states = list(map(_state, tasks))
+    created = sum(map(CREATED.__contains__, states))
     # One that was stopped may list the tasks that it came to; they stand in the order in which they were sent.
     cut_short = _state(status) != "completed" and created == (_created(status) or created)
     if len(tasks) > records or (len(tasks) < records and not cut_short):
         raise UnexpectedAnswer(f"the service lists {len(tasks)} tasks for {records} records")
-    ids: list[str | None] = [None] * records
+    ids = [
+        str(task.get("id") or task.get("task_id") or "") if state in CREATED else None
+        for task, state in zip(tasks, states, strict=True)
+    ]
+    ids += [None] * (records - len(tasks))
+    if created == records:
+        return Settlement(ids)
     errors: dict[int, str] = {}
     summary = "; ".join(map(str, status.get("messages") or [])) or f"the batch ended as {_state(status)!r}"
     for position in range(records):
+        if ids[position] is not None:
+            continue
         task = tasks[position] if position < len(tasks) else {}
-        if _state(task) in CREATED:
-            ids[position] = str(task.get("id") or task.get("task_id") or "")
-        elif task and _state(task) not in NOT_CREATED:
-            raise UnexpectedAnswer(f"the batch has ended, and its task {position + 1} is {_state(task)!r}")
-        else:
-            errors[position] = _task_error(task) or summary
+        if task and states[position] not in NOT_CREATED:
+            raise UnexpectedAnswer(f"the batch has ended, and its task {position + 1} is {states[position]!r}")
+        errors[position] = _task_error(task) or summary
     return Settlement(ids, errors)
 
 

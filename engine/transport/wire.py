@@ -8,7 +8,7 @@ No aiohttp error leaves this module, not even as the cause of another: their tex
 
 from __future__ import annotations
 
-import io
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
@@ -88,6 +90,39 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise _AnswerLost from None
 
 
+class _Body(Payload):
+    """Bytes that are written in pieces, so that the event loop stays free between them, and never copied.
+
+    aiohttp writes bytes in one piece and warns of more than 1 MiB, and of a BytesIO it makes a copy.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._body = body
+        self._size = len(body)
+
+    @property
+    def autoclose(self) -> bool:
+        """There is nothing to close."""
+        return True
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return it as text."""
+        return self._body.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all of it."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write all of it, or as much as is wanted."""
+        view = memoryview(self._body)[:content_length]
+        for start in range(0, len(view), _CHUNK_BYTES):
+            if start:
+                await asyncio.sleep(0)
+            await writer.write(view[start : start + _CHUNK_BYTES])
+
+
 class HttpWire:
     """Requests over aiohttp.
 
@@ -105,9 +140,7 @@ class HttpWire:
         """Return the answer, whatever its status, or how it was lost."""
         call = request.call
         session = self._kept if call.repeatable else self._fresh
-        # A file object and not bytes: aiohttp then writes in pieces (and does not warn of a body over 1 MiB), so the
-        # event loop stays free. BytesIO shares the memory of the bytes.
-        body = None if call.body is None else io.BytesIO(call.body)
+        body = None if call.body is None else _Body(call.body)
         try:
             async with session.request(
                 call.method, request.url, headers=request.headers, data=body, allow_redirects=False

@@ -1,5 +1,6 @@
 """Signals end a run in order, or at once; the processes here are started by the test and killed by their own id."""
 
+import gc
 import signal
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import time
 
 import pytest
 
-from engine.cli.running import REPEAT_SECONDS
+from engine.cli.options import Voice
+from engine.cli.running import REPEAT_SECONDS, perform
 
 PROGRAM = """
 import sys, time
@@ -94,3 +96,13 @@ def test_a_question_can_be_broken_off_by_one_signal():
     process = start("asyncio", doing="ask(question, Voice())")
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "130\n"
+
+
+def test_the_collector_passes_over_what_was_imported_and_only_during_the_work():
+    async def work(emit, stop):
+        return gc.get_freeze_count(), gc.isenabled()
+
+    frozen, enabled = perform(work, Voice(quiet=True))
+    assert frozen > 10_000
+    assert enabled
+    assert gc.get_freeze_count() == 0

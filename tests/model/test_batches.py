@@ -11,6 +11,7 @@ from engine.model.batches import (
     decode_spans,
     encode_spans,
     good_indexes,
+    outer_edges,
     part_sequences,
 )
 from engine.model.records import Position
@@ -24,6 +25,8 @@ def test_spans_are_decoded_as_they_were_encoded(start, steps):
     offsets, lengths = edges[1::2], [length for _, length in steps]
     spans = encode_spans(start, offsets, lengths)
     assert decode_spans(start, spans) == (offsets, lengths)
+    if offsets:
+        assert outer_edges(start, spans) == (offsets[0], offsets[-1] + lengths[-1])
     assert len(spans) == 1 + 8 * len(steps)
 
 

@@ -107,10 +107,28 @@ def test_a_gap_that_was_skipped_is_not_read_again():
     assert PayloadReader(sources, SourceSettings(), mapper).read(batch) == b'[{"a":1},{"a":2}]'
 
 
+class Uncut(Mapper):
+    """Fails where records are cut out of the source one by one."""
+
+    def render(self, raws):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("last", [b"\n", b""], ids=["ended", "unended"])
+def test_plain_lines_are_read_back_in_one_piece(last):
+    sources = sources_of(b'\n{"a":0}', b'{"a":1}\n{"a":"x\\n"}\n{"a":3}' + last)
+    _, batches, _ = planned(sources, limits=Limits(1, 1 << 20))
+    _, (_, batch), _ = planned(sources, limits=Limits(3, 22))
+    reader = PayloadReader(sources, SourceSettings(), Uncut(PLAIN, lambda task: None))
+    assert reader.read(batch) == b'[{"a":"x\\n"},{"a":3}]'
+    assert [reader.read(one) for one in batches[:2]] == [b'[{"a":0}]', b'[{"a":1}]']
+
+
+@pytest.mark.parametrize("mapping", [PLAIN, MAPPINGS[2]], ids=["plain", "mapped"])
 @pytest.mark.parametrize("content", [b'{"a":1}\n{"a":3}\n', b'{"a":1}\n{"a"', b'{"a":1}\n{"a":2x\n', None])
-def test_a_source_that_changed_is_named_with_its_batch(content):
+def test_a_source_that_changed_is_named_with_its_batch(content, mapping):
     sources = sources_of(b'{"a":1}\n{"a":2}\n')
-    mapper, (batch,), _ = planned(sources, MAPPINGS[2])
+    mapper, (batch,), _ = planned(sources, mapping)
     path = Path(sources[0].path)
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(SourceChanged, match=f"{path} changed after batch 0 was frozen"):
