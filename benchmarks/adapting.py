@@ -13,14 +13,14 @@ from benchmarks.simulation.sweep import SETTINGS
 
 NEAR = Target(90, at_least=True)
 
-METHOD = f"""A server is described by a file: its capacity, how its answers slow down as calls crowd in, what it refuses, \
-and what changes on the way. Each runs in made-up time under every fixed setting of {SETTINGS[0]} to {SETTINGS[-1]} \
-calls in flight, under the engine's controller, and under Vector's rule (adaptive request concurrency, written from its \
-published parameters); the best fixed setting is what one would have to know beforehand. Throughput is counted over the \
-whole run, the ramp included. The parameters of the controller were chosen on these same servers."""
+METHOD = f"""A server is described by a file: its capacity, how its answers slow down as calls crowd in, what it \
+refuses, and what changes on the way. Each runs in made-up time under every fixed setting of {SETTINGS[0]} to \
+{SETTINGS[-1]} calls in flight, under the engine's controller, and under Vector's rule (adaptive request concurrency, \
+written from its published parameters); the best fixed setting is what one would have to know beforehand. Throughput \
+is counted over the whole run, the ramp included. The parameters of the controller were chosen on these same servers."""
 
-SCALE = """A model with the costs in `benchmarks/simulation/measured.json` (those of a service are assumed, and marked so) \
-says what 10⁹ records would take, and what gives way first:"""
+SCALE = """A model with the costs in `benchmarks/simulation/measured.json` (those of a service are assumed, and marked \
+so) says what 10⁹ records would take, and what gives way first:"""
 
 
 def adapting(session: Session) -> Section:

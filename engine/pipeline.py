@@ -85,7 +85,7 @@ class Pipeline:
                 await self._freeze(self._refuse_rejects)
             await self._replay(unsent)
             if not self._job.strict:
-                await self._freeze(lambda plan: _send_all(unsent, plan.batches))
+                await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
 
     async def _follow_released(self) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
@@ -105,6 +105,12 @@ class Pipeline:
                 await self._ledger.freeze(self._job.name, plan.batches, plan.rejects, last=plan.last)
             self._run.emit(frozen_event(plan))
             await pass_on(plan)
+
+    async def _send_all(self, unsent: MemoryObjectSendStream[Unsent], batches: Sequence[Batch]) -> None:
+        await self._uploader.read_ahead(batches)
+        for batch in batches:
+            if batch.count:  # one of nothing but rejects is settled as it is frozen
+                await unsent.send((batch, Submission(batch.sequence)))
 
     async def _refuse_rejects(self, plan: Plan) -> None:
         if plan.rejects:
@@ -197,12 +203,6 @@ class Pipeline:
         await self._run.stop.wait()
         await self._run.clock.sleep(grace_seconds)
         scope.cancel()
-
-
-async def _send_all(unsent: MemoryObjectSendStream[Unsent], batches: Sequence[Batch]) -> None:
-    for batch in batches:
-        if batch.count:  # one of nothing but rejects is settled as it is frozen
-            await unsent.send((batch, Submission(batch.sequence)))
 
 
 def frozen_event(plan: Plan) -> BatchesFrozen:

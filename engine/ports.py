@@ -273,6 +273,10 @@ class Ledger(Protocol):
         """Return the fate of a settled batch's records; None before that."""
         ...
 
+    async def settlements(self, job: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
+        """Return the fates of the records of some batches, those that are settled, by sequence."""
+        ...
+
     async def kept(self, job: str, sequence: int) -> tuple[int, int, Settlement | None]:
         """Return how many created and failed a batch's row counts, and the settlement kept for it in whatever state.
 

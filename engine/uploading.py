@@ -53,6 +53,10 @@ class Payloads(Protocol):
         """Return the payload of a batch. Raises: SourceChanged."""
         ...
 
+    async def ahead(self, batches: Sequence[Batch]) -> None:
+        """Prepare for batches that are to be read once each, and soon."""
+        ...
+
     async def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
         """Return two batches in the place of one, given the indexes rejected in it. Raises: SourceChanged."""
         ...
@@ -75,6 +79,10 @@ class Uploader:
         self._run = run
         self._service = run.service
         self._payloads = payloads
+
+    async def read_ahead(self, batches: Sequence[Batch]) -> None:
+        """Prepare for batches that are about to be submitted."""
+        await self._payloads.ahead(batches)
 
     async def submit(self, batch: Batch, submission: Submission) -> Submitted:
         """Take a batch from UNSENT or UNCERTAIN to RELEASED, SETTLED (refused), SPLIT (refused whole) or UNCERTAIN.
@@ -102,8 +110,10 @@ class Uploader:
             return await self._settle_release(batch, submission, QUIET_SECONDS)
         for _ in range(STAGE_TRIES):
             submission, staged, payload = await self._stage(batch, submission)
+            # Name and fate are one durable step; up to it STAGING stands, from which the service looks before staging.
             if staged.settlement is not None:
-                return await self._settle(batch, submission, staged.settlement)
+                return await self._settle(batch, replace(submission, remote_id=staged.remote_id), staged.settlement)
+            submission = await self._move(batch, submission, State.STAGED, remote_id=staged.remote_id)
             if await self._upload(submission, staged, payload):
                 submission = await self._move(batch, submission, State.RELEASING)
                 return await self._release(batch, submission)
@@ -118,7 +128,7 @@ class Uploader:
         payload = await self._payloads.read(batch)
         submission = await self._move(batch, submission, State.STAGING)
         staged = await self._stage_once(batch, submission, payload, again=again, known=known)
-        return await self._move(batch, submission, State.STAGED, remote_id=staged.remote_id), staged, payload
+        return submission, staged, payload
 
     async def _stage_once(
         self, batch: Batch, submission: Submission, payload: bytes, *, again: bool, known: str | None

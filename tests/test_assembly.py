@@ -7,13 +7,18 @@ import pytest
 from fakes.bench import write_records
 
 from engine import assembly, rules
-from engine.assembly import SERVICES
+from engine.assembly import SERVICES, _InThreads
 from engine.configuration import hide_secret
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import ConfigError, Unauthorized, Unavailable
+from engine.model.batches import Limits
+from engine.model.errors import ConfigError, SourceChanged, Unauthorized, Unavailable
 from engine.model.jobs import Job
 from engine.model.records import Format, Source
-from engine.model.settings import ServiceSettings, SourceSettings
+from engine.model.settings import MappingSettings, ServiceSettings, SourceSettings
+from engine.reading.chunker import no_mark
+from engine.reading.mapping import Mapper
+from engine.reading.payload import PayloadReader
+from engine.reading.planning import plan_batches
 from engine.reading.sources import find_sources
 from engine.rules import planning_recipe
 from engine.run import Run, Stop
@@ -229,3 +234,51 @@ async def test_a_pipeline_joins_all_parts(tmp_path):
             assert await assembly.pipeline(setup, run).work() is None
         tally = await ledger.tally("j")
     assert (tally.created, tally.rejected, tally.batches, sandbox.stats.tasks_created) == (25, 1, 3, 25)
+
+
+class CountedReader(PayloadReader):
+    """Notes how many batches each reading was for."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.readings = []
+
+    def read(self, batch):
+        self.readings.append(1)
+        return super().read(batch)
+
+    def read_each(self, batches):
+        self.readings.append(len(batches))
+        return super().read_each(batches)
+
+
+def batches_of_one(path):
+    sources = find_sources([str(path)], SourceSettings())
+    mapper = Mapper(MappingSettings(), lambda _: None)
+    plans = plan_batches(sources, SourceSettings(), mapper, Limits(1, 1 << 20), mark=no_mark)
+    return CountedReader(sources, SourceSettings(), mapper), [batch for plan in plans for batch in plan.batches]
+
+
+async def test_small_payloads_are_read_together_ahead_and_each_kept_until_it_is_wanted(tmp_path):
+    path = tmp_path / "tasks.ndjson"
+    records = [orjson.dumps({"input": "x" * length}) for length in (1, 20_000, 2, 3)]
+    path.write_bytes(b"\n".join(records))
+    reader, batches = batches_of_one(path)
+    payloads = _InThreads(reader)
+    await payloads.ahead(batches)
+    assert [await payloads.read(batch) for batch in batches] == [b"[%b]" % record for record in records]
+    assert reader.readings == [3, 1], "the long one is read when it is its turn"
+    assert await payloads.read(batches[0]) == b"[%b]" % records[0]
+    assert reader.readings == [3, 1, 1], "nothing is kept that was taken"
+
+
+async def test_of_a_source_that_changed_before_it_was_read_ahead_the_good_batches_can_be_read(tmp_path):
+    path = tmp_path / "tasks.ndjson"
+    path.write_bytes(b'{"a":1}\n{"a":2}\n')
+    reader, (first, second) = batches_of_one(path)
+    path.write_bytes(b'{"a":1}\n{"a":3}\n')
+    payloads = _InThreads(reader)
+    await payloads.ahead([first, second])
+    assert await payloads.read(first) == b'[{"a":1}]'
+    with pytest.raises(SourceChanged, match="batch 1"):
+        await payloads.read(second)

@@ -46,6 +46,15 @@ async def test_every_record_of_a_job_is_created_once_and_settled(tmp_path):
         assert (await bench.ledger.job("j")).read_complete
 
 
+@pytest.mark.parametrize(("strict", "batches"), [(False, range(25)), (True, [])])
+async def test_payloads_are_prepared_as_batches_are_frozen_unless_those_wait_for_all_to_be_read(
+    tmp_path, strict, batches
+):
+    async with a_bench(tmp_path, records=245) as bench:
+        assert await bench.work(strict=strict) is None
+        assert bench.ahead_of == list(batches)
+
+
 async def test_a_job_may_run_over_several_files(tmp_path):
     paths = [write_records(tmp_path / f"{name}.ndjson", 15, start=start) for name, start in (("a", 0), ("b", 15))]
     async with a_bench(tmp_path, sources=paths) as bench:

@@ -112,7 +112,7 @@ async def test_where_staging_is_all_there_is_to_do_the_batch_is_settled_at_once(
         submission = await bench.submit(await one_batch(bench))
         _, settlement = await fate(bench)
     assert (submission.state, submission.remote_id) == (State.SETTLED, "r1")
-    assert steps == ["staging", "stage", "staged"]
+    assert steps == ["staging", "stage"], "and the fate is kept in one step with the name"
     assert (settlement.task_ids, settlement.errors) == (["r1-0", None, "r1-2"], {1: "no"})
     assert bench.events[-1] == BatchSettled(0, 2, 1, "no")
 

@@ -1,6 +1,7 @@
 """Print how the rules fare and what a billion records take: `python -m benchmarks.simulation [--output DIR]`.
 
-With `--output` the comparisons go there as JSON with their time series; `python -m benchmarks --only adapting` draws them.
+With `--output` the comparisons go there as JSON with their time series; `python -m benchmarks --only adapting` draws
+them.
 """
 
 from __future__ import annotations

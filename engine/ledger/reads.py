@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -153,6 +153,12 @@ def settlement(connection: apsw.Connection, name: str, sequence: int) -> Settlem
         return None
     task_ids, errors, details = rows[0]
     return Settlement([]) if task_ids is None else _settlement(task_ids, errors, details)
+
+
+def settlements(connection: apsw.Connection, name: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
+    """Return the fates of the records of some batches, those that are settled, by sequence."""
+    found = {sequence: settlement(connection, name, sequence) for sequence in sequences}
+    return {sequence: one for sequence, one in found.items() if one is not None}
 
 
 def _settlement(task_ids: str, errors: str, details: str | None) -> Settlement:

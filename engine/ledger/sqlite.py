@@ -9,7 +9,7 @@ Two connections to one file, which WAL allows without waiting. A read sees all t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -129,8 +129,7 @@ class SqliteLedger:
         Raises:
             LedgerError: it is not in state `expected`, the step is not in TRANSITIONS, or it leads to SETTLED.
         """
-        step = writes.Step(job, submission, expected, self._clock.now())
-        await self._writer.write(partial(writes.move, step=step))
+        await self._writer.write_each(writes.move, writes.Step(job, submission, expected, self._clock.now()))
 
     async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
         """Move a batch to SETTLED together with the fate of its records.
@@ -138,8 +137,8 @@ class SqliteLedger:
         Raises:
             LedgerError: as for `move`, or a record has no fate, or two.
         """
-        step = writes.Step(job, submission, expected, self._clock.now())
-        await self._writer.write(partial(writes.settle, step=step, settlement=settlement))
+        step = writes.Step(job, submission, expected, self._clock.now(), settlement)
+        await self._writer.write_each(writes.move, step)
 
     async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
         """Move a batch to SPLIT and freeze two parts that stand for it.
@@ -182,6 +181,10 @@ class SqliteLedger:
     async def settlement(self, job: str, sequence: int) -> Settlement | None:
         """Return the fate of a settled batch's records; None before that."""
         return await self._read(partial(reads.settlement, name=job, sequence=sequence))
+
+    async def settlements(self, job: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
+        """Return the fates of the records of some batches, those that are settled, by sequence."""
+        return await self._read(partial(reads.settlements, name=job, sequences=sequences))
 
     async def kept(self, job: str, sequence: int) -> tuple[int, int, Settlement | None]:
         """Return how many created and failed a batch's row counts, and the settlement kept for it in whatever state.

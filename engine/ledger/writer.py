@@ -4,6 +4,10 @@ One thread writes. While it commits, operations gather in the queue; it then tak
 one fsync and sixty-four callers share one: 10,000 moves/s against 44,000, measured on two cores. An operation that is
 refused takes back only what it did itself, since each runs in a savepoint.
 
+Steps of batches come by the thousand where each record is a batch, so those of a group are written together, in one
+savepoint: each statement gives the interpreter's lock away and has to wait for it again. Only if one of them is refused
+are all of them taken back and written one by one, to find out which. Measured: 3 µs a step instead of 14.
+
 The writer stops at the first failure that is not about one operation: a full disk, an I/O error. After a failed commit
 nobody can say what a later fsync would cover (https://www.usenix.org/conference/atc20/presentation/rebello), so all
 later operations are refused with the same error, and a new process reads from the disk what is there. A ledger held too
@@ -16,10 +20,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import apsw
 
@@ -43,7 +48,10 @@ class Change:
     """What it is now in; None if that did not change."""
 
 
+T = TypeVar("T")
 Operation: TypeAlias = Callable[[apsw.Connection], Sequence[Change]]
+Joint: TypeAlias = Callable[[apsw.Connection, Sequence[T]], Sequence[Change]]
+"""Does the same with each of some values, or with none of them if one is refused."""
 Hook: TypeAlias = Callable[[Sequence[Change]], None]
 Future: TypeAlias = "asyncio.Future[None]"
 
@@ -60,7 +68,8 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class _Queued:
-    operation: Operation
+    operation: Joint[Any]
+    value: object
     future: Future
 
 
@@ -91,9 +100,13 @@ class Writer:
         Raises:
             LedgerError, JobError: it was refused, and nothing of it was written.
         """
+        await self.write_each(lambda connection, _: operation(connection), None)
+
+    async def write_each(self, operation: Joint[T], value: T) -> None:
+        """Run `operation` on `value`, and on those that others pass to it at the time; else like `write`."""
         self.check_open()
         future = self._loop.create_future()
-        self._queue.put(_Queued(operation, future))
+        self._queue.put(_Queued(operation, value, future))
         await future
 
     def check_open(self) -> None:
@@ -147,13 +160,22 @@ class Writer:
     def _commit(self, group: Sequence[_Queued]) -> Sequence[_Done]:
         self._connection.execute(QUERIES["begin"])
         changes: list[Change] = []
-        done = [_Done(queued.future, self._apply(queued.operation, changes)) for queued in group]
+        done = [one for _, run in groupby(group, _operation) for one in self._apply_run(list(run), changes)]
         if changes and self._hooks.before_commit:
             self._hooks.before_commit(changes)
         self._connection.execute(QUERIES["commit"])
         if changes and self._hooks.on_commit:
             self._hooks.on_commit(changes)
         return done
+
+    def _apply_run(self, run: Sequence[_Queued], changes: list[Change]) -> Sequence[_Done]:
+        """Run one operation on all its values; if one of them is refused, on each alone."""
+        refusal = self._apply(
+            lambda connection: run[0].operation(connection, [queued.value for queued in run]), changes
+        )
+        if refusal is None or len(run) == 1:
+            return [_Done(queued.future, refusal) for queued in run]
+        return [one for queued in run for one in self._apply_run([queued], changes)]
 
     def _apply(self, operation: Operation, changes: list[Change]) -> Exception | None:
         """Run one operation; return why it was refused. What concerns all of the group is raised.
@@ -183,6 +205,10 @@ class Writer:
         """Return a new exception, since each that is raised collects its own traceback."""
         mapped = as_ledger_error(self._path, error)
         return mapped if mapped is not error else type(mapped)(str(mapped))
+
+
+def _operation(queued: _Queued) -> Joint[Any]:
+    return queued.operation
 
 
 def _resolve(done: Sequence[_Done]) -> None:

@@ -150,20 +150,55 @@ class Step:
     submission: Submission
     expected: State
     now: float
+    settlement: Settlement | None = None
+    """The fate of its records, if it is settled by it."""
 
     def __str__(self) -> str:
         change = f"the step from {self.expected} to {self.submission.state}"
         return f"job {self.job!r}, batch {batch_name(self.submission.sequence)}: {change}"
 
+    @property
+    def change(self) -> Change:
+        """What is told of it."""
+        operation = "move" if self.settlement is None else "settle"
+        return Change(operation, self.job, self.submission.sequence, self.submission.state)
 
-def move(connection: apsw.Connection, step: Step) -> Sequence[Change]:
-    """Take a batch one step on."""
-    if step.submission.state in {State.SETTLED, State.SPLIT}:
-        raise LedgerError(
-            f"{step} needs {'the fate of the records' if step.submission.state is State.SETTLED else 'halves'}"
-        )
-    _take(connection, step, Settlement([]))
-    return [Change("move", step.job, step.submission.sequence, step.submission.state)]
+
+def move(connection: apsw.Connection, steps: Sequence[Step]) -> Sequence[Change]:
+    """Take batches one step on each, or none of them; what is said of a refusal is only right of a single one."""
+    for step in steps:
+        _check_kind(step)
+    jobs = {name: job_id(connection, name) for name in {step.job for step in steps}}
+    counts = _take(connection, jobs, steps)
+    settlements = [_settlement_row(jobs[step.job], step, count) for step, count in zip(steps, counts, strict=True)]
+    connection.executemany(QUERIES["add_settlement"], filter(None, settlements))
+    return [step.change for step in steps]
+
+
+def _check_kind(step: Step) -> None:
+    """Refuse a step that ends a batch without a word on its records, or says what became of them without ending it."""
+    state, settlement = step.submission.state, step.settlement
+    if settlement is not None:
+        if state is not State.SETTLED:
+            raise LedgerError(f"{step} does not settle it")
+        _check_fates(step, settlement)
+    elif state in {State.SETTLED, State.SPLIT}:
+        raise LedgerError(f"{step} needs {'the fate of the records' if state is State.SETTLED else 'halves'}")
+
+
+def _settlement_row(job: int, step: Step, count: int) -> Mapping[str, object] | None:
+    settlement = step.settlement
+    if settlement is None:
+        return None
+    if count != len(settlement.task_ids):
+        raise LedgerError(f"{step}: {count} records went up, but {len(settlement.task_ids)} are to be settled")
+    return {
+        "job": job,
+        "sequence": step.submission.sequence,
+        "task_ids": orjson.dumps(settlement.task_ids).decode(),
+        "errors": orjson.dumps(_by_reason(settlement.errors)).decode(),
+        "details": _details(settlement),
+    }
 
 
 def split(connection: apsw.Connection, step: Step, halves: tuple[Batch, Batch]) -> Sequence[Change]:
@@ -171,7 +206,7 @@ def split(connection: apsw.Connection, step: Step, halves: tuple[Batch, Batch]) 
     if step.submission.state is not State.SPLIT:
         raise LedgerError(f"{step} does not split it")
     key, sequence = job_id(connection, step.job), step.submission.sequence
-    _take(connection, step, Settlement([]))
+    _take(connection, {step.job: key}, [step])
     _check_halves(connection, step, {"job": key, "sequence": sequence}, halves)
     _add_batches(connection, key, halves, [State.FROZEN, State.FROZEN], step.now)
     parts = [Change("split", step.job, half.sequence, State.FROZEN) for half in halves]
@@ -194,53 +229,39 @@ def _check_halves(connection: apsw.Connection, step: Step, key: Mapping[str, int
         raise LedgerError(f"{step}: its halves do not cover it")
 
 
-def settle(connection: apsw.Connection, step: Step, settlement: Settlement) -> Sequence[Change]:
-    """Move a batch to SETTLED together with the fate of its records."""
-    if step.submission.state is not State.SETTLED:
-        raise LedgerError(f"{step} does not settle it")
-    _check_fates(step, settlement)
-    count = _take(connection, step, settlement)
-    if count != len(settlement.task_ids):
-        raise LedgerError(f"{step}: {count} records went up, but {len(settlement.task_ids)} are to be settled")
-    row = {
-        "job": job_id(connection, step.job),
-        "sequence": step.submission.sequence,
-        "task_ids": orjson.dumps(settlement.task_ids).decode(),
-        "errors": orjson.dumps(_by_reason(settlement.errors)).decode(),
-        "details": _details(settlement),
-    }
-    connection.execute(QUERIES["add_settlement"], row)
-    return [Change("settle", step.job, step.submission.sequence, State.SETTLED)]
-
-
 def _details(settlement: Settlement) -> str | None:
     if not settlement.details:
         return None
     return orjson.dumps(settlement.details, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
-def _take(connection: apsw.Connection, step: Step, settlement: Settlement) -> int:
-    """Write a submission over the expected one; return how many records went up."""
-    submission = step.submission
-    row = {
-        "job": job_id(connection, step.job),
+def _take(connection: apsw.Connection, jobs: Mapping[str, int], steps: Sequence[Step]) -> Sequence[int]:
+    """Write submissions over the expected ones; return how many records of each batch went up."""
+    rows = [_step_row(jobs[step.job], step) for step in steps]
+    left = {State.STAGING, State.SPLIT}
+    given_up = [row for row in rows if row["state"] in left and row["expected"] is not State.FROZEN]
+    connection.executemany(QUERIES["keep_orphan"], given_up)
+    counts = [count for (count,) in connection.executemany(QUERIES["move"], rows)]
+    if len(counts) < len(rows):
+        raise LedgerError(_why_refused(connection, steps[0], rows[0]))
+    return counts
+
+
+def _step_row(job: int, step: Step) -> Mapping[str, object]:
+    submission, settlement = step.submission, step.settlement
+    if submission.state not in TRANSITIONS[step.expected]:
+        raise LedgerError(f"{step} does not exist")
+    return {
+        "job": job,
         "sequence": submission.sequence,
         "expected": step.expected,
         "state": submission.state,
         "remote_id": submission.remote_id,
         "changed_at": step.now,
         "note": submission.note,
-        "created": settlement.created,
-        "failed": len(settlement.errors),
+        "created": settlement.created if settlement else 0,
+        "failed": len(settlement.errors) if settlement else 0,
     }
-    if submission.state not in TRANSITIONS[step.expected]:
-        raise LedgerError(f"{step} does not exist")
-    if submission.state in {State.STAGING, State.SPLIT}:
-        connection.execute(QUERIES["keep_orphan"], row)
-    moved = fetch(connection, "move", row)
-    if not moved:
-        raise LedgerError(_why_refused(connection, step, row))
-    return int(moved[0][0])
 
 
 def _why_refused(connection: apsw.Connection, step: Step, row: Mapping[str, object]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -99,10 +100,10 @@ def asked_wait(headers: Mapping[str, str], now: float, *, status: int) -> float 
     `headers` must be case-insensitive; `now` is Unix seconds by our clock, which the answer's own `Date` overrules: a
     date in a header is meant by the clock of whoever wrote it.
     """
+    if status < HTTPStatus.BAD_REQUEST:  # there Retry-After says when to ask for the result of this call
+        return None
     now = server_now(headers, now)
-    # Beside a success, Retry-After says when to ask for the result of this call; it does not ask for a pause.
-    asked = retry_after(headers.get("Retry-After", ""), now) if status >= HTTPStatus.BAD_REQUEST else None
-    if asked is not None:
+    if (asked := retry_after(headers.get("Retry-After", ""), now)) is not None:
         return asked
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return seconds_until(headers.get("X-RateLimit-Reset", ""), now)
@@ -140,6 +141,7 @@ def _number(value: str) -> float | None:
     return float(value) if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", value) else None
 
 
+@lru_cache(maxsize=8)  # all answers of a second have the same, and reading it takes as long as reading the answer
 def _http_date(value: str) -> float | None:
     try:
         date = parsedate_to_datetime(value.strip())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, chain, groupby
 
 import orjson
 
@@ -61,7 +61,15 @@ class PayloadReader:
             SourceChanged: the source no longer holds what was frozen.
         """
         payload = self._plain(batch)
-        return self._proven(batch)[1] if payload is None else payload
+        return self._proven([batch])[0][1] if payload is None else payload
+
+    def read_each(self, batches: Sequence[Batch]) -> Sequence[bytes]:
+        """Return the payloads of batches that follow each other, opening and reading their source once.
+
+        Raises:
+            SourceChanged: of one of them, the source no longer holds what was frozen.
+        """
+        return [payload for _, payload in self._proven(batches)]
 
     def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
         """Return two batches in the place of one of at least two records, given the indexes rejected in it.
@@ -71,7 +79,7 @@ class PayloadReader:
         Raises:
             SourceChanged: the source no longer holds what was frozen.
         """
-        tasks, _ = self._proven(batch)
+        ((tasks, _),) = self._proven([batch])
         offsets, lengths = decode_spans(batch.start.offset, batch.spans)
         middle = batch.count // 2
         index = good_indexes(batch, rejected)[middle]
@@ -104,14 +112,23 @@ class PayloadReader:
         payload = b"[" + data.replace(b"\n", b",") + b"]"
         return payload if hashlib.sha256(payload).digest() == batch.sha256 else None
 
-    def _proven(self, batch: Batch) -> tuple[Sequence[bytes], bytes]:
-        """Return the tasks of `batch` without its mark, and the payload, which is what was frozen."""
+    def _proven(self, batches: Sequence[Batch]) -> Sequence[tuple[Sequence[bytes], bytes]]:
+        """Return the tasks of each batch without its mark, and the payload, which is what was frozen."""
         try:
-            tasks = self._mapper.render(self._raws(batch))
-            payload = render_payload(tasks, self._mark(batch.sequence))
+            tasks = self._mapper.render(self._raws(batches))
         except SourceError as error:
-            raise self._changed(batch, str(error)) from error
+            raise self._changed(batches[0], str(error)) from error
         except ValueError as error:  # what was JSON is not any more
+            raise self._changed(batches[0], "its records are other ones") from error
+        ends = list(accumulate((batch.count for batch in batches), initial=0))
+        return [
+            self._fit(batch, tasks[start : start + batch.count]) for batch, start in zip(batches, ends, strict=False)
+        ]
+
+    def _fit(self, batch: Batch, tasks: Sequence[bytes]) -> tuple[Sequence[bytes], bytes]:
+        try:
+            payload = render_payload(tasks, self._mark(batch.sequence))
+        except ValueError as error:
             raise self._changed(batch, "its records are other ones") from error
         if hashlib.sha256(payload).digest() != batch.sha256:
             raise self._changed(batch, "its records are other ones")
@@ -147,9 +164,9 @@ class PayloadReader:
                 at, line = at + len(data), line + data.count(b"\n")
         return line
 
-    def _raws(self, batch: Batch) -> list[bytes]:
-        offsets, lengths = decode_spans(batch.start.offset, batch.spans)
-        spans = zip(offsets, lengths, strict=True)
+    def _raws(self, batches: Sequence[Batch]) -> list[bytes]:
+        decoded = [decode_spans(batch.start.offset, batch.spans) for batch in batches]
+        spans = chain.from_iterable(zip(offsets, lengths, strict=True) for offsets, lengths in decoded)
         raws: list[bytes] = []
         for source, group in groupby(spans, key=lambda span: source_at(self._sources, span[0])):
             with SourceFile(source) as file:

@@ -14,12 +14,14 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeAlias
 
 import anyio
 from yarl import URL
 
+from engine.limiting import Limiter
 from engine.model.errors import CallFailed, Refused, Unavailable
 from engine.model.rulings import Pause, Refusal
 from engine.model.settings import SendSettings
@@ -135,7 +137,7 @@ class HttpCaller:
         self._pacer = Pacer(settings.requests_per_second)
         self._rate = LearnedRate()
         self._budget = WindowBudget()
-        self._in_flight = anyio.CapacityLimiter(settings.most_in_flight + settings.polls_in_flight)
+        self._in_flight = Limiter(settings.most_in_flight + settings.polls_in_flight)
         self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(self._rules)) for _ in range(3))
 
     async def call(self, call: Call) -> Answer:
@@ -152,7 +154,7 @@ class HttpCaller:
         while True:
             attempt = await self._take_turn(effort)
             if isinstance(attempt.answer, Answer) and attempt.verdict.advice is Advice.ACCEPT:
-                return replace(attempt.answer, body=self._credentials.hide(attempt.answer.body))
+                return _without_secrets(attempt.answer, self._credentials)
             await self._before_retry(effort, attempt)
 
     def _request(self, call: Call) -> Request:
@@ -163,8 +165,9 @@ class HttpCaller:
         if _origin(call.url) != self._site.base_url.origin():
             # A "next page" link, say, that leads elsewhere: the credentials would go with it.
             raise Refused(f"{described(call)} leads away from the service, so it is not made", call=call.kind)
-        url = URL(call.url).extend_query({**call.query, **self._credentials.query_values()})
-        return Request(call, url, {**call.headers, **self._credentials.header_values()})
+        url, proof = _address(call.url, tuple(call.query.items())), self._credentials.query_values()
+        headers = {**call.headers, **self._credentials.header_values()}
+        return Request(call, url.extend_query(proof) if proof else url, headers)
 
     def _lane(self, call: Call) -> _Lane:
         if not call.authenticated:
@@ -193,10 +196,13 @@ class HttpCaller:
 
     async def _send(self, effort: _Effort, *, probe: bool) -> _Attempt:
         await self._keep_pace(effort)
-        async with self._in_flight:
+        await self._in_flight.acquire()
+        try:
             await self._keep_budget(effort)
             effort.sent_at = self._clock.monotonic()
             answer = await self._observed(effort.request)
+        finally:
+            self._in_flight.release()
         attempt = self._judged(effort.request.call, answer)
         self._learn(effort, attempt, probe=probe)
         return attempt
@@ -310,6 +316,22 @@ class HttpCaller:
         return Unavailable(f"{described(call)} was not sent: {why}. Run `bulksubmit resume` later", call=call.kind)
 
 
+def _without_secrets(answer: Answer, credentials: Credentials) -> Answer:
+    body = credentials.hide(answer.body)
+    return answer if body is answer.body else replace(answer, body=body)
+
+
+_ADDRESSES = 64
+"""Addresses kept as they were read: where each record is a call, all of them go to one."""
+
+
+@lru_cache(_ADDRESSES)
+def _address(url: str, query: tuple[tuple[str, str], ...]) -> URL:
+    """Return a URL with a query added; none of a caller's secrets among it, for it is kept."""
+    return URL(url).extend_query(query)
+
+
+@lru_cache(_ADDRESSES)
 def _origin(url: str) -> URL | None:
     try:
         return URL(url).origin()

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -32,6 +32,12 @@ MAX_ANSWER_BYTES = 64 * MEBIBYTE
 MAX_ANSWER_VALUES = 1_000_000
 """Parsed, that many values take about 100 MB: 60 MiB of `{},{},…` took 1.9 GB. A page of 1,000 tasks has thousands."""
 _CHUNK_BYTES = 256 * 1024
+
+_KEEP_SECONDS = 15.0
+"""For how long a connection may idle and be used again; aiohttp's own default."""
+_BUSY_SECONDS = 1.0
+"""The same, for calls that are not repeated. Gunicorn closes what has idled for 2 s, Node.js and uvicorn after 5, and
+whoever creates a task for each record has a connection idle for a few milliseconds."""
 
 _UNKNOWN_SIGNER = "if you trust who signed it, name the file of that CA's certificate in the variable SSL_CERT_FILE"
 _WRONG_HOST = "check how the host is written; else somebody stands in between"
@@ -126,20 +132,22 @@ class _Body(Payload):
 class HttpWire:
     """Requests over aiohttp.
 
-    Two pools. A connection that has idled may be closed by the server in the moment we write to it: the answer is lost,
-    and nobody can tell whether the request was read. For a call that may be repeated that costs a retry; for one that
-    may not, it would make a batch uncertain for nothing. Those, one a batch, get a connection of their own each: 0.8
-    instead of 0.2 ms a call on loopback, a TLS handshake elsewhere.
+    Three pools. A connection that has idled may be closed by the server in the moment we write to it: the answer is
+    lost, and nobody can tell whether the request was read. For a call that may be repeated that costs a retry. Where
+    the service can be asked, it costs the asking: those calls take no connection that has idled for longer than servers
+    let one idle. For a call that is neither, it would make a batch uncertain for nothing. Those, one a batch, get a
+    connection of their own each: 0.8 instead of 0.2 ms a call on loopback, a TLS handshake elsewhere.
     """
 
-    def __init__(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
+    def __init__(self, kept: aiohttp.ClientSession, busy: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
         self._kept = kept
+        self._busy = busy
         self._fresh = fresh
 
     async def send(self, request: Request) -> Answer | Lost:
         """Return the answer, whatever its status, or how it was lost."""
         call = request.call
-        session = self._kept if call.repeatable else self._fresh
+        session = self._kept if call.repeatable else self._busy if call.reconcilable else self._fresh
         body = None if call.body is None else _Body(call.body)
         try:
             async with session.request(
@@ -206,15 +214,20 @@ async def open_wire(
     guard = resolver if anywhere else PublicResolver(resolver, trusted_hosts=trusted_hosts)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(resolver.close)
-        kept = await stack.enter_async_context(_session(settings, guard, keep=True))
-        fresh = await stack.enter_async_context(_session(settings, guard, keep=False))
-        yield HttpWire(kept, fresh)
+        kept, busy, fresh = [
+            await stack.enter_async_context(_session(settings, guard, keep_seconds=seconds))
+            for seconds in (_KEEP_SECONDS, _BUSY_SECONDS, 0.0)
+        ]
+        yield HttpWire(kept, busy, fresh)
 
 
-def _session(settings: SendSettings, resolver: aiohttp.abc.AbstractResolver, *, keep: bool) -> aiohttp.ClientSession:
-    # No limit here: the caller counts requests in flight over both pools, and waiting for a place in a pool would count
+def _session(
+    settings: SendSettings, resolver: aiohttp.abc.AbstractResolver, *, keep_seconds: float
+) -> aiohttp.ClientSession:
+    # No limit here: the caller counts requests in flight over all pools, and waiting for a place in a pool would count
     # as time spent connecting.
-    connector = aiohttp.TCPConnector(limit=0, resolver=resolver, force_close=not keep)
+    keeping: dict[str, Any] = {"keepalive_timeout": keep_seconds} if keep_seconds else {"force_close": True}
+    connector = aiohttp.TCPConnector(limit=0, resolver=resolver, **keeping)
     timeout = aiohttp.ClientTimeout(
         total=settings.call_seconds,
         connect=settings.connect_seconds,

@@ -53,6 +53,8 @@ class Bench:
     clock: FakeClock
     service: FakeService
     events: list = field(default_factory=list)
+    ahead_of: list = field(default_factory=list)
+    """Sequences of the batches for which payloads were to be prepared."""
     stop: Stop = field(default_factory=Stop)
 
     def run(self):
@@ -92,6 +94,9 @@ class Bench:
 
     async def read(self, batch):
         return self.reader.read(batch)
+
+    async def ahead(self, batches):
+        self.ahead_of += [batch.sequence for batch in batches]
 
     async def halves(self, batch, rejected):
         return self.reader.halves(batch, rejected)

@@ -90,6 +90,7 @@ async def test_an_unknown_job_is_answered_with_those_there_are(ledger):
         lambda ledger: ledger.last_batch("x"),
         lambda ledger: all_batches(ledger, "x"),
         lambda ledger: ledger.settlement("x", 0),
+        lambda ledger: ledger.settlements("x", [0]),
         lambda ledger: ledger.rejects("x", 0, 9),
         lambda ledger: ledger.tally("x"),
         lambda ledger: ledger.orphans("x"),
@@ -231,6 +232,14 @@ async def test_a_step_outside_the_table_is_refused(ledger, before, after):
     with pytest.raises(LedgerError, match=f"job 'j', batch 0: the step from {before} to {after} does not exist"):
         await ledger.move(job, Submission(0, after, "new"), expected=before)
     assert await submission(ledger, job, 0) == was
+
+
+async def test_the_fates_of_several_batches_are_read_at_once(ledger):
+    job = await frozen(ledger, batches=4)
+    for sequence in (0, 3):
+        await settle(ledger, job, sequence, one_failed(2, sequence), State.FROZEN)
+    assert await ledger.settlements(job, [3, 0, 2, 9]) == {3: one_failed(2, 3), 0: one_failed(2, 0)}
+    assert await ledger.settlements(job, []) == {}
 
 
 @pytest.mark.parametrize("state", State)

@@ -94,6 +94,35 @@ async def test_a_refused_operation_does_not_spoil_its_group(ledger, gate):
     assert (await ledger.tally("j")).states == {"staging": 3, "frozen": 1}
 
 
+async def test_steps_and_settlements_that_wait_are_taken_each_as_if_it_were_alone(ledger, gate):
+    await frozen(ledger, batches=5)
+    right, wrong = Settlement(ids(2)), Settlement(ids(3))
+    operations = [settle(ledger, "j", sequence, fate, State.FROZEN) for sequence, fate in ((1, right), (2, wrong))]
+    again = ledger.move("j", Submission(1, State.RELEASING), expected=State.FROZEN)
+    tasks = await gate.gather(*moves(ledger, [0]), *operations, again, *moves(ledger, [3, 4]))
+    gate.open()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    moved = (
+        "job 'j', batch 1: the step from frozen to releasing cannot be taken: it is in state settled. "
+        "Is another process working on the job?"
+    )
+    assert [str(result) if result else "" for result in results] == [
+        "",
+        "",
+        "job 'j', batch 2: the step from frozen to settled: 2 records went up, but 3 are to be settled",
+        moved,
+        "",
+        "",
+    ]
+    assert [(change.operation, change.sequence) for change in gate.groups[-1]] == [
+        ("settle", 1),
+        ("move", 3),
+        ("move", 4),
+    ]
+    assert (await ledger.tally("j")).states == {"staging": 3, "settled": 1, "frozen": 1}
+    assert await ledger.settlements("j", range(5)) == {1: right}
+
+
 async def test_a_cancelled_caller_leaves_the_writer_and_the_others_alone(ledger, gate):
     await frozen(ledger, batches=3)
     tasks = await gate.gather(*moves(ledger, range(3)))

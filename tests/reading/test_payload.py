@@ -37,7 +37,9 @@ def test_a_payload_read_back_is_what_was_frozen_and_planning_goes_on_from_any_ba
     except SourceError:
         reject()  # a header is refused
     reader = PayloadReader(sources, SourceSettings(), mapper)
-    payloads = [orjson.loads(reader.read(batch)) for batch in batches]
+    read_back = [reader.read(batch) for batch in batches]
+    assert not batches or reader.read_each(batches) == read_back
+    payloads = list(map(orjson.loads, read_back))
     assert [len(payload) for payload in payloads] == [batch.count for batch in batches]
     assert [plan.last for plan in plans] == [False] * (len(plans) - 1) + [True]
     assert plans[-1].reached.offset == sources[-1].end
@@ -133,6 +135,14 @@ def test_a_source_that_changed_is_named_with_its_batch(content, mapping):
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(SourceChanged, match=f"{path} changed after batch 0 was frozen"):
         PayloadReader(sources, SourceSettings(), mapper).read(batch)
+
+
+def test_of_payloads_read_together_the_one_that_changed_is_named():
+    sources = sources_of(b'{"a":1}\n{"a":2}\n{"a":3}\n')
+    mapper, batches, _ = planned(sources, limits=Limits(1, 100))
+    Path(sources[0].path).write_bytes(b'{"a":1}\n{"a":2}\n{"a":4}\n')
+    with pytest.raises(SourceChanged, match="changed after batch 2 was frozen"):
+        PayloadReader(sources, SourceSettings(), mapper).read_each(batches)
 
 
 def test_a_csv_that_changed_is_named_too():

@@ -22,8 +22,8 @@ from .raw_server import HANG_UP, OK, RESET, hang, plain, raw_server
 QUICK = SendSettings(connect_seconds=0.2, answer_seconds=0.2, call_seconds=2.0)
 
 
-def request(url, method="GET", body=None, *, repeatable=True, headers=None):
-    call = Call("test", method, url, body=body, repeatable=repeatable)
+def request(url, method="GET", body=None, *, repeatable=True, reconcilable=False, headers=None):
+    call = Call("test", method, url, body=body, repeatable=repeatable, reconcilable=reconcilable)
     return Request(call, URL(url, encoded=True), headers or {})
 
 
@@ -48,6 +48,26 @@ async def test_a_call_that_must_not_be_repeated_never_uses_a_connection_that_has
     async with raw_server(OK) as server, open_wire(QUICK, trusted_hosts=[], anywhere=True) as wire:
         for _ in range(3):
             assert isinstance(await wire.send(request(server.url, "POST", repeatable=False)), Answer)
+        assert server.connections == 3
+
+
+async def test_a_call_that_can_be_asked_about_uses_a_connection_again_that_was_busy_a_moment_ago():
+    async with raw_server(OK) as server, open_wire(QUICK, trusted_hosts=[], anywhere=True) as wire:
+        for _ in range(3):
+            call = request(server.url, "POST", repeatable=False, reconcilable=True)
+            assert isinstance(await wire.send(call), Answer)
+        assert server.connections == 1
+
+
+async def test_a_call_that_can_be_asked_about_uses_no_connection_that_idled_for_longer_than_servers_keep_one(
+    monkeypatch,
+):
+    monkeypatch.setattr(wire_module, "_BUSY_SECONDS", 0.001)
+    async with raw_server(OK) as server, open_wire(QUICK, trusted_hosts=[], anywhere=True) as wire:
+        for _ in range(3):
+            call = request(server.url, "POST", repeatable=False, reconcilable=True)
+            assert isinstance(await wire.send(call), Answer)
+            await anyio.sleep(0.02)
         assert server.connections == 3
 
 

@@ -42,6 +42,9 @@ _TYPES: Mapping[str, tuple[type, str]] = {
 _BATCHING = ("batch_input", "batch_by")
 
 
+_EXACT = json.JSONDecoder(parse_int=orjson.Fragment, parse_float=orjson.Fragment)
+
+
 def marker_of(job: Job, batch: Batch) -> str:
     """Return the words by which a draft is known again: of this record of this job, and of no namesake elsewhere."""
     digest = sha256(repr(job.created_at).encode() + batch.sha256).hexdigest()[:12]
@@ -51,7 +54,7 @@ def marker_of(job: Job, batch: Batch) -> str:
 def exact(payload: bytes) -> Row:
     """Return the one spec of a payload; numbers are the text that stands there."""
     try:
-        (spec,) = json.loads(payload, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
+        (spec,) = _EXACT.decode(payload.decode())
     except RecursionError as error:  # behind a key that stands there twice, where `spec_flaw` does not see it
         raise Refused("the task is nested too deep to be sent") from error
     whole: Row = spec

@@ -131,7 +131,7 @@ async def test_a_job_stopped_in_any_state_goes_on_and_makes_nothing_twice(bench,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("state", "run"), [("staged", False), ("releasing", True)])
+@pytest.mark.parametrize(("state", "run"), [("settled", False), ("staged", True), ("releasing", True)])
 async def test_a_job_broken_off_in_any_state_goes_on_and_makes_nothing_twice(bench, state, run):
     bench = await bench(run=run, faults=(Fault("all", "hang", share=0.5, seconds=0.1),))
     bench.crash_after = (state, 25)
