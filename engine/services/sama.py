@@ -10,6 +10,7 @@ could see (`state`, `total`, `created` of a creation status; ids as `id` or `tas
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -111,8 +112,8 @@ class Sama:
         self._clock = clock
         self._schema = _read_schema(settings.task_schema) if settings.task_schema else None
         self._schema_error = _schema_check(self._schema, settings.task_schema) if self._schema else None
-        self._marks = job.learnt == MARKED
-        self._mark = f"{job.name}-{int(job.created_at * 1000):x}"
+        self._job_name = job.name
+        self._token = _token_of(job.learnt)
 
     def check(self, task: Row) -> str | None:
         """Return why Sama would not take this task, naming the field."""
@@ -124,8 +125,11 @@ class Sama:
 
     async def learn(self) -> str:
         """Ask whether the tasks of the project have an input to find them by; only inline it matters."""
-        self._marks = not self.stages and await self._has_mark()
-        return MARKED if self._marks else UNMARKED
+        if self.stages or not await self._has_mark():
+            return UNMARKED
+        # Random: jobs of the same name that begin at the same moment elsewhere must not find each other's batches.
+        self._token = secrets.token_hex(8)
+        return f"{MARKED} {self._token}"
 
     async def _has_mark(self) -> bool:
         if self._schema is not None:
@@ -140,7 +144,7 @@ class Sama:
 
     def mark(self, sequence: int) -> Mark | None:
         """Return the `client_batch_id` of a batch, where the project has that input and it is needed."""
-        return Mark("data", MARK, f"{self._mark}-{batch_name(sequence)}") if self._marks else None
+        return Mark("data", MARK, f"{self._job_name}-{self._token}-{batch_name(sequence)}") if self._token else None
 
     async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
         """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry.
@@ -411,6 +415,12 @@ def _shown(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+def _token_of(learnt: str) -> str:
+    """Return what the marks of a job have in common; "" if it has none."""
+    word, _, token = learnt.partition(" ")
+    return token if word == MARKED else ""
+
+
 def _made_at(task: Row) -> float:
     try:
         return datetime.fromisoformat(str(task["created_at"])).timestamp()
@@ -452,7 +462,7 @@ def _takes_marks(schema: object) -> bool:
         return False
 
 
-_LONGEST_MARK = "j" * 100 + "-1a3185c5000-4294967295" + ".2" * 10
+_LONGEST_MARK = "j" * 100 + "-0123456789abcdef-4294967295" + ".2" * 10
 """A job's name may have 100 characters; its batches are numbered, and their parts by their halves."""
 
 

@@ -88,7 +88,9 @@ class Field:
         order = Order([str(source)], config, job="j", output=folder)
         result = await operations.submit(order, ledger, lambda _: None, Stop())
         resumes = 0
-        while result.exit_code == Exit.STOPPED_EARLY and resumes < MOST_RESUMES:
+        # What is uncertain is searched for again by the next run, where it can be.
+        unfinished = {Exit.STOPPED_EARLY} if way.parks else {Exit.STOPPED_EARLY, Exit.SOME_UNCERTAIN}
+        while result.exit_code in unfinished and resumes < MOST_RESUMES:
             result = await operations.resume("j", ledger, lambda _: None, Stop())
             resumes += 1
         audit = await operations.audit("j", ledger)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from contextlib import asynccontextmanager
+from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
@@ -50,8 +51,13 @@ async def service_naming(upload_url: str):
         yield f"http://127.0.0.1:{proxy.port}/v2"
 
 
+NUMBERS = count()
+
+
 async def submitted(place, url, **trust):
-    return await place.run("submit", place.write_tasks(3), "--config", place.configure(url), "--json", **trust)
+    job = f"j{next(NUMBERS)}"  # two in the same second would have the same name
+    config = place.configure(url)
+    return await place.run("submit", place.write_tasks(3), "--config", config, "--job", job, "--json", **trust)
 
 
 def refusal(done, call: str, server) -> str:

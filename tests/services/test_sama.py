@@ -530,8 +530,8 @@ def test_a_schema_that_is_not_there_is_an_error_of_the_configuration():
 # Inline: finding a batch by its mark
 
 WITH_MARK = {"properties": {"data": {"type": "object", "properties": {"client_batch_id": {"type": "string"}}}}}
-MARKED_JOB = replace(JOB, learnt="marked", created_at=1_800_000_000.0)
-OURS = "nightly-1a3185c5000-0"
+MARKED_JOB = replace(JOB, learnt="marked 0123456789abcdef")
+OURS = "nightly-0123456789abcdef-0"
 
 
 def inline(caller, *, job=MARKED_JOB, **keys):
@@ -562,10 +562,17 @@ async def test_whether_the_project_has_the_input_is_learnt_from_its_schema(schem
     caller = Caller(schema)
     service = inline(caller, job=JOB)
     assert service.mark(0) is None
-    assert await service.learn() == learnt
+    assert (await service.learn()).partition(" ")[0] == learnt
     assert (service.mark(0) is not None) == (learnt == "marked")
     (call,) = caller.calls
     assert (call.method, call.url) == ("GET", f"{API}/schemas/create_task.json")
+
+
+async def test_jobs_of_the_same_name_have_marks_of_their_own():
+    services = [inline(Caller(WITH_MARK), job=JOB) for _ in range(2)]
+    learnt = [await service.learn() for service in services]
+    assert services[0].mark(0) != services[1].mark(0)
+    assert inline(None, job=replace(JOB, learnt=learnt[0])).mark(7) == services[0].mark(7)
 
 
 async def test_a_key_that_does_not_hold_is_known_before_anything_is_frozen():
@@ -577,7 +584,7 @@ async def test_a_schema_at_hand_is_not_asked_for(tmp_path):
     path = tmp_path / "schema.json"
     path.write_bytes(orjson.dumps(WITH_MARK))
     caller = Caller()
-    assert await inline(caller, job=JOB, task_schema=path).learn() == "marked"
+    assert await inline(caller, job=JOB, task_schema=path).learn() != "unmarked"
     assert caller.calls == []
 
 
@@ -589,7 +596,7 @@ async def test_presigned_batches_have_a_name_and_need_no_mark():
 
 def test_a_mark_names_job_and_batch_and_is_the_same_in_every_run():
     marks = {inline(None).mark(sequence).value for sequence in (0, 0, 7, part_sequences(7)[1])}
-    assert marks == {OURS, "nightly-1a3185c5000-7", "nightly-1a3185c5000-7.2"}
+    assert marks == {OURS, "nightly-0123456789abcdef-7", "nightly-0123456789abcdef-7.2"}
 
 
 def payload(*inputs):
@@ -646,7 +653,7 @@ async def test_a_batch_of_another_size_is_not_ours_and_one_of_unknown_size_prove
 
 
 async def test_a_service_that_does_not_search_is_not_believed():
-    caller = Caller({"tasks": [listed(8, mark="nightly-1a3185c5000-6")]})
+    caller = Caller({"tasks": [listed(8, mark="nightly-0123456789abcdef-6")]})
     with pytest.raises(UnexpectedAnswer, match="does not search"):
         await inline(caller).locate(a_batch(), payload({"client_batch_id": OURS}), 0.0)
 
