@@ -33,7 +33,7 @@ from engine.following import Follower
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
 from engine.model.batches import Limits, good_indexes
-from engine.model.errors import CallFailed, Interrupted, JobError, LedgerError
+from engine.model.errors import CallFailed, Interrupted, JobError, LedgerError, PossiblyApplied
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Fate, Settlement
 from engine.model.settings import SendSettings, SourceSettings
@@ -122,12 +122,15 @@ class Server(FakeService):
     untidied: set = field(default_factory=set)
     """Sequences of the batches whose cancelation did not go well."""
 
-    told: set = field(default_factory=set)
-    """Remote ids of the batches that it was told to release, whether or not it heard that."""
+    unanswered: set = field(default_factory=set)
+    """Remote ids of the batches of which a release was lost: it could still arrive."""
 
     async def release(self, batch, remote_id, payload):
-        self.told.add(remote_id)
-        return await super().release(batch, remote_id, payload)
+        try:
+            return await super().release(batch, remote_id, payload)
+        except (PossiblyApplied, Killed):
+            self.unanswered.add(remote_id)
+            raise
 
     async def find(self, batch, payload):
         async with self._call("find", "ask"):

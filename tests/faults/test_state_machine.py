@@ -206,7 +206,7 @@ class JobMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_split_can_no_longer_be_released(self):
         split = {sequence for _, sequence, state in self.world.steps if state is State.SPLIT}
-        for remote_id in self.server.told - {None}:
+        for remote_id in self.server.unanswered - {None}:
             remote = self.server.remotes[remote_id]
             assert remote.canceled or remote.sequence not in split, remote_id
 
