@@ -396,7 +396,7 @@ class Concurrency:
     def _judge_probe(self, now: float) -> LimitChanged | None:
         trial, way, base = self._trial, self._probing, self._base
         assert way is not None  # noqa: S101 -- only called while probing, and that begins with a base
-        assert base is not None  # noqa: S101
+        assert base is not None  # noqa: S101 - a probe begins only where it is known
         if trial.calls < _SOONEST or trial.calls % self.limit:
             return None
         done = trial.calls >= self._whole_rounds(_TRIAL_CALLS)

@@ -154,7 +154,7 @@ class _Child(AbstractContextManager["_Child"]):
             process_group=0,
         )
         assert self._process.stdin is not None  # noqa: S101 - both are pipes
-        assert self._process.stdout is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101 - both are pipes
         self._orders, self._answers = self._process.stdin, self._process.stdout
         with suppress(OSError):  # less if the system grants no more
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -94,7 +94,7 @@ class FailingPower(apsw.VFS):
             self._images[path] = Image(bytearray(Path(path).read_bytes() if Path(path).exists() else b""))
         return _File(self, self._images[path], name, flags)
 
-    def xDelete(self, name, sync_folder):  # noqa: N802
+    def xDelete(self, name, sync_folder):  # noqa: N802 - apsw's name
         self._images.pop(name, None)
         super().xDelete(name, sync_folder)
 
@@ -116,14 +116,14 @@ class _File(apsw.VFSFile):
         self._disk, self._image = disk, image
         super().__init__(SYSTEM, name, flags)
 
-    def xWrite(self, data, offset):  # noqa: N802
+    def xWrite(self, data, offset):  # noqa: N802 - apsw's name
         self._image.pending.append(Write(offset, bytes(data)))
         super().xWrite(data, offset)
 
-    def xTruncate(self, size):  # noqa: N802
+    def xTruncate(self, size):  # noqa: N802 - apsw's name
         self._image.pending.append(Write(size, None))
         super().xTruncate(size)
 
-    def xSync(self, flags):  # noqa: N802
+    def xSync(self, flags):  # noqa: N802 - apsw's name
         self._disk.sync(self._image)
         super().xSync(flags)

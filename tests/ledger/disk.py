@@ -36,19 +36,19 @@ class _File(apsw.VFSFile):
         self._disk = disk
         super().__init__("", name, flags)
 
-    def xWrite(self, data, offset):  # noqa: N802
+    def xWrite(self, data, offset):  # noqa: N802 - apsw's name
         self._disk.write()
         super().xWrite(data, offset)
 
-    def xSync(self, flags):  # noqa: N802
+    def xSync(self, flags):  # noqa: N802 - apsw's name
         self._disk.write()
         super().xSync(flags)
 
-    def xTruncate(self, size):  # noqa: N802
+    def xTruncate(self, size):  # noqa: N802 - apsw's name
         self._disk.write()
         super().xTruncate(size)
 
-    def xRead(self, amount, offset):  # noqa: N802
+    def xRead(self, amount, offset):  # noqa: N802 - apsw's name
         self._disk.read()
         return super().xRead(amount, offset)
 

@@ -87,7 +87,7 @@ def test_halves_hold_the_records_of_the_whole_and_are_read_back_as_they_were_fro
 @given(st.integers(1, 5), st.integers(60, 200))
 def test_a_mark_counts_as_bytes_of_its_batch(records, most_bytes):
     sources = sources_of(b"".join(b'{"a":%d}\n' % number for number in range(9)))
-    marking = lambda sequence: Mark("data", "mark", f"{sequence:>20}")  # noqa: E731
+    marking = lambda sequence: Mark("data", "mark", f"{sequence:>20}")  # noqa: E731 - said where it is used
     _, batches, _ = planned(sources, MappingSettings(wrap="data"), Limits(records, most_bytes), mark=marking)
     assert sum(batch.count for batch in batches) == 9
     assert all(batch.size_bytes <= most_bytes or batch.count == 1 for batch in batches)
