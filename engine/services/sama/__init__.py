@@ -1,0 +1,8 @@
+"""Sama: tasks in, batches of created tasks out, presigned or inline. See `service`."""
+
+from engine.services.sama.service import build
+from engine.services.sama.settings import SamaSettings
+
+__all__ = ["SETTINGS", "build"]
+
+SETTINGS = SamaSettings

@@ -1,0 +1,271 @@
+"""Sama: batches in, created tasks with their ids out, by asynchronous batch creation.
+
+Presigned (the default): create a batch without tasks, PUT the array to its `tasks_put_url`, then continue it. Inline:
+one POST of the tasks, with no step that could be repeated safely; but where the project's schema has the input
+`client_batch_id`, every task of a batch carries it, and a batch whose answer was lost is searched for by it.
+
+What the vendor documents: the page "Create a batch of tasks" and the API reference at docs.sama.com.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import count
+
+import orjson
+
+from engine.model.batches import Batch, Limits, Mark, batch_name
+from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
+from engine.model.jobs import Job
+from engine.model.outcomes import Settlement
+from engine.model.records import Row
+from engine.model.settings import BatchSettings
+from engine.model.submissions import Submission
+from engine.ports import Answer, Call, Caller, Clock, Progress, Released, Staged, Standing
+from engine.services.sama.answers import (
+    FINISHED,
+    WAITING,
+    batch_id_in,
+    batch_of,
+    created_of,
+    data_of,
+    is_one_of,
+    made_at,
+    object_in,
+    settlement_of,
+    state_of,
+    tasks_in,
+)
+from engine.services.sama.schema import MARK, read_schema, schema_check, takes_marks
+from engine.services.sama.settings import SamaSettings
+from engine.services.sama.tasks import field_error
+
+UPLOAD_URL_SECONDS = 4 * 3600 - 600
+"""The vendor's page: 4 hours. Ten minutes are kept for the upload itself and for clocks that differ."""
+
+PAGE_SIZE = 1000
+"""Most tasks on one page of a creation status; the vendor's maximum."""
+
+TASKS_PAGE_SIZE = 100
+"""Most tasks on one page of the task list; the vendor's maximum."""
+
+MARKED, UNMARKED = "marked", "unmarked"
+"""What is learnt of a project: whether its tasks have that input."""
+
+SKEW_SECONDS = 900.0
+"""A task made so long before its batch was sent is none of ours: the longest call, and clocks that differ."""
+
+_JSON = {"Content-Type": "application/json"}
+
+
+class Sama:
+    """The service `sama`; see the module's head."""
+
+    kind = "sama"
+    polls_together = 1
+    open_batches = 500
+    """Half a million tasks on their way; more would only stand in line at the service."""
+
+    def __init__(self, settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> None:
+        if job.until not in {"", "created"}:
+            raise ConfigError(f"--until {job.until}: a Sama task is done when it is created; leave --until out")
+        self.stages = settings.mode == "presigned"
+        self.limits = Limits(min(batch.max_records, settings.max_tasks_per_batch), batch.max_bytes)
+        self._settings = settings
+        self._project = f"{settings.base_url.rstrip('/')}/projects/{settings.project_id}"
+        self._options = _batch_options(settings, job.name)
+        self._caller = caller
+        self._clock = clock
+        self._schema = read_schema(settings.task_schema) if settings.task_schema else None
+        self._schema_error = schema_check(self._schema, settings.task_schema) if self._schema else None
+        self._job_name = job.name
+        self._token = _token_of(job.learnt)
+
+    def check(self, task: Row) -> str | None:
+        """Return why Sama would not take this task, naming the field."""
+        return field_error(task) or (self._schema_error(task) if self._schema_error else None)
+
+    def task_url(self, task_id: str) -> str:
+        """Return the task's read-only workspace."""
+        return f"https://app.sama.com/projects/{self._settings.project_id}/tasks/{task_id}"
+
+    async def learn(self) -> str:
+        """Ask whether the tasks of the project have an input to find them by; only inline it matters."""
+        if self.stages or not await self._has_mark():
+            return UNMARKED
+        # Random: jobs of the same name that begin at the same moment elsewhere must not find each other's batches.
+        self._token = secrets.token_hex(8)
+        return f"{MARKED} {self._token}"
+
+    async def _has_mark(self) -> bool:
+        if self._schema is not None:
+            return takes_marks(self._schema)
+        try:
+            answer = await self._caller.call(Call("schema", "GET", f"{self._project}/schemas/create_task.json"))
+            return takes_marks(object_in(answer))
+        except Unauthorized:
+            raise
+        except (Refused, UnexpectedAnswer):  # no schema to be had: no mark
+            return False
+
+    def mark(self, sequence: int) -> Mark | None:
+        """Return the `client_batch_id` of a batch, where the project has that input and it is needed."""
+        return Mark("data", MARK, f"{self._job_name}-{self._token}-{batch_name(sequence)}") if self._token else None
+
+    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+        """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry.
+
+        A value of our own making is on no other batch. One that came with the records may be: then it must be on tasks
+        that are new and hold what we sent, in a batch of as many.
+        """
+        inputs: dict[str, list[Row]] = {}
+        for task in orjson.loads(payload):
+            inputs.setdefault(str(task["data"].get(MARK)), []).append(task["data"])
+        mark = self.mark(batch.sequence)
+        ours: set[str] = set()
+        alike: set[str] = set()
+        for value, candidates in inputs.items():
+            async for task in self._listed({MARK: value, f"{MARK}_match_type": "exact"}):
+                if str(data_of(task).get(MARK)) != value:
+                    raise UnexpectedAnswer(f"tasks: the service does not search by {MARK}", call="tasks")
+                if mark is not None and value == mark.value:
+                    ours.add(batch_of(task))
+                elif made_at(task) >= since - SKEW_SECONDS and is_one_of(task, candidates):
+                    alike.add(batch_of(task))
+        return sorted(ours | {name for name in alike - ours if await self._has_as_many(name, batch.count)})
+
+    async def _has_as_many(self, remote_id: str, records: int) -> bool:
+        total = (await self._status(remote_id, page=None)).get("total")
+        if type(total) is not int:
+            raise UnexpectedAnswer("status: the answer does not say how many tasks the batch has", call="status")
+        return total == records
+
+    async def find(self, batch: Batch, payload: bytes) -> str | None:
+        """Return None: what a lost call made is an empty batch that nobody can find, or needs to."""
+        del batch, payload
+        return None
+
+    async def stage(self, batch: Batch, payload: bytes, *, again: bool, known: str | None = None) -> Staged:
+        """Create an empty batch. An earlier one is empty, too, and its upload URL died with the process."""
+        del batch, payload, again, known
+        started = self._clock.monotonic()
+        answer = await self._post("create", "batches.json", orjson.dumps(self._options))
+        body = object_in(answer)
+        url = body.get("tasks_put_url")
+        if not isinstance(url, str):
+            raise UnexpectedAnswer("create: the answer has no tasks_put_url", call="create", status=answer.status)
+        return Staged(batch_id_in(answer, body), url, started + UPLOAD_URL_SECONDS)
+
+    async def upload(self, staged: Staged, payload: bytes) -> None:
+        """PUT the array to the presigned URL, without our key."""
+        assert staged.upload_url is not None  # noqa: S101 - `stage` always sets it
+        answer = await self._caller.call(
+            Call("put", "PUT", staged.upload_url, headers=_JSON, body=payload, authenticated=False),
+        )
+        if "ETag" not in answer.headers:  # S3 answers every upload with one; a page from somewhere between has none
+            raise UnexpectedAnswer("put: the answer is not the store's, it has no ETag", call="put")
+
+    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
+        """Create the tasks: from the uploaded file, or (inline) from the payload itself."""
+        del batch
+        if remote_id is not None:
+            answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, repeatable=False)
+            batch_id_in(answer, object_in(answer))  # else it is not Sama who answered, and we ask what became of it
+            return Released(remote_id)
+        body = b"".join((b'{"tasks":', payload or b"[]", b",", orjson.dumps(self._options)[1:]))
+        answer = await self._post("post", "batches.json", body, repeatable=False)
+        return Released(batch_id_in(answer, object_in(answer)))
+
+    async def standing(self, remote_id: str) -> Standing:
+        """Ask whether the batch still waits for `continue`."""
+        try:
+            status = await self._status(remote_id, page=None)
+        except Refused as refusal:
+            if refusal.status == 404:  # noqa: PLR2004 - the one status that says so
+                return Standing.UNKNOWN
+            raise
+        if not state_of(status):
+            raise UnexpectedAnswer("status: the answer names no state", call="status")
+        return Standing.WAITING if state_of(status) in WAITING else Standing.STARTED
+
+    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+        """Ask for the counts alone (`page_size=0`)."""
+        (submission,) = followed
+        status = await self._status(str(submission.remote_id), page=None)
+        return [Progress(submission.sequence, created_of(status) or 0, finished=state_of(status) in FINISHED)]
+
+    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
+        """Fetch the creation status of every task, in the order in which they were sent."""
+        tasks: list[Row] = []
+        number, whole = 0, False
+        while not whole:
+            number += 1
+            status = await self._status(remote_id, page=number)
+            if state_of(status) not in FINISHED:
+                raise UnexpectedAnswer("status: this is no page of a finished batch", call="status")
+            page = tasks_in(status)
+            tasks += page
+            # A page may be shorter than we asked for; unless a total says so, only an empty one shows that this is all.
+            last = len(page) < PAGE_SIZE or status.get("total") == batch.count
+            whole = not page or len(tasks) > batch.count or (len(tasks) == batch.count and last)
+        return settlement_of(batch.count, tasks, status)
+
+    async def cancel(self, remote_id: str) -> None:
+        """Cancel the creation of what is not created yet."""
+        await self._post("cancel", f"batches/{remote_id}/cancel.json", None)
+
+    async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
+        """Count the batch's tasks by the state of people's work on them."""
+        (remote_id,) = remote_ids
+        return Counter(
+            [state_of(task) or "unknown" async for task in self._listed({"batch_id": remote_id}, least=TASKS_PAGE_SIZE)]
+        )
+
+    async def _listed(self, wanted: Mapping[str, str], *, least: int = 1) -> AsyncIterator[Row]:
+        """Yield the tasks of all pages; one of fewer than `least` is the last: only an empty one proves it."""
+        for page in count(1):
+            query = {**wanted, "omit_answers": "true", "page": str(page), "page_size": str(TASKS_PAGE_SIZE)}
+            answer = await self._caller.call(Call("tasks", "GET", f"{self._project}/tasks.json", query=query))
+            body = object_in(answer)
+            if not isinstance(
+                body.get("tasks"), list
+            ):  # not Sama's: nothing found must not be believed of anybody else
+                raise UnexpectedAnswer("tasks: the answer has no list of tasks", call="tasks")
+            tasks = tasks_in(body)
+            for task in tasks:
+                yield task
+            if len(tasks) < least:
+                return
+
+    async def _post(self, kind: str, path: str, body: bytes | None, *, repeatable: bool = True) -> Answer:
+        url = f"{self._project}/{path}"
+        return await self._caller.call(
+            Call(kind, "POST", url, headers=_JSON, body=body, repeatable=repeatable, reconcilable=kind == "continue")
+        )
+
+    async def _status(self, remote_id: str, page: int | None) -> Row:
+        query = {"page_size": "0"}
+        if page is not None:
+            query = {"page_size": str(PAGE_SIZE), "page": str(page), "omit_failed_task_data": "true"}
+        url = f"{self._project}/batches/{remote_id}.json"
+        return object_in(await self._caller.call(Call("status", "GET", url, query=query, yielding=True)))
+
+
+def _batch_options(settings: SamaSettings, job: str) -> Row:
+    options = {"tasks_file_name": settings.tasks_file_name or job}
+    if settings.notification_email:
+        options["notification_email"] = settings.notification_email
+    return options
+
+
+def _token_of(learnt: str) -> str:
+    """Return what the marks of a job have in common; "" if it has none."""
+    word, _, token = learnt.partition(" ")
+    return token if word == MARKED else ""
+
+
+def build(settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> Sama:
+    """Return the service; the one function that `assembly` calls."""
+    return Sama(settings, batch, job, caller, clock)

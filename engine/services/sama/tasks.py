@@ -1,0 +1,62 @@
+"""A task enters, why Sama would not take it leaves: the rules that the vendor documents for every project."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import orjson
+
+from engine.model.records import Row
+
+INT32 = range(-(2**31), 2**31)
+TASK_KEYS = ("data", "priority", "reserve_for", "submit", "duration")
+
+
+def field_error(task: Row) -> str | None:
+    """Return why no project would take a task, naming the field; None if nothing is wrong with it."""
+    if task.keys() == {"data"} and type(task["data"]) is dict:
+        return None
+    for key in task:
+        if key not in TASK_KEYS:
+            return _unknown_key(key)
+    return _data_error(task) or _priority_error(task) or _submit_error(task)
+
+
+def _unknown_key(key: str) -> str:
+    near = get_close_matches(key, TASK_KEYS, 1)
+    hint = f"did you mean {near[0]!r}?" if near else 'inputs belong under "data" (mapping.wrap = "data" does it)'
+    return f"{key}: not a key of a task; {hint}"
+
+
+def _data_error(task: Row) -> str | None:
+    if "data" not in task:
+        return 'data: missing; a task is {"data": {…}} (mapping.wrap = "data" wraps plain rows)'
+    return None if isinstance(task["data"], dict) else "data: must be an object of inputs"
+
+
+def _priority_error(task: Row) -> str | None:
+    priority = task.get("priority", 0)
+    if type(priority) is not int or priority not in INT32:
+        hint = "; source.types gives a CSV column its type" if isinstance(priority, str) else ""
+        return f"priority: {_shown(priority)} is not an integer from {INT32.start} to {INT32.stop - 1}{hint}"
+    reserved = task.get("reserve_for", "")
+    return None if type(reserved) in (str, int) else f"reserve_for: {_shown(reserved)} is not the id of an agent"
+
+
+def _submit_error(task: Row) -> str | None:
+    submit = task.get("submit", False)
+    if type(submit) is not bool:
+        return f"submit: {_shown(submit)} is neither true nor false"
+    if "duration" not in task:
+        return None
+    duration = task["duration"]
+    if not submit:
+        return "duration: only goes with submit = true"
+    fine = type(duration) in (int, float) and duration >= 0
+    return None if fine else f"duration: {_shown(duration)} is not a number of seconds"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as the source has it."""
+    return orjson.dumps(value).decode()
