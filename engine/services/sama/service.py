@@ -57,6 +57,12 @@ MARKED, UNMARKED = "marked", "unmarked"
 SKEW_SECONDS = 900.0
 """A task made so long before its batch was sent is none of ours: the longest call, and clocks that differ."""
 
+_LIKELY = 0.5
+"""Share of polls that find the end from which on each asks for the fates, too: a request less for nearly every batch,
+a page for nothing now and then."""
+_NEWEST = 0.1
+"""Weight of the newest poll in that share: a few batches must have shown it."""
+
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -82,6 +88,9 @@ class Sama:
         self._schema_error = schema_check(self._schema, settings.task_schema) if self._schema else None
         self._job_name = job.name
         self._token = _token_of(job.learnt)
+        self._polls_that_end = 0.0
+        self._first_pages: dict[str, Row] = {}
+        """By batch: those that came with the poll that found the end, until the settlement takes them."""
 
     def check(self, task: Row) -> str | None:
         """Return why Sama would not take this task, naming the field."""
@@ -191,10 +200,16 @@ class Sama:
         return Standing.WAITING if state_of(status) in WAITING else Standing.STARTED
 
     async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
-        """Ask for the counts alone (`page_size=0`)."""
+        """Ask for the counts alone (`page_size=0`), unless most polls find the end: then for the fates at once."""
         (submission,) = followed
-        status = await self._status(str(submission.remote_id), page=None)
-        return [Progress(submission.sequence, created_of(status) or 0, finished=state_of(status) in FINISHED)]
+        remote_id = str(submission.remote_id)
+        with_fates = self._polls_that_end > _LIKELY
+        status = await self._status(remote_id, page=1 if with_fates else None)
+        finished = state_of(status) in FINISHED
+        self._polls_that_end += (finished - self._polls_that_end) * _NEWEST
+        if finished and with_fates:
+            self._first_pages[remote_id] = status
+        return [Progress(submission.sequence, created_of(status) or 0, finished=finished)]
 
     async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
         """Fetch the creation status of every task, in the order in which they were sent."""
@@ -202,7 +217,7 @@ class Sama:
         number, whole = 0, False
         while not whole:
             number += 1
-            status = await self._status(remote_id, page=number)
+            status = self._first_pages.pop(remote_id, None) or await self._status(remote_id, page=number)
             if state_of(status) not in FINISHED:
                 raise UnexpectedAnswer("status: this is no page of a finished batch", call="status")
             page = tasks_in(status)

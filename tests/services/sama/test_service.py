@@ -10,10 +10,10 @@ from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAn
 from engine.model.settings import BatchSettings
 from engine.ports import Released, Staged, Standing
 from engine.services import sama
-from engine.services.sama.service import TASKS_PAGE_SIZE, UPLOAD_URL_SECONDS
+from engine.services.sama.service import PAGE_SIZE, TASKS_PAGE_SIZE, UPLOAD_URL_SECONDS
 from engine.services.sama.settings import SamaSettings
 
-from .scripted import API, JOB, PUT_URL, Caller, a_batch, follows, service
+from .scripted import API, JOB, PUT_URL, Caller, a_batch, created, follows, service
 
 # Presigned: the calls
 
@@ -213,6 +213,41 @@ async def test_a_poll_leaves_the_tasks_out():
     caller = Caller({"state": "processing"})
     await service(caller).progress(follows())
     assert caller.calls[0].query == {"page_size": "0"}
+
+
+async def test_where_most_polls_find_the_end_they_bring_the_fates_along():
+    done = {"state": "completed", "total": 2, "tasks": created("a", "b")}
+    caller = Caller(*[done] * 20)
+    sama = service(caller)
+    for _ in range(10):
+        await sama.progress(follows())
+    assert [call.query["page_size"] for call in caller.calls] == ["0"] * 7 + ["1000"] * 3
+    assert (await sama.settlement(a_batch(2), "7")).task_ids == ["a", "b"]
+    assert len(caller.calls) == 10
+    assert (await sama.settlement(a_batch(2), "7")).task_ids == ["a", "b"]
+    assert len(caller.calls) == 11
+
+
+async def test_where_polls_mostly_come_too_early_again_they_are_light_again():
+    done, early = {"state": "completed"}, {"state": "creating"}
+    caller = Caller(*[done] * 10, *[early] * 5)
+    sama = service(caller)
+    for _ in range(15):
+        await sama.progress(follows())
+    assert caller.calls[-1].query == {"page_size": "0"}
+
+
+async def test_of_a_batch_with_more_tasks_than_a_page_the_poll_brings_the_first():
+    caller = Caller(
+        *[{"state": "completed"}] * 7,
+        {"state": "completed", "tasks": created(*map(str, range(PAGE_SIZE)))},
+        {"state": "completed", "tasks": created("last")},
+    )
+    sama = service(caller)
+    for _ in range(8):
+        await sama.progress(follows())
+    assert len((await sama.settlement(a_batch(PAGE_SIZE + 1), "7")).task_ids) == PAGE_SIZE + 1
+    assert caller.calls[-1].query["page"] == "2"
 
 
 async def test_polls_leave_the_budget_to_the_calls_that_create():
