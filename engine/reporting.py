@@ -176,11 +176,11 @@ def _batch_lines(
     plain = _plainly_created(settlement) if settlement else {}
     where = places if len(plain) == len(places) else [places[position] for position in plain]
     created = _created_lines(job, where, submission, list(plain.values()), task_url)
+    if created and len(created) == len(places) and not rejects:
+        return created, ()
     done = plain if created else ()
-    sent = list(_sent(job, places, submission, settlement, task_url, without=done))
+    sent = _sent(job, places, submission, settlement, task_url, without=done)
     others = [*sent, *(_rejected(job, reject) for reject in rejects)]
-    if not others:
-        return created, others
     others.sort(key=lambda fated: fated.outcome.index)
     indexes = [places[position][0] for position in done] + [fated.outcome.index for fated in others]
     lines = dict(zip(indexes, [*created, *outcome_lines(others)], strict=True))
