@@ -119,4 +119,10 @@ def frozen(
 
 def render_payload(tasks: Sequence[bytes], mark: Mark | None = None) -> bytes:
     """Return what goes up for a batch: a JSON array."""
-    return b"[" + b",".join(marked(tasks, mark)) + b"]"
+    if not tasks:
+        return b"[]"
+    # In one piece: each further copy of half a megabyte takes ten times as long as the joining, in fresh pages.
+    texts = [*marked(tasks, mark)]
+    texts[0] = b"[" + texts[0]
+    texts[-1] += b"]"
+    return b",".join(texts)

@@ -109,7 +109,7 @@ class PayloadReader:
                 data = file.read(first, end - first)
         except SourceError:  # reading record by record fails, too, and tells
             return None
-        payload = b"[" + data.replace(b"\n", b",") + b"]"
+        payload = b"".join((b"[", data.replace(b"\n", b","), b"]"))
         return payload if hashlib.sha256(payload).digest() == batch.sha256 else None
 
     def _proven(self, batches: Sequence[Batch]) -> Sequence[tuple[Sequence[bytes], bytes]]:
