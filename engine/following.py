@@ -18,8 +18,9 @@ from engine.model.settings import AUTO, SendSettings
 from engine.model.submissions import State, Submission
 from engine.observe.events import BatchMoved, BatchProgressed, BatchSettled
 from engine.policy.coupled import OpenJobs
-from engine.policy.polling import Outlook, PollRules
+from engine.policy.polling import Outlook
 from engine.policy.rate import Pacer
+from engine.policy.timetable import PollRules
 from engine.ports import Progress
 from engine.run import Run
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from engine.policy.concurrency import LimitChanged
-from engine.policy.polling import CreationSpeed
+from engine.policy.pace import CreationSpeed
 
 _SPARE = 2.0
 """Times what Little's law asks for: creation speed is a mean, and a service that runs dry creates nothing."""

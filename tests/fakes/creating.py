@@ -5,7 +5,8 @@ import random
 from dataclasses import dataclass
 from statistics import median
 
-from engine.policy.polling import Outlook, PollRules
+from engine.policy.polling import Outlook
+from engine.policy.timetable import PollRules
 
 LEARNING = 8
 """Batches during which nothing is promised."""

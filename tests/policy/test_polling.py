@@ -1,11 +1,13 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from fakes.creating import LEARNING, Creating, follow, plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.policy.polling import CreationSpeed, Outlook, PollRules
+from engine.policy.polling import Outlook
+from engine.policy.timetable import PollRules
 
 RULES = PollRules(first_seconds=0.5, cap_seconds=30.0)
 ENDLESS = 10**9
@@ -85,6 +87,11 @@ def test_a_batch_in_a_long_queue_is_known_as_soon_as_one_at_its_head():
     ids=str,
 )
 def test_what_can_hardly_be_foretold_is_followed_to_its_end_all_the_same(lanes, change):
+    # No promise of few and timely polls holds here. At speeds that differ by 20 % from batch to batch the median delay
+    # is 0.2 to 0.3 of a creation time; where no progress is told until the end, it takes 1.7 to 1.8 times the oracle's
+    # polls and 0.1 (all at once) to 1.8 (one by one) creation times; after a speed-up by ten, what stands in line is
+    # asked about by the old dates for some batches more. No other creep, smoothing or surprise, nor lanes told from
+    # ends alone, mended one of them without harm to another.
     creating = replace(Creating(500, lanes, sizes=(1, 1000)), **change)
     assert follow(creating).polls <= 8 * creating.batches
 
@@ -143,6 +150,20 @@ def test_one_poll_takes_as_many_along_as_it_may():
     assert outlook.take(0.05) == [0, 1]
 
 
+def test_a_poll_of_many_that_shows_nothing_is_one_look_in_vain_and_not_many():
+    outlook = Outlook(replace(RULES, together=100))
+    outlook.release(0, 1, 0.0)
+    outlook.saw(0, 0.5, 1, finished=True)
+    for key in range(1, 65):
+        outlook.release(key, 1, 1.0)
+    times = [1.0]
+    while (now := outlook.next_due()) < 10.0:
+        times.append(now)
+        for key in outlook.take(now):
+            outlook.saw(key, now, 0, finished=False)
+    assert max(after - before for before, after in pairwise([*times, now])) < 10.0  # not the longest wait of 30 s
+
+
 def test_thousands_of_open_batches_take_no_more_time_each():
     followed = follow(Creating(500, ENDLESS, batches=3000, load=400.0), most_polls=10_000)
     assert followed.polls <= 1.5 * followed.oracle
@@ -170,17 +191,3 @@ def test_whatever_the_service_does_every_batch_is_known_in_the_end(creating):
     followed = follow(creating, most_polls=(60 + lasts / RULES.cap_seconds) * creating.batches)
     assert len(followed.delays) == creating.batches
     assert min(followed.delays) >= 0
-
-
-# The speed over all batches
-
-
-def test_the_speed_follows_what_is_seen():
-    speed = CreationSpeed()
-    speed.observe(100, 0.0)
-    assert speed.tasks_per_second == 0
-    speed.observe(100, 1.0)
-    assert speed.tasks_per_second == 100
-    for _ in range(10):
-        speed.observe(200, 1.0)
-    assert 195 < speed.tasks_per_second < 200
