@@ -25,6 +25,7 @@ def document(bench: Bench) -> dict[str, Any]:
         "knee": _knee(bench),
         "best": bench.best.load.label if bench.best else None,
         "ended": bench.ended,
+        "hints": bench.hints,
         "created": bench.tally.created,
         "failed": bench.tally.failed,
         "rejected": bench.tally.rejected,
@@ -70,6 +71,8 @@ def _step(step: Step) -> dict[str, Any]:
         "errors": measure.errors,
         "retries": measure.retries,
         "pauses": measure.pauses,
+        "longest_pause_seconds": round(measure.longest_pause, 3),
+        "pause_reason": measure.pause_reason,
         "first_error": measure.first_error,
         "timeline": [asdict(second) for second in measure.timeline],
     }

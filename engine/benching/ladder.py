@@ -1,6 +1,6 @@
 """Words of the command line in, loads to try out, each heavier than the one before it; and where to stop: the knee.
 
-A closed loop keeps so many batches under way and sends the next one when a place is free. An open loop sends on a
+A closed loop keeps so many batches under way and sends the next one when one of them is done. An open loop sends on a
 schedule, whether or not the service keeps up: as the records of a day do.
 """
 
@@ -31,7 +31,7 @@ class Load:
     """It has at most."""
     batch_records: int
     in_flight: int | None = None
-    """Batches at once. None in a closed loop: the engine finds out."""
+    """Batches at once, each until its fate is known. None in a closed loop: the engine finds out."""
     rate: float | None = None
     """Records per second on a schedule; None: a closed loop."""
 

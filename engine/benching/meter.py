@@ -1,7 +1,7 @@
 """Events of one step in, what was measured of it out.
 
 *Time to created* of a record runs from the moment its batch was due to be sent until the poll that showed its task
-created. In an open loop a batch is due when the schedule says so, in a closed one when it has a place to be sent from.
+created. In an open loop a batch is due when the schedule says so, in a closed one when one of those before it is done.
 So it holds the upload, the service's own work, and up to one pause between two polls.
 """
 
@@ -29,8 +29,8 @@ from engine.observe.events import (
 
 STEADY_SHARE = 0.95
 """Of what was created; the end of a step, when hardly anything is left to be worked on, says little of the service."""
-TAKEN = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN, State.SPLIT})
-"""States with which a batch gives back its place."""
+DONE = frozenset({State.SETTLED, State.UNCERTAIN})
+"""States with which a batch gives back its place; of one that was split, that of its last part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,9 @@ class Measure:
     """Calls without an answer, or with a status from 500 on."""
     retries: int
     pauses: int
+    longest_pause: float
+    pause_reason: str
+    """Why calls waited for so long."""
     first_error: str
     timeline: Sequence[Second]
 
@@ -84,7 +87,7 @@ class _Carried:
     due: float
     records: int
     began: float | None = None
-    taken: float | None = None
+    done: float | None = None
     failed: int = 0
     seen: list[tuple[float, int]] = field(default_factory=list)
     """When how many more of its records were seen created."""
@@ -109,6 +112,7 @@ class Meter:
         self._batches: dict[int, _Carried] = {}
         self._shown: dict[int, int] = {}
         self._counts: Counter[str] = Counter()
+        self._longest_pause = Paused("", 0.0)
         self._first_error = ""
 
     def due(self, batch: Batch, at: float) -> None:
@@ -137,6 +141,7 @@ class Meter:
                 self._counts["retries"] += 1
             case Paused():
                 self._counts["pauses"] += 1
+                self._longest_pause = max(self._longest_pause, event, key=lambda pause: pause.wait_seconds)
 
     def _carried(self, sequence: int) -> _Carried:
         return self._batches[sequence % ROOTS]
@@ -145,8 +150,7 @@ class Meter:
         carried = self._carried(event.sequence)
         if event.before is State.FROZEN and carried.began is None:
             carried.began = self._clock()
-        if event.after in TAKEN and carried.taken is None:
-            carried.taken = self._clock()
+        carried.done = self._clock() if event.after in DONE else None
 
     def _see(self, sequence: int, created: int) -> None:
         more = created - self._shown.get(sequence, 0)
@@ -180,6 +184,8 @@ class Meter:
             errors=self._counts["errors"],
             retries=self._counts["retries"],
             pauses=self._counts["pauses"],
+            longest_pause=self._longest_pause.wait_seconds,
+            pause_reason=self._longest_pause.reason,
             first_error=self._first_error,
             timeline=list(self._timeline(batches, started)),
         )
@@ -190,7 +196,7 @@ class Meter:
     def _corrected(self, batches: Sequence[_Carried], now: float) -> Histogram:
         times = _counted(batches, now, self._start)
         if self._rate is None:
-            held = {id(one): (one.taken or now) - _began(one) for one in batches}
+            held = {id(one): (one.done or now) - _began(one) for one in batches}
             expected = expected_seconds(list(held.values()))
             for one in batches:
                 for later in omitted(held[id(one)], expected):

@@ -1,6 +1,6 @@
 """The time that calls took in, those out that were never made meanwhile: the correction for coordinated omission.
 
-Whoever sends the next batch only once the last one is taken sends nothing while the service stalls, and so measures a
+Whoever sends the next batch only once the last one is done sends nothing while the service stalls, and so measures a
 stall once, however many batches it would have met. In an open loop the schedule mends that: time is counted from when
 a batch was due. A closed loop has no schedule, so what it omitted is put back: a place that was held for long would
 have sent one batch more every `expected` seconds, and each of them would have waited for what was left of the stall.

@@ -6,29 +6,42 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from engine.benching.plots import Line, Plot, svg
-from engine.benching.table import HEADER, rows
+from engine.benching.table import rows
 from engine.benching.values import Bench, Step
 
 _STYLE = """
-body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222; background: #fff; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right; }
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --pale: #ddd; --mark: #888; }
+.c0 { --line: #1f77b4; } .c1 { --line: #d95f02; }
+.c2 { --line: #1b9e77; } .c3 { --line: #7570b3; } .c4 { --line: #666; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ddd; --paper: #181818; --pale: #3a3a3a; --mark: #999; }
+  .c0 { --line: #6ab0e6; } .c1 { --line: #f59a4c; }
+  .c2 { --line: #4fc9a4; } .c3 { --line: #aaa6e0; } .c4 { --line: #aaa; }
+}
+body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
+body { color: var(--ink); background: var(--paper); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .2em .6em; border-bottom: 1px solid var(--pale); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-svg { max-width: 100%; height: auto; display: block; margin: 1.5em 0; }
-svg text { font: 12px sans-serif; fill: #222; }
+svg { width: 100%; min-width: 600px; max-width: 720px; height: auto; display: block; margin: 1.5em 0; }
+svg text { font: 12px sans-serif; fill: var(--ink); }
 svg text.heading { font: bold 14px sans-serif; }
-svg text.mark { fill: #888; stroke: none; }
-.grid { stroke: #e4e4e4; } .axis { stroke: #222; } .mark { stroke: #bbb; stroke-dasharray: 4 3; }
+svg text.mark { fill: var(--mark); }
+svg polyline { fill: none; stroke: var(--line); stroke-width: 2; }
+svg circle, svg rect { fill: var(--line); }
+.grid { stroke: var(--pale); } .axis { stroke: var(--ink); } line.mark { stroke: var(--mark); stroke-dasharray: 4 3; }
 """
 
 _HOW_TO_READ = """
 Time to created runs from the moment at which a record's batch was due to be sent until the poll that showed its task
 created: upload, the service's own work, and up to one pause between two polls.
 
-In an open loop batches are due on a schedule, whether or not the service keeps up; in a closed one, when a place is
-free. Times are corrected for coordinated omission: what a stalled service kept from being sent counts, too.
+In an open loop batches are due on a schedule, whether or not the service keeps up; in a closed one, when one of those
+before it is done. Times are corrected for coordinated omission: what a stalled service kept from being sent counts.
 
 Throughput is what was created, by the time in which the first 95 of 100 were: stragglers show in the percentiles.
+An offered rate that is kept up with looks a little lower for the time that its last batch took.
 
 The knee is the last step that paid: in the next one throughput gained less than 5 %, or the median doubled.
 
@@ -39,15 +52,16 @@ Percentiles are at most 1 % too long. Where few records were measured, p99.9 is 
 def page(bench: Bench) -> str:
     """Return the page."""
     title = f"Time to created: {bench.plan.kind} at {bench.plan.host}"
-    facts = [headline(bench), *_facts(bench)]
+    facts = [headline(bench), *_facts(bench), *bench.hints]
     plots = [*_by_step(bench), _over_time(bench.steps)] if bench.steps else []
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n"
         + "\n".join(f"<p>{escape(fact)}</p>" for fact in facts)
         + "\n"
         + _table(rows(bench))
-        + "\n".join(svg(plot) for plot in plots)
+        + "\n".join(f'<div class="wide">{svg(plot)}</div>' for plot in plots)
         + "\n<h2>How to read it</h2><ul>"
         + "".join(f"<li>{escape(hint)}</li>" for hint in _HOW_TO_READ.strip().split("\n\n"))
         + "</ul>\n</body></html>\n"
@@ -57,9 +71,10 @@ def page(bench: Bench) -> str:
 def headline(bench: Bench) -> str:
     """Return the result in a sentence."""
     best = bench.best
-    if best is None or not best.measure.created:
+    if best is None:
         return "Nothing was measured."
-    said = f"Best: {best.measure.throughput:,.1f} records a second {loaded(best)}."
+    lasting = ", in bursts" if best.is_bursty else ""
+    said = f"Best: {best.measure.throughput:,.1f} records a second {loaded(best)}{lasting}."
     if bench.knee is None:
         return f"{said} No knee was found."
     return f"{said} The knee is {loaded(bench.steps[bench.knee.place])}: {bench.knee.reason}."
@@ -69,6 +84,8 @@ def loaded(step: Step) -> str:
     """Return under which load a step was."""
     if step.load.rate is not None:
         return f"at {step.load.label} records a second offered"
+    if step.load.in_flight is None:
+        return "with as many batches at once as the engine found best"
     return f"with {'one batch' if step.load.in_flight == 1 else f'{step.load.label} batches'} at once"
 
 
@@ -79,10 +96,11 @@ def _facts(bench: Bench) -> list[str]:
     return [f"{bench.plan.kind} at {bench.plan.host}{project}. {tasks} {bench.ended}", f"Settings: {settings}."]
 
 
-def _table(body: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in HEADER)
+def _table(table: Sequence[Sequence[str]]) -> str:
+    head, *body = table
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     lines = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>\n"
+    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>\n'
 
 
 def _by_step(bench: Bench) -> list[Plot]:

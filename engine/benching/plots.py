@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 WIDTH, HEIGHT = 720, 340
 LEFT, RIGHT, TOP, BOTTOM = 70, 150, 34, 50
-COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#666666")
+COLOURS = 5
+"""Classes c0, c1, …: the page says what they look like, in daylight and in the dark."""
 _TICKS = 6
 
 
@@ -63,11 +64,8 @@ def svg(plot: Plot) -> str:
     frame = _Frame(least, max(most, least + 0.5), high)
     parts = [*_axes(plot, frame), *_marks(plot, frame)]
     for number, line in enumerate(plot.lines):
-        parts += _line(line, COLOURS[number % len(COLOURS)], number, frame)
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">'
-        f"<title>{escape(plot.title)}</title>{''.join(parts)}</svg>"
-    )
+        parts += _line(line, number, frame)
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{escape(plot.title)}</title>{"".join(parts)}</svg>'
 
 
 def _axes(plot: Plot, frame: _Frame) -> Texts:
@@ -96,17 +94,18 @@ def _marks(plot: Plot, frame: _Frame) -> Texts:
         yield _text(x + 3, TOP + 10, name, "start", "mark")
 
 
-def _line(line: Line, colour: str, number_: int, frame: _Frame) -> Texts:
+def _line(line: Line, place: int, frame: _Frame) -> Texts:
+    colour = f'class="c{place % COLOURS}"'
     places = [(frame.x(x), frame.y(y)) for x, y in line.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
+    yield f'<polyline points="{path}" {colour}/>'
     for (x, y), (_, value) in zip(places, line.points, strict=True):
         yield (
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}">'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" {colour}>'
             f"<title>{escape(line.name)}: {number(value)}</title></circle>"
         )
-    y = TOP + 8 + 18 * number_
-    yield f'<rect x="{WIDTH - RIGHT + 14}" y="{y - 8}" width="12" height="12" fill="{colour}"/>'
+    y = TOP + 8 + 18 * place
+    yield f'<rect x="{WIDTH - RIGHT + 14}" y="{y - 8}" width="12" height="12" {colour}/>'
     yield _text(WIDTH - RIGHT + 32, y + 2, line.name, "start")
 
 

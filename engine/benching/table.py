@@ -25,11 +25,15 @@ HEADER = (
     "",
 )
 """`measured`: records that the percentiles count, with those that a stall kept from being sent."""
+TROUBLE = frozenset({"failed", "unfinished", "429", "errors", "retries"})
+"""Columns that are shown only if there was any."""
 
 
 def rows(bench: Bench) -> Sequence[Sequence[str]]:
-    """Return a row for each step."""
-    return [_row(step, _remark(bench, place)) for place, step in enumerate(bench.steps)]
+    """Return the header, and a row for each step."""
+    table = [HEADER, *(_row(step, _remark(bench, place)) for place, step in enumerate(bench.steps))]
+    columns = [column for column in zip(*table, strict=True) if column[0] not in TROUBLE or set(column[1:]) - {"0"}]
+    return list(zip(*columns, strict=True))
 
 
 def _remark(bench: Bench, place: int) -> str:

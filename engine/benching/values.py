@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,16 @@ from typing import Any
 from engine.benching.ladder import Knee, Load
 from engine.benching.meter import Measure
 from engine.model.outcomes import Tally
+from engine.observe.figures import duration
 
 DEFAULT_RECORDS = 10_000
 DEFAULT_SECONDS = 10.0
+
+MANY_BATCHES = 24
+"""With fewer, one that happens to fall into another moment shows in the figures of its step."""
+LONG_PAUSE_SECONDS = 1.0
+LASTING_PAUSES = 2.0
+"""Times the longest wait that a step must last for its throughput to be that of waits and work together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,16 @@ class Step:
     """Seconds after the first step began."""
     measure: Measure
 
+    @property
+    def is_bursty(self) -> bool:
+        """Calls had to wait, and it was too short to hold several such waits: what it reached does not last."""
+        return self.measure.longest_pause >= max(LONG_PAUSE_SECONDS, self.measure.seconds / LASTING_PAUSES)
+
+    @property
+    def is_short(self) -> bool:
+        """It had its time, and too few batches were sent to rely on its figures."""
+        return self.measure.batches < MANY_BATCHES and not self.measure.unfinished
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
@@ -86,8 +103,30 @@ class Bench:
 
     @property
     def best(self) -> Step | None:
-        """The step with the highest throughput."""
-        return max(self.steps, key=lambda step: step.measure.throughput, default=None)
+        """The step with the highest throughput; None if nothing was created."""
+        reached = [step for step in self.steps if step.measure.created]
+        return max(reached, key=lambda step: step.measure.throughput, default=None)
+
+    @property
+    def hints(self) -> Sequence[str]:
+        """What keeps the figures from being relied on."""
+        return [*self._pauses(), *self._short_steps()]
+
+    def _pauses(self) -> Iterator[str]:
+        for step in self.steps:
+            if step.is_bursty:
+                yield (
+                    f"Step {step.load.label}: calls waited for {duration(step.measure.longest_pause)}: "
+                    f"{step.measure.pause_reason}. What was reached before does not last."
+                )
+
+    def _short_steps(self) -> Iterator[str]:
+        short = [step.load.label for step in self.steps if step.is_short]
+        if short:
+            yield (
+                f"Fewer than {MANY_BATCHES} batches were sent in step {', '.join(short)}: "
+                "with more --records and --seconds its figures can be relied on."
+            )
 
     @property
     def outcomes(self) -> Path:

@@ -11,12 +11,13 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from random import SystemRandom
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
@@ -52,6 +53,12 @@ SETTLE_SECONDS = 30.0
 SETTLE_STEPS = 3.0
 """A step may take so much longer, whichever is more, until all that was sent is settled; then the bench ends."""
 
+TASKS = "tasks.ndjson"
+"""The records of one step, in the folder of its job."""
+
+_FIRST_RECORDS = 100
+"""Looked at before anything is made: where none of these is fit to be sent, the mapping is wrong."""
+
 _PROJECT_KEYS = frozenset({"project_id", "project"})
 
 
@@ -78,16 +85,18 @@ async def bench(order: BenchOrder, emit: Listener, stop: Stop) -> Bench:
     records = _records(order, setup, seed)
     folder = (order.output or Path(".bulksubmit") / f"bench-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
     assembly.rehearse(setup, _job(text, setup, folder, 1))
+    first = await anyio.to_thread.run_sync(list, islice(records, _FIRST_RECORDS))
+    await anyio.to_thread.run_sync(_check_fit, setup, _job(text, setup, folder, 1), first)
     if any((folder / name).exists() for name in ("ledger.db", OUTCOMES)):
         raise ConfigError(f"{folder} holds another bench, or the reports of a job; choose another --output")
     async with SqliteLedger.open(folder / "ledger.db", CLOCK) as ledger:
         await claim_output(folder, ledger)
-        series = _Series(order, plan, text, setup, seed, folder, ledger)
+        series = _Series(order, plan, text, setup, seed, folder, ledger, chain(first, records))
         for number in range(1, len(plan.loads) + 1):
-            await _one_more(series, number, records, emit, stop)
+            await _one_more(series, number, emit, stop)
             if series.ended:
                 break
-        series.ended = series.ended or "Every step was taken."
+        series.ended = series.ended or f"Every step was taken{_lead_on(plan.loads)}."
         return await series.write()
 
 
@@ -102,6 +111,8 @@ class _Series:
     seed: int | None
     folder: Path
     ledger: SqliteLedger
+    records: Iterator[bytes]
+    """Those that no step has sent."""
     began: float = field(default_factory=CLOCK.monotonic)
     steps: list[Step] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
@@ -175,13 +186,14 @@ def _planned(order: BenchOrder, setup: assembly.Setup) -> BenchPlan:
 def _settings(setup: assembly.Setup, first: Load) -> dict[str, Any]:
     """Return what bears on speed; there is no secret among it."""
     batch, send = setup.settings.batch, setup.settings.send
-    names = ("max_open_batches", "polls_in_flight", "requests_per_second", "poll_seconds", "max_poll_seconds")
+    names = ["polls_in_flight", "requests_per_second", "poll_seconds", "max_poll_seconds"]
+    if first.rate is not None:
+        names = ["max_in_flight", "max_open_batches", *names]
     mode = getattr(setup.service, "mode", None)
     return {
         **({"service.mode": mode} if mode else {}),
         "batch.max_records": first.batch_records,
         "batch.max_bytes": batch.max_bytes,
-        **({} if first.rate is None else {"send.max_in_flight": send.max_in_flight}),
         **{f"send.{name}": getattr(send, name) for name in names if getattr(send, name) is not None},
     }
 
@@ -201,10 +213,10 @@ def _job(text: str, setup: assembly.Setup, folder: Path, number: int) -> Job:
     return Job(name, setup.service.kind, text, (), str(folder / name), created_at=CLOCK.now())
 
 
-async def _one_more(series: _Series, number: int, records: Iterator[bytes], emit: Listener, stop: Stop) -> None:
+async def _one_more(series: _Series, number: int, emit: Listener, stop: Stop) -> None:
     """Take one step, note what came of it, and whether it was the last."""
     load = series.plan.loads[number - 1]
-    job = await _with_source(series, number, records)
+    job = await _with_source(series, number)
     if job is None:
         series.end(None, "The sources hold no more records.")
         return
@@ -220,13 +232,16 @@ async def _one_more(series: _Series, number: int, records: Iterator[bytes], emit
             hearing = fan_out(meter.listen, emit)
             result = await work_on(job, series.ledger, _at(load, series.setup), hearing, step_stop, pace=pace)
         measure = meter.measured()
+        # A stop may leave a last plan in the ledger's queue: what is written after it is on disk after it.
+        await series.ledger.set_config(job.name, job.config)
         if not (await series.ledger.job(job.name)).read_complete:
             await series.ledger.freeze(job.name, (), (), last=True)  # `resume` shall settle it, not send the rest
     series.steps.append(Step(load, job.name, started - series.began, measure))
     series.tallies.append(result.tally)
+    series.records = chain(_lines_from(Path(job.output) / TASKS, result.tally.records), series.records)
     await anyio.to_thread.run_sync(_append, Path(job.output) / OUTCOMES, series.folder / OUTCOMES)
     if step_stop.error is not None:
-        rest = f" `bulksubmit resume {job.name} --ledger {series.folder / 'ledger.db'}` asks what became of the rest."
+        rest = f" `bulksubmit resume {job.name} --ledger {series.folder / 'ledger.db'}` settles its last batches."
         series.end(
             step_stop.error,
             f"Step {load.label} ended early: {step_stop.error}{rest if result.tally.unresolved else ''}",
@@ -266,24 +281,27 @@ async def _step_stop(outer: Stop, seconds: float, late: BulkSubmitError) -> Asyn
         group.cancel_scope.cancel()
 
 
-async def _with_source(series: _Series, number: int, records: Iterator[bytes]) -> Job | None:
+async def _with_source(series: _Series, number: int) -> Job | None:
     """Return the job of a step, with a file of the records that come next; None if there are none left."""
     load = series.plan.loads[number - 1]
     job = _job(series.text, series.setup, series.folder, number)
     await claim_output(Path(job.output), series.ledger)
-    path = Path(job.output) / "tasks.ndjson"
-    if not await anyio.to_thread.run_sync(_write_lines, path, islice(records, load.records)):
+    path = Path(job.output) / TASKS
+    if not await anyio.to_thread.run_sync(_write_lines, path, islice(series.records, load.records)):
         return None
     settings = assembly.source_settings(series.setup, Format.NDJSON)
-    job = replace(job, sources=(describe(path, settings),))
-    if number == 1:
-        await anyio.to_thread.run_sync(_check_fit, series.setup, job)
-    return job
+    return replace(job, sources=(describe(path, settings),))
 
 
-def _check_fit(setup: assembly.Setup, job: Job) -> None:
+def _check_fit(setup: assembly.Setup, job: Job, first: Sequence[bytes]) -> None:
     """Refuse tasks of which the first are not fit to be sent, before anything is."""
-    block = next(assembly.offline(setup, job).tasks(job, Position()))
+    if not first:
+        raise SourceError("the sources hold no record that can be read; `bulksubmit validate` says more")
+    with TemporaryDirectory(prefix="bulksubmit-") as folder:
+        path = Path(folder) / TASKS
+        _write_lines(path, iter(first))
+        job = replace(job, sources=(describe(path, assembly.source_settings(setup, Format.NDJSON)),))
+        block = next(assembly.offline(setup, job).tasks(job, Position()))
     if block.rejects and not block.tasks:
         raise ConfigError(
             f"the tasks are not fit to be sent: {block.rejects[0].reason}. "
@@ -295,9 +313,22 @@ def _at(load: Load, setup: assembly.Setup) -> assembly.Setup:
     """Return the configuration with the load of a step."""
     settings = setup.settings
     batch = settings.batch.model_copy(update={"max_records": load.batch_records})
-    update: dict[str, Any] = {"max_in_flight": load.in_flight or "auto"} if load.rate is None else {}
+    update: dict[str, Any] = {}
+    if load.rate is None:
+        # A place is held until the batch's fate is known: with sending alone bounded, whatever is taken in at once is
+        # sent at once, and the time to created says how long the line was that the bench itself has made.
+        at_once = {"max_open_batches": load.in_flight} if load.in_flight else {}
+        update = {"max_in_flight": load.in_flight or "auto", **at_once}
     send = settings.send.model_copy(update=update)
     return replace(setup, settings=settings.model_copy(update={"batch": batch, "send": send}))
+
+
+def _lead_on(loads: Sequence[Load]) -> str:
+    """Return what would find the knee that these loads did not."""
+    if len(loads) == 1:
+        return ""
+    more = "a higher --rate" if loads[0].rate is not None else "higher --steps, or more --records,"
+    return f" without a knee; {more} would go on from here"
 
 
 def _sum(tallies: Sequence[Tally]) -> Tally:
@@ -312,16 +343,33 @@ def _private(path: str, flags: int) -> int:
 def _write_lines(path: Path, lines: Iterator[bytes]) -> int:
     """Write each line to a new file; return how many there were."""
     written = 0
-    with open(path, "xb", opener=_private) as file:
+    with _disk(path), open(path, "xb", opener=_private) as file:
         for line in lines:
             file.write(line + b"\n")
             written += 1
     return written
 
 
+def _lines_from(path: Path, number: int) -> Iterator[bytes]:
+    """Yield the lines of a file from the one with this number on."""
+    with path.open("rb") as lines:
+        for line in islice(lines, number, None):
+            yield line.rstrip(b"\n")
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BulkSubmitError(
+            f"{path} cannot be written ({error.strerror}): make room, or choose another --output"
+        ) from error
+
+
 def _append(part: Path, whole: Path) -> None:
     """Add the outcomes of a step to those of all."""
-    with part.open("rb") as lines, open(whole, "ab", opener=_private) as file:
+    with _disk(whole), part.open("rb") as lines, open(whole, "ab", opener=_private) as file:
         file.writelines(lines)
 
 
@@ -329,6 +377,7 @@ def _replace(path: Path, content: bytes) -> None:
     """Put a whole private file in the place of `path`."""
     beside = path.with_name(f".{path.name}.partial")
     beside.unlink(missing_ok=True)
-    with open(beside, "xb", opener=_private) as file:
-        file.write(content)
-    beside.replace(path)
+    with _disk(path):
+        with open(beside, "xb", opener=_private) as file:
+            file.write(content)
+        beside.replace(path)

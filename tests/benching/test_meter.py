@@ -28,6 +28,9 @@ class Watch:
         self.at(began, moved(sequence, State.FROZEN, State.STAGING))
         self.at(taken, moved(sequence, State.RELEASING, State.RELEASED))
 
+    def settled(self, sequence, at):
+        self.at(at, moved(sequence, State.RELEASED, State.SETTLED), BatchSettled(sequence, self.records, 0))
+
 
 def moved(sequence, before, after):
     return BatchMoved(sequence, before, after, 10, 100)
@@ -69,15 +72,61 @@ def test_a_closed_loop_gets_back_what_a_stall_kept_from_being_sent():
     now = 0.0
     for sequence in range(10):
         watch.due(sequence, now)
-        taken = now + (10.0 if sequence == 4 else 1.0)
-        watch.sent(sequence, now, taken)
-        watch.at(taken, BatchSettled(sequence, 10, 0))
-        now = taken
+        watch.sent(sequence, now, now + 0.1)
+        now += 10.0 if sequence == 4 else 1.0
+        watch.settled(sequence, now)
     measure = watch.meter.measured()
     assert measure.uncorrected.count == 100
     assert measure.corrected.count == 100 + 9 * 10
     assert measure.uncorrected.p90 == pytest.approx(1.0, rel=0.01)
     assert measure.corrected.p90 == pytest.approx(9.0, rel=0.01)
+
+
+def test_an_upload_that_took_longer_than_others_kept_nothing_from_being_sent_if_its_batch_was_done_in_time():
+    watch = Watch()
+    for sequence in range(10):
+        watch.due(sequence, sequence)
+        watch.sent(sequence, sequence, sequence + (0.5 if sequence == 4 else 0.01))
+        watch.settled(sequence, sequence + 1)
+    measure = watch.meter.measured()
+    assert measure.corrected == measure.uncorrected
+
+
+def test_a_batch_that_was_split_holds_its_place_until_its_last_part_is_done():
+    watch = Watch()
+    for sequence in range(3):
+        watch.due(sequence, sequence)
+        watch.sent(sequence, sequence, sequence + 0.5)
+        watch.settled(sequence, sequence + 1)
+    watch.due(3, 3.0)
+    watch.sent(3, 3.0, 3.5)
+    watch.at(4.0, moved(3, State.RELEASING, State.SPLIT))
+    left, right = part_sequences(3)
+    watch.at(4.0, moved(left, State.RELEASED, State.SETTLED), BatchSettled(left, 5, 0))
+    watch.at(7.0, moved(right, State.RELEASED, State.SETTLED), BatchSettled(right, 5, 0))
+    measure = watch.meter.measured()
+    assert measure.uncorrected.count == 40
+    assert measure.corrected.count == 40 + 3 * 10
+
+
+def test_a_batch_that_is_never_done_holds_its_place_to_the_end():
+    watch = Watch()
+    for sequence in range(3):
+        watch.due(sequence, sequence)
+        watch.sent(sequence, sequence, sequence + 0.5)
+        watch.settled(sequence, sequence + 1)
+    watch.due(3, 3.0)
+    watch.sent(3, 3.0, 3.5)
+    watch.at(8.0)
+    measure = watch.meter.measured()
+    assert (measure.uncorrected.count, measure.corrected.count) == (40, 40 + 4 * 10)
+
+
+def test_the_longest_wait_is_told_with_its_reason():
+    watch = Watch()
+    watch.at(1.0, Paused("429", 1.0), Paused("the budget is used up", 290.0), Paused("429", 2.0))
+    measure = watch.meter.measured()
+    assert (measure.longest_pause, measure.pause_reason, measure.pauses) == (290.0, "the budget is used up", 3)
 
 
 def test_what_has_no_end_counts_with_the_time_that_it_waited():

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -9,7 +10,8 @@ from benching.benches import Page
 
 from engine import operations
 from engine.benching.ladder import Knee
-from engine.model.errors import ConfigError, Exit, Interrupted, SourceError
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, Interrupted, SourceError
+from engine.model.submissions import State
 from engine.observe.events import BatchMoved, JobStarted, fan_out
 from engine.operations import BenchOrder, benching
 from engine.run import Stop
@@ -69,6 +71,25 @@ async def test_a_slow_service_is_measured_as_slow_as_it_is(desk):
         assert 5 < step.measure.throughput < 300
         assert 0.09 < step.measure.corrected.longest < 20.0
         assert step.measure.corrected.p50 <= step.measure.corrected.p90 <= step.measure.corrected.p99
+
+
+async def test_a_place_is_held_until_the_service_has_created_its_batch(desk):
+    # Whatever is sent is taken in at once; a batch of ten tasks then takes 0.1 s.
+    desk = await desk(creation=Creation(tasks_per_second=100.0))
+    under_way, most = set(), [0]
+
+    def count(event):
+        if isinstance(event, BatchMoved):
+            (under_way.discard if event.after is State.SETTLED else under_way.add)(event.sequence)
+            most[-1] = max(most[-1], len(under_way))
+        elif isinstance(event, JobStarted):
+            most.append(0)
+
+    bench = await measured(desk, records=80, steps="1,4", seconds=30.0, heard=count)
+    assert most == [0, 1, 4]
+    first, second = (step.measure for step in bench.steps)
+    assert first.throughput < 101
+    assert second.throughput > first.throughput
 
 
 async def test_it_stops_one_step_beyond_the_knee(desk, monkeypatch):
@@ -196,12 +217,41 @@ async def test_tasks_of_files_are_sent_each_once_until_they_are_used_up(desk):
         assert bench.ended == "The sources hold no more records."
 
 
+async def test_tasks_of_files_for_which_a_step_had_no_time_are_left_to_the_next(desk):
+    desk = await desk(latency={"create": Latency(0.05)})
+    source = desk.source(tasks(300))
+    bench = await measured(desk, sources=[str(source)], records=290, steps="1,2", seconds=0.3)
+    first, second = (step.measure.due for step in bench.steps)
+    assert 0 < first < 200
+    assert second >= 10
+    assert created_at(desk) == {str(number) for number in range(first + second)}
+
+
 async def test_tasks_that_are_not_fit_are_refused_before_anything_is_sent(desk):
     desk = await desk()
     config = desk.config(more='[mapping]\nwrap = "input"')
     with pytest.raises(ConfigError, match="the tasks are not fit to be sent: input: not a key of a task"):
         await measured(desk, config=config)
     assert desk.calls("create") == 0
+    assert not (desk.folder / "out").exists()  # once the mapping is mended, the same command does it
+
+
+async def test_sources_without_records_are_refused(desk):
+    desk = await desk()
+    with pytest.raises(SourceError, match="no record"):
+        await measured(desk, sources=[str(desk.source([]))])
+    assert not (desk.folder / "out").exists()
+
+
+async def test_a_full_disk_is_named(desk, monkeypatch):
+    desk = await desk()
+
+    def full(path, flags):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(benching, "_private", full)
+    with pytest.raises(BulkSubmitError, match=r"cannot be written \(No space left on device\)"):
+        await measured(desk)
 
 
 async def test_a_folder_that_holds_something_is_refused(desk):

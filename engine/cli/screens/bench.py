@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.benching.document import document
 from engine.benching.page import headline
-from engine.benching.table import HEADER, rows
+from engine.benching.table import rows
 from engine.benching.values import Bench
 from engine.cli.screens.screen import Mood, Screen, Table
 from engine.model.errors import Exit
@@ -18,13 +18,14 @@ def bench_screen(bench: Bench) -> Screen:
         "every task that was created": bench.outcomes,
         "ledger": bench.ledger,
     }
+    header, *body = rows(bench)
     return Screen(
         headline(bench),
         document(bench),
         mood=Mood.GOOD if bench.exit_code == Exit.ALL_CREATED else Mood.MIXED,
         tables=[
-            Table(rows(bench), "Time to created, in seconds", HEADER, frozenset(range(1, len(HEADER) - 1))),
-            Table([[bench.ended]]),
+            Table(body, "Time to created, in seconds", header, frozenset(range(1, len(header) - 1))),
+            Table([[bench.ended], *([hint] for hint in bench.hints)]),
             Table([[what, str(path)] for what, path in files.items()], "Files"),
         ],
         exit_code=bench.exit_code,
