@@ -28,7 +28,7 @@ WHOLE, IJSON = "orjson.loads, whole array", "ijson (yajl2_c)"
 READ_CAUSE = """orjson is the ceiling and goes through every record here, too; finding and checking records \
 comes on top, and pays only where the cyclic collector, which rests here, had cost more."""
 PLAN_CAUSE = (
-    "As for reading; the service's check, sha256 and spans come on top, in another process only from 64 MiB on."
+    "As for reading; the service's check, sha256 and spans come on top, in another process only beside the sending."
 )
 IJSON_CAUSE = """It would be faster than `orjson.loads` itself, which every record goes through: ijson's C core \
 is not so slow."""

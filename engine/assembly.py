@@ -25,15 +25,15 @@ from engine.model.settings import ServiceSettings, Settings, SourceSettings
 from engine.observe.events import Listener
 from engine.pipeline import Pipeline
 from engine.ports import Caller, Clock, Service
+from engine.reading.children import Standby
 from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
 from engine.reading.planning import Plan
 from engine.reading.reader import read_blocks
-from engine.rules import NoCalls, ServiceModule, plan_job, planning_recipe
+from engine.rules import NoCalls, PlanningRecipe, ServiceModule, plan_job, planning_recipe, standby_for
 from engine.run import Run
 from engine.slots import Slots
 from engine.transport.addresses import check_base_url
-from engine.transport.caller import open_caller
 from engine.transport.clock import SystemClock
 from engine.transport.credentials import Credentials
 from engine.uploading import Uploader
@@ -101,10 +101,9 @@ class Offline:
         """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""
         return map(self.mapper.apply, read_blocks(job.sources, start, self.setup.settings.source))
 
-    def plans(self, job: Job, last: Batch | None) -> Iterator[Plan]:
+    def plans(self, job: Job, last: Batch | None, standby: Standby | None = None) -> Iterator[Plan]:
         """Cut the sources of `job` into batches, from where the batch frozen `last` ends."""
-        settings, service = self.setup.settings, self.setup.service
-        return plan_job(planning_recipe(job, settings, service, SERVICES[service.kind]), last)
+        return plan_job(_recipe(self.setup, job), last, standby)
 
 
 def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
@@ -173,6 +172,8 @@ def _credentials(service: ServiceSettings) -> Credentials:
 @asynccontextmanager
 async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncIterator[Service]:
     """Open the way to the service."""
+    from engine.transport.caller import open_caller  # noqa: PLC0415 - aiohttp: 0.1 s, only where something is sent
+
     service = setup.service
     credentials, hosts = _credentials(service), service.allowed_upload_hosts()
     send = setup.settings.send
@@ -193,13 +194,28 @@ def at_once(plans: Iterator[Plan]) -> Iterator[Plan]:
     return plans
 
 
-def pipeline(setup: Setup, run: Run, places: Slots | None = None, pace: Pace = at_once) -> Pipeline:
+def standby(setup: Setup, job: Job, last: Batch | None) -> Standby:
+    """Start the processes that will read beside a run: they need the time in which the way to the service is opened."""
+    return standby_for(_recipe(setup, job), last)
+
+
+def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
+    return planning_recipe(job, setup.settings, setup.service, SERVICES[setup.service.kind])
+
+
+def pipeline(
+    setup: Setup,
+    run: Run,
+    places: Slots | None = None,
+    pace: Pace = at_once,
+    standby: Standby | None = None,
+) -> Pipeline:
     """Join the parts of one run; `places` of its own hear of no push-back."""
     parts = _offline(setup, run.service)
     send = setup.settings.send
 
     def plans(last: Batch | None) -> Iterator[Plan]:
-        return pace(parts.plans(run.job, last))
+        return pace(parts.plans(run.job, last, standby))
 
     uploader = Uploader(run, _InThreads(parts.payloads(run.job)), send.search_seconds)
     return Pipeline(run, plans, uploader, Follower(run, send), places or slots(setup, run.clock, run.emit), send)

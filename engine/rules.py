@@ -21,13 +21,15 @@ from engine.model.records import Position
 from engine.model.settings import BatchSettings, ServiceSettings, Settings
 from engine.ports import Answer, Call, Caller, Clock, Service
 from engine.reading.child import Planner, Segment
-from engine.reading.children import plan_in_children
+from engine.reading.children import Standby, plan_in_children
 from engine.reading.mapping import Mapper
 from engine.reading.planning import Plan, plan_batches
 from engine.transport.clock import SystemClock
 
-CHILD_BYTES = 1 << 26
-"""From here on a process of its own reads: it takes up to half a second to start, in which nearly as much is read."""
+CHILD_BYTES = 1 << 23
+"""From here on a process of its own reads beside the sending. It starts up in 0.15 s of a second core, while this one
+opens the way to the service, and saves this one 70 ms at 10 MiB, 0.15 s at 20 and 0.45 s at 40.
+"""
 
 
 class ServiceModule(Protocol):
@@ -92,16 +94,26 @@ def planning_recipe(job: Job, settings: Settings, service: ServiceSettings, modu
     return PlanningRecipe(replace(job, config=""), settings, service.model_copy(update=hidden), module)
 
 
-def plan_job(recipe: PlanningRecipe, last: Batch | None) -> Iterator[Plan]:
-    """Cut the sources of a job into batches, from where the batch frozen `last` ends: here, or in other processes."""
+def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:
+    """Start the processes that a run will want which goes on behind the batch frozen `last`; none, if it wants none."""
+    unread_bytes = recipe.job.size_bytes - (last.end.offset if last else 0)
+    done = recipe.job.read_complete
+    return Standby(0 if done else _children(recipe.settings.source.processes, unread_bytes), (__name__, recipe.module))
+
+
+def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Standby | None) -> Iterator[Plan]:
+    """Cut the sources of a job into batches, from where the batch frozen `last` ends: here, or in other processes.
+
+    Without `standby`, nothing else goes on beside, so a process of its own is started only where it is configured.
+    """
     start, sequence = (last.end, last.sequence + 1) if last else (Position(), 0)
-    end = recipe.job.size_bytes
-    children = _children(recipe.settings.source.processes, end - start.offset)
+    whole = Segment(start, sequence, recipe.job.size_bytes)
+    children = _children(recipe.settings.source.processes, whole.stop - start.offset if standby else 0)
     if recipe.marks:  # only one that begins at the beginning knows the sequences
         children = min(children, 1)
     if not children:
-        return recipe()(Segment(start, sequence, end))
-    return plan_in_children(recipe, recipe.job.sources, start=start, sequence=sequence, children=children)
+        return recipe()(whole)
+    return plan_in_children(recipe, recipe.job.sources, whole, children=children, standby=standby or Standby())
 
 
 def _children(configured: int | None, unread_bytes: int) -> int:

@@ -1,20 +1,23 @@
 import pickle
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 
 import orjson
 import pytest
 from fakes.bench import write_records
+from fakes.processes import children
 
 from engine import assembly, rules
 from engine.assembly import SERVICES, _InThreads
 from engine.configuration import hide_secret
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.batches import Limits
+from engine.model.batches import Batch, Limits
 from engine.model.errors import ConfigError, SourceChanged, Unauthorized, Unavailable
 from engine.model.jobs import Job
-from engine.model.records import Format, Source
+from engine.model.records import Format, Position, Source
 from engine.model.settings import MappingSettings, ServiceSettings, SourceSettings
+from engine.reading.children import Standby
 from engine.reading.chunker import no_mark
 from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
@@ -102,15 +105,41 @@ def test_another_process_gets_no_secret():
     assert pickle.loads(pickle.dumps(recipe)) == recipe  # noqa: S301 - our own
 
 
-@pytest.mark.parametrize(("cores", "size", "children"), [(2, 1 << 27, 1), (1, 1 << 27, 0), (2, 1 << 20, 0)])
-def test_a_process_of_its_own_reads_a_large_input_if_there_is_a_core_for_it(monkeypatch, cores, size, children):
-    asked = []
-    monkeypatch.setattr(rules, "plan_in_children", lambda *_, **options: asked.append(options["children"]) or iter([]))
+def a_batch(end):
+    return Batch(0, Position(), Position(end), 1, end, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("cores", "size", "more", "last", "expected"),
+    [
+        (2, rules.CHILD_BYTES, {}, None, 1),
+        (1, rules.CHILD_BYTES, {}, None, 0),
+        (2, rules.CHILD_BYTES - 1, {}, None, 0),
+        (2, rules.CHILD_BYTES, {}, a_batch(1), 0),
+        (2, rules.CHILD_BYTES, {"read_complete": True}, None, 0),
+    ],
+)
+def test_a_process_of_its_own_reads_a_large_rest_if_there_is_a_core_for_it(
+    monkeypatch, cores, size, more, last, expected
+):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
-    job = replace(JOB, sources=(Source(0, "/nowhere", Format.NDJSON, size, 0, 0),))
-    setup = assembly.load(config())
-    assembly.offline(setup, job).plans(job, None)
-    assert asked == [children] * children
+    job = replace(JOB, sources=(Source(0, "/nowhere", Format.NDJSON, size, 0, 0),), **more)
+    before = children()
+    with assembly.standby(assembly.load(config()), job, last):
+        assert len(children() - before) == expected
+    assert children() == before
+
+
+@pytest.mark.parametrize(("standby", "expected"), [(None, 0), (Standby(), 1)])
+def test_a_process_of_its_own_reads_only_beside_something_else(tmp_path, monkeypatch, standby, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(rules, "CHILD_BYTES", 1)
+    job = a_job(write_records(tmp_path / "tasks.ndjson", 25), config())
+    before = children()
+    with closing(assembly.load_offline(job).plans(job, None, standby)) as plans:
+        next(plans)
+        assert len(children() - before) == expected
+    assert children() == before
 
 
 def test_the_number_of_processes_may_change_while_a_job_goes_on():

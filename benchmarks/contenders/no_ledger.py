@@ -56,10 +56,11 @@ async def main(source: str, config: str) -> None:
     job = Job("bench", setup.service.kind, text, sources, "")
     clock, stop = SystemClock(), Stop()
     slots = assembly.slots(setup, clock, lambda _: None)
-    async with assembly.online(setup, job, slots.hear, clock) as service:
-        run = Run(job, service, cast("Ledger", Forgetful()), clock, random.random, lambda _: None, stop)
-        if error := await assembly.pipeline(setup, run, slots).work():
-            raise error
+    with assembly.standby(setup, job, None) as standby:
+        async with assembly.online(setup, job, slots.hear, clock) as service:
+            run = Run(job, service, cast("Ledger", Forgetful()), clock, random.random, lambda _: None, stop)
+            if error := await assembly.pipeline(setup, run, slots, standby=standby).work():
+                raise error
 
 
 if __name__ == "__main__":

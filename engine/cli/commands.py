@@ -1,20 +1,19 @@
 """What each command does: the operation it performs and the screen it ends with. Each returns the exit code."""
+# ruff: noqa: PLC0415 - what only one command needs is imported when that one is called
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import typer
 
 from engine import operations
-from engine.cli.doors import Operations
 from engine.cli.options import Voice
 from engine.cli.running import ask, perform, watch
-from engine.cli.screens.bench import bench_screen
-from engine.cli.screens.proofs import audit_screen, record_screen, validation_screen
 from engine.cli.screens.result import result_screen
 from engine.cli.screens.status import job_screen, jobs_screen
 from engine.cli.speaking import show
@@ -22,8 +21,12 @@ from engine.model.errors import BulkSubmitError, ConfigError, JobError
 from engine.model.records import Format
 from engine.observe.events import Listener
 from engine.observe.figures import count
-from engine.operations import BenchOrder, BenchPlan, Doubt, Order, Result
+from engine.operations import Doubt, Order, Result
 from engine.run import Stop
+
+if TYPE_CHECKING:
+    from engine.cli.doors import Operations
+    from engine.operations import BenchOrder, BenchPlan
 
 Door: TypeAlias = Callable[[str, Path, Listener, Stop], Awaitable[Result]]
 
@@ -33,7 +36,7 @@ ENGINE: Operations = operations
 
 def submit(order: Order, ledger: Path, voice: Voice, engine: Operations) -> int:
     """Make a job and work on it."""
-    result = perform(lambda emit, stop: engine.submit(order, ledger, emit, stop), voice)
+    result = perform(partial(engine.submit, order, ledger), voice)
     return show(result_screen(result, ledger), voice)
 
 
@@ -41,15 +44,13 @@ def resume(
     job: str, ledger: Path, config: Path | None, voice: Voice, engine: Operations, *, processes: int | None
 ) -> int:
     """Go on with a job, from now on with another configuration if one is given."""
-    result = perform(
-        lambda emit, stop: engine.resume(job, ledger, emit, stop, config=config, processes=processes), voice
-    )
+    result = perform(partial(engine.resume, job, ledger, config=config, processes=processes), voice)
     return show(result_screen(result, ledger), voice)
 
 
 def work(door: Door, job: str, ledger: Path, voice: Voice) -> int:
     """Retry or cancel a job."""
-    result = perform(lambda emit, stop: door(job, ledger, emit, stop), voice)
+    result = perform(partial(door, job, ledger), voice)
     return show(result_screen(result, ledger), voice)
 
 
@@ -57,7 +58,7 @@ def retry(job: str, ledger: Path, voice: Voice, engine: Operations, *, uncertain
     """Send again what was not created; what is uncertain only if a person says so, knowing what that may do."""
     if not uncertain:
         return work(engine.retry, job, ledger, voice)
-    doubt = ask(lambda: engine.uncertain(job, ledger), voice)
+    doubt = ask(partial(engine.uncertain, job, ledger), voice)
     if not sure:
         if not sys.stdin.isatty():
             raise JobError(f"{_doubt_said(doubt)} Nobody can be asked here: --yes says that they shall be sent again")
@@ -92,20 +93,24 @@ def _answered(question: str) -> bool:
 
 def status(job: str | None, ledger: Path, voice: Voice, engine: Operations, *, tasks: bool) -> int:
     """Show where a job, or every job, stands."""
-    found = ask(lambda: engine.status(job, ledger, tasks=tasks), voice)
+    found = ask(partial(engine.status, job, ledger, tasks=tasks), voice)
     return show(job_screen(found[0], ledger) if job else jobs_screen(found, ledger), voice)
 
 
 def report(job: str, ledger: Path, record: int | None, voice: Voice, engine: Operations) -> int:
     """Write the reports again, or tell what became of one record."""
     if record is not None:
-        return show(record_screen(job, ask(lambda: engine.find_record(job, ledger, record), voice)), voice)
-    return show(result_screen(ask(lambda: engine.report(job, ledger), voice), ledger), voice)
+        from engine.cli.screens.proofs import record_screen
+
+        return show(record_screen(job, ask(partial(engine.find_record, job, ledger, record), voice)), voice)
+    return show(result_screen(ask(partial(engine.report, job, ledger), voice), ledger), voice)
 
 
 def audit(job: str, ledger: Path, voice: Voice, engine: Operations) -> int:
     """Prove that every record read has exactly one outcome."""
-    return show(audit_screen(ask(lambda: engine.audit(job, ledger), voice), ledger), voice)
+    from engine.cli.screens.proofs import audit_screen
+
+    return show(audit_screen(ask(partial(engine.audit, job, ledger), voice), ledger), voice)
 
 
 def validate(
@@ -118,19 +123,23 @@ def validate(
     processes: int | None,
 ) -> int:
     """Read everything, send nothing."""
-    found = watch(lambda emit: engine.validate(sources, config, format_, emit, processes=processes), voice)
+    from engine.cli.screens.proofs import validation_screen
+
+    found = watch(partial(engine.validate, sources, config, format_, processes=processes), voice)
     return show(validation_screen(found), voice)
 
 
 def bench(order: BenchOrder, voice: Voice, engine: Operations, *, sure: bool) -> int:
     """Measure a service; one that is not on this machine only if a person says so, knowing what it creates."""
-    plan = ask(lambda: engine.bench_plan(order), voice)
+    from engine.cli.screens.bench import bench_screen
+
+    plan = ask(partial(engine.bench_plan, order), voice)
     if not plan.local and not sure:
         if not sys.stdin.isatty():
             raise ConfigError(f"{_bench_said(plan)} Nobody can be asked here: --yes says that they shall be created")
         if not _answered(f"{_bench_said(plan)} Create them?"):
             raise BulkSubmitError("nothing was created")
-    return show(bench_screen(perform(lambda emit, stop: engine.bench(order, emit, stop), voice)), voice)
+    return show(bench_screen(perform(partial(engine.bench, order), voice)), voice)
 
 
 def _bench_said(plan: BenchPlan) -> str:

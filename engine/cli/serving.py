@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine import demo as airports
 from engine.cli.options import Voice
-from engine.cli.running import perform
+from engine.cli.running import collecting, perform
 from engine.cli.screens.demo import demo_screen
 from engine.cli.speaking import show
 from engine.sandbox import server
@@ -28,16 +28,17 @@ def sandbox(  # noqa: PLR0913 - one argument for each option of the command
     as_json: bool,
 ) -> int:
     """Serve until a signal."""
-    server.run(
-        behaviour,
-        service=service,
-        host=host,
-        port=port,
-        s3=s3,
-        allow_remote=allow_remote,
-        json=as_json,
-        journal=journal,
-    )
+    with collecting():
+        server.run(
+            behaviour,
+            service=service,
+            host=host,
+            port=port,
+            s3=s3,
+            allow_remote=allow_remote,
+            json=as_json,
+            journal=journal,
+        )
     return 0
 
 

@@ -61,7 +61,7 @@ class SourceSettings(Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """Of CSV."""
     processes: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Processes that read beside this one, 0 for none. Left out: one for a large input, if there is a core for it."""
+    """Processes that read beside this one. Left out: one where a large input is sent, if there is a core for it."""
 
 
 class MappingSettings(Section):

@@ -1,14 +1,20 @@
 """What a person asks for in, what came of it out: submit, resume, retry, cancel, status, report, audit and so on.
 
-The command line is one caller of these; a program that embeds the engine is another.
+The command line is one caller of these; a program that embeds the engine is another. Each is imported when it is first
+asked for: whoever submits loads neither the auditor nor the bench.
 """
 
-from engine.benching.values import Bench, BenchOrder, BenchPlan
-from engine.operations.asking import audit, find_record, report, status, uncertain, validate
-from engine.operations.benching import bench, bench_plan
-from engine.operations.canceling import cancel
-from engine.operations.values import Doubt, JobStatus, Order, Result, Validation
-from engine.operations.working import resume, retry, send_again, submit
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.benching.values import Bench, BenchOrder, BenchPlan
+    from engine.operations.asking import find_record, report, status, uncertain, validate
+    from engine.operations.auditing import audit
+    from engine.operations.benching import bench, bench_plan
+    from engine.operations.canceling import cancel
+    from engine.operations.values import Doubt, JobStatus, Order, Result, Validation
+    from engine.operations.working import resume, retry, send_again, submit
 
 __all__ = [
     "Bench",
@@ -33,3 +39,20 @@ __all__ = [
     "uncertain",
     "validate",
 ]
+
+_HOMES = {
+    "engine.benching.values": ("Bench", "BenchOrder", "BenchPlan"),
+    "engine.operations.asking": ("find_record", "report", "status", "uncertain", "validate"),
+    "engine.operations.auditing": ("audit",),
+    "engine.operations.benching": ("bench", "bench_plan"),
+    "engine.operations.canceling": ("cancel",),
+    "engine.operations.values": ("Doubt", "JobStatus", "Order", "Result", "Validation"),
+    "engine.operations.working": ("resume", "retry", "send_again", "submit"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Ask about jobs: status, report, audit, validate, one record. Nothing is sent, but for the one question of `tasks`."""
+"""Ask about jobs: status, report, validate, one record. Nothing is sent, but for the one question of `tasks`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from tempfile import TemporaryDirectory
 import anyio.to_thread
 
 from engine import assembly
-from engine.auditing import Audit, Evidence
-from engine.auditing import audit as audit_job
 from engine.configuration import hide_secret, read_config
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobError
@@ -64,24 +62,6 @@ async def uncertain(name: str, ledger_path: Path) -> Doubt:
     """
     async with open_ledger(ledger_path) as ledger:
         return await uncertain_in(await ledger.job(name), ledger)
-
-
-async def audit(name: str, ledger_path: Path) -> Audit:
-    """Prove from ledger, sources and reports that each record has exactly one fate."""
-    async with open_ledger(ledger_path) as ledger:
-        try:
-            job = await ledger.job(name)
-        except ValueError as error:  # a state or a format that no bulksubmit has written
-            return Audit(name, findings=[f"the job cannot be read: {error}; put a backup of {ledger_path} back"])
-        offline = assembly.load_offline(job)
-        evidence = Evidence(
-            assembly.load(job.config, hide_secret).service.kind,
-            partial(offline.tasks, job),
-            offline.service.mark,
-            offline.service.task_url,
-            offline.payloads(job).as_json,
-        )
-        return await audit_job(job, ledger, evidence)
 
 
 async def find_record(name: str, ledger_path: Path, index: int) -> Outcome:

@@ -15,6 +15,7 @@ from engine import assembly
 from engine.configuration import read_config
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
+from engine.model.batches import Batch
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, StrictRejects
 from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.records import Source
@@ -176,16 +177,19 @@ async def work_on(
 ) -> Result:
     """Work on a job that this process has locked until it is finished or stopped, and write its reports."""
     started = CLOCK.monotonic()
-    await _announce(job, ledger, emit)
-    slots = assembly.slots(setup, CLOCK, emit)
-    async with assembly.online(setup, job, fan_out(emit, slots.hear), CLOCK) as service:
-        run = await _learnt(Run(job, service, ledger, CLOCK, random.random, emit, stop))
-        error = stop.error or await _within_deadline(assembly.pipeline(setup, run, slots, pace), run, setup)
-        if error is None:
-            await cancel_orphans(run)
-        if isinstance(error, StrictRejects):
-            await ledger.set_job_state(job.name, JobState.CANCELED)
-            await cancel_batches(run)
+    last = await ledger.last_batch(job.name)
+    with assembly.standby(setup, job, last) as standby:
+        await _announce(job, last, ledger, emit)
+        slots = assembly.slots(setup, CLOCK, emit)
+        async with assembly.online(setup, job, fan_out(emit, slots.hear), CLOCK) as service:
+            run = await _learnt(Run(job, service, ledger, CLOCK, random.random, emit, stop))
+            pipeline = assembly.pipeline(setup, run, slots, pace, standby)
+            error = stop.error or await _within_deadline(pipeline, run, setup)
+            if error is None:
+                await cancel_orphans(run)
+            if isinstance(error, StrictRejects):
+                await ledger.set_job_state(job.name, JobState.CANCELED)
+                await cancel_batches(run)
     result = await summarize(job, ledger, started, error)
     emit(JobEnded(job.name, result.state))
     return result
@@ -207,10 +211,9 @@ async def _learnt(run: Run) -> Run:
     return replace(run, job=replace(run.job, learnt=learnt))
 
 
-async def _announce(job: Job, ledger: Ledger, emit: Listener) -> None:
-    tally, last = await ledger.tally(job.name), await ledger.last_batch(job.name)
+async def _announce(job: Job, last: Batch | None, ledger: Ledger, emit: Listener) -> None:
     read_bytes = last.end.offset if last else 0
-    emit(JobStarted(job.name, job.size_bytes, read_bytes, tally))
+    emit(JobStarted(job.name, job.size_bytes, read_bytes, await ledger.tally(job.name)))
 
 
 async def _within_deadline(pipeline: Pipeline, run: Run, setup: assembly.Setup) -> BulkSubmitError | None:

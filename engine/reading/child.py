@@ -10,8 +10,9 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import IO, Any, TypeAlias
 
 from engine.model.errors import BulkSubmitError
@@ -43,17 +44,19 @@ class Failure:
 
 
 def main() -> None:
-    """Plan segment by segment until there is no more."""
+    """Plan segment by segment until there is no more; the arguments name modules that will be needed."""
     orders, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # a stray print must not get between the plans
     try:
-        _work(orders, answers)
+        _work(orders, answers, sys.argv[1:])
     except (EOFError, BrokenPipeError):  # nobody wants more
         os._exit(0)  # not by the usual way, which would flush into a broken pipe
 
 
-def _work(orders: IO[bytes], answers: IO[bytes]) -> None:
+def _work(orders: IO[bytes], answers: IO[bytes], modules: Sequence[str]) -> None:
     try:
+        for module in modules:
+            import_module(module)
         recipe: Recipe = _take(orders)
         planner = recipe()
         while True:

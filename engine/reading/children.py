@@ -56,25 +56,54 @@ class Worker(Protocol):
         ...
 
 
+class Standby(AbstractContextManager["Standby"]):
+    """Children that start up before anybody knows what they shall plan; at its end, those that were not taken end.
+
+    They import `modules`, where the recipe will be from. Without any, a child is started when it is taken.
+    """
+
+    def __init__(self, children: int = 0, modules: Sequence[str] = ()) -> None:
+        self._modules = modules
+        self._idle: list[_Child] = []
+        with ExitStack() as stack:
+            self._idle += [stack.enter_context(_Child(modules)) for _ in range(children)]
+            stack.pop_all()
+
+    def take(self) -> _Child:
+        """Return a child, one that has started up if there is any; whoever takes it has to end it."""
+        return self._idle.pop() if self._idle else _Child(self._modules)
+
+    def dismiss(self) -> None:
+        """End those that are not wanted."""
+        while self._idle:
+            self._idle.pop().end()
+
+    def __exit__(self, *_: object) -> None:
+        self.dismiss()
+
+
 def plan_in_children(
     recipe: Recipe,
     sources: Sequence[Source],
+    whole: Segment,
     *,
-    start: Position,
-    sequence: int,
     children: int,
+    standby: Standby,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> Iterator[Plan]:
-    """Yield the plans for all from `start` on, as `plan_batches` does; close it to end the children at once.
+    """Yield the plans for all of `whole`, which ends with the sources; close it to end the children at once.
 
     Raises:
         SourceError: a source cannot be read, or changed while it was.
         ReaderLost: a child was killed.
     """
-    stops = segment_stops(sources, start.offset, segment_bytes if children > 1 else sources[-1].end + 1)
+    stops = segment_stops(sources, whole.start.offset, segment_bytes if children > 1 else whole.stop + 1)
     with ExitStack() as stack:
-        crew = [stack.enter_context(_Child(recipe)) for _ in range(children)]
-        yield from joined(crew, sources, Segment(start, sequence, next(stops)), stops)
+        crew = [stack.enter_context(standby.take()) for _ in range(children)]
+        standby.dismiss()
+        for child in crew:
+            child.begin(recipe)
+        yield from joined(crew, sources, replace(whole, stop=next(stops)), stops)
 
 
 def joined(crew: Sequence[Worker], sources: Sequence[Source], first: Segment, stops: Iterator[int]) -> Iterator[Plan]:
@@ -143,11 +172,11 @@ class _Shift:
 class _Child(AbstractContextManager["_Child"]):
     """One process that plans; killed when it is left, for it holds nothing that matters."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, modules: Sequence[str]) -> None:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-P", "-c", _PROGRAM],
+            [sys.executable, "-P", "-c", _PROGRAM, *modules],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -158,6 +187,9 @@ class _Child(AbstractContextManager["_Child"]):
         self._orders, self._answers = self._process.stdin, self._process.stdout
         with suppress(OSError):  # less if the system grants no more
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def begin(self, recipe: Recipe) -> None:
+        """Tell it how to plan."""
         self._tell(recipe)
 
     def ask(self, segment: Segment) -> None:
@@ -189,6 +221,10 @@ class _Child(AbstractContextManager["_Child"]):
         return answer
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill it."""
         self._process.kill()
         for pipe in (self._orders, self._answers):
             with suppress(BrokenPipeError):

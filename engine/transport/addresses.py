@@ -2,7 +2,7 @@
 
 A presigned URL comes from the service's answer, so whoever can forge an answer could point a batch anywhere. It must be
 https, name an allow-listed host at its usual port, and be written so that every parser reads the same host. What the
-host's name resolves to is checked as well (`PublicResolver`), on the very addresses that are connected to: a name may
+host's name resolves to is checked as well (by `resolver`), on the very addresses that are connected to: a name may
 resolve differently a second later (DNS rebinding). Loopback is for tests and the sandbox: only a service that is on
 loopback itself may send us there.
 """
@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from collections.abc import Collection, Sequence
 
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from engine.model.errors import ConfigError
@@ -123,37 +121,6 @@ def is_public(address: str) -> bool:
         if embedded is not None:
             return is_public(str(embedded))
     return ip.is_global and not ip.is_multicast
-
-
-class ForbiddenAddress(OSError):
-    """A host name resolved to an address that nothing may be sent to."""
-
-
-class PublicResolver(AbstractResolver):
-    """A resolver that refuses answers outside the open Internet, except for hosts that the user named exactly."""
-
-    def __init__(self, inner: AbstractResolver, *, trusted_hosts: Collection[str]) -> None:
-        self._inner = inner
-        self._trusted = frozenset(host.lower() for host in trusted_hosts)
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the addresses of `host`.
-
-        Raises:
-            ForbiddenAddress: one of them is private, link-local, loopback or the like.
-        """
-        found = await self._inner.resolve(host, port, family)
-        if host.lower() not in self._trusted:
-            for result in found:
-                if not is_public(result["host"]):
-                    raise ForbiddenAddress(None, f"{host} resolves to {result['host']}, which is not a public address")
-        return found
-
-    async def close(self) -> None:
-        """Let go of the resolver inside."""
-        await self._inner.close()
 
 
 def exact_hosts(allowed_hosts: Sequence[str]) -> list[str]:

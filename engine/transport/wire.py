@@ -25,7 +25,7 @@ from engine import __version__
 from engine.model.settings import MEBIBYTE, SendSettings
 from engine.policy.outcome import Loss
 from engine.ports import Answer, Call
-from engine.transport.addresses import ForbiddenAddress, PublicResolver
+from engine.transport.resolver import ForbiddenAddress, PublicResolver
 
 MAX_ANSWER_BYTES = 64 * MEBIBYTE
 """After decompression. A page of 1,000 failed tasks with their data is a few MiB; more is an error or a bomb."""

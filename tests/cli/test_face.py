@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -19,9 +20,23 @@ PARAMETERS = [
 HEAVY = ("aiohttp", "pydantic", "rich", "apsw", "anyio", "asyncio", "orjson", "engine.operations", "engine.sandbox")
 
 
+CONFIG = """
+[service]
+kind = "sama"
+project_id = 42
+access_key = "${env:SAMA_ACCESS_KEY}"
+"""
+
+
 def bulksubmit(*arguments, flags=()):
     command = [sys.executable, *flags, "-m", "engine", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def imported_by(*arguments):
+    """Return the modules that a command imports."""
+    said = bulksubmit(*arguments, flags=["-X", "importtime"]).stderr.splitlines()
+    return {line.rpartition("|")[2].strip() for line in said if line.startswith("import time:")}
 
 
 def test_the_commands_are_those_of_the_contract():
@@ -88,18 +103,38 @@ def test_a_usage_error_exits_with_2_and_is_an_object_for_programs(say, arguments
 
 @pytest.mark.parametrize("arguments", [["--help"], ["submit", "--help"], ["--version"], ["status", "--nonsense"]])
 def test_help_version_and_usage_errors_import_nothing_heavy(arguments):
-    ended = bulksubmit(*arguments, flags=["-X", "importtime"])
-    imported = {
-        line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time:")
-    }
+    imported = imported_by(*arguments)
     assert "engine" in imported
     assert not [name for name in imported if name.startswith(HEAVY)]
+
+
+def test_a_load_imports_neither_the_auditor_nor_the_bench_and_no_client_before_it_sends(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+    Path("engine.toml").write_text(CONFIG)
+    imported = imported_by("submit", "nowhere.ndjson", "--config", "engine.toml")
+    assert "engine.assembly" in imported
+    assert not [name for name in imported if name.startswith(("engine.auditing", "engine.benching", "aiohttp"))]
 
 
 def test_the_version_is_told_without_a_parser():
     ended = bulksubmit("--version", flags=["-X", "importtime"])
     assert ended.stdout == f"bulksubmit {__version__}\n"
     assert "typer" not in ended.stderr
+
+
+AT_EXIT = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 10_000))
+sys.argv = ["bulksubmit", "--help"]
+from engine.__main__ import main
+main()
+"""
+
+
+def test_a_process_that_ends_looks_for_no_garbage_among_its_modules():
+    ended = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout.endswith("True\n")
 
 
 def test_the_process_ends_with_the_exit_code():

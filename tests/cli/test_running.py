@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from engine.cli import serving
+from engine.cli.entry import call
 from engine.cli.options import Voice
 from engine.cli.running import REPEAT_SECONDS, perform
 
@@ -106,3 +108,14 @@ def test_the_collector_passes_over_what_was_imported_and_only_during_the_work():
     assert frozen > 10_000
     assert enabled
     assert gc.get_freeze_count() == 0
+
+
+def test_the_collector_works_while_the_sandbox_serves(monkeypatch):
+    enabled = []
+    monkeypatch.setattr(serving.server, "run", lambda *_, **__: enabled.append(gc.isenabled()))
+    gc.disable()  # as the process does until it begins to work
+    try:
+        call(["sandbox"])
+    finally:
+        gc.enable()
+    assert enabled == [True]

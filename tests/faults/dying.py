@@ -98,7 +98,7 @@ def watch_over(order: dict) -> None:
 
 
 def main() -> None:
-    for module in assembly.SERVICES.values():  # as a running engine has
+    for module in ("engine.transport.caller", *assembly.SERVICES.values()):  # as a running engine has
         assembly.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a watcher ended
     for line in sys.stdin:

@@ -7,12 +7,14 @@ from pathlib import Path
 import orjson
 import pytest
 from fakes.clock import under_way, until
+from fakes.processes import children
 
 from engine import operations
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceChanged, SourceError
 from engine.observe.events import JobEnded, JobStarted
 from engine.operations import Order
+from engine.run import Stop
 from engine.sandbox.behaviour import Creation, FailureRule, Fault, Project, Refusal
 from engine.sandbox.journal import canonical_sha256
 from engine.transport.clock import SystemClock
@@ -35,6 +37,46 @@ async def test_submit_creates_every_task_and_proves_it(desk):
     assert desk.created() == once(45)
     assert {line["state"] for line in lines(result.outcomes)} == {"created"}
     assert (await desk.audit()).holds
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_run_is_the_same_with_other_processes_that_read(desk, processes):
+    desk, before = await desk(), children()
+    source = desk.source([*tasks(25), {"priority": "high"}, *tasks(5, start=25)])
+    here = await desk.submit(source, job="here", processes=0)
+    there = await desk.submit(source, job="there", processes=processes)
+    assert children() == before
+    assert (there.exit_code, there.tally) == (here.exit_code, here.tally)
+    left_out = {"task_id", "batch_id", "url"}
+    of_here, of_there = (
+        [{key: line[key] for key in line.keys() - left_out} for line in lines(result.outcomes)]
+        for result in (here, there)
+    )
+    assert of_there == of_here
+
+
+async def test_a_process_that_stands_by_ends_with_a_run_that_never_reads(desk):
+    desk, before, seen = await desk(faults=(Fault("schema", "refuse", nth=(1,), status=401),)), children(), set()
+    config = desk.config(service='mode = "inline"')
+    order = Order([str(desk.source(tasks(25)))], config, job="j", processes=1)
+    result = await operations.submit(order, desk.ledger, lambda _: seen.update(children() - before), Stop())
+    assert result.exit_code == Exit.STOPPED_EARLY
+    assert desk.calls("create") == 0
+    assert len(seen) == 1
+    assert children() == before
+
+
+async def test_a_process_that_stands_by_ends_with_a_run_that_breaks_off(desk):
+    desk, before = await desk(), children()
+
+    def broken(event):
+        assert len(children() - before) == 1
+        raise ZeroDivisionError(event)
+
+    order = Order([str(desk.source(tasks(25)))], desk.config(), job="j", processes=1)
+    with pytest.raises(ZeroDivisionError):
+        await operations.submit(order, desk.ledger, broken, Stop())
+    assert children() == before
 
 
 async def test_what_is_created_is_what_the_source_holds(desk):

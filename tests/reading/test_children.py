@@ -3,12 +3,11 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
-from pathlib import Path
 
 import pytest
+from fakes.processes import children
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
@@ -17,7 +16,7 @@ from engine.model.errors import ReaderLost, SourceChanged, SourceError
 from engine.model.records import Format, Position, source_at
 from engine.model.settings import SourceSettings
 from engine.reading.child import Segment
-from engine.reading.children import joined, plan_in_children
+from engine.reading.children import Standby, joined, plan_in_children
 from engine.reading.payload import PayloadReader
 from engine.reading.segments import segment_stops
 
@@ -111,20 +110,21 @@ def test_one_segment_is_planned_as_without_workers():
     assert in_turns(recipe, 1, 1 << 30) == alone(recipe)
 
 
+def in_children(recipe, children=1, standby=None, **options):
+    whole = Segment(Position(), 0, recipe.sources[-1].end)
+    standby = standby or Standby()
+    return plan_in_children(recipe, recipe.sources, whole, children=children, standby=standby, **options)
+
+
 @pytest.mark.parametrize("children", [1, 2, 3])
 def test_processes_plan_what_this_one_would(children):
     contents = [b'{"a":1}\n' * 3000, b'{"a":"bad"}\n\noops\n' * 300, b'{"b":[]}']
     recipe = Recipe(sources_of(*contents))
-    arguments = {"start": Position(), "sequence": 0, "children": children, "segment_bytes": 5000}
-    plans = list(plan_in_children(recipe, recipe.sources, **arguments))
+    plans = list(in_children(recipe, children, segment_bytes=5000))
     if children == 1:
         assert plans == alone(recipe)
     assert (spans(plans), rejects(plans)) == (spans(alone(recipe)), rejects(alone(recipe)))
     assert_valid(plans, recipe, contents, Position(), 0)
-
-
-def in_children(recipe, children=1):
-    return plan_in_children(recipe, recipe.sources, start=Position(), sequence=0, children=children)
 
 
 def test_an_error_of_a_child_arrives_as_it_was_raised():
@@ -162,35 +162,77 @@ def test_a_child_gets_no_secret_and_no_signal_of_the_terminal(monkeypatch):
     assert "'PYTHONPATH'] True" in str(told.value).replace("'PATH', ", "")
 
 
-def children():
-    """Return the process ids of this thread's children."""
-    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-
-
 def test_children_end_when_their_plans_are_not_wanted_any_more():
-    before = set(children())
+    before = children()
     with closing(in_children(Endless(sources_of(b"{}\n")), children=2)) as plans:
         assert len(list(islice(plans, 3))) == 3
-        begun = set(children()) - before
+        begun = children() - before
     assert len(begun) >= 2
-    assert not begun & set(children())
+    assert not begun & children()
+
+
+def test_a_child_that_stood_by_plans_what_a_new_one_would():
+    recipe = Recipe(sources_of(b'{"a":1}\n' * 2500))
+    before = children()
+    with Standby(1, ["tests.reading.crews"]) as standby:
+        begun = children() - before
+        assert len(begun) == 1
+        first = in_children(recipe, standby=standby)
+        assert [next(first), *first] == alone(recipe)
+        assert not begun & children()
+        assert list(in_children(recipe, standby=standby)) == alone(recipe)  # begun again: by another one
+
+
+def test_children_that_stand_by_end_where_fewer_are_wanted():
+    before = children()
+    with Standby(3) as standby, closing(in_children(Endless(sources_of(b"{}\n")), standby=standby)) as plans:
+        assert len(children() - before) == 3
+        next(plans)
+        assert len(children() - before) == 1
+
+
+def test_children_that_stand_by_end_with_whoever_wanted_them():
+    before = children()
+    with suppress(SourceChanged), Standby(2):
+        assert len(children() - before) == 2
+        raise SourceChanged("before anything was planned")
+    assert children() == before
+
+
+def test_a_child_that_died_while_it_stood_by_is_missed():
+    before = children()
+    with Standby(1) as standby:
+        for child in children() - before:
+            os.kill(child, signal.SIGKILL)
+        with pytest.raises(ReaderLost, match="status -9"):
+            next(in_children(Recipe(sources_of(b"{}\n")), standby=standby))
+
+
+def test_a_mistake_while_it_stood_by_is_told():
+    with Standby(1, ["tests.reading.nowhere"]) as standby, pytest.raises(RuntimeError, match="nowhere"):
+        next(in_children(Recipe(sources_of(b"{}\n")), standby=standby))
 
 
 PARENT = """
-import os, pickle, sys
+import pickle, sys
 from engine.model.records import Position
-from engine.reading.children import plan_in_children
+from engine.reading.child import Segment
+from engine.reading.children import Standby, plan_in_children
 recipe = pickle.loads(bytes.fromhex(sys.argv[1]))
-plans = plan_in_children(recipe, recipe.sources, start=Position(), sequence=0, children=2)
-next(plans)
+standby = Standby(2)
+if sys.argv[2] == "planning":
+    whole = Segment(Position(), 0, recipe.sources[-1].end)
+    plans = plan_in_children(recipe, recipe.sources, whole, children=2, standby=standby)
+    next(plans)
 print("begun", flush=True)
 sys.stdin.read()
 """
 
 
-def test_no_child_outlives_its_parent():
+@pytest.mark.parametrize("doing", ["planning", "standing by"])
+def test_no_child_outlives_its_parent(doing):
     recipe = Endless(sources_of(b"{}\n"))
-    command = [sys.executable, "-c", PARENT, pickle.dumps(recipe).hex()]
+    command = [sys.executable, "-c", PARENT, pickle.dumps(recipe).hex(), doing]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     # The children inherit standard error, so its end is heard when the last of them is gone.
     with subprocess.Popen(

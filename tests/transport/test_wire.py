@@ -14,7 +14,7 @@ from engine.model.settings import SendSettings
 from engine.policy.outcome import Loss
 from engine.ports import Answer, Call
 from engine.transport import wire as wire_module
-from engine.transport.addresses import ForbiddenAddress
+from engine.transport.resolver import ForbiddenAddress
 from engine.transport.wire import Lost, Request, _lost, open_wire
 
 from .raw_server import HANG_UP, OK, RESET, hang, plain, raw_server

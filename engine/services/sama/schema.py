@@ -54,14 +54,16 @@ def _schema_error(validator: Any, task: Row) -> str | None:
 
 def takes_marks(schema: object) -> bool:
     """Tell whether a project's JSON Schema has the input and lets a mark of ours stand in it."""
-    import jsonschema  # noqa: PLC0415 - only where marks are wanted
-
     if not isinstance(schema, dict):
         return False
-    validator = jsonschema.validators.validator_for(schema)(schema)
     found = [own[MARK] for data in _property(schema, "data") for own in _properties(data) if MARK in own]
+    if not found:
+        return False
+    import jsonschema  # noqa: PLC0415 - 50 ms, only where a project has the input
+
+    validator = jsonschema.validators.validator_for(schema)(schema)
     try:
-        return bool(found) and all(validator.evolve(schema=part).is_valid(_LONGEST_MARK) for part in found)
+        return all(validator.evolve(schema=part).is_valid(_LONGEST_MARK) for part in found)
     except Exception:  # noqa: BLE001 - whatever is wrong with a schema that others wrote
         return False
 
