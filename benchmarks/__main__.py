@@ -27,6 +27,7 @@ from benchmarks import (
     readers,
     results,
     resume,
+    scaling,
     start,
 )
 from benchmarks.harness import ROOT, WORKPLACE, NotMeasured, Section, Session, commit, machine, peer
@@ -41,8 +42,9 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "memory": memory.measure,
     "resume": resume.measure,
     "following": following.measure,
-    "adapting": adapting.adapting,
-    "scaling": adapting.scaling,
+    "adapting": adapting.chosen_on,
+    "held_out": adapting.held_out,
+    "scaling": scaling.measure,
 }
 
 
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = options.results or (WORKPLACE / "quick" if options.quick else ROOT / "benchmarks" / "results")
     document = results.load(folder)
     for name in options.only or MEASURES:
-        document["sections"][name] = _measured(name, quick=options.quick)
+        document["sections"][name] = _measured(name, document["sections"], quick=options.quick)
         results.save(folder, document)  # after each: a run that is broken off has not been for nothing
     document["sections"] = {name: document["sections"][name] for name in MEASURES if name in document["sections"]}
     results.save(folder, document)
@@ -69,7 +71,7 @@ def _options() -> argparse.ArgumentParser:
     return options
 
 
-def _measured(name: str, *, quick: bool) -> results.Document:
+def _measured(name: str, sections: results.Document, *, quick: bool) -> results.Document:
     """Measure one thing in an empty folder on the disk of the checkout: a ledger in memory would be no ledger."""
     where = {"commit": commit(), "machine": machine(), "when": time.strftime("%Y-%m-%d %H:%M"), "quick": quick}
     print(name, file=sys.stderr)
@@ -77,7 +79,7 @@ def _measured(name: str, *, quick: bool) -> results.Document:
     WORKPLACE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORKPLACE, prefix="session-") as folder:
         try:
-            section = MEASURES[name](Session(Path(folder), quick))
+            section = MEASURES[name](Session(Path(folder), quick, sections))
         except NotMeasured as missing:
             section = Section(name, name.replace("_", " "), "", not_measured=[str(missing)])
     seconds = time.monotonic() - started

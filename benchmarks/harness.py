@@ -167,6 +167,8 @@ class Session:
     folder: Path
     """Empty at first, on a disk, shared by the measures of one session."""
     quick: bool
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """What the folder of the results holds already, as JSON."""
 
     def size(self, full: int, quick: int) -> int:
         """Return the size of a workload."""

@@ -102,7 +102,7 @@ def _section(name: str, section: Document) -> str:
         settings = "; ".join(f"{key}: {_setting(value)}" for key, value in section["settings"].items())
         parts.append(f"Settings: {settings}.\n")
     parts += [
-        f"![{one['server']['name']}: limit, RTT and throughput over time](adapting-{one['server']['name']}.svg)\n"
+        f"![{one['server']['name']}: limit, RTT and throughput over time]({name}-{one['server']['name']}.svg)\n"
         for one in section.get("series", ())
     ]
     if section["runs"] and section["contenders"]:

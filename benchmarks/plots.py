@@ -25,6 +25,8 @@ FARTHEST = 1000.0
 """How far the overview reaches on either side of the targets."""
 
 OURS, THEIRS, MET, MISSED = "#1f77b4", "#707070", "#2ca02c", "#d62728"
+RULES = (THEIRS, OURS, MISSED, "#9467bd")
+"""Colours of the best fixed setting, ours, and the rivals."""
 STYLE = {"svg.hashsalt": "bulksubmit", "svg.fonttype": "none", "font.size": 9, "axes.axisbelow": True}
 
 
@@ -93,21 +95,15 @@ def contenders(section: dict[str, Any], path: Path) -> None:
 def over_time(one: dict[str, Any], path: Path) -> None:
     """Draw limit, RTT and throughput of the rules on one simulated server."""
     figure, axes = plt.subplots(3, 1, sharex=True, figsize=(8, 5.5))
-    runs = {
-        f"found out: {one['share']:.0%} of the best": ("ours", OURS),
-        f"Vector's rule: {one['vector_share']:.0%}": ("vector", MISSED),
-        f"best fixed: {one['best_limit']}": ("best", THEIRS),
-    }
     fields = {"limit": "calls in flight", "rtt_seconds": "RTT, s", "mebibytes_per_second": "MiB/s"}
     for axis, (field, words) in zip(axes, fields.items(), strict=True):
-        for name, (run, colour) in runs.items():
-            series = one["runs"][run]["series"]
-            times, values = [point["at_seconds"] for point in series], [point[field] for point in series]
-            axis.plot(times, values, label=name, color=colour, linewidth=1)
+        for (name, run), colour in zip(one["runs"].items(), RULES, strict=True):
+            times, values = [point["at_seconds"] for point in run["series"]], [point[field] for point in run["series"]]
+            axis.plot(times, values, label=f"{name}: {run['share']:.0%}", color=colour, linewidth=1)
         axis.set_ylabel(words)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    axes[0].set_title(one["server"]["name"])
+    axes[0].set_title(f"{one['server']['name']}; the best fixed limit is {one['best_limit']}")
     axes[0].legend(fontsize=7)
     axes[-1].set_xlabel("made-up seconds")
     save(figure, path)

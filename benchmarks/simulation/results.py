@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.simulation.server import servers
+from benchmarks.simulation.server import FOLDER, servers
 from benchmarks.simulation.simulator import Run
-from benchmarks.simulation.sweep import Comparison, compare
+from benchmarks.simulation.sweep import RIVALS, SETTINGS, Comparison, compare
 
 
-def compared(seeds: Iterable[int] = (1,)) -> Sequence[Comparison]:
-    """Compare the rules on every server, once per seed."""
-    return [compare(server, seed) for server in servers() for seed in seeds]
+def compared(
+    seeds: Iterable[int] = (1,), folder: Path = FOLDER, settings: Sequence[int] = SETTINGS
+) -> Sequence[Comparison]:
+    """Compare the rules on every server of a folder, once per seed."""
+    return [compare(server, seed, settings) for server in servers(folder) for seed in seeds]
 
 
-def table(comparisons: Sequence[Comparison]) -> str:
-    """Render one line per comparison."""
-    lines = ["server                    seed  best fixed    ours  Vector's   pushed back (ours, Vector's)"]
-    lines += [
-        f"{one.server.name:<25} {one.seed:>4} {one.best_limit:>11} {one.share:>7.0%} {one.vector_share:>9.0%}"
-        f"   {one.ours.pushed_back}, {one.vector.pushed_back}"
-        for one in comparisons
-    ]
+def table(comparisons: Sequence[Comparison], before: Mapping[str, Sequence[float]] | None = None) -> str:
+    """Render a line per server, in Markdown: medians over its seeds; `before` are shares of an earlier controller."""
+    names = ["ours", *(["ours, before"] if before else []), *RIVALS]
+    lines = [f"| server | best fixed | {' | '.join(names)} | pushed back: {' | '.join(['ours', *RIVALS])} |"]
+    lines.append("| --- " * (3 + len(names) + len(RIVALS)) + "|")
+    for name, group in groupby(comparisons, lambda one: one.server.name):
+        runs = list(group)
+        shares = [median(one.share for one in runs)]
+        shares += [median(before[name])] if before else []
+        shares += [median(one.share_of(one.rivals[rival]) for one in runs) for rival in RIVALS]
+        pushed = [median(one.ours.pushed_back for one in runs)]
+        pushed += [median(one.rivals[rival].pushed_back for one in runs) for rival in RIVALS]
+        best = f"{median(one.best_limit for one in runs):g}"
+        cells = [name, best, *(f"{share:.0%}" for share in shares), *(f"{count:,.0f}" for count in pushed)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -36,16 +47,19 @@ def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             "server": asdict(one.server),
             "seed": one.seed,
             "best_limit": one.best_limit,
-            "share": one.share,
-            "vector_share": one.vector_share,
-            "runs": {"best": _run(one.best), "ours": _run(one.ours), "vector": _run(one.vector)},
+            "runs": {
+                "best fixed": _run(one, one.best),
+                "found out": _run(one, one.ours),
+                **{name: _run(one, run) for name, run in one.rivals.items()},
+            },
         }
         for one in comparisons
     ]
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(one: Comparison, run: Run) -> dict[str, Any]:
     return {
+        "share": one.share_of(run),
         "seconds": run.seconds,
         "bytes_per_second": run.bytes_per_second,
         "pushed_back": run.pushed_back,

@@ -1,6 +1,6 @@
 """Measured costs of one machine and a service's global limits -> how long 10^9 records take, and what saturates first.
 
-A discrete-event model: every batch passes the reader's core and the uplink of its machine, then the service's calls and
+A discrete-event model: every batch passes the core and the uplink of its machine, then the service's calls and
 the service's creation, each station one after the other; a machine has so many batches on their way and no more. A
 sample of batches is simulated until the pace is steady, and the rest is extrapolated: the pace of a line of queues does
 not change once its slowest station is busy all the time.
@@ -25,14 +25,26 @@ _SAMPLE_BATCHES = 20_000
 """Batches that are measured, after as many as fit on the way at once have filled the line."""
 _SATURATED = 0.9
 """Share of the time from which a station is what holds the others up."""
-_STATIONS = ("reader's CPU", "uplink", "service's calls", "service's creation")
+_STATIONS = ("CPU", "uplink", "service's calls", "service's creation")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A figure, and how it is known."""
+
+    value: float
+    known: str
+    """measured: by the same run; measured before; set: a setting or a ceiling of the engine; assumed."""
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
     """What a record and a batch cost, and what there is; `measured.json` names the source of each."""
 
-    cpu_microseconds_per_record: float
+    read_microseconds_per_record: float
+    send_microseconds_per_record: float
+    report_microseconds_per_record: float
     ledger_bytes_per_record: float
     record_bytes: float
     batch_records: float
@@ -43,6 +55,13 @@ class Costs:
     disk_bytes: float
     service_calls_per_second: float
     service_tasks_per_second: float
+
+    @property
+    def cpu_microseconds_per_record(self) -> float:
+        """CPU of a machine, from the file to the report."""
+        return (
+            self.read_microseconds_per_record + self.send_microseconds_per_record + self.report_microseconds_per_record
+        )
 
     def station_seconds(self) -> tuple[float, ...]:
         """Seconds that a batch keeps each of the stations busy."""
@@ -67,10 +86,15 @@ class Outlook:
     breaks_first: str
 
 
-def read_costs(path: Path = MEASURED) -> Costs:
-    """Read the costs; each is an object with `value` and `source`."""
+def read_costs(path: Path = MEASURED) -> Mapping[str, Cost]:
+    """Read the costs that hold where nothing was measured; each is an object with the fields of `Cost`."""
     read = json.loads(path.read_text(encoding="utf-8"))
-    return Costs(**{field.name: float(read[field.name]["value"]) for field in fields(Costs)})
+    return {field.name: Cost(**read[field.name]) for field in fields(Costs)}
+
+
+def costs_of(known: Mapping[str, Cost]) -> Costs:
+    """Return the figures alone."""
+    return Costs(**{name: cost.value for name, cost in known.items()})
 
 
 def outlook(costs: Costs, machines: int, records: int = RECORDS) -> Outlook:

@@ -3,6 +3,7 @@
 One model covers them all: calls travel for `network_seconds`, may be told off by a rate limit, wait first come first
 served for one of `workers`, and share what the server can do. With `n` in work it does `parallel(n)` seconds of work a
 second, each call an equal part (processor sharing), so workers that do not disturb each other have `parallel(n) = n`.
+Both may change by the clock, by chance, or because calls had to wait.
 `crowding` and `coherence` are the two coefficients of the Universal Scalability Law (Gunther); `collapse` is what
 remains of the total with each further call, for servers whose locks fight, such as SQLite behind many writers.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import math
 import random
 import tomllib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -20,6 +20,11 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "servers"
+"""Those that the controller's parameters were chosen on."""
+HELD_OUT = FOLDER / "held_out"
+"""Written before the controller met any of them."""
+KEPT_BACK = FOLDER / "kept_back"
+"""Written with those, and not run until what they had shown was mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +54,28 @@ class Server:
     crowding: float = 0.0
     coherence: float = 0.0
     collapse: float = 1.0
+    fits: int | None = None
+    """Calls in work beyond which everything takes `swapping` times as long."""
+    swapping: float = 1.0
+    most_calls: int | None = None
+    """A call that arrives while there are so many is never answered."""
     spread: float = 0.0
     """Sigma of the log-normal by which the work of a call differs; its mean stays."""
     tail_share: float = 0.0
     """Share of calls that take `tail_factor` times as long."""
     tail_factor: float = 1.0
+    pareto_shape: float | None = None
+    """Shape of the Pareto law by which the work of a call differs; its mean stays."""
+    cold_factor: float = 1.0
+    """How many times as long the first call takes; `cold_calls` later a third of the excess is left."""
+    cold_calls: float = 1.0
     rate_per_second: float | None = None
     """Calls taken; one beyond is answered 429 at once."""
     burst: int = 10
     retry_after_seconds: float | None = None
-    """Said with a 429."""
+    """Said with a 429, and with a 503."""
+    queue_seconds: float | None = None
+    """A call that has waited so long for a worker is answered 503."""
     lost_share: float = 0.0
     """Share of answers that never come; the client notices at `lost_seconds`."""
     lost_seconds: float = 5.0
@@ -67,10 +84,21 @@ class Server:
     batch_bytes: tuple[int, ...] = (300_000,)
     """Sizes of the payloads, drawn evenly."""
     turns: tuple[Turn, ...] = ()
+    every_seconds: float | None = None
+    """The turns come round again so often."""
+    walk_seconds: float | None = None
+    """So often the number of workers takes a step of a random walk, between a quarter and twice of what it was."""
+    walk_step: float = 0.0
+    """Sigma of the log-normal step."""
+    scale_seconds: float | None = None
+    """So often there are half as many workers more, up to `most_workers`, if a call had to wait for one."""
+    most_workers: int = 0
 
     def parallel(self, active: int) -> float:
         """Seconds of work done a second while `active` calls are worked on."""
         scaled = active / (1 + self.crowding * (active - 1) + self.coherence * active * (active - 1))
+        if self.fits is not None and active > self.fits:
+            scaled /= self.swapping
         return scaled * float(self.collapse ** (active - 1))
 
 
@@ -114,6 +142,9 @@ class Demand:
             work *= math.exp(draw.gauss(0, server.spread) - server.spread**2 / 2)
         if draw.random() < server.tail_share:
             work *= server.tail_factor
+        if server.pareto_shape:
+            work *= draw.paretovariate(server.pareto_shape) * (1 - 1 / server.pareto_shape)
+        work *= 1 + (server.cold_factor - 1) * math.exp(-len(self._work) / server.cold_calls)
         self._sizes.append(size)
         self._work.append(work)
 
@@ -123,26 +154,42 @@ class Workshop:
     """The workers of a server: calls in, finished calls out, in virtual time."""
 
     server: Server
+    seed: int
     workers: int = 0
     speed: float = 1.0
     _now: float = 0.0
     _done_each: float = 0.0
     """Work that every call present from the start would have got by now; finish times are kept on this scale."""
     _active: list[tuple[float, int]] = field(default_factory=list)
-    _waiting: deque[tuple[int, float]] = field(default_factory=deque)
+    _waiting: dict[int, float] = field(default_factory=dict)
+    _had_to_wait: bool = False
+    _level: float = 1.0
+    _random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         self.workers = self.server.workers
+        self._random = random.Random(f"{self.server.name}-{self.seed}-walk")
 
     def arrive(self, now: float, call: int, work: float) -> None:
         """Take a call in."""
         self._advance(now)
-        self._waiting.append((call, work))
+        self._waiting[call] = work
         self._fill()
+        self._had_to_wait |= bool(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Tell whether no further call would be answered."""
+        most = self.server.most_calls
+        return most is not None and len(self._active) + len(self._waiting) >= most
+
+    def turn_away(self, call: int) -> bool:
+        """Let a call go if it still waits for a worker."""
+        return self._waiting.pop(call, None) is not None
 
     def next_finish(self) -> float:
         """Return when the next call is done, as things stand."""
-        if not self._active:
+        if not self._active or not self.speed:
             return math.inf
         return self._now + max(0.0, self._active[0][0] - self._done_each) / self._pace()
 
@@ -157,12 +204,24 @@ class Workshop:
         """Change workers or speed; calls in work stay in work."""
         self._advance(now)
         self.workers = turn.workers or self.workers
-        self.speed = turn.speed or self.speed
+        self.speed = self.speed if turn.speed is None else turn.speed
         self._fill()
+
+    def walk(self, now: float) -> None:
+        """Take a step of the random walk."""
+        self._level = min(2.0, max(0.25, self._level * math.exp(self._random.gauss(0, self.server.walk_step))))
+        self.change(now, Turn(now, workers=max(1, round(self.server.workers * self._level))))
+
+    def scale(self, now: float) -> None:
+        """Get more workers if there were too few."""
+        more = math.ceil(self.workers * 1.5) if self._had_to_wait else self.workers
+        self.change(now, Turn(now, workers=min(more, self.server.most_workers)))
+        self._had_to_wait = bool(self._waiting)
 
     def _fill(self) -> None:
         while self._waiting and len(self._active) < self.workers:
-            call, work = self._waiting.popleft()
+            call = next(iter(self._waiting))
+            work = self._waiting.pop(call)
             heappush(self._active, (self._done_each + work, call))
 
     def _advance(self, now: float) -> None:

@@ -109,12 +109,15 @@ class _Simulation:
 
     def __post_init__(self) -> None:
         self.demand = Demand(self.server, self.seed)
-        self.workshop = Workshop(self.server)
+        self.workshop = Workshop(self.server, self.seed)
         self.chance = random.Random(self.seed)
         self.tokens = float(self.server.burst)
         self.limits.append((0.0, self.rule.limit))
         for index, turn in enumerate(self.server.turns):
             self._at(turn.at_seconds, "turn", index)
+        for kind, every in (("walk", self.server.walk_seconds), ("scale", self.server.scale_seconds)):
+            if every is not None:
+                self._at(every, kind, 0)
 
     def run(self) -> Run:
         self._dispatch()
@@ -135,11 +138,25 @@ class _Simulation:
         self._serial += 1
         heappush(self.events, (when, self._serial, kind, about))
 
+    def _again(self, kind: str, about: int, every: float | None) -> None:
+        if every is not None:
+            self._at(self.now + every, kind, about)
+
     def _happen(self, kind: str, about: int) -> None:
         match kind:
             case "turn":
                 turn: Turn = self.server.turns[about]
                 self.workshop.change(self.now, turn)
+                self._again(kind, about, self.server.every_seconds)
+            case "walk":
+                self.workshop.walk(self.now)
+                self._again(kind, about, self.server.walk_seconds)
+            case "scale":
+                self.workshop.scale(self.now)
+                self._again(kind, about, self.server.scale_seconds)
+            case "tire":
+                if self.workshop.turn_away(about):
+                    self._leave(about, "push")
             case "arrive":
                 self._arrive(about)
             case "again":
@@ -180,17 +197,22 @@ class _Simulation:
         if not self._take_token():
             self._at(self.now + self.server.network_seconds / 2, "push", key)
             return
+        if self.workshop.full:
+            self._at(self.now + self.server.lost_seconds, "lose", key)
+            return
         if self.server.lost_share and self.chance.random() < self.server.lost_share:
             self._at(self.now + self.server.lost_seconds, "lose", key)
             self.unheard.add(key)
+        if self.server.queue_seconds is not None:
+            self._at(self.now + self.server.queue_seconds, "tire", key)
         self.workshop.arrive(self.now, key, self.demand.of(self.under_way[key].number)[1])
 
-    def _leave(self, key: int) -> None:
+    def _leave(self, key: int, answer: str = "done") -> None:
         """The server has answered; unless the answer is lost, the client has it soon."""
         if key in self.unheard:
             self.unheard.remove(key)
         else:
-            self._at(self.now + self.server.network_seconds / 2, "done", key)
+            self._at(self.now + self.server.network_seconds / 2, answer, key)
 
     def _take_token(self) -> bool:
         rate = self.server.rate_per_second

@@ -12,19 +12,16 @@ takes a fortieth of what it takes from one. Three phases:
   knee was: the throughput reached, times the RTT of the uncrowded service.
 - A probe is a short run at another limit, judged against the runs at the present one as a sequential test: as soon as
   the difference is beyond what chance explains, and chance is measured, not assumed. A probe upwards has to pay; one
-  downwards has only to cost nothing, so the limit does not creep beyond the knee. A probe that fails doubles the time
-  to the next one in its direction, so that what is spent on looking stays a small share; one that pays is followed by
-  a larger one at once.
+  downwards has only to cost nothing, so the limit does not creep beyond the knee. The more time a probe lost, the later
+  the next one in its direction, so that what is spent on looking stays a small share; one that pays is followed by a
+  larger one at once.
 - A change of the service shows as a jump between runs at the same limit: probing starts over.
-- Push-back lowers the limit at once, and once per round trip. Lost calls count as time without yield.
+- Push-back lowers the limit at once, and once per round trip; where it brings on a pause, the longer that is, the later
+  the next step upwards. Lost calls count as time without yield.
 - Where the client has too little to send, the limit is not reached and nothing is learned from that.
 
-Throughput is counted in mean calls: part per call, part per byte, in the proportion in which the time of a call depends
-on its size (`CallCost`). So batches of mixed sizes neither look like noise where bytes cost, nor where they do not.
-
-Rivals this started from: Vector's adaptive request concurrency (one more per RTT while that does not rise, a tenth less
-otherwise) and Netflix's Gradient2. Both take a stable RTT for "room left" and a rising one for "too many";
-`benchmarks/simulation` runs Vector's rule beside this one.
+Rivals this started from are Vector's adaptive request concurrency and Netflix's Gradient2. Both take a stable RTT for
+"room left" and a rising one for "too many"; `benchmarks/simulation` runs them beside this one.
 """
 
 from __future__ import annotations
@@ -34,6 +31,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from engine.model.settings import MOST_IN_FLIGHT
+from engine.policy.throughput import CallCost, Throughput
 
 
 class Fate(Enum):
@@ -70,76 +68,6 @@ class LimitChanged:
     reason: str
 
 
-_COST_MEMORY = 0.998
-"""It looks back over some five hundred: the mean of a few batches of mixed sizes is no unit to measure by."""
-
-
-_LEAST_CALLS = 3.5
-"""Weight of four calls; through fewer, a line fits anything."""
-_LEAST_SPREAD = 0.05
-"""Deviation of the sizes from their mean below which they count as one size."""
-
-
-@dataclass(slots=True)
-class CallCost:
-    """By how much the time of a call depends on its size: a regression that forgets."""
-
-    _weight: float = 0.0
-    _bytes: float = 0.0
-    _seconds: float = 0.0
-    _bytes_bytes: float = 0.0
-    _bytes_seconds: float = 0.0
-
-    def observe(self, sent_bytes: int, seconds: float) -> None:
-        """Take in an answered call."""
-        self._weight = self._weight * _COST_MEMORY + 1
-        self._bytes = self._bytes * _COST_MEMORY + sent_bytes
-        self._seconds = self._seconds * _COST_MEMORY + seconds
-        self._bytes_bytes = self._bytes_bytes * _COST_MEMORY + sent_bytes**2
-        self._bytes_seconds = self._bytes_seconds * _COST_MEMORY + sent_bytes * seconds
-
-    @property
-    def mean_bytes(self) -> float:
-        """Payload of the mean call."""
-        return self._bytes / self._weight if self._weight else 0.0
-
-    @property
-    def mean_seconds(self) -> float:
-        """Duration of the mean call."""
-        return self._seconds / self._weight if self._weight else 0.0
-
-    @property
-    def size_share(self) -> float:
-        """Share of a mean call's time that goes by its bytes, 0 to 1; 0 where all are of one size: nobody can tell."""
-        if self._weight < _LEAST_CALLS or self.mean_seconds <= 0:
-            return 0.0
-        variance = self._bytes_bytes / self._weight - self.mean_bytes**2
-        if variance <= (_LEAST_SPREAD * self.mean_bytes) ** 2:
-            return 0.0
-        slope = (self._bytes_seconds / self._weight - self.mean_bytes * self.mean_seconds) / variance
-        return min(1.0, max(0.0, slope * self.mean_bytes / self.mean_seconds))
-
-
-@dataclass(frozen=True, slots=True)
-class _Pace:
-    """What is answered a second. Kept in both units, for what is worth more is learned on the way."""
-
-    calls: float
-    sent_bytes: float
-
-    def worth(self, cost: CallCost) -> float:
-        """Return it in mean calls a second."""
-        share = cost.size_share
-        return max(1e-9, (1 - share) * self.calls + share * self.sent_bytes / (cost.mean_bytes or 1.0))
-
-    def towards(self, other: _Pace, weight: float) -> _Pace:
-        """Return the mean of both, with so much `weight` on the other."""
-        return _Pace(
-            self.calls + weight * (other.calls - self.calls),
-            self.sent_bytes + weight * (other.sent_bytes - self.sent_bytes),
-        )
-
-
 @dataclass(slots=True)
 class _Trial:
     """Calls counted while the limit stands."""
@@ -173,15 +101,13 @@ class _Trial:
             self.answered += 1
             self.answered_bytes += call.sent_bytes
 
-    def pace(self) -> _Pace:
+    def pace(self) -> Throughput:
         """By the clock: right over whole rounds."""
-        seconds = max(self.ended - self.began, 1e-9)
-        return _Pace(self.answered / seconds, self.answered_bytes / seconds)
+        return Throughput.of(self.answered, self.answered_bytes, self.ended - self.began)
 
-    def pace_by_little(self) -> _Pace:
+    def pace_by_little(self) -> Throughput:
         """By Little's law: right from the first round on, but blind for calls that are still under way."""
-        seconds = max(self.busy_seconds / self.limit, 1e-9)
-        return _Pace(self.answered / seconds, self.answered_bytes / seconds)
+        return Throughput.of(self.answered, self.answered_bytes, self.busy_seconds / self.limit)
 
 
 _FIRST_CALLS = 2
@@ -194,8 +120,9 @@ _SURE_CALLS = 8
 """Calls before slow start ends: the first few of a service that wakes up, or of mixed sizes, say little."""
 _HEADROOM = 1.2
 """Beyond the knee: a service that grows shows it only where somebody waits in line."""
-_TRIAL_CALLS = 16
-_TRIAL_ROUNDS = 2
+_TRIAL_CALLS, _TRIAL_ROUNDS = 16, 2
+_LEAST_SECONDS = 0.25
+"""Nothing is judged to fail sooner: hiccups, of our own machine among them, last by the clock and not by calls."""
 _FULL = 0.9
 """Share of the limit that counts as reached."""
 _LOSS = 0.1
@@ -203,20 +130,19 @@ _LOSS = 0.1
 could at best; less is not worth the memory and the wait of others."""
 _SOONEST = 4
 """Calls before a probe is judged for the first time."""
-_DOUBT = 0.4
-"""Standard errors that a step upwards has to pay beyond what it must: chance alone shall not carry the limit up."""
 _SURE = 2.5
 """Standard errors beyond which a probe ends before its time."""
 _JUMP = 0.25
 """A difference between two runs at one limit that is a change of the service, if chance does not explain it."""
-_SHORTEST_HOLD = 3
-_LONGEST_HOLD = 24
-_HOLD_PER_LOSS = 40
-"""Runs between probes in one direction: a probe that fails delays the next by what it cost, so that looking costs some
-2 %. One that costs nothing may soon be made again, and finds out when the service grows."""
-_PUSHED_HOLD = 3
-_LONGEST_PUSHED_HOLD = 24
-"""Runs without a probe upwards after push-back, doubled each time: obeying comes before looking."""
+_REST = 3
+"""A direction is left alone for so many times as long as the probe took that failed there, as a run takes in which the
+service pushed back, or as the pause took that this brought on."""
+_LOOKING = 0.025
+"""Share of the time that may be lost by probes."""
+_LONGEST_WAIT = 600.0
+"""Seconds; by then a service may have changed without a sign."""
+_MOST_PUSHED = 3
+"""How often the rest after push-back is doubled: obeying comes before looking."""
 _LONGEST_STRIDE = 4
 """Quarters of the limit that a step upwards may grow to while steps pay."""
 _LEAST_NOISE = 0.02
@@ -235,21 +161,25 @@ class Direction(Enum):
 class _Search:
     """One direction: how soon to look there again, and how far."""
 
-    left: int = 1
+    not_before: float = -math.inf
     stride: int = 1
 
-    def failed(self, loss: float) -> None:
-        """Wait for as long as the probe's loss asks for."""
-        self.left = round(min(_LONGEST_HOLD, _SHORTEST_HOLD + _HOLD_PER_LOSS * max(0.0, loss)))
-        self.stride = 1
+    def failed(self, now: float, seconds: float, loss: float = 0.0) -> None:
+        """Note a probe of so many seconds that lost so much of the throughput."""
+        wait = seconds * _REST + min(_LONGEST_WAIT, seconds * loss / _LOOKING)
+        self.not_before, self.stride = now + wait, 1
+
+    def rest(self, until: float) -> None:
+        """Do not look before."""
+        self.not_before = max(self.not_before, until)
 
     def paid(self) -> None:
         """Go on, and further."""
-        self.left, self.stride = 0, min(_LONGEST_STRIDE, self.stride * 2)
+        self.not_before, self.stride = -math.inf, min(_LONGEST_STRIDE, self.stride * 2)
 
-    def start_over(self) -> None:
-        """Look soon."""
-        self.left, self.stride = 0, 1
+
+def _both_ways() -> dict[Direction, _Search]:
+    return {way: _Search() for way in Direction}
 
 
 @dataclass(slots=True)
@@ -257,29 +187,38 @@ class _Roof:
     """Where the service pushed back: not to be tried again for a while, twice as long after each time."""
 
     height: int
-    """Highest limit that may be tried."""
-    most: int
-    left: int = 0
-    pushed: int = 0
-    """Push-backs that are not forgotten yet."""
+    """Highest limit that may be tried while it is closed."""
+    closed_until: float = -math.inf
+    quiet_until: float = -math.inf
+    """Nothing higher is tried before it: calls had to pause."""
     deaf_until: float = -math.inf
     """Push-backs before it are the same one: calls that had left already."""
+    heard: float = math.inf
+    """When a call ended last; infinite unless calls may wait because of a push-back."""
+    pushed: int = 0
+    """Push-backs that are not forgotten yet."""
 
-    def lower(self, limit: int, until: float) -> None:
-        """Note that `limit` was too much."""
-        self.height, self.deaf_until = max(1, limit - 1), until
-        self.left = min(_LONGEST_PUSHED_HOLD, _PUSHED_HOLD * 2**self.pushed)
-        self.pushed = min(self.pushed + 1, _LONGEST_PUSHED_HOLD)
+    def lower(self, limit: int, now: float, rtt: float, run: float) -> None:
+        """Note that `limit` was too much; a call takes `rtt` seconds, and a run of them `run`."""
+        self.height = max(1, limit - 1)
+        self.closed_until, self.deaf_until = now + run * _REST * 2**self.pushed, now + rtt
+        self.pushed = min(self.pushed + 1, _MOST_PUSHED)
+        self.heard = now
 
-    def pass_run(self) -> None:
-        """Note that a run went by."""
-        self.left -= 1
-        if self.left <= 0:
-            self.height = self.most
+    def hear(self, call: Finished, *, after: bool) -> None:
+        """Note for how long nothing was under way, until the first call that started after the push-back."""
+        if after:
+            pause = max(0.0, call.started - self.heard)
+            self.quiet_until = call.started + pause * _REST * 2 ** (self.pushed - 1)
+        self.heard = math.inf if after else call.ended
 
     def passed(self) -> None:
         """Note that more than before was borne."""
         self.pushed //= 2
+
+    def at(self, now: float, most: int) -> int:
+        """Return the highest limit that may be tried."""
+        return self.height if now < self.closed_until else most
 
 
 @dataclass(slots=True)
@@ -290,25 +229,27 @@ class Concurrency:
     limit: int = 1
     _cost: CallCost = field(default_factory=CallCost)
     _slow: bool = True
-    _before: tuple[int, _Pace] | None = None
+    _before: tuple[int, Throughput] | None = None
     """Slow start: the limit before, and what it brought."""
-    _base: _Pace | None = None
+    _base: Throughput | None = None
     """What the limit that holds brings; None: not measured yet."""
     _base_limit: int = 1
     _probing: Direction | None = None
     _variance: float = _START_VARIANCE
-    _search: dict[Direction, _Search] = field(default_factory=lambda: {way: _Search() for way in Direction})
+    _search: dict[Direction, _Search] = field(default_factory=_both_ways)
     _trial: _Trial = field(init=False)
     _roof: _Roof = field(init=False)
 
     def __post_init__(self) -> None:
-        self._roof = _Roof(self.most, self.most)
+        self._roof = _Roof(self.most)
         self._trial = _Trial(self.limit, -math.inf, 0)
         self._base_limit = self.limit
 
     def observe(self, call: Finished) -> LimitChanged | None:
         """Take in a finished call; return the change of the limit, if it makes one."""
         known = call.started >= self._trial.since
+        if self._roof.heard < math.inf:
+            self._roof.hear(call, after=known)
         if not known and (self._slow or call.fate is Fate.PUSHED_BACK):
             return None  # it met another limit; counted by the clock it is welcome all the same
         if call.fate is Fate.PUSHED_BACK:
@@ -318,7 +259,7 @@ class Concurrency:
         self._trial.take(call)
         if self._slow:
             return self._judge_slow_start(call.ended)
-        return self._judge_probe(call.ended) if self._probing else self._judge_hold(call.ended)
+        return self._judge_probe(self._probing, call.ended) if self._probing else self._judge_hold(call.ended)
 
     # -- slow start
 
@@ -335,8 +276,8 @@ class Concurrency:
         limit, slower = self._before
         ideal = self.limit / limit
         gain = pace.worth(self._cost) / slower.worth(self._cost)
-        share = (gain - 1) / (ideal - 1)
-        if share < _PAYS and trial.calls < _SURE_CALLS:
+        share = (gain - 1) / max(ideal - 1, 1e-9)  # `most` may be 1
+        if share < _PAYS and (trial.calls < _SURE_CALLS or now - trial.since < _LEAST_SECONDS):
             return None
         if share >= _PAYS and self.limit < self.most:
             self._before = (self.limit, pace)
@@ -349,22 +290,15 @@ class Concurrency:
 
     def _judge_hold(self, now: float) -> LimitChanged | None:
         trial = self._trial
-        if trial.calls < self._whole_rounds(_TRIAL_CALLS):
+        if trial.calls < self._whole_rounds(_TRIAL_CALLS) or trial.ended - trial.began < _LEAST_SECONDS:
             return None
         if trial.full < trial.calls / 2:  # the client has too little to send: that says nothing of the service
-            self._renew(now)
-            return None
+            return self._look(None, now)
         if trial.answered < trial.calls / 2:
             return self._halve(now)
         self._learn_base(trial)
-        for search in self._search.values():
-            search.left -= 1
-        self._roof.pass_run()
-        way = self._next_probe()
-        if way is None:
-            self._renew(now)
-            return None
-        return self._probe(way, now)
+        ways = [way for way, search in self._search.items() if search.not_before <= now and self._can(way, now)]
+        return self._look(min(ways, key=lambda way: self._search[way].not_before, default=None), now)
 
     def _learn_base(self, trial: _Trial) -> None:
         pace = trial.pace()
@@ -373,67 +307,57 @@ class Concurrency:
             return
         jump = math.log(pace.worth(self._cost) / self._base.worth(self._cost))
         if abs(jump) > max(_JUMP, 3 * self._error(trial.calls)):
-            for search in self._search.values():
-                search.start_over()
-            self._base = pace
+            self._base, self._search = pace, _both_ways()
         else:
             self._variance += 0.2 * (jump**2 / 2 * trial.calls - self._variance)
             self._base = self._base.towards(pace, 0.4)
 
-    def _next_probe(self) -> Direction | None:
-        open_ways = [way for way, search in self._search.items() if search.left <= 0 and self._can(way)]
-        return min(open_ways, key=lambda way: self._search[way].left, default=None)
-
-    def _probe(self, way: Direction, now: float) -> LimitChanged | None:
+    def _look(self, way: Direction | None, now: float) -> LimitChanged | None:
+        """Begin a probe, or go on holding."""
         self._probing, self._base_limit = way, self.limit
+        if way is None:
+            self._trial = _Trial(self.limit, self._trial.since, 0, began=now)
+            return None
         if way is Direction.UP:
             step = max(1, self.limit * self._search[way].stride // 4)
-            return self._set(min(self._roof.height, self.limit + step), now, "probing upwards")
+            return self._set(min(self._roof.at(now, self.most), self.limit + step), now, "probing upwards")
         return self._set(self.limit - max(1, self.limit // 5), now, "probing downwards")
 
     # -- probing
 
-    def _judge_probe(self, now: float) -> LimitChanged | None:
-        trial, way, base = self._trial, self._probing, self._base
-        assert way is not None  # noqa: S101 -- only called while probing, and that begins with a base
+    def _judge_probe(self, way: Direction, now: float) -> LimitChanged | None:
+        trial, base = self._trial, self._base
         assert base is not None  # noqa: S101 - a probe begins only where it is known
-        if trial.calls < _SOONEST or trial.calls % self.limit:
+        if trial.calls < _SOONEST or trial.calls % self.limit or trial.ended - trial.began < _LEAST_SECONDS:
             return None
         done = trial.calls >= self._whole_rounds(_TRIAL_CALLS)
         if done and trial.full < trial.calls / 2:
             return self._back(way, 0.0, now, "the limit was not reached, which is no evidence")
         gain = math.log(trial.pace().worth(self._cost) / base.worth(self._cost))
-        error = self._error(trial.calls)
-        ideal = math.log(self.limit / self._base_limit)
-        wanted = ideal * (_PAYS if way is Direction.UP else _LOSS)
-        if not done and abs(gain - wanted) < _SURE * error:
+        wanted = math.log(self.limit / self._base_limit) * (_PAYS if way is Direction.UP else _LOSS)
+        if not done and abs(gain - wanted) < _SURE * self._error(trial.calls):
             return None
-        if gain < wanted + (_DOUBT * error if done and way is Direction.UP else 0.0):
+        if gain < wanted:
             return self._back(way, 1 - math.exp(gain), now, f"{math.exp(gain):.2f} times the speed")
         return self._stay(way, trial.pace(), now)
 
     def _back(self, way: Direction, loss: float, now: float, why: str) -> LimitChanged | None:
         self._probing = None
-        self._search[way].failed(loss)
+        self._search[way].failed(now, now - self._trial.since, max(0.0, loss))
         return self._set(self._base_limit, now, f"back: {why}")
 
-    def _stay(self, way: Direction, pace: _Pace, now: float) -> LimitChanged | None:
+    def _stay(self, way: Direction, pace: Throughput, now: float) -> LimitChanged | None:
         """Keep the limit that was tried, and look further the same way at once."""
-        self._base, self._probing = pace, None
+        self._base = pace
         self._search[way].paid()
         if way is Direction.UP:
             self._roof.passed()
-            if self.limit >= self._roof.height:
-                self._search[way].stride = 1  # what lies beyond has been too much before: gently
-        other = self._search[Direction.DOWN if way is Direction.UP else Direction.UP]
-        other.left = max(other.left, _SHORTEST_HOLD)
-        if self._can(way):
-            return self._probe(way, now)
-        self._renew(now)
-        return None
+        self._search[Direction(-way.value)].rest(now + _REST * (now - self._trial.since))
+        return self._look(way if self._can(way, now) else None, now)
 
-    def _can(self, way: Direction) -> bool:
-        return self.limit < self._roof.height if way is Direction.UP else self.limit > 1
+    def _can(self, way: Direction, now: float) -> bool:
+        up = self.limit < self._roof.at(now, self.most) and now >= self._roof.quiet_until
+        return up if way is Direction.UP else self.limit > 1
 
     # -- push-back
 
@@ -441,20 +365,19 @@ class Concurrency:
         """Step down. What brought it on is undone: the last leap of slow start, or the probe; else a twentieth goes."""
         if call.ended < self._roof.deaf_until:
             return None
-        self._roof.lower(self.limit, call.ended + self._cost.mean_seconds)
-        up = self._search[Direction.UP]
-        up.failed(0.0)
-        down = self._search[Direction.DOWN]
-        down.left = max(down.left, _SHORTEST_HOLD)
+        now, rtt = call.ended, self._cost.mean_seconds
+        run = rtt * self._whole_rounds(_TRIAL_CALLS) / self.limit
+        self._roof.lower(self.limit, now, rtt, run)
+        self._search[Direction.UP].failed(now, run)
         if self._slow and self._before is not None:
             after = self._before[0]
-            up.left, up.stride = 0, _LONGEST_STRIDE  # the rest of the leap is made up for step by step
+            self._search[Direction.UP] = _Search(stride=_LONGEST_STRIDE)  # the leap's rest is made up for step by step
         elif self._probing is Direction.UP:
             after = self._base_limit
         else:
             after, self._base = min(self.limit - 1, math.floor(self.limit * 0.95)), None
         self._slow, self._probing = False, None
-        return self._set(after, call.ended, "the service pushes back")
+        return self._set(after, now, "the service pushes back")
 
     # -- common
 
@@ -469,9 +392,6 @@ class Concurrency:
 
     def _error(self, calls: int) -> float:
         return max(_LEAST_NOISE, math.sqrt(self._variance / calls))
-
-    def _renew(self, now: float) -> None:
-        self._trial = _Trial(self.limit, self._trial.since, 0, began=now)
 
     def _set(self, limit: int, now: float, reason: str) -> LimitChanged | None:
         before, self.limit = self.limit, max(1, min(self.most, limit))

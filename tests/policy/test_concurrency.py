@@ -1,9 +1,7 @@
-import random
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.policy.concurrency import CallCost, Concurrency, Fate, Finished
+from engine.policy.concurrency import Concurrency, Fate, Finished
 
 
 class Line:
@@ -60,6 +58,17 @@ def test_it_follows_a_service_that_grows_and_one_that_shrinks():
     assert line.run(3000) <= 10
 
 
+def test_a_hiccup_of_a_fast_service_does_not_end_the_slow_start():
+    line = Line(Concurrency(), workers(64, seconds=0.004))
+    while line.controller.limit < 8:
+        line.run(1)
+    line.rtt = workers(64, seconds=0.02)
+    line.run(16)
+    line.rtt = workers(64, seconds=0.004)
+    assert line.run(500) == 64
+    assert not any("over" in change.reason for change in line.changes)
+
+
 def test_a_limit_that_is_not_reached_is_no_evidence_to_raise_it():
     line = Line(Concurrency(), workers(64), most_in_flight=3)
     assert line.run(2000) <= 16
@@ -86,6 +95,33 @@ def test_where_the_service_pushed_back_is_not_tried_again_soon():
     line.changes.clear()
     line.run(limit * 2)
     assert all(change.after < limit for change in line.changes)
+
+
+def test_the_longer_calls_had_to_pause_after_push_back_the_later_is_the_next_step_upwards():
+    def until_it_looks_up(pause):
+        line = Line(Concurrency(), workers(64))
+        line.run(200)
+        line.controller.observe(Finished(line.now, line.now + 0.01, 1000, 1, Fate.PUSHED_BACK))
+        line.started.clear()
+        line.now += pause
+        resumed, count = line.now, len(line.changes)
+        while not any(change.reason == "probing upwards" for change in line.changes[count:]):
+            line.run(1)
+        return line.now - resumed
+
+    assert until_it_looks_up(20.0) > 20.0
+    assert until_it_looks_up(0.02) < 5.0
+
+
+def test_a_probe_that_cost_much_is_not_soon_made_again():
+    def probes_downwards(loss):
+        line = Line(Concurrency(), workers(16))
+        limit = line.run(300)
+        line.rtt = lambda in_flight: workers(16)(in_flight) * (1 if in_flight >= limit - 1 else loss)
+        line.run(4000)
+        return sum(change.reason == "probing downwards" for change in line.changes)
+
+    assert probes_downwards(8.0) < probes_downwards(1.3)
 
 
 def test_calls_that_met_an_earlier_limit_push_nobody_back():
@@ -130,23 +166,3 @@ def test_the_limit_stays_between_one_and_the_ceiling_whatever_comes(most, seen):
         now += gap
         controller.observe(Finished(now - seconds, now, size, in_flight, fate))
         assert 1 <= controller.limit <= most
-
-
-def test_the_cost_of_calls_tells_bytes_from_fixed_cost():
-    draw = random.Random(1)
-    by_bytes, fixed, both = CallCost(), CallCost(), CallCost()
-    for _ in range(200):
-        size = draw.randrange(1000, 100_000)
-        by_bytes.observe(size, size * 1e-6)
-        fixed.observe(size, 0.1 + draw.random() * 0.001)
-        both.observe(size, 0.05 + size * 1e-6)
-    assert by_bytes.size_share > 0.98
-    assert fixed.size_share < 0.02
-    assert 0.4 < both.size_share < 0.6
-
-
-def test_with_batches_of_one_size_nobody_can_tell_what_bytes_cost():
-    cost = CallCost()
-    for _ in range(100):
-        cost.observe(1000, 0.1)
-    assert cost.size_share == 0
