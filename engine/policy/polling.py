@@ -89,12 +89,13 @@ class Outlook:
     def ask_again(self, key: int, at: float) -> None:
         """Have a batch asked about again at a certain time: the answer about it was none."""
         one = self._open[key]
-        one.aim = 0.0
+        one.asked, one.aim = False, 0.0
         self._times.queue(one, at)
 
     def saw(self, key: int, now: float, created: int, *, finished: bool) -> None:
         """Take in what a look at a batch showed."""
         one = self._open[key]
+        one.asked = False
         one.looks += 1
         gained = created - one.created
         self._times.count_look(now, fruitful=finished or gained > 0)

@@ -74,12 +74,14 @@ class Timetable:
         taken: list[int] = []
         while len(taken) < self.rules.together and (one := self.first()) and (taken or one.due_at <= now + _TICK):
             heapq.heappop(self._due)
-            one.due_at = float("inf")
+            one.due_at, one.asked = float("inf"), True
             taken.append(one.key)
         return taken
 
     def queue(self, one: Watched, at: float) -> None:
-        """Have a batch looked at at a certain time."""
+        """Have a batch looked at at a certain time; one that is being asked about is looked at already."""
+        if one.asked:
+            return
         one.due_at = at
         heapq.heappush(self._due, (at, one.number, one.key))
 

@@ -25,6 +25,8 @@ class Watched:
     """Nothing is known to have moved since."""
     due_at: float = float("inf")
     """When to look next; infinite while it is being asked about, or waits for a lane."""
+    asked: bool = False
+    """It is being asked about: when to look next is decided by the answer."""
     looks: int = 0
     unchanged: int = 0
     """Looks in a row that showed nothing new."""

@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 from itertools import pairwise
 
@@ -191,3 +192,33 @@ def test_whatever_the_service_does_every_batch_is_known_in_the_end(creating):
     followed = follow(creating, most_polls=(60 + lasts / RULES.cap_seconds) * creating.batches)
     assert len(followed.delays) == creating.batches
     assert min(followed.delays) >= 0
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.05, 1.0, 20.0]), st.sampled_from([1, 4]))
+def test_a_batch_is_never_asked_about_twice_at_once_however_long_answers_take(seed, answer_seconds, together):
+    dice = random.Random(seed)
+    outlook = Outlook(PollRules(together=together))
+    counts = {key: dice.choice([10, 500, 1000]) for key in range(30)}
+    created = dict.fromkeys(counts, 0)
+    steps = [(dice.uniform(0, 60), "release", (key,)) for key in counts]
+    now, asked = 0.0, set()
+    while steps or outlook.next_due() < float("inf"):
+        now = max(now, min([at for at, _, _ in steps] + [outlook.next_due()]))
+        group = tuple(outlook.take(now))
+        assert asked.isdisjoint(group)
+        asked.update(group)
+        if group:
+            steps.append((now + dice.uniform(0, answer_seconds), "answer", group))
+        for step in [step for step in steps if step[0] <= now]:
+            steps.remove(step)
+            for key in step[2]:
+                if step[1] == "release":
+                    outlook.release(key, counts[key], now)
+                    continue
+                asked.remove(key)
+                created[key] = min(counts[key], created[key] + dice.choice([0, 0, 1, 300, 1000]))
+                done = created[key] == counts[key]
+                outlook.saw(key, now, created[key], finished=done)
+                if done:
+                    outlook.forget(key, now)
+    assert created == counts
