@@ -6,9 +6,9 @@ To add a service: write `engine/services/<kind>.py` with a settings class, a cla
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, TypeAlias, cast
@@ -21,14 +21,15 @@ from engine.model.batches import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.jobs import Job
 from engine.model.records import Format, Position, TaskBlock
-from engine.model.settings import ServiceSettings, Settings, SourceSettings
+from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
 from engine.observe.events import Listener
 from engine.pipeline import Pipeline
+from engine.policy.coupled import BatchBytes
 from engine.ports import Caller, Clock, Service
 from engine.reading.children import Standby
 from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
-from engine.reading.planning import Plan
+from engine.reading.planning import Plan, replanned
 from engine.reading.reader import read_blocks
 from engine.rules import NoCalls, PlanningRecipe, ServiceModule, plan_job, planning_recipe, standby_for
 from engine.run import Run
@@ -101,9 +102,12 @@ class Offline:
         """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""
         return map(self.mapper.apply, read_blocks(job.sources, start, self.setup.settings.source))
 
-    def plans(self, job: Job, last: Batch | None, standby: Standby | None = None) -> Iterator[Plan]:
-        """Cut the sources of `job` into batches, from where the batch frozen `last` ends."""
-        return plan_job(_recipe(self.setup, job), last, standby)
+    def plans(
+        self, job: Job, last: Batch | None, standby: Standby | None = None, most_bytes: int | None = None
+    ) -> Iterator[Plan]:
+        """Cut the sources of `job` into batches of `most_bytes`, if said, from where the batch frozen `last` ends."""
+        setup = self.setup if most_bytes is None else _with_batches_of(most_bytes, self.setup)
+        return plan_job(_recipe(setup, job), last, standby)
 
 
 def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
@@ -203,6 +207,11 @@ def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
     return planning_recipe(job, setup.settings, setup.service, SERVICES[setup.service.kind])
 
 
+def _with_batches_of(most_bytes: int, setup: Setup) -> Setup:
+    batch = setup.settings.batch.model_copy(update={"max_bytes": most_bytes})
+    return replace(setup, settings=setup.settings.model_copy(update={"batch": batch}))
+
+
 def pipeline(
     setup: Setup,
     run: Run,
@@ -214,10 +223,16 @@ def pipeline(
     parts = _offline(setup, run.service)
     send = setup.settings.send
 
-    def plans(last: Batch | None) -> Iterator[Plan]:
-        return pace(parts.plans(run.job, last, standby))
+    sizes = BatchBytes(run.service.limits.bytes)
 
-    uploader = Uploader(run, _InThreads(parts.payloads(run.job)), send.search_seconds)
+    def cut(last: Batch | None, most_bytes: int) -> Generator[Plan, None, None]:
+        yield from parts.plans(run.job, last, standby, most_bytes)
+
+    def plans(last: Batch | None) -> Iterator[Plan]:
+        return pace(replanned(cut, last, lambda: sizes.limit))  # whose schedule begins once, whatever is cut anew
+
+    adapting = sizes if send.max_in_flight == AUTO else None
+    uploader = Uploader(run, _InThreads(parts.payloads(run.job)), send.search_seconds, adapting)
     return Pipeline(run, plans, uploader, Follower(run, send), places or slots(setup, run.clock, run.emit), send)
 
 
@@ -245,4 +260,5 @@ class _InThreads:
                 self._ready.update(zip((batch.sequence for batch in small), payloads, strict=True))
 
     async def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
+        self._ready.pop(batch.sequence, None)
         return await anyio.to_thread.run_sync(self.reader.halves, batch, rejected)

@@ -73,10 +73,12 @@ class Follower:
         """Batches released and not yet settled."""
         return len(self._open)
 
-    @property
-    def most_open(self) -> int:
-        """Batches that may be released and not yet settled: no more than keep the service busy."""
-        return self._open_jobs.limit
+    def has_room(self, uploads: int) -> bool:
+        """Tell whether one more batch may be on its way to be opened, beside those being uploaded now.
+
+        What keeps the service busy says nothing of how many it takes to get there: only those open are held to it.
+        """
+        return len(self._open) < self._open_jobs.limit and len(self._open) + uploads < self._open_jobs.most
 
     def add(self, batch: Batch, submission: Submission) -> None:
         """Follow a batch that was just released, or that an earlier run left open."""

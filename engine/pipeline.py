@@ -10,8 +10,9 @@ by side, joined by one bounded channel and by the number of batches open at the 
 settings alone.
 
 A resumed run is the same run: `_read` first replays what the ledger holds unsettled, then reads on where it stopped.
-A batch that the service refuses as a whole is halved, and its halves go the same way. Inline batches whose answer was
-lost are searched for at the end, when everything else has arrived.
+A batch that the service refuses as a whole is halved, and its halves go the same way; so is one that is as large as
+what was refused before, while `plans` cuts the next ones smaller. Inline batches whose answer was lost are searched for
+at the end, when everything else has arrived.
 A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger.
 """
 
@@ -140,15 +141,21 @@ class Pipeline:
 
     async def _take_in(self, to_upload: MemoryObjectReceiveStream[Unsent], uploads: TaskGroup) -> None:
         async with to_upload:
-            async for batch, submission in to_upload:
-                slot = await self._find_room(batch)
-                if self._run.stop.error is not None:
-                    return  # the upload whose end made room is the one that ended the run
-                uploads.start_soon(self._guarded, self._submit_in, slot, batch, submission)
+            async for unsent in to_upload:
+                waiting = [unsent]
+                while waiting:
+                    batch, submission = waiting.pop()
+                    if divided := await self._uploader.divide(batch, submission):  # each half takes a slot of its own
+                        waiting += [(half, Submission(half.sequence)) for half in reversed(divided.halves)]
+                        continue
+                    slot = await self._find_room(batch)
+                    if self._run.stop.error is not None:
+                        return  # the upload whose end made room is the one that ended the run
+                    uploads.start_soon(self._guarded, self._submit_in, slot, batch, submission)
 
     async def _find_room(self, batch: Batch) -> Slot:
         """Wait until one more batch may be open, and take a slot: every upload under way is about to open one."""
-        while self._follower.open_batches + self._slots.taken >= self._follower.most_open:
+        while not self._follower.has_room(self._slots.taken):
             await self._follower.wait_for_change()
         return await self._slots.take(batch.size_bytes)
 

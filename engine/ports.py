@@ -50,6 +50,8 @@ class Call:
     """Not repeatable, but after a lost answer the service can be asked: no reason to go slowly once one was lost."""
     yielding: bool = False
     """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
+    divisible: bool = False
+    """What it carries could go in smaller parts: if it times out again and again, it is not repeated any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,8 @@ class Service(Protocol):
         """
         ...
 
-    async def upload(self, staged: Staged, payload: bytes) -> None:
-        """Bring the payload to a staged batch; may be repeated."""
+    async def upload(self, staged: Staged, payload: bytes, *, divisible: bool = False) -> None:
+        """Bring the payload to a staged batch; may be repeated. `divisible`: as of the `Call` that it is."""
         ...
 
     async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:

@@ -7,7 +7,10 @@ unless its tasks carry a mark: then a search tells whether it arrived.
 
 A batch that is refused without a word on which records are at fault is halved, in the ledger before anything is sent
 again, until the bad ones stand alone with the service's words and the good ones are created. Twice n - 1 calls for one
-bad batch of n records is what that costs at most.
+bad batch of n records is what that costs at most. An upload that does not get through in time is halved, too.
+
+How large batches may be is learnt here: whoever cuts the next ones keeps below what was refused, and of those that are
+frozen already, one that is as large is halved before it is sent.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from engine.model.jobs import JobState
 from engine.model.outcomes import Settlement
 from engine.model.submissions import State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
+from engine.policy.coupled import SLOW_BYTES, BatchBytes, Upload
 from engine.ports import Released, Staged, Standing
 from engine.run import Run
 
@@ -74,8 +78,12 @@ class Submitted:
 class Uploader:
     """Carries batches of one job to a service."""
 
-    def __init__(self, run: Run, payloads: Payloads, search_seconds: float = 30.0) -> None:
+    def __init__(
+        self, run: Run, payloads: Payloads, search_seconds: float = 30.0, sizes: BatchBytes | None = None
+    ) -> None:
+        """Join the parts; `sizes` learns how large batches may be, where that is not fixed."""
         self._search_seconds = search_seconds
+        self._sizes = sizes
         self._run = run
         self._service = run.service
         self._payloads = payloads
@@ -91,10 +99,32 @@ class Uploader:
             Unauthorized, Unavailable, PossiblyApplied: the service is not to be had; the job stops, `resume` goes on.
             SourceChanged: the source no longer holds what was frozen.
         """
+        if divided := await self.divide(batch, submission):
+            return divided
+        fresh, began = submission.state is State.FROZEN, self._run.clock.monotonic()
         try:
-            return Submitted(await self._carry(batch, submission))
+            carried = await self._carry(batch, submission)
         except _Declined as declined:
+            if declined.refusal.too_large:
+                self._learn_size(batch, Upload.TOO_LARGE)
             return await self._take_no(batch, declined)
+        if fresh and carried.state is not State.UNCERTAIN:
+            self._learn_size(batch, Upload.TAKEN, self._run.clock.monotonic() - began)
+        return Submitted(carried)
+
+    async def divide(self, batch: Batch, submission: Submission) -> Submitted | None:
+        """Halve a batch of which nothing was sent yet, if as much did not get through before; None if it may go."""
+        if self._sizes is None or submission.state is not State.FROZEN or batch.count == 1:
+            return None
+        barred = self._sizes.bars(batch.size_bytes)
+        return await self._split(batch, submission, "as much did not get through before") if barred else None
+
+    def _learn_size(self, batch: Batch, upload: Upload, seconds: float = 0.0) -> None:
+        if self._sizes is None or batch.count == 1:  # it could not be smaller
+            return
+        change = self._sizes.observe(batch.size_bytes, seconds, upload)
+        if change is not None:
+            self._run.emit(change)
 
     async def _carry(self, batch: Batch, submission: Submission) -> Submission:
         if submission.state is State.UNCERTAIN:
@@ -114,7 +144,7 @@ class Uploader:
             if staged.settlement is not None:
                 return await self._settle(batch, replace(submission, remote_id=staged.remote_id), staged.settlement)
             submission = await self._move(batch, submission, State.STAGED, remote_id=staged.remote_id)
-            if await self._upload(submission, staged, payload):
+            if await self._upload(batch, submission, staged, payload):
                 submission = await self._move(batch, submission, State.RELEASING)
                 return await self._release(batch, submission)
         raise Unavailable(
@@ -149,14 +179,20 @@ class Uploader:
                 if lost > LOST_STAGES:
                     raise
 
-    async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> bool:
+    async def _upload(self, batch: Batch, submission: Submission, staged: Staged, payload: bytes) -> bool:
         """Bring the payload up; False if the URL has expired."""
+        divisible = batch.count > 1 and batch.size_bytes >= SLOW_BYTES
         if self._run.clock.monotonic() >= staged.expires_at:
             return False
         try:
-            await self._service.upload(staged, payload)
+            await self._service.upload(staged, payload, divisible=divisible)
         except Unauthorized:
             raise
+        except Unavailable as failure:
+            if not (divisible and failure.timed_out):
+                raise
+            self._learn_size(batch, Upload.TIMED_OUT)
+            raise _Declined(submission, Refused(str(failure), as_a_whole=True)) from failure
         except UnexpectedAnswer:  # not the store's: nobody knows what it holds; again, with a fresh URL
             return False
         except Refused as refusal:
@@ -229,6 +265,8 @@ class Uploader:
         except Refused as refusal:
             raise _Declined(submission, refusal) from refusal
         except PossiblyApplied as failure:
+            if failure.timed_out:
+                self._learn_size(batch, Upload.TIMED_OUT)
             return await self._move(batch, submission, State.UNCERTAIN, note=str(failure))
         return await self._released(batch, submission, released)
 

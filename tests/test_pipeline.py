@@ -7,8 +7,10 @@ from fakes.bench import a_bench, write_records
 from fakes.clock import under_way, until
 from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
 
+from engine.auditing import audit
 from engine.following import POLL_TRIES
 from engine.ledger.writer import Hooks
+from engine.model.batches import ROOTS
 from engine.model.errors import (
     BulkSubmitError,
     Interrupted,
@@ -23,6 +25,7 @@ from engine.model.errors import (
 from engine.model.jobs import JobState
 from engine.model.submissions import UNSENT, State
 from engine.observe.events import BatchesFrozen, Stopping
+from engine.policy.concurrency import LimitChanged
 from engine.run import DRAIN_SECONDS
 
 SENDING = ("stage", "upload", "release")
@@ -450,6 +453,74 @@ async def test_halves_of_a_refused_batch_are_sent_and_followed_to_their_end(tmp_
         assert bench.service.ids() == {str(number): 1 for number in range(20) if number not in {3, 17}}
         tally = await bench.ledger.tally("j")
         assert (tally.records, tally.created, tally.failed, tally.unresolved) == (20, 18, 2, 0)
+
+
+def heavy(folder, count):
+    """Write records of which ten make 3 KB."""
+    return write_records(folder / "tasks.ndjson", count, text="x" * 300)
+
+
+def sizes_told(bench):
+    return [
+        (event.before, event.after)
+        for event in bench.events
+        if isinstance(event, LimitChanged) and event.name == "max_batch_bytes"
+    ]
+
+
+@pytest.mark.parametrize("stages", [True, False])
+async def test_after_a_few_refusals_batches_are_cut_as_the_service_takes_them(tmp_path, stages):
+    path = heavy(tmp_path, 2000)
+    async with a_bench(tmp_path, sources=[path], stages=stages, most_bytes=2000, call_seconds=0.1) as bench:
+        assert await bench.work() is None
+        assert bench.service.ids() == once(2000)
+        assert 1 <= bench.service.refused_as_too_large <= 4
+        before, after = sizes_told(bench)[0]
+        assert (before, after) == (1 << 20, 1650)
+        batches = [batch for batch, _ in await bench.batches()]
+        whole = [batch for batch in batches if batch.sequence < ROOTS]
+        assert len(whole) > 0.8 * len(batches)  # the rest are halves of what was frozen before
+        assert max(batch.size_bytes for batch in whole) <= 2000
+        held = await audit(bench.job, bench.ledger, bench.evidence)
+        assert (held.findings, held.records) == ([], 2000)
+
+
+async def test_where_the_number_in_flight_is_fixed_so_is_the_size_of_batches(tmp_path):
+    async with a_bench(tmp_path, sources=[heavy(tmp_path, 100)], most_bytes=2000) as bench:
+        assert await bench.work(max_in_flight=2) is None
+        assert bench.service.refused_as_too_large == 10
+        assert sizes_told(bench) == []
+
+
+async def test_few_open_batches_are_no_reason_to_upload_few_at_once(tmp_path):
+    slow = {"call_seconds": 1.0, "tasks_per_second": 1000.0}  # the service is soon done with what it gets
+    async with a_bench(tmp_path, records=3000, **slow) as bench:
+        assert await bench.work() is None
+        told = [event for event in bench.events if isinstance(event, LimitChanged)]
+        assert min(event.after for event in told if event.name == "max_open_batches") < 10
+        assert bench.service.peaks["send"] > 20
+
+
+async def test_a_job_that_is_killed_while_it_learns_the_size_of_batches_creates_each_record_once(tmp_path):
+    for at in (1, 4, 9):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        async with a_bench(folder, sources=[heavy(folder, 300)], most_bytes=2000, call_seconds=0.1) as bench:
+            bench.service.faults["upload"] = [*[None] * at, killed(applied=at % 4 == 1)]
+            with pytest.raises(BaseExceptionGroup):
+                await bench.work()
+            assert await bench.work() is None
+            assert bench.service.ids() == once(300)
+            assert not {State.UNCERTAIN, *UNSENT} & set(await bench.states())
+            held = await audit(bench.job, bench.ledger, bench.evidence)
+            assert (held.findings, held.records) == ([], 300)
+
+
+async def test_a_strict_run_halves_what_it_has_frozen_before_it_could_learn(tmp_path):
+    async with a_bench(tmp_path, sources=[heavy(tmp_path, 300)], most_bytes=2000) as bench:
+        assert await bench.work(strict=True) is None
+        assert bench.service.ids() == once(300)
+        assert bench.service.refused_as_too_large <= 4
 
 
 async def test_parts_left_by_a_killed_process_go_on(tmp_path):

@@ -1,5 +1,5 @@
 import pytest
-from fakes.bench import a_bench
+from fakes.bench import a_bench, write_records
 from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +17,8 @@ from engine.model.errors import (
 )
 from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
+from engine.policy.concurrency import LimitChanged
+from engine.policy.coupled import SLOW_BYTES, BatchBytes
 from engine.ports import Standing
 from engine.uploading import LOST_STAGES, QUIET_SECONDS, RELEASE_TRIES, STAGE_TRIES, Uploader
 
@@ -31,6 +33,10 @@ async def bench(tmp_path):
 async def inline(tmp_path):
     async with a_bench(tmp_path, records=3, stages=False) as bench:
         yield bench
+
+
+def once(count):
+    return {str(number): 1 for number in range(count)}
 
 
 async def one_batch(bench):
@@ -566,12 +572,12 @@ def refused_whole(status=422):
     return Fault(Refused("something in it is bad", status=status, as_a_whole=True))
 
 
-async def halve_until_done(bench):
+async def halve_until_done(bench, sizes=None):
     """Submit every batch, and the halves of those that are split, as the pipeline does."""
     waiting = [batch for batch, _ in await bench.batches()]
     while waiting:
         batch = waiting.pop(0)
-        submitted = await Uploader(bench.run(), bench).submit(batch, Submission(batch.sequence))
+        submitted = await Uploader(bench.run(), bench, sizes=sizes).submit(batch, Submission(batch.sequence))
         waiting = [*submitted.halves, *waiting]
 
 
@@ -663,6 +669,84 @@ async def test_what_is_left_of_a_halved_batch_is_an_orphan_until_it_is_canceled(
         assert (await Uploader(bench.run(), bench).submit(batch, Submission(0))).submission.state is State.SPLIT
         assert bench.service.remotes["r1"].canceled
         assert await bench.ledger.orphans("j") == []
+
+
+# How large batches may be
+
+
+def padded(folder, records, **service):
+    """Return a bench whose batches have some 3 KB each."""
+    path = write_records(folder / "tasks.ndjson", records, text="x" * 300)
+    return a_bench(folder, sources=[path], **service)
+
+
+@pytest.mark.parametrize("stages", [True, False])
+async def test_batches_as_large_as_one_that_was_refused_are_halved_before_they_are_sent(tmp_path, stages):
+    async with padded(tmp_path, 50, stages=stages, most_bytes=2000) as bench:
+        sizes = BatchBytes(10_000)
+        await bench.freeze()
+        await halve_until_done(bench, sizes)
+        assert bench.service.ids() == once(50)
+        sent = bench.service.calls("upload" if stages else "release")
+        assert len(sent) == 1 + 2 * 5  # all but one of the five whole batches went in halves at once
+        assert [event for event in bench.events if isinstance(event, LimitChanged)] == [
+            LimitChanged("max_batch_bytes", 10_000, 1650, "a payload of 3301 bytes was too large")
+        ]
+        held = await audit(bench.job, bench.ledger, bench.evidence)
+        assert (held.findings, held.records) == ([], 50)
+
+
+@pytest.mark.parametrize("stages", [True, False])
+async def test_where_the_size_is_fixed_every_batch_is_sent_as_it_was_frozen(tmp_path, stages):
+    async with padded(tmp_path, 50, stages=stages, most_bytes=2000) as bench:
+        await bench.freeze()
+        await halve_until_done(bench)
+        assert len(bench.service.calls("upload" if stages else "release")) == 3 * 5
+
+
+async def test_a_single_record_tells_nothing_of_how_large_batches_may_be(tmp_path):
+    async with padded(tmp_path, 1, most_bytes=10) as bench:
+        sizes = BatchBytes(10_000)
+        await bench.freeze()
+        await halve_until_done(bench, sizes)
+        assert await bench.states() == [State.SETTLED]
+        assert sizes.limit == 10_000
+
+
+def long_records(folder, count):
+    return write_records(folder / "tasks.ndjson", count, text="x" * SLOW_BYTES)
+
+
+async def test_an_upload_that_does_not_get_through_in_time_goes_in_halves(tmp_path):
+    path = long_records(tmp_path, 8)
+    async with a_bench(tmp_path, sources=[path], in_time_bytes=3 * SLOW_BYTES) as bench:
+        sizes = BatchBytes(1 << 20)
+        await bench.freeze()
+        await halve_until_done(bench, sizes)
+        assert bench.service.ids() == once(8)
+        assert sizes.limit < 3 * SLOW_BYTES
+        assert all(remote.canceled or remote.releases for remote in bench.service.remotes.values())
+        assert await bench.ledger.orphans("j") == []
+
+
+@pytest.mark.parametrize(("records", "text"), [(1, "x" * SLOW_BYTES), (2, "x")])
+async def test_an_upload_that_could_not_be_smaller_stops_the_job_when_it_times_out(tmp_path, records, text):
+    path = write_records(tmp_path / "tasks.ndjson", records, text=text)
+    async with a_bench(tmp_path, sources=[path], in_time_bytes=10) as bench:
+        (batch,) = await bench.freeze()
+        with pytest.raises(Unavailable):
+            await bench.submit(batch)
+        assert await bench.states() == [State.STAGED]
+
+
+async def test_inline_a_batch_that_times_out_is_uncertain_and_the_next_ones_are_smaller(tmp_path):
+    path = long_records(tmp_path, 8)
+    async with a_bench(tmp_path, sources=[path], stages=False, in_time_bytes=3 * SLOW_BYTES) as bench:
+        sizes = BatchBytes(1 << 20)
+        (batch,) = await bench.freeze()
+        submitted = await Uploader(bench.run(), bench, sizes=sizes).submit(batch, Submission(0))
+        assert submitted.submission.state is State.UNCERTAIN
+        assert sizes.limit == batch.size_bytes // 2
 
 
 # Inline with a mark: a batch whose answer was lost is searched for

@@ -109,6 +109,8 @@ class CallFailed(BulkSubmitError):
         super().__init__(message)
         self.call = call
         self.status = status
+        self.timed_out = False
+        """It may have got there, but not in time: something smaller might."""
 
 
 class NotApplied(CallFailed):
@@ -119,11 +121,19 @@ class Refused(NotApplied):
     """The service understood the call and declined it; the same call would be declined again."""
 
     def __init__(
-        self, message: str | None = None, *, call: str = "", status: int | None = None, as_a_whole: bool = False
+        self,
+        message: str | None = None,
+        *,
+        call: str = "",
+        status: int | None = None,
+        as_a_whole: bool = False,
+        too_large: bool = False,
     ) -> None:
         super().__init__(message, call=call, status=status)
         self.as_a_whole = as_a_whole
         """It declined all that the call carried without a word on which records are at fault."""
+        self.too_large = too_large
+        """It declined it for its size."""
 
 
 class Unauthorized(Refused):

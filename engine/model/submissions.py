@@ -11,7 +11,8 @@ STAGING may be repeated at any time: what it leaves behind is empty. RELEASING s
 the service is asked first; where it cannot be asked (inline), the batch is UNCERTAIN and is never sent again on its
 own, unless a search for its mark proves that it never arrived.
 
-A batch that the service refuses as a whole leaves this road: it is SPLIT, and its two halves begin as FROZEN.
+A batch that the service refuses as a whole leaves this road: it is SPLIT, and its two halves begin as FROZEN. So does
+one that has not been sent yet, once others have shown that it would not get through.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ class State(StrEnum):
     SETTLED = "settled"
     UNCERTAIN = "uncertain"
     SPLIT = "split"
-    """Refused as a whole: its halves stand for it."""
+    """Refused as a whole, or too large to be sent: its halves stand for it."""
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     # SETTLED from everywhere: a batch that the service refuses, or that a person cancels, has its outcome.
-    State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED}),
+    # SPLIT: as much was refused before, or timed out.
+    State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
     # STAGING again: the answer was lost, or the process died.
     State.STAGING: frozenset({State.STAGING, State.STAGED, State.SETTLED}),
     # STAGING again: the upload URL is too old, or died with the process (it is a secret and not kept).
-    # SPLIT: the store refuses the upload as too large.
+    # SPLIT: the store refuses the upload as too large, or it times out again and again.
     State.STAGED: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
     # FROZEN again: an inline call that was certainly not applied. RELEASING again: the service says it still waits.
     State.RELEASING: frozenset(

@@ -1,16 +1,119 @@
-"""How creation goes -> how many jobs may be open at the service, a limit coupled with requests in flight. Pure.
+"""How uploads and creation go -> bytes per batch and open jobs, the two limits coupled with requests in flight. Pure.
 
-Open jobs feed a service that creates tasks in its own time: more of them than it works on speed nothing up, fewer leave
-it idle.
+A batch's size trades the fixed cost of its calls (staging, releasing, the way there and back) against what a service,
+or something in front of it, refuses or does not get in time. Open jobs feed a service that creates tasks in its own
+time: more of them than it works on speed nothing up, fewer leave it idle.
+
+How the three hang together: `concurrency` counts in mean calls, part per call and part per byte, so it finds its limit
+again when batches change their size. The bytes in flight are their product, which `slots` bounds: smaller batches leave
+room for more at once. And open jobs are counted by the records of the mean batch: the smaller it is, the more are open.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from enum import Enum
 
 from engine.policy.concurrency import LimitChanged
 from engine.policy.pace import CreationSpeed
+from engine.policy.throughput import CallCost
+
+SLOW_BYTES = 64 * 1024
+"""A payload below it that times out does not do so for its size: a modem of 1990 takes it in a minute."""
+_LEAST = 1024
+"""A single longer record goes alone in any case."""
+_LOOK_EVERY = 16
+"""Batches between two looks whether larger ones pay; doubled whenever one times out."""
+_LOOK_SELDOM = 1024
+_FIXED_SHARE = 0.3
+"""More than this of a batch's time spent on what does not depend on its size: larger ones pay."""
+_GAIN = 1.25
+"""Growth by less is not worth it: whoever reads the sources begins anew behind the batch frozen last."""
+
+
+class Upload(Enum):
+    """How a payload fared."""
+
+    TAKEN = "taken"
+    TOO_LARGE = "was too large"
+    """413, or the store's word for it."""
+    TIMED_OUT = "timed out"
+
+
+@dataclass(slots=True)
+class BatchBytes:
+    """How many bytes the batches cut from now on may have. Tell it of batches that could be smaller.
+
+    Nothing larger than what got through is tried again: as many as are in flight would fail before the first answer
+    tells, and half of what is possible is not much slower. What did get through before it timed out may do so another
+    day; that is found out, ever later.
+    """
+
+    most: int
+    """What settings and service allow."""
+    limit: int = 0
+    _taken: int = 0
+    """The largest that got through."""
+    _refused: int = 0
+    """The smallest that was refused; 0 if none was."""
+    _slow: int = 0
+    """The smallest that timed out, until larger ones are tried again; 0 if none did."""
+    _cost: CallCost = field(default_factory=CallCost)
+    _look_every: int = _LOOK_EVERY
+    _since_look: int = 0
+
+    def __post_init__(self) -> None:
+        self.limit = self.limit or self.most
+
+    def bars(self, size_bytes: int) -> bool:
+        """Tell whether so much did not get through: a batch that was frozen before that had better go in halves."""
+        return any(size_bytes >= failed for failed in (self._refused, self._slow) if failed)
+
+    def observe(self, size_bytes: int, seconds: float, upload: Upload = Upload.TAKEN) -> LimitChanged | None:
+        """Take in how a batch fared, and how long that took; return the change of the limit, if it makes one.
+
+        One well beyond the limit was frozen before the last change and is no reason for another.
+        """
+        if upload is Upload.TAKEN:
+            return self._take(size_bytes, seconds)
+        if upload is Upload.TIMED_OUT and size_bytes < SLOW_BYTES:
+            return None
+        news = size_bytes <= _GAIN * self.limit
+        if upload is Upload.TOO_LARGE:
+            if self._taken >= size_bytes:  # for its records, more likely; if the next one of this size is refused, too,
+                self._taken = 0  # the service takes less than it did
+                return None
+            self._refused = min(size_bytes, self._refused or size_bytes)
+            after = max(_LEAST, size_bytes // 2, self._taken)
+        else:
+            self._slow = min(size_bytes, self._slow or size_bytes)
+            self._look_every = min(_LOOK_SELDOM, self._look_every * (1 + news))
+            after = max(SLOW_BYTES, size_bytes // 2)
+        if not news or after >= self.limit:
+            return None
+        self._since_look = 0
+        return self._set(after, f"a payload of {size_bytes} bytes {upload.value}")
+
+    def _take(self, size_bytes: int, seconds: float) -> LimitChanged | None:
+        self._taken = max(self._taken, size_bytes)
+        if size_bytes >= self._refused:
+            self._refused = 0  # it was not for its size
+        self._cost.observe(size_bytes, seconds)
+        self._since_look += size_bytes > self.limit / 2  # others would be no larger if they might
+        if self._since_look < self._look_every:
+            return None
+        self._since_look, self._slow = 0, 0
+        fixed = 1 - self._cost.size_share
+        after = min(2 * self.limit, self._taken)
+        if fixed <= _FIXED_SHARE or after < _GAIN * self.limit:
+            return None
+        return self._set(after, f"{fixed:.0%} of a batch's time does not depend on its size")
+
+    def _set(self, limit: int, reason: str) -> LimitChanged:
+        before, self.limit = self.limit, limit
+        return LimitChanged("max_batch_bytes", before, limit, reason)
+
 
 _SPARE = 2.0
 """Times what Little's law asks for: creation speed is a mean, and a service that runs dry creates nothing."""

@@ -109,9 +109,14 @@ def refused_as_a_whole(status: int, body: bytes) -> bool:
 
     Where it names them, others may have been taken: nothing is sent again then.
     """
+    return refused_for_size(status, body) or (status in _CONTENT and not _names_records(body))
+
+
+def refused_for_size(status: int, body: bytes) -> bool:
+    """Tell whether a refusal is for the length of what the call carried; S3 says so with a 400."""
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return True
-    return status in _CONTENT and not _names_records(body)
+    return status == HTTPStatus.BAD_REQUEST and b"<Code>EntityTooLarge</Code>" in body
 
 
 def _names_records(body: bytes) -> bool:

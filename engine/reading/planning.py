@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from engine.model.batches import Batch, Limits
@@ -60,3 +61,23 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
             yield Plan(chunk.batches, chunk.rejects, reached, last=False)
     chunk = chunker.finish(reached)
     yield Plan(chunk.batches, chunk.rejects, reached, last=True)
+
+
+def replanned(
+    plans: Callable[[Batch | None, int], Generator[Plan, None, None]], last: Batch | None, most_bytes: Callable[[], int]
+) -> Iterator[Plan]:
+    """Yield plans from the end of the batch `last` on, of batches with no more bytes than `most_bytes` says just then.
+
+    Whenever it says something else, planning begins anew behind the batch yielded last, as it does when a job is
+    resumed: what was read beyond is read again. `plans` takes the last batch and the bytes.
+    """
+    while True:
+        limit = most_bytes()
+        with closing(plans(last, limit)) as steps:
+            for step in steps:
+                yield step
+                last = step.batches[-1] if step.batches else last
+                if most_bytes() != limit and not step.last:
+                    break
+            else:
+                return

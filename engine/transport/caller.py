@@ -55,6 +55,9 @@ def _no_ruling(status: int, body: bytes) -> None:
     del status, body
 
 
+MOST_TIMEOUTS = 2
+"""Of a call that could go in smaller parts; the next one would take as long."""
+
 _WORTH_SAYING_SECONDS = 1.0
 """A shorter wait for the budget is no news."""
 
@@ -94,6 +97,8 @@ class _Effort:
     """Monotonic seconds of its first failure, or of finding the gate closed."""
     price: int = 0
     """What its last retry cost; refunded if it helps."""
+    timeouts: int = 0
+    """Attempts that may have got there, but not in time."""
 
     def hindered(self, now: float) -> float:
         """Note that it does not get through; return for how many seconds already."""
@@ -296,6 +301,9 @@ class HttpCaller:
         redact = known if call.authenticated else hiding_query(call.url, known)  # a presigned URL is a secret itself
         if attempt.verdict.advice is not Advice.REPEAT:
             raise failure(call, attempt.verdict, attempt.answer, redact)
+        effort.timeouts += attempt.verdict.timed_out and attempt.verdict.effect is Effect.POSSIBLY_APPLIED
+        if call.divisible and effort.timeouts >= MOST_TIMEOUTS:
+            raise failure(call, attempt.verdict, attempt.answer, redact, why=f"it timed out {effort.timeouts} times")
         now = self._clock.monotonic()
         decision = decide(
             self._rules,

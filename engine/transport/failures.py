@@ -17,7 +17,7 @@ from engine.model.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from engine.policy.outcome import Advice, Verdict, refused_as_a_whole
+from engine.policy.outcome import Advice, Effect, Verdict, refused_as_a_whole, refused_for_size
 from engine.ports import Answer, Call
 from engine.transport.wire import Lost
 from engine.transport.words import service_words
@@ -46,8 +46,11 @@ def failure(
     status = answer.status if isinstance(answer, Answer) else None
     if kind is Refused and isinstance(answer, Answer):
         as_a_whole = refused_as_a_whole(answer.status, answer.body)
-        return Refused(redact(message), call=call.kind, status=status, as_a_whole=as_a_whole)
-    return kind(redact(message), call=call.kind, status=status)
+        too_large = refused_for_size(answer.status, answer.body)
+        return Refused(redact(message), call=call.kind, status=status, as_a_whole=as_a_whole, too_large=too_large)
+    failed = kind(redact(message), call=call.kind, status=status)
+    failed.timed_out = verdict.timed_out and verdict.effect is Effect.POSSIBLY_APPLIED
+    return failed
 
 
 def described(call: Call) -> str:

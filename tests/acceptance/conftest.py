@@ -54,9 +54,9 @@ class Workplace:
         )
         return config
 
-    def write_tasks(self, count: int, name="tasks.ndjson") -> Path:
+    def write_tasks(self, count: int, name="tasks.ndjson", **data: str) -> Path:
         path = self.folder / name
-        path.write_text("".join(json.dumps({"data": {"id": f"task-{n}"}}) + "\n" for n in range(count)))
+        path.write_text("".join(json.dumps({"data": {"id": f"task-{n}", **data}}) + "\n" for n in range(count)))
         return path
 
     def run(self, *arguments, stdin=None, **variables) -> Finished:

@@ -45,6 +45,17 @@ def test_inline_a_kill_may_leave_a_batch_uncertain_and_never_sends_it_twice(work
     assert workplace.run("audit", "crashed").code == 0
 
 
+@pytest.mark.parametrize("behaviour", ["max_body_bytes = 5000\n"])
+def test_a_kill_while_the_size_of_batches_is_found_out_loses_nothing_and_creates_nothing_twice(workplace):
+    config = workplace.configure(more=f"{BATCHES}[source]\nprocesses = 1\n")
+    tasks = workplace.write_tasks(700, text="x" * 800)  # ten of them are too large
+    crash(workplace, config, tasks, "split", 30)
+    resumed = workplace.run("resume", "crashed", "--json")
+    assert (resumed.code, resumed.json["created"]) == (0, 700), resumed.err
+    assert workplace.sandbox.markers == {f"task-{n}": 1 for n in range(700)}
+    assert workplace.run("audit", "crashed").code == 0
+
+
 @pytest.mark.parametrize("behaviour", ["[creation]\ntasks_per_second = 20\nparallel_batches = 20\n"])
 def test_kill_9_in_the_middle_of_200_batches_and_resume(workplace):
     config, tasks = workplace.configure(more=BATCHES), workplace.write_tasks(2_000)

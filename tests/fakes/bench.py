@@ -12,12 +12,13 @@ from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.errors import BulkSubmitError
 from engine.model.jobs import Job
-from engine.model.settings import MappingSettings, SendSettings, SourceSettings
+from engine.model.settings import AUTO, MappingSettings, SendSettings, SourceSettings
 from engine.model.submissions import State, Submission
 from engine.pipeline import Pipeline
+from engine.policy.coupled import BatchBytes
 from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
-from engine.reading.planning import plan_batches
+from engine.reading.planning import plan_batches, replanned
 from engine.reading.reader import read_blocks
 from engine.reading.sources import find_sources
 from engine.run import Run, Stop
@@ -37,9 +38,9 @@ ROADS = {
 """Steps that bring a frozen batch to a state, as a service that stages has them."""
 
 
-def write_records(path, count, *, start=0):
+def write_records(path, count, *, start=0, **data):
     """Write tasks whose data has an id, from `start` on, a line each."""
-    lines = [orjson.dumps({"data": {"id": str(number)}}) + b"\n" for number in range(start, start + count)]
+    lines = [orjson.dumps({"data": {"id": str(number), **data}}) + b"\n" for number in range(start, start + count)]
     path.write_bytes(b"".join(lines))
     return path
 
@@ -78,14 +79,14 @@ class Bench:
 
         return Evidence("fake", tasks_from, self.service.mark, self.service.task_url, self.reader.as_json)
 
-    def plans(self, last=None):
+    def plans(self, last=None, most_bytes=None):
         start, sequence = (last.end, last.sequence + 1) if last else (None, 0)
         limits = self.service.limits
         return plan_batches(
             self.job.sources,
             SourceSettings(),
             self.mapper,
-            limits,
+            replace(limits, bytes=most_bytes or limits.bytes),
             start=start,
             sequence=sequence,
             mark=self.service.mark,
@@ -135,9 +136,15 @@ class Bench:
     def pipeline(self, *, strict=False, **settings):
         send, run = SendSettings(**settings), self.run()
         run = replace(run, job=replace(run.job, strict=strict))
-        return Pipeline(
-            run, self.plans, Uploader(run, self), Follower(run, send), Slots(send, self.clock, run.emit), send
-        )
+        return self.joined(run, send, BatchBytes(self.service.limits.bytes) if send.max_in_flight == AUTO else None)
+
+    def joined(self, run, send, sizes):
+        uploader, slots = Uploader(run, self, sizes=sizes), Slots(send, self.clock, run.emit)
+
+        def plans(last):
+            return replanned(self.plans, last, lambda: sizes.limit) if sizes else self.plans(last)
+
+        return Pipeline(run, plans, uploader, Follower(run, send), slots, send)
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""

@@ -90,6 +90,11 @@ class FakeService:
     """Ids in the data of tasks for which it refuses a whole batch, without a word on which."""
     most_records: int = 10**9
     """A larger upload or post is refused as too large."""
+    most_bytes: int = 10**9
+    """So is one of more bytes."""
+    in_time_bytes: int = 10**9
+    """A larger payload does not get here in the time that a call may take."""
+    refused_as_too_large: int = 0
     seen_after: float = 0.0
     """Seconds until a search finds what was created."""
     faults: dict = field(default_factory=dict)
@@ -145,15 +150,17 @@ class FakeService:
             remote_id = self._new(batch)
         return Staged(remote_id, f"https://store.example/{remote_id}", self.clock.monotonic() + self.url_seconds)
 
-    async def upload(self, staged, payload):
+    async def upload(self, staged, payload, *, divisible=False):
         async with self._call("upload", "send"):
             self._refuse_as_a_whole(payload, "too large")
+            await self._keep_waiting(payload, Unavailable("put timed out"))
             self.remotes[staged.remote_id].payload = payload
 
     async def release(self, batch, remote_id, payload):
         async with self._call("release", "send"):
             if remote_id is None:
                 self._refuse_as_a_whole(payload, "too large")
+                await self._keep_waiting(payload, PossiblyApplied("post timed out"))
                 self._refuse_poison(payload)
                 remote_id = self._new(batch, payload)
             elif self.remotes[remote_id].payload is not None:
@@ -196,9 +203,16 @@ class FakeService:
     def open(self):
         return sum(1 for remote in self.remotes.values() if remote.releases and not remote.settled)
 
+    async def _keep_waiting(self, payload, error):
+        if len(payload) > self.in_time_bytes:
+            await self.clock.sleep(300.0)
+            error.timed_out = True
+            raise error
+
     def _refuse_as_a_whole(self, payload, words):
-        if len(orjson.loads(payload)) > self.most_records:
-            raise Refused(words, status=413, as_a_whole=True)
+        if len(orjson.loads(payload)) > self.most_records or len(payload) > self.most_bytes:
+            self.refused_as_too_large += 1
+            raise Refused(words, status=413, as_a_whole=True, too_large=True)
 
     def _refuse_poison(self, payload):
         if any(task["data"].get("id") in self.poison for task in orjson.loads(payload)):

@@ -29,7 +29,6 @@ from fakes.service import FakeService, Killed
 
 from engine import assembly
 from engine.auditing import audit
-from engine.following import Follower
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
 from engine.model.batches import Limits, good_indexes
@@ -40,11 +39,9 @@ from engine.model.settings import SendSettings, SourceSettings
 from engine.model.submissions import State
 from engine.operations.canceling import cancel_batches, cancel_orphans
 from engine.operations.working import BY_A_PERSON
-from engine.pipeline import Pipeline
+from engine.policy.coupled import BatchBytes
 from engine.reading.sources import find_sources
 from engine.run import unless_stopped
-from engine.slots import Slots
-from engine.uploading import Uploader
 
 JOB = "j"
 CANCELED_THERE = "canceled at the service"
@@ -194,18 +191,15 @@ class Life(Bench):
 
     end_of_life: End | None = None
 
-    def plans(self, last=None):
-        for number, plan in enumerate(super().plans(last), 1):
+    def plans(self, last=None, most_bytes=None):
+        for number, plan in enumerate(super().plans(last, most_bytes), 1):
             if self.end_of_life == End("reading", number):
                 self.service.dead = True
                 raise Killed
             yield plan
 
     def pipeline_of(self, run, in_flight):
-        send = SendSettings(max_in_flight=in_flight)
-        return Pipeline(
-            run, self.plans, Uploader(run, self), Follower(run, send), Slots(send, self.clock, run.emit), send
-        )
+        return self.joined(run, SendSettings(max_in_flight=in_flight), BatchBytes(self.service.limits.bytes))
 
 
 class InStep:

@@ -540,11 +540,19 @@ async def test_only_a_split_splits_and_a_split_needs_parts(ledger):
     parts = await halves_of(ledger, job, batch)
     with pytest.raises(LedgerError, match="does not split it"):
         await ledger.split(job, Submission(0, State.STAGING), parts, expected=State.FROZEN)
-    with pytest.raises(LedgerError, match="the step from frozen to split does not exist"):
-        await ledger.split(job, Submission(0, State.SPLIT), parts, expected=State.FROZEN)
+    with pytest.raises(LedgerError, match="the step from staging to split does not exist"):
+        await ledger.split(job, Submission(0, State.SPLIT), parts, expected=State.STAGING)
     await bring(ledger, job, 0, State.STAGED)
     with pytest.raises(LedgerError, match="needs halves"):
         await ledger.move(job, Submission(0, State.SPLIT), expected=State.STAGED)
+
+
+async def test_what_was_never_sent_leaves_no_orphan_when_it_is_split(ledger):
+    job = await frozen(ledger, records=4)
+    ((batch, _),) = await all_batches(ledger, job)
+    await ledger.split(job, Submission(0, State.SPLIT), await halves_of(ledger, job, batch), expected=State.FROZEN)
+    assert [state.state for _, state in await all_batches(ledger, job)] == [State.FROZEN] * 2
+    assert await ledger.orphans(job) == []
 
 
 async def test_what_a_service_told_is_remembered(ledger):

@@ -18,6 +18,7 @@ from engine.observe.events import (
     Stopping,
 )
 from engine.observe.log import event_log, set_up_logging
+from engine.policy.concurrency import LimitChanged
 
 EVENTS = [
     (JobStarted("j", 100), "INFO"),
@@ -31,6 +32,7 @@ EVENTS = [
     (CallEnded("put", 0.25, 10, None), "DEBUG"),
     (CallRetried("put", 2, 1.5, "status 503"), "INFO"),
     (Paused("asked to", 12.0), "WARNING"),
+    (LimitChanged("max_batch_bytes", 4096, 2048, "a payload of 4000 bytes was too large"), "DEBUG"),
     (Stopping("SIGTERM"), "WARNING"),
     (JobEnded("j", "finished"), "INFO"),
 ]

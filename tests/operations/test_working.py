@@ -12,8 +12,11 @@ from fakes.processes import children
 from engine import operations
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceChanged, SourceError
-from engine.observe.events import JobEnded, JobStarted
+from engine.model.settings import MEBIBYTE
+from engine.model.submissions import State
+from engine.observe.events import BatchMoved, CallEnded, JobEnded, JobStarted
 from engine.operations import Order
+from engine.policy.concurrency import LimitChanged
 from engine.run import Stop
 from engine.sandbox.behaviour import Creation, FailureRule, Fault, Project, Refusal
 from engine.sandbox.journal import canonical_sha256
@@ -583,6 +586,51 @@ async def test_batches_that_are_too_large_for_the_service_go_in_parts(desk, mode
     result = await desk.submit(desk.source(tasks(40, text="x" * 60)), desk.config(service=f'mode = "{mode}"'))
     assert counts(result) == (40, 0, 0, 0, 0)
     assert desk.created() == once(40)
+    assert (await desk.audit()).holds
+
+
+def heavy(desk, count):
+    """Write records of which ten make 8 KB."""
+    return desk.source(tasks(count, text="x" * 800))
+
+
+def told_too_large(desk, mode):
+    """Count the refusals; of the whole upload, for the store's answers have one status for many reasons."""
+    kind = "put" if mode == "presigned" else "post"
+    return sum(isinstance(event, CallEnded) and (event.kind, event.status // 100) == (kind, 4) for event in desk.events)
+
+
+def sizes_told(desk):
+    limits = [event for event in desk.events if isinstance(event, LimitChanged)]
+    return [event for event in limits if event.name == "max_batch_bytes"]
+
+
+@pytest.mark.parametrize(("mode", "processes"), [("presigned", 1), ("inline", 0)])
+async def test_what_is_read_after_a_refusal_is_cut_as_the_service_takes_it(desk, mode, processes):
+    desk = await desk(max_body_bytes=5000)
+    more = f"[source]\nprocesses = {processes}"
+    result = await desk.submit(heavy(desk, 1000), desk.config(service=f'mode = "{mode}"', more=more))
+    assert counts(result) == (1000, 0, 0, 0, 0)
+    assert desk.created() == once(1000)
+    assert told_too_large(desk, mode) == 1
+    (change,) = sizes_told(desk)
+    assert change.before == 4 * MEBIBYTE
+    assert change.after < 5000
+    assert "was too large" in change.reason
+    halved = [event for event in desk.events if isinstance(event, BatchMoved) and event.after is State.SPLIT]
+    assert len(halved) < 90, "those that were read ahead; a hundred, if none had been cut anew"
+    assert (await desk.audit()).holds
+
+
+async def test_a_job_stopped_while_it_learns_goes_on_from_the_limits_of_the_configuration(desk):
+    desk = await desk(max_body_bytes=5000)
+    desk.stop_at = 20
+    config = desk.config(more="[source]\nprocesses = 1")
+    first = await desk.submit(heavy(desk, 1000), config)
+    assert first.exit_code == 128 + signal.SIGTERM
+    desk.stop_at = None
+    assert counts(await desk.resume()) == (1000, 0, 0, 0, 0)
+    assert desk.created() == once(1000)
     assert (await desk.audit()).holds
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from engine.observe.events import Paused
+from engine.policy.concurrency import LimitChanged
 
 from .scenario import Range, Scenario
 from .server import kinds
@@ -92,6 +93,21 @@ def _lost(played: Played) -> Measured:
     return sum(marker not in played.server.journal and marker not in excused for marker in markers)
 
 
+def _limits_moved(played: Played) -> Measured:
+    return " ".join(sorted({event.name for _, event in played.events if isinstance(event, LimitChanged)}))
+
+
+def _refused_for_size(played: Played) -> Measured:
+    """Count bodies that were refused: the store says it with a 400, which nothing else here is told."""
+    return sum((kind, status) in {("put", 400), ("post", 413)} for _, kind, status in played.server.answered)
+
+
+def _uploads_lost(played: Played) -> Measured:
+    """Count payloads that were sent and got no answer."""
+    sent = sum(one.kind in {"put", "post"} for one in played.server.seen)
+    return sent - sum(kind in {"put", "post"} for _, kind, _ in played.server.answered)
+
+
 def _times_probed(played: Played) -> Measured:
     """Count calls that waited for their turn because the service seemed to be gone."""
     return sum(isinstance(event, Paused) and GATE_CLOSED in event.reason for _, event in played.events)
@@ -159,6 +175,10 @@ MEASURES: dict[str, Callable[[Played], Measured]] = {
     "paused": lambda played: " | ".join(event.reason for _, event in played.events if isinstance(event, Paused)),
     "resumes": lambda played: len(played.results) - 1,
     "elapsed_seconds": lambda played: played.elapsed_seconds,
+    # What it found out
+    "limits_moved": _limits_moved,
+    "refused_for_size": _refused_for_size,
+    "uploads_lost": _uploads_lost,
     # What it cost the server
     "requests_sent": lambda played: len(played.server.seen),
     "requests_per_batch": lambda played: len(played.server.seen) / _batches(played),

@@ -35,6 +35,10 @@ class Behaviour(Table):
     """Each request at work or waiting makes the next one longer by this share."""
     workers: Annotated[int, Field(ge=1)] = 1000
     """Requests at work at once; others wait, first come, first served, also when their client has given up."""
+    most_bytes: Annotated[int, Field(gt=0)] | None = None
+    """A larger body is refused, by API and store alike."""
+    bytes_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Speed of each connection on the way up; a call whose body takes too long by it never arrives."""
     tasks_per_second: Seconds = 1000.0
     """Tasks are created one batch after the other."""
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
@@ -60,6 +64,8 @@ class Work(Table):
 
     records: Annotated[int, Field(ge=1)]
     batch_records: Annotated[int, Field(ge=1)]
+    record_bytes: Annotated[int, Field(ge=0)] = 0
+    """So much text in each record."""
     mode: Literal["presigned", "inline"] = "presigned"
     send: dict[str, Any] = {}
     """`[send]` of the engine's configuration."""

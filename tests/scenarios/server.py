@@ -107,6 +107,7 @@ class SimulatedSama:
         self._credit = 0.0
         self._next_place = float("-inf")
         self.answer_timeout = 60.0
+        self.call_timeout = 300.0
         for at, behaviour in scenario.changes:
             self._later(self._started + at, lambda behaviour=behaviour: self._change(behaviour))
 
@@ -119,7 +120,8 @@ class SimulatedSama:
         self._under_way += 1
         self.most_at_once = max(self.most_at_once, self._under_way)
         try:
-            answer = await self._conversation(request, now)
+            arrives = await self._arrives(request)
+            answer = await self._conversation(request, self._look()) if arrives else Lost(Loss.ANSWER_TIMEOUT)
         finally:
             self._under_way -= 1
         if isinstance(answer, Answer):
@@ -161,10 +163,23 @@ class SimulatedSama:
         die = self._dice.setdefault(f"{what} {kind}", Random(f"{self._seed} {what} {kind}"))
         return die.random() < shares.get(kind, 0.0)
 
+    async def _arrives(self, request: Request) -> bool:
+        """Let the body come up the line; False if that takes longer than a call may."""
+        speed = self.behaviour.bytes_per_second
+        if speed is None:
+            return True
+        seconds = len(request.call.body or b"") / speed
+        await self._clock.sleep(min(seconds, self.call_timeout))
+        return seconds <= self.call_timeout
+
     def _at_the_door(self, request: Request, now: float) -> Answer | None:
+        most = self.behaviour.most_bytes
+        too_large = most is not None and len(request.call.body or b"") > most
         if request.url.host == STORE:
             assert "access_key" not in request.url.query, "the store was shown our key"
-            return None
+            return Answer(400, CIMultiDict(), b"<Error><Code>EntityTooLarge</Code></Error>") if too_large else None
+        if too_large:
+            return _refusal(413, "Request Entity Too Large")
         if (wait := self._wait_for_place(now)) > 0:
             return _answer(429, {"errors": []}, {"Retry-After": str(ceil(wait))})
         if request.url.query.get("access_key") not in self.behaviour.keys:

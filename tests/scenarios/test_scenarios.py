@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from .measures import checked_names, complaints, differences
-from .scenario import Scenario, parse_scenario, read_scenario, scenario_files
+from .scenario import FOLDER, Scenario, parse_scenario, read_scenario, scenario_files
 from .world import World
 
 BEGINNING = """
@@ -33,12 +33,25 @@ async def test_what_comes_of_the_scenario_is_accepted(path, tmp_path, monkeypatc
     assert [*complaints(played), *differences(played)] == []
 
 
+async def test_three_limits_that_move_are_faster_than_those_that_stay_where_they_began(tmp_path, monkeypatch):
+    scenario = read_scenario(FOLDER / "three_limits.toml")
+    began = scenario.job.model_copy(update={"send": {"max_in_flight": 1, "max_open_batches": 500}})
+    elapsed = []
+    for number, job in enumerate([scenario.job, began]):
+        (folder := tmp_path / str(number)).mkdir()
+        with monkeypatch.context() as patch:
+            played = await World(scenario.model_copy(update={"job": job}), folder, patch).play()
+        assert list(complaints(played)) == []
+        elapsed.append(played.elapsed_seconds)
+    assert elapsed[0] < elapsed[1] / 3
+
+
 def parsed(text: str) -> Scenario:
     return parse_scenario(text, "made up")
 
 
 def test_there_are_scenarios():
-    assert len(scenario_files()) >= 11
+    assert len(scenario_files()) >= 14
 
 
 def test_a_scenario_that_accepts_nothing_is_none():

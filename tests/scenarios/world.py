@@ -64,7 +64,8 @@ class World:
         ledger, config = self._folder / "ledger.db", self._folder / "job.toml"
         config.write_text(_config(self.scenario))
         job = self.scenario.job
-        source = write_records(self._folder / "tasks.ndjson", job.records)
+        text = {"text": "x" * job.record_bytes} if job.record_bytes else {}
+        source = write_records(self._folder / "tasks.ndjson", job.records, **text)
         order = Order([str(source)], config, job=JOB, output=self._folder / "output")
         async with asyncio.timeout(REAL_SECONDS):
             with _seeded(self.scenario.seed):
@@ -93,7 +94,7 @@ class World:
 
         @asynccontextmanager
         async def open_wire(settings, **_):
-            server.answer_timeout = settings.answer_seconds
+            server.answer_timeout, server.call_timeout = settings.answer_seconds, settings.call_seconds
             yield server
 
         @asynccontextmanager

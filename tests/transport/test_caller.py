@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import anyio
@@ -294,6 +295,53 @@ async def test_a_call_gives_up_after_give_up_seconds_and_says_why(make, clock):
     assert "no connection: Connection refused (not tried again" in str(caught.value)
     assert 100 <= clock.monotonic() <= 120
     assert len(wire.requests) < 40
+
+
+DIVISIBLE = replace(PUT, divisible=True)
+
+
+async def test_a_call_that_could_go_in_parts_is_not_repeated_once_it_has_timed_out_twice(make):
+    caller, wire, _ = make(lost(Loss.ANSWER_TIMEOUT), lost(Loss.CUT), answer(504))
+    with pytest.raises(Unavailable, match="it timed out 2 times") as raised:
+        await caller.call(DIVISIBLE)
+    assert raised.value.timed_out
+    assert len(wire.requests) == 3
+
+
+@pytest.mark.parametrize("ended", [lost(Loss.CONNECT_TIMEOUT), lost(Loss.UNREACHABLE), answer(503)])
+async def test_a_service_that_is_not_there_is_no_reason_for_parts(make, ended):
+    caller, wire, _ = make(*[ended] * 4, answer())
+    await caller.call(DIVISIBLE)
+    assert len(wire.requests) == 5
+
+
+async def test_a_call_that_could_not_be_smaller_is_repeated_until_it_gets_through(make):
+    caller, wire, _ = make(*[lost(Loss.ANSWER_TIMEOUT)] * 4, answer())
+    await caller.call(PUT)
+    assert len(wire.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("ended", "too_large"),
+    [
+        (answer(413), True),
+        (answer(400, b"<Error><Code>EntityTooLarge</Code></Error>"), True),
+        (answer(400, b"<Error><Code>InvalidArgument</Code></Error>"), False),
+    ],
+)
+async def test_a_refusal_for_size_is_told_from_others(make, ended, too_large):
+    caller, _, _ = make(ended)
+    with pytest.raises(Refused) as raised:
+        await caller.call(PUT)
+    assert (raised.value.as_a_whole, raised.value.too_large) == (True, too_large)
+
+
+@pytest.mark.parametrize(("ended", "timed_out"), [(lost(Loss.ANSWER_TIMEOUT), True), (lost(Loss.CUT), False)])
+async def test_of_a_call_that_is_not_repeated_it_is_known_whether_it_timed_out(make, ended, timed_out):
+    caller, _, _ = make(ended)
+    with pytest.raises(PossiblyApplied) as raised:
+        await caller.call(CREATE)
+    assert raised.value.timed_out is timed_out
 
 
 async def test_a_cancelled_call_ends_for_the_listeners_too(make):

@@ -167,11 +167,19 @@ class Sama:
             raise UnexpectedAnswer("create: the answer has no tasks_put_url", call="create", status=answer.status)
         return Staged(batch_id_in(answer, body), url, started + UPLOAD_URL_SECONDS)
 
-    async def upload(self, staged: Staged, payload: bytes) -> None:
+    async def upload(self, staged: Staged, payload: bytes, *, divisible: bool = False) -> None:
         """PUT the array to the presigned URL, without our key."""
         assert staged.upload_url is not None  # noqa: S101 - `stage` always sets it
         answer = await self._caller.call(
-            Call("put", "PUT", staged.upload_url, headers=_JSON, body=payload, authenticated=False),
+            Call(
+                "put",
+                "PUT",
+                staged.upload_url,
+                headers=_JSON,
+                body=payload,
+                authenticated=False,
+                divisible=divisible,
+            ),
         )
         if "ETag" not in answer.headers:  # S3 answers every upload with one; a page from somewhere between has none
             raise UnexpectedAnswer("put: the answer is not the store's, it has no ETag", call="put")

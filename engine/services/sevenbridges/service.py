@@ -114,7 +114,7 @@ class SevenBridges:
             raise Refused(f"its draft cannot be run: {task.complaint}", call="create")
         return Staged(task.id)
 
-    async def upload(self, staged: Staged, payload: bytes) -> None:
+    async def upload(self, staged: Staged, payload: bytes, *, divisible: bool = False) -> None:
         """Do nothing: the draft holds it."""
 
     async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
