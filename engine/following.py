@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
+from engine.handing import Signal
 from engine.model.batches import Batch
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, UnexpectedAnswer
 from engine.model.outcomes import Settlement
@@ -65,7 +66,7 @@ class Follower:
         self._gained = 0
         self._measured_at = run.clock.monotonic()
         self._open: dict[int, _Followed] = {}
-        self._changed = anyio.Event()
+        self._changed = Signal()
         self._complete = False
 
     @property
@@ -98,8 +99,7 @@ class Follower:
 
     def wake(self) -> None:
         """Have whoever waits for a change look again."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._changed.give()
 
     async def next_group(self) -> Sequence[int]:
         """Wait until batches are due and take up to `polls_together` out of the queue; none once all are settled."""

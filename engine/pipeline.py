@@ -19,15 +19,14 @@ A run ends early by `Stop`: nothing new is begun, calls under way may finish, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from engine.following import Follower
+from engine.handing import Crew, Line
 from engine.model.batches import Batch
 from engine.model.errors import BulkSubmitError, StrictRejects
 from engine.model.jobs import JobState
@@ -66,36 +65,37 @@ class Pipeline:
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
-        unsent, to_upload = anyio.create_memory_object_stream[Unsent](self._settings.most_in_flight)
+        unsent: Line[Unsent] = Line(self._settings.most_in_flight)
         async with anyio.create_task_group() as stages:
             stages.start_soon(self._stage, 0.0, self._read, unsent)
-            stages.start_soon(self._stage, DRAIN_SECONDS, self._upload, to_upload)
+            stages.start_soon(self._stage, DRAIN_SECONDS, self._upload, unsent)
             stages.start_soon(self._stage, 0.0, self._follow)
         return self._run.stop.error
 
-    async def _read(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
-        with suppress(anyio.BrokenResourceError):  # the uploader is gone; why, it says itself
+    async def _read(self, unsent: Line[Unsent]) -> None:
+        try:
             await self._read_into(unsent)
+        finally:
+            unsent.end()
 
-    async def _read_into(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
-        async with unsent:
-            await self._follow_released()
-            if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
-                return
-            if self._job.strict:
-                await self._freeze(self._refuse_rejects)
-            await self._replay(unsent)
-            if not self._job.strict:
-                await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
+    async def _read_into(self, unsent: Line[Unsent]) -> None:
+        await self._follow_released()
+        if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
+            return
+        if self._job.strict:
+            await self._freeze(self._refuse_rejects)
+        await self._replay(unsent)
+        if not self._job.strict:
+            await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
 
     async def _follow_released(self) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
             self._follower.add(batch, submission)
 
-    async def _replay(self, unsent: MemoryObjectSendStream[Unsent]) -> None:
+    async def _replay(self, unsent: Line[Unsent]) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, UNSENT | {State.UNCERTAIN}):
             if submission.state in UNSENT or submission.remote_id is not None:  # the others are searched for at the end
-                await unsent.send((batch, submission))
+                await unsent.put([(batch, submission)])
 
     async def _freeze(self, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
         if self._job.read_complete:
@@ -107,11 +107,10 @@ class Pipeline:
             self._run.emit(frozen_event(plan))
             await pass_on(plan)
 
-    async def _send_all(self, unsent: MemoryObjectSendStream[Unsent], batches: Sequence[Batch]) -> None:
+    async def _send_all(self, unsent: Line[Unsent], batches: Sequence[Batch]) -> None:
         await self._uploader.read_ahead(batches)
-        for batch in batches:
-            if batch.count:  # one of nothing but rejects is settled as it is frozen
-                await unsent.send((batch, Submission(batch.sequence)))
+        # One of nothing but rejects is settled as it is frozen.
+        await unsent.put([(batch, Submission(batch.sequence)) for batch in batches if batch.count])
 
     async def _refuse_rejects(self, plan: Plan) -> None:
         if plan.rejects:
@@ -121,9 +120,11 @@ class Pipeline:
                 "such record; `bulksubmit validate` lists them all"
             )
 
-    async def _upload(self, to_upload: MemoryObjectReceiveStream[Unsent]) -> None:
+    async def _upload(self, unsent: Line[Unsent]) -> None:
         async with anyio.create_task_group() as uploads:
-            await self._stage(0.0, self._take_in, to_upload, uploads)
+            crew = Crew(uploads, partial(self._guarded, self._submit_in))
+            await self._stage(0.0, self._take_in, unsent, crew)
+            crew.dismiss()
         if self._run.stop.error is None:
             await self._guarded(self._search)
         self._follower.finish()
@@ -139,19 +140,18 @@ class Pipeline:
                 slot = await self._slots.take(batch.size_bytes)
                 searches.start_soon(self._guarded, self._submit_in, slot, batch, submission)
 
-    async def _take_in(self, to_upload: MemoryObjectReceiveStream[Unsent], uploads: TaskGroup) -> None:
-        async with to_upload:
-            async for unsent in to_upload:
-                waiting = [unsent]
-                while waiting:
-                    batch, submission = waiting.pop()
-                    if divided := await self._uploader.divide(batch, submission):  # each half takes a slot of its own
-                        waiting += [(half, Submission(half.sequence)) for half in reversed(divided.halves)]
-                        continue
-                    slot = await self._find_room(batch)
-                    if self._run.stop.error is not None:
-                        return  # the upload whose end made room is the one that ended the run
-                    uploads.start_soon(self._guarded, self._submit_in, slot, batch, submission)
+    async def _take_in(self, unsent: Line[Unsent], crew: Crew[Slot, Batch, Submission]) -> None:
+        async for one in unsent:
+            waiting = [one]
+            while waiting:
+                batch, submission = waiting.pop()
+                if divided := await self._uploader.divide(batch, submission):  # each half takes a slot of its own
+                    waiting += [(half, Submission(half.sequence)) for half in reversed(divided.halves)]
+                    continue
+                slot = await self._find_room(batch)
+                if self._run.stop.error is not None:
+                    return  # the upload whose end made room is the one that ended the run
+                crew.give(slot, batch, submission)
 
     async def _find_room(self, batch: Batch) -> Slot:
         """Wait until one more batch may be open, and take a slot: every upload under way is about to open one."""

@@ -10,7 +10,7 @@ compares, so neither way is its own judge.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
@@ -57,22 +57,34 @@ TaskUrl: TypeAlias = Callable[[str], str]
 RecordAt: TypeAlias = Callable[[int, int], bytes]
 """(joined offset, length) → the record as JSON, whatever it held."""
 _Place: TypeAlias = tuple[int, int, int]
+_Followed: TypeAlias = tuple[Batch, Submission]
+_Known: TypeAlias = tuple[Batch, Submission, Settlement | None, Sequence[Reject]]
+
+_GROUP_RECORDS = 1000
+"""Batches are asked about and written together until they hold so many records: both cost a change of threads."""
 
 
 async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Outcome | None:
     """Return the outcome of the record with this index; None if it was not read. One batch is looked at."""
     found = await ledger.batch_at(job.name, index)
-    block = batch_fates(job, *found, *await _known(job, ledger, *found), task_url) if found else ()
-    return next((fated.outcome for fated in block if fated.outcome.index == index), None)
+    known = await _known(job, ledger, [found] if found else [])
+    fates = (fated for one in known for fated in batch_fates(job, *one, task_url))
+    return next((fated.outcome for fated in fates if fated.outcome.index == index), None)
 
 
-async def _known(
-    job: Job, ledger: Ledger, batch: Batch, submission: Submission
-) -> tuple[Settlement | None, Sequence[Reject]]:
-    """Return what became of the records of a batch: of those that went up, if it is settled, and of the others."""
-    rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index) if batch.rejected else ()
-    settlement = await ledger.settlement(job.name, batch.sequence) if submission.state is State.SETTLED else None
-    return settlement, rejects
+async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[_Known]:
+    """Return batches with what became of their records: of those that went up, if settled, and of the others."""
+    settled = [batch.sequence for batch, submission in group if submission.state is State.SETTLED]
+    settlements = await ledger.settlements(job.name, settled)
+    return [
+        (
+            batch,
+            submission,
+            settlements.get(batch.sequence),
+            await ledger.rejects(job.name, batch.start.index, batch.end.index) if batch.rejected else (),
+        )
+        for batch, submission in group
+    ]
 
 
 def batch_fates(
@@ -143,17 +155,29 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
     await anyio.to_thread.run_sync(make_private_folder, folder)
     with _replaced(reports.outcomes) as outcomes, _replaced(reports.rejects) as rejects:
 
-        def write(
-            batch: Batch, submission: Submission, settlement: Settlement | None, refused: Sequence[Reject]
-        ) -> None:
-            lines, others = _batch_lines(job, batch, submission, settlement, refused, task_url)
-            outcomes.write(b"".join(lines))
-            rejects.write(b"".join(reject_lines(job, others, record_at)))
+        def write(group: Sequence[_Known]) -> None:
+            for one in group:
+                lines, others = _batch_lines(job, *one, task_url)
+                outcomes.write(b"".join(lines))
+                rejects.write(b"".join(reject_lines(job, others, record_at)))
 
-        async for batch, submission in ledger.batches(job.name):
-            known = await _known(job, ledger, batch, submission)
-            await anyio.to_thread.run_sync(write, batch, submission, *known)
+        async for group in _groups(ledger.batches(job.name)):
+            await anyio.to_thread.run_sync(write, await _known(job, ledger, group))
     return reports
+
+
+async def _groups(batches: AsyncIterator[_Followed]) -> AsyncIterator[Sequence[_Followed]]:
+    """Yield batches in groups of about `_GROUP_RECORDS` records, one batch at least."""
+    group: list[_Followed] = []
+    records = 0
+    async for batch, submission in batches:
+        group.append((batch, submission))
+        records += batch.end.index - batch.start.index
+        if records >= _GROUP_RECORDS:
+            yield group
+            group, records = [], 0
+    if group:
+        yield group
 
 
 def existing_reports(job: Job) -> Reports | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import anyio
-
+from engine.handing import Signal
 from engine.limiting import Limiter
 from engine.model.settings import AUTO, MEBIBYTE, SendSettings
 from engine.observe.events import CallEnded, Event, Listener, Paused
@@ -42,7 +41,7 @@ class Slots:
         self._emit = emit
         self._paused_until = float("-inf")
         self._bytes = 0
-        self._freed = anyio.Event()
+        self._freed = Signal()
 
     @property
     def taken(self) -> int:
@@ -64,8 +63,7 @@ class Slots:
     def give_back(self, slot: Slot, fate: Fate | None) -> None:
         """Free a place; `fate` tells how the batch fared, None that it says nothing of the service's speed."""
         self._bytes -= slot.size_bytes
-        self._freed.set()
-        self._freed = anyio.Event()
+        self._freed.give()
         self._limiter.release()
         if fate is not None and slot.since > self._paused_until:
             now = self._clock.monotonic()
@@ -76,12 +74,12 @@ class Slots:
 
         A batch that met a pause took long because calls waited: that says nothing of how many the service takes.
         """
-        now = self._clock.monotonic()
         match event:
             case CallEnded(status=HTTPStatus.TOO_MANY_REQUESTS):  # not 503: a proxy says it of what is down, too
+                now = self._clock.monotonic()
                 self._observe(Finished(now - event.seconds, now, 0, 1, Fate.PUSHED_BACK))
             case Paused():
-                self._paused_until = max(self._paused_until, now + event.wait_seconds)
+                self._paused_until = max(self._paused_until, self._clock.monotonic() + event.wait_seconds)
 
     def _observe(self, finished: Finished) -> None:
         if self._controller is None:

@@ -142,7 +142,7 @@ class Uploader:
             submission, staged, payload = await self._stage(batch, submission)
             # Name and fate are one durable step; up to it STAGING stands, from which the service looks before staging.
             if staged.settlement is not None:
-                return await self._settle(batch, replace(submission, remote_id=staged.remote_id), staged.settlement)
+                return await self._settle(batch, submission, staged.settlement, remote_id=staged.remote_id)
             submission = await self._move(batch, submission, State.STAGED, remote_id=staged.remote_id)
             if await self._upload(batch, submission, staged, payload):
                 submission = await self._move(batch, submission, State.RELEASING)
@@ -300,8 +300,7 @@ class Uploader:
 
     async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
         if released.settlement is not None:
-            named = replace(submission, remote_id=released.remote_id)
-            return await self._settle(batch, named, released.settlement)
+            return await self._settle(batch, submission, released.settlement, remote_id=released.remote_id)
         return await self._move(batch, submission, State.RELEASED, remote_id=released.remote_id)
 
     async def _take_no(self, batch: Batch, declined: _Declined) -> Submitted:
@@ -342,8 +341,11 @@ class Uploader:
             return False
         return True
 
-    async def _settle(self, batch: Batch, submission: Submission, settlement: Settlement) -> Submission:
-        settled = replace(submission, state=State.SETTLED, note=settlement.note)
+    async def _settle(
+        self, batch: Batch, submission: Submission, settlement: Settlement, *, remote_id: str | None = None
+    ) -> Submission:
+        named = remote_id or submission.remote_id
+        settled = Submission(batch.sequence, State.SETTLED, named, submission.changed_at, settlement.note)
         await self._run.ledger.settle(self._run.job.name, settled, settlement, expected=submission.state)
         note = settlement.note
         self._run.emit(BatchMoved(batch.sequence, submission.state, State.SETTLED, batch.count, batch.size_bytes, note))
@@ -354,12 +356,8 @@ class Uploader:
     async def _move(
         self, batch: Batch, submission: Submission, state: State, *, remote_id: str | None = None, note: str = ""
     ) -> Submission:
-        moved = replace(
-            submission,
-            state=state,
-            remote_id=remote_id or (None if state is State.STAGING else submission.remote_id),
-            note=note,
-        )
+        named = remote_id or (None if state is State.STAGING else submission.remote_id)
+        moved = Submission(batch.sequence, state, named, submission.changed_at, note)
         await self._run.ledger.move(self._run.job.name, moved, expected=submission.state)
         self._run.emit(BatchMoved(batch.sequence, submission.state, state, batch.count, batch.size_bytes, note))
         return moved

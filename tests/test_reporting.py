@@ -7,6 +7,7 @@ import pytest
 from fakes.bench import a_bench
 from fakes.fates import BIG, every_fate, settle, write
 
+from engine.model.batches import Limits
 from engine.model.errors import SourceChanged
 from engine.model.outcomes import Settlement
 from engine.model.submissions import State, Submission
@@ -220,3 +221,39 @@ async def test_a_link_laid_in_the_way_is_not_followed(bench, tmp_path):
     (folder / ".rejects.ndjson.partial").symlink_to(victim)
     await write(bench)
     assert victim.read_text() == "mine"
+
+
+ONE_RECORD = Limits(1, 1 << 20)
+
+
+class Counted:
+    """A ledger that notes how often it is asked what became of batches."""
+
+    def __init__(self, ledger):
+        self._ledger = ledger
+        self.asked = []
+
+    def __getattr__(self, name):
+        return getattr(self._ledger, name)
+
+    async def settlements(self, job, sequences):
+        self.asked.append(list(sequences))
+        return await self._ledger.settlements(job, sequences)
+
+
+async def test_small_batches_are_asked_about_together(tmp_path):
+    async with a_bench(tmp_path, records=5, limits=ONE_RECORD) as bench:
+        for batch in (await bench.freeze())[:3]:
+            await settle(bench, batch, Settlement([f"t{batch.sequence}"]), f"r{batch.sequence}")
+        bench.ledger = Counted(bench.ledger)
+        reports = await write(bench)
+        assert bench.ledger.asked == [[0, 1, 2]]
+    found = [(line["index"], line["task_id"], line["batch_id"]) for line in lines_of(reports.outcomes)]
+    assert found == [(0, "t0", "r0"), (1, "t1", "r1"), (2, "t2", "r2"), (3, None, None), (4, None, None)]
+
+
+async def test_however_many_batches_there_are_each_record_has_its_line(tmp_path):
+    async with a_bench(tmp_path, records=2001, limits=ONE_RECORD) as bench:
+        await bench.freeze()
+        reports = await write(bench)
+    assert [line["index"] for line in lines_of(reports.outcomes)] == list(range(2001))

@@ -133,11 +133,12 @@ SELECT state FROM batches WHERE job = :job AND sequence = :sequence;
 INSERT INTO settlements (job, sequence, task_ids, errors, details)
 VALUES (:job, :sequence, :task_ids, :errors, :details);
 
--- name: settlement
--- Read the fate of each record of a batch that is settled; a batch of no records has no row among the settlements.
-SELECT task_ids, errors, details
+-- name: settlements
+-- Read the fate of each record of some batches (a JSON array), those that are settled; a batch of no records has no row
+-- among the settlements.
+SELECT sequence, task_ids, errors, details
 FROM batches LEFT JOIN settlements USING (job, sequence)
-WHERE job = :job AND sequence = :sequence AND state = 'settled';
+WHERE job = :job AND sequence IN (SELECT value FROM json_each(:sequences)) AND state = 'settled';
 
 -- name: kept
 -- Read what a batch's own row counts, and the fate of its records if it is kept, whatever the batch's state: to audit.

@@ -147,18 +147,16 @@ def _array(states: frozenset[State]) -> str:
 
 def settlement(connection: apsw.Connection, name: str, sequence: int) -> Settlement | None:
     """Return the fate of a settled batch's records; None before that."""
-    bindings = {"job": job_id(connection, name), "sequence": sequence}
-    rows = fetch(connection, "settlement", bindings)
-    if not rows:
-        return None
-    task_ids, errors, details = rows[0]
-    return Settlement([]) if task_ids is None else _settlement(task_ids, errors, details)
+    return settlements(connection, name, [sequence]).get(sequence)
 
 
 def settlements(connection: apsw.Connection, name: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
     """Return the fates of the records of some batches, those that are settled, by sequence."""
-    found = {sequence: settlement(connection, name, sequence) for sequence in sequences}
-    return {sequence: one for sequence, one in found.items() if one is not None}
+    bindings = {"job": job_id(connection, name), "sequences": orjson.dumps(list(sequences)).decode()}
+    return {
+        sequence: Settlement([]) if task_ids is None else _settlement(task_ids, errors, details)
+        for sequence, task_ids, errors, details in fetch(connection, "settlements", bindings)
+    }
 
 
 def _settlement(task_ids: str, errors: str, details: str | None) -> Settlement:

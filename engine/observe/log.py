@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
@@ -113,18 +113,20 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
     return log
 
 
+_LEVELS: Mapping[type[Event], int] = {
+    **dict.fromkeys((Paused, Stopping), logging.WARNING),
+    **dict.fromkeys((JobStarted, JobEnded, BatchSettled, CallRetried), logging.INFO),
+}
+
+
 def _level(event: Event) -> int:
     match event:
-        case Paused() | Stopping():
-            return logging.WARNING
         case BatchMoved(after=State.UNCERTAIN):
             return logging.WARNING
-        case JobStarted() | JobEnded() | BatchSettled() | CallRetried():
-            return logging.INFO
         case BatchesFrozen(last=True):
             return logging.INFO
         case _:
-            return logging.DEBUG
+            return _LEVELS.get(type(event), logging.DEBUG)
 
 
 def _sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each kind of event

@@ -95,10 +95,13 @@ def allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
 
     `headers` must be case-insensitive; `now` is Unix seconds by our clock.
     """
+    said = headers.get("X-RateLimit-Remaining")
+    if said is None:
+        return None
     try:
-        remaining = int(headers["X-RateLimit-Remaining"])
+        remaining = int(said)
         limit = int(headers.get("X-RateLimit-Limit", max(1, remaining)))
-    except (KeyError, ValueError):
+    except ValueError:
         return None
     ends_in = seconds_until(headers.get("X-RateLimit-Reset", ""), server_now(headers, now))
     return None if ends_in is None else Allowance(limit, remaining, ends_in)

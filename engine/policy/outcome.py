@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from http import HTTPStatus
 
 import orjson
@@ -84,9 +85,12 @@ _RECORD_KEYS = frozenset(
     {"index", "position", "row", "line", "record", "task", "task_id", "id", "data", "request_data"}
 )
 """By which an error names the record that it is about; Sama's callbacks have task_id and request_data."""
+_STATUSES = 64
+"""Verdicts kept: where each record is a call, all of them end alike."""
 _TIME_OUTS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT})
 
 
+@lru_cache(_STATUSES)
 def judge_status(status: int, *, repeatable: bool, authenticated: bool) -> Verdict:
     """Classify an answer by its status."""
     reason = f"status {status}"

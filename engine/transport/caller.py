@@ -133,7 +133,9 @@ class HttpCaller:
     ) -> None:
         self._wire = wire
         self._site = site
+        self._origin = site.base_url.origin()
         self._credentials = credentials
+        self._proof_headers, self._proof_query = credentials.header_values(), credentials.query_values()
         self._clock = clock
         self._draw = draw
         self._emit = emit
@@ -167,12 +169,11 @@ class HttpCaller:
         if not call.authenticated:
             url = check_upload_url(call.url, self._site.upload_hosts, allow_loopback=self._site.local)
             return Request(call, url.extend_query(call.query) if call.query else url, dict(call.headers))
-        if _origin(call.url) != self._site.base_url.origin():
+        if _origin(call.url) != self._origin:
             # A "next page" link, say, that leads elsewhere: the credentials would go with it.
             raise Refused(f"{described(call)} leads away from the service, so it is not made", call=call.kind)
-        url, proof = _address(call.url, tuple(call.query.items())), self._credentials.query_values()
-        headers = {**call.headers, **self._credentials.header_values()}
-        return Request(call, url.extend_query(proof) if proof else url, headers)
+        url, proof = _address(call.url, tuple(call.query.items())), self._proof_query
+        return Request(call, url.extend_query(proof) if proof else url, {**call.headers, **self._proof_headers})
 
     def _lane(self, call: Call) -> _Lane:
         if not call.authenticated:
@@ -200,7 +201,8 @@ class HttpCaller:
         await self._clock.sleep(wait)
 
     async def _send(self, effort: _Effort, *, probe: bool) -> _Attempt:
-        await self._keep_pace(effort)
+        if (wait := self._book(effort)) > 0:
+            await self._keep_pace(effort, wait)
         await self._in_flight.acquire()
         try:
             await self._keep_budget(effort)
@@ -212,8 +214,7 @@ class HttpCaller:
         self._learn(effort, attempt, probe=probe)
         return attempt
 
-    async def _keep_pace(self, effort: _Effort) -> None:
-        wait = self._book(effort)
+    async def _keep_pace(self, effort: _Effort, wait: float) -> None:
         while wait > 0:
             held = self._pacer.held_seconds(self._clock.monotonic())
             if held > self._rules.give_up_seconds:

@@ -54,7 +54,7 @@ def marker_of(job: Job, batch: Batch) -> str:
 def exact(payload: bytes) -> Row:
     """Return the one spec of a payload; numbers are the text that stands there."""
     try:
-        (spec,) = _EXACT.decode(payload.decode())
+        (spec,), _end = _EXACT.raw_decode(payload.decode())
     except RecursionError as error:  # behind a key that stands there twice, where `spec_flaw` does not see it
         raise Refused("the task is nested too deep to be sent") from error
     whole: Row = spec
