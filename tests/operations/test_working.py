@@ -449,7 +449,7 @@ async def test_resume_refuses_a_source_that_grew(desk):
 
 async def test_resume_sends_nothing_of_a_source_whose_content_changed(desk):
     desk = await desk()
-    source = await stopped(desk)
+    source = await stopped(desk, 20_000)  # several windows: of what is not frozen yet only the time can tell
     before = desk.created()
     source.write_bytes(source.read_bytes().replace(b'"id"', b'"iD"'))
     with pytest.raises(SourceChanged, match="written after the job began"):
