@@ -41,7 +41,8 @@ class Call:
     url: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | tuple[bytes, ...] | None = field(default=None, repr=False)
+    """In pieces where a large one would have to be copied to stand among others."""
     repeatable: bool = True
     """Harmless if it happens twice. If not, a lost answer is raised at once as `PossiblyApplied`."""
     authenticated: bool = True
@@ -52,6 +53,16 @@ class Call:
     """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
     divisible: bool = False
     """What it carries could go in smaller parts: if it times out again and again, it is not repeated any more."""
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """The body; () if there is none."""
+        return self.body if isinstance(self.body, tuple) else (self.body,) if self.body else ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the body."""
+        return sum(map(len, self.pieces))
 
 
 @dataclass(frozen=True, slots=True)

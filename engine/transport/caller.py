@@ -240,7 +240,7 @@ class HttpCaller:
             await self._clock.sleep(wait)
 
     async def _observed(self, request: Request) -> Answer | Lost:
-        kind, size = request.call.kind, len(request.call.body or b"")
+        kind, size = request.call.kind, request.call.size_bytes
         answer: Answer | Lost = Lost(Loss.UNREACHABLE)  # what a cancelled call counts as
         started = self._clock.monotonic()
         self._emit(CallStarted(kind))

@@ -108,10 +108,10 @@ class _Body(Payload):
     aiohttp writes bytes in one piece and warns of more than 1 MiB, and of a BytesIO it makes a copy.
     """
 
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body)
-        self._body = body
-        self._size = len(body)
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self._pieces = call.pieces
+        self._size = call.size_bytes
 
     @property
     def autoclose(self) -> bool:
@@ -120,19 +120,21 @@ class _Body(Payload):
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return it as text."""
-        return self._body.decode(encoding, errors)
+        return b"".join(self._pieces).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write all of it."""
-        await self.write_with_length(writer, None)
+        for piece in self._pieces:
+            view = memoryview(piece)
+            for start in range(0, len(view), _CHUNK_BYTES):
+                if start:
+                    await asyncio.sleep(0)
+                await writer.write(view[start : start + _CHUNK_BYTES])
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write all of it, or as much as is wanted."""
-        view = memoryview(self._body)[:content_length]
-        for start in range(0, len(view), _CHUNK_BYTES):
-            if start:
-                await asyncio.sleep(0)
-            await writer.write(view[start : start + _CHUNK_BYTES])
+        """Write all of it: the length that is announced is its own."""
+        del content_length
+        await self.write(writer)
 
 
 class HttpWire:
@@ -154,7 +156,7 @@ class HttpWire:
         """Return the answer, whatever its status, or how it was lost."""
         call = request.call
         session = self._kept if call.repeatable else self._busy if call.reconcilable else self._fresh
-        body = None if call.body is None else _Body(call.body)
+        body = None if call.body is None else _Body(call)
         try:
             async with session.request(
                 call.method,

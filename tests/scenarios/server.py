@@ -168,13 +168,13 @@ class SimulatedSama:
         speed = self.behaviour.bytes_per_second
         if speed is None:
             return True
-        seconds = len(request.call.body or b"") / speed
+        seconds = request.call.size_bytes / speed
         await self._clock.sleep(min(seconds, self.call_timeout))
         return seconds <= self.call_timeout
 
     def _at_the_door(self, request: Request, now: float) -> Answer | None:
         most = self.behaviour.most_bytes
-        too_large = most is not None and len(request.call.body or b"") > most
+        too_large = most is not None and request.call.size_bytes > most
         if request.url.host == STORE:
             assert "access_key" not in request.url.query, "the store was shown our key"
             return Answer(400, CIMultiDict(), b"<Error><Code>EntityTooLarge</Code></Error>") if too_large else None
@@ -273,7 +273,7 @@ class SimulatedSama:
         method = request.call.method
         match method, path.strip("/").split("/"):
             case "POST", [""]:
-                return self._new(orjson.loads(request.call.body or b"{}"))
+                return self._new(orjson.loads(b"".join(request.call.pieces)))
             case "POST", [number, "continue"] if number in self._batches:
                 return self._continue(self._batches[number])
             case "POST", [number, "cancel"] if number in self._batches:
@@ -299,7 +299,7 @@ class SimulatedSama:
         batch = self._batches[request.url.path.strip("/")]
         if self._created_until > batch.url_until:
             return Answer(403, CIMultiDict(), b"<Error><Code>AccessDenied</Code></Error>")
-        batch.tasks = orjson.loads(request.call.body or b"[]")
+        batch.tasks = orjson.loads(b"".join(request.call.pieces))
         return Answer(200, CIMultiDict(ETag='"c0ffee"'), b"")
 
     def _continue(self, batch: RemoteBatch) -> Answer:

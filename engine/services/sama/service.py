@@ -191,7 +191,7 @@ class Sama:
             answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, repeatable=False)
             batch_id_in(answer, object_in(answer))  # else it is not Sama who answered, and we ask what became of it
             return Released(remote_id)
-        body = b"".join((b'{"tasks":', payload or b"[]", b",", orjson.dumps(self._options)[1:]))
+        body = (b'{"tasks":', payload or b"[]", b"," + orjson.dumps(self._options)[1:])
         answer = await self._post("post", "batches.json", body, repeatable=False)
         return Released(batch_id_in(answer, object_in(answer)))
 
@@ -262,7 +262,9 @@ class Sama:
             if len(tasks) < least:
                 return
 
-    async def _post(self, kind: str, path: str, body: bytes | None, *, repeatable: bool = True) -> Answer:
+    async def _post(
+        self, kind: str, path: str, body: bytes | tuple[bytes, ...] | None, *, repeatable: bool = True
+    ) -> Answer:
         url = f"{self._project}/{path}"
         return await self._caller.call(
             Call(kind, "POST", url, headers=_JSON, body=body, repeatable=repeatable, reconcilable=kind == "continue")

@@ -125,7 +125,10 @@ async def test_inline_the_tasks_travel_in_the_one_call_which_is_never_repeated()
     assert await inline.release(a_batch(1), None, payload) == Released("8")
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("post", "POST", f"{API}/batches.json")
-    assert call.body == b'{"tasks":' + payload + b',"tasks_file_name":"nightly","notification_email":"me@example.com"}'
+    assert (
+        b"".join(call.pieces)
+        == b'{"tasks":' + payload + b',"tasks_file_name":"nightly","notification_email":"me@example.com"}'
+    )
     assert (call.repeatable, call.authenticated, call.reconcilable) == (False, True, False)
 
 
