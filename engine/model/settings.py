@@ -106,7 +106,7 @@ class SendSettings(Section):
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""
     polls_per_second: Annotated[float, Field(gt=0)] = 1000.0
-    """Should the foretelling of `poll_seconds` go wrong. It bounds a run: a fast service ends a batch with each poll."""
+    """A bound, should the foretelling go wrong: a fast service ends a batch with each poll."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     """Longest first wait before a released batch is asked about, while nothing is known of the service: the very first
     is a tenth of it. Later on, polls come when a batch should be done, which earlier ones foretell."""
