@@ -130,11 +130,26 @@ def test_a_process_of_its_own_reads_a_large_rest_if_there_is_a_core_for_it(
     assert children() == before
 
 
-@pytest.mark.parametrize(("standby", "expected"), [(None, 0), (Standby(), 1)])
-def test_a_process_of_its_own_reads_only_beside_something_else(tmp_path, monkeypatch, standby, expected):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+@pytest.mark.parametrize(
+    ("standby", "cores", "kind", "expected"),
+    [
+        (Standby(), 9, Format.NDJSON, 1),
+        (None, 1, Format.NDJSON, 0),
+        (None, 2, Format.NDJSON, 2),
+        (None, 9, Format.NDJSON, 4),
+        (None, 2, Format.JSON, 0),
+    ],
+)
+def test_one_process_reads_beside_the_sending_and_one_a_core_where_nothing_is_sent(
+    tmp_path, monkeypatch, standby, cores, kind, expected
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr(rules, "CHILD_BYTES", 1)
-    job = a_job(write_records(tmp_path / "tasks.ndjson", 25), config())
+    monkeypatch.setattr(rules, "ALONE_BYTES", 1)
+    path = write_records(tmp_path / f"tasks.{kind}", 25)
+    if kind is Format.JSON:
+        path.write_bytes(b"[" + path.read_bytes().strip().replace(b"\n", b",") + b"]")
+    job = a_job(path, config())
     before = children()
     with closing(assembly.load_offline(job).plans(job, None, standby)) as plans:
         next(plans)
