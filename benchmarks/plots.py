@@ -98,7 +98,7 @@ def over_time(one: dict[str, Any], path: Path) -> None:
     fields = {"limit": "calls in flight", "rtt_seconds": "RTT, s", "mebibytes_per_second": "MiB/s"}
     for axis, (field, words) in zip(axes, fields.items(), strict=True):
         for (name, run), colour in zip(one["runs"].items(), RULES, strict=True):
-            times, values = [point["at_seconds"] for point in run["series"]], [point[field] for point in run["series"]]
+            times, values = run["series"]["at_seconds"], run["series"][field]
             axis.plot(times, values, label=f"{name}: {run['share']:.0%}", color=colour, linewidth=1)
         axis.set_ylabel(words)
         axis.set_ylim(bottom=0)

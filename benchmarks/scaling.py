@@ -14,8 +14,8 @@ from benchmarks.simulation.scale import Cost
 from benchmarks.workload import SIZES
 
 KIND = "typical"
-CALLS_BESIDE_POLLS = 4
-"""Create, put, continue, and the page that tells the fate of each record."""
+CALLS_BESIDE_POLLS = 3
+"""Create, put and continue; the fate of each record comes with the poll."""
 
 METHOD = """A model says what 10⁹ records would take, and what gives way first. What the measures of the same run tell \
 it takes from them, and the rest from `benchmarks/simulation/measured.json`:"""
@@ -48,7 +48,7 @@ def _table(known: Mapping[str, Cost]) -> str:
 def measured(sections: Mapping[str, Any]) -> dict[str, Cost]:
     """Return the costs that sections of results tell, as far as they are there."""
     polls = [following.follow(one).polls / one.batches for one in following.SCENARIOS]
-    found = {"calls_per_batch": (CALLS_BESIDE_POLLS + median(polls), "following: polls, and four calls besides")}
+    found = {"calls_per_batch": (CALLS_BESIDE_POLLS + median(polls), "following: polls, and three calls besides")}
     if "resume" in sections:
         settings = sections["resume"]["settings"]
         found["ledger_bytes_per_record"] = settings["bytes"] / settings["records"], "resume: the ledger's size"
@@ -60,11 +60,11 @@ def measured(sections: Mapping[str, Any]) -> dict[str, Cost]:
 
 def _microseconds(reading: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     """Return CPU a record: of reading, of ledger and reports, and of all that is left."""
-    read = _median(reading[f"{readers.PLAN}, {KIND}"], "seconds")
+    read = _median(reading[f"{readers.NDJSON}, {KIND}"], "seconds")
     forgetful = _median(whole[f"{end_to_end.NO_LEDGER}, {KIND}"], "cpu_seconds")
     report = max(0.0, _median(whole[f"{NAME}, {KIND}"], "cpu_seconds") - forgetful)
     return {
-        "read_microseconds_per_record": (read, "readers: planning, without its imports"),
+        "read_microseconds_per_record": (read, "readers: one process, without its imports"),
         "send_microseconds_per_record": (
             max(0.0, forgetful - read),
             "end_to_end: what is left, starts of processes too",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.simulation.server import FOLDER, servers
-from benchmarks.simulation.simulator import Run
+from benchmarks.simulation.simulator import Point, Run
 from benchmarks.simulation.sweep import RIVALS, SETTINGS, Comparison, compare
 
 
@@ -64,9 +64,14 @@ def _run(one: Comparison, run: Run) -> dict[str, Any]:
         "bytes_per_second": run.bytes_per_second,
         "pushed_back": run.pushed_back,
         "lost": run.lost,
-        "series": [asdict(point) for point in run.series],
+        "series": {field.name: _column(run, field.name) for field in fields(Point)},
         "changes": [{"at_seconds": when, **asdict(change)} for when, change in run.changes],
     }
+
+
+def _column(run: Run, name: str) -> list[float]:
+    """Return one field of each point, as exactly as a plot shows it."""
+    return [float(f"{getattr(point, name):.4g}") for point in run.series]
 
 
 def write(comparisons: Sequence[Comparison], folder: Path) -> Path:

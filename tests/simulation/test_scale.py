@@ -62,7 +62,7 @@ def test_what_the_same_run_measured_takes_the_place_of_what_stands_there():
 
     ours, forgetful = runs(NAME, cpu_seconds=0.020), runs(scaling.end_to_end.NO_LEDGER, cpu_seconds=0.016)
     sections = {
-        "readers": {"runs": runs(scaling.readers.PLAN)},
+        "readers": {"runs": runs(scaling.readers.NDJSON)},
         "end_to_end": {"runs": ours | forgetful},
         "resume": {"settings": {"bytes": 400, "records": 10}},
     }
