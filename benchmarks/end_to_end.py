@@ -26,11 +26,11 @@ NO_LEDGER = "bulksubmit without ledger and reports"
 WRK = "wrk"
 AIOHTTP = "bare aiohttp loop"
 
-CEILING_CAUSE = """Besides parsing, a record is checked, hashed when it is frozen and again when it is sent, \
-posted, found in the service's list of tasks, settled in the ledger and written to the report: \
-about 8 µs of CPU where parsing takes 3.4 to 5.5, and the start of two processes comes on top. \
-Tried: planning in another process, reports by columns, one read a batch, bodies without a \
-copy, the cyclic collector at rest; together they took a third to a half."""
+CEILING_CAUSE = """Besides parsing, a record is found, checked, hashed when it is frozen and again when it is sent, \
+posted, found in the service's list of tasks, settled in the ledger and written to the report: 8 (small) and 11 µs \
+(typical) of CPU on two cores, which nginx shares, where parsing alone takes 0.6 and 3.4; and two processes start. The \
+report comes last, on one core. Tried: planning in another process, reports by columns, one read a batch, bodies and \
+payloads without a copy, the cyclic collector at rest, polls that bring the fates along and are not held back."""
 LEDGER_CAUSE = """Nine tenths of it is the report, 250 to 300 bytes a record, which the contender without it does \
 not write; steps of the ledger are 0.05 µs a record each."""
 
