@@ -27,14 +27,14 @@ CEILING, WITHOUT_GC = "orjson.loads, ready blocks", "orjson.loads, ready blocks,
 WHOLE, IJSON = "orjson.loads, whole array", "ijson (yajl2_c)"
 
 READ_CAUSE = """orjson is the ceiling and goes through every record here, too. Finding, checking, hashing and \
-packing come on top: in one process they take longer than the parsing, and a second core makes up for that from 64 MiB \
-on, where records are not so small that finding them is most of the work."""
+packing come on top: in one process they take longer than the parsing, and a second core makes up for that from \
+128 MiB on, where records are not so small that finding them is most of the work."""
 IJSON_CAUSE = """It would be faster than `orjson.loads` itself, which every record goes through: ijson's C core \
 is not so slow."""
 
 METHOD = """All that `validate` does, and a run before it sends: records are found, parsed, checked by Sama's rules, \
 cut into batches, hashed, and where they stand is packed, in as many processes as the engine takes by itself: from \
-64 MiB on one for each core. In one process, records are found, parsed, checked and handed on as columns with their \
+128 MiB on one for each core. In one process, records are found, parsed, checked and handed on as columns with their \
 offsets. The ceiling parses the same bytes in blocks of 1,000 records (of large ones 100, which is faster) that were \
 cut before, in one thread; once more with Python's cyclic collector at rest. An array is one top-level JSON array of \
 the same records. Each contender says how long it read; imports are not counted, processes that it starts are. Memory \
@@ -45,21 +45,21 @@ ARRAY_KIND = "typical"
 
 def measure(session: Session) -> Section:
     """Measure NDJSON of every size, and an array of typical records."""
-    megabytes = session.size(100, 30)
+    megabytes, array_megabytes = session.size(400, 30), session.size(100, 30)
     contenders: list[Contender] = []
     rows: list[Row] = []
     runs: Runs = {}
     for kind in KINDS:
-        taking_part = _contenders(session, kind, megabytes)
-        taken = alternate(taking_part, session.rounds(5, 30), session.folder)
+        taking_part = _contenders(session, kind, megabytes, array_megabytes)
+        taken = alternate(taking_part, session.rounds(5, 45), session.folder)
         rows += _rows(kind, taken)
         contenders += taking_part
         runs |= taken
-    settings = {"megabytes": megabytes}
+    settings = {"megabytes": megabytes, "megabytes of the array": array_megabytes}
     return Section("readers", "Reading and validating", METHOD, rows, contenders, runs, settings)
 
 
-def _contenders(session: Session, kind: str, megabytes: int) -> Sequence[Contender]:
+def _contenders(session: Session, kind: str, megabytes: int, array_megabytes: int) -> Sequence[Contender]:
     count = count_for(kind, megabytes * MEGABYTE)
     source = session.made(f"{kind}-{count}.ndjson", lambda path: write_ndjson(path, kind, count))
     lines = [
@@ -70,16 +70,19 @@ def _contenders(session: Session, kind: str, megabytes: int) -> Sequence[Contend
     ]
     if kind != ARRAY_KIND:
         return lines
-    array = session.made(f"{kind}-{count}.json", lambda path: write_array(path, kind, count))
+    array_count = count_for(kind, array_megabytes * MEGABYTE)
+    array = session.made(f"{kind}-{array_count}.json", lambda path: write_array(path, kind, array_count))
     single = session.made("single.json", lambda path: write_array(path, kind, 1000))
     return [
         *lines,
-        _reading(f"{ARRAY}, {kind}", "read", array, count),
-        Contender(IJSON, peer("benchmarks.contenders.array_parsers", "ijson", array), count, remark="parses only"),
+        _reading(f"{ARRAY}, {kind}", "read", array, array_count),
+        Contender(
+            IJSON, peer("benchmarks.contenders.array_parsers", "ijson", array), array_count, remark="parses only"
+        ),
         Contender(
             WHOLE,
             python("benchmarks.contenders.array_parsers", "whole", array),
-            count,
+            array_count,
             remark="the whole file in memory",
         ),
         _reading(NOTHING, "read", single, 1000),

@@ -30,7 +30,7 @@ CHILD_BYTES = 1 << 23
 """From here on a process of its own reads beside the sending. It starts up in 0.15 s of a second core, while this one
 opens the way to the service, and saves this one 70 ms at 10 MiB, 0.15 s at 20 and 0.45 s at 40.
 """
-ALONE_BYTES = 1 << 26
+ALONE_BYTES = 1 << 27
 """Likewise where nothing else goes on: then several read, one for each core, and have to make up for their start."""
 _MOST_ALONE = 4
 """More than this process can take plans from."""
