@@ -58,9 +58,9 @@ class Costs:
 
     @property
     def cpu_microseconds_per_record(self) -> float:
-        """CPU of a machine, from the file to the report."""
-        return (
-            self.read_microseconds_per_record + self.send_microseconds_per_record + self.report_microseconds_per_record
+        """CPU of the busier of a machine's two processes: one reads, the other sends and reports."""
+        return max(
+            self.read_microseconds_per_record, self.send_microseconds_per_record + self.report_microseconds_per_record
         )
 
     def station_seconds(self) -> tuple[float, ...]:
