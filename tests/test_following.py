@@ -129,7 +129,7 @@ async def test_what_earlier_batches_showed_tells_when_a_later_one_is_done(chase)
     await chase.to_the_end()
     last_poll = {sequence: at for at, (sequence,) in chase.service.polled}
     late = [last_poll[sequence] - 5.0 * (sequence + 1) for sequence in range(2, 12)]
-    assert 0.0 <= sorted(late)[len(late) // 2] <= 1.25  # likewise
+    assert 0.0 <= sorted(late)[len(late) // 2] <= 2.75  # of 5 s, by chance more or less: likewise
     assert len([at for at in chase.poll_times if at > 15.0]) <= 9 * 3  # nothing is known of the service before
 
 

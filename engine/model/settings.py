@@ -102,7 +102,7 @@ class SendSettings(Section):
     """Batches being staged, uploaded or released at once; `auto` finds out how many the service takes best."""
     max_open_batches: Annotated[int, Field(ge=1)] | None = None
     """Batches released and not yet settled; the uploader waits at the limit. The service's own default if left out."""
-    polls_in_flight: Annotated[int, Field(ge=1, le=1000)] = 8
+    polls_in_flight: Annotated[int, Field(ge=1, le=1000)] = 4
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""
     polls_per_second: Annotated[float, Field(gt=0)] = 1000.0
