@@ -52,7 +52,7 @@ def measured(sections: Mapping[str, Any]) -> dict[str, Cost]:
     if "resume" in sections:
         settings = sections["resume"]["settings"]
         found["ledger_bytes_per_record"] = settings["bytes"] / settings["records"], "resume: the ledger's size"
-    if {"readers", "end_to_end"} <= sections.keys():
+    if f"{readers.NDJSON}, {KIND}" in sections.get("readers", {}).get("runs", ()) and "end_to_end" in sections:
         found |= _microseconds(sections["readers"]["runs"], sections["end_to_end"]["runs"])
         found["record_bytes"] = SIZES[KIND], "end_to_end: the records that were sent"
     return {name: Cost(round(value, 2), "measured", source) for name, (value, source) in found.items()}

@@ -121,12 +121,12 @@ class Follower:
     async def _sleep_until(self, due_at: float) -> None:
         """Sleep until a poll must be sent to arrive in time, but no longer than until something changes."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._cancel_on_change, group.cancel_scope)
-            await self._run.clock.sleep(due_at - self._arrival)
+            group.start_soon(self._cancel_after, group.cancel_scope, due_at - self._arrival)
+            await self.wait_for_change()  # here and not in the other task, which begins a turn of the loop later
             group.cancel_scope.cancel()
 
-    async def _cancel_on_change(self, scope: anyio.CancelScope) -> None:
-        await self.wait_for_change()
+    async def _cancel_after(self, scope: anyio.CancelScope, seconds: float) -> None:
+        await self._run.clock.sleep(seconds)
         scope.cancel()
 
     async def poll(self, group: Sequence[int]) -> None:

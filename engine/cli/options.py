@@ -153,7 +153,7 @@ Processes: TypeAlias = Annotated[
         min=0,
         max=64,
         show_default=False,
-        help="Processes that read beside this one; one where the input is large and a core is free, if left out.",
+        help="Processes that read beside this one. Left out, as many as pay for the size of the input.",
     ),
 ]
 Until: TypeAlias = Annotated[

@@ -61,7 +61,8 @@ class SourceSettings(Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """Of CSV."""
     processes: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Processes that read beside this one. Left out: one where a large input is sent, if there is a core for it."""
+    """Processes that read beside this one. Left out: with two cores or more, one for a large input that is sent, or one
+    for each core if it is only read."""
 
 
 class MappingSettings(Section):

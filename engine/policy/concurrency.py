@@ -40,7 +40,7 @@ class Fate(Enum):
     DONE = "done"
     """Answered; a refusal of what was sent is an answer, too."""
     PUSHED_BACK = "pushed back"
-    """429 or 503: not done, and too much."""
+    """429: not done, and too much. A 503 may be a proxy's word for what is down, too; the caller waits for that."""
     LOST = "lost"
     """No answer, or one that says that the service broke."""
 

@@ -48,7 +48,7 @@ class Timetable:
     _first_wait: float = field(init=False)
     _fruitless: int = 0
     """Polls in a row, of whatever batches, that showed nothing new."""
-    _polled_at: float = float("-inf")
+    _quiet_until: float = float("-inf")
     _looks_since: int = 0
     """Since all were planned anew."""
     _planned_pace: float = 0.0
@@ -90,9 +90,10 @@ class Timetable:
         self._looks_since += 1
         if fruitful:
             self._fruitless = 0
-        elif now != self._polled_at:
+        elif now >= self._quiet_until:  # several polls at once that show nothing are one look in vain
             self._fruitless += 1
-        self._polled_at = self.now = now
+            self._quiet_until = now + LEAST_SECONDS * 2.0 ** min(self._fruitless, 30)
+        self.now = now
 
     def lengthen_first_wait(self, seconds: float) -> None:
         """Take note that a batch showed nothing for so long, and nothing is known of the service."""

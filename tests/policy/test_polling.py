@@ -222,3 +222,25 @@ def test_a_batch_is_never_asked_about_twice_at_once_however_long_answers_take(se
                 if done:
                     outlook.forget(key, now)
     assert created == counts
+
+
+@pytest.mark.parametrize("in_flight", [1, 4, 8, 32])
+def test_polls_in_flight_that_show_nothing_do_not_stall_a_burst(in_flight):
+    """Twenty batches released at once to a service that creates one after the other, each in 0.2 s."""
+    outlook, answers, known, now, sent_at = Outlook(PollRules()), [], {}, 0.0, 0.0
+    for key in range(20):
+        outlook.release(key, 1000, 0.0)
+    while len(known) < 20:
+        due_at = max(sent_at + 0.001, outlook.next_due()) if len(answers) < in_flight else float("inf")
+        now = max(now, min([due_at, *(at for at, _ in answers)]))
+        if answers and answers[0][0] <= now:
+            _, key = answers.pop(0)
+            created = max(0, min(1000, int(5000 * (now - 0.025) - 1000 * key)))
+            outlook.saw(key, now - 0.025, created, finished=created == 1000)
+            if created == 1000:
+                known[key] = now
+                outlook.forget(key, now)
+            continue
+        sent_at = now
+        answers += [(now + 0.05, key) for key in outlook.take(now)]
+    assert max(known.values()) <= 1.3 * 4.0 + 1.0
