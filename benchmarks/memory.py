@@ -23,8 +23,9 @@ MOST_SECONDS = 380.0
 CAUSE = """From 8 MiB on a process of its own reads the input; it takes 23 MiB that it does not share, whatever the \
 size. A longer run has more batches under way at once than the few of a short one."""
 
-METHOD = """The same submission as end to end, of typical records to nginx, once for each size. The peak is what the \
-operating system says of the process that has ended (`ru_maxrss`), reports included."""
+METHOD = """The same submission as end to end, of typical records to nginx, once for each size. The peak is \
+that of both processes together, sampled ten times a second, or of the larger as the operating system says when it has \
+ended (`ru_maxrss`), if that is more; reports included."""
 
 
 def measure(session: Session) -> Section:

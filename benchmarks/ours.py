@@ -10,7 +10,7 @@ from benchmarks.workload import BATCH_RECORDS
 
 NAME = "bulksubmit"
 IN_FLIGHT = 8
-"""Requests under way at once, for every contender that can have more than one; bulksubmit's default."""
+"""Requests under way at once, for every contender that has to be told; bulksubmit finds out its own number."""
 
 KEYS = {"SAMA_ACCESS_KEY": "sandbox-key", "SB_AUTH_TOKEN": "sandbox-key"}
 

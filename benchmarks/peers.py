@@ -41,9 +41,10 @@ each; curl does not even parse. A third of what `split`, `xargs` and `curl` take
 parsing alone."""
 
 METHOD = f"""Every contender takes the same file of typical records and brings them to the same nginx in requests of \
-1,000, with {IN_FLIGHT} under way where it can have more than one. bulksubmit alone keeps a ledger, follows every \
-task to its creation and writes a report; what the others leave out, or do besides, is said with each. Start-up is \
-part of the time. Peak memory is that of the largest process of each."""
+1,000, with {IN_FLIGHT} under way where it can have more than one; bulksubmit finds out by itself how many. It alone \
+keeps a ledger, follows every task to its creation and writes a report; what the others leave out, or do besides, is \
+said with each. Start-up is part of the time. Peak memory is that of all processes together, sampled ten times a \
+second, or of the largest, if that is more."""
 
 
 def measure(session: Session) -> Section:

@@ -36,7 +36,8 @@ METHOD = f"""For each batch of 1,000 typical records bulksubmit creates an empty
 presigned URL, continues it and follows it to its creation. The store is SeaweedFS, which verifies each signature; \
 before it stands a small service that hands out the URLs and never reads what was uploaded. Against it, `curl -T` \
 uploads the same arrays from ready files to URLs that are ready, {IN_FLIGHT} processes at once, each keeping its \
-connection for 16 files: no parsing, no service, no ledger, no following."""
+connection for 16 files: no parsing, no service, no ledger, no following. bulksubmit finds out by itself how many it \
+sends at once."""
 
 
 def measure(session: Session) -> Section:
