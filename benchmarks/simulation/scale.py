@@ -46,6 +46,7 @@ class Costs:
     send_microseconds_per_record: float
     report_microseconds_per_record: float
     ledger_bytes_per_record: float
+    outcome_bytes_per_record: float
     record_bytes: float
     batch_records: float
     calls_per_batch: float
@@ -82,7 +83,8 @@ class Outlook:
     seconds: float
     busy: Mapping[str, float]
     """Share of the time that a station works; of those that every machine has, the mean."""
-    ledger_bytes_per_machine: float
+    disk_bytes_per_machine: float
+    """Ledger and outcomes."""
     breaks_first: str
 
 
@@ -101,14 +103,14 @@ def outlook(costs: Costs, machines: int, records: int = RECORDS) -> Outlook:
     """Simulate a sample of the load on so many machines and extrapolate."""
     pace, busy = _simulate(costs, machines)
     per_second = pace * costs.batch_records
-    ledger = costs.ledger_bytes_per_record * records / machines
+    disk = (costs.ledger_bytes_per_record + costs.outcome_bytes_per_record) * records / machines
     slowest = max(busy, key=lambda name: busy[name])
     first = f"{slowest} ({busy[slowest]:.0%} busy)"
-    if ledger > costs.disk_bytes:
-        first = f"disk: {ledger / 1e9:.0f} GB of ledger per machine"
+    if disk > costs.disk_bytes:
+        first = f"disk: {disk / 1e9:.0f} GB of ledger and outcomes"
     elif busy[slowest] < _SATURATED:
         first = f"nothing is saturated: {costs.batches_in_flight:.0f} batches in flight are too few"
-    return Outlook(machines, per_second, records / per_second, busy, ledger, first)
+    return Outlook(machines, per_second, records / per_second, busy, disk, first)
 
 
 def _simulate(costs: Costs, machines: int) -> tuple[float, Mapping[str, float]]:
@@ -142,10 +144,10 @@ def unlimited(costs: Costs) -> Costs:
 
 def table(outlooks: Sequence[Outlook]) -> str:
     """Render the outlooks."""
-    lines = ["machines      records/s       hours  ledger GB/machine  breaks first"]
+    lines = ["machines      records/s       hours    disk GB/machine  breaks first"]
     lines += [
         f"{one.machines:>8,} {one.records_per_second:>14,.0f} {one.seconds / 3600:>11.2f} "
-        f"{one.ledger_bytes_per_machine / 1e9:>18.2f}  {one.breaks_first}"
+        f"{one.disk_bytes_per_machine / 1e9:>18.2f}  {one.breaks_first}"
         for one in outlooks
     ]
     return "\n".join(lines)

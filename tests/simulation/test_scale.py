@@ -7,7 +7,7 @@ from benchmarks.ours import NAME
 from benchmarks.simulation.scale import costs_of, outlook, read_costs, table, unlimited
 from engine.model.settings import MOST_IN_FLIGHT, BatchSettings
 
-COSTS = replace(costs_of(read_costs()), batches_in_flight=16, calls_per_batch=5.0, record_bytes=300.0)
+COSTS = replace(costs_of(read_costs()), batches_in_flight=16, calls_per_batch=5.0, record_bytes=300.0, disk_bytes=1e12)
 
 
 def test_one_machine_is_held_up_by_its_core():
@@ -37,7 +37,7 @@ def test_the_narrowest_place_sets_the_pace_and_is_named(limit, first):
 
 
 def test_a_full_disk_comes_before_any_speed():
-    assert outlook(replace(COSTS, disk_bytes=1e9), 1).breaks_first == "disk: 38 GB of ledger per machine"
+    assert outlook(replace(COSTS, disk_bytes=1e9), 1).breaks_first == "disk: 271 GB of ledger and outcomes"
 
 
 def test_too_few_batches_on_their_way_saturate_nothing():
