@@ -21,8 +21,6 @@ MEGABYTE = 10**6
 BLOCK_RECORDS = 1000
 """Distinct records before they repeat but for their number; and records in a batch, so files end with a full batch."""
 
-NUMBER_BYTES = len('{"data":{"client_batch_id":"record-000000000",')
-
 
 def records(kind: str, seed: int = 1) -> Iterator[bytes]:
     """Yield records without end, each with its number as marker; their mean size is SIZES[kind]."""

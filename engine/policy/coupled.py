@@ -135,18 +135,16 @@ class OpenJobs:
     def __post_init__(self) -> None:
         self.limit = self.limit or self.most
 
-    def observe(
-        self, created: int, seconds: float, *, batch_records: float, lag_seconds: float, in_line: bool = True
-    ) -> LimitChanged | None:
+    def observe(self, created: int, seconds: float, *, batch_records: float, lag_seconds: float) -> LimitChanged | None:
         """Take in that the service created so many tasks in a time; return the change of the limit, if it makes one.
 
         `batch_records` is the mean batch; `lag_seconds` the time from the end of a batch's creation until a new one is
-        released in its place: wait for the poll, upload and release. Within it the service works on what is open. Where
-        jobs do not stand in line but run side by side (`in_line` is False), each one open adds to the speed: no limit.
+        released in its place: wait for the poll, upload and release. Within it the service works on what is open. Not
+        for jobs that run side by side: each one open adds to the speed.
         """
         self._speed.observe(created, seconds)
         speed = self._speed.tasks_per_second
-        if not in_line or created <= 0 or batch_records <= 0:
+        if created <= 0 or batch_records <= 0:
             return None
         wanted = math.ceil(_SPARE * speed * lag_seconds / batch_records) + _LEAST_OPEN
         after = max(1, min(self.most, wanted))

@@ -92,7 +92,8 @@ def test_an_upload_that_took_longer_than_others_kept_nothing_from_being_sent_if_
     assert measure.corrected == measure.uncorrected
 
 
-def test_a_batch_that_was_split_holds_its_place_until_its_last_part_is_done():
+def with_a_fourth_on_its_way():
+    """Return a watch that has seen three batches done in a second each, and one more sent after them."""
     watch = Watch()
     for sequence in range(3):
         watch.due(sequence, sequence)
@@ -100,6 +101,11 @@ def test_a_batch_that_was_split_holds_its_place_until_its_last_part_is_done():
         watch.settled(sequence, sequence + 1)
     watch.due(3, 3.0)
     watch.sent(3, 3.0, 3.5)
+    return watch
+
+
+def test_a_batch_that_was_split_holds_its_place_until_its_last_part_is_done():
+    watch = with_a_fourth_on_its_way()
     watch.at(4.0, moved(3, State.RELEASING, State.SPLIT))
     left, right = part_sequences(3)
     watch.at(4.0, moved(left, State.RELEASED, State.SETTLED), BatchSettled(left, 5, 0))
@@ -110,13 +116,7 @@ def test_a_batch_that_was_split_holds_its_place_until_its_last_part_is_done():
 
 
 def test_a_batch_that_is_never_done_holds_its_place_to_the_end():
-    watch = Watch()
-    for sequence in range(3):
-        watch.due(sequence, sequence)
-        watch.sent(sequence, sequence, sequence + 0.5)
-        watch.settled(sequence, sequence + 1)
-    watch.due(3, 3.0)
-    watch.sent(3, 3.0, 3.5)
+    watch = with_a_fourth_on_its_way()
     watch.at(8.0)
     measure = watch.meter.measured()
     assert (measure.uncorrected.count, measure.corrected.count) == (40, 40 + 4 * 10)

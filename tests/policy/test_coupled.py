@@ -164,12 +164,6 @@ def test_small_changes_of_speed_make_no_noise():
     assert jobs.observe(31_000, 1.0, batch_records=1000, lag_seconds=2.0) is None
 
 
-def test_jobs_that_run_side_by_side_are_not_held_back():
-    jobs = OpenJobs(most=500)
-    assert jobs.observe(10, 1.0, batch_records=1000, lag_seconds=1.0, in_line=False) is None
-    assert jobs.limit == 500
-
-
 def test_open_jobs_never_exceed_what_is_allowed_nor_stop_for_want_of_news():
     jobs = OpenJobs(most=10)
     assert jobs.observe(10**6, 1.0, batch_records=10, lag_seconds=5.0) is None
