@@ -234,6 +234,14 @@ class Ledger(Protocol):
         """Remember what the service told of itself before anything was frozen."""
         ...
 
+    async def note_slowest_start(self, job: str, seconds: float) -> None:
+        """Remember that an answered release took `seconds` to leave *waiting*, if no other of the job took longer."""
+        ...
+
+    async def note_lost_stage(self, job: str) -> None:
+        """Count a call that makes something at the service without releasing it, and whose answer was lost."""
+        ...
+
     async def set_config(self, name: str, config: str) -> None:
         """Remember the configuration with which the job goes on."""
         ...

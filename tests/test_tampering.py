@@ -29,6 +29,8 @@ UNPROVEN = {
     ("jobs", "until", ""): "what the service was asked for; nobody else knows",
     ("jobs", "strict", ""): "how the job was sent; no record shows it",
     ("jobs", "learnt", ""): "what it changes is the payloads, and this service has no marks to put into them",
+    ("jobs", "slowest_start", ""): "a time",
+    ("jobs", "lost_stages", ""): "how calls went; what they may have left behind is empty and has no record",
     ("jobs", "created_at", ""): "a time",
     ("sources", "mtime_ns", ""): "a time: a copy put back has a new one, and its bytes are compared",
     ("batches", "changed_at", "settled"): "a time",

@@ -37,10 +37,12 @@ RELEASE operation;
 -- name: add_job
 -- Remember a new job; the name must be free.
 INSERT INTO jobs (
-  name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, created_at
+  name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start,
+  lost_stages, created_at
 )
 VALUES (
-  :name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :strict, :learnt, :created_at
+  :name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :strict, :learnt, :slowest_start,
+  :lost_stages, :created_at
 );
 
 -- name: add_source
@@ -58,7 +60,9 @@ SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
 
 -- name: jobs
 -- Read the jobs, newest first; only that of one name, unless it is null.
-SELECT id, name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, created_at
+SELECT
+  id, name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start,
+  lost_stages, created_at
 FROM jobs
 WHERE :name IS NULL OR name = :name
 ORDER BY id DESC;
@@ -74,6 +78,14 @@ UPDATE jobs SET config = :config WHERE id = :job;
 -- name: set_learnt
 -- Remember what the service told of itself.
 UPDATE jobs SET learnt = :learnt WHERE id = :job;
+
+-- name: note_slowest_start
+-- Remember how long an answered release took to begin, if none took longer.
+UPDATE jobs SET slowest_start = MAX(slowest_start, :seconds) WHERE id = :job;
+
+-- name: note_lost_stage
+-- Count a call that made something at the service, perhaps, and whose answer was lost.
+UPDATE jobs SET lost_stages = lost_stages + 1 WHERE id = :job;
 
 -- name: set_job_state
 -- Remember where a job stands.

@@ -58,7 +58,8 @@ def job(connection: apsw.Connection, name: str) -> Job:
 
 
 def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
-    _id, name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, created_at = row
+    (_id, name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, *rest) = row
+    slowest_start, lost_stages, created_at = rest
     return Job(
         name=name,
         service=service,
@@ -72,6 +73,8 @@ def _job(row: tuple[Any, ...], sources: Iterable[tuple[Any, ...]]) -> Job:
         until=until,
         strict=bool(strict),
         learnt=learnt,
+        slowest_start=slowest_start,
+        lost_stages=lost_stages,
         created_at=created_at,
     )
 

@@ -93,6 +93,14 @@ class SqliteLedger:
         """Remember what the service told of itself before anything was frozen."""
         await self._writer.write(partial(writes.set_learnt, name=name, learnt=learnt))
 
+    async def note_slowest_start(self, job: str, seconds: float) -> None:
+        """Remember that an answered release took `seconds` to leave *waiting*, if no other of the job took longer."""
+        await self._writer.write(partial(writes.note_slowest_start, name=job, seconds=seconds))
+
+    async def note_lost_stage(self, job: str) -> None:
+        """Count a call that makes something at the service without releasing it, and whose answer was lost."""
+        await self._writer.write(partial(writes.note_lost_stage, name=job))
+
     async def set_config(self, name: str, config: str) -> None:
         """Remember the configuration with which the job goes on."""
         await self._writer.write(partial(writes.set_config, name=name, config=config))

@@ -50,6 +50,18 @@ def set_learnt(connection: apsw.Connection, name: str, learnt: str) -> Sequence[
     return [Change("set_learnt", name)]
 
 
+def note_slowest_start(connection: apsw.Connection, name: str, seconds: float) -> Sequence[Change]:
+    """Remember how long an answered release took to begin, if none took longer."""
+    connection.execute(QUERIES["note_slowest_start"], {"job": job_id(connection, name), "seconds": seconds})
+    return [Change("note_slowest_start", name)]
+
+
+def note_lost_stage(connection: apsw.Connection, name: str) -> Sequence[Change]:
+    """Count a call that may have left something at the service."""
+    connection.execute(QUERIES["note_lost_stage"], {"job": job_id(connection, name)})
+    return [Change("note_lost_stage", name)]
+
+
 def set_config(connection: apsw.Connection, name: str, config: str) -> Sequence[Change]:
     """Remember the configuration with which a job goes on."""
     connection.execute(QUERIES["set_config"], {"job": job_id(connection, name), "config": config})

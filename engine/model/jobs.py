@@ -47,6 +47,10 @@ class Job:
     """Nothing is sent before all is read and every record is fit to be sent."""
     learnt: str = ""
     """What the service said once, before anything was frozen, that decides what goes up; "" as long as nobody asked."""
+    slowest_start: float = 0.0
+    """Seconds: the longest that a batch whose release was answered went on to be said to wait."""
+    lost_stages: int = 0
+    """Calls that make something at the service without releasing it, and whose answer was lost."""
     created_at: float = 0.0
     """Unix seconds."""
 

@@ -129,6 +129,8 @@ async def retry(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Res
                 parent=name,
                 attempt=parent.attempt + 1,
                 learnt="",
+                slowest_start=0.0,
+                lost_stages=0,
                 created_at=CLOCK.now(),
             )
             await ledger.create_job(job)

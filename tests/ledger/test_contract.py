@@ -47,7 +47,7 @@ async def ledger(opened):
 
 
 async def test_a_job_comes_back_as_it_went_in(ledger):
-    job = a_job(parent="before", attempt=2, config="schlüssel = '🔑'\n")
+    job = a_job(parent="before", attempt=2, config="schlüssel = '🔑'\n", slowest_start=1.5, lost_stages=2)
     await ledger.create_job(job)
     assert await ledger.job("j") == job
 
@@ -84,6 +84,8 @@ async def test_an_unknown_job_is_answered_with_those_there_are(ledger):
     "call",
     [
         lambda ledger: ledger.set_job_state("x", JobState.FINISHED),
+        lambda ledger: ledger.note_slowest_start("x", 1.5),
+        lambda ledger: ledger.note_lost_stage("x"),
         lambda ledger: ledger.freeze("x", [a_batch(0)], [], last=False),
         lambda ledger: ledger.move("x", Submission(0, State.STAGING), expected=State.FROZEN),
         lambda ledger: settle(ledger, "x", 0, Settlement([])),
@@ -559,3 +561,23 @@ async def test_what_a_service_told_is_remembered(ledger):
     await ledger.create_job(a_job())
     await ledger.set_learnt("j", "marked")
     assert (await ledger.job("j")).learnt == "marked"
+
+
+async def test_the_slowest_start_of_a_job_is_kept(ledger):
+    for name in "jk":
+        await ledger.create_job(a_job(name))
+    assert (await ledger.job("j")).slowest_start == 0
+    kept = []
+    for seconds in (0.25, 31.5, 2.0):
+        await ledger.note_slowest_start("j", seconds)
+        kept.append((await ledger.job("j")).slowest_start)
+    assert kept == [0.25, 31.5, 31.5]
+    assert (await ledger.job("k")).slowest_start == 0
+
+
+async def test_lost_stages_are_counted_for_each_job(ledger):
+    for name in "jk":
+        await ledger.create_job(a_job(name))
+    for _ in range(3):
+        await ledger.note_lost_stage("j")
+    assert [(await ledger.job(name)).lost_stages for name in "jk"] == [3, 0]

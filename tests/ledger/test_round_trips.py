@@ -90,6 +90,8 @@ def test_jobs(data):
         output=data.draw(texts),
         sources=sorted(sources, key=lambda source: source.number),
         parent=data.draw(st.none() | texts),
+        slowest_start=data.draw(st.floats(0, 1e9)),
+        lost_stages=data.draw(sizes),
         created_at=data.draw(st.floats(1, 1e12)),
     )
 

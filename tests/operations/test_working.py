@@ -497,6 +497,17 @@ async def test_retry_submits_what_was_mended_as_a_job_of_its_own(desk):
     assert (status.job.parent, status.job.attempt) == ("j", 2)
 
 
+async def test_a_retry_begins_without_what_its_parent_remembered_of_the_service(desk):
+    desk = await desk(failures=(BROKEN,))
+    await desk.submit(desk.source(tasks(5, status="broken")))
+    async with SqliteLedger.open(desk.ledger, SystemClock()) as ledger:
+        await ledger.note_slowest_start("j", 31.5)
+        await ledger.note_lost_stage("j")
+    await desk.retry()
+    jobs = [(await desk.status(name)).job for name in ("j", "j.retry")]
+    assert [(job.slowest_start, job.lost_stages) for job in jobs] == [(31.5, 1), (0, 0)]
+
+
 async def test_retry_asked_for_again_sends_nothing_again(desk):
     desk = await desk(failures=(BROKEN,))
     result = await desk.submit(desk.source(tasks(5, status="broken")))
