@@ -10,7 +10,7 @@ from typing import Protocol
 
 from engine.model.batches import Batch, Limits, Mark
 from engine.model.jobs import Job, JobState
-from engine.model.outcomes import Settlement, Tally
+from engine.model.outcomes import Kept, Settlement, Tally
 from engine.model.records import Reject, Row
 from engine.model.submissions import State, Submission
 
@@ -298,8 +298,12 @@ class Ledger(Protocol):
         """Return the fates of the records of some batches, those that are settled, by sequence."""
         ...
 
-    async def kept(self, job: str, sequence: int) -> tuple[int, int, Settlement | None]:
-        """Return how many created and failed a batch's row counts, and the settlement kept for it in whatever state.
+    def partly_uncertain(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
+        """Yield the settled batches of some of whose records nobody knows, with the fate of each record."""
+        ...
+
+    async def kept(self, job: str, sequence: int) -> Kept:
+        """Return what a batch's row counts, and the settlement that is kept of it, in whatever state it is.
 
         Raises:
             ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.

@@ -125,15 +125,22 @@ def _sent(
         if position in without:
             continue
         if settlement is not None:
-            task_id, error = settlement.task_ids[position], settlement.errors.get(position)
+            task_id, fate, error = _settled_fate(settlement, position)
             details = settlement.details.get(position, {})
-            fate = Fate.FAILED if task_id is None else Fate.CREATED
             url = task_url(task_id) if task_id else None
         source = source_at(job.sources, offset)
         outcome = Outcome(
             index, source.path, offset - source.base, fate, task_id, submission.remote_id, url, error, details
         )
         yield Fated(outcome, offset, length)
+
+
+def _settled_fate(settlement: Settlement, position: int) -> tuple[str | None, Fate, str | None]:
+    """Return task id, fate and reason of a record of a settled batch."""
+    if position in settlement.uncertain:
+        return None, Fate.UNCERTAIN, settlement.uncertain[position]
+    task_id = settlement.task_ids[position]
+    return task_id, Fate.FAILED if task_id is None else Fate.CREATED, settlement.errors.get(position)
 
 
 def _open_fate(submission: Submission) -> tuple[Fate, str | None]:

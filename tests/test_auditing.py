@@ -1,10 +1,11 @@
 import apsw
 import pytest
 from fakes.bench import a_bench
-from fakes.fates import every_fate
+from fakes.fates import every_fate, settle
 
 from engine.auditing import MOST_FINDINGS, audit
 from engine.model.batches import Limits
+from engine.model.outcomes import Settlement
 
 
 @pytest.fixture
@@ -40,7 +41,16 @@ async def test_a_finished_job_holds(tmp_path):
         await bench.work()
         result = await audited(bench)
         assert result.holds
-        assert result.fates == {"created": 45, "failed": 0, "rejected": 0}
+        assert result.fates == {"created": 45, "failed": 0, "rejected": 0, "uncertain": 0}
+
+
+async def test_a_settled_batch_with_records_of_which_nobody_knows_holds(tmp_path):
+    async with a_bench(tmp_path, records=3) as bench:
+        (batch,) = await bench.freeze()
+        await settle(bench, batch, Settlement(["t0", None, None], {1: "no"}, uncertain={2: "lost"}))
+        result = await audited(bench)
+        assert result.findings == []
+        assert result.fates == {"created": 1, "failed": 1, "rejected": 0, "uncertain": 1}
 
 
 async def test_an_empty_job_holds(tmp_path):
@@ -106,6 +116,23 @@ async def test_an_id_that_the_service_did_not_tell_is_no_duplicate(bench, tmp_pa
         ),
         ("UPDATE batches SET created = 2 WHERE sequence = 0", "the ledger's totals say"),
         ("UPDATE batches SET failed = 0 WHERE sequence = 0", "the ledger's totals say"),
+        (
+            "UPDATE batches SET uncertain = 1 WHERE sequence = 0",
+            "batch 0: it counts 1 created, 1 failed, 1 uncertain, its outcomes are 1 created, 1 failed, 0 uncertain",
+        ),
+        (
+            "UPDATE settlements SET uncertain = '{\"lost\":[1]}'",
+            "batch 0: position 1 of it has no single outcome",
+        ),
+        (
+            "UPDATE settlements SET errors = '{}', uncertain = '{\"lost\":[1]}'",
+            "batch 0: it counts 1 created, 1 failed, 0 uncertain, its outcomes are 1 created, 0 failed, 1 uncertain",
+        ),
+        ("UPDATE settlements SET uncertain = '[1]'", "batch 0: its settlement cannot be read"),
+        (
+            "UPDATE batches SET uncertain = 2 WHERE sequence = 1",
+            "batch 1: it is uncertain, and has the outcomes of a settled one",
+        ),
         ("UPDATE batches SET count = 1 WHERE sequence = 1", "batch 1: 1 records were rejected, 0 rejects are there"),
         ("UPDATE batches SET state = 'settled' WHERE sequence = 2", "batch 2: 1 records went up, 0 outcomes are there"),
         ("UPDATE sources SET size = size + 1 WHERE number = 1", "bytes, the batches cover"),

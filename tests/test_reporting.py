@@ -11,7 +11,7 @@ from engine.model.batches import Limits
 from engine.model.errors import SourceChanged
 from engine.model.outcomes import Settlement
 from engine.model.submissions import State, Submission
-from engine.reporting import batch_fates, outcome_lines
+from engine.reporting import batch_fates, fate_of, outcome_lines
 
 
 @pytest.fixture
@@ -106,6 +106,25 @@ async def test_a_record_over_several_lines_is_one_line_of_the_rejects(tmp_path):
         assert line["record"] == {"data": {"id": "0", "text": "a\nb"}}
 
 
+async def test_a_record_of_a_settled_batch_of_which_nobody_knows_is_told_as_uncertain(tmp_path):
+    async with a_bench(tmp_path, records=3) as bench:
+        (batch,) = await bench.freeze()
+        await settle(bench, batch, Settlement(["t0", None, None], {1: "no"}, uncertain={2: "not found again"}))
+        reports = await write(bench)
+        keys = ("state", "task_id", "batch_id", "url", "error")
+        assert [tuple(line[key] for key in keys) for line in lines_of(reports.outcomes)] == [
+            ("created", "t0", "r1", "https://fake.example/tasks/t0", None),
+            ("failed", None, "r1", None, "no"),
+            ("uncertain", None, "r1", None, "not found again"),
+        ]
+        assert [(line["index"], line["state"], line["error"]) for line in lines_of(reports.rejects)] == [
+            (1, "failed", "no"),
+            (2, "uncertain", "not found again"),
+        ]
+        alone = await fate_of(bench.job, bench.ledger, bench.service.task_url, 2)
+        assert (alone.state, alone.error) == ("uncertain", "not found again")
+
+
 async def test_created_tasks_without_an_id_have_no_page(tmp_path):
     async with a_bench(tmp_path, records=1) as bench:
         (batch,) = await bench.freeze()
@@ -137,14 +156,18 @@ TRICKY = {
 @pytest.mark.parametrize("task_ids", TRICKY.values(), ids=TRICKY)
 @pytest.mark.parametrize("details", [{}, {2: {"status": "RUNNING"}}], ids=["plain", "detailed"])
 @pytest.mark.parametrize("folder", ["plain", 'a ", "b'])
-async def test_the_lines_of_a_batch_are_those_that_each_record_would_get_alone(tmp_path, task_ids, details, folder):
+@pytest.mark.parametrize("known", [True, False], ids=["failed", "uncertain"])
+async def test_the_lines_of_a_batch_are_those_that_each_record_would_get_alone(
+    tmp_path, task_ids, details, folder, known
+):
     path = tmp_path / folder / "tasks.ndjson"
     path.parent.mkdir()
     path.write_bytes(b'no json\n{"data":{}}\n{"data":{}}\n\n{"data":{}}\n{}\n{"data":{}}\n{"data":{}}\nno json')
     async with a_bench(tmp_path, sources=[path]) as bench:
         (batch,) = await bench.freeze()
-        errors = {at: "no, it is bad" for at, task_id in enumerate(task_ids) if task_id is None}
-        settlement = Settlement(task_ids, errors, details=details)
+        reasons = {at: "no, it is bad" for at, task_id in enumerate(task_ids) if task_id is None}
+        errors, uncertain = (reasons, {}) if known else ({}, reasons)
+        settlement = Settlement(task_ids, errors, details=details, uncertain=uncertain)
         await settle(bench, batch, settlement, remote_id='r",1')
         rejects = await bench.ledger.rejects("j", 0, 8)
         submission = Submission(0, State.SETTLED, 'r",1')

@@ -18,7 +18,7 @@ from engine.model.outcomes import Settlement
 from engine.model.submissions import State, Submission
 
 FIRST = b'{"data":{"id":"0"}}\nno json\n\n{"data":{"id":"1"}}\n{"data":{"id":"2"}}\n{"data":{"id":"3"}}\n'
-SECOND = b'[{"data":{"id":"4"}},\n {"input":1}, {"data":{"id":"5"}} ]\n'
+SECOND = b'[{"data":{"id":"4"}},\n {"input":1}, {"data":{"id":"5"}}, {"data":{"id":"6"}}, {"data":{"id":"7"}} ]\n'
 
 UNPROVEN = {
     ("jobs", "config", ""): "only what shapes batches is proven, by the batches; here a comment is added",
@@ -53,7 +53,7 @@ async def job(tmp_path):
     paths[0].write_bytes(FIRST)
     paths[1].write_bytes(SECOND)
     async with a_bench(tmp_path, sources=paths, limits=Limits(2, 1 << 20)) as bench:
-        first, doubtful, last = await bench.freeze()
+        first, doubtful, last, parted = await bench.freeze()
         await settle(bench, first, Settlement(["t0", None], {1: "too big"}))
         await bench.bring(doubtful, State.STAGED, "r0")
         await bench.ledger.move("j", Submission(1, State.STAGING), expected=State.STAGED)
@@ -65,6 +65,7 @@ async def job(tmp_path):
         await bench.ledger.split("j", Submission(2, State.SPLIT, note="no"), parts, expected=State.RELEASING)
         await settle(bench, parts[0], Settlement(["t4"], details={0: {"status": "new"}}), "r3")
         await settle(bench, parts[1], Settlement(["t5"]), "r4")
+        await settle(bench, parted, Settlement(["t6", None], uncertain={1: "not found again"}), "r5")
         await bench.ledger.set_job_state("j", JobState.FINISHED)
         reports = await write(bench)
         for path in (reports.outcomes, reports.rejects):
@@ -88,8 +89,8 @@ async def is_found(job):
 
 async def test_the_job_holds_before_anything_is_changed(job):
     result = await audited(job)
-    assert (result.findings, result.reports, result.batches) == ([], Reported.COMPARED, 4)
-    assert result.fates == {"created": 3, "failed": 1, "rejected": 2, "uncertain": 2}
+    assert (result.findings, result.reports, result.batches) == ([], Reported.COMPARED, 5)
+    assert result.fates == {"created": 4, "failed": 1, "rejected": 2, "uncertain": 3}
 
 
 def changes(connection):

@@ -15,13 +15,16 @@ from engine.auditing.reports import ReportsCheck
 from engine.model.batches import Batch, batch_name, good_indexes
 from engine.model.errors import SourceError
 from engine.model.jobs import Job, JobState
-from engine.model.outcomes import Fate, Settlement, Tally
+from engine.model.outcomes import Fate, Kept, Settlement, Tally
 from engine.model.records import Position, Reject, Source
 from engine.model.submissions import State, Submission
 from engine.ports import Ledger
 from engine.reading.chunker import Marking
 from engine.reading.sources import check_unchanged
 from engine.reporting import Fated, RecordAt, TaskUrl, batch_fates, existing_reports
+
+_AFTER_SENDING = (Fate.CREATED, Fate.FAILED, Fate.UNCERTAIN)
+"""Fates of the records that went up, once their batch is settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,7 @@ class _Kept:
 
     batch: Batch
     submission: Submission
-    created: int
-    failed: int
-    settlement: Settlement | None
+    fates: Kept
     rejects: Sequence[Reject]
 
     @property
@@ -85,7 +86,7 @@ async def _check_divided(result: Audit, job: Job, ledger: Ledger, recut: Recut) 
     async for whole in ledger.divided(job.name):
         rejects = await ledger.rejects(job.name, whole.start.index, whole.end.index)
         result.find_all(await anyio.to_thread.run_sync(recut.check, whole, rejects))
-        if await ledger.kept(job.name, whole.sequence) != (0, 0, None):
+        if await ledger.kept(job.name, whole.sequence) != Kept():
             result.find(f"batch {batch_name(whole.sequence)}: it is split, and yet has an outcome of its own")
 
 
@@ -147,13 +148,12 @@ def _check_place(result: Audit, job: Job, batch: Batch, expected: Position) -> N
 
 async def _kept(result: Audit, job: Job, ledger: Ledger, batch: Batch, submission: Submission) -> _Kept:
     rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index)
-    created = failed = 0
-    settlement = None
+    fates = Kept()
     try:
-        created, failed, settlement = await ledger.kept(job.name, batch.sequence)
+        fates = await ledger.kept(job.name, batch.sequence)
     except (ValueError, TypeError, AttributeError) as error:
         result.find(f"batch {batch_name(batch.sequence)}: its settlement cannot be read ({error})")
-    return _Kept(batch, submission, created, failed, settlement, rejects)
+    return _Kept(batch, submission, fates, rejects)
 
 
 def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
@@ -168,13 +168,13 @@ def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
     else:
         fate = Fate.UNCERTAIN if submission.state is State.UNCERTAIN else Fate.UNRESOLVED
         result.fates[fate] += batch.count
-        if kept.settlement is not None or kept.created or kept.failed:
+        if kept.fates != Kept():
             result.find(f"{kept.named}: it is {submission.state}, and has the outcomes of a settled one")
     return len(result.findings) == before < MOST_FINDINGS
 
 
 def _listed(result: Audit, job: Job, kept: _Kept, task_url: TaskUrl) -> Sequence[Fated]:
-    settlement = (kept.settlement or Settlement([])) if kept.submission.state is State.SETTLED else None
+    settlement = (kept.fates.settlement or Settlement([])) if kept.submission.state is State.SETTLED else None
     try:
         return batch_fates(job, kept.batch, kept.submission, settlement, kept.rejects, task_url)
     except (ValueError, IndexError) as error:
@@ -183,30 +183,31 @@ def _listed(result: Audit, job: Job, kept: _Kept, task_url: TaskUrl) -> Sequence
 
 
 def _check_settlement(result: Audit, kept: _Kept, repeats: Repeats) -> None:
-    batch, settlement = kept.batch, kept.settlement or Settlement([])
+    batch, settlement = kept.batch, kept.fates.settlement or Settlement([])
     ids = settlement.task_ids
     if len(ids) != batch.count:
         result.find(f"{kept.named}: {batch.count} records went up, {len(ids)} outcomes are there")
-    if kept.settlement is not None and not batch.count:
+    if kept.fates.settlement is not None and not batch.count:
         result.find(f"{kept.named}: it has no record to send, and a settlement")
     created = [task_id for task_id in ids if task_id is not None]
     if not all(isinstance(task_id, str) for task_id in created):
         result.find(f"{kept.named}: a task id is no text")
         return
-    without_id = {at for at, task_id in enumerate(ids) if task_id is None} if len(created) < len(ids) else set()
-    wrong = without_id ^ settlement.errors.keys()
-    wrong |= {at for at in settlement.details if not 0 <= at < len(ids)}
+    wrong = settlement.unclear() | {at for at in settlement.details if not 0 <= at < len(ids)}
     if wrong:
         result.find(f"{kept.named}: position {min(wrong)} of it has no single outcome")
-    counted = len(created), len(ids) - len(created)
-    if counted != (kept.created, kept.failed):
-        result.find(
-            f"{kept.named}: it counts {kept.created} created and {kept.failed} failed, its outcomes are {counted[0]} "
-            f"and {counted[1]}"
-        )
+    unknown = len(settlement.uncertain)
+    counted = len(created), len(ids) - len(created) - unknown, unknown
+    stated = kept.fates.created, kept.fates.failed, kept.fates.uncertain
+    if counted != stated:
+        result.find(f"{kept.named}: it counts {_fates(stated)}, its outcomes are {_fates(counted)}")
     repeats.add([task_id for task_id in created if task_id])
-    result.fates[Fate.CREATED] += counted[0]
-    result.fates[Fate.FAILED] += counted[1]
+    for fate, number in zip(_AFTER_SENDING, counted, strict=True):
+        result.fates[fate] += number
+
+
+def _fates(numbers: Sequence[int]) -> str:
+    return ", ".join(f"{number} {fate}" for fate, number in zip(_AFTER_SENDING, numbers, strict=True))
 
 
 async def _check_ids(result: Audit, job: Job, ledger: Ledger, hashes: frozenset[int]) -> None:
@@ -216,7 +217,7 @@ async def _check_ids(result: Audit, job: Job, ledger: Ledger, hashes: frozenset[
         return
     async for batch, _ in ledger.batches(job.name, frozenset({State.SETTLED})):
         try:
-            _, _, settlement = await ledger.kept(job.name, batch.sequence)
+            settlement = (await ledger.kept(job.name, batch.sequence)).settlement
         except (ValueError, TypeError, AttributeError):
             continue  # found before
         hits = list(repeated(settlement.task_ids, hashes)) if settlement else []

@@ -132,7 +132,9 @@ WHERE job = :job AND sequence = :sequence AND remote_id IS NOT NULL AND remote_i
 -- name: move
 -- Take a batch one step on, if it stands where it is expected; return how many records went up.
 UPDATE batches
-SET state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, created = :created, failed = :failed
+SET
+  state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, created = :created, failed = :failed,
+  uncertain = :uncertain
 WHERE job = :job AND sequence = :sequence AND state = :expected
 RETURNING count;
 
@@ -142,21 +144,31 @@ SELECT state FROM batches WHERE job = :job AND sequence = :sequence;
 
 -- name: add_settlement
 -- Keep the fate of each record of a batch.
-INSERT INTO settlements (job, sequence, task_ids, errors, details)
-VALUES (:job, :sequence, :task_ids, :errors, :details);
+INSERT INTO settlements (job, sequence, task_ids, errors, details, uncertain)
+VALUES (:job, :sequence, :task_ids, :errors, :details, :uncertain);
 
 -- name: settlements
 -- Read the fate of each record of some batches (a JSON array), those that are settled; a batch of no records has no row
 -- among the settlements.
-SELECT sequence, task_ids, errors, details
+SELECT sequence, task_ids, errors, details, settlements.uncertain
 FROM batches LEFT JOIN settlements USING (job, sequence)
 WHERE job = :job AND sequence IN (SELECT value FROM json_each(:sequences)) AND state = 'settled';
 
 -- name: kept
 -- Read what a batch's own row counts, and the fate of its records if it is kept, whatever the batch's state: to audit.
-SELECT created, failed, task_ids, errors, details
+SELECT created, failed, batches.uncertain, task_ids, errors, details, settlements.uncertain
 FROM batches LEFT JOIN settlements USING (job, sequence)
 WHERE job = :job AND sequence = :sequence;
+
+-- name: partly_uncertain
+-- Read the settled batches of some of whose records nobody knows, with the fate of each record.
+SELECT
+  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
+  task_ids, errors, details, settlements.uncertain
+FROM batches JOIN spans USING (job, sequence) JOIN settlements USING (job, sequence)
+WHERE job = :job AND sequence > :after AND batches.uncertain > 0
+ORDER BY sequence
+LIMIT :limit;
 
 -- name: last_batch
 -- Read the batch frozen last.
@@ -268,7 +280,8 @@ PRAGMA foreign_key_check;
 -- Count batches and records by state, parts in the place of what they are parts of; sums over batches, so 10,000,000
 -- records in 10,000 batches take milliseconds.
 SELECT
-  state, COUNT(*), SUM(count), SUM(created), SUM(failed), SUM(end_index - start_index - count), MAX(end_index)
+  state, COUNT(*), SUM(count), SUM(created), SUM(failed), SUM(uncertain), SUM(end_index - start_index - count),
+  MAX(end_index)
 FROM batches
 WHERE job = :job AND state <> 'split'
 GROUP BY state;

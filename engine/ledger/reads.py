@@ -14,7 +14,7 @@ from engine.ledger.queries import QUERIES, fetch
 from engine.model.batches import Batch, batch_name
 from engine.model.errors import JobError
 from engine.model.jobs import Job, JobState
-from engine.model.outcomes import Settlement, Tally
+from engine.model.outcomes import Kept, Settlement, Tally
 from engine.model.records import Format, Position, Reject, Source
 from engine.model.submissions import State, Submission
 
@@ -157,28 +157,40 @@ def settlements(connection: apsw.Connection, name: str, sequences: Sequence[int]
     """Return the fates of the records of some batches, those that are settled, by sequence."""
     bindings = {"job": job_id(connection, name), "sequences": orjson.dumps(list(sequences)).decode()}
     return {
-        sequence: Settlement([]) if task_ids is None else _settlement(task_ids, errors, details)
-        for sequence, task_ids, errors, details in fetch(connection, "settlements", bindings)
+        sequence: Settlement([]) if columns[0] is None else _settlement(*columns)
+        for sequence, *columns in fetch(connection, "settlements", bindings)
     }
 
 
-def _settlement(task_ids: str, errors: str, details: str | None) -> Settlement:
-    by_reason = orjson.loads(errors).items()
+def _settlement(task_ids: str, errors: str, details: str | None, uncertain: str | None) -> Settlement:
     return Settlement(
         task_ids=orjson.loads(task_ids),
-        errors={position: reason for reason, positions in by_reason for position in positions},
+        errors=_by_position(errors),
         details={int(position): said for position, said in orjson.loads(details or "{}").items()},
+        uncertain={} if uncertain is None else _by_position(uncertain),
     )
 
 
-def kept(connection: apsw.Connection, name: str, sequence: int) -> tuple[int, int, Settlement | None]:
-    """Return how many created and failed a batch's row counts, and the settlement that is kept, in whatever state.
+def _by_position(text: str) -> Mapping[int, str]:
+    """Turn reason → positions around again."""
+    return {position: reason for reason, positions in orjson.loads(text).items() for position in positions}
+
+
+def kept(connection: apsw.Connection, name: str, sequence: int) -> Kept:
+    """Return what a batch's row counts, and the settlement that is kept of it, in whatever state it is.
 
     Raises:
         ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.
     """
-    ((created, failed, *columns),) = fetch(connection, "kept", {"job": job_id(connection, name), "sequence": sequence})
-    return created, failed, None if columns[0] is None else _settlement(*columns)
+    (row,) = fetch(connection, "kept", {"job": job_id(connection, name), "sequence": sequence})
+    created, failed, uncertain, *columns = row
+    return Kept(created, failed, uncertain, None if columns[0] is None else _settlement(*columns))
+
+
+def partly_uncertain(connection: apsw.Connection, name: str, after: int) -> Sequence[tuple[Batch, Settlement]]:
+    """Return the next settled batches after sequence `after` of some of whose records nobody knows; [] at the end."""
+    bindings = {"job": job_id(connection, name), "after": after, "limit": _PAGE_BATCHES}
+    return [(_batch(row), _settlement(*row[11:])) for row in fetch(connection, "partly_uncertain", bindings)]
 
 
 def batch_at(connection: apsw.Connection, name: str, index: int) -> tuple[Batch, Submission] | None:
@@ -219,14 +231,14 @@ def tally(connection: apsw.Connection, name: str) -> Tally:
     rows = fetch(connection, "tally", {"job": job_id(connection, name)})
     if not rows:
         return Tally()
-    states, batches, counts, created, failed, rejected, ends = zip(*rows, strict=True)
+    states, batches, counts, created, failed, uncertain, rejected, ends = zip(*rows, strict=True)
     return Tally(
         records=max(ends),
         batches=sum(batches),
         created=sum(created),
         failed=sum(failed),
         rejected=sum(rejected),
-        uncertain=dict(zip(states, counts, strict=True)).get(State.UNCERTAIN, 0),
+        uncertain=dict(zip(states, counts, strict=True)).get(State.UNCERTAIN, 0) + sum(uncertain),
         states=dict(zip(states, batches, strict=True)),
     )
 

@@ -103,9 +103,15 @@ CREATE INDEX parts ON batches (job, sequence & 0xFFFFFFFF, start_index) WHERE se
 -- jobs.learnt: what the service said before anything was frozen that decides over the payloads; empty: nobody asked
 ALTER TABLE jobs ADD COLUMN learnt TEXT NOT NULL DEFAULT '';
 
--- version 3: what a job remembers of its service
+-- version 3: what a job remembers of its service, and records of settled batches of which nobody knows what they became
 -- jobs.slowest_start: seconds, the longest that a batch whose release was answered went on to be said to wait
 ALTER TABLE jobs ADD COLUMN slowest_start REAL NOT NULL DEFAULT 0;
 
 -- jobs.lost_stages: calls that make something there without releasing it, and whose answer was lost
 ALTER TABLE jobs ADD COLUMN lost_stages INTEGER NOT NULL DEFAULT 0;
+
+-- settlements.uncertain: JSON object: reason → positions of which nobody knows for it; null if none
+ALTER TABLE settlements ADD COLUMN uncertain TEXT;
+
+-- batches.uncertain: once settled: records of which nobody knows
+ALTER TABLE batches ADD COLUMN uncertain INTEGER NOT NULL DEFAULT 0;

@@ -25,7 +25,7 @@ from engine.ledger.faults import mapped_errors
 from engine.ledger.writer import Hooks, Writer
 from engine.model.batches import Batch
 from engine.model.jobs import Job, JobState, check_job_name
-from engine.model.outcomes import Settlement, Tally
+from engine.model.outcomes import Kept, Settlement, Tally
 from engine.model.records import Reject
 from engine.model.submissions import State, Submission
 from engine.ports import Clock
@@ -194,8 +194,16 @@ class SqliteLedger:
         """Return the fates of the records of some batches, those that are settled, by sequence."""
         return await self._read(partial(reads.settlements, name=job, sequences=sequences))
 
-    async def kept(self, job: str, sequence: int) -> tuple[int, int, Settlement | None]:
-        """Return how many created and failed a batch's row counts, and the settlement kept for it in whatever state.
+    async def partly_uncertain(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
+        """Yield the settled batches of some of whose records nobody knows, with the fate of each record."""
+        after = -1
+        while page := await self._read(partial(reads.partly_uncertain, name=job, after=after)):
+            for pair in page:
+                yield pair
+            after = page[-1][0].sequence
+
+    async def kept(self, job: str, sequence: int) -> Kept:
+        """Return what a batch's row counts, and the settlement that is kept of it, in whatever state it is.
 
         Raises:
             ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.

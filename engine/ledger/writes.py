@@ -210,6 +210,7 @@ def _settlement_row(job: int, step: Step, count: int) -> Mapping[str, object] | 
         "task_ids": orjson.dumps(settlement.task_ids).decode(),
         "errors": orjson.dumps(_by_reason(settlement.errors)).decode(),
         "details": _details(settlement),
+        "uncertain": orjson.dumps(_by_reason(settlement.uncertain)).decode() if settlement.uncertain else None,
     }
 
 
@@ -273,6 +274,7 @@ def _step_row(job: int, step: Step) -> Mapping[str, object]:
         "note": submission.note,
         "created": settlement.created if settlement else 0,
         "failed": len(settlement.errors) if settlement else 0,
+        "uncertain": len(settlement.uncertain) if settlement else 0,
     }
 
 
@@ -284,16 +286,15 @@ def _why_refused(connection: apsw.Connection, step: Step, row: Mapping[str, obje
 
 
 def _check_fates(step: Step, settlement: Settlement) -> None:
-    """Refuse a settlement in which a position has neither an id nor an error, or both."""
-    without_id = {position for position, task_id in enumerate(settlement.task_ids) if task_id is None}
-    wrong = without_id ^ settlement.errors.keys()
+    """Refuse a settlement in which a position has none of an id, an error and an uncertainty, or two of them."""
+    wrong = settlement.unclear()
     if wrong:
-        raise LedgerError(f"{step}: position {min(wrong)} must have either a task id or an error")
+        raise LedgerError(f"{step}: position {min(wrong)} must have either a task id, an error or an uncertainty")
 
 
-def _by_reason(errors: Mapping[int, str]) -> Mapping[str, Sequence[int]]:
+def _by_reason(reasons: Mapping[int, str]) -> Mapping[str, Sequence[int]]:
     """Turn position → reason around, so that a reason shared by a thousand records is kept once."""
     positions: dict[str, list[int]] = {}
-    for position, reason in errors.items():
+    for position, reason in reasons.items():
         positions.setdefault(reason, []).append(position)
     return positions

@@ -17,7 +17,7 @@ class Fate(StrEnum):
     REJECTED = "rejected"
     """It never left: it was not fit to be sent."""
     UNCERTAIN = "uncertain"
-    """It was sent, the answer was lost, and the service cannot be asked."""
+    """It was sent, and what became of it cannot be found out."""
     UNRESOLVED = "unresolved"
     """Its end is not known yet; `resume` goes on."""
 
@@ -27,23 +27,42 @@ class Settlement:
     """The fate of every record of a batch, by position in the batch."""
 
     task_ids: Sequence[str | None]
-    """The service's id for each record; None where no task was created."""
+    """The service's id for each record; None where no task is known."""
     errors: Mapping[int, str] = field(default_factory=dict)
-    """Position → the service's reason, for exactly the positions without an id."""
+    """Position → the service's reason, for the records that it refused."""
     note: str = ""
     """What a person should know of the batch besides."""
     details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """Position → what else the service says of the record's task, as JSON: its status, its children."""
+    uncertain: Mapping[int, str] = field(default_factory=dict)
+    """Position → why nobody knows what became of the record. Each position has an id, an error or an uncertainty."""
 
     @property
     def created(self) -> int:
         """Records that became tasks."""
-        return len(self.task_ids) - len(self.errors)
+        return len(self.task_ids) - len(self.errors) - len(self.uncertain)
+
+    def unclear(self) -> frozenset[int]:
+        """Return the positions that have none of an id, an error and an uncertainty, or two of them."""
+        errors, uncertain = self.errors.keys(), self.uncertain.keys()
+        without_id = {position for position, task_id in enumerate(self.task_ids) if task_id is None}
+        return frozenset((without_id ^ (errors | uncertain)) | (errors & uncertain))
 
     @classmethod
     def refused(cls, count: int, reason: str) -> Settlement:
         """Every one of `count` records failed for one reason."""
         return cls([None] * count, dict.fromkeys(range(count), reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the ledger holds of a batch's records, in whatever state the batch is: for the audit."""
+
+    created: int = 0
+    """As the batch's own row counts them; so the next two."""
+    failed: int = 0
+    uncertain: int = 0
+    settlement: Settlement | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from engine.ledger.sqlite import SqliteLedger
 from engine.model.batches import decode_spans, encode_spans, part_sequences
 from engine.model.errors import JobError, JobLocked, LedgerError
 from engine.model.jobs import JobState
-from engine.model.outcomes import Settlement, Tally
+from engine.model.outcomes import Kept, Settlement, Tally
 from engine.model.records import Position
 from engine.model.submissions import TRANSITIONS, UNSENT, State, Submission
 from engine.ports import Ledger
@@ -24,6 +24,7 @@ from .values import (
     frozen,
     ids,
     one_failed,
+    one_of_each,
     settle,
     submission,
 )
@@ -324,6 +325,10 @@ async def test_a_batch_settles_with_the_fate_of_its_records(ledger, clock, befor
         (Settlement(["a", "b"], {1: "no"}), "position 1 must have either"),
         (Settlement(["a", "b"], {2: "no"}), "position 2 must have either"),
         (Settlement(["a", None], {0: "no"}), "position 0 must have either"),
+        (Settlement(["a", "b"], uncertain={1: "lost"}), "position 1 must have either"),
+        (Settlement(["a", None], {1: "no"}, uncertain={1: "lost"}), "position 1 must have either"),
+        (Settlement(["a", "b"], {0: "no"}, uncertain={0: "lost"}), "position 0 must have either"),
+        (Settlement(["a", "b"], uncertain={2: "lost"}), "position 2 must have either"),
     ],
 )
 async def test_a_settlement_that_does_not_fit_is_refused(ledger, settlement, words):
@@ -334,6 +339,16 @@ async def test_a_settlement_that_does_not_fit_is_refused(ledger, settlement, wor
     assert (await submission(ledger, job, 0)).state is State.RELEASED
     assert await ledger.settlement(job, 0) is None
     assert (await ledger.tally(job)).created == 0
+
+
+async def test_a_settlement_may_leave_records_uncertain_and_the_others_keep_their_fate(ledger):
+    job = await frozen(ledger, records=3)
+    await bring(ledger, job, 0, State.RELEASED)
+    await settle(ledger, job, 0, one_of_each())
+    assert (await submission(ledger, job, 0)).state is State.SETTLED
+    assert await ledger.settlement(job, 0) == one_of_each()
+    assert await ledger.tally(job) == Tally(3, 1, created=1, failed=1, uncertain=1, states={"settled": 1})
+    assert await ledger.kept(job, 0) == Kept(1, 1, 1, one_of_each())
 
 
 async def test_a_settlement_needs_the_expected_state(ledger):
@@ -392,16 +407,36 @@ async def test_jobs_do_not_mix(ledger):
 
 async def test_the_tally_has_every_fate(ledger):
     await ledger.create_job(a_job())
-    batches = [a_batch(sequence, 4, rejected=1) for sequence in range(5)]
-    await ledger.freeze("j", batches, [a_reject(5 * sequence) for sequence in range(5)], last=True)
+    batches = [a_batch(sequence, 4, rejected=1) for sequence in range(6)]
+    await ledger.freeze("j", batches, [a_reject(5 * sequence) for sequence in range(6)], last=True)
     await bring(ledger, "j", 1, State.UNCERTAIN)
     await bring(ledger, "j", 2, State.RELEASED)
     await settle(ledger, "j", 3, Settlement(ids(4)), State.FROZEN)
     await settle(ledger, "j", 4, one_failed(4), State.FROZEN)
+    await settle(ledger, "j", 5, Settlement([*ids(2, 5), None, None], uncertain={2: "lost", 3: "lost"}), State.FROZEN)
     tally = await ledger.tally("j")
-    states = {"frozen": 1, "uncertain": 1, "released": 1, "settled": 2}
-    assert tally == Tally(25, 5, created=7, failed=1, rejected=5, uncertain=4, states=states)
+    states = {"frozen": 1, "uncertain": 1, "released": 1, "settled": 3}
+    assert tally == Tally(30, 6, created=9, failed=1, rejected=6, uncertain=6, states=states)
     assert tally.unresolved == 8
+
+
+async def test_settled_batches_of_which_records_are_uncertain_are_found_again(ledger):
+    job = await frozen(ledger, batches=450, records=3)
+    partly_uncertain = {sequence: one_of_each(sequence) for sequence in (0, 7, *range(100, 400))}
+    for sequence, settlement in {**partly_uncertain, 8: one_failed(3, 8), 9: Settlement(ids(3, 9))}.items():
+        await settle(ledger, job, sequence, settlement, State.FROZEN)
+    await bring(ledger, job, 10, State.UNCERTAIN)
+    found = [pair async for pair in ledger.partly_uncertain(job)]
+    assert {batch.sequence: settlement for batch, settlement in found} == partly_uncertain
+    assert found[1][0] == (await all_batches(ledger, job))[7][0]
+    await frozen(ledger, name="k")
+    assert [pair async for pair in ledger.partly_uncertain("k")] == []
+
+
+async def test_what_is_not_settled_keeps_no_fate(ledger):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, State.UNCERTAIN)
+    assert await ledger.kept(job, 0) == Kept()
 
 
 # Holding and closing

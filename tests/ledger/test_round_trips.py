@@ -22,9 +22,7 @@ from .values import ManualClock, a_batch, a_job, all_batches, bring, frozen, ids
 few = settings(max_examples=40, deadline=None)
 texts = st.text(max_size=40)
 sizes = st.integers(0, 2**62)
-fates = st.lists(
-    st.one_of(st.tuples(st.just("id"), texts), st.tuples(st.just("error"), texts)), min_size=1, max_size=30
-)
+fates = st.lists(st.tuples(st.sampled_from(["id", "error", "uncertain"]), texts), min_size=1, max_size=30)
 
 
 @asynccontextmanager
@@ -38,15 +36,20 @@ async def new_ledger():
 @given(fates)
 def test_settlements(fates):
     task_ids = [text if kind == "id" else None for kind, text in fates]
-    errors = {position: text for position, (kind, text) in enumerate(fates) if kind == "error"}
+    errors, uncertain = (
+        {position: text for position, (kind, text) in enumerate(fates) if kind == wanted}
+        for wanted in ("error", "uncertain")
+    )
+    settlement = Settlement(task_ids, errors, uncertain=uncertain)
 
     async def scenario():
         async with new_ledger() as ledger:
             job = await frozen(ledger, records=len(fates))
-            await settle(ledger, job, 0, Settlement(task_ids, errors), State.FROZEN)
-            assert await ledger.settlement(job, 0) == Settlement(task_ids, errors)
+            await settle(ledger, job, 0, settlement, State.FROZEN)
+            assert await ledger.settlement(job, 0) == settlement
             tally = await ledger.tally(job)
-            assert (tally.created, tally.failed) == (len(fates) - len(errors), len(errors))
+            counted = len(fates) - len(errors) - len(uncertain), len(errors), len(uncertain)
+            assert (tally.created, tally.failed, tally.uncertain) == counted
 
     asyncio.run(scenario())
 

@@ -99,6 +99,11 @@ async def submission(ledger, job, sequence):
     return (await all_batches(ledger, job))[sequence][1]
 
 
+def one_of_each(sequence=0):
+    """Of three records the first was created, the second failed, and of the third nobody knows."""
+    return Settlement([*ids(1, sequence), None, None], {1: "no"}, uncertain={2: "its answer was lost"})
+
+
 def one_failed(count, sequence=0, reason="no"):
     """The last of `count` records failed."""
     return Settlement([*ids(count - 1, sequence), None], {count - 1: reason})

@@ -1,9 +1,27 @@
+import pytest
+
 from engine.model.outcomes import Fate, Settlement, Tally
 
 
 def test_a_settlement_counts_what_became_a_task():
     assert Settlement(["a", None, "c"], {1: "no"}).created == 2
+    assert Settlement(["a", None, None], {1: "no"}, uncertain={2: "lost"}).created == 1
     assert Settlement([]).created == 0
+
+
+@pytest.mark.parametrize(
+    ("settlement", "unclear"),
+    [
+        (Settlement(["a", None, None], {1: "no"}, uncertain={2: "lost"}), set()),
+        (Settlement(["a", None]), {1}),
+        (Settlement(["a", "b"], {1: "no"}), {1}),
+        (Settlement(["a", "b"], uncertain={0: "lost"}), {0}),
+        (Settlement(["a", None], {1: "no"}, uncertain={1: "lost"}), {1}),
+        (Settlement(["a", "b"], {0: "no"}, uncertain={0: "lost", 2: "lost"}), {0, 2}),
+    ],
+)
+def test_each_record_has_an_id_an_error_or_an_uncertainty_and_nothing_else(settlement, unclear):
+    assert settlement.unclear() == unclear
 
 
 def test_a_refused_batch_fails_each_record_for_one_reason():
