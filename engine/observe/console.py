@@ -141,6 +141,8 @@ def _beginning(event: JobStarted) -> str:
 
 def _first_failure(event: BatchSettled | BatchMoved) -> str:
     match event:
+        case BatchSettled(failed=0, uncertain=uncertain) if uncertain:
+            return f"{count(uncertain, 'record')} of batch {batch_name(event.sequence)} uncertain: {event.first_error}"
         case BatchSettled(first_error=error) if error:
             return f"first failure, in batch {batch_name(event.sequence)}: {error}"
         case BatchMoved(after=State.UNCERTAIN):

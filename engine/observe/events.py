@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from engine.model.outcomes import Tally
+from engine.model.outcomes import Settlement, Tally
 from engine.model.submissions import State
 from engine.policy.concurrency import LimitChanged
 
@@ -62,12 +62,21 @@ class BatchProgressed:
 
 @dataclass(frozen=True, slots=True)
 class BatchSettled:
-    """The fate of each record of a batch is known and durable."""
+    """The fate of each record of a batch is durable: known, or found to be beyond knowing."""
 
     sequence: int
     created: int
     failed: int
     first_error: str = ""
+    """Why the first one failed; where none did, why the first one is uncertain."""
+    uncertain: int = 0
+
+    @classmethod
+    def of(cls, sequence: int, settlement: Settlement) -> BatchSettled:
+        """Tell of a batch that was settled so."""
+        errors, uncertain = settlement.errors, settlement.uncertain
+        first = next(iter((errors or uncertain).values()), "")
+        return cls(sequence, settlement.created, len(errors), first, len(uncertain))
 
 
 @dataclass(frozen=True, slots=True)

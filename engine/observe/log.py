@@ -123,6 +123,8 @@ def _level(event: Event) -> int:
     match event:
         case BatchMoved(after=State.UNCERTAIN):
             return logging.WARNING
+        case BatchSettled(uncertain=uncertain) if uncertain:
+            return logging.WARNING
         case BatchesFrozen(last=True):
             return logging.INFO
         case _:
@@ -142,8 +144,7 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each k
         case BatchProgressed():
             return f"batch {batch_name(event.sequence)}: {event.created} tasks created so far"
         case BatchSettled():
-            error = f"; first error: {event.first_error}" if event.first_error else ""
-            return f"batch {batch_name(event.sequence)} settled: {event.created} created, {event.failed} failed{error}"
+            return f"batch {batch_name(event.sequence)} settled: {_fates(event)}"
         case CallStarted():
             return f"call {event.kind} started"
         case CallEnded():
@@ -160,3 +161,9 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each k
             return f"stopping: {event.reason}"
         case JobEnded():
             return f"job {event.job} ended: {event.state}"
+
+
+def _fates(event: BatchSettled) -> str:
+    uncertain = f", {event.uncertain} uncertain" if event.uncertain else ""
+    reason = f"; first {'error' if event.failed else 'reason'}: {event.first_error}" if event.first_error else ""
+    return f"{event.created} created, {event.failed} failed{uncertain}{reason}"

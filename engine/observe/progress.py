@@ -145,6 +145,7 @@ class Progress:
             case BatchSettled():
                 counts.created += event.created - counts.seen_created.pop(event.sequence, 0)
                 counts.failed += event.failed
+                counts.uncertain += event.uncertain
                 counts.first_failure = counts.first_failure or event.first_error
             case BatchesFrozen():
                 _freeze(counts, event)

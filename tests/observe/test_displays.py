@@ -78,6 +78,8 @@ def test_plain_lines_come_every_few_seconds_however_many_events_there_are(plain,
         (BatchesFrozen(1, 10, 0, 1_000, last=True), "all is read: 10 records"),
         (BatchSettled(7, 9, 1, "no url"), "first failure, in batch 7: no url"),
         (BatchMoved(7, State.RELEASING, State.UNCERTAIN, 10, 1, "answer lost"), "batch 7 is uncertain: answer lost"),
+        (BatchSettled(7, 8, 0, "answer lost", 2), "2 records of batch 7 uncertain: answer lost"),
+        (BatchSettled(7, 7, 1, "no url", 2), "first failure, in batch 7: no url"),
         (Paused("asked to", 12.0), "calls wait for 12 s: asked to"),
         (Stopping("SIGTERM"), "stopping: SIGTERM"),
         (

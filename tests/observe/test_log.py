@@ -28,6 +28,7 @@ EVENTS = [
     (BatchMoved(0, State.RELEASING, State.UNCERTAIN, 10, 1, "answer lost"), "WARNING"),
     (BatchProgressed(0, 5, 0), "DEBUG"),
     (BatchSettled(0, 9, 1, "no url"), "INFO"),
+    (BatchSettled(0, 9, 0, "lost", 1), "WARNING"),
     (CallStarted("put"), "DEBUG"),
     (CallEnded("put", 0.25, 10, None), "DEBUG"),
     (CallRetried("put", 2, 1.5, "status 503"), "INFO"),
@@ -71,14 +72,29 @@ def test_a_json_line_holds_the_facts(capsys):
         "created": 9,
         "failed": 1,
         "first_error": "no url",
+        "uncertain": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (BatchSettled(3, 9, 0), "9 created, 0 failed"),
+        (BatchSettled(3, 8, 0, "lost", 2), "8 created, 0 failed, 2 uncertain; first reason: lost"),
+        (BatchSettled(3, 7, 1, "no url", 2), "7 created, 1 failed, 2 uncertain; first error: no url"),
+    ],
+)
+def test_a_line_tells_how_the_records_of_a_batch_ended(capsys, event, said):
+    set_up_logging("info", as_json=False, redact=hide)
+    event_log()(event)
+    assert capsys.readouterr().err.endswith(f"batch 3 settled: {said}\n")
 
 
 def test_what_is_below_the_level_is_not_logged(capsys):
     set_up_logging("warning", as_json=False, redact=hide)
     for event, _ in EVENTS:
         event_log()(event)
-    assert len(capsys.readouterr().err.splitlines()) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 4
 
 
 def test_other_libraries_stay_at_warning(capsys):

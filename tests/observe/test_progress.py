@@ -1,8 +1,6 @@
-from dataclasses import asdict
-
 import pytest
 
-from engine.model.outcomes import Tally
+from engine.model.outcomes import Settlement, Tally
 from engine.model.submissions import State
 from engine.observe.events import (
     BatchesFrozen,
@@ -74,12 +72,29 @@ def moved(sequence, before, after, records=10, reason=""):
         ([Paused("asked to", 12.0), Stopping("SIGTERM")], {"note": "stopping: SIGTERM"}),
         ([BatchSettled(0, 8, 2, "no url"), BatchSettled(1, 0, 10, "other")], {"created": 8, "failed": 12}),
         ([BatchSettled(0, 10, 0), BatchSettled(1, 0, 1, "no url")], {"first_failure": "no url"}),
+        (
+            [BatchSettled(0, 8, 0, "lost", 2), BatchSettled(1, 7, 1, "no", 2)],
+            {"created": 15, "failed": 1, "uncertain": 4, "settled": 20, "first_failure": "lost"},
+        ),
         ([NEW, JobEnded("j", "finished")], {"job": "j", "created": 0}),
     ],
 )
 def test_events_become_a_picture(progress, events, expected):
-    view = asdict(fold(progress, *events))
-    assert {name: view[name] for name in expected} == expected
+    view = fold(progress, *events)
+    assert {name: getattr(view, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("settlement", "event"),
+    [
+        (Settlement(["a", "b"]), BatchSettled(4, 2, 0)),
+        (Settlement(["a", None, None], {1: "no", 2: "never"}), BatchSettled(4, 1, 2, "no")),
+        (Settlement(["a", None, None], {2: "no"}, uncertain={1: "lost"}), BatchSettled(4, 1, 1, "no", 1)),
+        (Settlement([None, None], uncertain={0: "lost", 1: "gone"}), BatchSettled(4, 0, 0, "lost", 2)),
+    ],
+)
+def test_what_is_told_of_a_settled_batch_is_what_its_settlement_says(settlement, event):
+    assert BatchSettled.of(4, settlement) == event
 
 
 def test_batches_are_counted_by_state(progress):
