@@ -21,7 +21,7 @@ from engine.model.errors import BulkSubmitError, ConfigError, JobError
 from engine.model.records import Format
 from engine.observe.events import Listener
 from engine.observe.figures import count
-from engine.operations import Doubt, Order, Result
+from engine.operations import Order, Result, UncertainRecords
 from engine.run import Stop
 
 if TYPE_CHECKING:
@@ -58,20 +58,21 @@ def retry(job: str, ledger: Path, voice: Voice, engine: Operations, *, uncertain
     """Send again what was not created; what is uncertain only if a person says so, knowing what that may do."""
     if not uncertain:
         return work(engine.retry, job, ledger, voice)
-    doubt = ask(partial(engine.uncertain, job, ledger), voice)
+    found = ask(partial(engine.uncertain, job, ledger), voice)
     if not sure:
+        said = _uncertain_said(found)
         if not sys.stdin.isatty():
-            raise JobError(f"{_doubt_said(doubt)} Nobody can be asked here: --yes says that they shall be sent again")
-        if not _answered(f"{_doubt_said(doubt)} Send them again?"):
+            raise JobError(f"{said} Nobody can be asked here: --yes says that they shall be sent again")
+        if not _answered(f"{said} Send them again?"):
             raise BulkSubmitError(f"nothing of job {job} was sent again")
     return work(engine.send_again, job, ledger, voice)
 
 
-def _doubt_said(doubt: Doubt) -> str:
-    more = f" and {doubt.batches - len(doubt.examples)} more" if doubt.batches > len(doubt.examples) else ""
+def _uncertain_said(found: UncertainRecords) -> str:
+    more = f" and {found.batches - len(found.examples)} more" if found.batches > len(found.examples) else ""
     return (
-        f"{count(doubt.records, 'record')} in {count(doubt.batches, 'batch')} may be tasks already, and nobody knows: "
-        f"{'; '.join(doubt.examples)}{more}. Each of them that is becomes a second task if it is sent again; look at "
+        f"{count(found.records, 'record')} in {count(found.batches, 'batch')} may be tasks already, and nobody knows: "
+        f"{'; '.join(found.examples)}{more}. Each of them that is becomes a second task if it is sent again; look at "
         "the service first."
     )
 

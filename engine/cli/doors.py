@@ -12,7 +12,7 @@ from engine.auditing import Audit
 from engine.model.outcomes import Outcome
 from engine.model.records import Format
 from engine.observe.events import Listener
-from engine.operations import Bench, BenchOrder, BenchPlan, Doubt, JobStatus, Order, Result, Validation
+from engine.operations import Bench, BenchOrder, BenchPlan, JobStatus, Order, Result, UncertainRecords, Validation
 from engine.run import Stop
 
 
@@ -34,7 +34,7 @@ class Operations(Protocol):
 
     async def retry(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
 
-    async def uncertain(self, name: str, ledger_path: Path) -> Doubt: ...
+    async def uncertain(self, name: str, ledger_path: Path) -> UncertainRecords: ...
 
     async def send_again(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
 

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from engine.operations.auditing import audit
     from engine.operations.benching import bench, bench_plan
     from engine.operations.canceling import cancel
-    from engine.operations.values import Doubt, JobStatus, Order, Result, Validation
+    from engine.operations.values import JobStatus, Order, Result, UncertainRecords, Validation
     from engine.operations.working import resume, retry, send_again, submit
 
 __all__ = [
     "Bench",
     "BenchOrder",
     "BenchPlan",
-    "Doubt",
     "JobStatus",
     "Order",
     "Result",
+    "UncertainRecords",
     "Validation",
     "audit",
     "bench",
@@ -46,7 +46,7 @@ _HOMES = {
     "engine.operations.auditing": ("audit",),
     "engine.operations.benching": ("bench", "bench_plan"),
     "engine.operations.canceling": ("cancel",),
-    "engine.operations.values": ("Doubt", "JobStatus", "Order", "Result", "Validation"),
+    "engine.operations.values": ("UncertainRecords", "JobStatus", "Order", "Result", "Validation"),
     "engine.operations.working": ("resume", "retry", "send_again", "submit"),
 }
 

@@ -23,7 +23,7 @@ from engine.observe.events import JobStarted, Listener
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import open_ledger
 from engine.operations.retrying import uncertain_in
-from engine.operations.values import Doubt, JobStatus, Result, Validation
+from engine.operations.values import JobStatus, Result, UncertainRecords, Validation
 from engine.operations.working import STANDARD_INPUT
 from engine.pipeline import frozen_event
 from engine.ports import Ledger
@@ -54,7 +54,7 @@ async def report(name: str, ledger_path: Path) -> Result:
         return await summarize(await ledger.job(name), ledger, CLOCK.monotonic(), None)
 
 
-async def uncertain(name: str, ledger_path: Path) -> Doubt:
+async def uncertain(name: str, ledger_path: Path) -> UncertainRecords:
     """Tell which records of a job may be at the service without anybody knowing.
 
     Raises:

@@ -17,7 +17,7 @@ from engine.model.outcomes import Fate
 from engine.model.records import Format, Source
 from engine.model.settings import SourceSettings
 from engine.model.submissions import State
-from engine.operations.values import Doubt
+from engine.operations.values import UncertainRecords
 from engine.ports import Ledger
 from engine.reading.scanning import members
 from engine.reading.sources import describe
@@ -28,7 +28,7 @@ MOST_EXAMPLES = 3
 """Batches that a question spells out; `report` tells of each record."""
 
 
-async def uncertain_in(job: Job, ledger: Ledger) -> Doubt:
+async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
     """Return which records of a job may be at the service without anybody knowing.
 
     Raises:
@@ -46,7 +46,7 @@ async def uncertain_in(job: Job, ledger: Ledger) -> Doubt:
         f"records {batch.start.index} to {batch.end.index - 1} (batch {batch_name(batch.sequence)}: {submission.note})"
         for batch, submission in batches[:MOST_EXAMPLES]
     ]
-    return Doubt(tally.uncertain, len(batches), examples)
+    return UncertainRecords(tally.uncertain, len(batches), examples)
 
 
 async def retry_source(parent: Job, folder: Path) -> Source:

@@ -50,7 +50,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class UncertainRecords:
     """What of a job may be at the service without anybody knowing."""
 
     records: int

@@ -15,7 +15,7 @@ from engine.cli.entry import call
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Fate, Outcome, Tally
 from engine.model.records import Format, Reject, Source
-from engine.operations import Bench, Doubt, JobStatus, Result, Validation
+from engine.operations import Bench, JobStatus, Result, UncertainRecords, Validation
 
 TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
 RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/outcomes.ndjson"))
@@ -45,7 +45,7 @@ class FakeEngine:
 
     async def uncertain(self, name, ledger_path):
         self._note("uncertain", name, ledger_path)
-        return Doubt(2_000, 4, ["records 0 to 499 (batch 0: the answer was lost)"])
+        return UncertainRecords(2_000, 4, ["records 0 to 499 (batch 0: the answer was lost)"])
 
     async def send_again(self, name, ledger_path, emit, stop):
         return self._work("send_again", name, ledger_path, emit)
