@@ -217,7 +217,8 @@ def retry(
 
     They are taken from the rejects.ndjson of a finished or canceled job, where they may be mended first, and become
     a job of their own. Uncertain ones are left alone, for sent again they could become second tasks; --uncertain sends
-    those, and nothing else, after it has said which and asked.
+    those, and nothing else, after it has said which and asked: uncertain batches in their place, then, called once
+    more, the uncertain records of other batches as a job of their own.
     """
     from engine.cli import commands
 

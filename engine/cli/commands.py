@@ -60,7 +60,7 @@ def retry(job: str, ledger: Path, voice: Voice, engine: Operations, *, uncertain
         return work(engine.retry, job, ledger, voice)
     found = ask(partial(engine.uncertain, job, ledger), voice)
     if not sure:
-        said = _uncertain_said(found)
+        said = _uncertain_said(job, found)
         if not sys.stdin.isatty():
             raise JobError(f"{said} Nobody can be asked here: --yes says that they shall be sent again")
         if not _answered(f"{said} Send them again?"):
@@ -68,12 +68,12 @@ def retry(job: str, ledger: Path, voice: Voice, engine: Operations, *, uncertain
     return work(engine.send_again, job, ledger, voice)
 
 
-def _uncertain_said(found: UncertainRecords) -> str:
+def _uncertain_said(job: str, found: UncertainRecords) -> str:
     more = f" and {found.batches - len(found.examples)} more" if found.batches > len(found.examples) else ""
     return (
         f"{count(found.records, 'record')} in {count(found.batches, 'batch')} may be tasks already, and nobody knows: "
         f"{'; '.join(found.examples)}{more}. Each of them that is becomes a second task if it is sent again; look at "
-        "the service first."
+        f"the service first.{f' They become job {found.job}.' if found.job != job else ''}"
     )
 
 

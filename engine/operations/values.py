@@ -51,12 +51,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class UncertainRecords:
-    """What of a job may be at the service without anybody knowing."""
+    """What of a job may be at the service without anybody knowing, and would be sent again next."""
 
     records: int
     batches: int
     examples: Sequence[str]
     """Of the first batches: their records, and why nobody knows."""
+    job: str
+    """In which they are sent again: their own, or one made of them."""
 
 
 @dataclass(frozen=True, slots=True)

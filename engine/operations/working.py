@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import anyio
 
@@ -24,7 +26,7 @@ from engine.observe.events import JobEnded, JobStarted, Listener, fan_out
 from engine.operations.canceling import cancel_batches, cancel_orphans
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import claim_output, open_ledger
-from engine.operations.retrying import retry_source, uncertain_in
+from engine.operations.retrying import check_retried, retry_name, retry_source, uncertain_in, uncertain_source
 from engine.operations.values import Order, Result
 from engine.pipeline import Pipeline
 from engine.ports import Ledger
@@ -33,6 +35,8 @@ from engine.run import Run, Stop, unless_stopped
 
 NO_HOOKS = Hooks()
 STANDARD_INPUT = "-"
+_WriteSource: TypeAlias = Callable[[Path], Awaitable[Source]]
+"""Folder → the records of a new job, written there."""
 BY_A_PERSON = "a person had it sent again"
 
 
@@ -109,44 +113,55 @@ async def retry(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Res
     """
     async with open_ledger(ledger_path) as ledger:
         parent = await ledger.job(name)
-        child = check_job_name(f"{name}.retry")
+        child = retry_name(parent)
         with ledger.lock(child):
             existing = [job for job in await ledger.jobs() if job.name == child]
             if existing:
+                check_retried(parent, existing[0])
                 note = f"{child} ran before; to try its own rejects again, mend them and `bulksubmit retry {child}`"
                 return await _resume(existing[0], ledger, emit, stop, note=note)
             if parent.state is JobState.OPEN:
                 raise JobError(f"job {name!r} is not finished; `bulksubmit resume {name}` first")
-            folder = Path(parent.output).with_name(child)
-            await claim_output(folder, ledger)
-            job = replace(
-                parent,
-                name=child,
-                sources=(await retry_source(parent, folder),),
-                output=str(folder),
-                state=JobState.OPEN,
-                read_complete=False,
-                parent=name,
-                attempt=parent.attempt + 1,
-                learnt="",
-                slowest_start=0.0,
-                lost_stages=0,
-                created_at=CLOCK.now(),
-            )
-            await ledger.create_job(job)
-            return await work_on(job, ledger, assembly.load(job.config), emit, stop)
+            return await _work_on_child(parent, partial(retry_source, parent), ledger, emit, stop)
+
+
+async def _work_on_child(parent: Job, source: _WriteSource, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
+    """Make the job that tries records of `parent` again, its name locked, and work on it."""
+    name = retry_name(parent)
+    folder = Path(parent.output).with_name(name)
+    await claim_output(folder, ledger)
+    job = replace(
+        parent,
+        name=name,
+        sources=(await source(folder),),
+        output=str(folder),
+        state=JobState.OPEN,
+        read_complete=False,
+        parent=parent.name,
+        attempt=parent.attempt + 1,
+        learnt="",
+        slowest_start=0.0,
+        lost_stages=0,
+        created_at=CLOCK.now(),
+    )
+    await ledger.create_job(job)
+    return await work_on(job, ledger, assembly.load(job.config), emit, stop)
 
 
 async def send_again(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
-    """Send the uncertain batches of a job again, by the word of a person: what arrived is created a second time.
+    """Send what is uncertain of a job again, by the word of a person: what arrived is created a second time.
+
+    That are its uncertain batches, in their place; where there are none, the uncertain records of settled batches, as
+    the job `NAME.retry`.
 
     Raises:
-        JobError: the job is not finished, or nothing of it is uncertain.
+        JobError: the job is not finished, nothing of it is uncertain, or there is a job `NAME.retry`.
     """
     async with open_ledger(ledger_path) as ledger:
         with ledger.lock(name):
             job = await ledger.job(name)
-            await uncertain_in(job, ledger)
+            if (await uncertain_in(job, ledger)).job != name:
+                return await _send_records_again(job, ledger, emit, stop)
             check_unchanged(job.sources, times=False)
             setup = assembly.load(job.config)
             # First: killed in between, a job that seems finished would leave the batches unsent for good.
@@ -157,12 +172,19 @@ async def send_again(name: str, ledger_path: Path, emit: Listener, stop: Stop) -
             return await work_on(replace(job, state=JobState.OPEN), ledger, setup, emit, stop)
 
 
+async def _send_records_again(job: Job, ledger: SqliteLedger, emit: Listener, stop: Stop) -> Result:
+    """Make a job of the uncertain records of settled batches, and work on it."""
+    with ledger.lock(retry_name(job)):
+        return await _work_on_child(job, partial(uncertain_source, job, ledger), ledger, emit, stop)
+
+
 async def _resume(
     job: Job, ledger: Ledger, emit: Listener, stop: Stop, *, note: str = "", processes: int | None = None
 ) -> Result:
     if job.state is JobState.CANCELED:
         raise JobError(f"job {job.name!r} was canceled; `bulksubmit retry {job.name}` sends what was not created")
-    if job.state is JobState.FINISHED and not (await ledger.tally(job.name)).uncertain:
+    # Records that a settled batch left uncertain stay so: there is nothing that the service could be asked again.
+    if job.state is JobState.FINISHED and not (await ledger.tally(job.name)).states.get(State.UNCERTAIN):
         return await summarize(job, ledger, CLOCK.monotonic(), None, note=note, rewrite=False)
     check_unchanged(job.sources, times=not job.read_complete)
     return await work_on(job, ledger, assembly.load(job.config, processes=processes), emit, stop)

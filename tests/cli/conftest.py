@@ -30,6 +30,8 @@ class FakeEngine:
     result: Result = RESULT
     bench_result: Bench = field(default_factory=bench)
     local: bool = True
+    again_in: str = ""
+    """Job in which uncertain records are sent again; their own where empty."""
     error: Exception | None = None
     asked: list[tuple] = field(default_factory=list)
     events: list = field(default_factory=list)
@@ -45,7 +47,7 @@ class FakeEngine:
 
     async def uncertain(self, name, ledger_path):
         self._note("uncertain", name, ledger_path)
-        return UncertainRecords(2_000, 4, ["records 0 to 499 (batch 0: the answer was lost)"])
+        return UncertainRecords(2_000, 4, ["records 0 to 499 (batch 0: the answer was lost)"], self.again_in or name)
 
     async def send_again(self, name, ledger_path, emit, stop):
         return self._work("send_again", name, ledger_path, emit)

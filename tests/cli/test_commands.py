@@ -201,6 +201,15 @@ def test_whoever_sends_uncertain_records_again_is_told_what_could_happen_and_ask
     assert asked_for(engine) == ["uncertain", *(["send_again"] if sent else [])]
 
 
+def test_whoever_is_asked_is_told_of_the_job_that_uncertain_records_become(say, engine, monkeypatch):
+    engine.again_in = "nightly.retry"
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert (
+        "look at the service first. They become job nightly.retry. Send them"
+        in say("retry", "nightly", "--uncertain").err
+    )
+
+
 def test_where_nobody_can_be_asked_uncertain_records_are_sent_again_only_with_yes(say, engine, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     said = say("retry", "nightly", "--uncertain", "--json")

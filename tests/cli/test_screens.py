@@ -137,7 +137,12 @@ class TestAdvice:
             (JobState.CANCELED, Tally(9, 1, 3, 0, 6), ["retry", "audit"]),
             (JobState.CANCELED, Tally(9, 1, 3, 4, uncertain=2), ["retry", "status", "audit"]),
             (JobState.CANCELED, Tally(9, 1, 9), ["audit"]),
-            (JobState.FINISHED, Tally(9, 1, 3, 4, uncertain=2), ["retry", "resume", "status", "retry", "audit"]),
+            (JobState.FINISHED, Tally(9, 1, 3, 4, uncertain=2), ["retry", "status", "retry", "audit"]),
+            (
+                JobState.FINISHED,
+                Tally(9, 1, 3, 4, 0, 2, {"uncertain": 1}),
+                ["retry", "resume", "status", "retry", "audit"],
+            ),
             (JobState.FINISHED, Tally(9, 1, 9), ["audit"]),
         ],
     )

@@ -4,6 +4,7 @@ import signal
 import sys
 from pathlib import Path
 
+import apsw
 import orjson
 import pytest
 from fakes.clock import under_way, until
@@ -696,3 +697,85 @@ async def test_what_an_open_job_is_uncertain_of_is_not_sent_again(desk):
     await stopped(desk)
     with pytest.raises(JobError, match="bulksubmit resume j"):
         await desk.send_again()
+
+
+# retry --uncertain, records of settled batches
+
+
+async def partly_uncertain(desk, **config):
+    """Submit 20 tasks and five that fail, of which the ledger then says that nobody knows; mend them in the rejects."""
+    result = await desk.submit(desk.source([*tasks(20), *tasks(5, start=20, status="broken")]), desk.config(**config))
+    assert counts(result) == (20, 5, 0, 0, 0)
+    connection = apsw.Connection(str(desk.ledger))
+    connection.execute("UPDATE settlements SET uncertain = errors, errors = '{}' WHERE errors <> '{}'")
+    connection.execute("UPDATE batches SET uncertain = failed, failed = 0")
+    connection.close()
+    result = await operations.report("j", desk.ledger)
+    mend(result.rejects)
+    return result
+
+
+async def test_a_settled_batch_with_uncertain_records_is_final(desk):
+    desk = await desk(failures=(BROKEN,))
+    result = await partly_uncertain(desk)
+    assert (result.state, result.exit_code, counts(result)) == ("finished", Exit.SOME_UNCERTAIN, (20, 0, 0, 5, 0))
+    assert (await desk.audit()).holds
+    calls = desk.sandbox.stats.requests.total()
+    assert counts(await desk.resume()) == counts(result)
+    assert desk.sandbox.stats.requests.total() == calls
+    found = await operations.find_record("j", desk.ledger, 24)
+    assert (found.state, found.error) == ("uncertain", f"InvalidInputSchema: {BROKEN.message}")
+    with pytest.raises(JobError, match="no record that failed or was rejected"):
+        await desk.retry()
+
+
+async def test_uncertain_records_of_settled_batches_are_sent_again_as_a_job_of_their_own(desk):
+    desk = await desk(failures=(BROKEN,))
+    await partly_uncertain(desk)
+    found = await operations.uncertain("j", desk.ledger)
+    assert (found.records, found.batches, found.job) == (5, 1, "j.retry")
+    assert found.examples == [f"5 of records 20 to 24 (batch 2: InvalidInputSchema: {BROKEN.message})"]
+    again = await desk.send_again()
+    assert (again.job, again.exit_code, counts(again)) == ("j.retry", 0, (5, 0, 0, 0, 0))
+    assert desk.created() == once(25)
+    assert (await desk.status("j.retry")).job.parent == "j"
+    assert all([(await desk.audit(name)).holds for name in ("j", "j.retry")])
+    with pytest.raises(JobError, match=r"sent again as job 'j\.retry'; `bulksubmit resume j\.retry` goes on"):
+        await desk.send_again()
+    with pytest.raises(JobError, match=r"job 'j\.retry' was made of the uncertain records of 'j'"):
+        await desk.retry()
+    assert desk.created() == once(25)
+
+
+async def test_uncertain_batches_are_sent_again_before_uncertain_records_of_others(desk):
+    desk = await desk(failures=(BROKEN,))
+    await partly_uncertain(desk)
+    connection = apsw.Connection(str(desk.ledger))
+    connection.execute("DELETE FROM settlements WHERE sequence = 0")
+    connection.execute("UPDATE batches SET state = 'uncertain', created = 0, note = 'lost' WHERE sequence = 0")
+    connection.close()
+    found = await operations.uncertain("j", desk.ledger)
+    assert (found.records, found.batches, found.job) == (10, 1, "j")
+    again = await desk.send_again()
+    assert (again.job, again.exit_code, counts(again)) == ("j", Exit.SOME_UNCERTAIN, (20, 0, 0, 5, 0))
+    assert (await operations.uncertain("j", desk.ledger)).job == "j.retry"
+
+
+async def test_only_what_the_ledger_calls_uncertain_is_sent_again_however_old_the_report_is(desk):
+    desk = await desk(failures=(BROKEN,))
+    result = await partly_uncertain(desk)
+    lines = result.rejects.read_bytes().splitlines(keepends=True)
+    stale = lines[0].replace(b'"index":20', b'"index":3')
+    result.rejects.write_bytes(b"".join([stale, *lines[2:]]))
+    assert counts(await desk.send_again()) == (3, 0, 0, 0, 0)
+
+
+async def test_uncertain_records_do_not_become_a_job_that_exists(desk):
+    desk = await desk(failures=(BROKEN,))
+    await partly_uncertain(desk)
+    await desk.submit(desk.source(tasks(1, start=90), "other.ndjson"), job="j.retry")
+    with pytest.raises(JobError, match=r"would become job 'j\.retry', which exists .* as a job of another name"):
+        await operations.uncertain("j", desk.ledger)
+    with pytest.raises(JobError, match=r"would become job 'j\.retry', which exists .* as a job of another name"):
+        await desk.send_again()
+    assert desk.created() == {**once(20), "90": 1}

@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.cli.options import DEFAULT_LEDGER, LEDGER_VARIABLE
 from engine.model.jobs import JobState
 from engine.model.outcomes import Tally
+from engine.model.submissions import State
 
 
 def command(words: str, ledger: Path) -> str:
@@ -30,7 +31,7 @@ def next_steps(job: str, state: str, tally: Tally, ledger: Path, rejects: Path |
     elif state == JobState.FINISHED and (tally.failed or tally.rejected):
         steps.append(("send failed and rejected again", f"retry {job}"))
     if tally.uncertain:
-        if state == JobState.FINISHED:
+        if state == JobState.FINISHED and tally.states.get(State.UNCERTAIN):
             steps.append(("ask the service again about the uncertain", f"resume {job}"))
         steps.append(("look at the service for the uncertain", f"status {job} --tasks"))
         if state == JobState.FINISHED:
