@@ -19,7 +19,20 @@ ALL_CALLS = "all"
 
 ServiceKind = Literal["sama", "sevenbridges"]
 ContinueAgain = Literal["error", "noop", "duplicate"]
-FaultKind = Literal["refuse", "refuse_after", "drop_before", "drop_after", "hang", "html", "truncate"]
+FaultKind = Literal[
+    "refuse",
+    "refuse_after",
+    "drop_before",
+    "drop_after",
+    "hang",
+    "html",
+    "truncate",
+    "act_later",
+    "drop_late",
+    "refuse_late",
+    "html_late",
+    "swallow",
+]
 CallbackAuth = Literal["none", "basic", "access_key", "token", "hmac"]
 
 
@@ -120,6 +133,15 @@ class Fault:
     hang          do the work, answer after `seconds`
     html          answer an HTML page with `status`, do nothing
     truncate      do the work, send half of the answer, close
+
+    And of calls that create or release (Sama: create with tasks, continue; Seven Bridges: create, clone, run), which
+    are the ones that "all" means here; the call is judged at once, and only its work comes later:
+
+    act_later     answer as ever, do the work `seconds` later
+    drop_late     close, do the work `seconds` later
+    refuse_late   answer `status`, do the work `seconds` later
+    html_late     answer an HTML page with `status`, do the work `seconds` later
+    swallow       answer as ever, do nothing
     """
 
     call: str

@@ -6,7 +6,8 @@ from random import Random
 
 from aiohttp import web
 
-from engine.sandbox.behaviour import ALL_CALLS, Fault
+from engine.sandbox.agenda import NEVER, put_off
+from engine.sandbox.behaviour import ALL_CALLS, Fault, FaultKind
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 StreamHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -14,6 +15,8 @@ Sleep = Callable[[float], Awaitable[object]]
 # kind of call, status, message -> the service's own form of an error
 ErrorAnswer = Callable[[str, int, str], web.Response]
 
+DEFERRING: frozenset[FaultKind] = frozenset({"act_later", "drop_late", "refuse_late", "html_late", "swallow"})
+"""Kinds that put the work of a call off."""
 _HTML = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
 
 
@@ -47,8 +50,19 @@ class Call:
 class Faults:
     """All faults of a service; when several strike one call, the first listed acts."""
 
-    def __init__(self, faults: Iterable[Fault], error: ErrorAnswer, clock: Callable[[], float], sleep: Sleep) -> None:
-        """Take the faults in the order of the file, and the service's form of an error; the start is now."""
+    def __init__(
+        self,
+        faults: Iterable[Fault],
+        error: ErrorAnswer,
+        clock: Callable[[], float],
+        sleep: Sleep,
+        deferrable: frozenset[str] = frozenset(),
+    ) -> None:
+        """Take the faults in the order of the file, and the service's form of an error; the start is now.
+
+        `deferrable` are the calls whose work can be put off.
+        """
+        self._deferrable = deferrable
         self._plans = [FaultPlan(fault) for fault in faults]
         self._error, self._clock, self._sleep = error, clock, sleep
         self._started_at = clock()
@@ -56,14 +70,22 @@ class Faults:
     def next(self, kind: str) -> Fault | None:
         """Count one call of this kind and return the fault that strikes it."""
         elapsed = self._clock() - self._started_at
-        struck = [plan.fault for plan in self._plans if plan.fault.call in (kind, ALL_CALLS) and plan.strikes(elapsed)]
+        struck = [plan.fault for plan in self._plans if self._concerns(plan.fault, kind) and plan.strikes(elapsed)]
         return struck[0] if struck else None
+
+    def _concerns(self, fault: Fault, kind: str) -> bool:
+        if fault.kind in DEFERRING and kind not in self._deferrable:
+            return False
+        return fault.call in (kind, ALL_CALLS)
 
     async def act_out(self, fault: Fault, call: Call) -> web.StreamResponse:
         """Answer a request the way the fault says, doing the work before it, or not at all."""
         if fault.kind in ("refuse", "drop_before", "html"):
             return self._misanswer(fault, call)
-        answer = await call.handler(call.request)
+        with put_off(_delay_seconds(fault)):
+            answer = await call.handler(call.request)
+        if fault.kind in ("act_later", "swallow"):
+            return answer
         if fault.kind == "truncate":
             return await _truncate(call.request, answer)
         if fault.kind == "hang":
@@ -72,12 +94,17 @@ class Faults:
         return self._misanswer(fault, call)
 
     def _misanswer(self, fault: Fault, call: Call) -> web.Response:
-        if fault.kind in ("drop_before", "drop_after"):
+        if fault.kind in ("drop_before", "drop_after", "drop_late"):
             return _drop(call.request)
-        if fault.kind == "html":
-            return web.Response(text=_HTML, content_type="text/html", status=fault.status)
+        if fault.kind in ("html", "html_late"):
+            return html_answer(fault.status)
         answer = self._error(call.kind, fault.status, "The sandbox was told to refuse.")
         return with_retry_after(answer, fault.retry_after_seconds)
+
+
+def html_answer(status: int) -> web.Response:
+    """Return a page such as something between client and service would send."""
+    return web.Response(text=_HTML, content_type="text/html", status=status)
 
 
 def with_retry_after(answer: web.Response, retry_after_seconds: int | None) -> web.Response:
@@ -85,6 +112,12 @@ def with_retry_after(answer: web.Response, retry_after_seconds: int | None) -> w
     if retry_after_seconds is not None:
         answer.headers["Retry-After"] = str(retry_after_seconds)
     return answer
+
+
+def _delay_seconds(fault: Fault) -> float:
+    if fault.kind == "swallow":
+        return NEVER
+    return fault.seconds if fault.kind in DEFERRING else 0.0
 
 
 def _drop(request: web.Request) -> web.Response:

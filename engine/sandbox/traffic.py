@@ -6,17 +6,33 @@ A service wraps every handler once, by the name of the call: `traffic.guard("cre
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 
 from aiohttp import web
 
+from engine.sandbox.agenda import Agenda
 from engine.sandbox.behaviour import ALL_CALLS, Behaviour, Latency
-from engine.sandbox.faults import Call, ErrorAnswer, Faults, Handler, Sleep, StreamHandler, with_retry_after
+from engine.sandbox.errors import BehaviourError
+from engine.sandbox.faults import DEFERRING, Call, ErrorAnswer, Faults, Handler, Sleep, StreamHandler, with_retry_after
 from engine.sandbox.limits import RateLimits
 from engine.sandbox.loading import unknown_name
 from engine.sandbox.stats import Stats
 
 _INSTANT = Latency()
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The kinds of calls that a service has.
+
+    `outside` ones go to another host: limits for "all" do not count them. `deferrable` ones hand their work to the
+    agenda, so that a fault can put it off.
+    """
+
+    names: frozenset[str]
+    outside: frozenset[str] = frozenset()
+    deferrable: frozenset[str] = frozenset()
 
 
 class Traffic:
@@ -26,18 +42,18 @@ class Traffic:
         self,
         behaviour: Behaviour,
         *,
-        calls: frozenset[str],
+        calls: Calls,
         error: ErrorAnswer,
         clock: Callable[[], float],
-        outside: frozenset[str] = frozenset(),
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """Check that the behaviour names known `calls` only; `outside` ones are not counted by limits for "all"."""
+        """Check that the behaviour names known `calls` only. Raise BehaviourError."""
         _check_calls(behaviour, calls)
         self.stats = Stats()
         self._latency = behaviour.latency
-        self.limits = RateLimits(behaviour.rate_limits, outside)
-        self._faults = Faults(behaviour.faults, error, clock, sleep)
+        self.agenda = Agenda(clock)
+        self.limits = RateLimits(behaviour.rate_limits, calls.outside)
+        self._faults = Faults(behaviour.faults, error, clock, sleep, calls.deferrable)
         self._random = Random(behaviour.seed)
         self._error, self._clock, self._sleep = error, clock, sleep
 
@@ -47,6 +63,7 @@ class Traffic:
         async def guarded(request: web.Request) -> web.StreamResponse:
             with self.stats.request(kind):
                 await self._delay(kind)
+                self.agenda.advance()
                 if (refused := self._refuse(kind)) is not None:
                     return refused
                 if (fault := self._faults.next(kind)) is None:
@@ -72,8 +89,12 @@ class Traffic:
         return with_retry_after(answer, math.ceil(wait_seconds) if limit.retry_after else None)
 
 
-def _check_calls(behaviour: Behaviour, calls: frozenset[str]) -> None:
+def _check_calls(behaviour: Behaviour, calls: Calls) -> None:
     named = [*behaviour.latency, *(r.call for r in behaviour.rate_limits), *(f.call for f in behaviour.faults)]
     for call in named:
-        if call not in calls | {ALL_CALLS}:
-            raise unknown_name("call", call, calls | {ALL_CALLS})
+        if call not in calls.names | {ALL_CALLS}:
+            raise unknown_name("call", call, calls.names | {ALL_CALLS})
+    for fault in behaviour.faults:
+        if fault.kind in DEFERRING and fault.call not in calls.deferrable | {ALL_CALLS}:
+            known = ", ".join(sorted(calls.deferrable))
+            raise BehaviourError(f"{fault.kind} is for calls that create or release ({known}), not for {fault.call}")

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from engine.sandbox.behaviour import Behaviour, Latency, RateLimit
 from engine.sandbox.errors import BehaviourError
-from engine.sandbox.traffic import Traffic
+from engine.sandbox.traffic import Calls, Traffic
 
 from .api import ManualClock, tasks
 
@@ -17,7 +17,7 @@ def _traffic(behaviour, sleeps=None):
 
     return Traffic(
         behaviour,
-        calls=frozenset({"create", "status"}),
+        calls=Calls(frozenset({"create", "status"}), deferrable=frozenset({"create"})),
         error=lambda kind, status, message: web.Response(status=status, text=message),
         clock=ManualClock(),
         sleep=sleep,

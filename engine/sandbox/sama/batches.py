@@ -111,7 +111,8 @@ class Run:
 class Batch:
     """A batch at the service.
 
-    `closed` is the state of a batch that ended without a run; `continued` is True from the moment its tasks are taken.
+    `closed` is the state of a batch that ended without a run, at `closed_at`; `continued` is True from the moment its
+    tasks are taken, even if its run begins later.
     """
 
     project_id: int
@@ -120,6 +121,7 @@ class Batch:
     runs: list[Run] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     closed: BatchState | None = None
+    closed_at: float = 0.0
     continued: bool = False
 
     def state(self, now: float) -> BatchState:

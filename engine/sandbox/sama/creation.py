@@ -57,10 +57,10 @@ class Creator:
         self._stats.batches += 1
         return batch
 
-    def start(self, batch: Batch, tasks: list[object]) -> None:
-        """Plan the creation of a batch's tasks."""
+    def start(self, batch: Batch, tasks: list[object], at: float) -> None:
+        """Plan the creation of a batch's tasks, which begins `at` this time."""
         speed = self._behaviour.creation.tasks_per_second
-        run = Run(tasks, len(tasks), self.clock() + self._behaviour.creation.delay_seconds, speed)
+        run = Run(tasks, len(tasks), at + self._behaviour.creation.delay_seconds, speed)
         self._queue_up(run)
         batch.runs.append(run)
         self._unfinished.append((batch, len(batch.runs) - 1))
@@ -70,8 +70,8 @@ class Creator:
         """Return where the created tasks with this `client_batch_id` stand; none where task data is not kept."""
         return self._marked.get(client_batch_id, ())
 
-    def close(self, batch: Batch, state: BatchState, message: str) -> None:
-        """End a batch that has no run, or cancel the run that it has."""
+    def close(self, batch: Batch, state: BatchState, message: str, at: float) -> None:
+        """End a batch that has no run, or cancel the run that it has, `at` this time."""
         self.advance(batch)
         batch.messages.append(message)
         for run in batch.runs:
@@ -79,7 +79,7 @@ class Creator:
                 run.canceled = True
                 self._end(run)
         if not batch.runs:
-            batch.closed = state
+            batch.closed, batch.closed_at = state, at
 
     def advance(self, batch: Batch) -> None:
         """Create what is due of one batch, at most one block of each run."""

@@ -28,10 +28,14 @@ from engine.sandbox.sama.batches import Batch, BatchState, Run, TaskAddress
 from engine.sandbox.sama.creation import Creator
 from engine.sandbox.sama.task_calls import TaskCalls
 from engine.sandbox.sama.uploads import UPLOAD_PATH, LocalUploads, Uploads
-from engine.sandbox.traffic import Traffic
+from engine.sandbox.traffic import Calls, Traffic
 
 BATCH_CALLS = frozenset({"create", "put", "continue", "status", "cancel"})
-CALLS = BATCH_CALLS | {"task", "tasks", "delivered", "reject", "delete", "update", "schema", "project"}
+CALLS = Calls(
+    BATCH_CALLS | {"task", "tasks", "delivered", "reject", "delete", "update", "schema", "project"},
+    outside=frozenset({"put"}),
+    deferrable=frozenset({"create", "continue"}),
+)
 MAX_STATUS_PAGE = 1000  # the vendor's limit
 DEFAULT_STATUS_PAGE = 100  # unknown; small, so that a client that relies on it is noticed
 ProjectCall = Callable[[web.Request, int], Awaitable[web.Response]]
@@ -48,7 +52,8 @@ class SamaService:
         """Raise BehaviourError for what cannot be served; without `uploads` they are kept in memory."""
         self._behaviour = behaviour
         self._clock = clock
-        self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock, outside=frozenset({"put"}))
+        self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock)
+        self._agenda = self.traffic.agenda
         self._callbacks = CallbackSender(behaviour.callbacks)
         self._creator = Creator(behaviour, journal, self._callbacks, self.traffic.stats, clock)
         self._local = LocalUploads(clock, behaviour.max_body_bytes)
@@ -77,8 +82,8 @@ class SamaService:
             return error_answer(error.status, f"{request.method} {request.path} is not served.", error.status)
 
     async def run(self) -> None:
-        """Create tasks and send callbacks until cancelled."""
-        await asyncio.gather(self._creator.run(), self._callbacks.run())
+        """Create tasks, do what was put off, and send callbacks until cancelled."""
+        await asyncio.gather(self._creator.run(), self._agenda.run(), self._callbacks.run())
 
     def _add(self, app: web.Application, method: str, path: str, kind: str, call: ProjectCall) -> None:
         handler: Handler = partial(self._answer, call)
@@ -113,7 +118,7 @@ class SamaService:
         self._refuse(tasks)
         batch = self._creator.open(project_id)
         batch.continued = True
-        self._creator.start(batch, tasks)
+        self._agenda.do(batch.batch_id, partial(self._creator.start, batch, tasks))
         return json_answer({"batch_id": batch.batch_id}, 202)
 
     def _refuse(self, tasks: list[object]) -> None:
@@ -132,7 +137,8 @@ class SamaService:
         batch = self._batch(request, project_id)
         if batch.closed or (batch.continued and self._behaviour.continue_again == "error"):
             state = batch.state(self._clock())
-            raise ApiError(400, f"Batch {batch.batch_id} is {state}, not waiting.", "InvalidBatchState")
+            words = "continued already" if state is BatchState.WAITING else f"{state}, not waiting"
+            raise ApiError(400, f"Batch {batch.batch_id} is {words}.", "InvalidBatchState")
         if not batch.continued or self._behaviour.continue_again == "duplicate":
             await self._start_uploaded(batch)
         return json_answer({"batch_id": batch.batch_id}, 202)
@@ -146,13 +152,16 @@ class SamaService:
         try:
             tasks = self._read_tasks(body)
             self._refuse(tasks)
-            self._creator.start(batch, tasks)
+            work = partial(self._creator.start, batch, tasks)
         except ApiError:
             batch.continued = False
             raise
         except ValueError as error:
-            self._creator.close(batch, BatchState.FAILED, str(error))
-        if self._behaviour.continue_again != "duplicate":
+            work = partial(self._creator.close, batch, BatchState.FAILED, str(error))
+        self._agenda.do(batch.batch_id, work)
+        if self._agenda.swallows:
+            batch.continued = False  # as if it had never been told, so that telling it again helps
+        elif self._behaviour.continue_again != "duplicate":
             self._uploads.forget(batch.project_id, batch.batch_id)
 
     def _read_tasks(self, body: bytes) -> list[object]:
@@ -202,7 +211,8 @@ class SamaService:
         if state in (BatchState.COMPLETED, BatchState.FAILED):
             raise ApiError(400, f"Batch {batch.batch_id} is {state} already.", "InvalidBatchState")
         if state is not BatchState.CANCELED:
-            self._creator.close(batch, BatchState.CANCELED, "The creation was canceled.")
+            self._agenda.forget(batch.batch_id)
+            self._creator.close(batch, BatchState.CANCELED, "The creation was canceled.", self._clock())
             self._uploads.forget(project_id, batch.batch_id)
         return json_answer({"batch_id": batch.batch_id}, 202)
 
@@ -213,7 +223,7 @@ class SamaService:
             raise ApiError(404, f"There is no batch {text} in project {project_id}.")
         waited = self._clock() - batch.opened_at
         if not batch.continued and batch.closed is None and waited > self._behaviour.waiting_seconds:
-            self._creator.close(batch, BatchState.CANCELED, "The batch waited too long for its tasks.")
+            self._creator.close(batch, BatchState.CANCELED, "The batch waited too long for its tasks.", self._clock())
         return batch
 
 

@@ -65,6 +65,7 @@ class TaskBook:
         """Start empty; ids differ from every other server's."""
         self._server = secrets.token_hex(4)
         self._tasks: list[Task | None] = []
+        self._reserved: dict[str, int | None] = {}
         self._all: list[int] = []
         self._by_project: dict[str, list[int]] = {}
         self._version = 0
@@ -78,15 +79,25 @@ class TaskBook:
         *,
         parent: Task | None = None,
         group: BatchGroup | None = None,
+        task_id: str = "",
     ) -> Task:
-        """Make a task of a draft."""
+        """Make a task of a draft, under an id of its own or one that was reserved for it."""
         number = len(self._tasks)
-        task = Task(number, f"{self._server}-0000-4000-8000-{number:012x}", draft, at, errors, parent, group)
+        own_id = f"{self._server}-0000-4000-8000-{number:012x}"
+        task = Task(number, task_id or own_id, draft, at, errors, parent, group)
+        if task_id:
+            self._reserved[task_id] = number
         self._tasks.append(task)
         self._all.append(number)
         self._by_project.setdefault(draft.project, []).append(number)
         self.touch()
         return task
+
+    def reserve_id(self) -> str:
+        """Return an id for a task that is yet to be made: until then nothing is found under it."""
+        task_id = f"{self._server}-0001-4000-8000-{len(self._reserved):012x}"
+        self._reserved[task_id] = None
+        return task_id
 
     def touch(self) -> None:
         """Note that some task has changed."""
@@ -102,10 +113,10 @@ class TaskBook:
     def find(self, task_id: str) -> Task | None:
         """Return the task with this id; None if there is none."""
         try:
-            number = int(task_id[24:], 16)
+            number = self._reserved[task_id] if task_id in self._reserved else int(task_id[24:], 16)
         except ValueError:
             return None
-        task = self._tasks[number] if number < len(self._tasks) else None
+        task = self._tasks[number] if number is not None and number < len(self._tasks) else None
         return task if task is not None and task.id == task_id else None
 
     def numbered(self, number: int) -> Task:

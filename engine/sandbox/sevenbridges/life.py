@@ -54,9 +54,15 @@ class TaskLife:
         self.running = 0
 
     def run(self, task: Task, now: float) -> None:
-        """Start a draft; with no time for creating it is queued at once."""
+        """Start a draft; with no time for creating it is queued at once.
+
+        What is no draft any more is run once more: the journal says so, the life that is shown stays the first one's.
+        """
         self._stats.tasks_run += 1
         self.record("run", [task], now)
+        task.told = True
+        if task.status is not Status.DRAFT:
+            return
         task.run_at = now
         self._move(task, Status.CREATING, now)
         if self._settings.creating_seconds:

@@ -16,17 +16,20 @@ from engine.sandbox.sevenbridges.catalog import Catalog
 from engine.sandbox.sevenbridges.catalog_calls import CatalogCalls
 from engine.sandbox.sevenbridges.life import TaskLife
 from engine.sandbox.sevenbridges.task_calls import Call, TaskCalls
-from engine.sandbox.traffic import Traffic
+from engine.sandbox.traffic import Calls, Traffic
 
 TASK_CALLS = frozenset({"create", "list", "get", "update", "delete", "run", "abort", "clone", "details", "bulk"})
-CALLS = TASK_CALLS | {"files", "file", "bulk_files", "apps", "app", "projects", "project", "user", "rate_limit"}
-_FREE = frozenset({"rate_limit"})  # the vendor does not count it
+CALLS = Calls(
+    TASK_CALLS | {"files", "file", "bulk_files", "apps", "app", "projects", "project", "user", "rate_limit"},
+    outside=frozenset({"rate_limit"}),  # the vendor does not count it
+    deferrable=frozenset({"create", "clone", "run"}),
+)
 _UNLIMITED = 10**9
 _INSTANCES = 100  # how many tasks a user may run at once; unknown, a choice
 
 
 class SevenBridgesService:
-    """Serves Seven Bridges' API: `add_to` an application; nothing runs beside the requests."""
+    """Serves Seven Bridges' API: `add_to` an application, then `run` beside it."""
 
     name = "Seven Bridges"
 
@@ -37,11 +40,11 @@ class SevenBridgesService:
         limited = settings.rate.requests > 0
         vendors = (RateLimit(settings.rate.requests, settings.rate.seconds),) if limited else ()
         behaviour = replace(behaviour, rate_limits=(*vendors, *behaviour.rate_limits))
-        self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock, outside=_FREE)
+        self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock)
         self._window = self.traffic.limits.windows[0] if limited else None
         book, catalog, stats = TaskBook(), Catalog(settings), self.traffic.stats
         self._life = TaskLife(settings.life, behaviour.failures, book, catalog, journal, stats)
-        self._tasks = TaskCalls(book, self._life, catalog, stats, clock, settings.user)
+        self._tasks = TaskCalls(book, self._life, catalog, self.traffic, behaviour, clock)
         self._catalog = CatalogCalls(catalog, clock, settings.user)
 
     def add_to(self, app: web.Application) -> None:
@@ -60,7 +63,8 @@ class SevenBridgesService:
             return ApiError(90000, f"{request.method} {request.path} is not served.", error.status).answer()
 
     async def run(self) -> None:
-        """Have nothing to do: a task's life is looked up when it is asked for."""
+        """Do what was put off, until cancelled: a task's life is looked up when it is asked for."""
+        await self.traffic.agenda.run()
 
     def _add(self, app: web.Application, method: str, path: str, kind: str, call: Call) -> None:
         handler: Handler = partial(self._answer, call)

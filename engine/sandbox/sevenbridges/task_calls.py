@@ -2,9 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from aiohttp import web
 
+from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.sevenbridges.answers import (
     ApiError,
     base_url,
@@ -25,7 +28,7 @@ from engine.sandbox.sevenbridges.drafts import MISSING_INPUT, changed_draft, inp
 from engine.sandbox.sevenbridges.life import TaskLife
 from engine.sandbox.sevenbridges.tasks import ABORTABLE, Draft, Status, Task
 from engine.sandbox.sevenbridges.views import SHORT_TASK, TASK_FIELDS, View
-from engine.sandbox.stats import Stats
+from engine.sandbox.traffic import Traffic
 
 Call = Callable[[web.Request], Awaitable[web.Response]]
 _ALL_FIELDS = tuple(TASK_FIELDS)
@@ -35,11 +38,18 @@ class TaskCalls:
     """Answers every call about tasks; changes that are due by the clock are made first."""
 
     def __init__(
-        self, book: TaskBook, life: TaskLife, catalog: Catalog, stats: Stats, clock: Callable[[], float], user: str
+        self,
+        book: TaskBook,
+        life: TaskLife,
+        catalog: Catalog,
+        traffic: Traffic,
+        behaviour: Behaviour,
+        clock: Callable[[], float],
     ) -> None:
         """Work on these."""
-        self._book, self._life, self._catalog, self._stats = book, life, catalog, stats
-        self._clock, self._user = clock, user
+        self._book, self._life, self._catalog, self._clock = book, life, catalog, clock
+        self._stats, self._agenda = traffic.stats, traffic.agenda
+        self._user = behaviour.sevenbridges.user
 
     def routes(self) -> Iterator[tuple[str, str, str, Call]]:
         """Yield method, path, kind of call, and who answers."""
@@ -95,6 +105,8 @@ class TaskCalls:
     async def _run(self, request: web.Request) -> web.Response:
         await request.read()
         task = self._draft_task(request, 7010)
+        if task.told:
+            raise ApiError(7010, "The task is about to run.")
         interruptible = flag_of(request.query, "use_interruptible_instances")
         if interruptible is not None:
             self._change(task, replace(task.draft, interruptible=interruptible))
@@ -102,8 +114,9 @@ class TaskCalls:
             self._change(task, replace(task.draft, batching=None))
         if task.errors:
             raise ApiError(7012 if any(error.type == MISSING_INPUT for error in task.errors) else 7024)
-        self._life.run(task, self._clock())
-        return self._shown(request, task)
+        self._agenda.do(task.id, partial(self._start, task))
+        task.told = not self._agenda.swallows
+        return self._shown(request, replace(task, **_as_told(self._clock())) if self._agenda.delays else task)
 
     async def _abort(self, request: web.Request) -> web.Response:
         await request.read()
@@ -120,13 +133,27 @@ class TaskCalls:
 
     def _added(self, request: web.Request, draft: Draft) -> web.Response:
         run = flag_of(request.query, "run") is True or request.query.get("action") == "run"
-        now = self._now()  # children that are due come first: numbers grow with time
-        task = self._book.add(draft, now, input_errors(draft, self._catalog))
+        now = self._now()
+        if not self._agenda.delays:
+            return self._shown(request, self._make(draft, run, "", now), 201)
+        task = Task(-1, self._book.reserve_id(), draft, now, input_errors(draft, self._catalog))
+        self._agenda.do(task.id, partial(self._make, draft, run, task.id))
+        return self._shown(request, replace(task, **_as_told(now)) if run and not task.errors else task, 201)
+
+    def _make(self, draft: Draft, run: bool, task_id: str, at: float) -> Task:  # noqa: FBT001 - of a partial
+        self._life.advance(at)  # children that are due come first: numbers grow with time
+        task = self._book.add(draft, at, input_errors(draft, self._catalog), task_id=task_id)
         self._stats.tasks_created += 1
-        self._life.record("task", [task], now)
+        self._life.record("task", [task], at)
         if run and not task.errors:
-            self._life.run(task, now)
-        return self._shown(request, task, 201)
+            self._life.run(task, at)
+        return task
+
+    def _start(self, task: Task, at: float) -> None:
+        """Run a draft, unless it is gone by then."""
+        self._life.advance(at)
+        if self._book.find(task.id) is task:
+            self._life.run(task, at)
 
     def _change(self, task: Task, draft: Draft) -> None:
         task.draft, task.errors = draft, input_errors(draft, self._catalog)
@@ -179,6 +206,11 @@ class TaskCalls:
             order_by=order_by,
             descending=order == "desc",
         )
+
+
+def _as_told(now: float) -> dict[str, Any]:
+    """Return how a task looks to who has just told it to run."""
+    return {"status": Status.CREATING, "run_at": now}
 
 
 def _times(query: Mapping[str, str], name: str) -> Times:

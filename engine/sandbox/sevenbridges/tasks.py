@@ -94,6 +94,7 @@ class Task:
     """One task: `number` counts all tasks of the server from 0; times are epoch seconds.
 
     A parent's children are the tasks with the numbers `children`, and `counts` says how many of them have which status.
+    `told` is True from the moment a run is accepted, even if the task begins to run later.
     """
 
     number: int
@@ -111,3 +112,4 @@ class Task:
     children: range = range(0)
     counts: Counter[Status] | None = None
     aborted: bool = False
+    told: bool = False

@@ -26,7 +26,7 @@ def creator(path, clock):
 
 def _start(creator, count):
     batch = creator.open(42)
-    creator.start(batch, tasks(count))
+    creator.start(batch, tasks(count), creator.clock())
     return batch
 
 
@@ -81,7 +81,7 @@ def test_a_cancel_keeps_what_was_created(creator, path, clock):
     made = creator(creation=Creation(tasks_per_second=10))
     batch = _start(made, 20)
     clock.now += 0.5
-    made.close(batch, BatchState.CANCELED, "stop")
+    made.close(batch, BatchState.CANCELED, "stop", clock.now)
     clock.now += 100
     made.advance_all()
     assert batch.state(clock()) is BatchState.CANCELED
