@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, ValidationInfo
 
-from engine.sandbox.sevenbridges.settings import SevenBridges
+from engine.sandbox.sevenbridges.settings import SecondCall, SevenBridges
 
 ALL_CALLS = "all"
 
 ServiceKind = Literal["sama", "sevenbridges"]
-ContinueAgain = Literal["error", "noop", "duplicate"]
+CancelAnswer = Literal["accept", "refuse", "lie"]
 FaultKind = Literal[
     "refuse",
     "refuse_after",
@@ -198,7 +198,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Everything that a sandbox can be told. With no `projects`, every project id exists."""
+    """Everything that a sandbox can be told. With no `projects`, every project id exists.
+
+    `cancel` "lie" is accepted, and stops nothing: neither tasks that are being created, nor a late release.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # of the tables in it too
 
@@ -206,11 +209,13 @@ class Behaviour:
     access_keys: tuple[str, ...] = ("sandbox-key",)
     projects: tuple[Project, ...] = ()
     seed: int = 0
+    busy_while_late: bool = False
     max_body_bytes: int = 256 * 1024 * 1024
     max_inline_tasks: int = 1000  # the vendor's limit
     max_upload_tasks: int = 1000  # the vendor's page says 1,000 for both ways
     keep_task_data: bool = True
-    continue_again: ContinueAgain = "error"
+    continue_again: SecondCall = "error"
+    cancel: CancelAnswer = "accept"
     tasks_put_url_seconds: float = 4 * 3600  # the vendor's lifetime
     waiting_seconds: float = 24 * 3600
     creation: Creation = Creation()

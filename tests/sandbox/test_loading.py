@@ -54,7 +54,10 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ("continue_agian = 'noop'", "unknown key 'continue_agian': did you mean 'continue_again'?"),
         ("[creation]\ntask_per_second = 1", "did you mean 'creation.tasks_per_second'?"),
         ("[[faults]]\ncall = 'create'\nkind = 'refuse'\nnht = [1]", "did you mean 'faults[0].nth'?"),
-        ("continue_again = 'perhaps'", "continue_again: input should be 'error', 'noop' or 'duplicate', not 'perhaps'"),
+        (
+            "continue_again = 'perhaps'",
+            "continue_again: input should be 'error', 'noop', 'duplicate' or 'html', not 'perhaps'",
+        ),
         ("max_inline_tasks = '10'", "max_inline_tasks: input should be a valid integer, not '10'"),
         ("keep_task_data = 1", "keep_task_data: input should be a valid boolean, not 1"),
         ("creation = 1", "creation: expected a table"),

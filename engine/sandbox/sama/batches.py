@@ -112,7 +112,7 @@ class Batch:
     """A batch at the service.
 
     `closed` is the state of a batch that ended without a run, at `closed_at`; `continued` is True from the moment its
-    tasks are taken, even if its run begins later.
+    tasks are taken, even if its run begins later. A closed batch may still get a run, from a service that lies.
     """
 
     project_id: int
@@ -126,10 +126,8 @@ class Batch:
 
     def state(self, now: float) -> BatchState:
         """Return the state of the creation job."""
-        if self.closed is not None:
-            return self.closed
         if not self.runs:
-            return BatchState.WAITING
+            return self.closed or BatchState.WAITING
         run = self.runs[-1]
         if run.canceled:
             return BatchState.CANCELED

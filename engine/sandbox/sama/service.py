@@ -13,7 +13,7 @@ from aiohttp import web
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.callbacks import CallbackSender
 from engine.sandbox.failing import PlannedFailure
-from engine.sandbox.faults import Handler, StreamHandler
+from engine.sandbox.faults import Handler, StreamHandler, html_answer
 from engine.sandbox.journal import Journal
 from engine.sandbox.sama.answers import (
     ApiError,
@@ -134,12 +134,15 @@ class SamaService:
 
     async def _continue(self, request: web.Request, project_id: int) -> web.Response:
         await request.read()
-        batch = self._batch(request, project_id)
-        if batch.closed or (batch.continued and self._behaviour.continue_again == "error"):
+        batch, again = self._batch(request, project_id), self._behaviour.continue_again
+        self._check_busy(batch)
+        if batch.closed or (batch.continued and again == "error"):
             state = batch.state(self._clock())
             words = "continued already" if state is BatchState.WAITING else f"{state}, not waiting"
             raise ApiError(400, f"Batch {batch.batch_id} is {words}.", "InvalidBatchState")
-        if not batch.continued or self._behaviour.continue_again == "duplicate":
+        if batch.continued and again == "html":
+            return html_answer(409)
+        if not batch.continued or again == "duplicate":
             await self._start_uploaded(batch)
         return json_answer({"batch_id": batch.batch_id}, 202)
 
@@ -207,14 +210,27 @@ class SamaService:
     async def _cancel(self, request: web.Request, project_id: int) -> web.Response:
         await request.read()
         batch = self._batch(request, project_id)
+        self._check_busy(batch)
         state = batch.state(self._clock())
         if state in (BatchState.COMPLETED, BatchState.FAILED):
             raise ApiError(400, f"Batch {batch.batch_id} is {state} already.", "InvalidBatchState")
-        if state is not BatchState.CANCELED:
-            self._agenda.forget(batch.batch_id)
-            self._creator.close(batch, BatchState.CANCELED, "The creation was canceled.", self._clock())
-            self._uploads.forget(project_id, batch.batch_id)
+        if self._behaviour.cancel == "refuse":
+            raise ApiError(400, f"Batch {batch.batch_id} is {state} and cannot be canceled.", "InvalidBatchState")
+        lies = self._behaviour.cancel == "lie"
+        if state is not BatchState.CANCELED and not (lies and batch.runs):
+            self._close(batch, lies=lies)
         return json_answer({"batch_id": batch.batch_id}, 202)
+
+    def _close(self, batch: Batch, *, lies: bool) -> None:
+        """Cancel a batch; if that is a lie, what is late comes all the same."""
+        if not lies:
+            self._agenda.forget(batch.batch_id)
+        self._creator.close(batch, BatchState.CANCELED, "The creation was canceled.", self._clock())
+        self._uploads.forget(batch.project_id, batch.batch_id)
+
+    def _check_busy(self, batch: Batch) -> None:
+        if self._behaviour.busy_while_late and self._agenda.awaits(batch.batch_id):
+            raise ApiError(409, f"Batch {batch.batch_id} is busy.", "Conflict")
 
     def _batch(self, request: web.Request, project_id: int) -> Batch:
         text = request.match_info["batch_id"]

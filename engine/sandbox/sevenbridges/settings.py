@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+SecondCall = Literal["error", "noop", "duplicate", "html"]
+"""What becomes of a second call that releases the same: refused, answered, obeyed, or refused by an HTML page (409)."""
 InputType = Literal["any", "File", "File[]", "string", "string[]", "int", "int[]", "float", "float[]", "boolean"]
 
 _PROJECT = re.compile(r"[^/]+/[^/]+")
@@ -94,6 +96,7 @@ class SevenBridges:
     """What exists. With no `projects` every project does, with no `apps` every app, with no `files` every file id."""
 
     user: str = "sandbox"
+    run_again: SecondCall = "error"
     projects: tuple[str, ...] = ()
     rate: Rate = Rate()
     life: Life = Life()

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from engine.sandbox.behaviour import Behaviour
+from engine.sandbox.faults import html_answer
 from engine.sandbox.sevenbridges.answers import (
     ApiError,
     base_url,
@@ -49,7 +50,8 @@ class TaskCalls:
         """Work on these."""
         self._book, self._life, self._catalog, self._clock = book, life, catalog, clock
         self._stats, self._agenda = traffic.stats, traffic.agenda
-        self._user = behaviour.sevenbridges.user
+        self._user, self._run_again = behaviour.sevenbridges.user, behaviour.sevenbridges.run_again
+        self._busy_while_late = behaviour.busy_while_late
 
     def routes(self) -> Iterator[tuple[str, str, str, Call]]:
         """Yield method, path, kind of call, and who answers."""
@@ -93,20 +95,21 @@ class TaskCalls:
 
     async def _update(self, request: web.Request) -> web.Response:
         body = await json_body(request)
-        task = self._draft_task(request, 7007)
+        task = self._draft_task(request)
         self._change(task, changed_draft(task.draft, body, self._catalog))
         return self._shown(request, task)
 
     async def _delete(self, request: web.Request) -> web.Response:
         await request.read()
-        self._book.remove(self._draft_task(request, 7007))
+        self._book.remove(self._draft_task(request))
         return web.Response(status=204)
 
     async def _run(self, request: web.Request) -> web.Response:
         await request.read()
-        task = self._draft_task(request, 7010)
-        if task.told:
-            raise ApiError(7010, "The task is about to run.")
+        self._now()
+        task = self._free_task(request)
+        if (task.told or task.status is not Status.DRAFT) and self._run_again != "duplicate":
+            return self._run_told_again(request, task)
         interruptible = flag_of(request.query, "use_interruptible_instances")
         if interruptible is not None:
             self._change(task, replace(task.draft, interruptible=interruptible))
@@ -121,7 +124,7 @@ class TaskCalls:
     async def _abort(self, request: web.Request) -> web.Response:
         await request.read()
         now = self._now()
-        task = self._task(request)
+        task = self._free_task(request)
         if task.status not in ABORTABLE:
             raise ApiError(7011, f"The task is {task.status}: only CREATING, QUEUED and RUNNING can be aborted.")
         self._life.abort(task, now)
@@ -172,11 +175,24 @@ class TaskCalls:
     def _view(self, request: web.Request, now: float) -> View:
         return View(base_url(request), self._user, now)
 
-    def _draft_task(self, request: web.Request, code: int) -> Task:
+    def _run_told_again(self, request: web.Request, task: Task) -> web.Response:
+        if self._run_again == "error":
+            words = "about to run" if task.status is Status.DRAFT else f"{task.status}, not DRAFT"
+            raise ApiError(7010, f"The task is {words}.")
+        return html_answer(409) if self._run_again == "html" else self._shown(request, task)
+
+    def _draft_task(self, request: web.Request) -> Task:
         self._now()
-        task = self._task(request)
+        task = self._free_task(request)
         if task.status is not Status.DRAFT:
-            raise ApiError(code, f"The task is {task.status}, not DRAFT.")
+            raise ApiError(7007, f"The task is {task.status}, not DRAFT.")
+        return task
+
+    def _free_task(self, request: web.Request) -> Task:
+        """Find a task that may be changed: with `busy_while_late`, not one whose run is still to come."""
+        task = self._task(request)
+        if self._busy_while_late and self._agenda.awaits(task.id):
+            raise ApiError(90000, "The task is busy.", 409)
         return task
 
     def _task(self, request: web.Request) -> Task:

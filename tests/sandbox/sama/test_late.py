@@ -129,7 +129,10 @@ async def test_a_stopped_sandbox_leaves_undone_what_is_late(clock, path):
     assert count_markers(path) == {}
 
 
-@pytest.mark.parametrize(("again", "answer", "times"), [("error", 400, 1), ("noop", 202, 1), ("duplicate", 202, 2)])
+SECOND_CALLS = [("error", 400, 1), ("noop", 202, 1), ("duplicate", 202, 2), ("html", 409, 1)]
+
+
+@pytest.mark.parametrize(("again", "answer", "times"), SECOND_CALLS)
 async def test_a_second_continue_before_the_first_is_done(late, clock, path, again, answer, times):
     api = await late("drop_late", continue_again=again)
     batch_id = await api.upload(tasks(3))
@@ -178,3 +181,27 @@ async def test_a_cancel_forgets_what_is_late(late, clock, path):
     clock.now += 10
     assert await _state(api, batch_id) == ("canceled", 0)
     assert count_markers(path) == {}
+
+
+async def test_a_cancel_that_is_a_lie_is_believed_until_what_is_late_comes(late, clock, path):
+    api = await late("drop_late", cancel="lie")
+    batch_id = await api.upload(tasks(3))
+    await _told(api.go_on(batch_id))
+    assert await _told(api.cancel(batch_id)) == 202
+    assert await _state(api, batch_id) == ("canceled", 0)
+    clock.now += 5
+    assert await _state(api, batch_id) == ("completed", 3)
+    assert set(count_markers(path).values()) == {1}
+
+
+async def test_a_batch_may_be_busy_until_what_is_late_is_done(late, clock, path):
+    api = await late("html_late", busy_while_late=True)
+    batch_id, other = await api.upload(tasks(3)), await api.upload(tasks(1))
+    assert await _told(api.go_on(batch_id)) == 504
+    assert _first_error(await api.go_on(batch_id)) == (409, "Conflict")
+    assert _first_error(await api.cancel(batch_id)) == (409, "Conflict")
+    assert await _state(api, batch_id) == ("waiting", 0)
+    assert await _told(api.go_on(other)) == 202
+    clock.now += 5
+    assert await _state(api, batch_id) == ("completed", 3)
+    assert _first_error(await api.go_on(batch_id)) == (400, "InvalidBatchState")

@@ -170,6 +170,22 @@ async def test_a_waiting_batch_can_be_canceled_and_not_continued_then(start):
     assert _first_error(await api.go_on(batch_id)) == (400, "InvalidBatchState")
 
 
+async def test_a_cancel_may_be_refused(start):
+    api = await start(Behaviour(cancel="refuse"))
+    batch_id = await api.upload(tasks(1))
+    assert _first_error(await api.cancel(batch_id)) == (400, "InvalidBatchState")
+    assert (await api.status(batch_id))["state"] == "waiting"
+
+
+async def test_a_cancel_may_be_a_lie(start, clock):
+    api = await start(Behaviour(cancel="lie", creation=Creation(tasks_per_second=2)), clock=clock)
+    batch_id = (await api.create(tasks(4))).body["batch_id"]
+    assert (await api.cancel(batch_id)).status == 202
+    assert (await api.status(batch_id))["state"] == "processing"
+    clock.now += 2
+    assert (await api.status(batch_id))["created"] == 4
+
+
 async def test_a_completed_batch_cannot_be_canceled(start):
     api = await start()
     batch_id = (await api.create(tasks(1))).body["batch_id"]
@@ -202,7 +218,10 @@ async def test_an_unusable_upload_fails_the_batch(start, uploaded):
     assert (status["state"], status["total"], len(status["messages"])) == ("failed", 0, 1)
 
 
-@pytest.mark.parametrize(("again", "code", "times"), [("error", 400, 1), ("noop", 202, 1), ("duplicate", 202, 2)])
+SECOND_CALLS = [("error", 400, 1), ("noop", 202, 1), ("duplicate", 202, 2), ("html", 409, 1)]
+
+
+@pytest.mark.parametrize(("again", "code", "times"), SECOND_CALLS)
 async def test_a_second_continue(start, tmp_path, again, code, times):
     path = tmp_path / "journal.ndjson"
     api = await start(Behaviour(continue_again=again, journal=JournalSettings(path)))

@@ -1,5 +1,7 @@
 """Work that comes later than its call, or never; what a task says until then, and what a second call does to it."""
 
+from dataclasses import replace
+
 import aiohttp
 import pytest
 from fakes.clock import until
@@ -23,9 +25,10 @@ def path(tmp_path):
 def late(start, path, clock):
     """Start a sandbox whose first such call is done 5 s late; return a client of it."""
 
-    async def starting(kind="act_later", call="run", **settings):
+    async def starting(kind="act_later", call="run", *, busy_while_late=False, **settings):
         fault = Fault(call, kind, nth=(1,), status=504, seconds=5)
-        return await start(behaviour(faults=(fault,), journal=JournalSettings(path), **settings), clock=clock)
+        told = behaviour(faults=(fault,), journal=JournalSettings(path), **settings)
+        return await start(replace(told, busy_while_late=busy_while_late), clock=clock)
 
     return starting
 
@@ -113,11 +116,46 @@ async def test_a_draft_whose_answer_is_lost_comes_later(late, clock, path):
     assert await api.names() == ["a task"]
 
 
-async def test_a_second_run_before_the_first_is_done_is_refused(late, clock, path):
-    api = await late("drop_late")
+SECOND_CALLS = [("error", 400, 1), ("noop", 200, 1), ("duplicate", 200, 2), ("html", 409, 1)]
+
+
+@pytest.mark.parametrize(("again", "answer", "times"), SECOND_CALLS)
+async def test_a_second_run(start, path, again, answer, times):
+    api = await start(behaviour(run_again=again, journal=JournalSettings(path)))
+    parent = await api.create(batch("a", "b"), run="true")
+    second = await api.run(parent)
+    assert second.status == answer
+    assert again != "error" or error(second) == (400, 7010)
+    assert again != "html" or b"<html>" in second.body
+    assert await api.status(parent) == "COMPLETED"
+    assert (_runs(path), count_markers(path, "child").total(), api.sandbox.stats.tasks_run) == (times, 2, times)
+
+
+@pytest.mark.parametrize(("again", "answer", "times"), SECOND_CALLS)
+async def test_a_second_run_before_the_first_is_done(late, clock, path, again, answer, times):
+    api = await late("drop_late", run_again=again)
     task = await api.create()
     await _told(api.run(task))
-    assert error(await api.run(task)) == (400, 7010)
+    assert await _told(api.run(task)) == answer
+    clock.now += 5
+    assert await api.status(task) == "COMPLETED"
+    assert _runs(path) == times
+
+
+async def test_a_child_was_told_to_run_by_its_parent(start):
+    api = await start()
+    parent = await api.create(batch("a"), run="true")
+    child = (await api.list(parent=parent["id"])).body["items"][0]
+    assert error(await api.run(child)) == (400, 7010)
+
+
+async def test_a_task_may_be_busy_until_what_is_late_is_done(late, clock, path):
+    api = await late("html_late", busy_while_late=True, run_again="duplicate")
+    task = await api.create()
+    assert await _told(api.run(task)) == 504
+    for call in (api.run(task), api.abort(task), api.call("DELETE", f"/tasks/{task['id']}")):
+        assert error(await call) == (409, 90000)
+    assert await api.status(task) == "DRAFT"
     clock.now += 5
     assert await api.status(task) == "COMPLETED"
     assert _runs(path) == 1
