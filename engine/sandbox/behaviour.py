@@ -163,6 +163,21 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Reads:
+    """How far reads lag behind writes: a read says what was true so many seconds ago.
+
+    Sama: `status`, `task`, `tasks` and `delivered`. Seven Bridges: `get`, `bulk` and `details` are single, `list` is a
+    list. A list lacks what is newer; the others show it as it began, or 404 if `new_are_unknown`. Edits of a draft are
+    shown at once.
+    """
+
+    status_seconds: float = 0.0
+    single_seconds: float = 0.0
+    list_seconds: float = 0.0
+    new_are_unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Callbacks:
     """Report each created or failed task to `url`, in five tries; an empty `url` reports nothing.
 
@@ -220,6 +235,7 @@ class Behaviour:
     waiting_seconds: float = 24 * 3600
     creation: Creation = Creation()
     work: Work = Work()
+    reads: Reads = Reads()
     callbacks: Callbacks = Callbacks()
     journal: JournalSettings = JournalSettings()
     latency: Mapping[str, Latency] = field(default_factory=lambda: MappingProxyType({}))

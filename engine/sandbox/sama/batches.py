@@ -6,10 +6,11 @@ A run knows when its n-th task is created, so nothing runs per task:
 
 `done` is how many of its tasks have been created or failed so far; only the creator (creation.py) moves it.
 A batch has no run while it waits for its upload, one after `continue`, and more if a repeated `continue` duplicates.
+Each change has its time, so what a batch was at an earlier one (`as_of`) needs no history.
 A task's id holds where the task stands, so that no table of ids is needed: server start, batch, run, position.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 _PREPROCESSED = 10  # how many tasks before their creation leave the queue: any few
@@ -59,7 +60,7 @@ class TaskAddress:
 
 @dataclass(slots=True)
 class Run:
-    """One creation of a batch's tasks."""
+    """One creation of a batch's tasks, planned at `planned_at`."""
 
     tasks: list[object]
     total: int
@@ -67,6 +68,8 @@ class Run:
     tasks_per_second: float
     done: int = 0
     canceled: bool = False
+    planned_at: float = 0.0
+    canceled_at: float = 0.0
     failures: dict[int, tuple[Failure, ...]] = field(default_factory=dict)
     failed_data: dict[int, object] = field(default_factory=dict)
 
@@ -77,6 +80,13 @@ class Run:
         if self.tasks_per_second == 0:
             return self.total
         return min(self.total, int((now - self.starts_at) * self.tasks_per_second))
+
+    def as_of(self, at: float) -> "Run":
+        """Return what was to be seen of it at an earlier time."""
+        then = replace(self, canceled=self.canceled and self.canceled_at <= at)
+        then.done = min(self.done, replace(then, canceled=False, done=0).due(at))
+        then.failures = {position: why for position, why in self.failures.items() if position < then.done}
+        return then
 
     def created_at(self, position: int) -> float:
         """Say when the task at this position counts as created."""
@@ -107,6 +117,14 @@ class Run:
         return "ready" if ahead == 0 else "preprocessing" if ahead < _PREPROCESSED else "queued"
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a batch says to people, and since when."""
+
+    at: float
+    text: str
+
+
 @dataclass(slots=True)
 class Batch:
     """A batch at the service.
@@ -119,10 +137,19 @@ class Batch:
     batch_id: int
     opened_at: float
     runs: list[Run] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     closed: BatchState | None = None
     closed_at: float = 0.0
     continued: bool = False
+
+    def as_of(self, at: float) -> "Batch":
+        """Return what was to be seen of it at an earlier time; before its beginning it waits."""
+        return replace(
+            self,
+            runs=[run.as_of(at) for run in self.runs if run.planned_at <= at],
+            messages=[message for message in self.messages if message.at <= at],
+            closed=self.closed if self.closed_at <= at else None,
+        )
 
     def state(self, now: float) -> BatchState:
         """Return the state of the creation job."""

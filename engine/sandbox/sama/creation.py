@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.callbacks import CallbackSender, CreationResult
 from engine.sandbox.journal import Journal, value_at
-from engine.sandbox.sama.batches import Batch, BatchState, Run, TaskAddress
+from engine.sandbox.sama.batches import Batch, BatchState, Message, Run, TaskAddress
 from engine.sandbox.sama.rules import TaskRules
 from engine.sandbox.stats import Stats
 
@@ -60,7 +60,7 @@ class Creator:
     def start(self, batch: Batch, tasks: list[object], at: float) -> None:
         """Plan the creation of a batch's tasks, which begins `at` this time."""
         speed = self._behaviour.creation.tasks_per_second
-        run = Run(tasks, len(tasks), at + self._behaviour.creation.delay_seconds, speed)
+        run = Run(tasks, len(tasks), at + self._behaviour.creation.delay_seconds, speed, planned_at=at)
         self._queue_up(run)
         batch.runs.append(run)
         self._unfinished.append((batch, len(batch.runs) - 1))
@@ -73,10 +73,10 @@ class Creator:
     def close(self, batch: Batch, state: BatchState, message: str, at: float) -> None:
         """End a batch that has no run, or cancel the run that it has, `at` this time."""
         self.advance(batch)
-        batch.messages.append(message)
+        batch.messages.append(Message(at, message))
         for run in batch.runs:
             if not run.finished:
-                run.canceled = True
+                run.canceled, run.canceled_at = True, at
                 self._end(run)
         if not batch.runs:
             batch.closed, batch.closed_at = state, at

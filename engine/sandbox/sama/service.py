@@ -52,6 +52,7 @@ class SamaService:
         """Raise BehaviourError for what cannot be served; without `uploads` they are kept in memory."""
         self._behaviour = behaviour
         self._clock = clock
+        self._reads = behaviour.reads
         self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock)
         self._agenda = self.traffic.agenda
         self._callbacks = CallbackSender(behaviour.callbacks)
@@ -177,24 +178,34 @@ class SamaService:
         return tasks
 
     async def _status(self, request: web.Request, project_id: int) -> web.Response:
-        batch = self._batch(request, project_id)
-        self._creator.advance(batch)
+        at = self._clock() - self._reads.status_seconds
+        batch = self._seen_batch(request, project_id, at)
         page = int_parameter(request.query, "page", 1, 1, 10**9)
         page_size = int_parameter(request.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
         omit_data = flag_parameter(request.query, "omit_failed_task_data")
         run = batch.runs[-1] if batch.runs else None
         body: dict[str, object] = {
             "batch_id": batch.batch_id,
-            "state": batch.state(self._clock()),
+            "state": batch.state(at),
             "total": run.total if run else 0,
             "created": run.created if run else 0,
-            "messages": batch.messages,
+            "messages": [message.text for message in batch.messages],
         }
         if page_size:
             body["tasks"] = (
                 self._status_tasks(batch, run, (page - 1) * page_size, page_size, omit_data=omit_data) if run else []
             )
         return json_answer(body)
+
+    def _seen_batch(self, request: web.Request, project_id: int, at: float) -> Batch:
+        """Find a batch and return it as it was `at` a time."""
+        batch = self._batch(request, project_id)
+        self._creator.advance(batch)
+        if not self._reads.status_seconds:
+            return batch
+        if self._reads.new_are_unknown and batch.opened_at > at:
+            raise _no_batch(batch.batch_id, project_id)
+        return batch.as_of(at)
 
     def _status_tasks(self, batch: Batch, run: Run, low: int, size: int, *, omit_data: bool) -> list[dict[str, object]]:
         number, started = len(batch.runs) - 1, self._creator.started
@@ -236,11 +247,15 @@ class SamaService:
         text = request.match_info["batch_id"]
         batch = self._creator.batches.get(int(text)) if text.isdecimal() else None
         if batch is None or batch.project_id != project_id:
-            raise ApiError(404, f"There is no batch {text} in project {project_id}.")
+            raise _no_batch(text, project_id)
         waited = self._clock() - batch.opened_at
         if not batch.continued and batch.closed is None and waited > self._behaviour.waiting_seconds:
             self._creator.close(batch, BatchState.CANCELED, "The batch waited too long for its tasks.", self._clock())
         return batch
+
+
+def _no_batch(batch_id: int | str, project_id: int) -> ApiError:
+    return ApiError(404, f"There is no batch {batch_id} in project {project_id}.")
 
 
 def _failed_task(run: Run, position: int, *, omit_data: bool) -> dict[str, object]:

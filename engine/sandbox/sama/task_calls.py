@@ -29,7 +29,7 @@ class TaskCalls:
         """See the creator's tasks."""
         self._creator = creator
         self._book = TaskBook(creator, behaviour.work)
-        self._keeps_data = behaviour.keep_task_data
+        self._keeps_data, self._reads = behaviour.keep_task_data, behaviour.reads
 
     def routes(self) -> Iterator[tuple[str, str, str, Call]]:
         """Yield method, path below the project, kind of call, and who answers; fixed paths before `{task_id}`."""
@@ -51,23 +51,29 @@ class TaskCalls:
         page = int_parameter(query, "page", 1, 1, 10**9)
         size = int_parameter(query, "page_size", MAX_LIST_PAGE, 1, MAX_LIST_PAGE)
         answers = not flag_parameter(query, "omit_answers")
-        tasks = self._book.page(project_id, wanted, (page - 1) * size, size)
+        tasks = self._book.page(project_id, wanted, (page - 1) * size, size, self._listed_at())
         return json_answer({"tasks": [task.as_sent(answers=answers) for task in tasks]})
 
     async def _get(self, request: web.Request, project_id: int) -> web.Response:
-        return json_answer({"task": self._task(project_id, request.match_info["task_id"]).as_sent()})
+        task_id, at = request.match_info["task_id"], self._creator.clock() - self._reads.single_seconds
+        task = self._task(project_id, task_id, at)
+        if self._reads.new_are_unknown and not task.existed(at):
+            raise _no_task(project_id, task_id)
+        return json_answer({"task": task.as_sent()})
 
     async def _delivered(self, request: web.Request, project_id: int) -> web.Response:
         page = int_parameter(request.query, "page", 1, 1, 10**9)
         size = int_parameter(request.query, "page_size", MAX_DELIVERED_PAGE, 1, MAX_DELIVERED_PAGE)
-        tasks = self._book.page(project_id, self._filter(request.query, _DELIVERED), (page - 1) * size, size)
+        wanted = self._filter(request.query, _DELIVERED)
+        tasks = self._book.page(project_id, wanted, (page - 1) * size, size, self._listed_at())
         return json_answer({"tasks": [task.as_sent() for task in tasks]})
 
     async def _delivered_since_last(self, request: web.Request, project_id: int) -> web.Response:
         body = await json_body(request)
         size = int_parameter(body, "limit", MAX_DELIVERED_PAGE, 1, MAX_DELIVERED_PAGE)
         consumer = text_parameter(body, "consumer") or ""
-        tasks = self._book.delivered_since_last(project_id, consumer, self._filter(body, _DELIVERED), size)
+        wanted = self._filter(body, _DELIVERED)
+        tasks = self._book.delivered_since_last(project_id, consumer, wanted, size, self._listed_at())
         return json_answer({"tasks": [task.as_sent() for task in tasks]})
 
     async def _reject(self, request: web.Request, project_id: int) -> web.Response:
@@ -115,10 +121,14 @@ class TaskCalls:
             raise ApiError(400, "This sandbox keeps no task data to find a client_batch_id in.", "InvalidParameter")
         return wanted
 
-    def _task(self, project_id: int, task_id: str) -> Task:
-        task = self._book.find(project_id, task_id)
+    def _listed_at(self) -> float:
+        return self._creator.clock() - self._reads.list_seconds
+
+    def _task(self, project_id: int, task_id: str, at: float | None = None) -> Task:
+        """Find a task, as it is or as it was at a time."""
+        task = self._book.find(project_id, task_id, self._creator.clock() if at is None else at)
         if task is None:
-            raise ApiError(404, f"There is no task {task_id} in project {project_id}.")
+            raise _no_task(project_id, task_id)
         return task
 
     def _named_tasks(self, project_id: int, body: Mapping[str, object]) -> list[Task]:
@@ -126,6 +136,10 @@ class TaskCalls:
         if not isinstance(ids, list) or not ids:
             raise ApiError(400, "task_ids must be an array of task ids.", "InvalidParameter")
         return [self._task(project_id, str(task_id)) for task_id in ids]
+
+
+def _no_task(project_id: int, task_id: str) -> ApiError:
+    return ApiError(404, f"There is no task {task_id} in project {project_id}.")
 
 
 def _parse_filter(values: Mapping[str, object], states: tuple[str, ...]) -> TaskFilter:

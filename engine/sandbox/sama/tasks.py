@@ -1,13 +1,15 @@
 """Tasks that were created, seen as a project's list: filters and the clock enter, tasks in the vendor's shape leave.
 
-Nothing is stored per task but what a call changed. A task's state follows from the clock: it is worked on in its
-turn, `tasks_per_second` from the batch's start on, and takes `step_seconds` from each state to the next.
+Every read is of a time, now or a little earlier. Nothing is stored per task but what a call changed. A task's state
+follows from that time: it is worked on in its turn, `tasks_per_second` from the batch's start on, and takes
+`step_seconds` from each state to the next.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Any
 
 from engine.sandbox.behaviour import Work
 from engine.sandbox.sama.batches import Batch, TaskAddress
@@ -35,8 +37,11 @@ class _Change:
     state: str | None = None
     priority: int | None = None
     deleted: bool = False
+    at: float = float("-inf")
 
 
+_ROUNDING_SECONDS = 1e-3  # more than what adding to an epoch time loses
+_KEPT_CHANGES = 8  # of one task, so that a read can look back
 _UNCHANGED = _Change()
 
 
@@ -51,6 +56,10 @@ class Task:
     state: str
     priority: int
     data: object
+
+    def existed(self, at: float) -> bool:
+        """Say whether it was there at a time."""
+        return self.created_at <= at + _ROUNDING_SECONDS
 
     def as_sent(self, *, answers: bool = True) -> dict[str, object]:
         """Return the vendor's form."""
@@ -73,56 +82,67 @@ class TaskBook:
     def __init__(self, creator: Creator, work: Work) -> None:
         """See the creator's batches."""
         self._creator, self._work = creator, work
-        self._changes: dict[str, _Change] = {}
+        self._changes: dict[str, list[_Change]] = {}
         self._delivered: dict[tuple[int, str], set[str]] = {}
 
-    def find(self, project_id: int, task_id: str) -> Task | None:
-        """Return one task, None if there is none with this id."""
+    def find(self, project_id: int, task_id: str, at: float) -> Task | None:
+        """Return one task as it was at a time, one that is newer as it began; None if there is none with this id."""
         address = TaskAddress.parse(task_id, self._creator.started)
         batch = self._creator.batches.get(address.batch_id) if address else None
         if address is None or batch is None or batch.project_id != project_id or address.run >= len(batch.runs):
             return None
         run = batch.runs[address.run]
         exists = address.position < run.done and address.position not in run.failures
-        return self._task(batch, address) if exists and not self._changed(task_id).deleted else None
+        return self._task(batch, address, at) if exists and not self._changed(task_id, at).deleted else None
 
-    def page(self, project_id: int, wanted: TaskFilter, skip: int, size: int) -> list[Task]:
-        """Return the tasks that pass the filter, oldest batch first, some skipped."""
-        return list(islice(self._passing(project_id, wanted), skip, skip + size))
+    def page(self, project_id: int, wanted: TaskFilter, skip: int, size: int, at: float) -> list[Task]:
+        """Return the tasks that passed the filter at a time, oldest batch first, some skipped."""
+        return list(islice(self._passing(project_id, wanted, at), skip, skip + size))
 
-    def delivered_since_last(self, project_id: int, consumer: str, wanted: TaskFilter, size: int) -> list[Task]:
+    def delivered_since_last(
+        self, project_id: int, consumer: str, wanted: TaskFilter, size: int, at: float
+    ) -> list[Task]:
         """Return delivered tasks that this consumer has not got yet, and remember that it has them now."""
         seen = self._delivered.setdefault((project_id, consumer), set())
-        tasks = list(islice((task for task in self._passing(project_id, wanted) if task.id not in seen), size))
+        tasks = list(islice((task for task in self._passing(project_id, wanted, at) if task.id not in seen), size))
         seen.update(task.id for task in tasks)
         return tasks
 
     def count_states(self, project_id: int) -> dict[str, int]:
         """Count a project's tasks by state."""
         counts = dict.fromkeys(STATES, 0)
-        for task in self._passing(project_id, TaskFilter()):
+        for task in self._passing(project_id, TaskFilter(), self._creator.clock()):
             counts[task.state] += 1
         return counts
 
     def reject(self, task: Task) -> None:
         """Send a task back to work."""
-        self._changes[task.id] = replace(self._changed(task.id), state="rejected")
+        self._change(task, state="rejected")
 
     def delete(self, task: Task) -> None:
         """Remove a task."""
-        self._changes[task.id] = replace(self._changed(task.id), deleted=True)
+        self._change(task, deleted=True)
 
     def set_priority(self, task: Task, priority: int) -> None:
         """Change a task's priority."""
-        self._changes[task.id] = replace(self._changed(task.id), priority=priority)
+        self._change(task, priority=priority)
 
-    def _changed(self, task_id: str) -> _Change:
-        return self._changes.get(task_id, _UNCHANGED)
+    def _change(self, task: Task, **what: Any) -> None:
+        now = self._creator.clock()
+        changes = self._changes.setdefault(task.id, [])
+        changes.append(replace(self._changed(task.id, now), at=now, **what))
+        del changes[:-_KEPT_CHANGES]
 
-    def _passing(self, project_id: int, wanted: TaskFilter) -> Iterator[Task]:
+    def _changed(self, task_id: str, at: float) -> _Change:
+        """Return all that calls had changed of a task at a time."""
+        changes = self._changes.get(task_id, ())
+        return next((change for change in reversed(changes) if change.at <= at), _UNCHANGED)
+
+    def _passing(self, project_id: int, wanted: TaskFilter, at: float) -> Iterator[Task]:
         for address, batch in self._addresses(project_id, wanted):
-            task = self._task(batch, address)
-            if self._passes(task, wanted) and not self._changed(task.id).deleted:
+            task = self._task(batch, address, at)
+            exists = task.existed(at) and not self._changed(task.id, at).deleted
+            if exists and self._passes(task, wanted):
                 yield task
 
     def _addresses(self, project_id: int, wanted: TaskFilter) -> Iterator[tuple[TaskAddress, Batch]]:
@@ -149,22 +169,22 @@ class TaskBook:
             and wanted.created_from <= task.created_at <= wanted.created_to
         )
 
-    def _task(self, batch: Batch, address: TaskAddress) -> Task:
+    def _task(self, batch: Batch, address: TaskAddress, at: float) -> Task:
         run = batch.runs[address.run]
         task_id = address.task_id(self._creator.started)
-        change = self._changed(task_id)
+        change = self._changed(task_id, at)
         sent = run.tasks[address.position] if run.tasks else {}
         fields = sent if isinstance(sent, dict) else {}
         created_at = run.created_at(address.position)
-        state = change.state or self._state(created_at, address.position, submitted=fields.get("submit") is True)
+        state = change.state or self._state(at - created_at, address.position, submitted=fields.get("submit") is True)
         priority = fields.get("priority") or 0 if change.priority is None else change.priority
         return Task(task_id, batch.project_id, batch.batch_id, created_at, state, priority, fields.get("data"))
 
-    def _state(self, created_at: float, position: int, *, submitted: bool) -> str:
+    def _state(self, age_seconds: float, position: int, *, submitted: bool) -> str:
         first = _STEPS.index("completed") if submitted else 0
         if self._work.tasks_per_second == 0:
             return _STEPS[first]
-        worked = self._creator.clock() - created_at - (position + 1) / self._work.tasks_per_second
+        worked = age_seconds - (position + 1) / self._work.tasks_per_second
         if worked < 0:
             return _STEPS[first]
         steps = 1 + int(worked / self._work.step_seconds) if self._work.step_seconds else len(_STEPS)

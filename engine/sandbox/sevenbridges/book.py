@@ -61,10 +61,11 @@ def _within(times: Times, at: float | None) -> bool:
 class TaskBook:
     """Adds, finds and lists tasks."""
 
-    def __init__(self) -> None:
-        """Start empty; ids differ from every other server's."""
+    def __init__(self, *, lists_lag: bool = False) -> None:
+        """Start empty; ids differ from every other server's. With `lists_lag`, lists keep what was removed."""
+        self._lists_lag = lists_lag
         self._server = secrets.token_hex(4)
-        self._tasks: list[Task | None] = []
+        self._tasks: list[Task] = []
         self._reserved: dict[str, int | None] = {}
         self._all: list[int] = []
         self._by_project: dict[str, list[int]] = {}
@@ -103,15 +104,27 @@ class TaskBook:
         """Note that some task has changed."""
         self._version += 1
 
-    def remove(self, task: Task) -> None:
-        """Forget a task."""
-        self._tasks[task.number] = None
-        for numbers in (self._all, self._by_project[task.draft.project]):
-            del numbers[bisect_left(numbers, task.number)]
+    def remove(self, task: Task, at: float) -> None:
+        """Forget a task, but for reads that lag."""
+        task.removed_at = at
+        if not self._lists_lag:
+            for numbers in (self._all, self._by_project[task.draft.project]):
+                del numbers[bisect_left(numbers, task.number)]
         self.touch()
 
     def find(self, task_id: str) -> Task | None:
         """Return the task with this id; None if there is none."""
+        task = self._known(task_id)
+        return task if task is not None and task.removed_at is None else None
+
+    def find_as_of(self, task_id: str, at: float) -> Task | None:
+        """Return a task as it was at an earlier time, one that is newer as it began; None if there was none."""
+        task = self._known(task_id)
+        if task is None or (task.removed_at is not None and task.removed_at <= at):
+            return None
+        return self._as_of(task, at)
+
+    def _known(self, task_id: str) -> Task | None:
         try:
             number = self._reserved[task_id] if task_id in self._reserved else int(task_id[24:], 16)
         except ValueError:
@@ -121,9 +134,7 @@ class TaskBook:
 
     def numbered(self, number: int) -> Task:
         """Return the task with a number from a list or a range of children."""
-        task = self._tasks[number]
-        assert task is not None  # noqa: S101 - lists forget removed tasks, and children are never removed
-        return task
+        return self._tasks[number]
 
     def page(self, wanted: TaskFilter, page: Page) -> tuple[list[Task], int]:
         """Return some of the tasks that are asked for, and how many there are."""
@@ -134,6 +145,16 @@ class TaskBook:
             low, high = max(0, total - page.offset - page.limit), total - page.offset
         part = [self.numbered(number) for number in numbers[max(0, low) : max(0, high)]]
         return part[::-1] if wanted.descending else part, total
+
+    def page_as_of(self, wanted: TaskFilter, page: Page, at: float) -> tuple[list[Task], int]:
+        """Return some of the tasks that were asked for, as they were at an earlier time, and how many there were."""
+        tasks = (self.numbered(number) for number in self._slice(wanted))
+        then = [self._as_of(task, at) for task in tasks if task.existed(at)]
+        passing = sorted(filter(wanted.passes, then), key=ORDERS[wanted.order_by], reverse=wanted.descending)
+        return passing[page.offset : page.offset + page.limit], len(passing)
+
+    def _as_of(self, task: Task, at: float) -> Task:
+        return task.as_of(at, map(self.numbered, task.children))
 
     def _matching(self, wanted: TaskFilter) -> Sequence[int]:
         last, version, numbers = self._last

@@ -125,6 +125,7 @@ class TaskLife:
         ]
         task.children = range(made[0].number, made[-1].number + 1)
         task.counts = Counter({Status.DRAFT: len(made)})
+        task.queued_at = at
         self.record("child", made, at)
         for child in made:
             child.run_at = at
@@ -160,6 +161,10 @@ class TaskLife:
         before, task.status = task.status, status
         if status in TERMINAL:
             task.ended_at = at
+        elif status is Status.QUEUED:
+            task.queued_at = at
+        elif status is Status.ABORTING:
+            task.aborting_at = at
         self._book.touch()
         if task.parent is not None and task.parent.counts is not None:
             task.parent.counts[before] -= 1

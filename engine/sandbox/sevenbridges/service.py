@@ -42,7 +42,8 @@ class SevenBridgesService:
         behaviour = replace(behaviour, rate_limits=(*vendors, *behaviour.rate_limits))
         self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock)
         self._window = self.traffic.limits.windows[0] if limited else None
-        book, catalog, stats = TaskBook(), Catalog(settings), self.traffic.stats
+        book = TaskBook(lists_lag=behaviour.reads.list_seconds > 0)
+        catalog, stats = Catalog(settings), self.traffic.stats
         self._life = TaskLife(settings.life, behaviour.failures, book, catalog, journal, stats)
         self._tasks = TaskCalls(book, self._life, catalog, self.traffic, behaviour, clock)
         self._catalog = CatalogCalls(catalog, clock, settings.user)

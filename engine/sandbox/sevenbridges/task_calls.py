@@ -51,7 +51,7 @@ class TaskCalls:
         self._book, self._life, self._catalog, self._clock = book, life, catalog, clock
         self._stats, self._agenda = traffic.stats, traffic.agenda
         self._user, self._run_again = behaviour.sevenbridges.user, behaviour.sevenbridges.run_again
-        self._busy_while_late = behaviour.busy_while_late
+        self._busy_while_late, self._reads = behaviour.busy_while_late, behaviour.reads
 
     def routes(self) -> Iterator[tuple[str, str, str, Call]]:
         """Yield method, path, kind of call, and who answers."""
@@ -76,22 +76,24 @@ class TaskCalls:
         return self._added(request, self._task(request).draft)
 
     async def _list(self, request: web.Request) -> web.Response:
-        now = self._now()
+        now, lag = self._now(), self._reads.list_seconds
         page, wanted = page_of(request.query), self._filter(request.query)
-        tasks, total = self._book.page(wanted, page)
+        tasks, total = self._book.page_as_of(wanted, page, now - lag) if lag else self._book.page(wanted, page)
         if request.query.get("origin_id"):
             tasks, total = [], 0  # no task here comes from an automation
-        names, view = wanted_fields(request.query, _ALL_FIELDS, SHORT_TASK), self._view(request, now)
+        names, view = wanted_fields(request.query, _ALL_FIELDS, SHORT_TASK), self._view(request, now - lag)
         return list_answer(request, [view.task(task, names) for task in tasks], page, total)
 
     async def _get(self, request: web.Request) -> web.Response:
-        self._now()
-        return self._shown(request, self._task(request))
+        at = self._now() - self._reads.single_seconds
+        task = self._seen(request.match_info["task_id"], at)
+        return json_answer(self._view(request, at).task(task, self._fields(request)))
 
     async def _bulk(self, request: web.Request) -> web.Response:
         ids = await json_ids(request, "task_ids")
-        view, names = self._view(request, self._now()), wanted_fields(request.query, _ALL_FIELDS, _ALL_FIELDS)
-        return bulk_answer(ids, lambda task_id: view.task(self._found(task_id), names))
+        at, names = self._now() - self._reads.single_seconds, self._fields(request)
+        view = self._view(request, at)
+        return bulk_answer(ids, lambda task_id: view.task(self._seen(task_id, at), names))
 
     async def _update(self, request: web.Request) -> web.Response:
         body = await json_body(request)
@@ -101,7 +103,7 @@ class TaskCalls:
 
     async def _delete(self, request: web.Request) -> web.Response:
         await request.read()
-        self._book.remove(self._draft_task(request))
+        self._book.remove(self._draft_task(request), self._clock())
         return web.Response(status=204)
 
     async def _run(self, request: web.Request) -> web.Response:
@@ -131,8 +133,8 @@ class TaskCalls:
         return self._shown(request, task)
 
     async def _details(self, request: web.Request) -> web.Response:
-        now = self._now()
-        return json_answer(self._view(request, now).details(self._task(request)))
+        at = self._now() - self._reads.single_seconds
+        return json_answer(self._view(request, at).details(self._seen(request.match_info["task_id"], at)))
 
     def _added(self, request: web.Request, draft: Draft) -> web.Response:
         run = flag_of(request.query, "run") is True or request.query.get("action") == "run"
@@ -169,8 +171,10 @@ class TaskCalls:
 
     def _shown(self, request: web.Request, task: Task, status: int = 200) -> web.Response:
         """Show a task as it is: what becomes due from here on is for the next request to see."""
-        names = wanted_fields(request.query, _ALL_FIELDS, _ALL_FIELDS)
-        return json_answer(self._view(request, self._clock()).task(task, names), status)
+        return json_answer(self._view(request, self._clock()).task(task, self._fields(request)), status)
+
+    def _fields(self, request: web.Request) -> list[str]:
+        return wanted_fields(request.query, _ALL_FIELDS, _ALL_FIELDS)
 
     def _view(self, request: web.Request, now: float) -> View:
         return View(base_url(request), self._user, now)
@@ -201,6 +205,15 @@ class TaskCalls:
     def _found(self, task_id: str) -> Task:
         task = self._book.find(task_id)
         if task is None:
+            raise ApiError(7002 if is_uuid(task_id) else 7005)
+        return task
+
+    def _seen(self, task_id: str, at: float) -> Task:
+        """Find a task as single reads show it."""
+        if not self._reads.single_seconds:
+            return self._found(task_id)
+        task = self._book.find_as_of(task_id, at)
+        if task is None or (self._reads.new_are_unknown and not task.existed(at)):
             raise ApiError(7002 if is_uuid(task_id) else 7005)
         return task
 

@@ -1,11 +1,11 @@
-"""Drafts and tasks as plain state: what a user asked for, and what has become of it.
+"""Drafts and tasks as plain state: what a user asked for, and what has become of it, now and at an earlier time.
 
 A draft is what may be edited and copied; a task is a draft with an id and a life. `Status` has the vendor's words.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -107,9 +107,49 @@ class Task:
     status: Status = Status.DRAFT
     message: str = ""
     run_at: float | None = None
+    queued_at: float | None = None
     running_at: float | None = None
+    aborting_at: float | None = None
     ended_at: float | None = None
+    removed_at: float | None = None
     children: range = range(0)
     counts: Counter[Status] | None = None
     aborted: bool = False
     told: bool = False
+
+    def existed(self, at: float) -> bool:
+        """Say whether it was there at a time."""
+        return self.created_at <= at and (self.removed_at is None or self.removed_at > at)
+
+    def as_of(self, at: float, children: Iterable["Task"]) -> "Task":
+        """Return how it stood at an earlier time; before its creation it is a draft."""
+        status = self.status_at(at)
+        queued = _until(self.queued_at, at) is not None
+        counts = Counter(child.status_at(at) for child in children) if queued and self.counts is not None else None
+        return replace(
+            self,
+            status=status,
+            message=self.message if status in TERMINAL else "",
+            run_at=_until(self.run_at, at),
+            running_at=_until(self.running_at, at),
+            ended_at=_until(self.ended_at, at),
+            children=self.children if queued else range(0),
+            counts=counts,
+        )
+
+    def status_at(self, at: float) -> Status:
+        """Return its state at an earlier time."""
+        if _until(self.ended_at, at) is not None:
+            return self.status
+        reached = (
+            (self.aborting_at, Status.ABORTING),
+            (self.running_at, Status.RUNNING),
+            (self.queued_at, Status.QUEUED),
+            (self.run_at, Status.CREATING),
+        )
+        return next((status for since, status in reached if _until(since, at) is not None), Status.DRAFT)
+
+
+def _until(when: float | None, at: float) -> float | None:
+    """Return a time unless it came later than another."""
+    return None if when is None or when > at else when
