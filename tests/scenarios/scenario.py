@@ -15,6 +15,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 Kind = Literal["create", "put", "continue", "post", "status"]
 """Of a call; `post` is the one of inline mode."""
+Release = Literal["continue", "post"]
+"""A call that has tasks created."""
 Condition = Literal["up", "unreachable", "silent", "errors"]
 """unreachable: no connection; silent: the request is swallowed; errors: 503 from something in between."""
 
@@ -50,13 +52,27 @@ class Behaviour(Table):
     """What another key is told."""
     url_seconds: Seconds = 4 * 3600.0
     """Life of a `tasks_put_url`."""
-    continue_again: Literal["refuse", "duplicate"] = "duplicate"
+    continue_again: Literal["refuse", "noop", "duplicate", "html"] = "duplicate"
+    """A second release: 400, nothing, all is created again, or a page (409)."""
+    cancel: Literal["accept", "refuse", "lie"] = "accept"
+    """lie: is answered, and what is late is created all the same."""
     unfinished: tuple[int, ...] = ()
     """Numbers of batches, in the order of their release, whose creation stops halfway."""
     lost_answers: dict[Kind, Share] = {}
     """Share that is done, but whose connection breaks before the answer."""
     lost_requests: dict[Kind, Share] = {}
     """Share whose connection breaks before anything is done."""
+    late: dict[Release, Share] = {}
+    """Share that is done `late_seconds` after the server has taken it; until then the batch says waiting."""
+    late_seconds: Seconds = 5.0
+    late_answer: Literal["given", "lost", "page"] = "lost"
+    """What a late call is told at once; page: of a 504."""
+    swallowed: dict[Release, Share] = {}
+    """Share that is answered, and never done; such a call may be made again."""
+    busy_while_late: bool = False
+    """409 to a continue or cancel of a batch until what is late of it is done."""
+    status_lag_seconds: Seconds = 0.0
+    """A status says what was true so long ago."""
 
 
 class Work(Table):

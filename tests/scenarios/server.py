@@ -9,10 +9,11 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from math import ceil
 from random import Random
+from typing import Literal
 
 import orjson
 from multidict import CIMultiDict
@@ -21,11 +22,14 @@ from engine.policy.outcome import Loss
 from engine.ports import Answer
 from engine.transport.wire import Lost, Request
 
+from .remote import RemoteBatch
 from .scenario import Behaviour, Scenario
 
 BASE_URL = "https://sama.example/v2"
 STORE = "bucket.s3.amazonaws.com"
 PROJECT = 42
+When = Literal["now", "late", "never"]
+"""... a release is done."""
 DOOR_SECONDS = 0.02
 """A no that needs no work."""
 
@@ -41,33 +45,6 @@ class Seen:
     @property
     def kind(self) -> str:
         return self.request.call.kind
-
-
-@dataclass(slots=True)
-class RemoteBatch:
-    """A batch at the server."""
-
-    number: int
-    url_until: float = float("inf")
-    tasks: list[dict] | None = None
-    """None: nothing was uploaded."""
-    releases: int = 0
-    release_number: int = 0
-    """Its place among all that were released, from 1."""
-    task_ids: list[str] = field(default_factory=list)
-    canceled: bool = False
-
-    @property
-    def total(self) -> int:
-        return len(self.tasks or []) * max(1, self.releases)
-
-    @property
-    def state(self) -> str:
-        if self.canceled:
-            return "canceled"
-        if not self.releases:
-            return "waiting"
-        return "completed" if len(self.task_ids) == self.total else "in_progress"
 
 
 @dataclass(slots=True)
@@ -205,7 +182,7 @@ class SimulatedSama:
 
         def work() -> None:
             if self._condition(request) == "up":
-                visit.answer = self._answered(request)
+                visit.answer = self._worked_on(request)
 
         self._later(free, work)
         self._look()
@@ -252,8 +229,9 @@ class SimulatedSama:
         self._stuck.clear()
 
     def _create(self, until: float) -> None:
-        self._credit += max(0.0, until - self._created_until) * self.behaviour.tasks_per_second
-        self._created_until = max(until, self._created_until)
+        speed, since = self.behaviour.tasks_per_second, self._created_until
+        self._credit += max(0.0, until - since) * speed
+        self._created_until = max(until, since)
         while self._line and self._credit >= 1:
             batch, position = self._line.popleft()
             if batch.release_number in self.behaviour.unfinished and position >= len(batch.tasks) // 2:
@@ -262,34 +240,43 @@ class SimulatedSama:
             self._credit -= 1
             task_id = f"{batch.number}-{len(batch.task_ids)}"
             batch.task_ids.append(task_id)
+            batch.created_at.append(max(since, self._created_until - self._credit / speed) if speed else since)
             self.journal[batch.tasks[position]["data"]["id"]].append(task_id)
         if not self._line:
             self._credit = 0.0
 
-    def _answered(self, request: Request) -> Answer:
+    def _worked_on(self, request: Request) -> Answer | None:
+        """Do what is asked, at once, later or never; return the answer, None if it is lost."""
+        late = self._strikes("late", request, self.behaviour.late)
+        swallowed = self._strikes("swallow", request, self.behaviour.swallowed)
+        answer = self._answered(request, "late" if late else "never" if swallowed else "now")
+        if not late or self.behaviour.late_answer == "given":
+            return answer
+        return _page(504) if self.behaviour.late_answer == "page" else None
+
+    def _answered(self, request: Request, when: When) -> Answer:
         if request.url.host == STORE:
             return self._store(request)
         path = request.url.path.removeprefix(f"/v2/projects/{PROJECT}/batches").removesuffix(".json")
         method = request.call.method
         match method, path.strip("/").split("/"):
             case "POST", [""]:
-                return self._new(orjson.loads(b"".join(request.call.pieces)))
+                return self._new(orjson.loads(b"".join(request.call.pieces)), when)
             case "POST", [number, "continue"] if number in self._batches:
-                return self._continue(self._batches[number])
+                return self._continue(self._batches[number], when)
             case "POST", [number, "cancel"] if number in self._batches:
-                self._batches[number].canceled = not self._batches[number].releases
-                return _answer(200, {"batch_id": int(number)})
+                return self._cancel(self._batches[number])
             case "GET", [number] if number in self._batches:
                 return self._status(self._batches[number], request)
         return _refusal(404, f"{method} {request.url.path}")
 
-    def _new(self, body: dict) -> Answer:
+    def _new(self, body: dict, when: When) -> Answer:
         batch = RemoteBatch(len(self._batches) + 1)
         self._batches[str(batch.number)] = batch
         answer: dict[str, object] = {"batch_id": batch.number}
         if "tasks" in body:
             batch.tasks = body["tasks"]
-            self._release(batch)
+            self._release(batch, when)
         else:
             batch.url_until = self._created_until + self.behaviour.url_seconds
             answer["tasks_put_url"] = f"https://{STORE}/{batch.number}?X-Amz-Signature=c0ffee"
@@ -302,31 +289,67 @@ class SimulatedSama:
         batch.tasks = orjson.loads(b"".join(request.call.pieces))
         return Answer(200, CIMultiDict(ETag='"c0ffee"'), b"")
 
-    def _continue(self, batch: RemoteBatch) -> Answer:
-        if batch.tasks is None or batch.canceled:
+    def _continue(self, batch: RemoteBatch, when: When) -> Answer:
+        if self._is_busy(batch):
+            return _refusal(409, "Conflict")
+        again = self.behaviour.continue_again if batch.told else None
+        if batch.tasks is None or batch.canceled or again == "refuse":
             return _refusal(400, "InvalidBatchState")
-        if batch.releases and self.behaviour.continue_again == "refuse":
-            return _refusal(400, "InvalidBatchState")
-        self._release(batch)
+        if again == "html":
+            return _page(409)
+        if again != "noop":
+            self._release(batch, when)
         return _answer(200, {"batch_id": batch.number})
 
-    def _release(self, batch: RemoteBatch) -> None:
-        if not batch.releases:
+    def _cancel(self, batch: RemoteBatch) -> Answer:
+        if self._is_busy(batch):
+            return _refusal(409, "Conflict")
+        if self.behaviour.cancel == "refuse":
+            return _refusal(400, "InvalidBatchState")
+        if not batch.released_at and batch.canceled_at is None:
+            batch.canceled_at = self._created_until
+        return _answer(200, {"batch_id": batch.number})
+
+    def _is_busy(self, batch: RemoteBatch) -> bool:
+        return self.behaviour.busy_while_late and batch.late > 0
+
+    def _release(self, batch: RemoteBatch, when: When) -> None:
+        if when == "never":
+            return
+        batch.told = True
+        if when == "now":
+            self._start(batch)
+        else:
+            batch.late += 1
+            self._later(self._created_until + self.behaviour.late_seconds, lambda: self._start_late(batch))
+
+    def _start_late(self, batch: RemoteBatch) -> None:
+        batch.late -= 1
+        if not batch.canceled or self.behaviour.cancel == "lie":
+            self._start(batch)
+
+    def _start(self, batch: RemoteBatch) -> None:
+        if not batch.released_at:
             self._released += 1
             batch.release_number = self._released
-        batch.releases += 1
+        batch.released_at.append(self._created_until)
         self._line.extend((batch, position) for position in range(len(batch.tasks)))
 
     def _status(self, batch: RemoteBatch, request: Request) -> Answer:
-        body = {"batch_id": batch.number, "state": batch.state, "total": batch.total, "created": len(batch.task_ids)}
+        at = self._created_until - self.behaviour.status_lag_seconds
+        body, created = batch.status(at), batch.created(at)
         if size := int(request.url.query["page_size"]):
             first = size * (int(request.url.query["page"]) - 1)
-            body["tasks"] = [{"id": one, "state": "created"} for one in batch.task_ids[first : first + size]]
+            body["tasks"] = [{"id": one, "state": "created"} for one in created[first : first + size]]
         return _answer(200, body)
 
 
 def _answer(status: int, body: dict | None = None, headers: dict[str, str] | None = None) -> Answer:
     return Answer(status, CIMultiDict(headers or {}), orjson.dumps(body) if body is not None else b"")
+
+
+def _page(status: int) -> Answer:
+    return Answer(status, CIMultiDict({"Content-Type": "text/html"}), b"<html><h1>Something went wrong</h1></html>")
 
 
 def _refusal(status: int, words: str) -> Answer:
