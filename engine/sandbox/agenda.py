@@ -75,7 +75,9 @@ class Agenda:
         """Do all that is due, each as of its own time."""
         while self._due and self._due[0][0] <= self._clock():
             at, _, key, act = heapq.heappop(self._due)
-            self._pending -= Counter([key])  # which leaves out what has come to 0
+            self._pending[key] -= 1
+            if not self._pending[key]:
+                del self._pending[key]
             act(at)
 
     async def run(self) -> None:

@@ -8,6 +8,7 @@ from engine.model.errors import ConfigError
 from engine.sandbox.behaviour import Behaviour, FailureRule, Fault, Latency, Project, RateLimit, Reads
 from engine.sandbox.errors import BehaviourError
 from engine.sandbox.loading import load_behaviour, parse_behaviour
+from engine.sandbox.server import running_sandbox
 from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate, SevenBridges
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "sandbox.toml"
@@ -29,6 +30,12 @@ def test_the_example_without_comment_signs_is_valid():
     assert behaviour.latency["create"] == Latency(0.2)
     assert behaviour.sevenbridges.apps[0].inputs[0] == AppInput("reads", "File[]", required=True)
     assert behaviour.sevenbridges.files[0].metadata["library_id"] == "hg19"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLE.parent.glob("*sandbox.toml")), ids=lambda path: path.stem)
+async def test_every_example_can_be_served(path):
+    async with running_sandbox(load_behaviour(path)) as sandbox:
+        assert sandbox.url
 
 
 @pytest.mark.parametrize(
