@@ -7,9 +7,9 @@ it.
     FROZEN ─ STAGING ─ STAGED ─ RELEASING ─ RELEASED ─ SETTLED
        └───────(inline)───────────┘   └─ UNCERTAIN ─┘
 
-STAGING may be repeated at any time: what it leaves behind is empty. RELEASING starts the work, so after a lost answer
-the service is asked first; where it cannot be asked (inline), the batch is UNCERTAIN and is never sent again on its
-own, unless a search for its mark proves that it never arrived.
+STAGING is harmless: what it leaves behind is empty, or can be found again. RELEASING starts the work, so after a lost
+answer it is not simply made again. What is done instead stands in the table of `model.next_step`, by what is known of
+the batch (`model.doubt`).
 
 A batch that the service refuses as a whole leaves this road: it is SPLIT, and its two halves begin as FROZEN. So does
 one that has not been sent yet, once others have shown that it would not get through.
@@ -39,19 +39,20 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     # SETTLED from everywhere: a batch that the service refuses, or that a person cancels, has its outcome.
     # SPLIT: as much was refused before, or timed out.
     State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
-    # STAGING again: the answer was lost, or the process died.
-    State.STAGING: frozenset({State.STAGING, State.STAGED, State.SETTLED}),
+    # STAGING again: the answer was lost, or the process died. UNCERTAIN: what it made could not be canceled.
+    State.STAGING: frozenset({State.STAGING, State.STAGED, State.SETTLED, State.UNCERTAIN}),
     # STAGING again: the upload URL is too old, or died with the process (it is a secret and not kept).
     # SPLIT: the store refuses the upload as too large, or it times out again and again.
     State.STAGED: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
-    # FROZEN again: an inline call that was certainly not applied. RELEASING again: the service says it still waits.
+    # FROZEN again: an inline call that was certainly not applied. RELEASING again: it is told again, or its turn to be
+    # told has only come now.
     State.RELEASING: frozenset(
         {State.RELEASING, State.RELEASED, State.FROZEN, State.UNCERTAIN, State.SETTLED, State.SPLIT}
     ),
-    # UNCERTAIN: the service has forgotten a batch that it had accepted.
-    State.RELEASED: frozenset({State.SETTLED, State.UNCERTAIN}),
+    # UNCERTAIN: the service has forgotten a batch that it had accepted. RELEASING: a person has it told again.
+    State.RELEASED: frozenset({State.SETTLED, State.UNCERTAIN, State.RELEASING}),
     # A later run asks again about a batch whose name at the service is known, and goes on from what it says.
-    # FROZEN: it is proven that it never arrived, or a person has it sent again.
+    # RELEASING, FROZEN: a person has it told or sent again. FROZEN: it is proven that it never arrived.
     State.UNCERTAIN: frozenset({State.RELEASING, State.RELEASED, State.SETTLED, State.FROZEN}),
     State.SETTLED: frozenset(),
     State.SPLIT: frozenset(),

@@ -1,0 +1,131 @@
+"""A batch of which an answer was lost: all that is known of it. Pure.
+
+A call has three ends: it was applied, it was not applied, or it is applied later. What the service shows may lag behind
+what it did. So one early *waiting* proves nothing, and a refusal of a repeat says nothing about the records. Two facts
+are proof:
+
+- The service shows that the batch was started. Then it is followed.
+- It has shown nothing else than *waiting* up to the end of the quiet time after the last call that may have had an
+  effect. Then, and only then, that call is taken for one that never arrived. (How long that is: `policy.quiet`.)
+
+`Doubt` holds what is known; what follows from it stands in the table of `next_step`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum, auto
+
+from engine.model.submissions import State
+
+
+class Again(StrEnum):
+    """What makes it safe to make a call again whose answer was lost. A service declares it."""
+
+    SAFE = "safe"
+    """Twice does no more than once: an empty batch that nobody fills."""
+    REFUSED = "refused"
+    """The vendor documents that a repeat is refused; the refusal is then the evidence that the first one arrived."""
+    ASK = "ask"
+    """The service can be asked about the batch by its name."""
+    SEARCH = "search"
+    """What the call made can be found by a mark of ours."""
+    NEVER = "never"
+    """Nothing does: nobody can know whether it arrived."""
+
+
+class Standing(Enum):
+    """What the service says of a batch when it is asked, or searched for it."""
+
+    SILENT = auto()
+    """Nothing: it was not asked yet, or its answer makes no sense."""
+    WAITING = auto()
+    """It is there, and was not released."""
+    STARTED = auto()
+    """It was released; or a search found its tasks."""
+    ENDED = auto()
+    """It has ended, and nothing of it was created."""
+    UNKNOWN = auto()
+    """There is no such batch; or a search found nothing."""
+
+
+class Declined(Enum):
+    """How the newest call to make or to release the batch was declined."""
+
+    NO = auto()
+    """It was not: it was answered, or its answer was lost."""
+    REFUSED = auto()
+    """Declined, for what the batch holds or for a reason that nobody knows."""
+    RELEASED_BEFORE = auto()
+    """Declined because the batch is not waiting any more."""
+
+
+class Cancel(Enum):
+    """What became of our call to cancel the batch."""
+
+    UNTRIED = auto()
+    CONFIRMED = auto()
+    DECLINED = auto()
+
+
+class Wish(Enum):
+    """What a person wants of the job."""
+
+    SEND = auto()
+    CANCEL = auto()
+    """Create nothing more."""
+    SEND_AGAIN = auto()
+    """Whatever may come twice: `retry --uncertain`."""
+
+
+MOST_TELLS = 12
+"""Times that one batch is told again in a run while every answer is lost. At one lost in three, fewer would stop one
+job of a hundred thousand batches in ten."""
+
+MOST_SILENT = 12
+"""Questions in a row without an answer that makes sense. Asking is harmless; only time is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is known of a batch of which an answer was lost, or a release declined. Times are monotonic seconds."""
+
+    state: State
+    again: Again
+    """Of the call in doubt: to stage in STAGING, to release in every other state."""
+    since: float
+    """When the last call that may still have an effect was lost, or went out at the latest."""
+    named: bool = True
+    """The service has given it a name, by which it can be asked about."""
+    wish: Wish = Wish.SEND
+    lost: bool = True
+    """A call to make or to release it may have arrived."""
+    declined: Declined = Declined.NO
+    cancel: Cancel = Cancel.UNTRIED
+    standing: Standing = Standing.SILENT
+    asked_at: float = float("-inf")
+    """When the question was sent that `standing` answers."""
+    tells: int = 0
+    silent: int = 0
+    """Questions in a row without an answer that makes sense."""
+
+    def heard(self, standing: Standing, asked_at: float) -> Doubt:
+        """Take in what the service says to a question that was sent at a time."""
+        if standing is Standing.SILENT:
+            return replace(self, silent=self.silent + 1)
+        return replace(self, standing=standing, asked_at=asked_at, silent=0)
+
+    def told(self, now: float, declined: Declined) -> Doubt:
+        """Take in that it was told again: the answer was lost, or the call declined; either ended now."""
+        lost = declined is Declined.NO
+        return replace(
+            self, since=now, lost=self.lost or lost, declined=declined, standing=Standing.SILENT, tells=self.tells + 1
+        )
+
+    def canceled(self, now: float, cancel: Cancel) -> Doubt:
+        """Take in what became of our call to cancel it."""
+        return replace(self, since=now, cancel=cancel, standing=Standing.SILENT)
+
+    def is_quiet(self, quiet_seconds: float) -> bool:
+        """Tell whether the newest reading was made when every call of ours must have shown its effect."""
+        return self.standing is not Standing.SILENT and self.asked_at - self.since >= quiet_seconds

@@ -1,0 +1,356 @@
+"""The table of what to do next about a batch in doubt. Pure: it makes no call and keeps no time.
+
+`next_step` returns the first row that fits what is known (`model.doubt`). Recovery, canceling and the follower of
+released batches ask it; none of them decides by itself. The explorer in the tests walks through it with everything that
+may happen to a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from engine.model.doubt import MOST_SILENT, MOST_TELLS, Again, Cancel, Declined, Doubt, Standing, Wish
+from engine.model.submissions import State
+
+NEVER_ARRIVED = "no search found it: it never arrived"
+
+
+class Action(Enum):
+    """What to do next."""
+
+    ASK = auto()
+    """Ask the service later, or again."""
+    TELL = auto()
+    """Release it (again)."""
+    STAGE = auto()
+    """Stage it again, from the beginning."""
+    SEND = auto()
+    """It never arrived: send it as if for the first time."""
+    ADOPT = auto()
+    """What the lost call made is there: go on with it."""
+    FOLLOW = auto()
+    """It was released: follow it."""
+    CANCEL = auto()
+    """Ask the service to create nothing of it."""
+    DECLINE = auto()
+    """It is certain that nothing was created and nothing will be: halve it, or let its records fail."""
+    PARK = auto()
+    """Nobody knows, and nobody can find out: it is uncertain."""
+    STOP = auto()
+    """End the run; `resume` asks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """What to do next, and why."""
+
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table. A column that is left out fits everything."""
+
+    action: Action
+    reason: str
+    state: Collection[State] = ()
+    again: Collection[Again] = ()
+    standing: Collection[Standing] = ()
+    declined: Collection[Declined] = ()
+    cancel: Collection[Cancel] = ()
+    wish: Collection[Wish] = ()
+    quiet: bool | None = None
+    """The newest reading was made at the end of the quiet time, or later."""
+    lost: bool | None = None
+    named: bool | None = None
+    told_out: bool | None = None
+    """It was told MOST_TELLS times."""
+    silent_out: bool | None = None
+    """It was asked MOST_SILENT times in vain."""
+
+    def fits(self, doubt: Doubt, *, quiet: bool) -> bool:
+        """Tell whether it is about a doubt like this."""
+        words = (
+            (self.state, doubt.state),
+            (self.again, doubt.again),
+            (self.standing, doubt.standing),
+            (self.declined, doubt.declined),
+            (self.cancel, doubt.cancel),
+            (self.wish, doubt.wish),
+        )
+        flags = (
+            (self.quiet, quiet),
+            (self.lost, doubt.lost),
+            (self.named, doubt.named),
+            (self.told_out, doubt.tells >= MOST_TELLS),
+            (self.silent_out, doubt.silent >= MOST_SILENT),
+        )
+        return all(not column or value in column for column, value in words) and all(
+            wanted is None or wanted == flag for wanted, flag in flags
+        )
+
+
+_THERE = (Standing.WAITING, Standing.STARTED, Standing.ENDED)
+_NOTHING_MADE = (Standing.WAITING, Standing.ENDED, Standing.UNKNOWN)
+_UNASKED = (Again.SEARCH, Again.NEVER)
+"""The service has no name for the batch before it is released, so it cannot be asked about it."""
+
+_SILENCE = (
+    # One batch whose polls make no sense ends no run; what must be known before a release does.
+    Row(
+        Action.PARK,
+        "the service says nothing of it that makes sense",
+        (State.RELEASED, State.UNCERTAIN),
+        silent_out=True,
+    ),
+    Row(Action.STOP, "the service does not say what became of it", silent_out=True),
+)
+
+_STAGING = (
+    Row(
+        Action.DECLINE,
+        "the service refused it, and nothing was lost before",
+        (State.STAGING, State.STAGED),
+        declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
+        lost=False,
+    ),
+    Row(Action.STOP, "the answers to its staging are lost again and again", (State.STAGING,), told_out=True),
+    Row(Action.STAGE, "an empty batch may be made twice", (State.STAGING,), (Again.SAFE,), wish=(Wish.SEND,)),
+    Row(Action.DECLINE, "an empty batch creates nothing", (State.STAGING,), (Again.SAFE,)),
+    Row(Action.DECLINE, "what was made is canceled", (State.STAGING,), cancel=(Cancel.CONFIRMED,)),
+    Row(Action.PARK, "what was made could not be canceled", (State.STAGING,), cancel=(Cancel.DECLINED,)),
+    Row(Action.CANCEL, "what was made shall not stay", (State.STAGING,), standing=_THERE, wish=(Wish.CANCEL,)),
+    Row(
+        Action.CANCEL,
+        "what an earlier call made shall not stay",
+        (State.STAGING,),
+        standing=_THERE,
+        declined=(Declined.REFUSED,),
+    ),
+    Row(Action.ADOPT, "what the lost call made was found", (State.STAGING,), standing=_THERE),
+    Row(
+        Action.DECLINE,
+        "nothing was made",
+        (State.STAGING,),
+        standing=(Standing.UNKNOWN,),
+        wish=(Wish.CANCEL,),
+        quiet=True,
+    ),
+    Row(
+        Action.DECLINE,
+        "it was refused, and nothing was made before",
+        (State.STAGING,),
+        standing=(Standing.UNKNOWN,),
+        declined=(Declined.REFUSED,),
+        quiet=True,
+    ),
+    Row(
+        Action.STAGE,
+        "nothing was found for all of the quiet time",
+        (State.STAGING,),
+        standing=(Standing.UNKNOWN,),
+        quiet=True,
+    ),
+)
+
+_RELEASING = (
+    Row(Action.FOLLOW, "the service had started it", (State.RELEASING,), standing=(Standing.STARTED,)),
+    # A refusal where nothing was lost before is the service's plain no, also where it cannot be asked.
+    Row(
+        Action.DECLINE,
+        "the service refused it",
+        (State.RELEASING,),
+        _UNASKED,
+        declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
+        lost=False,
+    ),
+    Row(Action.PARK, "its answer was lost", (State.RELEASING,), _UNASKED),
+    Row(
+        Action.CANCEL,
+        "nothing more is to be created",
+        (State.RELEASING,),
+        cancel=(Cancel.UNTRIED,),
+        wish=(Wish.CANCEL,),
+    ),
+    # The evidence that an earlier release arrived; canceling what has only not begun would undo good work.
+    Row(
+        Action.FOLLOW,
+        "the service refused to release it twice: the first one arrived",
+        (State.RELEASING,),
+        declined=(Declined.RELEASED_BEFORE,),
+        cancel=(Cancel.UNTRIED,),
+    ),
+    Row(
+        Action.DECLINE,
+        "it is canceled, and nothing was created",
+        (State.RELEASING,),
+        standing=_NOTHING_MADE,
+        cancel=(Cancel.CONFIRMED,),
+        quiet=True,
+    ),
+    Row(
+        Action.ASK,
+        "it is canceled; what was told before may still show",
+        (State.RELEASING,),
+        cancel=(Cancel.CONFIRMED,),
+    ),
+    Row(
+        Action.PARK,
+        "it could not be canceled, and the service does not say that it was started",
+        (State.RELEASING,),
+        standing=(Standing.WAITING, Standing.UNKNOWN),
+        cancel=(Cancel.DECLINED,),
+        quiet=True,
+    ),
+    Row(
+        Action.FOLLOW,
+        "it has ended; its settlement tells the rest",
+        (State.RELEASING,),
+        standing=(Standing.ENDED,),
+    ),
+    Row(
+        Action.DECLINE,
+        "the service refused it while it waited",
+        (State.RELEASING,),
+        standing=(Standing.WAITING,),
+        declined=(Declined.REFUSED,),
+        lost=False,
+    ),
+    Row(
+        Action.CANCEL,
+        "it was refused, and an earlier release may have arrived",
+        (State.RELEASING,),
+        standing=(Standing.WAITING,),
+        declined=(Declined.REFUSED,),
+        cancel=(Cancel.UNTRIED,),
+        quiet=True,
+    ),
+    Row(
+        Action.PARK,
+        "the service no longer knows it",
+        (State.RELEASING,),
+        standing=(Standing.UNKNOWN,),
+        quiet=True,
+    ),
+    Row(
+        Action.STOP,
+        "the answers to its release are lost again and again",
+        (State.RELEASING,),
+        declined=(Declined.NO,),
+        cancel=(Cancel.UNTRIED,),
+        told_out=True,
+    ),
+    Row(
+        Action.TELL,
+        "a second release is refused where the first one arrived",
+        (State.RELEASING,),
+        (Again.REFUSED,),
+        declined=(Declined.NO,),
+        cancel=(Cancel.UNTRIED,),
+    ),
+    Row(
+        Action.TELL,
+        "it has said waiting, and nothing else, for all of the quiet time",
+        (State.RELEASING,),
+        (Again.ASK,),
+        standing=(Standing.WAITING,),
+        declined=(Declined.NO,),
+        cancel=(Cancel.UNTRIED,),
+        quiet=True,
+    ),
+)
+
+_UNCERTAIN = (
+    Row(Action.FOLLOW, "the service has it after all", (State.UNCERTAIN,), standing=(Standing.STARTED, Standing.ENDED)),
+    Row(
+        Action.TELL,
+        "it still waits, and a person has it told again",
+        (State.UNCERTAIN, State.RELEASED),
+        (Again.ASK, Again.REFUSED),
+        standing=(Standing.WAITING,),
+        wish=(Wish.SEND_AGAIN,),
+    ),
+    Row(Action.SEND, "a person has it sent again", (State.UNCERTAIN,), named=False, wish=(Wish.SEND_AGAIN,)),
+    Row(
+        Action.SEND,
+        "the service does not have it, and a person has it sent again",
+        (State.UNCERTAIN,),
+        standing=(Standing.UNKNOWN, Standing.WAITING),
+        wish=(Wish.SEND_AGAIN,),
+    ),
+    Row(Action.PARK, "nobody can know", (State.UNCERTAIN,), (Again.NEVER,), named=False),
+    Row(
+        Action.DECLINE,
+        NEVER_ARRIVED,
+        (State.UNCERTAIN,),
+        (Again.SEARCH,),
+        standing=(Standing.UNKNOWN,),
+        wish=(Wish.CANCEL,),
+        quiet=True,
+        named=False,
+    ),
+    Row(
+        Action.SEND,
+        NEVER_ARRIVED,
+        (State.UNCERTAIN,),
+        (Again.SEARCH,),
+        standing=(Standing.UNKNOWN,),
+        quiet=True,
+        named=False,
+    ),
+    # It was accepted once, or asked about in vain: only a person may have it told again.
+    Row(
+        Action.PARK,
+        "the service still does not say what became of it",
+        (State.UNCERTAIN,),
+        standing=(Standing.WAITING, Standing.UNKNOWN),
+        named=True,
+    ),
+)
+
+_RELEASED = (
+    Row(
+        Action.CANCEL,
+        "nothing more of it is to be created",
+        (State.RELEASED,),
+        cancel=(Cancel.UNTRIED,),
+        wish=(Wish.CANCEL,),
+        standing=(Standing.SILENT,),
+    ),
+    Row(Action.FOLLOW, "what it created is to be told", (State.RELEASED,), wish=(Wish.CANCEL,), quiet=False),
+    Row(Action.FOLLOW, "the service works on it", (State.RELEASED,), standing=(Standing.STARTED, Standing.ENDED)),
+    Row(Action.FOLLOW, "it may only be slow to begin", (State.RELEASED,), standing=(Standing.WAITING,)),
+    Row(
+        Action.PARK,
+        "the service no longer says anything of it",
+        (State.RELEASED,),
+        standing=(Standing.UNKNOWN,),
+        quiet=True,
+    ),
+)
+
+_OTHERS = (
+    Row(Action.DECLINE, "nothing of it was sent", (State.FROZEN,), wish=(Wish.CANCEL,)),
+    Row(
+        Action.CANCEL,
+        "it was staged, and shall not stay",
+        (State.STAGED,),
+        cancel=(Cancel.UNTRIED,),
+        wish=(Wish.CANCEL,),
+    ),
+    Row(Action.DECLINE, "it was never released", (State.STAGED,), wish=(Wish.CANCEL,)),
+    Row(Action.ASK, "what was lost may still show"),
+)
+
+TABLE: tuple[Row, ...] = (*_SILENCE, *_STAGING, *_RELEASING, *_UNCERTAIN, *_RELEASED, *_OTHERS)
+"""Every row, in order: the first that fits counts, and the last one fits always."""
+
+
+def next_step(doubt: Doubt, quiet_seconds: float) -> NextStep:
+    """Return what to do next about a batch in doubt, where every call shows its effect within `quiet_seconds`."""
+    quiet = doubt.is_quiet(quiet_seconds)
+    row = next(row for row in TABLE if row.fits(doubt, quiet=quiet))
+    return NextStep(row.action, row.reason)
