@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from engine.model.batches import Batch, Limits, Mark
+from engine.model.doubt import Again, Standing
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Kept, Settlement, Tally
 from engine.model.records import Reject, Row
@@ -31,6 +31,14 @@ class Clock(Protocol):
         ...
 
 
+Intent: TypeAlias = Callable[[], Awaitable[None]]
+"""Makes durable that a call goes out now; awaited each time before it is sent."""
+
+
+async def no_intent() -> None:
+    """Make nothing durable: a call that may be forgotten."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request to a service, without its credentials: those are added on the wire and never seen here."""
@@ -51,6 +59,8 @@ class Call:
     """Not repeatable, but after a lost answer the service can be asked: no reason to go slowly once one was lost."""
     yielding: bool = False
     """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
+    intent: Intent | None = field(default=None, compare=False, repr=False)
+    """Awaited each time before the call is sent: a call may wait for long until it is its turn."""
     divisible: bool = False
     """What it carries could go in smaller parts: if it times out again and again, it is not repeated any more."""
 
@@ -110,17 +120,6 @@ class Released:
     """The fate of the records, where there is nothing to wait for."""
 
 
-class Standing(Enum):
-    """What the service says of a batch whose release may have been applied."""
-
-    WAITING = auto()
-    """Not released: it is safe to release it."""
-    STARTED = auto()
-    """Released."""
-    UNKNOWN = auto()
-    """The service cannot tell."""
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What one poll says of one batch."""
@@ -130,6 +129,12 @@ class Progress:
     finished: bool
     """Nothing more will happen: its settlement can be fetched, unless it is here already."""
     settlement: Settlement | None = None
+    waiting: bool = False
+    """It was released and has not been begun yet, for all that the service shows."""
+
+
+Known: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | None]]
+"""Sequence → the batch and where it stands; None if there is none."""
 
 
 class Service(Protocol):
@@ -139,10 +144,19 @@ class Service(Protocol):
     limits: Limits
     stages: bool
     """It has a harmless first step. If not, `release` carries the payload and is never repeated on its own."""
+    stage_again: Again
+    """What makes it safe to stage a batch again: SAFE, or SEARCH where people see what was made."""
+    settle_seconds: float
+    """Longest time from a call until reads show its effect, where the configuration does not say; see policy.quiet."""
     polls_together: int
     """Batches that one `progress` call covers."""
     open_batches: int
     """Batches that may be open at once where the settings do not say; memory bounds it."""
+
+    @property
+    def again(self) -> Again:
+        """What makes it safe to release a batch again whose release was lost."""
+        ...
 
     def check(self, task: Row) -> str | None:
         """Return why the service would not take this task, naming the field; None if it would. No I/O."""
@@ -171,14 +185,21 @@ class Service(Protocol):
         ...
 
     async def find(self, batch: Batch, payload: bytes) -> str | None:
-        """Look for what an attempt to stage made whose answer was lost; None if nothing of the kind can be there."""
+        """Look once for what an attempt to stage made whose answer was lost; return its name there, None if not seen.
+
+        None is no proof: it may still be on its way. Only called where `stage_again` is SEARCH.
+        """
         ...
 
-    async def stage(self, batch: Batch, payload: bytes, *, again: bool, known: str | None = None) -> Staged:
-        """Begin a batch harmlessly. `again`: an earlier attempt may have been applied; `known`: it made this.
+    async def extras(self, known: Known) -> Sequence[str]:
+        """Return the names of what stands at the service with a mark of this job, beside what is known of its batch."""
+        ...
+
+    async def stage(self, batch: Batch, payload: bytes, *, known: str | None = None) -> Staged:
+        """Begin a batch harmlessly, or go on with what an earlier attempt made, if it is `known` and still there.
 
         Raises:
-            PossiblyApplied: the answer was lost; call again with `again`.
+            PossiblyApplied: the answer was lost; `stage_again` says what makes it safe to call again.
         """
         ...
 
@@ -186,12 +207,18 @@ class Service(Protocol):
         """Bring the payload to a staged batch; may be repeated. `divisible`: as of the `Call` that it is."""
         ...
 
-    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
-        """Start the creation of tasks. `payload` only without `stages`."""
+    async def release(
+        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+    ) -> Released:
+        """Start the creation of tasks; `intent` is awaited before the call goes out. `payload` if nothing stages."""
         ...
 
     async def standing(self, remote_id: str) -> Standing:
-        """Ask whether a batch was released."""
+        """Ask whether a batch was released.
+
+        Raises:
+            UnexpectedAnswer: the answer makes no sense.
+        """
         ...
 
     async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
@@ -308,6 +335,10 @@ class Ledger(Protocol):
         Raises:
             ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.
         """
+        ...
+
+    async def batch(self, job: str, sequence: int) -> tuple[Batch, Submission] | None:
+        """Return a batch, or a part, and where it stands; None if there is none."""
         ...
 
     async def batch_at(self, job: str, index: int) -> tuple[Batch, Submission] | None:

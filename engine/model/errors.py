@@ -81,6 +81,12 @@ class StrictRejects(BulkSubmitError):
     exit_code = Exit.SOME_FAILED
 
 
+class StillWaiting(BulkSubmitError):
+    """Nothing moves, and the service does not begin with what it has accepted. `bulksubmit resume` follows it on."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class Interrupted(BulkSubmitError):
     """The run was interrupted; what was under way has finished. `bulksubmit resume` goes on."""
 
@@ -109,6 +115,8 @@ class CallFailed(BulkSubmitError):
         super().__init__(message)
         self.call = call
         self.status = status
+        self.code = ""
+        """The service's own code for what went wrong, as text."""
         self.timed_out = False
         """It may have got there, but not in time: something smaller might."""
 
@@ -128,12 +136,17 @@ class Refused(NotApplied):
         status: int | None = None,
         as_a_whole: bool = False,
         too_large: bool = False,
+        released_before: bool = False,
     ) -> None:
         super().__init__(message, call=call, status=status)
         self.as_a_whole = as_a_whole
         """It declined all that the call carried without a word on which records are at fault."""
         self.too_large = too_large
         """It declined it for its size."""
+        self.earlier_lost = False
+        """An earlier attempt of the same call had no answer, and may have been applied."""
+        self.released_before = released_before
+        """It declined it because the batch is not waiting any more: the evidence that an earlier release arrived."""
 
 
 class Unauthorized(Refused):

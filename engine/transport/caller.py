@@ -97,6 +97,8 @@ class _Effort:
     """Monotonic seconds of its first failure, or of finding the gate closed."""
     price: int = 0
     """What its last retry cost; refunded if it helps."""
+    lost: bool = False
+    """An attempt may have been applied."""
     timeouts: int = 0
     """Attempts that may have got there, but not in time."""
 
@@ -206,6 +208,8 @@ class HttpCaller:
         await self._in_flight.acquire()
         try:
             await self._keep_budget(effort)
+            if effort.request.call.intent is not None:
+                await effort.request.call.intent()
             effort.sent_at = self._clock.monotonic()
             answer = await self._observed(effort.request)
         finally:
@@ -301,7 +305,11 @@ class HttpCaller:
         call, known = effort.request.call, self._credentials.redact
         redact = known if call.authenticated else hiding_query(call.url, known)  # a presigned URL is a secret itself
         if attempt.verdict.advice is not Advice.REPEAT:
-            raise failure(call, attempt.verdict, attempt.answer, redact)
+            failed = failure(call, attempt.verdict, attempt.answer, redact)
+            if isinstance(failed, Refused):
+                failed.earlier_lost = effort.lost
+            raise failed
+        effort.lost |= attempt.verdict.effect is Effect.POSSIBLY_APPLIED
         effort.timeouts += attempt.verdict.timed_out and attempt.verdict.effect is Effect.POSSIBLY_APPLIED
         if call.divisible and effort.timeouts >= MOST_TIMEOUTS:
             raise failure(call, attempt.verdict, attempt.answer, redact, why=f"it timed out {effort.timeouts} times")

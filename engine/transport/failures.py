@@ -20,7 +20,7 @@ from engine.model.errors import (
 from engine.policy.outcome import Advice, Effect, Verdict, refused_as_a_whole, refused_for_size
 from engine.ports import Answer, Call
 from engine.transport.wire import Lost
-from engine.transport.words import service_words
+from engine.transport.words import service_code, service_words
 
 _REDIRECTION = 3
 """The class of RFC 9110 §15.4."""
@@ -47,7 +47,9 @@ def failure(
     if kind is Refused and isinstance(answer, Answer):
         as_a_whole = refused_as_a_whole(answer.status, answer.body)
         too_large = refused_for_size(answer.status, answer.body)
-        return Refused(redact(message), call=call.kind, status=status, as_a_whole=as_a_whole, too_large=too_large)
+        refused = Refused(redact(message), call=call.kind, status=status, as_a_whole=as_a_whole, too_large=too_large)
+        refused.code = service_code(answer.body)
+        return refused
     failed = kind(redact(message), call=call.kind, status=status)
     failed.timed_out = verdict.timed_out and verdict.effect is Effect.POSSIBLY_APPLIED
     return failed

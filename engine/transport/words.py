@@ -38,6 +38,21 @@ def service_words(body: bytes, redact: Callable[[str], str]) -> str:
         return _one_line(html.unescape(_TAG.sub(" ", text)))
 
 
+def service_code(body: bytes) -> str:
+    """Return the code that a service gives to what went wrong; "" if it gives none."""
+    text = body[:_MAX_BYTES].decode("utf-8", "replace")
+    if text.lstrip().startswith("<"):
+        return str(dict(_S3_ELEMENT.findall(text)).get("Code", ""))
+    try:
+        said = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return ""
+    errors = said.get("errors") if isinstance(said, dict) else None
+    error = errors[0] if isinstance(errors, list) and errors else said
+    code = error.get("type", error.get("code")) if isinstance(error, dict) else None
+    return str(code) if isinstance(code, int | str) else ""
+
+
 def _from_json(said: Any) -> str:
     if not isinstance(said, dict):
         return ""
