@@ -225,6 +225,14 @@ WHERE
 ORDER BY sequence
 LIMIT :limit;
 
+-- name: batch
+-- Read one batch or part.
+SELECT
+  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
+  state, remote_id, changed_at, note
+FROM batches JOIN spans USING (job, sequence)
+WHERE job = :job AND sequence = :sequence;
+
 -- name: batch_at
 -- Read the batch that holds one record; of batches within each other the smallest.
 SELECT

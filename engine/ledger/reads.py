@@ -193,6 +193,12 @@ def partly_uncertain(connection: apsw.Connection, name: str, after: int) -> Sequ
     return [(_batch(row), _settlement(*row[11:])) for row in fetch(connection, "partly_uncertain", bindings)]
 
 
+def batch(connection: apsw.Connection, name: str, sequence: int) -> tuple[Batch, Submission] | None:
+    """Return a batch, or a part, and where it stands; None if there is none."""
+    rows = fetch(connection, "batch", {"job": job_id(connection, name), "sequence": sequence})
+    return _followed(rows[0]) if rows else None
+
+
 def batch_at(connection: apsw.Connection, name: str, index: int) -> tuple[Batch, Submission] | None:
     """Return the batch that holds the record with this index; None if that was not read."""
     rows = fetch(connection, "batch_at", {"job": job_id(connection, name), "record_index": index})

@@ -210,6 +210,10 @@ class SqliteLedger:
         """
         return await self._read(partial(reads.kept, name=job, sequence=sequence))
 
+    async def batch(self, job: str, sequence: int) -> tuple[Batch, Submission] | None:
+        """Return a batch, or a part, and where it stands; None if there is none."""
+        return await self._read(partial(reads.batch, name=job, sequence=sequence))
+
     async def batch_at(self, job: str, index: int) -> tuple[Batch, Submission] | None:
         """Return the batch that holds the record with this index; None if that was not read."""
         return await self._read(partial(reads.batch_at, name=job, index=index))
