@@ -25,6 +25,7 @@ from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSetting
 from engine.observe.events import Listener
 from engine.pipeline import Pipeline
 from engine.policy.coupled import BatchBytes
+from engine.policy.quiet import QuietTime
 from engine.ports import Caller, Clock, Service
 from engine.reading.children import Standby
 from engine.reading.mapping import Mapper
@@ -185,7 +186,15 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
         service.base_url, send, credentials, upload_hosts=hosts, clock=clock, emit=emit, ruling=service.ruling
     )
     async with caller as opened:
-        yield _service(setup, job, opened, clock)
+        opened_service = _service(setup, job, opened, clock)
+        if send.settle_seconds is not None:
+            opened_service.settle_seconds = send.settle_seconds
+        yield opened_service
+
+
+def quiet_time(setup: Setup, job: Job, service: Service) -> QuietTime:
+    """Return how long the service may take until it shows what a call did."""
+    return QuietTime(service.settle_seconds, job.slowest_start, setup.settings.send.call_seconds)
 
 
 def slots(setup: Setup, clock: Clock, emit: Listener) -> Slots:
@@ -232,7 +241,7 @@ def pipeline(
         return pace(replanned(cut, last, lambda: sizes.limit))  # whose schedule begins once, whatever is cut anew
 
     adapting = sizes if send.max_in_flight == AUTO else None
-    uploader = Uploader(run, _InThreads(parts.payloads(run.job)), send.search_seconds, adapting)
+    uploader = Uploader(run, _InThreads(parts.payloads(run.job)), adapting)
     return Pipeline(run, plans, uploader, Follower(run, send), places or slots(setup, run.clock, run.emit), send)
 
 

@@ -2,32 +2,43 @@
 
 When which batch is asked about is foretold by `policy.polling` from what earlier polls have shown. What happens here is
 the asking itself, and what follows from the answers: a batch is settled, asked about again, or given up.
+
+A batch that was accepted is never told again from here, however long it says *waiting*: the service may only be slow to
+begin. That is said; and when nothing moves any more, the run ends and names the batches that still wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 import anyio
 
 from engine.handing import Signal
-from engine.model.batches import Batch
-from engine.model.errors import PossiblyApplied, Refused, Unauthorized, UnexpectedAnswer
+from engine.model.batches import Batch, batch_name
+from engine.model.doubt import Doubt, Standing
+from engine.model.errors import PossiblyApplied, Refused, StillWaiting, Unauthorized, UnexpectedAnswer
+from engine.model.next_step import Action, next_step
 from engine.model.outcomes import Settlement
 from engine.model.settings import AUTO, SendSettings
 from engine.model.submissions import State, Submission
-from engine.observe.events import BatchMoved, BatchProgressed, BatchSettled
+from engine.observe.events import BatchesWaiting, BatchProgressed
+from engine.observe.figures import count
 from engine.policy.coupled import OpenJobs
 from engine.policy.polling import Outlook
 from engine.policy.rate import Pacer
 from engine.policy.timetable import PollRules
 from engine.ports import Progress
 from engine.run import Run
+from engine.steps import Steps
+from engine.uploading import left_by_earlier_run
 
-POLL_TRIES = 8
-"""Polls in a row that may be refused or answered with nonsense before a batch is given up as UNCERTAIN. The first ones
-may only show that the service has not caught up with its own release."""
+LOOK_SECONDS = 1.0
+"""Between two looks over all open batches for those that still wait: there may be a hundred thousand."""
+
+_NAMES_SHOWN = 5
+"""Waiting batches that an error names."""
 
 _NEWEST = 0.1
 """Weight of the newest wait, or way to the service and back, in their mean."""
@@ -43,9 +54,16 @@ class _Followed:
     batch: Batch
     """Without its spans: thousands of batches may be open."""
     submission: Submission
+    released_at: float
+    """Monotonic seconds."""
     asked_at: float
     created: int = 0
+    waiting: bool = False
+    """The newest poll showed that it has not been begun."""
+    doubt: Doubt | None = None
+    """Since when polls have failed, and how."""
     failures: int = 0
+    """Polls in a row."""
 
 
 class Follower:
@@ -53,6 +71,10 @@ class Follower:
 
     def __init__(self, run: Run, settings: SendSettings) -> None:
         self._run = run
+        self._steps = Steps(run)
+        self._give_up_seconds = settings.give_up_seconds
+        self._moved_at = run.clock.monotonic()
+        self._said_at = self._looked_at = float("-inf")
         together = run.service.polls_together
         self._rules = PollRules(settings.poll_seconds, settings.max_poll_seconds, together)
         self._outlook = Outlook(self._rules)
@@ -81,10 +103,16 @@ class Follower:
         """
         return len(self._open) < self._open_jobs.limit and len(self._open) + uploads < self._open_jobs.most
 
+    def follows(self, sequence: int) -> bool:
+        """Tell whether a batch is followed already."""
+        return sequence in self._open
+
     def add(self, batch: Batch, submission: Submission) -> None:
         """Follow a batch that was just released, or that an earlier run left open."""
         now = self._run.clock.monotonic()
-        self._open[batch.sequence] = _Followed(replace(batch, spans=b""), submission, now)
+        passed = max(0.0, self._run.clock.now() - submission.changed_at)
+        self._open[batch.sequence] = _Followed(replace(batch, spans=b""), submission, now - passed, now)
+        self._moved_at = now
         self._outlook.release(batch.sequence, batch.count, now)
         self.wake()
 
@@ -143,6 +171,7 @@ class Follower:
                 await self._excuse(one, failure)
             return
         seen_at = self._time_of(sent_at)
+        self._look_for_movement(seen_at)
         said = {progress.sequence: progress for progress in answers}
         for one in followed:
             if one.batch.sequence in said:
@@ -171,14 +200,42 @@ class Follower:
         self._outlook.saw(progress.sequence, seen_at, progress.created, finished=progress.finished)
         self._mean_wait += (seen_at - one.asked_at - self._mean_wait) * _NEWEST
         gained = progress.created - one.created
-        one.asked_at, one.created = seen_at, progress.created
+        if gained or progress.waiting != one.waiting:
+            self._moved_at = seen_at
+        if one.waiting and not progress.waiting:
+            await self._learn_start(seen_at - one.released_at)
+        one.asked_at, one.created, one.waiting = seen_at, progress.created, progress.waiting
         if self._in_line:
             self._measure(gained, self._run.clock.monotonic())
         if progress.finished:
             await self._settle(one, progress.settlement)
             return
-        one.failures = 0
+        one.doubt, one.failures = None, 0
         self.wake()
+
+    async def _learn_start(self, seconds: float) -> None:
+        """Note how long a release took until it showed: where an answer is lost, the service gets twice that time."""
+        if self._run.quiet.saw_start(seconds):
+            await self._run.ledger.note_slowest_start(self._run.job.name, seconds)
+
+    def _look_for_movement(self, now: float) -> None:
+        """Say that accepted batches still wait; end the run once nothing has moved for too long."""
+        idle_seconds, quiet = now - self._moved_at, self._run.quiet.seconds
+        if idle_seconds < quiet or now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        waiting = [one for one in self._open.values() if one.waiting and now - one.released_at >= quiet]
+        if not waiting:
+            return
+        names = ", ".join(batch_name(one.batch.sequence) for one in waiting[:_NAMES_SHOWN])
+        names += ", …" if len(waiting) > _NAMES_SHOWN else ""
+        if now - self._said_at >= quiet:
+            self._said_at = now
+            self._run.emit(BatchesWaiting(len(waiting), now - min(one.released_at for one in waiting), names))
+        # One whose tasks are all there is at work, whether that shows or not.
+        at_work = any(one.created >= one.batch.count for one in self._open.values())
+        if not at_work and idle_seconds >= max(quiet, self._give_up_seconds):
+            self._run.end(StillWaiting(_nothing_moves(self._run.job.name, idle_seconds, len(waiting), names)))
 
     def _measure(self, gained: int, now: float) -> None:
         """Take what all batches gained together as the service's speed; a single batch sees only its share."""
@@ -199,30 +256,37 @@ class Follower:
             self.wake()
 
     async def _settle(self, one: _Followed, settlement: Settlement | None) -> None:
-        batch, submission = one.batch, one.submission
         if settlement is None:
-            settlement = await self._run.service.settlement(batch, str(submission.remote_id))
-        settled = replace(submission, state=State.SETTLED, note=settlement.note)
-        await self._run.ledger.settle(self._run.job.name, settled, settlement, expected=submission.state)
-        self._close(one, State.SETTLED, settlement.note)
-        first_error = next(iter(settlement.errors.values()), "")
-        self._run.emit(BatchSettled(batch.sequence, settlement.created, len(settlement.errors), first_error))
+            settlement = await self._run.service.settlement(one.batch, str(one.submission.remote_id))
+        await self._steps.settle(one.batch, one.submission, settlement)
+        self._close(one)
 
     async def _excuse(self, one: _Followed, failure: Refused | PossiblyApplied) -> None:
-        """Ask again later after a poll that failed; after too many in a row, park the batch."""
-        one.failures += 1
-        if one.failures < POLL_TRIES:
-            wait = self._rules.first_seconds * 2**one.failures
-            self._outlook.ask_again(one.batch.sequence, self._run.clock.monotonic() + wait)
-            self.wake()
+        """Ask again later after a poll that failed; park the batch where the table of steps says so."""
+        now = self._run.clock.monotonic()
+        doubt = one.doubt or replace(left_by_earlier_run(self._run, one.submission), since=now)
+        gone = isinstance(failure, Refused) and failure.status == HTTPStatus.NOT_FOUND
+        one.doubt = doubt.heard(Standing.UNKNOWN if gone else Standing.SILENT, now)
+        step = next_step(one.doubt, self._run.quiet.seconds)
+        if step.action is Action.PARK:
+            await self._steps.move(one.batch, one.submission, State.UNCERTAIN, note=f"{step.reason}: {failure}")
+            self._close(one)
             return
-        parked = replace(one.submission, state=State.UNCERTAIN, note=str(failure))
-        await self._run.ledger.move(self._run.job.name, parked, expected=one.submission.state)
-        self._close(one, State.UNCERTAIN, str(failure))
-
-    def _close(self, one: _Followed, state: State, reason: str) -> None:
-        batch = one.batch
-        del self._open[batch.sequence]
-        self._outlook.forget(batch.sequence, self._run.clock.monotonic())
+        one.failures += 1
+        wait = min(self._rules.first_seconds * 2**one.failures, self._rules.cap_seconds)
+        self._outlook.ask_again(one.batch.sequence, now + wait)
         self.wake()
-        self._run.emit(BatchMoved(batch.sequence, one.submission.state, state, batch.count, batch.size_bytes, reason))
+
+    def _close(self, one: _Followed) -> None:
+        del self._open[one.batch.sequence]
+        self._moved_at = self._run.clock.monotonic()
+        self._outlook.forget(one.batch.sequence, self._moved_at)
+        self.wake()
+
+
+def _nothing_moves(job: str, seconds: float, batches: int, names: str) -> str:
+    return (
+        f"nothing has moved for {seconds:.0f} s, and the service still says waiting of {count(batches, 'batch')} that "
+        f"it has accepted: {names}. No record is lost: `bulksubmit resume {job}` follows them on. `bulksubmit retry "
+        f"{job} --uncertain` has them released again, after it has said what could come twice"
+    )

@@ -10,9 +10,10 @@ by side, joined by one bounded channel and by the number of batches open at the 
 settings alone.
 
 A resumed run is the same run: `_read` first replays what the ledger holds unsettled, then reads on where it stopped.
-A batch that the service refuses as a whole is halved, and its halves go the same way; so is one that is as large as
-what was refused before, while `plans` cuts the next ones smaller. Inline batches whose answer was lost are searched for
-at the end, when everything else has arrived.
+A batch of which an answer was lost, or that the service declines, leaves this way for `recovery`, which takes no place
+in flight while it waits. One that is refused as a whole comes back from there in halves; so is one halved that is as
+large as what was refused before, while `plans` cuts the next ones smaller. Inline batches whose answer was lost are
+searched for at the end, when everything else has arrived.
 A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger.
 """
 
@@ -24,22 +25,31 @@ from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from engine.following import Follower
 from engine.handing import Crew, Line
 from engine.model.batches import Batch
-from engine.model.errors import BulkSubmitError, StrictRejects
+from engine.model.doubt import Again, Doubt
+from engine.model.errors import BulkSubmitError, CallFailed, StrictRejects
 from engine.model.jobs import JobState
 from engine.model.settings import SendSettings
 from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchesFrozen
 from engine.policy.concurrency import Fate
 from engine.reading.planning import Plan
+from engine.recovery import Recovery
 from engine.run import DRAIN_SECONDS, Run
 from engine.slots import Slot, Slots
-from engine.uploading import Uploader
+from engine.uploading import Submitted, Uploader, left_by_earlier_run, lost_just_now
 
 Unsent: TypeAlias = tuple[Batch, Submission]
+
+IN_DOUBT = frozenset({State.STAGING, State.RELEASING, State.UNCERTAIN, State.RELEASED})
+"""States that an earlier run left: a call about the batch may have gone out, so it is asked about before it is told."""
+
+MOST_IN_DOUBT = 1000
+"""Batches in doubt at once: each is a task that mostly sleeps, 5 KB of memory."""
 
 
 class Pipeline:
@@ -62,6 +72,10 @@ class Pipeline:
         self._follower = follower
         self._slots = slots
         self._settings = settings
+        self._recovery = Recovery(run, uploader, uploader.payloads, self._carry)
+        self._recoveries: TaskGroup
+        """Where batches in doubt are taken care of: beside the uploads, and at the end beside the searches."""
+        self._in_doubt = 0
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
@@ -79,8 +93,9 @@ class Pipeline:
             unsent.end()
 
     async def _read_into(self, unsent: Line[Unsent]) -> None:
-        await self._follow_released()
+        await self._follow_released(unsent)
         if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
+            await self._replay(unsent)
             return
         if self._job.strict:
             await self._freeze(self._refuse_rejects)
@@ -88,14 +103,26 @@ class Pipeline:
         if not self._job.strict:
             await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
 
-    async def _follow_released(self) -> None:
+    async def _follow_released(self, unsent: Line[Unsent]) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
-            self._follower.add(batch, submission)
+            if submission.sequence in self._run.again_by_person:
+                await unsent.put([(batch, submission)])
+            else:
+                self._follower.add(batch, submission)
 
     async def _replay(self, unsent: Line[Unsent]) -> None:
+        """Bring back what an earlier run left unsent or in doubt; of a canceled job only what is in doubt."""
+        canceled = self._job.state is JobState.CANCELED
         async for batch, submission in self._ledger.batches(self._job.name, UNSENT | {State.UNCERTAIN}):
-            if submission.state in UNSENT or submission.remote_id is not None:  # the others are searched for at the end
+            if submission.state in IN_DOUBT:
+                if not self._is_searched_for_last(submission):
+                    await unsent.put([(batch, submission)])
+            elif not canceled:
                 await unsent.put([(batch, submission)])
+
+    def _is_searched_for_last(self, submission: Submission) -> bool:
+        unnamed = submission.state is State.UNCERTAIN and submission.remote_id is None
+        return unnamed and submission.sequence not in self._run.again_by_person
 
     async def _freeze(self, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
         if self._job.read_complete:
@@ -122,6 +149,7 @@ class Pipeline:
 
     async def _upload(self, unsent: Line[Unsent]) -> None:
         async with anyio.create_task_group() as uploads:
+            self._recoveries = uploads
             crew = Crew(uploads, partial(self._guarded, self._submit_in))
             await self._stage(0.0, self._take_in, unsent, crew)
             crew.dismiss()
@@ -131,20 +159,28 @@ class Pipeline:
 
     async def _search(self) -> None:
         """Find by their marks the batches whose answer was lost, when the service is done with the rest."""
+        if self._run.service.again is not Again.SEARCH:
+            return
         async with anyio.create_task_group() as searches:
+            self._recoveries = searches
             async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
-                if submission.remote_id is not None or self._run.service.mark(batch.sequence) is None:
+                if submission.remote_id is not None:
                     continue
+                doubt = left_by_earlier_run(self._run, submission)
                 while self._follower.open_batches:
                     await self._follower.wait_for_change()
-                slot = await self._slots.take(batch.size_bytes)
-                searches.start_soon(self._guarded, self._submit_in, slot, batch, submission)
+                    # What was accepted and not begun cannot be seen; its turn came with the end of the others.
+                    doubt = lost_just_now(self._run, submission)
+                await self._recover(batch, submission, doubt)
 
     async def _take_in(self, unsent: Line[Unsent], crew: Crew[Slot, Batch, Submission]) -> None:
         async for one in unsent:
             waiting = [one]
             while waiting:
                 batch, submission = waiting.pop()
+                if submission.state in IN_DOUBT:
+                    await self._recover(batch, submission, left_by_earlier_run(self._run, submission))
+                    continue
                 if divided := await self._uploader.divide(batch, submission):  # each half takes a slot of its own
                     waiting += [(half, Submission(half.sequence)) for half in reversed(divided.halves)]
                     continue
@@ -160,24 +196,54 @@ class Pipeline:
         return await self._slots.take(batch.size_bytes)
 
     async def _submit_in(self, slot: Slot, batch: Batch, submission: Submission) -> None:
+        """Submit a batch in a slot that was taken for it, and take up what comes of it."""
+        submitted = await self._in_slot(slot, batch, submission)
+        if submitted.doubt is not None:
+            await self._recover(batch, submitted.submission, submitted.doubt, submitted.failure)
+        await self._submit_halves(submitted)
+
+    async def _submit_halves(self, submitted: Submitted) -> None:
+        for half in submitted.halves:
+            slot = await self._find_room(half)
+            if self._run.stop.error is not None:
+                self._slots.give_back(slot, None)
+                return
+            await self._submit_in(slot, half, Submission(half.sequence))
+
+    async def _in_slot(self, slot: Slot, batch: Batch, submission: Submission) -> Submitted:
         fate: Fate | None = Fate.LOST
         try:
-            fate = await self._submit(batch, submission)
+            submitted = await self._uploader.submit(batch, submission)
+            fate = _fate_of(submitted)
+            if submitted.submission.state is State.RELEASED:
+                self._follower.add(batch, submitted.submission)
         finally:
             self._slots.give_back(slot, fate)
             self._follower.wake()  # an upload that ended without a release makes room, too
+        return submitted
 
-    async def _submit(self, batch: Batch, submission: Submission) -> Fate | None:
-        """Carry a batch, and the halves of one that was refused; return how it fared, None if that took several."""
-        submitted = await self._uploader.submit(batch, submission)
-        if submitted.submission.state is State.RELEASED:
+    async def _recover(
+        self, batch: Batch, submission: Submission, doubt: Doubt, failure: CallFailed | None = None
+    ) -> None:
+        """Take a batch out of doubt, beside all else; only the number of those that wait is bounded."""
+        while self._in_doubt >= MOST_IN_DOUBT and self._run.stop.error is None:
+            await self._follower.wait_for_change()
+        self._in_doubt += 1
+        self._recoveries.start_soon(self._guarded, self._resolve, batch, submission, doubt, failure)
+
+    async def _resolve(self, batch: Batch, submission: Submission, doubt: Doubt, failure: CallFailed | None) -> None:
+        try:
+            submitted = await self._recovery.resolve(batch, submission, doubt, failure)
+        finally:
+            self._in_doubt -= 1
+            self._follower.wake()
+        if submitted.submission.state is State.RELEASED and not self._follower.follows(batch.sequence):
             self._follower.add(batch, submitted.submission)
-        for half in submitted.halves:
-            if self._run.stop.error is None:
-                await self._submit(half, Submission(half.sequence))
-        if submitted.halves or submission.state is State.UNCERTAIN:  # a search mostly waits
-            return None
-        return Fate.LOST if submitted.submission.state is State.UNCERTAIN else Fate.DONE
+        await self._submit_halves(submitted)
+
+    async def _carry(self, batch: Batch, submission: Submission) -> Submitted:
+        """Submit a batch that comes out of doubt; it waits for a slot, but for no room: it has been let in before."""
+        return await self._in_slot(await self._slots.take(batch.size_bytes), batch, submission)
 
     async def _follow(self) -> None:
         slots = anyio.Semaphore(self._settings.polls_in_flight)
@@ -210,6 +276,13 @@ class Pipeline:
         await self._run.stop.wait()
         await self._run.clock.sleep(grace_seconds)
         scope.cancel()
+
+
+def _fate_of(submitted: Submitted) -> Fate | None:
+    """Return how a batch fared, for the number in flight; None if that says nothing of the service's speed."""
+    if submitted.doubt is not None:
+        return Fate.LOST if submitted.doubt.lost else None
+    return None if submitted.halves else Fate.DONE
 
 
 def frozen_event(plan: Plan) -> BatchesFrozen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
@@ -11,6 +11,7 @@ import anyio
 from engine.model.errors import BulkSubmitError
 from engine.model.jobs import Job
 from engine.observe.events import Listener, Stopping
+from engine.policy.quiet import QuietTime
 from engine.ports import Clock, Ledger, Service
 
 DRAIN_SECONDS = 8.0
@@ -54,6 +55,14 @@ async def unless_stopped(stop: Stop, work: Callable[[], Awaitable[T]]) -> T | No
     return result
 
 
+async def pause_unless_stopped(stop: Stop, clock: Clock, seconds: float) -> bool:
+    """Wait; tell whether the whole time passed before the run was to end."""
+    if stop.error is not None:
+        return False
+    await unless_stopped(stop, lambda: clock.sleep(seconds))
+    return stop.error is None
+
+
 async def _cancel_on(stop: Stop, scope: anyio.CancelScope) -> None:
     await stop.wait()
     scope.cancel()
@@ -71,6 +80,10 @@ class Run:
     """Random numbers in [0, 1)."""
     emit: Listener
     stop: Stop
+    quiet: QuietTime = field(default_factory=QuietTime)
+    """How long the service may take until it shows what a call did."""
+    again_by_person: frozenset[int] = frozenset()
+    """Sequences of the batches that a person has sent again, whatever may come twice."""
 
     def end(self, error: BulkSubmitError) -> None:
         """End the run early because of `error`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.model.records import Format
@@ -113,9 +113,9 @@ class SendSettings(Section):
     is a tenth of it. Later on, polls come when a batch should be done, which earlier ones foretell."""
     max_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Longest wait between two polls of a batch that does not move, or of which nothing can be foretold."""
-    search_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """Quiet time before an inline batch whose answer was lost is searched for by its mark; doubled for each of three
-    searches, and only if none finds it, it is sent again. Longer than the service keeps a batch waiting."""
+    settle_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Longest time from a call until everything that the service shows has its effect. After a lost answer nothing is
+    told again before that. The service's own (120 for both) if left out."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
     answer_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest silence while an answer is awaited or read."""
@@ -127,6 +127,18 @@ class SendSettings(Section):
     """A call that has failed for this long stops the job (exit 5; `resume` goes on)."""
     deadline_seconds: Annotated[float, Field(gt=0)] | None = None
     """Longest whole run; then the job stops (exit 5)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle_for_search(cls, table: Any) -> Any:
+        """Read the `search_seconds` of older files and ledgers: its three searches took seven times that."""
+        if not isinstance(table, dict) or "search_seconds" not in table:
+            return table
+        kept = {key: value for key, value in table.items() if key != "search_seconds"}
+        seconds = table["search_seconds"]
+        if "settle_seconds" not in kept and isinstance(seconds, int | float):
+            kept["settle_seconds"] = 7 * seconds
+        return kept
 
     @property
     def most_in_flight(self) -> int:

@@ -80,6 +80,17 @@ class BatchSettled:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchesWaiting:
+    """The service has accepted batches and does not begin with them; they are followed on and never told again."""
+
+    batches: int
+    seconds: float
+    """Of the one that waits longest."""
+    names: str
+    """Of the first ones."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallStarted:
     """A request goes out."""
 
@@ -138,6 +149,7 @@ Event: TypeAlias = (
     | BatchMoved
     | BatchProgressed
     | BatchSettled
+    | BatchesWaiting
     | CallStarted
     | CallEnded
     | CallRetried

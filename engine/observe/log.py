@@ -18,6 +18,7 @@ from engine.model.batches import batch_name
 from engine.model.submissions import State
 from engine.observe.events import (
     BatchesFrozen,
+    BatchesWaiting,
     BatchMoved,
     BatchProgressed,
     BatchSettled,
@@ -114,7 +115,7 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
 
 
 _LEVELS: Mapping[type[Event], int] = {
-    **dict.fromkeys((Paused, Stopping), logging.WARNING),
+    **dict.fromkeys((BatchesWaiting, Paused, Stopping), logging.WARNING),
     **dict.fromkeys((JobStarted, JobEnded, BatchSettled, CallRetried), logging.INFO),
 }
 
@@ -131,7 +132,7 @@ def _level(event: Event) -> int:
             return _LEVELS.get(type(event), logging.DEBUG)
 
 
-def _sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each kind of event
+def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind of event
     match event:
         case JobStarted():
             return f"job {event.job} started: {share(event.read_bytes, event.size_bytes)} of its sources read before"
@@ -145,6 +146,9 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each k
             return f"batch {batch_name(event.sequence)}: {event.created} tasks created so far"
         case BatchSettled():
             return f"batch {batch_name(event.sequence)} settled: {_fates(event)}"
+        case BatchesWaiting():
+            batches, wait = count(event.batches, "batch"), duration(event.seconds)
+            return f"{batches} accepted, and not begun by the service for {wait}: {event.names}; followed on"
         case CallStarted():
             return f"call {event.kind} started"
         case CallEnded():

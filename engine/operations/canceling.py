@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from engine import assembly
-from engine.model.batches import Batch
+from engine.model.doubt import Cancel
 from engine.model.errors import CallFailed, JobError, Refused, Unauthorized
 from engine.model.jobs import JobState
+from engine.model.next_step import Action, next_step
 from engine.model.outcomes import Settlement
-from engine.model.submissions import UNSENT, State, Submission
+from engine.model.submissions import State
 from engine.observe.events import Listener
+from engine.observe.figures import count
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import open_ledger
 from engine.operations.values import Result
-from engine.ports import Standing
 from engine.run import Run, Stop, unless_stopped
+from engine.steps import Steps
+from engine.uploading import left_by_earlier_run
 
 CANCELED = "canceled before it was sent"
+_PLAIN = frozenset({State.FROZEN, State.STAGED, State.RELEASED})
+"""States in which there is no doubt whether the service was told."""
+MOST_SHOWN = 5
+"""Names that a message spells out."""
 TIDY_SECONDS = 5.0
 """Longest that a finished run waits for empty batches to be cancelled; they do no harm if they stay."""
 
@@ -44,7 +51,8 @@ async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Re
             await ledger.set_job_state(name, JobState.CANCELED)
             job = replace(job, state=JobState.CANCELED)
             async with assembly.online(setup, job, emit, CLOCK) as service:
-                run = Run(job, service, ledger, CLOCK, random.random, emit, stop)
+                quiet = assembly.quiet_time(setup, job, service)
+                run = Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet)
                 try:
                     await unless_stopped(stop, lambda: cancel_batches(run))
                 except CallFailed as failure:
@@ -55,52 +63,57 @@ async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Re
 
 
 async def cancel_batches(run: Run) -> None:
-    """Tell the service to stop, and settle every batch that was never released."""
-    async for batch, submission in run.ledger.batches(run.job.name, UNSENT | {State.RELEASED}):
-        if submission.state is State.STAGING:
-            submission = replace(submission, remote_id=await _find(run, batch))  # noqa: PLW2901 - the same, better known
-        started = submission.state is State.RELEASED or (
-            submission.state is State.RELEASING and await _was_released(run, submission)
-        )
-        if submission.remote_id is not None:
-            await _cancel_remote(run, submission.remote_id)
-        if not started:
-            settled = replace(submission, state=State.SETTLED, note=CANCELED)
+    """Tell the service to stop, and settle every batch of which nothing was released.
+
+    What is in doubt is left to the recovery of the run that follows: there it is canceled, too.
+    """
+    steps = Steps(run)
+    async for batch, submission in run.ledger.batches(run.job.name, _PLAIN):
+        doubt = left_by_earlier_run(run, submission)
+        if next_step(doubt, run.quiet.seconds).action is Action.CANCEL:
+            confirmed = await _cancel_remote(run, str(submission.remote_id))
+            doubt = doubt.canceled(run.clock.monotonic(), Cancel.CONFIRMED if confirmed else Cancel.DECLINED)
+        if next_step(doubt, run.quiet.seconds).action is Action.DECLINE:
             refused = Settlement.refused(batch.count, CANCELED)
-            await run.ledger.settle(run.job.name, settled, refused, expected=submission.state)
-        elif submission.state is State.RELEASING:
-            # Followed, it tells what was created. Inline there is nobody to ask.
-            state = State.RELEASED if submission.remote_id else State.UNCERTAIN
-            moved = replace(submission, state=state, note="canceled while its release was unclear")
-            await run.ledger.move(run.job.name, moved, expected=submission.state)
+            await steps.settle(batch, submission, replace(refused, note=CANCELED))
 
 
-async def _find(run: Run, batch: Batch) -> str | None:
-    """Find what staging left at the service before its answer was lost, so that it is cancelled, too."""
-    reader = assembly.load_offline(run.job).payloads(run.job)
-    payload = await anyio.to_thread.run_sync(reader.read, batch)
-    return await run.service.find(batch, payload)
-
-
-async def _was_released(run: Run, submission: Submission) -> bool:
-    if submission.remote_id is None:
-        return True  # inline: for all we know
-    return await run.service.standing(submission.remote_id) is not Standing.WAITING
-
-
-async def _cancel_remote(run: Run, remote_id: str) -> None:
+async def _cancel_remote(run: Run, remote_id: str) -> bool:
     try:
         await run.service.cancel(remote_id)
     except Unauthorized:
         raise
     except Refused:
-        return  # finished in the meantime; following it shows what was created
+        return False  # finished in the meantime; following it shows what was created
+    return True
 
 
 async def cancel_orphans(run: Run) -> None:
     """Tidy up the empty batches that were staged and given up; what cannot be cancelled now is reported."""
     with anyio.move_on_after(TIDY_SECONDS):
         await unless_stopped(run.stop, lambda: _cancel_orphans(run))
+
+
+async def find_extras(run: Run) -> str:
+    """Say what calls whose answer was lost have left at the service beside what is known; "" if nothing.
+
+    It is only told: people copy drafts, and a copy has our mark as well.
+    """
+    job = await run.ledger.job(run.job.name)
+    if not job.lost_stages:
+        return ""
+    try:
+        found = await unless_stopped(run.stop, lambda: run.service.extras(partial(run.ledger.batch, job.name)))
+    except CallFailed as failure:
+        return f"answers were lost, and what they may have left at the service could not be listed ({failure})"
+    if not found:
+        return ""
+    shown = ", ".join(found[:MOST_SHOWN]) + (", …" if len(found) > MOST_SHOWN else "")
+    return (
+        f"{count(len(found), 'task')} at the service {'has' if len(found) == 1 else 'have'} a mark of this job and "
+        f"belong{'s' if len(found) == 1 else ''} to no outcome: {shown}. An answer was lost, or somebody "
+        "copied a task; delete what nobody needs"
+    )
 
 
 async def _cancel_orphans(run: Run) -> None:

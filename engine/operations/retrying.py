@@ -7,26 +7,29 @@ become a job of their own, by the same way as failed ones. Batches come first: h
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
 import orjson
 
-from engine.model.batches import batch_name, good_indexes
+from engine import assembly
+from engine.model.batches import Batch, batch_name, good_indexes
+from engine.model.doubt import Standing
 from engine.model.errors import JobError
 from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.outcomes import Fate
 from engine.model.records import Format, Source
 from engine.model.settings import SourceSettings
-from engine.model.submissions import State
+from engine.model.submissions import State, Submission
 from engine.operations.values import UncertainRecords
 from engine.ports import Ledger
 from engine.reading.scanning import members
 from engine.reading.sources import describe
 from engine.reporting import REJECTS, REPLAYABLE
+from engine.transport.clock import SystemClock
 
 SOURCE = "records.ndjson"
 UNCERTAIN_SOURCE = "uncertain.ndjson"
@@ -76,11 +79,14 @@ def _is_of_uncertain(child: Job) -> bool:
 async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
     """Return which records of a job may be at the service without anybody knowing, and are to be sent again next.
 
+    Of a job that is not finished, it is what the service has accepted and still says waiting of: it is asked.
+
     Raises:
-        JobError: the job is not finished, there are none, or they were made a job before.
+        JobError: there are none, or they were made a job before.
+        CallFailed: the service could not be asked.
     """
     if job.state is JobState.OPEN:
-        raise JobError(f"job {job.name!r} is not finished; `bulksubmit resume {job.name}` first")
+        return await _waiting(job, ledger)
     if job.state is JobState.CANCELED:
         raise JobError(f"job {job.name!r} was canceled: nothing more of it is sent. Submit its records as a new job")
     tally = await ledger.tally(job.name)
@@ -91,13 +97,29 @@ async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
     return await _uncertain_in_settled(job, ledger)
 
 
+async def _waiting(job: Job, ledger: Ledger) -> UncertainRecords:
+    async with assembly.online(assembly.load(job.config), job, lambda _: None, SystemClock()) as service:
+        batches = [
+            (batch, replace(submission, note="accepted, and the service says that it waits"))
+            async for batch, submission in ledger.batches(job.name, frozenset({State.RELEASED}))
+            if await service.standing(str(submission.remote_id)) is Standing.WAITING
+        ]
+    if not batches:
+        raise JobError(f"job {job.name!r} is not finished; `bulksubmit resume {job.name}` first")
+    return _spelled_out(batches, job.name)
+
+
 async def _uncertain_batches(job: Job, ledger: Ledger) -> UncertainRecords:
-    batches = [pair async for pair in ledger.batches(job.name, frozenset({State.UNCERTAIN}))]
+    return _spelled_out([pair async for pair in ledger.batches(job.name, frozenset({State.UNCERTAIN}))], job.name)
+
+
+def _spelled_out(batches: Sequence[tuple[Batch, Submission]], job: str) -> UncertainRecords:
     examples = [
         f"records {batch.start.index} to {batch.end.index - 1} (batch {batch_name(batch.sequence)}: {submission.note})"
         for batch, submission in batches[:MOST_EXAMPLES]
     ]
-    return UncertainRecords(sum(batch.count for batch, _ in batches), len(batches), examples, job.name)
+    sequences = frozenset(batch.sequence for batch, _ in batches)
+    return UncertainRecords(sum(batch.count for batch, _ in batches), len(batches), examples, job, sequences)
 
 
 async def _uncertain_in_settled(job: Job, ledger: Ledger) -> UncertainRecords:

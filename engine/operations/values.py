@@ -59,6 +59,8 @@ class UncertainRecords:
     """Of the first batches: their records, and why nobody knows."""
     job: str
     """In which they are sent again: their own, or one made of them."""
+    sequences: frozenset[int] = frozenset()
+    """Of the batches, where they are sent again in their place."""
 
 
 @dataclass(frozen=True, slots=True)

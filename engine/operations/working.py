@@ -23,7 +23,7 @@ from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.records import Source
 from engine.model.submissions import State
 from engine.observe.events import JobEnded, JobStarted, Listener, fan_out
-from engine.operations.canceling import cancel_batches, cancel_orphans
+from engine.operations.canceling import cancel_batches, cancel_orphans, find_extras
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import claim_output, open_ledger
 from engine.operations.retrying import check_retried, retry_name, retry_source, uncertain_in, uncertain_source
@@ -37,7 +37,6 @@ NO_HOOKS = Hooks()
 STANDARD_INPUT = "-"
 _WriteSource: TypeAlias = Callable[[Path], Awaitable[Source]]
 """Folder → the records of a new job, written there."""
-BY_A_PERSON = "a person had it sent again"
 
 
 async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *, hooks: Hooks = NO_HOOKS) -> Result:
@@ -152,24 +151,23 @@ async def send_again(name: str, ledger_path: Path, emit: Listener, stop: Stop) -
     """Send what is uncertain of a job again, by the word of a person: what arrived is created a second time.
 
     That are its uncertain batches, in their place; where there are none, the uncertain records of settled batches, as
-    the job `NAME.retry`.
+    the job `NAME.retry`. Of a job that is not finished, it is what the service has accepted and does not begin with.
 
     Raises:
-        JobError: the job is not finished, nothing of it is uncertain, or there is a job `NAME.retry`.
+        JobError: nothing of it is uncertain, nor waits, or there is a job `NAME.retry`.
     """
     async with open_ledger(ledger_path) as ledger:
         with ledger.lock(name):
             job = await ledger.job(name)
-            if (await uncertain_in(job, ledger)).job != name:
+            found = await uncertain_in(job, ledger)
+            if found.job != name:
                 return await _send_records_again(job, ledger, emit, stop)
             check_unchanged(job.sources, times=False)
             setup = assembly.load(job.config)
             # First: killed in between, a job that seems finished would leave the batches unsent for good.
             await ledger.set_job_state(name, JobState.OPEN)
-            async for _, submission in ledger.batches(name, frozenset({State.UNCERTAIN})):
-                again = replace(submission, state=State.FROZEN, remote_id=None, note=BY_A_PERSON)
-                await ledger.move(name, again, expected=State.UNCERTAIN)
-            return await work_on(replace(job, state=JobState.OPEN), ledger, setup, emit, stop)
+            job = replace(job, state=JobState.OPEN)
+            return await work_on(job, ledger, setup, emit, stop, again_by_person=found.sequences)
 
 
 async def _send_records_again(job: Job, ledger: SqliteLedger, emit: Listener, stop: Stop) -> Result:
@@ -190,7 +188,7 @@ async def _resume(
     return await work_on(job, ledger, assembly.load(job.config, processes=processes), emit, stop)
 
 
-async def work_on(
+async def work_on(  # noqa: PLR0913 - what a run is made of
     job: Job,
     ledger: Ledger,
     setup: assembly.Setup,
@@ -198,23 +196,31 @@ async def work_on(
     stop: Stop,
     *,
     pace: assembly.Pace = assembly.at_once,
+    again_by_person: frozenset[int] = frozenset(),
 ) -> Result:
-    """Work on a job that this process has locked until it is finished or stopped, and write its reports."""
+    """Work on a job that this process has locked until it is finished or stopped, and write its reports.
+
+    `again_by_person`: sequences of the batches that a person has sent again, whatever may come twice.
+    """
     started = CLOCK.monotonic()
     last = await ledger.last_batch(job.name)
     with assembly.standby(setup, job, last) as standby:
         await _announce(job, last, ledger, emit)
         slots = assembly.slots(setup, CLOCK, emit)
         async with assembly.online(setup, job, fan_out(emit, slots.hear), CLOCK) as service:
-            run = await _learnt(Run(job, service, ledger, CLOCK, random.random, emit, stop))
+            quiet = assembly.quiet_time(setup, job, service)
+            run = Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet, again_by_person)
+            run = await _learnt(run)
             pipeline = assembly.pipeline(setup, run, slots, pace, standby)
             error = stop.error or await _within_deadline(pipeline, run, setup)
+            note = ""
             if error is None:
                 await cancel_orphans(run)
+                note = await find_extras(run)
             if isinstance(error, StrictRejects):
                 await ledger.set_job_state(job.name, JobState.CANCELED)
                 await cancel_batches(run)
-    result = await summarize(job, ledger, started, error)
+    result = await summarize(job, ledger, started, error, note=note)
     emit(JobEnded(job.name, result.state))
     return result
 

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import orjson
 
+from engine.model.doubt import Standing
 from engine.model.errors import UnexpectedAnswer
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
@@ -52,6 +53,16 @@ def batch_id_in(answer: Answer, body: Row) -> str:
 def state_of(body: Row) -> str:
     """Return the state of a batch or of a task; "" if it does not say."""
     return str(body.get("state") or body.get("status") or "")
+
+
+def standing_of(status: Row) -> Standing:
+    """Return whether a batch was continued, by its creation status."""
+    state = state_of(status)
+    if not state:
+        raise UnexpectedAnswer("status: the answer names no state", call="status")
+    if state in WAITING:
+        return Standing.WAITING
+    return Standing.ENDED if state in NOT_CREATED and created_of(status) == 0 else Standing.STARTED
 
 
 def created_of(status: Row) -> int | None:

@@ -12,18 +12,21 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from http import HTTPStatus
 from itertools import count
 
 import orjson
 
 from engine.model.batches import Batch, Limits, Mark, batch_name
+from engine.model.doubt import Again, Standing
 from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
 from engine.model.jobs import Job
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.model.settings import BatchSettings
 from engine.model.submissions import Submission
-from engine.ports import Answer, Call, Caller, Clock, Progress, Released, Staged, Standing
+from engine.policy.quiet import SETTLE_SECONDS
+from engine.ports import Answer, Call, Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
 from engine.services.sama.answers import (
     FINISHED,
     WAITING,
@@ -35,6 +38,7 @@ from engine.services.sama.answers import (
     made_at,
     object_in,
     settlement_of,
+    standing_of,
     state_of,
     tasks_in,
 )
@@ -50,6 +54,9 @@ PAGE_SIZE = 1000
 
 TASKS_PAGE_SIZE = 100
 """Most tasks on one page of the task list; the vendor's maximum."""
+
+NOT_WAITING = "InvalidBatchState"
+"""Our guess of the error's type when a batch is continued that does not wait; 409 counts as well."""
 
 MARKED, UNMARKED = "marked", "unmarked"
 """What is learnt of a project: whether its tasks have that input."""
@@ -71,6 +78,9 @@ class Sama:
 
     kind = "sama"
     polls_together = 1
+    stage_again = Again.SAFE
+    """An empty batch that is not continued creates nothing."""
+    settle_seconds = SETTLE_SECONDS
     open_batches = 500
     """Half a million tasks on their way; more would only stand in line at the service."""
 
@@ -91,6 +101,13 @@ class Sama:
         self._polls_that_end = 0.0
         self._first_pages: dict[str, Row] = {}
         """By batch: those that came with the poll that found the end, until the settlement takes them."""
+
+    @property
+    def again(self) -> Again:
+        """A batch that was staged can be asked about; one sent inline can be searched for, if its tasks are marked."""
+        if self.stages:
+            return Again.ASK
+        return Again.SEARCH if self._token else Again.NEVER
 
     def check(self, task: Row) -> str | None:
         """Return why Sama would not take this task, naming the field."""
@@ -156,9 +173,14 @@ class Sama:
         del batch, payload
         return None
 
-    async def stage(self, batch: Batch, payload: bytes, *, again: bool, known: str | None = None) -> Staged:
+    async def extras(self, known: Known) -> Sequence[str]:
+        """Return nothing, likewise."""
+        del known
+        return ()
+
+    async def stage(self, batch: Batch, payload: bytes, *, known: str | None = None) -> Staged:
         """Create an empty batch. An earlier one is empty, too, and its upload URL died with the process."""
-        del batch, payload, again, known
+        del batch, payload, known
         started = self._clock.monotonic()
         answer = await self._post("create", "batches.json", orjson.dumps(self._options))
         body = object_in(answer)
@@ -184,28 +206,38 @@ class Sama:
         if "ETag" not in answer.headers:  # S3 answers every upload with one; a page from somewhere between has none
             raise UnexpectedAnswer("put: the answer is not the store's, it has no ETag", call="put")
 
-    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
+    async def release(
+        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+    ) -> Released:
         """Create the tasks: from the uploaded file, or (inline) from the payload itself."""
         del batch
         if remote_id is not None:
-            answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, repeatable=False)
-            batch_id_in(answer, object_in(answer))  # else it is not Sama who answered, and we ask what became of it
-            return Released(remote_id)
+            return await self._continue(remote_id, intent)
         body = (b'{"tasks":', payload or b"[]", b"," + orjson.dumps(self._options)[1:])
-        answer = await self._post("post", "batches.json", body, repeatable=False)
+        answer = await self._post("post", "batches.json", body, intent)
         return Released(batch_id_in(answer, object_in(answer)))
+
+    async def _continue(self, remote_id: str, intent: Intent) -> Released:
+        try:
+            answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, intent)
+        except Unauthorized:
+            raise
+        except Refused as refusal:
+            # A guess: the vendor documents no word for it.
+            refusal.released_before = refusal.status == HTTPStatus.CONFLICT or refusal.code == NOT_WAITING
+            raise
+        batch_id_in(answer, object_in(answer))  # else it is not Sama who answered, and we ask what became of it
+        return Released(remote_id)
 
     async def standing(self, remote_id: str) -> Standing:
         """Ask whether the batch still waits for `continue`."""
         try:
             status = await self._status(remote_id, page=None)
         except Refused as refusal:
-            if refusal.status == 404:  # noqa: PLR2004 - the one status that says so
+            if refusal.status == HTTPStatus.NOT_FOUND:
                 return Standing.UNKNOWN
             raise
-        if not state_of(status):
-            raise UnexpectedAnswer("status: the answer names no state", call="status")
-        return Standing.WAITING if state_of(status) in WAITING else Standing.STARTED
+        return standing_of(status)
 
     async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
         """Ask for the counts alone (`page_size=0`), unless most polls find the end: then for the fates at once."""
@@ -213,11 +245,11 @@ class Sama:
         remote_id = str(submission.remote_id)
         with_fates = self._polls_that_end > _LIKELY
         status = await self._status(remote_id, page=1 if with_fates else None)
-        finished = state_of(status) in FINISHED
+        finished, waiting = state_of(status) in FINISHED, state_of(status) in WAITING
         self._polls_that_end += (finished - self._polls_that_end) * _NEWEST
         if finished and with_fates:
             self._first_pages[remote_id] = status
-        return [Progress(submission.sequence, created_of(status) or 0, finished=finished)]
+        return [Progress(submission.sequence, created_of(status) or 0, finished=finished, waiting=waiting)]
 
     async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
         """Fetch the creation status of every task, in the order in which they were sent."""
@@ -263,12 +295,13 @@ class Sama:
                 return
 
     async def _post(
-        self, kind: str, path: str, body: bytes | tuple[bytes, ...] | None, *, repeatable: bool = True
+        self, kind: str, path: str, body: bytes | tuple[bytes, ...] | None, intent: Intent | None = None
     ) -> Answer:
+        """Make a call; one with an intent starts work, and is not repeated on its own."""
+        repeatable, reconcilable = intent is None, kind == "continue"
         url = f"{self._project}/{path}"
-        return await self._caller.call(
-            Call(kind, "POST", url, headers=_JSON, body=body, repeatable=repeatable, reconcilable=kind == "continue")
-        )
+        call = Call(kind, "POST", url, {}, _JSON, body, repeatable, reconcilable=reconcilable, intent=intent)
+        return await self._caller.call(call)
 
     async def _status(self, remote_id: str, page: int | None) -> Row:
         query = {"page_size": "0"}

@@ -19,13 +19,6 @@ from engine.services.sevenbridges.specs import MARKER
 GATHER_SECONDS = 0.5
 """Wait before a listing, in which others that lost an answer join it."""
 
-QUIET_SECONDS = 3.0
-"""Wait before the last look: a lost call may still be on its way, and creating a task takes the service a second."""
-
-SAME_CLOCK_SECONDS = 10.0
-"""By how much the clocks of two of the service's machines may differ, or a list lag behind: NTP keeps them within
-milliseconds, and each second here costs a page for every 100 tasks that were created in it."""
-
 LISTING_TRIES = 5
 """Listings that may be spoilt in a row by tasks that are deleted meanwhile."""
 
@@ -39,20 +32,20 @@ class DraftSearch:
         self._lock = anyio.Lock()
         self._wanted: dict[str, float] = {}
         self._found: dict[str, Task] = {}
+        self._looked_for: dict[str, float] = {}
+        """Marker → up to which time the listings have shown that its draft is not there."""
         self._begun = self._done = 0
         self._covered = 0.0
         """What the last listing found, or not, up to this time (Unix seconds, the service's clock) is certain."""
 
-    async def find(self, marker: str, since: float) -> Task | None:
-        """Return the draft with this marker, created at `since` or later; None if it is not there nor to come."""
-        found = await self._look(marker, since)
-        if found is not None:
-            return found
-        since = max(since, self._covered - SAME_CLOCK_SECONDS)
-        await self._clock.sleep(QUIET_SECONDS)
-        return await self._look(marker, since)
+    async def find(self, marker: str, since: float, lag_seconds: float) -> Task | None:
+        """Return the draft with this marker, created at `since` or later (Unix seconds, the service's clock).
 
-    async def _look(self, marker: str, since: float) -> Task | None:
+        None proves nothing: it may still come. A list lags `lag_seconds` behind at most, and so far may the clocks of
+        two of the service's machines differ; what was listed before that is not listed again.
+        """
+        if marker in self._looked_for:
+            since = max(since, self._looked_for[marker] - lag_seconds)
         self._wanted[marker] = since
         asked = self._begun
         try:
@@ -60,10 +53,19 @@ class DraftSearch:
             async with self._lock:
                 if self._done <= asked:  # none that began after we had asked is done
                     await self._list()
+            self._looked_for[marker] = self._covered
             return self._found.get(marker)
         finally:
             del self._wanted[marker]
             self._found.pop(marker, None)
+
+    async def marked(self, since: float) -> AsyncIterator[tuple[str, Task]]:
+        """Yield the tasks from a time on that have a marker, with it; not the children: they show their parent's."""
+        async for page in self._list_since(since):
+            for task in map(task_of, page.items):
+                marker = None if task.parent else _marker_of(task)
+                if marker is not None:
+                    yield marker, task
 
     async def _list(self) -> None:
         self._begun += 1
@@ -92,6 +94,10 @@ class DraftSearch:
     def _note(self, tasks: list[Task]) -> None:
         for task in tasks:
             # A child has the description of its parent. Of two with one marker the first counts: people clone tasks.
-            marker = None if task.parent else next(reversed(MARKER.findall(task.description)), None)
+            marker = None if task.parent else _marker_of(task)
             if marker in self._wanted:
                 self._found.setdefault(marker, task)
+
+
+def _marker_of(task: Task) -> str | None:
+    return next(reversed(MARKER.findall(task.description)), None)

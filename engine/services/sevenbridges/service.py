@@ -15,13 +15,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from engine.model.batches import Batch, Limits
-from engine.model.errors import ConfigError, NotApplied, Refused, UnexpectedAnswer
+from engine.model.doubt import Again, Standing
+from engine.model.errors import ConfigError, NotApplied, PossiblyApplied, Refused, UnexpectedAnswer
 from engine.model.jobs import Job
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.model.settings import BatchSettings
 from engine.model.submissions import Submission
-from engine.ports import Caller, Clock, Progress, Released, Staged, Standing
+from engine.policy.quiet import SETTLE_SECONDS
+from engine.ports import Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
 from engine.services.sevenbridges.answers import (
     DRAFT,
     ENDED,
@@ -32,15 +34,17 @@ from engine.services.sevenbridges.answers import (
     task_of,
 )
 from engine.services.sevenbridges.calls import PAGE_ITEMS, Calls
-from engine.services.sevenbridges.drafts import SAME_CLOCK_SECONDS, DraftSearch
+from engine.services.sevenbridges.drafts import DraftSearch
 from engine.services.sevenbridges.files import FileIds
 from engine.services.sevenbridges.settings import SevenBridgesSettings
-from engine.services.sevenbridges.specs import body_of, exact, marker_of, merged, part_flaw, spec_flaw
+from engine.services.sevenbridges.specs import body_of, exact, marker_of, merged, part_flaw, sequence_in, spec_flaw
 
 OUR_CLOCK_SECONDS = 900.0
 """By how much our clock may be ahead of the service's; AWS, too, takes no request from one that is further off."""
 
 GONE = 404
+NO_DRAFT = frozenset({"7007", "7010"})
+"""The vendor's codes for a task that is no draft."""
 UNTIL = ("created", "finished")
 
 
@@ -49,6 +53,10 @@ class SevenBridges:
 
     kind = "sevenbridges"
     stages = True
+    again = Again.REFUSED
+    """The vendor's codes 7007 and 7010: what is no draft any more is not run."""
+    stage_again = Again.SEARCH
+    """People see drafts: one that was made is looked for before another is."""
     polls_together = PAGE_ITEMS
     open_batches = 100_000
     """Tasks followed at once: a thousand bulk calls, one window of the vendor's rate limit, ask about all of them."""
@@ -63,8 +71,11 @@ class SevenBridges:
         self._job = job
         self._clock = clock
         self._calls = Calls(caller, settings.base_url)
+        self.settle_seconds = SETTLE_SECONDS
         self._files = FileIds(self._calls.files)
         self._searches: dict[str, DraftSearch] = {}
+        self._adopted: dict[str, Task] = {}
+        """By id: drafts that a search found, until they are staged."""
         self._service_time: float | None = None
         """Of the newest draft that we know of: the service's clock has reached it."""
         self._sent_after: dict[int, float] = {}
@@ -95,17 +106,35 @@ class SevenBridges:
         """Look for a draft by its marker."""
         spec = merged(exact(payload), self._defaults)
         task = await self._found(batch, spec, marker_of(self._job, batch))
-        return task.id if task else None
-
-    async def stage(self, batch: Batch, payload: bytes, *, again: bool, known: str | None = None) -> Staged:
-        """Create a draft with a marker; `again`: only if there is none yet."""
-        spec = merged(exact(payload), self._defaults)
-        marker = marker_of(self._job, batch)
-        task = await self._kept(known) if known else None
-        if task is None and again:
-            task = await self._found(batch, spec, marker)
         if task is None:
-            task = await self._created(batch, spec, marker)
+            return None
+        self._adopted[task.id] = task
+        return task.id
+
+    async def extras(self, known: Known) -> Sequence[str]:
+        """Return the ids of tasks that carry the marker of a batch and are not the task that is known of it.
+
+        Only in the configured project: where records name their own, nobody knows which ones there are.
+        """
+        project = self._settings.project
+        if project is None:
+            return ()
+        found = []
+        async for marker, task in self._search_of(project).marked(self._job.created_at - OUR_CLOCK_SECONDS):
+            sequence = sequence_in(marker, self._job)
+            batch, submission = (await known(sequence) if sequence is not None else None) or (None, None)
+            ours = batch is not None and marker_of(self._job, batch) == marker
+            if ours and submission is not None and submission.remote_id not in {None, task.id}:
+                found.append(task.id)
+        return found
+
+    async def stage(self, batch: Batch, payload: bytes, *, known: str | None = None) -> Staged:
+        """Create a draft with a marker, or go on with the one that is known."""
+        spec = merged(exact(payload), self._defaults)
+        if known is not None:
+            task = self._adopted.pop(known, None) or await self._kept(known)
+        else:
+            task = await self._created(batch, spec, marker_of(self._job, batch))
         self._sent_after.pop(batch.sequence, None)
         if not self._settings.run:
             return Staged(task.id, settlement=self._settlement(task))
@@ -117,10 +146,16 @@ class SevenBridges:
     async def upload(self, staged: Staged, payload: bytes, *, divisible: bool = False) -> None:
         """Do nothing: the draft holds it."""
 
-    async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
+    async def release(
+        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+    ) -> Released:
         """Run the draft; a second run of one that is running is refused."""
-        del batch, payload
-        task = await self._calls.run(str(remote_id))
+        del batch, payload, intent
+        try:
+            task = await self._calls.run(str(remote_id))
+        except Refused as refusal:
+            refusal.released_before = refusal.code in NO_DRAFT
+            raise
         if self._until == "created" and not task.batch:
             return Released(task.id, settlement=self._settlement(task))
         return Released(task.id)
@@ -174,21 +209,27 @@ class SevenBridges:
             counts.update(task.children if task.batch and task.exists else [task.status.lower()])
         return +counts  # without those that are 0
 
-    async def _kept(self, task_id: str) -> Task | None:
-        """Return a draft that an earlier run made, unless somebody deleted it."""
+    async def _kept(self, task_id: str) -> Task:
+        """Return a draft that an earlier run made.
+
+        Raises:
+            PossiblyApplied: the service does not show it: it was deleted, or reads lag behind.
+        """
         try:
             return await self._calls.get(task_id)
         except Refused as refusal:
             if refusal.status == GONE:
-                return None
+                raise PossiblyApplied(f"draft {task_id} is not to be seen", call="get") from refusal
             raise
 
     async def _found(self, batch: Batch, spec: Row, marker: str) -> Task | None:
-        project = str(spec["project"])
+        since = self._sent_after.get(batch.sequence, self._job.created_at - OUR_CLOCK_SECONDS)
+        return await self._search_of(str(spec["project"])).find(marker, since, self.settle_seconds)
+
+    def _search_of(self, project: str) -> DraftSearch:
         if project not in self._searches:
             self._searches[project] = DraftSearch(partial(self._calls.created_since, project), self._clock)
-        since = self._sent_after.get(batch.sequence, self._job.created_at - OUR_CLOCK_SECONDS)
-        return await self._searches[project].find(marker, since)
+        return self._searches[project]
 
     async def _created(self, batch: Batch, spec: Row, marker: str) -> Task:
         whole = spec
@@ -207,12 +248,12 @@ class SevenBridges:
         """Return a time, by the service's clock, before which a call that goes out now cannot create anything."""
         if self._service_time is None:
             return self._job.created_at - OUR_CLOCK_SECONDS
-        return self._service_time - SAME_CLOCK_SECONDS
+        return self._service_time - self.settle_seconds
 
     def _progress(self, sequence: int, task: Task) -> Progress:
         finished = task.exists if self._until == "created" else task.status in ENDED
         settlement = self._settlement(task) if finished and not task.batch else None
-        return Progress(sequence, int(task.exists), finished, settlement)
+        return Progress(sequence, int(task.exists), finished, settlement, waiting=task.status == DRAFT)
 
     def _settlement(self, task: Task, children: Sequence[Task] | None = None) -> Settlement:
         details = details_of(task)

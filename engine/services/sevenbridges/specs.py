@@ -51,6 +51,12 @@ def marker_of(job: Job, batch: Batch) -> str:
     return f"[bulksubmit {job.name}/{batch.sequence}/{digest}]"
 
 
+def sequence_in(marker: str, job: Job) -> int | None:
+    """Return the sequence of the batch that a marker names; None if it is not one of a job of this name."""
+    name, _, rest = marker.removeprefix("[bulksubmit ").rpartition("/")[0].rpartition("/")
+    return int(rest) if name == job.name and rest.isdecimal() else None
+
+
 def exact(payload: bytes) -> Row:
     """Return the one spec of a payload; numbers are the text that stands there."""
     try:
