@@ -1,31 +1,32 @@
 import pytest
 from fakes.bench import a_bench, write_records
-from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fakes.service import Fault, refused, unauthorized, unavailable
 
 from engine.auditing import audit
 from engine.ledger.writer import Hooks
 from engine.model.errors import (
-    BulkSubmitError,
-    PossiblyApplied,
     Refused,
     SourceChanged,
     Unauthorized,
     Unavailable,
     UnexpectedAnswer,
 )
-from engine.model.submissions import UNSENT, State, Submission
+from engine.model.submissions import UNSENT, State
 from engine.observe.events import BatchMoved, BatchSettled
 from engine.policy.concurrency import LimitChanged
 from engine.policy.coupled import SLOW_BYTES, BatchBytes
-from engine.ports import Standing
-from engine.uploading import LOST_STAGES, QUIET_SECONDS, RELEASE_TRIES, STAGE_TRIES, Uploader
+from engine.uploading import STAGE_TRIES
 
 
 @pytest.fixture
 async def bench(tmp_path):
     async with a_bench(tmp_path, records=3) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def marked(tmp_path):
+    async with a_bench(tmp_path, records=3, stages=False, marks=True) as bench:
         yield bench
 
 
@@ -141,191 +142,12 @@ async def test_a_batch_found_staging_is_staged_again(bench):
     assert bench.service.log == ["stage", "upload", "release"]
 
 
-async def test_a_service_learns_whether_an_earlier_stage_may_have_been_applied(bench):
-    batch = await one_batch(bench)
-    bench.service.faults = {"stage": [killed(applied=True)]}
-    with pytest.raises(Killed):
-        await bench.submit(batch)
-    await bench.submit(batch)
-    assert bench.service.asked_again == [False, True]
-
-
 async def test_a_batch_found_staged_is_staged_again_and_its_old_id_is_an_orphan(bench):
     batch = await one_batch(bench)
     await bench.bring(batch, State.STAGED, "old")
     assert (await bench.submit(batch)).remote_id == "r1"
     assert bench.service.log == ["stage", "upload", "release"]
     assert await bench.ledger.orphans("j") == ["old"]
-
-
-async def released_before(bench, *, applied):
-    """Have a process die while its release is under way; return the batch."""
-    batch = await one_batch(bench)
-    bench.service.faults = {"release": [killed(applied=applied)]}
-    with pytest.raises(Killed):
-        await bench.submit(batch)
-    assert await bench.states() == [State.RELEASING]
-    bench.service.log.clear()
-    return batch
-
-
-async def test_a_batch_found_releasing_that_waits_is_released(bench):
-    batch = await released_before(bench, applied=False)
-    assert (await bench.submit(batch)).state is State.RELEASED
-    assert bench.service.log == ["standing", "release"]
-    assert bench.service.ids() == EACH_ONCE
-
-
-async def test_a_batch_found_releasing_that_was_started_is_adopted(bench):
-    batch = await released_before(bench, applied=True)
-    submission = await bench.submit(batch)
-    assert (submission.state, submission.remote_id) == (State.RELEASED, "r1")
-    assert "adopted" in submission.note
-    assert bench.service.log == ["standing"]
-    assert bench.service.ids() == EACH_ONCE
-
-
-async def test_a_batch_found_releasing_that_the_service_does_not_know_is_uncertain(bench):
-    batch = await one_batch(bench)
-    await bench.bring(batch, State.RELEASING, "forgotten")
-    submission = await bench.submit(batch)
-    assert submission.state is State.UNCERTAIN
-    assert "no longer knows batch forgotten" in submission.note
-    assert bench.service.log == ["standing"]
-    assert await bench.states() == [State.UNCERTAIN]
-
-
-async def uncertain(bench, *, applied):
-    """Have a batch be given up while its release is unclear; return it."""
-    batch = await released_before(bench, applied=applied)
-    given_up = Submission(0, State.UNCERTAIN, "r1", note="nobody knew it")
-    await bench.ledger.move("j", given_up, expected=State.RELEASING)
-    return batch
-
-
-@pytest.mark.parametrize("applied", [False, True])
-async def test_an_uncertain_batch_with_a_name_at_the_service_is_asked_about_before_anything_else(bench, applied):
-    bench.service.again = "duplicate"
-    batch = await uncertain(bench, applied=applied)
-    assert (await bench.submit(batch)).state is State.RELEASED
-    assert bench.service.log == ["standing"] + ["release"] * (not applied)
-    assert bench.service.ids() == EACH_ONCE
-
-
-async def test_an_uncertain_batch_that_is_still_not_known_stays_as_it_is(bench):
-    batch = await uncertain(bench, applied=True)
-    bench.service.remotes.clear()
-    assert (await bench.submit(batch)).state is State.UNCERTAIN
-    (submission,) = await bench.submissions()
-    assert (submission.state, submission.remote_id, submission.note) == (State.UNCERTAIN, "r1", "nobody knew it")
-
-
-async def test_inline_a_batch_found_releasing_is_uncertain_and_not_sent(inline):
-    batch = await released_before(inline, applied=True)
-    assert (await inline.submit(batch)).state is State.UNCERTAIN
-    assert inline.service.log == []
-
-
-# Answers that are lost
-
-
-@pytest.mark.parametrize("applied", [False, True])
-async def test_after_a_lost_answer_exactly_one_release_is_applied(bench, applied):
-    bench.service.again = "duplicate"
-    bench.service.faults = {"release": [lost(applied=applied)]}
-    batch = await one_batch(bench)
-    assert (await bench.submit(batch)).state is State.RELEASED
-    assert bench.service.remotes["r1"].releases == 1
-    assert bench.service.ids() == EACH_ONCE
-
-
-async def test_the_service_is_asked_again_before_each_further_release(bench):
-    bench.service.again = "duplicate"
-    bench.service.faults = {"release": [lost(applied=False), lost(applied=False), lost(applied=True)]}
-    batch = await one_batch(bench)
-    assert (await bench.submit(batch)).state is State.RELEASED
-    asked = bench.service.calls("release", "standing")
-    assert asked == ["release", "standing", "release", "standing", "release", "standing"]
-    assert bench.service.ids() == EACH_ONCE
-
-
-@pytest.mark.parametrize("applied", [False, True])
-async def test_an_answer_without_sense_to_our_question_is_no_answer_and_we_ask_again(bench, applied):
-    bench.service.again = "duplicate"
-    bench.service.faults = {"release": [lost(applied=applied)], "standing": [Fault(UnexpectedAnswer("<html>"))] * 2}
-    assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
-    assert bench.service.calls("standing") == ["standing"] * 3
-    assert bench.service.ids() == EACH_ONCE
-
-
-async def test_a_service_that_never_answers_our_question_with_sense_stops_the_job(bench):
-    answers = [Fault(UnexpectedAnswer("<html>"))] * RELEASE_TRIES
-    bench.service.faults = {"release": [lost(applied=True)], "standing": answers}
-    batch = await one_batch(bench)
-    with pytest.raises(Unavailable):
-        await bench.submit(batch)
-    assert await bench.states() == [State.RELEASING]
-    assert (await bench.submit(batch)).state is State.RELEASED
-    assert bench.service.ids() == EACH_ONCE
-
-
-async def test_a_lost_release_gets_time_to_arrive_before_we_ask(bench):
-    bench.service.faults = {"release": [lost(applied=False)] * 3}
-    await bench.submit(await one_batch(bench))
-    assert bench.clock.slept == [QUIET_SECONDS, 2 * QUIET_SECONDS, 4 * QUIET_SECONDS]
-
-
-async def test_a_service_that_never_answers_a_release_stops_the_job_and_a_later_run_goes_on(bench):
-    bench.service.faults = {"release": [lost(applied=False)] * (RELEASE_TRIES + 1)}
-    batch = await one_batch(bench)
-    with pytest.raises(Unavailable, match="resume"):
-        await bench.submit(batch)
-    assert await bench.states() == [State.RELEASING]
-    assert (await bench.submit(batch)).state is State.RELEASED
-    assert bench.service.ids() == EACH_ONCE
-
-
-@pytest.mark.parametrize("applied", [False, True])
-async def test_after_a_lost_answer_to_its_stage_the_service_looks_for_what_it_made(tmp_path, applied):
-    faults = {"stage": [lost(applied=applied)] * (STAGE_TRIES - 1)}
-    async with a_bench(tmp_path, records=3, done_by="stage", faults=faults) as bench:
-        assert (await bench.submit(await one_batch(bench))).state is State.SETTLED
-        assert bench.service.asked_again == [False, True, True]
-        assert bench.service.ids() == EACH_ONCE
-
-
-async def test_a_stage_of_which_every_answer_is_lost_stops_the_job_and_a_later_run_goes_on(bench):
-    bench.service.faults = {"stage": [lost(applied=True)] * (LOST_STAGES + 1)}
-    batch = await one_batch(bench)
-    with pytest.raises(PossiblyApplied):
-        await bench.submit(batch)
-    assert await bench.states() == [State.STAGING]
-    assert (await bench.submit(batch)).state is State.RELEASED
-
-
-async def test_inline_a_lost_answer_makes_the_batch_uncertain(inline):
-    inline.service.faults = {"release": [lost(applied=True)]}
-    submission = await inline.submit(await one_batch(inline))
-    assert submission.state is State.UNCERTAIN
-    assert submission.note == "the answer was lost"
-    assert inline.service.log == ["release"]
-    assert State.UNCERTAIN not in UNSENT  # so no run takes it up again
-
-
-async def test_inline_an_answer_without_sense_makes_the_batch_uncertain(inline):
-    inline.service.faults = {"release": [Fault(UnexpectedAnswer("no batch_id"), applied=True)]}
-    assert (await inline.submit(await one_batch(inline))).state is State.UNCERTAIN
-
-
-@pytest.mark.parametrize("fault", [unavailable(), unauthorized()], ids=["unavailable", "unauthorized"])
-async def test_inline_a_call_that_was_certainly_not_applied_is_frozen_again_and_can_be_sent_later(inline, fault):
-    inline.service.faults = {"release": [fault]}
-    batch = await one_batch(inline)
-    with pytest.raises(type(fault.error)):
-        await inline.submit(batch)
-    assert await inline.states() == [State.FROZEN]
-    assert (await inline.submit(batch)).state is State.RELEASED
-    assert inline.service.ids() == EACH_ONCE
 
 
 # What the service declines
@@ -374,26 +196,6 @@ async def test_inline_a_refusal_settles_the_batch_as_failed(inline):
     assert settlement.errors == {0: "too many tasks", 1: "too many tasks", 2: "too many tasks"}
 
 
-async def test_a_refused_release_of_a_batch_that_was_started_after_all_is_adopted(bench):
-    """The first answer is lost, the state still old when we ask, and the second release is refused for the first."""
-    batch = await one_batch(bench)
-    bench.service.faults = {"release": [lost(applied=True)]}
-    bench.service.standing = late_standing(bench.service.standing)
-    assert (await bench.submit(batch)).state is State.RELEASED
-    assert bench.service.calls("release") == ["release", "release"]
-    assert bench.service.ids() == EACH_ONCE
-
-
-def late_standing(standing):
-    """Have a service say WAITING once, whatever is true."""
-    answers = [Standing.WAITING]
-
-    async def late(remote_id):
-        return answers.pop() if answers else await standing(remote_id)
-
-    return late
-
-
 # Upload URLs
 
 
@@ -427,8 +229,8 @@ async def test_an_upload_url_that_is_too_old_is_not_used(bench):
     bench.service.url_seconds = 5.0
     stage, seconds = bench.service.stage, [6.0]
 
-    async def slow_once(batch, payload, *, again, known=None):
-        staged = await stage(batch, payload, again=again)
+    async def slow_once(batch, payload, *, known=None):
+        staged = await stage(batch, payload, known=known)
         await bench.clock.sleep(seconds.pop() if seconds else 0.0)
         return staged
 
@@ -442,127 +244,15 @@ async def test_an_upload_url_that_is_too_old_is_not_used(bench):
 # Credentials
 
 
-@pytest.mark.parametrize("call", ["stage", "upload", "release", "standing"])
+@pytest.mark.parametrize("call", ["stage", "upload", "release"])
 async def test_credentials_that_do_not_hold_stop_the_job_and_new_ones_finish_the_batch(bench, call):
-    bench.service.faults = {call: [unauthorized()], **({"release": [lost(applied=True)]} if call == "standing" else {})}
+    bench.service.faults = {call: [unauthorized()]}
     batch = await one_batch(bench)
     with pytest.raises(Unauthorized):
         await bench.submit(batch)
     assert (await bench.states())[0] in UNSENT
     assert (await bench.submit(batch)).state is State.RELEASED
     assert bench.service.ids() == EACH_ONCE
-
-
-async def test_credentials_that_do_not_hold_for_a_second_release_stop_the_job(bench):
-    bench.service.faults = {"release": [lost(applied=False), unauthorized()]}
-    batch = await one_batch(bench)
-    with pytest.raises(Unauthorized):
-        await bench.submit(batch)
-    assert bench.service.calls("release", "standing") == ["release", "standing", "release"]
-    assert await bench.states() == [State.RELEASING]
-
-
-# Whatever happens
-
-FAULTS = {
-    "stage": [
-        None,
-        refused(),
-        unauthorized(),
-        unavailable(),
-        Fault(Unavailable("lost"), applied=True),
-        Fault(UnexpectedAnswer("?"), applied=True),
-        lost(applied=False),
-        lost(applied=True),
-        killed(applied=False),
-        killed(applied=True),
-    ],
-    "cancel": [None, unauthorized(), unavailable(), refused(), killed(applied=False), killed(applied=True)],
-    "upload": [
-        None,
-        refused(),
-        refused(status=403),
-        Fault(UnexpectedAnswer("?"), applied=True),
-        Fault(Unavailable("lost"), applied=True),
-        killed(applied=False),
-        killed(applied=True),
-    ],
-    "release": [
-        None,
-        None,
-        refused(),
-        unauthorized(),
-        unavailable(),
-        lost(applied=False),
-        lost(applied=True),
-        killed(applied=False),
-        killed(applied=True),
-    ],
-    "standing": [
-        None,
-        None,
-        refused("what?", status=400),
-        Fault(UnexpectedAnswer("?")),
-        unavailable(),
-        unauthorized(),
-        killed(applied=False),
-    ],
-}
-SCRIPTS = st.fixed_dictionaries(
-    {kind: st.lists(st.sampled_from(faults), max_size=6) for kind, faults in FAULTS.items()}
-)
-
-
-async def carry(bench, batch):
-    """Submit a batch as one process after the other would, until one of them does not stop early."""
-    while True:
-        try:
-            return await bench.submit(batch)
-        except (BulkSubmitError, Killed):
-            assert max(bench.service.ids().values(), default=0) <= 1
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(script=SCRIPTS)
-async def test_whatever_goes_wrong_a_batch_is_created_once_if_released_and_never_if_refused(tmp_path_factory, script):
-    async with a_bench(tmp_path_factory.mktemp("j"), records=3, again="duplicate") as bench:
-        bench.service.faults = {kind: list(faults) for kind, faults in script.items()}
-        batch = await one_batch(bench)
-        submission = await carry(bench, batch)
-        assert submission.state in {State.RELEASED, State.SETTLED}
-        # Canceled: refused, and the process died before it knew that what it had staged is tidied up.
-        released = submission.state is State.RELEASED and not bench.service.remotes[submission.remote_id].canceled
-        assert bench.service.ids() == (EACH_ONCE if released else {})
-        assert await bench.states() == [submission.state]
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(faults=st.lists(st.sampled_from(FAULTS["stage"]), max_size=8))
-async def test_whatever_goes_wrong_tasks_that_are_made_by_staging_are_made_once(tmp_path_factory, faults):
-    async with a_bench(tmp_path_factory.mktemp("j"), records=3, done_by="stage") as bench:
-        bench.service.faults = {"stage": list(faults)}
-        submission = await carry(bench, await one_batch(bench))
-        assert submission.state is State.SETTLED
-        _, settlement = await fate(bench)
-        assert max(bench.service.ids().values(), default=0) <= 1
-        if settlement.created:
-            assert bench.service.ids() == EACH_ONCE
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(faults=st.lists(st.sampled_from(FAULTS["release"]), max_size=6))
-async def test_inline_whatever_goes_wrong_a_batch_is_never_created_twice(tmp_path_factory, faults):
-    async with a_bench(tmp_path_factory.mktemp("j"), records=3, stages=False) as bench:
-        bench.service.faults = {"release": list(faults)}
-        submission = await carry(bench, await one_batch(bench))
-        created = bench.service.ids()
-        if submission.state is State.RELEASED:
-            assert created == EACH_ONCE
-        elif submission.state is State.SETTLED:
-            assert created == {}
-        else:
-            assert submission.state is State.UNCERTAIN
-            assert max(created.values(), default=0) <= 1
 
 
 # A batch that is refused as a whole
@@ -577,7 +267,7 @@ async def halve_until_done(bench, sizes=None):
     waiting = [batch for batch, _ in await bench.batches()]
     while waiting:
         batch = waiting.pop(0)
-        submitted = await Uploader(bench.run(), bench, sizes=sizes).submit(batch, Submission(batch.sequence))
+        submitted = await bench.carry(batch, sizes)
         waiting = [*submitted.halves, *waiting]
 
 
@@ -619,7 +309,7 @@ async def test_the_parts_are_durable_before_one_of_them_is_sent(tmp_path):
     async with a_bench(tmp_path, records=2, stages=False, poison=frozenset("0"), hooks=noting(steps)) as bench:
         bench.service.log = steps
         (batch,) = await bench.freeze()
-        submitted = await Uploader(bench.run(), bench).submit(batch, Submission(0))
+        submitted = await bench.carry(batch)
         assert submitted.submission.state is State.SPLIT
         assert await bench.states() == [State.FROZEN, State.FROZEN]
     assert steps == ["releasing", "release"]
@@ -648,25 +338,17 @@ async def test_a_refused_beginning_that_carries_no_record_is_not_halved(bench):
     assert (await bench.submit(batch)).state is State.SETTLED
 
 
-async def test_after_a_lost_release_a_batch_is_halved_only_once_it_can_no_longer_be_released(tmp_path):
-    async with a_bench(tmp_path, records=2, poison=frozenset("0")) as bench:
-        (batch,) = await bench.freeze()
-        bench.service.faults["release"] = [lost(applied=False)]
-        bench.service.faults["cancel"] = [unavailable()]
-        assert (await bench.submit(batch)).state is State.SETTLED
-
-
 async def test_what_is_left_of_a_halved_batch_is_an_orphan_until_it_is_canceled(tmp_path):
     async with a_bench(tmp_path, records=2, poison=frozenset("0")) as bench:
         (batch,) = await bench.freeze()
         bench.service.faults["cancel"] = [refused("it is gone", status=409)]
-        assert (await Uploader(bench.run(), bench).submit(batch, Submission(0))).submission.state is State.SPLIT
+        assert (await bench.carry(batch)).submission.state is State.SPLIT
         assert await bench.ledger.orphans("j") == ["r1"]
     again = tmp_path / "again"
     again.mkdir()
     async with a_bench(again, records=2, poison=frozenset("0")) as bench:
         (batch,) = await bench.freeze()
-        assert (await Uploader(bench.run(), bench).submit(batch, Submission(0))).submission.state is State.SPLIT
+        assert (await bench.carry(batch)).submission.state is State.SPLIT
         assert bench.service.remotes["r1"].canceled
         assert await bench.ledger.orphans("j") == []
 
@@ -744,84 +426,9 @@ async def test_inline_a_batch_that_times_out_is_uncertain_and_the_next_ones_are_
     async with a_bench(tmp_path, sources=[path], stages=False, in_time_bytes=3 * SLOW_BYTES) as bench:
         sizes = BatchBytes(1 << 20)
         (batch,) = await bench.freeze()
-        submitted = await Uploader(bench.run(), bench, sizes=sizes).submit(batch, Submission(0))
+        submitted = await bench.carry(batch, sizes)
         assert submitted.submission.state is State.UNCERTAIN
         assert sizes.limit == batch.size_bytes // 2
-
-
-# Inline with a mark: a batch whose answer was lost is searched for
-
-
-@pytest.fixture
-async def marked(tmp_path):
-    async with a_bench(tmp_path, records=3, stages=False, marks=True) as bench:
-        yield bench
-
-
-async def unanswered(bench, *, applied):
-    """Lose the answer to the only batch."""
-    batch = await one_batch(bench)
-    bench.service.faults["release"] = [lost(applied=applied)]
-    assert (await bench.submit(batch)).state is State.UNCERTAIN
-    return batch
-
-
-async def test_a_batch_that_arrived_is_found_by_its_mark_and_followed(marked):
-    batch = await unanswered(marked, applied=True)
-    submission = await marked.submit(batch)
-    assert (submission.state, submission.remote_id, submission.note) == (State.RELEASED, "r1", "found by its mark")
-    assert marked.service.ids() == EACH_ONCE
-
-
-async def test_the_name_of_another_batch_proves_nothing(tmp_path):
-    async with a_bench(tmp_path, records=20, stages=False, marks=True) as bench:
-        first, second = await bench.freeze()
-        await bench.submit(first)
-        bench.service.faults["release"] = [lost(applied=False)]
-        await bench.submit(second)
-        bench.service.locate = always(["r1"])
-        assert (await bench.submit(second)).remote_id == "r2"
-        assert set(bench.service.ids().values()) == {1}
-
-
-def always(found):
-    async def locate(batch, payload, since):
-        return found
-
-    return locate
-
-
-async def test_a_batch_that_never_arrived_is_sent_again_after_three_searches(marked):
-    batch = await unanswered(marked, applied=False)
-    marked.clock.slept.clear()
-    submission = await marked.submit(batch)
-    assert submission.state is State.RELEASED
-    assert marked.service.calls("locate", "release") == ["release", "locate", "locate", "locate", "release"]
-    assert [seconds for seconds in marked.clock.slept if seconds] == [30.0, 60.0, 120.0]
-    assert marked.service.ids() == EACH_ONCE
-
-
-async def test_a_batch_that_is_seen_late_is_not_sent_again(tmp_path):
-    async with a_bench(tmp_path, records=3, stages=False, marks=True, seen_after=150.0) as bench:
-        batch = await unanswered(bench, applied=True)
-        assert (await bench.submit(batch)).remote_id == "r1"
-        assert bench.service.calls("locate") == ["locate"] * 3
-        assert bench.service.ids() == EACH_ONCE
-
-
-async def test_a_search_that_tells_nothing_counts_for_nothing(marked):
-    batch = await unanswered(marked, applied=False)
-    marked.service.faults["locate"] = [None, Fault(UnexpectedAnswer("a page of nonsense"))]
-    assert (await marked.submit(batch)).state is State.RELEASED
-    assert marked.service.calls("locate") == ["locate"] * 4
-
-
-async def test_where_no_search_tells_anything_the_batch_stays_uncertain(marked):
-    batch = await unanswered(marked, applied=False)
-    marked.service.faults["locate"] = [Fault(UnexpectedAnswer("a page of nonsense"))] * 9
-    assert (await marked.submit(batch)).state is State.UNCERTAIN
-    assert await marked.states() == [State.UNCERTAIN]
-    assert marked.service.calls("release") == ["release"]
 
 
 async def test_a_mark_goes_up_with_every_task(marked):

@@ -14,16 +14,17 @@ from engine.model.errors import BulkSubmitError
 from engine.model.jobs import Job
 from engine.model.settings import AUTO, MappingSettings, SendSettings, SourceSettings
 from engine.model.submissions import State, Submission
-from engine.pipeline import Pipeline
+from engine.pipeline import IN_DOUBT, Pipeline
 from engine.policy.coupled import BatchBytes
 from engine.reading.mapping import Mapper
 from engine.reading.payload import PayloadReader
 from engine.reading.planning import plan_batches, replanned
 from engine.reading.reader import read_blocks
 from engine.reading.sources import find_sources
+from engine.recovery import Recovery
 from engine.run import Run, Stop
 from engine.slots import Slots
-from engine.uploading import Uploader
+from engine.uploading import Uploader, left_by_earlier_run
 from fakes.clock import FakeClock, Watched
 from fakes.service import FakeService
 
@@ -126,12 +127,22 @@ class Bench:
             before = step
         return submission
 
-    async def submit(self, batch):
-        """Upload a batch from where the ledger says that it stands."""
+    async def submit(self, batch, sizes=None):
+        """Take a batch on from where the ledger says that it stands, through recovery where it is in doubt."""
+        return (await self.carry(batch, sizes)).submission
+
+    async def carry(self, batch, sizes=None):
+        """Likewise; return where it came out, with its halves."""
         submissions = {submission.sequence: submission for submission in await self.submissions()}
-        submission = submissions[batch.sequence]
-        submitted = await Uploader(self.run(), self).submit(batch, submission)
-        return submitted.submission
+        submission, run = submissions[batch.sequence], self.run()
+        uploader = Uploader(run, self, sizes)
+        recovery = Recovery(run, uploader, self, uploader.submit)
+        if submission.state in IN_DOUBT:
+            return await recovery.resolve(batch, submission, left_by_earlier_run(run, submission))
+        submitted = await uploader.submit(batch, submission)
+        if submitted.doubt is None:
+            return submitted
+        return await recovery.resolve(batch, submitted.submission, submitted.doubt, submitted.failure)
 
     def pipeline(self, *, strict=False, **settings):
         send, run = SendSettings(**settings), self.run()

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import orjson
 
 from engine.model.batches import Limits, Mark, batch_name
+from engine.model.doubt import Again, Standing
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcomes import Settlement
-from engine.ports import Progress, Released, Staged, Standing
+from engine.ports import Progress, Released, Staged, no_intent
 
 TEN_RECORDS = Limits(10, 1 << 20)
 
@@ -64,11 +65,11 @@ class Remote:
 
 @dataclass
 class FakeService:
-    """`engine.ports.Service` in memory. `again` is what a second release of a batch does: "refuse" or "duplicate"."""
+    """`engine.ports.Service` in memory. `release_again` is what a second release of a batch does: "refuse" or "duplicate"."""
 
     clock: object
     stages: bool = True
-    again: str = "refuse"
+    release_again: str = "refuse"
     done_by: str = "poll"
     """The call after which all is done, and which brings the settlement: "stage" or "release"; "poll": none does."""
     polls_settle: bool = False
@@ -112,10 +113,17 @@ class FakeService:
     """(time, sequences) of each poll."""
     peaks: Counter = field(default_factory=Counter)
     """Most calls at once: of all that send, of polls; and most batches open."""
-    asked_again: list = field(default_factory=list)
-    """The `again` of each call that stages."""
+    settle_seconds: float = 120.0
     _under_way: Counter = field(default_factory=Counter)
     _free_at: float = 0.0
+
+    @property
+    def again(self):
+        return Again.ASK if self.stages else Again.SEARCH if self.marks else Again.NEVER
+
+    @property
+    def stage_again(self):
+        return Again.SEARCH if self.done_by == "stage" else Again.SAFE
 
     def check(self, task):
         return "data: missing" if "data" not in task else None
@@ -140,13 +148,17 @@ class FakeService:
             ]
 
     async def find(self, batch, payload):
-        return None
+        async with self._call("find", "ask"):
+            made = [remote_id for remote_id, remote in self.remotes.items() if remote.sequence == batch.sequence]
+            return made[0] if made else None
 
-    async def stage(self, batch, payload, *, again, known=None):
-        self.asked_again.append(again)
+    async def extras(self, known):
+        return []
+
+    async def stage(self, batch, payload, *, known=None):
         async with self._call("stage", "send"):
             if self.done_by == "stage":
-                return self._draft(batch, payload, again=again)
+                return self._draft(batch, payload, known)
             remote_id = self._new(batch)
         return Staged(remote_id, f"https://store.example/{remote_id}", self.clock.monotonic() + self.url_seconds)
 
@@ -156,7 +168,8 @@ class FakeService:
             await self._keep_waiting(payload, Unavailable("put timed out"))
             self.remotes[staged.remote_id].payload = payload
 
-    async def release(self, batch, remote_id, payload):
+    async def release(self, batch, remote_id, payload, intent=no_intent):
+        await intent()
         async with self._call("release", "send"):
             if remote_id is None:
                 self._refuse_as_a_whole(payload, "too large")
@@ -173,7 +186,9 @@ class FakeService:
             if remote_id not in self.remotes:
                 return Standing.UNKNOWN
             remote = self.remotes[remote_id]
-            return Standing.STARTED if remote.releases or remote.canceled else Standing.WAITING
+            if remote.releases:
+                return Standing.STARTED
+            return Standing.ENDED if remote.canceled else Standing.WAITING
 
     async def progress(self, followed):
         self.polled.append((self.clock.monotonic(), [submission.sequence for submission in followed]))
@@ -223,13 +238,12 @@ class FakeService:
         self.remotes[remote_id] = Remote(batch.sequence, payload)
         return remote_id
 
-    def _draft(self, batch, payload, *, again):
-        """Make a batch's tasks, unless an earlier call has made them: it is looked for only where `again` says so."""
-        known = [remote_id for remote_id, remote in self.remotes.items() if remote.sequence == batch.sequence]
-        if not (again and known):
-            known = [self._new(batch, payload)]
-            self._create(known[0])
-        return Staged(known[0], settlement=self._settlement(known[0]))
+    def _draft(self, batch, payload, known):
+        """Make a batch's tasks, unless it is known which ones an earlier call has made."""
+        if known is None:
+            known = self._new(batch, payload)
+            self._create(known)
+        return Staged(known, settlement=self._settlement(known))
 
     def _settlement(self, remote_id):
         remote = self.remotes[remote_id]
@@ -242,8 +256,8 @@ class FakeService:
         remote = self.remotes[remote_id]
         if remote.payload is None:
             raise Refused("nothing was uploaded", status=400)
-        if remote.canceled or (remote.releases and self.again == "refuse"):
-            raise Refused("InvalidBatchState: not waiting", status=400)
+        if remote.canceled or (remote.releases and self.release_again == "refuse"):
+            raise Refused("InvalidBatchState: not waiting", status=400, released_before=True)
         remote.releases += 1
         remote.starts_at = self.clock.monotonic()
         if self.in_turn:
