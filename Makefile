@@ -13,10 +13,11 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/pytest
 
-# The long form of the fault tests: the whole matrix, 200 kills, every write and sync of the ledger. For a night:
+# The long form of the fault tests: the whole matrix, 200 kills, every write and sync of the ledger, every place that a
+# batch in doubt can come to. For a night:
 # make torture BULKSUBMIT_KILLS=2000
 torture: $(VENV)/.ready
-	BULKSUBMIT_TORTURE=1 BULKSUBMIT_KILLS=$(or $(BULKSUBMIT_KILLS),200) $(BIN)/pytest tests/faults tests/hostile
+	BULKSUBMIT_TORTURE=1 BULKSUBMIT_KILLS=$(or $(BULKSUBMIT_KILLS),200) $(BIN)/pytest tests/faults tests/exploring tests/scenarios tests/hostile
 
 # The measurements, and their page in benchmarks/results. BENCH="--quick" and BENCH="--only NAME" are handed on.
 bench: $(VENV)/.ready
