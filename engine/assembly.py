@@ -192,9 +192,9 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
         yield opened_service
 
 
-def quiet_time(setup: Setup, job: Job, service: Service) -> QuietTime:
+def quiet_time(job: Job, service: Service) -> QuietTime:
     """Return how long the service may take until it shows what a call did."""
-    return QuietTime(service.settle_seconds, job.slowest_start, setup.settings.send.call_seconds)
+    return QuietTime(service.settle_seconds, job.slowest_start)
 
 
 def slots(setup: Setup, clock: Clock, emit: Listener) -> Slots:

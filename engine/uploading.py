@@ -282,17 +282,13 @@ def lost_just_now(run: Run, submission: Submission) -> Doubt:
 
 
 def left_by_earlier_run(run: Run, submission: Submission) -> Doubt:
-    """Return what is known of a batch as the ledger has it; its quiet time counts from its last step.
-
-    Where the call in doubt carried the payload, it may have been under way for as long as a call may take.
-    """
+    """Return what is known of a batch as the ledger has it; its quiet time counts from its last step."""
     staging, clock = submission.state is State.STAGING, run.clock
-    under_way = 0.0 if run.service.stages else run.quiet.call_seconds
     wish = Wish.SEND_AGAIN if submission.sequence in run.again_by_person else Wish.SEND
     return Doubt(
         submission.state,
         run.service.stage_again if staging else run.service.again,
-        clock.monotonic() - max(0.0, clock.now() - submission.changed_at) + under_way,
+        clock.monotonic() - max(0.0, clock.now() - submission.changed_at),
         named=submission.remote_id is not None,
         wish=Wish.CANCEL if run.job.state is JobState.CANCELED else wish,
     )

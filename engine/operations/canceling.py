@@ -51,7 +51,7 @@ async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Re
             await ledger.set_job_state(name, JobState.CANCELED)
             job = replace(job, state=JobState.CANCELED)
             async with assembly.online(setup, job, emit, CLOCK) as service:
-                quiet = assembly.quiet_time(setup, job, service)
+                quiet = assembly.quiet_time(job, service)
                 run = Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet)
                 try:
                     await unless_stopped(stop, lambda: cancel_batches(run))

@@ -208,7 +208,7 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
         await _announce(job, last, ledger, emit)
         slots = assembly.slots(setup, CLOCK, emit)
         async with assembly.online(setup, job, fan_out(emit, slots.hear), CLOCK) as service:
-            quiet = assembly.quiet_time(setup, job, service)
+            quiet = assembly.quiet_time(job, service)
             run = Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet, again_by_person)
             run = await _learnt(run)
             pipeline = assembly.pipeline(setup, run, slots, pace, standby)

@@ -17,12 +17,8 @@ _MARGIN = 2.0
 class QuietTime:
     """The quiet time of one job; grows as its service is seen to be slow."""
 
-    def __init__(
-        self, settle_seconds: float = SETTLE_SECONDS, slowest_start: float = 0.0, call_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, settle_seconds: float = SETTLE_SECONDS, slowest_start: float = 0.0) -> None:
         """Begin with what earlier runs have seen: the longest time to leave *waiting*, in seconds."""
-        self.call_seconds = call_seconds
-        """Longest whole call, upload included."""
         self._settle_seconds = settle_seconds
         self._slowest_start = slowest_start
 
