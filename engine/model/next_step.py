@@ -118,6 +118,13 @@ _STAGING = (
         lost=False,
     ),
     Row(Action.STOP, "the answers to its staging are lost again and again", (State.STAGING,), told_out=True),
+    Row(
+        Action.DECLINE,
+        "the service refused it, and what was lost before is empty",
+        (State.STAGING,),
+        (Again.SAFE,),
+        declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
+    ),
     Row(Action.STAGE, "an empty batch may be made twice", (State.STAGING,), (Again.SAFE,), wish=(Wish.SEND,)),
     Row(Action.DECLINE, "an empty batch creates nothing", (State.STAGING,), (Again.SAFE,)),
     Row(Action.DECLINE, "what was made is canceled", (State.STAGING,), cancel=(Cancel.CONFIRMED,)),
