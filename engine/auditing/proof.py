@@ -27,6 +27,10 @@ _AFTER_SENDING = (Fate.CREATED, Fate.FAILED, Fate.UNCERTAIN)
 """Fates of the records that went up, once their batch is settled."""
 
 
+_TICK_SECONDS = 0.02
+"""A file's time comes from the kernel's coarse clock, which is up to a tick behind the one that steps are dated by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a job is held against besides its ledger."""
@@ -121,7 +125,7 @@ async def _reports(
     if found is None:
         return None
     written = min(path.stat().st_mtime for path in (found.outcomes, found.rejects))
-    if await _last_step(job, ledger) > written:
+    if await _last_step(job, ledger) > written + _TICK_SECONDS:
         result.reports = Reported.OUTDATED
         return None
     result.reports = Reported.COMPARED

@@ -17,6 +17,7 @@ from engine.model.batches import batch_name
 from engine.model.submissions import State
 from engine.observe.events import (
     BatchesFrozen,
+    BatchesWaiting,
     BatchMoved,
     BatchSettled,
     CallRetried,
@@ -26,7 +27,7 @@ from engine.observe.events import (
     Paused,
     Stopping,
 )
-from engine.observe.figures import clock_time, count, duration, printable, rate, share, size
+from engine.observe.figures import clock_time, count, duration, printable, rate, share, size, waiting_line
 from engine.observe.progress import Progress, Snapshot
 
 LINE_SECONDS = 5.0
@@ -121,6 +122,8 @@ class PlainDisplay(SilentDisplay):
                 return _first_retry(event)
             case Paused() if not self._progress.paused:
                 return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
+            case BatchesWaiting():
+                return waiting_line(event.batches, event.seconds, event.names)
             case Stopping():
                 return f"stopping: {event.reason}"
             case JobEnded():

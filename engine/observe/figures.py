@@ -63,3 +63,9 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def waiting_line(batches: int, seconds: float, names: str) -> str:
+    """Return what is said of batches that the service has accepted and does not begin with."""
+    wait = duration(seconds)
+    return f"{count(batches, 'batch')} accepted, and not begun by the service for {wait}: {names}; followed on"

@@ -32,7 +32,7 @@ from engine.observe.events import (
     Paused,
     Stopping,
 )
-from engine.observe.figures import count, duration, printable, share
+from engine.observe.figures import count, duration, printable, share, waiting_line
 from engine.policy.concurrency import LimitChanged
 
 Redact: TypeAlias = Callable[[str], str]
@@ -147,8 +147,7 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line f
         case BatchSettled():
             return f"batch {batch_name(event.sequence)} settled: {_fates(event)}"
         case BatchesWaiting():
-            batches, wait = count(event.batches, "batch"), duration(event.seconds)
-            return f"{batches} accepted, and not begun by the service for {wait}: {event.names}; followed on"
+            return waiting_line(event.batches, event.seconds, event.names)
         case CallStarted():
             return f"call {event.kind} started"
         case CallEnded():

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from engine.model.submissions import State
 from engine.observe.events import (
     BatchesFrozen,
+    BatchesWaiting,
     BatchMoved,
     BatchProgressed,
     BatchSettled,
@@ -25,6 +26,7 @@ from engine.observe.events import (
     Paused,
     Stopping,
 )
+from engine.observe.figures import waiting_line
 from engine.policy.concurrency import LimitChanged
 
 WINDOW_SECONDS = 30.0
@@ -106,6 +108,8 @@ class _Counts:
     retried_at: float = -WINDOW_SECONDS
     pause_reason: str = ""
     paused_until: float = 0.0
+    waiting: str = ""
+    """Which batches the service does not begin with, until the next one moves."""
     stopping: str = ""
     first_failure: str = ""
     # Every key from the start: a renderer in another thread may iterate while an event is folded in.
@@ -140,6 +144,7 @@ class Progress:
             case BatchMoved():
                 _move(counts, event)
             case BatchProgressed():
+                counts.waiting = ""
                 counts.created += event.created - counts.seen_created.get(event.sequence, 0)
                 counts.seen_created[event.sequence] = event.created
             case BatchSettled():
@@ -152,6 +157,8 @@ class Progress:
             case CallRetried():
                 counts.retries += 1
                 counts.retry_reason, counts.retried_at = event.reason, self._clock()
+            case BatchesWaiting():
+                counts.waiting = waiting_line(event.batches, event.seconds, event.names)
             case Paused():
                 counts.pause_reason, counts.paused_until = event.reason, self._clock() + event.wait_seconds
             case Stopping():
@@ -293,4 +300,6 @@ def _note(counts: _Counts, now: float) -> str:
         return f"waiting {counts.paused_until - now:.0f} s: {counts.pause_reason}"
     if now - counts.retried_at < WINDOW_SECONDS:
         return f"last retry: {counts.retry_reason}"
+    if counts.waiting:
+        return counts.waiting
     return ""
