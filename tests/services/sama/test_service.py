@@ -6,9 +6,11 @@ from fakes.clock import FakeClock
 from pydantic import SecretStr
 
 from engine.model.batches import Limits
+from engine.model.doubt import Again, Standing
 from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
 from engine.model.settings import BatchSettings
-from engine.ports import Released, Staged, Standing
+from engine.policy.quiet import SETTLE_SECONDS
+from engine.ports import Released, Staged
 from engine.services import sama
 from engine.services.sama.service import PAGE_SIZE, TASKS_PAGE_SIZE, UPLOAD_URL_SECONDS
 from engine.services.sama.settings import SamaSettings
@@ -20,7 +22,7 @@ from .scripted import API, JOB, PUT_URL, Caller, a_batch, created, follows, serv
 
 async def test_staging_creates_a_batch_without_tasks_under_the_name_of_the_job():
     caller = Caller({"batch_id": 7, "tasks_put_url": PUT_URL})
-    staged = await service(caller).stage(a_batch(), b"[]", again=False)
+    staged = await service(caller).stage(a_batch(), b"[]")
     assert (staged.remote_id, staged.upload_url) == ("7", PUT_URL)
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("create", "POST", f"{API}/batches.json")
@@ -32,16 +34,14 @@ async def test_staging_creates_a_batch_without_tasks_under_the_name_of_the_job()
 async def test_the_name_of_the_file_and_who_is_told_can_be_configured():
     caller = Caller({"batch_id": 7, "tasks_put_url": PUT_URL})
     keys = {"tasks_file_name": "photos", "notification_email": "me@example.com"}
-    await service(caller, **keys).stage(a_batch(), b"[]", again=False)
+    await service(caller, **keys).stage(a_batch(), b"[]")
     assert orjson.loads(caller.calls[0].body) == {"tasks_file_name": "photos", "notification_email": "me@example.com"}
 
 
 async def test_an_upload_url_is_good_for_a_little_less_than_its_four_hours():
     clock = FakeClock()
     clock.elapsed = 100.0
-    staged = await service(Caller({"batch_id": 7, "tasks_put_url": PUT_URL}), clock=clock).stage(
-        a_batch(), b"[]", again=True
-    )
+    staged = await service(Caller({"batch_id": 7, "tasks_put_url": PUT_URL}), clock=clock).stage(a_batch(), b"[]")
     assert staged.expires_at == 100.0 + UPLOAD_URL_SECONDS
     assert UPLOAD_URL_SECONDS < 4 * 3600
 
@@ -69,6 +69,54 @@ async def test_a_release_is_never_repeated_by_whoever_makes_the_call():
     assert (call.kind, call.method, call.url) == ("continue", "POST", f"{API}/batches/7/continue.json")
     assert call.body is None
     assert (call.repeatable, call.authenticated, call.reconcilable) == (False, True, True)
+
+
+async def test_a_batch_that_was_staged_before_is_not_gone_on_with():
+    caller = Caller({"batch_id": 8, "tasks_put_url": PUT_URL})
+    assert (await service(caller).stage(a_batch(), b"[]", known="7")).remote_id == "8"
+
+
+@pytest.mark.parametrize("mode", ["presigned", "inline"])
+async def test_the_intent_to_release_goes_with_the_call_and_with_no_other(mode):
+    async def intent():
+        """Stand in for the step in the ledger."""
+
+    presigned = mode == "presigned"
+    caller = Caller({"batch_id": 7})
+    await service(caller, mode=mode).release(a_batch(), "7" if presigned else None, b"[]", intent)
+    (call,) = caller.calls
+    assert call.intent is intent
+    caller = Caller({"batch_id": 7, "tasks_put_url": PUT_URL})
+    await service(caller).stage(a_batch(), b"[]")
+    assert caller.calls[0].intent is None
+
+
+def refusal(status=400, code=""):
+    refused = Refused("no", status=status)
+    refused.code = code
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("refused", "before"),
+    [
+        (refusal(409), True),
+        (refusal(400, "InvalidBatchState"), True),
+        (refusal(400, "InvalidInputSchema"), False),
+        (refusal(422), False),
+        (refusal(404), False),
+    ],
+)
+async def test_a_refused_release_says_whether_the_batch_was_released_before(refused, before):
+    with pytest.raises(Refused) as raised:
+        await service(Caller(refused)).release(a_batch(), "7", None)
+    assert raised.value.released_before is before
+
+
+async def test_credentials_that_do_not_hold_say_nothing_of_an_earlier_release():
+    with pytest.raises(Unauthorized) as raised:
+        await service(Caller(Unauthorized(status=401))).release(a_batch(), "7", None)
+    assert not raised.value.released_before
 
 
 async def test_an_upload_is_not_believed_unless_the_store_itself_answers():
@@ -105,14 +153,12 @@ async def test_a_cancel_may_be_repeated():
 )
 async def test_a_stage_without_id_or_url_is_an_answer_that_cannot_be_understood(answer):
     with pytest.raises(UnexpectedAnswer):
-        await service(Caller(answer)).stage(a_batch(), b"[]", again=False)
+        await service(Caller(answer)).stage(a_batch(), b"[]")
 
 
 @pytest.mark.parametrize("body", [{"id": 7}, {"batch_id": "7"}, {"batch_id": 7, "extra": None}])
 async def test_the_id_of_a_batch_is_read_tolerantly(body):
-    assert (
-        await service(Caller(body | {"tasks_put_url": PUT_URL})).stage(a_batch(), b"", again=False)
-    ).remote_id == "7"
+    assert (await service(Caller(body | {"tasks_put_url": PUT_URL})).stage(a_batch(), b"")).remote_id == "7"
 
 
 # Inline: the call
@@ -140,6 +186,36 @@ async def test_inline_an_answer_without_an_id_cannot_be_understood():
 def test_only_the_presigned_way_has_a_harmless_step():
     assert service().stages
     assert not service(mode="inline").stages
+
+
+@pytest.mark.parametrize(
+    ("keys", "learnt", "again"),
+    [
+        ({}, "", Again.ASK),
+        ({"mode": "inline"}, "", Again.NEVER),
+        ({"mode": "inline"}, "unmarked", Again.NEVER),
+        ({"mode": "inline"}, "marked 0123", Again.SEARCH),
+    ],
+)
+def test_a_lost_release_is_asked_about_by_name_or_searched_for_by_mark(keys, learnt, again):
+    settings = SamaSettings(kind="sama", project_id=42, access_key=SecretStr("the-key"), **keys)
+    built = sama.build(settings, BatchSettings(), replace(JOB, learnt=learnt), Caller(), FakeClock())
+    assert (built.again, built.stage_again) == (again, Again.SAFE)
+
+
+def test_it_may_take_as_long_as_any_service_until_it_shows_what_a_call_did():
+    assert service().settle_seconds == SETTLE_SECONDS == 120.0
+
+
+async def test_nobody_can_find_an_empty_batch_and_nobody_needs_to():
+    caller = Caller()
+
+    async def known(sequence):
+        raise AssertionError(sequence)
+
+    assert await service(caller).find(a_batch(), b"[]") is None
+    assert await service(caller).extras(known) == ()
+    assert caller.calls == []
 
 
 @pytest.mark.parametrize(("ours", "theirs", "limit"), [(5000, 1000, 1000), (300, 1000, 300), (5000, 5000, 5000)])
@@ -186,6 +262,10 @@ def test_the_key_travels_in_the_query_and_nowhere_else():
             for state in ("queued", "processing", "completed", "failed", "canceled")
         ],
         ({"state": "brand new word"}, Standing.STARTED),
+        *[({"state": state, "created": 0}, Standing.ENDED) for state in ("failed", "canceled")],
+        *[({"state": state, "created": 1}, Standing.STARTED) for state in ("failed", "canceled")],
+        ({"state": "completed", "created": 0}, Standing.STARTED),
+        ({"state": "waiting", "created": 0}, Standing.WAITING),
         (Refused("no such batch", status=404), Standing.UNKNOWN),
     ],
 )
@@ -216,7 +296,7 @@ async def test_a_poll_sees_the_end(state):
 @pytest.mark.parametrize("state", ["queued", "processing", "waiting", "brand new word"])
 async def test_a_poll_sees_a_batch_under_way(state):
     (progress,) = await service(Caller({"status": state, "created": 3})).progress(follows())
-    assert (progress.created, progress.finished) == (3, False)
+    assert (progress.created, progress.finished, progress.waiting) == (3, False, state == "waiting")
 
 
 async def test_a_poll_leaves_the_tasks_out():
@@ -263,7 +343,7 @@ async def test_of_a_batch_with_more_tasks_than_a_page_the_poll_brings_the_first(
 async def test_polls_leave_the_budget_to_the_calls_that_create():
     caller = Caller({"state": "processing"}, {"batch_id": 7, "tasks_put_url": PUT_URL}, {"batch_id": 7})
     await service(caller).progress(follows())
-    await service(caller).stage(a_batch(), b"[]", again=False)
+    await service(caller).stage(a_batch(), b"[]")
     await service(caller).release(a_batch(), "7", None)
     assert [call.yielding for call in caller.calls] == [True, False, False]
 
