@@ -124,7 +124,7 @@ class SevenBridges:
             sequence = sequence_in(marker, self._job)
             batch, submission = (await known(sequence) if sequence is not None else None) or (None, None)
             ours = batch is not None and marker_of(self._job, batch) == marker
-            if ours and submission is not None and submission.remote_id not in {None, task.id}:
+            if ours and submission is not None and submission.remote_id != task.id:
                 found.append(task.id)
         return found
 

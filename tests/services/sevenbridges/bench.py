@@ -45,6 +45,7 @@ max_poll_seconds = 0.1
 polls_per_second = 1000
 retry_base_seconds = 0.01
 give_up_seconds = 20
+settle_seconds = 0.3
 
 {more}
 """

@@ -2,15 +2,16 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from fakes.clock import FakeClock
 
 from engine.model.batches import Limits
+from engine.model.doubt import Again, Standing
 from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
 from engine.model.outcomes import Settlement
 from engine.model.settings import BatchSettings
-from engine.ports import Answer, Progress, Released, Staged, Standing
+from engine.model.submissions import State, Submission
+from engine.policy.quiet import SETTLE_SECONDS
+from engine.ports import Answer, Progress, Released, Staged
 from engine.services.sevenbridges.answers import TASK_FIELDS, time_text
-from engine.services.sevenbridges.drafts import SAME_CLOCK_SECONDS
 from engine.services.sevenbridges.service import OUR_CLOCK_SECONDS
 from engine.services.sevenbridges.specs import marker_of
 
@@ -47,7 +48,7 @@ def settled(**details):
 
 async def test_staging_creates_a_draft_that_carries_a_marker():
     caller = Caller(task())
-    staged = await service(caller, run=True).stage(a_batch(), payload(name="n", description="d"), again=False)
+    staged = await service(caller, run=True).stage(a_batch(), payload(name="n", description="d"))
     assert staged == Staged(TASK_ID)
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("create", "POST", f"{API}/tasks")
@@ -58,19 +59,19 @@ async def test_staging_creates_a_draft_that_carries_a_marker():
 
 
 async def test_without_run_the_draft_is_all_there_is_to_do():
-    staged = await service(Caller(task()), project=PROJECT).stage(a_batch(), payload(), again=False)
+    staged = await service(Caller(task()), project=PROJECT).stage(a_batch(), payload())
     assert staged.settlement == settled(status="DRAFT")
 
 
 async def test_a_draft_that_cannot_be_run_yet_is_created_and_says_why():
-    staged = await service(Caller(task(errors=ERRORS)), project=PROJECT).stage(a_batch(), payload(), again=False)
+    staged = await service(Caller(task(errors=ERRORS)), project=PROJECT).stage(a_batch(), payload())
     assert staged.settlement == settled(status="DRAFT", errors=ERRORS)
 
 
 async def test_one_that_shall_run_and_cannot_is_deleted_and_refused_with_its_inputs():
     caller = Caller(task(errors=ERRORS), task(errors=ERRORS), b"")
     with pytest.raises(Refused, match=r"its draft cannot be run: inputs\.reads: This input is required\."):
-        await service(caller, run=True).stage(a_batch(), payload(), again=False)
+        await service(caller, run=True).stage(a_batch(), payload())
     assert caller.kinds == ["create", "get", "delete"]
 
 
@@ -78,7 +79,7 @@ async def test_the_defaults_of_the_configuration_go_up_with_the_spec():
     caller = Caller(task())
     defaults = {"batch_input": "reads", "batch_by": CRITERIA, "use_interruptible_instances": True}
     defaults |= {"execution_settings": {"instance_type": "c4.2xlarge"}, "output_location": {"main_location": "r"}}
-    await service(caller, name="n", inputs={"threads": 4}, **defaults).stage(a_batch(), payload(), again=False)
+    await service(caller, name="n", inputs={"threads": 4}, **defaults).stage(a_batch(), payload())
     sent = orjson.loads(caller.calls[0].body)
     spec = {"project": PROJECT, "app": APP, "name": "n", "inputs": {"threads": 4}, "description": MARKER}
     assert sent == {**spec, **defaults}
@@ -86,7 +87,7 @@ async def test_the_defaults_of_the_configuration_go_up_with_the_spec():
 
 async def test_batching_is_disabled_in_the_body_and_in_the_query_as_the_vendors_client_does():
     caller = Caller(task())
-    await service(caller).stage(a_batch(), payload(batch=False), again=False)
+    await service(caller).stage(a_batch(), payload(batch=False))
     assert caller.calls[0].query == {"fields": TASK_FIELDS, "batch": "False"}
     assert orjson.loads(caller.calls[0].body)["batch"] is False
 
@@ -95,7 +96,7 @@ async def test_files_that_are_only_named_are_found_before_the_draft_is_created()
     found = listed([{"id": "f1", "name": "a b&c.fastq", "type": "file"}])
     caller = Caller(found, found, task())
     inputs = {"reads": [{"class": "File", "name": "a b&c.fastq"}], "n": 12345678901234567890}
-    await service(caller).stage(a_batch(), payload(inputs=inputs), again=False)
+    await service(caller).stage(a_batch(), payload(inputs=inputs))
     find, every, create = caller.calls
     assert (find.kind, find.method, find.url) == ("files", "GET", f"{API}/files?name=a%20b%26c.fastq")
     assert (every.kind, every.method, every.url) == ("files", "GET", f"{API}/files")
@@ -107,25 +108,25 @@ async def test_files_that_are_only_named_are_found_before_the_draft_is_created()
 async def test_a_file_that_is_not_there_refuses_the_record_before_anything_is_created():
     caller = Caller(listed([]), listed([]))
     with pytest.raises(Refused, match=r"inputs\.x: project owner/project has no file named 'a'"):
-        await service(caller).stage(a_batch(), payload(inputs={"x": {"class": "File", "name": "a"}}), again=False)
+        await service(caller).stage(a_batch(), payload(inputs={"x": {"class": "File", "name": "a"}}))
     assert caller.kinds == ["files", "files"]
 
 
 @pytest.mark.parametrize("answer", [b"", b"<html>", [1], {}, {"id": TASK_ID}, {"id": 5, "status": "DRAFT"}])
 async def test_a_create_whose_answer_is_no_task_may_have_been_applied(answer):
     with pytest.raises(UnexpectedAnswer):
-        await service(Caller(answer)).stage(a_batch(), payload(), again=False)
+        await service(Caller(answer)).stage(a_batch(), payload())
 
 
-# Staging again
+# Looking for a draft whose answer was lost
 
 
-async def test_after_a_lost_answer_the_draft_is_looked_for_and_adopted():
+async def test_after_a_lost_answer_the_draft_is_looked_for_and_gone_on_with():
     caller = Caller(PossiblyApplied("lost"), listed([task(id="other"), task(description=f"d {MARKER}")]))
     bridges = service(caller, run=True)
     with pytest.raises(PossiblyApplied):
-        await bridges.stage(a_batch(), payload(), again=False)
-    assert await bridges.stage(a_batch(), payload(), again=True) == Staged(TASK_ID)
+        await bridges.stage(a_batch(), payload())
+    assert await bridges.find(a_batch(), payload()) == TASK_ID
     find = caller.calls[1]
     assert (find.kind, find.method, find.url, find.yielding) == ("find", "GET", f"{API}/tasks", False)
     assert find.query == {
@@ -137,49 +138,68 @@ async def test_after_a_lost_answer_the_draft_is_looked_for_and_adopted():
         "limit": "100",
         "offset": "0",
     }
+    assert await bridges.stage(a_batch(), payload(), known=TASK_ID) == Staged(TASK_ID)
+    assert caller.kinds == ["create", "find"], "what the search has seen need not be asked for"
 
 
-async def test_it_is_created_again_only_after_it_was_not_there_twice():
-    caller = Caller(listed([]), listed([]), task())
-    clock = FakeClock()
-    staged = await service(caller, clock=clock, run=True).stage(a_batch(), payload(), again=True)
-    assert staged == Staged(TASK_ID)
-    assert caller.kinds == ["find", "find", "create"]
-    assert clock.elapsed > 3
+async def test_one_look_that_finds_nothing_says_so_and_creates_nothing():
+    caller = Caller(listed([]))
+    assert await service(caller, run=True).find(a_batch(), payload()) is None
+    assert caller.kinds == ["find"]
 
 
-async def test_a_search_goes_back_to_the_newest_draft_known_when_the_lost_call_went_out():
-    created = "2027-01-15T09:00:00Z"
-    caller = Caller(task(created_time=created), PossiblyApplied("lost"), task(created_time="2027-01-15T09:30:00Z"))
-    caller.answers += [listed([]), listed([]), PossiblyApplied("lost again"), listed([task(description=MARKER)])]
+async def test_a_draft_that_an_earlier_run_made_is_asked_for_by_its_name():
+    caller = Caller(task())
+    assert await service(caller, run=True).stage(a_batch(), payload(), known=TASK_ID) == Staged(TASK_ID)
+    (call,) = caller.calls
+    assert (call.kind, call.url) == ("get", f"{API}/tasks/{TASK_ID}")
+
+
+async def test_a_draft_that_is_known_and_not_to_be_seen_may_still_be_there():
+    with pytest.raises(PossiblyApplied, match=f"draft {TASK_ID} is not to be seen"):
+        await service(Caller(Refused("no such task", status=404))).stage(a_batch(), payload(), known=TASK_ID)
+    with pytest.raises(Refused):
+        await service(Caller(Refused("busy", status=409))).stage(a_batch(), payload(), known=TASK_ID)
+
+
+async def test_a_search_goes_back_by_the_settle_time_from_the_newest_draft_known_when_the_lost_call_went_out():
+    caller = Caller(task(created_time="2027-01-15T09:00:00Z"), PossiblyApplied("lost"))
+    caller.answers += [task(created_time="2027-01-15T09:30:00Z"), listed([]), PossiblyApplied("lost again")]
+    caller.answers += [listed([task(description=MARKER)])]
     bridges = service(caller)
-    await bridges.stage(a_batch(1), payload(), again=False)
+    bridges.settle_seconds = 7.0
+    await bridges.stage(a_batch(1), payload())
     with pytest.raises(PossiblyApplied):
-        await bridges.stage(a_batch(), payload(), again=False)
-    await bridges.stage(a_batch(2), payload(), again=False)
+        await bridges.stage(a_batch(), payload())
+    await bridges.stage(a_batch(2), payload())
+    assert await bridges.find(a_batch(), payload()) is None
     with pytest.raises(PossiblyApplied):
-        await bridges.stage(a_batch(), payload(), again=True)
-    await bridges.stage(a_batch(), payload(), again=True)
+        await bridges.stage(a_batch(), payload())
+    assert await bridges.find(a_batch(), payload()) == TASK_ID
+    await bridges.stage(a_batch(), payload(), known=TASK_ID)
     froms = {call.query["created_from"] for call in caller.calls if call.kind == "find"}
-    assert froms == {time_text(NOW + 3600 - SAME_CLOCK_SECONDS)}
+    assert froms == {time_text(NOW + 3600 - 7)}
     assert bridges._sent_after == {}
 
 
 async def test_adopted_without_run_it_says_how_it_stands():
     caller = Caller(listed([task("QUEUED", description=MARKER)]))
-    staged = await service(caller, project=PROJECT).stage(a_batch(), payload(), again=True)
-    assert staged.settlement == settled(status="QUEUED")
+    bridges = service(caller, project=PROJECT)
+    found = await bridges.find(a_batch(), payload())
+    assert (await bridges.stage(a_batch(), payload(), known=found)).settlement == settled(status="QUEUED")
 
 
 async def test_one_that_somebody_mended_and_ran_is_not_deleted_for_its_errors():
     caller = Caller(listed([task("RUNNING", description=MARKER, errors=ERRORS)]))
-    assert await service(caller, run=True).stage(a_batch(), payload(), again=True) == Staged(TASK_ID)
+    bridges = service(caller, run=True)
+    found = await bridges.find(a_batch(), payload())
+    assert await bridges.stage(a_batch(), payload(), known=found) == Staged(TASK_ID)
 
 
 async def test_the_pages_of_a_search_overlap_by_one_so_that_none_slips_by():
     first, second = [task(id=f"t{n}") for n in range(3)], [task(id="t2"), task(id="t3", description=MARKER)]
     caller = Caller(listed(first, 4), listed(second, 4))
-    assert (await service(caller).stage(a_batch(), payload(), again=True)).remote_id == "t3"
+    assert await service(caller).find(a_batch(), payload()) == "t3"
     assert [call.query["offset"] for call in caller.calls] == ["0", "2"]
 
 
@@ -187,29 +207,79 @@ async def test_a_list_from_which_something_was_deleted_meanwhile_is_read_again()
     first = [task(id=f"t{n}") for n in range(3)]
     caller = Caller(listed(first, 4), listed([task(id="t3")], 3))
     caller.answers += [listed([task(id="t1"), task(id="t2"), task(id="t3", description=MARKER)])]
-    assert (await service(caller).stage(a_batch(), payload(), again=True)).remote_id == "t3"
+    assert await service(caller).find(a_batch(), payload()) == "t3"
     assert [call.query["offset"] for call in caller.calls] == ["0", "2", "0"]
 
 
 async def test_a_list_that_says_it_has_more_than_it_shows_is_not_taken_for_whole():
     caller = Caller(*[listed([], 3)] * 5)
     with pytest.raises(UnexpectedAnswer, match="says it has 3 items, and shows 0"):
-        await service(caller).stage(a_batch(), payload(), again=True)
+        await service(caller).find(a_batch(), payload())
 
 
 @pytest.mark.parametrize("answer", [Answer(200, {}, b'{"items":[]}'), listed([1]), listed([{"no": "id"}])])
-async def test_a_list_that_cannot_be_understood_lets_nothing_be_created(answer):
+async def test_a_list_that_cannot_be_understood_does_not_say_that_nothing_is_there(answer):
     caller = Caller(answer)
     with pytest.raises(UnexpectedAnswer):
-        await service(caller).stage(a_batch(), payload(), again=True)
+        await service(caller).find(a_batch(), payload())
     assert caller.kinds == ["find"]
+
+
+# What lost answers left there
+
+
+def draft(number, batch, **fields):
+    return task(id=f"t{number}", description=f"d {marker_of(JOB, batch)}", **fields)
+
+
+def knowing(**names):
+    """Return what the ledger knows: the batches by the word `b` and their sequence, and the names of their tasks."""
+    known = {int(word[1:]): name for word, name in names.items()}
+
+    async def find(sequence):
+        if sequence not in known:
+            return None
+        return a_batch(sequence), Submission(sequence, State.SETTLED, known[sequence])
+
+    return find
+
+
+async def test_a_task_with_the_marker_of_a_batch_that_is_another_task_is_extra():
+    one, two, three = (a_batch(sequence) for sequence in (1, 2, 3))
+    caller = Caller(listed([draft(1, one), draft(2, two), draft(3, two), draft(4, three), task(id="t5")]))
+    extras = await service(caller, project=PROJECT).extras(knowing(b1="t1", b2="t3", b3="t4"))
+    assert extras == ["t2"]
+    (call,) = caller.calls
+    assert (call.kind, call.query["created_from"]) == ("find", time_text(NOW - OUR_CLOCK_SECONDS))
+
+
+async def test_a_task_of_a_batch_of_which_nothing_is_known_there_is_extra():
+    listing = listed([draft(1, a_batch(1))])
+    assert await service(Caller(listing), project=PROJECT).extras(knowing(b1=None)) == ["t1"]
+
+
+async def test_what_belongs_to_others_is_not_extra():
+    unknown, namesake = a_batch(8), a_batch(2, sha256=b"\x01" * 32)
+    other_job = task(id="t4", description="[bulksubmit other/1/0123456789ab]")
+    child = draft(5, a_batch(2), parent="t1")
+    listing = listed([draft(1, unknown), draft(3, namesake), other_job, child])
+    assert await service(Caller(listing), project=PROJECT).extras(knowing(b2="t9")) == []
+
+
+async def test_where_each_record_names_its_project_nobody_knows_where_to_look():
+    caller = Caller()
+    assert await service(caller).extras(knowing(b1="t1")) == ()
+    assert caller.calls == []
+
+
+# What was certainly not created
 
 
 @pytest.mark.parametrize("error", [Refused("no", status=400), Unauthorized(status=401), Unavailable("down")])
 async def test_what_was_certainly_not_created_leaves_nothing_to_look_for(error):
     bridges = service(Caller(error))
     with pytest.raises(type(error)):
-        await bridges.stage(a_batch(), payload(), again=False)
+        await bridges.stage(a_batch(), payload())
     assert bridges._sent_after == {}
 
 
@@ -223,6 +293,15 @@ async def test_a_release_runs_the_draft_and_may_be_repeated():
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("run", "POST", f"{API}/tasks/{TASK_ID}/actions/run")
     assert (call.repeatable, call.body, call.query) == (True, b"{}", {"fields": TASK_FIELDS})
+
+
+@pytest.mark.parametrize(("code", "before"), [("7007", True), ("7010", True), ("7012", False), ("", False)])
+async def test_a_refused_run_says_whether_the_task_was_run_before(code, before):
+    refused = Refused("no", status=400)
+    refused.code = code
+    with pytest.raises(Refused) as raised:
+        await service(Caller(refused), **RUNS).release(a_batch(), TASK_ID, None)
+    assert raised.value.released_before is before
 
 
 @pytest.mark.parametrize(
@@ -285,7 +364,7 @@ async def test_nothing_is_said_of_a_task_that_is_not_there_and_the_others_are_to
 @pytest.mark.parametrize(
     ("said", "until", "progress"),
     [
-        (task("DRAFT"), "created", Progress(0, 0, finished=False)),
+        (task("DRAFT"), "created", Progress(0, 0, finished=False, waiting=True)),
         (task("CREATING"), "created", Progress(0, 0, finished=False)),
         (task("QUEUED"), "created", Progress(0, 1, finished=True, settlement=settled(status="QUEUED"))),
         (task("BRAND_NEW"), "created", Progress(0, 1, finished=True, settlement=settled(status="BRAND_NEW"))),
@@ -430,6 +509,12 @@ async def test_work_is_counted_by_status_and_by_the_children_of_parents():
 def test_a_batch_is_one_record():
     assert service(batch=BatchSettings(max_records=1000, max_bytes=99)).limits == Limits(1, 99)
     assert service().stages
+
+
+def test_a_second_run_is_refused_and_a_draft_is_searched_for():
+    bridges = service()
+    assert (bridges.again, bridges.stage_again) == (Again.REFUSED, Again.SEARCH)
+    assert bridges.settle_seconds == SETTLE_SECONDS
 
 
 @pytest.mark.parametrize(

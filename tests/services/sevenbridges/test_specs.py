@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from engine.model.errors import ConfigError, Refused
-from engine.services.sevenbridges.specs import MARKER, body_of, exact, marker_of, merged, spec_flaw
+from engine.services.sevenbridges.specs import MARKER, body_of, exact, marker_of, merged, sequence_in, spec_flaw
 
 from .scripted import APP, JOB, PROJECT, SPEC, a_batch, service
 
@@ -187,3 +187,17 @@ def test_a_value_too_deep_behind_a_repeated_key_is_refused_and_ends_nothing_else
     deep = b"[" * 2000 + b"]" * 2000
     with pytest.raises(Refused, match="nested too deep"):
         exact(b'[{"inputs":%b,"inputs":{}}]' % deep)
+
+
+@pytest.mark.parametrize(
+    ("marker", "sequence"),
+    [
+        (marker_of(JOB, a_batch(8)), 8),
+        (marker_of(replace(JOB, name="cohort.retry"), a_batch(8)), None),
+        (marker_of(replace(JOB, name="a/b"), a_batch(8)), None),
+        ("[bulksubmit cohort/x/0123456789ab]", None),
+        ("[bulksubmit cohort]", None),
+    ],
+)
+def test_a_marker_tells_the_batch_of_a_job_of_this_name_only(marker, sequence):
+    assert sequence_in(marker, JOB) == sequence
