@@ -219,7 +219,7 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
                 note = await find_extras(run)
             if isinstance(error, StrictRejects):
                 await ledger.set_job_state(job.name, JobState.CANCELED)
-                await cancel_batches(run)
+                await cancel_batches(replace(run, job=replace(run.job, state=JobState.CANCELED)))
     result = await summarize(job, ledger, started, error, note=note)
     emit(JobEnded(job.name, result.state))
     return result
