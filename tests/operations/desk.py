@@ -30,6 +30,7 @@ poll_seconds = 0.01
 max_poll_seconds = 0.05
 polls_per_second = 1000
 retry_base_seconds = 0.01
+settle_seconds = 0.3
 {send}
 
 {more}

@@ -655,7 +655,7 @@ def markable(tmp_path):
     return (Project(42, schema),)
 
 
-INLINE = {"service": 'mode = "inline"', "send": "search_seconds = 0.05\nmax_in_flight = 2"}
+INLINE = {"service": 'mode = "inline"', "send": "max_in_flight = 2"}
 
 
 @pytest.mark.parametrize("kind", ["drop_after", "drop_before"])
