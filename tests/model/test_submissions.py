@@ -42,11 +42,17 @@ def test_every_state_is_reached_from_frozen():
 
 
 def test_nothing_is_released_without_a_durable_intent():
-    assert not {State.RELEASED, State.UNCERTAIN} & reachable(State.FROZEN, without={State.RELEASING})
+    assert State.RELEASED not in reachable(State.FROZEN, without={State.RELEASING, State.UNCERTAIN})
 
 
-def test_what_is_released_is_not_sent_again_on_its_own():
-    assert reachable(State.RELEASED, without={State.UNCERTAIN}) == {State.SETTLED}
+def test_only_a_batch_of_which_a_call_may_have_arrived_becomes_uncertain():
+    before = {state for state in State if State.UNCERTAIN in TRANSITIONS[state]}
+    assert before == {State.STAGING, State.RELEASING, State.RELEASED}
+
+
+def test_what_is_released_is_never_staged_or_frozen_from_there():
+    """That it is told again is for a person to say, which the table of steps sees to."""
+    assert TRANSITIONS[State.RELEASED] == {State.SETTLED, State.UNCERTAIN, State.RELEASING}
 
 
 def test_what_may_have_been_taken_is_not_halved():
