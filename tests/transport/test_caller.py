@@ -14,6 +14,7 @@ from yarl import URL
 
 from engine.model.errors import (
     ConfigError,
+    LedgerError,
     PossiblyApplied,
     Refused,
     Unauthorized,
@@ -342,6 +343,72 @@ async def test_of_a_call_that_is_not_repeated_it_is_known_whether_it_timed_out(m
     with pytest.raises(PossiblyApplied) as raised:
         await caller.call(CREATE)
     assert raised.value.timed_out is timed_out
+
+
+# What a call leaves behind
+
+
+async def test_the_intent_is_durable_each_time_before_the_call_goes_out(make, clock):
+    caller, wire, _ = make(answer(429, retry_after="40"), lost(Loss.UNREACHABLE), answer(), seconds=2)
+    stamps = []
+
+    async def intent():
+        await clock.sleep(1)  # a ledger takes its time
+        stamps.append(clock.monotonic())
+
+    await caller.call(replace(CREATE, intent=intent))
+    assert len(stamps) == 3
+    assert stamps == wire.times
+
+
+async def test_a_call_that_waits_for_its_turn_tells_its_intent_when_that_has_come(make, clock):
+    caller, wire, _ = make(lambda call, now: answer(), requests_per_second=1.0)
+    stamps = []
+
+    async def intent():
+        stamps.append(clock.monotonic())
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(caller.call, replace(CREATE, intent=intent))
+    assert stamps == wire.times == [0.0, 1.0, 2.0, 3.0]
+
+
+async def test_a_call_whose_intent_cannot_be_kept_is_not_made(make):
+    caller, wire, _ = make(answer())
+
+    async def intent():
+        raise LedgerError
+
+    with pytest.raises(LedgerError):
+        await caller.call(replace(CREATE, intent=intent))
+    assert wire.requests == []
+    assert (await caller.call(CREATE)).status == 200, "and it has left its place to others"
+
+
+@pytest.mark.parametrize(
+    ("before", "lost_before"),
+    [
+        ([], False),
+        ([answer(429)], False),
+        ([lost(Loss.UNREACHABLE)], False),
+        ([answer(502)], True),
+        ([lost(Loss.CUT)], True),
+        ([lost(Loss.ANSWER_TIMEOUT), answer(429)], True),
+    ],
+)
+async def test_a_refusal_tells_whether_an_earlier_attempt_of_the_call_may_have_arrived(make, before, lost_before):
+    caller, _, _ = make(*before, answer(400, b'{"code":7007,"message":"not a draft"}'))
+    with pytest.raises(Refused) as raised:
+        await caller.call(replace(CREATE, repeatable=True))
+    assert (raised.value.earlier_lost, raised.value.code) == (lost_before, "7007")
+
+
+async def test_a_refusal_for_the_credentials_tells_it_too(make):
+    caller, _, _ = make(answer(504), answer(401))
+    with pytest.raises(Unauthorized) as raised:
+        await caller.call(replace(CREATE, repeatable=True))
+    assert raised.value.earlier_lost
 
 
 async def test_a_cancelled_call_ends_for_the_listeners_too(make):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.transport.words import MAX_CHARACTERS, service_words
+from engine.transport.words import MAX_CHARACTERS, service_code, service_words
 
 
 def words(body):
@@ -47,6 +47,28 @@ def test_the_words_of_a_service_are_found_in_the_forms_that_vendors_use(body, sa
     assert words(body) == said
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"errors":[{"type":"InvalidBatchState","message":"not waiting"}]}', "InvalidBatchState"),
+        (b'{"errors":[{"type":401,"message":"Not authorized."},{"type":"X"}]}', "401"),
+        (b'{"message":"not a draft","code":7007,"more_info":"https://docs/7007"}', "7007"),
+        (b'{"code":0,"message":"maintenance"}', "0"),
+        (b"<?xml?>\n<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", "AccessDenied"),
+        (b"<html><h1>Bad Gateway</h1>", ""),
+        (b'{"errors":["plain"]}', ""),
+        (b'{"errors":[]}', ""),
+        (b'{"code":{"a":1}}', ""),
+        (b'{"code":null}', ""),
+        (b"[1,2]", ""),
+        (b"upstream down", ""),
+        (b"", ""),
+    ],
+)
+def test_the_code_of_a_service_is_found_in_the_forms_that_vendors_use(body, code):
+    assert service_code(body) == code
+
+
 def test_long_words_are_cut():
     assert len(words(b"x" * 10_000)) == MAX_CHARACTERS
     assert words(b"x" * 10_000).endswith("…")
@@ -63,3 +85,4 @@ def test_no_body_is_too_strange(body):
     said = words(body)
     assert len(said) <= MAX_CHARACTERS
     assert said.isprintable()
+    assert isinstance(service_code(body), str)
