@@ -232,10 +232,15 @@ class Follower:
         if now - self._said_at >= quiet:
             self._said_at = now
             self._run.emit(BatchesWaiting(len(waiting), now - min(one.released_at for one in waiting), names))
-        # One whose tasks are all there is at work, whether that shows or not.
-        at_work = any(one.created >= one.batch.count for one in self._open.values())
-        if not at_work and idle_seconds >= max(quiet, self._give_up_seconds):
+        limit = max(quiet, self._give_up_seconds)
+        if idle_seconds >= limit and not any(self._may_move(one, limit) for one in self._open.values()):
             self._run.end(StillWaiting(_nothing_moves(self._run.job.name, idle_seconds, len(waiting), names)))
+
+    def _may_move(self, one: _Followed, seconds: float) -> bool:
+        """Tell whether a batch may have moved without a poll that showed it."""
+        if one.created >= one.batch.count:  # its tasks are all there: it is at work, whether that shows or not
+            return True
+        return one.asked_at - self._moved_at < seconds  # it was not asked about, since its end is foretold for later
 
     def _measure(self, gained: int, now: float) -> None:
         """Take what all batches gained together as the service's speed; a single batch sees only its share."""
