@@ -271,6 +271,8 @@ class Follower:
         now = self._run.clock.monotonic()
         doubt = one.doubt or replace(left_by_earlier_run(self._run, one.submission), since=now)
         gone = isinstance(failure, Refused) and failure.status == HTTPStatus.NOT_FOUND
+        if gone and doubt.standing is not Standing.UNKNOWN:  # what made no sense before does not count for it
+            doubt = replace(doubt, since=now)
         one.doubt = doubt.heard(Standing.UNKNOWN if gone else Standing.SILENT, now)
         step = next_step(one.doubt, self._run.quiet.seconds)
         if step.action is Action.PARK:
