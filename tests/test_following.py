@@ -1,16 +1,19 @@
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 from fakes.bench import a_bench
 from fakes.clock import under_way, until
 from fakes.service import Fault, refused, unauthorized, unavailable
 
-from engine.following import POLL_TRIES, Follower
-from engine.model.errors import UnexpectedAnswer
+from engine.following import Follower
+from engine.model.doubt import MOST_SILENT
+from engine.model.errors import Exit, StillWaiting, UnexpectedAnswer
 from engine.model.settings import SendSettings
 from engine.model.submissions import State
-from engine.observe.events import BatchMoved, BatchProgressed, BatchSettled
+from engine.observe.events import BatchesWaiting, BatchMoved, BatchProgressed, BatchSettled
+from engine.policy.quiet import SETTLE_SECONDS
 
 NONSENSE = Fault(UnexpectedAnswer("not JSON"))
 
@@ -18,8 +21,9 @@ NONSENSE = Fault(UnexpectedAnswer("not JSON"))
 class Chase:
     """Batches of one job at the service, and a follower of them."""
 
-    def __init__(self, bench, batches, follower):
-        self.bench, self.batches, self.follower = bench, batches, follower
+    def __init__(self, bench, batches, run, settings):
+        self.bench, self.batches, self.run = bench, batches, run
+        self.follower = Follower(run, settings)
         self.service, self.clock = bench.service, bench.clock
 
     async def release(self, batch):
@@ -53,7 +57,7 @@ async def chase(tmp_path):
         async def begin(batches=1, *, released=None, service=None, **settings):
             bench = a_bench(tmp_path, batches * 10, **(service or {}))
             bench = await stack.enter_async_context(bench)
-            begun = Chase(bench, await bench.freeze(), Follower(bench.run(), SendSettings(**settings)))
+            begun = Chase(bench, await bench.freeze(), bench.run(), SendSettings(**settings))
             for batch in begun.batches[:released]:
                 await begun.release(batch)
             return begun
@@ -216,31 +220,66 @@ async def test_there_is_nothing_to_follow_once_nothing_was_released(chase):
 # Polls that go wrong
 
 
-@pytest.mark.parametrize("fault", [refused("no such batch", status=404), NONSENSE], ids=["refused", "nonsense"])
+BUSY = refused("try later", status=409)
+GONE = refused("no such batch", status=404)
+SILENCES = [pytest.param(BUSY, id="refused"), pytest.param(NONSENSE, id="nonsense")]
+FOR_EVER = 1000
+
+
+@pytest.mark.parametrize("fault", SILENCES)
 @pytest.mark.parametrize("call", ["progress", "settlement"])
-async def test_a_bad_answer_or_a_few_are_excused(chase, call, fault):
-    chase = await chase(service={"faults": {call: [fault] * (POLL_TRIES - 1)}})
+async def test_bad_answers_are_excused_until_they_are_many(chase, call, fault):
+    chase = await chase(service={"faults": {call: [fault] * (MOST_SILENT - 1)}})
     await chase.to_the_end()
     assert await chase.bench.states() == [State.SETTLED]
 
 
-@pytest.mark.parametrize("fault", [refused("no such batch", status=404), NONSENSE], ids=["refused", "nonsense"])
+@pytest.mark.parametrize("fault", SILENCES)
 @pytest.mark.parametrize("call", ["progress", "settlement"])
 async def test_a_batch_of_which_only_bad_answers_come_is_parked_as_uncertain(chase, call, fault):
-    chase = await chase(service={"faults": {call: [fault] * POLL_TRIES}})
+    chase = await chase(service={"faults": {call: [fault] * FOR_EVER}})
     await chase.to_the_end()
     (submission,) = await chase.bench.submissions()
-    assert (submission.state, submission.note) == (State.UNCERTAIN, str(fault.error))
-    assert chase.service.calls("progress") == ["progress"] * POLL_TRIES
+    note = f"the service says nothing of it that makes sense: {fault.error}"
+    assert (submission.state, submission.note) == (State.UNCERTAIN, note)
+    assert chase.service.calls("progress") == ["progress"] * MOST_SILENT
     assert chase.follower.open_batches == 0
-    moved = BatchMoved(0, State.RELEASED, State.UNCERTAIN, 10, chase.batches[0].size_bytes, str(fault.error))
+    moved = BatchMoved(0, State.RELEASED, State.UNCERTAIN, 10, chase.batches[0].size_bytes, note)
     assert moved in chase.bench.events
 
 
 async def test_only_bad_answers_in_a_row_count(chase):
-    bad = [refused("try later", status=409)] * (POLL_TRIES - 1)
+    bad = [BUSY] * (MOST_SILENT - 1)
     chase = await chase(service={"tasks_per_second": 0.01, "faults": {"progress": [*bad, None, *bad]}})
     await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_a_batch_that_the_service_does_not_know_yet_is_asked_about_on(chase, call):
+    chase = await chase(service={"faults": {call: [GONE] * 6}})
+    await chase.to_the_end()
+    assert chase.poll_times[-1] < chase.run.quiet.seconds
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_a_batch_that_the_service_has_not_known_for_all_of_the_quiet_time_is_parked(chase, call):
+    chase = await chase(service={"faults": {call: [GONE] * FOR_EVER}})
+    await chase.to_the_end()
+    (submission,) = await chase.bench.submissions()
+    assert submission.state is State.UNCERTAIN
+    assert submission.note == "the service no longer says anything of it: no such batch"
+    first, last = chase.poll_times[0], chase.poll_times[-1]
+    assert last - first >= chase.run.quiet.seconds
+    assert chase.poll_times[-2] - first < chase.run.quiet.seconds
+
+
+async def test_the_quiet_time_of_a_batch_that_is_not_known_begins_when_that_is_said(chase):
+    bad = [NONSENSE] * 9  # in two minutes
+    chase = await chase(service={"faults": {"progress": [*bad, GONE]}})
+    await chase.to_the_end()
+    assert chase.poll_times[len(bad)] > chase.run.quiet.seconds
     assert await chase.bench.states() == [State.SETTLED]
 
 
@@ -336,3 +375,112 @@ async def test_a_batch_of_which_nothing_is_ever_said_is_parked(chase):
     await chase.to_the_end()
     assert await chase.bench.states() == [State.SETTLED, State.UNCERTAIN]
     assert "nothing was said of batch r2" in (await chase.bench.submissions())[1].note
+
+
+# Accepted, and not begun
+
+
+GIVE_UP_SECONDS = 900.0
+
+
+def not_begun(*remote_ids, until=float("inf")):
+    """Return how long the service says waiting of some batches: until a time, for ever if not said."""
+    return {"starts": dict.fromkeys(remote_ids, until)}
+
+
+def told(chase):
+    return [event for event in chase.bench.events if isinstance(event, BatchesWaiting)]
+
+
+async def to_the_stop(chase):
+    """Poll until all is settled or the run is to end; return why."""
+    chase.follower.finish()
+    while chase.run.stop.error is None and (group := await chase.follower.next_group()):
+        await chase.follower.poll(group)
+    return chase.run.stop.error
+
+
+async def test_that_the_service_does_not_begin_is_said_once_each_quiet_time(chase):
+    chase = await chase(batches=3, service=not_begun("r1", "r2", "r3", until=500.0))
+    assert await to_the_stop(chase) is None
+    assert {(event.batches, event.names) for event in told(chase)} == {(3, "0, 1, 2")}
+    assert [event.seconds // SETTLE_SECONDS for event in told(chase)] == [1, 2, 3, 4]
+
+
+async def test_of_many_that_wait_the_first_are_named(chase):
+    chase = await chase(batches=7, service=not_begun(*(f"r{number}" for number in range(1, 8)), until=130.0))
+    assert await to_the_stop(chase) is None
+    assert [(event.batches, event.names) for event in told(chase)] == [(7, "0, 1, 2, 3, 4, …")]
+
+
+async def test_nothing_is_said_of_a_service_that_begins_within_the_quiet_time(chase):
+    chase = await chase(batches=3, service=not_begun("r1", "r2", "r3", until=100.0))
+    assert await to_the_stop(chase) is None
+    assert told(chase) == []
+
+
+async def test_nothing_is_said_while_others_are_done_one_after_the_other(chase):
+    service = {"tasks_per_second": 0.5, "in_turn": True, **not_begun("r20", until=400.0)}
+    chase = await chase(batches=20, service=service)
+    assert await to_the_stop(chase) is None
+    assert chase.clock.elapsed > 3 * SETTLE_SECONDS
+    assert told(chase) == []
+
+
+async def test_a_batch_that_the_service_never_begins_ends_the_run_which_names_it(chase):
+    chase = await chase(batches=3, service=not_begun("r2"), give_up_seconds=GIVE_UP_SECONDS)
+    error = await to_the_stop(chase)
+    assert isinstance(error, StillWaiting)
+    assert error.exit_status == Exit.STOPPED_EARLY
+    assert "still says waiting of 1 batch that it has accepted: 1. No record is lost" in str(error)
+    assert "`bulksubmit resume j`" in str(error)
+    assert "`bulksubmit retry j --uncertain`" in str(error)
+    assert GIVE_UP_SECONDS <= chase.clock.elapsed < GIVE_UP_SECONDS + 60
+    assert await chase.bench.states() == [State.SETTLED, State.RELEASED, State.SETTLED]
+    assert chase.service.calls("release") == ["release"] * 3, "it is not told again"
+
+
+async def test_the_run_is_given_the_quiet_time_at_least(chase):
+    chase = await chase(service=not_begun("r1"), give_up_seconds=0.0)
+    assert isinstance(await to_the_stop(chase), StillWaiting)
+    assert chase.run.quiet.seconds <= chase.clock.elapsed < chase.run.quiet.seconds + 60
+
+
+async def test_a_run_goes_on_while_the_service_works_on_anything(chase):
+    service = {"tasks_per_second": 0.005, **not_begun("r2", until=1900.0)}
+    chase = await chase(batches=2, service=service, give_up_seconds=300.0)
+    assert await to_the_stop(chase) is None
+    assert await chase.bench.states() == [State.SETTLED] * 2
+
+
+async def test_a_batch_whose_tasks_are_all_there_is_at_work_for_as_long_as_it_takes(chase):
+    chase = await chase(batches=2, service=not_begun("r2", until=3000.0), give_up_seconds=300.0)
+    plain = chase.service.progress
+
+    async def with_work_to_do(followed):
+        """Say of the first batch that people have yet to work on its tasks, until an hour has passed."""
+        answers = await plain(followed)
+        busy = chase.clock.elapsed < 2900.0
+        return [replace(one, finished=False) if one.sequence == 0 and busy else one for one in answers]
+
+    chase.service.progress = with_work_to_do
+    assert await to_the_stop(chase) is None
+    assert await chase.bench.states() == [State.SETTLED] * 2
+
+
+# What is learnt of slow starts
+
+
+async def test_the_slowest_start_is_learnt_and_kept_with_the_job(chase):
+    chase = await chase(batches=2, service={"starts": {"r1": 90.0, "r2": 20.0}})
+    await chase.to_the_end()
+    slowest = (await chase.bench.ledger.job("j")).slowest_start
+    assert 90.0 <= slowest < 125.0, "when it was seen, which is when it was asked about"
+    assert chase.run.quiet.seconds == pytest.approx(max(120.0, 2 * slowest))
+
+
+async def test_a_start_that_changes_nothing_is_not_written(chase):
+    chase = await chase(batches=2, service={"starts": {"r1": 10.0, "r2": 20.0}})
+    await chase.to_the_end()
+    assert (await chase.bench.ledger.job("j")).slowest_start == 0.0
+    assert chase.run.quiet.seconds == 120.0

@@ -65,11 +65,12 @@ class Remote:
 
 @dataclass
 class FakeService:
-    """`engine.ports.Service` in memory. `release_again` is what a second release of a batch does: "refuse" or "duplicate"."""
+    """`engine.ports.Service` in memory."""
 
     clock: object
     stages: bool = True
     release_again: str = "refuse"
+    """What a second release of a batch does: "refuse" or "duplicate"."""
     done_by: str = "poll"
     """The call after which all is done, and which brings the settlement: "stage" or "release"; "poll": none does."""
     polls_settle: bool = False
@@ -79,6 +80,10 @@ class FakeService:
     """It creates one batch after the other, in the order of their release."""
     speeds: dict = field(default_factory=dict)
     """Remote id → its own tasks per second."""
+    starts: dict = field(default_factory=dict)
+    """Remote id → seconds from its release until it is begun; before that it is said to wait."""
+    swallows: Counter = field(default_factory=Counter)
+    """Remote id → releases that are accepted and come to nothing."""
     call_seconds: float = 0.0
     url_seconds: float = float("inf")
     polls_together: int = 1
@@ -186,7 +191,7 @@ class FakeService:
             if remote_id not in self.remotes:
                 return Standing.UNKNOWN
             remote = self.remotes[remote_id]
-            if remote.releases:
+            if remote.releases and not self._waits(remote_id):
                 return Standing.STARTED
             return Standing.ENDED if remote.canceled else Standing.WAITING
 
@@ -258,8 +263,11 @@ class FakeService:
             raise Refused("nothing was uploaded", status=400)
         if remote.canceled or (remote.releases and self.release_again == "refuse"):
             raise Refused("InvalidBatchState: not waiting", status=400, released_before=True)
+        if self.swallows[remote_id]:
+            self.swallows[remote_id] -= 1
+            return
         remote.releases += 1
-        remote.starts_at = self.clock.monotonic()
+        remote.starts_at = self.clock.monotonic() + self.starts.get(remote_id, 0.0)
         if self.in_turn:
             remote.starts_at = max(remote.starts_at, self._free_at)
             self._free_at = remote.starts_at + len(remote.tasks) / self.tasks_per_second
@@ -268,11 +276,18 @@ class FakeService:
 
     def _progress(self, submission):
         remote = self.remotes[submission.remote_id]
+        if self._waits(submission.remote_id):
+            return Progress(submission.sequence, 0, finished=False, waiting=True)
         total, passed = len(remote.tasks), max(0.0, self.clock.monotonic() - remote.starts_at)
         speed = self.speeds.get(submission.remote_id, self.tasks_per_second)
         created = total if speed == float("inf") else min(total, int(passed * speed))
         settlement = self._settlement(submission.remote_id) if self.polls_settle and created == total else None
         return Progress(submission.sequence, created, created == total, settlement)
+
+    def _waits(self, remote_id):
+        """Tell whether the service says that a batch waits: it was told in vain, or has yet to begin."""
+        remote = self.remotes[remote_id]
+        return not remote.releases or (remote_id in self.starts and self.clock.monotonic() < remote.starts_at)
 
     @asynccontextmanager
     async def _call(self, kind, sort):
