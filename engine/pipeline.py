@@ -190,8 +190,11 @@ class Pipeline:
                 crew.give(slot, batch, submission)
 
     async def _find_room(self, batch: Batch) -> Slot:
-        """Wait until one more batch may be open, and take a slot: every upload under way is about to open one."""
-        while not self._follower.has_room(self._slots.taken):
+        """Wait until one more batch may be open, and take a slot: every upload under way is about to open one.
+
+        It may as well come into doubt, and how many are is bounded, too.
+        """
+        while not self._follower.has_room(self._slots.taken) or self._in_doubt >= MOST_IN_DOUBT:
             await self._follower.wait_for_change()
         return await self._slots.take(batch.size_bytes)
 
