@@ -68,8 +68,7 @@ class Recovery:
             Unauthorized, SourceChanged: as when it is submitted.
         """
         case = _Case(batch, submission, doubt, failure)
-        if doubt.state is State.STAGING and doubt.again is Again.SEARCH and doubt.lost:
-            await self._run.ledger.note_lost_stage(self._run.job.name)  # what it left there is looked for at the end
+        await self._note_lost_stage(doubt)
         while True:
             step = next_step(case.doubt, self._run.quiet.seconds)
             done = await self._take(case, step)
@@ -88,8 +87,7 @@ class Recovery:
                 cancel = Cancel.CONFIRMED if confirmed else Cancel.DECLINED
                 return replace(case, doubt=case.doubt.canceled(self._run.clock.monotonic(), cancel), waited=0)
             case Action.FOLLOW:
-                note = f"adopted: {step.reason}"
-                return Submitted(await self._steps.move(batch, submission, State.RELEASED, note=note))
+                return await self._follow(case, step)
             case Action.PARK:
                 return await self._park(case, step)
             case Action.DECLINE:
@@ -99,6 +97,17 @@ class Recovery:
                 raise self._stopped(case, step)
             case _:  # TELL, STAGE, ADOPT, SEND: back to the uploader
                 return await self._again(case, step)
+
+    async def _note_lost_stage(self, doubt: Doubt) -> None:
+        """Remember with the job that a call may have left something at the service; it is looked for at the end."""
+        if doubt.state is State.STAGING and doubt.again is Again.SEARCH and doubt.lost:
+            await self._run.ledger.note_lost_stage(self._run.job.name)
+
+    async def _follow(self, case: _Case, step: NextStep) -> Submitted:
+        if case.submission.state is State.RELEASED:  # a person has it told again, and it was begun by then
+            return Submitted(case.submission)
+        note = f"adopted: {step.reason}"
+        return Submitted(await self._steps.move(case.batch, case.submission, State.RELEASED, note=note))
 
     async def _again(self, case: _Case, step: NextStep) -> _Case | Submitted:
         submission = case.submission
@@ -110,6 +119,7 @@ class Recovery:
         if submitted.doubt is None:
             return submitted
         if submitted.doubt.state is not case.doubt.state:  # another call than before is in doubt
+            await self._note_lost_stage(submitted.doubt)
             return _Case(case.batch, submitted.submission, submitted.doubt, submitted.failure)
         doubt = case.doubt.told(self._run.clock.monotonic(), submitted.doubt.declined)
         return _Case(case.batch, submitted.submission, doubt, submitted.failure)
