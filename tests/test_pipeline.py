@@ -8,9 +8,9 @@ from fakes.clock import under_way, until
 from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
 
 from engine.auditing import audit
-from engine.following import POLL_TRIES
 from engine.ledger.writer import Hooks
-from engine.model.batches import ROOTS
+from engine.model.batches import ROOTS, Limits
+from engine.model.doubt import MOST_SILENT
 from engine.model.errors import (
     BulkSubmitError,
     Interrupted,
@@ -18,14 +18,17 @@ from engine.model.errors import (
     Refused,
     SourceChanged,
     SourceError,
+    StillWaiting,
     StrictRejects,
     Unauthorized,
     Unavailable,
 )
 from engine.model.jobs import JobState
-from engine.model.submissions import UNSENT, State
+from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchesFrozen, Stopping
+from engine.pipeline import MOST_IN_DOUBT
 from engine.policy.concurrency import LimitChanged
+from engine.policy.quiet import SETTLE_SECONDS
 from engine.run import DRAIN_SECONDS
 
 SENDING = ("stage", "upload", "release")
@@ -150,7 +153,7 @@ async def test_what_was_read_is_told_with_its_bytes(tmp_path):
 
 
 async def test_an_uncertain_batch_is_asked_about_again_by_the_next_run(tmp_path):
-    bad = [refused("what batch?", status=404)] * POLL_TRIES
+    bad = [refused("what batch?")] * MOST_SILENT
     async with a_bench(tmp_path, records=10, faults={"progress": bad}) as bench:
         assert await bench.work() is None
         assert await bench.states() == [State.UNCERTAIN]
@@ -383,7 +386,7 @@ CALLS += [(kind, 0, applied) for kind in ("progress", "settlement") for applied 
 @pytest.mark.parametrize(("kind", "nth", "applied"), CALLS)
 async def test_a_job_killed_at_any_call_is_finished_by_the_next_run(tmp_path, kind, nth, applied):
     faults = {kind: [*[None] * nth, killed(applied=applied)]}
-    async with a_bench(tmp_path, records=30, again="duplicate", faults=faults) as bench:
+    async with a_bench(tmp_path, records=30, release_again="duplicate", faults=faults) as bench:
         with pytest.raises(ExceptionGroup) as raised:
             await bench.work(max_in_flight=2)
         assert raised.value.subgroup(Killed) is not None
@@ -402,7 +405,7 @@ async def test_a_job_that_meets_one_trouble_after_the_other_ends_with_each_recor
     def drawn(faults):
         return [chance.choice(faults) if chance.random() < 0.2 else None for _ in range(40)]
 
-    async with a_bench(tmp_path, records=120, again="duplicate", tasks_per_second=20.0) as bench:
+    async with a_bench(tmp_path, records=120, release_again="duplicate", tasks_per_second=20.0) as bench:
         service = bench.service
         service.faults = {"stage": drawn(troubles), "upload": drawn(uploads), "release": drawn(releases)}
         service.faults |= {"standing": drawn(troubles), "progress": drawn(troubles), "settlement": drawn(troubles)}
@@ -430,18 +433,196 @@ async def test_unauthorized_is_not_taken_for_a_refusal_of_the_batch(tmp_path):
         assert (await bench.ledger.tally("j")).failed == 0
 
 
+# Batches in doubt
+
+
+def timed(bench, call):
+    """Note when each call of a kind came in."""
+    times, plain = [], getattr(bench.service, call)
+
+    async def noting(*args, **options):
+        times.append(bench.clock.monotonic())
+        return await plain(*args, **options)
+
+    setattr(bench.service, call, noting)
+    return times
+
+
+async def test_batches_in_doubt_take_no_place_and_the_others_go_on(tmp_path):
+    faults = {"release": [lost(applied=False)] * 4}
+    async with a_bench(tmp_path, records=100, faults=faults) as bench:
+        releases = timed(bench, "release")
+        assert await bench.work(max_in_flight=2, max_open_batches=1) is None
+        assert len([at for at in releases if at < SETTLE_SECONDS]) == 10
+        assert len([at for at in releases if at >= SETTLE_SECONDS]) == 4
+        settled = [sequences for at, sequences in bench.service.polled if at < SETTLE_SECONDS]
+        assert len(settled) == 6
+        assert bench.service.ids() == once(100)
+
+
+async def test_no_more_batches_are_in_doubt_at_once_than_memory_allows(tmp_path):
+    extra, sending = 20, 4
+    faults = {"release": [lost(applied=False)] * (MOST_IN_DOUBT + extra)}
+    async with a_bench(tmp_path, records=MOST_IN_DOUBT + extra, limits=Limits(1, 1 << 20), faults=faults) as bench:
+        releases = timed(bench, "release")
+        assert await bench.work(max_in_flight=sending) is None
+        at_first = [at for at in releases if at < SETTLE_SECONDS]
+        assert MOST_IN_DOUBT <= len(at_first) <= MOST_IN_DOUBT + sending
+        assert bench.service.ids() == once(MOST_IN_DOUBT + extra)
+
+
+async def test_a_signal_ends_the_wait_of_batches_in_doubt_at_once_and_the_next_run_takes_them_up(tmp_path):
+    faults = {"release": [lost(applied=False), lost(applied=True), lost(applied=False)]}
+    async with (
+        a_bench(tmp_path, records=30, faults=faults) as bench,
+        under_way(bench.work()) as running,
+    ):
+        await until(lambda: bench.clock.elapsed > SETTLE_SECONDS / 2)
+        bench.end(Interrupted(15))
+        stopped_at = bench.clock.elapsed
+        assert isinstance(await running, Interrupted)
+        assert bench.clock.elapsed - stopped_at < 1
+        assert sorted(await bench.states()) == [State.RELEASING, State.RELEASING, State.SETTLED]
+        releases = timed(bench, "release")
+        assert await bench.work() is None
+        assert len(releases) == 2
+        assert min(releases) >= SETTLE_SECONDS, "the quiet time has gone on from the lost answers"
+        assert max(releases) < 2 * SETTLE_SECONDS
+        assert bench.service.ids() == once(30)
+
+
+async def test_that_what_was_staged_may_have_been_left_there_is_remembered_with_the_job(tmp_path):
+    faults = {"stage": [None, lost(applied=True), lost(applied=False)]}
+    async with a_bench(tmp_path, records=30, done_by="stage", faults=faults) as bench:
+        assert await bench.work() is None
+        assert (await bench.ledger.job("j")).lost_stages == 2
+        assert bench.service.ids() == once(30)
+
+
+async def test_so_it_is_where_what_was_sent_again_is_lost(tmp_path):
+    async with a_bench(tmp_path, records=10, done_by="stage", faults={"stage": [lost(applied=True)]}) as bench:
+        (batch,) = await bench.freeze()
+        await bench.bring(batch, State.RELEASED, "forgotten")
+        await bench.ledger.move("j", Submission(0, State.UNCERTAIN, "forgotten"), expected=State.RELEASED)
+        assert await bench.work(again_by_person=[0]) is None
+        assert (await bench.ledger.job("j")).lost_stages == 1
+        assert bench.service.ids() == once(10)
+
+
+async def test_an_empty_batch_whose_answer_was_lost_is_nothing_to_remember(tmp_path):
+    async with a_bench(tmp_path, records=30, faults={"stage": [lost(applied=True)]}) as bench:
+        assert await bench.work() is None
+        assert (await bench.ledger.job("j")).lost_stages == 0
+
+
+# Accepted, and not begun
+
+
+async def test_what_the_service_has_accepted_is_never_told_again_by_a_run(tmp_path):
+    async with a_bench(tmp_path, records=30, release_again="duplicate", swallows=Counter(r2=1)) as bench:
+        for _ in range(2):
+            error = await bench.work()
+            assert isinstance(error, StillWaiting)
+            assert [event.reason for event in bench.events if isinstance(event, Stopping)][-1] == str(error)
+        assert bench.service.calls("release") == ["release"] * 3
+        assert sorted(await bench.states()) == [State.RELEASED, State.SETTLED, State.SETTLED]
+        assert bench.service.ids().total() == 20
+
+
+async def test_a_person_may_have_told_again_what_the_service_does_not_begin_with(tmp_path):
+    async with a_bench(tmp_path, records=10, swallows=Counter(r1=1)) as bench:
+        assert isinstance(await bench.work(), StillWaiting)
+        assert await bench.work(again_by_person=[0]) is None
+        assert bench.service.calls("release") == ["release"] * 2
+        assert bench.service.ids() == once(10)
+        assert await bench.states() == [State.SETTLED]
+
+
+async def test_what_was_begun_before_the_word_of_the_person_came_is_only_followed(tmp_path):
+    async with a_bench(tmp_path, records=10, release_again="duplicate", starts={"r1": 2000.0}) as bench:
+        assert isinstance(await bench.work(), StillWaiting)
+        await bench.clock.sleep(2000.0)
+        assert await bench.work(again_by_person=[0]) is None
+        assert bench.service.calls("release") == ["release"]
+        assert bench.service.ids() == once(10)
+
+
+async def test_what_is_uncertain_goes_again_where_a_person_says_so_and_nowhere_else(tmp_path):
+    faults = {"release": [lost(applied=False), lost(applied=False)]}
+    async with a_bench(tmp_path, records=30, stages=False, faults=faults) as bench:
+        assert await bench.work(max_in_flight=1) is None
+        uncertain = [one.sequence for one in await bench.submissions() if one.state is State.UNCERTAIN]
+        assert uncertain == [0, 1]
+        assert await bench.work(again_by_person=[0]) is None
+        assert await bench.states() == [State.SETTLED, State.UNCERTAIN, State.SETTLED]
+        assert bench.service.ids() == {str(number): 1 for number in range(30) if number not in range(10, 20)}
+
+
 # A canceled job
+
+
+async def canceled(bench):
+    """Have a person cancel the job; its next run is to end it."""
+    await bench.ledger.set_job_state("j", JobState.CANCELED)
+    bench.job = await bench.ledger.job("j")
+    bench.service.log.clear()
+
+
+async def cut_off(bench, call, *, applied):
+    """Have a process die at a call, its first batch being the only one of which anything was told."""
+    bench.service.faults = {call: [killed(applied=applied)]}
+    with pytest.raises(ExceptionGroup):
+        await bench.work(max_in_flight=1)
+    await canceled(bench)
 
 
 async def test_a_canceled_job_sends_nothing_more_and_follows_what_was_released(tmp_path):
     async with a_bench(tmp_path, records=30) as bench:
-        batches = await bench.freeze()
-        await bench.bring(batches[0], State.RELEASING)
-        await bench.ledger.set_job_state("j", JobState.CANCELED)
-        bench.job = await bench.ledger.job("j")
+        await cut_off(bench, "release", applied=True)
         assert await bench.work() is None
-        assert await bench.states() == [State.RELEASING, State.FROZEN, State.FROZEN]
+        assert (await bench.states())[0] is State.SETTLED
         assert bench.service.calls("stage", "upload", "release") == []
+        assert (await bench.ledger.tally("j")).created == 10
+
+
+async def test_of_a_canceled_job_a_batch_fails_once_nothing_of_it_shows_for_all_of_the_quiet_time(
+    tmp_path,
+):
+    async with a_bench(tmp_path, records=10) as bench:
+        await cut_off(bench, "release", applied=False)
+        began = bench.clock.elapsed
+        assert await bench.work() is None
+        assert bench.clock.elapsed - began >= SETTLE_SECONDS
+        assert bench.service.calls("release", "cancel") == ["cancel"]
+        assert (await bench.ledger.tally("j")).failed == 10
+        assert (await bench.submissions())[0].note == "it is canceled, and nothing was created"
+
+
+async def test_of_a_canceled_job_a_batch_that_cannot_be_canceled_and_is_not_known_is_uncertain(tmp_path):
+    async with a_bench(tmp_path, records=10) as bench:
+        (batch,) = await bench.freeze()
+        await bench.bring(batch, State.RELEASING, "forgotten")
+        await canceled(bench)
+        assert await bench.work() is None
+        assert await bench.states() == [State.UNCERTAIN]
+        assert bench.service.calls("release") == []
+
+
+async def test_of_a_canceled_job_an_empty_batch_is_settled_at_once(tmp_path):
+    async with a_bench(tmp_path, records=10) as bench:
+        await cut_off(bench, "stage", applied=True)
+        assert await bench.work() is None
+        assert bench.service.log == []
+        assert (await bench.ledger.tally("j")).failed == 10
+
+
+async def test_of_a_canceled_job_a_batch_that_no_search_finds_is_settled_and_not_sent(tmp_path):
+    async with a_bench(tmp_path, records=10, stages=False, marks=True) as bench:
+        await cut_off(bench, "release", applied=False)
+        assert await bench.work() is None
+        assert bench.service.calls("release") == []
+        assert "locate" in bench.service.log
+        assert (await bench.ledger.tally("j")).failed == 10
 
 
 # Parts, and batches that are searched for

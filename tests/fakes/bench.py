@@ -144,9 +144,9 @@ class Bench:
             return submitted
         return await recovery.resolve(batch, submitted.submission, submitted.doubt, submitted.failure)
 
-    def pipeline(self, *, strict=False, **settings):
+    def pipeline(self, *, strict=False, again_by_person=(), **settings):
         send, run = SendSettings(**settings), self.run()
-        run = replace(run, job=replace(run.job, strict=strict))
+        run = replace(run, job=replace(run.job, strict=strict), again_by_person=frozenset(again_by_person))
         return self.joined(run, send, BatchBytes(self.service.limits.bytes) if send.max_in_flight == AUTO else None)
 
     def joined(self, run, send, sizes):

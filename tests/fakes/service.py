@@ -206,6 +206,8 @@ class FakeService:
 
     async def cancel(self, remote_id):
         async with self._call("cancel", "ask"):
+            if remote_id not in self.remotes:
+                raise Refused("no such batch", status=404)
             self.remotes[remote_id].canceled = True
 
     async def working(self, remote_ids):
