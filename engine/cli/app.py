@@ -218,7 +218,8 @@ def retry(
     They are taken from the rejects.ndjson of a finished or canceled job, where they may be mended first, and become
     a job of their own. Uncertain ones are left alone, for sent again they could become second tasks; --uncertain sends
     those, and nothing else, after it has said which and asked: uncertain batches in their place, then, called once
-    more, the uncertain records of other batches as a job of their own.
+    more, the uncertain records of other batches as a job of their own. Of a job that is not finished, those are the
+    batches that the service has accepted and does not begin with.
     """
     from engine.cli import commands
 
