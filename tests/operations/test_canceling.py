@@ -1,8 +1,10 @@
 import pytest
+from fakes.bench import a_bench
 
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import Exit, JobError
+from engine.model.errors import Exit, JobError, Unavailable
 from engine.model.submissions import State, Submission
+from engine.operations.canceling import MOST_SHOWN, find_extras
 from engine.sandbox.behaviour import Creation, Fault, Latency
 from engine.transport.clock import SystemClock
 
@@ -98,3 +100,54 @@ async def test_a_cancel_that_does_not_reach_the_service_can_be_repeated(desk):
     assert first.message.startswith("cancel (POST")
     second = await desk.cancel()
     assert (second.state, counts(second)[4]) == ("canceled", 0)
+
+
+async def test_a_batch_that_is_released_late_and_cannot_be_canceled_tells_what_it_created(desk):
+    late = Fault("continue", "drop_late", nth=(1,), seconds=0.15)
+    desk = await desk(faults=(late, Fault("status", "refuse", nth=(1,), status=401)), busy_while_late=True)
+    await desk.submit(desk.source(tasks(10)))
+    assert (await desk.status()).tally.states == {"releasing": 1}
+    assert counts(await desk.cancel()) == (10, 0, 0, 0, 0)
+    assert desk.created() == once(10)
+
+
+# What lost answers left at the service
+
+
+async def extras_said(tmp_path, found, *, lost=True):
+    """Return what is said at the end of a job of which an answer was lost, or none was."""
+    async with a_bench(tmp_path, records=1) as bench:
+
+        async def extras(known):
+            if isinstance(found, Exception):
+                raise found
+            assert (await known(7)) is None
+            return found
+
+        bench.service.extras = extras
+        if lost:
+            await bench.ledger.note_lost_stage("j")
+        return await find_extras(bench.run())
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([], ""),
+        (["t1"], "1 task at the service has a mark of this job and belongs to no outcome: t1. An answer was lost"),
+        (["t1", "t2"], "2 tasks at the service have a mark of this job and belong to no outcome: t1, t2. An answer"),
+        (
+            [f"t{number}" for number in range(MOST_SHOWN + 1)],
+            "6 tasks at the service have a mark of this job and belong to no outcome: t0, t1, t2, t3, t4, …. An answer",
+        ),
+        (Unavailable("nobody answers"), "what they may have left at the service could not be listed (nobody answers)"),
+    ],
+)
+async def test_what_calls_whose_answer_was_lost_have_left_there_is_told(tmp_path, found, said):
+    whole = await extras_said(tmp_path, found)
+    assert said in whole
+    assert bool(whole) == bool(said)
+
+
+async def test_where_no_answer_was_lost_nobody_looks(tmp_path):
+    assert await extras_said(tmp_path, AssertionError("nobody looks"), lost=False) == ""

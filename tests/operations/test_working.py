@@ -15,7 +15,7 @@ from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceChanged, SourceError
 from engine.model.settings import MEBIBYTE
 from engine.model.submissions import State
-from engine.observe.events import BatchMoved, CallEnded, JobEnded, JobStarted
+from engine.observe.events import BatchesWaiting, BatchMoved, CallEnded, JobEnded, JobStarted
 from engine.operations import Order
 from engine.policy.concurrency import LimitChanged
 from engine.run import Stop
@@ -697,6 +697,47 @@ async def test_what_an_open_job_is_uncertain_of_is_not_sent_again(desk):
     await stopped(desk)
     with pytest.raises(JobError, match="bulksubmit resume j"):
         await desk.send_again()
+
+
+# Releases whose answer was lost, and others that come to nothing
+
+
+@pytest.mark.parametrize("kind", ["drop_late", "refuse_late", "html_late"])
+async def test_a_release_that_is_carried_out_after_its_answer_was_lost_is_made_once(desk, kind):
+    late = Fault("continue", kind, nth=(2,), status=504, seconds=0.15)
+    desk = await desk(faults=(late,), continue_again="duplicate")
+    result = await desk.submit(desk.source(tasks(40)))
+    assert (result.exit_code, counts(result)) == (Exit.ALL_CREATED, (40, 0, 0, 0, 0))
+    assert desk.created() == once(40)
+    assert desk.calls("continue") == 4
+
+
+async def not_begun(desk, **behaviour):
+    """Submit 30 tasks to a service that accepts the second batch and never begins with it; return desk and result."""
+    desk = await desk(faults=(Fault("continue", "swallow", nth=(2,)),), continue_again="duplicate", **behaviour)
+    config = desk.config(send="give_up_seconds = 0.5\nmax_in_flight = 1")
+    return desk, await desk.submit(desk.source(tasks(30)), config)
+
+
+async def test_a_batch_that_is_accepted_and_never_begun_stops_the_job_which_names_it(desk):
+    desk, result = await not_begun(desk)
+    assert (result.state, result.exit_code, counts(result)) == ("open", Exit.STOPPED_EARLY, (20, 0, 0, 0, 10))
+    assert "the service still says waiting of 1 batch that it has accepted: 1." in result.message
+    assert next(event.names for event in desk.events if isinstance(event, BatchesWaiting)) == "1"
+    assert (await desk.resume()).exit_code == Exit.STOPPED_EARLY
+    assert desk.calls("continue") == 3, "it is followed on and not told again"
+
+
+async def test_of_a_job_that_is_not_finished_a_person_can_have_told_again_what_the_service_says_waiting_of(desk):
+    desk, _ = await not_begun(desk)
+    found = await operations.uncertain("j", desk.ledger)
+    assert (found.records, found.batches, found.job, found.sequences) == (10, 1, "j", frozenset({1}))
+    assert found.examples == ["records 10 to 19 (batch 1: accepted, and the service says that it waits)"]
+    again = await desk.send_again()
+    assert (again.state, again.exit_code, counts(again)) == ("finished", Exit.ALL_CREATED, (30, 0, 0, 0, 0))
+    assert desk.calls("continue") == 4
+    assert desk.created() == once(30)
+    assert (await desk.audit()).holds
 
 
 # retry --uncertain, records of settled batches

@@ -11,7 +11,7 @@ from engine.model.errors import Interrupted
 from engine.observe.events import BatchMoved
 from engine.operations import Order
 from engine.run import Stop
-from engine.sandbox.behaviour import Behaviour, JournalSettings
+from engine.sandbox.behaviour import Behaviour, JournalSettings, Reads
 from engine.sandbox.journal import count_markers, read_journal
 from engine.sandbox.server import Sandbox
 from engine.sandbox.sevenbridges.settings import FileRule, Rate, SevenBridges
@@ -28,6 +28,7 @@ READS = FileRule(
 """60 files of three samples."""
 
 NO_LIMIT = Rate(0)
+CURRENT = Reads()
 
 CONFIG = """
 [service]
@@ -51,10 +52,11 @@ settle_seconds = 0.3
 """
 
 
-def behaviour(folder, *, faults=(), failures=(), rate=NO_LIMIT, **settings):
+def behaviour(folder, *, faults=(), failures=(), reads=CURRENT, rate=NO_LIMIT, **settings):
     journal = JournalSettings(folder / "journal.ndjson")
     bridges = SevenBridges(rate=rate, **settings)
-    return Behaviour(service="sevenbridges", journal=journal, faults=faults, failures=failures, sevenbridges=bridges)
+    common = {"journal": journal, "faults": faults, "failures": failures, "reads": reads}
+    return Behaviour(service="sevenbridges", sevenbridges=bridges, **common)
 
 
 def specs(count, **fields):

@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from engine.model.errors import Exit
-from engine.sandbox.behaviour import FailureRule, Fault
+from engine.sandbox.behaviour import FailureRule, Fault, Reads
 from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate
 
 from .bench import READS, specs
@@ -81,6 +81,31 @@ async def test_drafts_whose_answers_are_lost_are_adopted(bench):
     assert (result.exit_code, result.tally.created) == (Exit.ALL_CREATED, 200)
     assert bench.times() == once(200)
     assert len({line["task_id"] for line in bench.outcomes()}) == 200
+
+
+async def test_what_a_list_shows_late_is_not_made_twice(bench):
+    faults = (Fault("create", "drop_after", share=0.1, seed=1), Fault("create", "drop_late", nth=(9,), seconds=0.1))
+    bench = await bench(run=False, faults=faults, reads=Reads(list_seconds=0.15))
+    result = await bench.submit(specs(60))
+    assert (result.exit_code, result.tally.created, result.message) == (Exit.ALL_CREATED, 60, "")
+    assert bench.times() == once(60)
+
+
+async def test_a_run_whose_answer_is_lost_and_shown_late_is_no_failure(bench):
+    bench = await bench(faults=(Fault("run", "drop_after", nth=(1, 4)),), reads=Reads(single_seconds=0.2))
+    result = await bench.submit(specs(10))
+    assert (result.exit_code, result.tally.created) == (Exit.ALL_CREATED, 10)
+    assert (bench.times(), bench.times("run")) == (once(10), once(10))
+
+
+async def test_a_draft_that_comes_after_the_settle_time_is_reported_as_an_extra_one(bench):
+    bench = await bench(faults=(Fault("create", "drop_late", nth=(2,), seconds=1.2),), life=Life(running_seconds=0.8))
+    result = await bench.submit(specs(3), until="finished")
+    assert (result.exit_code, result.tally.created) == (Exit.ALL_CREATED, 3)
+    assert sorted(bench.times().values()) == [1, 1, 2]
+    assert bench.times("run") == once(3), "the extra one is a draft"
+    assert result.message.startswith("1 task at the service has a mark of this job and belongs to no outcome: ")
+    assert not any(line["task_id"] in result.message for line in bench.outcomes())
 
 
 async def test_the_rate_limit_is_never_run_into(bench):
