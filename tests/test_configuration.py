@@ -57,6 +57,48 @@ def test_a_configuration_that_we_ship_can_be_used(path, monkeypatch):
     assembly.load(text)
 
 
+# How long a service may take until it shows what a call did
+
+
+def settle_seconds(lines):
+    return assembly.load(f"{MINIMAL}[send]\n{lines}").settings.send.settle_seconds
+
+
+def test_the_settle_time_is_the_services_own_unless_it_is_configured():
+    assert settle_seconds("") is None
+    assert settle_seconds("settle_seconds = 0.5") == 0.5
+    assert "send.settle_seconds" in complaint(f"{MINIMAL}[send]\nsettle_seconds = 0")
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [
+        ("search_seconds = 30", 210),
+        ("search_seconds = 0.5", 3.5),
+        ('search_seconds = "${env:SECONDS}"', 84),
+        ("search_seconds = 30\nsettle_seconds = 60", 60),
+        ("search_seconds = 0", None),
+        ("search_seconds = -1", None),
+        ("search_seconds = nan", None),
+        ('search_seconds = "long"', None),
+        ("search_seconds = []", None),
+        ('search_seconds = "long"\nsettle_seconds = 60', 60),
+    ],
+)
+def test_a_search_time_of_an_older_file_is_read_as_all_of_its_searches_and_is_never_an_error(
+    lines, seconds, monkeypatch
+):
+    monkeypatch.setenv("SECONDS", "12")
+    assert settle_seconds(lines) == seconds
+
+
+def test_a_search_time_anywhere_else_is_an_unknown_key():
+    assert complaint(f"{MINIMAL}[batch]\nsearch_seconds = 30").startswith("batch.search_seconds: unknown key")
+
+
+# Where it is read
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
         read_config(tmp_path / "nowhere.toml")

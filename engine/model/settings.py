@@ -19,6 +19,10 @@ MOST_IN_FLIGHT = 64
 """Batches at once that are ever tried where the number is found out: as many connections as are welcome anywhere."""
 
 
+_SEARCHES = 7
+"""Times `search_seconds` that an older version waited in all: three searches, each wait twice as long as the last."""
+
+
 class Section(BaseModel):
     """A table of the configuration: unknown keys are errors, values cannot change."""
 
@@ -131,14 +135,18 @@ class SendSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _settle_for_search(cls, table: Any) -> Any:
-        """Read the `search_seconds` of older files and ledgers: its three searches took seven times that."""
+        """Read the `search_seconds` of older files and ledgers: its three searches took seven times that.
+
+        Whatever it says is no error any more: a job that an older version began must go on.
+        """
         if not isinstance(table, dict) or "search_seconds" not in table:
             return table
         kept = {key: value for key, value in table.items() if key != "search_seconds"}
-        seconds = table["search_seconds"]
-        if "settle_seconds" not in kept and isinstance(seconds, int | float):
-            kept["settle_seconds"] = 7 * seconds
-        return kept
+        try:
+            seconds = _SEARCHES * float(table["search_seconds"])
+        except (TypeError, ValueError):
+            return kept
+        return {"settle_seconds": seconds, **kept} if seconds > 0 else kept
 
     @property
     def most_in_flight(self) -> int:
