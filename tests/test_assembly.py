@@ -17,6 +17,7 @@ from engine.model.errors import ConfigError, SourceChanged, Unauthorized, Unavai
 from engine.model.jobs import Job
 from engine.model.records import Format, Position, Source
 from engine.model.settings import MappingSettings, ServiceSettings, SourceSettings
+from engine.policy.quiet import SETTLE_SECONDS
 from engine.reading.children import Standby
 from engine.reading.chunker import no_mark
 from engine.reading.mapping import Mapper
@@ -263,6 +264,28 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
         async with assembly.online(setup, JOB, lambda _: None, SystemClock()) as service:
             with pytest.raises(Unauthorized):
                 await service.working("1")
+
+
+@pytest.mark.parametrize(
+    ("more", "slowest", "own", "quiet"),
+    [
+        ("", 0.0, SETTLE_SECONDS, SETTLE_SECONDS),
+        ("settle_seconds = 7.0", 0.0, 7.0, 7.0),
+        ("settle_seconds = 7.0", 20.0, 7.0, 40.0),
+        ("search_seconds = 2.0", 0.0, 14.0, 14.0),
+    ],
+)
+async def test_the_quiet_time_is_what_is_configured_or_twice_the_slowest_start_of_the_job(more, slowest, own, quiet):
+    setup, job = assembly.load(config(more=more)), replace(JOB, slowest_start=slowest)
+    async with assembly.online(setup, job, lambda _: None, SystemClock()) as service:
+        assert service.settle_seconds == own
+        assert assembly.quiet_time(job, service).seconds == quiet
+
+
+async def test_a_settle_time_of_one_job_is_not_that_of_the_next():
+    for more, seconds in (("settle_seconds = 7.0", 7.0), ("", SETTLE_SECONDS)):
+        async with assembly.online(assembly.load(config(more=more)), JOB, lambda _: None, SystemClock()) as service:
+            assert service.settle_seconds == seconds
 
 
 async def test_a_pipeline_joins_all_parts(tmp_path):
