@@ -94,6 +94,7 @@ async def test_an_unknown_job_is_answered_with_those_there_are(ledger):
         lambda ledger: all_batches(ledger, "x"),
         lambda ledger: ledger.settlement("x", 0),
         lambda ledger: ledger.settlements("x", [0]),
+        lambda ledger: ledger.batch("x", 0),
         lambda ledger: ledger.rejects("x", 0, 9),
         lambda ledger: ledger.tally("x"),
         lambda ledger: ledger.orphans("x"),
@@ -393,6 +394,16 @@ async def test_batches_may_move_while_they_are_read(ledger):
     assert (await ledger.tally(job)).states == {"staging": 450}
 
 
+async def test_a_batch_is_read_by_its_sequence_with_where_it_stands(ledger):
+    job = await frozen(ledger, batches=3)
+    await bring(ledger, job, 1, State.RELEASED, "r7")
+    batch, found = await ledger.batch(job, 1)
+    assert batch == a_batch(1)
+    assert (found.sequence, found.state, found.remote_id) == (1, State.RELEASED, "r7")
+    assert [await ledger.batch(job, sequence) for sequence in range(3)] == await all_batches(ledger, job)
+    assert await ledger.batch(job, 3) is None
+
+
 async def test_jobs_do_not_mix(ledger):
     for name in "ab":
         await frozen(ledger, name=name)
@@ -530,6 +541,14 @@ async def test_parts_are_found_by_their_states(ledger):
         second.sequence
     ]
     assert await all_batches(ledger, job, frozenset({State.SPLIT})) == []
+
+
+async def test_what_is_split_and_its_parts_are_read_by_their_sequences(ledger):
+    job = await frozen(ledger, batches=2)
+    parts = await split(ledger, job, 1)
+    assert [(await ledger.batch(job, part.sequence))[0] for part in parts] == list(parts)
+    whole, found = await ledger.batch(job, 1)
+    assert (whole.sequence, found.state) == (1, State.SPLIT)
 
 
 async def test_a_split_batch_is_counted_by_its_parts(ledger):
