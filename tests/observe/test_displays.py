@@ -8,6 +8,7 @@ from engine.model.submissions import State
 from engine.observe.console import LINE_SECONDS, PlainDisplay, SilentDisplay, choose_display
 from engine.observe.events import (
     BatchesFrozen,
+    BatchesWaiting,
     BatchMoved,
     BatchSettled,
     CallEnded,
@@ -81,6 +82,10 @@ def test_plain_lines_come_every_few_seconds_however_many_events_there_are(plain,
         (BatchSettled(7, 8, 0, "answer lost", 2), "2 records of batch 7 uncertain: answer lost"),
         (BatchSettled(7, 7, 1, "no url", 2), "first failure, in batch 7: no url"),
         (Paused("asked to", 12.0), "calls wait for 12 s: asked to"),
+        (
+            BatchesWaiting(1, 130.0, "7"),
+            "1 batch accepted, and not begun by the service for 2 min 10 s: 7; followed on",
+        ),
         (Stopping("SIGTERM"), "stopping: SIGTERM"),
         (
             JobEnded("j", "finished"),
@@ -166,6 +171,11 @@ def test_the_live_view_shows_how_a_run_stands(hand):
         "last retry: status 503",
     ):
         assert words in text
+
+
+def test_the_live_view_shows_which_batches_wait(hand):
+    text = picture([STARTED, BatchesWaiting(2, 130.0, "0, 7")], hand)
+    assert "2 batches accepted, and not begun by the service for 2 min 10 s: 0, 7" in text
 
 
 def test_the_live_view_fits_a_narrow_terminal(hand):

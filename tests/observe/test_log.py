@@ -6,6 +6,7 @@ import pytest
 from engine.model.submissions import State
 from engine.observe.events import (
     BatchesFrozen,
+    BatchesWaiting,
     BatchMoved,
     BatchProgressed,
     BatchSettled,
@@ -29,6 +30,7 @@ EVENTS = [
     (BatchProgressed(0, 5, 0), "DEBUG"),
     (BatchSettled(0, 9, 1, "no url"), "INFO"),
     (BatchSettled(0, 9, 0, "lost", 1), "WARNING"),
+    (BatchesWaiting(2, 130.0, "0, 7"), "WARNING"),
     (CallStarted("put"), "DEBUG"),
     (CallEnded("put", 0.25, 10, None), "DEBUG"),
     (CallRetried("put", 2, 1.5, "status 503"), "INFO"),
@@ -90,11 +92,18 @@ def test_a_line_tells_how_the_records_of_a_batch_ended(capsys, event, said):
     assert capsys.readouterr().err.endswith(f"batch 3 settled: {said}\n")
 
 
+def test_a_line_names_the_batches_that_are_accepted_and_not_begun(capsys):
+    set_up_logging("warning", as_json=False, redact=hide)
+    event_log()(BatchesWaiting(2, 130.0, "0, 7"))
+    said = "2 batches accepted, and not begun by the service for 2 min 10 s: 0, 7; followed on\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
 def test_what_is_below_the_level_is_not_logged(capsys):
     set_up_logging("warning", as_json=False, redact=hide)
     for event, _ in EVENTS:
         event_log()(event)
-    assert len(capsys.readouterr().err.splitlines()) == 4
+    assert len(capsys.readouterr().err.splitlines()) == 5
 
 
 def test_other_libraries_stay_at_warning(capsys):

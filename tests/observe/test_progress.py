@@ -4,6 +4,7 @@ from engine.model.outcomes import Settlement, Tally
 from engine.model.submissions import State
 from engine.observe.events import (
     BatchesFrozen,
+    BatchesWaiting,
     BatchMoved,
     BatchProgressed,
     BatchSettled,
@@ -170,6 +171,12 @@ def test_a_pause_and_a_retry_are_forgotten_when_they_are_over(progress, hand):
     fold(progress, CallRetried("put", 1, 1.0, "HTTP 503"))
     hand.at += WINDOW_SECONDS
     assert progress.view().note == ""
+
+
+def test_that_batches_are_not_begun_is_shown_until_something_moves(progress):
+    said = "1 batch accepted, and not begun by the service for 2 min 10 s: 7; followed on"
+    assert fold(progress, BatchesWaiting(1, 130.0, "7"), CallStarted("status")).note == said
+    assert fold(progress, BatchProgressed(7, 5, 0)).note == ""
 
 
 class TestEta:
