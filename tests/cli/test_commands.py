@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.model.errors import JobLocked, SourceChanged, Unavailable
+from engine.model.errors import JobLocked, SourceChanged, StillWaiting, Unavailable
 from engine.model.jobs import JobState
 from engine.model.outcomes import Tally
 from engine.model.records import Format
@@ -114,6 +114,7 @@ def test_a_log_takes_the_place_of_the_progress_lines(say, engine):
         (SourceChanged(), 2),
         (JobLocked(), 6),
         (Unavailable("nobody answers"), 5),
+        (StillWaiting("batch 7 waits"), 5),
         (ExceptionGroup("", [JobLocked()]), 6),
     ],
 )

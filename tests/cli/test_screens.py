@@ -14,6 +14,7 @@ from engine.cli.screens.result import result_screen
 from engine.cli.screens.screen import Mood, Screen, Table, text_of
 from engine.cli.screens.status import job_screen, jobs_screen
 from engine.demo import Demo
+from engine.model.errors import StillWaiting
 from engine.model.jobs import JobState
 from engine.model.outcomes import Fate, Outcome, Tally
 from engine.model.records import Reject
@@ -77,6 +78,13 @@ class TestResult:
         screen = result_screen(result, LEDGER)
         assert (screen.mood, screen.exit_code) == (Mood.BAD, 5)
         assert screen.headline == "Job nightly is not finished. The service is down."
+        assert "bulksubmit resume nightly" in text_of(screen, colours=False)
+
+    def test_of_a_job_whose_batches_are_not_begun_names_them_and_how_to_go_on(self):
+        result = replace(RESULT, state=JobState.OPEN, message=f"{StillWaiting()}", exit_code=StillWaiting.exit_code)
+        screen = result_screen(result, LEDGER)
+        assert screen.exit_code == 5
+        assert "does not begin with what it has accepted" in screen.headline
         assert "bulksubmit resume nightly" in text_of(screen, colours=False)
 
     def test_of_a_canceled_job_says_what_stays(self):
