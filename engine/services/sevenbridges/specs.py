@@ -23,7 +23,7 @@ from engine.services.sevenbridges.settings import SPEC_KEYS
 
 FILE_CLASSES = ("File", "Directory")
 
-MARKER = re.compile(r"\[bulksubmit \S+\]")
+MARKER = re.compile(r"\[bulksubmit [^\s\]]+\]")
 
 MOST_LEVELS = 200
 """Of nesting: orjson renders 254 levels (its README), and Python's own parser takes some hundreds."""
@@ -72,8 +72,9 @@ def merged(spec: Row, defaults: Row) -> Row:
 
 
 def body_of(whole: Row, marker: str) -> bytes:
-    """Return the body that creates a draft with a marker."""
-    body = {**whole, "description": f"{whole.get('description', '')} {marker}".lstrip()}
+    """Return the body that creates a draft; its description is the spec's own to the last blank, and then the marker."""
+    own = whole.get("description")
+    body = {**whole, "description": f"{own} {marker}" if own else marker}
     if "batch_by" in whole:
         body["batch_by"] = {**whole["batch_by"], "type": whole["batch_by"]["type"].upper()}
     return orjson.dumps(body)

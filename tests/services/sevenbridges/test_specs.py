@@ -162,6 +162,35 @@ def test_numbers_go_up_as_they_are_written():
 def test_the_marker_ends_the_description():
     assert orjson.loads(body_of({"description": "my draft"}, "[m]")) == {"description": "my draft [m]"}
     assert orjson.loads(body_of({}, "[m]")) == {"description": "[m]"}
+    assert orjson.loads(body_of({"description": ""}, "[m]")) == {"description": "[m]"}
+
+
+AS_WRITTEN = [
+    "  indented\n  code",
+    "\tone tab",
+    "\u2029a paragraph's separator\u2028",
+    "ends in a line\n",
+    "ends in blanks \t \r\n\n",
+    " \n ",
+    "\x00\x1f\ufeff\u3000",
+    "[bulksubmit old/1/f]",
+    "[bulksubmit",
+    "[bulksubmit ",
+    "[bulksubmit x",
+    "] [",
+    "é" * 100_000,
+]
+STORED = [str, str.strip, lambda text: " ".join(text.split()), lambda text: f"{text}\n", lambda text: f"{text},[1]"]
+"""What a service may do to the blanks of a text that it stores, and people to its end."""
+
+
+@pytest.mark.parametrize("description", AS_WRITTEN)
+@pytest.mark.parametrize("stored", STORED)
+def test_a_description_goes_up_as_it_is_written_and_the_marker_after_it_is_found_again(description, stored):
+    marker = marker_of(JOB, a_batch())
+    sent = orjson.loads(body_of({"description": description}, marker))["description"]
+    assert sent == f"{description} {marker}"
+    assert MARKER.findall(stored(sent))[-1] == marker
 
 
 def test_the_type_of_batching_goes_up_as_the_vendor_writes_it():
