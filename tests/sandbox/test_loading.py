@@ -8,7 +8,7 @@ from engine.model.errors import ConfigError
 from engine.sandbox.behaviour import Behaviour, FailureRule, Fault, Latency, Project, RateLimit
 from engine.sandbox.errors import BehaviourError
 from engine.sandbox.loading import load_behaviour, parse_behaviour
-from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate, SevenBridges
+from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate, SevenBridges, Unwritten
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "sandbox.toml"
 
@@ -33,7 +33,10 @@ def test_the_example_without_comment_signs_is_valid():
 
 @pytest.mark.parametrize(
     "cls",
-    [Behaviour, FailureRule, Fault, Latency, Project, RateLimit, App, AppInput, FileRule, Life, Rate, SevenBridges],
+    [
+        *(Behaviour, FailureRule, Fault, Latency, Project, RateLimit),
+        *(App, AppInput, FileRule, Life, Rate, SevenBridges, Unwritten),
+    ],
 )
 def test_the_example_names_every_key(cls):
     text = _uncommented()

@@ -37,6 +37,8 @@ class TaskFilter:
     ended: Times = _ALWAYS
     order_by: str = "created_time"
     descending: bool = False
+    made_by: float = float("inf")
+    """Epoch seconds: what was made later is not shown yet."""
 
     @property
     def only_slices(self) -> bool:
@@ -141,6 +143,8 @@ class TaskBook:
             numbers = wanted.parent.children if wanted.project in (None, wanted.parent.draft.project) else ()
         elif wanted.project is not None:
             numbers = self._by_project.get(wanted.project, ())
+        if wanted.made_by < float("inf"):
+            numbers = numbers[: bisect_right(numbers, wanted.made_by, key=lambda one: self.numbered(one).created_at)]
         if wanted.created == _ALWAYS:
             return numbers
         low, high = wanted.created

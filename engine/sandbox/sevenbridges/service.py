@@ -41,8 +41,8 @@ class SevenBridgesService:
         self._window = self.traffic.limits.windows[0] if limited else None
         book, catalog, stats = TaskBook(), Catalog(settings), self.traffic.stats
         self._life = TaskLife(settings.life, behaviour.failures, book, catalog, journal, stats)
-        self._tasks = TaskCalls(book, self._life, catalog, stats, clock, settings.user)
-        self._catalog = CatalogCalls(catalog, clock, settings.user)
+        self._tasks = TaskCalls(book, self._life, catalog, stats, clock, settings)
+        self._catalog = CatalogCalls(catalog, clock, settings)
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes, and the headers that every answer has."""

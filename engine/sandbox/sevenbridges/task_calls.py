@@ -7,8 +7,8 @@ from aiohttp import web
 
 from engine.sandbox.sevenbridges.answers import (
     ApiError,
+    Bulk,
     base_url,
-    bulk_answer,
     flag_of,
     is_uuid,
     json_answer,
@@ -23,23 +23,35 @@ from engine.sandbox.sevenbridges.book import ORDERS, TaskBook, TaskFilter, Times
 from engine.sandbox.sevenbridges.catalog import Catalog
 from engine.sandbox.sevenbridges.drafts import MISSING_INPUT, changed_draft, input_errors, new_draft
 from engine.sandbox.sevenbridges.life import TaskLife
+from engine.sandbox.sevenbridges.settings import SevenBridges
 from engine.sandbox.sevenbridges.tasks import ABORTABLE, Draft, Status, Task
 from engine.sandbox.sevenbridges.views import SHORT_TASK, TASK_FIELDS, View
 from engine.sandbox.stats import Stats
 
 Call = Callable[[web.Request], Awaitable[web.Response]]
 _ALL_FIELDS = tuple(TASK_FIELDS)
+_STORED: Mapping[str, Callable[[str], str]] = {
+    "kept": str,
+    "trimmed": str.strip,
+    "one_line": lambda text: " ".join(text.split()),
+}
 
 
 class TaskCalls:
     """Answers every call about tasks; changes that are due by the clock are made first."""
 
     def __init__(
-        self, book: TaskBook, life: TaskLife, catalog: Catalog, stats: Stats, clock: Callable[[], float], user: str
+        self,
+        book: TaskBook,
+        life: TaskLife,
+        catalog: Catalog,
+        stats: Stats,
+        clock: Callable[[], float],
+        settings: SevenBridges,
     ) -> None:
         """Work on these."""
         self._book, self._life, self._catalog, self._stats = book, life, catalog, stats
-        self._clock, self._user = clock, user
+        self._clock, self._settings, self._unwritten = clock, settings, settings.unwritten
 
     def routes(self) -> Iterator[tuple[str, str, str, Call]]:
         """Yield method, path, kind of call, and who answers."""
@@ -57,7 +69,8 @@ class TaskCalls:
     async def _create(self, request: web.Request) -> web.Response:
         body = await json_body(request)
         draft = new_draft(body, self._catalog, batch=flag_of(request.query, "batch"))
-        return self._added(request, draft)
+        stored = _STORED[self._unwritten.descriptions](draft.description)
+        return self._added(request, replace(draft, description=stored))
 
     async def _clone(self, request: web.Request) -> web.Response:
         await request.read()
@@ -65,21 +78,23 @@ class TaskCalls:
 
     async def _list(self, request: web.Request) -> web.Response:
         now = self._now()
-        page, wanted = page_of(request.query), self._filter(request.query)
+        page, wanted = page_of(request.query), self._filter(request.query, now)
         tasks, total = self._book.page(wanted, page)
         if request.query.get("origin_id"):
             tasks, total = [], 0  # no task here comes from an automation
         names, view = wanted_fields(request.query, _ALL_FIELDS, SHORT_TASK), self._view(request, now)
-        return list_answer(request, [view.task(task, names) for task in tasks], page, total)
+        shown = [view.task(task, names) for task in tasks]
+        return list_answer(request, shown, page, total, says_total=self._unwritten.total_header)
 
     async def _get(self, request: web.Request) -> web.Response:
         self._now()
-        return self._shown(request, self._task(request))
+        return self._shown(request, self._visible(request.match_info["task_id"]))
 
     async def _bulk(self, request: web.Request) -> web.Response:
         ids = await json_ids(request, "task_ids")
-        view, names = self._view(request, self._now()), wanted_fields(request.query, _ALL_FIELDS, _ALL_FIELDS)
-        return bulk_answer(ids, lambda task_id: view.task(self._found(task_id), names))
+        view = self._view(request, self._now())
+        bulk = Bulk(request.query, ids, _ALL_FIELDS, self._unwritten)
+        return bulk.answer(lambda task_id, names: view.task(self._visible(task_id), names))
 
     async def _update(self, request: web.Request) -> web.Response:
         body = await json_body(request)
@@ -143,7 +158,7 @@ class TaskCalls:
         return json_answer(self._view(request, self._clock()).task(task, names), status)
 
     def _view(self, request: web.Request, now: float) -> View:
-        return View(base_url(request), self._user, now)
+        return View(base_url(request), self._settings, now)
 
     def _draft_task(self, request: web.Request, code: int) -> Task:
         self._now()
@@ -153,33 +168,39 @@ class TaskCalls:
         return task
 
     def _task(self, request: web.Request) -> Task:
-        return self._found(request.match_info["task_id"])
+        return self._found(request.match_info["task_id"], self._unwritten.run_lag_seconds)
 
-    def _found(self, task_id: str) -> Task:
+    def _visible(self, task_id: str) -> Task:
+        return self._found(task_id, self._unwritten.lag_seconds)
+
+    def _found(self, task_id: str, lag_seconds: float = 0.0) -> Task:
         task = self._book.find(task_id)
-        if task is None:
+        if task is None or (lag_seconds and task.created_at + lag_seconds > self._clock()):
             raise ApiError(7002 if is_uuid(task_id) else 7005)
         return task
 
-    def _filter(self, query: Mapping[str, str]) -> TaskFilter:
+    def _filter(self, query: Mapping[str, str], now: float) -> TaskFilter:
         status, parent = query.get("status", "").upper(), query.get("parent")
         if status and status not in Status.__members__:
             raise ApiError(7006)
         order_by, order = query.get("order_by", "created_time"), query.get("order", "asc").lower()
         if order_by not in ORDERS or order not in ("asc", "desc"):
             raise ApiError(90000, f"order_by must be one of {', '.join(ORDERS)}; order asc or desc.")
+        newest, z_times = self._unwritten.list_order == "newest", self._unwritten.z_times
         return TaskFilter(
             project=query.get("project") or None,
             parent=self._found(parent) if parent else None,
             status=Status(status) if status else None,
             batch=flag_of(query, "batch"),
-            created=_times(query, "created"),
-            started=_times(query, "started"),
-            ended=_times(query, "ended"),
-            order_by=order_by,
-            descending=order == "desc",
+            created=_times(query, "created", z_times=z_times),
+            started=_times(query, "started", z_times=z_times),
+            ended=_times(query, "ended", z_times=z_times),
+            order_by="created_time" if newest else order_by,
+            descending=newest or order == "desc",
+            made_by=now - self._unwritten.lag_seconds if self._unwritten.lag_seconds else float("inf"),
         )
 
 
-def _times(query: Mapping[str, str], name: str) -> Times:
-    return seconds_of(query, f"{name}_from", float("-inf")), seconds_of(query, f"{name}_to", float("inf"))
+def _times(query: Mapping[str, str], name: str, *, z_times: bool) -> Times:
+    low = seconds_of(query, f"{name}_from", float("-inf"), z_times=z_times)
+    return low, seconds_of(query, f"{name}_to", float("inf"), z_times=z_times)
