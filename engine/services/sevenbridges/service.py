@@ -24,7 +24,6 @@ from engine.model.submissions import Submission
 from engine.ports import Caller, Clock, Progress, Released, Staged, Standing
 from engine.services.sevenbridges.answers import (
     DRAFT,
-    ENDED,
     STOPPABLE,
     Task,
     child_details,
@@ -210,7 +209,7 @@ class SevenBridges:
         return self._service_time - SAME_CLOCK_SECONDS
 
     def _progress(self, sequence: int, task: Task) -> Progress:
-        finished = task.exists if self._until == "created" else task.status in ENDED
+        finished = task.exists if self._until == "created" else task.ended
         settlement = self._settlement(task) if finished and not task.batch else None
         return Progress(sequence, int(task.exists), finished, settlement)
 

@@ -72,7 +72,7 @@ def merged(spec: Row, defaults: Row) -> Row:
 
 
 def body_of(whole: Row, marker: str) -> bytes:
-    """Return the body that creates a draft; its description is the spec's own to the last blank, and then the marker."""
+    """Return the body that creates a draft; its description is the spec's own, to the last blank, and the marker."""
     own = whole.get("description")
     body = {**whole, "description": f"{own} {marker}" if own else marker}
     if "batch_by" in whole:
