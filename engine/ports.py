@@ -52,7 +52,8 @@ class Call:
     yielding: bool = False
     """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
     divisible: bool = False
-    """What it carries could go in smaller parts: if it times out again and again, it is not repeated any more."""
+    """What it carries could go in smaller parts: if it times out again and again, or is answered what may mean too much
+    at once (`Pause.or_too_much`), it is not repeated any more."""
 
     @property
     def pieces(self) -> tuple[bytes, ...]:
