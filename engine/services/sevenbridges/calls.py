@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -29,6 +29,20 @@ PAGE_ITEMS = 100
 
 _JSON = {"Content-Type": "application/json"}
 _FIELDS = {"fields": TASK_FIELDS}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where files are: in the root of a project, or in a folder of it."""
+
+    project: str
+    folder: str = ""
+    """Its id."""
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """What a list of it is asked for by: a project or a parent, not both (the vendor's page on listing files)."""
+        return {"parent": self.folder} if self.folder else {"project": self.project}
 
 
 class ListShifted(UnexpectedAnswer):
@@ -104,11 +118,16 @@ class Calls:
         query = {"parent": task_id, **_FIELDS}
         return self._pages(Call("children", "GET", self._url("tasks"), query, yielding=True))
 
-    def files(self, project: str, names: Sequence[str] = ()) -> AsyncIterator[Page]:
-        """Yield the pages of a project's files and folders: those that have one of these names, or all."""
+    def files(self, place: Place, names: Sequence[str] = ()) -> AsyncIterator[Page]:
+        """Yield the pages of the files and folders in a place: those that have one of these names, or all.
+
+        Raises:
+            Refused, Unavailable: by its status, or because it timed out, perhaps for the number of the names.
+        """
         # In the address, because a query of a Call has each key once.
         path = "?".join(filter(None, ["files", urlencode([("name", name) for name in names], quote_via=quote)]))
-        return self._pages(Call("files", "GET", self._url(path), {"project": project, "fields": "id,name,type"}))
+        query = {**place.query, "fields": "id,name,type"}
+        return self._pages(Call("files", "GET", self._url(path), query, divisible=len(names) > 1))
 
     async def _pages(self, call: Call) -> AsyncIterator[Page]:
         """Yield all pages of the list that a call asks for, each item once.

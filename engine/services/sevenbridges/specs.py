@@ -179,8 +179,14 @@ def _file_flaw(value: Row, place: str) -> str | None:
         return f"{place}.class: {kind!r} must be written {kind.capitalize()!r}"
     if path and not isinstance(path, str):
         return f"{place}.path: must be a file's id, in quotes, not {_short(path)}"
-    if not path and not (name and isinstance(name, str)):
+    return None if path else _name_flaw(name, kind, place)
+
+
+def _name_flaw(name: Any, kind: str, place: str) -> str | None:
+    if not isinstance(name, str) or not name:
         return f"{place}: needs path, the id of a {kind.lower()}, or a name to find it by"
+    if not all(name.split("/")):
+        return f"{place}.name: {_short(name)} is neither a name nor folder/name: a part between its slashes is empty"
     return None
 
 

@@ -94,15 +94,28 @@ async def test_batching_is_disabled_in_the_body_and_in_the_query_as_the_vendors_
 
 async def test_files_that_are_only_named_are_found_before_the_draft_is_created():
     found = listed([{"id": "f1", "name": "a b&c.fastq", "type": "file"}])
-    caller = Caller(found, found, task())
+    caller = Caller(listed([], total=500), found, task())
     inputs = {"reads": [{"class": "File", "name": "a b&c.fastq"}], "n": 12345678901234567890}
     await service(caller).stage(a_batch(), payload(inputs=inputs), again=False)
-    find, every, create = caller.calls
+    every, find, create = caller.calls
     assert (find.kind, find.method, find.url) == ("files", "GET", f"{API}/files?name=a%20b%26c.fastq")
     assert (every.kind, every.method, every.url) == ("files", "GET", f"{API}/files")
     assert (find.query["project"], find.query["fields"]) == (PROJECT, "id,name,type")
+    assert not find.divisible
     reads = {"class": "File", "name": "a b&c.fastq", "path": "f1"}
     assert orjson.loads(create.body)["inputs"] == {"reads": [reads], "n": 12345678901234567890}
+
+
+async def test_files_in_folders_are_listed_by_their_parent_and_many_names_may_be_asked_for_in_parts():
+    folder, reads = {"id": "F", "name": "runs", "type": "FOLDER"}, [{"id": f"f{n}", "name": f"r{n}"} for n in (1, 2)]
+    caller = Caller(listed([folder]), listed([], total=500), listed(reads), task())
+    inputs = {"reads": [{"class": "File", "name": f"runs/r{n}"} for n in (1, 2)]}
+    await service(caller).stage(a_batch(), payload(inputs=inputs), again=False)
+    root, every, find, create = caller.calls
+    assert (root.query["project"], "parent" in root.query) == (PROJECT, False)
+    assert [(call.query["parent"], "project" in call.query) for call in (every, find)] == [("F", False)] * 2
+    assert (find.url, every.divisible, find.divisible) == (f"{API}/files?name=r1&name=r2", False, True)
+    assert orjson.loads(create.body)["inputs"]["reads"][1] == {"class": "File", "name": "r2", "path": "f2"}
 
 
 async def test_a_file_that_is_not_there_refuses_the_record_before_anything_is_created():

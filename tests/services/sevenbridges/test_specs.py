@@ -29,6 +29,13 @@ def nested(levels):
         {"inputs": {"reads": {"class": "File", "path": "567890abc9b0307bc0414164", "name": "x.vcf"}, "threads": 4}},
         {"inputs": {"reads": [{"class": "File", "name": "x.fastq"}], "index": {"class": "Directory", "path": "9"}}},
         {"inputs": {"reads": {"class": "File", "path": "", "name": "x.fastq"}}},
+        {
+            "inputs": {
+                "reads": {"class": "File", "name": "folder/sub/x.fastq"},
+                "r": {"class": "Directory", "name": "f/s"},
+            }
+        },
+        {"inputs": {"reads": {"class": "File", "path": "1", "name": "/odd//name/"}}},
         {"inputs": {"record": {"class": "sheep", "legs": 4}, "none": None, "deep": nested(150)}},
         {"batch": True},
         {"batch": False},
@@ -88,6 +95,9 @@ def test_a_spec_that_the_service_takes_passes(spec):
         ({"inputs": {"r": {"class": "File"}}}, "inputs.r: needs path, the id of a file, or a name to find it by"),
         ({"inputs": {"r": [{}, {"class": "Directory", "path": ""}]}}, "inputs.r[1]: needs path, the id of a directory"),
         ({"inputs": {"r": {"class": "File", "path": 17}}}, "inputs.r.path: must be a file's id, in quotes, not 17"),
+        ({"inputs": {"r": {"class": "File", "name": "/x"}}}, "inputs.r.name: '/x' is neither a name nor folder/name"),
+        ({"inputs": {"r": {"class": "File", "name": "a//x"}}}, "inputs.r.name: 'a//x' is neither a name nor"),
+        ({"inputs": {"r": {"class": "Directory", "name": "a/"}}}, "inputs.r.name: 'a/' is neither a name nor"),
         ({"inputs": {"r": {"class": "file", "path": "1"}}}, "inputs.r.class: 'file' must be written 'File'"),
         ({"inputs": {"r": {"x": {"class": "File", "name": ""}}}}, "inputs.r.x: needs path"),
         ({"inputs": {"r": nested(250)}}, "inputs.r[0][0]"),
