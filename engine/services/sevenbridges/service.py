@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from engine.model.batches import Batch, Limits
-from engine.model.errors import ConfigError, NotApplied, Refused, UnexpectedAnswer
+from engine.model.errors import ConfigError, NotApplied, PossiblyApplied, Refused, UnexpectedAnswer
 from engine.model.jobs import Job
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
@@ -117,9 +117,18 @@ class SevenBridges:
         """Do nothing: the draft holds it."""
 
     async def release(self, batch: Batch, remote_id: str | None, payload: bytes | None) -> Released:
-        """Run the draft; a second run of one that is running is refused."""
+        """Run the draft; a second run of one that is running is refused.
+
+        Raises:
+            PossiblyApplied: it is not there, or not yet: what `standing` says of it counts.
+        """
         del batch, payload
-        task = await self._calls.run(str(remote_id))
+        try:
+            task = await self._calls.run(str(remote_id))
+        except Refused as refusal:
+            if refusal.status == GONE:
+                raise PossiblyApplied(str(refusal), call=refusal.call, status=GONE) from refusal
+            raise
         if self._until == "created" and not task.batch:
             return Released(task.id, settlement=self._settlement(task))
         return Released(task.id)

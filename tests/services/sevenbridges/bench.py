@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import orjson
 
 from engine import operations
@@ -135,6 +136,12 @@ class Bench:
     def outcomes(self, name="outcomes"):
         path = self.ledger.parent / "j" / f"{name}.ndjson"
         return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+    async def task(self, task_id):
+        """Ask the sandbox about a task."""
+        url, token = f"{self.sandbox.url}/tasks/{task_id}", {"X-SBG-Auth-Token": "sandbox-key"}
+        async with aiohttp.ClientSession(headers=token) as session, session.get(url) as answer:
+            return await answer.json()
 
     def calls(self, kind):
         return self.sandbox.stats.requests[kind]

@@ -252,6 +252,12 @@ async def test_a_release_runs_the_draft_and_may_be_repeated():
     assert (call.repeatable, call.body, call.query) == (True, b"{}", {"fields": TASK_FIELDS})
 
 
+@pytest.mark.parametrize(("status", "error"), [(404, PossiblyApplied), (400, Refused), (403, Refused)])
+async def test_a_draft_that_is_not_there_yet_may_be_run_again_once_it_is(status, error):
+    with pytest.raises(error, match="no such task"):
+        await service(Caller(Refused("no such task", status=status)), **RUNS).release(a_batch(), TASK_ID, None)
+
+
 @pytest.mark.parametrize(
     ("answer", "until"), [(parent("QUEUED", queued=2), ""), (task("QUEUED"), "finished"), (parent(), "finished")]
 )
