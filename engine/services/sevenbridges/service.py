@@ -26,7 +26,6 @@ from engine.policy.quiet import SETTLE_SECONDS
 from engine.ports import Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
 from engine.services.sevenbridges.answers import (
     DRAFT,
-    ENDED,
     STOPPABLE,
     Task,
     child_details,
@@ -149,11 +148,17 @@ class SevenBridges:
     async def release(
         self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
     ) -> Released:
-        """Run the draft; a second run of one that is running is refused."""
+        """Run the draft; a second run of one that is running is refused.
+
+        Raises:
+            PossiblyApplied: it is not there, or not yet: what `standing` says of it counts.
+        """
         del batch, payload, intent
         try:
             task = await self._calls.run(str(remote_id))
         except Refused as refusal:
+            if refusal.status == GONE:
+                raise PossiblyApplied(str(refusal), call=refusal.call, status=GONE) from refusal
             refusal.released_before = refusal.code in NO_DRAFT
             raise
         if self._until == "created" and not task.batch:
@@ -251,7 +256,7 @@ class SevenBridges:
         return self._service_time - self.settle_seconds
 
     def _progress(self, sequence: int, task: Task) -> Progress:
-        finished = task.exists if self._until == "created" else task.status in ENDED
+        finished = task.exists if self._until == "created" else task.ended
         settlement = self._settlement(task) if finished and not task.batch else None
         return Progress(sequence, int(task.exists), finished, settlement, waiting=task.status == DRAFT)
 

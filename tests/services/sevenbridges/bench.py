@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import orjson
 
 from engine import operations
@@ -11,7 +12,7 @@ from engine.model.errors import Interrupted
 from engine.observe.events import BatchMoved
 from engine.operations import Order
 from engine.run import Stop
-from engine.sandbox.behaviour import Behaviour, JournalSettings
+from engine.sandbox.behaviour import Behaviour, JournalSettings, Reads
 from engine.sandbox.journal import count_markers, read_journal
 from engine.sandbox.server import Sandbox
 from engine.sandbox.sevenbridges.settings import FileRule, Rate, SevenBridges
@@ -51,10 +52,18 @@ settle_seconds = 0.3
 """
 
 
-def behaviour(folder, *, faults=(), failures=(), rate=NO_LIMIT, **settings):
-    journal = JournalSettings(folder / "journal.ndjson")
-    bridges = SevenBridges(rate=rate, **settings)
-    return Behaviour(service="sevenbridges", journal=journal, faults=faults, failures=failures, sevenbridges=bridges)
+NO_LAG = Reads()
+
+
+def behaviour(folder, *, faults=(), failures=(), reads=NO_LAG, rate=NO_LIMIT, **settings):
+    return Behaviour(
+        service="sevenbridges",
+        journal=JournalSettings(folder / "journal.ndjson"),
+        faults=faults,
+        failures=failures,
+        reads=reads,
+        sevenbridges=SevenBridges(rate=rate, **settings),
+    )
 
 
 def specs(count, **fields):
@@ -136,6 +145,12 @@ class Bench:
     def outcomes(self, name="outcomes"):
         path = self.ledger.parent / "j" / f"{name}.ndjson"
         return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+    async def task(self, task_id):
+        """Ask the sandbox about a task."""
+        url, token = f"{self.sandbox.url}/tasks/{task_id}", {"X-SBG-Auth-Token": "sandbox-key"}
+        async with aiohttp.ClientSession(headers=token) as session, session.get(url) as answer:
+            return await answer.json()
 
     def calls(self, kind):
         return self.sandbox.stats.requests[kind]

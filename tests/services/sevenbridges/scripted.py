@@ -18,6 +18,7 @@ PROJECT = "owner/project"
 APP = "owner/project/align"
 TASK_ID = "48f79ccf-12b3-45b6-789c-b1e8d88dabcd"
 NOW = 1_800_000_000.0
+CREATED = "2027-01-15T08:00:00Z"
 JOB = Job("cohort", "sevenbridges", "", (), "", created_at=NOW)
 SPEC = {"project": PROJECT, "app": APP}
 
@@ -63,7 +64,7 @@ def payload(**spec):
 
 def task(status="DRAFT", **fields):
     body = {"id": TASK_ID, "status": status, "batch": False, "errors": [], "project": PROJECT}
-    return {**body, "created_time": "2027-01-15T08:00:00Z", "execution_status": {}, **fields}
+    return {**body, "created_time": CREATED, "execution_status": {}, **fields}
 
 
 def parent(status="RUNNING", **counts):
