@@ -148,17 +148,12 @@ class SevenBridges:
     async def release(
         self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
     ) -> Released:
-        """Run the draft; a second run of one that is running is refused.
-
-        Raises:
-            PossiblyApplied: it is not there, or not yet: what `standing` says of it counts.
-        """
+        """Run the draft; a second run of one that is running is refused."""
         del batch, payload, intent
         try:
             task = await self._calls.run(str(remote_id))
         except Refused as refusal:
-            if refusal.status == GONE:
-                raise PossiblyApplied(str(refusal), call=refusal.call, status=GONE) from refusal
+            refusal.unknown = refusal.status == GONE
             refusal.released_before = refusal.code in NO_DRAFT
             raise
         if self._until == "created" and not task.batch:

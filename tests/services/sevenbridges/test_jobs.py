@@ -181,6 +181,17 @@ async def test_whatever_the_service_does_each_task_is_made_and_run_once_and_foll
     assert (await bench.audit()).holds
 
 
+GONE = Reads(single_seconds=10**6, list_seconds=10**6, new_are_unknown=True)
+
+
+async def test_a_draft_that_is_gone_is_uncertain_after_the_quiet_time_and_told_once(bench):
+    bench = await bench(reads=GONE, unwritten=Unwritten(run_lag_seconds=10**6))
+    result = await bench.submit(specs(3))
+    assert (result.state, result.exit_code, result.tally.uncertain) == ("finished", Exit.SOME_UNCERTAIN, 3)
+    assert (bench.calls("run"), bench.times("run"), bench.times()) == (3, {}, once(3))
+    assert bench.calls("get") <= 9
+
+
 # Interrupted
 
 

@@ -322,19 +322,18 @@ async def test_a_release_runs_the_draft_and_may_be_repeated():
     assert (call.repeatable, call.body, call.query) == (True, b"{}", {"fields": TASK_FIELDS})
 
 
-@pytest.mark.parametrize(("code", "before"), [("7007", True), ("7010", True), ("7012", False), ("", False)])
-async def test_a_refused_run_says_whether_the_task_was_run_before(code, before):
-    refused = Refused("no", status=400)
-    refused.code = code
-    with pytest.raises(Refused) as raised:
-        await service(Caller(refused), **RUNS).release(a_batch(), TASK_ID, None)
-    assert raised.value.released_before is before
-
-
-@pytest.mark.parametrize(("status", "error"), [(404, PossiblyApplied), (400, Refused), (403, Refused)])
-async def test_a_draft_that_is_not_there_yet_may_be_run_again_once_it_is(status, error):
-    with pytest.raises(error, match="no such task"):
-        await service(Caller(Refused("no such task", status=status)), **RUNS).release(a_batch(), TASK_ID, None)
+@pytest.mark.parametrize(
+    ("status", "code", "unknown", "released_before"),
+    [(404, "7002", True, False), (400, "7010", False, True), (400, "7012", False, False), (403, "", False, False)],
+)
+async def test_a_run_is_refused_for_what_is_not_there_for_what_is_no_draft_or_for_another_reason(
+    status, code, unknown, released_before
+):
+    refusal = Refused("no", status=status)
+    refusal.code = code
+    with pytest.raises(Refused) as caught:
+        await service(Caller(refusal), **RUNS).release(a_batch(), TASK_ID, None)
+    assert (caught.value.unknown, caught.value.released_before) == (unknown, released_before)
 
 
 @pytest.mark.parametrize(
