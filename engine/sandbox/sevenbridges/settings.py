@@ -112,7 +112,7 @@ class Unwritten:
     bare_bulk_fields: Literal["empty", "nothing", "all"] = "empty"
     bulk_errors: bool = True
     bulk_order: Literal["asked", "reversed"] = "asked"
-    descriptions: Literal["kept", "trimmed", "one_line"] = "kept"
+    descriptions: Literal["kept", "trimmed", "one_line", "cut"] = "kept"
     file_types: Literal["lower", "upper"] = "lower"
     list_order: Literal["asked", "newest"] = "asked"
     most_names: int = 0

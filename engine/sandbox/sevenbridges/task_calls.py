@@ -33,10 +33,12 @@ from engine.sandbox.traffic import Traffic
 
 Call = Callable[[web.Request], Awaitable[web.Response]]
 _ALL_FIELDS = tuple(TASK_FIELDS)
+_MOST_DESCRIBED = 100
 _STORED: Mapping[str, Callable[[str], str]] = {
     "kept": str,
     "trimmed": str.strip,
     "one_line": lambda text: " ".join(text.split()),
+    "cut": lambda text: text[:_MOST_DESCRIBED],
 }
 
 

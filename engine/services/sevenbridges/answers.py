@@ -23,6 +23,7 @@ BROKEN = frozenset({"FAILED", "ABORTED"})
 ENDED = BROKEN | {"COMPLETED"}
 UNDER_WAY = UNSTARTED | STOPPABLE | {"ABORTING"}
 """A status that we have never heard of is under way as well, until the task has an `end_time`."""
+KNOWN = UNDER_WAY | ENDED
 
 CHILD_COUNTS = ("queued", "running", "completed", "failed", "aborted")
 """What a parent's `execution_status` counts its children by."""

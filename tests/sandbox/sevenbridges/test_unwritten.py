@@ -50,6 +50,11 @@ async def test_descriptions(told, stored, description):
     assert (await api.create(draft(description=" a\n\tb ")))["description"] == description
 
 
+async def test_descriptions_that_are_cut(told):
+    api = await told(descriptions="cut")
+    assert (await api.create(draft(description="x" * 200)))["description"] == "x" * 100
+
+
 @pytest.mark.parametrize(("case", "types"), [("lower", ["folder", "file"]), ("upper", ["FOLDER", "FILE"])])
 async def test_types_of_files(told, case, types):
     api = await told(files=(FileRule(PROJECT, "a/b"), FileRule(PROJECT, "c")), file_types=case)

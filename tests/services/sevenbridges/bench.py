@@ -1,7 +1,7 @@
 """The sandbox's Seven Bridges, a configuration for it and a ledger: whole jobs, as a person would submit them."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -9,7 +9,7 @@ import orjson
 
 from engine import operations
 from engine.model.errors import Interrupted
-from engine.observe.events import BatchMoved
+from engine.observe.events import BatchMoved, Noticed
 from engine.operations import Order
 from engine.run import Stop
 from engine.sandbox.behaviour import Behaviour, JournalSettings, Reads
@@ -85,6 +85,7 @@ class Bench:
     """Interrupt the next run after so many batches have come into a state."""
     crash_after: tuple[str, int] = ("", 0)
     """Break it off then."""
+    noticed: list[str] = field(default_factory=list)
 
     @property
     def ledger(self):
@@ -124,6 +125,8 @@ class Bench:
         self.stop_after = self.crash_after = ("", 0)
 
         def emit(event):
+            if isinstance(event, Noticed):
+                self.noticed.append(event.text)
             if not isinstance(event, BatchMoved):
                 return
             moves[event.after] += 1

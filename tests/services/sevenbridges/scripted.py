@@ -9,6 +9,7 @@ from engine.model.jobs import Job
 from engine.model.records import Position
 from engine.model.settings import BatchSettings
 from engine.model.submissions import State, Submission
+from engine.observe.events import unheard
 from engine.ports import Answer
 from engine.services import sevenbridges
 from engine.services.sevenbridges.settings import SevenBridgesSettings
@@ -49,8 +50,8 @@ def settings(**keys):
     return SevenBridgesSettings(**values)
 
 
-def service(caller=None, *, job=JOB, batch=None, clock=None, **keys):
-    parts = batch or BatchSettings(), job, caller or Caller(), clock or FakeClock()
+def service(caller=None, *, job=JOB, batch=None, clock=None, emit=unheard, **keys):
+    parts = batch or BatchSettings(), job, caller or Caller(), clock or FakeClock(), emit
     return sevenbridges.build(settings(**keys), *parts)
 
 

@@ -192,6 +192,24 @@ async def test_a_draft_that_is_gone_is_uncertain_after_the_quiet_time_and_told_o
     assert bench.calls("get") <= 9
 
 
+async def test_a_description_that_is_cut_is_told_once_a_run(bench):
+    bench = await bench(run=False, unwritten=Unwritten(descriptions="cut"))
+    result = await bench.submit(specs(9, description="x" * 100))
+    assert (result.exit_code, bench.times()) == (Exit.ALL_CREATED, once(9))
+    (text,) = bench.noticed
+    assert "has lost the marker at its end ([bulksubmit j/" in text
+
+
+async def test_each_status_never_heard_of_is_told_once_a_run(bench):
+    words = {"COMPLETED": "SUCCEEDED", "RUNNING": "EXECUTING"}
+    bench = await bench(life=Life(running_seconds=0.5), unwritten=Unwritten(status_words=words))
+    result = await bench.submit(specs(9), until="finished")
+    assert result.exit_code == Exit.ALL_CREATED
+    executing, succeeded = bench.noticed
+    assert "has the status EXECUTING, which is not among" in executing
+    assert "has the status SUCCEEDED, which is not among" in succeeded
+
+
 # Interrupted
 
 

@@ -310,6 +310,37 @@ async def test_what_was_certainly_not_created_leaves_nothing_to_look_for(error):
     assert bridges._sent_after == {}
 
 
+# What is noticed
+
+
+async def test_a_draft_that_comes_back_with_its_marker_is_nothing_to_tell():
+    events = []
+    await service(Caller(task(description=f"d {MARKER}")), emit=events.append).stage(a_batch(), payload())
+    assert events == []
+
+
+async def test_a_description_that_has_lost_its_marker_is_told_once():
+    events = []
+    bridges = service(Caller(*[task(description=f"d {MARKER[:-3]}")] * 2), emit=events.append)
+    for _ in range(2):
+        await bridges.stage(a_batch(), payload())
+    (event,) = events
+    assert event.text.startswith(f"the description of task {TASK_ID} has lost the marker at its end ({MARKER})")
+
+
+async def test_each_status_never_heard_of_is_told_once_wherever_it_shows():
+    events = []
+    said = [task("NEW"), bulk(task("NEW"), task("QUEUED")), task("NEWER"), task("NEWEST", description=MARKER)]
+    bridges = service(Caller(*said), emit=events.append, **RUNS)
+    await bridges.release(a_batch(), TASK_ID, None)
+    await bridges.progress(follows())
+    await bridges.standing(TASK_ID)
+    await bridges.stage(a_batch(), payload())
+    assert [event.text.split(",")[0] for event in events] == [
+        f"task {TASK_ID} has the status {word}" for word in ("NEW", "NEWER", "NEWEST")
+    ]
+
+
 # Releasing: a run
 
 
