@@ -22,7 +22,7 @@ from engine.model.errors import ConfigError, SourceChanged
 from engine.model.jobs import Job
 from engine.model.records import Format, Position, TaskBlock
 from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
-from engine.observe.events import Listener
+from engine.observe.events import Listener, unheard
 from engine.pipeline import Pipeline
 from engine.policy.coupled import BatchBytes
 from engine.policy.quiet import QuietTime
@@ -166,8 +166,8 @@ def _offline(setup: Setup, service: Service) -> Offline:
     return Offline(service, Mapper(setup.settings.mapping, service.check), setup)
 
 
-def _service(setup: Setup, job: Job, caller: Caller, clock: Clock) -> Service:
-    return setup.module.build(setup.service, setup.settings.batch, job, caller, clock)
+def _service(setup: Setup, job: Job, caller: Caller, clock: Clock, emit: Listener = unheard) -> Service:
+    return setup.module.build(setup.service, setup.settings.batch, job, caller, clock, emit)
 
 
 def _credentials(service: ServiceSettings) -> Credentials:
@@ -186,7 +186,7 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
         service.base_url, send, credentials, upload_hosts=hosts, clock=clock, emit=emit, ruling=service.ruling
     )
     async with caller as opened:
-        opened_service = _service(setup, job, opened, clock)
+        opened_service = _service(setup, job, opened, clock, emit)
         if send.settle_seconds is not None:
             opened_service.settle_seconds = send.settle_seconds
         yield opened_service

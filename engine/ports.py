@@ -62,7 +62,8 @@ class Call:
     intent: Intent | None = field(default=None, compare=False, repr=False)
     """Awaited each time before the call is sent: a call may wait for long until it is its turn."""
     divisible: bool = False
-    """What it carries could go in smaller parts: if it times out again and again, it is not repeated any more."""
+    """What it carries could go in smaller parts: if it times out again and again, or is answered what may mean too much
+    at once (`Pause.or_too_much`), it is not repeated any more."""
 
     @property
     def pieces(self) -> tuple[bytes, ...]:

@@ -21,8 +21,9 @@ from engine.steps import Steps
 from engine.uploading import Payloads, Submitted, Uploader
 
 FIRST_QUESTION_SECONDS = 1.0
-"""Before the first question; each wait after it is twice as long as the one before. The last question comes at the end
-of the quiet time, so most batches are known after a few seconds, and none costs more than nine questions in 120 s."""
+"""Before the first question; each wait after it is twice as long as the one before, and the first one twice as long for
+each time that the batch was told again. The last question comes at the end of the quiet time, so most batches are known
+after a few seconds, and none costs more than nine questions in 120 s."""
 
 LONGEST_PAUSE_SECONDS = 60.0
 """Between two questions after the quiet time, where the answers make no sense."""
@@ -157,7 +158,7 @@ class Recovery:
         left = doubt.since + self._run.quiet.seconds - now
         if case.waited == 0 and left <= 0:  # it was quiet for long enough: one fresh reading tells
             return 0.0
-        wait = FIRST_QUESTION_SECONDS * 2.0**case.waited * (0.5 + self._run.jitter() / 2)
+        wait = FIRST_QUESTION_SECONDS * 2.0 ** (case.waited + doubt.tells) * (0.5 + self._run.jitter() / 2)
         return min(wait, left + _PAST_SECONDS) if left > 0 else min(wait, LONGEST_PAUSE_SECONDS)
 
     async def _standing(self, case: _Case) -> tuple[Standing, str | None]:

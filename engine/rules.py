@@ -19,6 +19,7 @@ from engine.model.errors import Unavailable
 from engine.model.jobs import Job
 from engine.model.records import Format, Position
 from engine.model.settings import BatchSettings, ServiceSettings, Settings
+from engine.observe.events import Listener, unheard
 from engine.ports import Answer, Call, Caller, Clock, Service
 from engine.reading.child import Planner, Segment
 from engine.reading.children import Standby, plan_in_children
@@ -41,8 +42,16 @@ class ServiceModule(Protocol):
 
     SETTINGS: type[ServiceSettings]
 
-    def build(self, settings: Any, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> Service:
-        """Return the service."""
+    def build(
+        self,
+        settings: Any,
+        batch: BatchSettings,
+        job: Job,
+        caller: Caller,
+        clock: Clock,
+        emit: Listener = unheard,
+    ) -> Service:
+        """Return the service; it emits what it has `Noticed` of the service that a person should know."""
         ...
 
 

@@ -248,9 +248,8 @@ class Uploader:
         return _InDoubt(submission, lost_just_now(self._run, submission), failure)
 
     def _declined(self, submission: Submission, refusal: Refused) -> _InDoubt:
-        kind = Declined.RELEASED_BEFORE if refusal.released_before else Declined.REFUSED
-        doubt = replace(lost_just_now(self._run, submission), lost=refusal.earlier_lost, declined=kind)
-        return _InDoubt(submission, doubt, refusal)
+        doubt = lost_just_now(self._run, submission)
+        return _InDoubt(submission, replace(doubt, lost=refusal.earlier_lost, declined=_kind_of(refusal)), refusal)
 
 
 @dataclass(slots=True)
@@ -274,6 +273,12 @@ class _InDoubt(Exception):
     def __init__(self, submission: Submission, doubt: Doubt, failure: CallFailed) -> None:
         super().__init__(str(failure))
         self.submission, self.doubt, self.failure = submission, doubt, failure
+
+
+def _kind_of(refusal: Refused) -> Declined:
+    if refusal.unknown:
+        return Declined.UNKNOWN
+    return Declined.RELEASED_BEFORE if refusal.released_before else Declined.REFUSED
 
 
 def lost_just_now(run: Run, submission: Submission) -> Doubt:

@@ -58,6 +58,8 @@ class Declined(Enum):
     """Declined, for what the batch holds or for a reason that nobody knows."""
     RELEASED_BEFORE = auto()
     """Declined because the batch is not waiting any more."""
+    UNKNOWN = auto()
+    """Declined because the service does not know the batch: it is gone, or not there yet."""
 
 
 class Cancel(Enum):

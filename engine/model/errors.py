@@ -147,6 +147,8 @@ class Refused(NotApplied):
         """An earlier attempt of the same call had no answer, and may have been applied."""
         self.released_before = released_before
         """It declined it because the batch is not waiting any more: the evidence that an earlier release arrived."""
+        self.unknown = False
+        """It declined a release because it does not know the batch: that is gone, or not there yet."""
 
 
 class Unauthorized(Refused):

@@ -95,6 +95,8 @@ class Row:
 
 _THERE = (Standing.WAITING, Standing.STARTED, Standing.ENDED)
 _NOTHING_MADE = (Standing.WAITING, Standing.ENDED, Standing.UNKNOWN)
+_UNHEEDED = (Declined.NO, Declined.UNKNOWN)
+"""The service did not say a word on what the batch holds."""
 _UNASKED = (Again.SEARCH, Again.NEVER)
 """The service has no name for the batch before it is released, so it cannot be asked about it."""
 
@@ -246,7 +248,7 @@ _RELEASING = (
         Action.STOP,
         "the answers to its release are lost again and again",
         (State.RELEASING,),
-        declined=(Declined.NO,),
+        declined=_UNHEEDED,
         cancel=(Cancel.UNTRIED,),
         told_out=True,
     ),
@@ -258,13 +260,23 @@ _RELEASING = (
         declined=(Declined.NO,),
         cancel=(Cancel.UNTRIED,),
     ),
+    # Told at once, what is gone for good would be told over and over: whether it is there is asked first.
+    Row(
+        Action.TELL,
+        "it was not there to be released, and is there now",
+        (State.RELEASING,),
+        (Again.REFUSED,),
+        standing=(Standing.WAITING,),
+        declined=(Declined.UNKNOWN,),
+        cancel=(Cancel.UNTRIED,),
+    ),
     Row(
         Action.TELL,
         "it has said waiting, and nothing else, for all of the quiet time",
         (State.RELEASING,),
         (Again.ASK,),
         standing=(Standing.WAITING,),
-        declined=(Declined.NO,),
+        declined=_UNHEEDED,
         cancel=(Cancel.UNTRIED,),
         quiet=True,
     ),

@@ -11,6 +11,8 @@ class Pause:
 
     seconds: float
     reason: str
+    or_too_much: bool = False
+    """The service says the same to a call that asks for too much at once: one that is divisible is refused instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from engine.observe.events import (
     Event,
     JobEnded,
     JobStarted,
+    Noticed,
     Paused,
     Stopping,
 )
@@ -126,6 +127,8 @@ class PlainDisplay(SilentDisplay):
                 return waiting_line(event.batches, event.seconds, event.names)
             case Stopping():
                 return f"stopping: {event.reason}"
+            case Noticed():
+                return event.text
             case JobEnded():
                 return f"job {event.job} is {event.state}; {_figures(self._progress.view())}"
             case _:

@@ -91,6 +91,13 @@ class BatchesWaiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something about the service that nobody here has seen before, and that a person should know; once a run."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallStarted:
     """A request goes out."""
 
@@ -150,6 +157,7 @@ Event: TypeAlias = (
     | BatchProgressed
     | BatchSettled
     | BatchesWaiting
+    | Noticed
     | CallStarted
     | CallEnded
     | CallRetried
@@ -160,6 +168,11 @@ Event: TypeAlias = (
 )
 Listener: TypeAlias = Callable[[Event], None]
 """Takes an event; must be quick and must not raise."""
+
+
+def unheard(event: Event) -> None:
+    """Take an event that nobody listens for."""
+    del event
 
 
 def fan_out(*listeners: Listener) -> Listener:

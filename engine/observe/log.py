@@ -29,6 +29,7 @@ from engine.observe.events import (
     JobEnded,
     JobStarted,
     Listener,
+    Noticed,
     Paused,
     Stopping,
 )
@@ -115,7 +116,7 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
 
 
 _LEVELS: Mapping[type[Event], int] = {
-    **dict.fromkeys((BatchesWaiting, Paused, Stopping), logging.WARNING),
+    **dict.fromkeys((BatchesWaiting, Noticed, Paused, Stopping), logging.WARNING),
     **dict.fromkeys((JobStarted, JobEnded, BatchSettled, CallRetried), logging.INFO),
 }
 
@@ -162,6 +163,8 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line f
             return f"{event.name} goes from {event.before} to {event.after}: {event.reason}"
         case Stopping():
             return f"stopping: {event.reason}"
+        case Noticed():
+            return event.text
         case JobEnded():
             return f"job {event.job} ended: {event.state}"
 

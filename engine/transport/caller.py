@@ -266,6 +266,8 @@ class HttpCaller:
         if isinstance(answer, Lost):
             return _Attempt(answer, judge_loss(answer.loss, repeatable=call.repeatable), None)
         ruling = self._ruling(answer.status, answer.body) if answer.status >= HTTPStatus.BAD_REQUEST else None
+        if isinstance(ruling, Pause) and ruling.or_too_much and call.divisible:
+            return _Attempt(answer, Verdict(Effect.NOT_APPLIED, Advice.REFUSED, f"status {answer.status}"), None)
         if isinstance(ruling, Pause):
             return _Attempt(answer, Verdict(Effect.NOT_APPLIED, Advice.REPEAT, ruling.reason), ruling.seconds)
         if isinstance(ruling, Refusal):

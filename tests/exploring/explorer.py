@@ -408,3 +408,5 @@ def every_manner(lags):
                 yield Manner(Again.ASK, lag=lag, repeat=repeat, busy=busy, content=content, cancel=cancel)
             if content == "bad" or cancel == "accept":  # what it holds is taken: nothing is canceled
                 yield Manner(Again.REFUSED, Again.SEARCH, lag=lag, busy=busy, content=content, cancel=cancel)
+        for content in ("good", "bad") if lag else ():
+            yield Manner(Again.REFUSED, Again.SEARCH, lag=lag, content=content, hides=True)

@@ -81,7 +81,9 @@ class PlayedService(FakeService):
             raise Killed
         if end != "declined":
             raise PossiblyApplied("the answer was lost")
-        raise Refused("no", status=422, released_before=objection is Declined.RELEASED_BEFORE)
+        refusal = Refused("no", status=422, released_before=objection is Declined.RELEASED_BEFORE)
+        refusal.unknown = objection is Declined.UNKNOWN
+        raise refusal
 
     async def standing(self, remote_id):
         return self._catch_up().standing()

@@ -31,6 +31,8 @@ class Manner:
     """ "bad": it refuses what the batch holds."""
     cancel: str = "accept"
     """ "accept", "refuse", or "lie": it confirms, and carries out a late release all the same."""
+    hides: bool = False
+    """A draft is not known until the lag is over: it is neither shown nor released."""
 
     @property
     def stages(self):
@@ -98,6 +100,8 @@ class Service:
 
     def objection(self):
         """Return how a release that arrives now is declined; None if it is taken."""
+        if self._hidden:
+            return Declined.UNKNOWN
         if self.canceled is not None:
             return self._words
         if self.created:
@@ -114,6 +118,10 @@ class Service:
     def _under_way(self):
         return any(what == "release" for _, what in self.pending)
 
+    @property
+    def _hidden(self):
+        return self.manner.hides and not any(at <= self.now - self.manner.lag for at in self.made)
+
     def cancel(self):
         """Tell whether a cancel that arrives now is confirmed."""
         busy = self.manner.busy and self._under_way
@@ -126,6 +134,8 @@ class Service:
 
     def standing(self):
         """Return what it shows of a batch that it has a name for."""
+        if self._hidden:
+            return Standing.UNKNOWN
         shown = self.now - self.manner.lag
         if any(at <= shown for at in self.created):
             return Standing.STARTED

@@ -183,6 +183,14 @@ def test_a_release_without_an_answer(known, action):
         ({"declined": Declined.REFUSED, "standing": Standing.WAITING, "lost": False}, Action.DECLINE),
         ({"declined": Declined.REFUSED, "standing": Standing.WAITING, "quiet": True}, Action.CANCEL),
         ({"declined": Declined.REFUSED, "standing": Standing.STARTED}, Action.FOLLOW),
+        ({"declined": Declined.UNKNOWN, "again": Again.REFUSED}, Action.ASK),
+        ({"declined": Declined.UNKNOWN, "again": Again.REFUSED, "standing": Standing.UNKNOWN}, Action.ASK),
+        ({"declined": Declined.UNKNOWN, "again": Again.REFUSED, "standing": Standing.WAITING}, Action.TELL),
+        ({"declined": Declined.UNKNOWN, "standing": Standing.WAITING}, Action.ASK),
+        ({"declined": Declined.UNKNOWN, "standing": Standing.WAITING, "quiet": True}, Action.TELL),
+        ({"declined": Declined.UNKNOWN, "standing": Standing.UNKNOWN, "quiet": True}, Action.PARK),
+        ({"declined": Declined.UNKNOWN, "standing": Standing.STARTED}, Action.FOLLOW),
+        ({"declined": Declined.UNKNOWN, "tells": MOST_TELLS}, Action.STOP),
     ],
 )
 def test_a_release_that_was_refused(known, action):

@@ -16,6 +16,7 @@ from engine.observe.events import (
     CallStarted,
     JobEnded,
     JobStarted,
+    Noticed,
     Paused,
     Stopping,
 )
@@ -81,6 +82,7 @@ def test_plain_lines_come_every_few_seconds_however_many_events_there_are(plain,
         (BatchMoved(7, State.RELEASING, State.UNCERTAIN, 10, 1, "answer lost"), "batch 7 is uncertain: answer lost"),
         (BatchSettled(7, 8, 0, "answer lost", 2), "2 records of batch 7 uncertain: answer lost"),
         (BatchSettled(7, 7, 1, "no url", 2), "first failure, in batch 7: no url"),
+        (Noticed("a status never heard of"), "a status never heard of"),
         (Paused("asked to", 12.0), "calls wait for 12 s: asked to"),
         (
             BatchesWaiting(1, 130.0, "7"),

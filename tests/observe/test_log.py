@@ -15,6 +15,7 @@ from engine.observe.events import (
     CallStarted,
     JobEnded,
     JobStarted,
+    Noticed,
     Paused,
     Stopping,
 )
@@ -34,6 +35,7 @@ EVENTS = [
     (CallStarted("put"), "DEBUG"),
     (CallEnded("put", 0.25, 10, None), "DEBUG"),
     (CallRetried("put", 2, 1.5, "status 503"), "INFO"),
+    (Noticed("a status never heard of"), "WARNING"),
     (Paused("asked to", 12.0), "WARNING"),
     (LimitChanged("max_batch_bytes", 4096, 2048, "a payload of 4000 bytes was too large"), "DEBUG"),
     (Stopping("SIGTERM"), "WARNING"),
@@ -103,7 +105,7 @@ def test_what_is_below_the_level_is_not_logged(capsys):
     set_up_logging("warning", as_json=False, redact=hide)
     for event, _ in EVENTS:
         event_log()(event)
-    assert len(capsys.readouterr().err.splitlines()) == 5
+    assert len(capsys.readouterr().err.splitlines()) == 6
 
 
 def test_other_libraries_stay_at_warning(capsys):

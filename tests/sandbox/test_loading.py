@@ -9,7 +9,7 @@ from engine.sandbox.behaviour import Behaviour, FailureRule, Fault, Latency, Pro
 from engine.sandbox.errors import BehaviourError
 from engine.sandbox.loading import load_behaviour, parse_behaviour
 from engine.sandbox.server import running_sandbox
-from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate, SevenBridges
+from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate, SevenBridges, Unwritten
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "sandbox.toml"
 
@@ -42,7 +42,7 @@ async def test_every_example_can_be_served(path):
     "cls",
     [
         *(Behaviour, FailureRule, Fault, Latency, Project, RateLimit, Reads),
-        *(App, AppInput, FileRule, Life, Rate, SevenBridges),
+        *(App, AppInput, FileRule, Life, Rate, SevenBridges, Unwritten),
     ],
 )
 def test_the_example_names_every_key(cls):

@@ -549,6 +549,25 @@ async def test_maintenance_pauses_all_calls_and_says_so_and_nothing_is_doubtful(
     ]
 
 
+TOO_MUCH = Pause(30.0, "maintenance, or too much at once", or_too_much=True)
+
+
+async def test_what_may_mean_too_much_at_once_refuses_a_call_that_could_go_in_parts_and_holds_up_nobody(make):
+    caller, wire, events = make(answer(503), answer(), ruling=lambda status, body: TOO_MUCH)
+    with pytest.raises(Refused, match="status 503") as refused:
+        await caller.call(replace(STATUS, divisible=True))
+    assert refused.value.status == 503
+    assert (await caller.call(STATUS)).status == 200
+    assert len(wire.times) == 2
+    assert not any(isinstance(event, Paused) for event in events)
+
+
+async def test_it_pauses_a_call_that_could_not_be_smaller(make):
+    caller, wire, _ = make(answer(503), answer(), ruling=lambda status, body: TOO_MUCH)
+    assert (await caller.call(STATUS)).status == 200
+    assert wire.times == [0, pytest.approx(30, abs=1)]
+
+
 async def test_a_forbidden_record_is_refused_and_the_credentials_are_not_blamed(make):
     caller, _, _ = make(answer(403), ruling=lambda status, body: Refusal("status 403, code 3001"))
     with pytest.raises(Refused, match="code 3001") as refused:

@@ -13,8 +13,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from engine.sandbox.sevenbridges.settings import Unwritten
+
 MAX_PAGE = 100  # the vendor's limit, of pages and of bulk calls
 DEFAULT_PAGE = 50  # the vendor's
+_RESOURCE = "resource."  # a bulk call's `fields` need the keyword
 _MORE_INFO = "https://docs.sevenbridges.com/docs/api-status-codes"
 
 _ERRORS: Mapping[int, tuple[int, str]] = {
@@ -74,15 +77,18 @@ def json_answer(body: object, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
 
 
-def list_answer(request: web.Request, items: Sequence[object], page: Page, total: int) -> web.Response:
-    """Answer with one page of a list, the links to its neighbours and the mandatory header with the total."""
+def list_answer(
+    request: web.Request, items: Sequence[object], page: Page, total: int, *, says_total: bool
+) -> web.Response:
+    """Answer with one page of a list, the links to its neighbours and the header with the total."""
     links = []
     if page.offset + page.limit < total:
         links.append(_link(request, "next", page.offset + page.limit, page.limit))
     if page.offset > 0:
         links.append(_link(request, "prev", max(0, page.offset - page.limit), page.limit))
     answer = json_answer({"href": str(request.url), "items": items, "links": links})
-    answer.headers["X-Total-Matching-Query"] = str(total)
+    if says_total:
+        answer.headers["X-Total-Matching-Query"] = str(total)
     return answer
 
 
@@ -90,15 +96,29 @@ def _link(request: web.Request, rel: str, offset: int, limit: int) -> dict[str, 
     return {"href": str(request.url.update_query(offset=offset, limit=limit)), "rel": rel, "method": "GET"}
 
 
-def bulk_answer(ids: Sequence[str], resource: Callable[[str], object]) -> web.Response:
-    """Answer with each id's resource or error, in the order asked for."""
-    items: list[dict[str, object]] = []
-    for one in ids:
+class Bulk:
+    """What a bulk call asks for: `ids`, and of each resource the fields that `fields` names behind `resource.`."""
+
+    def __init__(self, query: Mapping[str, str], ids: Sequence[str], known: Sequence[str], settings: Unwritten) -> None:
+        """Read the selector; without one, everything is wanted."""
+        names = [part.strip() for part in query.get("fields", "").split(",") if part.strip()]
+        own = [name.removeprefix(_RESOURCE) for name in names if name.startswith(_RESOURCE)]
+        whole = not names or not {"_all", "resource"}.isdisjoint(names) or settings.bare_bulk_fields == "all"
+        self._names = wanted_fields({"fields": ",".join(own)}, known, known) if own or whole else []
+        self._ids = ids if settings.bulk_order == "asked" else ids[::-1]
+        self._none: dict[str, object] = {} if settings.bare_bulk_fields == "nothing" else {"resource": {}}
+        self._errors = settings.bulk_errors or not names
+
+    def answer(self, show: Callable[[str, Sequence[str]], object]) -> web.Response:
+        """Answer with each id's resource or error."""
+        return json_answer({"items": [self._item(one, show) for one in self._ids]})
+
+    def _item(self, one: str, show: Callable[[str, Sequence[str]], object]) -> dict[str, object]:
         try:
-            items.append({"resource": resource(one)})
+            resource = show(one, self._names)
         except ApiError as error:
-            items.append({"error": error.body()})
-    return json_answer({"items": items})
+            return {"error": error.body()} if self._errors else {}
+        return {"resource": resource} if self._names else self._none
 
 
 def base_url(request: web.Request) -> str:
@@ -148,14 +168,14 @@ def flag_of(query: Mapping[str, str], name: str) -> bool | None:
     return text == "true" if text else None
 
 
-def seconds_of(query: Mapping[str, str], name: str, default: float) -> float:
-    """Read a time, UTC unless it says otherwise, as epoch seconds. Raise ApiError."""
+def seconds_of(query: Mapping[str, str], name: str, default: float, *, z_times: bool) -> float:
+    """Read a time as epoch seconds: a date, or a time with an offset or in UTC. Raise ApiError."""
     if not (text := query.get(name, "")):
         return default
     try:
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(text if z_times else text.replace("Z", "?"))
     except ValueError as error:
-        raise ApiError(90000, f"{name} must be an ISO 8601 time.") from error
+        raise ApiError(90000, f"{name} must be a date, or a time with an offset +HH:mm or none.") from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

@@ -1,10 +1,14 @@
-"""Settings enter; the projects, apps and files that exist leave. Files follow from their rules, so any number fits."""
+"""Settings enter; the projects, apps and files that exist leave.
+
+Files follow from their rules, so any number fits; those of a project that has folders are made once and kept.
+"""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from engine.sandbox.sevenbridges.folders import FOLDER, File, Folders
 from engine.sandbox.sevenbridges.settings import App, FileRule, SevenBridges
 
 _PROJECT = re.compile(r"[^/]+/[^/]+")
@@ -12,20 +16,11 @@ _APP = re.compile(r"([^/]+/[^/]+/[^/]+?)(?:/(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file of a project."""
-
-    id: str
-    name: str
-    project: str
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class FileFilter:
-    """What a list call asks for: any of the names (empty: all), all of the metadata."""
+    """What a list call asks for: any of the names (empty: all), all of the metadata, within one folder or the root."""
 
     project: str
+    folder: str = ""
     names: frozenset[str] = frozenset()
     metadata: tuple[tuple[str, str], ...] = ()
 
@@ -46,6 +41,10 @@ class Catalog:
         self._rules = settings.files
         self._own_ids = {rule.id: number for number, rule in enumerate(self._rules) if rule.id}
         self._names: dict[str, dict[str, list[File]]] = {}
+        with_folders = sorted({rule.project for rule in self._rules if "/" in rule.name})
+        self._folders = {
+            project: Folders(number, project, self._of_project(project)) for number, project in enumerate(with_folders)
+        }
         self.checks_files = bool(self._rules)
 
     def projects(self) -> list[str]:
@@ -72,7 +71,9 @@ class Catalog:
 
     def files(self, wanted: FileFilter, offset: int, limit: int) -> tuple[list[File], int]:
         """Return some of the files that are asked for, and how many there are."""
-        if wanted.names:
+        if (folders := self._folders.get(wanted.project)) is not None:
+            found = [file for file in folders.listed(wanted.folder) if wanted.passes(file)]
+        elif wanted.names:
             found = [file for file in self._named(wanted) if wanted.passes(file)]
         elif wanted.metadata:
             found = [file for file in self._of_project(wanted.project) if wanted.passes(file)]
@@ -82,7 +83,10 @@ class Catalog:
         return found[offset : offset + limit], len(found)
 
     def file(self, file_id: str) -> File | None:
-        """Find a file by its id."""
+        """Find a file or a folder by its id."""
+        placed = filter(None, (folders.find(file_id) for folders in self._folders.values()))
+        if (found := next(placed, None)) is not None:
+            return found
         if (own := self._own_ids.get(file_id)) is not None:
             return self._file(own, 0)
         try:
@@ -91,6 +95,11 @@ class Catalog:
             return None
         exists = 0 <= rule < len(self._rules) and number < self._rules[rule].count and not self._rules[rule].id
         return self._file(rule, number) if exists and _made_up_id(rule, number) == file_id else None
+
+    def folder(self, folder_id: str) -> File | None:
+        """Find a folder by its id."""
+        found = self.file(folder_id)
+        return found if found is not None and found.type == FOLDER else None
 
     def _named(self, wanted: FileFilter) -> Iterable[File]:
         if wanted.project not in self._names:

@@ -1,20 +1,23 @@
 """Calls about files, apps, projects and the user enter, Seven Bridges' answers leave."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from aiohttp import web
 
 from engine.sandbox.sevenbridges.answers import (
     ApiError,
+    Bulk,
+    Page,
     base_url,
-    bulk_answer,
     json_answer,
     json_ids,
     list_answer,
     page_of,
     wanted_fields,
 )
-from engine.sandbox.sevenbridges.catalog import Catalog, File, FileFilter
+from engine.sandbox.sevenbridges.catalog import Catalog, FileFilter
+from engine.sandbox.sevenbridges.folders import File
+from engine.sandbox.sevenbridges.settings import SevenBridges
 from engine.sandbox.sevenbridges.task_calls import Call
 from engine.sandbox.sevenbridges.views import APP_FIELDS, FILE_FIELDS, SHORT_APP, SHORT_FILE, View
 
@@ -25,9 +28,9 @@ _METADATA = "metadata."
 class CatalogCalls:
     """Answers every call about what exists besides tasks."""
 
-    def __init__(self, catalog: Catalog, clock: Callable[[], float], user: str) -> None:
+    def __init__(self, catalog: Catalog, clock: Callable[[], float], settings: SevenBridges) -> None:
         """Look into this catalog."""
-        self._catalog, self._clock, self._user = catalog, clock, user
+        self._catalog, self._clock, self._settings = catalog, clock, settings
 
     def routes(self) -> Iterator[tuple[str, str, str, Call]]:
         """Yield method, path, kind of call, and who answers."""
@@ -44,15 +47,27 @@ class CatalogCalls:
 
     async def _files(self, request: web.Request) -> web.Response:
         query, page = request.query, page_of(request.query)
-        if not (project := query.get("project", "")):
-            raise ApiError(90000, "Give the project whose files to list.")
-        if not self._catalog.has_project(project):
-            raise ApiError(3002)
+        project, folder = self._place(query.get("project", ""), query.get("parent", ""))
         metadata = tuple((key.removeprefix(_METADATA), query[key]) for key in query if key.startswith(_METADATA))
-        wanted = FileFilter(project, frozenset(query.getall("name", [])), metadata)
+        asked, most = query.getall("name", []), self._settings.unwritten.most_names
+        if most and len(asked) > most:
+            raise ApiError(0)
+        wanted = FileFilter(project, folder, frozenset(asked), metadata)
         files, total = self._catalog.files(wanted, page.offset, page.limit)
         names, view = wanted_fields(query, _FILE_FIELDS, SHORT_FILE), self._view(request)
-        return list_answer(request, [view.file(file, names) for file in files], page, total)
+        return self._listed(request, [view.file(file, names) for file in files], page, total)
+
+    def _place(self, project: str, folder_id: str) -> tuple[str, str]:
+        """Return the project and the folder whose contents are asked for; either is given, not both. Raise ApiError."""
+        if bool(project) == bool(folder_id):
+            raise ApiError(90000, "Give either the project or the parent whose files to list.")
+        if folder_id:
+            if (folder := self._catalog.folder(folder_id)) is None:
+                raise ApiError(5002)
+            return folder.project, folder.id
+        if not self._catalog.has_project(project):
+            raise ApiError(3002)
+        return project, ""
 
     async def _file(self, request: web.Request) -> web.Response:
         names = wanted_fields(request.query, _FILE_FIELDS, _FILE_FIELDS)
@@ -60,14 +75,14 @@ class CatalogCalls:
 
     async def _bulk_files(self, request: web.Request) -> web.Response:
         ids = await json_ids(request, "file_ids")
-        names, view = wanted_fields(request.query, _FILE_FIELDS, _FILE_FIELDS), self._view(request)
-        return bulk_answer(ids, lambda file_id: view.file(self._found(file_id), names))
+        bulk, view = Bulk(request.query, ids, _FILE_FIELDS, self._settings.unwritten), self._view(request)
+        return bulk.answer(lambda file_id, names: view.file(self._found(file_id), names))
 
     async def _apps(self, request: web.Request) -> web.Response:
         page, apps = page_of(request.query), self._catalog.apps(request.query.get("project"))
         names, view = wanted_fields(request.query, _APP_FIELDS, SHORT_APP), self._view(request)
         shown = [view.app(app, names) for app in apps[page.offset : page.offset + page.limit]]
-        return list_answer(request, shown, page, len(apps))
+        return self._listed(request, shown, page, len(apps))
 
     async def _app(self, request: web.Request) -> web.Response:
         app = self._catalog.app(request.match_info["app_id"])
@@ -80,7 +95,7 @@ class CatalogCalls:
         projects = [project for project in self._catalog.projects() if owner in ("", project.split("/")[0])]
         view = self._view(request)
         shown = [view.project(project) for project in projects[page.offset : page.offset + page.limit]]
-        return list_answer(request, shown, page, len(projects))
+        return self._listed(request, shown, page, len(projects))
 
     async def _project(self, request: web.Request) -> web.Response:
         project = f"{request.match_info['owner']}/{request.match_info['name']}"
@@ -89,7 +104,11 @@ class CatalogCalls:
         return json_answer(self._view(request).project(project))
 
     async def _me(self, request: web.Request) -> web.Response:
-        return json_answer({"href": f"{base_url(request)}/users/{self._user}", "username": self._user})
+        user = self._settings.user
+        return json_answer({"href": f"{base_url(request)}/users/{user}", "username": user})
+
+    def _listed(self, request: web.Request, items: Sequence[object], page: Page, total: int) -> web.Response:
+        return list_answer(request, items, page, total, says_total=self._settings.unwritten.total_header)
 
     def _found(self, file_id: str) -> File:
         file = self._catalog.file(file_id)
@@ -98,4 +117,4 @@ class CatalogCalls:
         return file
 
     def _view(self, request: web.Request) -> View:
-        return View(base_url(request), self._user, self._clock())
+        return View(base_url(request), self._settings, self._clock())

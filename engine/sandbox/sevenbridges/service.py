@@ -46,7 +46,7 @@ class SevenBridgesService:
         catalog, stats = Catalog(settings), self.traffic.stats
         self._life = TaskLife(settings.life, behaviour.failures, book, catalog, journal, stats)
         self._tasks = TaskCalls(book, self._life, catalog, self.traffic, behaviour, clock)
-        self._catalog = CatalogCalls(catalog, clock, settings.user)
+        self._catalog = CatalogCalls(catalog, clock, settings)
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes, and the headers that every answer has."""

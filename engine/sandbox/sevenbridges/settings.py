@@ -64,6 +64,7 @@ class App:
 class FileRule:
     """`count` files of a project, whose `name` and `metadata` may use {n}, the file's number from 0, and {group}.
 
+    A name such as "sub/folder/reads.fastq" puts them into folders.
     `group_size` files in a row have the same {group}.
     `id` names a single file's id; without it ids are made up.
     """
@@ -92,6 +93,36 @@ def _check_template(template: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwritten:
+    """What no page of the vendor's says; each value but the default is the opposite of what the engine believes.
+
+    bare_bulk_fields    what a bulk call brings whose `fields` lack the keyword `resource`: {"resource": {}}, {}, or all
+    bulk_errors         an error among a bulk call's items is shown also where `fields` names only resources
+    bulk_order          in which order a bulk call's items stand
+    descriptions        how a task's description is stored
+    file_types          how the types `file` and `folder` are written
+    list_order          tasks are listed as asked, or always with the newest first
+    most_names          more names in one call for files are answered 503 with code 0; 0: any number is taken
+    run_lag_seconds     how long it takes until a task that was made can be run, changed, aborted or deleted
+    status_words        statuses that have another word
+    total_header        lists have x-total-matching-query; if not, their links alone tell that more follows
+    z_times             times in a query may end in Z
+    """
+
+    bare_bulk_fields: Literal["empty", "nothing", "all"] = "empty"
+    bulk_errors: bool = True
+    bulk_order: Literal["asked", "reversed"] = "asked"
+    descriptions: Literal["kept", "trimmed", "one_line", "cut"] = "kept"
+    file_types: Literal["lower", "upper"] = "lower"
+    list_order: Literal["asked", "newest"] = "asked"
+    most_names: int = 0
+    run_lag_seconds: float = 0.0
+    status_words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    total_header: bool = True
+    z_times: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class SevenBridges:
     """What exists. With no `projects` every project does, with no `apps` every app, with no `files` every file id."""
 
@@ -102,6 +133,7 @@ class SevenBridges:
     life: Life = Life()
     apps: tuple[App, ...] = ()
     files: tuple[FileRule, ...] = ()
+    unwritten: Unwritten = field(default_factory=Unwritten)
 
     def __post_init__(self) -> None:
         for project in (*self.projects, *(rule.project for rule in self.files)):

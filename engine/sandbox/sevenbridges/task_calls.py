@@ -11,8 +11,8 @@ from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.faults import html_answer
 from engine.sandbox.sevenbridges.answers import (
     ApiError,
+    Bulk,
     base_url,
-    bulk_answer,
     flag_of,
     is_uuid,
     json_answer,
@@ -33,6 +33,13 @@ from engine.sandbox.traffic import Traffic
 
 Call = Callable[[web.Request], Awaitable[web.Response]]
 _ALL_FIELDS = tuple(TASK_FIELDS)
+_MOST_DESCRIBED = 100
+_STORED: Mapping[str, Callable[[str], str]] = {
+    "kept": str,
+    "trimmed": str.strip,
+    "one_line": lambda text: " ".join(text.split()),
+    "cut": lambda text: text[:_MOST_DESCRIBED],
+}
 
 
 class TaskCalls:
@@ -50,7 +57,7 @@ class TaskCalls:
         """Work on these."""
         self._book, self._life, self._catalog, self._clock = book, life, catalog, clock
         self._stats, self._agenda = traffic.stats, traffic.agenda
-        self._user, self._run_again = behaviour.sevenbridges.user, behaviour.sevenbridges.run_again
+        self._settings, self._unwritten = behaviour.sevenbridges, behaviour.sevenbridges.unwritten
         self._busy_while_late, self._reads = behaviour.busy_while_late, behaviour.reads
 
     def routes(self) -> Iterator[tuple[str, str, str, Call]]:
@@ -69,7 +76,8 @@ class TaskCalls:
     async def _create(self, request: web.Request) -> web.Response:
         body = await json_body(request)
         draft = new_draft(body, self._catalog, batch=flag_of(request.query, "batch"))
-        return self._added(request, draft)
+        stored = _STORED[self._unwritten.descriptions](draft.description)
+        return self._added(request, replace(draft, description=stored))
 
     async def _clone(self, request: web.Request) -> web.Response:
         await request.read()
@@ -82,7 +90,8 @@ class TaskCalls:
         if request.query.get("origin_id"):
             tasks, total = [], 0  # no task here comes from an automation
         names, view = wanted_fields(request.query, _ALL_FIELDS, SHORT_TASK), self._view(request, now - lag)
-        return list_answer(request, [view.task(task, names) for task in tasks], page, total)
+        shown = [view.task(task, names) for task in tasks]
+        return list_answer(request, shown, page, total, says_total=self._unwritten.total_header)
 
     async def _get(self, request: web.Request) -> web.Response:
         at = self._now() - self._reads.single_seconds
@@ -91,9 +100,9 @@ class TaskCalls:
 
     async def _bulk(self, request: web.Request) -> web.Response:
         ids = await json_ids(request, "task_ids")
-        at, names = self._now() - self._reads.single_seconds, self._fields(request)
-        view = self._view(request, at)
-        return bulk_answer(ids, lambda task_id: view.task(self._seen(task_id, at), names))
+        at = self._now() - self._reads.single_seconds
+        view, bulk = self._view(request, at), Bulk(request.query, ids, _ALL_FIELDS, self._unwritten)
+        return bulk.answer(lambda task_id, names: view.task(self._seen(task_id, at), names))
 
     async def _update(self, request: web.Request) -> web.Response:
         body = await json_body(request)
@@ -110,7 +119,7 @@ class TaskCalls:
         await request.read()
         self._now()
         task = self._free_task(request)
-        if (task.told or task.status is not Status.DRAFT) and self._run_again != "duplicate":
+        if (task.told or task.status is not Status.DRAFT) and self._settings.run_again != "duplicate":
             return self._run_told_again(request, task)
         interruptible = flag_of(request.query, "use_interruptible_instances")
         if interruptible is not None:
@@ -177,13 +186,13 @@ class TaskCalls:
         return wanted_fields(request.query, _ALL_FIELDS, _ALL_FIELDS)
 
     def _view(self, request: web.Request, now: float) -> View:
-        return View(base_url(request), self._user, now)
+        return View(base_url(request), self._settings, now)
 
     def _run_told_again(self, request: web.Request, task: Task) -> web.Response:
-        if self._run_again == "error":
+        if self._settings.run_again == "error":
             words = "about to run" if task.status is Status.DRAFT else f"{task.status}, not DRAFT"
             raise ApiError(7010, f"The task is {words}.")
-        return html_answer(409) if self._run_again == "html" else self._shown(request, task)
+        return html_answer(409) if self._settings.run_again == "html" else self._shown(request, task)
 
     def _draft_task(self, request: web.Request) -> Task:
         self._now()
@@ -200,11 +209,12 @@ class TaskCalls:
         return task
 
     def _task(self, request: web.Request) -> Task:
-        return self._found(request.match_info["task_id"])
+        """Find a task that is to be changed."""
+        return self._found(request.match_info["task_id"], self._unwritten.run_lag_seconds)
 
-    def _found(self, task_id: str) -> Task:
+    def _found(self, task_id: str, lag_seconds: float = 0.0) -> Task:
         task = self._book.find(task_id)
-        if task is None:
+        if task is None or (lag_seconds and task.created_at + lag_seconds > self._clock()):
             raise ApiError(7002 if is_uuid(task_id) else 7005)
         return task
 
@@ -224,16 +234,17 @@ class TaskCalls:
         order_by, order = query.get("order_by", "created_time"), query.get("order", "asc").lower()
         if order_by not in ORDERS or order not in ("asc", "desc"):
             raise ApiError(90000, f"order_by must be one of {', '.join(ORDERS)}; order asc or desc.")
+        newest, z_times = self._unwritten.list_order == "newest", self._unwritten.z_times
         return TaskFilter(
             project=query.get("project") or None,
             parent=self._found(parent) if parent else None,
             status=Status(status) if status else None,
             batch=flag_of(query, "batch"),
-            created=_times(query, "created"),
-            started=_times(query, "started"),
-            ended=_times(query, "ended"),
-            order_by=order_by,
-            descending=order == "desc",
+            created=_times(query, "created", z_times=z_times),
+            started=_times(query, "started", z_times=z_times),
+            ended=_times(query, "ended", z_times=z_times),
+            order_by="created_time" if newest else order_by,
+            descending=newest or order == "desc",
         )
 
 
@@ -242,5 +253,6 @@ def _as_told(now: float) -> dict[str, Any]:
     return {"status": Status.CREATING, "run_at": now}
 
 
-def _times(query: Mapping[str, str], name: str) -> Times:
-    return seconds_of(query, f"{name}_from", float("-inf")), seconds_of(query, f"{name}_to", float("inf"))
+def _times(query: Mapping[str, str], name: str, *, z_times: bool) -> Times:
+    low = seconds_of(query, f"{name}_from", float("-inf"), z_times=z_times)
+    return low, seconds_of(query, f"{name}_to", float("inf"), z_times=z_times)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import orjson
 
 from engine.sandbox.sevenbridges.answers import time_text
-from engine.sandbox.sevenbridges.catalog import File
-from engine.sandbox.sevenbridges.settings import App
+from engine.sandbox.sevenbridges.folders import File
+from engine.sandbox.sevenbridges.settings import App, SevenBridges
 from engine.sandbox.sevenbridges.tasks import TERMINAL, Status, Task
 
 SHORT_TASK = ("href", "id", "name", "project")  # of a list without `fields`; from memory of the vendor's pages
 SHORT_FILE = SHORT_TASK
 SHORT_APP = ("href", "id", "name", "project", "revision")
 _MESSAGES = {Status.DRAFT: "", Status.COMPLETED: "Done", Status.FAILED: "Task failed", Status.ABORTED: "Task aborted"}
+_DOLLARS_AN_HOUR = 0.4  # of one instance, about; a parent costs what it does itself
 _COUNTED = {
     "queued": (Status.DRAFT, Status.CREATING, Status.QUEUED),
     "running": (Status.RUNNING, Status.ABORTING),
@@ -28,8 +29,21 @@ class View:
     """How answers to one request show things: addresses below `base_url`, times up to `now`."""
 
     base_url: str
-    user: str
+    settings: SevenBridges
     now: float
+
+    @property
+    def user(self) -> str:
+        """Who has created everything."""
+        return self.settings.user
+
+    def status(self, task: Task) -> str:
+        """Return the word for where a task stands."""
+        return self.settings.unwritten.status_words.get(task.status, task.status)
+
+    def file_type(self, file: File) -> str:
+        """Return the word for what a file is."""
+        return file.type.upper() if self.settings.unwritten.file_types == "upper" else file.type
 
     def task(self, task: Task, names: Iterable[str]) -> dict[str, object]:
         """Show a task."""
@@ -65,7 +79,7 @@ class View:
             "href": f"{self.base_url}/tasks/{task.id}/execution_details",
             "start_time": time_text(task.run_at),
             "end_time": time_text(task.ended_at),
-            "status": task.status,
+            "status": self.status(task),
             "message": _message(task),
             "jobs": [] if task.running_at is None or task.children else [job],
         }
@@ -104,7 +118,10 @@ def _message(task: Task) -> str:
 
 
 def _price(task: Task, _: View) -> dict[str, object] | None:
-    return {"amount": 0.0, "currency": "USD"} if task.status in TERMINAL else None
+    if task.status not in TERMINAL:
+        return None
+    ran = 0.0 if task.running_at is None or task.ended_at is None else task.ended_at - task.running_at
+    return {"amount": round(ran / 3600 * _DOLLARS_AN_HOUR, 6), "currency": "USD"}
 
 
 def _app_inputs(app: App, _: View) -> dict[str, object]:
@@ -116,7 +133,7 @@ TASK_FIELDS: Mapping[str, Callable[[Task, View], object]] = {
     "href": lambda task, view: f"{view.base_url}/tasks/{task.id}",
     "id": lambda task, _: task.id,
     "name": lambda task, _: task.draft.name,
-    "status": lambda task, _: task.status,
+    "status": lambda task, view: view.status(task),
     "description": lambda task, _: task.draft.description,
     "project": lambda task, _: task.draft.project,
     "app": lambda task, _: task.draft.app,
@@ -147,7 +164,8 @@ FILE_FIELDS: Mapping[str, Callable[[File, View], object]] = {
     "id": lambda file, _: file.id,
     "name": lambda file, _: file.name,
     "project": lambda file, _: file.project,
-    "type": lambda *_: "file",
+    "type": lambda file, view: view.file_type(file),
+    "parent": lambda file, _: file.parent or None,
     "size": lambda *_: 0,
     "metadata": lambda file, _: dict(file.metadata),
     "tags": lambda *_: [],

@@ -25,6 +25,7 @@ from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.model.settings import BatchSettings
 from engine.model.submissions import Submission
+from engine.observe.events import Listener, unheard
 from engine.policy.quiet import SETTLE_SECONDS
 from engine.ports import Answer, Call, Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
 from engine.services.sama.answers import (
@@ -324,6 +325,9 @@ def _token_of(learnt: str) -> str:
     return token if word == MARKED else ""
 
 
-def build(settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> Sama:
+def build(
+    settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock, emit: Listener = unheard
+) -> Sama:
     """Return the service; the one function that `assembly` calls."""
+    del emit
     return Sama(settings, batch, job, caller, clock)

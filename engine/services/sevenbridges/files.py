@@ -1,84 +1,51 @@
 """Inputs that name files in, the same inputs with the files' ids out.
 
-Ids are asked for together and remembered. A cohort names thousands of files, two for each task, and a request for each
-task would cost a third of the rate limit. So with every request for names one page of all the project's files is read;
-once the list is at its end, names need no request. That is twice the cheaper of both ways at most, whichever it is.
+A name is that of a file in the project's root; `folder/sub/name` is in folders, which are looked up one within the
+other, since a list shows what is in one place only.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
-
-import anyio
+from typing import Any, TypeAlias
 
 from engine.model.errors import Refused
 from engine.services.sevenbridges.answers import Page
-from engine.services.sevenbridges.calls import ListShifted
+from engine.services.sevenbridges.calls import Place
+from engine.services.sevenbridges.names import DIRECTORY, Name, Names
 from engine.services.sevenbridges.specs import FILE_CLASSES
 
-MOST_NAMES = 50
-MOST_CHARACTERS = 4000
-"""Of one request: servers take addresses of 8,000 characters (RFC 9110 §4.1), and twice that is none's default."""
-
-MOST_KNOWN = 50_000
-"""Files that are remembered, some 10 MB. The list of a project that has more is not read."""
-
-_TYPES = {"file": "File", "folder": "Directory"}
+Path = tuple[str, ...]
+"""Of folders, and the name itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """What a file is looked for by."""
+class _Wanted:
+    """A file that an input names."""
 
-    project: str
     kind: str
     """File or Directory"""
-    name: str
+    path: Path
 
 
-Ids = tuple[str, ...]
-"""Of all that have a name; one is right."""
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One that has a name."""
+
+    id: str
+    place: Place
 
 
-class _FileList:
-    """All the files of a project, as far as they have been read."""
-
-    def __init__(self, project: str, pages: AsyncIterator[Page]) -> None:
-        self.project = project
-        self.ids: dict[Name, Ids] = {}
-        self.whole = False
-        self._pages = pages
-        self._read = 0
-        self._worth_reading = True
-
-    async def read_on(self) -> None:
-        """Read one more page."""
-        if self.whole or not self._worth_reading:
-            return
-        try:
-            page = await anext(self._pages)
-        except Refused:
-            self._worth_reading = False
-            return
-        self._read += len(page.items)
-        _sort_in(self.ids, self.project, page)
-        self.whole = self._read >= page.total
-        self._worth_reading = page.total <= MOST_KNOWN
+Found: TypeAlias = Mapping[_Wanted, Sequence[_File]]
+"""Of each all that have its name; one is right."""
 
 
 class FileIds:
-    """Finds files by name; `find` yields the files of a project that have one of some names, or all."""
+    """Finds the files that inputs name; `find` yields what has one of some names in a place, or all that is there."""
 
-    def __init__(self, find: Callable[[str, Sequence[str]], AsyncIterator[Page]]) -> None:
-        self._find = find
-        self._list: _FileList | None = None
-        """Of the project asked about last: those of thousands would fill the memory."""
-        self._lock = anyio.Lock()
-        self._known: dict[Name, Ids] = {}
-        self._pending: set[Name] = set()
+    def __init__(self, find: Callable[[Place, Sequence[str]], AsyncIterator[Page]]) -> None:
+        self._names = Names(find)
 
     async def filled(self, project: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the inputs with a path for each file that has only a name.
@@ -86,83 +53,38 @@ class FileIds:
         Raises:
             Refused: no file has that name, or several have; names the input.
         """
-        places = {place: Name(project, kind, name) for place, kind, name in _nameless(inputs, "inputs")}
-        if not places:
+        wanted = {place: _Wanted(kind, _path(name)) for place, kind, name in _nameless(inputs, "inputs")}
+        if not wanted:
             return inputs
-        ids = await self._ids(dict.fromkeys(places.values()))
-        for place, name in places.items():
-            if len(ids[name]) != 1:
-                raise Refused(f"{place}: {_complaint(name, ids[name])}")
-        filled: Mapping[str, Any] = _with_paths(
-            inputs, {(name.kind, name.name): ids[name][0] for name in places.values()}
-        )
+        found = await self._found(project, list(wanted.values()))
+        for place, one in wanted.items():
+            if len(found[one]) != 1:
+                raise Refused(f"{place}: {_complaint(project, one, found)}")
+        filled: Mapping[str, Any] = _with_paths(inputs, {one: found[one][0].id for one in wanted.values()})
         return filled
 
-    async def _ids(self, names: Mapping[Name, None]) -> Mapping[Name, Ids]:
-        """Look names up, maybe with others; while one request is under way, more names gather for the next."""
-        found: dict[Name, Ids] = {}
-        self._pending.update(names)
-        try:
-            async with self._lock:
-                while missing := [name for name in names if name not in found]:
-                    known = {name: self._known[name] for name in missing if name in self._known}
-                    found |= known or await self._ask(missing)
-        finally:
-            self._pending.difference_update(names)
+    async def _found(self, project: str, wanted: Sequence[_Wanted]) -> Found:
+        """Look up some files and the folders on the way to them, level by level: those of one level together."""
+        found: dict[_Wanted, Sequence[_File]] = {}
+        for level in range(1, 1 + max(len(one.path) for one in wanted)):
+            folders = [_Wanted(DIRECTORY, one.path[:level]) for one in wanted if len(one.path) > level]
+            here = dict.fromkeys([*folders, *(one for one in wanted if len(one.path) == level)])
+            names = {one: [Name(at, one.kind, one.path[-1]) for at in _places(project, one, found)] for one in here}
+            ids = await self._names.ids(name for each in names.values() for name in each)
+            for one, each in names.items():
+                found[one] = [_File(file, name.place) for name in each for file in ids[name]]
         return found
 
-    async def _ask(self, missing: Sequence[Name]) -> Mapping[Name, Ids]:
-        project = missing[0].project
-        asked = _one_request([*missing, *(name for name in self._pending if name.project == project)])
-        ids: dict[Name, Ids] = dict.fromkeys(asked, ())
-        async for page in self._find(project, list(dict.fromkeys(name.name for name in asked))):
-            _sort_in(ids, project, page)
-        # Only what was found is remembered: a file that is missing may be uploaded and the record sent again.
-        self._remember({name: found for name, found in ids.items() if len(found) == 1})
-        await self._read_on(project)
-        return ids
 
-    async def _read_on(self, project: str) -> None:
-        """Read one more page of all the project's files; remember them once there is no more."""
-        if self._list is None or self._list.project != project:
-            self._list = _FileList(project, self._find(project, ()))
-        try:
-            await self._list.read_on()
-        except ListShifted:
-            self._list = None
-            return
-        if self._list.whole:
-            self._remember(self._list.ids)
-            self._list.ids = {}
-
-    def _remember(self, ids: Mapping[Name, Ids]) -> None:
-        self._known.update(ids)
-        for oldest in list(self._known)[: max(0, len(self._known) - MOST_KNOWN)]:
-            del self._known[oldest]
+def _places(project: str, one: _Wanted, found: Found) -> Sequence[Place]:
+    """Return where something is: in the root, or in all the folders that have the name which is before its own."""
+    if len(one.path) == 1:
+        return [Place(project)]
+    return [Place(project, folder.id) for folder in found[_Wanted(DIRECTORY, one.path[:-1])]]
 
 
-def _sort_in(ids: dict[Name, Ids], project: str, page: Page) -> None:
-    for item in page.items:
-        for kind in _kinds(item):
-            name = Name(project, kind, str(item.get("name")))
-            ids[name] = (*ids.get(name, ()), str(item.get("id")))
-
-
-def _kinds(item: Mapping[str, Any]) -> Sequence[str]:
-    kind = _TYPES.get(str(item.get("type")))
-    return [kind] if kind else FILE_CLASSES
-
-
-def _one_request(names: Sequence[Name]) -> Sequence[Name]:
-    """Return the first names, at least one, that fit into one request."""
-    chosen: dict[Name, None] = {}
-    characters = 0
-    for name in names:
-        characters += len(quote(name.name)) + len("&name=")
-        if chosen and (len(chosen) == MOST_NAMES or characters > MOST_CHARACTERS):
-            break
-        chosen[name] = None
-    return list(chosen)
+def _path(name: str) -> Path:
+    return tuple(name.split("/"))
 
 
 def _nameless(value: Any, place: str) -> Iterator[tuple[str, str, str]]:
@@ -181,19 +103,33 @@ def _is_nameless(value: Mapping[str, Any]) -> bool:
     return value.get("class") in FILE_CLASSES and not value.get("path")
 
 
-def _with_paths(value: Any, ids: Mapping[tuple[str, str], str]) -> Any:
+def _with_paths(value: Any, ids: Mapping[_Wanted, str]) -> Any:
+    """Return a value in which each file without a path has its id, and of its name the last part."""
     if isinstance(value, list):
         return [_with_paths(one, ids) for one in value]
     if not isinstance(value, dict):
         return value
     whole = {key: _with_paths(one, ids) for key, one in value.items()}
-    return {**whole, "path": ids[value["class"], value["name"]]} if _is_nameless(value) else whole
+    if not _is_nameless(value):
+        return whole
+    path = _path(value["name"])
+    return {**whole, "name": path[-1], "path": ids[_Wanted(value["class"], path)]}
 
 
-def _complaint(name: Name, ids: Ids) -> str:
-    kind = name.kind.lower()
-    if not ids:
-        return f"project {name.project} has no {kind} named {name.name!r}; upload it, or give its id as path"
-    return (
-        f"project {name.project} has {len(ids)} of the name {name.name!r} ({', '.join(ids[:3])}); give the id as path"
-    )
+def _complaint(project: str, one: _Wanted, found: Found) -> str:
+    kind, (*folders, name) = one.kind.lower(), one.path
+    if files := found[one]:
+        which = ", ".join(_described(file, folders) for file in files[:3])
+        return f"project {project} has {len(files)} of the name {'/'.join(one.path)!r} ({which}); give the id as path"
+    for level in range(1, len(one.path)):
+        if not found[_Wanted(DIRECTORY, one.path[:level])]:
+            return f"project {project} has no folder {'/'.join(one.path[:level])!r} for the {kind} {name!r}"
+    if folders:
+        where, hint = f"in the folder {'/'.join(folders)!r}", ""
+    else:
+        where, hint = "outside its folders", " write folder/name,"
+    return f"project {project} has no {kind} named {name!r} {where}; upload it,{hint} or give its id as path"
+
+
+def _described(file: _File, folders: Sequence[str]) -> str:
+    return f"{file.id} in {'/'.join(folders)} {file.place.folder}" if folders else file.id

@@ -22,11 +22,11 @@ from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.model.settings import BatchSettings
 from engine.model.submissions import Submission
+from engine.observe.events import Listener, unheard
 from engine.policy.quiet import SETTLE_SECONDS
 from engine.ports import Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
 from engine.services.sevenbridges.answers import (
     DRAFT,
-    ENDED,
     STOPPABLE,
     Task,
     child_details,
@@ -36,6 +36,7 @@ from engine.services.sevenbridges.answers import (
 from engine.services.sevenbridges.calls import PAGE_ITEMS, Calls
 from engine.services.sevenbridges.drafts import DraftSearch
 from engine.services.sevenbridges.files import FileIds
+from engine.services.sevenbridges.notices import Notices
 from engine.services.sevenbridges.settings import SevenBridgesSettings
 from engine.services.sevenbridges.specs import body_of, exact, marker_of, merged, part_flaw, sequence_in, spec_flaw
 
@@ -62,7 +63,13 @@ class SevenBridges:
     """Tasks followed at once: a thousand bulk calls, one window of the vendor's rate limit, ask about all of them."""
 
     def __init__(
-        self, settings: SevenBridgesSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock
+        self,
+        settings: SevenBridgesSettings,
+        batch: BatchSettings,
+        job: Job,
+        caller: Caller,
+        clock: Clock,
+        notices: Notices,
     ) -> None:
         self.limits = Limits(1, batch.max_bytes)
         self._settings = settings
@@ -71,6 +78,7 @@ class SevenBridges:
         self._job = job
         self._clock = clock
         self._calls = Calls(caller, settings.base_url)
+        self._notices = notices
         self.settle_seconds = SETTLE_SECONDS
         self._files = FileIds(self._calls.files)
         self._searches: dict[str, DraftSearch] = {}
@@ -136,6 +144,7 @@ class SevenBridges:
         else:
             task = await self._created(batch, spec, marker_of(self._job, batch))
         self._sent_after.pop(batch.sequence, None)
+        self._notices.status(task)
         if not self._settings.run:
             return Staged(task.id, settlement=self._settlement(task))
         if task.errors and task.status == DRAFT:  # it could not be run (7012, 7024), and here it is known why
@@ -154,8 +163,10 @@ class SevenBridges:
         try:
             task = await self._calls.run(str(remote_id))
         except Refused as refusal:
+            refusal.unknown = refusal.status == GONE
             refusal.released_before = refusal.code in NO_DRAFT
             raise
+        self._notices.status(task)
         if self._until == "created" and not task.batch:
             return Released(task.id, settlement=self._settlement(task))
         return Released(task.id)
@@ -168,6 +179,7 @@ class SevenBridges:
             if refusal.status == GONE:
                 return Standing.UNKNOWN
             raise
+        self._notices.status(task)
         return Standing.WAITING if task.status == DRAFT else Standing.STARTED
 
     async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
@@ -241,6 +253,7 @@ class SevenBridges:
         except NotApplied:
             del self._sent_after[batch.sequence]
             raise
+        self._notices.description(task, marker)
         self._service_time = max(self._service_time or 0.0, task.created_at or 0.0) or None
         return task
 
@@ -251,7 +264,8 @@ class SevenBridges:
         return self._service_time - self.settle_seconds
 
     def _progress(self, sequence: int, task: Task) -> Progress:
-        finished = task.exists if self._until == "created" else task.status in ENDED
+        self._notices.status(task)
+        finished = task.exists if self._until == "created" else task.ended
         settlement = self._settlement(task) if finished and not task.batch else None
         return Progress(sequence, int(task.exists), finished, settlement, waiting=task.status == DRAFT)
 
@@ -280,6 +294,13 @@ def _defaults(settings: SevenBridgesSettings) -> Row:
     return defaults
 
 
-def build(settings: SevenBridgesSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> SevenBridges:
+def build(
+    settings: SevenBridgesSettings,
+    batch: BatchSettings,
+    job: Job,
+    caller: Caller,
+    clock: Clock,
+    emit: Listener = unheard,
+) -> SevenBridges:
     """Return the service; the one function that `assembly` calls."""
-    return SevenBridges(settings, batch, job, caller, clock)
+    return SevenBridges(settings, batch, job, caller, clock, Notices(emit))

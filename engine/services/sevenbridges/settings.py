@@ -114,7 +114,8 @@ class SevenBridgesSettings(ServiceSettings):
         except (orjson.JSONDecodeError, AttributeError):
             return None
         if status == HTTPStatus.SERVICE_UNAVAILABLE and code == MAINTENANCE:
-            return Pause(MAINTENANCE_SECONDS, "the platform is under maintenance")
+            # Seen, too, for hundreds of names in one call for files (sevenbridges-python, issue 112).
+            return Pause(MAINTENANCE_SECONDS, "the platform is under maintenance", or_too_much=True)
         if status == HTTPStatus.FORBIDDEN and code not in {UNAUTHORIZED, None}:
             return Refusal(f"status {status}, code {code}")
         return None

@@ -23,7 +23,7 @@ from engine.services.sevenbridges.settings import SPEC_KEYS
 
 FILE_CLASSES = ("File", "Directory")
 
-MARKER = re.compile(r"\[bulksubmit \S+\]")
+MARKER = re.compile(r"\[bulksubmit [^\s\]]+\]")
 
 MOST_LEVELS = 200
 """Of nesting: orjson renders 254 levels (its README), and Python's own parser takes some hundreds."""
@@ -78,8 +78,9 @@ def merged(spec: Row, defaults: Row) -> Row:
 
 
 def body_of(whole: Row, marker: str) -> bytes:
-    """Return the body that creates a draft with a marker."""
-    body = {**whole, "description": f"{whole.get('description', '')} {marker}".lstrip()}
+    """Return the body that creates a draft; its description is the spec's own, to the last blank, and the marker."""
+    own = whole.get("description")
+    body = {**whole, "description": f"{own} {marker}" if own else marker}
     if "batch_by" in whole:
         body["batch_by"] = {**whole["batch_by"], "type": whole["batch_by"]["type"].upper()}
     return orjson.dumps(body)
@@ -184,8 +185,14 @@ def _file_flaw(value: Row, place: str) -> str | None:
         return f"{place}.class: {kind!r} must be written {kind.capitalize()!r}"
     if path and not isinstance(path, str):
         return f"{place}.path: must be a file's id, in quotes, not {_short(path)}"
-    if not path and not (name and isinstance(name, str)):
+    return None if path else _name_flaw(name, kind, place)
+
+
+def _name_flaw(name: Any, kind: str, place: str) -> str | None:
+    if not isinstance(name, str) or not name:
         return f"{place}: needs path, the id of a {kind.lower()}, or a name to find it by"
+    if not all(name.split("/")):
+        return f"{place}.name: {_short(name)} is neither a name nor folder/name: a part between its slashes is empty"
     return None
 
 

@@ -46,6 +46,54 @@ async def test_a_file_has_metadata(start):
     assert bulk.body["items"][0] == {"resource": listed}
     assert bulk.body["items"][1]["error"]["code"] == 5002
     assert bulk.body["items"][2]["resource"]["name"] == "known_indels.vcf"
+    ids = {"file_ids": [OWN_ID]}
+    named = [await api.call("POST", "/bulk/files/get", ids, fields=fields) for fields in ("resource.name", "name")]
+    assert [one.body["items"][0]["resource"] for one in named] == [{"name": "known_indels.vcf"}, {}]
+
+
+FOLDERS = (
+    FileRule(PROJECT, "index.fa"),
+    FileRule(PROJECT, "runs/S{group}/r{n}.fastq", count=4, group_size=2, metadata={"n": "{n}"}),
+    FileRule(PROJECT, "runs/notes.txt", id=OWN_ID),
+    FileRule("other/one", "runs/x"),
+)
+
+
+async def _inside(api, folder=None, **query):
+    place = {"parent": folder["id"]} if folder else {"project": PROJECT}
+    items = (await api.call("GET", "/files", fields="_all", **place, **query)).body["items"]
+    return {item["name"]: item for item in items}
+
+
+async def test_a_list_shows_the_root_or_what_is_in_one_folder(start):
+    api = await start(behaviour(files=FOLDERS))
+    root = await _inside(api)
+    assert {name: file["type"] for name, file in root.items()} == {"index.fa": "file", "runs": "folder"}
+    runs = await _inside(api, root["runs"])
+    assert {name: file["type"] for name, file in runs.items()} == {
+        "S0": "folder",
+        "S1": "folder",
+        "notes.txt": "file",
+    }
+    reads = await _inside(api, runs["S1"])
+    assert list(reads) == ["r2.fastq", "r3.fastq"]
+    assert {file["parent"] for file in reads.values()} == {runs["S1"]["id"]}
+    assert (root["runs"]["parent"], runs["S1"]["parent"]) == (None, root["runs"]["id"])
+    assert await _inside(api, name="r2.fastq") == {}
+    assert list(await _inside(api, runs["S1"], name="r2.fastq")) == ["r2.fastq"]
+    assert list(await _inside(api, runs["S1"], **{"metadata.n": "3"})) == ["r3.fastq"]
+    for one in (runs["S1"], runs["notes.txt"], reads["r3.fastq"]):
+        assert (await api.call("GET", f"/files/{one['id']}")).body == one
+
+
+async def test_files_are_listed_by_project_or_by_folder_and_not_by_both(start):
+    api = await start(behaviour(files=FOLDERS))
+    root = await _inside(api)
+    folder = root["runs"]["id"]
+    assert error(await api.call("GET", "/files", project=PROJECT, parent=folder)) == (400, 90000)
+    assert error(await api.call("GET", "/files", parent=root["index.fa"]["id"])) == (404, 5002)
+    (elsewhere,) = (await api.call("GET", "/files", project="other/one")).body["items"]
+    assert elsewhere["id"] != folder
 
 
 @pytest.mark.parametrize("file_id", ["nothing", "0000000100000000000000ff", "00000003" + "0" * 16, "0000000100"])

@@ -31,7 +31,9 @@ async def test_a_task_goes_through_its_states_by_the_clock(start, clock):
     assert (done["start_time"], done["end_time"]) == ("2025-06-15T15:06:40Z", "2025-06-15T15:06:46Z")
     assert done["execution_status"]["queued_duration"] == 3000
     assert done["execution_status"]["running_duration"] == 3000
-    assert (done["executed_by"], done["price"]["currency"]) == ("sandbox", "USD")
+    assert (done["executed_by"], done["price"]) == ("sandbox", {"amount": 0.000333, "currency": "USD"})
+    assert (done["execution_status"]["steps_completed"], done["execution_status"]["steps_total"]) == (1, 1)
+    assert task["price"] is None
 
 
 async def test_a_long_absence_changes_nothing_about_the_times(start, clock):

@@ -6,9 +6,9 @@ import pytest
 
 from engine.sandbox.behaviour import Fault, JournalSettings, Reads
 from engine.sandbox.journal import count_markers
-from engine.sandbox.sevenbridges.settings import Life
+from engine.sandbox.sevenbridges.settings import Life, Unwritten
 
-from .api import batch, behaviour, draft, error
+from .api import PROJECT, batch, behaviour, draft, error
 
 
 @pytest.fixture
@@ -93,6 +93,33 @@ async def test_a_new_draft_is_shown_or_may_be_unknown(lagging, clock, unknown, s
     assert (await api.run(task)).status == 200
     clock.now += 3
     assert await _bulk(api, task) == ["COMPLETED"]
+
+
+async def test_of_two_drafts_the_newer_one_is_seen_later_by_single_reads_and_lists(lagging, clock):
+    api = await lagging(Reads(single_seconds=2, list_seconds=2, new_are_unknown=True))
+    first = await api.create(draft("first"))
+    clock.now += 1.5
+    second = await api.create(draft("second"))
+    assert error(await api.call("GET", f"/tasks/{first['id']}")) == (404, 7002)
+    clock.now += 0.5
+    assert await api.get(first) == first
+    assert await api.names(project=PROJECT) == ["first"]
+    assert await _bulk(api, first, second) == ["DRAFT", 7002]
+    assert (await api.run(second)).status == 200
+    clock.now += 1.5
+    assert (await api.list()).headers["x-total-matching-query"] == "2"
+
+
+@pytest.mark.parametrize("newest", [False, True])
+async def test_a_list_that_lags_is_in_the_order_and_says_the_total_of_any_other(lagging, clock, newest):
+    unwritten = Unwritten(list_order="newest" if newest else "asked", total_header=not newest)
+    api = await lagging(Reads(list_seconds=2), unwritten=unwritten)
+    for name in ("a", "b", "c"):
+        await api.create(draft(name))
+    clock.now += 2
+    listed = await api.list(order_by="name", order="asc", limit="2")
+    assert [task["name"] for task in listed.body["items"]] == (["c", "b"] if newest else ["a", "b"])
+    assert listed.headers.get("x-total-matching-query") == (None if newest else "3")
 
 
 async def test_lists_lack_what_is_newer_and_single_reads_do_not_lag_with_them(lagging, clock):

@@ -170,8 +170,31 @@ async def test_tasks_are_read_in_bulk(start):
     answer = await api.call("POST", "/bulk/tasks/get", {"task_ids": [one["id"], NOBODY, "nonsense"]})
     assert answer.body["items"][0] == {"resource": one}
     assert [item["error"]["code"] for item in answer.body["items"][1:]] == [7002, 7005]
-    short = await api.call("POST", "/bulk/tasks/get", {"task_ids": [one["id"]]}, fields="status")
-    assert short.body["items"] == [{"resource": {"status": "DRAFT"}}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ("resource.status", {"status": "DRAFT"}),
+        ("id, resource.status,resource.execution_status(message)", {"status": "DRAFT", "execution_status": {}}),
+        ("status", {}),
+        ("id,name,status", {}),
+    ],
+)
+async def test_the_fields_of_a_bulk_call_need_the_keyword_resource(start, fields, shown):
+    api = await start()
+    one = await api.create(draft("one"))
+    answer = await api.call("POST", "/bulk/tasks/get", {"task_ids": [one["id"], NOBODY]}, fields=fields)
+    assert answer.body["items"][0] == {"resource": shown}
+    assert answer.body["items"][1]["error"]["code"] == 7002
+
+
+@pytest.mark.parametrize("fields", ["", "_all", "resource", "resource._all"])
+async def test_a_bulk_call_can_bring_whole_tasks(start, fields):
+    api = await start()
+    one = await api.create(draft("one"))
+    answer = await api.call("POST", "/bulk/tasks/get", {"task_ids": [one["id"]]}, fields=fields)
+    assert answer.body["items"] == [{"resource": one}]
 
 
 @pytest.mark.parametrize("body", [{}, {"task_ids": []}, {"task_ids": "x"}, {"task_ids": [NOBODY] * 101}])

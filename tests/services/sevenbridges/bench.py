@@ -1,14 +1,15 @@
 """The sandbox's Seven Bridges, a configuration for it and a ledger: whole jobs, as a person would submit them."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import orjson
 
 from engine import operations
 from engine.model.errors import Interrupted
-from engine.observe.events import BatchMoved
+from engine.observe.events import BatchMoved, Noticed
 from engine.operations import Order
 from engine.run import Stop
 from engine.sandbox.behaviour import Behaviour, JournalSettings, Reads
@@ -78,6 +79,7 @@ class Bench:
     """Interrupt the next run after so many batches have come into a state."""
     crash_after: tuple[str, int] = ("", 0)
     """Break it off then."""
+    noticed: list[str] = field(default_factory=list)
 
     @property
     def ledger(self):
@@ -117,6 +119,8 @@ class Bench:
         self.stop_after = self.crash_after = ("", 0)
 
         def emit(event):
+            if isinstance(event, Noticed):
+                self.noticed.append(event.text)
             if not isinstance(event, BatchMoved):
                 return
             moves[event.after] += 1
@@ -138,6 +142,12 @@ class Bench:
     def outcomes(self, name="outcomes"):
         path = self.ledger.parent / "j" / f"{name}.ndjson"
         return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+    async def task(self, task_id):
+        """Ask the sandbox about a task."""
+        url, token = f"{self.sandbox.url}/tasks/{task_id}", {"X-SBG-Auth-Token": "sandbox-key"}
+        async with aiohttp.ClientSession(headers=token) as session, session.get(url) as answer:
+            return await answer.json()
 
     def calls(self, kind):
         return self.sandbox.stats.requests[kind]

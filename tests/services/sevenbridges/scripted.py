@@ -9,6 +9,7 @@ from engine.model.jobs import Job
 from engine.model.records import Position
 from engine.model.settings import BatchSettings
 from engine.model.submissions import State, Submission
+from engine.observe.events import unheard
 from engine.ports import Answer
 from engine.services import sevenbridges
 from engine.services.sevenbridges.settings import SevenBridgesSettings
@@ -18,6 +19,7 @@ PROJECT = "owner/project"
 APP = "owner/project/align"
 TASK_ID = "48f79ccf-12b3-45b6-789c-b1e8d88dabcd"
 NOW = 1_800_000_000.0
+CREATED = "2027-01-15T08:00:00Z"
 JOB = Job("cohort", "sevenbridges", "", (), "", created_at=NOW)
 SPEC = {"project": PROJECT, "app": APP}
 
@@ -48,8 +50,8 @@ def settings(**keys):
     return SevenBridgesSettings(**values)
 
 
-def service(caller=None, *, job=JOB, batch=None, clock=None, **keys):
-    parts = batch or BatchSettings(), job, caller or Caller(), clock or FakeClock()
+def service(caller=None, *, job=JOB, batch=None, clock=None, emit=unheard, **keys):
+    parts = batch or BatchSettings(), job, caller or Caller(), clock or FakeClock(), emit
     return sevenbridges.build(settings(**keys), *parts)
 
 
@@ -63,7 +65,7 @@ def payload(**spec):
 
 def task(status="DRAFT", **fields):
     body = {"id": TASK_ID, "status": status, "batch": False, "errors": [], "project": PROJECT}
-    return {**body, "created_time": "2027-01-15T08:00:00Z", "execution_status": {}, **fields}
+    return {**body, "created_time": CREATED, "execution_status": {}, **fields}
 
 
 def parent(status="RUNNING", **counts):

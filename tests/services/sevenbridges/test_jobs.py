@@ -1,13 +1,12 @@
 """Whole jobs against the sandbox, judged by its journal."""
 
-import aiohttp
 import pytest
 
 from engine.model.errors import Exit
 from engine.sandbox.behaviour import FailureRule, Fault, Reads
-from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate
+from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate, Unwritten
 
-from .bench import READS, specs
+from .bench import CURRENT, READS, specs
 from .scripted import APP, PROJECT
 
 CRITERIA = {"type": "CRITERIA", "criteria": ["metadata.library_id", "metadata.sample_id"]}
@@ -142,6 +141,100 @@ async def test_records_that_the_service_would_not_take_are_rejected_before_anyth
     assert bench.outcomes()[1]["error"].startswith("bath: not a key of a task")
 
 
+async def test_a_description_is_stored_as_it_is_written_with_the_marker_after_it(bench):
+    written = ["  indented\n  code", "\tone tab\n", "\u2029", "plain", ""]
+    bench = await bench(run=False)
+    await bench.submit([{"description": one, "inputs": {"k": number}} for number, one in enumerate(written)])
+    for one, line in zip(written, bench.outcomes(), strict=True):
+        stored = (await bench.task(line["task_id"]))["description"]
+        assert stored.startswith(f"{one} [bulksubmit j/" if one else "[bulksubmit j/")
+
+
+async def test_outcomes_say_how_many_steps_a_task_and_a_child_took_when_and_for_how_much(bench):
+    bench = await bench(files=(READS,), life=Life(running_seconds=0.1))
+    await bench.submit([*specs(1), parent(CRITERIA)], until="finished")
+    single, whole = bench.outcomes()
+    for one in (single, *whole["children"]):
+        assert (one["steps_completed"], one["steps_total"]) == (1, 1)
+        assert one["running_duration"] == one["duration"] == 100
+        assert one["price"]["currency"] == "USD"
+        assert one["created_time"] <= one["start_time"] <= one["end_time"]
+    assert (whole["execution_status"]["completed"], whole["price"]["currency"]) == (3, "USD")
+    assert "steps_total" not in whole
+
+
+# What no page of the vendor's says
+
+
+UNWRITTEN = [
+    {},
+    {"bare_bulk_fields": "nothing"},
+    {"bare_bulk_fields": "all"},
+    {"bulk_errors": False, "reads": Reads(single_seconds=0.3, list_seconds=0.3, new_are_unknown=True)},
+    {"bulk_order": "reversed"},
+    {"descriptions": "trimmed"},
+    {"descriptions": "one_line"},
+    {"file_types": "upper"},
+    {"reads": Reads(single_seconds=0.3, list_seconds=0.3, new_are_unknown=True)},
+    {"list_order": "newest"},
+    {"most_names": 3},
+    {"run_lag_seconds": 0.3},
+    {"status_words": {"COMPLETED": "SUCCEEDED", "RUNNING": "EXECUTING"}},
+    {"total_header": False},
+    {"z_times": False},
+]
+LOST_SOME = (Fault("create", "drop_after", nth=(3, 9)), Fault("run", "drop_after", nth=(4,)))
+
+
+@pytest.mark.parametrize("switches", UNWRITTEN, ids=str)
+async def test_whatever_the_service_does_each_task_is_made_and_run_once_and_followed_to_its_end(bench, switches):
+    reads = FileRule(PROJECT, "runs/r{n}.fastq", count=150)
+    lag = switches.get("reads", CURRENT)
+    unwritten = Unwritten(**{name: value for name, value in switches.items() if name != "reads"})
+    bench = await bench(
+        life=Life(running_seconds=0.2), files=(reads,), faults=LOST_SOME, reads=lag, unwritten=unwritten
+    )
+    named = [{"class": "File", "name": f"runs/r{number}.fastq"} for number in range(20)]
+    single = [{"name": f"t{n}", "description": " two\n lines \n", "inputs": {"x": named[n]}} for n in range(19)]
+    result = await bench.submit([*single, parent({"type": "ITEM"}, inputs={"reads": named})], until="finished")
+    assert (result.exit_code, result.tally.created, result.orphans) == (Exit.ALL_CREATED, 20, 0)
+    assert (bench.times(), bench.times("run")) == ({**once(19), "cohort": 1}, {**once(19), "cohort": 1})
+    lines, word = bench.outcomes(), switches.get("status_words", {}).get("COMPLETED", "COMPLETED")
+    assert {one["status"] for line in lines for one in (line, *line.get("children", ()))} == {word}
+    groups = {child["batch_group"]["value"] for child in lines[19]["children"]}
+    assert (len(lines[19]["children"]), groups) == (20, {f"r{number}.fastq" for number in range(20)})
+    assert (await bench.audit()).holds
+
+
+GONE = Reads(single_seconds=10**6, list_seconds=10**6, new_are_unknown=True)
+
+
+async def test_a_draft_that_is_gone_is_uncertain_after_the_quiet_time_and_told_once(bench):
+    bench = await bench(reads=GONE, unwritten=Unwritten(run_lag_seconds=10**6))
+    result = await bench.submit(specs(3))
+    assert (result.state, result.exit_code, result.tally.uncertain) == ("finished", Exit.SOME_UNCERTAIN, 3)
+    assert (bench.calls("run"), bench.times("run"), bench.times()) == (3, {}, once(3))
+    assert bench.calls("get") <= 9
+
+
+async def test_a_description_that_is_cut_is_told_once_a_run(bench):
+    bench = await bench(run=False, unwritten=Unwritten(descriptions="cut"))
+    result = await bench.submit(specs(9, description="x" * 100))
+    assert (result.exit_code, bench.times()) == (Exit.ALL_CREATED, once(9))
+    (text,) = bench.noticed
+    assert "has lost the marker at its end ([bulksubmit j/" in text
+
+
+async def test_each_status_never_heard_of_is_told_once_a_run(bench):
+    words = {"COMPLETED": "SUCCEEDED", "RUNNING": "EXECUTING"}
+    bench = await bench(life=Life(running_seconds=0.5), unwritten=Unwritten(status_words=words))
+    result = await bench.submit(specs(9), until="finished")
+    assert result.exit_code == Exit.ALL_CREATED
+    executing, succeeded = bench.noticed
+    assert "has the status EXECUTING, which is not among" in executing
+    assert "has the status SUCCEEDED, which is not among" in succeeded
+
+
 # Interrupted
 
 
@@ -240,14 +333,28 @@ async def test_files_are_found_by_their_names(bench):
     result = await bench.submit([*named, *odd])
     assert (result.tally.created, result.tally.failed) == (60, 2)
     assert bench.calls("files") < 15
-    async with aiohttp.ClientSession(headers={"X-SBG-Auth-Token": "sandbox-key"}) as session:
-        task_id = bench.outcomes()[17]["task_id"]
-        async with session.get(f"{bench.sandbox.url}/tasks/{task_id}") as answer:
-            task = await answer.json()
+    task = await bench.task(bench.outcomes()[17]["task_id"])
     assert task["inputs"]["reads"] == {"class": "File", "name": "s17.fastq", "path": FILES[17]["path"]}
     errors = [line["error"] for line in bench.outcomes("rejects")]
     assert errors[0].startswith("inputs.x: project owner/project has no file named 'none.fa'")
     assert errors[1].startswith("inputs.x: project owner/project has 2 of the name 'twice.fa'")
+
+
+async def test_files_in_folders_are_found_by_their_paths(bench):
+    reads = FileRule(PROJECT, "runs/S{group:02}/r{n}.fastq", count=40, group_size=2)
+    bench = await bench(run=False, files=(reads, FileRule(PROJECT, "index.fa")))
+    files = [[{"class": "File", "name": f"runs/S{n:02}/r{2 * n + read}.fastq"} for read in range(2)] for n in range(20)]
+    named = [
+        {"name": f"t{n}", "inputs": {"reads": reads, "index": {"class": "File", "name": "index.fa"}}}
+        for n, reads in enumerate(files)
+    ]
+    result = await bench.submit([*named, {"inputs": {"x": {"class": "File", "name": "r1.fastq"}}}])
+    assert (result.tally.created, result.tally.failed) == (20, 1)
+    assert bench.calls("files") <= 24  # root, runs, its twenty folders; the name that is not there
+    task = await bench.task(bench.outcomes()[7]["task_id"])
+    assert [one["name"] for one in task["inputs"]["reads"]] == ["r14.fastq", "r15.fastq"]
+    assert task["errors"] == []
+    assert "no file named 'r1.fastq' outside its folders" in bench.outcomes("rejects")[0]["error"]
 
 
 async def test_a_manifest_and_a_template_make_tasks(bench):

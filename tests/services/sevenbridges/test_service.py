@@ -11,13 +11,14 @@ from engine.model.settings import BatchSettings
 from engine.model.submissions import State, Submission
 from engine.policy.quiet import SETTLE_SECONDS
 from engine.ports import Answer, Progress, Released, Staged
-from engine.services.sevenbridges.answers import TASK_FIELDS, time_text
+from engine.services.sevenbridges.answers import BULK_FIELDS, TASK_FIELDS, time_text
 from engine.services.sevenbridges.service import OUR_CLOCK_SECONDS
 from engine.services.sevenbridges.specs import marker_of
 
 from .scripted import (
     API,
     APP,
+    CREATED,
     JOB,
     NOW,
     PROJECT,
@@ -40,7 +41,7 @@ CRITERIA = {"type": "CRITERIA", "criteria": ["metadata.library_id", "metadata.sa
 
 
 def settled(**details):
-    return Settlement([TASK_ID], details={0: details})
+    return Settlement([TASK_ID], details={0: {"created_time": CREATED, **details}})
 
 
 # Staging: a draft
@@ -94,15 +95,28 @@ async def test_batching_is_disabled_in_the_body_and_in_the_query_as_the_vendors_
 
 async def test_files_that_are_only_named_are_found_before_the_draft_is_created():
     found = listed([{"id": "f1", "name": "a b&c.fastq", "type": "file"}])
-    caller = Caller(found, found, task())
+    caller = Caller(listed([], total=500), found, task())
     inputs = {"reads": [{"class": "File", "name": "a b&c.fastq"}], "n": 12345678901234567890}
     await service(caller).stage(a_batch(), payload(inputs=inputs))
-    find, every, create = caller.calls
+    every, find, create = caller.calls
     assert (find.kind, find.method, find.url) == ("files", "GET", f"{API}/files?name=a%20b%26c.fastq")
     assert (every.kind, every.method, every.url) == ("files", "GET", f"{API}/files")
     assert (find.query["project"], find.query["fields"]) == (PROJECT, "id,name,type")
+    assert not find.divisible
     reads = {"class": "File", "name": "a b&c.fastq", "path": "f1"}
     assert orjson.loads(create.body)["inputs"] == {"reads": [reads], "n": 12345678901234567890}
+
+
+async def test_files_in_folders_are_listed_by_their_parent_and_many_names_may_be_asked_for_in_parts():
+    folder, reads = {"id": "F", "name": "runs", "type": "FOLDER"}, [{"id": f"f{n}", "name": f"r{n}"} for n in (1, 2)]
+    caller = Caller(listed([folder]), listed([], total=500), listed(reads), task())
+    inputs = {"reads": [{"class": "File", "name": f"runs/r{n}"} for n in (1, 2)]}
+    await service(caller).stage(a_batch(), payload(inputs=inputs))
+    root, every, find, create = caller.calls
+    assert (root.query["project"], "parent" in root.query) == (PROJECT, False)
+    assert [(call.query["parent"], "project" in call.query) for call in (every, find)] == [("F", False)] * 2
+    assert (find.url, every.divisible, find.divisible) == (f"{API}/files?name=r1&name=r2", False, True)
+    assert orjson.loads(create.body)["inputs"]["reads"][1] == {"class": "File", "name": "r2", "path": "f2"}
 
 
 async def test_a_file_that_is_not_there_refuses_the_record_before_anything_is_created():
@@ -217,6 +231,19 @@ async def test_a_list_that_says_it_has_more_than_it_shows_is_not_taken_for_whole
         await service(caller).find(a_batch(), payload())
 
 
+async def test_a_list_that_does_not_say_how_long_it_is_is_read_as_far_as_its_links_lead():
+    following = {"links": [{"rel": "prev"}, {"rel": "next", "href": f"{API}/tasks?offset=2"}]}
+    first = {"items": [task(id=f"t{n}") for n in range(3)], **following}
+    last = {"items": [task(id="t2"), task(id="t3", description=MARKER)], "links": [{"rel": "prev"}]}
+    caller = Caller(first, last)
+    assert await service(caller).find(a_batch(), payload()) == "t3"
+    assert [call.query["offset"] for call in caller.calls] == ["0", "2"]
+
+
+def test_times_are_asked_for_in_a_form_that_the_vendor_names():
+    assert time_text(1_452_623_970.7) == "2016-01-12T18:39:30+00:00"
+
+
 @pytest.mark.parametrize("answer", [Answer(200, {}, b'{"items":[]}'), listed([1]), listed([{"no": "id"}])])
 async def test_a_list_that_cannot_be_understood_does_not_say_that_nothing_is_there(answer):
     caller = Caller(answer)
@@ -283,6 +310,37 @@ async def test_what_was_certainly_not_created_leaves_nothing_to_look_for(error):
     assert bridges._sent_after == {}
 
 
+# What is noticed
+
+
+async def test_a_draft_that_comes_back_with_its_marker_is_nothing_to_tell():
+    events = []
+    await service(Caller(task(description=f"d {MARKER}")), emit=events.append).stage(a_batch(), payload())
+    assert events == []
+
+
+async def test_a_description_that_has_lost_its_marker_is_told_once():
+    events = []
+    bridges = service(Caller(*[task(description=f"d {MARKER[:-3]}")] * 2), emit=events.append)
+    for _ in range(2):
+        await bridges.stage(a_batch(), payload())
+    (event,) = events
+    assert event.text.startswith(f"the description of task {TASK_ID} has lost the marker at its end ({MARKER})")
+
+
+async def test_each_status_never_heard_of_is_told_once_wherever_it_shows():
+    events = []
+    said = [task("NEW"), bulk(task("NEW"), task("QUEUED")), task("NEWER"), task("NEWEST", description=MARKER)]
+    bridges = service(Caller(*said), emit=events.append, **RUNS)
+    await bridges.release(a_batch(), TASK_ID, None)
+    await bridges.progress(follows())
+    await bridges.standing(TASK_ID)
+    await bridges.stage(a_batch(), payload())
+    assert [event.text.split(",")[0] for event in events] == [
+        f"task {TASK_ID} has the status {word}" for word in ("NEW", "NEWER", "NEWEST")
+    ]
+
+
 # Releasing: a run
 
 
@@ -295,13 +353,18 @@ async def test_a_release_runs_the_draft_and_may_be_repeated():
     assert (call.repeatable, call.body, call.query) == (True, b"{}", {"fields": TASK_FIELDS})
 
 
-@pytest.mark.parametrize(("code", "before"), [("7007", True), ("7010", True), ("7012", False), ("", False)])
-async def test_a_refused_run_says_whether_the_task_was_run_before(code, before):
-    refused = Refused("no", status=400)
-    refused.code = code
-    with pytest.raises(Refused) as raised:
-        await service(Caller(refused), **RUNS).release(a_batch(), TASK_ID, None)
-    assert raised.value.released_before is before
+@pytest.mark.parametrize(
+    ("status", "code", "unknown", "released_before"),
+    [(404, "7002", True, False), (400, "7010", False, True), (400, "7012", False, False), (403, "", False, False)],
+)
+async def test_a_run_is_refused_for_what_is_not_there_for_what_is_no_draft_or_for_another_reason(
+    status, code, unknown, released_before
+):
+    refusal = Refused("no", status=status)
+    refusal.code = code
+    with pytest.raises(Refused) as caught:
+        await service(Caller(refusal), **RUNS).release(a_batch(), TASK_ID, None)
+    assert (caught.value.unknown, caught.value.released_before) == (unknown, released_before)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +415,35 @@ async def test_one_call_asks_about_a_hundred_tasks():
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("bulk", "POST", f"{API}/bulk/tasks/get")
     assert orjson.loads(call.body) == {"task_ids": ids}
-    assert (call.repeatable, call.yielding, call.query) == (True, True, {"fields": TASK_FIELDS})
+    assert (call.repeatable, call.yielding, call.query) == (True, True, {"fields": BULK_FIELDS})
+    assert BULK_FIELDS.split(",")[:3] == ["resource.id", "resource.name", "resource.status"]
+
+
+@pytest.mark.parametrize("blank", [{}, {"resource": {}}, {"resource": None}, {"resource": {"name": "n"}}])
+async def test_a_bulk_call_whose_fields_bring_no_tasks_is_made_without_them_from_then_on(blank):
+    whole = bulk(task("QUEUED"), {"code": 7002})
+    caller = Caller({"items": [blank, {"error": {}}]}, whole, whole)
+    bridges = service(caller, **RUNS)
+    for _ in range(2):
+        assert [one.sequence for one in await bridges.progress(follows(TASK_ID, "gone"))] == [0]
+    assert [call.query for call in caller.calls] == [{"fields": BULK_FIELDS}, {}, {}]
+
+
+async def test_a_bulk_call_that_brings_no_task_in_any_form_says_so():
+    caller = Caller({"items": [{}]}, {"items": [{"resource": {}}]})
+    with pytest.raises(UnexpectedAnswer, match="1 items of the answer are neither tasks nor errors"):
+        await service(caller, **RUNS).progress(follows())
+
+
+async def test_one_item_that_is_nothing_is_no_matter_of_the_other_tasks():
+    caller = Caller(*[{"items": [{}, {"resource": task("QUEUED")}]}] * 2)
+    assert [one.sequence for one in await service(caller, **RUNS).progress(follows("a", TASK_ID))] == [1]
+
+
+@pytest.mark.parametrize("error", [{}, {"code": 7002}])
+async def test_errors_alone_say_nothing_and_are_no_reason_to_ask_otherwise(error):
+    caller = Caller({"items": [{"error": error}, {"resource": None, "error": error}]})
+    assert await service(caller, **RUNS).progress(follows("a", "b")) == []
 
 
 async def test_nothing_is_said_of_a_task_that_is_not_there_and_the_others_are_told():
@@ -393,6 +484,25 @@ async def test_a_task_that_failed_was_created_and_says_how_it_ended():
     assert progress.settlement.created == 1
 
 
+EXECUTION = {"steps_completed": 3, "steps_total": 3, "duration": 90_000, "running_duration": 60_000, "message": "Done"}
+TIMES = {"start_time": "2027-01-15T08:00:10Z", "end_time": "2027-01-15T08:01:40Z"}
+PRICE = {"amount": 0.27, "currency": "USD"}
+SHOWN = {key: value for key, value in EXECUTION.items() if key != "message"} | TIMES | {"price": PRICE}
+
+
+async def test_an_outcome_says_how_many_steps_a_task_took_when_and_for_how_much():
+    done = task("COMPLETED", execution_status={**EXECUTION, "queued_duration": None}, price=PRICE, **TIMES)
+    bridges = service(Caller(bulk(done)), until="finished", **RUNS)
+    (progress,) = await bridges.progress(follows())
+    assert progress.settlement == settled(status="COMPLETED", **SHOWN)
+
+
+async def test_a_status_never_heard_of_is_an_end_once_the_task_has_an_end_time():
+    caller = Caller(bulk(task("CEASED", end_time=None), task("CEASED", id="b", end_time="2027-01-15T08:01:40Z")))
+    answers = await service(caller, until="finished", **RUNS).progress(follows(TASK_ID, "b"))
+    assert [one.finished for one in answers] == [False, True]
+
+
 async def test_a_task_of_another_project_carries_its_own_page():
     bridges = service(Caller(bulk(task("QUEUED", project="other/project"))), **RUNS)
     (progress,) = await bridges.progress(follows())
@@ -416,21 +526,19 @@ def child(number, status="COMPLETED", **fields):
 async def test_the_outcome_of_a_parent_lists_its_children_with_their_groups():
     whole = parent("FAILED", completed=1, failed=1)
     broken = child(2, "FAILED", execution_status={"message": "Docker image not found", "steps_total": 1})
-    caller = Caller(whole, listed([child(1, execution_status={"message": "Done"}), broken]))
+    done = child(1, execution_status=EXECUTION, price=PRICE, **TIMES)
+    caller = Caller({**whole, "price": PRICE}, listed([done, broken]))
     settlement = await service(caller, **RUNS).settlement(a_batch(), TASK_ID)
     groups = [child(number)["batch_group"] for number in (1, 2)]
     assert settlement == settled(
         status="FAILED",
         execution_status=whole["execution_status"],
+        price=PRICE,
         children=[
-            {"task_id": "c1", "name": "n - s1", "batch_group": groups[0], "status": "COMPLETED"},
-            {
-                "task_id": "c2",
-                "name": "n - s2",
-                "batch_group": groups[1],
-                "status": "FAILED",
-                "message": "Docker image not found",
-            },
+            {"task_id": "c1", "name": "n - s1", "batch_group": groups[0], "status": "COMPLETED"}
+            | {"created_time": CREATED, **SHOWN},
+            {"task_id": "c2", "name": "n - s2", "batch_group": groups[1], "status": "FAILED"}
+            | {"created_time": CREATED, "steps_total": 1, "message": "Docker image not found"},
         ],
     )
     _, listing = caller.calls

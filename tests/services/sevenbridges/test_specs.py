@@ -29,6 +29,13 @@ def nested(levels):
         {"inputs": {"reads": {"class": "File", "path": "567890abc9b0307bc0414164", "name": "x.vcf"}, "threads": 4}},
         {"inputs": {"reads": [{"class": "File", "name": "x.fastq"}], "index": {"class": "Directory", "path": "9"}}},
         {"inputs": {"reads": {"class": "File", "path": "", "name": "x.fastq"}}},
+        {
+            "inputs": {
+                "reads": {"class": "File", "name": "folder/sub/x.fastq"},
+                "r": {"class": "Directory", "name": "f/s"},
+            }
+        },
+        {"inputs": {"reads": {"class": "File", "path": "1", "name": "/odd//name/"}}},
         {"inputs": {"record": {"class": "sheep", "legs": 4}, "none": None, "deep": nested(150)}},
         {"batch": True},
         {"batch": False},
@@ -88,6 +95,9 @@ def test_a_spec_that_the_service_takes_passes(spec):
         ({"inputs": {"r": {"class": "File"}}}, "inputs.r: needs path, the id of a file, or a name to find it by"),
         ({"inputs": {"r": [{}, {"class": "Directory", "path": ""}]}}, "inputs.r[1]: needs path, the id of a directory"),
         ({"inputs": {"r": {"class": "File", "path": 17}}}, "inputs.r.path: must be a file's id, in quotes, not 17"),
+        ({"inputs": {"r": {"class": "File", "name": "/x"}}}, "inputs.r.name: '/x' is neither a name nor folder/name"),
+        ({"inputs": {"r": {"class": "File", "name": "a//x"}}}, "inputs.r.name: 'a//x' is neither a name nor"),
+        ({"inputs": {"r": {"class": "Directory", "name": "a/"}}}, "inputs.r.name: 'a/' is neither a name nor"),
         ({"inputs": {"r": {"class": "file", "path": "1"}}}, "inputs.r.class: 'file' must be written 'File'"),
         ({"inputs": {"r": {"x": {"class": "File", "name": ""}}}}, "inputs.r.x: needs path"),
         ({"inputs": {"r": nested(250)}}, "inputs.r[0][0]"),
@@ -162,6 +172,35 @@ def test_numbers_go_up_as_they_are_written():
 def test_the_marker_ends_the_description():
     assert orjson.loads(body_of({"description": "my draft"}, "[m]")) == {"description": "my draft [m]"}
     assert orjson.loads(body_of({}, "[m]")) == {"description": "[m]"}
+    assert orjson.loads(body_of({"description": ""}, "[m]")) == {"description": "[m]"}
+
+
+AS_WRITTEN = [
+    "  indented\n  code",
+    "\tone tab",
+    "\u2029a paragraph's separator\u2028",
+    "ends in a line\n",
+    "ends in blanks \t \r\n\n",
+    " \n ",
+    "\x00\x1f\ufeff\u3000",
+    "[bulksubmit old/1/f]",
+    "[bulksubmit",
+    "[bulksubmit ",
+    "[bulksubmit x",
+    "] [",
+    "é" * 100_000,
+]
+STORED = [str, str.strip, lambda text: " ".join(text.split()), lambda text: f"{text}\n", lambda text: f"{text},[1]"]
+"""What a service may do to the blanks of a text that it stores, and people to its end."""
+
+
+@pytest.mark.parametrize("description", AS_WRITTEN)
+@pytest.mark.parametrize("stored", STORED)
+def test_a_description_goes_up_as_it_is_written_and_the_marker_after_it_is_found_again(description, stored):
+    marker = marker_of(JOB, a_batch())
+    sent = orjson.loads(body_of({"description": description}, marker))["description"]
+    assert sent == f"{description} {marker}"
+    assert MARKER.findall(stored(sent))[-1] == marker
 
 
 def test_the_type_of_batching_goes_up_as_the_vendor_writes_it():
