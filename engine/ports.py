@@ -196,8 +196,12 @@ class Service(Protocol):
         """Return the names of what stands at the service with a mark of this job, beside what is known of its batch."""
         ...
 
-    async def stage(self, batch: Batch, payload: bytes, *, known: str | None = None) -> Staged:
+    async def stage(
+        self, batch: Batch, payload: bytes, *, known: str | None = None, intent: Intent = no_intent
+    ) -> Staged:
         """Begin a batch harmlessly, or go on with what an earlier attempt made, if it is `known` and still there.
+
+        `intent` is awaited before a call goes out that makes what people see.
 
         Raises:
             PossiblyApplied: the answer was lost; `stage_again` says what makes it safe to call again.

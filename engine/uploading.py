@@ -174,16 +174,16 @@ class Uploader:
     async def _stage(self, batch: Batch, submission: Submission) -> tuple[Submission, Staged, bytes]:
         known = submission.remote_id
         payload = await self.payloads.read(batch)
-        submission = await self._steps.move(batch, submission, State.STAGING)
+        intent = await self._intend(batch, submission, State.STAGING)
         try:
-            staged = await self._service.stage(batch, payload, known=known)
+            staged = await self._service.stage(batch, payload, known=known, intent=intent.renew)
         except Unauthorized:
             raise
         except Refused as refusal:
-            raise self._declined(submission, refusal) from refusal
+            raise self._declined(intent.submission, refusal) from refusal
         except PossiblyApplied as failure:
-            raise self._lost(submission, failure) from failure
-        return submission, staged, payload
+            raise self._lost(intent.submission, failure) from failure
+        return intent.submission, staged, payload
 
     async def _upload(self, batch: Batch, submission: Submission, staged: Staged, payload: bytes) -> bool:
         """Bring the payload up; False if the URL has expired."""
@@ -209,7 +209,7 @@ class Uploader:
 
     async def _release(self, batch: Batch, submission: Submission) -> Submission:
         """Release a staged batch, or release one again."""
-        intent = _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, State.RELEASING))
+        intent = await self._intend(batch, submission, State.RELEASING)
         try:
             released = await self._service.release(batch, submission.remote_id, None, intent.renew)
         except Unauthorized:
@@ -223,7 +223,7 @@ class Uploader:
     async def _post(self, batch: Batch, submission: Submission) -> Submission:
         """Send a batch in one call, which cannot be repeated."""
         payload = await self.payloads.read(batch)
-        intent = _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, State.RELEASING))
+        intent = await self._intend(batch, submission, State.RELEASING)
         try:
             released = await self._service.release(batch, None, payload, intent.renew)
         except (Unauthorized, Unavailable):
@@ -244,6 +244,9 @@ class Uploader:
             return await self._steps.settle(batch, submission, released.settlement, remote_id=released.remote_id)
         return await self._steps.move(batch, submission, State.RELEASED, remote_id=released.remote_id)
 
+    async def _intend(self, batch: Batch, submission: Submission, state: State) -> _Intent:
+        return _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, state))
+
     def _lost(self, submission: Submission, failure: PossiblyApplied) -> _InDoubt:
         return _InDoubt(submission, lost_just_now(self._run, submission), failure)
 
@@ -254,7 +257,7 @@ class Uploader:
 
 @dataclass(slots=True)
 class _Intent:
-    """That a release goes out, as the ledger has it: its time is never much older than the call."""
+    """That a call goes out, as the ledger has it: its time is never much older than the call."""
 
     run: Run
     steps: Steps
@@ -264,7 +267,7 @@ class _Intent:
     async def renew(self) -> None:
         """Write the intent again if the call had to wait since it was written."""
         if self.run.clock.now() - self.submission.changed_at > _STAMP_SECONDS:
-            self.submission = await self.steps.move(self.batch, self.submission, State.RELEASING)
+            self.submission = await self.steps.move(self.batch, self.submission, self.submission.state)
 
 
 class _InDoubt(Exception):

@@ -142,6 +142,22 @@ async def test_an_intent_that_waited_for_its_call_is_written_again_so_that_the_q
     assert submission.changed_at == bench.clock.now()
 
 
+async def test_so_is_the_intent_to_stage_what_people_see(tmp_path):
+    async with a_bench(tmp_path, records=3, done_by="stage") as bench:
+        batch, stage = await one_batch(bench), bench.service.stage
+
+        async def after_a_pause(batch, payload, *, known=None, intent):
+            await bench.clock.sleep(500.0)
+            return await stage(batch, payload, known=known, intent=intent)
+
+        bench.service.stage = after_a_pause
+        bench.service.faults = {"stage": [killed(applied=True)]}
+        with pytest.raises(Killed):
+            await bench.submit(batch)
+        (submission,) = await bench.submissions()
+        assert (submission.state, submission.changed_at) == (State.STAGING, bench.clock.now())
+
+
 # Uncertain batches that have a name at the service
 
 

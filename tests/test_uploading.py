@@ -229,8 +229,8 @@ async def test_an_upload_url_that_is_too_old_is_not_used(bench):
     bench.service.url_seconds = 5.0
     stage, seconds = bench.service.stage, [6.0]
 
-    async def slow_once(batch, payload, *, known=None):
-        staged = await stage(batch, payload, known=known)
+    async def slow_once(batch, payload, *, known=None, intent):
+        staged = await stage(batch, payload, known=known, intent=intent)
         await bench.clock.sleep(seconds.pop() if seconds else 0.0)
         return staged
 

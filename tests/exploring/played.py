@@ -63,7 +63,7 @@ class PlayedService(FakeService):
     async def locate(self, batch, payload, since):
         return ["r1"] if self._catch_up().search() is Standing.STARTED else []
 
-    async def stage(self, batch, payload, *, known=None):
+    async def stage(self, batch, payload, *, known=None, intent=None):
         if known is None and self.truth.manner.stage_again.value == "search":
             self._called("create a draft", "make")
         return Staged("r1")

@@ -160,7 +160,8 @@ class FakeService:
     async def extras(self, known):
         return []
 
-    async def stage(self, batch, payload, *, known=None):
+    async def stage(self, batch, payload, *, known=None, intent=no_intent):
+        await intent()
         async with self._call("stage", "send"):
             if self.done_by == "stage":
                 return self._draft(batch, payload, known)

@@ -715,7 +715,7 @@ async def test_a_release_that_is_carried_out_after_its_answer_was_lost_is_made_o
 async def not_begun(desk, **behaviour):
     """Submit 30 tasks to a service that accepts the second batch and never begins with it; return desk and result."""
     desk = await desk(faults=(Fault("continue", "swallow", nth=(2,)),), continue_again="duplicate", **behaviour)
-    config = desk.config(send="give_up_seconds = 0.5\nmax_in_flight = 1")
+    config = desk.config(send="give_up_seconds = 1.5\nmax_in_flight = 1")
     return desk, await desk.submit(desk.source(tasks(30)), config)
 
 

@@ -179,9 +179,11 @@ class Sama:
         del known
         return ()
 
-    async def stage(self, batch: Batch, payload: bytes, *, known: str | None = None) -> Staged:
+    async def stage(
+        self, batch: Batch, payload: bytes, *, known: str | None = None, intent: Intent = no_intent
+    ) -> Staged:
         """Create an empty batch. An earlier one is empty, too, and its upload URL died with the process."""
-        del batch, payload, known
+        del batch, payload, known, intent
         started = self._clock.monotonic()
         answer = await self._post("create", "batches.json", orjson.dumps(self._options))
         body = object_in(answer)

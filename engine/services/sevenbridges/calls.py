@@ -10,7 +10,7 @@ import orjson
 
 from engine.model.errors import UnexpectedAnswer
 from engine.model.records import Row
-from engine.ports import Call, Caller
+from engine.ports import Call, Caller, Intent
 from engine.services.sevenbridges.answers import (
     BULK_FIELDS,
     TASK_FIELDS,
@@ -58,7 +58,7 @@ class Calls:
         self._bulk_query: Mapping[str, str] = {"fields": BULK_FIELDS}
         """Nothing, once that has brought something else than tasks: then they come whole, with all they hold."""
 
-    async def create(self, body: bytes, *, disable_batch: bool) -> Task:
+    async def create(self, body: bytes, *, disable_batch: bool, intent: Intent | None = None) -> Task:
         """Create a draft.
 
         Raises:
@@ -66,7 +66,8 @@ class Calls:
         """
         # The body has "batch": false as well; the query is how the vendor's client says it.
         query = {**_FIELDS, "batch": "False"} if disable_batch else _FIELDS
-        call = Call("create", "POST", self._url("tasks"), query, _JSON, body, repeatable=False, reconcilable=True)
+        url = self._url("tasks")
+        call = Call("create", "POST", url, query, _JSON, body, repeatable=False, reconcilable=True, intent=intent)
         return task_of(object_of(await self._caller.call(call)))
 
     async def run(self, task_id: str) -> Task:

@@ -136,13 +136,15 @@ class SevenBridges:
                 found.append(task.id)
         return found
 
-    async def stage(self, batch: Batch, payload: bytes, *, known: str | None = None) -> Staged:
+    async def stage(
+        self, batch: Batch, payload: bytes, *, known: str | None = None, intent: Intent = no_intent
+    ) -> Staged:
         """Create a draft with a marker, or go on with the one that is known."""
         spec = merged(exact(payload), self._defaults)
         if known is not None:
             task = self._adopted.pop(known, None) or await self._kept(known)
         else:
-            task = await self._created(batch, spec, marker_of(self._job, batch))
+            task = await self._created(batch, spec, marker_of(self._job, batch), intent)
         self._sent_after.pop(batch.sequence, None)
         self._notices.status(task)
         if not self._settings.run:
@@ -243,13 +245,15 @@ class SevenBridges:
             self._searches[project] = DraftSearch(partial(self._calls.created_since, project), self._clock)
         return self._searches[project]
 
-    async def _created(self, batch: Batch, spec: Row, marker: str) -> Task:
+    async def _created(self, batch: Batch, spec: Row, marker: str, intent: Intent) -> Task:
         whole = spec
         if "inputs" in spec:
             whole = {**spec, "inputs": await self._files.filled(spec["project"], spec["inputs"])}
         self._sent_after.setdefault(batch.sequence, self._earliest())
         try:
-            task = await self._calls.create(body_of(whole, marker), disable_batch=spec.get("batch") is False)
+            task = await self._calls.create(
+                body_of(whole, marker), disable_batch=spec.get("batch") is False, intent=intent
+            )
         except NotApplied:
             del self._sent_after[batch.sequence]
             raise
