@@ -26,7 +26,7 @@ from engine.model.jobs import JobState
 from engine.model.outcomes import Fate
 from engine.model.submissions import TRANSITIONS, State
 from engine.operations.canceling import CANCELED
-from engine.uploading import NEVER_ARRIVED
+from engine.model.next_step import NEVER_ARRIVED
 
 from .model import CANCELED_THERE, MODES, End, Kind, Plan, World, cancel, look, resume, send_again
 
