@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,14 +32,15 @@ from engine.auditing import audit
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
 from engine.model.batches import Limits, good_indexes
+from engine.model.doubt import Standing
 from engine.model.errors import CallFailed, Interrupted, JobError, LedgerError, PossiblyApplied
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Fate, Settlement
 from engine.model.settings import SendSettings, SourceSettings
 from engine.model.submissions import State
 from engine.operations.canceling import cancel_batches, cancel_orphans
-from engine.operations.working import BY_A_PERSON
 from engine.policy.coupled import BatchBytes
+from engine.ports import no_intent
 from engine.reading.sources import find_sources
 from engine.run import unless_stopped
 
@@ -68,7 +69,7 @@ class Plan:
     batch: int = 3
     """Most records of a batch."""
     most_records: int = 10**9
-    again: str = "duplicate"
+    release_again: str = "duplicate"
     call_seconds: float = 0.0
     tasks_per_second: float = float("inf")
     seen_after: float = 0.0
@@ -122,9 +123,9 @@ class Server(FakeService):
     unanswered: set = field(default_factory=set)
     """Remote ids of the batches of which a release was lost: it could still arrive."""
 
-    async def release(self, batch, remote_id, payload):
+    async def release(self, batch, remote_id, payload, intent=no_intent):
         try:
-            return await super().release(batch, remote_id, payload)
+            return await super().release(batch, remote_id, payload, intent)
         except (PossiblyApplied, Killed):
             self.unanswered.add(remote_id)
             raise
@@ -258,7 +259,7 @@ class World:
         plan, mode = self.plan, MODES[self.plan.mode]
         return Server(
             self._clock,
-            again=plan.again,
+            release_again=plan.release_again,
             limits=Limits(plan.batch, 1 << 20),
             call_seconds=plan.call_seconds,
             tasks_per_second=plan.tasks_per_second,
@@ -337,12 +338,12 @@ def _line(number, kind):
 # What a process may be started for, as `engine.operations` does it
 
 
-async def resume(life, in_flight):
+async def resume(life, in_flight, again_by_person=frozenset()):
     """Go on with the job; return why the run ended early, if it did."""
     job = life.job
     if job.state is JobState.FINISHED and not (await life.ledger.tally(JOB)).uncertain:
         return None
-    run = life.run()
+    run = replace(life.run(), again_by_person=again_by_person)
     error = await life.pipeline_of(run, in_flight).work()
     if error is None:
         await cancel_orphans(run)
@@ -351,13 +352,17 @@ async def resume(life, in_flight):
 
 
 async def send_again(life, in_flight):
-    """Send what is uncertain again, by the word of a person."""
+    """Send what is uncertain again, or of an open job what still waits, by the word of a person."""
+    waits = life.job.state is JobState.OPEN
+    states = frozenset({State.RELEASED if waits else State.UNCERTAIN})
+    again = {
+        submission.sequence
+        async for _, submission in life.ledger.batches(JOB, states)
+        if not waits or await life.service.standing(submission.remote_id) is Standing.WAITING
+    }
     await life.ledger.set_job_state(JOB, JobState.OPEN)
-    async for _, submission in life.ledger.batches(JOB, frozenset({State.UNCERTAIN})):
-        again = type(submission)(submission.sequence, State.FROZEN, None, note=BY_A_PERSON)
-        await life.ledger.move(JOB, again, expected=State.UNCERTAIN)
     life.job = await life.ledger.job(JOB)
-    return await resume(life, in_flight)
+    return await resume(life, in_flight, frozenset(again))
 
 
 async def cancel(life, in_flight):
@@ -419,6 +424,8 @@ def _outcome(batch, submission, settlement, at):
     where = (batch.sequence, batch.count, submission.remote_id)
     if submission.state is not State.SETTLED:
         return Outcome(Fate.UNCERTAIN if submission.state is State.UNCERTAIN else Fate.UNRESOLVED, *where)
+    if at in settlement.uncertain:
+        return Outcome(Fate.UNCERTAIN, *where)
     task_id = settlement.task_ids[at]
     fate = Fate.FAILED if task_id is None else Fate.CREATED
     return Outcome(fate, *where, task_id, settlement.errors.get(at, ""))

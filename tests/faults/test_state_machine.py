@@ -26,7 +26,7 @@ from engine.model.jobs import JobState
 from engine.model.outcomes import Fate
 from engine.model.submissions import TRANSITIONS, State
 from engine.operations.canceling import CANCELED
-from engine.model.next_step import NEVER_ARRIVED
+from engine.model.next_step import TABLE, Action
 
 from .model import CANCELED_THERE, MODES, End, Kind, Plan, World, cancel, look, resume, send_again
 
@@ -39,13 +39,15 @@ PLANS = st.builds(
     mode=st.sampled_from([*MODES]),
     batch=st.integers(1, 8),
     most_records=st.sampled_from([10**9, 10**9, 4, 1]),
-    again=st.sampled_from(["duplicate", "duplicate", "refuse"]),
+    release_again=st.sampled_from(["duplicate", "duplicate", "refuse"]),
     call_seconds=st.sampled_from([0.0, 0.25]),
     tasks_per_second=st.sampled_from([float("inf"), 3.0]),
-    seen_after=st.sampled_from([0.0, 150.0]),
+    seen_after=st.sampled_from([0.0, 100.0]),
     in_flight=st.integers(1, 4),
 )
 
+NOTHING_CAME_OF_IT = [row.reason for row in TABLE if row.action is Action.DECLINE]
+"""What the table of steps says of a batch in doubt of which nothing was created."""
 NO = "no thanks"
 ALL_OF_IT = "something in it is bad"
 
@@ -244,8 +246,7 @@ class JobMachine(RuleBasedStateMachine):
             "no": kind is Kind.FAILING,
             # Killed between the cancelation of a batch that was refused as a whole and the freezing of its halves.
             CANCELED_THERE: remote is not None and remote.canceled and not remote.releases,
-            CANCELED: canceled,
-            NEVER_ARRIVED: canceled,
+            **dict.fromkeys([CANCELED, *NOTHING_CAME_OF_IT], canceled),
         }.get(outcome.error, False)
 
     @invariant()
