@@ -77,9 +77,13 @@ class LateService(FakeService):
             self._pending[remote_id] -= 1
             act(due)
 
-    def waits(self, remote_id):
+    def is_idle(self, remote_id):
         """Tell whether a batch was never begun, and nothing is to come of it."""
         return not self.begun[remote_id] and not self._pending[remote_id]
+
+    def is_gone(self, remote_id):
+        """Tell whether a batch was a draft that was deleted."""
+        return self.done_by == "stage" and self.remotes[remote_id].canceled
 
     async def stage(self, batch, payload, *, known=None):
         if not self.drafts:
@@ -95,7 +99,7 @@ class LateService(FakeService):
     async def find(self, batch, payload):
         async with self._call("find", "ask"):
             ours = [remote_id for remote_id, remote in self.remotes.items() if remote.sequence == batch.sequence]
-            return next((remote_id for remote_id in ours if self._is_seen(remote_id)), None)
+            return next((name for name in ours if self._is_seen(name) and not self.is_gone(name)), None)
 
     async def locate(self, batch, payload, since):
         return [
@@ -104,6 +108,8 @@ class LateService(FakeService):
 
     async def standing(self, remote_id):
         async with self._call("standing", "ask"):
+            if self.is_gone(remote_id):
+                return Standing.UNKNOWN
             if self._shows_begun(remote_id):
                 return Standing.STARTED
             if self._shows_canceled(remote_id):
@@ -170,6 +176,9 @@ class LateService(FakeService):
         if not self._shows_begun(remote_id) and not self._shows_canceled(remote_id):
             return Progress(submission.sequence, 0, finished=False, waiting=True)
         remote = self.remotes[remote_id]
+        if not self._shows_begun(remote_id):  # canceled before it was begun
+            settlement = self._settlement(remote_id) if self.polls_settle else None
+            return Progress(submission.sequence, 0, finished=True, settlement=settlement)
         starts_at = remote.starts_at
         try:
             remote.starts_at += self.lag_seconds

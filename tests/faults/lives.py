@@ -21,8 +21,6 @@ DYING = Path(__file__).with_name("dying.py")
 ROOT = Path(__file__).parents[2]
 SIDE_BY_SIDE = 8
 """Jobs at a time: most of their time they wait, before they ask what became of a call that was lost."""
-SEND = "call_seconds = 2"
-"""What carries a batch may be under way for as long after a process died, and only then the settle time begins."""
 
 
 @dataclass
@@ -53,7 +51,7 @@ class Lives:
         home.mkdir()
         port, judge = self.sandboxes[way.service]
         config, source, ledger = home / "engine.toml", home / "tasks.ndjson", home / "ledger.db"
-        way.write_config(config, port, send=SEND, project=home.name)
+        way.write_config(config, port, project=home.name)
         markers = way.write_tasks(source, home.name, batches)
         paths = {"config": config, "source": source, "ledger": ledger, "output": home}
         async with self.places:

@@ -71,8 +71,8 @@ _SEND = """
 max_records = {batch}
 
 [send]
-poll_seconds = 0.01
-max_poll_seconds = 0.05
+poll_seconds = {poll}
+max_poll_seconds = {most}
 settle_seconds = {settle}
 retry_base_seconds = 0.01
 retry_cap_seconds = 0.05
@@ -108,12 +108,20 @@ class Way:
     def __str__(self) -> str:
         return self.name
 
-    def write_config(
-        self, path: Path, port: int, *, settle_seconds: float = 0.3, send: str = "", project: str = "p"
+    def write_config(  # noqa: PLR0913 - what differs from suite to suite
+        self,
+        path: Path,
+        port: int,
+        *,
+        settle_seconds: float = 0.3,
+        poll_seconds: float = 0.01,
+        max_poll_seconds: float = 0.05,
+        send: str = "",
+        project: str = "p",
     ) -> None:
         values = {"mode": self.mode, "number": self.number, "project": project, "batch": self.batch}
-        text = self.config + _SEND
-        path.write_text(text.format(port=port, settle=settle_seconds, send=send, **values))
+        times = {"settle": settle_seconds, "poll": poll_seconds, "most": max_poll_seconds}
+        path.write_text((self.config + _SEND).format(port=port, send=send, **values, **times))
 
     def write_tasks(self, path: Path, prefix: str, batches: int) -> list[str]:
         """Write a source of so many batches; return the markers of its records."""
