@@ -121,19 +121,20 @@ def drawn(seed: int, ways: Sequence[Way] = WAYS) -> Plan:
     )
     delays = [0, 0, 5] if way is MARKED else [0, 0, 5, 200]  # what is not created cannot be found by its mark
     bridges = replace(base.sevenbridges, run_again=draw.choice(["error", "error", "html"]))
+    deaths = tuple(_death(draw) for _ in range(draw.choice([0, 1, 1, 2, 3, 5])))
+    canceled_at = draw.randint(0, len(deaths)) if draw.random() < 0.15 else None
     behaviour = replace(
         base,
         seed=seed,
         busy_while_late=draw.random() < 0.4,
         continue_again=draw.choice(["error", "noop", "duplicate", "duplicate", "html"]),
-        cancel=draw.choice(["accept", "refuse", "lie"]),
+        # A batch that says canceled and is created all the same: what a canceled job says of it cannot be right.
+        cancel=draw.choice(["accept", "refuse", "lie" if canceled_at is None else "accept"]),
         creation=Creation(tasks_per_second=draw.choice([0, 1, 20]), delay_seconds=draw.choice(delays)),
         reads=reads,
         faults=tuple(_faults(draw, way)),
         sevenbridges=bridges,
     )
-    deaths = tuple(_death(draw) for _ in range(draw.choice([0, 1, 1, 2, 3, 5])))
-    canceled_at = draw.randint(0, len(deaths)) if draw.random() < 0.15 else None
     return Plan(seed, way, draw.randint(1, 12), behaviour, deaths, canceled_at)
 
 
