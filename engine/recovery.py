@@ -112,6 +112,8 @@ class Recovery:
 
     async def _again(self, case: _Case, step: NextStep) -> _Case | Submitted:
         submission = case.submission
+        if step.action is Action.SEND and submission.state is State.RELEASED:  # whose name is given up
+            submission = await self._steps.move(case.batch, submission, State.UNCERTAIN, note=step.reason)
         if step.action is Action.SEND or not self._service.stages:
             submission = await self._steps.move(case.batch, submission, State.FROZEN, note=step.reason)
         elif step.action is Action.TELL and submission.state is not State.RELEASING:

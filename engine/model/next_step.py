@@ -332,6 +332,14 @@ _UNCERTAIN = (
 
 _RELEASED = (
     Row(
+        Action.SEND,
+        "it still waits, and a person has it sent again",
+        (State.RELEASED,),
+        _UNASKED,
+        standing=(Standing.WAITING,),
+        wish=(Wish.SEND_AGAIN,),
+    ),
+    Row(
         Action.CANCEL,
         "nothing more of it is to be created",
         (State.RELEASED,),

@@ -23,13 +23,14 @@ async def summarize(
     """
     tally = await ledger.tally(job.name)
     job = await ledger.job(job.name)
-    if error is None and job.state is JobState.OPEN and job.read_complete and not tally.unresolved:
-        await ledger.set_job_state(job.name, JobState.FINISHED)
-        job = await ledger.job(job.name)
     reports = None if rewrite else existing_reports(job)
     trouble = ""
     if reports is None:
         reports, trouble = await _reports(job, ledger)
+    if error is None and job.state is JobState.OPEN and job.read_complete and not tally.unresolved:
+        # Last of all: killed before it, the job is worked on once more, and then its reports are written.
+        await ledger.set_job_state(job.name, JobState.FINISHED)
+        job = await ledger.job(job.name)
     if not tally.records and job.read_complete:
         note = note or "the sources hold no record"
     code = exit_code(tally, error)

@@ -182,9 +182,14 @@ async def _resume(
     if job.state is JobState.CANCELED:
         raise JobError(f"job {job.name!r} was canceled; `bulksubmit retry {job.name}` sends what was not created")
     # Records that a settled batch left uncertain stay so: there is nothing that the service could be asked again.
-    if job.state is JobState.FINISHED and not (await ledger.tally(job.name)).states.get(State.UNCERTAIN):
+    tally = await ledger.tally(job.name)
+    if job.state is JobState.FINISHED and not (tally.states.get(State.UNCERTAIN) or tally.unresolved):
         return await summarize(job, ledger, CLOCK.monotonic(), None, note=note, rewrite=False)
     check_unchanged(job.sources, times=not job.read_complete)
+    if job.state is JobState.FINISHED:
+        # First: what no search finds is sent again. Killed in between, a job that seems finished would leave it so.
+        await ledger.set_job_state(job.name, JobState.OPEN)
+        job = replace(job, state=JobState.OPEN)
     return await work_on(job, ledger, assembly.load(job.config, processes=processes), emit, stop)
 
 

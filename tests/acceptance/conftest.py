@@ -50,8 +50,8 @@ class Workplace:
         config = self.folder / "sama.toml"
         config.write_text(
             f'[service]\nkind = "sama"\nbase_url = "{self.sandbox.url}"\nproject_id = 42\n'
-            f'access_key = "${{env:SAMA_ACCESS_KEY}}"\nmode = "{mode}"\n{more}\n'
-            "[send]\npoll_seconds = 0.02\nsettle_seconds = 1\n"
+            f'access_key = "${{env:SAMA_ACCESS_KEY}}"\nmode = "{mode}"\n{more}\n[send]\n'
+            "poll_seconds = 0.02\nsettle_seconds = 0.5\n"
         )
         return config
 

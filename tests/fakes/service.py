@@ -292,6 +292,10 @@ class FakeService:
         remote = self.remotes[remote_id]
         return not remote.releases or (remote_id in self.starts and self.clock.monotonic() < remote.starts_at)
 
+    def _strike(self, kind):
+        """Return the fault of the call that is made, if it has one."""
+        return self.faults[kind].pop(0) if self.faults.get(kind) else None
+
     @asynccontextmanager
     async def _call(self, kind, sort):
         """Let one call take its time and its fault; the block is what the service does."""
@@ -303,7 +307,7 @@ class FakeService:
                 await self.gates[kind].wait()
             if self.call_seconds:
                 await self.clock.sleep(self.call_seconds)
-            fault = self.faults[kind].pop(0) if self.faults.get(kind) else None
+            fault = self._strike(kind)
             if fault is not None and not fault.applied:
                 raise fault.error
             yield

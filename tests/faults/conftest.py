@@ -7,16 +7,14 @@ import pytest_asyncio
 
 from .judge import sandbox_process
 from .lives import mortal_lives
-from .tally import Table
+from .tally import TABLE
 from .ways import SECRETS, WAYS
-
-_TABLE = Table()
 
 
 @pytest.fixture
 def tally(request):
     """The figures of the suite to which the test belongs."""
-    return _TABLE.of(request.module.__name__.rpartition(".test_")[2].replace("_", " "))
+    return TABLE.of(request.module.__name__.rpartition(".test_")[2].replace("_", " "))
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +41,7 @@ def secrets(monkeypatch):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if _TABLE.suites:
+    if TABLE.suites:
         terminalreporter.section("faults")
-        for line in _TABLE.lines():
+        for line in TABLE.lines():
             terminalreporter.write_line(line)

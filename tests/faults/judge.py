@@ -61,6 +61,7 @@ class Judge:
             created, state = self.task_ids.get(marker, []), outcome["state"]
             tally.created += bool(created)
             tally.parked += state == "uncertain"
+            tally.knowable += state == "uncertain" and not way.parks
             tally.lost += not created and state != "uncertain"
             tally.duplicated += self._is_double(marker)
             if self._is_double(marker):

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,23 +25,26 @@ import anyio.to_thread
 import orjson
 from fakes.bench import Bench
 from fakes.clock import FakeClock, Watched
-from fakes.service import FakeService, Killed
+from fakes.service import Killed
 
 from engine import assembly
 from engine.auditing import audit
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
 from engine.model.batches import Limits, good_indexes
+from engine.model.doubt import Again, Standing
 from engine.model.errors import CallFailed, Interrupted, JobError, LedgerError, PossiblyApplied
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Fate, Settlement
 from engine.model.settings import SendSettings, SourceSettings
 from engine.model.submissions import State
 from engine.operations.canceling import cancel_batches, cancel_orphans
-from engine.operations.working import BY_A_PERSON
 from engine.policy.coupled import BatchBytes
+from engine.ports import no_intent
 from engine.reading.sources import find_sources
 from engine.run import unless_stopped
+
+from .late import LateService
 
 JOB = "j"
 CANCELED_THERE = "canceled at the service"
@@ -68,17 +71,21 @@ class Plan:
     batch: int = 3
     """Most records of a batch."""
     most_records: int = 10**9
-    again: str = "duplicate"
+    release_again: str = "duplicate"
     call_seconds: float = 0.0
     tasks_per_second: float = float("inf")
     seen_after: float = 0.0
+    lag_seconds: float = 0.0
+    busy_while_late: bool = False
+    canceling: str = "accept"
     in_flight: int = 2
 
 
 MODES = {
     "staged": {},
     "staged, polled together": {"polls_together": 5, "polls_settle": True},
-    "done by its stage": {"done_by": "stage"},
+    "drafts": {"drafts": True, "declares": Again.REFUSED, "release_again": "refuse"},
+    "done by its stage": {"done_by": "stage", "canceling": "accept"},
     "done by its release": {"done_by": "release"},
     "inline": {"stages": False},
     "inline, done by its release": {"stages": False, "done_by": "release"},
@@ -109,8 +116,8 @@ class Outcome:
 
 
 @dataclass
-class Server(FakeService):
-    """The fake service, outliving every process that calls it; it keeps the account by which they are judged."""
+class Server(LateService):
+    """The late service, outliving every process that calls it; it keeps the account by which they are judged."""
 
     dead: bool = False
     """The process that calls was killed: nothing of it arrives any more."""
@@ -118,21 +125,15 @@ class Server(FakeService):
     """(task id, record's id) of each task that there is, as often as it was created."""
     untidied: set = field(default_factory=set)
     """Sequences of the batches whose cancelation did not go well."""
-
     unanswered: set = field(default_factory=set)
     """Remote ids of the batches of which a release was lost: it could still arrive."""
 
-    async def release(self, batch, remote_id, payload):
+    async def release(self, batch, remote_id, payload, intent=no_intent):
         try:
-            return await super().release(batch, remote_id, payload)
+            return await super().release(batch, remote_id, payload, intent)
         except (PossiblyApplied, Killed):
             self.unanswered.add(remote_id)
             raise
-
-    async def find(self, batch, payload):
-        async with self._call("find", "ask"):
-            made = [remote_id for remote_id, remote in self.remotes.items() if remote.sequence == batch.sequence]
-            return made[0] if made and self.done_by == "stage" else None
 
     async def cancel(self, remote_id):
         try:
@@ -140,13 +141,18 @@ class Server(FakeService):
         except CallFailed:
             self.untidied.add(self.remotes[remote_id].sequence)
             raise
-        finally:
-            if self.done_by == "stage" and self.remotes[remote_id].canceled:  # what is staged there is a draft
-                ours = {f"{remote_id}-{at}" for at in range(len(self.remotes[remote_id].tasks))}
-                self.created = [(task_id, name) for task_id, name in self.created if task_id not in ours]
 
-    def _create(self, remote_id):
-        super()._create(remote_id)
+    def _cancel(self, remote_id):
+        super()._cancel(remote_id)
+        if self.done_by == "stage":  # what is staged there is a draft
+            ours = {f"{remote_id}-{at}" for at in range(len(self.remotes[remote_id].tasks))}
+            self.created = [(task_id, name) for task_id, name in self.created if task_id not in ours]
+
+    def _begin(self, remote_id, at):
+        before = self.remotes[remote_id].releases
+        super()._begin(remote_id, at)
+        if self.remotes[remote_id].releases == before:
+            return
         tasks = [(f"{remote_id}-{at}", task["data"]["id"]) for at, task in enumerate(self.remotes[remote_id].tasks)]
         self.created += [(task_id, name) for task_id, name in tasks if name not in self.failing]
 
@@ -255,10 +261,10 @@ class World:
         return {str(number) for number, kind in enumerate(self.plan.records) if kind in kinds}
 
     def _server(self):
-        plan, mode = self.plan, MODES[self.plan.mode]
+        plan = self.plan
+        manner = {"release_again": plan.release_again, "canceling": plan.canceling, **MODES[plan.mode]}
         return Server(
             self._clock,
-            again=plan.again,
             limits=Limits(plan.batch, 1 << 20),
             call_seconds=plan.call_seconds,
             tasks_per_second=plan.tasks_per_second,
@@ -266,7 +272,9 @@ class World:
             most_records=plan.most_records,
             failing=dict.fromkeys(self.names(Kind.FAILING), "no"),
             poison=frozenset(self.names(Kind.POISON)),
-            **mode,
+            lag_seconds=plan.lag_seconds,
+            busy_while_late=plan.busy_while_late,
+            **manner,
         )
 
     async def _live(self, work, end):
@@ -337,12 +345,12 @@ def _line(number, kind):
 # What a process may be started for, as `engine.operations` does it
 
 
-async def resume(life, in_flight):
+async def resume(life, in_flight, again_by_person=frozenset()):
     """Go on with the job; return why the run ended early, if it did."""
     job = life.job
     if job.state is JobState.FINISHED and not (await life.ledger.tally(JOB)).uncertain:
         return None
-    run = life.run()
+    run = replace(life.run(), again_by_person=again_by_person)
     error = await life.pipeline_of(run, in_flight).work()
     if error is None:
         await cancel_orphans(run)
@@ -351,13 +359,17 @@ async def resume(life, in_flight):
 
 
 async def send_again(life, in_flight):
-    """Send what is uncertain again, by the word of a person."""
+    """Send what is uncertain again, or of an open job what still waits, by the word of a person."""
+    waits = life.job.state is JobState.OPEN
+    states = frozenset({State.RELEASED if waits else State.UNCERTAIN})
+    again = {
+        submission.sequence
+        async for _, submission in life.ledger.batches(JOB, states)
+        if not waits or await life.service.standing(submission.remote_id) is Standing.WAITING
+    }
     await life.ledger.set_job_state(JOB, JobState.OPEN)
-    async for _, submission in life.ledger.batches(JOB, frozenset({State.UNCERTAIN})):
-        again = type(submission)(submission.sequence, State.FROZEN, None, note=BY_A_PERSON)
-        await life.ledger.move(JOB, again, expected=State.UNCERTAIN)
     life.job = await life.ledger.job(JOB)
-    return await resume(life, in_flight)
+    return await resume(life, in_flight, frozenset(again))
 
 
 async def cancel(life, in_flight):
@@ -419,6 +431,8 @@ def _outcome(batch, submission, settlement, at):
     where = (batch.sequence, batch.count, submission.remote_id)
     if submission.state is not State.SETTLED:
         return Outcome(Fate.UNCERTAIN if submission.state is State.UNCERTAIN else Fate.UNRESOLVED, *where)
+    if at in settlement.uncertain:
+        return Outcome(Fate.UNCERTAIN, *where)
     task_id = settlement.task_ids[at]
     fate = Fate.FAILED if task_id is None else Fate.CREATED
     return Outcome(fate, *where, task_id, settlement.errors.get(at, ""))

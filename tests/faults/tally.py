@@ -24,6 +24,8 @@ class Tally:
     duplicated: int = 0
     parked: int = 0
     """Said to be uncertain: the engine does not know, and says so."""
+    knowable: int = 0
+    """Of which a perfect observer would know: the service can be asked, by a name or by a mark."""
 
     def add(self, other: Tally) -> None:
         for one in fields(self):
@@ -49,3 +51,7 @@ class Table:
         yield f"{'':{width}}" + "".join(f"  {name.replace('_', ' '):>10}" for name in names)
         for suite, tally in rows.items():
             yield f"{suite:{width}}" + "".join(f"  {getattr(tally, name):>10,}" for name in names)
+
+
+TABLE = Table()
+"""Of this run of the tests."""

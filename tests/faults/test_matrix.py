@@ -31,8 +31,12 @@ from .ways import SECRETS
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 SEED = 7
 BATCHES = 6
-SIDE_BY_SIDE = 16
+SIDE_BY_SIDE = 24
 MOST_RESUMES = 3
+LATE_SECONDS = 1.2
+"""How long a lost request may stay under way: longer than until the engine first asks what became of it."""
+SETTLE_SECONDS = 2.5
+"""Longer than that, on a busy machine, too."""
 RUN_SECONDS = 60
 """Longest run that is still taken for one that ends."""
 SEND = """
@@ -76,14 +80,14 @@ class Field:
             folder.mkdir()
             way, patience = case.step.way, asyncio.timeout(RUN_SECONDS)
             port, judge = self.sandboxes[way.service]
-            async with fault_proxy(port, way.kind_of, case.strikes, way.late_seconds) as proxy, patience:
+            async with fault_proxy(port, way.kind_of, case.strikes, LATE_SECONDS) as proxy, patience:
                 return await self._work(case, folder, proxy, judge)
 
     async def _work(self, case, folder, proxy, judge) -> Verdict:
         way = case.step.way
         send = SEND + ("max_in_flight = 1\nmax_open_batches = 1" if case.one_at_a_time else "")
         config, source, ledger = folder / "engine.toml", folder / "tasks.ndjson", folder / "ledger.db"
-        way.write_config(config, proxy.port, send=send, project=folder.name)
+        way.write_config(config, proxy.port, settle_seconds=SETTLE_SECONDS, send=send, project=folder.name)
         markers = way.write_tasks(source, folder.name, BATCHES)
         order = Order([str(source)], config, job="j", output=folder)
         result = await operations.submit(order, ledger, lambda _: None, Stop())

@@ -14,21 +14,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from functools import partial
+from itertools import product
 
 import pytest
-from fakes.service import Fault, killed, lost, refused, unauthorized, unavailable
+from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.model.errors import LedgerError, Refused, Unavailable, UnexpectedAnswer
+from engine.model.errors import LedgerError, PossiblyApplied, Refused, StillWaiting, Unavailable, UnexpectedAnswer
 from engine.model.jobs import JobState
+from engine.model.next_step import TABLE, Action
 from engine.model.outcomes import Fate
 from engine.model.submissions import TRANSITIONS, State
 from engine.operations.canceling import CANCELED
-from engine.uploading import NEVER_ARRIVED
 
+from .late import NEVER, Later
 from .model import CANCELED_THERE, MODES, End, Kind, Plan, World, cancel, look, resume, send_again
+from .tally import TABLE as FIGURES
+from .tally import Tally
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 SEED = int(os.environ.get("BULKSUBMIT_SEED", "4"))
@@ -39,13 +44,18 @@ PLANS = st.builds(
     mode=st.sampled_from([*MODES]),
     batch=st.integers(1, 8),
     most_records=st.sampled_from([10**9, 10**9, 4, 1]),
-    again=st.sampled_from(["duplicate", "duplicate", "refuse"]),
+    release_again=st.sampled_from(["duplicate", "duplicate", "refuse", "noop"]),
     call_seconds=st.sampled_from([0.0, 0.25]),
     tasks_per_second=st.sampled_from([float("inf"), 3.0]),
-    seen_after=st.sampled_from([0.0, 150.0]),
+    seen_after=st.sampled_from([0.0, 10.0]),
+    lag_seconds=st.sampled_from([0.0, 0.0, 4.0, 15.0]),
+    busy_while_late=st.booleans(),
+    canceling=st.sampled_from(["accept", "accept", "refuse", "lie"]),
     in_flight=st.integers(1, 4),
 )
 
+NOTHING_CAME_OF_IT = [row.reason for row in TABLE if row.action is Action.DECLINE]
+"""What the table of steps says of a batch in doubt of which nothing was created."""
 NO = "no thanks"
 ALL_OF_IT = "something in it is bad"
 
@@ -54,10 +64,16 @@ def refused_whole():
     return Fault(Refused(ALL_OF_IT, status=422, as_a_whole=True))
 
 
+def later(error, seconds):
+    return Later(error(), seconds=seconds)
+
+
 def nonsense(*, applied):
     return Fault(UnexpectedAnswer("<html>"), applied)
 
 
+LATE_SECONDS = [5.0, 50.0, 90.0]
+"""With what reads lag behind it is less than the settle time."""
 TROUBLES = {
     "refused": lambda: refused(NO),
     "refused, its URL too old": lambda: refused(NO, status=403),
@@ -71,14 +87,22 @@ TROUBLES = {
     "nonsense, applied": lambda: nonsense(applied=True),
     "killed": lambda: killed(applied=False),
     "killed, applied": lambda: killed(applied=True),
+    **{f"done {seconds:.0f} s later": partial(Later, seconds=seconds) for seconds in LATE_SECONDS},
+    **{
+        f"{words}, done {seconds:.0f} s later": partial(later, error, seconds)
+        for seconds, (words, error) in product(LATE_SECONDS, {"lost": PossiblyApplied, "killed": Killed}.items())
+    },
+    "swallowed": Later,
 }
+LATE = [name for name in TROUBLES if "later" in name]
+UNANSWERED_LATE = [name for name in LATE if not name.startswith("done")]
 ALWAYS = ["refused", "unauthorized", "unavailable", "nonsense", "killed"]
 ANSWERS = [*ALWAYS, "nonsense, applied", "killed, applied"]
 CALLS = {
     # What may be repeated is repeated by the caller, so its lost answers are told as unavailable; see `ports.Caller`.
-    "stage": [*ANSWERS, "lost", "lost, applied"],
+    "stage": [*ANSWERS, "lost", "lost, applied", *UNANSWERED_LATE],
     "upload": [*ANSWERS, "unavailable, applied", "refused, its URL too old", "refused as a whole"],
-    "release": [*ANSWERS, "lost", "lost, applied", "refused as a whole"],
+    "release": [*ANSWERS, "lost", "lost, applied", "refused as a whole", *LATE, "swallowed"],
     "standing": ALWAYS,
     "progress": ALWAYS,
     "settlement": ALWAYS,
@@ -97,6 +121,7 @@ INLINE = {"release", "progress", "settlement", "cancel"}
 CALLS_OF = {
     "staged": CALLS.keys() - {"locate", "find"},
     "staged, polled together": CALLS.keys() - {"locate", "find", "settlement"},
+    "drafts": CALLS.keys() - {"locate"},
     "done by its stage": {"stage", "find", "cancel"},
     "done by its release": {"stage", "upload", "release", "standing", "cancel"},
     "inline": INLINE,
@@ -109,7 +134,9 @@ CALLS_OF = {
 def troubles_of(mode):
     """Draw a call, what happens to it, and how many go well before."""
     kinds = [(call, name) for call in sorted(CALLS_OF[mode]) for name in CALLS[call]]
-    worst = [(call, name) for call, name in kinds if name.endswith(", applied")]
+    if "done by its release" in mode:  # whose answer is its settlement
+        kinds = [(call, name) for call, name in kinds if name not in {"swallowed", *LATE} - {*UNANSWERED_LATE}]
+    worst = [(call, name) for call, name in kinds if name.endswith((", applied", " later"))]
     return st.tuples(st.sampled_from([*kinds, *worst * 2]), st.integers(0, 4))
 
 
@@ -128,6 +155,7 @@ class JobMachine(RuleBasedStateMachine):
         self.world = World(plan)
         self.server = self.world.server
         self.kinds = plan.records
+        self.kills = 0
         self.allowed = Counter({str(number): 1 for number in range(len(plan.records))})
         """Record's id → how often it may be created: once, and once more each time that a person says so."""
         self.sight = self.world.live(look, None)
@@ -163,11 +191,22 @@ class JobMachine(RuleBasedStateMachine):
     @rule(end=LIFE)
     def send_again(self, end):
         self.allowed.update(self.names(Fate.UNCERTAIN))
+        self.server.unanswered.clear()  # whatever may come twice
         self.live(send_again, end)
+
+    def have_sent_again_what_waits(self):
+        """Do what a person does who is told that the service never begins with some batches."""
+        self.allowed.update(
+            str(index)
+            for index, outcome in enumerate(self.sight.outcomes)
+            if outcome.fate is Fate.UNRESOLVED and outcome.remote_id and self.server.is_idle(outcome.remote_id)
+        )
+        return self.live(send_again, None)
 
     def live(self, work, end):
         calls = len(self.server.log)
         error = self.world.live(lambda life: work(life, self.world.plan.in_flight), end)
+        self.kills += self.server.dead
         broken = self.server.dead or (end is not None and end.at.startswith("disk"))
         assert broken or not isinstance(error, LedgerError), error
         if work is cancel:
@@ -244,8 +283,7 @@ class JobMachine(RuleBasedStateMachine):
             "no": kind is Kind.FAILING,
             # Killed between the cancelation of a batch that was refused as a whole and the freezing of its halves.
             CANCELED_THERE: remote is not None and remote.canceled and not remote.releases,
-            CANCELED: canceled,
-            NEVER_ARRIVED: canceled,
+            **dict.fromkeys([CANCELED, *NOTHING_CAME_OF_IT], canceled),
         }.get(outcome.error, False)
 
     @invariant()
@@ -270,13 +308,38 @@ class JobMachine(RuleBasedStateMachine):
 
     def finish(self):
         canceled = self.job.state is JobState.CANCELED
-        assert self.live(cancel if canceled else resume, None) is None
+        error = self.live(cancel if canceled else resume, None)
+        if isinstance(error, StillWaiting) and not canceled:
+            error = self.have_sent_again_what_waits()
+        stays = isinstance(error, StillWaiting) and canceled and self.server.canceling != "accept"
+        assert error is None or stays, error
+        self.server.catch_up(NEVER)
         assert self.job.state is (JobState.CANCELED if canceled else JobState.FINISHED)
         assert canceled or len(self.sight.outcomes) == len(self.kinds)
-        assert not self.names(Fate.UNRESOLVED)
+        assert stays or not self.names(Fate.UNRESOLVED)
         forgetful = self.world.plan.mode in {"inline", "inline, done by its release"}
-        assert forgetful or canceled or not self.names(Fate.UNCERTAIN)
+        self.count(forgetful)
+        for index, outcome in enumerate(self.sight.outcomes):
+            if outcome.fate is Fate.UNCERTAIN and not canceled:  # or what may yet come could not be canceled
+                assert forgetful or outcome.sequence in self.server.untidied, (index, outcome)
         self.check_all()
+
+    def count(self, forgetful):
+        """Add to the figures of the suite."""
+        created = Counter(name for _, name in self.server.created)
+        good = [str(index) for index, outcome in enumerate(self.sight.outcomes) if outcome.fate is not Fate.REJECTED]
+        lost = [
+            index
+            for index, outcome in enumerate(self.sight.outcomes)
+            if outcome.fate is Fate.CREATED and not created[str(index)]
+        ]
+        parked = len(self.names(Fate.UNCERTAIN))
+        tally = Tally(
+            1, self.server.struck, self.kills, sent=len(good), created=sum(created[name] > 0 for name in good)
+        )
+        tally.lost, tally.duplicated = len(lost), len(created - self.allowed)
+        tally.parked, tally.knowable = parked, 0 if forgetful else parked
+        FIGURES.of("state machine").add(tally)
 
     def check_all(self):
         self.no_record_is_created_twice()

@@ -71,9 +71,9 @@ _SEND = """
 max_records = {batch}
 
 [send]
-poll_seconds = 0.01
-max_poll_seconds = 0.05
-search_seconds = 0.3
+poll_seconds = {poll}
+max_poll_seconds = {most}
+settle_seconds = {settle}
 retry_base_seconds = 0.01
 retry_cap_seconds = 0.05
 {send}
@@ -96,9 +96,6 @@ class Way:
     """Names a request by what it is to the engine."""
     states: tuple[str, ...]
     """Through which a batch goes."""
-    late_seconds: float
-    """How long a lost request may stay under way: less than the engine waits before it believes that it will not come,
-    and where it looks twice, longer than until its first look."""
     parks: bool = False
     """A lost answer may leave a batch uncertain: there is no harmless step, and no way to ask."""
     children: int = 0
@@ -111,11 +108,20 @@ class Way:
     def __str__(self) -> str:
         return self.name
 
-    def write_config(self, path: Path, port: int, *, send: str = "", project: str = "p") -> None:
-        text = self.config + _SEND
-        path.write_text(
-            text.format(port=port, mode=self.mode, number=self.number, project=project, batch=self.batch, send=send)
-        )
+    def write_config(  # noqa: PLR0913 - what differs from suite to suite
+        self,
+        path: Path,
+        port: int,
+        *,
+        settle_seconds: float = 0.3,
+        poll_seconds: float = 0.01,
+        max_poll_seconds: float = 0.05,
+        send: str = "",
+        project: str = "p",
+    ) -> None:
+        values = {"mode": self.mode, "number": self.number, "project": project, "batch": self.batch}
+        times = {"settle": settle_seconds, "poll": poll_seconds, "most": max_poll_seconds}
+        path.write_text((self.config + _SEND).format(port=port, send=send, **values, **times))
 
     def write_tasks(self, path: Path, prefix: str, batches: int) -> list[str]:
         """Write a source of so many batches; return the markers of its records."""
@@ -138,7 +144,6 @@ PRESIGNED = Way(
     3,
     catalogue.sama_kind,
     ("frozen", "staging", "staged", "releasing", "released", "settled"),
-    0.2,
     mode="presigned",
 )
 INLINE = Way(
@@ -149,7 +154,6 @@ INLINE = Way(
     3,
     catalogue.sama_kind,
     ("frozen", "releasing", "released", "settled"),
-    0.2,
     parks=True,
     mode="inline",
 )
@@ -162,7 +166,6 @@ BRIDGES = Way(
     1,
     catalogue.bridges_kind,
     ("frozen", "staging", "staged", "releasing", "released", "settled"),
-    2.0,
     children=2,
 )
 WAYS = [PRESIGNED, INLINE, MARKED, BRIDGES]
