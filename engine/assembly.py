@@ -241,8 +241,9 @@ def pipeline(
         return pace(replanned(cut, last, lambda: sizes.limit))  # whose schedule begins once, whatever is cut anew
 
     adapting = sizes if send.max_in_flight == AUTO else None
-    uploader = Uploader(run, _InThreads(parts.payloads(run.job)), adapting)
-    return Pipeline(run, plans, uploader, Follower(run, send), places or slots(setup, run.clock, run.emit), send)
+    payloads = _InThreads(parts.payloads(run.job))
+    uploader, follower = Uploader(run, payloads, adapting), Follower(run, send, payloads)
+    return Pipeline(run, plans, uploader, follower, places or slots(setup, run.clock, run.emit), send)
 
 
 _SMALL_BYTES = 16 * 1024

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 
 import anyio
@@ -18,21 +19,21 @@ import anyio
 from engine.handing import Signal
 from engine.model.batches import Batch, batch_name
 from engine.model.doubt import Doubt, Standing
-from engine.model.errors import PossiblyApplied, Refused, StillWaiting, Unauthorized, UnexpectedAnswer
+from engine.model.errors import PossiblyApplied, Refused, SourceChanged, StillWaiting, Unauthorized, UnexpectedAnswer
 from engine.model.next_step import Action, next_step
 from engine.model.outcomes import Settlement
 from engine.model.settings import AUTO, SendSettings
 from engine.model.submissions import State, Submission
-from engine.observe.events import BatchesWaiting, BatchProgressed
+from engine.observe.events import BatchesWaiting, BatchProgressed, Noticed
 from engine.observe.figures import count
 from engine.policy.coupled import OpenJobs
 from engine.policy.polling import Outlook
 from engine.policy.rate import Pacer
 from engine.policy.timetable import PollRules
-from engine.ports import Progress
+from engine.ports import Asked, Progress
 from engine.run import Run
 from engine.steps import Steps
-from engine.uploading import left_by_earlier_run
+from engine.uploading import Payloads, left_by_earlier_run
 
 LOOK_SECONDS = 1.0
 """Between two looks over all open batches for those that still wait: there may be a hundred thousand."""
@@ -57,20 +58,33 @@ class _Followed:
     released_at: float
     """Monotonic seconds."""
     asked_at: float
+    moved_at: float
+    """When something new was seen of it, or it was taken up."""
     created: int = 0
     waiting: bool = False
     """The newest poll showed that it has not been begun."""
+    said: str = ""
+    """The service's own word for where it stands."""
+    understood: bool = True
     doubt: Doubt | None = None
     """Since when polls have failed, and how."""
     failures: int = 0
     """Polls in a row."""
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it was not begun, or is called something that nobody knows."""
+        return self.waiting or not self.understood
+
 
 class Follower:
     """Follows the released batches of one run."""
 
-    def __init__(self, run: Run, settings: SendSettings) -> None:
+    def __init__(self, run: Run, settings: SendSettings, payloads: Payloads | None = None) -> None:
+        """Join the parts; `payloads` for a service that tells tasks by their content."""
         self._run = run
+        self._payloads = payloads
+        self._noticed: set[str] = set()
         self._steps = Steps(run)
         self._give_up_seconds = settings.give_up_seconds
         self._moved_at = run.clock.monotonic()
@@ -111,7 +125,7 @@ class Follower:
         """Follow a batch that was just released, or that an earlier run left open."""
         now = self._run.clock.monotonic()
         passed = max(0.0, self._run.clock.now() - submission.changed_at)
-        self._open[batch.sequence] = _Followed(replace(batch, spans=b""), submission, now - passed, now)
+        self._open[batch.sequence] = _Followed(replace(batch, spans=b""), submission, now - passed, now, now)
         self._moved_at = now
         self._outlook.release(batch.sequence, batch.count, now)
         self.wake()
@@ -163,7 +177,7 @@ class Follower:
         followed = [self._open[sequence] for sequence in group]
         sent_at = self._run.clock.monotonic()
         try:
-            answers = await self._run.service.progress([one.submission for one in followed])
+            answers = await self._run.service.progress([self._asked(one, sent_at) for one in followed])
         except Unauthorized:
             raise
         except (Refused, UnexpectedAnswer) as failure:
@@ -178,6 +192,18 @@ class Follower:
                 await self._learn(one, said[one.batch.sequence], seen_at)
             else:
                 await self._excuse(one, UnexpectedAnswer(f"nothing was said of batch {one.submission.remote_id}"))
+
+    def _asked(self, one: _Followed, now: float) -> Asked:
+        still = now - one.moved_at >= self._run.quiet.seconds
+        payload = partial(self._payload, one.batch.sequence)
+        return Asked(one.batch.sequence, one.submission.remote_id, one.batch.count, still=still, payload=payload)
+
+    async def _payload(self, sequence: int) -> bytes:
+        """Read the payload of a batch again; its spans are in the ledger."""
+        found = await self._run.ledger.batch(self._run.job.name, sequence)
+        if self._payloads is None or found is None:
+            raise SourceChanged(f"the records of batch {batch_name(sequence)} cannot be read here")
+        return await self._payloads.read(found[0])
 
     def _time_of(self, sent_at: float) -> float:
         """Return when the service looked: halfway between question and answer."""
@@ -197,21 +223,44 @@ class Follower:
     async def _take_in(self, one: _Followed, progress: Progress, seen_at: float) -> None:
         if progress.created != one.created:
             self._run.emit(BatchProgressed(progress.sequence, progress.created, one.created))
-        self._outlook.saw(progress.sequence, seen_at, progress.created, finished=progress.finished)
         self._mean_wait += (seen_at - one.asked_at - self._mean_wait) * _NEWEST
         gained = progress.created - one.created
-        if gained or progress.waiting != one.waiting:
-            self._moved_at = seen_at
+        if gained or progress.said != one.said or progress.waiting != one.waiting:
+            self._moved_at = one.moved_at = seen_at
         if one.waiting and not progress.waiting:
             await self._learn_start(seen_at - one.released_at)
         one.asked_at, one.created, one.waiting = seen_at, progress.created, progress.waiting
+        one.said, one.understood = progress.said, progress.understood
+        if not one.understood:
+            self._notice(
+                f"the service calls a batch {one.said!r}, a word not known here: the states of its tasks count"
+            )
+        settlement = await self._settlement_of(one, progress, seen_at)
         if self._in_line:
             self._measure(gained, self._run.clock.monotonic())
-        if progress.finished:
-            await self._settle(one, progress.settlement)
+        if settlement is not None:
+            await self._steps.settle(one.batch, one.submission, settlement)
+            self._close(one)
             return
         one.doubt, one.failures = None, 0
         self.wake()
+
+    async def _settlement_of(self, one: _Followed, progress: Progress, seen_at: float) -> Settlement | None:
+        """Return the fate of each record of a batch that is done by its poll; None if it is not, by a closer look."""
+        settlement, finished = progress.settlement, progress.finished
+        try:
+            if finished and settlement is None:
+                settlement = await self._run.service.settlement(one.batch, str(one.submission.remote_id))
+                finished = settlement is not None
+        finally:
+            self._outlook.saw(progress.sequence, seen_at, progress.created, finished=finished)
+        return settlement
+
+    def _notice(self, text: str) -> None:
+        """Say something once a run."""
+        if text not in self._noticed:
+            self._noticed.add(text)
+            self._run.emit(Noticed(text))
 
     async def _learn_start(self, seconds: float) -> None:
         """Note how long a release took until it showed: where an answer is lost, the service gets twice that time."""
@@ -224,7 +273,7 @@ class Follower:
         if idle_seconds < quiet or now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
-        waiting = [one for one in self._open.values() if one.waiting and now - one.released_at >= quiet]
+        waiting = [one for one in self._open.values() if one.is_stuck and now - one.released_at >= quiet]
         if not waiting:
             return
         names = ", ".join(batch_name(one.batch.sequence) for one in waiting[:_NAMES_SHOWN])
@@ -234,7 +283,8 @@ class Follower:
             self._run.emit(BatchesWaiting(len(waiting), now - min(one.released_at for one in waiting), names))
         limit = max(quiet, self._give_up_seconds)
         if idle_seconds >= limit and not any(self._may_move(one, limit) for one in self._open.values()):
-            self._run.end(StillWaiting(_nothing_moves(self._run.job.name, idle_seconds, len(waiting), names)))
+            words = ", ".join(sorted({one.said or "waiting" for one in waiting}))
+            self._run.end(StillWaiting(_nothing_moves(self._run.job.name, idle_seconds, len(waiting), names, words)))
 
     def _may_move(self, one: _Followed, seconds: float) -> bool:
         """Tell whether a batch may have moved without a poll that showed it."""
@@ -259,12 +309,6 @@ class Follower:
         if change is not None:
             self._run.emit(change)
             self.wake()
-
-    async def _settle(self, one: _Followed, settlement: Settlement | None) -> None:
-        if settlement is None:
-            settlement = await self._run.service.settlement(one.batch, str(one.submission.remote_id))
-        await self._steps.settle(one.batch, one.submission, settlement)
-        self._close(one)
 
     async def _excuse(self, one: _Followed, failure: Refused | PossiblyApplied) -> None:
         """Ask again later after a poll that failed; park the batch where the table of steps says so."""
@@ -291,9 +335,9 @@ class Follower:
         self.wake()
 
 
-def _nothing_moves(job: str, seconds: float, batches: int, names: str) -> str:
+def _nothing_moves(job: str, seconds: float, batches: int, names: str, words: str) -> str:
     return (
-        f"nothing has moved for {seconds:.0f} s, and the service still says waiting of {count(batches, 'batch')} that "
+        f"nothing has moved for {seconds:.0f} s, and the service still says {words} of {count(batches, 'batch')} that "
         f"it has accepted: {names}. No record is lost: `bulksubmit resume {job}` follows them on. `bulksubmit retry "
         f"{job} --uncertain` has them released again, after it has said what could come twice"
     )

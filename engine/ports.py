@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 from engine.model.batches import Batch, Limits, Mark
 from engine.model.doubt import Again, Standing
+from engine.model.errors import SourceChanged
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Kept, Settlement, Tally
 from engine.model.records import Reject, Row
@@ -121,6 +122,24 @@ class Released:
     """The fate of the records, where there is nothing to wait for."""
 
 
+async def _no_payload() -> bytes:
+    raise SourceChanged("the records of this batch cannot be read here")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One open batch that a poll is about."""
+
+    sequence: int
+    remote_id: str | None
+    count: int
+    """Records that went up."""
+    still: bool = False
+    """Nothing of it has moved for all of the quiet time."""
+    payload: Callable[[], Awaitable[bytes]] = field(default=_no_payload, repr=False, compare=False)
+    """Reads its payload again, for a service that tells tasks by their content. Raises: SourceChanged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What one poll says of one batch."""
@@ -128,10 +147,14 @@ class Progress:
     sequence: int
     created: int
     finished: bool
-    """Nothing more will happen: its settlement can be fetched, unless it is here already."""
+    """Nothing more will happen, as far as a poll can tell: its settlement can be fetched, unless it is here already."""
     settlement: Settlement | None = None
     waiting: bool = False
     """It was released and has not been begun yet, for all that the service shows."""
+    said: str = ""
+    """The service's own word for where it stands."""
+    understood: bool = True
+    """It is a word that we know."""
 
 
 Known: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | None]]
@@ -226,12 +249,15 @@ class Service(Protocol):
         """
         ...
 
-    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+    async def progress(self, followed: Sequence[Asked]) -> Sequence[Progress]:
         """Ask how far up to `polls_together` batches are."""
         ...
 
-    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
-        """Fetch the fate of each record of a finished batch."""
+    async def settlement(self, batch: Batch, remote_id: str) -> Settlement | None:
+        """Fetch the fate of each record of a batch that the newest poll has called finished.
+
+        None: it is not, by a closer look; it is asked about again.
+        """
         ...
 
     async def cancel(self, remote_id: str) -> None:
