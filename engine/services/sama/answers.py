@@ -1,30 +1,29 @@
 """What Sama answers enters, what it means leaves. Names that nobody could see are read tolerantly, here only.
 
-Those are `state`, `total` and `created` of a creation status, and ids as `id` or `task_id`.
+Those are the keys of a creation status (`state`, `total`, `created`), ids as `id` or `task_id`, and where the answer to
+a batch that was sent inline names its tasks. What the words mean stands in `words`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import orjson
 
 from engine.model.doubt import Standing
 from engine.model.errors import UnexpectedAnswer
-from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.ports import Answer
+from engine.services.sama.words import Creation, Phase, creation_of, phase_of
 
-WAITING = frozenset({"waiting"})
-FINISHED = frozenset({"completed", "failed", "canceled"})
-"""States of a batch's creation. Any other, also one we have never heard of, counts as under way."""
-
-CREATED = frozenset({"created", "ready"})
-"""States of a task's creation in which it exists."""
-
-NOT_CREATED = frozenset({"failed", "canceled"})
-"""States of a task's creation in which it never will. In a batch that has ended there is no third kind."""
+_STATES = ("state", "status", "job_status", "job_state")
+_IDS = ("id", "task_id")
+_BATCH_IDS = ("batch_id", "id")
+_DATA = ("data", "request_data")
+"""The second one is how the vendor's creation callback calls it."""
+_TOLD_IDS = ("task_ids", "tasks", "ids", "created_tasks")
 
 
 def object_in(answer: Answer) -> Row:
@@ -42,17 +41,23 @@ def object_in(answer: Answer) -> Row:
     return body
 
 
+def _id_in(body: Row, names: Sequence[str]) -> str:
+    """Return the first id under one of some names; "" if there is none. 0 is an id."""
+    found = next((body[name] for name in names if body.get(name) not in (None, "")), "")
+    return str(found) if isinstance(found, int | str) and not isinstance(found, bool) else ""
+
+
 def batch_id_in(answer: Answer, body: Row) -> str:
     """Return the name of the batch that an answer is about."""
-    found = body.get("batch_id") or body.get("id")
-    if not isinstance(found, int | str):
+    found = _id_in(body, _BATCH_IDS)
+    if not found:
         raise UnexpectedAnswer("the answer has no batch_id", status=answer.status)
-    return str(found)
+    return found
 
 
 def state_of(body: Row) -> str:
-    """Return the state of a batch or of a task; "" if it does not say."""
-    return str(body.get("state") or body.get("status") or "")
+    """Return the state of a batch or of a task in the service's own word; "" if it does not say."""
+    return next((str(body[key]) for key in _STATES if body.get(key) not in (None, "")), "")
 
 
 def standing_of(status: Row) -> Standing:
@@ -60,9 +65,11 @@ def standing_of(status: Row) -> Standing:
     state = state_of(status)
     if not state:
         raise UnexpectedAnswer("status: the answer names no state", call="status")
-    if state in WAITING:
+    phase = phase_of(state)
+    if phase is Phase.WAITING:
         return Standing.WAITING
-    return Standing.ENDED if state in NOT_CREATED and created_of(status) == 0 else Standing.STARTED
+    ended = phase in {Phase.FAILED, Phase.CANCELED} and created_of(status) == 0
+    return Standing.ENDED if ended else Standing.STARTED
 
 
 def created_of(status: Row) -> int | None:
@@ -79,50 +86,67 @@ def tasks_in(body: Row) -> Sequence[Row]:
     return tasks
 
 
-def settlement_of(records: int, tasks: Sequence[Row], status: Row) -> Settlement:
-    """Return the fate of each record.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One task as a creation status lists it."""
 
-    Raises:
-        UnexpectedAnswer: the list does not fit the records, so nobody can say which task is whose: guessing could call
-            a record failed that is a task, and a retry would make a second one.
-    """
-    states = list(map(state_of, tasks))
-    created = sum(map(CREATED.__contains__, states))
-    # One that was stopped may list the tasks that it came to; they stand in the order in which they were sent.
-    cut_short = state_of(status) != "completed" and created == (created_of(status) or created)
-    if len(tasks) > records or (len(tasks) < records and not cut_short):
-        raise UnexpectedAnswer(f"the service lists {len(tasks)} tasks for {records} records")
-    ids = [
-        str(task.get("id") or task.get("task_id") or "") if state in CREATED else None
-        for task, state in zip(tasks, states, strict=True)
-    ]
-    ids += [None] * (records - len(tasks))
-    if created == records:
-        return Settlement(ids)
-    errors: dict[int, str] = {}
-    summary = "; ".join(map(str, status.get("messages") or [])) or f"the batch ended as {state_of(status)!r}"
-    for position in range(records):
-        if ids[position] is not None:
-            continue
-        task = tasks[position] if position < len(tasks) else {}
-        if task and states[position] not in NOT_CREATED:
-            raise UnexpectedAnswer(f"the batch has ended, and its task {position + 1} is {states[position]!r}")
-        errors[position] = _task_error(task) or summary
-    return Settlement(ids, errors)
+    creation: Creation
+    task_id: str = ""
+    error: str = ""
+    """Why it was not created."""
+    data: Row | None = None
+    """Its inputs, where the service shows them: the vendor says that it does for failed ones."""
+
+
+def listed(task: Row) -> Listed:
+    """Read one task of a creation status."""
+    word = state_of(task)
+    creation, task_id = creation_of(word), _id_in(task, _IDS)
+    if creation is Creation.CREATED:
+        return Listed(creation, task_id)
+    data = next((task[key] for key in _DATA if isinstance(task.get(key), dict)), None)
+    return Listed(creation, task_id, _task_error(task) or f"the task's creation ended as {word!r}", data)
 
 
 def _task_error(task: Row) -> str:
     errors = [error for error in task.get("errors") or [] if isinstance(error, dict)]
-    words = "; ".join(f"{error.get('type', 'error')}: {error.get('message', '')}" for error in errors)
-    return words or (f"the task's creation ended as {state_of(task)!r}" if task else "")
+    return "; ".join(f"{error.get('type', 'error')}: {error.get('message', '')}" for error in errors)
+
+
+def told_ids(body: Row) -> Sequence[str]:
+    """Return the ids of the tasks to be created that an answer to a batch names; () if it names none.
+
+    The vendor's page says that they are there, and not under which name: a list of ids, or of objects that have one.
+    """
+    for name in _TOLD_IDS:
+        found = body.get(name)
+        if not isinstance(found, list) or not found:
+            continue
+        ids = [_id_in(one if isinstance(one, dict) else {"id": one}, _IDS) for one in found]
+        if all(ids) and len(set(ids)) == len(ids):
+            return ids
+    return ()
+
+
+def summary_of(status: Row) -> str:
+    """Return what a batch that ended says for all of its tasks."""
+    messages = status.get("messages")
+    words = "; ".join(map(str, messages)) if isinstance(messages, list) else ""
+    return words or f"the batch ended as {state_of(status)!r}"
+
+
+def task_id_of(task: Row) -> str:
+    """Return the id of a task in the project's list; "" if it has none."""
+    return _id_in(task, _IDS)
 
 
 def made_at(task: Row) -> float:
-    """Return when a task was created, in Unix seconds."""
+    """Return when a task was created, in Unix seconds; a time without a zone is UTC."""
     try:
-        return datetime.fromisoformat(str(task["created_at"])).timestamp()
+        at = datetime.fromisoformat(str(task["created_at"]))
     except (KeyError, ValueError) as error:
         raise UnexpectedAnswer("tasks: a task does not say when it was created") from error
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def data_of(task: Row) -> Row:
@@ -141,7 +165,24 @@ def is_one_of(task: Row, candidates: Sequence[Row]) -> bool:
 
 def batch_of(task: Row) -> str:
     """Return the name of the batch that a task came with."""
-    batch_id = task.get("batch_id")
-    if not isinstance(batch_id, int | str):
+    found = _id_in(task, ("batch_id",))
+    if not found:
         raise UnexpectedAnswer("tasks: a task does not name its batch")
-    return str(batch_id)
+    return found
+
+
+_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body")
+
+
+def is_the_stores(answer: Answer) -> bool:
+    """Tell whether a 2xx answer to an upload is a store's: empty, or in a store's own form.
+
+    S3 answers with an `ETag` and no body; other stores need not. A page, and JSON without an `ETag`, came from
+    something in between.
+    """
+    body = answer.body.strip()
+    kind = next((value for name, value in answer.headers.items() if name.casefold() == "content-type"), "").casefold()
+    if (body and "html" in kind) or body[:20].lower().startswith(_PAGE):
+        return False
+    is_json = body[:1] in (b"{", b"[") or (bool(body) and "json" in kind)
+    return not is_json or "ETag" in answer.headers

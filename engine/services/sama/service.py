@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
-from itertools import count
 
 import orjson
 
@@ -24,37 +24,32 @@ from engine.model.jobs import Job
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.model.settings import BatchSettings
-from engine.model.submissions import Submission
 from engine.observe.events import Listener, unheard
 from engine.policy.quiet import SETTLE_SECONDS
-from engine.ports import Answer, Call, Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
+from engine.ports import Answer, Asked, Call, Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
 from engine.services.sama.answers import (
-    FINISHED,
-    WAITING,
     batch_id_in,
     batch_of,
     created_of,
     data_of,
     is_one_of,
+    is_the_stores,
     made_at,
     object_in,
-    settlement_of,
     standing_of,
     state_of,
     tasks_in,
+    told_ids,
 )
+from engine.services.sama.fates import PAGE_SIZE, Fates
 from engine.services.sama.schema import MARK, read_schema, schema_check, takes_marks
 from engine.services.sama.settings import SamaSettings
+from engine.services.sama.task_list import TASKS_PAGE_SIZE, TaskList, seconds_for
 from engine.services.sama.tasks import field_error
+from engine.services.sama.words import ENDS, Creation, Phase, creation_of, phase_of
 
 UPLOAD_URL_SECONDS = 4 * 3600 - 600
 """The vendor's page: 4 hours. Ten minutes are kept for the upload itself and for clocks that differ."""
-
-PAGE_SIZE = 1000
-"""Most tasks on one page of a creation status; the vendor's maximum."""
-
-TASKS_PAGE_SIZE = 100
-"""Most tasks on one page of the task list; the vendor's maximum."""
 
 NOT_WAITING = "InvalidBatchState"
 """Our guess of the error's type when a batch is continued that does not wait; 409 counts as well."""
@@ -72,6 +67,16 @@ _NEWEST = 0.1
 """Weight of the newest poll in that share: a few batches must have shown it."""
 
 _JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a poll hands to the settlement that it calls for."""
+
+    asked: Asked
+    word: str
+    first_page: Row | None
+    """The poll brought it along."""
 
 
 class Sama:
@@ -99,9 +104,14 @@ class Sama:
         self._schema_error = schema_check(self._schema, settings.task_schema) if self._schema else None
         self._job_name = job.name
         self._token = _token_of(job.learnt)
+        self._tasks = TaskList(self._project, caller, clock)
+        self._fates = Fates(self._status, self._tasks, clock)
         self._polls_that_end = 0.0
-        self._first_pages: dict[str, Row] = {}
-        """By batch: those that came with the poll that found the end, until the settlement takes them."""
+        self._looks_pay: dict[str, bool] = {}
+        """By word that we do not know: whether a batch that was called so turned out to be done."""
+        self._counts_shown = True
+        self._found: dict[str, _Found] = {}
+        """By batch: what the poll that found the end knows, until the settlement takes it."""
 
     @property
     def again(self) -> Again:
@@ -154,7 +164,7 @@ class Sama:
         ours: set[str] = set()
         alike: set[str] = set()
         for value, candidates in inputs.items():
-            async for task in self._listed({MARK: value, f"{MARK}_match_type": "exact"}):
+            async for task in self._tasks.all({MARK: value, f"{MARK}_match_type": "exact"}):
                 if str(data_of(task).get(MARK)) != value:
                     raise UnexpectedAnswer(f"tasks: the service does not search by {MARK}", call="tasks")
                 if mark is not None and value == mark.value:
@@ -206,8 +216,8 @@ class Sama:
                 divisible=divisible,
             ),
         )
-        if "ETag" not in answer.headers:  # S3 answers every upload with one; a page from somewhere between has none
-            raise UnexpectedAnswer("put: the answer is not the store's, it has no ETag", call="put")
+        if not is_the_stores(answer):
+            raise UnexpectedAnswer(f"put: the answer is not a store's: {answer.body[:80]!r}", call="put")
 
     async def release(
         self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
@@ -218,7 +228,10 @@ class Sama:
             return await self._continue(remote_id, intent)
         body = (b'{"tasks":', payload or b"[]", b"," + orjson.dumps(self._options)[1:])
         answer = await self._post("post", "batches.json", body, intent)
-        return Released(batch_id_in(answer, object_in(answer)))
+        told = object_in(answer)
+        remote_id = batch_id_in(answer, told)
+        self._fates.were_told(remote_id, told_ids(told))
+        return Released(remote_id)
 
     async def _continue(self, remote_id: str, intent: Intent) -> Released:
         try:
@@ -242,60 +255,64 @@ class Sama:
             raise
         return standing_of(status)
 
-    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+    async def progress(self, followed: Sequence[Asked]) -> Sequence[Progress]:
         """Ask for the counts alone (`page_size=0`), unless most polls find the end: then for the fates at once."""
-        (submission,) = followed
-        remote_id = str(submission.remote_id)
-        with_fates = self._polls_that_end > _LIKELY
-        status = await self._status(remote_id, page=1 if with_fates else None)
-        finished, waiting = state_of(status) in FINISHED, state_of(status) in WAITING
+        (asked,) = followed
+        remote_id = str(asked.remote_id)
+        with_fates = asked.still or not self._counts_shown or self._polls_that_end > _LIKELY
+        status = await self._status(remote_id, 1 if with_fates else None)
+        word, created = state_of(status), self._created_in(status)
+        phase = phase_of(word)
+        finished = phase in ENDS or (created or 0) >= asked.count
         self._polls_that_end += (finished - self._polls_that_end) * _NEWEST
-        if finished and with_fates:
-            self._first_pages[remote_id] = status
-        return [Progress(submission.sequence, created_of(status) or 0, finished=finished, waiting=waiting)]
+        # A word that nobody knows may be one for the end: whether looking pays is seen by one look.
+        finished |= asked.still or (phase is Phase.UNKNOWN and self._looks_pay.get(word, True))
+        if finished:
+            self._found[remote_id] = _Found(asked, word, status if with_fates else None)
+        understood = phase is not Phase.UNKNOWN or not word
+        return [
+            Progress(
+                asked.sequence,
+                created or 0,
+                finished,
+                waiting=phase is Phase.WAITING,
+                said=word,
+                understood=understood,
+            )
+        ]
 
-    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
-        """Fetch the creation status of every task, in the order in which they were sent."""
-        tasks: list[Row] = []
-        number, whole = 0, False
-        while not whole:
-            number += 1
-            status = self._first_pages.pop(remote_id, None) or await self._status(remote_id, page=number)
-            if state_of(status) not in FINISHED:
-                raise UnexpectedAnswer("status: this is no page of a finished batch", call="status")
-            page = tasks_in(status)
-            tasks += page
-            # A page may be shorter than we asked for; unless a total says so, only an empty one shows that this is all.
-            last = len(page) < PAGE_SIZE or status.get("total") == batch.count
-            whole = not page or len(tasks) > batch.count or (len(tasks) == batch.count and last)
-        return settlement_of(batch.count, tasks, status)
+    def _created_in(self, status: Row) -> int | None:
+        """Return how many tasks exist: by the count, or where the service shows none, by the first page of tasks."""
+        created = created_of(status)
+        if created is None and state_of(status):
+            self._counts_shown = False
+            created = sum(creation_of(state_of(task)) is Creation.CREATED for task in tasks_in(status))
+        if created is None:
+            raise UnexpectedAnswer("status: the answer says nothing of the batch", call="status")
+        return created
+
+    async def settlement(self, batch: Batch, remote_id: str) -> Settlement | None:
+        """Fetch the creation status of every task; None while some of them are not in a final state."""
+        found = self._found.pop(remote_id, None) or _Found(Asked(batch.sequence, remote_id, batch.count), "", None)
+        settlement = await self._fates.settle(found.asked, found.first_page)
+        if phase_of(found.word) is Phase.UNKNOWN:
+            self._looks_pay[found.word] = settlement is not None
+        return settlement
 
     async def cancel(self, remote_id: str) -> None:
         """Cancel the creation of what is not created yet."""
         await self._post("cancel", f"batches/{remote_id}/cancel.json", None)
+        self._fates.was_canceled(remote_id)
 
     async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the batch's tasks by the state of people's work on them."""
         (remote_id,) = remote_ids
-        return Counter(
-            [state_of(task) or "unknown" async for task in self._listed({"batch_id": remote_id}, least=TASKS_PAGE_SIZE)]
-        )
+        tasks = self._tasks.all({"batch_id": remote_id}, least=TASKS_PAGE_SIZE)
+        return Counter([state_of(task) or "unknown" async for task in tasks])
 
-    async def _listed(self, wanted: Mapping[str, str], *, least: int = 1) -> AsyncIterator[Row]:
-        """Yield the tasks of all pages; one of fewer than `least` is the last: only an empty one proves it."""
-        for page in count(1):
-            query = {**wanted, "omit_answers": "true", "page": str(page), "page_size": str(TASKS_PAGE_SIZE)}
-            answer = await self._caller.call(Call("tasks", "GET", f"{self._project}/tasks.json", query=query))
-            body = object_in(answer)
-            if not isinstance(
-                body.get("tasks"), list
-            ):  # not Sama's: nothing found must not be believed of anybody else
-                raise UnexpectedAnswer("tasks: the answer has no list of tasks", call="tasks")
-            tasks = tasks_in(body)
-            for task in tasks:
-                yield task
-            if len(tasks) < least:
-                return
+    def working_seconds(self, tasks: Sequence[int]) -> float:
+        """Return how long `working` takes at least for batches of so many created tasks: a page a second."""
+        return seconds_for(tasks)
 
     async def _post(
         self, kind: str, path: str, body: bytes | tuple[bytes, ...] | None, intent: Intent | None = None
@@ -309,7 +326,8 @@ class Sama:
     async def _status(self, remote_id: str, page: int | None) -> Row:
         query = {"page_size": "0"}
         if page is not None:
-            query = {"page_size": str(PAGE_SIZE), "page": str(page), "omit_failed_task_data": "true"}
+            # With the data of failed tasks, which tells whose they are.
+            query = {"page_size": str(PAGE_SIZE), "page": str(page)}
         url = f"{self._project}/batches/{remote_id}.json"
         return object_in(await self._caller.call(Call("status", "GET", url, query=query, yielding=True)))
 

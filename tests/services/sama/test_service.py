@@ -120,7 +120,7 @@ async def test_credentials_that_do_not_hold_say_nothing_of_an_earlier_release():
 
 
 async def test_an_upload_is_not_believed_unless_the_store_itself_answers():
-    with pytest.raises(UnexpectedAnswer, match="ETag"):
+    with pytest.raises(UnexpectedAnswer, match="not a store's"):
         await service(Caller(b"<html>welcome</html>")).upload(Staged("7", PUT_URL), b"[]")
 
 
@@ -136,8 +136,13 @@ async def test_an_answer_without_a_state_does_not_say_that_a_batch_was_started()
 
 
 async def test_a_page_without_the_state_of_a_finished_batch_settles_nothing():
-    with pytest.raises(UnexpectedAnswer, match="finished"):
+    with pytest.raises(UnexpectedAnswer, match="no page of a batch"):
         await service(Caller({"ok": True})).settlement(a_batch(1), "7")
+
+
+async def test_a_poll_without_any_word_on_the_batch_is_nonsense():
+    with pytest.raises(UnexpectedAnswer, match="nothing of the batch"):
+        await service(Caller({"ok": True})).progress(follows())
 
 
 async def test_a_cancel_may_be_repeated():
@@ -293,7 +298,54 @@ async def test_a_poll_sees_the_end(state):
     assert (progress.sequence, progress.created, progress.finished) == (3, 3, True)
 
 
-@pytest.mark.parametrize("state", ["queued", "processing", "waiting", "brand new word"])
+@pytest.mark.parametrize("state", ["completed", "Completed", "FAILED", "cancelled", "Done"])
+async def test_an_end_is_seen_in_any_case_and_spelling(state):
+    (progress,) = await service(Caller({"state": state, "created": 0})).progress(follows())
+    assert (progress.finished, progress.understood) == (True, True)
+
+
+@pytest.mark.parametrize("word", ["state", "status", "job_status"])
+async def test_the_key_of_the_word_is_read_tolerantly(word):
+    (progress,) = await service(Caller({word: "waiting", "created": 0})).progress(follows())
+    assert (progress.waiting, progress.said) == (True, "waiting")
+
+
+async def test_a_batch_is_looked_at_once_all_its_tasks_are_counted_whatever_it_is_called():
+    (progress,) = await service(Caller({"state": "processing", "created": 10})).progress(follows(count=10))
+    assert progress.finished
+
+
+async def test_a_batch_of_which_nothing_moves_is_looked_at_with_its_tasks():
+    caller = Caller({"state": "processing", "created": 3})
+    (progress,) = await service(caller).progress(follows(still=True))
+    assert progress.finished
+    assert caller.calls[0].query["page_size"] == str(PAGE_SIZE)
+
+
+async def test_a_word_never_heard_of_is_looked_behind_once_and_again_if_that_paid():
+    open_, done = {"state": "Erledigt", "created": 0, "tasks": []}, {"state": "Erledigt", "created": 1}
+    sama = service(Caller(open_, open_, open_, done, done | {"tasks": created("a")}, open_, open_))
+    assert [await _looked_behind(sama, count) for count in (2, 2)] == [True, False]
+    assert await _looked_behind(sama, 1), "all are counted"
+    assert await _looked_behind(sama, 2), "the word has been one for the end"
+
+
+async def _looked_behind(sama, count):
+    (progress,) = await sama.progress(follows(count=count))
+    assert (progress.said, progress.understood) == ("Erledigt", False)
+    if progress.finished:
+        await sama.settlement(a_batch(count), "7")
+    return progress.finished
+
+
+async def test_where_no_count_is_shown_the_tasks_are_counted():
+    tasks = [*created("a"), {"state": "queued"}]
+    caller = Caller({"state": "processing"}, {"state": "processing", "tasks": tasks})
+    sama = service(caller)
+    assert [(await sama.progress(follows()))[0].created for _ in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize("state", ["queued", "processing", "waiting"])
 async def test_a_poll_sees_a_batch_under_way(state):
     (progress,) = await service(Caller({"status": state, "created": 3})).progress(follows())
     assert (progress.created, progress.finished, progress.waiting) == (3, False, state == "waiting")
@@ -306,20 +358,20 @@ async def test_a_poll_leaves_the_tasks_out():
 
 
 async def test_where_most_polls_find_the_end_they_bring_the_fates_along():
-    done = {"state": "completed", "total": 2, "tasks": created("a", "b")}
-    caller = Caller(*[done] * 20)
+    done = {"state": "completed", "created": 2, "total": 2, "tasks": created("a", "b")}
+    caller = Caller(*[done] * 20, tasks=Refused("there is none", status=404))
     sama = service(caller)
     for _ in range(10):
-        await sama.progress(follows())
+        await sama.progress(follows(count=2))
     assert [call.query["page_size"] for call in caller.calls] == ["0"] * 7 + ["1000"] * 3
     assert (await sama.settlement(a_batch(2), "7")).task_ids == ["a", "b"]
-    assert len(caller.calls) == 10
+    assert caller.kinds().count("status") == 10
     assert (await sama.settlement(a_batch(2), "7")).task_ids == ["a", "b"]
-    assert len(caller.calls) == 11
+    assert caller.kinds().count("status") == 11
 
 
 async def test_where_polls_mostly_come_too_early_again_they_are_light_again():
-    done, early = {"state": "completed"}, {"state": "creating"}
+    done, early = {"state": "completed", "created": 9}, {"state": "processing", "created": 1}
     caller = Caller(*[done] * 10, *[early] * 5)
     sama = service(caller)
     for _ in range(15):
@@ -329,15 +381,16 @@ async def test_where_polls_mostly_come_too_early_again_they_are_light_again():
 
 async def test_of_a_batch_with_more_tasks_than_a_page_the_poll_brings_the_first():
     caller = Caller(
-        *[{"state": "completed"}] * 7,
-        {"state": "completed", "tasks": created(*map(str, range(PAGE_SIZE)))},
-        {"state": "completed", "tasks": created("last")},
+        *[{"state": "completed", "created": 0}] * 7,
+        {"state": "completed", "created": 1001, "tasks": created(*map(str, range(PAGE_SIZE)))},
+        {"state": "completed", "created": 1001, "tasks": created("last")},
+        tasks=Refused("there is none", status=404),
     )
     sama = service(caller)
     for _ in range(8):
-        await sama.progress(follows())
+        await sama.progress(follows(count=PAGE_SIZE + 1))
     assert len((await sama.settlement(a_batch(PAGE_SIZE + 1), "7")).task_ids) == PAGE_SIZE + 1
-    assert caller.calls[-1].query["page"] == "2"
+    assert [call for call in caller.calls if call.kind == "status"][-1].query["page"] == "2"
 
 
 async def test_polls_leave_the_budget_to_the_calls_that_create():
