@@ -1,8 +1,8 @@
 """How a sandbox behaves, as values: the TOML file enters through `loading.py`, every other module reads these.
 
 Each field's default is the friendliest behaviour: no latency, instant creation, no limit, no fault. Times are seconds.
-`call` names one kind of request of the service (see its `service.py`) or `"all"`. What
-Seven Bridges alone has stands in `sevenbridges/settings.py`.
+`call` names one kind of request of the service (see its `service.py`) or `"all"`. What one service alone has stands in
+its own `settings.py`.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, ValidationInfo
 
+from engine.sandbox.sama.settings import Sama
 from engine.sandbox.sevenbridges.settings import SecondCall, SevenBridges
 
 ALL_CALLS = "all"
@@ -243,4 +244,5 @@ class Behaviour:
     refusals: tuple[Refusal, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()
     faults: tuple[Fault, ...] = ()
+    sama: Sama = field(default_factory=Sama)
     sevenbridges: SevenBridges = field(default_factory=SevenBridges)

@@ -5,14 +5,14 @@ A service wraps every handler once, by the name of the call: `traffic.guard("cre
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from aiohttp import web
 
 from engine.sandbox.agenda import Agenda
-from engine.sandbox.behaviour import ALL_CALLS, Behaviour, Latency
+from engine.sandbox.behaviour import ALL_CALLS, Behaviour, Latency, RateLimit
 from engine.sandbox.errors import BehaviourError
 from engine.sandbox.faults import DEFERRING, Call, ErrorAnswer, Faults, Handler, Sleep, StreamHandler, with_retry_after
 from engine.sandbox.limits import RateLimits
@@ -46,13 +46,17 @@ class Traffic:
         error: ErrorAnswer,
         clock: Callable[[], float],
         sleep: Sleep = asyncio.sleep,
+        own_limits: Sequence[RateLimit] = (),
     ) -> None:
-        """Check that the behaviour names known `calls` only. Raise BehaviourError."""
+        """Check that the behaviour names known `calls` only. Raise BehaviourError.
+
+        `own_limits` are those that the vendor documents; they hold for calls of which the behaviour says nothing.
+        """
         _check_calls(behaviour, calls)
         self.stats = Stats()
         self._latency = behaviour.latency
         self.agenda = Agenda(clock)
-        self.limits = RateLimits(behaviour.rate_limits, calls.outside)
+        self.limits = RateLimits([*behaviour.rate_limits, *_unsaid(own_limits, behaviour)], calls.outside)
         self._faults = Faults(behaviour.faults, error, clock, sleep, calls.deferrable)
         self._random = Random(behaviour.seed)
         self._error, self._clock, self._sleep = error, clock, sleep
@@ -87,6 +91,11 @@ class Traffic:
         self.stats.rate_limited += 1
         answer = self._error(kind, 429, f"API rate limit reached: {limit.requests} requests in {limit.seconds:g} s.")
         return with_retry_after(answer, math.ceil(wait_seconds) if limit.retry_after else None)
+
+
+def _unsaid(limits: Sequence[RateLimit], behaviour: Behaviour) -> Sequence[RateLimit]:
+    said = {limit.call for limit in behaviour.rate_limits}
+    return [limit for limit in limits if limit.call not in said]
 
 
 def _check_calls(behaviour: Behaviour, calls: Calls) -> None:

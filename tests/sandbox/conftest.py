@@ -1,8 +1,10 @@
 import contextlib
+from dataclasses import replace
 
 import aiohttp
 import pytest
 
+from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.server import running_sandbox
 
 from .api import Api, ManualClock
@@ -15,10 +17,13 @@ def clock():
 
 @pytest.fixture
 async def start():
-    """Start a sandbox that lasts as long as the test; return a client of it."""
+    """Start a sandbox that lasts as long as the test; return a client of it. `limited`: to a list of tasks a second."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def starting(behaviour=None, **options):
+        async def starting(behaviour=None, *, limited=False, **options):
+            behaviour = behaviour or Behaviour()
+            if not limited:
+                behaviour = replace(behaviour, sama=replace(behaviour.sama, task_lists_per_second=0))
             sandbox = await stack.enter_async_context(running_sandbox(behaviour, **options))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             return Api(sandbox, session)

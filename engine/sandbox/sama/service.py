@@ -10,7 +10,7 @@ from functools import partial
 import orjson
 from aiohttp import web
 
-from engine.sandbox.behaviour import Behaviour
+from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.callbacks import CallbackSender
 from engine.sandbox.failing import PlannedFailure
 from engine.sandbox.faults import Handler, StreamHandler, html_answer
@@ -24,8 +24,9 @@ from engine.sandbox.sama.answers import (
     json_body,
     s3_error_answer,
 )
-from engine.sandbox.sama.batches import Batch, BatchState, Run, TaskAddress
+from engine.sandbox.sama.batches import Batch, BatchState
 from engine.sandbox.sama.creation import Creator
+from engine.sandbox.sama.statuses import Page, Statuses
 from engine.sandbox.sama.task_calls import TaskCalls
 from engine.sandbox.sama.uploads import UPLOAD_PATH, LocalUploads, Uploads
 from engine.sandbox.traffic import Calls, Traffic
@@ -53,11 +54,15 @@ class SamaService:
         self._behaviour = behaviour
         self._clock = clock
         self._reads = behaviour.reads
-        self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock)
+        self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock, own_limits=_own_limits(behaviour))
         self._agenda = self.traffic.agenda
         self._callbacks = CallbackSender(behaviour.callbacks)
         self._creator = Creator(behaviour, journal, self._callbacks, self.traffic.stats, clock)
-        self._local = LocalUploads(clock, behaviour.max_body_bytes)
+        self._unwritten = behaviour.sama.unwritten
+        self._statuses = Statuses(self._unwritten, self._creator.started)
+        self._newest: Batch | None = None
+        self._opened = 0
+        self._local = LocalUploads(clock, behaviour.max_body_bytes, etag=self._unwritten.etag)
         self._uploads = uploads or self._local
         self._tasks = TaskCalls(self._creator, behaviour)
         self._refusals = [(rule.status, PlannedFailure(rule)) for rule in behaviour.refusals]
@@ -120,7 +125,7 @@ class SamaService:
         batch = self._creator.open(project_id)
         batch.continued = True
         self._agenda.do(batch.batch_id, partial(self._creator.start, batch, tasks))
-        return json_answer({"batch_id": batch.batch_id}, 202)
+        return json_answer({"batch_id": batch.batch_id, **self._statuses.told(batch, len(tasks))}, 202)
 
     def _refuse(self, tasks: list[object]) -> None:
         for status, rule in self._refusals:
@@ -128,10 +133,19 @@ class SamaService:
                 raise ApiError(status, rule.rule.message, rule.rule.type)
 
     def _create_waiting(self, request: web.Request, project_id: int) -> web.Response:
-        batch = self._creator.open(project_id)
+        batch = self._opened_batch(project_id)
         lifetime = self._behaviour.tasks_put_url_seconds
         url = self._uploads.url(project_id, batch.batch_id, str(request.url.origin()), lifetime)
         return json_answer({"batch_id": batch.batch_id, "tasks_put_url": url}, 202)
+
+    def _opened_batch(self, project_id: int) -> Batch:
+        """Open a batch, or name the one before again."""
+        self._opened += 1
+        every = self._unwritten.known_batch_every
+        again = every > 0 and self._opened % every == 0
+        if self._newest is None or not again or self._newest.project_id != project_id:
+            self._newest = self._creator.open(project_id)
+        return self._newest
 
     async def _continue(self, request: web.Request, project_id: int) -> web.Response:
         await request.read()
@@ -183,19 +197,7 @@ class SamaService:
         page = int_parameter(request.query, "page", 1, 1, 10**9)
         page_size = int_parameter(request.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
         omit_data = flag_parameter(request.query, "omit_failed_task_data")
-        run = batch.runs[-1] if batch.runs else None
-        body: dict[str, object] = {
-            "batch_id": batch.batch_id,
-            "state": batch.state(at),
-            "total": run.total if run else 0,
-            "created": run.created if run else 0,
-            "messages": [message.text for message in batch.messages],
-        }
-        if page_size:
-            body["tasks"] = (
-                self._status_tasks(batch, run, (page - 1) * page_size, page_size, omit_data=omit_data) if run else []
-            )
-        return json_answer(body)
+        return json_answer(self._statuses.status(batch, at, Page((page - 1) * page_size, page_size, omit_data)))
 
     def _seen_batch(self, request: web.Request, project_id: int, at: float) -> Batch:
         """Find a batch and return it as it was `at` a time."""
@@ -206,17 +208,6 @@ class SamaService:
         if self._reads.new_are_unknown and batch.opened_at > at:
             raise _no_batch(batch.batch_id, project_id)
         return batch.as_of(at)
-
-    def _status_tasks(self, batch: Batch, run: Run, low: int, size: int, *, omit_data: bool) -> list[dict[str, object]]:
-        number, started = len(batch.runs) - 1, self._creator.started
-        return [
-            _failed_task(run, position, omit_data=omit_data)
-            if position in run.failures
-            else {"id": TaskAddress(batch.batch_id, number, position).task_id(started), "state": "created"}
-            if position < run.done
-            else {"state": run.task_state(position)}
-            for position in range(low, min(low + size, run.total))
-        ]
 
     async def _cancel(self, request: web.Request, project_id: int) -> web.Response:
         await request.read()
@@ -254,16 +245,14 @@ class SamaService:
         return batch
 
 
+def _own_limits(behaviour: Behaviour) -> list[RateLimit]:
+    """Return the one limit that the vendor documents."""
+    per_second = behaviour.sama.task_lists_per_second
+    return [RateLimit(1, 1 / per_second, "tasks")] if per_second else []
+
+
 def _no_batch(batch_id: int | str, project_id: int) -> ApiError:
     return ApiError(404, f"There is no batch {batch_id} in project {project_id}.")
-
-
-def _failed_task(run: Run, position: int, *, omit_data: bool) -> dict[str, object]:
-    task: dict[str, object] = {
-        "state": "failed",
-        "errors": [{"type": failure.type, "message": failure.message} for failure in run.failures[position]],
-    }
-    return task if omit_data else {**task, "data": run.failed_data[position]}
 
 
 def _error(kind: str, status: int, message: str) -> web.Response:

@@ -30,6 +30,7 @@ class TaskCalls:
         self._creator = creator
         self._book = TaskBook(creator, behaviour.work)
         self._keeps_data, self._reads = behaviour.keep_task_data, behaviour.reads
+        self._unwritten = behaviour.sama.unwritten
 
     def routes(self) -> Iterator[tuple[str, str, str, Call]]:
         """Yield method, path below the project, kind of call, and who answers; fixed paths before `{task_id}`."""
@@ -52,7 +53,10 @@ class TaskCalls:
         size = int_parameter(query, "page_size", MAX_LIST_PAGE, 1, MAX_LIST_PAGE)
         answers = not flag_parameter(query, "omit_answers")
         tasks = self._book.page(project_id, wanted, (page - 1) * size, size, self._listed_at())
-        return json_answer({"tasks": [task.as_sent(answers=answers) for task in tasks]})
+        if wanted.client_batch_id is not None and not self._unwritten.searches:
+            tasks = []
+        zones = self._unwritten.zones
+        return json_answer({"tasks": [task.as_sent(answers=answers, zones=zones) for task in tasks]})
 
     async def _get(self, request: web.Request, project_id: int) -> web.Response:
         task_id, at = request.match_info["task_id"], self._creator.clock() - self._reads.single_seconds

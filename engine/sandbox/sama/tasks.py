@@ -61,9 +61,10 @@ class Task:
         """Say whether it was there at a time."""
         return self.created_at <= at + _ROUNDING_SECONDS
 
-    def as_sent(self, *, answers: bool = True) -> dict[str, object]:
-        """Return the vendor's form."""
-        at = datetime.fromtimestamp(self.created_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def as_sent(self, *, answers: bool = True, zones: bool = True) -> dict[str, object]:
+        """Return the vendor's form; without `zones` its time has none."""
+        at = datetime.fromtimestamp(self.created_at, UTC).isoformat(timespec="milliseconds")
+        at = at.replace("+00:00", "Z" if zones else "")
         sent: dict[str, object] = {
             "id": self.id,
             "project_id": self.project_id,
