@@ -344,6 +344,10 @@ class Ledger(Protocol):
         """Tell whether some batch of some job has this name at the service."""
         ...
 
+    async def names_of(self, job: str) -> Sequence[str]:
+        """Return what the batches of a job are called at the service."""
+        ...
+
     def divided(self, job: str) -> AsyncIterator[Batch]:
         """Yield the batches, and the parts, in whose place parts stand."""
         ...

@@ -183,6 +183,10 @@ LIMIT 1;
 -- Tell whether a batch of a job has this name at the service.
 SELECT 1 FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;
 
+-- name: names_of
+-- Read what the batches of a job are called at the service.
+SELECT remote_id FROM batches WHERE job = :job AND remote_id IS NOT NULL;
+
 -- name: job_ids
 -- Number the jobs.
 SELECT id FROM jobs;

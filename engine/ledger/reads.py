@@ -122,6 +122,11 @@ def names(connection: apsw.Connection, remote_id: str) -> bool:
     return any(fetch(connection, "names", {"job": key, "remote_id": remote_id}) for key in jobs)
 
 
+def names_of(connection: apsw.Connection, name: str) -> Sequence[str]:
+    """Return what the batches of a job are called at the service."""
+    return [remote_id for (remote_id,) in fetch(connection, "names_of", {"job": job_id(connection, name)})]
+
+
 def split(connection: apsw.Connection, name: str, after: int) -> Sequence[tuple[Batch, Submission]]:
     """Return the next batches and parts after sequence `after` that were split; [] at the end."""
     bindings = {"job": job_id(connection, name), "after": after, "limit": _PAGE_BATCHES}

@@ -178,6 +178,10 @@ class SqliteLedger:
         """Tell whether some batch of some job has this name at the service."""
         return await self._read(partial(reads.names, remote_id=remote_id))
 
+    async def names_of(self, job: str) -> Sequence[str]:
+        """Return what the batches of a job are called at the service."""
+        return await self._read(partial(reads.names_of, name=job))
+
     async def divided(self, job: str) -> AsyncIterator[Batch]:
         """Yield the batches, and the parts, in whose place parts stand."""
         after = -1
