@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import anyio
+
 from engine.model.batches import Batch, batch_name
 from engine.model.doubt import Again, Cancel, Doubt, Standing
 from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
@@ -27,6 +29,9 @@ after a few seconds, and none costs more than nine questions in 120 s."""
 
 LONGEST_PAUSE_SECONDS = 60.0
 """Between two questions after the quiet time, where the answers make no sense."""
+
+MOST_SEARCHED = 3
+"""Settled batches that a search is tried with: the tasks of one may have been deleted."""
 
 _PAST_SECONDS = 0.01
 """After the end of the quiet time, for the last question: a clock's last digit shall not cost another one."""
@@ -58,6 +63,8 @@ class Recovery:
         self._payloads = payloads
         self._steps = Steps(run)
         self._carry = carry
+        self._proving = anyio.Lock()
+        self._search_proven = False
 
     async def resolve(
         self, batch: Batch, submission: Submission, doubt: Doubt, failure: CallFailed | None = None
@@ -186,4 +193,26 @@ class Recovery:
         names = await self._service.locate(batch, payload, since)
         # What another batch of ours is called proves nothing: records may stand in a source twice.
         names = [name for name in names if not await self._run.ledger.names(name)]
-        return (Standing.STARTED, names[0]) if names else (Standing.UNKNOWN, None)
+        if names:
+            return Standing.STARTED, names[0]
+        return (Standing.UNKNOWN if await self._search_works() else Standing.UNPROVEN), None
+
+    async def _search_works(self) -> bool:
+        """Tell whether the same search finds a settled batch of this job: else that it finds nothing proves nothing."""
+        async with self._proving:
+            if not self._search_proven:
+                self._search_proven = await self._finds_a_settled_one()
+        return self._search_proven
+
+    async def _finds_a_settled_one(self) -> bool:
+        tried, job, ledger = 0, self._run.job, self._run.ledger
+        async for batch, submission in ledger.batches(job.name, frozenset({State.SETTLED})):
+            if submission.remote_id is None or not (await ledger.kept(job.name, batch.sequence)).created:
+                continue
+            names = await self._service.locate(batch, await self._payloads.read(batch), job.created_at)
+            tried += 1
+            if submission.remote_id in names:
+                return True
+            if tried == MOST_SEARCHED:
+                break
+        return False

@@ -46,7 +46,9 @@ class Standing(Enum):
     ENDED = auto()
     """It has ended, and nothing of it was created."""
     UNKNOWN = auto()
-    """There is no such batch; or a search found nothing."""
+    """There is no such batch; or a search found nothing that is known to find what is there."""
+    UNPROVEN = auto()
+    """A search found nothing, and was never seen to find anything."""
 
 
 class Declined(Enum):

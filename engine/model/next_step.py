@@ -320,6 +320,15 @@ _UNCERTAIN = (
         quiet=True,
         named=False,
     ),
+    Row(
+        Action.PARK,
+        "a search finds nothing of it, and has never been seen to find anything",
+        (State.UNCERTAIN,),
+        (Again.SEARCH,),
+        standing=(Standing.UNPROVEN,),
+        quiet=True,
+        named=False,
+    ),
     # It was accepted once, or asked about in vain: only a person may have it told again.
     Row(
         Action.PARK,
