@@ -384,6 +384,10 @@ class Ledger(Protocol):
         """Count the rejects of a job, wherever they stand."""
         ...
 
+    async def count_unproven(self, job: str) -> int:
+        """Count the created records of a job whose id may be that of another record of their batch."""
+        ...
+
     async def loose_rows(self, job: str) -> Sequence[str]:
         """Say of which rows one half is missing: of this job's batches, and of any table's."""
         ...

@@ -69,10 +69,11 @@ async def test_a_job_stopped_while_it_read_holds_as_far_as_it_went(tmp_path):
         assert result.unread_bytes == bench.job.size_bytes - frozen.batches[-1].end.offset > 0
 
 
-async def test_an_id_that_the_service_did_not_tell_is_no_duplicate(bench, tmp_path):
+async def test_records_called_created_without_an_id_are_found_and_are_no_duplicates(bench, tmp_path):
     tamper(tmp_path, """UPDATE settlements SET task_ids = '["",""]', errors = '{}'""")
     tamper(tmp_path, "UPDATE batches SET created = 2, failed = 0 WHERE sequence = 0")
-    assert (await audited(bench)).findings == []
+    (finding,) = (await audited(bench)).findings
+    assert "batch 0: 2 records called created without a task id" in finding
 
 
 # What is not

@@ -18,6 +18,7 @@ from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Fate, Kept, Settlement, Tally
 from engine.model.records import Position, Reject, Source
 from engine.model.submissions import State, Submission
+from engine.observe.figures import count
 from engine.ports import Ledger
 from engine.reading.chunker import Marking
 from engine.reading.sources import check_unchanged
@@ -197,6 +198,9 @@ def _check_settlement(result: Audit, kept: _Kept, repeats: Repeats) -> None:
     if not all(isinstance(task_id, str) for task_id in created):
         result.find(f"{kept.named}: a task id is no text")
         return
+    if "" in created:
+        what = count(created.count(""), "record")
+        result.find(f"{kept.named}: {what} called created without a task id; look them up at the service")
     wrong = settlement.unclear() | {at for at in settlement.details if not 0 <= at < len(ids)}
     if wrong:
         result.find(f"{kept.named}: position {min(wrong)} of it has no single outcome")

@@ -187,6 +187,12 @@ SELECT 1 FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;
 -- Read what the batches of a job are called at the service.
 SELECT remote_id FROM batches WHERE job = :job AND remote_id IS NOT NULL;
 
+-- name: count_unproven
+-- Count the created records of a job whose id may be that of another record of their batch.
+SELECT COUNT(*)
+FROM settlements, json_each(settlements.details)
+WHERE job = :job AND details LIKE '%"id_proven":false%' AND json_extract(json_each.value, '$.id_proven') = 0;
+
 -- name: job_ids
 -- Number the jobs.
 SELECT id FROM jobs;

@@ -215,6 +215,11 @@ def count_rejects(connection: apsw.Connection, name: str) -> int:
     return int(fetch(connection, "count_rejects", {"job": job_id(connection, name)})[0][0])
 
 
+def count_unproven(connection: apsw.Connection, name: str) -> int:
+    """Count the created records whose id may be that of another record of their batch."""
+    return int(fetch(connection, "count_unproven", {"job": job_id(connection, name)})[0][0])
+
+
 def loose_rows(connection: apsw.Connection, name: str) -> Sequence[str]:
     """Say of which rows one half is missing: of this job's batches, and of any table's."""
     bindings = {"job": job_id(connection, name), "limit": _NAMES_SHOWN}

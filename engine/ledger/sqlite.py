@@ -226,6 +226,10 @@ class SqliteLedger:
         """Count the rejects of a job, wherever they stand."""
         return await self._read(partial(reads.count_rejects, name=job))
 
+    async def count_unproven(self, job: str) -> int:
+        """Count the created records of a job whose id may be that of another record of their batch."""
+        return await self._read(partial(reads.count_unproven, name=job))
+
     async def loose_rows(self, job: str) -> Sequence[str]:
         """Say of which rows one half is missing: of this job's batches, and of any table's."""
         return await self._read(partial(reads.loose_rows, name=job))

@@ -44,6 +44,7 @@ async def summarize(
         reports.outcomes if reports else None,
         reports.rejects if reports else None,
         len(await ledger.orphans(job.name)),
+        await ledger.count_unproven(job.name),
     )
 
 

@@ -47,6 +47,8 @@ class Result:
     rejects: Path | None = None
     orphans: int = 0
     """Empty batches left behind at the service."""
+    unproven: int = 0
+    """Created records whose task id may be that of another record of their batch."""
 
 
 @dataclass(frozen=True, slots=True)

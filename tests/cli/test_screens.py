@@ -73,6 +73,11 @@ class TestResult:
         assert screen.headline == "Job nightly is finished: 10 records, all created."
         assert "retry" not in text_of(screen, colours=False)
 
+    def test_of_ids_that_are_not_proven_says_how_many(self):
+        tables = result_screen(replace(RESULT, unproven=3), LEDGER).tables
+        assert ["created", "7", "of 3 it is not proven which id is whose"] in tables[0].rows
+        assert result_screen(replace(RESULT, unproven=3), LEDGER).data["unproven_ids"] == 3
+
     def test_of_a_job_that_was_stopped_says_why_and_how_to_go_on(self):
         result = replace(RESULT, state=JobState.OPEN, message="The service is down.", exit_code=5)
         screen = result_screen(result, LEDGER)

@@ -352,6 +352,22 @@ async def test_a_settlement_may_leave_records_uncertain_and_the_others_keep_thei
     assert await ledger.kept(job, 0) == Kept(1, 1, 1, one_of_each())
 
 
+async def test_created_records_whose_ids_are_not_proven_are_counted(ledger):
+    job = await frozen(ledger, records=3)
+    await bring(ledger, job, 0, State.RELEASED)
+    details = {0: {"id_proven": False}, 1: {"status": "RUNNING", "id_proven": False}, 2: {"status": "DRAFT"}}
+    assert await ledger.count_unproven(job) == 0
+    await settle(ledger, job, 0, Settlement(ids(3), details=details))
+    assert await ledger.count_unproven(job) == 2
+
+
+async def test_the_names_of_a_job_are_read_at_once(ledger):
+    job = await frozen(ledger)
+    assert await ledger.names_of(job) == []
+    await bring(ledger, job, 0, State.STAGED)
+    assert await ledger.names_of(job) == ["r"]
+
+
 async def test_a_settlement_needs_the_expected_state(ledger):
     job = await frozen(ledger)
     with pytest.raises(LedgerError, match=r"batch 0: the step from released to settled .* it is in state frozen"):

@@ -61,7 +61,9 @@ def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
     tally = result.tally
     known = tally.records - tally.unresolved
     speed = f"{rate(known / result.elapsed_seconds)} records a second" if result.elapsed_seconds > 0 and known else ""
+    ids = f"of {count(result.unproven)} it is not proven which id is whose" if result.unproven else ""
     notes = {
+        Fate.CREATED: ids,
         Fate.FAILED: _who_said_no(result, reasons),
         Fate.REJECTED: "not fit to be sent, never left",
         Fate.UNCERTAIN: "sent, but nobody knows what became of them",
@@ -125,6 +127,7 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
         "message": result.message,
         "states": dict(tally.states),
         "orphans": result.orphans,
+        "unproven_ids": result.unproven,
         "reasons_seen": reasons.seen,
         "reasons": [{"records": number, "reason": reason} for number, reason in reasons.top],
         "files": {
