@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from engine.model.batches import Batch, Limits, Mark
 from engine.model.doubt import Again, Standing
@@ -266,6 +266,15 @@ class Service(Protocol):
 
     async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the created tasks of up to `polls_together` batches by how the work on them stands."""
+        ...
+
+
+@runtime_checkable
+class SlowToCount(Protocol):
+    """A service whose `working` takes so long that people want to know beforehand."""
+
+    def working_seconds(self, tasks: Sequence[int]) -> float:
+        """Return how long `working` takes at least, over batches of so many created tasks."""
         ...
 
 

@@ -20,7 +20,7 @@ from engine.cli.speaking import show
 from engine.model.errors import BulkSubmitError, ConfigError, JobError
 from engine.model.records import Format
 from engine.observe.events import Listener
-from engine.observe.figures import count
+from engine.observe.figures import count, printable
 from engine.operations import Order, Result, UncertainRecords
 from engine.run import Stop
 
@@ -94,8 +94,17 @@ def _answered(question: str) -> bool:
 
 def status(job: str | None, ledger: Path, voice: Voice, engine: Operations, *, tasks: bool) -> int:
     """Show where a job, or every job, stands."""
-    found = ask(partial(engine.status, job, ledger, tasks=tasks), voice)
+    question = partial(engine.status, job, ledger, tasks=tasks)
+    if tasks and not voice.quiet:
+        question = partial(question, tell=_say)
+    found = ask(question, voice)
     return show(job_screen(found[0], ledger) if job else jobs_screen(found, ledger), voice)
+
+
+def _say(line: str) -> None:
+    """Say something at once, beside the screen that comes at the end."""
+    sys.stderr.write(printable(line) + "\n")
+    sys.stderr.flush()
 
 
 def report(job: str, ledger: Path, record: int | None, voice: Voice, engine: Operations) -> int:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -40,7 +40,9 @@ class Operations(Protocol):
 
     async def cancel(self, name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result: ...
 
-    async def status(self, name: str | None, ledger_path: Path, *, tasks: bool = False) -> Sequence[JobStatus]: ...
+    async def status(
+        self, name: str | None, ledger_path: Path, *, tasks: bool = False, tell: Callable[[str], None] = ...
+    ) -> Sequence[JobStatus]: ...
 
     async def report(self, name: str, ledger_path: Path) -> Result: ...
 

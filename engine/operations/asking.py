@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,32 +20,40 @@ from engine.model.outcomes import Outcome
 from engine.model.records import Format, Reject, Source, source_at
 from engine.model.submissions import State
 from engine.observe.events import JobStarted, Listener
+from engine.observe.figures import count, duration
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import open_ledger
 from engine.operations.retrying import uncertain_in
 from engine.operations.values import JobStatus, Result, UncertainRecords, Validation
 from engine.operations.working import STANDARD_INPUT
 from engine.pipeline import frozen_event
-from engine.ports import Ledger
+from engine.ports import Ledger, SlowToCount
 from engine.reading.sources import find_sources, spool
 from engine.reporting import fate_of
 
 KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
 """States of batches about which the service can be asked, if they have a name there."""
 
+TOLD_SECONDS = 3.0
+"""A shorter wait is not worth a word beforehand."""
+
 MOST_REJECTS = 100
 """Rejects that a validation shows; more would only scroll by."""
 
 
-async def status(name: str | None, ledger_path: Path, *, tasks: bool = False) -> Sequence[JobStatus]:
+async def status(
+    name: str | None, ledger_path: Path, *, tasks: bool = False, tell: Callable[[str], None] = lambda _: None
+) -> Sequence[JobStatus]:
     """Tell where a job, or every job, stands; `tasks` asks the service how people's work on created tasks stands.
+
+    `tell` is told beforehand if that takes long.
 
     Raises:
         JobError: there is no such job.
     """
     async with open_ledger(ledger_path) as ledger:
         jobs = [await ledger.job(name)] if name else await ledger.jobs()
-        return [await _job_status(job, ledger, tasks=tasks) for job in jobs]
+        return [await _job_status(job, ledger, tell if tasks else None) for job in jobs]
 
 
 async def report(name: str, ledger_path: Path) -> Result:
@@ -111,16 +119,23 @@ async def _validated(setup: assembly.Setup, found: tuple[Source, ...], emit: Lis
     return Validation(records, rejected, batches, job.size_bytes, shown)
 
 
-async def _job_status(job: Job, ledger: SqliteLedger, *, tasks: bool) -> JobStatus:
+async def _job_status(job: Job, ledger: SqliteLedger, tell: Callable[[str], None] | None) -> JobStatus:
     tally = await ledger.tally(job.name)
-    working = await _working(job, ledger) if tasks else {}
+    working = await _working(job, ledger, tell) if tell else {}
     return JobStatus(job, tally, ledger.is_locked(job.name), working)
 
 
-async def _working(job: Job, ledger: Ledger) -> Counter[str]:
+async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Counter[str]:
     counts: Counter[str] = Counter()
     setup = assembly.load(job.config)
     async with assembly.online(setup, job, lambda _: None, CLOCK) as service:
+        if isinstance(service, SlowToCount):
+            sizes = [batch.count async for batch, one in ledger.batches(job.name, KNOWN_THERE) if one.remote_id]
+            if (seconds := service.working_seconds(sizes)) >= TOLD_SECONDS:
+                tell(
+                    f"job {job.name}: counting the tasks of {count(len(sizes), 'batch')} by their state takes about "
+                    f"{duration(seconds)}, as fast as the service lets them be listed"
+                )
         group: list[str] = []
         async for _, submission in ledger.batches(job.name, KNOWN_THERE):
             group += [submission.remote_id] if submission.remote_id is not None else []

@@ -55,7 +55,7 @@ class FakeEngine:
     async def cancel(self, name, ledger_path, emit, stop):
         return self._work("cancel", name, ledger_path, emit)
 
-    async def status(self, name, ledger_path, *, tasks=False):
+    async def status(self, name, ledger_path, *, tasks=False, tell=None):
         self._note("status", name, ledger_path, tasks)
         return [JobStatus(JOB, TALLY, running=False, working={"completed": 3} if tasks else {})]
 

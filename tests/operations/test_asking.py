@@ -63,8 +63,22 @@ async def test_status_with_tasks_counts_people_s_work_over_batches_and_pages(des
     desk = await desk(failures=(BROKEN,))
     submitted = [task | {"submit": True} for task in tasks(7, start=150)]
     records = [*tasks(150), *submitted, *tasks(2, start=160, status="broken")]
-    await desk.submit(desk.source(records), desk.config(service="max_tasks_per_batch = 1000"))
+    config = desk.config(service="max_tasks_per_batch = 1000")
+    config.write_text(config.read_text().replace("max_records = 10", "max_records = 120"))
+    await desk.submit(desk.source(records), config)
     assert (await desk.status(tasks=True)).working == {"new": 150, "completed": 7}
+
+
+async def test_status_with_tasks_says_beforehand_how_long_it_will_take(desk):
+    desk = await desk()
+    said = []
+    await desk.submit(desk.source(tasks(10)))
+    assert (await desk.status(tasks=True, tell=said.append)).working == {"new": 10}
+    assert said == [], "a moment needs no word"
+    await desk.submit(desk.source(tasks(30, start=10)), job="long")
+    assert (await desk.status("long", tasks=True, tell=said.append)).working == {"new": 30}
+    (line,) = said
+    assert line.startswith("job long: counting the tasks of 3 batches by their state takes about 3.2 s")
 
 
 async def test_status_with_tasks_passes_over_batches_that_the_service_has_never_taken(desk):
