@@ -19,7 +19,7 @@ from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.ports import Asked, Clock
 from engine.services.sama.answers import Listed, created_of, data_of, listed, state_of, summary_of, task_id_of, tasks_in
-from engine.services.sama.matching import Contents, Places, places_of
+from engine.services.sama.matching import Contents, Places
 from engine.services.sama.order import Order
 from engine.services.sama.settling import (
     Listing,
@@ -57,7 +57,9 @@ class _Evidence:
     """Of the records."""
 
     def places(self) -> Places:
-        return places_of(self.listing.records, len(self.listing.tasks), self.shown, self.contents)
+        listing = self.listing
+        known = self.contents.places(self.shown) if self.contents is not None else {}
+        return Places(listing.records, len(listing.tasks), known, listing.loose)
 
 
 class Fates:
@@ -133,8 +135,9 @@ class Fates:
         return all_created(ids, proven=asked.count == 1 or order.holds)
 
     async def _judged(self, asked: Asked, rows: Sequence[Row], status: Row) -> Settlement | None:
-        tasks, order = self._arranged(asked, [listed(row) for row in rows])
-        listing = self._listing(asked, tasks, status)
+        tasks, loose, order = self._arranged(asked, [listed(row) for row in rows])
+        word, summary = state_of(status), summary_of(status)
+        listing = Listing(asked.count, tasks, word, summary, self._failed_without_a_task(asked, word), loose)
         if not listing.whole and not (asked.still and phase_of(listing.word) in ENDS):
             return None
         if listing.doubtful and not asked.still:
@@ -145,17 +148,18 @@ class Fates:
             order.settled()
         return settlement
 
-    def _arranged(self, asked: Asked, tasks: Sequence[Listed]) -> tuple[Sequence[Listed], Order]:
+    def _arranged(self, asked: Asked, tasks: Sequence[Listed]) -> tuple[Sequence[Listed], frozenset[int], Order]:
         """Return the tasks in the order in which their ids were told, if they were, and what is known of that order."""
         told = self._told.get(str(asked.remote_id))
         arranged = in_told_order(tasks, told.split("\n"), asked.count) if told else None
-        return (tasks, self._listed_order) if arranged is None else (arranged, self._told_order)
+        if arranged is None:
+            return tasks, frozenset(), self._listed_order
+        return *arranged, self._told_order
 
-    def _listing(self, asked: Asked, tasks: Sequence[Listed], status: Row) -> Listing:
-        word = state_of(status)
+    def _failed_without_a_task(self, asked: Asked, word: str) -> bool:
+        """Tell whether what a batch of this word does not list was not created: it failed, or we canceled it."""
         phase = phase_of(word)
-        ours = phase is Phase.CANCELED and str(asked.remote_id) in self._canceled
-        return Listing(asked.count, tasks, word, summary_of(status), missing_failed=phase is Phase.FAILED or ours)
+        return phase is Phase.FAILED or (phase is Phase.CANCELED and str(asked.remote_id) in self._canceled)
 
     async def _weighed(self, asked: Asked, listing: Listing, order: Order) -> Settlement | None:
         """Settle a batch by content, as far as that decides something, and by order."""

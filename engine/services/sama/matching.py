@@ -69,11 +69,14 @@ class Places:
     """Listed."""
     known: Mapping[int, int] = field(default_factory=dict)
     """Number in the list → position."""
+    loose: frozenset[int] = frozenset()
+    """Numbers that say nothing of an order."""
 
     @property
     def in_order(self) -> bool:
-        """Whether each task that is known stands at its number in the list."""
-        return all(number == position for number, position in self.known.items())
+        """Whether each task that is known stands at its number in the list, and no other one in the place of a task."""
+        fits = all(number == position for number, position in self.known.items() if number not in self.loose)
+        return fits and not set(self.open_tasks).difference(self.loose).intersection(self.known.values())
 
     @property
     def open_tasks(self) -> Sequence[int]:
@@ -88,12 +91,9 @@ class Places:
 
     def guessed(self) -> Mapping[int, int]:
         """Return number → position of the tasks that are not known: each in its place if that may be, else in line."""
-        numbers, positions = self.open_tasks, self.open_positions
-        if self.in_order:
-            return dict(zip(numbers, numbers, strict=True))
-        return dict(zip(numbers, positions, strict=False))
-
-
-def places_of(records: int, tasks: int, shown: Mapping[int, Row], contents: Contents | None) -> Places:
-    """Find the positions of the tasks that are shown, by number in the list."""
-    return Places(records, tasks, contents.places(shown) if contents is not None else {})
+        numbers = self.open_tasks
+        in_order = self.in_order
+        own = {number: number for number in numbers if in_order and number not in self.loose}
+        others = [number for number in numbers if number not in own]
+        positions = [position for position in self.open_positions if position not in own]
+        return {**own, **dict(zip(others, positions, strict=False))}

@@ -46,6 +46,8 @@ class Listing:
     """Why a task that is missing was not created, if it was not."""
     missing_failed: bool = False
     """The service said that the batch failed, or confirmed that it canceled it: what is missing was not created."""
+    loose: frozenset[int] = frozenset()
+    """Numbers of tasks that say nothing of the order of the others."""
     _doubtful: dict[int, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -194,8 +196,13 @@ def numbered(tasks: Sequence[Listed]) -> Mapping[str, int]:
     }
 
 
-def in_told_order(tasks: Sequence[Listed], told: Sequence[str], records: int) -> Sequence[Listed] | None:
-    """Return the tasks in the order in which the answer to the batch named them; None if the two do not fit."""
+def in_told_order(
+    tasks: Sequence[Listed], told: Sequence[str], records: int
+) -> tuple[Sequence[Listed], frozenset[int]] | None:
+    """Return the tasks in the order in which the answer to the batch named them; None if the two do not fit.
+
+    And the numbers of those that show no such id: they fill the gaps as they come.
+    """
     number = {task_id: at for at, task_id in enumerate(told)}
     if len(told) != records or len(tasks) != records:
         return None
@@ -210,4 +217,5 @@ def in_told_order(tasks: Sequence[Listed], told: Sequence[str], records: int) ->
         else:
             placed[at] = task
     rest: Iterator[Listed] = iter(others)
-    return [placed[at] if at in placed else next(rest) for at in range(records)]
+    arranged = [placed[at] if at in placed else next(rest) for at in range(records)]
+    return arranged, frozenset(range(records)) - placed.keys()
