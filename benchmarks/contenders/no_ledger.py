@@ -41,6 +41,13 @@ class Forgetful:
     async def last_batch(self, job: str) -> None:
         """Return None: there is none."""
 
+    async def batch(self, *_: Any) -> None:
+        """Return None: it is forgotten, and with it where its records stand."""
+
+    async def names_of(self, *_: Any) -> tuple[str, ...]:
+        """Return no names."""
+        return ()
+
     async def batches(self, *_: Any) -> AsyncIterator[tuple[Batch, Submission]]:
         """Yield nothing."""
         nothing: tuple[tuple[Batch, Submission], ...] = ()
