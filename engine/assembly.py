@@ -18,12 +18,10 @@ import anyio.to_thread
 from engine.configuration import Expand, check, expand_secret, hide_secret, parse_toml
 from engine.following import Follower
 from engine.model.batches import Batch
-from engine.model.doubt import Again
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.jobs import Job
 from engine.model.records import Format, Position, TaskBlock
 from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
-from engine.naming import NamedOnce
 from engine.observe.events import Listener, unheard
 from engine.pipeline import Pipeline
 from engine.policy.coupled import BatchBytes
@@ -233,8 +231,6 @@ def pipeline(
     """Join the parts of one run; `places` of its own hear of no push-back."""
     parts = _offline(setup, run.service)
     send = setup.settings.send
-    if run.service.stage_again is Again.SAFE:
-        run = replace(run, service=cast("Service", NamedOnce(run.service, run.ledger, run.job.name)))
 
     sizes = BatchBytes(run.service.limits.bytes)
 

@@ -353,8 +353,8 @@ class Ledger(Protocol):
         """Tell whether some batch of some job has this name at the service."""
         ...
 
-    async def names_of(self, job: str) -> Sequence[str]:
-        """Return what the batches of a job are called at the service."""
+    async def owner(self, job: str, remote_id: str) -> int | None:
+        """Return the sequence of the batch that has this name at the service; None if none of the job has it."""
         ...
 
     def divided(self, job: str) -> AsyncIterator[Batch]:

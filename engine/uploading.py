@@ -73,6 +73,8 @@ class Uploader:
         self._steps = Steps(run)
         self._service = run.service
         self.payloads = payloads
+        self._naming: set[str] = set()
+        """Names that are being written down."""
 
     async def read_ahead(self, batches: Sequence[Batch]) -> None:
         """Prepare for batches that are about to be submitted."""
@@ -162,7 +164,7 @@ class Uploader:
             # Name and fate are one durable step; up to it STAGING stands, from which the service is searched first.
             if staged.settlement is not None:
                 return await self._steps.settle(batch, submission, staged.settlement, remote_id=staged.remote_id)
-            submission = await self._steps.move(batch, submission, State.STAGED, remote_id=staged.remote_id)
+            submission = await self._named(batch, submission, State.STAGED, staged.remote_id)
             if await self._upload(batch, submission, staged, payload):
                 return await self._release(batch, submission)
         raise Unavailable(
@@ -242,7 +244,25 @@ class Uploader:
     async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
         if released.settlement is not None:
             return await self._steps.settle(batch, submission, released.settlement, remote_id=released.remote_id)
+        if submission.remote_id is None:
+            return await self._named(batch, submission, State.RELEASED, released.remote_id)
         return await self._steps.move(batch, submission, State.RELEASED, remote_id=released.remote_id)
+
+    async def _named(self, batch: Batch, submission: Submission, state: State, remote_id: str) -> Submission:
+        """Write down the name that the service gave a batch; one that another batch of the job has counts for none.
+
+        Everything that is asked about a batch is asked by its name: it would be given the fates of the other.
+        """
+        job, being_written = self._run.job.name, remote_id in self._naming
+        self._naming.add(remote_id)
+        try:
+            if being_written or await self._run.ledger.owner(job, remote_id) not in {None, batch.sequence}:
+                words = f"batch {batch_name(batch.sequence)} is given the name {remote_id}, which another batch has"
+                raise self._lost(submission, UnexpectedAnswer(words))
+            return await self._steps.move(batch, submission, state, remote_id=remote_id)
+        finally:
+            if not being_written:
+                self._naming.discard(remote_id)
 
     async def _intend(self, batch: Batch, submission: Submission, state: State) -> _Intent:
         return _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, state))

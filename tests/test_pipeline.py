@@ -621,13 +621,13 @@ async def test_of_a_canceled_job_an_empty_batch_is_settled_at_once(tmp_path):
         assert (await bench.ledger.tally("j")).failed == 10
 
 
-async def test_of_a_canceled_job_a_batch_that_no_search_finds_is_settled_and_not_sent(tmp_path):
+async def test_a_canceled_job_does_not_send_what_no_search_finds_and_does_not_call_it_failed_unproven(tmp_path):
     async with a_bench(tmp_path, records=10, stages=False, marks=True) as bench:
         await cut_off(bench, "release", applied=False)
         assert await bench.work() is None
         assert bench.service.calls("release") == []
         assert "locate" in bench.service.log
-        assert (await bench.ledger.tally("j")).failed == 10
+        assert (await bench.ledger.tally("j")).uncertain == 10
 
 
 # Parts, and batches that are searched for

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 from fakes.bench import a_bench, write_records
 from fakes.service import Fault, refused, unauthorized, unavailable
@@ -11,11 +13,11 @@ from engine.model.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from engine.model.submissions import UNSENT, State
+from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
 from engine.policy.concurrency import LimitChanged
 from engine.policy.coupled import SLOW_BYTES, BatchBytes
-from engine.uploading import STAGE_TRIES
+from engine.uploading import STAGE_TRIES, Uploader
 
 
 @pytest.fixture
@@ -148,6 +150,48 @@ async def test_a_batch_found_staged_is_staged_again_and_its_old_id_is_an_orphan(
     assert (await bench.submit(batch)).remote_id == "r1"
     assert bench.service.log == ["stage", "upload", "release"]
     assert await bench.ledger.orphans("j") == ["old"]
+
+
+# Names
+
+
+def naming(bench, *names):
+    """Have the service give these names, one after the other."""
+    given, new = list(names), bench.service._new
+
+    def renamed(batch, payload=None):
+        remote_id, name = new(batch, payload), given.pop(0)
+        bench.service.remotes[name] = bench.service.remotes.pop(remote_id)
+        return name
+
+    bench.service._new = renamed
+
+
+async def test_a_batch_that_is_given_the_name_of_another_one_is_staged_again(tmp_path):
+    async with a_bench(tmp_path, records=20) as bench:
+        first, second = await bench.freeze()
+        naming(bench, "7", "7", "8")
+        assert (await bench.submit(first)).remote_id == "7"
+        bench.service.remotes["mine"] = bench.service.remotes["7"]  # what the second one gets is not the first one's
+        assert (await bench.submit(second)).remote_id == "8"
+        assert set(bench.service.ids().values()) == {1}
+
+
+async def test_two_batches_that_get_one_name_at_the_same_moment_do_not_both_keep_it(tmp_path):
+    async with a_bench(tmp_path, records=20) as bench:
+        first, second = await bench.freeze()
+        naming(bench, "7", "7", "8")
+        uploader = Uploader(bench.run(), bench)
+        ends = await asyncio.gather(*(uploader.submit(batch, Submission(batch.sequence)) for batch in (first, second)))
+        assert sorted(end.doubt is None for end in ends) == [False, True]
+
+
+async def test_inline_a_batch_that_is_given_the_name_of_another_one_is_uncertain(tmp_path):
+    async with a_bench(tmp_path, records=20, stages=False) as bench:
+        first, second = await bench.freeze()
+        naming(bench, "7", "7")
+        await bench.submit(first)
+        assert (await bench.submit(second)).state is State.UNCERTAIN
 
 
 # What the service declines

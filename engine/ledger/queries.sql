@@ -183,9 +183,9 @@ LIMIT 1;
 -- Tell whether a batch of a job has this name at the service.
 SELECT 1 FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;
 
--- name: names_of
--- Read what the batches of a job are called at the service.
-SELECT remote_id FROM batches WHERE job = :job AND remote_id IS NOT NULL;
+-- name: owner
+-- Find the batch of a job that has this name at the service.
+SELECT sequence FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;
 
 -- name: count_unproven
 -- Count the created records of a job whose id may be that of another record of their batch.

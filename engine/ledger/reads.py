@@ -122,9 +122,10 @@ def names(connection: apsw.Connection, remote_id: str) -> bool:
     return any(fetch(connection, "names", {"job": key, "remote_id": remote_id}) for key in jobs)
 
 
-def names_of(connection: apsw.Connection, name: str) -> Sequence[str]:
-    """Return what the batches of a job are called at the service."""
-    return [remote_id for (remote_id,) in fetch(connection, "names_of", {"job": job_id(connection, name)})]
+def owner(connection: apsw.Connection, name: str, remote_id: str) -> int | None:
+    """Return the sequence of the batch that has this name at the service; None if none of the job has it."""
+    found = fetch(connection, "owner", {"job": job_id(connection, name), "remote_id": remote_id})
+    return int(found[0][0]) if found else None
 
 
 def split(connection: apsw.Connection, name: str, after: int) -> Sequence[tuple[Batch, Submission]]:

@@ -115,3 +115,6 @@ ALTER TABLE settlements ADD COLUMN uncertain TEXT;
 
 -- batches.uncertain: once settled: records of which nobody knows
 ALTER TABLE batches ADD COLUMN uncertain INTEGER NOT NULL DEFAULT 0;
+
+-- A batch is found by its name at the service: before another one is given that name, and when a search has found it.
+CREATE INDEX named ON batches (job, remote_id) WHERE remote_id IS NOT NULL;

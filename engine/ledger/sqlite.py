@@ -178,9 +178,9 @@ class SqliteLedger:
         """Tell whether some batch of some job has this name at the service."""
         return await self._read(partial(reads.names, remote_id=remote_id))
 
-    async def names_of(self, job: str) -> Sequence[str]:
-        """Return what the batches of a job are called at the service."""
-        return await self._read(partial(reads.names_of, name=job))
+    async def owner(self, job: str, remote_id: str) -> int | None:
+        """Return the sequence of the batch that has this name at the service; None if none of the job has it."""
+        return await self._read(partial(reads.owner, name=job, remote_id=remote_id))
 
     async def divided(self, job: str) -> AsyncIterator[Batch]:
         """Yield the batches, and the parts, in whose place parts stand."""

@@ -361,11 +361,11 @@ async def test_created_records_whose_ids_are_not_proven_are_counted(ledger):
     assert await ledger.count_unproven(job) == 2
 
 
-async def test_the_names_of_a_job_are_read_at_once(ledger):
+async def test_a_batch_is_found_by_its_name_at_the_service(ledger):
     job = await frozen(ledger)
-    assert await ledger.names_of(job) == []
+    assert await ledger.owner(job, "r") is None
     await bring(ledger, job, 0, State.STAGED)
-    assert await ledger.names_of(job) == ["r"]
+    assert await ledger.owner(job, "r") == 0
 
 
 async def test_a_settlement_needs_the_expected_state(ledger):
