@@ -13,6 +13,7 @@ from engine.model.errors import SourceChanged
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Kept, Settlement, Tally
 from engine.model.records import Reject, Row
+from engine.model.rulings import Carries
 from engine.model.submissions import State, Submission
 
 
@@ -62,9 +63,13 @@ class Call:
     """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
     intent: Intent | None = field(default=None, compare=False, repr=False)
     """Awaited each time before the call is sent: a call may wait for long until it is its turn."""
-    divisible: bool = False
-    """What it carries could go in smaller parts: if it times out again and again, or is answered what may mean too much
-    at once (`Pause.or_too_much`), it is not repeated any more."""
+    carries: Carries = Carries.NOTHING
+    """What its refusal can be about."""
+    few_tries: bool = False
+    """Handed back after a few losses on the way, or an answer that may mean too much at once (`Pause.or_too_much`):
+    whoever makes it finds out whether what it carries is at fault."""
+    lane: str = ""
+    """A limit of its own that the service has for calls of this kind: what it says of it holds no other call."""
 
     @property
     def pieces(self) -> tuple[bytes, ...]:
@@ -231,8 +236,15 @@ class Service(Protocol):
         """
         ...
 
-    async def upload(self, staged: Staged, payload: bytes, *, divisible: bool = False) -> None:
-        """Bring the payload to a staged batch; may be repeated. `divisible`: as of the `Call` that it is."""
+    async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
+        """Bring the payload to a staged batch; may be repeated. `few_tries`: as of the `Call` that it is."""
+        ...
+
+    async def look(self) -> str:
+        """Make a cheap call that carries no record; return what it shows of the place where tasks go, in words.
+
+        It is made to explain a refusal, and to learn whether what was refused gets through without its records.
+        """
         ...
 
     async def release(

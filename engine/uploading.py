@@ -1,7 +1,8 @@
 """A frozen batch in, a released one out: stage, upload, release, each step durable before the next call goes out.
 
 This is the happy way. Where an answer is lost, or the service declines, the batch leaves with what is known of it (a
-`Doubt`), and `recovery` goes on: it asks, waits, and hands the batch back here once it may be told again.
+`Doubt`), and `recovery` goes on: it asks, waits, and hands the batch back here once it may be told again. A refusal
+that is no fault of the records (`policy.blame`) ends the run instead, and leaves the batch unsent.
 
 The order is what makes the promise. Staging is harmless. Releasing starts the creation of tasks, so its intent is
 durable first, with the time at which the call goes out.
@@ -18,17 +19,29 @@ from typing import Protocol
 
 from engine.model.batches import Batch, batch_name
 from engine.model.doubt import Declined, Doubt, Wish
-from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
+from engine.model.errors import (
+    CallFailed,
+    JobRefused,
+    PossiblyApplied,
+    Refused,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from engine.model.jobs import JobState
 from engine.model.outcomes import Settlement
+from engine.model.rulings import Blame
 from engine.model.submissions import State, Submission
-from engine.policy.coupled import SLOW_BYTES, BatchBytes, Upload
+from engine.policy.coupled import BatchBytes, Upload
 from engine.ports import Released, Staged
 from engine.run import Run
 from engine.steps import Steps
+from engine.suspects import Suspects
 
 STAGE_TRIES = 3
 """Fresh upload URLs that one batch may use up in a run; S3 refusing three new ones is no matter of age."""
+NO_RECORDS = b"[]"
+"""What is uploaded to learn whether anything gets through, to a batch that is never released."""
 
 _STAMP_SECONDS = 1.0
 """An intent that is older when its call goes out is written again: what became of the call is judged from that time."""
@@ -56,7 +69,7 @@ class Submitted:
 
     submission: Submission
     halves: Sequence[Batch] = ()
-    """Frozen in its place, if it is SPLIT."""
+    """Frozen in its place, if it is SPLIT; the batch itself, if it is to be sent once more."""
     doubt: Doubt | None = None
     """What is known of it, if an answer was lost or the service declined: it goes on to recovery."""
     failure: CallFailed | None = None
@@ -72,6 +85,7 @@ class Uploader:
         self._run = run
         self._steps = Steps(run)
         self._service = run.service
+        self._suspects = Suspects(run.clock)
         self.payloads = payloads
         self._naming: set[str] = set()
         """Names that are being written down."""
@@ -84,7 +98,7 @@ class Uploader:
         """Take a batch on: from its beginning, or (RELEASING) release it again, which the table of steps has allowed.
 
         Raises:
-            Unauthorized, Unavailable: the service is not to be had; the job stops, `resume` goes on.
+            Unauthorized, Unavailable, JobRefused: nothing is to be had this way; the job stops, `resume` goes on.
             SourceChanged: the source no longer holds what was frozen.
         """
         if divided := await self.divide(batch, submission):
@@ -97,6 +111,7 @@ class Uploader:
                 self._learn_size(batch, Upload.TOO_LARGE)
             return Submitted(left.submission, doubt=left.doubt, failure=left.failure)
         if fresh:
+            self._suspects.passed()
             self._learn_size(batch, Upload.TAKEN, self._run.clock.monotonic() - began)
         return Submitted(carried)
 
@@ -116,19 +131,26 @@ class Uploader:
         `canceled`: the service has confirmed that it creates nothing of it.
         """
         job, remote_id = self._run.job, submission.remote_id
-        # A beginning without records is not refused for one of them.
-        whole = isinstance(failure, Refused) and failure.as_a_whole and submission.state is not State.STAGING
-        if whole and batch.count > 1 and job.state is not JobState.CANCELED:
+        blame = failure.blame if isinstance(failure, Refused) and job.state is not JobState.CANCELED else None
+        if blame in {Blame.PAYLOAD, Blame.SUSPECT} and batch.count > 1:
             # Durable first: if we are killed now, the halves go up, and the rest of the whole is canceled as an orphan.
             submitted = await self.split(batch, submission, str(failure))
             if remote_id is not None and (canceled or await self.tidy_up(remote_id)):
                 await self._run.ledger.forget_orphan(job.name, remote_id)
             return submitted
+        if blame is Blame.SUSPECT and await self._suspects.is_worth_another_try(batch.sequence, str(failure)):
+            return await self._once_more(batch, submission, str(failure))
         if remote_id is not None and not canceled:
             await self.tidy_up(remote_id)
         said = str(failure) if isinstance(failure, Refused) else reason
         settlement = Settlement.refused(batch.count, said)
         return Submitted(await self._steps.settle(batch, submission, replace(settlement, note=said)))
+
+    async def _once_more(self, batch: Batch, submission: Submission, reason: str) -> Submitted:
+        """Have a batch sent again from its beginning; what was staged of it is an orphan."""
+        if submission.state is not State.FROZEN:
+            submission = await self._steps.move(batch, submission, State.FROZEN, note=reason)
+        return Submitted(submission, [batch])
 
     async def split(self, batch: Batch, submission: Submission, reason: str) -> Submitted:
         """Let two halves stand for a batch."""
@@ -159,17 +181,22 @@ class Uploader:
             return await self._post(batch, submission)
         if submission.state is State.RELEASING:
             return await self._release(batch, submission)
-        for _ in range(STAGE_TRIES):
+        failures: list[CallFailed] = []
+        while len(failures) < STAGE_TRIES:
             submission, staged, payload = await self._stage(batch, submission)
             # Name and fate are one durable step; up to it STAGING stands, from which the service is searched first.
             if staged.settlement is not None:
                 return await self._steps.settle(batch, submission, staged.settlement, remote_id=staged.remote_id)
             submission = await self._named(batch, submission, State.STAGED, staged.remote_id)
-            if await self._upload(batch, submission, staged, payload):
+            failure = await self._upload(submission, staged, payload)
+            if failure is None:
                 return await self._release(batch, submission)
-        raise Unavailable(
-            f"batch {batch_name(batch.sequence)}: the store refused {STAGE_TRIES} fresh upload URLs in a row; "
-            "check the clock of this machine and the service's status, then run `bulksubmit resume`",
+            failures.append(failure)
+            if _lies_with_the_payload(failures):
+                raise await self._suspected(batch, submission, staged, failure)
+        raise JobRefused(
+            f"batch {batch_name(batch.sequence)}: the store refused {STAGE_TRIES} fresh upload URLs in a row: "
+            f"{failures[-1]}. Check the clock of this machine and what the store says, then run `bulksubmit resume`",
             call="put",
         )
 
@@ -182,32 +209,47 @@ class Uploader:
         except Unauthorized:
             raise
         except Refused as refusal:
-            raise self._declined(intent.submission, refusal) from refusal
+            raise await self._refused(batch, intent.submission, refusal) from refusal
         except PossiblyApplied as failure:
             raise self._lost(intent.submission, failure) from failure
         return intent.submission, staged, payload
 
-    async def _upload(self, batch: Batch, submission: Submission, staged: Staged, payload: bytes) -> bool:
-        """Bring the payload up; False if the URL has expired."""
-        divisible = batch.count > 1 and batch.size_bytes >= SLOW_BYTES
+    async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> CallFailed | None:
+        """Bring the payload up; return why it had better be tried with a fresh URL, if that is so."""
         if self._run.clock.monotonic() >= staged.expires_at:
-            return False
+            return UnexpectedAnswer("the URL is too old", call="put")
         try:
-            await self._service.upload(staged, payload, divisible=divisible)
+            await self._service.upload(staged, payload, few_tries=True)
         except Unauthorized:
             raise
         except Unavailable as failure:
-            if not (divisible and failure.timed_out):
-                raise
-            self._learn_size(batch, Upload.TIMED_OUT)
-            raise self._declined(submission, Refused(str(failure), as_a_whole=True)) from failure
-        except UnexpectedAnswer:  # not the store's: nobody knows what it holds; again, with a fresh URL
-            return False
+            if failure.timed_out or failure.reset:
+                return failure
+            raise
+        except UnexpectedAnswer as failure:  # not the store's: nobody knows what it holds
+            return failure
         except Refused as refusal:
-            if refusal.status in {401, 403}:  # a presigned URL is refused so when it is too old
-                return False
+            if refusal.blame is Blame.URL:
+                return refusal
             raise self._declined(submission, refusal) from refusal
-        return True
+        return None
+
+    async def _suspected(self, batch: Batch, submission: Submission, staged: Staged, failure: CallFailed) -> _InDoubt:
+        """Return that an upload lies with its payload, once something else has got through by the same way.
+
+        It goes to the same URL: late or not, nothing of it is released.
+
+        Raises:
+            Unavailable, JobRefused: nothing gets through.
+        """
+        try:
+            await self._service.upload(staged, NO_RECORDS)
+        except Refused as refusal:
+            raise JobRefused(str(refusal), call=refusal.call, status=refusal.status) from refusal
+        if isinstance(failure, Unavailable):
+            self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
+        words = f"{failure}, while another upload got through"
+        return self._declined(submission, Refused(words, call="put", status=failure.status, blame=Blame.SUSPECT))
 
     async def _release(self, batch: Batch, submission: Submission) -> Submission:
         """Release a staged batch, or release one again."""
@@ -217,7 +259,7 @@ class Uploader:
         except Unauthorized:
             raise
         except Refused as refusal:
-            raise self._declined(intent.submission, refusal) from refusal
+            raise await self._refused(batch, intent.submission, refusal) from refusal
         except PossiblyApplied as failure:
             raise self._lost(intent.submission, failure) from failure
         return await self._released(batch, intent.submission, released)
@@ -234,10 +276,10 @@ class Uploader:
             )  # certainly not applied: `resume` may send it
             raise
         except Refused as refusal:
-            raise self._declined(intent.submission, refusal) from refusal
+            raise await self._refused(batch, intent.submission, refusal) from refusal
         except PossiblyApplied as failure:
-            if failure.timed_out:
-                self._learn_size(batch, Upload.TIMED_OUT)
+            if failure.timed_out or failure.reset:
+                self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
             raise self._lost(intent.submission, failure) from failure
         return await self._released(batch, intent.submission, released)
 
@@ -270,9 +312,47 @@ class Uploader:
     def _lost(self, submission: Submission, failure: PossiblyApplied) -> _InDoubt:
         return _InDoubt(submission, lost_just_now(self._run, submission), failure)
 
+    async def _refused(self, batch: Batch, submission: Submission, refusal: Refused) -> _InDoubt | JobRefused:
+        """Return what a refusal comes to: the end of the run where no record is at fault, else a doubt.
+
+        Raises:
+            Unauthorized, Unavailable: a call without records does not get through, either.
+        """
+        if refusal.blame not in {Blame.JOB, Blame.SUSPECT}:
+            return self._declined(submission, refusal)
+        if submission.remote_id is None and not refusal.earlier_lost:  # certainly not applied: `resume` may send it
+            submission = await self._steps.move(batch, submission, State.FROZEN)
+        seen = await self._look()
+        if refusal.blame is Blame.SUSPECT:
+            return self._declined(submission, refusal)
+        return JobRefused(f"{refusal}; {seen}. No record has failed for it", call=refusal.call, status=refusal.status)
+
+    async def _look(self) -> str:
+        """Return what a call without records shows; an answer of the service's own, at any rate."""
+        try:
+            return await self._service.look()
+        except Unauthorized:
+            raise
+        except Refused as refusal:
+            return str(refusal)
+
     def _declined(self, submission: Submission, refusal: Refused) -> _InDoubt:
-        doubt = lost_just_now(self._run, submission)
-        return _InDoubt(submission, replace(doubt, lost=refusal.earlier_lost, declined=_kind_of(refusal)), refusal)
+        lost = refusal.earlier_lost and submission.state is not State.STAGED  # an upload creates nothing
+        doubt = replace(lost_just_now(self._run, submission), lost=lost, declined=_kind_of(refusal))
+        return _InDoubt(submission, doubt, refusal)
+
+
+def _lies_with_the_payload(failures: Sequence[CallFailed]) -> bool:
+    """Tell whether these failures of one upload, newest last, are worth a look whether anything gets through.
+
+    A timeout costs minutes, a broken connection may be chance; a page is no word of the store, whatever the URL.
+    """
+    newest = failures[-1]
+    if newest.timed_out:
+        return True
+    if newest.reset:
+        return sum(failure.reset for failure in failures) > 1
+    return newest.stranger and len(failures) == STAGE_TRIES
 
 
 @dataclass(slots=True)

@@ -1,18 +1,24 @@
 import asyncio
 
+import orjson
 import pytest
 from fakes.bench import a_bench, write_records
 from fakes.service import Fault, refused, unauthorized, unavailable
 
 from engine.auditing import audit
 from engine.ledger.writer import Hooks
+from engine.model.batches import Limits
 from engine.model.errors import (
+    Exit,
+    JobRefused,
     Refused,
     SourceChanged,
     Unauthorized,
     Unavailable,
     UnexpectedAnswer,
+    WrongAddress,
 )
+from engine.model.rulings import Blame
 from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchMoved, BatchSettled
 from engine.policy.concurrency import LimitChanged
@@ -243,9 +249,12 @@ async def test_inline_a_refusal_settles_the_batch_as_failed(inline):
 # Upload URLs
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_upload_url_is_replaced_by_a_fresh_one(bench, status):
-    bench.service.faults = {"upload": [refused("Request has expired", status=status)] * (STAGE_TRIES - 1)}
+def expired(words="AccessDenied: Request has expired"):
+    return refused(words, status=403, blame=Blame.URL)
+
+
+async def test_a_refused_upload_url_is_replaced_by_a_fresh_one(bench):
+    bench.service.faults = {"upload": [expired()] * (STAGE_TRIES - 1)}
     submission = await bench.submit(await one_batch(bench))
     assert (submission.state, submission.remote_id) == (State.RELEASED, "r3")
     assert await bench.ledger.orphans("j") == ["r1", "r2"]
@@ -253,10 +262,11 @@ async def test_a_refused_upload_url_is_replaced_by_a_fresh_one(bench, status):
 
 
 async def test_a_store_that_refuses_every_fresh_url_stops_the_job(bench):
-    bench.service.faults = {"upload": [refused("Request has expired", status=403)] * STAGE_TRIES}
+    bench.service.faults = {"upload": [expired("InvalidArgument: One way only")] * STAGE_TRIES}
     batch = await one_batch(bench)
-    with pytest.raises(Unavailable, match="3 fresh upload URLs"):
+    with pytest.raises(JobRefused, match="3 fresh upload URLs in a row: InvalidArgument: One way only") as raised:
         await bench.submit(batch)
+    assert raised.value.exit_status == Exit.MEND_FIRST
     assert bench.service.calls("upload", "release") == ["upload"] * STAGE_TRIES
     assert await bench.states() == [State.STAGED]
     assert (await bench.submit(batch)).state is State.RELEASED
@@ -285,6 +295,99 @@ async def test_an_upload_url_that_is_too_old_is_not_used(bench):
     assert await bench.ledger.orphans("j") == ["r1"]
 
 
+# Whose fault a refusal is
+
+
+@pytest.mark.parametrize("stages", [True, False])
+async def test_a_refusal_that_concerns_the_whole_job_stops_it_and_no_record_fails(tmp_path, stages):
+    async with a_bench(tmp_path, records=3, stages=stages) as bench:
+        call = "stage" if stages else "release"
+        bench.service.faults = {call: [refused("no such project", status=404, blame=Blame.JOB)]}
+        batch = await one_batch(bench)
+        with pytest.raises(JobRefused, match=r"no such project; the project is there\. No record has failed") as raised:
+            await bench.submit(batch)
+        assert raised.value.exit_status == Exit.MEND_FIRST
+        assert await bench.states() == [State.FROZEN]
+        assert (await bench.submit(batch)).state is State.RELEASED
+
+
+async def test_what_the_service_says_of_the_project_stands_in_the_message(bench):
+    bench.service.faults = {
+        "stage": [refused("create: 404", status=404, blame=Blame.JOB)],
+        "look": [refused("project 43 is not there", status=404, blame=Blame.JOB)],
+    }
+    with pytest.raises(JobRefused, match="create: 404; project 43 is not there"):
+        await bench.submit(await one_batch(bench))
+
+
+WAYS = [{}, {"stages": False}, {"done_by": "stage", "limits": Limits(1, 1 << 20)}]
+
+
+@pytest.mark.parametrize("service", WAYS, ids=["presigned", "inline", "drafts"])
+@pytest.mark.parametrize("bad", ["0", "3", "6"])
+async def test_a_record_that_a_firewall_turns_away_fails_with_the_words_of_its_page(tmp_path, service, bad):
+    async with a_bench(tmp_path, records=7, blocked=frozenset(bad), **service) as bench:
+        assert await bench.work() is None
+        assert bench.service.ids() == dict.fromkeys({"0", "1", "2", "3", "4", "5", "6"} - {bad}, 1)
+        (words,) = await errors_of(bench)
+        assert "403 Forbidden: Request blocked" in words
+        held = await audit(bench.job, bench.ledger, bench.evidence)
+        assert (held.findings, held.records) == ([], 7)
+
+
+@pytest.mark.parametrize("service", WAYS[1:], ids=["inline", "drafts"])
+async def test_a_page_is_no_matter_of_the_records_if_a_call_without_them_does_not_get_through_either(tmp_path, service):
+    async with a_bench(tmp_path, records=1, blocked=frozenset("0"), **service) as bench:
+        bench.service.faults = {"look": [Fault(WrongAddress("look: 403 Forbidden"))]}
+        batch = await one_batch(bench)
+        with pytest.raises(WrongAddress):
+            await bench.submit(batch)
+        assert await bench.states() == [State.FROZEN]
+        bench.service.blocked = frozenset()
+        await bench.submit(batch)
+        assert bench.service.ids() == {"0": 1}
+
+
+async def test_a_page_that_was_shown_once_costs_one_more_try(tmp_path):
+    async with a_bench(tmp_path, records=1, stages=False) as bench:
+        page = refused("403 Forbidden", status=403, blame=Blame.SUSPECT)
+        bench.service.faults = {"release": [page]}
+        assert await bench.work() is None
+        assert bench.service.ids() == {"0": 1}
+
+
+@pytest.mark.parametrize("service", WAYS, ids=["presigned", "inline", "drafts"])
+async def test_where_every_record_is_turned_away_the_job_stops_and_none_has_failed(tmp_path, service):
+    records = frozenset(map(str, range(20)))
+    async with a_bench(tmp_path, records=20, blocked=records, **service) as bench:
+        stopped = await bench.work()
+        assert isinstance(stopped, JobRefused)
+        assert stopped.exit_status == Exit.MEND_FIRST
+        assert "3 records in a row" in str(stopped)
+        assert State.SETTLED not in await bench.states()
+        bench.service.blocked = frozenset()
+        assert await bench.work() is None
+        assert bench.service.ids() == once(20)
+
+
+@pytest.mark.parametrize("service", WAYS[:2], ids=["presigned", "inline"])
+async def test_records_turned_away_here_and_there_stop_nothing(tmp_path, service):
+    bad = frozenset(map(str, range(0, 60, 7)))
+    async with a_bench(tmp_path, records=60, blocked=bad, **service) as bench:
+        assert await bench.work() is None
+        assert bench.service.ids() == dict.fromkeys({str(number) for number in range(60)} - bad, 1)
+
+
+async def test_a_batch_whose_upload_was_too_large_after_a_lost_try_is_halved_all_the_same(tmp_path):
+    async with a_bench(tmp_path, records=2) as bench:
+        too_large = Refused("too large", status=413, blame=Blame.PAYLOAD, too_large=True)
+        too_large.earlier_lost = True
+        bench.service.faults = {"upload": [Fault(too_large)]}
+        await bench.freeze()
+        await halve_until_done(bench)
+        assert bench.service.ids() == once(2)
+
+
 # Credentials
 
 
@@ -303,7 +406,7 @@ async def test_credentials_that_do_not_hold_stop_the_job_and_new_ones_finish_the
 
 
 def refused_whole(status=422):
-    return Fault(Refused("something in it is bad", status=status, as_a_whole=True))
+    return Fault(Refused("something in it is bad", status=status, blame=Blame.PAYLOAD))
 
 
 async def halve_until_done(bench, sizes=None):
@@ -313,6 +416,12 @@ async def halve_until_done(bench, sizes=None):
         batch = waiting.pop(0)
         submitted = await bench.carry(batch, sizes)
         waiting = [*submitted.halves, *waiting]
+
+
+async def errors_of(bench):
+    """Return why records failed."""
+    settlements = [await bench.ledger.settlement("j", batch.sequence) for batch, _ in await bench.batches()]
+    return [words for settlement in settlements if settlement for words in settlement.errors.values()]
 
 
 async def states_by_record(bench):
@@ -374,12 +483,6 @@ async def test_a_single_record_is_not_halved(tmp_path):
         (batch,) = await bench.freeze()
         assert (await bench.submit(batch)).state is State.SETTLED
         assert bench.service.calls("release") == ["release"]
-
-
-async def test_a_refused_beginning_that_carries_no_record_is_not_halved(bench):
-    batch = await one_batch(bench)
-    bench.service.faults["stage"] = [refused_whole(400)]
-    assert (await bench.submit(batch)).state is State.SETTLED
 
 
 async def test_what_is_left_of_a_halved_batch_is_an_orphan_until_it_is_canceled(tmp_path):
@@ -455,10 +558,41 @@ async def test_an_upload_that_does_not_get_through_in_time_goes_in_halves(tmp_pa
         assert await bench.ledger.orphans("j") == []
 
 
-@pytest.mark.parametrize(("records", "text"), [(1, "x" * SLOW_BYTES), (2, "x")])
-async def test_an_upload_that_could_not_be_smaller_stops_the_job_when_it_times_out(tmp_path, records, text):
-    path = write_records(tmp_path / "tasks.ndjson", records, text=text)
-    async with a_bench(tmp_path, sources=[path], in_time_bytes=10) as bench:
+async def test_an_upload_whose_connection_always_breaks_goes_in_halves(tmp_path):
+    path = long_records(tmp_path, 8)
+    async with a_bench(tmp_path, sources=[path], reset_bytes=3 * SLOW_BYTES) as bench:
+        sizes = BatchBytes(1 << 20)
+        await bench.freeze()
+        await halve_until_done(bench, sizes)
+        assert bench.service.ids() == once(8)
+        assert next(event.after for event in bench.events if isinstance(event, LimitChanged)) < 5 * SLOW_BYTES
+        assert sum(bool(remote.releases) for remote in bench.service.remotes.values()) == 4
+
+
+async def test_a_connection_that_breaks_now_and_then_costs_a_fresh_url_and_nothing_else(bench):
+    error = Unavailable("put: the connection was lost")
+    error.reset = True
+    bench.service.faults = {"upload": [Fault(error)]}
+    assert (await bench.submit(await one_batch(bench))).remote_id == "r2"
+    assert bench.service.calls("upload", "release") == ["upload", "upload", "release"]
+
+
+@pytest.mark.parametrize("service", [{"in_time_bytes": 1000}, {"reset_bytes": 1000}], ids=["timeout", "reset"])
+async def test_a_record_that_never_gets_up_fails_once_others_have_got_through(tmp_path, service):
+    path = write_records(tmp_path / "tasks.ndjson", 1, text="x" * 1000)
+    path.write_bytes(path.read_bytes() + orjson.dumps({"data": {"id": "1"}}))
+    async with a_bench(tmp_path, sources=[path], **service) as bench:
+        assert await bench.work() is None
+        assert bench.service.ids() == {"1": 1}
+        (words,) = await errors_of(bench)
+        assert "while another upload got through" in words
+        held = await audit(bench.job, bench.ledger, bench.evidence)
+        assert (held.findings, held.records) == ([], 2)
+
+
+@pytest.mark.parametrize("records", [1, 2])
+async def test_where_nothing_gets_through_no_record_fails(tmp_path, records):
+    async with a_bench(tmp_path, records, in_time_bytes=1) as bench:
         (batch,) = await bench.freeze()
         with pytest.raises(Unavailable):
             await bench.submit(batch)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from engine.model.rulings import Blame
+
 
 class Exit(IntEnum):
     """Exit codes of the command line; part of the contract with whoever schedules it."""
@@ -18,7 +20,10 @@ class Exit(IntEnum):
     SOME_FAILED = 3
     SOME_UNCERTAIN = 4
     STOPPED_EARLY = 5
+    """Try `resume` later: the service is down, or time or a budget has run out."""
     LOCKED = 6
+    MEND_FIRST = 9
+    """A person must mend something, then `resume`: the key, the project, the configuration, the disk, the address."""
 
 
 class BulkSubmitError(Exception):
@@ -72,7 +77,7 @@ class JobLocked(BulkSubmitError):
 class LedgerError(BulkSubmitError):
     """The ledger cannot be written or read. Check the disk; `bulksubmit resume` goes on where the job stopped."""
 
-    exit_code = Exit.STOPPED_EARLY
+    exit_code = Exit.MEND_FIRST
 
 
 class StrictRejects(BulkSubmitError):
@@ -119,6 +124,10 @@ class CallFailed(BulkSubmitError):
         """The service's own code for what went wrong, as text."""
         self.timed_out = False
         """It may have got there, but not in time: something smaller might."""
+        self.reset = False
+        """The connection broke under it: something smaller, or with another content, might get through."""
+        self.stranger = False
+        """It was answered by something that does not word its errors as whoever was called."""
 
 
 class NotApplied(CallFailed):
@@ -134,13 +143,13 @@ class Refused(NotApplied):
         *,
         call: str = "",
         status: int | None = None,
-        as_a_whole: bool = False,
+        blame: Blame = Blame.RECORDS,
         too_large: bool = False,
         released_before: bool = False,
     ) -> None:
         super().__init__(message, call=call, status=status)
-        self.as_a_whole = as_a_whole
-        """It declined all that the call carried without a word on which records are at fault."""
+        self.blame = blame
+        """Whose fault it is; of a call that went out, the table of `policy.blame` says so."""
         self.too_large = too_large
         """It declined it for its size."""
         self.earlier_lost = False
@@ -154,9 +163,23 @@ class Refused(NotApplied):
 class Unauthorized(Refused):
     """The service does not accept the credentials. Renew them, then run `bulksubmit resume`."""
 
+    exit_code = Exit.MEND_FIRST
+
+
+class JobRefused(NotApplied):
+    """The job was refused as it is configured; no record is at fault. Mend what is named, then `bulksubmit resume`."""
+
+    exit_code = Exit.MEND_FIRST
+
 
 class Unavailable(NotApplied):
     """The service could not be reached, or pushed back, for longer than allowed. Run `bulksubmit resume` later."""
+
+
+class WrongAddress(Unavailable):
+    """What answers is not the service, or may not be called. Mend the address, then run `bulksubmit resume`."""
+
+    exit_code = Exit.MEND_FIRST
 
 
 class PossiblyApplied(CallFailed):

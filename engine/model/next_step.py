@@ -115,7 +115,7 @@ _STAGING = (
     Row(
         Action.DECLINE,
         "the service refused it, and nothing was lost before",
-        (State.STAGING, State.STAGED),
+        (State.FROZEN, State.STAGING, State.STAGED),
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
         lost=False,
     ),

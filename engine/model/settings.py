@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -29,11 +30,42 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def json_of(body: bytes) -> Any:
+    """Return what JSON says; None if it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
 class ServiceSettings(Section):
     """`[service]`: what every service has; each adds its own keys in its own file."""
 
+    MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url"})
+    """Keys that may change between two runs of a job: none decides what its batches hold or where they go."""
+    MENDABLE_UNSENT: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say where tasks go: they may change while nothing was created or released."""
+    PATHS: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose values are paths, meant from the file's folder."""
+
     kind: str
     base_url: str
+
+    @property
+    def place(self) -> str:
+        """Where tasks go, as people call it: a project, say; "" if there is only one place, or each task names it."""
+        return ""
+
+    def bearing_on_speed(self) -> Mapping[str, Any]:
+        """Return the keys that a measurement of the service depends on, with their values."""
+        return {}
+
+    def speaks(self, body: bytes) -> bool:
+        """Tell whether the body of a refusal is worded as the service words its errors: here, a JSON object.
+
+        What is not comes from something in between: a proxy, a firewall.
+        """
+        return isinstance(json_of(body), dict)
 
     def secret_headers(self) -> Mapping[str, SecretStr]:
         """Headers that prove who we are; they go to the service's own origin only."""

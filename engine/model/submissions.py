@@ -40,10 +40,12 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     # SPLIT: as much was refused before, or timed out.
     State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
     # STAGING again: the answer was lost, or the process died. UNCERTAIN: what it made could not be canceled.
-    State.STAGING: frozenset({State.STAGING, State.STAGED, State.SETTLED, State.UNCERTAIN}),
+    # FROZEN again: it was refused, and that is no matter of its records, as far as is known.
+    State.STAGING: frozenset({State.STAGING, State.STAGED, State.FROZEN, State.SETTLED, State.UNCERTAIN}),
     # STAGING again: the upload URL is too old, or died with the process (it is a secret and not kept).
-    # SPLIT: the store refuses the upload as too large, or it times out again and again.
-    State.STAGED: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
+    # SPLIT: the store refuses the upload as too large, or it gets lost on the way again and again.
+    # FROZEN again: a single record does, and is tried once more; or the job goes to another project.
+    State.STAGED: frozenset({State.STAGING, State.RELEASING, State.FROZEN, State.SETTLED, State.SPLIT}),
     # FROZEN again: an inline call that was certainly not applied. RELEASING again: it is told again, or its turn to be
     # told has only come now.
     State.RELEASING: frozenset(

@@ -20,7 +20,8 @@ from engine.policy.pace import CreationSpeed
 from engine.policy.throughput import CallCost
 
 SLOW_BYTES = 64 * 1024
-"""A payload below it that times out does not do so for its size: a modem of 1990 takes it in a minute."""
+"""A payload below it that times out does not do so for its size: a modem of 1990 takes it in a minute. Nor is one cut
+off for its size."""
 _LEAST = 1024
 """A single longer record goes alone in any case."""
 _LOOK_EVERY = 16
@@ -39,6 +40,7 @@ class Upload(Enum):
     TOO_LARGE = "was too large"
     """413, or the store's word for it."""
     TIMED_OUT = "timed out"
+    RESET = "was cut off again and again"
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class BatchBytes:
     _refused: int = 0
     """The smallest that was refused; 0 if none was."""
     _slow: int = 0
-    """The smallest that timed out, until larger ones are tried again; 0 if none did."""
+    """The smallest that timed out or was cut off, until larger ones are tried again; 0 if none was."""
     _cost: CallCost = field(default_factory=CallCost)
     _look_every: int = _LOOK_EVERY
     _since_look: int = 0
@@ -77,13 +79,13 @@ class BatchBytes:
         """
         if upload is Upload.TAKEN:
             return self._take(size_bytes, seconds)
-        if upload is Upload.TIMED_OUT and size_bytes < SLOW_BYTES:
+        if upload is not Upload.TOO_LARGE and size_bytes < SLOW_BYTES:
             return None
         news = size_bytes <= _GAIN * self.limit
+        if upload is not Upload.TIMED_OUT and self._taken >= size_bytes:
+            self._taken = 0  # for its records, or by chance; if the next one of this size fares like it, less is taken
+            return None
         if upload is Upload.TOO_LARGE:
-            if self._taken >= size_bytes:  # for its records, more likely; if the next one of this size is refused, too,
-                self._taken = 0  # the service takes less than it did
-                return None
             self._refused = min(size_bytes, self._refused or size_bytes)
             after = max(_LEAST, size_bytes // 2, self._taken)
         else:

@@ -13,12 +13,13 @@ doubtful ones, and why they are not taken for a plain no:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import lru_cache
 from http import HTTPStatus
 
-import orjson
+from engine.model.rulings import Blame, Carries
+from engine.policy.blame import STORE_TIME_OUT, Said, whose_fault
 
 
 class Effect(Enum):
@@ -55,6 +56,12 @@ class Verdict:
     advice: Advice
     reason: str
     timed_out: bool = False
+    reset: bool = False
+    """The connection broke under it."""
+    blame: Blame | None = None
+    """Whose fault a definite no is."""
+    stranger: bool = False
+    """The answer is not worded as whoever was called words its errors."""
 
 
 class Loss(Enum):
@@ -76,31 +83,23 @@ class Loss(Enum):
 
 _DECLINED_UNREAD = frozenset({HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 """RFC 8470 §5.2 and RFC 6585 §4: welcome later."""
-_CREDENTIALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _MAY_FOLLOW_SUCCESS = frozenset({HTTPStatus.FOUND, HTTPStatus.SEE_OTHER})
 _CANNOT_DO_THAT = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 """RFC 9110 §15.6.2 and §15.6.6: at all, so it has not."""
-_CONTENT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
-_RECORD_KEYS = frozenset(
-    {"index", "position", "row", "line", "record", "task", "task_id", "id", "data", "request_data"}
-)
-"""By which an error names the record that it is about; Sama's callbacks have task_id and request_data."""
 _STATUSES = 64
 """Verdicts kept: where each record is a call, all of them end alike."""
+_ADVICE = {Blame.KEY: Advice.UNAUTHORIZED, Blame.NOT_NOW: Advice.REPEAT}
 _TIME_OUTS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT})
 
 
 @lru_cache(_STATUSES)
-def judge_status(status: int, *, repeatable: bool, authenticated: bool) -> Verdict:
+def judge_status(status: int, *, repeatable: bool) -> Verdict:
     """Classify an answer by its status."""
     reason = f"status {status}"
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Verdict(Effect.APPLIED, Advice.ACCEPT, reason)
     if status in _DECLINED_UNREAD:
         return Verdict(Effect.NOT_APPLIED, Advice.REPEAT, reason)
-    if status in _CREDENTIALS and authenticated:
-        # Without credentials of ours, on a presigned URL, it means that the URL has expired, and a new one helps.
-        return Verdict(Effect.NOT_APPLIED, Advice.UNAUTHORIZED, reason)
     doubtful = status in _MAY_FOLLOW_SUCCESS and not repeatable
     definite = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in _CANNOT_DO_THAT
     if definite and not doubtful and status != HTTPStatus.REQUEST_TIMEOUT:
@@ -108,29 +107,13 @@ def judge_status(status: int, *, repeatable: bool, authenticated: bool) -> Verdi
     return _possibly(reason, repeatable=repeatable, timed_out=status in _TIME_OUTS)
 
 
-def refused_as_a_whole(status: int, body: bytes) -> bool:
-    """Tell whether a refusal may be for some of the records that the call carried, without a word on which.
-
-    Where it names them, others may have been taken: nothing is sent again then.
-    """
-    return refused_for_size(status, body) or (status in _CONTENT and not _names_records(body))
-
-
-def refused_for_size(status: int, body: bytes) -> bool:
-    """Tell whether a refusal is for the length of what the call carried; S3 says so with a 400."""
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return True
-    return status == HTTPStatus.BAD_REQUEST and b"<Code>EntityTooLarge</Code>" in body
-
-
-def _names_records(body: bytes) -> bool:
-    try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    lists = [value for value in said.values() if isinstance(value, list)] if isinstance(said, dict) else [said]
-    entries = [entry for found in lists if isinstance(found, list) for entry in found if isinstance(entry, dict)]
-    return any(not _RECORD_KEYS.isdisjoint(entry) for entry in entries)
+def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
+    """Add to the verdict of a definite no whose fault it is, and so what to do about it."""
+    blame = whose_fault(carries, said)
+    judged = replace(verdict, advice=_ADVICE.get(blame, Advice.REFUSED), blame=blame, stranger=not said.own)
+    if carries is Carries.BYTES and said.code == STORE_TIME_OUT:
+        return replace(judged, effect=Effect.POSSIBLY_APPLIED, timed_out=True)
+    return judged
 
 
 def judge_loss(loss: Loss, *, repeatable: bool) -> Verdict:
@@ -141,7 +124,8 @@ def judge_loss(loss: Loss, *, repeatable: bool) -> Verdict:
         return Verdict(Effect.NOT_APPLIED, Advice.REPEAT, loss.words, timed_out=loss is Loss.CONNECT_TIMEOUT)
     if loss is Loss.TOO_LARGE or (loss is Loss.GARBLED and not repeatable):
         return Verdict(Effect.POSSIBLY_APPLIED, Advice.DISTRUST, loss.words)
-    return _possibly(loss.words, repeatable=repeatable, timed_out=loss is Loss.ANSWER_TIMEOUT)
+    verdict = _possibly(loss.words, repeatable=repeatable, timed_out=loss is Loss.ANSWER_TIMEOUT)
+    return replace(verdict, reset=loss is Loss.CUT)
 
 
 def _possibly(reason: str, *, repeatable: bool, timed_out: bool) -> Verdict:

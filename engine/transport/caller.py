@@ -3,9 +3,11 @@
 The loop: take a turn (freely, or one at a time while there is an outage), keep the pace, send, judge, decide. Each of
 these decisions is a pure function in `engine.policy`; this module only waits and sends as they say.
 
-Calls are kept in lanes that fail independently: uploads go to another host than the rest, and calls that must not be
-repeated fail in their own way: the service may well answer every poll and lose every one of them. The pace is one for
-all: a push-back is obeyed by everybody.
+Calls are kept in lanes that fail independently, each with its pace: see `paces`.
+
+Whose fault a refusal is stands in the table of `policy.blame`. What is in nobody's words that we know, a proxy's page
+say, is tried again for as long as any trouble, if the service itself has answered in this run; before that, or if it
+forbids, for a minute: then the address is wrong, or something in between is, and a person must look.
 """
 
 from __future__ import annotations
@@ -13,12 +15,11 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeAlias
 
-import anyio
 from yarl import URL
 
 from engine.limiting import Limiter
@@ -27,9 +28,7 @@ from engine.model.rulings import Pause, Refusal
 from engine.model.settings import SendSettings
 from engine.observe.events import CallEnded, CallRetried, CallStarted, Listener, Paused
 from engine.policy.budget import WindowBudget, allowance
-from engine.policy.outage import Outage
-from engine.policy.outcome import Advice, Effect, Loss, Verdict, judge_loss, judge_status
-from engine.policy.rate import LearnedRate, Pacer
+from engine.policy.outcome import Advice, Effect, Loss, Verdict, judge_loss, judge_refusal, judge_status
 from engine.policy.retry import GiveUp, RetryRules, asked_wait, decide
 from engine.ports import Answer, Call, Clock
 from engine.transport.addresses import (
@@ -41,11 +40,12 @@ from engine.transport.addresses import (
 )
 from engine.transport.clock import SystemClock
 from engine.transport.credentials import Credentials, hiding_query
-from engine.transport.failures import described, failure
+from engine.transport.failures import described, failure, said_in
+from engine.transport.paces import Lane, Paces
 from engine.transport.wire import Lost, Request, Wire, open_wire
+from engine.transport.words import is_of_a_store
 
 _THE_SERVICE_IS_THERE = frozenset({Advice.ACCEPT, Advice.REFUSED, Advice.UNAUTHORIZED})
-
 
 Ruling: TypeAlias = Callable[[int, bytes], Pause | Refusal | None]
 """(status, body) → what the service's own code means, if that is more than its status says."""
@@ -55,8 +55,26 @@ def _no_ruling(status: int, body: bytes) -> None:
     del status, body
 
 
-MOST_TIMEOUTS = 2
-"""Of a call that could go in smaller parts; the next one would take as long."""
+Speech: TypeAlias = Callable[[bytes], bool]
+"""The body of an answer that is no success → whether it is worded as the service words its errors."""
+
+
+def _own(body: bytes) -> bool:
+    del body
+    return True
+
+
+MOST_LOSSES = 4
+"""Of a call with `few_tries`: connections that broke under it."""
+_TIME_OUT_LOSSES = 2
+"""A timeout counts for so many: the next one would take as long, and random it seldom is."""
+
+STRANGER_SECONDS = 60.0
+"""For so long it is tried again what something else than the service answers, where the service was never heard: an
+address may be wrong, or a deployment under way. Ingresses answer 404 for seconds while one is."""
+_FORBIDDING = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
+"""Said by something in between, it will not end by itself."""
+_STRANGE = "what answers there does not speak as it should; check the address, and what stands in between"
 
 _WORTH_SAYING_SECONDS = 1.0
 """A shorter wait for the budget is no news."""
@@ -76,20 +94,11 @@ class Site:
 
 
 @dataclass(slots=True)
-class _Lane:
-    """Calls that get through or fail together."""
-
-    outage: Outage
-    turn: anyio.Lock = field(default_factory=anyio.Lock)
-    """Held by the one call that probes; first come, first served."""
-
-
-@dataclass(slots=True)
 class _Effort:
     """One call and what has been tried for it."""
 
     request: Request
-    lane: _Lane
+    lane: Lane
     attempts: int = 0
     sent_at: float = 0.0
     """Monotonic seconds of its last attempt."""
@@ -99,8 +108,10 @@ class _Effort:
     """What its last retry cost; refunded if it helps."""
     lost: bool = False
     """An attempt may have been applied."""
-    timeouts: int = 0
-    """Attempts that may have got there, but not in time."""
+    losses: int = 0
+    """Attempts that got lost on the way, timeouts weighing more."""
+    strange_since: float | None = None
+    """Monotonic seconds of the first answer in nobody's words."""
 
     def hindered(self, now: float) -> float:
         """Note that it does not get through; return for how many seconds already."""
@@ -132,6 +143,7 @@ class HttpCaller:
         draw: Callable[[], float],
         emit: Listener,
         ruling: Ruling = _no_ruling,
+        speech: Speech = _own,
     ) -> None:
         self._wire = wire
         self._site = site
@@ -142,12 +154,13 @@ class HttpCaller:
         self._draw = draw
         self._emit = emit
         self._ruling = ruling
+        self._speech = speech
         self._rules = RetryRules(settings.retry_base_seconds, settings.retry_cap_seconds, settings.give_up_seconds)
-        self._pacer = Pacer(settings.requests_per_second)
-        self._rate = LearnedRate()
+        self._heard: set[bool] = set()
+        """Who has answered in words of its own: the service (True), the store (False)."""
+        self._paces = Paces(self._rules, settings.requests_per_second)
         self._budget = WindowBudget()
         self._in_flight = Limiter(settings.most_in_flight + settings.polls_in_flight)
-        self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(self._rules)) for _ in range(3))
 
     async def call(self, call: Call) -> Answer:
         """Return the 2xx answer.
@@ -159,7 +172,7 @@ class HttpCaller:
             UnexpectedAnswer: the answer is too large, or not HTTP and the call not repeatable.
             ConfigError: an upload URL points to where nothing may be sent.
         """
-        effort = _Effort(self._request(call), self._lane(call))
+        effort = _Effort(self._request(call), self._paces.lane(call))
         while True:
             attempt = await self._take_turn(effort)
             if isinstance(attempt.answer, Answer) and attempt.verdict.advice is Advice.ACCEPT:
@@ -176,11 +189,6 @@ class HttpCaller:
             raise Refused(f"{described(call)} leads away from the service, so it is not made", call=call.kind)
         url, proof = _address(call.url, tuple(call.query.items())), self._proof_query
         return Request(call, url.extend_query(proof) if proof else url, {**call.headers, **self._proof_headers})
-
-    def _lane(self, call: Call) -> _Lane:
-        if not call.authenticated:
-            return self._uploads
-        return self._repeatable if call.repeatable or call.reconcilable else self._unrepeatable
 
     async def _take_turn(self, effort: _Effort) -> _Attempt:
         """Send once it is this call's turn: at once, or while there is an outage one at a time and spaced."""
@@ -203,7 +211,7 @@ class HttpCaller:
         await self._clock.sleep(wait)
 
     async def _send(self, effort: _Effort, *, probe: bool) -> _Attempt:
-        if (wait := self._book(effort)) > 0:
+        if (wait := self._paces.book(effort.request.call, self._clock.monotonic())) > 0:
             await self._keep_pace(effort, wait)
         await self._in_flight.acquire()
         try:
@@ -219,19 +227,15 @@ class HttpCaller:
         return attempt
 
     async def _keep_pace(self, effort: _Effort, wait: float) -> None:
+        call = effort.request.call
         while wait > 0:
-            held = self._pacer.held_seconds(self._clock.monotonic())
+            held = self._paces.held_seconds(call, self._clock.monotonic())
             if held > self._rules.give_up_seconds:
                 raise self._unavailable(effort, f"the service asks not to be called for {held:.0f} s")
             await self._clock.sleep(wait)
             # Told off while we slept: the place is void, everybody queues anew behind the pause.
-            wait = self._book(effort) if self._pacer.held_seconds(self._clock.monotonic()) else 0.0
-
-    def _book(self, effort: _Effort) -> float:
-        """Take the next place; what the service itself takes in is no matter of the store of presigned uploads."""
-        now = self._clock.monotonic()
-        wait = self._pacer.book(now)
-        return max(wait, self._rate.book(now)) if effort.request.call.authenticated else wait
+            now = self._clock.monotonic()
+            wait = self._paces.book(call, now) if self._paces.held_seconds(call, now) else 0.0
 
     async def _keep_budget(self, effort: _Effort) -> None:
         """Take one request out of the service's window, or wait for the next window."""
@@ -258,49 +262,51 @@ class HttpCaller:
             else:
                 self._emit(CallEnded(kind, seconds, 0 if answer.loss.unsent else size, None))
             if request.call.authenticated:
-                said = allowance(answer.headers, self._clock.now()) if isinstance(answer, Answer) else None
-                refused = isinstance(answer, Answer) and answer.status == HTTPStatus.TOO_MANY_REQUESTS
-                self._budget.answered(self._clock.monotonic(), said, refused=refused)
+                self._count(request.call, answer)
+
+    def _count(self, call: Call, answer: Answer | Lost) -> None:
+        """Take off the service's window what a call has cost."""
+        said, refused = None, isinstance(answer, Answer) and answer.status == HTTPStatus.TOO_MANY_REQUESTS
+        if isinstance(answer, Answer) and not (refused and call.lane):
+            said = allowance(answer.headers, self._clock.now())
+        self._budget.answered(self._clock.monotonic(), said, refused=refused)
 
     def _judged(self, call: Call, answer: Answer | Lost) -> _Attempt:
         if isinstance(answer, Lost):
             return _Attempt(answer, judge_loss(answer.loss, repeatable=call.repeatable), None)
         ruling = self._ruling(answer.status, answer.body) if answer.status >= HTTPStatus.BAD_REQUEST else None
-        if isinstance(ruling, Pause) and ruling.or_too_much and call.divisible:
+        if isinstance(ruling, Pause) and ruling.or_too_much and call.few_tries:
             return _Attempt(answer, Verdict(Effect.NOT_APPLIED, Advice.REFUSED, f"status {answer.status}"), None)
         if isinstance(ruling, Pause):
             return _Attempt(answer, Verdict(Effect.NOT_APPLIED, Advice.REPEAT, ruling.reason), ruling.seconds)
         if isinstance(ruling, Refusal):
-            return _Attempt(answer, Verdict(Effect.NOT_APPLIED, Advice.REFUSED, ruling.reason), None)
-        verdict = judge_status(answer.status, repeatable=call.repeatable, authenticated=call.authenticated)
+            verdict = Verdict(Effect.NOT_APPLIED, Advice.REFUSED, ruling.reason, blame=ruling.blame)
+            return _Attempt(answer, verdict, None)
+        verdict = judge_status(answer.status, repeatable=call.repeatable)
+        if verdict.advice is Advice.REFUSED:
+            own = self._speech(answer.body) if call.authenticated else is_of_a_store(answer.body)
+            verdict = judge_refusal(verdict, call.carries, said_in(answer, own=own))
         return _Attempt(answer, verdict, asked_wait(answer.headers, self._clock.now(), status=answer.status))
 
     def _learn(self, effort: _Effort, attempt: _Attempt, *, probe: bool) -> None:
         """Let all other calls profit from what this one has met."""
-        now = self._clock.monotonic()
-        verdict = attempt.verdict
-        if attempt.asked_seconds and self._pacer.hold(now + attempt.asked_seconds):
+        now, call, verdict = self._clock.monotonic(), effort.request.call, attempt.verdict
+        until = now + (attempt.asked_seconds or 0.0)
+        if attempt.asked_seconds and self._paces.hold(call, until):
             self._emit(Paused(f"the service asks for it ({verdict.reason})", attempt.asked_seconds))
         effort.attempts += 1
-        self._learn_rate(effort, attempt, now)
+        if isinstance(attempt.answer, Answer):
+            sent_at, clock_now = effort.sent_at, self._clock.now()
+            self._paces.learn(call, attempt.answer, sent_at=sent_at, now=now, until=until, clock_now=clock_now)
         if verdict.advice in _THE_SERVICE_IS_THERE:
+            if not verdict.stranger:
+                self._heard.add(call.authenticated)
             effort.lane.outage.answered(effort.price)
             return
-        call = effort.request.call
         unknown = verdict.effect is Effect.POSSIBLY_APPLIED and not (call.repeatable or call.reconcilable)
         effort.price = effort.lane.outage.failed(
             now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=probe
         )
-
-    def _learn_rate(self, effort: _Effort, attempt: _Attempt, now: float) -> None:
-        """Find out how many calls a second the service takes, if it limits them and does not say how far."""
-        answer = attempt.answer
-        if not effort.request.call.authenticated or not isinstance(answer, Answer):
-            return
-        if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
-            self._rate.answered(effort.sent_at)
-        elif allowance(answer.headers, self._clock.now()) is None:  # else the budget knows it to the call
-            self._rate.refused(now, effort.sent_at, now + (attempt.asked_seconds or 0.0))
 
     async def _before_retry(self, effort: _Effort, attempt: _Attempt) -> None:
         """Wait until the call may be made again, or raise what is known of it."""
@@ -312,9 +318,12 @@ class HttpCaller:
                 failed.earlier_lost = effort.lost
             raise failed
         effort.lost |= attempt.verdict.effect is Effect.POSSIBLY_APPLIED
-        effort.timeouts += attempt.verdict.timed_out and attempt.verdict.effect is Effect.POSSIBLY_APPLIED
-        if call.divisible and effort.timeouts >= MOST_TIMEOUTS:
-            raise failure(call, attempt.verdict, attempt.answer, redact, why=f"it timed out {effort.timeouts} times")
+        effort.losses += _losses(attempt.verdict)
+        if call.few_tries and effort.losses >= MOST_LOSSES:
+            raise failure(call, attempt.verdict, attempt.answer, redact, why="it was lost on the way again and again")
+        if attempt.verdict.stranger and self._is_strange(effort, attempt):
+            verdict = replace(attempt.verdict, advice=Advice.STOP)
+            raise failure(call, verdict, attempt.answer, redact, why=_STRANGE)
         now = self._clock.monotonic()
         decision = decide(
             self._rules,
@@ -330,9 +339,26 @@ class HttpCaller:
         self._emit(CallRetried(call.kind, effort.attempts, decision.after_seconds, reason, left))
         await self._clock.sleep(decision.after_seconds)
 
+    def _is_strange(self, effort: _Effort, attempt: _Attempt) -> bool:
+        """Tell whether answers in nobody's words have come for too long to be believed to end by themselves."""
+        now, call = self._clock.monotonic(), effort.request.call
+        if effort.strange_since is None:
+            effort.strange_since = now
+        forbidding = isinstance(attempt.answer, Answer) and attempt.answer.status in _FORBIDDING
+        if call.authenticated in self._heard and not forbidding:
+            return False
+        return now - effort.strange_since >= min(STRANGER_SECONDS, self._rules.give_up_seconds)
+
     def _unavailable(self, effort: _Effort, why: str) -> CallFailed:
         call = effort.request.call
         return Unavailable(f"{described(call)} was not sent: {why}. Run `bulksubmit resume` later", call=call.kind)
+
+
+def _losses(verdict: Verdict) -> int:
+    """Return what an attempt weighs that got lost on the way."""
+    if verdict.effect is not Effect.POSSIBLY_APPLIED:
+        return 0
+    return _TIME_OUT_LOSSES if verdict.timed_out else int(verdict.reset)
 
 
 def _without_secrets(answer: Answer, credentials: Credentials) -> Answer:
@@ -369,6 +395,7 @@ async def open_caller(  # noqa: PLR0913 -- clock, draw and emit are passed in by
     draw: Callable[[], float] = random.random,
     emit: Listener = lambda _: None,
     ruling: Ruling = _no_ruling,
+    speech: Speech = _own,
 ) -> AsyncIterator[HttpCaller]:
     """Open connections to the service at `base_url` and, for presigned uploads, to `upload_hosts`.
 
@@ -379,5 +406,13 @@ async def open_caller(  # noqa: PLR0913 -- clock, draw and emit are passed in by
     trusted = [site.base_url.host or "", *exact_hosts(site.upload_hosts)]
     async with open_wire(settings, trusted_hosts=trusted, anywhere=site.local) as wire:
         yield HttpCaller(
-            wire, site, settings, credentials, clock=clock or SystemClock(), draw=draw, emit=emit, ruling=ruling
+            wire,
+            site,
+            settings,
+            credentials,
+            clock=clock or SystemClock(),
+            draw=draw,
+            emit=emit,
+            ruling=ruling,
+            speech=speech,
         )

@@ -16,8 +16,10 @@ from engine.model.errors import (
     Unauthorized,
     Unavailable,
     UnexpectedAnswer,
+    WrongAddress,
 )
-from engine.policy.outcome import Advice, Effect, Verdict, refused_as_a_whole, refused_for_size
+from engine.policy.blame import Said, is_for_size, names_records
+from engine.policy.outcome import Advice, Effect, Verdict
 from engine.ports import Answer, Call
 from engine.transport.wire import Lost
 from engine.transport.words import service_code, service_words
@@ -28,7 +30,7 @@ _REDIRECTION = 3
 _ERRORS: dict[Advice, tuple[type[CallFailed], str]] = {
     Advice.REFUSED: (Refused, "was refused"),
     Advice.UNAUTHORIZED: (Unauthorized, "was refused, the credentials do not hold. Renew them, then resume"),
-    Advice.STOP: (Unavailable, "cannot be made"),
+    Advice.STOP: (WrongAddress, "cannot be made"),
     Advice.REPEAT: (Unavailable, "did not succeed"),
     Advice.ASK: (PossiblyApplied, "may or may not have been applied"),
     Advice.DISTRUST: (UnexpectedAnswer, "may or may not have been applied, its answer cannot be used"),
@@ -44,15 +46,19 @@ def failure(
     parts = [f"{described(call)} {what}", verdict.reason + _redirection(answer), said]
     message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
     status = answer.status if isinstance(answer, Answer) else None
-    if kind is Refused and isinstance(answer, Answer):
-        as_a_whole = refused_as_a_whole(answer.status, answer.body)
-        too_large = refused_for_size(answer.status, answer.body)
-        refused = Refused(redact(message), call=call.kind, status=status, as_a_whole=as_a_whole, too_large=too_large)
-        refused.code = service_code(answer.body)
-        return refused
     failed = kind(redact(message), call=call.kind, status=status)
+    if isinstance(failed, Refused) and isinstance(answer, Answer) and verdict.blame is not None:
+        failed.blame, failed.code = verdict.blame, service_code(answer.body)
+        failed.too_large = is_for_size(Said(answer.status, code=failed.code))
+    failed.stranger = verdict.stranger
     failed.timed_out = verdict.timed_out and verdict.effect is Effect.POSSIBLY_APPLIED
+    failed.reset = verdict.reset
     return failed
+
+
+def said_in(answer: Answer, *, own: bool) -> Said:
+    """Return what an answer that is no success says; `own`: worded as whoever was called words its errors."""
+    return Said(answer.status, own, service_code(answer.body), names_records(answer.body))
 
 
 def described(call: Call) -> str:

@@ -1,7 +1,7 @@
 """The body of a refusal -> what the service says in it, short enough for one line. Pure.
 
 Understood are `{"errors":[{"type","message"}]}` (Sama), `{"message","code","more_info"}` (Seven Bridges and others) and
-S3's `<Error><Code>…<Message>…`; of anything else the beginning of its text.
+S3's `<Error><Code>…<Message>…`; of a page its title and the beginning of its text, of anything else the latter.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _MAX_BYTES = 65_536
 """Of a body that is looked at: whoever says more than this is not saying what is wrong."""
 
 _TAG = re.compile(r"(?is)<(script|style|head)\b.*?</\1\s*>|<[^>]*>?")
+_TITLE = re.compile(r"(?is)<title\b[^>]*>([^<]{1,200})</title\s*>")
 _S3_ELEMENT = re.compile(r"<(Code|Message)>([^<]*)</\1>")
 
 
@@ -35,7 +36,8 @@ def service_words(body: bytes, redact: Callable[[str], str]) -> str:
     try:
         return _one_line(_from_json(orjson.loads(text)) or text)
     except orjson.JSONDecodeError:
-        return _one_line(html.unescape(_TAG.sub(" ", text)))
+        title = _TITLE.search(text)
+        return _one_line(html.unescape(f"{title[1].strip()}: " if title else "") + html.unescape(_TAG.sub(" ", text)))
 
 
 def service_code(body: bytes) -> str:
@@ -51,6 +53,11 @@ def service_code(body: bytes) -> str:
     error = errors[0] if isinstance(errors, list) and errors else said
     code = error.get("type", error.get("code")) if isinstance(error, dict) else None
     return str(code) if isinstance(code, int | str) else ""
+
+
+def is_of_a_store(body: bytes) -> bool:
+    """Tell whether a store says what went wrong: S3's form, which those that stand in for it have as well."""
+    return b"<Error>" in body[:_MAX_BYTES] and service_code(body) != ""
 
 
 def _from_json(said: Any) -> str:

@@ -68,7 +68,7 @@ class PlayedService(FakeService):
             self._called("create a draft", "make")
         return Staged("r1")
 
-    async def upload(self, staged, payload, *, divisible=False):
+    async def upload(self, staged, payload, *, few_tries=False):
         pass
 
     async def release(self, batch, remote_id, payload, intent):

@@ -10,6 +10,7 @@ from engine.model.batches import Limits, Mark, batch_name
 from engine.model.doubt import Again, Standing
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcomes import Settlement
+from engine.model.rulings import Blame
 from engine.ports import Progress, Released, Staged, no_intent
 
 TEN_RECORDS = Limits(10, 1 << 20)
@@ -27,8 +28,8 @@ def lost(*, applied):
     return Fault(PossiblyApplied("the answer was lost"), applied)
 
 
-def refused(words="no thanks", status=422):
-    return Fault(Refused(words, status=status))
+def refused(words="no thanks", status=422, blame=Blame.RECORDS):
+    return Fault(Refused(words, status=status, blame=blame))
 
 
 def unauthorized():
@@ -100,6 +101,12 @@ class FakeService:
     """So is one of more bytes."""
     in_time_bytes: int = 10**9
     """A larger payload does not get here in the time that a call may take."""
+    reset_bytes: int = 10**9
+    """The connection breaks under a larger one."""
+    blocked: frozenset = frozenset()
+    """Ids in the data of tasks whose payloads a firewall turns away with a page, on their way up or inline."""
+    cut: frozenset = frozenset()
+    """Likewise; the connection breaks under an upload that holds one."""
     refused_as_too_large: int = 0
     seen_after: float = 0.0
     """Seconds until a search finds what was created."""
@@ -164,14 +171,21 @@ class FakeService:
         await intent()
         async with self._call("stage", "send"):
             if self.done_by == "stage":
+                self._turn_away(payload, Blame.SUSPECT)
                 return self._draft(batch, payload, known)
             remote_id = self._new(batch)
         return Staged(remote_id, f"https://store.example/{remote_id}", self.clock.monotonic() + self.url_seconds)
 
-    async def upload(self, staged, payload, *, divisible=False):
+    async def look(self):
+        async with self._call("look", "ask"):
+            return "the project is there"
+
+    async def upload(self, staged, payload, *, few_tries=False):
         async with self._call("upload", "send"):
             self._refuse_as_a_whole(payload, "too large")
             await self._keep_waiting(payload, Unavailable("put timed out"))
+            self._cut_off(payload, Unavailable("put: the connection was lost"))
+            self._turn_away(payload, Blame.URL)
             self.remotes[staged.remote_id].payload = payload
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
@@ -180,6 +194,8 @@ class FakeService:
             if remote_id is None:
                 self._refuse_as_a_whole(payload, "too large")
                 await self._keep_waiting(payload, PossiblyApplied("post timed out"))
+                self._cut_off(payload, PossiblyApplied("post: the connection was lost"))
+                self._turn_away(payload, Blame.SUSPECT)
                 self._refuse_poison(payload)
                 remote_id = self._new(batch, payload)
             elif self.remotes[remote_id].payload is not None:
@@ -232,14 +248,28 @@ class FakeService:
             error.timed_out = True
             raise error
 
+    def _cut_off(self, payload, error):
+        if len(payload) > self.reset_bytes or self._holds(payload, self.cut):
+            error.reset = True
+            raise error
+
+    def _turn_away(self, payload, blame):
+        if self._holds(payload, self.blocked):
+            page = Refused("403 Forbidden: Request blocked", call="put", status=403, blame=blame)
+            page.stranger = True
+            raise page
+
+    def _holds(self, payload, ids):
+        return any(task["data"].get("id") in ids for task in orjson.loads(payload))
+
     def _refuse_as_a_whole(self, payload, words):
         if len(orjson.loads(payload)) > self.most_records or len(payload) > self.most_bytes:
             self.refused_as_too_large += 1
-            raise Refused(words, status=413, as_a_whole=True, too_large=True)
+            raise Refused(words, status=413, blame=Blame.PAYLOAD, too_large=True)
 
     def _refuse_poison(self, payload):
-        if any(task["data"].get("id") in self.poison for task in orjson.loads(payload)):
-            raise Refused("a task is bad", status=422, as_a_whole=True)
+        if self._holds(payload, self.poison):
+            raise Refused("a task is bad", status=422, blame=Blame.PAYLOAD)
 
     def _new(self, batch, payload=None):
         remote_id = f"r{len(self.remotes) + 1}"

@@ -1,6 +1,8 @@
 import pytest
 
-from engine.policy.outcome import Advice, Effect, Loss, judge_loss, judge_status
+from engine.model.rulings import Carries
+from engine.policy.blame import Said
+from engine.policy.outcome import Advice, Effect, Loss, Verdict, judge_loss, judge_refusal, judge_status
 
 APPLIED, NOT, POSSIBLY = Effect.APPLIED, Effect.NOT_APPLIED, Effect.POSSIBLY_APPLIED
 REPEAT, REFUSED, ASK = Advice.REPEAT, Advice.REFUSED, Advice.ASK
@@ -18,8 +20,8 @@ REPEAT, REFUSED, ASK = Advice.REPEAT, Advice.REFUSED, Advice.ASK
         (307, (NOT, REFUSED), (NOT, REFUSED)),
         (308, (NOT, REFUSED), (NOT, REFUSED)),
         (400, (NOT, REFUSED), (NOT, REFUSED)),
-        (401, (NOT, Advice.UNAUTHORIZED), (NOT, Advice.UNAUTHORIZED)),
-        (403, (NOT, Advice.UNAUTHORIZED), (NOT, Advice.UNAUTHORIZED)),
+        (401, (NOT, REFUSED), (NOT, REFUSED)),
+        (403, (NOT, REFUSED), (NOT, REFUSED)),
         (404, (NOT, REFUSED), (NOT, REFUSED)),
         (408, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
         (409, (NOT, REFUSED), (NOT, REFUSED)),
@@ -39,20 +41,40 @@ REPEAT, REFUSED, ASK = Advice.REPEAT, Advice.REFUSED, Advice.ASK
 )
 def test_each_status_has_its_verdict_for_calls_that_must_not_and_that_may_be_repeated(status, once, again):
     for repeatable, expected in ((False, once), (True, again)):
-        verdict = judge_status(status, repeatable=repeatable, authenticated=True)
+        verdict = judge_status(status, repeatable=repeatable)
         assert (verdict.effect, verdict.advice) == expected
         assert str(status) in verdict.reason
 
 
 @pytest.mark.parametrize("status", range(100, 600))
 def test_nothing_that_may_have_happened_is_ever_repeated_on_its_own(status):
-    verdict = judge_status(status, repeatable=False, authenticated=True)
+    verdict = judge_status(status, repeatable=False)
     assert (verdict.effect, verdict.advice) != (POSSIBLY, REPEAT)
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_presigned_url_that_is_turned_down_has_expired_and_says_nothing_of_our_credentials(status):
-    assert judge_status(status, repeatable=True, authenticated=False).advice is REFUSED
+NO = Verdict(NOT, REFUSED, "status 4xx")
+
+
+@pytest.mark.parametrize(
+    ("carries", "said", "advice"),
+    [
+        (Carries.NOTHING, Said(401), Advice.UNAUTHORIZED),
+        (Carries.NOTHING, Said(404, own=False), REPEAT),
+        (Carries.NOTHING, Said(404), REFUSED),
+        (Carries.RECORDS, Said(403, own=False), REFUSED),
+        (Carries.BYTES, Said(400, code="OperationAborted"), REPEAT),
+        (Carries.BYTES, Said(403, code="AccessDenied"), REFUSED),
+    ],
+)
+def test_what_to_do_about_a_plain_no_follows_from_whose_fault_it_is(carries, said, advice):
+    verdict = judge_refusal(NO, carries, said)
+    assert (verdict.effect, verdict.advice, verdict.stranger) == (NOT, advice, not said.own)
+
+
+def test_an_upload_that_the_store_found_too_slow_has_timed_out():
+    verdict = judge_refusal(NO, Carries.BYTES, Said(400, code="RequestTimeout"))
+    assert (verdict.advice, verdict.effect, verdict.timed_out) == (REPEAT, POSSIBLY, True)
+    assert not judge_refusal(NO, Carries.RECORDS, Said(400, code="RequestTimeout")).timed_out
 
 
 @pytest.mark.parametrize(
@@ -77,6 +99,12 @@ def test_each_loss_has_its_verdict(loss, once, again):
 def test_time_outs_are_told_apart_because_their_retry_costs_more():
     assert judge_loss(Loss.ANSWER_TIMEOUT, repeatable=True).timed_out
     assert judge_loss(Loss.CONNECT_TIMEOUT, repeatable=True).timed_out
-    assert judge_status(504, repeatable=True, authenticated=True).timed_out
-    assert not judge_status(500, repeatable=True, authenticated=True).timed_out
+    assert judge_status(504, repeatable=True).timed_out
+    assert not judge_status(500, repeatable=True).timed_out
     assert not judge_loss(Loss.CUT, repeatable=True).timed_out
+
+
+def test_a_connection_that_broke_is_told_from_a_service_that_is_not_there():
+    assert judge_loss(Loss.CUT, repeatable=True).reset
+    assert not judge_loss(Loss.UNREACHABLE, repeatable=True).reset
+    assert not judge_loss(Loss.ANSWER_TIMEOUT, repeatable=True).reset

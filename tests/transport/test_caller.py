@@ -14,14 +14,16 @@ from yarl import URL
 
 from engine.model.errors import (
     ConfigError,
+    Exit,
     LedgerError,
     PossiblyApplied,
     Refused,
     Unauthorized,
     Unavailable,
     UnexpectedAnswer,
+    WrongAddress,
 )
-from engine.model.rulings import Pause, Refusal
+from engine.model.rulings import Blame, Carries, Pause, Refusal
 from engine.model.settings import SendSettings
 from engine.observe.events import CallEnded, CallRetried, CallStarted, Paused
 from engine.policy.outcome import Loss
@@ -36,7 +38,8 @@ CREDENTIALS = Credentials({"X-Token": SecretStr("t0ken-of-ours")}, {"access_key"
 
 STATUS = Call("status", "GET", f"{BASE}/batches/1.json")
 CREATE = Call("create", "POST", f"{BASE}/batches.json", body=b"[]", repeatable=False)
-PUT = Call("put", "PUT", UPLOAD, body=b"[]", authenticated=False)
+PUT = Call("put", "PUT", UPLOAD, body=b"[]", authenticated=False, carries=Carries.BYTES)
+POST = replace(CREATE, kind="post", carries=Carries.RECORDS)
 
 
 def answer(status=200, body=b"", **headers):
@@ -70,7 +73,7 @@ class ScriptedWire:
 
 @pytest.fixture
 def make(clock):
-    def build(*script, seconds=0.0, base_url=BASE, credentials=CREDENTIALS, ruling=None, **settings):
+    def build(*script, seconds=0.0, base_url=BASE, credentials=CREDENTIALS, ruling=None, speech=None, **settings):
         wire = ScriptedWire(clock, script[0] if callable(script[0]) else list(script), seconds=seconds)
         events = []
         caller = HttpCaller(
@@ -82,6 +85,7 @@ def make(clock):
             draw=random.Random(7).random,
             emit=events.append,
             ruling=ruling or (lambda status, body: None),
+            speech=speech or (lambda body: True),
         )
         return caller, wire, events
 
@@ -160,8 +164,8 @@ FAILURES = [
     (lost(Loss.ANSWER_TIMEOUT), PossiblyApplied, None),
     (lost(Loss.GARBLED), UnexpectedAnswer, None),
     (lost(Loss.TOO_LARGE), UnexpectedAnswer, None),
-    (lost(Loss.UNTRUSTED, "self-signed certificate"), Unavailable, None),
-    (lost(Loss.FORBIDDEN, "x resolves to 10.0.0.1"), Unavailable, None),
+    (lost(Loss.UNTRUSTED, "self-signed certificate"), WrongAddress, None),
+    (lost(Loss.FORBIDDEN, "x resolves to 10.0.0.1"), WrongAddress, None),
 ]
 
 
@@ -298,43 +302,199 @@ async def test_a_call_gives_up_after_give_up_seconds_and_says_why(make, clock):
     assert len(wire.requests) < 40
 
 
-DIVISIBLE = replace(PUT, divisible=True)
+FEW_TRIES = replace(PUT, few_tries=True)
 
 
-async def test_a_call_that_could_go_in_parts_is_not_repeated_once_it_has_timed_out_twice(make):
-    caller, wire, _ = make(lost(Loss.ANSWER_TIMEOUT), lost(Loss.CUT), answer(504))
-    with pytest.raises(Unavailable, match="it timed out 2 times") as raised:
-        await caller.call(DIVISIBLE)
-    assert raised.value.timed_out
+async def test_a_call_with_few_tries_is_handed_back_once_it_has_timed_out_twice(make):
+    caller, wire, _ = make(lost(Loss.ANSWER_TIMEOUT), lost(Loss.UNREACHABLE), answer(504))
+    with pytest.raises(Unavailable, match="lost on the way again and again") as raised:
+        await caller.call(FEW_TRIES)
+    assert (raised.value.timed_out, raised.value.reset) == (True, False)
     assert len(wire.requests) == 3
 
 
+async def test_a_call_with_few_tries_is_handed_back_once_its_connection_has_broken_four_times(make):
+    caller, wire, _ = make(*[lost(Loss.CUT)] * 4)
+    with pytest.raises(Unavailable) as raised:
+        await caller.call(FEW_TRIES)
+    assert (raised.value.timed_out, raised.value.reset) == (False, True)
+    assert len(wire.requests) == 4
+
+
 @pytest.mark.parametrize("ended", [lost(Loss.CONNECT_TIMEOUT), lost(Loss.UNREACHABLE), answer(503)])
-async def test_a_service_that_is_not_there_is_no_reason_for_parts(make, ended):
-    caller, wire, _ = make(*[ended] * 4, answer())
-    await caller.call(DIVISIBLE)
-    assert len(wire.requests) == 5
+async def test_a_service_that_is_not_there_is_no_fault_of_what_a_call_carries(make, ended):
+    caller, wire, _ = make(*[ended] * 5, answer())
+    await caller.call(FEW_TRIES)
+    assert len(wire.requests) == 6
 
 
-async def test_a_call_that_could_not_be_smaller_is_repeated_until_it_gets_through(make):
-    caller, wire, _ = make(*[lost(Loss.ANSWER_TIMEOUT)] * 4, answer())
+@pytest.mark.parametrize("loss", [Loss.ANSWER_TIMEOUT, Loss.CUT])
+async def test_any_other_call_that_may_be_repeated_is_until_it_gets_through(make, loss):
+    caller, wire, _ = make(*[lost(loss)] * 5, answer())
     await caller.call(PUT)
-    assert len(wire.requests) == 5
+    assert len(wire.requests) == 6
+
+
+def store_says(code, status=400):
+    return answer(status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>m</Message></Error>".encode())
 
 
 @pytest.mark.parametrize(
-    ("ended", "too_large"),
+    ("ended", "blame", "too_large"),
     [
-        (answer(413), True),
-        (answer(400, b"<Error><Code>EntityTooLarge</Code></Error>"), True),
-        (answer(400, b"<Error><Code>InvalidArgument</Code></Error>"), False),
+        (answer(413), Blame.PAYLOAD, True),
+        (store_says("EntityTooLarge"), Blame.PAYLOAD, True),
+        (store_says("InvalidArgument"), Blame.URL, False),
+        (store_says("AccessDenied", 403), Blame.URL, False),
     ],
 )
-async def test_a_refusal_for_size_is_told_from_others(make, ended, too_large):
+async def test_a_refusal_of_the_store_says_whose_fault_it_is(make, ended, blame, too_large):
     caller, _, _ = make(ended)
     with pytest.raises(Refused) as raised:
         await caller.call(PUT)
-    assert (raised.value.as_a_whole, raised.value.too_large) == (True, too_large)
+    assert (raised.value.blame, raised.value.too_large) == (blame, too_large)
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        store_says("RequestTimeout"),
+        store_says("OperationAborted", 409),
+        store_says("TemporaryRedirect", 307),
+        store_says("SlowDown", 503),
+        store_says("InternalError", 500),
+        answer(404, b"<html><title>404</title></html>"),
+    ],
+)
+async def test_what_a_store_says_of_the_moment_is_tried_again(make, ended):
+    caller, wire, _ = make(ended, ended, ended, answer())
+    await caller.call(PUT)
+    assert len(wire.requests) == 4
+
+
+# Answers in nobody's words
+
+
+PAGE = b"<html><head><title>404 Not Found</title></head><body>nginx</body></html>"
+
+
+def speech(body):
+    return body.startswith(b"{")
+
+
+async def test_a_page_in_the_place_of_the_services_own_words_is_tried_again(make):
+    caller, wire, _ = make(answer(404, PAGE), answer(404, PAGE), answer(202), speech=speech)
+    assert (await caller.call(CREATE)).status == 202
+    assert len(wire.requests) == 3
+
+
+async def test_where_the_service_was_never_heard_the_address_is_taken_for_wrong_after_a_minute(make, clock):
+    caller, _, _ = make(lambda call, now: answer(404, PAGE), speech=speech)
+    with pytest.raises(WrongAddress, match=r"404 Not Found: nginx.*check the address") as raised:
+        await caller.call(CREATE)
+    assert raised.value.exit_code == Exit.MEND_FIRST
+    assert 60 <= clock.monotonic() <= 100
+
+
+async def test_where_the_service_was_heard_a_page_is_trouble_like_any_other(make, clock):
+    caller, _, _ = make(lambda call, now: answer(404, PAGE) if now else answer(200), speech=speech, seconds=0.1)
+    caller._wire.script = lambda call, now: answer() if call is STATUS else answer(404, PAGE)
+    await caller.call(STATUS)
+    with pytest.raises(Unavailable) as raised:
+        await caller.call(CREATE)
+    assert type(raised.value) is Unavailable
+    assert raised.value.exit_code == Exit.STOPPED_EARLY
+    assert clock.monotonic() >= 900
+
+
+async def test_a_page_that_forbids_what_carries_no_record_ends_by_itself_no_more_than_a_wrong_address(make, clock):
+    caller, _, _ = make(lambda call, now: answer() if call is STATUS else answer(403, PAGE), speech=speech)
+    await caller.call(STATUS)
+    with pytest.raises(WrongAddress, match="403"):
+        await caller.call(CREATE)
+    assert clock.monotonic() <= 100
+
+
+async def test_a_page_that_turns_records_away_is_handed_back_at_once(make):
+    caller, wire, _ = make(answer(403, PAGE), speech=speech)
+    with pytest.raises(Refused) as raised:
+        await caller.call(POST)
+    assert (type(raised.value), raised.value.blame, raised.value.stranger) == (Refused, Blame.SUSPECT, True)
+    assert len(wire.requests) == 1
+
+
+async def test_the_time_that_a_service_was_down_does_not_count_against_a_page(make, clock):
+    def script(call, now):
+        if now < 300:
+            return lost(Loss.UNREACHABLE)
+        return answer(404, PAGE) if now < 330 else answer(202)
+
+    caller, _, _ = make(script, speech=speech)
+    assert (await caller.call(CREATE)).status == 202
+
+
+# Limits on one kind of call
+
+
+LISTED = replace(STATUS, kind="tasks", lane="tasks")
+
+
+async def test_a_push_back_on_one_kind_of_call_holds_that_kind_only(make, clock):
+    def script(call, now):
+        return answer(429, retry_after="30") if call.lane and now < 30 else answer()
+
+    caller, wire, events = make(script)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(caller.call, LISTED)
+        await clock.sleep(1)
+        tasks.start_soon(caller.call, CREATE)
+        tasks.start_soon(caller.call, STATUS)
+        tasks.start_soon(caller.call, LISTED)
+    assert [time >= 30 for time in wire.times] == [False, False, False, True, True]
+    assert [event for event in events if isinstance(event, Paused)] == [
+        Paused("the service asks for it (status 429)", 30)
+    ]
+
+
+async def test_a_push_back_on_the_service_holds_every_kind(make, clock):
+    caller, wire, _ = make(lambda call, now: answer(429, retry_after="30") if now < 30 else answer())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(caller.call, CREATE)
+        await clock.sleep(1)
+        tasks.start_soon(caller.call, LISTED)
+    assert all(time >= 30 for time in wire.times[1:])
+
+
+async def test_the_rate_of_one_kind_is_found_out_for_itself(make, clock):
+    """One call a second is what Sama documents for the list of tasks."""
+    let_in = []
+
+    def script(call, now):
+        if call.lane and let_in and now - let_in[-1] < 1:
+            return answer(429)
+        if call.lane:
+            let_in.append(now)
+        return answer()
+
+    caller, wire, _ = make(script, seconds=0.01)
+    for _ in range(30):
+        await caller.call(LISTED)
+    listed = clock.monotonic()
+    for _ in range(100):
+        await caller.call(STATUS)
+    assert listed < 120
+    assert clock.monotonic() - listed < 2
+    assert len([request for request in wire.requests if request.call.lane]) < 60
+
+
+async def test_a_window_told_with_a_push_back_on_one_kind_is_none_of_the_service(make, clock):
+    refused = answer(429, x_ratelimit_remaining="0", x_ratelimit_reset="40", retry_after="40")
+    caller, _, _ = make(refused, answer(), answer())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(caller.call, LISTED)
+        await clock.sleep(1)
+        await caller.call(STATUS)
+        assert clock.monotonic() < 2
 
 
 @pytest.mark.parametrize(("ended", "timed_out"), [(lost(Loss.ANSWER_TIMEOUT), True), (lost(Loss.CUT), False)])
@@ -555,7 +715,7 @@ TOO_MUCH = Pause(30.0, "maintenance, or too much at once", or_too_much=True)
 async def test_what_may_mean_too_much_at_once_refuses_a_call_that_could_go_in_parts_and_holds_up_nobody(make):
     caller, wire, events = make(answer(503), answer(), ruling=lambda status, body: TOO_MUCH)
     with pytest.raises(Refused, match="status 503") as refused:
-        await caller.call(replace(STATUS, divisible=True))
+        await caller.call(replace(STATUS, few_tries=True))
     assert refused.value.status == 503
     assert (await caller.call(STATUS)).status == 200
     assert len(wire.times) == 2
@@ -569,7 +729,7 @@ async def test_it_pauses_a_call_that_could_not_be_smaller(make):
 
 
 async def test_a_forbidden_record_is_refused_and_the_credentials_are_not_blamed(make):
-    caller, _, _ = make(answer(403), ruling=lambda status, body: Refusal("status 403, code 3001"))
+    caller, _, _ = make(answer(403), ruling=lambda status, body: Refusal("status 403, code 3001", Blame.JOB))
     with pytest.raises(Refused, match="code 3001") as refused:
         await caller.call(CREATE)
     assert not isinstance(refused.value, Unauthorized)

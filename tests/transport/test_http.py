@@ -7,7 +7,7 @@ from aioresponses import aioresponses
 from pydantic import SecretStr
 from yarl import URL
 
-from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable
+from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable, WrongAddress
 from engine.model.settings import SendSettings
 from engine.policy.outcome import Loss
 from engine.ports import Call
@@ -115,7 +115,7 @@ async def test_a_lost_answer_is_repeated_exactly_where_that_is_harmless(open_ser
 async def test_a_redirect_of_an_upload_takes_the_data_nowhere(open_service):
     async with raw_server(OK) as elsewhere, raw_server(plain(307, b"", f"Location: {elsewhere.url}/")) as server:
         async with open_service(server.url) as caller:
-            with pytest.raises(Refused, match=r"redirect to 127\.0\.0\.1"):
+            with pytest.raises(WrongAddress, match=r"redirect to 127\.0\.0\.1"):
                 await caller.call(Call("put", "PUT", f"{server.url}/k", body=b"x", authenticated=False))
         assert elsewhere.requests == []
 

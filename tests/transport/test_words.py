@@ -30,8 +30,9 @@ def words(body):
         (b"<Error><Message>a &lt;b&gt; &amp; c</Message></Error>", "a <b> & c"),
         (
             b"<html><head><title>502</title><style>x{}</style></head><body><h1>Bad\n Gateway</h1>",
-            "Bad Gateway",
+            "502: Bad Gateway",
         ),
+        (b"<TITLE lang=en>\n403 &lt;no&gt;\n</TITLE>Support ID 123", "403 <no>: 403 <no> Support ID 123"),
         (b"<html><body><p>Sorry &amp; bye</p><script>var x;</script></body>", "Sorry & bye"),
         (b"upstream\x1b[31m down\x00", "upstream [31m down"),
         (b"\xff\xfe", "��"),

@@ -19,10 +19,11 @@ import orjson
 
 from engine.model.batches import Batch, Limits, Mark, batch_name
 from engine.model.doubt import Again, Standing
-from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
+from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer, WrongAddress
 from engine.model.jobs import Job
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
+from engine.model.rulings import Carries
 from engine.model.settings import BatchSettings
 from engine.observe.events import Listener, unheard
 from engine.policy.quiet import SETTLE_SECONDS
@@ -67,6 +68,8 @@ _NEWEST = 0.1
 """Weight of the newest poll in that share: a few batches must have shown it."""
 
 _JSON = {"Content-Type": "application/json"}
+_CARRIES = {"post": Carries.RECORDS, "continue": Carries.RELEASE}
+"""Of our POSTs; an empty batch carries none, and an upload goes to the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,9 @@ class Sama:
             raise
         except (Refused, UnexpectedAnswer):  # no schema to be had: no mark
             return False
+        except WrongAddress:
+            await self.look()  # else it is the address that is wrong
+            return False
 
     def mark(self, sequence: int) -> Mark | None:
         """Return the `client_batch_id` of a batch, where the project has that input and it is needed."""
@@ -202,7 +208,7 @@ class Sama:
             raise UnexpectedAnswer("create: the answer has no tasks_put_url", call="create", status=answer.status)
         return Staged(batch_id_in(answer, body), url, started + UPLOAD_URL_SECONDS)
 
-    async def upload(self, staged: Staged, payload: bytes, *, divisible: bool = False) -> None:
+    async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
         """PUT the array to the presigned URL, without our key."""
         assert staged.upload_url is not None  # noqa: S101 - `stage` always sets it
         answer = await self._caller.call(
@@ -213,11 +219,30 @@ class Sama:
                 headers=_JSON,
                 body=payload,
                 authenticated=False,
-                divisible=divisible,
+                carries=Carries.BYTES,
+                few_tries=few_tries,
             ),
         )
         if not is_the_stores(answer):
             raise UnexpectedAnswer(f"put: the answer is not a store's: {answer.body[:80]!r}", call="put")
+
+    async def look(self) -> str:
+        """Ask for the project.
+
+        Raises:
+            Refused: it is not there, or not for this key; names the key of the configuration.
+        """
+        try:
+            answer = await self._caller.call(Call("project", "GET", f"{self._project}.json"))
+        except Unauthorized:
+            raise
+        except Refused as refusal:
+            if refusal.status == HTTPStatus.NOT_FOUND:
+                words = f"service.project_id {self._settings.project_id} is no project of this key ({refusal})"
+                raise Refused(words, call="project", status=refusal.status) from refusal
+            raise
+        object_in(answer)
+        return f"project {self._settings.project_id} is there, so look at the other keys of [service]"
 
     async def release(
         self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
@@ -318,9 +343,17 @@ class Sama:
         self, kind: str, path: str, body: bytes | tuple[bytes, ...] | None, intent: Intent | None = None
     ) -> Answer:
         """Make a call; one with an intent starts work, and is not repeated on its own."""
-        repeatable, reconcilable = intent is None, kind == "continue"
-        url = f"{self._project}/{path}"
-        call = Call(kind, "POST", url, {}, _JSON, body, repeatable, reconcilable=reconcilable, intent=intent)
+        call = Call(
+            kind,
+            "POST",
+            f"{self._project}/{path}",
+            headers=_JSON,
+            body=body,
+            repeatable=intent is None,
+            reconcilable=kind == "continue",
+            intent=intent,
+            carries=_CARRIES.get(kind, Carries.NOTHING),
+        )
         return await self._caller.call(call)
 
     async def _status(self, remote_id: str, page: int | None) -> Row:

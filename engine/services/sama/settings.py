@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
-from engine.model.settings import ServiceSettings
+from engine.model.settings import ServiceSettings, json_of
 
 
 class SamaSettings(ServiceSettings):
     """`[service]` with `kind = "sama"`."""
+
+    MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url", "access_key", "upload_hosts", "notification_email"})
+    MENDABLE_UNSENT: ClassVar[frozenset[str]] = frozenset({"project_id"})
+    PATHS: ClassVar[frozenset[str]] = frozenset({"task_schema"})
 
     kind: Literal["sama"]
     base_url: str = "https://api.sama.com/v2"
@@ -29,6 +33,20 @@ class SamaSettings(ServiceSettings):
     """The project's JSON Schema of a task (`/schemas/create_task.json`), to find bad tasks before they are sent."""
     max_tasks_per_batch: Annotated[int, Field(ge=1)] = 1000
     """The vendor's limit, should it change."""
+
+    @property
+    def place(self) -> str:
+        """Tasks go to a project."""
+        return str(self.project_id)
+
+    def bearing_on_speed(self) -> Mapping[str, Any]:
+        """An upload takes three calls a batch, an inline one takes one."""
+        return {"mode": self.mode}
+
+    def speaks(self, body: bytes) -> bool:
+        """Sama documents `{"errors": [{"type", "message"}]}`; `{"message": …}` alone is how gateways speak."""
+        said = json_of(body)
+        return isinstance(said, dict) and ("errors" in said or "error" in said)
 
     def secret_query(self) -> Mapping[str, SecretStr]:
         """The key travels in the query of every API call."""

@@ -10,6 +10,7 @@ import orjson
 
 from engine.model.errors import UnexpectedAnswer
 from engine.model.records import Row
+from engine.model.rulings import Carries
 from engine.ports import Call, Caller, Intent
 from engine.services.sevenbridges.answers import (
     BULK_FIELDS,
@@ -66,14 +67,19 @@ class Calls:
         """
         # The body has "batch": false as well; the query is how the vendor's client says it.
         query = {**_FIELDS, "batch": "False"} if disable_batch else _FIELDS
-        url = self._url("tasks")
-        call = Call("create", "POST", url, query, _JSON, body, repeatable=False, reconcilable=True, intent=intent)
+        call = Call("create", "POST", self._url("tasks"), query, _JSON, body, carries=Carries.RECORDS, intent=intent)
+        call = replace(call, repeatable=False, reconcilable=True)
         return task_of(object_of(await self._caller.call(call)))
 
     async def run(self, task_id: str) -> Task:
         """Run a draft; repeatable, because the service refuses to run what is none any more (7007, 7010)."""
-        call = Call("run", "POST", self._url(f"tasks/{task_id}/actions/run"), _FIELDS, _JSON, b"{}")
+        url = self._url(f"tasks/{task_id}/actions/run")
+        call = Call("run", "POST", url, _FIELDS, _JSON, b"{}", carries=Carries.RELEASE)
         return task_of(object_of(await self._caller.call(call)))
+
+    async def rate_limit(self) -> None:
+        """Ask about the request window: the one call that costs nothing of it."""
+        object_of(await self._caller.call(Call("limit", "GET", self._url("rate_limit"))))
 
     async def get(self, task_id: str) -> Task:
         """Ask about one task."""
@@ -128,7 +134,7 @@ class Calls:
         # In the address, because a query of a Call has each key once.
         path = "?".join(filter(None, ["files", urlencode([("name", name) for name in names], quote_via=quote)]))
         query = {**place.query, "fields": "id,name,type"}
-        return self._pages(Call("files", "GET", self._url(path), query, divisible=len(names) > 1))
+        return self._pages(Call("files", "GET", self._url(path), query, few_tries=len(names) > 1))
 
     async def _pages(self, call: Call) -> AsyncIterator[Page]:
         """Yield all pages of the list that a call asks for, each item once.

@@ -20,6 +20,7 @@ from engine.model.errors import ConfigError, NotApplied, PossiblyApplied, Refuse
 from engine.model.jobs import Job
 from engine.model.outcomes import Settlement
 from engine.model.records import Row
+from engine.model.rulings import Blame
 from engine.model.settings import BatchSettings
 from engine.model.submissions import Submission
 from engine.observe.events import Listener, unheard
@@ -37,7 +38,7 @@ from engine.services.sevenbridges.calls import PAGE_ITEMS, Calls
 from engine.services.sevenbridges.drafts import DraftSearch
 from engine.services.sevenbridges.files import FileIds
 from engine.services.sevenbridges.notices import Notices
-from engine.services.sevenbridges.settings import SevenBridgesSettings
+from engine.services.sevenbridges.settings import APP_CODES, PROJECT_CODES, SevenBridgesSettings
 from engine.services.sevenbridges.specs import body_of, exact, marker_of, merged, part_flaw, sequence_in, spec_flaw
 
 OUR_CLOCK_SECONDS = 900.0
@@ -154,8 +155,13 @@ class SevenBridges:
             raise Refused(f"its draft cannot be run: {task.complaint}", call="create")
         return Staged(task.id)
 
-    async def upload(self, staged: Staged, payload: bytes, *, divisible: bool = False) -> None:
+    async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
         """Do nothing: the draft holds it."""
+
+    async def look(self) -> str:
+        """Ask about the request window, which shows only that the platform answers: its codes say the rest."""
+        await self._calls.rate_limit()
+        return "the platform itself answers"
 
     async def release(
         self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
@@ -246,20 +252,26 @@ class SevenBridges:
         return self._searches[project]
 
     async def _created(self, batch: Batch, spec: Row, marker: str, intent: Intent) -> Task:
-        whole = spec
-        if "inputs" in spec:
-            whole = {**spec, "inputs": await self._files.filled(spec["project"], spec["inputs"])}
-        self._sent_after.setdefault(batch.sequence, self._earliest())
         try:
-            task = await self._calls.create(
-                body_of(whole, marker), disable_batch=spec.get("batch") is False, intent=intent
-            )
-        except NotApplied:
-            del self._sent_after[batch.sequence]
+            whole = spec
+            if "inputs" in spec:
+                whole = {**spec, "inputs": await self._files.filled(spec["project"], spec["inputs"])}
+            self._sent_after.setdefault(batch.sequence, self._earliest())
+            unbatched = spec.get("batch") is False
+            task = await self._calls.create(body_of(whole, marker), disable_batch=unbatched, intent=intent)
+        except NotApplied as refusal:
+            self._sent_after.pop(batch.sequence, None)
+            if isinstance(refusal, Refused) and self._brings_its_own(spec, refusal.code):
+                refusal.blame = Blame.RECORDS
             raise
         self._notices.description(task, marker)
         self._service_time = max(self._service_time or 0.0, task.created_at or 0.0) or None
         return task
+
+    def _brings_its_own(self, spec: Row, code: str) -> bool:
+        """Tell whether a refusal that names project or app is about one that a record names instead of the settings."""
+        key = "project" if code in PROJECT_CODES else "app" if code in APP_CODES else None
+        return key is not None and spec[key] != self._defaults.get(key)
 
     def _earliest(self) -> float:
         """Return a time, by the service's clock, before which a call that goes out now cannot create anything."""

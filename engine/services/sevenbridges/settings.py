@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 from pydantic import SecretStr, field_validator
 
 from engine.model.records import Row
-from engine.model.rulings import Pause, Refusal
-from engine.model.settings import ServiceSettings
+from engine.model.rulings import Blame, Pause, Refusal
+from engine.model.settings import ServiceSettings, json_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,12 @@ PLATFORMS: Mapping[str, Platform] = {
 
 MAINTENANCE = 0
 UNAUTHORIZED = 90001
-"""Codes of the vendor's error bodies."""
+PROJECT_CODES = frozenset({"3001", "3002"})
+APP_CODES = frozenset({"6001", "6002", "6011"})
+NO_PRIVILEGE = 7001
+"""Codes of the vendor's error bodies. What is said of a project or an app is said of all tasks that go there."""
+_OF_A_THING = (5, 7)
+"""Thousands of the codes about files and tasks: about what a call names, and that differs from record to record."""
 
 MAINTENANCE_SECONDS = 30.0
 """Between two questions whether it is over; the vendor's own client waits 300."""
@@ -62,6 +67,9 @@ Each may also stand in `[service]`, as the default of specs that lack it."""
 
 class SevenBridgesSettings(ServiceSettings):
     """`[service]` with `kind = "sevenbridges"`."""
+
+    MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url", "auth_token"})
+    MENDABLE_UNSENT: ClassVar[frozenset[str]] = frozenset({"project", "app"})
 
     kind: Literal["sevenbridges"]
     base_url: str = PLATFORMS["us"].api
@@ -108,17 +116,32 @@ class SevenBridgesSettings(ServiceSettings):
         return table
 
     def ruling(self, status: int, body: bytes) -> Pause | Refusal | None:
-        """Tell maintenance (503, code 0) from an outage, and a forbidden project from a token that does not hold."""
-        try:
-            code = orjson.loads(body).get("code")
-        except (orjson.JSONDecodeError, AttributeError):
+        """Tell maintenance (503, code 0) from an outage, and what names a project, an app or a thing from the rest."""
+        said = json_of(body)
+        code = said.get("code") if isinstance(said, dict) else None
+        if type(code) is not int:
             return None
         if status == HTTPStatus.SERVICE_UNAVAILABLE and code == MAINTENANCE:
             # Seen, too, for hundreds of names in one call for files (sevenbridges-python, issue 112).
             return Pause(MAINTENANCE_SECONDS, "the platform is under maintenance", or_too_much=True)
-        if status == HTTPStatus.FORBIDDEN and code not in {UNAUTHORIZED, None}:
-            return Refusal(f"status {status}, code {code}")
+        if code == UNAUTHORIZED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return None
+        reason = f"status {status}, code {code}"
+        if code // 1000 in _OF_A_THING and code != NO_PRIVILEGE:
+            return Refusal(reason, Blame.RECORDS)
+        if status == HTTPStatus.FORBIDDEN or str(code) in PROJECT_CODES | APP_CODES:
+            return Refusal(reason, Blame.JOB)
         return None
+
+    def speaks(self, body: bytes) -> bool:
+        """Tell the vendor's `{"status", "code", "message", "more_info"}` from what stands in between."""
+        said = json_of(body)
+        return isinstance(said, dict) and "code" in said and "message" in said
+
+    @property
+    def place(self) -> str:
+        """Tasks go to a project."""
+        return self.project or ""
 
     def secret_headers(self) -> Mapping[str, SecretStr]:
         """The token travels in the vendor's own header."""

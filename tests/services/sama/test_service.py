@@ -55,13 +55,6 @@ async def test_the_payload_goes_up_as_it_is_and_without_our_key():
     assert (call.repeatable, call.authenticated) == (True, False)
 
 
-@pytest.mark.parametrize("divisible", [True, False])
-async def test_an_upload_says_whether_it_could_go_in_parts(divisible):
-    caller = Caller(b"", headers={"ETag": '"5d41402a"'})
-    await service(caller).upload(Staged("7", PUT_URL), b"[]", divisible=divisible)
-    assert caller.calls[0].divisible is divisible
-
-
 async def test_a_release_is_never_repeated_by_whoever_makes_the_call():
     caller = Caller({"batch_id": 7})
     assert await service(caller).release(a_batch(), "7", None) == Released("7")

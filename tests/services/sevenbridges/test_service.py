@@ -102,7 +102,7 @@ async def test_files_that_are_only_named_are_found_before_the_draft_is_created()
     assert (find.kind, find.method, find.url) == ("files", "GET", f"{API}/files?name=a%20b%26c.fastq")
     assert (every.kind, every.method, every.url) == ("files", "GET", f"{API}/files")
     assert (find.query["project"], find.query["fields"]) == (PROJECT, "id,name,type")
-    assert not find.divisible
+    assert not find.few_tries
     reads = {"class": "File", "name": "a b&c.fastq", "path": "f1"}
     assert orjson.loads(create.body)["inputs"] == {"reads": [reads], "n": 12345678901234567890}
 
@@ -115,7 +115,7 @@ async def test_files_in_folders_are_listed_by_their_parent_and_many_names_may_be
     root, every, find, create = caller.calls
     assert (root.query["project"], "parent" in root.query) == (PROJECT, False)
     assert [(call.query["parent"], "project" in call.query) for call in (every, find)] == [("F", False)] * 2
-    assert (find.url, every.divisible, find.divisible) == (f"{API}/files?name=r1&name=r2", False, True)
+    assert (find.url, every.few_tries, find.few_tries) == (f"{API}/files?name=r1&name=r2", False, True)
     assert orjson.loads(create.body)["inputs"]["reads"][1] == {"class": "File", "name": "r2", "path": "f2"}
 
 

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from engine.assembly import load
 from engine.model.errors import ConfigError
-from engine.model.rulings import Pause, Refusal
+from engine.model.rulings import Blame, Pause, Refusal
 
 from .scripted import API, PROJECT, TASK_ID, service, settings
 
@@ -99,11 +99,45 @@ def test_the_assembly_knows_the_service(monkeypatch):
         (503, b'{"status":503,"code":0,"message":"maintenance"}', Pause),
         (503, b"<html>", type(None)),
         (503, b'{"code":7000}', type(None)),
-        (403, b'{"status":403,"code":3001,"message":"no access"}', Refusal),
-        (403, b'{"status":403,"code":90001}', type(None)),
-        (403, b"[]", type(None)),
-        (401, b'{"code":90001}', type(None)),
     ],
 )
-def test_the_vendors_code_tells_maintenance_and_a_forbidden_project_from_what_the_status_says(status, body, expected):
+def test_the_vendors_code_tells_maintenance_from_an_outage(status, body, expected):
     assert isinstance(settings().ruling(status, body), expected)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "blame"),
+    [
+        (403, b'{"status":403,"code":3001,"message":"no access"}', Blame.JOB),
+        (404, b'{"status":404,"code":3002}', Blame.JOB),
+        (400, b'{"status":400,"code":6001}', Blame.JOB),
+        (404, b'{"status":404,"code":6002}', Blame.JOB),
+        (403, b'{"status":403,"code":7001}', Blame.JOB),
+        (403, b'{"status":403,"code":90002}', Blame.JOB),
+        (404, b'{"status":404,"code":5002}', Blame.RECORDS),
+        (403, b'{"status":403,"code":7010}', Blame.RECORDS),
+        (400, b'{"status":400,"code":7012}', Blame.RECORDS),
+        (400, b'{"status":400,"code":90000}', None),
+        (403, b'{"status":403,"code":90001}', None),
+        (403, b"[]", None),
+        (401, b'{"code":90001}', None),
+        (404, b'{"code":true}', None),
+        (429, b'{"code":1000}', None),
+    ],
+)
+def test_the_vendors_code_tells_whose_fault_a_refusal_is(status, body, blame):
+    ruling = settings().ruling(status, body)
+    assert (ruling.blame if isinstance(ruling, Refusal) else ruling) is blame
+
+
+@pytest.mark.parametrize(
+    ("body", "own"),
+    [
+        (b'{"status":403,"code":90001,"message":"Unauthorized","more_info":""}', True),
+        (b'{"message":"Forbidden"}', False),
+        (b"<html><title>403</title></html>", False),
+        (b"", False),
+    ],
+)
+def test_the_vendors_form_of_an_error_is_told_from_a_gateways(body, own):
+    assert settings().speaks(body) is own

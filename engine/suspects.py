@@ -1,0 +1,64 @@
+"""Records that something between us and the service turns away, alone, while a call without them succeeds.
+
+A firewall's page, or a connection that always breaks under one upload, is no word of the service about the record. So
+such a record is not failed at once: it waits for a moment in which others get through, and is sent once more. If it is
+turned away again, it fails. If three in a row are turned away and nothing gets through in between, it is not the
+records: the job stops, and none of them has failed. Used by the uploader.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from engine.handing import Signal
+from engine.model.errors import JobRefused
+from engine.ports import Clock
+
+MOST_IN_A_ROW = 3
+WAIT_SECONDS = 10.0
+"""Longest wait for others to get through: where a record is the last of its job, nobody will."""
+
+
+class Suspects:
+    """Those of one run."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._passed = Signal()
+        self._tried: set[int] = set()
+        self._in_a_row: set[int] = set()
+
+    def passed(self) -> None:
+        """Note that a payload got through."""
+        self._in_a_row.clear()
+        self._passed.give()
+
+    async def is_worth_another_try(self, sequence: int, refusal: str) -> bool:
+        """Wait for others to get through; False if this record was tried again already.
+
+        Raises:
+            JobRefused: too many in a row were turned away.
+        """
+        if sequence in self._tried:
+            self._tried.discard(sequence)
+            return False
+        self._tried.add(sequence)
+        self._in_a_row.add(sequence)
+        if len(self._in_a_row) >= MOST_IN_A_ROW:
+            raise JobRefused(
+                f"{MOST_IN_A_ROW} records in a row do not get through, each by itself, and no other does in between; "
+                f"the last: {refusal}. No record has failed for it. Have what stands in between let them pass, then "
+                "run `bulksubmit resume`"
+            )
+        await self._others()
+        return True
+
+    async def _others(self) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._tire, group.cancel_scope)
+            await self._passed.wait()
+            group.cancel_scope.cancel()
+
+    async def _tire(self, scope: anyio.CancelScope) -> None:
+        await self._clock.sleep(WAIT_SECONDS)
+        scope.cancel()
