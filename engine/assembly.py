@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import anyio.to_thread
 
-from engine.configuration import Expand, check, expand_secret, hide_secret, parse_toml
+from engine.configuration import Expand, check, expand_secret, hide_secret, parse_toml, read_text, rooted
 from engine.following import Follower
 from engine.model.batches import Batch
 from engine.model.errors import ConfigError, SourceChanged
@@ -44,10 +45,6 @@ SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sev
 """`service.kind` → the module that knows it."""
 
 
-MENDABLE = frozenset({"base_url", "access_key", "auth_token", "upload_hosts", "notification_email"})
-"""Keys of `[service]` that may change between two runs of a job: none decides what its batches hold."""
-
-
 Pace: TypeAlias = Callable[[Iterator[Plan]], Iterator[Plan]]
 """Plans as they were read → the same, each when it shall be sent. It is asked in a worker thread and may wait."""
 
@@ -61,22 +58,48 @@ class Setup:
     module: ServiceModule
 
 
+def read_config(path: Path) -> str:
+    """Return the text of a configuration file, with the paths in it from the root on.
+
+    They are meant from the file's folder, and the text is kept with the job: who reads it again may stand elsewhere.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    text = read_text(path)
+    try:
+        keys = _service_settings(text).PATHS
+    except ConfigError:  # `load` says it with more words
+        return text
+    return rooted(text, keys, path.parent.resolve())
+
+
 def load(text: str, expand: Expand = expand_secret, *, processes: int | None = None) -> Setup:
     """Check the text of a configuration; `processes` stands above `source.processes`.
 
     Raises:
         ConfigError: names the key and what to do.
     """
-    tables = parse_toml(text)
-    service = tables.get("service")
-    if not isinstance(service, dict):
-        raise ConfigError('[service] is missing; it begins with kind = "sama"')
+    tables, service = _tables(text)
     module = _service_module(service.get("kind"))
     settings = check(Settings, {**tables, "service": {}}, "", expand)
     if processes is not None:
         source = settings.source.model_copy(update={"processes": processes})
         settings = settings.model_copy(update={"source": source})
     return Setup(settings, check(module.SETTINGS, service, "service", expand), module)
+
+
+def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all tables of a configuration, and that of its service."""
+    tables = parse_toml(text)
+    service = tables.get("service")
+    if not isinstance(service, dict):
+        raise ConfigError('[service] is missing; it begins with kind = "sama"')
+    return tables, service
+
+
+def _service_settings(text: str) -> type[ServiceSettings]:
+    return _service_module(_tables(text)[1].get("kind")).SETTINGS
 
 
 def _service_module(kind: object) -> ServiceModule:
@@ -116,26 +139,44 @@ def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
     return setup.settings.source.model_copy(update={"format": format_} if format_ else {})
 
 
-def mended(old: str, new: str) -> str:
+def mended(old: str, new: str, *, unsent: bool = False) -> str:
     """Return the text `new` if a job that began with `old` can go on with it.
 
+    `unsent`: nothing was created or released, so its tasks may go elsewhere.
+
     Raises:
-        ConfigError: it would make other batches, or send them to another project.
+        ConfigError: it would make other batches, or send them to another place.
     """
     check_base_url(load(new).service.base_url)  # one with a password must not get into the ledger
-    before, after = (_shaping(parse_toml(text)) for text in (old, new))
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            raise ConfigError(
-                f"{key}: cannot change while a job goes on, for its batches are frozen; submit a new job, or put "
-                f"{before.get(key)!r} back"
-            )
+    for key, before in _changed(old, new).items():
+        unless = "something was created or released" if key in _elsewhere(old) else "its batches are frozen"
+        if unsent and key in _elsewhere(old):
+            continue
+        raise ConfigError(
+            f"{key}: cannot change while a job goes on, for {unless}; submit a new job, or put {before!r} back"
+        )
     return new
 
 
-def _shaping(tables: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides over the content of batches and where they go, by dotted key."""
-    kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in MENDABLE}
+def goes_elsewhere(old: str, new: str) -> bool:
+    """Tell whether `new` sends tasks to another place than `old`."""
+    return not _elsewhere(old).isdisjoint(_changed(old, new))
+
+
+def _elsewhere(text: str) -> set[str]:
+    """Return the dotted keys that say where tasks go."""
+    return {f"service.{key}" for key in _service_settings(text).MENDABLE_UNSENT}
+
+
+def _changed(old: str, new: str) -> dict[str, Any]:
+    """Return what decides over the content of batches and where they go, and differs: dotted key → its old value."""
+    mendable = _service_settings(old).MENDABLE
+    before, after = (_shaping(parse_toml(text), mendable) for text in (old, new))
+    return {key: before.get(key) for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)}
+
+
+def _shaping(tables: dict[str, Any], mendable: frozenset[str]) -> dict[str, Any]:
+    kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in mendable}
     source = {key: value for key, value in tables.get("source", {}).items() if key != "processes"}
     kept |= {"source": source} if source else {}
     return kept | {key: value for key, value in tables.items() if key not in {"service", "source", "send"}}
@@ -183,7 +224,14 @@ async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncI
     credentials, hosts = _credentials(service), service.allowed_upload_hosts()
     send = setup.settings.send
     caller = open_caller(
-        service.base_url, send, credentials, upload_hosts=hosts, clock=clock, emit=emit, ruling=service.ruling
+        service.base_url,
+        send,
+        credentials,
+        upload_hosts=hosts,
+        clock=clock,
+        emit=emit,
+        ruling=service.ruling,
+        speech=service.speaks,
     )
     async with caller as opened:
         opened_service = _service(setup, job, opened, clock, emit)

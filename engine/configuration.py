@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +19,6 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from engine.model.errors import ConfigError
 from engine.observe.redaction import remember_secret
 
-_PATH = re.compile(r"""^(\s*task_schema\s*=\s*)(["'])(.+?)\2""", re.MULTILINE)
-"""A key whose value is a path."""
 MAX_FILE_BYTES = 1 << 20
 """Of a configuration, and of a file that holds a secret: whatever is longer is something else, /dev/zero for one."""
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -30,16 +28,25 @@ Expand = Callable[[str, str], str]
 """(key, text) → text with its references replaced."""
 
 
-def read_config(path: Path) -> str:
-    """Return the text of a configuration file, with the paths in it from the root on.
+def read_text(path: Path) -> str:
+    """Return the text of a configuration file.
 
-    They are meant from the file's folder, and the text is kept with the job: who reads it again may stand elsewhere.
+    Raises:
+        ConfigError: it cannot be read.
     """
     try:
-        text = _text_of(path)
+        return _text_of(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"configuration {path} cannot be read: {error}") from error
-    return _PATH.sub(lambda found: f"{found[1]}{found[2]}{path.parent.resolve() / found[3]}{found[2]}", text)
+
+
+def rooted(text: str, keys: Collection[str], folder: Path) -> str:
+    """Return the text of a configuration in which the values of some keys, paths, begin at the root."""
+    if not keys:
+        return text
+    names = "|".join(map(re.escape, sorted(keys)))
+    path = re.compile(rf"""^(\s*(?:{names})\s*=\s*)(["'])(.+?)\2""", re.MULTILINE)
+    return path.sub(lambda found: f"{found[1]}{found[2]}{folder / found[3]}{found[2]}", text)
 
 
 def _text_of(path: Path) -> str:

@@ -1,7 +1,10 @@
+import ast
 import pickle
+import re
 from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import orjson
 import pytest
@@ -243,6 +246,48 @@ def test_a_job_can_go_on_with_other_addresses_secrets_and_pace(monkeypatch, chan
 def test_a_job_cannot_go_on_with_what_would_make_other_batches(change, said):
     with pytest.raises(ConfigError, match=said):
         assembly.mended(config(), config().replace(*change))
+
+
+def test_where_tasks_go_may_change_while_nothing_was_created():
+    new = config().replace("project_id = 42", "project_id = 43")
+    assert assembly.mended(config(), new, unsent=True) == new
+    assert assembly.goes_elsewhere(config(), new)
+    with pytest.raises(ConfigError, match=r"service\.project_id: cannot change .* something was created or released"):
+        assembly.mended(config(), new)
+
+
+def test_what_makes_other_batches_may_not_change_even_then():
+    with pytest.raises(ConfigError, match=r"service\.mode: cannot change .* its batches are frozen"):
+        assembly.mended(config(), config().replace("[send]", 'mode = "inline"\n[send]'), unsent=True)
+
+
+def test_a_new_key_or_address_leads_to_the_same_place():
+    assert not assembly.goes_elsewhere(config(), config().replace("http://127.0.0.1:1/v2", "http://127.0.0.1:2/v2"))
+
+
+def test_nothing_outside_of_a_service_names_one_of_its_keys():
+    """A service declares which of its keys may change, which are paths, which say where tasks go."""
+    engine = Path(assembly.__file__).parent
+    keys = {
+        name
+        for module in assembly.SERVICES.values()
+        for name in import_module(module).SETTINGS.model_fields
+        if "_" in name and name not in ServiceSettings.model_fields
+    }
+    assert {"access_key", "project_id", "auth_token", "task_schema"} <= keys
+    keys -= {"upload_hosts"}  # a word of the transport's own as well: where presigned URLs may lead
+    own = [path for path in engine.rglob("*.py") if not {"services", "sandbox"} & set(path.parts)]
+    named = {path.name: found for path in own if (found := keys & set(re.findall(r"\w+", code_of(path))))}
+    assert named == {}
+
+
+def code_of(path):
+    """Return the code of a file without its comments and docstrings."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(None)
+    return ast.unparse(tree)
 
 
 # With one

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import assembly
-from engine.configuration import expand_secret, hide_secret, parse_toml, read_config
+from engine.configuration import expand_secret, hide_secret, parse_toml
 from engine.model.errors import ConfigError, Exit
 
 CONFIGS = [
@@ -51,7 +51,7 @@ def test_the_least_configuration_works_and_the_rest_has_defaults():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_a_configuration_that_we_ship_can_be_used(path, monkeypatch):
-    text = read_config(path)
+    text = assembly.read_config(path)
     for name in re.findall(r"\$\{env:(\w+)\}", text):
         monkeypatch.setenv(name, "8800")
     assembly.load(text)
@@ -101,14 +101,14 @@ def test_a_search_time_anywhere_else_is_an_unknown_key():
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
-        read_config(tmp_path / "nowhere.toml")
+        assembly.read_config(tmp_path / "nowhere.toml")
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
     path = tmp_path / "binary.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"binary\.toml cannot be read"):
-        read_config(path)
+        assembly.read_config(path)
 
 
 def test_a_mistake_in_the_toml_is_shown_with_its_line():
@@ -327,7 +327,7 @@ def test_a_path_is_meant_from_the_folder_of_the_file_wherever_it_is_read_again(t
     config = folder / "c.toml"
     config.write_text(f'[service]\nkind = "sama"\n task_schema = {quote}sub/schema.json{quote} # mine\n')
     monkeypatch.chdir(tmp_path)
-    text = read_config(Path("a folder/c.toml"))
+    text = assembly.read_config(Path("a folder/c.toml"))
     assert tomllib.loads(text)["service"]["task_schema"] == str(folder / "sub" / "schema.json")
     config.write_text(text)
-    assert read_config(config) == text
+    assert assembly.read_config(config) == text

@@ -16,7 +16,6 @@ from typing import Any, cast
 import uvloop
 
 from engine import assembly
-from engine.configuration import read_config
 from engine.model.batches import Batch
 from engine.model.jobs import Job
 from engine.model.submissions import Submission
@@ -57,7 +56,7 @@ class Forgetful:
 
 async def main(source: str, config: str) -> None:
     """Run the job once."""
-    text = read_config(Path(config))
+    text = assembly.read_config(Path(config))
     setup = assembly.load(text)
     sources = find_sources([source], setup.settings.source)
     job = Job("bench", setup.service.kind, text, sources, "")

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import anyio.to_thread
 
 from engine import assembly
-from engine.configuration import hide_secret, read_config
+from engine.configuration import hide_secret
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobError
 from engine.model.jobs import Job
@@ -94,7 +94,7 @@ async def validate(
     Raises:
         ConfigError, SourceError: the configuration or a source cannot be used at all.
     """
-    setup = assembly.load(read_config(config), hide_secret, processes=processes)
+    setup = assembly.load(assembly.read_config(config), hide_secret, processes=processes)
     settings = assembly.source_settings(setup, format_)
     with TemporaryDirectory(prefix="bulksubmit-") as folder:
         found: tuple[Source, ...]

@@ -32,7 +32,6 @@ from engine.benching.meter import Meter
 from engine.benching.pacing import Timing, paced
 from engine.benching.page import page
 from engine.benching.values import Bench, BenchOrder, BenchPlan, Step
-from engine.configuration import read_config
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import BulkSubmitError, ConfigError, DeadlineReached, SourceError
 from engine.model.jobs import Job
@@ -58,8 +57,6 @@ TASKS = "tasks.ndjson"
 
 _FIRST_RECORDS = 100
 """Looked at before anything is made: where none of these is fit to be sent, the mapping is wrong."""
-
-_PROJECT_KEYS = frozenset({"project_id", "project"})
 
 
 async def bench_plan(order: BenchOrder) -> BenchPlan:
@@ -159,7 +156,7 @@ class _Series:
 
 
 def _loaded(order: BenchOrder) -> tuple[str, assembly.Setup]:
-    text = read_config(order.config)
+    text = assembly.read_config(order.config)
     return text, assembly.load(text, processes=0)  # a step's file is short: a process to read it would only start up
 
 
@@ -178,9 +175,7 @@ def _planned(order: BenchOrder, setup: assembly.Setup) -> BenchPlan:
         if order.rates
         else closed_loads(order.steps, order.records, most)
     )
-    named = service.model_dump(include=set(_PROJECT_KEYS)).values()
-    project = next((str(value) for value in named if value is not None), "")
-    return BenchPlan(service.kind, host, is_loopback(host), project, loads)
+    return BenchPlan(service.kind, host, is_loopback(host), service.place, loads)
 
 
 def _settings(setup: assembly.Setup, first: Load) -> dict[str, Any]:
@@ -189,9 +184,8 @@ def _settings(setup: assembly.Setup, first: Load) -> dict[str, Any]:
     names = ["polls_in_flight", "requests_per_second", "poll_seconds", "max_poll_seconds"]
     if first.rate is not None:
         names = ["max_in_flight", "max_open_batches", *names]
-    mode = getattr(setup.service, "mode", None)
     return {
-        **({"service.mode": mode} if mode else {}),
+        **{f"service.{name}": value for name, value in setup.service.bearing_on_speed().items()},
         "batch.max_records": first.batch_records,
         "batch.max_bytes": batch.max_bytes,
         **{f"send.{name}": getattr(send, name) for name in names if getattr(send, name) is not None},
