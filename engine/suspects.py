@@ -13,17 +13,18 @@ import anyio
 from engine.handing import Signal
 from engine.model.errors import JobRefused
 from engine.ports import Clock
+from engine.run import Stop, unless_stopped
 
 MOST_IN_A_ROW = 3
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 5.0
 """Longest wait for others to get through: where a record is the last of its job, nobody will."""
 
 
 class Suspects:
     """Those of one run."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, stop: Stop) -> None:
+        self._clock, self._stop = clock, stop
         self._passed = Signal()
         self._tried: set[int] = set()
         self._in_a_row: set[int] = set()
@@ -50,7 +51,7 @@ class Suspects:
                 f"the last: {refusal}. No record has failed for it. Have what stands in between let them pass, then "
                 "run `bulksubmit resume`"
             )
-        await self._others()
+        await unless_stopped(self._stop, self._others)
         return True
 
     async def _others(self) -> None:

@@ -85,7 +85,7 @@ class Uploader:
         self._run = run
         self._steps = Steps(run)
         self._service = run.service
-        self._suspects = Suspects(run.clock)
+        self._suspects = Suspects(run.clock, run.stop)
         self.payloads = payloads
         self._naming: set[str] = set()
         """Names that are being written down."""

@@ -105,7 +105,8 @@ NewConfig: TypeAlias = Annotated[
         "-c",
         metavar="FILE",
         show_default=False,
-        help="Use this configuration from now on: addresses, secrets and [send] may differ, the rest must not.",
+        help="Use this configuration from now on: addresses, secrets and [send] may differ, and where tasks go while "
+        "nothing was created; the rest must not.",
     ),
 ]
 JobName: TypeAlias = Annotated[

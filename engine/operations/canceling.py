@@ -10,9 +10,9 @@ from pathlib import Path
 import anyio
 
 from engine import assembly
-from engine.model.doubt import Cancel
-from engine.model.errors import CallFailed, JobError, Refused, Unauthorized
-from engine.model.jobs import JobState
+from engine.model.doubt import Again, Cancel
+from engine.model.errors import CallFailed, JobError, JobRefused, Refused, Unauthorized
+from engine.model.jobs import Job, JobState
 from engine.model.next_step import Action, next_step
 from engine.model.outcomes import Settlement
 from engine.model.submissions import State
@@ -21,6 +21,7 @@ from engine.observe.figures import count
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import open_ledger
 from engine.operations.values import Result
+from engine.ports import Ledger
 from engine.run import Run, Stop, unless_stopped
 from engine.steps import Steps
 from engine.uploading import left_by_earlier_run
@@ -28,6 +29,7 @@ from engine.uploading import left_by_earlier_run
 CANCELED = "canceled before it was sent"
 _PLAIN = frozenset({State.FROZEN, State.STAGED, State.RELEASED})
 """States in which there is no doubt whether the service was told."""
+_UNSENT = frozenset({State.FROZEN, State.STAGING, State.STAGED, State.SETTLED, State.SPLIT})
 MOST_SHOWN = 5
 """Names that a message spells out."""
 TIDY_SECONDS = 5.0
@@ -86,6 +88,38 @@ async def _cancel_remote(run: Run, remote_id: str) -> bool:
     except Refused:
         return False  # finished in the meantime; following it shows what was created
     return True
+
+
+async def is_unsent(job: Job, ledger: Ledger, again: Again) -> bool:
+    """Tell whether nothing of a job was created or released; `again`: of its service's call to stage a batch.
+
+    Where people see what that call makes, one whose answer is out may have made something.
+    """
+    tally = await ledger.tally(job.name)
+    states = {state for state, number in tally.states.items() if number}
+    doubtful = {State.STAGING} if again is Again.SEARCH else set()
+    return not (tally.created or tally.uncertain or job.lost_stages) and states <= _UNSENT - doubtful
+
+
+async def take_back(run: Run) -> None:
+    """Cancel what was staged and not released, and have it sent from its beginning.
+
+    Raises:
+        CallFailed: the service cannot be asked to, or declines where people would see what stays.
+    """
+    steps = Steps(run)
+    async for batch, submission in run.ledger.batches(run.job.name, frozenset({State.STAGING, State.STAGED})):
+        if submission.remote_id is not None:
+            await _take_back(run, submission.remote_id)
+        await steps.move(batch, submission, State.FROZEN, note="it goes elsewhere")
+    for remote_id in await run.ledger.orphans(run.job.name):
+        await _take_back(run, remote_id)
+        await run.ledger.forget_orphan(run.job.name, remote_id)
+
+
+async def _take_back(run: Run, remote_id: str) -> None:
+    if not await _cancel_remote(run, remote_id) and run.service.stage_again is Again.SEARCH:
+        raise JobRefused(f"{remote_id} was staged and cannot be canceled; cancel it by hand, or go on without a change")
 
 
 async def cancel_orphans(run: Run) -> None:

@@ -14,7 +14,6 @@ from typing import TypeAlias
 import anyio
 
 from engine import assembly
-from engine.configuration import read_config
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.batches import Batch
@@ -23,7 +22,7 @@ from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.records import Source
 from engine.model.submissions import State
 from engine.observe.events import JobEnded, JobStarted, Listener, fan_out
-from engine.operations.canceling import cancel_batches, cancel_orphans, find_extras
+from engine.operations.canceling import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.operations.finishing import CLOCK, summarize
 from engine.operations.places import claim_output, open_ledger
 from engine.operations.retrying import check_retried, retry_name, retry_source, uncertain_in, uncertain_source
@@ -47,7 +46,7 @@ async def submit(order: Order, ledger_path: Path, emit: Listener, stop: Stop, *,
         JobLocked: another process works on a job of that name.
         Interrupted: while standard input was spooled; there is no job.
     """
-    text = read_config(order.config)
+    text = assembly.read_config(order.config)
     setup = assembly.load(text, processes=order.processes)
     name = check_job_name(order.job or f"{order.config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     output = (order.output or ledger_path.parent / name).absolute()
@@ -83,7 +82,8 @@ async def resume(
         ledger_path: where it is remembered.
         emit: is told what happens.
         stop: ends the run early.
-        config: from now on the job's configuration; only addresses, secrets and `[send]` may differ.
+        config: from now on the job's configuration; addresses, secrets and `[send]` may differ, and where tasks go
+            while nothing was created or released.
         processes: that read beside this one; as configured where left out.
 
     Raises:
@@ -96,9 +96,26 @@ async def resume(
         job = await ledger.job(name)
         with ledger.lock(name):
             if config is not None:
-                job = replace(job, config=assembly.mended(job.config, read_config(config)))
+                job = replace(job, config=await _mended(job, assembly.read_config(config), ledger, emit, stop))
                 await ledger.set_config(name, job.config)
             return await _resume(job, ledger, emit, stop, processes=processes)
+
+
+async def _mended(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> str:
+    """Return the configuration with which a job goes on; what it has staged at another place is canceled first.
+
+    Raises:
+        ConfigError: it cannot go on with it.
+        CallFailed: what it has staged could not be canceled.
+    """
+    again = assembly.load_offline(job).service.stage_again
+    text = assembly.mended(job.config, config, unsent=await is_unsent(job, ledger, again))
+    if assembly.goes_elsewhere(job.config, text):
+        setup = assembly.load(job.config)
+        async with assembly.online(setup, job, emit, CLOCK) as service:
+            run = Run(job, service, ledger, CLOCK, random.random, emit, stop, assembly.quiet_time(setup, job, service))
+            await take_back(run)
+    return text
 
 
 async def retry(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:

@@ -242,7 +242,8 @@ class Sama:
                 raise Refused(words, call="project", status=refusal.status) from refusal
             raise
         object_in(answer)
-        return f"project {self._settings.project_id} is there, so look at the other keys of [service]"
+        said = ", ".join(self._options)
+        return f"project {self._settings.project_id} is there, so look at what else was said of a batch: {said}"
 
     async def release(
         self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent

@@ -69,7 +69,9 @@ def test_the_vendors_form_of_an_error_is_told_from_a_gateways(body, own):
 
 async def test_the_project_is_asked_for_to_explain_a_refusal():
     caller = Caller({"project": {"id": 42}})
-    assert "project 42 is there" in await service(caller).look()
+    said = await service(caller, notification_email="me@example.com").look()
+    assert said.startswith("project 42 is there")
+    assert said.endswith("tasks_file_name, notification_email")
     assert caller.calls[0].url == f"{API}.json"
 
 
