@@ -1,4 +1,5 @@
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,13 @@ class TestResult:
         assert screen.exit_code == 5
         assert "does not begin with what it has accepted" in screen.headline
         assert "bulksubmit resume nightly" in text_of(screen, colours=False)
+
+    def test_of_a_job_that_waits_for_a_person_says_so_beside_the_way_to_go_on(self):
+        result = replace(RESULT, state=JobState.OPEN, message="The key does not hold.", exit_code=9)
+        screen = result_screen(result, LEDGER)
+        assert (screen.mood, screen.exit_code) == (Mood.BAD, 9)
+        text = text_of(screen, colours=False)
+        assert re.search(r"mend what is named above, then go on +bulksubmit resume nightly", text)
 
     def test_of_a_canceled_job_says_what_stays(self):
         screen = result_screen(replace(RESULT, state=JobState.CANCELED), LEDGER)

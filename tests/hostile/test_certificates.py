@@ -62,7 +62,7 @@ async def submitted(place, url, **trust):
 
 def refusal(done, call: str, server) -> str:
     """Return what a command said that stopped before it sent anything to the server."""
-    assert done.code == 5, done.err
+    assert done.code == 9, done.err
     assert (server.connections, server.requests) == (0, []), "it was spoken to"
     message = done.json["message"]
     assert message.startswith(f"{call} localhost:{urlsplit(server.url).port}/")
@@ -90,9 +90,9 @@ async def test_a_store_that_cannot_prove_itself_gets_nothing(place, authority, n
 
 
 async def test_an_authority_is_trusted_only_where_it_is_named(place, authority):
-    async with raw_server(plain(403), tls=authority.server("good", GOOD)) as server:
+    async with raw_server(plain(401), tls=authority.server("good", GOOD)) as server:
         url = server.url.replace("127.0.0.1", "localhost") + "/v2"
         assert STRANGER in refusal(await submitted(place, url), "create (POST", server)
         done = await submitted(place, url, SSL_CERT_FILE=str(authority.certificate))
-        assert "status 403" in done.json["message"]
+        assert "status 401" in done.json["message"]
         assert len(server.requests) == 1

@@ -8,7 +8,7 @@ from engine.model.errors import ConfigError, Exit, JobError, SourceError
 from engine.model.records import Format
 from engine.observe.events import BatchesFrozen, JobStarted
 from engine.operations.asking import MOST_REJECTS
-from engine.sandbox.behaviour import Creation, FailureRule, Fault
+from engine.sandbox.behaviour import Creation, FailureRule, Refusal
 from engine.transport.clock import SystemClock
 
 from .desk import counts, lines, tasks
@@ -82,8 +82,9 @@ async def test_status_with_tasks_says_beforehand_how_long_it_will_take(desk):
 
 
 async def test_status_with_tasks_passes_over_batches_that_the_service_has_never_taken(desk):
-    desk = await desk(faults=(Fault("create", "refuse", nth=(1,), status=409),))
-    await desk.submit(desk.source(tasks(20)), desk.config(service='mode = "inline"', send="max_in_flight = 1"))
+    desk = await desk(refusals=(Refusal(path="data.status", equals="broken"),))
+    records = [*tasks(10, status="broken"), *tasks(10, start=10)]
+    await desk.submit(desk.source(records), desk.config(service='mode = "inline"', send="max_in_flight = 1"))
     status = await desk.status(tasks=True)
     assert (status.tally.failed, status.working) == (10, {"new": 10})
 

@@ -86,7 +86,7 @@ async def test_a_cancel_without_the_right_key_says_so_and_can_be_repeated_with_i
     await stopped(desk)
     monkeypatch.setenv("SAMA_ACCESS_KEY", "last-years-key")
     result = await desk.cancel()
-    assert result.exit_code == Exit.STOPPED_EARLY
+    assert result.exit_code == Exit.MEND_FIRST
     assert "credentials" in result.message
     monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
     assert counts(await desk.cancel())[4] == 0

@@ -64,7 +64,7 @@ async def test_a_process_that_stands_by_ends_with_a_run_that_never_reads(desk):
     config = desk.config(service='mode = "inline"')
     order = Order([str(desk.source(tasks(25)))], config, job="j", processes=1)
     result = await operations.submit(order, desk.ledger, lambda _: seen.update(children() - before), Stop())
-    assert result.exit_code == Exit.STOPPED_EARLY
+    assert result.exit_code == Exit.MEND_FIRST
     assert desk.calls("create") == 0
     assert len(seen) == 1
     assert children() == before
@@ -147,7 +147,7 @@ async def test_credentials_that_do_not_hold_stop_the_job_and_new_ones_finish_it(
     desk = await desk()
     monkeypatch.setenv("SAMA_ACCESS_KEY", "last-years-key")
     result = await desk.submit(desk.source(tasks(30)))
-    assert (result.state, result.exit_code) == ("open", Exit.STOPPED_EARLY)
+    assert (result.state, result.exit_code) == ("open", Exit.MEND_FIRST)
     assert "credentials" in result.message
     assert "last-years-key" not in result.message
     monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")

@@ -19,11 +19,18 @@ def command(words: str, ledger: Path) -> str:
     return f"bulksubmit {words} --ledger {shlex.quote(str(ledger))}"
 
 
-def next_steps(job: str, state: str, tally: Tally, ledger: Path, rejects: Path | None = None) -> list[tuple[str, str]]:
-    """Return (what for, command) of what a person should do about a job that nobody works on, in this order."""
+def next_steps(
+    job: str, state: str, tally: Tally, ledger: Path, rejects: Path | None = None, *, mend_first: bool = False
+) -> list[tuple[str, str]]:
+    """Return (what for, command) of what a person should do about a job that nobody works on, in this order.
+
+    `mend_first`: it stopped for something that only a person can mend.
+    """
     steps: list[tuple[str, str]] = []
     if state == JobState.OPEN:
-        steps.append(("go on where it stopped", f"resume {job}"))
+        steps.append(
+            ("mend what is named above, then go on" if mend_first else "go on where it stopped", f"resume {job}")
+        )
     if state == JobState.CANCELED and tally.unresolved:
         steps.append(("end what is unresolved, the canceling was interrupted", f"cancel {job}"))
     elif state == JobState.CANCELED and (tally.failed or tally.rejected):

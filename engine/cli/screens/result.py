@@ -102,7 +102,8 @@ def _why(reasons: Reasons, tally: Tally) -> Table:
 
 
 def _steps(result: Result, ledger: Path) -> list[list[str]]:
-    steps = next_steps(result.job, result.state, result.tally, ledger, result.rejects)
+    mend_first = result.exit_code == Exit.MEND_FIRST
+    steps = next_steps(result.job, result.state, result.tally, ledger, result.rejects, mend_first=mend_first)
     if result.orphans:
         left = f"{count(result.orphans, 'empty batch')} left at the service"
         steps.append((left, "nothing needs to be done"))

@@ -37,6 +37,9 @@ CALLS = Calls(
     outside=frozenset({"put"}),
     deferrable=frozenset({"create", "continue"}),
 )
+_S3_CODES = {401: "AccessDenied", 403: "AccessDenied", 404: "NoSuchKey", 409: "OperationAborted"}
+_S3_CODES |= dict.fromkeys((429, 503), "SlowDown")
+"""What S3 says with a status, after its list of error codes."""
 MAX_STATUS_PAGE = 1000  # the vendor's limit
 DEFAULT_STATUS_PAGE = 100  # unknown; small, so that a client that relies on it is noticed
 ProjectCall = Callable[[web.Request, int], Awaitable[web.Response]]
@@ -257,5 +260,6 @@ def _no_batch(batch_id: int | str, project_id: int) -> ApiError:
 
 def _error(kind: str, status: int, message: str) -> web.Response:
     if kind == "put":
-        return s3_error_answer(status, "SlowDown" if status in (429, 503) else "InternalError", message)
+        code = _S3_CODES.get(status, "InvalidRequest" if status < 500 else "InternalError")  # noqa: PLR2004
+        return s3_error_answer(status, code, message)
     return error_answer(status, message, status)
