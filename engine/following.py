@@ -19,7 +19,15 @@ import anyio
 from engine.handing import Signal
 from engine.model.batches import Batch, batch_name
 from engine.model.doubt import Doubt, Standing
-from engine.model.errors import PossiblyApplied, Refused, SourceChanged, StillWaiting, Unauthorized, UnexpectedAnswer
+from engine.model.errors import (
+    CallFailed,
+    Refused,
+    SourceChanged,
+    StillWaiting,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from engine.model.next_step import Action, next_step
 from engine.model.outcomes import Settlement
 from engine.model.settings import AUTO, SendSettings
@@ -180,7 +188,8 @@ class Follower:
             answers = await self._run.service.progress([self._asked(one, sent_at) for one in followed])
         except Unauthorized:
             raise
-        except (Refused, UnexpectedAnswer) as failure:
+        except (Refused, UnexpectedAnswer, Unavailable) as failure:
+            await self._check_reach(failure)
             for one in followed:
                 await self._excuse(one, failure)
             return
@@ -217,8 +226,22 @@ class Follower:
             await self._take_in(one, progress, seen_at)
         except Unauthorized:
             raise
-        except (Refused, UnexpectedAnswer) as failure:
+        except (Refused, UnexpectedAnswer, Unavailable) as failure:
+            await self._check_reach(failure)
             await self._excuse(one, failure)
+
+    async def _check_reach(self, failure: CallFailed) -> None:
+        """End the run if the service is not to be had; a page in its place may be about what was asked alone."""
+        if not isinstance(failure, Unavailable):
+            return
+        if not failure.stranger:
+            raise failure
+        try:
+            await self._run.service.look()
+        except Unauthorized:
+            raise
+        except Refused:
+            return  # the service itself says so
 
     async def _take_in(self, one: _Followed, progress: Progress, seen_at: float) -> None:
         if progress.created != one.created:
@@ -310,7 +333,7 @@ class Follower:
             self._run.emit(change)
             self.wake()
 
-    async def _excuse(self, one: _Followed, failure: Refused | PossiblyApplied) -> None:
+    async def _excuse(self, one: _Followed, failure: CallFailed) -> None:
         """Ask again later after a poll that failed; park the batch where the table of steps says so."""
         now = self._run.clock.monotonic()
         doubt = one.doubt or replace(left_by_earlier_run(self._run, one.submission), since=now)

@@ -31,7 +31,7 @@ def store_says(code, status=400):
 
 
 class Between:
-    """`rule(kind, nth, body)` returns an answer, RESET, or None to hand the request on."""
+    """`rule(kind, nth, body, path)` returns an answer, RESET, or None to hand the request on."""
 
     def __init__(self, target, rule):
         self.target, self.rule = target, rule
@@ -42,7 +42,7 @@ class Between:
         kind = next((kind for pattern, kind in KINDS if pattern.match(f"{request.method} {request.path}")), "other")
         self.calls[kind] += 1
         body = await request.read()
-        ruled = self.rule(kind, self.calls[kind], body)
+        ruled = self.rule(kind, self.calls[kind], body, request.path)
         if ruled is RESET:
             request.transport.abort()
             return web.Response()

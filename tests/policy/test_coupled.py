@@ -169,3 +169,25 @@ def test_open_jobs_never_exceed_what_is_allowed_nor_stop_for_want_of_news():
     assert jobs.observe(10**6, 1.0, batch_records=10, lag_seconds=5.0) is None
     assert jobs.observe(0, 60.0, batch_records=10, lag_seconds=5.0) is None
     assert jobs.limit == 10
+
+
+def cut_off(batches, size):
+    return batches.observe(size, 0.0, Upload.RESET)
+
+
+def test_what_is_cut_off_again_and_again_makes_batches_smaller():
+    batches = BatchBytes(4 * MEBIBYTE)
+    change = cut_off(batches, 4_000_000)
+    assert (change.after, change.reason) == (2_000_000, "a payload of 4000000 bytes was cut off again and again")
+    assert batches.bars(4_000_000)
+
+
+def test_what_is_cut_off_although_as_much_got_through_is_taken_for_chance_once():
+    batches = BatchBytes(4 * MEBIBYTE)
+    batches.observe(4_000_000, 0.5)
+    assert cut_off(batches, 4_000_000) is None
+    assert cut_off(batches, 4_000_000).after == 2_000_000
+
+
+def test_a_small_payload_is_not_cut_off_for_its_size():
+    assert cut_off(BatchBytes(4 * MEBIBYTE), SLOW_BYTES - 1) is None
