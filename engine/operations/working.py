@@ -113,7 +113,7 @@ async def _mended(job: Job, config: str, ledger: Ledger, emit: Listener, stop: S
     if assembly.goes_elsewhere(job.config, text):
         setup = assembly.load(job.config)
         async with assembly.online(setup, job, emit, CLOCK) as service:
-            run = Run(job, service, ledger, CLOCK, random.random, emit, stop, assembly.quiet_time(setup, job, service))
+            run = Run(job, service, ledger, CLOCK, random.random, emit, stop, assembly.quiet_time(job, service))
             await take_back(run)
     return text
 
