@@ -109,7 +109,8 @@ def listed(task: Row) -> Listed:
 
 
 def _task_error(task: Row) -> str:
-    errors = [error for error in task.get("errors") or [] if isinstance(error, dict)]
+    said = task.get("errors")
+    errors = [error for error in said if isinstance(error, dict)] if isinstance(said, list) else []
     return "; ".join(f"{error.get('type', 'error')}: {error.get('message', '')}" for error in errors)
 
 

@@ -91,6 +91,7 @@ async def test_a_failed_task_keeps_every_error_in_the_words_of_the_service():
         ({"state": "failed"}, "the task's creation ended as 'failed'"),
         ({"state": "canceled", "errors": None}, "the task's creation ended as 'canceled'"),
         ({"state": "failed", "errors": ["what?"]}, "the task's creation ended as 'failed'"),
+        ({"state": "failed", "errors": 5}, "the task's creation ended as 'failed'"),
         ({"state": "failed", "errors": [{}]}, "error: "),
     ],
 )
