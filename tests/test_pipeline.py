@@ -25,6 +25,7 @@ from engine.model.errors import (
     Unavailable,
 )
 from engine.model.jobs import JobState
+from engine.model.rulings import Blame
 from engine.model.submissions import UNSENT, State, Submission
 from engine.observe.events import BatchesFrozen, Stopping
 from engine.pipeline import MOST_IN_DOUBT
@@ -401,7 +402,7 @@ async def test_a_job_that_meets_one_trouble_after_the_other_ends_with_each_recor
     chance = random.Random(seed)
     troubles = [unavailable(), unauthorized(), killed(applied=False), killed(applied=True)]
     releases = [*troubles, lost(applied=False), lost(applied=True)]
-    uploads = [*troubles, Fault(Refused("Request has expired", status=403))]
+    uploads = [*troubles, Fault(Refused("Request has expired", status=403, blame=Blame.URL))]
 
     def drawn(faults):
         return [chance.choice(faults) if chance.random() < 0.2 else None for _ in range(40)]

@@ -75,7 +75,7 @@ async def test_a_hostile_answer_to_the_call_that_creates_parks_the_batch(place, 
     assert done.peak_mib < BOUND_MIB
 
 
-OTHER_CALLS = {"create": (5, "open", 0), "put": (5, "open", 0), "status": (4, "finished", 3)}
+OTHER_CALLS = {"create": (5, "open", 0), "put": (9, "open", 0), "status": (4, "finished", 3)}
 """What is struck → exit code, state of the job and uncertain records: once a batch is released, it is parked."""
 
 

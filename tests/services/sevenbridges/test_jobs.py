@@ -130,8 +130,8 @@ async def test_a_draft_with_invalid_inputs_fails_with_their_names_and_leaves_not
 async def test_the_services_code_and_words_stand_in_the_error(bench):
     bench = await bench(projects=("other/project",))
     result = await bench.submit(specs(1))
-    assert result.tally.failed == 1
-    assert "3002: Requested project does not exist." in bench.outcomes()[0]["error"]
+    assert (result.exit_code, result.tally.failed, result.tally.unresolved) == (Exit.MEND_FIRST, 0, 1)
+    assert "3002: Requested project does not exist." in result.message
 
 
 async def test_records_that_the_service_would_not_take_are_rejected_before_anything_is_sent(bench):
