@@ -127,11 +127,19 @@ async def test_a_draft_with_invalid_inputs_fails_with_their_names_and_leaves_not
     assert bench.times("run") == once(2)
 
 
-async def test_the_services_code_and_words_stand_in_the_error(bench):
+async def test_an_unknown_project_stops_the_job_with_the_services_code_and_words(bench):
     bench = await bench(projects=("other/project",))
-    result = await bench.submit(specs(1))
-    assert (result.exit_code, result.tally.failed, result.tally.unresolved) == (Exit.MEND_FIRST, 0, 1)
+    result = await bench.submit(specs(100))
+    assert (result.exit_code, result.tally.failed, result.tally.unresolved) == (Exit.MEND_FIRST, 0, 100)
     assert "3002: Requested project does not exist." in result.message
+    assert bench.calls("create") <= 40, "no more than were under way at once"
+
+
+async def test_a_project_that_a_record_brings_itself_is_its_own_fault(bench):
+    bench = await bench(projects=(PROJECT,))
+    result = await bench.submit([*specs(1), {"name": "bad", "project": "no/such"}])
+    assert (result.exit_code, result.tally.created, result.tally.failed) == (Exit.SOME_FAILED, 1, 1)
+    assert "3002: Requested project does not exist." in bench.outcomes()[1]["error"]
 
 
 async def test_records_that_the_service_would_not_take_are_rejected_before_anything_is_sent(bench):
