@@ -61,7 +61,7 @@ ALL_OF_IT = "something in it is bad"
 
 
 def refused_whole():
-    return Fault(Refused(ALL_OF_IT, status=422, as_a_whole=True))
+    return Fault(Refused(ALL_OF_IT, status=422, blame=Blame.PAYLOAD))
 
 
 def later(error, seconds):
