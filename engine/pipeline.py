@@ -20,6 +20,7 @@ A run ends early by `Stop`: nothing new is begun, calls under way may finish, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -30,7 +31,7 @@ from anyio.abc import TaskGroup
 from engine.following import Follower
 from engine.handing import Crew, Line
 from engine.model.batches import Batch
-from engine.model.doubt import Again, Doubt
+from engine.model.doubt import Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, CallFailed, StrictRejects
 from engine.model.jobs import JobState
 from engine.model.settings import SendSettings
@@ -171,6 +172,8 @@ class Pipeline:
                     await self._follower.wait_for_change()
                     # What was accepted and not begun cannot be seen; its turn came with the end of the others.
                     doubt = lost_just_now(self._run, submission)
+                if doubt.wish is Wish.SEND_AGAIN:  # a person's word counts once, and it was sent by it
+                    doubt = replace(doubt, wish=Wish.SEND)
                 await self._recover(batch, submission, doubt)
 
     async def _take_in(self, unsent: Line[Unsent], crew: Crew[Slot, Batch, Submission]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from engine.sandbox.behaviour import Creation, Fault
 from engine.sandbox.loading import parse_behaviour
 
-from .ways import INLINE, PRESIGNED
+from .ways import INLINE, MARKED, PRESIGNED
 from .worlds import Death, Plan, drawn, play
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
@@ -57,6 +57,9 @@ def plan_of(way, *deaths, **behaviour):
 ONCE_BAD = {
     "an inline batch that was swallowed is sent again by a person's word": plan_of(
         INLINE, faults=(Fault("create", "swallow", nth=(2,)),)
+    ),
+    "what was sent again by a person's word is searched for if its answer is lost": plan_of(
+        MARKED, faults=(Fault("create", "swallow", nth=(2,)), Fault("create", "drop_after", nth=(4,)))
     ),
     "one that died when its job was finished writes the reports of the last run": plan_of(
         PRESIGNED, Death("signal", 0.8), Death("after a step", 18), creation=Creation(tasks_per_second=1)
