@@ -5,10 +5,10 @@ import contextlib
 import pytest
 import pytest_asyncio
 
-from .judge import sandbox_process
+from .judge import Sandboxes
 from .lives import mortal_lives
 from .tally import TABLE
-from .ways import SECRETS, WAYS
+from .ways import SECRETS
 
 
 @pytest.fixture
@@ -19,13 +19,9 @@ def tally(request):
 
 @pytest.fixture(scope="session")
 def sandboxes(tmp_path_factory):
-    """Port and judge of each service's sandbox."""
-    services = {way.service: way for way in WAYS}
+    """Port and judge of the sandbox of each behaviour."""
     with contextlib.ExitStack() as stack:
-        yield {
-            service: stack.enter_context(sandbox_process(tmp_path_factory.mktemp(service), way.behaviour))
-            for service, way in services.items()
-        }
+        yield Sandboxes(stack, tmp_path_factory.mktemp)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +94,18 @@ class Judge:
 
 def lines(path: Path) -> list[dict]:
     return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+class Sandboxes(dict[str, tuple[int, Judge]]):
+    """Behaviour → port and judge of a sandbox process, which is started when it is first asked for."""
+
+    def __init__(self, stack: ExitStack, new_folder: Callable[[str], Path]) -> None:
+        super().__init__()
+        self._stack, self._new_folder = stack, new_folder
+
+    def __missing__(self, behaviour: str) -> tuple[int, Judge]:
+        self[behaviour] = self._stack.enter_context(sandbox_process(self._new_folder("sandbox"), behaviour))
+        return self[behaviour]
 
 
 @contextmanager

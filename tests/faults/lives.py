@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine import operations
 
-from .judge import Judge, lines
+from .judge import Sandboxes, lines
 from .tally import Tally
 from .ways import SECRETS, Way
 
@@ -38,7 +38,7 @@ class Lives:
     """Where jobs live and die."""
 
     folder: Path
-    sandboxes: dict[str, tuple[int, Judge]]
+    sandboxes: Sandboxes
     parent: asyncio.subprocess.Process
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
     begun: int = 0
@@ -49,7 +49,7 @@ class Lives:
         self.begun += 1
         number, home = self.begun, self.folder / f"life-{self.begun}"
         home.mkdir()
-        port, judge = self.sandboxes[way.service]
+        port, judge = self.sandboxes[way.behaviour]
         config, source, ledger = home / "engine.toml", home / "tasks.ndjson", home / "ledger.db"
         way.write_config(config, port, project=home.name)
         markers = way.write_tasks(source, home.name, batches)
@@ -81,7 +81,7 @@ class Lives:
 
 
 @asynccontextmanager
-async def mortal_lives(folder: Path, sandboxes: dict[str, tuple[int, Judge]]) -> AsyncIterator[Lives]:
+async def mortal_lives(folder: Path, sandboxes: Sandboxes) -> AsyncIterator[Lives]:
     """Start the parent of all processes; it ends with the block."""
     environment = {**os.environ, **SECRETS, "PYTHONPATH": str(ROOT)}
     pipe = asyncio.subprocess.PIPE

@@ -79,7 +79,7 @@ async def finish(order, ledger):
 async def test_a_disk_that_fails_at_any_write_stops_the_job_and_resume_finishes_it(
     tmp_path, sandboxes, secrets, way, error, tally
 ):
-    port, judge = sandboxes[way.service]
+    port, judge = sandboxes[way.behaviour]
     for fail_at in itertools.count(1, step_of(way)):
         name = f"{way}-{error.__name__}-{fail_at}".replace(" ", "-")
         home = tmp_path / str(fail_at)

@@ -23,7 +23,7 @@ from engine.run import Stop
 
 from .cases import EVERY_SECOND, EVERY_THIRD, FIRST, SECOND, STEPS, Case, generate, thinned
 from .catalogue import FAULTS
-from .judge import Judge, lines
+from .judge import Sandboxes, lines
 from .proxy import fault_proxy
 from .tally import Tally
 from .ways import SECRETS
@@ -70,7 +70,7 @@ class Field:
     """Where all runs take place."""
 
     folder: Path
-    sandboxes: dict[str, tuple[int, Judge]]
+    sandboxes: Sandboxes
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
     runs: dict[Case, asyncio.Task[Verdict]] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class Field:
             folder = self.folder / f"run-{len(list(self.folder.iterdir()))}"
             folder.mkdir()
             way, patience = case.step.way, asyncio.timeout(RUN_SECONDS)
-            port, judge = self.sandboxes[way.service]
+            port, judge = self.sandboxes[way.behaviour]
             async with fault_proxy(port, way.kind_of, case.strikes, LATE_SECONDS) as proxy, patience:
                 return await self._work(case, folder, proxy, judge)
 

@@ -47,4 +47,4 @@ async def test_a_power_cut_at_any_sync_loses_nothing_and_creates_nothing_twice(l
     else:
         pytest.fail("there was no end to the syncs")
     assert cut > 2 * len(way.states)
-    assert not lives.sandboxes[way.service][1].duplicated
+    assert not lives.sandboxes[way.behaviour][1].duplicated

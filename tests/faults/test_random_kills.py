@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from .ways import WAYS
+from .ways import LATE_WAYS, WAYS
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 KILLS = int(os.environ.get("BULKSUBMIT_KILLS", "200" if TORTURE else "9"))
@@ -20,6 +20,21 @@ JOBS = 4
 """At a time."""
 
 
+async def lived(lives, jobs, tally):
+    """Let jobs live and die side by side; return how often they died."""
+    ends = await asyncio.gather(*(lives.live(way, BATCHES, deaths) for way, deaths in jobs))
+    for end in ends:
+        end.tally.crashes = end.died
+        tally.add(end.tally)
+    for end in ends:
+        assert not end.complaints, f"seed {SEED}"
+    return sum(end.died for end in ends)
+
+
+def drawn_deaths(draw):
+    return [{"seconds": draw.uniform(0, LONGEST_SECONDS)} for _ in range(MOST_KILLS)]
+
+
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_kills_at_random_moments_lose_nothing_and_create_nothing_twice(lives, way, tally):
@@ -27,10 +42,15 @@ async def test_kills_at_random_moments_lose_nothing_and_create_nothing_twice(liv
     kills = 0
     while kills < KILLS / len(WAYS):
         jobs = min(JOBS, round(KILLS / len(WAYS) - kills) // MOST_KILLS + 1)
-        deaths = [[{"seconds": draw.uniform(0, LONGEST_SECONDS)} for _ in range(MOST_KILLS)] for _ in range(jobs)]
-        for end in await asyncio.gather(*(lives.live(way, BATCHES, one) for one in deaths)):
-            kills += end.died
-            end.tally.crashes = end.died
-            tally.add(end.tally)
-            assert not end.complaints, f"seed {SEED}"
-    assert not lives.sandboxes[way.service][1].duplicated
+        deaths = [drawn_deaths(draw) for _ in range(jobs)]
+        kills += await lived(lives, [(way, one) for one in deaths], tally)
+    assert not lives.sandboxes[way.behaviour][1].duplicated
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_kills_lose_nothing_and_create_nothing_twice_where_calls_arrive_late_and_reads_lag(lives, tally):
+    draw = random.Random(SEED)
+    jobs = [(way, drawn_deaths(draw)) for way in LATE_WAYS * max(2, KILLS // 20)]
+    await lived(lives, jobs, tally)
+    for way in LATE_WAYS:
+        assert not lives.sandboxes[way.behaviour][1].duplicated

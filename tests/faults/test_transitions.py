@@ -27,4 +27,4 @@ async def test_a_kill_at_any_step_loses_nothing_and_creates_nothing_twice(lives,
         tally.add(end.tally)
         assert not end.complaints
         assert end.died == 1, f"it never came to {death}"
-    assert not lives.sandboxes[way.service][1].duplicated
+    assert not lives.sandboxes[way.behaviour][1].duplicated

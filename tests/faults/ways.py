@@ -100,6 +100,8 @@ class Way:
     """A lost answer may leave a batch uncertain: there is no harmless step, and no way to ask."""
     children: int = 0
     """Tasks that each record's own task is to have."""
+    settle_seconds: float = 0.3
+    """Longer than the sandbox needs to show what it was told."""
     mode: str = ""
     """Of Sama."""
     number: int = 42
@@ -113,14 +115,14 @@ class Way:
         path: Path,
         port: int,
         *,
-        settle_seconds: float = 0.3,
+        settle_seconds: float | None = None,
         poll_seconds: float = 0.01,
         max_poll_seconds: float = 0.05,
         send: str = "",
         project: str = "p",
     ) -> None:
         values = {"mode": self.mode, "number": self.number, "project": project, "batch": self.batch}
-        times = {"settle": settle_seconds, "poll": poll_seconds, "most": max_poll_seconds}
+        times = {"settle": settle_seconds or self.settle_seconds, "poll": poll_seconds, "most": max_poll_seconds}
         path.write_text((self.config + _SEND).format(port=port, send=send, **values, **times))
 
     def write_tasks(self, path: Path, prefix: str, batches: int) -> list[str]:
@@ -169,3 +171,48 @@ BRIDGES = Way(
     children=2,
 )
 WAYS = [PRESIGNED, INLINE, MARKED, BRIDGES]
+
+_LATE = {
+    "sama": """
+[reads]
+status_seconds = 0.3
+list_seconds = 0.3
+
+[[faults]]
+call = "all"
+kind = "drop_late"
+share = 0.1
+seed = 1
+seconds = 0.5
+
+[[faults]]
+call = "continue"
+kind = "html_late"
+share = 0.1
+seed = 2
+status = 504
+seconds = 0.5
+""",
+    "sevenbridges": """
+[reads]
+single_seconds = 0.3
+list_seconds = 0.3
+
+[[faults]]
+call = "all"
+kind = "drop_late"
+share = 0.1
+seed = 1
+seconds = 0.5
+""",
+}
+LATE_WAYS = [
+    replace(
+        way,
+        name=f"{way}, late",
+        behaviour="busy_while_late = true\n" + way.behaviour + _LATE[way.service],
+        settle_seconds=2.0,
+    )
+    for way in WAYS
+]
+"""The same, to sandboxes that act later than they answer, and show things later than they are."""
