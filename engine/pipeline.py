@@ -31,7 +31,7 @@ from anyio.abc import TaskGroup
 from engine.following import Follower
 from engine.handing import Crew, Line
 from engine.model.batches import Batch
-from engine.model.doubt import Again, Doubt, Wish
+from engine.model.doubt import MOST_TELLS, Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, CallFailed, StrictRejects
 from engine.model.jobs import JobState
 from engine.model.settings import SendSettings
@@ -159,9 +159,23 @@ class Pipeline:
         self._follower.finish()
 
     async def _search(self) -> None:
-        """Find by their marks the batches whose answer was lost, when the service is done with the rest."""
+        """Find by their marks the batches whose answer was lost, and again those that were then sent, and lost anew."""
         if self._run.service.again is not Again.SEARCH:
             return
+        for _ in range(MOST_TELLS):
+            began = self._run.clock.now()
+            await self._search_once()
+            if self._run.stop.error is not None or not await self._lost_since(began):
+                return
+
+    async def _lost_since(self, began: float) -> bool:
+        async for _, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
+            if submission.remote_id is None and submission.changed_at > began:
+                return True
+        return False
+
+    async def _search_once(self) -> None:
+        """Search when the service is done with the rest."""
         async with anyio.create_task_group() as searches:
             self._recoveries = searches
             async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
