@@ -46,12 +46,12 @@ class Workplace:
         self.sandbox = sandbox
         self.environment = os.environ | {"SAMA_ACCESS_KEY": "sandbox-key"}
 
-    def configure(self, *, mode="presigned", more="") -> Path:
+    def configure(self, *, mode="presigned", more="", settle_seconds=0.5) -> Path:
         config = self.folder / "sama.toml"
         config.write_text(
             f'[service]\nkind = "sama"\nbase_url = "{self.sandbox.url}"\nproject_id = 42\n'
             f'access_key = "${{env:SAMA_ACCESS_KEY}}"\nmode = "{mode}"\n{more}\n[send]\n'
-            "poll_seconds = 0.02\nsettle_seconds = 0.5\n"
+            f"poll_seconds = 0.02\nsettle_seconds = {settle_seconds}\n"
         )
         return config
 

@@ -102,8 +102,8 @@ def behaviour(request, tmp_path):
 def config(workplace, request):
     """Batches of 80, and a settle time of seconds, so that what is waited for comes within the test."""
     switch = request.node.callspec.params["behaviour"]
-    config = workplace.configure(mode=switch.mode, more=f"[batch]\nmax_records = {BATCH}\n")
-    config.write_text(config.read_text() + "settle_seconds = 2\nmax_poll_seconds = 0.5\nretry_base_seconds = 0.1\n")
+    config = workplace.configure(mode=switch.mode, more=f"[batch]\nmax_records = {BATCH}\n", settle_seconds=2)
+    config.write_text(config.read_text() + "max_poll_seconds = 0.5\nretry_base_seconds = 0.1\n")
     return config
 
 

@@ -90,7 +90,7 @@ def test_a_wrong_key_stops_the_job_and_resume_goes_on_with_the_right_one(workpla
     stopped = workplace.run(
         "submit", tasks, "--config", config, "--job", "keyless", "--json", SAMA_ACCESS_KEY="canary-7f3a"
     )
-    assert (stopped.code, stopped.json["created"], stopped.json["unresolved"]) == (5, 0, 50)
+    assert (stopped.code, stopped.json["created"], stopped.json["unresolved"]) == (9, 0, 50)
     assert "canary-7f3a" not in stopped.out + stopped.err + (
         workplace.folder / ".bulksubmit" / "ledger.db"
     ).read_bytes().decode("latin-1")

@@ -27,6 +27,7 @@ from engine.model.errors import LedgerError, PossiblyApplied, Refused, StillWait
 from engine.model.jobs import JobState
 from engine.model.next_step import TABLE, Action
 from engine.model.outcomes import Fate
+from engine.model.rulings import Blame
 from engine.model.submissions import TRANSITIONS, State
 from engine.operations.canceling import CANCELED
 

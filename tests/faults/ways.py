@@ -21,6 +21,9 @@ SECRETS = {"SAMA_ACCESS_KEY": KEY, "SB_AUTH_TOKEN": KEY}
 _SAMA_BEHAVIOUR = """
 continue_again = "duplicate"  # the unkindest: a batch that is released twice is created twice
 
+[sama]
+task_lists_per_second = 0  # jobs run side by side, and each asks once how its tasks are listed
+
 [journal]
 marker = "data.id"
 
