@@ -16,7 +16,7 @@ from fakes.service import FakeService, Fault
 
 from engine.model.doubt import Again, Standing
 from engine.model.errors import PossiblyApplied, Refused
-from engine.ports import Progress, Staged
+from engine.ports import Progress, Staged, no_intent
 
 NEVER = float("inf")
 
@@ -85,9 +85,11 @@ class LateService(FakeService):
         """Tell whether a batch was a draft that was deleted."""
         return self.done_by == "stage" and self.remotes[remote_id].canceled
 
-    async def stage(self, batch, payload, *, known=None):
+    async def stage(self, batch, payload, *, known=None, intent=no_intent):
         if not self.drafts:
-            return await super().stage(batch, payload, known=known)
+            return await super().stage(batch, payload, known=known, intent=intent)
+        if known is None:
+            await intent()
         async with self._call("stage", "send"):
             if known is None:
                 known = self._new(batch, payload)
