@@ -258,6 +258,11 @@ class Uploader:
             released = await self._service.release(batch, submission.remote_id, None, intent.renew)
         except Unauthorized:
             raise
+        except Unavailable as failure:
+            if not failure.stranger:
+                raise
+            # Something in between keeps turning it away: the service may have it all the same, and can be asked.
+            raise _InDoubt(intent.submission, self._unheard(intent.submission), failure) from failure
         except Refused as refusal:
             raise await self._refused(batch, intent.submission, refusal) from refusal
         except PossiblyApplied as failure:
@@ -308,6 +313,9 @@ class Uploader:
 
     async def _intend(self, batch: Batch, submission: Submission, state: State) -> _Intent:
         return _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, state))
+
+    def _unheard(self, submission: Submission) -> Doubt:
+        return replace(lost_just_now(self._run, submission), declined=Declined.UNKNOWN)
 
     def _lost(self, submission: Submission, failure: PossiblyApplied) -> _InDoubt:
         return _InDoubt(submission, lost_just_now(self._run, submission), failure)

@@ -315,6 +315,17 @@ async def test_where_the_vendor_documents_that_a_repeat_is_refused_it_is_told_ag
     assert bench.service.ids() == EACH_ONCE
 
 
+@pytest.mark.parametrize("again", [Again.REFUSED, Again.ASK])
+async def test_a_release_that_something_in_between_keeps_turning_away_is_asked_about_first(bench, monkeypatch, again):
+    monkeypatch.setattr(type(bench.service), "again", again)
+    page = Unavailable("a page instead of an answer")
+    page.stranger = True
+    bench.service.faults = {"release": [Fault(page, applied=True)]}
+    assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
+    assert bench.service.calls("release", "standing") == ["release", "standing"]
+    assert bench.service.ids() == EACH_ONCE
+
+
 async def test_a_release_that_is_refused_at_first_and_waits_is_the_plain_no_of_the_service(bench):
     bench.service.faults = {"release": [refused("not this one")]}
     assert (await bench.submit(await one_batch(bench))).state is State.SETTLED

@@ -263,7 +263,7 @@ _RELEASING = (
     # Told at once, what is gone for good would be told over and over: whether it is there is asked first.
     Row(
         Action.TELL,
-        "it was not there to be released, and is there now",
+        "it was not there to be released, or never heard of it, and waits",
         (State.RELEASING,),
         (Again.REFUSED,),
         standing=(Standing.WAITING,),

@@ -24,7 +24,7 @@ from yarl import URL
 
 from engine.limiting import Limiter
 from engine.model.errors import CallFailed, Refused, Unavailable
-from engine.model.rulings import Pause, Refusal
+from engine.model.rulings import Carries, Pause, Refusal
 from engine.model.settings import SendSettings
 from engine.observe.events import CallEnded, CallRetried, CallStarted, Listener, Paused
 from engine.policy.budget import WindowBudget, allowance
@@ -63,6 +63,9 @@ def _own(body: bytes) -> bool:
     del body
     return True
 
+
+MOST_TURNED_AWAY = 2
+"""Pages of something in between to one release, before the service itself is asked what became of the batch."""
 
 MOST_LOSSES = 4
 """Of a call with `few_tries`: connections that broke under it."""
@@ -321,6 +324,8 @@ class HttpCaller:
         effort.losses += _losses(attempt.verdict)
         if call.few_tries and effort.losses >= MOST_LOSSES:
             raise failure(call, attempt.verdict, attempt.answer, redact, why="it was lost on the way again and again")
+        if attempt.verdict.stranger and call.carries is Carries.RELEASE and effort.attempts >= MOST_TURNED_AWAY:
+            raise failure(call, attempt.verdict, attempt.answer, redact, why="whether it was released can be asked")
         if attempt.verdict.stranger and self._is_strange(effort, attempt):
             verdict = replace(attempt.verdict, advice=Advice.STOP)
             raise failure(call, verdict, attempt.answer, redact, why=_STRANGE)
