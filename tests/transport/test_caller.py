@@ -415,6 +415,14 @@ async def test_a_page_that_forbids_what_carries_no_record_ends_by_itself_no_more
     assert clock.monotonic() <= 100
 
 
+async def test_a_page_that_turns_a_release_away_is_handed_back_after_two_tries(make):
+    caller, wire, _ = make(answer(409, PAGE), answer(409, PAGE), speech=speech)
+    with pytest.raises(Unavailable, match="can be asked") as raised:
+        await caller.call(replace(CREATE, carries=Carries.RELEASE))
+    assert raised.value.stranger
+    assert len(wire.requests) == 2
+
+
 async def test_a_page_that_turns_records_away_is_handed_back_at_once(make):
     caller, wire, _ = make(answer(403, PAGE), speech=speech)
     with pytest.raises(Refused) as raised:
