@@ -23,6 +23,7 @@ from engine.model.errors import (
     CallFailed,
     Refused,
     SourceChanged,
+    SourceError,
     StillWaiting,
     Unauthorized,
     Unavailable,
@@ -226,6 +227,8 @@ class Follower:
             await self._take_in(one, progress, seen_at)
         except Unauthorized:
             raise
+        except SourceError as error:  # with the file in its place again, a later run asks once more
+            await self._park(one, f"which of its records were created cannot be told: {error}")
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
             await self._check_reach(failure)
             await self._excuse(one, failure)
@@ -343,13 +346,16 @@ class Follower:
         one.doubt = doubt.heard(Standing.UNKNOWN if gone else Standing.SILENT, now)
         step = next_step(one.doubt, self._run.quiet.seconds)
         if step.action is Action.PARK:
-            await self._steps.move(one.batch, one.submission, State.UNCERTAIN, note=f"{step.reason}: {failure}")
-            self._close(one)
+            await self._park(one, f"{step.reason}: {failure}")
             return
         one.failures += 1
         wait = min(self._rules.first_seconds * 2**one.failures, self._rules.cap_seconds)
         self._outlook.ask_again(one.batch.sequence, now + wait)
         self.wake()
+
+    async def _park(self, one: _Followed, why: str) -> None:
+        await self._steps.move(one.batch, one.submission, State.UNCERTAIN, note=why)
+        self._close(one)
 
     def _close(self, one: _Followed) -> None:
         del self._open[one.batch.sequence]

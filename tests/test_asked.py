@@ -7,7 +7,7 @@ import pytest
 from fakes.bench import a_bench
 
 from engine.following import Follower
-from engine.model.errors import SourceChanged, StillWaiting
+from engine.model.errors import SourceChanged, SourceError, StillWaiting
 from engine.model.settings import SendSettings
 from engine.model.submissions import State
 from engine.observe.events import Noticed
@@ -92,3 +92,23 @@ async def test_what_a_batch_holds_can_be_read_again_by_its_question(bench):
     assert [task["data"]["id"] for task in orjson.loads(await asked.payload())] == [str(at) for at in range(10)]
     with pytest.raises(SourceChanged):
         await Follower(bench.run(), SendSettings())._payload(0)
+
+
+@pytest.mark.parametrize("error", [SourceChanged("it changed"), SourceError("it is gone")])
+async def test_a_batch_whose_fates_need_a_source_that_is_gone_is_uncertain_and_the_others_are_followed(bench, error):
+    settlement, missing = bench.service.settlement, [error]
+
+    async def needs_records(batch, remote_id):
+        if batch.sequence == 1 and missing:
+            raise missing[0]
+        return await settlement(batch, remote_id)
+
+    bench.service.settlement = needs_records
+    assert await bench.work() is None
+    submissions = await bench.submissions()
+    assert [one.state for one in submissions] == [State.SETTLED, State.UNCERTAIN, State.SETTLED]
+    assert str(error) in submissions[1].note
+    missing.clear()
+    assert await bench.work() is None
+    assert await bench.states() == [State.SETTLED] * 3
+    assert set(bench.service.ids().values()) == {1}

@@ -20,7 +20,7 @@ from engine.model.batches import Batch
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, StrictRejects
 from engine.model.jobs import Job, JobState, check_job_name
 from engine.model.records import Source
-from engine.model.submissions import State
+from engine.model.submissions import UNSENT, State
 from engine.observe.events import JobEnded, JobStarted, Listener, fan_out
 from engine.operations.canceling import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.operations.finishing import CLOCK, summarize
@@ -202,7 +202,8 @@ async def _resume(
     tally = await ledger.tally(job.name)
     if job.state is JobState.FINISHED and not (tally.states.get(State.UNCERTAIN) or tally.unresolved):
         return await summarize(job, ledger, CLOCK.monotonic(), None, note=note, rewrite=False)
-    check_unchanged(job.sources, times=not job.read_complete)
+    if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
+        check_unchanged(job.sources, times=not job.read_complete)
     if job.state is JobState.FINISHED:
         # First: what no search finds is sent again. Killed in between, a job that seems finished would leave it so.
         await ledger.set_job_state(job.name, JobState.OPEN)

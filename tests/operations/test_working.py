@@ -458,6 +458,24 @@ async def test_resume_sends_nothing_of_a_source_whose_content_changed(desk):
     assert desk.created() == before
 
 
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"x" * path.stat().st_size)])
+async def test_what_was_released_is_followed_without_its_source(desk, change):
+    desk = await desk(creation=Creation(delay_seconds=1.0), failures=(BROKEN,))
+    records = [*tasks(20), *tasks(10, start=20, status="whole")]
+    records[25]["data"]["status"] = "broken"
+    source, desk.stop_at = desk.source(records), 3
+    await desk.submit(source)
+    desk.stop_at, content = None, source.read_bytes()
+    change(source)
+    result = await desk.resume()
+    assert (result.state, result.exit_code, counts(result)) == ("finished", Exit.SOME_UNCERTAIN, (20, 0, 0, 10, 0))
+    source.write_bytes(content)
+    result = await desk.resume()
+    assert (result.exit_code, counts(result)) == (Exit.SOME_FAILED, (29, 1, 0, 0, 0))
+    assert [line["index"] for line in lines(result.rejects)] == [25]
+    assert desk.created() == {str(number): 1 for number in range(30) if number != 25}
+
+
 async def test_the_settings_of_a_job_are_those_it_was_submitted_with(desk):
     desk = await desk()
     await stopped(desk)

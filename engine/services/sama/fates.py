@@ -55,6 +55,8 @@ class _Evidence:
     """Number in the list → content, where the service shows it."""
     contents: Contents | None = None
     """Of the records."""
+    unreadable: SourceError | None = None
+    """Why they are not to be had any more."""
 
     def places(self) -> Places:
         listing = self.listing
@@ -90,7 +92,7 @@ class Fates:
 
         Raises:
             UnexpectedAnswer: the pages cannot be understood.
-            SourceChanged: it matters which record a task is of, and the records are not to be had any more.
+            SourceError: it matters which record a task is of, and the records are not to be had any more.
         """
         remote_id = str(asked.remote_id)
         rows, status = await self._rows(asked, first_page)
@@ -167,6 +169,8 @@ class Fates:
         if asked.count > 1 and order.due and listing.created:
             await self._prove(asked, evidence, order)
         settlement = await self._decided(asked, evidence, order)
+        if settlement is None and evidence.unreadable is not None:
+            raise evidence.unreadable
         if settlement is None:
             evidence.shown |= await self._created_tasks(asked, listing)
             settlement = await self._decided(asked, evidence, order)
@@ -183,15 +187,14 @@ class Fates:
         return settle(evidence.listing, places, order_holds=order.holds, interchangeable=alike)
 
     async def _read_records(self, asked: Asked, evidence: _Evidence) -> None:
-        """Read what was sent, once there is something to compare it with."""
+        """Read what was sent, once there is something to compare it with; without it, there is the order alone."""
         if evidence.contents is not None or not evidence.shown:
             return
         try:
             payload = await asked.payload()
-        except SourceError:
-            if not evidence.listing.alike:
-                raise
-            evidence.shown.clear()  # the ids are unproven then, and the fates stand
+        except SourceError as error:
+            evidence.unreadable = error
+            evidence.shown.clear()
             return
         in_thread = len(payload) > _THREAD_BYTES
         evidence.contents = await anyio.to_thread.run_sync(Contents, payload) if in_thread else Contents(payload)

@@ -134,16 +134,25 @@ async def test_more_tasks_than_records_are_no_settlement():
         await sama.settlement(a_batch(2), "7")
 
 
-async def test_a_source_that_is_gone_stops_what_needs_it_and_nothing_else():
-    remote = Remote(records(MANY), failed=[5])
-    gone = Remote(records(MANY))
-    sama = service(remote)
+@pytest.mark.parametrize("data", [True, False])
+async def test_without_the_source_fates_stand_that_need_no_record_and_the_others_are_not_told(data):
+    remote, gone = Remote(records(MANY), failed=[5], data=data), Remote(records(MANY))
     for one in (remote, gone):
         one.payload = _gone
     with pytest.raises(SourceChanged):
-        await settled_by(sama, remote)
+        await settled(remote)
+    assert remote.calls_of("tasks") == 1, "the others would be compared with nothing"
     settlement = await settled(gone)
     assert (settlement.created, unproven(settlement)) == (MANY, set(range(MANY)))
+
+
+async def test_without_the_source_an_order_that_was_proven_says_which_ones_failed():
+    remote = Remote(records(MANY), failed=[5])
+    sama = service(remote)
+    await settled_by(sama, remote)
+    remote.payload = _gone
+    settlement = await settled_by(sama, remote)
+    assert (settlement.errors, unproven(settlement)) == ({5: "Bad: no"}, set())
 
 
 async def _gone():
