@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import assembly
-from engine.model.errors import BulkSubmitError, ConfigError, Exit
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.jobs import Job, JobState
 from engine.model.outcomes import Tally
 from engine.operations.values import Result
@@ -59,7 +59,7 @@ async def _reports(job: Job, ledger: Ledger) -> tuple[Reports | None, str]:
 
 def exit_code(tally: Tally, error: BulkSubmitError | None) -> int:
     """Return what tells a scheduler how a run ended."""
-    if isinstance(error, ConfigError):  # the job exists: once it is mended, `resume` goes on
+    if isinstance(error, ConfigError | SourceError):  # the job exists: once it is mended, `resume` goes on
         return Exit.MEND_FIRST
     if error is not None:
         return error.exit_status

@@ -209,7 +209,7 @@ async def test_a_project_cannot_change_once_tasks_were_created(desk):
         (DeadlineReached(), 5),
         (StillWaiting(), 5),
         (PossiblyApplied(), 5),
-        (SourceChanged(), 2),
+        (SourceChanged(), 9),
         (None, 0),
     ],
     ids=lambda value: type(value).__name__,
