@@ -25,6 +25,7 @@ from engine.services.sama.settling import (
     Listing,
     all_created,
     in_told_order,
+    matters,
     numbered,
     plainly_created,
     settle,
@@ -168,12 +169,12 @@ class Fates:
         evidence = _Evidence(listing, {} if listing.alike else dict(listing.shown()))
         if asked.count > 1 and order.due and listing.created:
             await self._prove(asked, evidence, order)
+        await self._read_records(asked, evidence)
+        if matters(listing, evidence.places()) and evidence.unreadable is None:  # content tells more than any order
+            evidence.shown |= await self._created_tasks(asked, listing)
         settlement = await self._decided(asked, evidence, order)
         if settlement is None and evidence.unreadable is not None:
             raise evidence.unreadable
-        if settlement is None:
-            evidence.shown |= await self._created_tasks(asked, listing)
-            settlement = await self._decided(asked, evidence, order)
         if settlement is None and asked.still:
             settlement = settle_known(listing, evidence.places())
         return settlement

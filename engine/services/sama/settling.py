@@ -115,7 +115,7 @@ def settle(listing: Listing, places: Places, *, order_holds: bool, interchangeab
     open are all alike.
     """
     ordered = order_holds and places.in_order and places.tasks == places.records
-    if len(_open_kinds(listing, places)) > 1 and not ordered:
+    if matters(listing, places) and not ordered:
         return None
     proven = ordered or interchangeable or listing.records == 1
     return _settlement(listing, {**places.known, **places.guessed()}, places, ordered=ordered, proven=proven)
@@ -130,11 +130,12 @@ def settle_known(listing: Listing, places: Places) -> Settlement:
     return Settlement(known.task_ids, errors, details=known.details, uncertain=uncertain)
 
 
-def _open_kinds(listing: Listing, places: Places) -> set[_Kind]:
+def matters(listing: Listing, places: Places) -> bool:
+    """Tell whether the records whose place is open have unlike fates, so that it matters which task is whose."""
     kinds = {listing.kind(number) for number in places.open_tasks}
     if places.tasks < places.records:
         kinds.add(listing.missing_kind)
-    return kinds
+    return len(kinds) > 1
 
 
 def _settlement(listing: Listing, at: Mapping[int, int], places: Places, *, ordered: bool, proven: bool) -> Settlement:

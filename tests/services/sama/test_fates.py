@@ -73,6 +73,18 @@ async def test_where_nothing_shows_which_ones_failed_it_is_asked_again_and_then_
     assert not settlement.unclear()
 
 
+async def test_failed_tasks_that_show_no_data_are_told_by_content_also_where_an_order_was_proven():
+    first = Remote(records(MANY))
+    sama = service(first)
+    await settled_by(sama, first)
+    for order in (None, shuffled(MANY)):
+        remote = Remote(records(MANY), failed=[5, 77], order=order, data=False)
+        sama._caller = sama._tasks._caller = remote
+        settlement = await settled_by(sama, remote)
+        assert settlement.errors.keys() == {5, 77}
+        assert wrong_ids(settlement) == set()
+
+
 async def test_an_order_that_was_proven_says_which_ones_failed_where_nothing_else_does():
     remote = Remote(records(MANY), failed=[5], data=False)
     sama = service(remote)
