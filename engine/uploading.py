@@ -111,7 +111,6 @@ class Uploader:
                 self._learn_size(batch, Upload.TOO_LARGE)
             return Submitted(left.submission, doubt=left.doubt, failure=left.failure)
         if fresh:
-            self._suspects.passed()
             self._learn_size(batch, Upload.TAKEN, self._run.clock.monotonic() - began)
         return Submitted(carried)
 
@@ -186,10 +185,12 @@ class Uploader:
             submission, staged, payload = await self._stage(batch, submission)
             # Name and fate are one durable step; up to it STAGING stands, from which the service is searched first.
             if staged.settlement is not None:
+                self._suspects.passed()
                 return await self._steps.settle(batch, submission, staged.settlement, remote_id=staged.remote_id)
             submission = await self._named(batch, submission, State.STAGED, staged.remote_id)
             failure = await self._upload(submission, staged, payload)
             if failure is None:
+                self._suspects.passed()  # whatever becomes of its release
                 return await self._release(batch, submission)
             failures.append(failure)
             if _lies_with_the_payload(failures):
@@ -286,6 +287,7 @@ class Uploader:
             if failure.timed_out or failure.reset:
                 self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
             raise self._lost(intent.submission, failure) from failure
+        self._suspects.passed()
         return await self._released(batch, intent.submission, released)
 
     async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:

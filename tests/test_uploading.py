@@ -3,7 +3,7 @@ import asyncio
 import orjson
 import pytest
 from fakes.bench import a_bench, write_records
-from fakes.service import Fault, refused, unauthorized, unavailable
+from fakes.service import Fault, lost, refused, unauthorized, unavailable
 
 from engine.auditing import audit
 from engine.ledger.writer import Hooks
@@ -376,6 +376,14 @@ async def test_records_turned_away_here_and_there_stop_nothing(tmp_path, service
     async with a_bench(tmp_path, records=60, blocked=bad, **service) as bench:
         assert await bench.work() is None
         assert bench.service.ids() == dict.fromkeys({str(number) for number in range(60)} - bad, 1)
+
+
+async def test_what_got_through_counts_though_the_answer_to_its_release_is_lost(tmp_path):
+    bad = frozenset(map(str, range(0, 20, 3)))
+    async with a_bench(tmp_path, records=20, blocked=bad, limits=Limits(1, 1 << 20)) as bench:
+        bench.service.faults = {"release": [lost(applied=True)] * 20}
+        assert await bench.work() is None
+        assert bench.service.ids() == dict.fromkeys({str(number) for number in range(20)} - bad, 1)
 
 
 async def test_a_batch_whose_upload_was_too_large_after_a_lost_try_is_halved_all_the_same(tmp_path):
