@@ -66,8 +66,8 @@ class Call:
     carries: Carries = Carries.NOTHING
     """What its refusal can be about."""
     few_tries: bool = False
-    """Handed back after a few losses on the way, or an answer that may mean too much at once (`Pause.or_too_much`):
-    whoever makes it finds out whether what it carries is at fault."""
+    """Handed back after a few losses on the way, or pages of something in between, or an answer that may mean too much
+    at once (`Pause.or_too_much`): whoever makes it finds out whether what it carries is at fault."""
     lane: str = ""
     """A limit of its own that the service has for calls of this kind: what it says of it holds no other call."""
 

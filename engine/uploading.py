@@ -224,7 +224,7 @@ class Uploader:
         except Unauthorized:
             raise
         except Unavailable as failure:
-            if failure.timed_out or failure.reset:
+            if failure.timed_out or failure.reset or failure.stranger:
                 return failure
             raise
         except UnexpectedAnswer as failure:  # not the store's: nobody knows what it holds
@@ -247,7 +247,7 @@ class Uploader:
             await self._service.upload(staged, NO_RECORDS)
         except Refused as refusal:
             raise JobRefused(str(refusal), call=refusal.call, status=refusal.status) from refusal
-        if isinstance(failure, Unavailable):
+        if failure.timed_out or failure.reset:
             self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
         words = f"{failure}, while another upload got through"
         return self._declined(submission, Refused(words, call="put", status=failure.status, blame=Blame.SUSPECT))

@@ -65,7 +65,8 @@ def _own(body: bytes) -> bool:
 
 
 MOST_TURNED_AWAY = 2
-"""Pages of something in between to one release, before the service itself is asked what became of the batch."""
+"""Pages of something in between: to one release, before the service itself is asked what became of the batch; to one
+call with `few_tries`, before it is handed back."""
 
 MOST_LOSSES = 4
 """Of a call with `few_tries`: connections that broke under it."""
@@ -324,6 +325,8 @@ class HttpCaller:
         effort.losses += _losses(attempt.verdict)
         if call.few_tries and effort.losses >= MOST_LOSSES:
             raise failure(call, attempt.verdict, attempt.answer, redact, why="it was lost on the way again and again")
+        if attempt.verdict.stranger and call.few_tries and effort.attempts >= MOST_TURNED_AWAY:
+            raise failure(call, attempt.verdict, attempt.answer, redact, why="it was turned away again")
         if attempt.verdict.stranger and call.carries is Carries.RELEASE and effort.attempts >= MOST_TURNED_AWAY:
             raise failure(call, attempt.verdict, attempt.answer, redact, why="whether it was released can be asked")
         if attempt.verdict.stranger and self._is_strange(effort, attempt):

@@ -53,6 +53,18 @@ async def test_one_record_that_a_firewall_turns_away_fails_with_the_title_of_its
     assert (await desk.audit()).holds
 
 
+@pytest.mark.parametrize("status", [400, 404, 406, 501])
+async def test_a_page_of_any_status_in_the_place_of_one_upload_is_about_its_record(desk, status):
+    desk = await desk()
+    rule = lambda kind, nth, body, path: page(status, "No") if kind == "put" and b"<script" in body else None  # noqa: E731
+    async with between(desk, rule) as stands:
+        result = await desk.submit(desk.source(with_script(0, 30)), desk.config(url=stands.url))
+    assert (result.state, counts(result)) == ("finished", (29, 1, 0, 0, 0))
+    (line,) = lines(result.rejects)
+    assert (line["index"], "while another upload got through" in line["error"]) == (0, True)
+    assert desk.created() == {str(number): 1 for number in range(1, 30)}
+
+
 async def test_a_firewall_that_turns_everything_away_stops_the_job_and_no_record_fails(desk):
     desk = await desk()
     async with between(desk, lambda kind, nth, body, path: page(403, "No") if kind == "create" else None) as stands:

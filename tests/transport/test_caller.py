@@ -321,6 +321,14 @@ async def test_a_call_with_few_tries_is_handed_back_once_its_connection_has_brok
     assert len(wire.requests) == 4
 
 
+async def test_a_call_with_few_tries_is_handed_back_once_something_in_between_has_turned_it_away_twice(make):
+    caller, wire, _ = make(*[answer(406, PAGE)] * 2)
+    with pytest.raises(Unavailable, match="turned away again") as raised:
+        await caller.call(FEW_TRIES)
+    assert raised.value.stranger
+    assert len(wire.requests) == 2
+
+
 @pytest.mark.parametrize("ended", [lost(Loss.CONNECT_TIMEOUT), lost(Loss.UNREACHABLE), answer(503)])
 async def test_a_service_that_is_not_there_is_no_fault_of_what_a_call_carries(make, ended):
     caller, wire, _ = make(*[ended] * 5, answer())

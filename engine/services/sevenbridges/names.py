@@ -187,4 +187,4 @@ def _one_request(names: Sequence[Name], most: int) -> Sequence[Name]:
 
 
 def _too_much(failure: CallFailed) -> bool:
-    return failure.timed_out or (isinstance(failure, Refused) and failure.status in _TOO_MUCH)
+    return failure.timed_out or failure.stranger or (isinstance(failure, Refused) and failure.status in _TOO_MUCH)

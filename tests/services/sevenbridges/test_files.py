@@ -16,6 +16,8 @@ PAGE_ITEMS = 10
 TOO_MUCH = Refused("maintenance, or too much", status=503)
 TIMED_OUT = Unavailable("it timed out 2 times")
 TIMED_OUT.timed_out = True
+TURNED_AWAY = Unavailable("a page, twice", status=414)
+TURNED_AWAY.stranger = True
 
 
 class Store:
@@ -228,7 +230,7 @@ async def test_lists_that_were_begun_are_given_up_before_they_fill_the_memory(mo
 # Many names at once
 
 
-@pytest.mark.parametrize("refusal", [TOO_MUCH, Refused("too long", status=414), TIMED_OUT])
+@pytest.mark.parametrize("refusal", [TOO_MUCH, Refused("too long", status=414), TIMED_OUT, TURNED_AWAY])
 async def test_names_that_are_too_many_at_once_are_halved_until_they_are_taken(refusal):
     names = [f"f{number}" for number in range(30)]
     store = Store(listable=False, **{one: f"id-{one}" for one in names})
