@@ -22,10 +22,9 @@ from engine.model.outcomes import Settlement
 from engine.model.records import Row
 from engine.model.rulings import Blame
 from engine.model.settings import BatchSettings
-from engine.model.submissions import Submission
 from engine.observe.events import Listener, unheard
 from engine.policy.quiet import SETTLE_SECONDS
-from engine.ports import Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
+from engine.ports import Asked, Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
 from engine.services.sevenbridges.answers import (
     DRAFT,
     STOPPABLE,
@@ -190,7 +189,7 @@ class SevenBridges:
         self._notices.status(task)
         return Standing.WAITING if task.status == DRAFT else Standing.STARTED
 
-    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+    async def progress(self, followed: Sequence[Asked]) -> Sequence[Progress]:
         """Ask about up to PAGE_ITEMS tasks in one call; nothing is said of one that is not there any more."""
         sequences = {str(one.remote_id): one.sequence for one in followed}
         tasks = await self._calls.bulk(list(sequences))
