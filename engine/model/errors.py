@@ -23,7 +23,7 @@ class Exit(IntEnum):
     """Try `resume` later: the service is down, or time or a budget has run out."""
     LOCKED = 6
     MEND_FIRST = 9
-    """A person must mend something, then `resume`: the key, the project, the configuration, the disk, the address."""
+    """A person must mend something, then `resume`: key, project, configuration, source, disk or address."""
 
 
 class BulkSubmitError(Exception):
