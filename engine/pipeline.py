@@ -42,7 +42,7 @@ from engine.reading.planning import Plan
 from engine.recovery import Recovery
 from engine.run import DRAIN_SECONDS, Run
 from engine.slots import Slot, Slots
-from engine.uploading import Submitted, Uploader, left_by_earlier_run, lost_just_now
+from engine.uploading import Submitted, Uploader, left_by_earlier_run
 
 Unsent: TypeAlias = tuple[Batch, Submission]
 
@@ -175,17 +175,18 @@ class Pipeline:
         return False
 
     async def _search_once(self) -> None:
-        """Search when the service is done with the rest."""
+        """Search when the service is done with the rest: what was accepted and not begun cannot be seen before."""
+        rest_ended_at = await self._ledger.last_settled_at(self._job.name)
         async with anyio.create_task_group() as searches:
             self._recoveries = searches
             async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
                 if submission.remote_id is not None:
                     continue
-                doubt = left_by_earlier_run(self._run, submission)
                 while self._follower.open_batches:
                     await self._follower.wait_for_change()
-                    # What was accepted and not begun cannot be seen; its turn came with the end of the others.
-                    doubt = lost_just_now(self._run, submission)
+                    rest_ended_at = self._run.clock.now()
+                quiet_from = max(submission.changed_at, rest_ended_at)
+                doubt = left_by_earlier_run(self._run, replace(submission, changed_at=quiet_from))
                 if doubt.wish is Wish.SEND_AGAIN:  # a person's word counts once, and it was sent by it
                     doubt = replace(doubt, wish=Wish.SEND)
                 await self._recover(batch, submission, doubt)

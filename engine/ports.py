@@ -369,6 +369,10 @@ class Ledger(Protocol):
         """Return the sequence of the batch that has this name at the service; None if none of the job has it."""
         ...
 
+    async def last_settled_at(self, job: str) -> float:
+        """Return when a batch of the job was settled last, in Unix seconds; 0 if none was."""
+        ...
+
     def divided(self, job: str) -> AsyncIterator[Batch]:
         """Yield the batches, and the parts, in whose place parts stand."""
         ...

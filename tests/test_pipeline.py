@@ -31,6 +31,7 @@ from engine.observe.events import BatchesFrozen, Stopping
 from engine.pipeline import MOST_IN_DOUBT
 from engine.policy.concurrency import LimitChanged
 from engine.policy.quiet import SETTLE_SECONDS
+from engine.recovery import FIRST_QUESTION_SECONDS
 from engine.run import DRAIN_SECONDS
 
 SENDING = ("stage", "upload", "release")
@@ -739,6 +740,42 @@ async def test_the_search_begins_when_the_service_is_done_with_the_rest(tmp_path
             at for at, kind in enumerate(bench.service.log) if kind == "settlement" and at < len(bench.service.log) - 3
         )
         assert bench.service.ids() == {str(number): 1 for number in range(30)}
+
+
+def times_of(bench, kind):
+    """Note from now on when calls of a kind are made."""
+    times, call = [], getattr(bench.service, kind)
+
+    async def noting(*args):
+        times.append(bench.clock.monotonic())
+        return await call(*args)
+
+    setattr(bench.service, kind, noting)
+    return times
+
+
+async def test_each_batch_is_searched_for_a_whole_quiet_time_after_the_rest_has_ended(tmp_path):
+    """What was accepted and not begun cannot be seen: its turn may come with the end of the others."""
+    async with a_bench(tmp_path, records=40, stages=False, marks=True, tasks_per_second=0.01) as bench:
+        bench.service.faults["release"] = [lost(applied=False), lost(applied=False)]
+        ended, sent = times_of(bench, "settlement"), times_of(bench, "release")
+        assert await bench.work() is None
+        assert bench.service.ids() == once(40)
+        assert len(sent) == 6
+        assert all(at - ended[1] >= bench.service.settle_seconds for at in sent[4:])
+
+
+async def test_so_is_one_whose_run_died_when_the_rest_had_ended(tmp_path):
+    async with a_bench(tmp_path, records=20, stages=False, marks=True, tasks_per_second=0.01) as bench:
+        bench.service.faults = {"release": [lost(applied=False)], "locate": [killed(applied=False)]}
+        with pytest.raises(ExceptionGroup):
+            await bench.work()
+        ended_by, sent = bench.clock.monotonic(), times_of(bench, "release")
+        assert ended_by > bench.service.settle_seconds
+        assert await bench.work() is None
+        assert len(sent) == 1
+        assert sent[0] - ended_by >= bench.service.settle_seconds - FIRST_QUESTION_SECONDS
+        assert bench.service.ids() == once(20)
 
 
 async def test_without_a_mark_nobody_searches(tmp_path):

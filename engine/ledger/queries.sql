@@ -183,6 +183,10 @@ LIMIT 1;
 -- Tell whether a batch of a job has this name at the service.
 SELECT 1 FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;
 
+-- name: last_settled_at
+-- Read when a batch of a job was settled last.
+SELECT MAX(changed_at) FROM batches WHERE job = :job AND state = :settled;
+
 -- name: owner
 -- Find the batch of a job that has this name at the service.
 SELECT sequence FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;

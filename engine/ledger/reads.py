@@ -128,6 +128,12 @@ def owner(connection: apsw.Connection, name: str, remote_id: str) -> int | None:
     return int(found[0][0]) if found else None
 
 
+def last_settled_at(connection: apsw.Connection, name: str) -> float:
+    """Return when a batch of a job was settled last, in Unix seconds; 0 if none was."""
+    ((at,),) = fetch(connection, "last_settled_at", {"job": job_id(connection, name), "settled": State.SETTLED})
+    return float(at or 0)
+
+
 def split(connection: apsw.Connection, name: str, after: int) -> Sequence[tuple[Batch, Submission]]:
     """Return the next batches and parts after sequence `after` that were split; [] at the end."""
     bindings = {"job": job_id(connection, name), "after": after, "limit": _PAGE_BATCHES}

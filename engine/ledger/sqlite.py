@@ -182,6 +182,10 @@ class SqliteLedger:
         """Return the sequence of the batch that has this name at the service; None if none of the job has it."""
         return await self._read(partial(reads.owner, name=job, remote_id=remote_id))
 
+    async def last_settled_at(self, job: str) -> float:
+        """Return when a batch of the job was settled last, in Unix seconds; 0 if none was."""
+        return await self._read(partial(reads.last_settled_at, name=job))
+
     async def divided(self, job: str) -> AsyncIterator[Batch]:
         """Yield the batches, and the parts, in whose place parts stand."""
         after = -1

@@ -368,6 +368,14 @@ async def test_a_batch_is_found_by_its_name_at_the_service(ledger):
     assert await ledger.owner(job, "r") == 0
 
 
+async def test_when_a_batch_was_settled_last_is_known(ledger):
+    job = await frozen(ledger, records=3)
+    assert await ledger.last_settled_at(job) == 0
+    await bring(ledger, job, 0, State.RELEASED)
+    await settle(ledger, job, 0, Settlement(ids(3)))
+    assert await ledger.last_settled_at(job) > 0
+
+
 async def test_a_settlement_needs_the_expected_state(ledger):
     job = await frozen(ledger)
     with pytest.raises(LedgerError, match=r"batch 0: the step from released to settled .* it is in state frozen"):
