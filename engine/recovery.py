@@ -179,7 +179,7 @@ class Recovery:
         if doubt.state is State.STAGING:
             found = await self._service.find(batch, payload)
             return (Standing.UNKNOWN, None) if found is None else (Standing.WAITING, found)
-        return await self._located(batch, payload, case.submission.changed_at)
+        return await self._located(batch, payload)
 
     async def _asked(self, remote_id: str) -> Standing:
         try:
@@ -189,8 +189,9 @@ class Recovery:
         except Refused:  # busy, say: no word on the batch
             return Standing.SILENT
 
-    async def _located(self, batch: Batch, payload: bytes, since: float) -> tuple[Standing, str | None]:
-        names = await self._service.locate(batch, payload, since)
+    async def _located(self, batch: Batch, payload: bytes) -> tuple[Standing, str | None]:
+        # Not since its last step: an intent that is parked by a later run is hours older than that.
+        names = await self._service.locate(batch, payload, self._run.job.created_at)
         # What another batch of ours is called proves nothing: records may stand in a source twice.
         names = [name for name in names if not await self._run.ledger.names(name)]
         if names:

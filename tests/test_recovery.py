@@ -650,3 +650,23 @@ async def test_a_refusal_of_a_question_is_no_word_on_the_batch(bench):
     bench.service.faults = {"release": [lost(applied=True)], "standing": [Fault(Refused("busy", status=409))]}
     assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
     assert bench.service.calls("standing") == ["standing"] * 2
+
+
+async def test_what_a_dead_process_has_sent_is_searched_for_from_the_beginning_of_the_job(marked):
+    """The step by which the next run parks it may be hours younger than its tasks."""
+    marked.service.faults = {"release": [killed(applied=True)]}
+    with pytest.raises(ExceptionGroup):
+        await marked.work(max_in_flight=1)
+    sent_by = marked.clock.now()
+    await marked.clock.sleep(10 * 3600.0)
+    asked, locate = [], marked.service.locate
+
+    async def noting(batch, payload, since):
+        asked.append(since)
+        return await locate(batch, payload, since)
+
+    marked.service.locate = noting
+    assert await marked.work() is None
+    assert asked
+    assert max(asked) <= sent_by
+    assert set(marked.service.ids().values()) == {1}
