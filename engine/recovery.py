@@ -130,7 +130,9 @@ class Recovery:
             return submitted
         if submitted.doubt.state is not case.doubt.state:  # another call than before is in doubt
             await self._note_lost_stage(submitted.doubt)
-            return _Case(case.batch, submitted.submission, submitted.doubt, submitted.failure)
+            # What a person has told again was told before: a refusal of the second time says nothing about the first.
+            doubt = replace(submitted.doubt, lost=submitted.doubt.lost or step.action is Action.TELL)
+            return _Case(case.batch, submitted.submission, doubt, submitted.failure)
         doubt = case.doubt.told(self._run.clock.monotonic(), submitted.doubt.declined)
         return _Case(case.batch, submitted.submission, doubt, submitted.failure)
 

@@ -565,6 +565,15 @@ async def test_what_is_uncertain_goes_again_where_a_person_says_so_and_nowhere_e
         assert bench.service.ids() == {str(number): 1 for number in range(30) if number not in range(10, 20)}
 
 
+async def test_a_refusal_of_what_a_person_has_told_again_says_nothing_about_the_first_time(tmp_path):
+    async with a_bench(tmp_path, records=10, starts={"r1": 2500.0}) as bench:
+        assert isinstance(await bench.work(), StillWaiting)
+        bench.service.faults = {"release": [refused()], "cancel": [refused()]}
+        await bench.work(again_by_person=[0])
+        assert await bench.states() == [State.UNCERTAIN], "it was accepted before: it may begin at any time"
+        assert bench.service.ids() == once(10)
+
+
 # A canceled job
 
 
