@@ -184,6 +184,8 @@ class Pipeline:
                     continue
                 while self._follower.open_batches:
                     await self._follower.wait_for_change()
+                    if self._run.stop.error is not None:
+                        return
                     rest_ended_at = self._run.clock.now()
                 quiet_from = max(submission.changed_at, rest_ended_at)
                 doubt = left_by_earlier_run(self._run, replace(submission, changed_at=quiet_from))
@@ -212,7 +214,9 @@ class Pipeline:
 
         It may as well come into doubt, and how many are is bounded, too.
         """
-        while not self._follower.has_room(self._slots.taken) or self._in_doubt >= MOST_IN_DOUBT:
+        while (
+            not self._follower.has_room(self._slots.taken) or self._in_doubt >= MOST_IN_DOUBT
+        ) and self._run.stop.error is None:
             await self._follower.wait_for_change()
         return await self._slots.take(batch.size_bytes)
 
@@ -295,6 +299,7 @@ class Pipeline:
 
     async def _cancel_on_stop(self, scope: anyio.CancelScope, grace_seconds: float) -> None:
         await self._run.stop.wait()
+        self._follower.wake()  # a wait for others is no call under way: whoever waits looks why it was woken
         await self._run.clock.sleep(grace_seconds)
         scope.cancel()
 

@@ -787,6 +787,31 @@ async def test_so_is_one_whose_run_died_when_the_rest_had_ended(tmp_path):
         assert bench.service.ids() == once(20)
 
 
+async def test_a_signal_ends_the_wait_for_the_rest_at_once(tmp_path):
+    async with a_bench(tmp_path, records=20, stages=False, marks=True, tasks_per_second=0.001) as bench, frozen(bench):
+        bench.service.faults["release"] = [lost(applied=True)]
+        async with under_way(bench.work()) as running:
+            await until(lambda: bench.clock.elapsed > SETTLE_SECONDS)
+            bench.end()
+            stopped_at = bench.clock.elapsed
+            await running
+        assert bench.clock.elapsed - stopped_at < 1
+        assert bench.service.calls("locate") == []
+        assert sorted(await bench.states()) == [State.RELEASED, State.UNCERTAIN]
+
+
+async def test_a_signal_ends_the_wait_of_halves_for_room_at_once(tmp_path):
+    poison = frozenset({"12"})
+    async with a_bench(tmp_path, records=20, tasks_per_second=0.001, poison=poison) as bench, frozen(bench):
+        async with under_way(bench.work(max_in_flight=2, max_open_batches=2)) as running:
+            await until(lambda: bench.clock.elapsed > SETTLE_SECONDS)
+            bench.end()
+            stopped_at = bench.clock.elapsed
+            await running
+        assert bench.clock.elapsed - stopped_at < 1
+        assert State.FROZEN in await bench.states()
+
+
 async def test_without_a_mark_nobody_searches(tmp_path):
     async with a_bench(tmp_path, records=20, stages=False) as bench:
         bench.service.faults["release"] = [lost(applied=True)]
