@@ -98,6 +98,8 @@ class Pipeline:
         if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
             await self._replay(unsent)
             return
+        if self._run.changed is not None:
+            return
         if self._job.strict:
             await self._freeze(self._refuse_rejects)
         await self._replay(unsent)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import anyio
 
-from engine.model.errors import BulkSubmitError
+from engine.model.errors import BulkSubmitError, SourceChanged
 from engine.model.jobs import Job
 from engine.observe.events import Listener, Stopping
 from engine.policy.quiet import QuietTime
@@ -84,6 +84,8 @@ class Run:
     """How long the service may take until it shows what a call did."""
     again_by_person: frozenset[int] = frozenset()
     """Sequences of the batches that a person has sent again, whatever may come twice."""
+    changed: SourceChanged | None = None
+    """The source is not what it was: only what the service has is followed, and then the run ends with this."""
 
     def end(self, error: BulkSubmitError) -> None:
         """End the run early because of `error`."""

@@ -329,6 +329,30 @@ _UNCERTAIN = (
         quiet=True,
         named=False,
     ),
+    Row(
+        Action.CANCEL,
+        "nothing more is to be created",
+        (State.UNCERTAIN,),
+        standing=(Standing.WAITING,),
+        cancel=(Cancel.UNTRIED,),
+        wish=(Wish.CANCEL,),
+        named=True,
+    ),
+    Row(
+        Action.DECLINE,
+        "it is canceled, and nothing was created",
+        (State.UNCERTAIN,),
+        standing=_NOTHING_MADE,
+        cancel=(Cancel.CONFIRMED,),
+        quiet=True,
+    ),
+    Row(
+        Action.ASK,
+        "it is canceled; what was told before may still show",
+        (State.UNCERTAIN,),
+        cancel=(Cancel.CONFIRMED,),
+        quiet=False,
+    ),
     # It was accepted once, or asked about in vain: only a person may have it told again.
     Row(
         Action.PARK,

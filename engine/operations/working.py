@@ -17,8 +17,9 @@ from engine import assembly
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.batches import Batch
-from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, StrictRejects
+from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, SourceChanged, StrictRejects
 from engine.model.jobs import Job, JobState, check_job_name
+from engine.model.outcomes import Tally
 from engine.model.records import Source
 from engine.model.submissions import UNSENT, State
 from engine.observe.events import JobEnded, JobStarted, Listener, fan_out
@@ -202,13 +203,29 @@ async def _resume(
     tally = await ledger.tally(job.name)
     if job.state is JobState.FINISHED and not (tally.states.get(State.UNCERTAIN) or tally.unresolved):
         return await summarize(job, ledger, CLOCK.monotonic(), None, note=note, rewrite=False)
+    changed = None
     if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
-        check_unchanged(job.sources, times=not job.read_complete)
+        changed = _changed(job, tally)
     if job.state is JobState.FINISHED:
         # First: what no search finds is sent again. Killed in between, a job that seems finished would leave it so.
         await ledger.set_job_state(job.name, JobState.OPEN)
         job = replace(job, state=JobState.OPEN)
-    return await work_on(job, ledger, assembly.load(job.config, processes=processes), emit, stop)
+    return await work_on(job, ledger, assembly.load(job.config, processes=processes), emit, stop, changed=changed)
+
+
+def _changed(job: Job, tally: Tally) -> SourceChanged | None:
+    """Return how the sources have changed, where something of the job can be followed without them.
+
+    Raises:
+        SourceChanged: they have, and nothing is.
+    """
+    try:
+        check_unchanged(job.sources, times=not job.read_complete)
+    except SourceChanged as error:
+        if not tally.states.get(State.RELEASED):
+            raise
+        return error
+    return None
 
 
 async def work_on(  # noqa: PLR0913 - what a run is made of
@@ -220,10 +237,12 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     *,
     pace: assembly.Pace = assembly.at_once,
     again_by_person: frozenset[int] = frozenset(),
+    changed: SourceChanged | None = None,
 ) -> Result:
     """Work on a job that this process has locked until it is finished or stopped, and write its reports.
 
-    `again_by_person`: sequences of the batches that a person has sent again, whatever may come twice.
+    `again_by_person`: sequences of the batches that a person has sent again, whatever may come twice. `changed`: the
+    sources are not what they were, so only what was released is followed.
     """
     started = CLOCK.monotonic()
     last = await ledger.last_batch(job.name)
@@ -232,10 +251,10 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
         slots = assembly.slots(setup, CLOCK, emit)
         async with assembly.online(setup, job, fan_out(emit, slots.hear), CLOCK) as service:
             quiet = assembly.quiet_time(job, service)
-            run = Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet, again_by_person)
+            run = Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet, again_by_person, changed)
             run = await _learnt(run)
             pipeline = assembly.pipeline(setup, run, slots, pace, standby)
-            error = stop.error or await _within_deadline(pipeline, run, setup)
+            error = stop.error or await _within_deadline(pipeline, run, setup) or changed
             note = ""
             if error is None:
                 await cancel_orphans(run)

@@ -444,18 +444,20 @@ async def test_resume_refuses_a_source_that_grew(desk):
     desk = await desk()
     source = await stopped(desk)
     source.write_bytes(source.read_bytes() + b"{}\n")
-    with pytest.raises(SourceChanged, match="Put the old file back"):
-        await desk.resume()
+    result = await desk.resume()
+    assert (result.state, result.exit_code) == ("open", Exit.MEND_FIRST)
+    assert "Put the old file back" in result.message
 
 
 async def test_resume_sends_nothing_of_a_source_whose_content_changed(desk):
     desk = await desk()
     source = await stopped(desk, 20_000)  # several windows: of what is not frozen yet only the time can tell
-    before = desk.created()
+    before = desk.calls("continue")
     source.write_bytes(source.read_bytes().replace(b'"id"', b'"iD"'))
-    with pytest.raises(SourceChanged, match="written after the job began"):
-        await desk.resume()
-    assert desk.created() == before
+    result = await desk.resume()
+    assert (result.state, result.exit_code) == ("open", Exit.MEND_FIRST)
+    assert "written after the job began" in result.message
+    assert desk.calls("continue") == before
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"x" * path.stat().st_size)])
@@ -474,6 +476,22 @@ async def test_what_was_released_is_followed_without_its_source(desk, change):
     assert (result.exit_code, counts(result)) == (Exit.SOME_FAILED, (29, 1, 0, 0, 0))
     assert [line["index"] for line in lines(result.rejects)] == [25]
     assert desk.created() == {str(number): 1 for number in range(30) if number != 25}
+
+
+async def test_where_not_all_was_sent_what_was_released_is_followed_and_then_the_source_is_asked_for(desk):
+    desk = await desk(creation=Creation(delay_seconds=1.0))
+    source, desk.stop_at = desk.source(tasks(40)), 2
+    await desk.submit(source, desk.config(send="max_in_flight = 1"))
+    desk.stop_at, content = None, source.read_bytes()
+    source.unlink()
+    result = await desk.resume()
+    assert (result.state, result.exit_code) == ("open", Exit.MEND_FIRST)
+    assert 0 < result.tally.created < 40
+    assert result.tally.created + result.tally.unresolved == 40
+    assert "batches of the job were frozen from it" in result.message
+    source.write_bytes(content)
+    assert (await desk.resume()).exit_code == Exit.ALL_CREATED
+    assert desk.created() == once(40)
 
 
 async def test_the_settings_of_a_job_are_those_it_was_submitted_with(desk):
