@@ -12,7 +12,7 @@ from fakes.processes import children
 
 from engine import operations
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceChanged, SourceError
+from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceError
 from engine.model.settings import MEBIBYTE
 from engine.model.submissions import State
 from engine.observe.events import BatchesWaiting, BatchMoved, CallEnded, JobEnded, JobStarted
