@@ -94,7 +94,7 @@ class Pipeline:
             unsent.end()
 
     async def _read_into(self, unsent: Line[Unsent]) -> None:
-        await self._follow_released(unsent)
+        await self._follow_released()
         if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
             await self._replay(unsent)
             return
@@ -106,17 +106,21 @@ class Pipeline:
         if not self._job.strict:
             await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
 
-    async def _follow_released(self, unsent: Line[Unsent]) -> None:
+    async def _follow_released(self) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
-            if submission.sequence in self._run.again_by_person:
-                await unsent.put([(batch, submission)])
-            else:
+            if submission.sequence not in self._run.again_by_person:
                 self._follower.add(batch, submission)
 
     async def _replay(self, unsent: Line[Unsent]) -> None:
-        """Bring back what an earlier run left unsent or in doubt; of a canceled job only what is in doubt."""
-        canceled = self._job.state is JobState.CANCELED
-        async for batch, submission in self._ledger.batches(self._job.name, UNSENT | {State.UNCERTAIN}):
+        """Bring back what an earlier run left unsent or in doubt; of a canceled job only what is in doubt.
+
+        All in one reading: of two, the second would find what is already at work on the first one's word.
+        """
+        canceled, by_person = self._job.state is JobState.CANCELED, self._run.again_by_person
+        states = UNSENT | {State.UNCERTAIN} | ({State.RELEASED} if by_person else frozenset())
+        async for batch, submission in self._ledger.batches(self._job.name, states):
+            if submission.state is State.RELEASED and submission.sequence not in by_person:
+                continue
             if submission.state in IN_DOUBT:
                 if not self._is_searched_for_last(submission):
                     await unsent.put([(batch, submission)])

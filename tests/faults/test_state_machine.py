@@ -373,6 +373,16 @@ STORIES = {
         [(("release", "killed"), 0)],
         [lambda job: job.cancel(None)],
     ),
+    "what a person has sent again is taken up once": (
+        Plan((Kind.GOOD,) * 9, "inline, marked", batch=1),
+        [(("release", "swallowed"), 0)] * 9,
+        [],
+    ),
+    "what a person has told again is taken up once": (
+        Plan((Kind.GOOD,) * 9, "staged", batch=1),
+        [(("release", "swallowed"), 0)] * 9,
+        [],
+    ),
     "a refused stage tidies up what a lost one made": (
         Plan((Kind.GOOD,), "done by its stage"),
         [(("stage", "lost, applied"), 0), (("stage", "refused"), 0)],
