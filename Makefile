@@ -17,7 +17,7 @@ test: $(VENV)/.ready
 # batch in doubt can come to. For a night:
 # make torture BULKSUBMIT_KILLS=2000
 torture: $(VENV)/.ready
-	BULKSUBMIT_TORTURE=1 BULKSUBMIT_KILLS=$(or $(BULKSUBMIT_KILLS),200) $(BIN)/pytest tests/faults tests/exploring tests/scenarios tests/hostile
+	BULKSUBMIT_TORTURE=1 BULKSUBMIT_KILLS=$(or $(BULKSUBMIT_KILLS),200) $(BIN)/pytest tests/torture tests/scenarios
 
 # The measurements, and their page in benchmarks/results. BENCH="--quick" and BENCH="--only NAME" are handed on.
 bench: $(VENV)/.ready

@@ -1,7 +1,7 @@
-"""How often released batches are asked about, and how soon their end is known: the engine's follower in made-up time.
+"""How often released batches are asked about, and how soon their end is known: the engine's poller in made-up time.
 
 The service is a model with a known speed of creation, so that it is known, too, when each batch was created, and time
-jumps from one event to the next: an hour takes no longer than its polls. The follower is the engine's own.
+jumps from one event to the next: an hour takes no longer than its polls. The poller is the engine's own.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import anyio
 
 from benchmarks.contenders.no_ledger import Forgetful
 from benchmarks.harness import Row, Section, Session, Target
-from engine.following import Follower
-from engine.model.batches import Batch
-from engine.model.jobs import Job
-from engine.model.outcomes import Settlement
-from engine.model.records import Position
+from engine.ledger.base import Ledger
+from engine.model.batch import Batch
+from engine.model.job import Job
+from engine.model.outcome import Settlement
+from engine.model.record import Position
 from engine.model.settings import SendSettings
-from engine.model.submissions import State, Submission
-from engine.ports import Ledger, Progress, Service
-from engine.run import Run, Stop
+from engine.model.submission import State, Submission
+from engine.run.context import Run, Stop
+from engine.run.poller import Poller
+from engine.services.base import BatchProgress, Service
 
 BATCH_RECORDS = 1000
 TOLERANCE = 0.1
@@ -37,7 +38,7 @@ DELAY = Target(100 * TOLERANCE, at_least=False)
 ANSWER_SECONDS = 0.05
 """Round trip of a poll."""
 
-METHOD = f"""The engine's own follower, with its default settings, against a model of a service in made-up time: \
+METHOD = f"""The engine's own poller, with its default settings, against a model of a service in made-up time: \
 batches of {BATCH_RECORDS:,} tasks are released at regular intervals, and the service creates their tasks first come, \
 first served, at a speed that nobody tells the engine, one batch after the other or several side by side. A poll's \
 answer takes {ANSWER_SECONDS * 1000:.0f} ms. The delay is the time from a batch's last task to the look of the \
@@ -154,27 +155,27 @@ async def _follow(service: _Model, scenario: Scenario) -> None:
     clock, ledger = _LoopClock(), cast("Ledger", Forgetful())
     run = Run(job, cast("Service", service), ledger, clock, lambda: 0.5, lambda _: None, Stop())
     settings = SendSettings()
-    follower = Follower(run, settings)
+    poller = Poller(run, settings)
     slots = anyio.Semaphore(settings.polls_in_flight)
 
     async def poll(group: Sequence[int]) -> None:
-        await follower.poll(group)
+        await poller.poll(group)
         slots.release()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_release, follower, scenario)
-        while group := await follower.next_group():
+        tasks.start_soon(_release, poller, scenario)
+        while group := await poller.next_group():
             await slots.acquire()
             tasks.start_soon(poll, group)
 
 
-async def _release(follower: Follower, scenario: Scenario) -> None:
+async def _release(poller: Poller, scenario: Scenario) -> None:
     for number in range(scenario.batches):
         start, end = (Position(0, index * BATCH_RECORDS) for index in (number, number + 1))
         batch = Batch(number, start, end, BATCH_RECORDS, 0, b"", b"")
-        follower.add(batch, Submission(number, State.RELEASED, str(number)))
+        poller.add(batch, Submission(number, State.RELEASED, str(number)))
         await anyio.sleep(scenario.release_seconds)
-    follower.finish()
+    poller.finish()
 
 
 class _Model:
@@ -188,7 +189,7 @@ class _Model:
         self.polls = 0
         self.seen_at: dict[int, float] = {}
 
-    async def progress(self, followed: Sequence[Submission]) -> Sequence[Progress]:
+    async def progress(self, followed: Sequence[Submission]) -> Sequence[BatchProgress]:
         self.polls += 1
         await anyio.sleep(ANSWER_SECONDS / 2)
         now = anyio.current_time()
@@ -199,9 +200,9 @@ class _Model:
         await anyio.sleep(ANSWER_SECONDS / 2)
         return answers
 
-    def _progress(self, number: int, now: float) -> Progress:
+    def _progress(self, number: int, now: float) -> BatchProgress:
         creation = self._creations[number]
-        return Progress(number, creation.created(now), finished=now >= creation.end)
+        return BatchProgress(number, creation.created(now), finished=now >= creation.end)
 
     async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
         await anyio.sleep(ANSWER_SECONDS)

@@ -22,13 +22,13 @@ from pathlib import Path
 from benchmarks.harness import MEBIBYTE, ROOT, NotMeasured, Row, Run, Section, Session, Target
 from benchmarks.ours import KEYS, NAME, sama_config
 from benchmarks.workload import BLOCK_RECORDS, SIZES, records
+from engine.clock import SystemClock
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.batches import Batch, encode_spans
-from engine.model.jobs import Job
-from engine.model.outcomes import Settlement
-from engine.model.records import Format, Position, Source
-from engine.model.submissions import State, Submission
-from engine.transport.clock import SystemClock
+from engine.model.batch import Batch, encode_spans
+from engine.model.job import Job
+from engine.model.outcome import Settlement
+from engine.model.record import Format, Position, Source
+from engine.model.submission import State, Submission
 
 JOB = "bench"
 AT_ONCE = 200

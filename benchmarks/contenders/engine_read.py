@@ -11,12 +11,12 @@ import json
 import sys
 import time
 
-from engine import assembly
-from engine.assembly import Offline
-from engine.model.jobs import Job
-from engine.model.records import Position
-from engine.reading.reader import read_blocks
-from engine.reading.sources import find_sources
+from engine.commands import wiring
+from engine.commands.wiring import Offline
+from engine.model.job import Job
+from engine.model.record import Position
+from engine.source.reader import read_blocks
+from engine.source.sources import find_sources
 
 CONFIG = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:SAMA_ACCESS_KEY}"\n'
 
@@ -24,15 +24,15 @@ CONFIG = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:SAMA_ACC
 def main() -> None:
     """Read everything and print the seconds."""
     way, source = sys.argv[1:]
-    setup = assembly.load(CONFIG)
+    setup = wiring.load(CONFIG)
     job = Job("bench", "sama", CONFIG, find_sources([source], setup.settings.source), "")
-    parts = assembly.offline(setup, job)
+    parts = wiring.offline(setup, job)
     started = time.perf_counter()
     count = read(parts, job, setup) if way == "read" else plan(parts, job)
     print(json.dumps({"seconds": time.perf_counter() - started, "work": count}))
 
 
-def read(parts: Offline, job: Job, setup: assembly.Setup) -> int:
+def read(parts: Offline, job: Job, setup: wiring.Setup) -> int:
     """Count the records that are fit to be sent."""
     blocks = read_blocks(job.sources, Position(), setup.settings.source)
     return sum(len(parts.mapper.apply(block).tasks) for block in blocks)

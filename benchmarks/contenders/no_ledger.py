@@ -15,14 +15,14 @@ from typing import Any, cast
 
 import uvloop
 
-from engine import assembly
-from engine.model.batches import Batch
-from engine.model.jobs import Job
-from engine.model.submissions import Submission
-from engine.ports import Ledger
-from engine.reading.sources import find_sources
-from engine.run import Run, Stop
-from engine.transport.clock import SystemClock
+from engine.clock import SystemClock
+from engine.commands import wiring
+from engine.ledger.base import Ledger
+from engine.model.batch import Batch
+from engine.model.job import Job
+from engine.model.submission import Submission
+from engine.run.context import Run, Stop
+from engine.source.sources import find_sources
 
 
 class Forgetful:
@@ -56,16 +56,16 @@ class Forgetful:
 
 async def main(source: str, config: str) -> None:
     """Run the job once."""
-    text = assembly.read_config(Path(config))
-    setup = assembly.load(text)
+    text = wiring.read_config(Path(config))
+    setup = wiring.load(text)
     sources = find_sources([source], setup.settings.source)
     job = Job("bench", setup.service.kind, text, sources, "")
     clock, stop = SystemClock(), Stop()
-    slots = assembly.slots(setup, clock, lambda _: None)
-    with assembly.standby(setup, job, None) as standby:
-        async with assembly.online(setup, job, slots.hear, clock) as service:
+    in_flight = wiring.in_flight(setup, clock, lambda _: None)
+    with wiring.standby(setup, job, None) as standby:
+        async with wiring.online(setup, job, in_flight.hear, clock) as service:
             run = Run(job, service, cast("Ledger", Forgetful()), clock, random.random, lambda _: None, stop)
-            if error := await assembly.pipeline(setup, run, slots, standby=standby).work():
+            if error := await wiring.pipeline(setup, run, in_flight, standby=standby).work():
                 raise error
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.policy.concurrency import Fate, Finished, LimitChanged
+from engine.adaptive.concurrency import CallFate, Finished, LimitChanged
 
 EWMA_ALPHA = 0.4
 DECREASE_RATIO = 0.9
@@ -62,7 +62,7 @@ class Vector:
     def observe(self, call: Finished) -> LimitChanged | None:
         """Take in a finished call; once per mean RTT, decide."""
         self._reached |= call.in_flight >= self.limit
-        if call.fate is Fate.DONE:
+        if call.fate is CallFate.DONE:
             self._seconds += call.ended - call.started
             self._calls += 1
         else:
@@ -110,7 +110,7 @@ class Gradient2:
     def observe(self, call: Finished) -> LimitChanged | None:
         """Take in a finished call; once per window, decide."""
         self._peak = max(self._peak, call.in_flight)
-        if call.fate is Fate.DONE:
+        if call.fate is CallFate.DONE:
             self._seconds += call.ended - call.started
             self._calls += 1
         if call.ended < self._decide_at:

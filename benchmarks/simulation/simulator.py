@@ -15,8 +15,8 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from benchmarks.simulation.server import Demand, Server, Turn, Workshop
-from engine.policy.concurrency import Fate, Finished, LimitChanged
-from engine.policy.retry import Retry, RetryRules, decide
+from engine.adaptive.concurrency import CallFate, Finished, LimitChanged
+from engine.http.retry import Retry, RetryRules, decide
 
 BINS = 120
 """Points of a time series."""
@@ -162,7 +162,7 @@ class _Simulation:
             case "again":
                 self.again.append(self.repeats[about])
             case "done" | "push" | "lose":
-                self._end(about, {"done": Fate.DONE, "push": Fate.PUSHED_BACK, "lose": Fate.LOST}[kind])
+                self._end(about, {"done": CallFate.DONE, "push": CallFate.PUSHED_BACK, "lose": CallFate.LOST}[kind])
             case _:  # "wake": somebody may go now
                 pass
 
@@ -225,9 +225,9 @@ class _Simulation:
         self.tokens -= 1
         return True
 
-    def _end(self, key: int, fate: Fate) -> None:
+    def _end(self, key: int, fate: CallFate) -> None:
         sent = self.under_way.pop(key)
-        if fate is Fate.DONE:
+        if fate is CallFate.DONE:
             self.slots -= 1
             self.answers.append((self.now, self.now - sent.started, sent.size))
         else:
@@ -237,10 +237,10 @@ class _Simulation:
             self.changes.append((self.now, change))
             self.limits.append((self.now, self.rule.limit))
 
-    def _repeat(self, sent: _Sent, fate: Fate) -> None:
+    def _repeat(self, sent: _Sent, fate: CallFate) -> None:
         attempt = sent.attempt + 1
         asked = None
-        if fate is Fate.PUSHED_BACK:
+        if fate is CallFate.PUSHED_BACK:
             self.pushed_back += 1
             asked = self.server.retry_after_seconds
         else:

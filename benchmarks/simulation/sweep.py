@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from benchmarks.simulation.rivals import Fixed, Gradient2, Vector
 from benchmarks.simulation.server import Server
 from benchmarks.simulation.simulator import Rule, Run, simulate
+from engine.adaptive.concurrency import Concurrency
 from engine.model.settings import MOST_IN_FLIGHT
-from engine.policy.concurrency import Concurrency
 
 SETTINGS = (1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, MOST_IN_FLIGHT)
 COARSE = (1, 2, 4, 6, 8, 10, 14, 20, 28, 40, MOST_IN_FLIGHT)

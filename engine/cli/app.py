@@ -21,6 +21,7 @@ from engine.cli.options import (
     BehaviourFile,
     BenchFolder,
     BenchSources,
+    BenchSteps,
     CheckedSources,
     Config,
     DemoFolder,
@@ -30,7 +31,7 @@ from engine.cli.options import (
     JobName,
     JournalFile,
     Json,
-    Ledger,
+    LedgerPath,
     Level,
     LineFormat,
     LogFormat,
@@ -47,7 +48,6 @@ from engine.cli.options import (
     Served,
     SourceFormat,
     Sources,
-    Steps,
     StepSeconds,
     Strict,
     Tasks,
@@ -95,7 +95,7 @@ def submit(
     sources: Sources,
     config: Config,
     job: JobName = None,
-    ledger: Ledger = DEFAULT_LEDGER,
+    ledger: LedgerPath = DEFAULT_LEDGER,
     output: Output = None,
     source_format: SourceFormat = None,
     until: Until = "",
@@ -108,7 +108,7 @@ def submit(
 ) -> None:
     """Send records and follow each to its end."""
     from engine.cli import commands
-    from engine.operations import Order
+    from engine.commands.api import Order
 
     order = Order(sources, config, job, output, source_format, until, strict, processes)
     voice = Voice(as_json, quiet, log_level, log_format)
@@ -122,7 +122,7 @@ def resume(
     job: JobArgument,
     config: NewConfig = None,
     processes: Processes = None,
-    ledger: Ledger = DEFAULT_LEDGER,
+    ledger: LedgerPath = DEFAULT_LEDGER,
     as_json: Json = False,
     quiet: Quiet = False,
     log_level: Level = LogLevel.WARNING,
@@ -146,7 +146,7 @@ def status(
     *,
     job: JobIfAny = None,
     tasks: Tasks = False,
-    ledger: Ledger = DEFAULT_LEDGER,
+    ledger: LedgerPath = DEFAULT_LEDGER,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
     log_format: LineFormat = LogFormat.TEXT,
@@ -164,7 +164,7 @@ def report(
     *,
     job: JobArgument,
     record: RecordIndex = None,
-    ledger: Ledger = DEFAULT_LEDGER,
+    ledger: LedgerPath = DEFAULT_LEDGER,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
     log_format: LineFormat = LogFormat.TEXT,
@@ -185,7 +185,7 @@ def audit(
     context: typer.Context,
     *,
     job: JobArgument,
-    ledger: Ledger = DEFAULT_LEDGER,
+    ledger: LedgerPath = DEFAULT_LEDGER,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
     log_format: LineFormat = LogFormat.TEXT,
@@ -207,7 +207,7 @@ def retry(
     job: JobArgument,
     uncertain: Uncertain = False,
     yes: Yes = False,
-    ledger: Ledger = DEFAULT_LEDGER,
+    ledger: LedgerPath = DEFAULT_LEDGER,
     as_json: Json = False,
     quiet: Quiet = False,
     log_level: Level = LogLevel.WARNING,
@@ -234,7 +234,7 @@ def cancel(
     *,
     job: JobArgument,
     yes: Yes = False,
-    ledger: Ledger = DEFAULT_LEDGER,
+    ledger: LedgerPath = DEFAULT_LEDGER,
     as_json: Json = False,
     quiet: Quiet = False,
     log_level: Level = LogLevel.WARNING,
@@ -282,7 +282,7 @@ def bench(
     config: Config,
     records: MostRecords = DEFAULT_BENCH_RECORDS,
     rate: Rates = None,
-    steps: Steps = None,
+    steps: BenchSteps = None,
     seconds: StepSeconds = DEFAULT_BENCH_SECONDS,
     output: BenchFolder = None,
     seed: Seed = None,
@@ -298,7 +298,7 @@ def bench(
     is created on another machine, it asks. outcomes.ndjson lists all that was created.
     """
     from engine.cli import commands
-    from engine.operations import BenchOrder
+    from engine.commands.api import BenchOrder
 
     order = BenchOrder(config, sources or [], records, steps, rate or [], seconds, output, seed)
     voice = Voice(as_json, quiet, log_level, log_format)

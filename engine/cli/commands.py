@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import typer
 
-from engine import operations
 from engine.cli.options import Voice
-from engine.cli.running import ask, perform, watch
-from engine.cli.screens.result import result_screen
-from engine.cli.screens.status import job_screen, jobs_screen
-from engine.cli.speaking import show
+from engine.cli.output.result import result_screen
+from engine.cli.output.status import job_screen, jobs_screen
+from engine.cli.output.streams import show
+from engine.cli.signals import ask, perform, watch
+from engine.commands import api
+from engine.commands.api import Order, Result, UncertainRecords
 from engine.model.errors import BulkSubmitError, ConfigError, JobError
-from engine.model.records import Format
-from engine.observe.events import Listener
-from engine.observe.figures import count, printable
-from engine.operations import Order, Result, UncertainRecords
-from engine.run import Stop
+from engine.model.record import Format
+from engine.progress.events import Listener
+from engine.progress.figures import count, printable
+from engine.run.context import Stop
 
 if TYPE_CHECKING:
     from engine.cli.doors import Operations
-    from engine.operations import BenchOrder, BenchPlan
+    from engine.commands.api import BenchOrder, BenchPlan
 
 Door: TypeAlias = Callable[[str, Path, Listener, Stop], Awaitable[Result]]
 
-ENGINE: Operations = operations
+ENGINE: Operations = api
 """The real one; a test passes its own as typer's context object."""
 
 
@@ -110,7 +110,7 @@ def _say(line: str) -> None:
 def report(job: str, ledger: Path, record: int | None, voice: Voice, engine: Operations) -> int:
     """Write the reports again, or tell what became of one record."""
     if record is not None:
-        from engine.cli.screens.proofs import record_screen
+        from engine.cli.output.checks import record_screen
 
         return show(record_screen(job, ask(partial(engine.find_record, job, ledger, record), voice)), voice)
     return show(result_screen(ask(partial(engine.report, job, ledger), voice), ledger), voice)
@@ -118,7 +118,7 @@ def report(job: str, ledger: Path, record: int | None, voice: Voice, engine: Ope
 
 def audit(job: str, ledger: Path, voice: Voice, engine: Operations) -> int:
     """Prove that every record read has exactly one outcome."""
-    from engine.cli.screens.proofs import audit_screen
+    from engine.cli.output.checks import audit_screen
 
     return show(audit_screen(ask(partial(engine.audit, job, ledger), voice), ledger), voice)
 
@@ -133,7 +133,7 @@ def validate(
     processes: int | None,
 ) -> int:
     """Read everything, send nothing."""
-    from engine.cli.screens.proofs import validation_screen
+    from engine.cli.output.checks import validation_screen
 
     found = watch(partial(engine.validate, sources, config, format_, processes=processes), voice)
     return show(validation_screen(found), voice)
@@ -141,7 +141,7 @@ def validate(
 
 def bench(order: BenchOrder, voice: Voice, engine: Operations, *, sure: bool) -> int:
     """Measure a service; one that is not on this machine only if a person says so, knowing what it creates."""
-    from engine.cli.screens.bench import bench_screen
+    from engine.cli.output.bench import bench_screen
 
     plan = ask(partial(engine.bench_plan, order), voice)
     if not plan.local and not sure:

@@ -1,6 +1,6 @@
-"""What the commands need of the engine, so that a test can stand in for it: the module `engine.operations` fits."""
+"""What the commands need of the engine, so that a test can stand in for it: the module `engine.commands.api` fits."""
 
-# ruff: noqa: D102 - `engine.operations` says what each does and what it raises
+# ruff: noqa: D102 - `engine.commands.api` says what each does and what it raises
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from engine.auditing import Audit
-from engine.model.outcomes import Outcome
-from engine.model.records import Format
-from engine.observe.events import Listener
-from engine.operations import Bench, BenchOrder, BenchPlan, JobStatus, Order, Result, UncertainRecords, Validation
-from engine.run import Stop
+from engine.commands.api import Bench, BenchOrder, BenchPlan, JobStatus, Order, Result, UncertainRecords, Validation
+from engine.model.outcome import Outcome
+from engine.model.record import Format
+from engine.progress.events import Listener
+from engine.report.audit_findings import Audit
+from engine.run.context import Stop
 
 
 class Operations(Protocol):

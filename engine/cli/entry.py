@@ -29,7 +29,7 @@ def call(arguments: Sequence[str], engine: Operations | None = None) -> int:
     except UsageError as error:
         return _tell_usage(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last one who can say it in words
-        from engine.cli.speaking import tell_error  # noqa: PLC0415 - not needed for --help
+        from engine.cli.output.streams import tell_error  # noqa: PLC0415 - not needed for --help
 
         return tell_error(error, as_json=as_json)
     return int(code or 0)

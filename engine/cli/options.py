@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from engine.model.records import Format
+from engine.model.record import Format
 
 DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
 LEDGER_VARIABLE = "BULKSUBMIT_LEDGER"
@@ -118,7 +118,7 @@ JobName: TypeAlias = Annotated[
         help="Name of the new job; the configuration file's name and the time where it is left out.",
     ),
 ]
-Ledger: TypeAlias = Annotated[
+LedgerPath: TypeAlias = Annotated[
     Path,
     typer.Option(
         "--ledger",
@@ -206,7 +206,7 @@ Rates: TypeAlias = Annotated[
         help="Send so many records per second, on a schedule; named several times, or auto: rising up to the knee.",
     ),
 ]
-Steps: TypeAlias = Annotated[
+BenchSteps: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--steps",

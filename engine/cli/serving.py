@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine import demo as airports
+from engine.cli import demo as airports
 from engine.cli.options import Voice
-from engine.cli.running import collecting, perform
-from engine.cli.screens.demo import demo_screen
-from engine.cli.speaking import show
+from engine.cli.output.demo import demo_screen
+from engine.cli.output.streams import show
+from engine.cli.signals import collecting, perform
 from engine.sandbox import server
 from engine.sandbox.behaviour import ServiceKind
 

@@ -18,7 +18,7 @@ import apsw
 
 from engine.ledger.files import make_private_file, make_private_folder
 from engine.ledger.locks import in_turn
-from engine.ledger.queries import QUERIES, STEPS, Step
+from engine.ledger.queries import QUERIES, STEPS, SchemaStep
 from engine.model.errors import LedgerError
 
 APPLICATION_ID = 0x62756C6B
@@ -42,7 +42,7 @@ class Opening:
         return connection
 
 
-def open_writer(opening: Opening, steps: Sequence[Step] = STEPS) -> apsw.Connection:
+def open_writer(opening: Opening, steps: Sequence[SchemaStep] = STEPS) -> apsw.Connection:
     """Open a ledger, created if there is none, brought to the schema of the last of `steps` if it is older.
 
     Raises:
@@ -88,7 +88,7 @@ def _check_version(path: Path, connection: apsw.Connection, newest: int) -> None
         )
 
 
-def _upgrade(connection: apsw.Connection, steps: Sequence[Step]) -> None:
+def _upgrade(connection: apsw.Connection, steps: Sequence[SchemaStep]) -> None:
     """Take the steps that are missing, all or none; the version is read again since another process may be quicker."""
     missing = steps[_version(connection) :]
     if not missing:

@@ -15,7 +15,7 @@ _STEP = re.compile(r"^-- version (\d+): (.+)\n((?:(?!-- version ).*\n?)+)", re.M
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SchemaStep:
     """What brings a ledger from the version before to `version`."""
 
     version: int
@@ -28,9 +28,9 @@ def read_queries(text: str) -> Mapping[str, str]:
     return {name: sql.strip() for name, _sentence, sql in _QUERY.findall(text)}
 
 
-def read_steps(text: str) -> Sequence[Step]:
+def read_steps(text: str) -> Sequence[SchemaStep]:
     """Return the steps of `text` in their order."""
-    return [Step(int(version), sentence, sql) for version, sentence, sql in _STEP.findall(text)]
+    return [SchemaStep(int(version), sentence, sql) for version, sentence, sql in _STEP.findall(text)]
 
 
 def _packaged(name: str) -> str:

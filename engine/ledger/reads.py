@@ -11,12 +11,12 @@ import apsw
 import orjson
 
 from engine.ledger.queries import QUERIES, fetch
-from engine.model.batches import Batch, batch_name
+from engine.model.batch import Batch, batch_name
 from engine.model.errors import JobError
-from engine.model.jobs import Job, JobState
-from engine.model.outcomes import Kept, Settlement, Tally
-from engine.model.records import Format, Position, Reject, Source
-from engine.model.submissions import State, Submission
+from engine.model.job import Job, JobState
+from engine.model.outcome import Kept, Settlement, Tally
+from engine.model.record import Format, Position, Reject, Source
+from engine.model.submission import State, Submission
 
 _NAMES_SHOWN = 10
 """Jobs that an error names: what fits on a few lines."""

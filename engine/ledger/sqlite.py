@@ -20,15 +20,15 @@ from typing import Self, TypeVar
 import anyio
 import apsw
 
+from engine.clock import Clock
 from engine.ledger import connections, locks, reads, writes
 from engine.ledger.faults import mapped_errors
 from engine.ledger.writer import Hooks, Writer
-from engine.model.batches import Batch
-from engine.model.jobs import Job, JobState, check_job_name
-from engine.model.outcomes import Kept, Settlement, Tally
-from engine.model.records import Reject
-from engine.model.submissions import State, Submission
-from engine.ports import Clock
+from engine.model.batch import Batch
+from engine.model.job import Job, JobState, check_job_name
+from engine.model.outcome import Kept, Settlement, Tally
+from engine.model.record import Reject
+from engine.model.submission import State, Submission
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ class SqliteLedger:
         Raises:
             LedgerError: it is not in state `expected`, the step is not in TRANSITIONS, or it leads to SETTLED.
         """
-        await self._writer.write_each(writes.move, writes.Step(job, submission, expected, self._clock.now()))
+        await self._writer.write_each(writes.move, writes.BatchStep(job, submission, expected, self._clock.now()))
 
     async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
         """Move a batch to SETTLED together with the fate of its records.
@@ -145,7 +145,7 @@ class SqliteLedger:
         Raises:
             LedgerError: as for `move`, or a record has no fate, or two.
         """
-        step = writes.Step(job, submission, expected, self._clock.now(), settlement)
+        step = writes.BatchStep(job, submission, expected, self._clock.now(), settlement)
         await self._writer.write_each(writes.move, step)
 
     async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
@@ -154,7 +154,7 @@ class SqliteLedger:
         Raises:
             LedgerError: as for `move`, or the parts do not cover exactly what the batch covers.
         """
-        step = writes.Step(job, submission, expected, self._clock.now())
+        step = writes.BatchStep(job, submission, expected, self._clock.now())
         await self._writer.write(partial(writes.split, step=step, halves=halves))
 
     async def batches(

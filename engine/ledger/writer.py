@@ -31,8 +31,8 @@ import apsw
 from engine.ledger.faults import as_ledger_error
 from engine.ledger.queries import QUERIES
 from engine.model.errors import LedgerError
-from engine.model.jobs import JobState
-from engine.model.submissions import State
+from engine.model.job import JobState
+from engine.model.submission import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ import orjson
 from engine.ledger.queries import QUERIES, fetch
 from engine.ledger.reads import job_id
 from engine.ledger.writer import Change
-from engine.model.batches import Batch, batch_name, part_sequences
+from engine.model.batch import Batch, batch_name, part_sequences
 from engine.model.errors import JobError, LedgerError
-from engine.model.jobs import Job, JobState, check_job_name
-from engine.model.outcomes import Settlement
-from engine.model.records import Position, Reject
-from engine.model.submissions import TRANSITIONS, State, Submission
+from engine.model.job import Job, JobState, check_job_name
+from engine.model.outcome import Settlement
+from engine.model.record import Position, Reject
+from engine.model.submission import TRANSITIONS, State, Submission
 
 
 def create_job(connection: apsw.Connection, job: Job, now: float) -> Sequence[Change]:
@@ -155,7 +155,7 @@ def _reject_row(key: int, reject: Reject) -> Mapping[str, int | str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BatchStep:
     """One step of a batch: what it becomes if it still stands where it is expected."""
 
     job: str
@@ -176,7 +176,7 @@ class Step:
         return Change(operation, self.job, self.submission.sequence, self.submission.state)
 
 
-def move(connection: apsw.Connection, steps: Sequence[Step]) -> Sequence[Change]:
+def move(connection: apsw.Connection, steps: Sequence[BatchStep]) -> Sequence[Change]:
     """Take batches one step on each, or none of them; what is said of a refusal is only right of a single one."""
     for step in steps:
         _check_kind(step)
@@ -187,7 +187,7 @@ def move(connection: apsw.Connection, steps: Sequence[Step]) -> Sequence[Change]
     return [step.change for step in steps]
 
 
-def _check_kind(step: Step) -> None:
+def _check_kind(step: BatchStep) -> None:
     """Refuse a step that ends a batch without a word on its records, or says what became of them without ending it."""
     state, settlement = step.submission.state, step.settlement
     if settlement is not None:
@@ -198,7 +198,7 @@ def _check_kind(step: Step) -> None:
         raise LedgerError(f"{step} needs {'the fate of the records' if state is State.SETTLED else 'halves'}")
 
 
-def _settlement_row(job: int, step: Step, count: int) -> Mapping[str, object] | None:
+def _settlement_row(job: int, step: BatchStep, count: int) -> Mapping[str, object] | None:
     settlement = step.settlement
     if settlement is None:
         return None
@@ -214,7 +214,7 @@ def _settlement_row(job: int, step: Step, count: int) -> Mapping[str, object] | 
     }
 
 
-def split(connection: apsw.Connection, step: Step, halves: tuple[Batch, Batch]) -> Sequence[Change]:
+def split(connection: apsw.Connection, step: BatchStep, halves: tuple[Batch, Batch]) -> Sequence[Change]:
     """Let two parts stand for a batch that was refused as a whole."""
     if step.submission.state is not State.SPLIT:
         raise LedgerError(f"{step} does not split it")
@@ -226,7 +226,9 @@ def split(connection: apsw.Connection, step: Step, halves: tuple[Batch, Batch]) 
     return [Change("split", step.job, sequence, State.SPLIT), *parts]
 
 
-def _check_halves(connection: apsw.Connection, step: Step, key: Mapping[str, int], halves: tuple[Batch, Batch]) -> None:
+def _check_halves(
+    connection: apsw.Connection, step: BatchStep, key: Mapping[str, int], halves: tuple[Batch, Batch]
+) -> None:
     """Refuse parts that do not cover exactly what the whole covers."""
     ((sequence, *start_and_end, count),) = fetch(connection, "whole", key)
     first, second = halves
@@ -248,7 +250,7 @@ def _details(settlement: Settlement) -> str | None:
     return orjson.dumps(settlement.details, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
-def _take(connection: apsw.Connection, jobs: Mapping[str, int], steps: Sequence[Step]) -> Sequence[int]:
+def _take(connection: apsw.Connection, jobs: Mapping[str, int], steps: Sequence[BatchStep]) -> Sequence[int]:
     """Write submissions over the expected ones; return how many records of each batch went up."""
     rows = [_step_row(jobs[step.job], step) for step in steps]
     left = {State.STAGING, State.SPLIT}
@@ -260,7 +262,7 @@ def _take(connection: apsw.Connection, jobs: Mapping[str, int], steps: Sequence[
     return counts
 
 
-def _step_row(job: int, step: Step) -> Mapping[str, object]:
+def _step_row(job: int, step: BatchStep) -> Mapping[str, object]:
     submission, settlement = step.submission, step.settlement
     if submission.state not in TRANSITIONS[step.expected]:
         raise LedgerError(f"{step} does not exist")
@@ -278,14 +280,14 @@ def _step_row(job: int, step: Step) -> Mapping[str, object]:
     }
 
 
-def _why_refused(connection: apsw.Connection, step: Step, row: Mapping[str, object]) -> str:
+def _why_refused(connection: apsw.Connection, step: BatchStep, row: Mapping[str, object]) -> str:
     found = fetch(connection, "state", {"job": row["job"], "sequence": row["sequence"]})
     if not found:
         return f"{step} cannot be taken: there is no such batch"
     return f"{step} cannot be taken: it is in state {found[0][0]}. Is another process working on the job?"
 
 
-def _check_fates(step: Step, settlement: Settlement) -> None:
+def _check_fates(step: BatchStep, settlement: Settlement) -> None:
     """Refuse a settlement in which a position has none of an id, an error and an uncertainty, or two of them."""
     wrong = settlement.unclear()
     if wrong:

@@ -6,7 +6,7 @@ are proof:
 
 - The service shows that the batch was started. Then it is followed.
 - It has shown nothing else than *waiting* up to the end of the quiet time after the last call that may have had an
-  effect. Then, and only then, that call is taken for one that never arrived. (How long that is: `policy.quiet`.)
+  effect. Then, and only then, that call is taken for one that never arrived. (How long that is: `adaptive.quiet_time`.)
 
 `Doubt` holds what is known; what follows from it stands in the table of `next_step`.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum, auto
 
-from engine.model.submissions import State
+from engine.model.submission import State
 
 
 class Again(StrEnum):

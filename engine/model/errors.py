@@ -1,14 +1,14 @@
 """Every error of the engine, in one tree: what happened, where, and what to do about it.
 
 The docstring of a class is its default message. Errors of other libraries are mapped to these where they enter:
-HTTP in `transport`, SQLite in `ledger`, files in `reading`, configuration in `settings`.
+HTTP in `http`, SQLite in `ledger`, files in `source`, the configuration in `commands.configuration`.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from engine.model.rulings import Blame
+from engine.model.error_hints import Blame
 
 
 class Exit(IntEnum):
@@ -149,7 +149,7 @@ class Refused(NotApplied):
     ) -> None:
         super().__init__(message, call=call, status=status)
         self.blame = blame
-        """Whose fault it is; of a call that went out, the table of `policy.blame` says so."""
+        """Whose fault it is; of a call that went out, the table of `http.blame` says so."""
         self.too_large = too_large
         """It declined it for its size."""
         self.earlier_lost = False

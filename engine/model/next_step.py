@@ -1,6 +1,6 @@
 """The table of what to do next about a batch in doubt. Pure: it makes no call and keeps no time.
 
-`next_step` returns the first row that fits what is known (`model.doubt`). Recovery, canceling and the follower of
+`next_step` returns the first row that fits what is known (`model.doubt`). Recovery, canceling and the poller of
 released batches ask it; none of them decides by itself. The explorer in the tests walks through it with everything that
 may happen to a call.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from engine.model.doubt import MOST_SILENT, MOST_TELLS, Again, Cancel, Declined, Doubt, Standing, Wish
-from engine.model.submissions import State
+from engine.model.submission import State
 
 NEVER_ARRIVED = "no search found it: it never arrived"
 
@@ -51,7 +51,7 @@ class NextStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StepRow:
     """One row of the table. A column that is left out fits everything."""
 
     action: Action
@@ -102,45 +102,45 @@ _UNASKED = (Again.SEARCH, Again.NEVER)
 
 _SILENCE = (
     # One batch whose polls make no sense ends no run; what must be known before a release does.
-    Row(
+    StepRow(
         Action.PARK,
         "the service says nothing of it that makes sense",
         (State.RELEASED, State.UNCERTAIN),
         silent_out=True,
     ),
-    Row(Action.STOP, "the service does not say what became of it", silent_out=True),
+    StepRow(Action.STOP, "the service does not say what became of it", silent_out=True),
 )
 
 _STAGING = (
-    Row(
+    StepRow(
         Action.DECLINE,
         "the service refused it, and nothing was lost before",
         (State.FROZEN, State.STAGING, State.STAGED),
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
         lost=False,
     ),
-    Row(Action.STOP, "the answers to its staging are lost again and again", (State.STAGING,), told_out=True),
-    Row(
+    StepRow(Action.STOP, "the answers to its staging are lost again and again", (State.STAGING,), told_out=True),
+    StepRow(
         Action.DECLINE,
         "the service refused it, and what was lost before is empty",
         (State.STAGING,),
         (Again.SAFE,),
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
     ),
-    Row(Action.STAGE, "an empty batch may be made twice", (State.STAGING,), (Again.SAFE,), wish=(Wish.SEND,)),
-    Row(Action.DECLINE, "an empty batch creates nothing", (State.STAGING,), (Again.SAFE,)),
-    Row(Action.DECLINE, "what was made is canceled", (State.STAGING,), cancel=(Cancel.CONFIRMED,)),
-    Row(Action.PARK, "what was made could not be canceled", (State.STAGING,), cancel=(Cancel.DECLINED,)),
-    Row(Action.CANCEL, "what was made shall not stay", (State.STAGING,), standing=_THERE, wish=(Wish.CANCEL,)),
-    Row(
+    StepRow(Action.STAGE, "an empty batch may be made twice", (State.STAGING,), (Again.SAFE,), wish=(Wish.SEND,)),
+    StepRow(Action.DECLINE, "an empty batch creates nothing", (State.STAGING,), (Again.SAFE,)),
+    StepRow(Action.DECLINE, "what was made is canceled", (State.STAGING,), cancel=(Cancel.CONFIRMED,)),
+    StepRow(Action.PARK, "what was made could not be canceled", (State.STAGING,), cancel=(Cancel.DECLINED,)),
+    StepRow(Action.CANCEL, "what was made shall not stay", (State.STAGING,), standing=_THERE, wish=(Wish.CANCEL,)),
+    StepRow(
         Action.CANCEL,
         "what an earlier call made shall not stay",
         (State.STAGING,),
         standing=_THERE,
         declined=(Declined.REFUSED,),
     ),
-    Row(Action.ADOPT, "what the lost call made was found", (State.STAGING,), standing=_THERE),
-    Row(
+    StepRow(Action.ADOPT, "what the lost call made was found", (State.STAGING,), standing=_THERE),
+    StepRow(
         Action.DECLINE,
         "nothing was made",
         (State.STAGING,),
@@ -148,7 +148,7 @@ _STAGING = (
         wish=(Wish.CANCEL,),
         quiet=True,
     ),
-    Row(
+    StepRow(
         Action.DECLINE,
         "it was refused, and nothing was made before",
         (State.STAGING,),
@@ -156,7 +156,7 @@ _STAGING = (
         declined=(Declined.REFUSED,),
         quiet=True,
     ),
-    Row(
+    StepRow(
         Action.STAGE,
         "nothing was found for all of the quiet time",
         (State.STAGING,),
@@ -166,9 +166,9 @@ _STAGING = (
 )
 
 _RELEASING = (
-    Row(Action.FOLLOW, "the service had started it", (State.RELEASING,), standing=(Standing.STARTED,)),
+    StepRow(Action.FOLLOW, "the service had started it", (State.RELEASING,), standing=(Standing.STARTED,)),
     # A refusal where nothing was lost before is the service's plain no, also where it cannot be asked.
-    Row(
+    StepRow(
         Action.DECLINE,
         "the service refused it",
         (State.RELEASING,),
@@ -176,8 +176,8 @@ _RELEASING = (
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
         lost=False,
     ),
-    Row(Action.PARK, "its answer was lost", (State.RELEASING,), _UNASKED),
-    Row(
+    StepRow(Action.PARK, "its answer was lost", (State.RELEASING,), _UNASKED),
+    StepRow(
         Action.CANCEL,
         "nothing more is to be created",
         (State.RELEASING,),
@@ -185,14 +185,14 @@ _RELEASING = (
         wish=(Wish.CANCEL,),
     ),
     # The evidence that an earlier release arrived; canceling what has only not begun would undo good work.
-    Row(
+    StepRow(
         Action.FOLLOW,
         "the service refused to release it twice: the first one arrived",
         (State.RELEASING,),
         declined=(Declined.RELEASED_BEFORE,),
         cancel=(Cancel.UNTRIED,),
     ),
-    Row(
+    StepRow(
         Action.DECLINE,
         "it is canceled, and nothing was created",
         (State.RELEASING,),
@@ -200,13 +200,13 @@ _RELEASING = (
         cancel=(Cancel.CONFIRMED,),
         quiet=True,
     ),
-    Row(
+    StepRow(
         Action.ASK,
         "it is canceled; what was told before may still show",
         (State.RELEASING,),
         cancel=(Cancel.CONFIRMED,),
     ),
-    Row(
+    StepRow(
         Action.PARK,
         "it could not be canceled, and the service does not say that it was started",
         (State.RELEASING,),
@@ -214,13 +214,13 @@ _RELEASING = (
         cancel=(Cancel.DECLINED,),
         quiet=True,
     ),
-    Row(
+    StepRow(
         Action.FOLLOW,
         "it has ended; its settlement tells the rest",
         (State.RELEASING,),
         standing=(Standing.ENDED,),
     ),
-    Row(
+    StepRow(
         Action.DECLINE,
         "the service refused it while it waited",
         (State.RELEASING,),
@@ -228,7 +228,7 @@ _RELEASING = (
         declined=(Declined.REFUSED,),
         lost=False,
     ),
-    Row(
+    StepRow(
         Action.CANCEL,
         "it was refused, and an earlier release may have arrived",
         (State.RELEASING,),
@@ -237,14 +237,14 @@ _RELEASING = (
         cancel=(Cancel.UNTRIED,),
         quiet=True,
     ),
-    Row(
+    StepRow(
         Action.PARK,
         "the service no longer knows it",
         (State.RELEASING,),
         standing=(Standing.UNKNOWN,),
         quiet=True,
     ),
-    Row(
+    StepRow(
         Action.STOP,
         "the answers to its release are lost again and again",
         (State.RELEASING,),
@@ -252,7 +252,7 @@ _RELEASING = (
         cancel=(Cancel.UNTRIED,),
         told_out=True,
     ),
-    Row(
+    StepRow(
         Action.TELL,
         "a second release is refused where the first one arrived",
         (State.RELEASING,),
@@ -261,7 +261,7 @@ _RELEASING = (
         cancel=(Cancel.UNTRIED,),
     ),
     # Told at once, what is gone for good would be told over and over: whether it is there is asked first.
-    Row(
+    StepRow(
         Action.TELL,
         "it was not there to be released, or never heard of it, and waits",
         (State.RELEASING,),
@@ -270,7 +270,7 @@ _RELEASING = (
         declined=(Declined.UNKNOWN,),
         cancel=(Cancel.UNTRIED,),
     ),
-    Row(
+    StepRow(
         Action.TELL,
         "it has said waiting, and nothing else, for all of the quiet time",
         (State.RELEASING,),
@@ -283,8 +283,10 @@ _RELEASING = (
 )
 
 _UNCERTAIN = (
-    Row(Action.FOLLOW, "the service has it after all", (State.UNCERTAIN,), standing=(Standing.STARTED, Standing.ENDED)),
-    Row(
+    StepRow(
+        Action.FOLLOW, "the service has it after all", (State.UNCERTAIN,), standing=(Standing.STARTED, Standing.ENDED)
+    ),
+    StepRow(
         Action.TELL,
         "it still waits, and a person has it told again",
         (State.UNCERTAIN, State.RELEASED),
@@ -292,16 +294,16 @@ _UNCERTAIN = (
         standing=(Standing.WAITING,),
         wish=(Wish.SEND_AGAIN,),
     ),
-    Row(Action.SEND, "a person has it sent again", (State.UNCERTAIN,), named=False, wish=(Wish.SEND_AGAIN,)),
-    Row(
+    StepRow(Action.SEND, "a person has it sent again", (State.UNCERTAIN,), named=False, wish=(Wish.SEND_AGAIN,)),
+    StepRow(
         Action.SEND,
         "the service does not have it, and a person has it sent again",
         (State.UNCERTAIN,),
         standing=(Standing.UNKNOWN, Standing.WAITING),
         wish=(Wish.SEND_AGAIN,),
     ),
-    Row(Action.PARK, "nobody can know", (State.UNCERTAIN,), (Again.NEVER,), named=False),
-    Row(
+    StepRow(Action.PARK, "nobody can know", (State.UNCERTAIN,), (Again.NEVER,), named=False),
+    StepRow(
         Action.DECLINE,
         NEVER_ARRIVED,
         (State.UNCERTAIN,),
@@ -311,7 +313,7 @@ _UNCERTAIN = (
         quiet=True,
         named=False,
     ),
-    Row(
+    StepRow(
         Action.SEND,
         NEVER_ARRIVED,
         (State.UNCERTAIN,),
@@ -320,7 +322,7 @@ _UNCERTAIN = (
         quiet=True,
         named=False,
     ),
-    Row(
+    StepRow(
         Action.PARK,
         "a search finds nothing of it, and has never been seen to find anything",
         (State.UNCERTAIN,),
@@ -329,7 +331,7 @@ _UNCERTAIN = (
         quiet=True,
         named=False,
     ),
-    Row(
+    StepRow(
         Action.CANCEL,
         "nothing more is to be created",
         (State.UNCERTAIN,),
@@ -338,7 +340,7 @@ _UNCERTAIN = (
         wish=(Wish.CANCEL,),
         named=True,
     ),
-    Row(
+    StepRow(
         Action.DECLINE,
         "it is canceled, and nothing was created",
         (State.UNCERTAIN,),
@@ -346,7 +348,7 @@ _UNCERTAIN = (
         cancel=(Cancel.CONFIRMED,),
         quiet=True,
     ),
-    Row(
+    StepRow(
         Action.ASK,
         "it is canceled; what was told before may still show",
         (State.UNCERTAIN,),
@@ -354,7 +356,7 @@ _UNCERTAIN = (
         quiet=False,
     ),
     # It was accepted once, or asked about in vain: only a person may have it told again.
-    Row(
+    StepRow(
         Action.PARK,
         "the service still does not say what became of it",
         (State.UNCERTAIN,),
@@ -364,7 +366,7 @@ _UNCERTAIN = (
 )
 
 _RELEASED = (
-    Row(
+    StepRow(
         Action.SEND,
         "it still waits, and a person has it sent again",
         (State.RELEASED,),
@@ -372,7 +374,7 @@ _RELEASED = (
         standing=(Standing.WAITING,),
         wish=(Wish.SEND_AGAIN,),
     ),
-    Row(
+    StepRow(
         Action.CANCEL,
         "nothing more of it is to be created",
         (State.RELEASED,),
@@ -380,10 +382,10 @@ _RELEASED = (
         wish=(Wish.CANCEL,),
         standing=(Standing.SILENT,),
     ),
-    Row(Action.FOLLOW, "what it created is to be told", (State.RELEASED,), wish=(Wish.CANCEL,), quiet=False),
-    Row(Action.FOLLOW, "the service works on it", (State.RELEASED,), standing=(Standing.STARTED, Standing.ENDED)),
-    Row(Action.FOLLOW, "it may only be slow to begin", (State.RELEASED,), standing=(Standing.WAITING,)),
-    Row(
+    StepRow(Action.FOLLOW, "what it created is to be told", (State.RELEASED,), wish=(Wish.CANCEL,), quiet=False),
+    StepRow(Action.FOLLOW, "the service works on it", (State.RELEASED,), standing=(Standing.STARTED, Standing.ENDED)),
+    StepRow(Action.FOLLOW, "it may only be slow to begin", (State.RELEASED,), standing=(Standing.WAITING,)),
+    StepRow(
         Action.PARK,
         "the service no longer says anything of it",
         (State.RELEASED,),
@@ -393,19 +395,19 @@ _RELEASED = (
 )
 
 _OTHERS = (
-    Row(Action.DECLINE, "nothing of it was sent", (State.FROZEN,), wish=(Wish.CANCEL,)),
-    Row(
+    StepRow(Action.DECLINE, "nothing of it was sent", (State.FROZEN,), wish=(Wish.CANCEL,)),
+    StepRow(
         Action.CANCEL,
         "it was staged, and shall not stay",
         (State.STAGED,),
         cancel=(Cancel.UNTRIED,),
         wish=(Wish.CANCEL,),
     ),
-    Row(Action.DECLINE, "it was never released", (State.STAGED,), wish=(Wish.CANCEL,)),
-    Row(Action.ASK, "what was lost may still show"),
+    StepRow(Action.DECLINE, "it was never released", (State.STAGED,), wish=(Wish.CANCEL,)),
+    StepRow(Action.ASK, "what was lost may still show"),
 )
 
-TABLE: tuple[Row, ...] = (*_SILENCE, *_STAGING, *_RELEASING, *_UNCERTAIN, *_RELEASED, *_OTHERS)
+TABLE: tuple[StepRow, ...] = (*_SILENCE, *_STAGING, *_RELEASING, *_UNCERTAIN, *_RELEASED, *_OTHERS)
 """Every row, in order: the first that fits counts, and the last one fits always."""
 
 

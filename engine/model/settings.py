@@ -9,8 +9,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.model.records import Format
-from engine.model.rulings import Pause, Refusal
+from engine.model.error_hints import Pause, Refusal
+from engine.model.record import Format
 
 MEBIBYTE = 1024 * 1024
 
@@ -75,7 +75,7 @@ class ServiceSettings(Section):
         """Query parameters that prove who we are; they go to the service's own origin only."""
         return {}
 
-    def ruling(self, status: int, body: bytes) -> Pause | Refusal | None:
+    def error_hint(self, status: int, body: bytes) -> Pause | Refusal | None:
         """Return what an answer that is no success means here; None where its status says it."""
         del status, body
         return None

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, ValidationInfo
 
-from engine.sandbox.sama.settings import Sama
-from engine.sandbox.sevenbridges.settings import SecondCall, SevenBridges
+from engine.sandbox.sama.settings import SandboxSama
+from engine.sandbox.sevenbridges.settings import SandboxPlatform, SecondCall
 
 ALL_CALLS = "all"
 
@@ -63,7 +63,7 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Creation:
+class CreationPace:
     """How fast accepted tasks are created; 0 tasks per second means at once, 0 parallel batches means all of them.
 
     A canceled batch keeps its turn among the parallel ones: turns are planned when a batch is accepted.
@@ -75,7 +75,7 @@ class Creation:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkPace:
     """How fast people work on a batch's tasks; at 0 a task stays `new` (or `completed`, if it was submitted)."""
 
     tasks_per_second: float = 0.0
@@ -106,7 +106,7 @@ class FailureRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal(FailureRule):
+class RefusalRule(FailureRule):
     """Refuse every batch that holds a task for which the rule holds, as a whole and without saying which task it is."""
 
     status: int = 422
@@ -234,15 +234,15 @@ class Behaviour:
     cancel: CancelAnswer = "accept"
     tasks_put_url_seconds: float = 4 * 3600  # the vendor's lifetime
     waiting_seconds: float = 24 * 3600
-    creation: Creation = Creation()
-    work: Work = Work()
+    creation: CreationPace = CreationPace()
+    work: WorkPace = WorkPace()
     reads: Reads = Reads()
     callbacks: Callbacks = Callbacks()
     journal: JournalSettings = JournalSettings()
     latency: Mapping[str, Latency] = field(default_factory=lambda: MappingProxyType({}))
     failures: tuple[FailureRule, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[RefusalRule, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()
     faults: tuple[Fault, ...] = ()
-    sama: Sama = field(default_factory=Sama)
-    sevenbridges: SevenBridges = field(default_factory=SevenBridges)
+    sama: SandboxSama = field(default_factory=SandboxSama)
+    sevenbridges: SandboxPlatform = field(default_factory=SandboxPlatform)

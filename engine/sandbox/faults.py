@@ -39,7 +39,7 @@ class FaultPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SandboxCall:
     """One request on its way to the handler that would do its work."""
 
     kind: str
@@ -78,7 +78,7 @@ class Faults:
             return False
         return fault.call in (kind, ALL_CALLS)
 
-    async def act_out(self, fault: Fault, call: Call) -> web.StreamResponse:
+    async def act_out(self, fault: Fault, call: SandboxCall) -> web.StreamResponse:
         """Answer a request the way the fault says, doing the work before it, or not at all."""
         if fault.kind in ("refuse", "drop_before", "html"):
             return self._misanswer(fault, call)
@@ -93,7 +93,7 @@ class Faults:
             return answer
         return self._misanswer(fault, call)
 
-    def _misanswer(self, fault: Fault, call: Call) -> web.Response:
+    def _misanswer(self, fault: Fault, call: SandboxCall) -> web.Response:
         if fault.kind in ("drop_before", "drop_after", "drop_late"):
             return _drop(call.request)
         if fault.kind in ("html", "html_late"):

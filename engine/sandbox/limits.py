@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from engine.sandbox.behaviour import ALL_CALLS, RateLimit
 
 
-class Window:
+class RateWindow:
     """One limit and its current window, which opens with the first request after the last window's end."""
 
     def __init__(self, limit: RateLimit) -> None:
@@ -38,7 +38,7 @@ class RateLimits:
 
     def __init__(self, limits: Iterable[RateLimit], outside: frozenset[str] = frozenset()) -> None:
         """Take the limits; the calls in `outside` go to another host, so limits for "all" do not count them."""
-        self.windows = [Window(limit) for limit in limits]
+        self.windows = [RateWindow(limit) for limit in limits]
         self._outside = outside
 
     def refusal(self, kind: str, now: float) -> tuple[RateLimit, float] | None:

@@ -33,7 +33,7 @@ PORTS: dict[ServiceKind, int] = {"sama": 8800, "sevenbridges": 8801}
 _SHUTDOWN_SECONDS = 0.5  # requests that hang on purpose are not waited for
 
 
-class Service(Protocol):
+class SandboxService(Protocol):
     """One of the services, ready to be served."""
 
     name: str
@@ -90,7 +90,7 @@ async def running_sandbox(
 
 def _service(
     behaviour: Behaviour, journal: Journal, uploads: SeaweedUploads | None, clock: Callable[[], float]
-) -> Service:
+) -> SandboxService:
     if behaviour.service == "sevenbridges":
         return SevenBridgesService(behaviour, journal, clock)
     return SamaService(behaviour, journal, uploads, clock)
@@ -157,7 +157,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _application(service: Service, behaviour: Behaviour) -> web.Application:
+def _application(service: SandboxService, behaviour: Behaviour) -> web.Application:
     async def stats(_: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps(service.traffic.stats), content_type="application/json")
 

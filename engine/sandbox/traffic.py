@@ -14,7 +14,16 @@ from aiohttp import web
 from engine.sandbox.agenda import Agenda
 from engine.sandbox.behaviour import ALL_CALLS, Behaviour, Latency, RateLimit
 from engine.sandbox.errors import BehaviourError
-from engine.sandbox.faults import DEFERRING, Call, ErrorAnswer, Faults, Handler, Sleep, StreamHandler, with_retry_after
+from engine.sandbox.faults import (
+    DEFERRING,
+    ErrorAnswer,
+    Faults,
+    Handler,
+    SandboxCall,
+    Sleep,
+    StreamHandler,
+    with_retry_after,
+)
 from engine.sandbox.limits import RateLimits
 from engine.sandbox.loading import unknown_name
 from engine.sandbox.stats import Stats
@@ -23,7 +32,7 @@ _INSTANT = Latency()
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
+class CallKinds:
     """The kinds of calls that a service has.
 
     `outside` ones go to another host: limits for "all" do not count them. `deferrable` ones hand their work to the
@@ -42,7 +51,7 @@ class Traffic:
         self,
         behaviour: Behaviour,
         *,
-        calls: Calls,
+        calls: CallKinds,
         error: ErrorAnswer,
         clock: Callable[[], float],
         sleep: Sleep = asyncio.sleep,
@@ -73,7 +82,7 @@ class Traffic:
                 if (fault := self._faults.next(kind)) is None:
                     return await handler(request)
                 self.stats.faults[fault.kind] += 1
-                return await self._faults.act_out(fault, Call(kind, request, handler))
+                return await self._faults.act_out(fault, SandboxCall(kind, request, handler))
 
         return guarded
 
@@ -98,7 +107,7 @@ def _unsaid(limits: Sequence[RateLimit], behaviour: Behaviour) -> Sequence[RateL
     return [limit for limit in limits if limit.call not in said]
 
 
-def _check_calls(behaviour: Behaviour, calls: Calls) -> None:
+def _check_calls(behaviour: Behaviour, calls: CallKinds) -> None:
     named = [*behaviour.latency, *(r.call for r in behaviour.rate_limits), *(f.call for f in behaviour.faults)]
     for call in named:
         if call not in calls.names | {ALL_CALLS}:

@@ -6,25 +6,25 @@ from pathlib import Path
 
 import orjson
 
-from engine.auditing import Evidence
-from engine.following import Follower
+from engine.adaptive.batch_size import BatchBytes
+from engine.batch.mapping import Mapper
+from engine.batch.payload import PayloadReader
+from engine.batch.plan import plan_batches, replanned
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.errors import BulkSubmitError
-from engine.model.jobs import Job
+from engine.model.job import Job
 from engine.model.settings import AUTO, MappingSettings, SendSettings, SourceSettings
-from engine.model.submissions import State, Submission
-from engine.pipeline import IN_DOUBT, Pipeline
-from engine.policy.coupled import BatchBytes
-from engine.reading.mapping import Mapper
-from engine.reading.payload import PayloadReader
-from engine.reading.planning import plan_batches, replanned
-from engine.reading.reader import read_blocks
-from engine.reading.sources import find_sources
-from engine.recovery import Recovery
-from engine.run import Run, Stop
-from engine.slots import Slots
-from engine.uploading import Uploader, left_by_earlier_run
+from engine.model.submission import State, Submission
+from engine.report.audit import Evidence
+from engine.run.context import Run, Stop
+from engine.run.in_flight import InFlight
+from engine.run.pipeline import IN_DOUBT, Pipeline
+from engine.run.poller import Poller
+from engine.run.recovery import Recovery
+from engine.run.uploader import Uploader, left_by_earlier_run
+from engine.source.reader import read_blocks
+from engine.source.sources import find_sources
 from fakes.clock import FakeClock, Watched
 from fakes.service import FakeService
 
@@ -69,7 +69,7 @@ class Bench:
 
     @property
     def reader(self):
-        return PayloadReader(self.job.sources, SourceSettings(), self.mapper, self.service.mark)
+        return PayloadReader(self.job.sources, SourceSettings(), self.mapper, self.service.reference)
 
     @property
     def evidence(self):
@@ -78,7 +78,7 @@ class Bench:
         def tasks_from(start):
             return map(self.mapper.apply, read_blocks(self.job.sources, start, SourceSettings(), 100))
 
-        return Evidence("fake", tasks_from, self.service.mark, self.service.task_url, self.reader.as_json)
+        return Evidence("fake", tasks_from, self.service.reference, self.service.task_url, self.reader.as_json)
 
     def plans(self, last=None, most_bytes=None):
         start, sequence = (last.end, last.sequence + 1) if last else (None, 0)
@@ -90,7 +90,7 @@ class Bench:
             replace(limits, bytes=most_bytes or limits.bytes),
             start=start,
             sequence=sequence,
-            mark=self.service.mark,
+            reference=self.service.reference,
             window_bytes=256,
         )
 
@@ -150,12 +150,12 @@ class Bench:
         return self.joined(run, send, BatchBytes(self.service.limits.bytes) if send.max_in_flight == AUTO else None)
 
     def joined(self, run, send, sizes):
-        uploader, slots = Uploader(run, self, sizes=sizes), Slots(send, self.clock, run.emit)
+        uploader, in_flight = Uploader(run, self, sizes=sizes), InFlight(send, self.clock, run.emit)
 
         def plans(last):
             return replanned(self.plans, last, lambda: sizes.limit) if sizes else self.plans(last)
 
-        return Pipeline(run, plans, uploader, Follower(run, send), slots, send)
+        return Pipeline(run, plans, uploader, Poller(run, send), in_flight, send)
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""

@@ -1,12 +1,12 @@
-"""A service that creates tasks in made-up time, and polls of it when `Outlook` says so: no loop, no clock."""
+"""A service that creates tasks in made-up time, and polls of it when `PollSchedule` says so: no loop, no clock."""
 
 import heapq
 import random
 from dataclasses import dataclass
 from statistics import median
 
-from engine.policy.polling import Outlook
-from engine.policy.timetable import PollRules
+from engine.adaptive.poll_schedule import PollSchedule
+from engine.adaptive.poll_times import PollRules
 
 LEARNING = 8
 """Batches during which nothing is promised."""
@@ -74,7 +74,7 @@ class Followed:
     median: float
     """Of the delays after the learning time, as shares of the creation time."""
     delays: list
-    outlook: Outlook
+    schedule: PollSchedule
 
 
 def oracle_polls(batches, together, tolerance=0.1):
@@ -92,32 +92,32 @@ def oracle_polls(batches, together, tolerance=0.1):
 def follow(what, *, most_polls=5000):
     """Follow all batches to their end."""
     batches = plan(what)
-    outlook = Outlook(PollRules(what.first_seconds, 30.0, what.together))
+    schedule = PollSchedule(PollRules(what.first_seconds, 30.0, what.together))
     releases = [(one.released, key) for key, one in enumerate(batches)][::-1]
     answers, known, polls, now, sent = [], {}, 0, 0.0, 0.0
     while len(known) < len(batches):
-        look = max(outlook.next_due(), sent)
+        look = max(schedule.next_due(), sent)
         release = releases[-1][0] if releases else float("inf")
         answer = answers[0][0] if answers else float("inf")
         now = max(now, min(look, release, answer))
         if release <= min(look, answer):
             _, key = releases.pop()
-            outlook.release(key, batches[key].count, now)
+            schedule.release(key, batches[key].count, now)
         elif answer <= look:
             _, at, keys = heapq.heappop(answers)
             for key in keys:
                 one = batches[key]
                 finished = at >= one.end
                 created = one.created(at) if what.shows or finished else 0
-                outlook.saw(key, at, created, finished=finished)
+                schedule.saw(key, at, created, finished=finished)
                 if finished:
                     known[key] = at
-                    outlook.forget(key, now)
+                    schedule.forget(key, now)
         else:
-            keys = outlook.take(now)
+            keys = schedule.take(now)
             sent = now + what.round_trip / 2
             heapq.heappush(answers, (now + what.round_trip / 2, now, keys))
             polls += 1
             assert polls < most_polls
     delays = [(known[key] - one.end) / (one.end - one.begun) for key, one in enumerate(batches)]
-    return Followed(polls, oracle_polls(batches, what.together), median(delays[LEARNING:]), delays, outlook)
+    return Followed(polls, oracle_polls(batches, what.together), median(delays[LEARNING:]), delays, schedule)

@@ -1,4 +1,4 @@
-"""The sandbox without a socket, in made-up time: as `engine.transport.wire.Wire` the only way to it.
+"""The sandbox without a socket, in made-up time: as `engine.http.client.Client` the only way to it.
 
 All that a behaviour can say holds here as it does over a real socket, but for latencies, hanging calls and cut answers.
 What the sandbox does beside the requests is made up for before each of them.
@@ -15,12 +15,12 @@ from unittest.mock import Mock
 from aiohttp import StreamReader, web
 from aiohttp.test_utils import make_mocked_request
 
-from engine.policy.outcome import Loss
-from engine.ports import Answer
+from engine.http.classify import Loss
+from engine.http.client import Lost, Request
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.journal import Journal, read_journal
 from engine.sandbox.server import _application, _service
-from engine.transport.wire import Lost, Request
+from engine.services.base import Answer
 
 MOST_BYTES = 2**30
 LONG_SECONDS = 1_000_000.0

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from engine.model.batches import Limits, Mark, batch_name
+from engine.model.batch import ClientReference, Limits, batch_name
 from engine.model.doubt import Again, Standing
+from engine.model.error_hints import Blame
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
-from engine.model.outcomes import Settlement
-from engine.model.rulings import Blame
-from engine.ports import Progress, Released, Staged, no_intent
+from engine.model.outcome import Settlement
+from engine.services.base import BatchProgress, Released, Staged, no_intent
 
 TEN_RECORDS = Limits(10, 1 << 20)
 
@@ -66,7 +66,7 @@ class Remote:
 
 @dataclass
 class FakeService:
-    """`engine.ports.Service` in memory."""
+    """`engine.services.base.Service` in memory."""
 
     clock: object
     stages: bool = True
@@ -146,12 +146,12 @@ class FakeService:
     async def learn(self):
         return "marked" if self.marks else "nothing"
 
-    def mark(self, sequence):
-        return Mark("data", "mark", f"m{batch_name(sequence)}") if self.marks else None
+    def reference(self, sequence):
+        return ClientReference("data", "mark", f"m{batch_name(sequence)}") if self.marks else None
 
     async def locate(self, batch, payload, since):
         async with self._call("locate", "ask"):
-            value = self.mark(batch.sequence).value
+            value = self.reference(batch.sequence).value
             return [
                 remote_id
                 for remote_id, remote in self.remotes.items()
@@ -310,12 +310,12 @@ class FakeService:
     def _progress(self, submission):
         remote = self.remotes[submission.remote_id]
         if self._waits(submission.remote_id):
-            return Progress(submission.sequence, 0, finished=False, waiting=True)
+            return BatchProgress(submission.sequence, 0, finished=False, waiting=True)
         total, passed = len(remote.tasks), max(0.0, self.clock.monotonic() - remote.starts_at)
         speed = self.speeds.get(submission.remote_id, self.tasks_per_second)
         created = total if speed == float("inf") else min(total, int(passed * speed))
         settlement = self._settlement(submission.remote_id) if self.polls_settle and created == total else None
-        return Progress(submission.sequence, created, created == total, settlement)
+        return BatchProgress(submission.sequence, created, created == total, settlement)
 
     def _waits(self, remote_id):
         """Tell whether the service says that a batch waits: it was told in vain, or has yet to begin."""

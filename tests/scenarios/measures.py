@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from engine.observe.events import Paused
-from engine.policy.concurrency import LimitChanged
+from engine.adaptive.concurrency import LimitChanged
+from engine.progress.events import Paused
 
 from .scenario import Range, Scenario
 from .server import kinds

@@ -18,9 +18,9 @@ from typing import Literal
 import orjson
 from multidict import CIMultiDict
 
-from engine.policy.outcome import Loss
-from engine.ports import Answer
-from engine.transport.wire import Lost, Request
+from engine.http.classify import Loss
+from engine.http.client import Lost, Request
+from engine.services.base import Answer
 
 from .remote import RemoteBatch
 from .scenario import Behaviour, Scenario
@@ -57,7 +57,7 @@ class Visit:
 
 
 class SimulatedSama:
-    """The server, and as `engine.transport.wire.Wire` the only way to it."""
+    """The server, and as `engine.http.client.Client` the only way to it."""
 
     def __init__(self, scenario: Scenario, clock) -> None:
         self.behaviour: Behaviour = scenario.server

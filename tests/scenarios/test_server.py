@@ -5,9 +5,9 @@ import pytest
 from fakes.clock import FakeClock
 from yarl import URL
 
-from engine.policy.outcome import Loss
-from engine.ports import Call
-from engine.transport.wire import Lost, Request
+from engine.http.classify import Loss
+from engine.http.client import Lost, Request
+from engine.services.base import Call
 
 from .scenario import Behaviour, Scenario
 from .server import BASE_URL, PROJECT, SimulatedSama

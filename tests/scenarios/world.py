@@ -14,14 +14,15 @@ import orjson
 from fakes.bench import write_records
 from fakes.clock import FakeClock, Watched
 
-from engine import operations
-from engine.auditing import Audit
+from engine.commands import api, paths, result
+from engine.commands import submit as working
+from engine.commands.api import Order, Result
+from engine.http import caller
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.jobs import JobState
-from engine.observe.events import Event
-from engine.operations import Order, Result, finishing, places, working
-from engine.run import Stop
-from engine.transport import caller
+from engine.model.job import JobState
+from engine.progress.events import Event
+from engine.report.audit_findings import Audit
+from engine.run.context import Stop
 
 from .scenario import Scenario
 from .server import BASE_URL, PROJECT, SimulatedSama
@@ -70,14 +71,14 @@ class World:
         async with asyncio.timeout(REAL_SECONDS):
             with _seeded(self.scenario.seed):
                 self._patch.setenv(SECRET, "first-key")
-                results = [await operations.submit(order, ledger, self._note, Stop())]
+                results = [await api.submit(order, ledger, self._note, Stop())]
                 for resume in self.scenario.resumes:
                     if results[-1].state == JobState.FINISHED:
                         break
                     await self.clock.sleep(resume.at - self.clock.elapsed)
                     self._patch.setenv(SECRET, resume.access_key)
-                    results.append(await operations.resume(JOB, ledger, self._note, Stop()))
-            audit = await operations.audit(JOB, ledger)
+                    results.append(await api.resume(JOB, ledger, self._note, Stop()))
+            audit = await api.audit(JOB, ledger)
         elapsed = self.clock.elapsed
         self.server.look_ahead()
         assert results[-1].outcomes is not None, results[-1].message
@@ -106,10 +107,10 @@ class World:
             with clock.stopped():
                 return await in_thread(work, *args, **options)
 
-        self._patch.setattr(caller, "open_wire", open_wire)
+        self._patch.setattr(caller, "open_client", open_wire)
         self._patch.setattr(SqliteLedger, "open", open_watched)
         self._patch.setattr(anyio.to_thread, "run_sync", run_sync)
-        for module in (finishing, places, working):
+        for module in (result, paths, working):
             self._patch.setattr(module, "CLOCK", clock)
 
 

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 
-class ApiError(Exception):
+class SamaError(Exception):
     """A request that Sama refuses."""
 
     def __init__(self, status: int, message: str, type: int | str | None = None) -> None:  # noqa: A002 - the wire's name
@@ -49,9 +49,9 @@ async def json_body(request: web.Request) -> dict[str, object]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise ApiError(400, f"The body is not JSON: {error}.", "InvalidJson") from error
+        raise SamaError(400, f"The body is not JSON: {error}.", "InvalidJson") from error
     if not isinstance(body, dict):
-        raise ApiError(400, "The body must be an object.", "InvalidParameter")
+        raise SamaError(400, "The body must be an object.", "InvalidParameter")
     return {key: value for key, value in body.items() if value is not None}  # the vendor's client sends nulls
 
 
@@ -63,7 +63,7 @@ def int_parameter(values: Mapping[str, object], name: str, default: int, low: in
     except ValueError:
         number = low - 1
     if not low <= number <= high:
-        raise ApiError(400, f"{name} must be a whole number from {low} to {high}.", "InvalidParameter")
+        raise SamaError(400, f"{name} must be a whole number from {low} to {high}.", "InvalidParameter")
     return number
 
 
@@ -71,7 +71,7 @@ def flag_parameter(values: Mapping[str, object], name: str, *, default: bool = F
     """Read true or false in any case. Raise ApiError."""
     value = str(values.get(name, default)).lower()
     if value not in ("true", "false"):
-        raise ApiError(400, f"{name} must be true or false.", "InvalidParameter")
+        raise SamaError(400, f"{name} must be true or false.", "InvalidParameter")
     return value == "true"
 
 

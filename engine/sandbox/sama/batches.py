@@ -28,7 +28,7 @@ class BatchState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedTask:
     """Why a task was not created."""
 
     type: int | str
@@ -59,7 +59,7 @@ class TaskAddress:
 
 
 @dataclass(slots=True)
-class Run:
+class CreationRun:
     """One creation of a batch's tasks, planned at `planned_at`."""
 
     tasks: list[object]
@@ -70,7 +70,7 @@ class Run:
     canceled: bool = False
     planned_at: float = 0.0
     canceled_at: float = 0.0
-    failures: dict[int, tuple[Failure, ...]] = field(default_factory=dict)
+    failures: dict[int, tuple[FailedTask, ...]] = field(default_factory=dict)
     failed_data: dict[int, object] = field(default_factory=dict)
 
     def due(self, now: float) -> int:
@@ -81,7 +81,7 @@ class Run:
             return self.total
         return min(self.total, int((now - self.starts_at) * self.tasks_per_second))
 
-    def as_of(self, at: float) -> "Run":
+    def as_of(self, at: float) -> "CreationRun":
         """Return what was to be seen of it at an earlier time."""
         then = replace(self, canceled=self.canceled and self.canceled_at <= at)
         then.done = min(self.done, replace(then, canceled=False, done=0).due(at))
@@ -126,7 +126,7 @@ class Message:
 
 
 @dataclass(slots=True)
-class Batch:
+class SandboxBatch:
     """A batch at the service.
 
     `closed` is the state of a batch that ended without a run, at `closed_at`; `continued` is True from the moment its
@@ -136,13 +136,13 @@ class Batch:
     project_id: int
     batch_id: int
     opened_at: float
-    runs: list[Run] = field(default_factory=list)
+    runs: list[CreationRun] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     closed: BatchState | None = None
     closed_at: float = 0.0
     continued: bool = False
 
-    def as_of(self, at: float) -> "Batch":
+    def as_of(self, at: float) -> "SandboxBatch":
         """Return what was to be seen of it at an earlier time; before its beginning it waits."""
         return replace(
             self,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.callbacks import CallbackSender, CreationResult
 from engine.sandbox.journal import Journal, value_at
-from engine.sandbox.sama.batches import Batch, BatchState, Message, Run, TaskAddress
+from engine.sandbox.sama.batches import BatchState, CreationRun, Message, SandboxBatch, TaskAddress
 from engine.sandbox.sama.rules import TaskRules
 from engine.sandbox.stats import Stats
 
@@ -35,10 +35,10 @@ class Creator:
         self._behaviour, self._journal, self._callbacks, self._stats = behaviour, journal, callbacks, stats
         self.clock = clock
         self.started = int(clock())
-        self.batches: dict[int, Batch] = {}
+        self.batches: dict[int, SandboxBatch] = {}
         self._rules = {project.id: TaskRules(project, behaviour.failures) for project in behaviour.projects}
         self._any_rules = TaskRules(None, behaviour.failures)
-        self._unfinished: list[tuple[Batch, int]] = []
+        self._unfinished: list[tuple[SandboxBatch, int]] = []
         self._lanes: list[float] = []  # when each of the parallel batches ends
         self._marked: dict[str, list[TaskAddress]] = {}
         self._wake = asyncio.Event()
@@ -49,18 +49,18 @@ class Creator:
         """Return the rules of a project, None if there is no such project."""
         return self._rules.get(project_id) if self._rules else self._any_rules
 
-    def open(self, project_id: int) -> Batch:
+    def open(self, project_id: int) -> SandboxBatch:
         """Add a batch that waits for its tasks."""
-        batch = Batch(project_id, self._next_id, opened_at=self.clock())
+        batch = SandboxBatch(project_id, self._next_id, opened_at=self.clock())
         self._next_id += 1
         self.batches[batch.batch_id] = batch
         self._stats.batches += 1
         return batch
 
-    def start(self, batch: Batch, tasks: list[object], at: float) -> None:
+    def start(self, batch: SandboxBatch, tasks: list[object], at: float) -> None:
         """Plan the creation of a batch's tasks, which begins `at` this time."""
         speed = self._behaviour.creation.tasks_per_second
-        run = Run(tasks, len(tasks), at + self._behaviour.creation.delay_seconds, speed, planned_at=at)
+        run = CreationRun(tasks, len(tasks), at + self._behaviour.creation.delay_seconds, speed, planned_at=at)
         self._queue_up(run)
         batch.runs.append(run)
         self._unfinished.append((batch, len(batch.runs) - 1))
@@ -70,7 +70,7 @@ class Creator:
         """Return where the created tasks with this `client_batch_id` stand; none where task data is not kept."""
         return self._marked.get(client_batch_id, ())
 
-    def close(self, batch: Batch, state: BatchState, message: str, at: float) -> None:
+    def close(self, batch: SandboxBatch, state: BatchState, message: str, at: float) -> None:
         """End a batch that has no run, or cancel the run that it has, `at` this time."""
         self.advance(batch)
         batch.messages.append(Message(at, message))
@@ -81,7 +81,7 @@ class Creator:
         if not batch.runs:
             batch.closed, batch.closed_at = state, at
 
-    def advance(self, batch: Batch) -> None:
+    def advance(self, batch: SandboxBatch) -> None:
         """Create what is due of one batch, at most one block of each run."""
         for number, run in enumerate(batch.runs):
             if not run.finished:
@@ -106,7 +106,7 @@ class Creator:
             more = self.advance_all()
             await asyncio.sleep(0 if more or not self._unfinished else _TICK_SECONDS)
 
-    def _queue_up(self, run: Run) -> None:
+    def _queue_up(self, run: CreationRun) -> None:
         parallel = self._behaviour.creation.parallel_batches
         if parallel == 0:
             return
@@ -114,7 +114,7 @@ class Creator:
             run.starts_at = max(run.starts_at, heapq.heappop(self._lanes))
         heapq.heappush(self._lanes, run.ends_at)
 
-    def _create_block(self, batch: Batch, number: int, run: Run, room: int) -> int:
+    def _create_block(self, batch: SandboxBatch, number: int, run: CreationRun, room: int) -> int:
         low, high = run.done, min(run.due(self.clock()), run.done + room)
         if low == high:
             return 0
@@ -139,12 +139,12 @@ class Creator:
             self._end(run)
         return high - low
 
-    def _end(self, run: Run) -> None:
+    def _end(self, run: CreationRun) -> None:
         self._callbacks.flush()
         if not self._behaviour.keep_task_data:
             run.tasks = []
 
-    def _judge(self, batch: Batch, run: Run, low: int, high: int) -> None:
+    def _judge(self, batch: SandboxBatch, run: CreationRun, low: int, high: int) -> None:
         rules = self.rules(batch.project_id) or self._any_rules
         for position in range(low, high):
             task = run.tasks[position]
@@ -152,13 +152,13 @@ class Creator:
                 run.failures[position] = failures
                 run.failed_data[position] = task.get("data") if isinstance(task, dict) else task
 
-    def _index(self, batch: Batch, number: int, run: Run, low: int, high: int) -> None:
+    def _index(self, batch: SandboxBatch, number: int, run: CreationRun, low: int, high: int) -> None:
         for position in _created(run, low, high):
             marker = value_at(run.tasks[position], ("data", "client_batch_id"))
             if marker is not None:
                 self._marked.setdefault(str(marker), []).append(TaskAddress(batch.batch_id, number, position))
 
-    def _count(self, batch: Batch, number: int, run: Run, low: int, high: int) -> None:
+    def _count(self, batch: SandboxBatch, number: int, run: CreationRun, low: int, high: int) -> None:
         failed = sum(1 for position in range(low, high) if position in run.failures) if run.failures else 0
         self._stats.tasks_failed += failed
         self._stats.tasks_created += high - low - failed
@@ -168,10 +168,10 @@ class Creator:
                 self._callbacks.push(_result(run, position, task_id))
 
 
-def _created(run: Run, low: int, high: int) -> Iterator[int]:
+def _created(run: CreationRun, low: int, high: int) -> Iterator[int]:
     return (position for position in range(low, high) if position not in run.failures)
 
 
-def _result(run: Run, position: int, task_id: str) -> CreationResult:
+def _result(run: CreationRun, position: int, task_id: str) -> CreationResult:
     failures = run.failures.get(position, ())
     return CreationResult(task_id, " ".join(f.message for f in failures), run.failed_data.get(position))

@@ -15,7 +15,7 @@ import orjson
 from engine.sandbox.behaviour import FailureRule, Project
 from engine.sandbox.errors import BehaviourError
 from engine.sandbox.failing import PlannedFailure
-from engine.sandbox.sama.batches import Failure
+from engine.sandbox.sama.batches import FailedTask
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 _FIELDS = frozenset({"data", "priority", "reserve_for", "submit", "duration"})
@@ -44,12 +44,12 @@ class TaskRules:
         self._validator = jsonschema.validators.validator_for(self.schema)(self.schema) if own else None
         self._planned = [PlannedFailure(rule) for rule in failures]
 
-    def failures(self, task: object) -> tuple[Failure, ...]:
+    def failures(self, task: object) -> tuple[FailedTask, ...]:
         """Return why this task fails, empty if it does not."""
         wrong = _wrong_fields(task) or self._against_schema(task)
         if wrong:
-            return tuple(Failure("InvalidInputSchema", message) for message in wrong)
-        return tuple(Failure(plan.rule.type, plan.rule.message) for plan in self._planned if plan.hits(task))
+            return tuple(FailedTask("InvalidInputSchema", message) for message in wrong)
+        return tuple(FailedTask(plan.rule.type, plan.rule.message) for plan in self._planned if plan.hits(task))
 
     def _against_schema(self, task: object) -> list[str]:
         if self._validator is None:

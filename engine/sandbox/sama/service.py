@@ -16,7 +16,7 @@ from engine.sandbox.failing import PlannedFailure
 from engine.sandbox.faults import Handler, StreamHandler, html_answer
 from engine.sandbox.journal import Journal
 from engine.sandbox.sama.answers import (
-    ApiError,
+    SamaError,
     error_answer,
     flag_parameter,
     int_parameter,
@@ -24,15 +24,15 @@ from engine.sandbox.sama.answers import (
     json_body,
     s3_error_answer,
 )
-from engine.sandbox.sama.batches import Batch, BatchState
+from engine.sandbox.sama.batches import BatchState, SandboxBatch
 from engine.sandbox.sama.creation import Creator
-from engine.sandbox.sama.statuses import Page, Statuses
-from engine.sandbox.sama.task_calls import TaskCalls
+from engine.sandbox.sama.statuses import Statuses, StatusPage
+from engine.sandbox.sama.task_calls import SamaTaskCalls
 from engine.sandbox.sama.uploads import UPLOAD_PATH, LocalUploads, Uploads
-from engine.sandbox.traffic import Calls, Traffic
+from engine.sandbox.traffic import CallKinds, Traffic
 
 BATCH_CALLS = frozenset({"create", "put", "continue", "status", "cancel"})
-CALLS = Calls(
+CALLS = CallKinds(
     BATCH_CALLS | {"task", "tasks", "delivered", "reject", "delete", "update", "schema", "project"},
     outside=frozenset({"put"}),
     deferrable=frozenset({"create", "continue"}),
@@ -63,11 +63,11 @@ class SamaService:
         self._creator = Creator(behaviour, journal, self._callbacks, self.traffic.stats, clock)
         self._unwritten = behaviour.sama.unwritten
         self._statuses = Statuses(self._unwritten, self._creator.started)
-        self._newest: Batch | None = None
+        self._newest: SandboxBatch | None = None
         self._opened = 0
         self._local = LocalUploads(clock, behaviour.max_body_bytes, etag=self._unwritten.etag)
         self._uploads = uploads or self._local
-        self._tasks = TaskCalls(self._creator, behaviour)
+        self._tasks = SamaTaskCalls(self._creator, behaviour)
         self._refusals = [(rule.status, PlannedFailure(rule)) for rule in behaviour.refusals]
 
     def add_to(self, app: web.Application) -> None:
@@ -101,17 +101,17 @@ class SamaService:
     async def _answer(self, call: ProjectCall, request: web.Request) -> web.Response:
         try:
             return await call(request, self._project_id(request))
-        except ApiError as error:
+        except SamaError as error:
             return error.answer()
         except web.HTTPRequestEntityTooLarge:
             return error_answer(413, f"A body may have {self._behaviour.max_body_bytes} bytes at most.", 413)
 
     def _project_id(self, request: web.Request) -> int:
         if request.query.get("access_key") not in self._behaviour.access_keys:
-            raise ApiError(401, "Not authorized.")
+            raise SamaError(401, "Not authorized.")
         project_id = request.match_info["project_id"]
         if not project_id.isdecimal() or self._creator.rules(int(project_id)) is None:
-            raise ApiError(404, f"There is no project {project_id}.")
+            raise SamaError(404, f"There is no project {project_id}.")
         return int(project_id)
 
     async def _create(self, request: web.Request, project_id: int) -> web.Response:
@@ -120,10 +120,10 @@ class SamaService:
         if tasks is None:
             return self._create_waiting(request, project_id)
         if not isinstance(tasks, list) or not tasks:
-            raise ApiError(400, "tasks must be an array of tasks.", "InvalidParameter")
+            raise SamaError(400, "tasks must be an array of tasks.", "InvalidParameter")
         if len(tasks) > self._behaviour.max_inline_tasks:
             limit = self._behaviour.max_inline_tasks
-            raise ApiError(400, f"A batch may have {limit} tasks at most, not {len(tasks)}.", "TooManyTasks")
+            raise SamaError(400, f"A batch may have {limit} tasks at most, not {len(tasks)}.", "TooManyTasks")
         self._refuse(tasks)
         batch = self._creator.open(project_id)
         batch.continued = True
@@ -133,7 +133,7 @@ class SamaService:
     def _refuse(self, tasks: list[object]) -> None:
         for status, rule in self._refusals:
             if any(rule.hits(task) for task in tasks):
-                raise ApiError(status, rule.rule.message, rule.rule.type)
+                raise SamaError(status, rule.rule.message, rule.rule.type)
 
     def _create_waiting(self, request: web.Request, project_id: int) -> web.Response:
         batch = self._opened_batch(project_id)
@@ -141,7 +141,7 @@ class SamaService:
         url = self._uploads.url(project_id, batch.batch_id, str(request.url.origin()), lifetime)
         return json_answer({"batch_id": batch.batch_id, "tasks_put_url": url}, 202)
 
-    def _opened_batch(self, project_id: int) -> Batch:
+    def _opened_batch(self, project_id: int) -> SandboxBatch:
         """Open a batch, or name the one before again."""
         self._opened += 1
         every = self._unwritten.known_batch_every
@@ -157,24 +157,24 @@ class SamaService:
         if batch.closed or (batch.continued and again == "error"):
             state = batch.state(self._clock())
             words = "continued already" if state is BatchState.WAITING else f"{state}, not waiting"
-            raise ApiError(400, f"Batch {batch.batch_id} is {words}.", "InvalidBatchState")
+            raise SamaError(400, f"Batch {batch.batch_id} is {words}.", "InvalidBatchState")
         if batch.continued and again == "html":
             return html_answer(409)
         if not batch.continued or again == "duplicate":
             await self._start_uploaded(batch)
         return json_answer({"batch_id": batch.batch_id}, 202)
 
-    async def _start_uploaded(self, batch: Batch) -> None:
+    async def _start_uploaded(self, batch: SandboxBatch) -> None:
         batch.continued = True  # before the first await: two calls at once must not both be the first
         body = await self._uploads.fetch(batch.project_id, batch.batch_id)
         if body is None:
             batch.continued = False
-            raise ApiError(400, f"No tasks file was uploaded for batch {batch.batch_id}.", "TasksFileMissing")
+            raise SamaError(400, f"No tasks file was uploaded for batch {batch.batch_id}.", "TasksFileMissing")
         try:
             tasks = self._read_tasks(body)
             self._refuse(tasks)
             work = partial(self._creator.start, batch, tasks)
-        except ApiError:
+        except SamaError:
             batch.continued = False
             raise
         except ValueError as error:
@@ -200,9 +200,9 @@ class SamaService:
         page = int_parameter(request.query, "page", 1, 1, 10**9)
         page_size = int_parameter(request.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
         omit_data = flag_parameter(request.query, "omit_failed_task_data")
-        return json_answer(self._statuses.status(batch, at, Page((page - 1) * page_size, page_size, omit_data)))
+        return json_answer(self._statuses.status(batch, at, StatusPage((page - 1) * page_size, page_size, omit_data)))
 
-    def _seen_batch(self, request: web.Request, project_id: int, at: float) -> Batch:
+    def _seen_batch(self, request: web.Request, project_id: int, at: float) -> SandboxBatch:
         """Find a batch and return it as it was `at` a time."""
         batch = self._batch(request, project_id)
         self._creator.advance(batch)
@@ -218,26 +218,26 @@ class SamaService:
         self._check_busy(batch)
         state = batch.state(self._clock())
         if state in (BatchState.COMPLETED, BatchState.FAILED):
-            raise ApiError(400, f"Batch {batch.batch_id} is {state} already.", "InvalidBatchState")
+            raise SamaError(400, f"Batch {batch.batch_id} is {state} already.", "InvalidBatchState")
         if self._behaviour.cancel == "refuse":
-            raise ApiError(400, f"Batch {batch.batch_id} is {state} and cannot be canceled.", "InvalidBatchState")
+            raise SamaError(400, f"Batch {batch.batch_id} is {state} and cannot be canceled.", "InvalidBatchState")
         lies = self._behaviour.cancel == "lie"
         if state is not BatchState.CANCELED and not (lies and batch.runs):
             self._close(batch, lies=lies)
         return json_answer({"batch_id": batch.batch_id}, 202)
 
-    def _close(self, batch: Batch, *, lies: bool) -> None:
+    def _close(self, batch: SandboxBatch, *, lies: bool) -> None:
         """Cancel a batch; if that is a lie, what is late comes all the same."""
         if not lies:
             self._agenda.forget(batch.batch_id)
         self._creator.close(batch, BatchState.CANCELED, "The creation was canceled.", self._clock())
         self._uploads.forget(batch.project_id, batch.batch_id)
 
-    def _check_busy(self, batch: Batch) -> None:
+    def _check_busy(self, batch: SandboxBatch) -> None:
         if self._behaviour.busy_while_late and self._agenda.awaits(batch.batch_id):
-            raise ApiError(409, f"Batch {batch.batch_id} is busy.", "Conflict")
+            raise SamaError(409, f"Batch {batch.batch_id} is busy.", "Conflict")
 
-    def _batch(self, request: web.Request, project_id: int) -> Batch:
+    def _batch(self, request: web.Request, project_id: int) -> SandboxBatch:
         text = request.match_info["batch_id"]
         batch = self._creator.batches.get(int(text)) if text.isdecimal() else None
         if batch is None or batch.project_id != project_id:
@@ -254,8 +254,8 @@ def _own_limits(behaviour: Behaviour) -> list[RateLimit]:
     return [RateLimit(1, 1 / per_second, "tasks")] if per_second else []
 
 
-def _no_batch(batch_id: int | str, project_id: int) -> ApiError:
-    return ApiError(404, f"There is no batch {batch_id} in project {project_id}.")
+def _no_batch(batch_id: int | str, project_id: int) -> SamaError:
+    return SamaError(404, f"There is no batch {batch_id} in project {project_id}.")
 
 
 def _error(kind: str, status: int, message: str) -> web.Response:

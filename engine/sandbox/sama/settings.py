@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Unwritten:
+class SamaUnwritten:
     """What no page of the vendor's says; each value but the default is the opposite of what the engine believes.
 
     batch_words             words of a batch's states that are other ones
@@ -41,8 +41,8 @@ class Unwritten:
 
 
 @dataclass(frozen=True, slots=True)
-class Sama:
+class SandboxSama:
     """Keys of Sama alone that stand in a table of their own; 0 lists of tasks a second: as many as are asked for."""
 
     task_lists_per_second: float = 1.0  # the vendor's limit
-    unwritten: Unwritten = field(default_factory=Unwritten)
+    unwritten: SamaUnwritten = field(default_factory=SamaUnwritten)

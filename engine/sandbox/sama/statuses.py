@@ -1,7 +1,7 @@
 """A batch as it was at a time enters, its creation status leaves: keys, words and the order of tasks are our choice.
 
 The vendor's page names the states of a task, *waiting* for a batch, and says that a status shows the data of failed
-tasks. All else could be otherwise, and `Unwritten` says how.
+tasks. All else could be otherwise, and `SamaUnwritten` says how.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from engine.sandbox.sama.batches import Batch, Run, TaskAddress
-from engine.sandbox.sama.settings import Unwritten
+from engine.sandbox.sama.batches import CreationRun, SandboxBatch, TaskAddress
+from engine.sandbox.sama.settings import SamaUnwritten
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class StatusPage:
     """Which tasks of a status are wanted; a size of 0 wants none."""
 
     low: int
@@ -25,11 +25,11 @@ class Page:
 class Statuses:
     """Writes the creation statuses of one server."""
 
-    def __init__(self, unwritten: Unwritten, started: int) -> None:
+    def __init__(self, unwritten: SamaUnwritten, started: int) -> None:
         """Take what is part of every task id."""
         self._unwritten, self._started = unwritten, started
 
-    def status(self, batch: Batch, at: float, page: Page) -> dict[str, object]:
+    def status(self, batch: SandboxBatch, at: float, page: StatusPage) -> dict[str, object]:
         """Return the body for a batch."""
         run = batch.runs[-1] if batch.runs else None
         body: dict[str, object] = {"batch_id": batch.batch_id, "state": self._batch_word(batch.state(at))}
@@ -40,7 +40,7 @@ class Statuses:
             body["tasks"] = self._tasks(batch, run, page) if run else []
         return body
 
-    def told(self, batch: Batch, tasks: int) -> dict[str, object]:
+    def told(self, batch: SandboxBatch, tasks: int) -> dict[str, object]:
         """Return what the answer to inline tasks says of their ids."""
         key = self._unwritten.told_ids
         if not key:
@@ -49,14 +49,14 @@ class Statuses:
         told: list[object] = [{"id": task_id, "state": "queued"} if key == "tasks" else task_id for task_id in ids]
         return {key: told}
 
-    def _tasks(self, batch: Batch, run: Run, page: Page) -> list[dict[str, object]]:
+    def _tasks(self, batch: SandboxBatch, run: CreationRun, page: StatusPage) -> list[dict[str, object]]:
         order = _order(self._unwritten.task_order, batch.batch_id, run.total)
         return [
             self._task(batch, run, position, omit_data=page.omit_data)
             for position in order[page.low : page.low + page.size]
         ]
 
-    def _task(self, batch: Batch, run: Run, position: int, *, omit_data: bool) -> dict[str, object]:
+    def _task(self, batch: SandboxBatch, run: CreationRun, position: int, *, omit_data: bool) -> dict[str, object]:
         state = self._task_word(run.task_state(position))
         if position in run.failures:
             failures = run.failures[position]
@@ -68,7 +68,7 @@ class Statuses:
             return {"state": state}
         return {**self._id(batch, position), "state": state}
 
-    def _id(self, batch: Batch, position: int) -> dict[str, object]:
+    def _id(self, batch: SandboxBatch, position: int) -> dict[str, object]:
         unwritten = self._unwritten
         if _strikes(unwritten.no_id_every, position):
             return {}

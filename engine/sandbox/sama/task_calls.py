@@ -6,10 +6,10 @@ from datetime import datetime
 from aiohttp import web
 
 from engine.sandbox.behaviour import Behaviour
-from engine.sandbox.sama.answers import ApiError, flag_parameter, int_parameter, json_answer, json_body, text_parameter
+from engine.sandbox.sama.answers import SamaError, flag_parameter, int_parameter, json_answer, json_body, text_parameter
 from engine.sandbox.sama.creation import Creator
 from engine.sandbox.sama.rules import INT32_MAX, INT32_MIN
-from engine.sandbox.sama.tasks import STATES, Task, TaskBook, TaskFilter
+from engine.sandbox.sama.tasks import STATES, SamaTask, SamaTaskBook, SamaTaskFilter
 
 MAX_LIST_PAGE = 100  # the vendor's limit
 MAX_DELIVERED_PAGE = 1000  # what the vendor's client asks for
@@ -22,13 +22,13 @@ _DELIVERY_SCHEMA: Mapping[str, object] = {
 Call = Callable[[web.Request, int], Awaitable[web.Response]]
 
 
-class TaskCalls:
+class SamaTaskCalls:
     """Answers every call that is not about a batch."""
 
     def __init__(self, creator: Creator, behaviour: Behaviour) -> None:
         """See the creator's tasks."""
         self._creator = creator
-        self._book = TaskBook(creator, behaviour.work)
+        self._book = SamaTaskBook(creator, behaviour.work)
         self._keeps_data, self._reads = behaviour.keep_task_data, behaviour.reads
         self._unwritten = behaviour.sama.unwritten
 
@@ -83,17 +83,17 @@ class TaskCalls:
     async def _reject(self, request: web.Request, project_id: int) -> web.Response:
         reasons = (await json_body(request)).get("reasons")
         if not isinstance(reasons, list) or not reasons:
-            raise ApiError(400, "reasons must be an array of reasons.", "InvalidParameter")
+            raise SamaError(400, "reasons must be an array of reasons.", "InvalidParameter")
         task = self._task(project_id, request.match_info["task_id"])
         if task.state == "new":
-            raise ApiError(400, f"Task {task.id} is new: nobody has worked on it.", "InvalidTaskState")
+            raise SamaError(400, f"Task {task.id} is new: nobody has worked on it.", "InvalidTaskState")
         self._book.reject(task)
         return json_answer({"task": self._task(project_id, task.id).as_sent()})
 
     async def _delete(self, request: web.Request, project_id: int) -> web.Response:
         tasks = self._named_tasks(project_id, await json_body(request))
         if started := [task.id for task in tasks if task.state != "new"]:
-            raise ApiError(400, f"Only new tasks can be deleted, not {', '.join(started)}.", "InvalidTaskState")
+            raise SamaError(400, f"Only new tasks can be deleted, not {', '.join(started)}.", "InvalidTaskState")
         for task in tasks:
             self._book.delete(task)
         return json_answer({"task_ids": [task.id for task in tasks]})
@@ -119,43 +119,43 @@ class TaskCalls:
     async def _project_stats(self, _request: web.Request, project_id: int) -> web.Response:
         return json_answer({"project_id": project_id, "tasks": self._book.count_states(project_id)})
 
-    def _filter(self, values: Mapping[str, object], states: tuple[str, ...] = STATES) -> TaskFilter:
+    def _filter(self, values: Mapping[str, object], states: tuple[str, ...] = STATES) -> SamaTaskFilter:
         wanted = _parse_filter(values, states)
         if wanted.client_batch_id is not None and not self._keeps_data:
-            raise ApiError(400, "This sandbox keeps no task data to find a client_batch_id in.", "InvalidParameter")
+            raise SamaError(400, "This sandbox keeps no task data to find a client_batch_id in.", "InvalidParameter")
         return wanted
 
     def _listed_at(self) -> float:
         return self._creator.clock() - self._reads.list_seconds
 
-    def _task(self, project_id: int, task_id: str, at: float | None = None) -> Task:
+    def _task(self, project_id: int, task_id: str, at: float | None = None) -> SamaTask:
         """Find a task, as it is or as it was at a time."""
         task = self._book.find(project_id, task_id, self._creator.clock() if at is None else at)
         if task is None:
             raise _no_task(project_id, task_id)
         return task
 
-    def _named_tasks(self, project_id: int, body: Mapping[str, object]) -> list[Task]:
+    def _named_tasks(self, project_id: int, body: Mapping[str, object]) -> list[SamaTask]:
         ids = body.get("task_ids")
         if not isinstance(ids, list) or not ids:
-            raise ApiError(400, "task_ids must be an array of task ids.", "InvalidParameter")
+            raise SamaError(400, "task_ids must be an array of task ids.", "InvalidParameter")
         return [self._task(project_id, str(task_id)) for task_id in ids]
 
 
-def _no_task(project_id: int, task_id: str) -> ApiError:
-    return ApiError(404, f"There is no task {task_id} in project {project_id}.")
+def _no_task(project_id: int, task_id: str) -> SamaError:
+    return SamaError(404, f"There is no task {task_id} in project {project_id}.")
 
 
-def _parse_filter(values: Mapping[str, object], states: tuple[str, ...]) -> TaskFilter:
+def _parse_filter(values: Mapping[str, object], states: tuple[str, ...]) -> SamaTaskFilter:
     batch_id, state = text_parameter(values, "batch_id"), text_parameter(values, "state")
     match = text_parameter(values, "client_batch_id_match_type") or "exact"
     if match not in ("exact", "contains"):
-        raise ApiError(400, "client_batch_id_match_type must be exact or contains.", "InvalidParameter")
+        raise SamaError(400, "client_batch_id_match_type must be exact or contains.", "InvalidParameter")
     if batch_id is not None and not batch_id.isdecimal():
-        raise ApiError(400, "batch_id must be a whole number.", "InvalidParameter")
+        raise SamaError(400, "batch_id must be a whole number.", "InvalidParameter")
     if state is not None and state not in STATES:
-        raise ApiError(400, f"state must be one of {', '.join(STATES)}.", "InvalidParameter")
-    return TaskFilter(
+        raise SamaError(400, f"state must be one of {', '.join(STATES)}.", "InvalidParameter")
+    return SamaTaskFilter(
         batch_id=None if batch_id is None else int(batch_id),
         client_batch_id=text_parameter(values, "client_batch_id"),
         contains=match == "contains",
@@ -173,4 +173,4 @@ def _time(values: Mapping[str, object], name: str, default: float) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError as error:
-        raise ApiError(400, f"{name} must be an RFC 3339 time.", "InvalidParameter") from error
+        raise SamaError(400, f"{name} must be an RFC 3339 time.", "InvalidParameter") from error

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from engine.sandbox.behaviour import Work
-from engine.sandbox.sama.batches import Batch, TaskAddress
+from engine.sandbox.behaviour import WorkPace
+from engine.sandbox.sama.batches import SandboxBatch, TaskAddress
 from engine.sandbox.sama.creation import Creator
 
 STATES = ("new", "in progress", "completed", "approved", "delivered", "rejected", "acknowledged")
@@ -20,7 +20,7 @@ _STEPS = STATES[:5]
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFilter:
+class SamaTaskFilter:
     """What a list call asks for; None asks for nothing. Times are epoch seconds."""
 
     batch_id: int | None = None
@@ -46,7 +46,7 @@ _UNCHANGED = _Change()
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SamaTask:
     """One created task as calls see it."""
 
     id: str
@@ -77,16 +77,16 @@ class Task:
         return {**sent, "answers": {}} if answers else sent
 
 
-class TaskBook:
+class SamaTaskBook:
     """All tasks of a server."""
 
-    def __init__(self, creator: Creator, work: Work) -> None:
+    def __init__(self, creator: Creator, work: WorkPace) -> None:
         """See the creator's batches."""
         self._creator, self._work = creator, work
         self._changes: dict[str, list[_Change]] = {}
         self._delivered: dict[tuple[int, str], set[str]] = {}
 
-    def find(self, project_id: int, task_id: str, at: float) -> Task | None:
+    def find(self, project_id: int, task_id: str, at: float) -> SamaTask | None:
         """Return one task as it was at a time, one that is newer as it began; None if there is none with this id."""
         address = TaskAddress.parse(task_id, self._creator.started)
         batch = self._creator.batches.get(address.batch_id) if address else None
@@ -96,13 +96,13 @@ class TaskBook:
         exists = address.position < run.done and address.position not in run.failures
         return self._task(batch, address, at) if exists and not self._changed(task_id, at).deleted else None
 
-    def page(self, project_id: int, wanted: TaskFilter, skip: int, size: int, at: float) -> list[Task]:
+    def page(self, project_id: int, wanted: SamaTaskFilter, skip: int, size: int, at: float) -> list[SamaTask]:
         """Return the tasks that passed the filter at a time, oldest batch first, some skipped."""
         return list(islice(self._passing(project_id, wanted, at), skip, skip + size))
 
     def delivered_since_last(
-        self, project_id: int, consumer: str, wanted: TaskFilter, size: int, at: float
-    ) -> list[Task]:
+        self, project_id: int, consumer: str, wanted: SamaTaskFilter, size: int, at: float
+    ) -> list[SamaTask]:
         """Return delivered tasks that this consumer has not got yet, and remember that it has them now."""
         seen = self._delivered.setdefault((project_id, consumer), set())
         tasks = list(islice((task for task in self._passing(project_id, wanted, at) if task.id not in seen), size))
@@ -112,23 +112,23 @@ class TaskBook:
     def count_states(self, project_id: int) -> dict[str, int]:
         """Count a project's tasks by state."""
         counts = dict.fromkeys(STATES, 0)
-        for task in self._passing(project_id, TaskFilter(), self._creator.clock()):
+        for task in self._passing(project_id, SamaTaskFilter(), self._creator.clock()):
             counts[task.state] += 1
         return counts
 
-    def reject(self, task: Task) -> None:
+    def reject(self, task: SamaTask) -> None:
         """Send a task back to work."""
         self._change(task, state="rejected")
 
-    def delete(self, task: Task) -> None:
+    def delete(self, task: SamaTask) -> None:
         """Remove a task."""
         self._change(task, deleted=True)
 
-    def set_priority(self, task: Task, priority: int) -> None:
+    def set_priority(self, task: SamaTask, priority: int) -> None:
         """Change a task's priority."""
         self._change(task, priority=priority)
 
-    def _change(self, task: Task, **what: Any) -> None:
+    def _change(self, task: SamaTask, **what: Any) -> None:
         now = self._creator.clock()
         changes = self._changes.setdefault(task.id, [])
         changes.append(replace(self._changed(task.id, now), at=now, **what))
@@ -139,14 +139,14 @@ class TaskBook:
         changes = self._changes.get(task_id, ())
         return next((change for change in reversed(changes) if change.at <= at), _UNCHANGED)
 
-    def _passing(self, project_id: int, wanted: TaskFilter, at: float) -> Iterator[Task]:
+    def _passing(self, project_id: int, wanted: SamaTaskFilter, at: float) -> Iterator[SamaTask]:
         for address, batch in self._addresses(project_id, wanted):
             task = self._task(batch, address, at)
             exists = task.existed(at) and not self._changed(task.id, at).deleted
             if exists and self._passes(task, wanted):
                 yield task
 
-    def _addresses(self, project_id: int, wanted: TaskFilter) -> Iterator[tuple[TaskAddress, Batch]]:
+    def _addresses(self, project_id: int, wanted: SamaTaskFilter) -> Iterator[tuple[TaskAddress, SandboxBatch]]:
         if wanted.client_batch_id is not None and not wanted.contains:
             addresses = self._creator.marked(wanted.client_batch_id)
             batches = ((address, self._creator.batches[address.batch_id]) for address in addresses)
@@ -158,7 +158,7 @@ class TaskBook:
                     created = (position for position in range(run.done) if position not in run.failures)
                     yield from ((TaskAddress(batch.batch_id, number, position), batch) for position in created)
 
-    def _passes(self, task: Task, wanted: TaskFilter) -> bool:
+    def _passes(self, task: SamaTask, wanted: SamaTaskFilter) -> bool:
         if wanted.client_batch_id is not None:
             marker = str(task.data.get("client_batch_id", "")) if isinstance(task.data, dict) else ""
             if not (wanted.client_batch_id in marker if wanted.contains else wanted.client_batch_id == marker):
@@ -170,7 +170,7 @@ class TaskBook:
             and wanted.created_from <= task.created_at <= wanted.created_to
         )
 
-    def _task(self, batch: Batch, address: TaskAddress, at: float) -> Task:
+    def _task(self, batch: SandboxBatch, address: TaskAddress, at: float) -> SamaTask:
         run = batch.runs[address.run]
         task_id = address.task_id(self._creator.started)
         change = self._changed(task_id, at)
@@ -179,7 +179,7 @@ class TaskBook:
         created_at = run.created_at(address.position)
         state = change.state or self._state(at - created_at, address.position, submitted=fields.get("submit") is True)
         priority = fields.get("priority") or 0 if change.priority is None else change.priority
-        return Task(task_id, batch.project_id, batch.batch_id, created_at, state, priority, fields.get("data"))
+        return SamaTask(task_id, batch.project_id, batch.batch_id, created_at, state, priority, fields.get("data"))
 
     def _state(self, age_seconds: float, position: int, *, submitted: bool) -> str:
         first = _STEPS.index("completed") if submitted else 0

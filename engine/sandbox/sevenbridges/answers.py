@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from engine.sandbox.sevenbridges.settings import Unwritten
+from engine.sandbox.sevenbridges.settings import SevenBridgesUnwritten
 
 MAX_PAGE = 100  # the vendor's limit, of pages and of bulk calls
 DEFAULT_PAGE = 50  # the vendor's
@@ -46,7 +46,7 @@ _ERRORS: Mapping[int, tuple[int, str]] = {
 }
 
 
-class ApiError(Exception):
+class SevenBridgesError(Exception):
     """A request that Seven Bridges refuses."""
 
     def __init__(self, code: int, message: str = "", status: int = 0) -> None:
@@ -65,7 +65,7 @@ class ApiError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class SandboxPage:
     """Which part of a list is asked for."""
 
     offset: int
@@ -78,7 +78,7 @@ def json_answer(body: object, status: int = 200) -> web.Response:
 
 
 def list_answer(
-    request: web.Request, items: Sequence[object], page: Page, total: int, *, says_total: bool
+    request: web.Request, items: Sequence[object], page: SandboxPage, total: int, *, says_total: bool
 ) -> web.Response:
     """Answer with one page of a list, the links to its neighbours and the header with the total."""
     links = []
@@ -99,7 +99,9 @@ def _link(request: web.Request, rel: str, offset: int, limit: int) -> dict[str, 
 class Bulk:
     """What a bulk call asks for: `ids`, and of each resource the fields that `fields` names behind `resource.`."""
 
-    def __init__(self, query: Mapping[str, str], ids: Sequence[str], known: Sequence[str], settings: Unwritten) -> None:
+    def __init__(
+        self, query: Mapping[str, str], ids: Sequence[str], known: Sequence[str], settings: SevenBridgesUnwritten
+    ) -> None:
         """Read the selector; without one, everything is wanted."""
         names = [part.strip() for part in query.get("fields", "").split(",") if part.strip()]
         own = [name.removeprefix(_RESOURCE) for name in names if name.startswith(_RESOURCE)]
@@ -116,7 +118,7 @@ class Bulk:
     def _item(self, one: str, show: Callable[[str, Sequence[str]], object]) -> dict[str, object]:
         try:
             resource = show(one, self._names)
-        except ApiError as error:
+        except SevenBridgesError as error:
             return {"error": error.body()} if self._errors else {}
         return {"resource": resource} if self._names else self._none
 
@@ -132,9 +134,9 @@ async def json_body(request: web.Request) -> dict[str, Any]:
     try:
         body = orjson.loads(raw) if raw.strip() else None
     except orjson.JSONDecodeError as error:
-        raise ApiError(90009, f"The body is not JSON: {error}.") from error
+        raise SevenBridgesError(90009, f"The body is not JSON: {error}.") from error
     if not isinstance(body, dict | None):
-        raise ApiError(90000, "The body must be an object.")
+        raise SevenBridgesError(90000, "The body must be an object.")
     return {key: value for key, value in (body or {}).items() if value is not None}
 
 
@@ -142,21 +144,21 @@ async def json_ids(request: web.Request, name: str) -> list[str]:
     """Read the ids of a bulk call. Raise ApiError."""
     ids = (await json_body(request)).get(name)
     if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
-        raise ApiError(90000, f"{name} must be an array of ids.")
+        raise SevenBridgesError(90000, f"{name} must be an array of ids.")
     if len(ids) > MAX_PAGE:
-        raise ApiError(90000, f"{name} may hold {MAX_PAGE} ids at most, not {len(ids)}.")
+        raise SevenBridgesError(90000, f"{name} may hold {MAX_PAGE} ids at most, not {len(ids)}.")
     return ids
 
 
-def page_of(query: Mapping[str, str]) -> Page:
+def page_of(query: Mapping[str, str]) -> SandboxPage:
     """Read `offset` and `limit`. Raise ApiError."""
-    return Page(_number(query, "offset", 0, 0, 10**9), _number(query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+    return SandboxPage(_number(query, "offset", 0, 0, 10**9), _number(query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
 
 
 def _number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     text = query.get(name, str(default))
     if not text.isdecimal() or not low <= int(text) <= high:
-        raise ApiError(90000, f"{name} must be a whole number from {low} to {high}.")
+        raise SevenBridgesError(90000, f"{name} must be a whole number from {low} to {high}.")
     return int(text)
 
 
@@ -164,7 +166,7 @@ def flag_of(query: Mapping[str, str], name: str) -> bool | None:
     """Read true or false in any case; None if it is not given. Raise ApiError."""
     text = query.get(name, "").lower()
     if text not in ("", "true", "false"):
-        raise ApiError(90000, f"{name} must be true or false.")
+        raise SevenBridgesError(90000, f"{name} must be true or false.")
     return text == "true" if text else None
 
 
@@ -175,7 +177,7 @@ def seconds_of(query: Mapping[str, str], name: str, default: float, *, z_times: 
     try:
         at = datetime.fromisoformat(text if z_times else text.replace("Z", "?"))
     except ValueError as error:
-        raise ApiError(90000, f"{name} must be a date, or a time with an offset +HH:mm or none.") from error
+        raise SevenBridgesError(90000, f"{name} must be a date, or a time with an offset +HH:mm or none.") from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

@@ -9,13 +9,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from engine.sandbox.sevenbridges.answers import Page
-from engine.sandbox.sevenbridges.tasks import BatchGroup, Draft, InputError, Status, Task
+from engine.sandbox.sevenbridges.answers import SandboxPage
+from engine.sandbox.sevenbridges.tasks import BatchGroup, Draft, InputError, SevenBridgesTask, Status
 
 _ALWAYS = (float("-inf"), float("inf"))
 Times = tuple[float, float]
 """From and to, both included, in whole epoch seconds."""
-ORDERS: dict[str, Callable[[Task], float | str]] = {
+ORDERS: dict[str, Callable[[SevenBridgesTask], float | str]] = {
     "created_time": lambda task: task.number,
     "start_time": lambda task: task.run_at or 0.0,
     "end_time": lambda task: task.ended_at or 0.0,
@@ -25,11 +25,11 @@ ORDERS: dict[str, Callable[[Task], float | str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFilter:
+class SevenBridgesTaskFilter:
     """What a list call asks for; None asks for nothing."""
 
     project: str | None = None
-    parent: Task | None = None
+    parent: SevenBridgesTask | None = None
     status: Status | None = None
     batch: bool | None = None
     created: Times = _ALWAYS
@@ -44,7 +44,7 @@ class TaskFilter:
         unfiltered = (self.status, self.batch, self.started, self.ended) == (None, None, _ALWAYS, _ALWAYS)
         return unfiltered and self.order_by == "created_time"
 
-    def passes(self, task: Task) -> bool:
+    def passes(self, task: SevenBridgesTask) -> bool:
         """Say whether a task of the slice is asked for."""
         return (
             self.status in (None, task.status)
@@ -58,19 +58,19 @@ def _within(times: Times, at: float | None) -> bool:
     return times == _ALWAYS or (at is not None and times[0] <= int(at) <= times[1])
 
 
-class TaskBook:
+class SevenBridgesTaskBook:
     """Adds, finds and lists tasks."""
 
     def __init__(self, *, lists_lag: bool = False) -> None:
         """Start empty; ids differ from every other server's. With `lists_lag`, lists keep what was removed."""
         self._lists_lag = lists_lag
         self._server = secrets.token_hex(4)
-        self._tasks: list[Task] = []
+        self._tasks: list[SevenBridgesTask] = []
         self._reserved: dict[str, int | None] = {}
         self._all: list[int] = []
         self._by_project: dict[str, list[int]] = {}
         self._version = 0
-        self._last: tuple[TaskFilter, int, Sequence[int]] = (TaskFilter(), -1, ())
+        self._last: tuple[SevenBridgesTaskFilter, int, Sequence[int]] = (SevenBridgesTaskFilter(), -1, ())
 
     def add(
         self,
@@ -78,14 +78,14 @@ class TaskBook:
         at: float,
         errors: tuple[InputError, ...] = (),
         *,
-        parent: Task | None = None,
+        parent: SevenBridgesTask | None = None,
         group: BatchGroup | None = None,
         task_id: str = "",
-    ) -> Task:
+    ) -> SevenBridgesTask:
         """Make a task of a draft, under an id of its own or one that was reserved for it."""
         number = len(self._tasks)
         own_id = f"{self._server}-0000-4000-8000-{number:012x}"
-        task = Task(number, task_id or own_id, draft, at, errors, parent, group)
+        task = SevenBridgesTask(number, task_id or own_id, draft, at, errors, parent, group)
         if task_id:
             self._reserved[task_id] = number
         self._tasks.append(task)
@@ -104,7 +104,7 @@ class TaskBook:
         """Note that some task has changed."""
         self._version += 1
 
-    def remove(self, task: Task, at: float) -> None:
+    def remove(self, task: SevenBridgesTask, at: float) -> None:
         """Forget a task, but for reads that lag."""
         task.removed_at = at
         if not self._lists_lag:
@@ -112,19 +112,19 @@ class TaskBook:
                 del numbers[bisect_left(numbers, task.number)]
         self.touch()
 
-    def find(self, task_id: str) -> Task | None:
+    def find(self, task_id: str) -> SevenBridgesTask | None:
         """Return the task with this id; None if there is none."""
         task = self._known(task_id)
         return task if task is not None and task.removed_at is None else None
 
-    def find_as_of(self, task_id: str, at: float) -> Task | None:
+    def find_as_of(self, task_id: str, at: float) -> SevenBridgesTask | None:
         """Return a task as it was at an earlier time, one that is newer as it began; None if there was none."""
         task = self._known(task_id)
         if task is None or (task.removed_at is not None and task.removed_at <= at):
             return None
         return self._as_of(task, at)
 
-    def _known(self, task_id: str) -> Task | None:
+    def _known(self, task_id: str) -> SevenBridgesTask | None:
         try:
             number = self._reserved[task_id] if task_id in self._reserved else int(task_id[24:], 16)
         except ValueError:
@@ -132,11 +132,11 @@ class TaskBook:
         task = self._tasks[number] if number is not None and number < len(self._tasks) else None
         return task if task is not None and task.id == task_id else None
 
-    def numbered(self, number: int) -> Task:
+    def numbered(self, number: int) -> SevenBridgesTask:
         """Return the task with a number from a list or a range of children."""
         return self._tasks[number]
 
-    def page(self, wanted: TaskFilter, page: Page) -> tuple[list[Task], int]:
+    def page(self, wanted: SevenBridgesTaskFilter, page: SandboxPage) -> tuple[list[SevenBridgesTask], int]:
         """Return some of the tasks that are asked for, and how many there are."""
         numbers = self._matching(wanted)
         total = len(numbers)
@@ -146,17 +146,19 @@ class TaskBook:
         part = [self.numbered(number) for number in numbers[max(0, low) : max(0, high)]]
         return part[::-1] if wanted.descending else part, total
 
-    def page_as_of(self, wanted: TaskFilter, page: Page, at: float) -> tuple[list[Task], int]:
+    def page_as_of(
+        self, wanted: SevenBridgesTaskFilter, page: SandboxPage, at: float
+    ) -> tuple[list[SevenBridgesTask], int]:
         """Return some of the tasks that were asked for, as they were at an earlier time, and how many there were."""
         tasks = (self.numbered(number) for number in self._slice(wanted))
         then = [self._as_of(task, at) for task in tasks if task.existed(at)]
         passing = sorted(filter(wanted.passes, then), key=ORDERS[wanted.order_by], reverse=wanted.descending)
         return passing[page.offset : page.offset + page.limit], len(passing)
 
-    def _as_of(self, task: Task, at: float) -> Task:
+    def _as_of(self, task: SevenBridgesTask, at: float) -> SevenBridgesTask:
         return task.as_of(at, map(self.numbered, task.children))
 
-    def _matching(self, wanted: TaskFilter) -> Sequence[int]:
+    def _matching(self, wanted: SevenBridgesTaskFilter) -> Sequence[int]:
         last, version, numbers = self._last
         if (last, version) == (wanted, self._version):
             return numbers
@@ -167,7 +169,7 @@ class TaskBook:
         self._last = wanted, self._version, numbers
         return numbers
 
-    def _slice(self, wanted: TaskFilter) -> Sequence[int]:
+    def _slice(self, wanted: SevenBridgesTaskFilter) -> Sequence[int]:
         numbers: Sequence[int] = self._all
         if wanted.parent is not None:
             numbers = wanted.parent.children if wanted.project in (None, wanted.parent.draft.project) else ()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from engine.sandbox.sevenbridges.folders import FOLDER, File, Folders
-from engine.sandbox.sevenbridges.settings import App, FileRule, SevenBridges
+from engine.sandbox.sevenbridges.settings import App, FileRule, SandboxPlatform
 
 _PROJECT = re.compile(r"[^/]+/[^/]+")
 _APP = re.compile(r"([^/]+/[^/]+/[^/]+?)(?:/(\d+))?")
@@ -34,7 +34,7 @@ class FileFilter:
 class Catalog:
     """What exists besides tasks."""
 
-    def __init__(self, settings: SevenBridges) -> None:
+    def __init__(self, settings: SandboxPlatform) -> None:
         """Take the projects, apps and rules for files in the order of the file."""
         self._projects = frozenset(settings.projects)
         self._apps = {app.id: app for app in settings.apps}

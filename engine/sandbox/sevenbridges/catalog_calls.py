@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from aiohttp import web
 
 from engine.sandbox.sevenbridges.answers import (
-    ApiError,
     Bulk,
-    Page,
+    SandboxPage,
+    SevenBridgesError,
     base_url,
     json_answer,
     json_ids,
@@ -17,7 +17,7 @@ from engine.sandbox.sevenbridges.answers import (
 )
 from engine.sandbox.sevenbridges.catalog import Catalog, FileFilter
 from engine.sandbox.sevenbridges.folders import File
-from engine.sandbox.sevenbridges.settings import SevenBridges
+from engine.sandbox.sevenbridges.settings import SandboxPlatform
 from engine.sandbox.sevenbridges.task_calls import Call
 from engine.sandbox.sevenbridges.views import APP_FIELDS, FILE_FIELDS, SHORT_APP, SHORT_FILE, View
 
@@ -28,7 +28,7 @@ _METADATA = "metadata."
 class CatalogCalls:
     """Answers every call about what exists besides tasks."""
 
-    def __init__(self, catalog: Catalog, clock: Callable[[], float], settings: SevenBridges) -> None:
+    def __init__(self, catalog: Catalog, clock: Callable[[], float], settings: SandboxPlatform) -> None:
         """Look into this catalog."""
         self._catalog, self._clock, self._settings = catalog, clock, settings
 
@@ -51,7 +51,7 @@ class CatalogCalls:
         metadata = tuple((key.removeprefix(_METADATA), query[key]) for key in query if key.startswith(_METADATA))
         asked, most = query.getall("name", []), self._settings.unwritten.most_names
         if most and len(asked) > most:
-            raise ApiError(0)
+            raise SevenBridgesError(0)
         wanted = FileFilter(project, folder, frozenset(asked), metadata)
         files, total = self._catalog.files(wanted, page.offset, page.limit)
         names, view = wanted_fields(query, _FILE_FIELDS, SHORT_FILE), self._view(request)
@@ -60,13 +60,13 @@ class CatalogCalls:
     def _place(self, project: str, folder_id: str) -> tuple[str, str]:
         """Return the project and the folder whose contents are asked for; either is given, not both. Raise ApiError."""
         if bool(project) == bool(folder_id):
-            raise ApiError(90000, "Give either the project or the parent whose files to list.")
+            raise SevenBridgesError(90000, "Give either the project or the parent whose files to list.")
         if folder_id:
             if (folder := self._catalog.folder(folder_id)) is None:
-                raise ApiError(5002)
+                raise SevenBridgesError(5002)
             return folder.project, folder.id
         if not self._catalog.has_project(project):
-            raise ApiError(3002)
+            raise SevenBridgesError(3002)
         return project, ""
 
     async def _file(self, request: web.Request) -> web.Response:
@@ -87,7 +87,7 @@ class CatalogCalls:
     async def _app(self, request: web.Request) -> web.Response:
         app = self._catalog.app(request.match_info["app_id"])
         if app is None:
-            raise ApiError(6002)
+            raise SevenBridgesError(6002)
         return json_answer(self._view(request).app(app, wanted_fields(request.query, _APP_FIELDS, _APP_FIELDS)))
 
     async def _projects(self, request: web.Request) -> web.Response:
@@ -100,20 +100,20 @@ class CatalogCalls:
     async def _project(self, request: web.Request) -> web.Response:
         project = f"{request.match_info['owner']}/{request.match_info['name']}"
         if not self._catalog.has_project(project):
-            raise ApiError(3002)
+            raise SevenBridgesError(3002)
         return json_answer(self._view(request).project(project))
 
     async def _me(self, request: web.Request) -> web.Response:
         user = self._settings.user
         return json_answer({"href": f"{base_url(request)}/users/{user}", "username": user})
 
-    def _listed(self, request: web.Request, items: Sequence[object], page: Page, total: int) -> web.Response:
+    def _listed(self, request: web.Request, items: Sequence[object], page: SandboxPage, total: int) -> web.Response:
         return list_answer(request, items, page, total, says_total=self._settings.unwritten.total_header)
 
     def _found(self, file_id: str) -> File:
         file = self._catalog.file(file_id)
         if file is None:
-            raise ApiError(5002)
+            raise SevenBridgesError(5002)
         return file
 
     def _view(self, request: web.Request) -> View:

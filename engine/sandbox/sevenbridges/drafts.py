@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from engine.sandbox.sevenbridges.answers import ApiError
+from engine.sandbox.sevenbridges.answers import SevenBridgesError
 from engine.sandbox.sevenbridges.catalog import Catalog, is_project
 from engine.sandbox.sevenbridges.settings import App, AppInput
 from engine.sandbox.sevenbridges.tasks import Batching, Draft, InputError
@@ -32,9 +32,9 @@ def new_draft(body: Mapping[str, Any], catalog: Catalog, *, batch: bool | None) 
     _check_shapes(body)
     project = body.get("project")
     if not isinstance(project, str) or not is_project(project):
-        raise ApiError(3012)
+        raise SevenBridgesError(3012)
     if not catalog.has_project(project):
-        raise ApiError(3002)
+        raise SevenBridgesError(3002)
     app = _find_app(body.get("app"), catalog)
     wanted = batch if batch is not None else body.get("batch")
     return Draft(
@@ -54,7 +54,7 @@ def changed_draft(draft: Draft, body: Mapping[str, Any], catalog: Catalog) -> Dr
     """Apply the body of a PATCH; inputs that it does not name stay. Raise ApiError."""
     _check_shapes(body)
     if ("batch_input" in body) != ("batch_by" in body):
-        raise ApiError(7023)
+        raise SevenBridgesError(7023)
     app = _find_app(body.get("app", draft.app), catalog)
     batching = draft.batching
     if "batch_by" in body or "batch" in body:
@@ -104,16 +104,16 @@ def is_file(value: Any) -> bool:
 def _check_shapes(body: Mapping[str, Any]) -> None:
     for name in _OBJECTS:
         if not isinstance(body.get(name, {}), dict):
-            raise ApiError(90000, f"{name} must be an object.")
+            raise SevenBridgesError(90000, f"{name} must be an object.")
     for name in _TEXTS:
         if not isinstance(body.get(name, ""), str):
-            raise ApiError(90000, f"{name} must be a text.")
+            raise SevenBridgesError(90000, f"{name} must be a text.")
 
 
 def _find_app(app_id: object, catalog: Catalog) -> App:
     app = catalog.app(app_id) if isinstance(app_id, str) else None
     if app is None:
-        raise ApiError(6002)
+        raise SevenBridgesError(6002)
     return app
 
 
@@ -132,7 +132,7 @@ def _batching(body: Mapping[str, Any], app: App, *, wanted: object) -> Batching 
 
 def _batch_input(name: str) -> str:
     if not name:
-        raise ApiError(7018)
+        raise SevenBridgesError(7018)
     return name
 
 
@@ -141,12 +141,12 @@ def _criteria(batch_by: Mapping[str, Any]) -> tuple[str, ...]:
     if kind == "ITEM":
         return ()
     if kind != "CRITERIA":
-        raise ApiError(7020)
+        raise SevenBridgesError(7020)
     criteria = batch_by.get("criteria")
     if not isinstance(criteria, list) or not criteria:
-        raise ApiError(7019)
+        raise SevenBridgesError(7019)
     if not all(isinstance(one, str) and one.startswith("metadata.") for one in criteria):
-        raise ApiError(7019)
+        raise SevenBridgesError(7019)
     return tuple(criteria)
 
 

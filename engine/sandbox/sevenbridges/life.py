@@ -17,10 +17,10 @@ from engine.sandbox.behaviour import FailureRule
 from engine.sandbox.failing import PlannedFailure
 from engine.sandbox.journal import EntryKind, Journal
 from engine.sandbox.sevenbridges.batching import children
-from engine.sandbox.sevenbridges.book import TaskBook
+from engine.sandbox.sevenbridges.book import SevenBridgesTaskBook
 from engine.sandbox.sevenbridges.catalog import Catalog
 from engine.sandbox.sevenbridges.settings import Life
-from engine.sandbox.sevenbridges.tasks import ABORTABLE, TERMINAL, Status, Task
+from engine.sandbox.sevenbridges.tasks import ABORTABLE, TERMINAL, SevenBridgesTask, Status
 from engine.sandbox.stats import Stats
 
 # A change is made only from here: others were overtaken by an abort.
@@ -39,7 +39,7 @@ class TaskLife:
         self,
         settings: Life,
         failures: Iterable[FailureRule],
-        book: TaskBook,
+        book: SevenBridgesTaskBook,
         catalog: Catalog,
         journal: Journal,
         stats: Stats,
@@ -48,12 +48,12 @@ class TaskLife:
         self._settings, self._book, self._catalog = settings, book, catalog
         self._journal, self._stats = journal, stats
         self._failures = [PlannedFailure(rule) for rule in failures]
-        self._due: list[tuple[float, int, Task, Status]] = []
+        self._due: list[tuple[float, int, SevenBridgesTask, Status]] = []
         self._planned = 0
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[SevenBridgesTask] = deque()
         self.running = 0
 
-    def run(self, task: Task, now: float) -> None:
+    def run(self, task: SevenBridgesTask, now: float) -> None:
         """Start a draft; with no time for creating it is queued at once.
 
         What is no draft any more is run once more: the journal says so, the life that is shown stays the first one's.
@@ -70,7 +70,7 @@ class TaskLife:
         else:
             self._queue(task, now)
 
-    def abort(self, task: Task, now: float) -> None:
+    def abort(self, task: SevenBridgesTask, now: float) -> None:
         """Stop a task, or a parent's children that have not ended; a draft cannot be aborted."""
         task.aborted = True
         if task.children:
@@ -99,7 +99,7 @@ class TaskLife:
             else:
                 self._leave(task, status, at)
 
-    def record(self, kind: EntryKind, tasks: Iterable[Task], at: float) -> None:
+    def record(self, kind: EntryKind, tasks: Iterable[SevenBridgesTask], at: float) -> None:
         """Write tasks into the journal."""
         if self._journal.enabled:
             self._journal.append(
@@ -114,7 +114,7 @@ class TaskLife:
                 for task in tasks
             )
 
-    def _queue(self, task: Task, at: float) -> None:
+    def _queue(self, task: SevenBridgesTask, at: float) -> None:
         if task.draft.batching is None:
             self._move(task, Status.QUEUED, at)
             self._plan(task, Status.RUNNING, at + self._settings.queued_seconds)
@@ -141,7 +141,7 @@ class TaskLife:
                 self._move(task, Status.RUNNING, at)
                 self._plan(task, Status.COMPLETED, at + self._settings.running_seconds)
 
-    def _end(self, task: Task, at: float) -> None:
+    def _end(self, task: SevenBridgesTask, at: float) -> None:
         document = task.draft.document() if self._failures else {}
         failed = next((plan for plan in self._failures if plan.hits(document)), None)
         if failed is not None:
@@ -149,7 +149,7 @@ class TaskLife:
             task.message = failed.rule.message
         self._leave(task, Status.FAILED if failed else Status.COMPLETED, at)
 
-    def _leave(self, task: Task, status: Status, at: float) -> None:
+    def _leave(self, task: SevenBridgesTask, status: Status, at: float) -> None:
         """Move to a state after which others may run."""
         was_running = task.status is Status.RUNNING
         self._move(task, status, at)
@@ -157,7 +157,7 @@ class TaskLife:
             self.running -= 1
             self._fill(at)
 
-    def _move(self, task: Task, status: Status, at: float) -> None:
+    def _move(self, task: SevenBridgesTask, status: Status, at: float) -> None:
         before, task.status = task.status, status
         if status in TERMINAL:
             task.ended_at = at
@@ -171,18 +171,18 @@ class TaskLife:
             task.parent.counts[status] += 1
             self._follow(task.parent, _status_of_parent(task.parent, task.parent.counts), at)
 
-    def _follow(self, parent: Task, status: Status, at: float) -> None:
+    def _follow(self, parent: SevenBridgesTask, status: Status, at: float) -> None:
         if status is not parent.status:
             if status is Status.RUNNING:
                 parent.running_at = at
             self._move(parent, status, at)
 
-    def _plan(self, task: Task, status: Status, at: float) -> None:
+    def _plan(self, task: SevenBridgesTask, status: Status, at: float) -> None:
         self._planned += 1
         heapq.heappush(self._due, (at, self._planned, task, status))
 
 
-def _status_of_parent(parent: Task, counts: Counter[Status]) -> Status:
+def _status_of_parent(parent: SevenBridgesTask, counts: Counter[Status]) -> Status:
     ended = sum(counts[status] for status in TERMINAL)
     if ended < len(parent.children):
         return Status.RUNNING if ended or counts[Status.RUNNING] or counts[Status.ABORTING] else Status.QUEUED

@@ -10,16 +10,16 @@ from aiohttp import web
 from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.faults import Handler, StreamHandler
 from engine.sandbox.journal import Journal
-from engine.sandbox.sevenbridges.answers import ApiError, json_answer
-from engine.sandbox.sevenbridges.book import TaskBook
+from engine.sandbox.sevenbridges.answers import SevenBridgesError, json_answer
+from engine.sandbox.sevenbridges.book import SevenBridgesTaskBook
 from engine.sandbox.sevenbridges.catalog import Catalog
 from engine.sandbox.sevenbridges.catalog_calls import CatalogCalls
 from engine.sandbox.sevenbridges.life import TaskLife
-from engine.sandbox.sevenbridges.task_calls import Call, TaskCalls
-from engine.sandbox.traffic import Calls, Traffic
+from engine.sandbox.sevenbridges.task_calls import Call, SevenBridgesTaskCalls
+from engine.sandbox.traffic import CallKinds, Traffic
 
 TASK_CALLS = frozenset({"create", "list", "get", "update", "delete", "run", "abort", "clone", "details", "bulk"})
-CALLS = Calls(
+CALLS = CallKinds(
     TASK_CALLS | {"files", "file", "bulk_files", "apps", "app", "projects", "project", "user", "rate_limit"},
     outside=frozenset({"rate_limit"}),  # the vendor does not count it
     deferrable=frozenset({"create", "clone", "run"}),
@@ -42,10 +42,10 @@ class SevenBridgesService:
         behaviour = replace(behaviour, rate_limits=(*vendors, *behaviour.rate_limits))
         self.traffic = Traffic(behaviour, calls=CALLS, error=_error, clock=clock)
         self._window = self.traffic.limits.windows[0] if limited else None
-        book = TaskBook(lists_lag=behaviour.reads.list_seconds > 0)
+        book = SevenBridgesTaskBook(lists_lag=behaviour.reads.list_seconds > 0)
         catalog, stats = Catalog(settings), self.traffic.stats
         self._life = TaskLife(settings.life, behaviour.failures, book, catalog, journal, stats)
-        self._tasks = TaskCalls(book, self._life, catalog, self.traffic, behaviour, clock)
+        self._tasks = SevenBridgesTaskCalls(book, self._life, catalog, self.traffic, behaviour, clock)
         self._catalog = CatalogCalls(catalog, clock, settings)
 
     def add_to(self, app: web.Application) -> None:
@@ -61,7 +61,7 @@ class SevenBridgesService:
         try:
             return await handler(request)
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-            return ApiError(90000, f"{request.method} {request.path} is not served.", error.status).answer()
+            return SevenBridgesError(90000, f"{request.method} {request.path} is not served.", error.status).answer()
 
     async def run(self) -> None:
         """Do what was put off, until cancelled: a task's life is looked up when it is asked for."""
@@ -75,17 +75,19 @@ class SevenBridgesService:
         try:
             self._check_token(request)
             return await call(request)
-        except ApiError as error:
+        except SevenBridgesError as error:
             return error.answer()
         except web.HTTPRequestEntityTooLarge:
-            return ApiError(90000, f"A body may have {self._behaviour.max_body_bytes} bytes at most.", 413).answer()
+            return SevenBridgesError(
+                90000, f"A body may have {self._behaviour.max_body_bytes} bytes at most.", 413
+            ).answer()
 
     def _check_token(self, request: web.Request) -> None:
         token = request.headers.get("X-SBG-Auth-Token")
         if token is None:
             token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in self._behaviour.access_keys:
-            raise ApiError(90001)
+            raise SevenBridgesError(90001)
 
     async def _put_rate_headers(self, _: web.Request, answer: web.StreamResponse) -> None:
         if self._window is not None:
@@ -109,6 +111,6 @@ class SevenBridgesService:
 
 def _error(_: str, status: int, message: str) -> web.Response:
     if status == 503:  # noqa: PLR2004 - maintenance is the 503 that the vendor's client knows
-        return ApiError(0).answer()
+        return SevenBridgesError(0).answer()
     code = 1000 if status == 429 else 7000 if status >= 500 else 90000  # noqa: PLR2004
-    return ApiError(code, message, status).answer()
+    return SevenBridgesError(code, message, status).answer()

@@ -93,7 +93,7 @@ def _check_template(template: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Unwritten:
+class SevenBridgesUnwritten:
     """What no page of the vendor's says; each value but the default is the opposite of what the engine believes.
 
     bare_bulk_fields    what a bulk call brings whose `fields` lack the keyword `resource`: {"resource": {}}, {}, or all
@@ -123,7 +123,7 @@ class Unwritten:
 
 
 @dataclass(frozen=True, slots=True)
-class SevenBridges:
+class SandboxPlatform:
     """What exists. With no `projects` every project does, with no `apps` every app, with no `files` every file id."""
 
     user: str = "sandbox"
@@ -133,7 +133,7 @@ class SevenBridges:
     life: Life = Life()
     apps: tuple[App, ...] = ()
     files: tuple[FileRule, ...] = ()
-    unwritten: Unwritten = field(default_factory=Unwritten)
+    unwritten: SevenBridgesUnwritten = field(default_factory=SevenBridgesUnwritten)
 
     def __post_init__(self) -> None:
         for project in (*self.projects, *(rule.project for rule in self.files)):

@@ -10,8 +10,8 @@ from aiohttp import web
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.faults import html_answer
 from engine.sandbox.sevenbridges.answers import (
-    ApiError,
     Bulk,
+    SevenBridgesError,
     base_url,
     flag_of,
     is_uuid,
@@ -23,11 +23,11 @@ from engine.sandbox.sevenbridges.answers import (
     seconds_of,
     wanted_fields,
 )
-from engine.sandbox.sevenbridges.book import ORDERS, TaskBook, TaskFilter, Times
+from engine.sandbox.sevenbridges.book import ORDERS, SevenBridgesTaskBook, SevenBridgesTaskFilter, Times
 from engine.sandbox.sevenbridges.catalog import Catalog
 from engine.sandbox.sevenbridges.drafts import MISSING_INPUT, changed_draft, input_errors, new_draft
 from engine.sandbox.sevenbridges.life import TaskLife
-from engine.sandbox.sevenbridges.tasks import ABORTABLE, Draft, Status, Task
+from engine.sandbox.sevenbridges.tasks import ABORTABLE, Draft, SevenBridgesTask, Status
 from engine.sandbox.sevenbridges.views import SHORT_TASK, TASK_FIELDS, View
 from engine.sandbox.traffic import Traffic
 
@@ -42,12 +42,12 @@ _STORED: Mapping[str, Callable[[str], str]] = {
 }
 
 
-class TaskCalls:
+class SevenBridgesTaskCalls:
     """Answers every call about tasks; changes that are due by the clock are made first."""
 
     def __init__(
         self,
-        book: TaskBook,
+        book: SevenBridgesTaskBook,
         life: TaskLife,
         catalog: Catalog,
         traffic: Traffic,
@@ -127,7 +127,7 @@ class TaskCalls:
         if flag_of(request.query, "batch") is False:
             self._change(task, replace(task.draft, batching=None))
         if task.errors:
-            raise ApiError(7012 if any(error.type == MISSING_INPUT for error in task.errors) else 7024)
+            raise SevenBridgesError(7012 if any(error.type == MISSING_INPUT for error in task.errors) else 7024)
         self._agenda.do(task.id, partial(self._start, task))
         task.told = not self._agenda.swallows
         return self._shown(request, replace(task, **_as_told(self._clock())) if self._agenda.delays else task)
@@ -137,7 +137,9 @@ class TaskCalls:
         now = self._now()
         task = self._free_task(request)
         if task.status not in ABORTABLE:
-            raise ApiError(7011, f"The task is {task.status}: only CREATING, QUEUED and RUNNING can be aborted.")
+            raise SevenBridgesError(
+                7011, f"The task is {task.status}: only CREATING, QUEUED and RUNNING can be aborted."
+            )
         self._life.abort(task, now)
         return self._shown(request, task)
 
@@ -150,11 +152,11 @@ class TaskCalls:
         now = self._now()
         if not self._agenda.delays:
             return self._shown(request, self._make(draft, run, "", now), 201)
-        task = Task(-1, self._book.reserve_id(), draft, now, input_errors(draft, self._catalog))
+        task = SevenBridgesTask(-1, self._book.reserve_id(), draft, now, input_errors(draft, self._catalog))
         self._agenda.do(task.id, partial(self._make, draft, run, task.id))
         return self._shown(request, replace(task, **_as_told(now)) if run and not task.errors else task, 201)
 
-    def _make(self, draft: Draft, run: bool, task_id: str, at: float) -> Task:  # noqa: FBT001 - of a partial
+    def _make(self, draft: Draft, run: bool, task_id: str, at: float) -> SevenBridgesTask:  # noqa: FBT001 - of a partial
         self._life.advance(at)  # children that are due come first: numbers grow with time
         task = self._book.add(draft, at, input_errors(draft, self._catalog), task_id=task_id)
         self._stats.tasks_created += 1
@@ -163,13 +165,13 @@ class TaskCalls:
             self._life.run(task, at)
         return task
 
-    def _start(self, task: Task, at: float) -> None:
+    def _start(self, task: SevenBridgesTask, at: float) -> None:
         """Run a draft, unless it is gone by then."""
         self._life.advance(at)
         if self._book.find(task.id) is task:
             self._life.run(task, at)
 
-    def _change(self, task: Task, draft: Draft) -> None:
+    def _change(self, task: SevenBridgesTask, draft: Draft) -> None:
         task.draft, task.errors = draft, input_errors(draft, self._catalog)
         self._book.touch()
 
@@ -178,7 +180,7 @@ class TaskCalls:
         self._life.advance(now)
         return now
 
-    def _shown(self, request: web.Request, task: Task, status: int = 200) -> web.Response:
+    def _shown(self, request: web.Request, task: SevenBridgesTask, status: int = 200) -> web.Response:
         """Show a task as it is: what becomes due from here on is for the next request to see."""
         return json_answer(self._view(request, self._clock()).task(task, self._fields(request)), status)
 
@@ -188,54 +190,54 @@ class TaskCalls:
     def _view(self, request: web.Request, now: float) -> View:
         return View(base_url(request), self._settings, now)
 
-    def _run_told_again(self, request: web.Request, task: Task) -> web.Response:
+    def _run_told_again(self, request: web.Request, task: SevenBridgesTask) -> web.Response:
         if self._settings.run_again == "error":
             words = "about to run" if task.status is Status.DRAFT else f"{task.status}, not DRAFT"
-            raise ApiError(7010, f"The task is {words}.")
+            raise SevenBridgesError(7010, f"The task is {words}.")
         return html_answer(409) if self._settings.run_again == "html" else self._shown(request, task)
 
-    def _draft_task(self, request: web.Request) -> Task:
+    def _draft_task(self, request: web.Request) -> SevenBridgesTask:
         self._now()
         task = self._free_task(request)
         if task.status is not Status.DRAFT:
-            raise ApiError(7007, f"The task is {task.status}, not DRAFT.")
+            raise SevenBridgesError(7007, f"The task is {task.status}, not DRAFT.")
         return task
 
-    def _free_task(self, request: web.Request) -> Task:
+    def _free_task(self, request: web.Request) -> SevenBridgesTask:
         """Find a task that may be changed: with `busy_while_late`, not one whose run is still to come."""
         task = self._task(request)
         if self._busy_while_late and self._agenda.awaits(task.id):
-            raise ApiError(90000, "The task is busy.", 409)
+            raise SevenBridgesError(90000, "The task is busy.", 409)
         return task
 
-    def _task(self, request: web.Request) -> Task:
+    def _task(self, request: web.Request) -> SevenBridgesTask:
         """Find a task that is to be changed."""
         return self._found(request.match_info["task_id"], self._unwritten.run_lag_seconds)
 
-    def _found(self, task_id: str, lag_seconds: float = 0.0) -> Task:
+    def _found(self, task_id: str, lag_seconds: float = 0.0) -> SevenBridgesTask:
         task = self._book.find(task_id)
         if task is None or (lag_seconds and task.created_at + lag_seconds > self._clock()):
-            raise ApiError(7002 if is_uuid(task_id) else 7005)
+            raise SevenBridgesError(7002 if is_uuid(task_id) else 7005)
         return task
 
-    def _seen(self, task_id: str, at: float) -> Task:
+    def _seen(self, task_id: str, at: float) -> SevenBridgesTask:
         """Find a task as single reads show it."""
         if not self._reads.single_seconds:
             return self._found(task_id)
         task = self._book.find_as_of(task_id, at)
         if task is None or (self._reads.new_are_unknown and not task.existed(at)):
-            raise ApiError(7002 if is_uuid(task_id) else 7005)
+            raise SevenBridgesError(7002 if is_uuid(task_id) else 7005)
         return task
 
-    def _filter(self, query: Mapping[str, str]) -> TaskFilter:
+    def _filter(self, query: Mapping[str, str]) -> SevenBridgesTaskFilter:
         status, parent = query.get("status", "").upper(), query.get("parent")
         if status and status not in Status.__members__:
-            raise ApiError(7006)
+            raise SevenBridgesError(7006)
         order_by, order = query.get("order_by", "created_time"), query.get("order", "asc").lower()
         if order_by not in ORDERS or order not in ("asc", "desc"):
-            raise ApiError(90000, f"order_by must be one of {', '.join(ORDERS)}; order asc or desc.")
+            raise SevenBridgesError(90000, f"order_by must be one of {', '.join(ORDERS)}; order asc or desc.")
         newest, z_times = self._unwritten.list_order == "newest", self._unwritten.z_times
-        return TaskFilter(
+        return SevenBridgesTaskFilter(
             project=query.get("project") or None,
             parent=self._found(parent) if parent else None,
             status=Status(status) if status else None,

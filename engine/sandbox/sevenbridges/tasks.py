@@ -90,7 +90,7 @@ class Draft:
 
 
 @dataclass(slots=True, eq=False)
-class Task:
+class SevenBridgesTask:
     """One task: `number` counts all tasks of the server from 0; times are epoch seconds.
 
     A parent's children are the tasks with the numbers `children`, and `counts` says how many of them have which status.
@@ -102,7 +102,7 @@ class Task:
     draft: Draft
     created_at: float
     errors: tuple[InputError, ...] = ()
-    parent: "Task | None" = None
+    parent: "SevenBridgesTask | None" = None
     group: BatchGroup | None = None
     status: Status = Status.DRAFT
     message: str = ""
@@ -121,7 +121,7 @@ class Task:
         """Say whether it was there at a time."""
         return self.created_at <= at and (self.removed_at is None or self.removed_at > at)
 
-    def as_of(self, at: float, children: Iterable["Task"]) -> "Task":
+    def as_of(self, at: float, children: Iterable["SevenBridgesTask"]) -> "SevenBridgesTask":
         """Return how it stood at an earlier time; before its creation it is a draft."""
         status = self.status_at(at)
         queued = _until(self.queued_at, at) is not None

@@ -7,8 +7,8 @@ import orjson
 
 from engine.sandbox.sevenbridges.answers import time_text
 from engine.sandbox.sevenbridges.folders import File
-from engine.sandbox.sevenbridges.settings import App, SevenBridges
-from engine.sandbox.sevenbridges.tasks import TERMINAL, Status, Task
+from engine.sandbox.sevenbridges.settings import App, SandboxPlatform
+from engine.sandbox.sevenbridges.tasks import TERMINAL, SevenBridgesTask, Status
 
 SHORT_TASK = ("href", "id", "name", "project")  # of a list without `fields`; from memory of the vendor's pages
 SHORT_FILE = SHORT_TASK
@@ -29,7 +29,7 @@ class View:
     """How answers to one request show things: addresses below `base_url`, times up to `now`."""
 
     base_url: str
-    settings: SevenBridges
+    settings: SandboxPlatform
     now: float
 
     @property
@@ -37,7 +37,7 @@ class View:
         """Who has created everything."""
         return self.settings.user
 
-    def status(self, task: Task) -> str:
+    def status(self, task: SevenBridgesTask) -> str:
         """Return the word for where a task stands."""
         return self.settings.unwritten.status_words.get(task.status, task.status)
 
@@ -45,7 +45,7 @@ class View:
         """Return the word for what a file is."""
         return file.type.upper() if self.settings.unwritten.file_types == "upper" else file.type
 
-    def task(self, task: Task, names: Iterable[str]) -> dict[str, object]:
+    def task(self, task: SevenBridgesTask, names: Iterable[str]) -> dict[str, object]:
         """Show a task."""
         return {name: TASK_FIELDS[name](task, self) for name in names}
 
@@ -62,7 +62,7 @@ class View:
         name = project.rsplit("/", 1)[1]
         return {"href": f"{self.base_url}/projects/{project}", "id": project, "name": name, "type": "v2", "tags": []}
 
-    def details(self, task: Task) -> dict[str, object]:
+    def details(self, task: SevenBridgesTask) -> dict[str, object]:
         """Show how a task was executed: as one job."""
         job: Mapping[str, object] = {
             "name": task.draft.app.rsplit("/", 2)[-2],
@@ -85,7 +85,7 @@ class View:
         }
 
 
-def _execution_status(task: Task, view: View) -> dict[str, object]:
+def _execution_status(task: SevenBridgesTask, view: View) -> dict[str, object]:
     if task.counts is not None:
         children = {word: sum(task.counts[status] for status in counted) for word, counted in _COUNTED.items()}
         return {"message": _message(task), **children}
@@ -113,11 +113,11 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _message(task: Task) -> str:
+def _message(task: SevenBridgesTask) -> str:
     return task.message or _MESSAGES.get(task.status, task.status.capitalize())
 
 
-def _price(task: Task, _: View) -> dict[str, object] | None:
+def _price(task: SevenBridgesTask, _: View) -> dict[str, object] | None:
     if task.status not in TERMINAL:
         return None
     ran = 0.0 if task.running_at is None or task.ended_at is None else task.ended_at - task.running_at
@@ -129,7 +129,7 @@ def _app_inputs(app: App, _: View) -> dict[str, object]:
     return {"class": "Workflow", "id": f"{app.id}/{app.revision}", "inputs": inputs, "outputs": []}
 
 
-TASK_FIELDS: Mapping[str, Callable[[Task, View], object]] = {
+TASK_FIELDS: Mapping[str, Callable[[SevenBridgesTask, View], object]] = {
     "href": lambda task, view: f"{view.base_url}/tasks/{task.id}",
     "id": lambda task, _: task.id,
     "name": lambda task, _: task.draft.name,

@@ -14,8 +14,8 @@ import orjson
 
 from engine.model.doubt import Standing
 from engine.model.errors import UnexpectedAnswer
-from engine.model.records import Row
-from engine.ports import Answer
+from engine.model.record import Row
+from engine.services.base import Answer
 from engine.services.sama.words import Creation, Phase, creation_of, phase_of
 
 _STATES = ("state", "status", "job_status", "job_state")

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import anyio
 import anyio.to_thread
 
+from engine.clock import Clock
 from engine.model.errors import CallFailed, SourceError, Unauthorized, UnexpectedAnswer
-from engine.model.outcomes import Settlement
-from engine.model.records import Row
-from engine.ports import Asked, Clock
+from engine.model.outcome import Settlement
+from engine.model.record import Row
+from engine.services.base import Asked
 from engine.services.sama.answers import Listed, created_of, data_of, listed, state_of, summary_of, task_id_of, tasks_in
 from engine.services.sama.matching import Contents, Places
-from engine.services.sama.order import Order
+from engine.services.sama.order import TaskOrder
 from engine.services.sama.settling import (
     Listing,
     all_created,
@@ -73,7 +74,7 @@ class Fates:
         self._status = status
         self._tasks = tasks
         self._clock = clock
-        self._listed_order, self._told_order = Order(), Order()
+        self._listed_order, self._told_order = TaskOrder(), TaskOrder()
         self._one_at_a_time = anyio.Lock()
         self._told: dict[str, str] = {}
         """By batch: the ids that the answer to it named, joined by line breaks to be small."""
@@ -151,7 +152,7 @@ class Fates:
             order.settled()
         return settlement
 
-    def _arranged(self, asked: Asked, tasks: Sequence[Listed]) -> tuple[Sequence[Listed], frozenset[int], Order]:
+    def _arranged(self, asked: Asked, tasks: Sequence[Listed]) -> tuple[Sequence[Listed], frozenset[int], TaskOrder]:
         """Return the tasks in the order in which their ids were told, if they were, and what is known of that order."""
         told = self._told.get(str(asked.remote_id))
         arranged = in_told_order(tasks, told.split("\n"), asked.count) if told else None
@@ -164,7 +165,7 @@ class Fates:
         phase = phase_of(word)
         return phase is Phase.FAILED or (phase is Phase.CANCELED and str(asked.remote_id) in self._canceled)
 
-    async def _weighed(self, asked: Asked, listing: Listing, order: Order) -> Settlement | None:
+    async def _weighed(self, asked: Asked, listing: Listing, order: TaskOrder) -> Settlement | None:
         """Settle a batch by content, as far as that decides something, and by order."""
         evidence = _Evidence(listing, {} if listing.alike else dict(listing.shown()))
         if asked.count > 1 and order.due and listing.created:
@@ -179,7 +180,7 @@ class Fates:
             settlement = settle_known(listing, evidence.places())
         return settlement
 
-    async def _decided(self, asked: Asked, evidence: _Evidence, order: Order) -> Settlement | None:
+    async def _decided(self, asked: Asked, evidence: _Evidence, order: TaskOrder) -> Settlement | None:
         await self._read_records(asked, evidence)
         places, contents = evidence.places(), evidence.contents
         if not places.in_order and places.tasks == places.records:
@@ -200,7 +201,7 @@ class Fates:
         in_thread = len(payload) > _THREAD_BYTES
         evidence.contents = await anyio.to_thread.run_sync(Contents, payload) if in_thread else Contents(payload)
 
-    async def _prove(self, asked: Asked, evidence: _Evidence, order: Order) -> None:
+    async def _prove(self, asked: Asked, evidence: _Evidence, order: TaskOrder) -> None:
         """Compare one page of created tasks with the records in their places."""
         page = await self._first_tasks(asked, evidence.listing, patient=not (order.tried or order.holds))
         evidence.shown |= page

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import orjson
 
-from engine.model.records import Row
+from engine.model.record import Row
 
 _Shape: TypeAlias = frozenset[str]
 _Content: TypeAlias = tuple[_Shape, bytes]

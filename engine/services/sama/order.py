@@ -23,7 +23,7 @@ class Proof(Enum):
 
 
 @dataclass(slots=True)
-class Order:
+class TaskOrder:
     """The order in which one kind of list stands."""
 
     proof: Proof = Proof.NONE

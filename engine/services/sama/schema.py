@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from engine.model.errors import ConfigError
-from engine.model.records import Row
+from engine.model.record import Row
 
 MARK = "client_batch_id"
 """The input by which the vendor lets tasks be found again."""

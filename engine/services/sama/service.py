@@ -17,17 +17,18 @@ from http import HTTPStatus
 
 import orjson
 
-from engine.model.batches import Batch, Limits, Mark, batch_name
+from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.clock import Clock
+from engine.model.batch import Batch, ClientReference, Limits, batch_name
 from engine.model.doubt import Again, Standing
+from engine.model.error_hints import Carries
 from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer, WrongAddress
-from engine.model.jobs import Job
-from engine.model.outcomes import Settlement
-from engine.model.records import Row
-from engine.model.rulings import Carries
+from engine.model.job import Job
+from engine.model.outcome import Settlement
+from engine.model.record import Row
 from engine.model.settings import BatchSettings
-from engine.observe.events import Listener, unheard
-from engine.policy.quiet import SETTLE_SECONDS
-from engine.ports import Answer, Asked, Call, Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
+from engine.progress.events import Listener, unheard
+from engine.services.base import Answer, Asked, BatchProgress, Call, Caller, Intent, Known, Released, Staged, no_intent
 from engine.services.sama.answers import (
     batch_id_in,
     batch_of,
@@ -153,9 +154,13 @@ class Sama:
             await self.look()  # else it is the address that is wrong
             return False
 
-    def mark(self, sequence: int) -> Mark | None:
+    def reference(self, sequence: int) -> ClientReference | None:
         """Return the `client_batch_id` of a batch, where the project has that input and it is needed."""
-        return Mark("data", MARK, f"{self._job_name}-{self._token}-{batch_name(sequence)}") if self._token else None
+        return (
+            ClientReference("data", MARK, f"{self._job_name}-{self._token}-{batch_name(sequence)}")
+            if self._token
+            else None
+        )
 
     async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
         """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry.
@@ -166,14 +171,14 @@ class Sama:
         inputs: dict[str, list[Row]] = {}
         for task in orjson.loads(payload):
             inputs.setdefault(str(task["data"].get(MARK)), []).append(task["data"])
-        mark = self.mark(batch.sequence)
+        reference = self.reference(batch.sequence)
         ours: set[str] = set()
         alike: set[str] = set()
         for value, candidates in inputs.items():
             async for task in self._tasks.all({MARK: value, f"{MARK}_match_type": "exact"}):
                 if str(data_of(task).get(MARK)) != value:
                     raise UnexpectedAnswer(f"tasks: the service does not search by {MARK}", call="tasks")
-                if mark is not None and value == mark.value:
+                if reference is not None and value == reference.value:
                     ours.add(batch_of(task))
                 elif made_at(task) >= since - SKEW_SECONDS and is_one_of(task, candidates):
                     alike.add(batch_of(task))
@@ -281,7 +286,7 @@ class Sama:
             raise
         return standing_of(status)
 
-    async def progress(self, followed: Sequence[Asked]) -> Sequence[Progress]:
+    async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
         """Ask for the counts alone (`page_size=0`), unless most polls find the end: then for the fates at once."""
         (asked,) = followed
         remote_id = str(asked.remote_id)
@@ -297,7 +302,7 @@ class Sama:
             self._found[remote_id] = _Found(asked, word, status if with_fates else None)
         understood = phase is not Phase.UNKNOWN or not word
         return [
-            Progress(
+            BatchProgress(
                 asked.sequence,
                 created or 0,
                 finished,
@@ -382,6 +387,6 @@ def _token_of(learnt: str) -> str:
 def build(
     settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock, emit: Listener = unheard
 ) -> Sama:
-    """Return the service; the one function that `assembly` calls."""
+    """Return the service; the one function that `wiring` calls."""
     del emit
     return Sama(settings, batch, job, caller, clock)

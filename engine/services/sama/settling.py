@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from engine.model.outcomes import Settlement
-from engine.model.records import Row
+from engine.model.outcome import Settlement
+from engine.model.record import Row
 from engine.services.sama.answers import Listed
 from engine.services.sama.matching import Places
 from engine.services.sama.words import Creation

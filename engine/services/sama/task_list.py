@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count
 
+from engine.adaptive.rate import Pacer
+from engine.clock import Clock
 from engine.model.errors import UnexpectedAnswer
-from engine.model.records import Row
-from engine.policy.rate import Pacer
-from engine.ports import Call, Caller, Clock
+from engine.model.record import Row
+from engine.services.base import Call, Caller
 from engine.services.sama.answers import object_in, tasks_in
 
 TASKS_PAGE_SIZE = 100

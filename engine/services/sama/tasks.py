@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from engine.model.records import Row
+from engine.model.record import Row
 
 INT32 = range(-(2**31), 2**31)
 TASK_KEYS = ("data", "priority", "reserve_for", "submit", "duration")

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from engine.model.errors import UnexpectedAnswer
-from engine.model.records import Row
-from engine.ports import Answer
+from engine.model.record import Row
+from engine.services.base import Answer
 
 TOTAL_HEADER = "x-total-matching-query"
 """How many items a list has in all its pages."""

@@ -8,10 +8,10 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
+from engine.model.error_hints import Carries
 from engine.model.errors import UnexpectedAnswer
-from engine.model.records import Row
-from engine.model.rulings import Carries
-from engine.ports import Call, Caller, Intent
+from engine.model.record import Row
+from engine.services.base import Call, Caller, Intent
 from engine.services.sevenbridges.answers import (
     BULK_FIELDS,
     TASK_FIELDS,

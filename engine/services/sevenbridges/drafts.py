@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 import anyio
 
-from engine.ports import Clock
+from engine.clock import Clock
 from engine.services.sevenbridges.answers import Page, Task, task_of
 from engine.services.sevenbridges.calls import ListShifted
 from engine.services.sevenbridges.specs import MARKER

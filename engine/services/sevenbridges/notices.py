@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.observe.events import Listener, Noticed
+from engine.progress.events import Listener, Noticed
 from engine.services.sevenbridges.answers import KNOWN, Task
 
 

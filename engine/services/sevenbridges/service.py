@@ -14,17 +14,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from engine.model.batches import Batch, Limits
+from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.clock import Clock
+from engine.model.batch import Batch, Limits
 from engine.model.doubt import Again, Standing
+from engine.model.error_hints import Blame
 from engine.model.errors import ConfigError, NotApplied, PossiblyApplied, Refused, UnexpectedAnswer
-from engine.model.jobs import Job
-from engine.model.outcomes import Settlement
-from engine.model.records import Row
-from engine.model.rulings import Blame
+from engine.model.job import Job
+from engine.model.outcome import Settlement
+from engine.model.record import Row
 from engine.model.settings import BatchSettings
-from engine.observe.events import Listener, unheard
-from engine.policy.quiet import SETTLE_SECONDS
-from engine.ports import Asked, Caller, Clock, Intent, Known, Progress, Released, Staged, no_intent
+from engine.progress.events import Listener, unheard
+from engine.services.base import Asked, BatchProgress, Caller, Intent, Known, Released, Staged, no_intent
 from engine.services.sevenbridges.answers import (
     DRAFT,
     STOPPABLE,
@@ -101,7 +102,7 @@ class SevenBridges:
         """Return that there is nothing to ask: a draft carries its marker in any case."""
         return "nothing"
 
-    def mark(self, sequence: int) -> None:
+    def reference(self, sequence: int) -> None:
         """Return nothing: a draft has a name of its own before it is run."""
         del sequence
 
@@ -189,7 +190,7 @@ class SevenBridges:
         self._notices.status(task)
         return Standing.WAITING if task.status == DRAFT else Standing.STARTED
 
-    async def progress(self, followed: Sequence[Asked]) -> Sequence[Progress]:
+    async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
         """Ask about up to PAGE_ITEMS tasks in one call; nothing is said of one that is not there any more."""
         sequences = {str(one.remote_id): one.sequence for one in followed}
         tasks = await self._calls.bulk(list(sequences))
@@ -278,11 +279,11 @@ class SevenBridges:
             return self._job.created_at - OUR_CLOCK_SECONDS
         return self._service_time - self.settle_seconds
 
-    def _progress(self, sequence: int, task: Task) -> Progress:
+    def _progress(self, sequence: int, task: Task) -> BatchProgress:
         self._notices.status(task)
         finished = task.exists if self._until == "created" else task.ended
         settlement = self._settlement(task) if finished and not task.batch else None
-        return Progress(sequence, int(task.exists), finished, settlement, waiting=task.status == DRAFT)
+        return BatchProgress(sequence, int(task.exists), finished, settlement, waiting=task.status == DRAFT)
 
     def _settlement(self, task: Task, children: Sequence[Task] | None = None) -> Settlement:
         details = details_of(task)
@@ -317,5 +318,5 @@ def build(
     clock: Clock,
     emit: Listener = unheard,
 ) -> SevenBridges:
-    """Return the service; the one function that `assembly` calls."""
+    """Return the service; the one function that `wiring` calls."""
     return SevenBridges(settings, batch, job, caller, clock, Notices(emit))

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 import orjson
 from pydantic import SecretStr, field_validator
 
-from engine.model.records import Row
-from engine.model.rulings import Blame, Pause, Refusal
+from engine.model.error_hints import Blame, Pause, Refusal
+from engine.model.record import Row
 from engine.model.settings import ServiceSettings, json_of
 
 
@@ -115,7 +115,7 @@ class SevenBridgesSettings(ServiceSettings):
             raise ValueError(f"{table!r} holds what is no JSON value; put it into quotes")
         return table
 
-    def ruling(self, status: int, body: bytes) -> Pause | Refusal | None:
+    def error_hint(self, status: int, body: bytes) -> Pause | Refusal | None:
         """Tell maintenance (503, code 0) from an outage, and what names a project, an app or a thing from the rest."""
         said = json_of(body)
         code = said.get("code") if isinstance(said, dict) else None

@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from engine.model.batches import Batch
+from engine.model.batch import Batch
 from engine.model.errors import Refused
-from engine.model.jobs import Job
-from engine.model.records import Row
+from engine.model.job import Job
+from engine.model.record import Row
 from engine.services.sevenbridges.settings import SPEC_KEYS
 
 FILE_CLASSES = ("File", "Directory")

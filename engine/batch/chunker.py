@@ -1,0 +1,128 @@
+"""Blocks of tasks enter, batches leave, each closed with its sha256 when the first record comes that it cannot hold.
+
+The batches tile the input: each begins where the one before it ended. A batch ends where a record that goes up begins,
+or where a block ends, because only there can reading begin again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeAlias
+
+from engine.batch.reference import reference_bytes, with_reference
+from engine.model.batch import Batch, ClientReference, Limits, encode_spans
+from engine.model.record import Position, Reject, TaskBlock
+
+ReferenceOf: TypeAlias = Callable[[int], ClientReference | None]
+"""Sequence of a batch → what its tasks are marked with."""
+
+
+def no_reference(sequence: int) -> None:
+    """Mark nothing: the `ReferenceOf` of a service that knows its batches without."""
+    del sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Batches that closed, and the rejects within their boundaries."""
+
+    batches: Sequence[Batch] = ()
+    rejects: Sequence[Reject] = ()
+
+
+class Chunker:
+    """Cuts tasks into batches of at most `limits`; a task that alone is longer goes alone."""
+
+    def __init__(self, limits: Limits, start: Position, sequence: int, reference: ReferenceOf = no_reference) -> None:
+        self._limits = limits
+        self._reference = reference
+        self._sequence = sequence
+        self._reached = start
+        self._open(start)
+
+    def feed(self, block: TaskBlock) -> Chunk:
+        """Take a block and return what closed by it."""
+        batches: list[Batch] = []
+        rejects: list[Reject] = []
+        if len(self._rejects) >= self._limits.records and (block.tasks or block.rejects):
+            self._close(self._reached, batches, rejects)  # or bad records without end would fill the memory
+        self._rejects += block.rejects
+        self._take(block, batches, rejects)
+        self._reached = block.end
+        return Chunk(batches, rejects)
+
+    def finish(self, end: Position) -> Chunk:
+        """Close the last batch at `end`, where the sources end."""
+        batches: list[Batch] = []
+        rejects: list[Reject] = []
+        if self._start.offset < end.offset or self._rejects:
+            self._close(end, batches, rejects)
+        return Chunk(batches, rejects)
+
+    def _take(self, block: TaskBlock, batches: list[Batch], rejects: list[Reject]) -> None:
+        """Add the tasks of a block to the open batch, a run at a time, closing it wherever it is full."""
+        more = 1 + self._reference_bytes  # 1: the comma or bracket
+        edges = list(accumulate([len(task) + more for task in block.tasks], initial=0))
+        first = 0
+        while first < len(block.tasks):
+            fitting = bisect_right(edges, edges[first] + self._limits.bytes - self._size) - 1
+            last = min(fitting, first + self._limits.records - len(self._tasks))
+            if last <= first and self._tasks:
+                start = Position(block.offsets[first], block.indexes[first], block.lines[first])
+                self._close(start, batches, rejects)
+                continue
+            last = max(last, first + 1)
+            self._offsets += block.offsets[first:last]
+            self._lengths += block.lengths[first:last]
+            self._tasks += block.tasks[first:last]
+            self._size += edges[last] - edges[first]
+            first = last
+
+    def _open(self, start: Position) -> None:
+        self._start = start
+        self._offsets: list[int] = []
+        self._lengths: list[int] = []
+        self._tasks: list[bytes] = []
+        self._size = 1  # the opening bracket
+        self._rejects: list[Reject] = []
+        self._reference_bytes = reference_bytes(self._reference(self._sequence))
+
+    def _close(self, end: Position, batches: list[Batch], rejects: list[Reject]) -> None:
+        payload = render_payload(self._tasks, self._reference(self._sequence))
+        batches.append(frozen(self._sequence, self._start, end, payload, self._offsets, self._lengths))
+        within = [reject for reject in self._rejects if reject.index < end.index]
+        later = self._rejects[len(within) :]
+        rejects += within
+        self._sequence += 1
+        self._open(end)
+        self._rejects = later
+
+
+def frozen(
+    sequence: int, start: Position, end: Position, payload: bytes, offsets: Sequence[int], lengths: Sequence[int]
+) -> Batch:
+    """Return the batch that holds the records at `offsets` and has this payload."""
+    return Batch(
+        sequence=sequence,
+        start=start,
+        end=end,
+        count=len(offsets),
+        size_bytes=len(payload),
+        sha256=hashlib.sha256(payload).digest(),
+        spans=encode_spans(start.offset, offsets, lengths),
+    )
+
+
+def render_payload(tasks: Sequence[bytes], reference: ClientReference | None = None) -> bytes:
+    """Return what goes up for a batch: a JSON array."""
+    if not tasks:
+        return b"[]"
+    # In one piece: each further copy of half a megabyte takes ten times as long as the joining, in fresh pages.
+    texts = [*with_reference(tasks, reference)]
+    texts[0] = b"[" + texts[0]
+    texts[-1] += b"]"
+    return b",".join(texts)

@@ -1,0 +1,231 @@
+"""Blocks of source rows enter, blocks of tasks leave: as configured wrapped, picked, renamed, or put into a template.
+
+What goes up is the text of the source wherever the mapping leaves it alone, because parsing and rendering is lossy:
+integers over 64 bits become floats, `1.0E+2` becomes `100.0`. So there are three ways. A row that the mapping does not
+touch stays as it is, or gets the same bytes put around it as every other row. A row that orjson renders as the source
+has it, but for blanks, loses nothing by that and is rebuilt from its values. Any other row is rebuilt from the text of
+its values, which takes three times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from engine.batch.template import LackingColumn, Template
+from engine.model.errors import ConfigError
+from engine.model.record import Block, Reject, Row, TaskBlock
+from engine.model.settings import MappingSettings
+from engine.source.columns import at
+from engine.source.parsing import BLANKS
+from engine.source.scanning import members
+
+_ROUTES = 1000
+"""Sets of columns whose routes are remembered; a source where every row has others must not fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where the values of rows with the same columns go: pairs of key and column."""
+
+    inputs: Sequence[tuple[str, str]]
+    picks: Sequence[tuple[str, str]]
+    changes: bool
+    """The task is not just the row with something put around it."""
+
+
+class _Collision(ValueError):
+    """Two columns want to be the same key of a task."""
+
+
+class Mapper:
+    """Makes tasks of rows. Safe to share between threads.
+
+    `check` says why the service would not take a task, or None.
+
+    Raises:
+        ConfigError: the mapping contradicts itself, or a default is no JSON.
+    """
+
+    def __init__(self, settings: MappingSettings, check: Callable[[Row], str | None]) -> None:
+        _refuse_contradictions(settings)
+        _refuse_unfit_values(settings)
+        self._settings = settings
+        self._template = Template(settings.template) if settings.template else None
+        self._touched = frozenset([*settings.fields.values(), *settings.drop, *settings.rename])
+        self._dropped = frozenset([*settings.fields.values(), *settings.drop])
+        plainly_wrapped = not self._touched and (settings.wrap is not None or not settings.defaults)
+        self._reshapes = self._template is not None or not plainly_wrapped
+        self._prefix, self._suffix = _surroundings(settings)
+        self._check = check
+        self._routes: dict[tuple[str, ...], _Route] = {}
+
+    def apply(self, block: Block) -> TaskBlock:
+        """Return the tasks of a block; rows that cannot be mapped or do not pass the check become rejects."""
+        flaws: dict[int, str] = {}
+        values, tasks = self._reshaped(block.raws, block.rows, flaws) if self._reshapes else self._wrapped(block)
+        reasons = list(map(self._check, values))
+        if reasons.count(None) < len(reasons):
+            for position, reason in enumerate(reasons):
+                if reason is not None:
+                    flaws.setdefault(position, reason)
+        if not flaws:
+            return TaskBlock(block.end, block.indexes, block.offsets, block.lengths, block.lines, tasks, block.rejects)
+        good = [position for position in range(len(tasks)) if position not in flaws]
+        return TaskBlock(
+            end=block.end,
+            indexes=at(good, block.indexes),
+            offsets=at(good, block.offsets),
+            lengths=at(good, block.lengths),
+            lines=at(good, block.lines),
+            tasks=at(good, tasks),
+            rejects=_merged(block, flaws),
+        )
+
+    def render(self, raws: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the tasks of records that were good before: the same bytes that `apply` made of them."""
+        if self._reshapes:
+            return self._reshaped(raws, list(map(orjson.loads, raws)), {})[1]
+        return self._surrounded(raws)
+
+    def _wrapped(self, block: Block) -> tuple[Sequence[Row], Sequence[bytes]]:
+        wrap, defaults = self._settings.wrap, self._settings.defaults
+        values = block.rows if wrap is None else [{wrap: row, **defaults} for row in block.rows]
+        return values, self._surrounded(block.raws)
+
+    def _surrounded(self, raws: Sequence[bytes]) -> Sequence[bytes]:
+        prefix, suffix = self._prefix, self._suffix
+        return [prefix + raw + suffix for raw in raws] if prefix else raws
+
+    def _reshaped(
+        self, raws: Sequence[bytes], rows: Sequence[Row], flaws: dict[int, str]
+    ) -> tuple[Sequence[Row], Sequence[bytes]]:
+        """Return tasks as values and as bytes; both are empty for a row that cannot be mapped."""
+        values: list[Row] = [{}] * len(rows)
+        tasks = [b""] * len(rows)
+        for position, (raw, row) in enumerate(zip(raws, rows, strict=True)):
+            try:
+                values[position], tasks[position] = self._task(raw, row)
+            except (_Collision, LackingColumn) as flaw:
+                flaws[position] = str(flaw)
+        return values, tasks
+
+    def _task(self, raw: bytes, row: Row) -> tuple[Row, bytes]:
+        if self._template is not None:
+            value, exact = self._template.filled(row, row if _renders_as(row, raw) else _texts(raw))
+            return value, orjson.dumps(exact)
+        columns = tuple(row)
+        route = self._routes.get(columns)
+        if route is None:
+            route = self._remembered(columns)
+        value = self._built(route, row, row)
+        if not route.changes:
+            return value, self._prefix + raw + self._suffix
+        if _renders_as(row, raw):
+            return value, orjson.dumps(value)
+        return value, orjson.dumps(self._built(route, row, _texts(raw)))
+
+    def _remembered(self, columns: tuple[str, ...]) -> _Route:
+        route = self._route(columns)
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
+        self._routes[columns] = route
+        return route
+
+    def _route(self, columns: Sequence[str]) -> _Route:
+        inputs: dict[str, str] = {}
+        for column in columns:
+            if column not in self._dropped:
+                _place(inputs, self._settings.rename.get(column, column), column)
+        picks: dict[str, str] = {}
+        taken = {} if self._prefix else dict(inputs)
+        for key, column in self._settings.fields.items():
+            if column in columns:
+                _place(taken, key, column)
+                picks[key] = column
+        lacking = not self._prefix and not self._settings.defaults.keys() <= taken.keys()
+        changes = lacking or not self._touched.isdisjoint(columns)
+        return _Route(tuple(inputs.items()), tuple(picks.items()), changes)
+
+    def _built(self, route: _Route, row: Row, cells: Mapping[str, Any]) -> Row:
+        """Return a task with its values taken from `cells`: the row, or the text of its values."""
+        task = {key: cells[column] for key, column in route.inputs}
+        if self._settings.wrap is not None:
+            task = {self._settings.wrap: task}
+        for key, column in route.picks:
+            if row[column] is not None:  # an empty CSV field is null: as good as not there
+                task[key] = cells[column]
+        for key, default in self._settings.defaults.items():
+            task.setdefault(key, default)
+        return task
+
+
+def _renders_as(row: Row, raw: bytes) -> bool:
+    """Tell whether orjson writes a row as it is written, but for blanks: rendering its values then loses nothing."""
+    try:
+        return orjson.dumps(row).translate(None, BLANKS) == raw.translate(None, BLANKS)
+    except TypeError:  # it reads 1024 levels and writes 254
+        return False
+
+
+def _texts(raw: bytes) -> Mapping[str, orjson.Fragment]:
+    """Return the values of a row as they are written."""
+    return {name: orjson.Fragment(text) for name, text in members(raw).items()}
+
+
+def _place(placed: dict[str, str], key: str, column: str) -> None:
+    if key in placed:
+        raise _Collision(f"columns {placed[key]!r} and {column!r} both become {key!r}: drop one, or name it otherwise")
+    placed[key] = column
+
+
+def _surroundings(settings: MappingSettings) -> tuple[bytes, bytes]:
+    """Return what stands before and after each row that is only wrapped."""
+    if settings.wrap is None:
+        return b"", b""
+    defaults = orjson.dumps(settings.defaults)[1:]
+    return b"{" + orjson.dumps(settings.wrap) + b":", (b"," if settings.defaults else b"") + defaults
+
+
+def _merged(block: Block, flaws: Mapping[int, str]) -> Sequence[Reject]:
+    found = [
+        Reject(block.indexes[position], block.offsets[position], block.lengths[position], block.lines[position], reason)
+        for position, reason in flaws.items()
+    ]
+    return sorted([*block.rejects, *found], key=lambda reject: reject.index)
+
+
+def _refuse_unfit_values(settings: MappingSettings) -> None:
+    """Refuse what TOML can say and JSON cannot: dates, inf, nan, integers over 64 bits."""
+    for name, table in (("defaults", settings.defaults), ("template", settings.template)):
+        for key, value in table.items():
+            try:
+                fit = orjson.loads(orjson.dumps(value)) == value
+            except TypeError:
+                fit = False
+            if not fit:
+                raise ConfigError(f"mapping.{name}.{key}: {value!r} is no JSON value; put it into quotes")
+
+
+def _refuse_contradictions(settings: MappingSettings) -> None:
+    """Raise what no key shows by itself."""
+    for other in ("wrap", "fields", "defaults", "rename", "drop"):
+        if settings.template and getattr(settings, other):
+            raise ConfigError(
+                f"mapping.template and mapping.{other} do not go together: the template says all that a task holds"
+            )
+    for name, keys in (("fields", settings.fields), ("defaults", settings.defaults)):
+        if settings.wrap is not None and settings.wrap in keys:
+            raise ConfigError(
+                f"mapping.{name}.{settings.wrap}: the key {settings.wrap!r} is made by mapping.wrap; take another one"
+            )
+    users: dict[str, str] = {}
+    for name, columns in (("fields", settings.fields.values()), ("rename", settings.rename), ("drop", settings.drop)):
+        for column in columns:
+            if users.setdefault(column, name) != name:
+                raise ConfigError(
+                    f"mapping.{users[column]} and mapping.{name} both take column {column!r}: remove it from one"
+                )

@@ -1,0 +1,213 @@
+"""A frozen batch enters, the bytes that go up for it leave: read from the sources again, and proven by their sha256."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, groupby
+
+import orjson
+
+from engine.batch.chunker import ReferenceOf, frozen, no_reference, render_payload
+from engine.batch.mapping import Mapper
+from engine.model.batch import Batch, batch_name, decode_spans, good_indexes, outer_edges, part_sequences
+from engine.model.errors import SourceChanged, SourceError
+from engine.model.record import Position, Source, source_at
+from engine.model.settings import SourceSettings
+from engine.source.files import SourceFile
+from engine.source.formats import open_splitter
+from engine.source.splitter import Splitter
+
+_GAP_BYTES = 1 << 16
+"""Read over a shorter gap rather than call the system again: copying 64 KiB takes as long as a few calls."""
+
+_RUN_BYTES = 1 << 20
+"""A run is not extended beyond this, so that many gaps do not add up."""
+
+
+_SHOWN_BYTES = 16 << 20
+"""A longer record stands in a report by its beginning only: it could fill the memory."""
+
+_CUT_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Records that are read by one call."""
+
+    start: int
+    end: int
+    offsets: Sequence[int]
+    lengths: Sequence[int]
+
+
+class PayloadReader:
+    """Reads payloads. Safe to share between threads: files are open only during a call."""
+
+    def __init__(
+        self, sources: Sequence[Source], settings: SourceSettings, mapper: Mapper, reference: ReferenceOf = no_reference
+    ) -> None:
+        self._sources = sources
+        self._settings = settings
+        self._mapper = mapper
+        self._reference = reference
+        self._splitters: dict[int, Splitter] = {}
+
+    def read(self, batch: Batch) -> bytes:
+        """Return the payload of `batch`.
+
+        Raises:
+            SourceChanged: the source no longer holds what was frozen.
+        """
+        payload = self._plain(batch)
+        return self._proven([batch])[0][1] if payload is None else payload
+
+    def read_each(self, batches: Sequence[Batch]) -> Sequence[bytes]:
+        """Return the payloads of batches that follow each other, opening and reading their source once.
+
+        Raises:
+            SourceChanged: of one of them, the source no longer holds what was frozen.
+        """
+        return [payload for _, payload in self._proven(batches)]
+
+    def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
+        """Return two batches in the place of one of at least two records, given the indexes rejected in it.
+
+        Their records are the first and the second half of its own; together they cover the same bytes.
+
+        Raises:
+            SourceChanged: the source no longer holds what was frozen.
+        """
+        ((tasks, _),) = self._proven([batch])
+        offsets, lengths = decode_spans(batch.start.offset, batch.spans)
+        middle = batch.count // 2
+        index = good_indexes(batch, rejected)[middle]
+        border = Position(offsets[middle], index, self._line(batch.start, offsets[middle]))
+        first, second = part_sequences(batch.sequence)
+        before, after = slice(middle), slice(middle, None)
+        payload = render_payload(tasks[before], self._reference(first))
+        rest = render_payload(tasks[after], self._reference(second))
+        return (
+            frozen(first, batch.start, border, payload, offsets[before], lengths[before]),
+            frozen(second, border, batch.end, rest, offsets[after], lengths[after]),
+        )
+
+    def _plain(self, batch: Batch) -> bytes | None:
+        """Return the payload if it is what stands in the source, with a comma for each newline; None if it is not.
+
+        So it is with most NDJSON, and then records need not be cut out to be joined again. The sha256 is the proof.
+        """
+        if not batch.count:
+            return None
+        first, end = outer_edges(batch.start.offset, batch.spans)
+        source = source_at(self._sources, first)
+        if end - first + len(b"[]") != batch.size_bytes:
+            return None
+        try:
+            with SourceFile(source) as file:
+                data = file.read(first, end - first)
+        except SourceError:  # reading record by record fails, too, and tells
+            return None
+        payload = b"".join((b"[", data.replace(b"\n", b","), b"]"))
+        return payload if hashlib.sha256(payload).digest() == batch.sha256 else None
+
+    def _proven(self, batches: Sequence[Batch]) -> Sequence[tuple[Sequence[bytes], bytes]]:
+        """Return the tasks of each batch without its mark, and the payload, which is what was frozen."""
+        try:
+            tasks = self._mapper.render(self._raws(batches))
+        except SourceError as error:
+            raise self._changed(batches[0], str(error)) from error
+        except ValueError as error:  # what was JSON is not any more
+            raise self._changed(batches[0], "its records are other ones") from error
+        ends = list(accumulate((batch.count for batch in batches), initial=0))
+        return [
+            self._fit(batch, tasks[start : start + batch.count]) for batch, start in zip(batches, ends, strict=False)
+        ]
+
+    def _fit(self, batch: Batch, tasks: Sequence[bytes]) -> tuple[Sequence[bytes], bytes]:
+        try:
+            payload = render_payload(tasks, self._reference(batch.sequence))
+        except ValueError as error:
+            raise self._changed(batch, "its records are other ones") from error
+        if hashlib.sha256(payload).digest() != batch.sha256:
+            raise self._changed(batch, "its records are other ones")
+        return tasks, payload
+
+    def raw(self, offset: int, length: int) -> bytes:
+        """Return the bytes of one record, good or rejected, by its joined offset; the caller bounds `length`."""
+        source = source_at(self._sources, offset)
+        with SourceFile(source) as file:
+            return file.read(offset, length)
+
+    def as_json(self, offset: int, length: int) -> bytes:
+        """Return one record as JSON for a report: the object itself, or what its bytes say as a string."""
+        if length > _SHOWN_BYTES:
+            return orjson.dumps(self.raw(offset, _CUT_BYTES).decode("utf-8", "replace") + f"… ({length} bytes)")
+        raw = self.raw(offset, length)
+        source = source_at(self._sources, offset)
+        try:
+            with SourceFile(source) as file:
+                (text,) = self._splitter(source, file).raws([raw])
+            orjson.loads(text)
+        except ValueError:
+            return orjson.dumps(raw.decode("utf-8", "replace"))
+        return text
+
+    def _line(self, start: Position, offset: int) -> int:
+        """Return the line of the byte at joined `offset`, counted from `start` or from the top of its source."""
+        source = source_at(self._sources, offset)
+        at, line = (start.offset, start.line) if start.offset >= source.base else (source.base, 1)
+        with SourceFile(source) as file:
+            while at < offset:
+                data = file.read(at, min(_RUN_BYTES, offset - at))
+                at, line = at + len(data), line + data.count(b"\n")
+        return line
+
+    def _raws(self, batches: Sequence[Batch]) -> list[bytes]:
+        decoded = [decode_spans(batch.start.offset, batch.spans) for batch in batches]
+        spans = chain.from_iterable(zip(offsets, lengths, strict=True) for offsets, lengths in decoded)
+        raws: list[bytes] = []
+        for source, group in groupby(spans, key=lambda span: source_at(self._sources, span[0])):
+            with SourceFile(source) as file:
+                slices = [piece for run in _runs(list(group)) for piece in _slices(file, run)]
+                raws += self._splitter(source, file).raws(slices)
+        return raws
+
+    def _splitter(self, source: Source, file: SourceFile) -> Splitter:
+        splitter = self._splitters.get(source.number)
+        if splitter is None:
+            splitter = self._splitters[source.number] = open_splitter(source, file, self._settings)
+        return splitter
+
+    def _changed(self, batch: Batch, what: str) -> SourceChanged:
+        first = source_at(self._sources, batch.start.offset)
+        last = source_at(self._sources, max(batch.start.offset, batch.end.offset - 1))
+        paths = first.path if first == last else f"{first.path} to {last.path}"
+        return SourceChanged(
+            f"{paths} changed after batch {batch_name(batch.sequence)} was frozen ({what}). Put the old file back and "
+            "resume, or submit the new one as a new job."
+        )
+
+
+def _runs(spans: Sequence[tuple[int, int]]) -> Iterator[_Run]:
+    """Yield the spans of one source in runs without large gaps."""
+    offsets: list[int] = []
+    lengths: list[int] = []
+    end = 0
+    for offset, length in spans:
+        if offsets and (offset - end > _GAP_BYTES or end - offsets[0] > _RUN_BYTES):
+            yield _Run(offsets[0], end, offsets, lengths)
+            offsets, lengths = [], []
+        offsets.append(offset)
+        lengths.append(length)
+        end = offset + length
+    if offsets:
+        yield _Run(offsets[0], end, offsets, lengths)
+
+
+def _slices(file: SourceFile, run: _Run) -> Iterator[bytes]:
+    data = file.read(run.start, run.end - run.start)
+    for offset, length in zip(run.offsets, run.lengths, strict=True):
+        at = offset - run.start
+        yield data[at : at + length]

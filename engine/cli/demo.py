@@ -1,0 +1,106 @@
+"""The main job, shown on real input: 28,000 airports into a sandbox, followed, audited, and judged by its journal.
+
+The sandbox is a process of its own, as a service would be. Its journal is written apart from the engine, so it can say
+whether each airport became a task exactly once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+import anyio
+import orjson
+
+from engine.commands.api import Order, Result, audit, submit
+from engine.model.errors import BulkSubmitError, ConfigError
+from engine.progress.events import Listener
+from engine.report.audit_findings import Audit
+from engine.run.context import Stop
+from engine.sandbox.journal import read_journal
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+"""In a checkout; an installed package carries them inside."""
+
+ACCESS_KEY = "sandbox-key"
+START_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the demo showed."""
+
+    result: Result
+    audit: Audit
+    journal: Path
+    tasks: int
+    """Tasks that the sandbox says it created."""
+    twice: int
+    """Markers that its journal holds more than once."""
+
+
+async def run(folder: Path, emit: Listener, stop: Stop) -> Demo:
+    """Submit the airports to a sandbox of our own and audit what came of it.
+
+    Raises:
+        ConfigError: the package `airportsdata` is not installed.
+    """
+    source = _airports()
+    ledger, journal = folder / "ledger.db", _new_journal(folder)
+    async with _sandbox(journal) as port:
+        os.environ |= {"BULKSUBMIT_SANDBOX_PORT": str(port), "SAMA_ACCESS_KEY": ACCESS_KEY}
+        result = await submit(Order([str(source)], _config("demo.toml")), ledger, emit, stop)
+        audited = await audit(result.job, ledger)
+    markers = Counter(entry.marker for entry in read_journal(journal))
+    twice = sum(count > 1 for count in markers.values())
+    return Demo(result, audited, journal, markers.total(), twice)
+
+
+def _new_journal(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = folder / "sandbox-journal.ndjson"
+    journal.unlink(missing_ok=True)
+    return journal
+
+
+def _airports() -> Path:
+    spec = find_spec("airportsdata")
+    if spec is None or spec.origin is None:
+        raise ConfigError("the demo needs its data: pip install 'bulksubmit[demo]'")
+    return Path(spec.origin).with_name("airports.csv")
+
+
+def _config(name: str) -> Path:
+    inside = Path(str(files("engine"))) / "configs" / name
+    return inside if inside.exists() else CONFIGS / name
+
+
+@asynccontextmanager
+async def _sandbox(journal: Path) -> AsyncIterator[int]:
+    """Run `bulksubmit sandbox` on a free port; end it by its own id."""
+    command = [sys.executable, "-m", "engine", "sandbox", "--port", "0", "--json", "--journal", str(journal)]
+    command += ["--behaviour", str(_config("demo-sandbox.toml"))]
+    # A session of its own: Ctrl-C is for us, and the sandbox must answer until we have drained.
+    async with await anyio.open_process(command, stderr=None, start_new_session=True) as process:
+        try:
+            yield await _port(process)
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def _port(process: anyio.abc.Process) -> int:
+    assert process.stdout is not None  # noqa: S101 - opened with a pipe
+    line = b""
+    with anyio.move_on_after(START_SECONDS):
+        while not line.endswith(b"\n"):
+            line += await process.stdout.receive()
+        return int(orjson.loads(line)["url"].split(":")[2].split("/")[0])
+    raise BulkSubmitError(f"the sandbox did not start within {START_SECONDS} seconds")

@@ -1,0 +1,135 @@
+"""An audit, a validation or the outcome of one record in, its screen out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from engine.cli.output.advice import command
+from engine.cli.output.screen import Mood, Screen, Table
+from engine.commands.api import Validation
+from engine.model.errors import Exit
+from engine.model.outcome import Fate, Outcome
+from engine.progress.figures import count, size
+from engine.report.audit_findings import Audit, Reported
+
+_SHOWN_REJECTS = 10
+
+
+def audit_screen(audit: Audit, ledger: Path) -> Screen:
+    """Return whether every record has exactly one fate, what is still open, and the sum that shows it."""
+    fates = {fate.value: audit.fates[fate] for fate in Fate}
+    total = " + ".join(f"{count(number)} {fate}" for fate, number in fates.items())
+    wrong = len(audit.findings)
+    exit_code = Exit.ALL_CREATED if audit.holds else Exit.ERROR
+    return Screen(
+        f"Job {audit.job}: {_proven(audit)}"
+        if audit.holds
+        else f"Job {audit.job}: the audit does not hold; {count(wrong, 'finding')}.",
+        {
+            "job": audit.job,
+            "holds": audit.holds,
+            "records": audit.records,
+            "batches": audit.batches,
+            **fates,
+            "unread_bytes": audit.unread_bytes,
+            "reports": str(audit.reports),
+            "mended": audit.mended,
+            "findings": audit.findings,
+            "exit_code": int(exit_code),
+        },
+        mood=(Mood.MIXED if _still_open(audit) else Mood.GOOD) if audit.holds else Mood.BAD,
+        tables=[
+            Table([[f"{count(audit.records, 'record')} read", f"= {total}"], *_extent(audit)]),
+            Table([[finding] for finding in audit.findings], "Findings"),
+            Table(_advice(audit, ledger), "What to do next"),
+        ],
+        exit_code=exit_code,
+    )
+
+
+def _extent(audit: Audit) -> list[list[str]]:
+    rows = [[count(audit.batches, "batch"), "end to end, each cut from its source again and compared"]]
+    if audit.unread_bytes:
+        rows.append([f"{size(audit.unread_bytes)} unread", "the job ended before it had read them"])
+    if audit.reports is not Reported.ABSENT:
+        outdated = ", older than the ledger: `bulksubmit report` writes them anew"
+        rows.append(["reports", f"{audit.reports}{outdated if audit.reports is Reported.OUTDATED else ''}"])
+    if audit.mended:
+        rows.append([f"{count(audit.mended, 'record')} mended", "in the rejects report, not as in the source"])
+    return rows
+
+
+def _proven(audit: Audit) -> str:
+    still_open = _still_open(audit)
+    if not still_open:
+        return "every record has exactly one outcome."
+    return f"every record that was read is accounted for once, but {', '.join(still_open)}."
+
+
+def _still_open(audit: Audit) -> list[str]:
+    """Return what keeps the audit from being the last word."""
+    unread = [f"{size(audit.unread_bytes)} of the sources are unread"] if audit.unread_bytes else []
+    fates = [(audit.fates[fate], fate) for fate in (Fate.UNRESOLVED, Fate.UNCERTAIN) if audit.fates[fate]]
+    return unread + [f"{count(number, 'record')} {'is' if number == 1 else 'are'} {fate}" for number, fate in fates]
+
+
+def _advice(audit: Audit, ledger: Path) -> list[list[str]]:
+    if not audit.holds:
+        return [["if a source was changed, put the old file back and audit again; else leave ledger and sources alone"]]
+    if _still_open(audit):
+        return [["see how to go on", command(f"status {audit.job}", ledger)]]
+    return []
+
+
+def validation_screen(validation: Validation) -> Screen:
+    """Return what is fit to be sent, and what is wrong with the rest."""
+    good = not validation.rejected
+    exit_code = Exit.ALL_CREATED if good else Exit.SOME_FAILED
+    first = validation.rejects[:_SHOWN_REJECTS]
+    more = "" if len(first) == validation.rejected else f" (first {len(first)} of {count(validation.rejected)})"
+    return Screen(
+        f"{_verdict(validation)} Nothing was sent.",
+        {
+            "records": validation.records,
+            "rejected": validation.rejected,
+            "batches": validation.batches,
+            "size_bytes": validation.size_bytes,
+            "rejects": [{"source": source, **asdict(reject)} for source, reject in validation.rejects],
+            "exit_code": int(exit_code),
+        },
+        mood=Mood.GOOD if good else Mood.MIXED,
+        tables=[
+            Table([["batches", count(validation.batches)], ["to send", size(validation.size_bytes)]]),
+            Table(
+                [[f"{source}:{reject.line}", f"record {reject.index}", reject.reason] for source, reject in first],
+                f"Not fit to be sent{more}",
+            ),
+        ],
+        exit_code=exit_code,
+    )
+
+
+def _verdict(validation: Validation) -> str:
+    if validation.rejected:
+        return f"{count(validation.rejected)} of {count(validation.records, 'record')} cannot be sent."
+    if not validation.records:
+        return "The sources hold no record."
+    return f"{'The' if validation.records == 1 else 'All'} {count(validation.records, 'record')} can be sent."
+
+
+def record_screen(job: str, outcome: Outcome) -> Screen:
+    """Return what became of one record."""
+    facts = {
+        "source": f"{outcome.source}, byte {outcome.offset:,}",
+        "task": outcome.task_id,
+        "batch": outcome.batch_id,
+        "page": outcome.url,
+        "reason": outcome.error,
+    }
+    return Screen(
+        f"Record {outcome.index:,} of job {job}: {outcome.state}.",
+        {"job": job, **asdict(outcome)},
+        mood=Mood.GOOD if outcome.state is Fate.CREATED else Mood.MIXED,
+        tables=[Table([[what, fact] for what, fact in facts.items() if fact])],
+    )

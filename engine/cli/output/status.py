@@ -1,0 +1,113 @@
+"""Jobs with their tallies in, the status screen out: one job in full, or all of them a line each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.cli.output.advice import command, next_steps
+from engine.cli.output.result import fate_count
+from engine.cli.output.screen import Mood, Screen, Table
+from engine.commands.api import JobStatus
+from engine.model.job import JobState
+from engine.model.outcome import Fate
+from engine.progress.figures import count, size
+
+
+def jobs_screen(jobs: Sequence[JobStatus], ledger: Path) -> Screen:
+    """Return all jobs, a line each, in the order given."""
+    if not jobs:
+        headline = f"No jobs in {ledger} yet. `{command('submit SOURCE --config FILE', ledger)}` makes one."
+        return Screen(headline, {"jobs": [], "ledger": str(ledger)})
+    header = ["job", "state", "records", *(fate.value for fate in Fate), "begun"]
+    rows = [
+        [
+            status.job.name,
+            _state(status),
+            *(count(number) for number in _numbers(status)),
+            _moment(status.job.created_at),
+        ]
+        for status in jobs
+    ]
+    return Screen(
+        f"{count(len(jobs), 'job')} in {ledger}",
+        {"jobs": [_data(status) for status in jobs], "ledger": str(ledger)},
+        tables=[Table(rows, header=header, figures=frozenset(range(2, 3 + len(Fate))))],
+    )
+
+
+def job_screen(status: JobStatus, ledger: Path) -> Screen:
+    """Return one job in full."""
+    job = status.job
+    batches = ", ".join(f"{number:,} {state}" for state, number in status.tally.states.items() if number)
+    counts = [
+        ["records", count(status.tally.records), "" if job.read_complete else "the sources are not read to the end"]
+    ]
+    counts += [[fate.value, count(fate_count(status.tally, fate)), ""] for fate in Fate]
+    counts.append(["batches", count(status.tally.batches), batches])
+    return Screen(
+        f"Job {job.name} is {_state(status)}.",
+        {**_data(status), "ledger": str(ledger)},
+        mood=Mood.GOOD if job.state is JobState.FINISHED else Mood.MIXED,
+        tables=[
+            Table(counts, figures=frozenset({1})),
+            Table(
+                [[state, count(number)] for state, number in status.working.items()],
+                "Created tasks, by how people's work on them stands",
+                figures=frozenset({1}),
+            ),
+            Table(_facts(status), "About it"),
+            Table(_next(status, ledger), "What to do next"),
+        ],
+    )
+
+
+def _state(status: JobStatus) -> str:
+    return "running" if status.running else str(status.job.state)
+
+
+def _numbers(status: JobStatus) -> list[int]:
+    return [status.tally.records, *(fate_count(status.tally, fate) for fate in Fate)]
+
+
+def _moment(unix_seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_seconds))
+
+
+def _facts(status: JobStatus) -> list[list[str]]:
+    job = status.job
+    facts = [["service", job.service], ["begun", _moment(job.created_at)], ["reports", job.output]]
+    facts += [["source", f"{source.path} ({size(source.size)})"] for source in job.sources]
+    if job.parent:
+        facts.append(["retries", job.parent])
+    return facts
+
+
+def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
+    job = status.job
+    if status.running:
+        return [["it is being worked on", command(f"status {job.name}", ledger)]]
+    return [[what, line] for what, line in next_steps(job.name, job.state, status.tally, ledger)]
+
+
+def _data(status: JobStatus) -> dict[str, object]:
+    job, tally = status.job, status.tally
+    return {
+        "job": job.name,
+        "state": str(job.state),
+        "running": status.running,
+        "service": job.service,
+        "parent": job.parent,
+        "attempt": job.attempt,
+        "created_at": job.created_at,
+        "read_complete": job.read_complete,
+        "size_bytes": job.size_bytes,
+        "records": tally.records,
+        "batches": tally.batches,
+        **{fate.value: fate_count(tally, fate) for fate in Fate},
+        "states": dict(tally.states),
+        "working": dict(status.working),
+        "output": job.output,
+        "sources": [source.path for source in job.sources],
+    }

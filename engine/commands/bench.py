@@ -1,0 +1,377 @@
+"""Measure a service: an order in, what was measured out, and `bench.json` and `bench.html` in a folder.
+
+Each step is a job of its own in a ledger in that folder, worked on by the same pipeline as any other, so what it
+created is accounted for in the same way. The documents are written anew after each step: what was measured is not lost
+with the process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from random import SystemRandom
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import orjson
+
+from engine.bench.document import document
+from engine.bench.generating import generated
+from engine.bench.ladder import Knee, Load, Point, closed_loads, find_knee, open_loads
+from engine.bench.meter import Meter
+from engine.bench.orders import Bench, BenchOrder, BenchPlan, BenchStep
+from engine.bench.pacing import Timing, paced
+from engine.bench.page import page
+from engine.commands import wiring
+from engine.commands.paths import claim_output
+from engine.commands.result import CLOCK, exit_code
+from engine.commands.submit import STANDARD_INPUT, work_on
+from engine.http.urls import check_base_url, is_loopback
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import BulkSubmitError, ConfigError, DeadlineReached, SourceError
+from engine.model.job import Job
+from engine.model.outcome import Tally
+from engine.model.record import Format, Position
+from engine.progress.events import Listener, fan_out
+from engine.progress.redaction import redactor
+from engine.report.outcomes import OUTCOMES
+from engine.run.context import Stop
+from engine.source.reader import read_blocks
+from engine.source.sources import describe, find_sources
+
+SETTLE_SECONDS = 30.0
+SETTLE_STEPS = 3.0
+"""A step may take so much longer, whichever is more, until all that was sent is settled; then the bench ends."""
+
+TASKS = "tasks.ndjson"
+"""The records of one step, in the folder of its job."""
+
+_FIRST_RECORDS = 100
+"""Looked at before anything is made: where none of these is fit to be sent, the mapping is wrong."""
+
+
+async def bench_plan(order: BenchOrder) -> BenchPlan:
+    """Return what an order would do, and to whom; nothing is sent.
+
+    Raises:
+        ConfigError, SourceError: the order or its configuration cannot be used.
+    """
+    return _planned(order, _loaded(order)[1])
+
+
+async def bench(order: BenchOrder, emit: Listener, stop: Stop) -> Bench:
+    """Measure step by step up to the knee; a stop ends it in order, with what was measured so far.
+
+    Whoever calls it has asked whether tasks may be created there: `bench_plan` says how many.
+
+    Raises:
+        ConfigError, SourceError, JobError: nothing was sent.
+    """
+    text, setup = _loaded(order)
+    plan = _planned(order, setup)
+    seed = None if order.sources else (SystemRandom().randrange(10**6) if order.seed is None else order.seed)
+    records = _records(order, setup, seed)
+    folder = (order.output or Path(".bulksubmit") / f"bench-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
+    wiring.check_parts(setup, _job(text, setup, folder, 1))
+    first = await anyio.to_thread.run_sync(list, islice(records, _FIRST_RECORDS))
+    await anyio.to_thread.run_sync(_check_fit, setup, _job(text, setup, folder, 1), first)
+    if any((folder / name).exists() for name in ("ledger.db", OUTCOMES)):
+        raise ConfigError(f"{folder} holds another bench, or the reports of a job; choose another --output")
+    async with SqliteLedger.open(folder / "ledger.db", CLOCK) as ledger:
+        await claim_output(folder, ledger)
+        series = _Series(order, plan, text, setup, seed, folder, ledger, chain(first, records))
+        for number in range(1, len(plan.loads) + 1):
+            await _one_more(series, number, emit, stop)
+            if series.ended:
+                break
+        series.ended = series.ended or f"Every step was taken{_lead_on(plan.loads)}."
+        return await series.write()
+
+
+@dataclass(slots=True)
+class _Series:
+    """A bench under way."""
+
+    order: BenchOrder
+    plan: BenchPlan
+    text: str
+    setup: wiring.Setup
+    seed: int | None
+    folder: Path
+    ledger: SqliteLedger
+    records: Iterator[bytes]
+    """Those that no step has sent."""
+    began: float = field(default_factory=CLOCK.monotonic)
+    steps: list[BenchStep] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
+    error: BulkSubmitError | None = None
+    ended: str = ""
+
+    @property
+    def knee(self) -> Knee | None:
+        """The knee of the steps whose load is known."""
+        known = [step for step in self.steps if step.load.level is not None]
+        return find_knee([Point(step.measure.throughput, step.measure.corrected.p50) for step in known])
+
+    def end(self, error: BulkSubmitError | None, reason: str) -> None:
+        """End it after the step at hand."""
+        self.error, self.ended = error, redactor(os.environ)(reason)
+
+    def bench(self) -> Bench:
+        """Return what was measured so far."""
+        tally = _sum(self.tallies)
+        return Bench(
+            self.plan,
+            self.order.seconds,
+            self.seed,
+            _settings(self.setup, self.plan.loads[0]),
+            tuple(self.steps),
+            self.knee,
+            self.ended,
+            tally,
+            exit_code(tally, self.error),
+            self.folder,
+        )
+
+    async def write(self) -> Bench:
+        """Write the documents anew."""
+        bench = self.bench()
+
+        def write() -> None:
+            json = orjson.dumps(document(bench), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+            _replace(self.folder / "bench.json", json)
+            _replace(self.folder / "bench.html", page(bench).encode())
+
+        await anyio.to_thread.run_sync(write)
+        return bench
+
+
+def _loaded(order: BenchOrder) -> tuple[str, wiring.Setup]:
+    text = wiring.read_config(order.config)
+    return text, wiring.load(text, processes=0)  # a step's file is short: a process to read it would only start up
+
+
+def _planned(order: BenchOrder, setup: wiring.Setup) -> BenchPlan:
+    if order.rates and order.steps:
+        raise ConfigError("--steps is a closed loop, --rate an open one: choose one of them")
+    if STANDARD_INPUT in order.sources:
+        raise SourceError("bench reads files, not standard input: write it to a file first")
+    if not order.sources:
+        generated(setup.service.kind, setup.settings.mapping, 0)
+    service = setup.service
+    host = check_base_url(service.base_url).host or ""
+    most = wiring.offline(setup, Job("bench", service.kind, "", (), "")).service.limits.records
+    loads = (
+        open_loads(order.rates, order.records, most, order.seconds)
+        if order.rates
+        else closed_loads(order.steps, order.records, most)
+    )
+    return BenchPlan(service.kind, host, is_loopback(host), service.place, loads)
+
+
+def _settings(setup: wiring.Setup, first: Load) -> dict[str, Any]:
+    """Return what bears on speed; there is no secret among it."""
+    batch, send = setup.settings.batch, setup.settings.send
+    names = ["polls_in_flight", "requests_per_second", "poll_seconds", "max_poll_seconds"]
+    if first.rate is not None:
+        names = ["max_in_flight", "max_open_batches", *names]
+    return {
+        **{f"service.{name}": value for name, value in setup.service.bearing_on_speed().items()},
+        "batch.max_records": first.batch_records,
+        "batch.max_bytes": batch.max_bytes,
+        **{f"send.{name}": getattr(send, name) for name in names if getattr(send, name) is not None},
+    }
+
+
+def _records(order: BenchOrder, setup: wiring.Setup, seed: int | None) -> Iterator[bytes]:
+    """Return the records of all steps, each as a line of NDJSON; those of files that cannot be read are left out."""
+    if seed is not None:
+        return generated(setup.service.kind, setup.settings.mapping, seed)
+    settings = wiring.source_settings(setup, None)
+    blocks = read_blocks(find_sources(order.sources, settings), Position(), settings)
+    # In JSON a line break can only stand between tokens.
+    return (raw.replace(b"\n", b" ").replace(b"\r", b" ") for block in blocks for raw in block.raws)
+
+
+def _job(text: str, setup: wiring.Setup, folder: Path, number: int) -> Job:
+    name = f"bench-{number:02}"
+    return Job(name, setup.service.kind, text, (), str(folder / name), created_at=CLOCK.now())
+
+
+async def _one_more(series: _Series, number: int, emit: Listener, stop: Stop) -> None:
+    """Take one step, note what came of it, and whether it was the last."""
+    load = series.plan.loads[number - 1]
+    job = await _with_source(series, number)
+    if job is None:
+        series.end(None, "The sources hold no more records.")
+        return
+    started = CLOCK.monotonic()
+    meter = Meter(CLOCK.monotonic, load.rate)
+    limit = series.order.seconds + max(SETTLE_SECONDS, SETTLE_STEPS * series.order.seconds)
+    late = DeadlineReached(f"what was sent was not settled within {limit:g} s.")
+    with series.ledger.lock(job.name):
+        await series.ledger.create_job(job)
+        async with _step_stop(stop, limit, late) as (step_stop, ended):
+            timing = Timing(CLOCK.monotonic, ended.wait)
+            pace = partial(paced, load=load, seconds=series.order.seconds, timing=timing, due=meter.due)
+            hearing = fan_out(meter.listen, emit)
+            result = await work_on(job, series.ledger, _at(load, series.setup), hearing, step_stop, pace=pace)
+        measure = meter.measured()
+        # A stop may leave a last plan in the ledger's queue: what is written after it is on disk after it.
+        await series.ledger.set_config(job.name, job.config)
+        if not (await series.ledger.job(job.name)).read_complete:
+            await series.ledger.freeze(job.name, (), (), last=True)  # `resume` shall settle it, not send the rest
+    series.steps.append(BenchStep(load, job.name, started - series.began, measure))
+    series.tallies.append(result.tally)
+    series.records = chain(_lines_from(Path(job.output) / TASKS, result.tally.records), series.records)
+    await anyio.to_thread.run_sync(_append, Path(job.output) / OUTCOMES, series.folder / OUTCOMES)
+    if step_stop.error is not None:
+        rest = f" `bulksubmit resume {job.name} --ledger {series.folder / 'ledger.db'}` settles its last batches."
+        series.end(
+            step_stop.error,
+            f"Step {load.label} ended early: {step_stop.error}{rest if result.tally.unresolved else ''}",
+        )
+    elif not measure.created:
+        reason = measure.first_error or f"see {Path(job.output) / 'rejects.ndjson'}"
+        series.end(None, f"Nothing was created in step {load.label}: {reason}")
+    elif series.knee is not None:
+        series.end(None, f"It ended one step beyond the knee, at {load.label}.")
+    await series.write()
+
+
+@asynccontextmanager
+async def _step_stop(outer: Stop, seconds: float, late: BulkSubmitError) -> AsyncIterator[tuple[Stop, threading.Event]]:
+    """Give a step its own stop, requested from outside or when it is time, and what wakes whoever waits in a thread."""
+    inner, ended = Stop(), threading.Event()
+
+    async def forward() -> None:
+        await outer.wait()
+        assert outer.error is not None  # noqa: S101 - that is what it waited for
+        inner.request(outer.error)
+
+    async def expire() -> None:
+        await CLOCK.sleep(seconds)
+        inner.request(late)
+
+    async def release() -> None:
+        try:
+            await inner.wait()
+        finally:  # also of a step that is cancelled: whoever waits in a thread holds it up
+            ended.set()
+
+    async with anyio.create_task_group() as group:
+        for watch in (forward, expire, release):
+            group.start_soon(watch)
+        yield inner, ended
+        group.cancel_scope.cancel()
+
+
+async def _with_source(series: _Series, number: int) -> Job | None:
+    """Return the job of a step, with a file of the records that come next; None if there are none left."""
+    load = series.plan.loads[number - 1]
+    job = _job(series.text, series.setup, series.folder, number)
+    await claim_output(Path(job.output), series.ledger)
+    path = Path(job.output) / TASKS
+    if not await anyio.to_thread.run_sync(_write_lines, path, islice(series.records, load.records)):
+        return None
+    settings = wiring.source_settings(series.setup, Format.NDJSON)
+    return replace(job, sources=(describe(path, settings),))
+
+
+def _check_fit(setup: wiring.Setup, job: Job, first: Sequence[bytes]) -> None:
+    """Refuse tasks of which the first are not fit to be sent, before anything is."""
+    if not first:
+        raise SourceError("the sources hold no record that can be read; `bulksubmit validate` says more")
+    with TemporaryDirectory(prefix="bulksubmit-") as folder:
+        path = Path(folder) / TASKS
+        _write_lines(path, iter(first))
+        job = replace(job, sources=(describe(path, wiring.source_settings(setup, Format.NDJSON)),))
+        block = next(wiring.offline(setup, job).tasks(job, Position()))
+    if block.rejects and not block.tasks:
+        raise ConfigError(
+            f"the tasks are not fit to be sent: {block.rejects[0].reason}. "
+            "Mend [mapping], or name a SOURCE with tasks of the project"
+        )
+
+
+def _at(load: Load, setup: wiring.Setup) -> wiring.Setup:
+    """Return the configuration with the load of a step."""
+    settings = setup.settings
+    batch = settings.batch.model_copy(update={"max_records": load.batch_records})
+    update: dict[str, Any] = {}
+    if load.rate is None:
+        # A place is held until the batch's fate is known: with sending alone bounded, whatever is taken in at once is
+        # sent at once, and the time to created says how long the line was that the bench itself has made.
+        at_once = {"max_open_batches": load.in_flight} if load.in_flight else {}
+        update = {"max_in_flight": load.in_flight or "auto", **at_once}
+    send = settings.send.model_copy(update=update)
+    return replace(setup, settings=settings.model_copy(update={"batch": batch, "send": send}))
+
+
+def _lead_on(loads: Sequence[Load]) -> str:
+    """Return what would find the knee that these loads did not."""
+    if len(loads) == 1:
+        return ""
+    more = "a higher --rate" if loads[0].rate is not None else "higher --steps, or more --records,"
+    return f" without a knee; {more} would go on from here"
+
+
+def _sum(tallies: Sequence[Tally]) -> Tally:
+    names = ("records", "batches", "created", "failed", "rejected", "uncertain")
+    return Tally(**{name: sum(getattr(tally, name) for tally in tallies) for name in names})
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _write_lines(path: Path, lines: Iterator[bytes]) -> int:
+    """Write each line to a new file; return how many there were."""
+    written = 0
+    with _disk(path), open(path, "xb", opener=_private) as file:
+        for line in lines:
+            file.write(line + b"\n")
+            written += 1
+    return written
+
+
+def _lines_from(path: Path, number: int) -> Iterator[bytes]:
+    """Yield the lines of a file from the one with this number on."""
+    with path.open("rb") as lines:
+        for line in islice(lines, number, None):
+            yield line.rstrip(b"\n")
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BulkSubmitError(
+            f"{path} cannot be written ({error.strerror}): make room, or choose another --output"
+        ) from error
+
+
+def _append(part: Path, whole: Path) -> None:
+    """Add the outcomes of a step to those of all."""
+    with _disk(whole), part.open("rb") as lines, open(whole, "ab", opener=_private) as file:
+        file.writelines(lines)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a whole private file in the place of `path`."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.unlink(missing_ok=True)
+    with _disk(path):
+        with open(beside, "xb", opener=_private) as file:
+            file.write(content)
+        beside.replace(path)

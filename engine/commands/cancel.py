@@ -1,0 +1,161 @@
+"""A job that shall not go on in, the fate of each of its records out; and what else is tidied up at the service."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+from engine.commands import wiring
+from engine.commands.orders import Result
+from engine.commands.paths import open_ledger
+from engine.commands.result import CLOCK, summarize
+from engine.ledger.base import Ledger
+from engine.model.doubt import Again, Cancel
+from engine.model.errors import CallFailed, JobError, JobRefused, Refused, Unauthorized
+from engine.model.job import Job, JobState
+from engine.model.next_step import Action, next_step
+from engine.model.outcome import Settlement
+from engine.model.submission import State
+from engine.progress.events import Listener
+from engine.progress.figures import count
+from engine.run.context import Run, Stop, unless_stopped
+from engine.run.steps import Steps
+from engine.run.uploader import left_by_earlier_run
+
+CANCELED = "canceled before it was sent"
+_PLAIN = frozenset({State.FROZEN, State.STAGED, State.RELEASED})
+"""States in which there is no doubt whether the service was told."""
+_UNSENT = frozenset({State.FROZEN, State.STAGING, State.STAGED, State.SETTLED, State.SPLIT})
+MOST_SHOWN = 5
+"""Names that a message spells out."""
+TIDY_SECONDS = 5.0
+"""Longest that a finished run waits for empty batches to be cancelled; they do no harm if they stay."""
+
+
+async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
+    """Have the service create nothing more of a job, and settle what was never sent; interrupted, it may be repeated.
+
+    Raises:
+        JobError: there is no such job, or it is finished.
+        JobLocked: a process works on it; stop that first.
+    """
+    started = CLOCK.monotonic()
+    async with open_ledger(ledger_path) as ledger:
+        job = await ledger.job(name)
+        with ledger.lock(name):
+            if job.state is JobState.FINISHED:
+                raise JobError(f"job {name!r} is finished; there is nothing left to cancel")
+            setup = wiring.load(job.config)
+            await ledger.set_job_state(name, JobState.CANCELED)
+            job = replace(job, state=JobState.CANCELED)
+            async with wiring.online(setup, job, emit, CLOCK) as service:
+                quiet = wiring.quiet_time(job, service)
+                run = Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet)
+                try:
+                    await unless_stopped(stop, lambda: cancel_batches(run))
+                except CallFailed as failure:
+                    run.end(failure)
+                error = await wiring.pipeline(setup, run).work()
+                await cancel_orphans(run)
+            return await summarize(job, ledger, started, error)
+
+
+async def cancel_batches(run: Run) -> None:
+    """Tell the service to stop, and settle every batch of which nothing was released.
+
+    What is in doubt is left to the recovery of the run that follows: there it is canceled, too.
+    """
+    steps = Steps(run)
+    async for batch, submission in run.ledger.batches(run.job.name, _PLAIN):
+        doubt = left_by_earlier_run(run, submission)
+        if next_step(doubt, run.quiet.seconds).action is Action.CANCEL:
+            confirmed = await _cancel_remote(run, str(submission.remote_id))
+            doubt = doubt.canceled(run.clock.monotonic(), Cancel.CONFIRMED if confirmed else Cancel.DECLINED)
+        if next_step(doubt, run.quiet.seconds).action is Action.DECLINE:
+            refused = Settlement.refused(batch.count, CANCELED)
+            await steps.settle(batch, submission, replace(refused, note=CANCELED))
+
+
+async def _cancel_remote(run: Run, remote_id: str) -> bool:
+    try:
+        await run.service.cancel(remote_id)
+    except Unauthorized:
+        raise
+    except Refused:
+        return False  # finished in the meantime; following it shows what was created
+    return True
+
+
+async def is_unsent(job: Job, ledger: Ledger, again: Again) -> bool:
+    """Tell whether nothing of a job was created or released; `again`: of its service's call to stage a batch.
+
+    Where people see what that call makes, one whose answer is out may have made something.
+    """
+    tally = await ledger.tally(job.name)
+    states = {state for state, number in tally.states.items() if number}
+    doubtful = {State.STAGING} if again is Again.SEARCH else set()
+    return not (tally.created or tally.uncertain or job.lost_stages) and states <= _UNSENT - doubtful
+
+
+async def take_back(run: Run) -> None:
+    """Cancel what was staged and not released, and have it sent from its beginning.
+
+    Raises:
+        CallFailed: the service cannot be asked to, or declines where people would see what stays.
+    """
+    steps = Steps(run)
+    async for batch, submission in run.ledger.batches(run.job.name, frozenset({State.STAGING, State.STAGED})):
+        if submission.remote_id is not None:
+            await _take_back(run, submission.remote_id)
+        await steps.move(batch, submission, State.FROZEN, note="it goes elsewhere")
+    for remote_id in await run.ledger.orphans(run.job.name):
+        await _take_back(run, remote_id)
+        await run.ledger.forget_orphan(run.job.name, remote_id)
+
+
+async def _take_back(run: Run, remote_id: str) -> None:
+    if not await _cancel_remote(run, remote_id) and run.service.stage_again is Again.SEARCH:
+        raise JobRefused(f"{remote_id} was staged and cannot be canceled; cancel it by hand, or go on without a change")
+
+
+async def cancel_orphans(run: Run) -> None:
+    """Tidy up the empty batches that were staged and given up; what cannot be cancelled now is reported."""
+    with anyio.move_on_after(TIDY_SECONDS):
+        await unless_stopped(run.stop, lambda: _cancel_orphans(run))
+
+
+async def find_extras(run: Run) -> str:
+    """Say what calls whose answer was lost have left at the service beside what is known; "" if nothing.
+
+    It is only told: people copy drafts, and a copy has our mark as well.
+    """
+    job = await run.ledger.job(run.job.name)
+    if not job.lost_stages:
+        return ""
+    try:
+        found = await unless_stopped(run.stop, lambda: run.service.extras(partial(run.ledger.batch, job.name)))
+    except CallFailed as failure:
+        return f"answers were lost, and what they may have left at the service could not be listed ({failure})"
+    if not found:
+        return ""
+    shown = ", ".join(found[:MOST_SHOWN]) + (", …" if len(found) > MOST_SHOWN else "")
+    return (
+        f"{count(len(found), 'task')} at the service {'has' if len(found) == 1 else 'have'} a mark of this job and "
+        f"belong{'s' if len(found) == 1 else ''} to no outcome: {shown}. An answer was lost, or somebody "
+        "copied a task; delete what nobody needs"
+    )
+
+
+async def _cancel_orphans(run: Run) -> None:
+    for remote_id in await run.ledger.orphans(run.job.name):
+        try:
+            await run.service.cancel(remote_id)
+        except Refused:
+            continue
+        except CallFailed:
+            return
+        await run.ledger.forget_orphan(run.job.name, remote_id)

@@ -1,0 +1,164 @@
+"""A TOML file in, checked settings out; secrets are taken from where they are kept and never from the file itself.
+
+Only `${env:NAME}` and `${file:/path}` are expanded. The text of the file, with its references as they are, is what the
+ledger remembers, so a resumed job reads the same settings and today's secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from engine.model.errors import ConfigError
+from engine.progress.redaction import remember_secret
+
+MAX_FILE_BYTES = 1 << 20
+"""Of a configuration, and of a file that holds a secret: whatever is longer is something else, /dev/zero for one."""
+_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
+
+Model = TypeVar("Model", bound=BaseModel)
+Expand = Callable[[str, str], str]
+"""(key, text) → text with its references replaced."""
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a configuration file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return _text_of(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error}") from error
+
+
+def rooted(text: str, keys: Collection[str], folder: Path) -> str:
+    """Return the text of a configuration in which the values of some keys, paths, begin at the root."""
+    if not keys:
+        return text
+    names = "|".join(map(re.escape, sorted(keys)))
+    path = re.compile(rf"""^(\s*(?:{names})\s*=\s*)(["'])(.+?)\2""", re.MULTILINE)
+    return path.sub(lambda found: f"{found[1]}{found[2]}{folder / found[3]}{found[2]}", text)
+
+
+def _text_of(path: Path) -> str:
+    """Return what a short file holds; a ValueError if it is none, or not UTF-8."""
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"longer than {MAX_FILE_BYTES // 1024} KiB")
+    return content.decode()
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the tables of a configuration."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration is not valid TOML: {error}") from error
+
+
+def expand_secret(key: str, text: str) -> str:
+    """Replace each reference in `text` by what it stands for.
+
+    Raises:
+        ConfigError: the variable is not set or the file cannot be read; the error names `key`, never a value.
+    """
+    return _REFERENCE.sub(lambda match: _resolved(key, *match.groups()), text)
+
+
+def hide_secret(key: str, text: str) -> str:
+    """Stand in for `expand_secret` where no secret is needed (reports, audits, validation): hide what is not there.
+
+    What is there is expanded: not every reference is a secret, and a project's number has to be one.
+    """
+
+    def resolve(match: re.Match[str]) -> str:
+        try:
+            return _resolved(key, *match.groups())
+        except ConfigError:
+            return "********"
+
+    return _REFERENCE.sub(resolve, text)
+
+
+def _resolved(key: str, kind: str, name: str) -> str:
+    """Return what `${kind:name}` stands for."""
+    if kind == "env":
+        if not os.environ.get(name):
+            raise ConfigError(f"{key}: environment variable {name} is not set")
+        return os.environ[name]
+    try:
+        return _text_of(Path(name)).strip()
+    except (OSError, ValueError) as error:  # of a UnicodeDecodeError the words show what the file holds
+        raise ConfigError(f"{key}: {name} cannot be read: {error.__class__.__name__}") from None
+
+
+def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand) -> Model:
+    """Return `table` as a checked `model`; `where` is its place in the file, for errors.
+
+    Raises:
+        ConfigError: names the key, what is wrong with it and, for an unknown key, the nearest known one.
+    """
+    _refuse_literal_secrets(model, table, where)
+    try:
+        checked = model.model_validate(_expanded(table, where, expand))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_complaint(model, where, dict(item)) for item in error.errors())) from None
+    if expand is expand_secret:
+        for name in model.model_fields:
+            if isinstance(value := getattr(checked, name), SecretStr):
+                remember_secret(value.get_secret_value())
+    return checked
+
+
+def _refuse_literal_secrets(model: type[BaseModel], table: dict[str, Any], where: str) -> None:
+    for name, field in model.model_fields.items():
+        value = table.get(name)
+        if field.annotation is SecretStr and isinstance(value, str) and not _REFERENCE.fullmatch(value):
+            variable = f"{table.get('kind', 'service')}_{name}".upper()
+            raise ConfigError(
+                f"{where}.{name}: a secret does not belong into the file; "
+                f'write "${{env:{variable}}}" or "${{file:/path}}" and keep it there'
+            )
+
+
+def _expanded(value: Any, where: str, expand: Expand) -> Any:
+    if isinstance(value, str):
+        return expand(where, value)
+    if isinstance(value, dict):
+        return {key: _expanded(item, f"{where}.{key}" if where else key, expand) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, where, expand) for item in value]
+    return value
+
+
+def _complaint(model: type[BaseModel], where: str, item: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(model, item["loc"][:-1])
+        near = get_close_matches(str(item["loc"][-1]), known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        return f"{place}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{place}: missing"
+    if item["type"] == "model_type":
+        return f"{place}: must be a table, [{place}]"
+    return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}"
+
+
+def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

@@ -1,0 +1,55 @@
+"""Paths in, places that may be used out: the ledger that is there, an output folder that is nobody else's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from engine.commands.result import CLOCK
+from engine.ledger.base import Ledger
+from engine.ledger.files import make_private_folder
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import JobError
+from engine.report.outcomes import OUTCOMES, REJECTS
+
+
+@asynccontextmanager
+async def open_ledger(path: Path) -> AsyncIterator[SqliteLedger]:
+    """Open a ledger that is there; only `submit` makes one.
+
+    Raises:
+        JobError: there is none, so there are no jobs.
+    """
+    if not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
+        raise JobError(f"there is no ledger at {path}: check --ledger and the working folder, or submit a first job")
+    async with SqliteLedger.open(path, CLOCK) as ledger:
+        yield ledger
+
+
+async def claim_output(folder: Path, ledger: Ledger) -> None:
+    """Make the folder for a new job's reports, and see that it can be written, before anything is sent.
+
+    Raises:
+        JobError: it cannot be written, or it is another job's: reports would overwrite each other.
+    """
+    if any(job.output == str(folder) for job in await ledger.jobs()) or _has_reports(folder):
+        raise JobError(f"{folder} holds the reports of another job; choose another --output or --job")
+    try:
+        _probe(folder)
+    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError, too
+        why = getattr(error, "strerror", None) or error
+        raise JobError(f"{folder} cannot hold the reports ({why}); choose another --output") from error
+
+
+def _has_reports(folder: Path) -> bool:
+    return any(os.path.lexists(folder / name) for name in (OUTCOMES, REJECTS))
+
+
+def _probe(folder: Path) -> None:
+    str(folder).encode()  # the ledger remembers it: a name that is not UTF-8 is a ValueError
+    make_private_folder(folder)
+    with TemporaryFile(dir=folder):  # has no name, so it meets no link that somebody has put there
+        pass

@@ -1,0 +1,148 @@
+"""Ask about jobs: status, report, validate, one record. Nothing is sent, but for the one question of `tasks`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio.to_thread
+
+from engine.commands import wiring
+from engine.commands.configuration import hide_secret
+from engine.commands.orders import JobStatus, Result, UncertainRecords, Validation
+from engine.commands.paths import open_ledger
+from engine.commands.result import CLOCK, summarize
+from engine.commands.retry import uncertain_in
+from engine.commands.submit import STANDARD_INPUT
+from engine.ledger.base import Ledger
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import JobError
+from engine.model.job import Job
+from engine.model.outcome import Outcome
+from engine.model.record import Format, Reject, Source, source_at
+from engine.model.submission import State
+from engine.progress.events import JobStarted, Listener
+from engine.progress.figures import count, duration
+from engine.report.outcomes import fate_of
+from engine.run.pipeline import frozen_event
+from engine.services.base import SlowToCount
+from engine.source.sources import find_sources, spool
+
+KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
+"""States of batches about which the service can be asked, if they have a name there."""
+
+TOLD_SECONDS = 3.0
+"""A shorter wait is not worth a word beforehand."""
+
+MOST_REJECTS = 100
+"""Rejects that a validation shows; more would only scroll by."""
+
+
+async def status(
+    name: str | None, ledger_path: Path, *, tasks: bool = False, tell: Callable[[str], None] = lambda _: None
+) -> Sequence[JobStatus]:
+    """Tell where a job, or every job, stands; `tasks` asks the service how people's work on created tasks stands.
+
+    `tell` is told beforehand if that takes long.
+
+    Raises:
+        JobError: there is no such job.
+    """
+    async with open_ledger(ledger_path) as ledger:
+        jobs = [await ledger.job(name)] if name else await ledger.jobs()
+        return [await _job_status(job, ledger, tell if tasks else None) for job in jobs]
+
+
+async def report(name: str, ledger_path: Path) -> Result:
+    """Write a job's reports anew from the ledger."""
+    async with open_ledger(ledger_path) as ledger:
+        return await summarize(await ledger.job(name), ledger, CLOCK.monotonic(), None)
+
+
+async def uncertain(name: str, ledger_path: Path) -> UncertainRecords:
+    """Tell which records of a job may be at the service without anybody knowing.
+
+    Raises:
+        JobError: the job is not finished, or there are none.
+    """
+    async with open_ledger(ledger_path) as ledger:
+        return await uncertain_in(await ledger.job(name), ledger)
+
+
+async def find_record(name: str, ledger_path: Path, index: int) -> Outcome:
+    """Tell what became of the record with this index.
+
+    Raises:
+        JobError: no record with this index was read.
+    """
+    async with open_ledger(ledger_path) as ledger:
+        job = await ledger.job(name)
+        outcome = await fate_of(job, ledger, wiring.load_offline(job).service.task_url, index)
+    if outcome is None:
+        raise JobError(f"job {name!r} has no record {index}; indexes count from 0 over all sources")
+    return outcome
+
+
+async def validate(
+    sources: Sequence[str], config: Path, format_: Format | None, emit: Listener, *, processes: int | None = None
+) -> Validation:
+    """Read, map and check everything; send nothing.
+
+    Raises:
+        ConfigError, SourceError: the configuration or a source cannot be used at all.
+    """
+    setup = wiring.load(wiring.read_config(config), hide_secret, processes=processes)
+    settings = wiring.source_settings(setup, format_)
+    with TemporaryDirectory(prefix="bulksubmit-") as folder:
+        found: tuple[Source, ...]
+        if list(sources) == [STANDARD_INPUT]:
+            found = (await spool(sys.stdin.buffer, Path(folder) / "standard-input", settings),)
+        else:
+            found = await anyio.to_thread.run_sync(partial(find_sources, sources, settings))
+        return await _validated(setup, found, emit)
+
+
+async def _validated(setup: wiring.Setup, found: tuple[Source, ...], emit: Listener) -> Validation:
+    job = Job("validate", setup.service.kind, "", found, "")
+    emit(JobStarted(job.name, job.size_bytes))
+    plans = wiring.offline(setup, job).plans(job, None)
+    batches = records = rejected = 0
+    shown: list[tuple[str, Reject]] = []
+    while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
+        read = sum(batch.end.index - batch.start.index for batch in plan.batches)
+        batches, records, rejected = batches + len(plan.batches), records + read, rejected + len(plan.rejects)
+        shown += [(source_at(found, bad.offset).path, bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
+        emit(frozen_event(plan))
+    return Validation(records, rejected, batches, job.size_bytes, shown)
+
+
+async def _job_status(job: Job, ledger: SqliteLedger, tell: Callable[[str], None] | None) -> JobStatus:
+    tally = await ledger.tally(job.name)
+    working = await _working(job, ledger, tell) if tell else {}
+    return JobStatus(job, tally, ledger.is_locked(job.name), working)
+
+
+async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    setup = wiring.load(job.config)
+    async with wiring.online(setup, job, lambda _: None, CLOCK) as service:
+        if isinstance(service, SlowToCount):
+            sizes = [batch.count async for batch, one in ledger.batches(job.name, KNOWN_THERE) if one.remote_id]
+            if (seconds := service.working_seconds(sizes)) >= TOLD_SECONDS:
+                tell(
+                    f"job {job.name}: counting the tasks of {count(len(sizes), 'batch')} by their state takes about "
+                    f"{duration(seconds)}, as fast as the service lets them be listed"
+                )
+        group: list[str] = []
+        async for _, submission in ledger.batches(job.name, KNOWN_THERE):
+            group += [submission.remote_id] if submission.remote_id is not None else []
+            if len(group) == service.polls_together:
+                counts.update(await service.working(group))
+                group = []
+        if group:
+            counts.update(await service.working(group))
+    return counts

@@ -1,0 +1,322 @@
+"""Settings in, a working engine out: the only place that chooses parts and joins them.
+
+To add a service: write `engine/services/<kind>.py` with a settings class, a class that fulfils `services.base.Service`,
+and `build`; then name it in SERVICES. Nothing else needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import anyio.to_thread
+
+from engine.adaptive.batch_size import BatchBytes
+from engine.adaptive.quiet_time import QuietTime
+from engine.batch.children import Standby
+from engine.batch.mapping import Mapper
+from engine.batch.payload import PayloadReader
+from engine.batch.plan import Plan, replanned
+from engine.batch.planning import NoCalls, PlanningRecipe, ServiceModule, plan_job, planning_recipe, standby_for
+from engine.clock import Clock, SystemClock
+from engine.commands.configuration import Expand, check, expand_secret, hide_secret, parse_toml, read_text, rooted
+from engine.http.secrets import Credentials
+from engine.http.urls import check_base_url
+from engine.model.batch import Batch
+from engine.model.errors import ConfigError, SourceChanged
+from engine.model.job import Job
+from engine.model.record import Format, Position, TaskBlock
+from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
+from engine.progress.events import Listener, unheard
+from engine.run.context import Run
+from engine.run.in_flight import InFlight
+from engine.run.pipeline import Pipeline
+from engine.run.poller import Poller
+from engine.run.uploader import Uploader
+from engine.services.base import Caller, Service
+from engine.source.reader import read_blocks
+
+SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sevenbridges"}
+"""`service.kind` → the module that knows it."""
+
+
+PlanPace: TypeAlias = Callable[[Iterator[Plan]], Iterator[Plan]]
+"""Plans as they were read → the same, each when it shall be sent. It is asked in a worker thread and may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A checked configuration."""
+
+    settings: Settings
+    service: ServiceSettings
+    module: ServiceModule
+
+
+def read_config(path: Path) -> str:
+    """Return the text of a configuration file, with the paths in it from the root on.
+
+    They are meant from the file's folder, and the text is kept with the job: who reads it again may stand elsewhere.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    text = read_text(path)
+    try:
+        keys = _service_settings(text).PATHS
+    except ConfigError:  # `load` says it with more words
+        return text
+    return rooted(text, keys, path.parent.resolve())
+
+
+def load(text: str, expand: Expand = expand_secret, *, processes: int | None = None) -> Setup:
+    """Check the text of a configuration; `processes` stands above `source.processes`.
+
+    Raises:
+        ConfigError: names the key and what to do.
+    """
+    tables, service = _tables(text)
+    module = _service_module(service.get("kind"))
+    settings = check(Settings, {**tables, "service": {}}, "", expand)
+    if processes is not None:
+        source = settings.source.model_copy(update={"processes": processes})
+        settings = settings.model_copy(update={"source": source})
+    return Setup(settings, check(module.SETTINGS, service, "service", expand), module)
+
+
+def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all tables of a configuration, and that of its service."""
+    tables = parse_toml(text)
+    service = tables.get("service")
+    if not isinstance(service, dict):
+        raise ConfigError('[service] is missing; it begins with kind = "sama"')
+    return tables, service
+
+
+def _service_settings(text: str) -> type[ServiceSettings]:
+    return _service_module(_tables(text)[1].get("kind")).SETTINGS
+
+
+def _service_module(kind: object) -> ServiceModule:
+    if not isinstance(kind, str) or kind not in SERVICES:
+        near = get_close_matches(str(kind), SERVICES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SERVICES)}"
+        raise ConfigError(f"service.kind: {kind!r} is not a service; {hint}")
+    return cast("ServiceModule", import_module(SERVICES[kind]))
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """The parts that need no network: to validate, to report, to audit."""
+
+    service: Service
+    mapper: Mapper
+    setup: Setup
+
+    def payloads(self, job: Job) -> PayloadReader:
+        """Return what reads frozen batches of `job` again."""
+        return PayloadReader(job.sources, self.setup.settings.source, self.mapper, self.service.reference)
+
+    def tasks(self, job: Job, start: Position) -> Iterator[TaskBlock]:
+        """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""
+        return map(self.mapper.apply, read_blocks(job.sources, start, self.setup.settings.source))
+
+    def plans(
+        self, job: Job, last: Batch | None, standby: Standby | None = None, most_bytes: int | None = None
+    ) -> Iterator[Plan]:
+        """Cut the sources of `job` into batches of `most_bytes`, if said, from where the batch frozen `last` ends."""
+        setup = self.setup if most_bytes is None else _with_batches_of(most_bytes, self.setup)
+        return plan_job(_recipe(setup, job), last, standby)
+
+
+def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
+    """Return how sources are read, with a format that was named on the command line."""
+    return setup.settings.source.model_copy(update={"format": format_} if format_ else {})
+
+
+def replace_config(old: str, new: str, *, unsent: bool = False) -> str:
+    """Return the text `new` if a job that began with `old` can go on with it.
+
+    `unsent`: nothing was created or released, so its tasks may go elsewhere.
+
+    Raises:
+        ConfigError: it would make other batches, or send them to another place.
+    """
+    check_base_url(load(new).service.base_url)  # one with a password must not get into the ledger
+    for key, before in _changed(old, new).items():
+        unless = "something was created or released" if key in _elsewhere(old) else "its batches are frozen"
+        if unsent and key in _elsewhere(old):
+            continue
+        raise ConfigError(
+            f"{key}: cannot change while a job goes on, for {unless}; submit a new job, or put {before!r} back"
+        )
+    return new
+
+
+def goes_elsewhere(old: str, new: str) -> bool:
+    """Tell whether `new` sends tasks to another place than `old`."""
+    return not _elsewhere(old).isdisjoint(_changed(old, new))
+
+
+def _elsewhere(text: str) -> set[str]:
+    """Return the dotted keys that say where tasks go."""
+    return {f"service.{key}" for key in _service_settings(text).MENDABLE_UNSENT}
+
+
+def _changed(old: str, new: str) -> dict[str, Any]:
+    """Return what decides over the content of batches and where they go, and differs: dotted key → its old value."""
+    mendable = _service_settings(old).MENDABLE
+    before, after = (_shaping(parse_toml(text), mendable) for text in (old, new))
+    return {key: before.get(key) for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)}
+
+
+def _shaping(tables: dict[str, Any], mendable: frozenset[str]) -> dict[str, Any]:
+    kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in mendable}
+    source = {key: value for key, value in tables.get("source", {}).items() if key != "processes"}
+    kept |= {"source": source} if source else {}
+    return kept | {key: value for key, value in tables.items() if key not in {"service", "source", "send"}}
+
+
+def offline(setup: Setup, job: Job) -> Offline:
+    """Join the parts that need no network."""
+    return _offline(setup, _service(setup, job, NoCalls(), SystemClock()))
+
+
+def check_parts(setup: Setup, job: Job) -> None:
+    """Join every part once and send nothing: what does not go together is better known before there is a job.
+
+    Raises:
+        ConfigError: names the key and what to do.
+    """
+    offline(setup, job)
+    _credentials(setup.service)
+    check_base_url(setup.service.base_url)
+
+
+def load_offline(job: Job) -> Offline:
+    """Join the offline parts of a job that the ledger knows, without its secrets."""
+    return offline(load(job.config, hide_secret), job)
+
+
+def _offline(setup: Setup, service: Service) -> Offline:
+    return Offline(service, Mapper(setup.settings.mapping, service.check), setup)
+
+
+def _service(setup: Setup, job: Job, caller: Caller, clock: Clock, emit: Listener = unheard) -> Service:
+    return setup.module.build(setup.service, setup.settings.batch, job, caller, clock, emit)
+
+
+def _credentials(service: ServiceSettings) -> Credentials:
+    return Credentials(service.secret_headers(), service.secret_query())
+
+
+@asynccontextmanager
+async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncIterator[Service]:
+    """Open the way to the service."""
+    from engine.http.caller import open_caller  # noqa: PLC0415 - aiohttp: 0.1 s, only where something is sent
+
+    service = setup.service
+    credentials, hosts = _credentials(service), service.allowed_upload_hosts()
+    send = setup.settings.send
+    caller = open_caller(
+        service.base_url,
+        send,
+        credentials,
+        upload_hosts=hosts,
+        clock=clock,
+        emit=emit,
+        error_hint=service.error_hint,
+        speech=service.speaks,
+    )
+    async with caller as opened:
+        opened_service = _service(setup, job, opened, clock, emit)
+        if send.settle_seconds is not None:
+            opened_service.settle_seconds = send.settle_seconds
+        yield opened_service
+
+
+def quiet_time(job: Job, service: Service) -> QuietTime:
+    """Return how long the service may take until it shows what a call did."""
+    return QuietTime(service.settle_seconds, job.slowest_start)
+
+
+def in_flight(setup: Setup, clock: Clock, emit: Listener) -> InFlight:
+    """Return the places for batches on their way; they hear what `online` emits."""
+    return InFlight(setup.settings.send, clock, emit)
+
+
+def at_once(plans: Iterator[Plan]) -> Iterator[Plan]:
+    """Hold back no plan: the `PlanPace` of a run that shall end soon."""
+    return plans
+
+
+def standby(setup: Setup, job: Job, last: Batch | None) -> Standby:
+    """Start the processes that will read beside a run: they need the time in which the way to the service is opened."""
+    return standby_for(_recipe(setup, job), last)
+
+
+def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
+    return planning_recipe(job, setup.settings, setup.service, SERVICES[setup.service.kind])
+
+
+def _with_batches_of(most_bytes: int, setup: Setup) -> Setup:
+    batch = setup.settings.batch.model_copy(update={"max_bytes": most_bytes})
+    return replace(setup, settings=setup.settings.model_copy(update={"batch": batch}))
+
+
+def pipeline(
+    setup: Setup,
+    run: Run,
+    places: InFlight | None = None,
+    pace: PlanPace = at_once,
+    standby: Standby | None = None,
+) -> Pipeline:
+    """Join the parts of one run; `places` of its own hear of no push-back."""
+    parts = _offline(setup, run.service)
+    send = setup.settings.send
+
+    sizes = BatchBytes(run.service.limits.bytes)
+
+    def cut(last: Batch | None, most_bytes: int) -> Generator[Plan, None, None]:
+        yield from parts.plans(run.job, last, standby, most_bytes)
+
+    def plans(last: Batch | None) -> Iterator[Plan]:
+        return pace(replanned(cut, last, lambda: sizes.limit))  # whose schedule begins once, whatever is cut anew
+
+    adapting = sizes if send.max_in_flight == AUTO else None
+    payloads = _InThreads(parts.payloads(run.job))
+    uploader, poller = Uploader(run, payloads, adapting), Poller(run, send, payloads)
+    return Pipeline(run, plans, uploader, poller, places or in_flight(setup, run.clock, run.emit), send)
+
+
+_SMALL_BYTES = 16 * 1024
+"""A payload up to this size takes less time to read than the change to a thread and back."""
+
+
+@dataclass(frozen=True, slots=True)
+class _InThreads:
+    """`Payloads` of an uploader, read without holding up the event loop; small ones many at once."""
+
+    reader: PayloadReader
+    _ready: dict[int, bytes] = field(default_factory=dict)
+    """By sequence: those of the windows of the source that were frozen last."""
+
+    async def read(self, batch: Batch) -> bytes:
+        ready = self._ready.pop(batch.sequence, None)
+        return await anyio.to_thread.run_sync(self.reader.read, batch) if ready is None else ready
+
+    async def ahead(self, batches: Sequence[Batch]) -> None:
+        small = [batch for batch in batches if batch.count and batch.size_bytes <= _SMALL_BYTES]
+        if len(small) > 1:
+            with suppress(SourceChanged):  # `read` says of which batch
+                payloads = await anyio.to_thread.run_sync(self.reader.read_each, small)
+                self._ready.update(zip((batch.sequence for batch in small), payloads, strict=True))
+
+    async def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
+        self._ready.pop(batch.sequence, None)
+        return await anyio.to_thread.run_sync(self.reader.halves, batch, rejected)

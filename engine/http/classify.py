@@ -1,0 +1,132 @@
+"""How a request ended -> what that says about its effect, and what to do next. Pure.
+
+A request has three outcomes, not two: applied, not applied, *possibly applied*. Whoever repeats a call of the third
+kind may create everything twice, so where there is doubt the answer here is "possibly": exactness beats speed. The
+doubtful ones, and why they are not taken for a plain no:
+
+- 503: Heroku's router says 503 (H12) when it stops waiting for an application that works on, and Varnish's built-in
+  configuration adds `Retry-After: 5` to the 503 for a backend it lost. So not even with `Retry-After` it proves a no.
+- 408: by RFC 9110 the request was not received in full, but Azure Cosmos DB says it of writes that may have happened.
+- 302 and 303: the usual answer to a form that *was* processed (post, redirect, get).
+- 500, 502, 504 and any other 5xx except 501 and 505: something broke, and nobody knows at which step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from functools import lru_cache
+from http import HTTPStatus
+
+from engine.http.blame import STORE_TIME_OUT, Said, whose_fault
+from engine.model.error_hints import Blame, Carries
+
+
+class Effect(Enum):
+    """What a request did at the service."""
+
+    APPLIED = auto()
+    NOT_APPLIED = auto()
+    POSSIBLY_APPLIED = auto()
+
+
+class Advice(Enum):
+    """What to do about it."""
+
+    ACCEPT = auto()
+    REPEAT = auto()
+    """Make the same call again, later."""
+    REFUSED = auto()
+    """Do not: it would be declined again."""
+    UNAUTHORIZED = auto()
+    """Do not: the credentials do not hold."""
+    STOP = auto()
+    """Do not: something between us and the service must be mended by a person."""
+    ASK = auto()
+    """Do not repeat: find out first what happened."""
+    DISTRUST = auto()
+    """Do not repeat: the answer cannot be understood, and the next one will look the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a request ended."""
+
+    effect: Effect
+    advice: Advice
+    reason: str
+    timed_out: bool = False
+    reset: bool = False
+    """The connection broke under it."""
+    blame: Blame | None = None
+    """Whose fault a definite no is."""
+    stranger: bool = False
+    """The answer is not worded as whoever was called words its errors."""
+
+
+class Loss(Enum):
+    """How a request ended without an answer: (what to say, certainly not sent)."""
+
+    UNREACHABLE = ("no connection", True)
+    UNTRUSTED = ("the TLS certificate is not trusted", True)
+    FORBIDDEN = ("the address is not one that may be sent to", True)
+    CONNECT_TIMEOUT = ("no connection in time", True)
+    ANSWER_TIMEOUT = ("no answer in time", False)
+    CUT = ("the connection was lost before the answer was complete", False)
+    GARBLED = ("the answer is not HTTP", False)
+    TOO_LARGE = ("the answer is larger than allowed", False)
+
+    def __init__(self, words: str, unsent: bool) -> None:  # noqa: FBT001 -- an enum's value can be unpacked only so
+        self.words = words
+        self.unsent = unsent
+
+
+_DECLINED_UNREAD = frozenset({HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+"""RFC 8470 §5.2 and RFC 6585 §4: welcome later."""
+_MAY_FOLLOW_SUCCESS = frozenset({HTTPStatus.FOUND, HTTPStatus.SEE_OTHER})
+_CANNOT_DO_THAT = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
+"""RFC 9110 §15.6.2 and §15.6.6: at all, so it has not."""
+_STATUSES = 64
+"""Verdicts kept: where each record is a call, all of them end alike."""
+_ADVICE = {Blame.KEY: Advice.UNAUTHORIZED, Blame.NOT_NOW: Advice.REPEAT}
+_TIME_OUTS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT})
+
+
+@lru_cache(_STATUSES)
+def judge_status(status: int, *, repeatable: bool) -> Verdict:
+    """Classify an answer by its status."""
+    reason = f"status {status}"
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return Verdict(Effect.APPLIED, Advice.ACCEPT, reason)
+    if status in _DECLINED_UNREAD:
+        return Verdict(Effect.NOT_APPLIED, Advice.REPEAT, reason)
+    doubtful = status in _MAY_FOLLOW_SUCCESS and not repeatable
+    definite = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in _CANNOT_DO_THAT
+    if definite and not doubtful and status != HTTPStatus.REQUEST_TIMEOUT:
+        return Verdict(Effect.NOT_APPLIED, Advice.REFUSED, reason)
+    return _possibly(reason, repeatable=repeatable, timed_out=status in _TIME_OUTS)
+
+
+def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
+    """Add to the verdict of a definite no whose fault it is, and so what to do about it."""
+    blame = whose_fault(carries, said)
+    judged = replace(verdict, advice=_ADVICE.get(blame, Advice.REFUSED), blame=blame, stranger=not said.own)
+    if carries is Carries.BYTES and said.code == STORE_TIME_OUT:
+        return replace(judged, effect=Effect.POSSIBLY_APPLIED, timed_out=True)
+    return judged
+
+
+def judge_loss(loss: Loss, *, repeatable: bool) -> Verdict:
+    """Classify a request that got no answer."""
+    if loss in (Loss.UNTRUSTED, Loss.FORBIDDEN):
+        return Verdict(Effect.NOT_APPLIED, Advice.STOP, loss.words)
+    if loss.unsent:
+        return Verdict(Effect.NOT_APPLIED, Advice.REPEAT, loss.words, timed_out=loss is Loss.CONNECT_TIMEOUT)
+    if loss is Loss.TOO_LARGE or (loss is Loss.GARBLED and not repeatable):
+        return Verdict(Effect.POSSIBLY_APPLIED, Advice.DISTRUST, loss.words)
+    verdict = _possibly(loss.words, repeatable=repeatable, timed_out=loss is Loss.ANSWER_TIMEOUT)
+    return replace(verdict, reset=loss is Loss.CUT)
+
+
+def _possibly(reason: str, *, repeatable: bool, timed_out: bool) -> Verdict:
+    return Verdict(Effect.POSSIBLY_APPLIED, Advice.REPEAT if repeatable else Advice.ASK, reason, timed_out=timed_out)

@@ -1,0 +1,161 @@
+"""A call that did not succeed -> the error that says so: what was called, what came back, what to do. Pure.
+
+Always the call's kind, method, host, port and path, never its query or body; and nothing leaves without `redact`.
+
+The body of a refusal -> what the service says in it, short enough for one line. Pure.
+
+Understood are `{"errors":[{"type","message"}]}` (Sama), `{"message","code","more_info"}` (Seven Bridges and others) and
+S3's `<Error><Code>…<Message>…`; of a page its title and the beginning of its text, of anything else the latter.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from yarl import URL
+
+from engine.http.blame import Said, is_for_size, names_records
+from engine.http.classify import Advice, Effect, Verdict
+from engine.http.client import Lost
+from engine.model.errors import (
+    CallFailed,
+    PossiblyApplied,
+    Refused,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+    WrongAddress,
+)
+from engine.services.base import Answer, Call
+
+_REDIRECTION = 3
+"""The class of RFC 9110 §15.4."""
+
+_ERRORS: dict[Advice, tuple[type[CallFailed], str]] = {
+    Advice.REFUSED: (Refused, "was refused"),
+    Advice.UNAUTHORIZED: (Unauthorized, "was refused, the credentials do not hold. Renew them, then resume"),
+    Advice.STOP: (WrongAddress, "cannot be made"),
+    Advice.REPEAT: (Unavailable, "did not succeed"),
+    Advice.ASK: (PossiblyApplied, "may or may not have been applied"),
+    Advice.DISTRUST: (UnexpectedAnswer, "may or may not have been applied, its answer cannot be used"),
+}
+
+
+def failure(
+    call: Call, verdict: Verdict, answer: Answer | Lost, redact: Callable[[str], str], *, why: str = ""
+) -> CallFailed:
+    """Return the error for a call that ended so; `why` it is not tried again, where that was a decision."""
+    kind, what = _ERRORS[verdict.advice]
+    said = service_words(answer.body, redact) if isinstance(answer, Answer) else answer.detail
+    parts = [f"{described(call)} {what}", verdict.reason + _redirection(answer), said]
+    message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
+    status = answer.status if isinstance(answer, Answer) else None
+    failed = kind(redact(message), call=call.kind, status=status)
+    if isinstance(failed, Refused) and isinstance(answer, Answer) and verdict.blame is not None:
+        failed.blame, failed.code = verdict.blame, service_code(answer.body)
+        failed.too_large = is_for_size(Said(answer.status, code=failed.code))
+    failed.stranger = verdict.stranger
+    failed.timed_out = verdict.timed_out and verdict.effect is Effect.POSSIBLY_APPLIED
+    failed.reset = verdict.reset
+    return failed
+
+
+def said_in(answer: Answer, *, own: bool) -> Said:
+    """Return what an answer that is no success says; `own`: worded as whoever was called words its errors."""
+    return Said(answer.status, own, service_code(answer.body), names_records(answer.body))
+
+
+def described(call: Call) -> str:
+    """Return what people may read of a call."""
+    try:
+        url = URL(call.url)
+    except ValueError:
+        return f"{call.kind} ({call.method})"
+    return f"{call.kind} ({call.method} {url.host_port_subcomponent or ''}{url.path})"
+
+
+def _redirection(answer: Answer | Lost) -> str:
+    if isinstance(answer, Lost) or answer.status // 100 != _REDIRECTION:
+        return ""
+    try:
+        host = URL(answer.headers.get("Location", "")).host_port_subcomponent
+    except ValueError:
+        host = None
+    return f" (a redirect to {host or 'another path'}, which is not followed; check base_url)"
+
+
+MAX_CHARACTERS = 200
+"""Of a text in no known form: enough for a sentence, too little for a stack trace."""
+_MAX_ERRORS = 3
+"""Of a list of errors; the first ones tell what is wrong."""
+_MAX_BYTES = 65_536
+"""Of a body that is looked at: whoever says more than this is not saying what is wrong."""
+
+_TAG = re.compile(r"(?is)<(script|style|head)\b.*?</\1\s*>|<[^>]*>?")
+_TITLE = re.compile(r"(?is)<title\b[^>]*>([^<]{1,200})</title\s*>")
+_S3_ELEMENT = re.compile(r"<(Code|Message)>([^<]*)</\1>")
+
+
+def service_words(body: bytes, redact: Callable[[str], str]) -> str:
+    """Return what a service says went wrong, on one line and without secrets; "" if it says nothing."""
+    # Redacted before it is cut: half a secret would not be recognised any more.
+    text = redact(body[:_MAX_BYTES].decode("utf-8", "replace"))
+    # Not an XML parser: two elements are wanted, and entity bombs are not.
+    elements = dict(_S3_ELEMENT.findall(text)) if text.lstrip().startswith("<") else {}
+    if elements:
+        return _one_line(": ".join(html.unescape(elements[name]) for name in ("Code", "Message") if name in elements))
+    try:
+        return _one_line(_from_json(orjson.loads(text)) or text)
+    except orjson.JSONDecodeError:
+        title = _TITLE.search(text)
+        return _one_line(html.unescape(f"{title[1].strip()}: " if title else "") + html.unescape(_TAG.sub(" ", text)))
+
+
+def service_code(body: bytes) -> str:
+    """Return the code that a service gives to what went wrong; "" if it gives none."""
+    text = body[:_MAX_BYTES].decode("utf-8", "replace")
+    if text.lstrip().startswith("<"):
+        return str(dict(_S3_ELEMENT.findall(text)).get("Code", ""))
+    try:
+        said = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return ""
+    errors = said.get("errors") if isinstance(said, dict) else None
+    error = errors[0] if isinstance(errors, list) and errors else said
+    code = error.get("type", error.get("code")) if isinstance(error, dict) else None
+    return str(code) if isinstance(code, int | str) else ""
+
+
+def is_of_a_store(body: bytes) -> bool:
+    """Tell whether a store says what went wrong: S3's form, which those that stand in for it have as well."""
+    return b"<Error>" in body[:_MAX_BYTES] and service_code(body) != ""
+
+
+def _from_json(said: Any) -> str:
+    if not isinstance(said, dict):
+        return ""
+    errors = said.get("errors")
+    if isinstance(errors, list) and errors:
+        words = [_from_error(error) for error in errors[:_MAX_ERRORS]]
+        more = [f"and {len(errors) - _MAX_ERRORS} more"] if len(errors) > _MAX_ERRORS else []
+        return "; ".join([*filter(None, words), *more])
+    return _from_error(said)
+
+
+def _from_error(error: Any) -> str:
+    if not isinstance(error, dict):
+        return str(error)
+    kind = error.get("type", error.get("code"))
+    message = error.get("message") or error.get("error") or error.get("detail")
+    more = error.get("more_info")
+    said = ": ".join(str(part) for part in (kind, message) if part not in (None, "")) if message else ""
+    return f"{said} ({more})" if said and more else said
+
+
+def _one_line(text: str) -> str:
+    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"

@@ -1,0 +1,161 @@
+"""What every ledger does: the durable memory of jobs, as the rest of the engine knows it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from engine.model.batch import Batch
+from engine.model.job import Job, JobState
+from engine.model.outcome import Kept, Settlement, Tally
+from engine.model.record import Reject
+from engine.model.submission import State, Submission
+
+
+class Ledger(Protocol):
+    """The durable memory of jobs. A method returns once what it wrote is on disk."""
+
+    async def create_job(self, job: Job) -> None:
+        """Remember a new job. Raises: JobError if the name is taken."""
+        ...
+
+    async def job(self, name: str) -> Job:
+        """Return a job. Raises: JobError if there is none of that name, naming those there are."""
+        ...
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return all jobs, newest first."""
+        ...
+
+    async def set_job_state(self, name: str, state: JobState) -> None:
+        """Remember where the job stands."""
+        ...
+
+    async def set_learnt(self, name: str, learnt: str) -> None:
+        """Remember what the service told of itself before anything was frozen."""
+        ...
+
+    async def note_slowest_start(self, job: str, seconds: float) -> None:
+        """Remember that an answered release took `seconds` to leave *waiting*, if no other of the job took longer."""
+        ...
+
+    async def note_lost_stage(self, job: str) -> None:
+        """Count a call that makes something at the service without releasing it, and whose answer was lost."""
+        ...
+
+    async def set_config(self, name: str, config: str) -> None:
+        """Remember the configuration with which the job goes on."""
+        ...
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Hold the job for this process; freed when it dies. Raises: JobLocked."""
+        ...
+
+    def is_locked(self, name: str) -> bool:
+        """Tell whether a process holds the job."""
+        ...
+
+    async def freeze(self, job: str, batches: Sequence[Batch], rejects: Sequence[Reject], *, last: bool) -> None:
+        """Remember batches (as FROZEN; those of no records as SETTLED) and rejects. `last`: the sources end here."""
+        ...
+
+    async def last_batch(self, job: str) -> Batch | None:
+        """Return the batch frozen last."""
+        ...
+
+    async def move(self, job: str, submission: Submission, *, expected: State) -> None:
+        """Set a batch's submission; a remote id given up by staging again is kept among the orphans.
+
+        Raises:
+            LedgerError: it is not in state `expected`, or the step is not in TRANSITIONS.
+        """
+        ...
+
+    async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
+        """Move a batch to SETTLED together with the fate of its records."""
+        ...
+
+    async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
+        """Move a batch to SPLIT and freeze two parts that stand for it."""
+        ...
+
+    def batches(self, job: str, states: frozenset[State] | None = None) -> AsyncIterator[tuple[Batch, Submission]]:
+        """Yield batches with their submissions in the order of their records, parts in the place of what is split."""
+        ...
+
+    async def names(self, remote_id: str) -> bool:
+        """Tell whether some batch of some job has this name at the service."""
+        ...
+
+    async def owner(self, job: str, remote_id: str) -> int | None:
+        """Return the sequence of the batch that has this name at the service; None if none of the job has it."""
+        ...
+
+    async def last_settled_at(self, job: str) -> float:
+        """Return when a batch of the job was settled last, in Unix seconds; 0 if none was."""
+        ...
+
+    def divided(self, job: str) -> AsyncIterator[Batch]:
+        """Yield the batches, and the parts, in whose place parts stand."""
+        ...
+
+    async def settlement(self, job: str, sequence: int) -> Settlement | None:
+        """Return the fate of a settled batch's records; None before that."""
+        ...
+
+    async def settlements(self, job: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
+        """Return the fates of the records of some batches, those that are settled, by sequence."""
+        ...
+
+    def partly_uncertain(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
+        """Yield the settled batches of some of whose records nobody knows, with the fate of each record."""
+        ...
+
+    async def kept(self, job: str, sequence: int) -> Kept:
+        """Return what a batch's row counts, and the settlement that is kept of it, in whatever state it is.
+
+        Raises:
+            ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.
+        """
+        ...
+
+    async def batch(self, job: str, sequence: int) -> tuple[Batch, Submission] | None:
+        """Return a batch, or a part, and where it stands; None if there is none."""
+        ...
+
+    async def batch_at(self, job: str, index: int) -> tuple[Batch, Submission] | None:
+        """Return the batch that holds the record with this index; None if that was not read."""
+        ...
+
+    async def count_rejects(self, job: str) -> int:
+        """Count the rejects of a job, wherever they stand."""
+        ...
+
+    async def count_unproven(self, job: str) -> int:
+        """Count the created records of a job whose id may be that of another record of their batch."""
+        ...
+
+    async def loose_rows(self, job: str) -> Sequence[str]:
+        """Say of which rows one half is missing: of this job's batches, and of any table's."""
+        ...
+
+    async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
+        """Return the local rejects with start ≤ index < stop, by index."""
+        ...
+
+    async def tally(self, job: str) -> Tally:
+        """Count a job's records by fate and its batches by state."""
+        ...
+
+    async def orphans(self, job: str) -> Sequence[str]:
+        """Return remote ids that were staged and given up; they are empty."""
+        ...
+
+    async def forget_orphan(self, job: str, remote_id: str) -> None:
+        """Remember no longer what is gone from the service."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued and let go of the file."""
+        ...

@@ -1,0 +1,120 @@
+"""A frozen run of records, and the spans that find each of them again.
+
+A batch is written to the ledger before anything of it is sent and never planned anew. It holds no payload: whoever
+sends it reads the spans from the source, renders the same bytes and compares their sha256. So the first send, a retry
+and a resume are one path, and memory holds only the batches on the wire.
+
+A batch that the service refuses as a whole is halved: two *parts* take its place, frozen in their turn, and so on until
+the bad records are alone. A part's sequence says whose part it is: the batch's in the low 32 bits, and in the high ones
+its place in the tree of halves, where those of place n have 2n and 2n + 1, and the batch itself counts as 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from engine.model.record import Position
+
+ROOTS = 1 << 32
+"""Sequences below it are those of batches as they were read; from it on, of parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one batch may hold at most."""
+
+    records: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records that go up together."""
+
+    sequence: int
+    start: Position
+    end: Position
+    count: int
+    """Records that go up; those rejected locally between `start` and `end` are not among them."""
+    size_bytes: int
+    """Length of the payload."""
+    sha256: bytes
+    """Of the payload: `[task,task,…]`, exactly as sent."""
+    spans: bytes
+    """Where each record stands: see `encode_spans`."""
+
+    @property
+    def rejected(self) -> int:
+        """Records between `start` and `end` that do not go up."""
+        return self.end.index - self.start.index - self.count
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReference:
+    """What is put into every task of a batch that has no such input yet, so that the batch can be found by it."""
+
+    under: str
+    """Key of the task that holds its inputs."""
+    key: str
+    """The input."""
+    value: str
+
+
+def part_sequences(sequence: int) -> tuple[int, int]:
+    """Return the sequences of the two halves of a batch, or of a part."""
+    place, root = divmod(sequence, ROOTS)
+    first = 2 * (place or 1)
+    return first * ROOTS + root, (first + 1) * ROOTS + root
+
+
+def batch_name(sequence: int) -> str:
+    """Return what people call it: `7`, its first half `7.1`, the second half of that `7.1.2`."""
+    place, root = divmod(sequence, ROOTS)
+    halves = bin(place)[3:] if place else ""  # without 0b1, the batch itself
+    return ".".join([str(root), *("12"[int(half)] for half in halves)])
+
+
+def encode_spans(start: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
+    """Pack (gap, length) pairs relative to joined offset `start`: 8 bytes a record, 16 where a gap exceeds 4 GiB."""
+    ends = [offset + length for offset, length in zip(offsets, lengths, strict=True)]
+    gaps = [offset - end for offset, end in zip(offsets, [start, *ends], strict=False)]
+    code = "I" if max(gaps, default=0) < 2**32 else "Q"
+    pairs = array(code, bytes(2 * len(gaps) * array(code).itemsize))
+    pairs[0::2] = array(code, gaps)
+    pairs[1::2] = array(code, lengths)
+    if sys.byteorder == "big":
+        pairs.byteswap()
+    return code.encode() + pairs.tobytes()
+
+
+def decode_spans(start: int, spans: bytes) -> tuple[list[int], list[int]]:
+    """Return the joined offsets and the lengths packed by `encode_spans`."""
+    pairs = _pairs(spans)
+    edges = list(accumulate(pairs, initial=start))
+    return edges[1::2], pairs[1::2].tolist()
+
+
+def outer_edges(start: int, spans: bytes) -> tuple[int, int]:
+    """Return the joined offsets of the first record packed by `encode_spans`, and of the end of the last one."""
+    pairs = _pairs(spans)
+    return start + pairs[0], start + sum(pairs)
+
+
+def _pairs(spans: bytes) -> array[int]:
+    pairs = array(spans[:1].decode(), spans[1:])
+    if sys.byteorder == "big":
+        pairs.byteswap()
+    return pairs
+
+
+def good_indexes(batch: Batch, rejected: Sequence[int]) -> Sequence[int]:
+    """Return the index of each record that goes up, given the indexes of those rejected in the batch."""
+    everything = range(batch.start.index, batch.end.index)
+    if not rejected:
+        return everything
+    bad = frozenset(rejected)
+    return [index for index in everything if index not in bad]

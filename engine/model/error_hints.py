@@ -1,0 +1,59 @@
+"""What a refusal means, where the HTTP status alone says too little: a service's own code, and whose fault it is.
+
+The table that tells whose fault a refusal is stands in `http.blame`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Carries(Enum):
+    """What a call brings along, and so what its refusal can be about. A service says it of each of its calls."""
+
+    NOTHING = auto()
+    """No record: a question, or an empty batch."""
+    RECORDS = auto()
+    """Records, which the service reads before it answers."""
+    RELEASE = auto()
+    """No record of its own: it starts what was brought before."""
+    BYTES = auto()
+    """Records, for a store that keeps them unread."""
+
+
+class Blame(Enum):
+    """Whose fault a refusal is."""
+
+    RECORDS = auto()
+    """These records: they fail with the service's words."""
+    PAYLOAD = auto()
+    """This payload, nobody says which part of it: it goes in halves, and a record that stands alone fails."""
+    SUSPECT = auto()
+    """Likewise, if a call without it succeeds afterwards. Else it is no matter of the payload."""
+    URL = auto()
+    """The presigned URL: a fresh one may do."""
+    KEY = auto()
+    """The credentials: a person must renew them."""
+    JOB = auto()
+    """The job as a whole: a person must mend something, and no record fails."""
+    NOT_NOW = auto()
+    """Nobody: the same call may succeed later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing was done and nothing will be for a while: nobody calls for `seconds`."""
+
+    seconds: float
+    reason: str
+    or_too_much: bool = False
+    """The service says the same to a call that asks for too much at once: one of few tries is refused instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nothing was done, and the next call like it would be declined as well; whose fault that is."""
+
+    reason: str
+    blame: Blame

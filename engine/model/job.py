@@ -1,0 +1,74 @@
+"""A job: one load of sources into a service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.model.errors import JobError
+from engine.model.record import Source
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class JobState(StrEnum):
+    """Where a job stands; whether a process works on it just now is told by its lock."""
+
+    OPEN = "open"
+    """Not finished: `resume` goes on."""
+    FINISHED = "finished"
+    """Every record has its outcome."""
+    CANCELED = "canceled"
+    """A person ended it; what was created stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One load, as the ledger knows it."""
+
+    name: str
+    service: str
+    config: str
+    """The TOML it was submitted with, references to secrets unexpanded."""
+    sources: Sequence[Source]
+    output: str
+    """Folder of the reports."""
+    state: JobState = JobState.OPEN
+    read_complete: bool = False
+    """Every source is frozen into batches to its last byte."""
+    parent: str | None = None
+    """The job whose failures this one retries."""
+    attempt: int = 1
+    until: str = ""
+    """When a record counts as done, in the words of its service; its default where empty."""
+    strict: bool = False
+    """Nothing is sent before all is read and every record is fit to be sent."""
+    learnt: str = ""
+    """What the service said once, before anything was frozen, that decides what goes up; "" as long as nobody asked."""
+    slowest_start: float = 0.0
+    """Seconds: the longest that a batch whose release was answered went on to be said to wait."""
+    lost_stages: int = 0
+    """Calls that make something at the service without releasing it, and whose answer was lost."""
+    created_at: float = 0.0
+    """Unix seconds."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its sources."""
+        return sum(source.size for source in self.sources)
+
+
+def check_job_name(name: str) -> str:
+    """Return `name` if it can name a job, a folder and a lock file.
+
+    Raises:
+        JobError: it could leave the folder, hide, or confuse a shell.
+    """
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise JobError(
+            f"job name {name!r} cannot be used: take 1 to 100 letters, digits, '.', '_' or '-', "
+            "the first a letter or digit, and no '..'"
+        )
+    return name

@@ -1,1 +1,0 @@
-"""Decisions as pure functions: numbers in, a decision with its reason out. No I/O, no clock."""

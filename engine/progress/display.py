@@ -1,0 +1,192 @@
+"""Events in, plain lines on standard error out; and the choice between those, the live view and silence.
+
+Every display folds events into a `Progress` and draws from its snapshots at its own pace, so an event costs the same
+whether anybody watches or not. Plain lines come every few seconds, from within an event, and at once for what a person
+wants to know.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from engine.model.batch import batch_name
+from engine.model.submission import State
+from engine.progress.events import (
+    BatchesFrozen,
+    BatchesWaiting,
+    BatchMoved,
+    BatchSettled,
+    CallRetried,
+    Event,
+    JobEnded,
+    JobStarted,
+    Noticed,
+    Paused,
+    Stopping,
+)
+from engine.progress.figures import clock_time, count, duration, printable, rate, share, size, waiting_line
+from engine.progress.snapshot import Progress, Snapshot
+
+LINE_SECONDS = 5.0
+"""Between plain lines: often enough to see life, seldom enough for the log of a nightly run."""
+
+
+class Display(Protocol):
+    """Shows a run while the block lasts."""
+
+    def listener(self, event: Event) -> None:
+        """Take an event in."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave the terminal usable: the process ends at once."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def choose_display(clock: Callable[[], float], *, terminal: bool, silent: bool) -> Display:
+    """Return the live view for a terminal, plain lines for anything else, or what shows nothing."""
+    if silent:
+        return SilentDisplay()
+    if terminal:
+        from engine.progress.live import LiveDisplay  # noqa: PLC0415 - rich takes longer to import than to draw
+
+        return LiveDisplay(clock)
+    return PlainDisplay(clock)
+
+
+class SilentDisplay:
+    """Shows nothing."""
+
+    def listener(self, event: Event) -> None:
+        """Ignore the event."""
+
+    def abandon(self) -> None:
+        """Nothing is left behind."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class PlainDisplay(SilentDisplay):
+    """Lines of text: how far it is every few seconds, and what is worth a line of its own."""
+
+    def __init__(self, clock: Callable[[], float], write: Callable[[str], None] | None = None) -> None:
+        """Prepare; lines go to standard error where `write` is left out."""
+        self._clock = clock
+        self._write = write or _to_standard_error
+        self._progress = Progress(clock)
+        self._due = clock() + LINE_SECONDS
+
+    def listener(self, event: Event) -> None:
+        """Fold an event and write the lines that are due."""
+        news = self._news(event)
+        self._progress.fold(event)
+        if news:
+            self._say(news)
+        match event:
+            case JobStarted() | Stopping():
+                self._due = self._clock() + LINE_SECONDS
+            case JobEnded():
+                self._due = math.inf
+        if self._clock() >= self._due:
+            self._say(progress_line(self._progress.view()))
+            self._due = self._clock() + LINE_SECONDS
+
+    def _say(self, line: str) -> None:
+        self._write(f"[{clock_time(self._progress.elapsed_seconds)}] {printable(line)}")
+
+    def _news(self, event: Event) -> str:  # noqa: PLR0911 - one sentence for each kind of event
+        """Return what is to be said of an event at once; asked before it is folded, so the first of a kind shows."""
+        match event:
+            case JobStarted():
+                return _beginning(event)
+            case BatchesFrozen(last=True):
+                return f"all is read: {count(self._progress.records + event.records, 'record')}"
+            case BatchSettled() | BatchMoved() if not self._progress.first_failure:
+                return _first_failure(event)
+            case CallRetried() if not self._progress.retrying:
+                return _first_retry(event)
+            case Paused() if not self._progress.paused:
+                return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
+            case BatchesWaiting():
+                return waiting_line(event.batches, event.seconds, event.names)
+            case Stopping():
+                return f"stopping: {event.reason}"
+            case Noticed():
+                return event.text
+            case JobEnded():
+                return f"job {event.job} is {event.state}; {_figures(self._progress.view())}"
+            case _:
+                return ""
+
+
+def _beginning(event: JobStarted) -> str:
+    if not event.read_bytes:
+        return f"job {event.job}: {size(event.size_bytes)} to read"
+    read = share(event.read_bytes, event.size_bytes)
+    return (
+        f"job {event.job} goes on: {read} of {size(event.size_bytes)} read, {count(event.before.records, 'record')}, "
+        f"{count(event.before.created)} of them created"
+    )
+
+
+def _first_failure(event: BatchSettled | BatchMoved) -> str:
+    match event:
+        case BatchSettled(failed=0, uncertain=uncertain) if uncertain:
+            return f"{count(uncertain, 'record')} of batch {batch_name(event.sequence)} uncertain: {event.first_error}"
+        case BatchSettled(first_error=error) if error:
+            return f"first failure, in batch {batch_name(event.sequence)}: {error}"
+        case BatchMoved(after=State.UNCERTAIN):
+            return f"batch {batch_name(event.sequence)} is uncertain: {event.reason}"
+        case _:
+            return ""
+
+
+def _first_retry(event: CallRetried) -> str:
+    left = "" if event.left_seconds is None else f" for up to {duration(event.left_seconds)}"
+    return f"{event.kind} did not succeed ({event.reason}); calls that fail are tried again{left}"
+
+
+def progress_line(now: Snapshot) -> str:
+    """Return how a run stands on one line."""
+    eta = f"about {duration(now.eta.seconds)} left" if now.eta.seconds else ""
+    # Why it stops was said when it began to, and stands at the end of the run again.
+    return ", ".join(part for part in (_figures(now), eta, "stopping" if now.stopping else now.note) if part)
+
+
+def _figures(now: Snapshot) -> str:
+    bad = [f"{count(n)} {what}" for n, what in _not_created(now) if n]
+    parts = [
+        *([f"read {count(now.records)} ({share(now.read_bytes, now.size_bytes)})"] if now.size_bytes else []),
+        f"created {count(now.created)}",
+        *bad,
+        f"{rate(now.tasks_per_second)} tasks/s",
+        f"{size(now.bytes_per_second)}/s",
+        f"{now.in_flight} in flight",
+        *([count(now.retries, "retry")] if now.retries else []),
+    ]
+    return ", ".join(parts)
+
+
+def _not_created(now: Snapshot) -> list[tuple[int, str]]:
+    return [(now.failed, "failed"), (now.rejected, "rejected"), (now.uncertain, "uncertain")]
+
+
+def _to_standard_error(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,185 @@
+"""Facts about a run, emitted where they happen and shown by whoever listens. None carries a secret or a payload.
+
+One event per block, batch or call, never one per record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from engine.adaptive.concurrency import LimitChanged
+from engine.model.outcome import Settlement, Tally
+from engine.model.submission import State
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A process begins to work on a job."""
+
+    job: str
+    size_bytes: int
+    read_bytes: int = 0
+    """Read by earlier runs."""
+    before: Tally = field(default_factory=Tally)
+    """What earlier runs have done."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesFrozen:
+    """Batches were cut and are durable."""
+
+    batches: int
+    """Those that go up; one of nothing but rejects is settled already."""
+    records: int
+    rejected: int
+    read_bytes: int
+    """Joined offset up to which the sources are frozen."""
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMoved:
+    """A batch changed its state."""
+
+    sequence: int
+    before: State
+    after: State
+    records: int
+    size_bytes: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgressed:
+    """A poll found more of a batch's tasks created."""
+
+    sequence: int
+    created: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettled:
+    """The fate of each record of a batch is durable: known, or found to be beyond knowing."""
+
+    sequence: int
+    created: int
+    failed: int
+    first_error: str = ""
+    """Why the first one failed; where none did, why the first one is uncertain."""
+    uncertain: int = 0
+
+    @classmethod
+    def of(cls, sequence: int, settlement: Settlement) -> BatchSettled:
+        """Tell of a batch that was settled so."""
+        errors, uncertain = settlement.errors, settlement.uncertain
+        first = next(iter((errors or uncertain).values()), "")
+        return cls(sequence, settlement.created, len(errors), first, len(uncertain))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesWaiting:
+    """The service has accepted batches and does not begin with them; they are followed on and never told again."""
+
+    batches: int
+    seconds: float
+    """Of the one that waits longest."""
+    names: str
+    """Of the first ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something about the service that nobody here has seen before, and that a person should know; once a run."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """A request goes out."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """An answer came, or the wait for it ended."""
+
+    kind: str
+    seconds: float
+    sent_bytes: int
+    status: int | None
+    """None: no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRetried:
+    """A call will be made again."""
+
+    kind: str
+    attempt: int
+    wait_seconds: float
+    reason: str
+    left_seconds: float | None = None
+    """For so long it is tried again and again; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The service is not to be had, or pushes back: calls wait."""
+
+    reason: str
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The run ends before the job is finished."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """The run is over."""
+
+    job: str
+    state: str
+
+
+Event: TypeAlias = (
+    JobStarted
+    | BatchesFrozen
+    | BatchMoved
+    | BatchProgressed
+    | BatchSettled
+    | BatchesWaiting
+    | Noticed
+    | CallStarted
+    | CallEnded
+    | CallRetried
+    | Paused
+    | LimitChanged
+    | Stopping
+    | JobEnded
+)
+Listener: TypeAlias = Callable[[Event], None]
+"""Takes an event; must be quick and must not raise."""
+
+
+def unheard(event: Event) -> None:
+    """Take an event that nobody listens for."""
+    del event
+
+
+def fan_out(*listeners: Listener) -> Listener:
+    """Return a listener that passes each event to all `listeners`, in order."""
+
+    def emit(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit

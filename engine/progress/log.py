@@ -1,0 +1,175 @@
+"""Events and log records in, lines on standard error out, as text or JSON. Nothing leaves unredacted.
+
+Redaction sits in the formatters and not in a `logging.Filter`: a filter sees the message, but not the traceback that
+is made of an exception afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+from engine.adaptive.concurrency import LimitChanged
+from engine.model.batch import batch_name
+from engine.model.submission import State
+from engine.progress.events import (
+    BatchesFrozen,
+    BatchesWaiting,
+    BatchMoved,
+    BatchProgressed,
+    BatchSettled,
+    CallEnded,
+    CallRetried,
+    CallStarted,
+    Event,
+    JobEnded,
+    JobStarted,
+    Listener,
+    Noticed,
+    Paused,
+    Stopping,
+)
+from engine.progress.figures import count, duration, printable, share, waiting_line
+
+Redact: TypeAlias = Callable[[str], str]
+
+LOGGER = "engine"
+
+
+class TextLines(logging.Formatter):
+    """`2026-01-31T12:00:00Z WARNING engine.events: what happened`."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self, redact: Redact) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and below it the traceback if there is one."""
+        return self._redact(super().format(record))
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and for an event its name and its fields."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self, redact: Redact) -> None:
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object on one line."""
+        line: dict[str, Any] = {
+            "time": f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        # Before it becomes JSON: there a quote in a secret is written differently, and would not be found.
+        hidden = {key: self._redact(value) if isinstance(value, str) else value for key, value in line.items()}
+        return json.dumps(hidden, ensure_ascii=False)
+
+
+class _StandardError(logging.Handler):
+    """Writes to what `sys.stderr` is at the moment: the live view puts itself in between, to print above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - a closed standard error must not end the run
+            self.handleError(record)
+
+
+def set_up_logging(level: str, *, as_json: bool, redact: Redact) -> None:
+    """Send log records of `level` and above to standard error; a second call takes the place of the first."""
+    root, ours = logging.getLogger(), logging.getLogger(LOGGER)
+    for earlier in [handler for handler in root.handlers if isinstance(handler, _StandardError)]:
+        root.removeHandler(earlier)
+    handler = _StandardError()
+    handler.setFormatter(JsonLines(redact) if as_json else TextLines(redact))
+    root.addHandler(handler)
+    ours.setLevel(level.upper())  # libraries stay at the root's WARNING: their DEBUG shows headers and bodies
+
+
+def event_log(logger: logging.Logger | None = None) -> Listener:
+    """Return a listener that logs events: stops and pauses as warnings, batches as INFO, each step as DEBUG."""
+    logger = logger or logging.getLogger(f"{LOGGER}.events")
+
+    def log(event: Event) -> None:
+        level = _level(event)
+        if logger.isEnabledFor(level):
+            facts = {"event": type(event).__name__, **asdict(event)}
+            logger.log(level, "%s", printable(_sentence(event)), extra={"facts": facts})
+
+    return log
+
+
+_LEVELS: Mapping[type[Event], int] = {
+    **dict.fromkeys((BatchesWaiting, Noticed, Paused, Stopping), logging.WARNING),
+    **dict.fromkeys((JobStarted, JobEnded, BatchSettled, CallRetried), logging.INFO),
+}
+
+
+def _level(event: Event) -> int:
+    match event:
+        case BatchMoved(after=State.UNCERTAIN):
+            return logging.WARNING
+        case BatchSettled(uncertain=uncertain) if uncertain:
+            return logging.WARNING
+        case BatchesFrozen(last=True):
+            return logging.INFO
+        case _:
+            return _LEVELS.get(type(event), logging.DEBUG)
+
+
+def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind of event
+    match event:
+        case JobStarted():
+            return f"job {event.job} started: {share(event.read_bytes, event.size_bytes)} of its sources read before"
+        case BatchesFrozen():
+            end = "; the sources end here" if event.last else ""
+            return f"{count(event.batches, 'batch')} frozen, {count(event.rejected, 'record')} rejected{end}"
+        case BatchMoved():
+            reason = f": {event.reason}" if event.reason else ""
+            return f"batch {batch_name(event.sequence)} went from {event.before} to {event.after}{reason}"
+        case BatchProgressed():
+            return f"batch {batch_name(event.sequence)}: {event.created} tasks created so far"
+        case BatchSettled():
+            return f"batch {batch_name(event.sequence)} settled: {_fates(event)}"
+        case BatchesWaiting():
+            return waiting_line(event.batches, event.seconds, event.names)
+        case CallStarted():
+            return f"call {event.kind} started"
+        case CallEnded():
+            answer = "no answer" if event.status is None else f"HTTP {event.status}"
+            return f"call {event.kind} ended after {duration(event.seconds)}: {answer}"
+        case CallRetried():
+            again = duration(event.wait_seconds)
+            return f"call {event.kind}, attempt {event.attempt}: {event.reason}; again in {again}"
+        case Paused():
+            return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
+        case LimitChanged():
+            return f"{event.name} goes from {event.before} to {event.after}: {event.reason}"
+        case Stopping():
+            return f"stopping: {event.reason}"
+        case Noticed():
+            return event.text
+        case JobEnded():
+            return f"job {event.job} ended: {event.state}"
+
+
+def _fates(event: BatchSettled) -> str:
+    uncertain = f", {event.uncertain} uncertain" if event.uncertain else ""
+    reason = f"; first {'error' if event.failed else 'reason'}: {event.first_error}" if event.first_error else ""
+    return f"{event.created} created, {event.failed} failed{uncertain}{reason}"

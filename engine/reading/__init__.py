@@ -1,1 +1,0 @@
-"""Bytes in, records out: sources, formats, mapping and the cut into batches."""

@@ -1,0 +1,284 @@
+"""A job's ledger, its sources and its reports in, a proof out: every byte in one batch, each record with one fate.
+
+The audit trusts no counter. It walks the batches in the order of their records, checks that they lie end to end from
+the first byte to the last, cuts the sources into records again and compares what each batch and each reject says of
+them, counts the fates one by one, sees that no task id stands twice, and holds the reports against all of that.
+
+What no one can see from here, since nothing else knows it: two task ids of a batch that changed places in the ledger
+and in the outcomes alike; a blank between two records that became another blank; the text of a reject that is refused
+for the same reason as before, where there is no `rejects.ndjson` to compare it with.
+
+The walk over the batches: what each of them says is checked, counted, and handed on to be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from engine.batch.chunker import ReferenceOf
+from engine.ledger.base import Ledger
+from engine.model.batch import Batch, batch_name, good_indexes
+from engine.model.errors import SourceError
+from engine.model.job import Job, JobState
+from engine.model.outcome import Fate, Kept, Settlement, Tally
+from engine.model.record import Position, Reject, Source
+from engine.model.submission import State, Submission
+from engine.progress.figures import count
+from engine.report.audit_content import Recut, TasksFrom
+from engine.report.audit_findings import MOST_FINDINGS, Audit, Reported, place
+from engine.report.audit_repeats import Repeats, repeated
+from engine.report.audit_reports import ReportsCheck
+from engine.report.outcomes import Fated, RecordAt, TaskUrl, batch_fates, existing_reports
+from engine.source.sources import check_unchanged
+
+_AFTER_SENDING = (Fate.CREATED, Fate.FAILED, Fate.UNCERTAIN)
+"""Fates of the records that went up, once their batch is settled."""
+
+
+_TICK_SECONDS = 0.02
+"""A file's time comes from the kernel's coarse clock, which is up to a tick behind the one that steps are dated by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a job is held against besides its ledger."""
+
+    kind: str
+    """Of the service, as the configuration says it."""
+    tasks_from: TasksFrom
+    reference: ReferenceOf
+    task_url: TaskUrl
+    record_at: RecordAt
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A batch and all that the ledger keeps of it."""
+
+    batch: Batch
+    submission: Submission
+    fates: Kept
+    rejects: Sequence[Reject]
+
+    @property
+    def named(self) -> str:
+        return f"batch {batch_name(self.batch.sequence)}"
+
+
+async def audit(job: Job, ledger: Ledger, evidence: Evidence) -> Audit:
+    """Check a job from its ledger, its sources and its reports."""
+    result = Audit(job.name)
+    _check_job(result, job, evidence.kind)
+    with ExitStack() as opened:
+        repeats = opened.enter_context(Repeats())
+        reports = await _reports(result, job, ledger, evidence, opened)
+        recut = Recut(job.sources, evidence.tasks_from, evidence.reference)
+        expected = Position()
+        async for batch, submission in ledger.batches(job.name):
+            _check_place(result, job, batch, expected)
+            kept = await _kept(result, job, ledger, batch, submission)
+            whole = _check_fates(result, kept, repeats)
+            result.find_all(await anyio.to_thread.run_sync(recut.check, batch, kept.rejects))
+            if reports is not None and whole:
+                await anyio.to_thread.run_sync(reports.check, _listed(result, job, kept, evidence.task_url))
+            result.batches += 1
+            result.records += batch.end.index - batch.start.index
+            expected = batch.end
+        await _check_divided(result, job, ledger, Recut(job.sources, evidence.tasks_from, evidence.reference))
+        if reports is not None:
+            await anyio.to_thread.run_sync(reports.finish)
+        await _check_ids(result, job, ledger, repeats.found(MOST_FINDINGS))
+    _check_end(result, job, expected)
+    await _check_rest(result, job, ledger)
+    return result
+
+
+async def _check_divided(result: Audit, job: Job, ledger: Ledger, recut: Recut) -> None:
+    """Check what parts stand for: it must have been cut as they were, and has no fate of its own."""
+    async for whole in ledger.divided(job.name):
+        rejects = await ledger.rejects(job.name, whole.start.index, whole.end.index)
+        result.find_all(await anyio.to_thread.run_sync(recut.check, whole, rejects))
+        if await ledger.kept(job.name, whole.sequence) != Kept():
+            result.find(f"batch {batch_name(whole.sequence)}: it is split, and yet has an outcome of its own")
+
+
+def _check_job(result: Audit, job: Job, kind: str) -> None:
+    if job.service != kind:
+        result.find(f"the job is one for {job.service!r}, its configuration one for {kind!r}")
+    base = 0
+    for number, source in enumerate(job.sources):
+        if (source.number, source.base) != (number, base):
+            result.find(
+                f"source {source.number} ({source.path}) begins at joined byte {source.base}; source {number} should "
+                f"stand here and begin at {base}"
+            )
+        base += source.size
+        result.find_all(_changed([source]))
+
+
+def _changed(sources: Sequence[Source], *, times: bool = False) -> list[str]:
+    """Return why the files cannot be those of the job, by their sizes; or by their times, too."""
+    try:
+        check_unchanged(sources, times=times)
+    except SourceError as error:
+        return [str(error)]
+    return []
+
+
+async def _reports(
+    result: Audit, job: Job, ledger: Ledger, evidence: Evidence, opened: ExitStack
+) -> ReportsCheck | None:
+    """Open the reports if they are there and belong to what the ledger says now."""
+    found = await anyio.to_thread.run_sync(existing_reports, job)
+    if found is None:
+        return None
+    written = min(path.stat().st_mtime for path in (found.outcomes, found.rejects))
+    if await _last_step(job, ledger) > written + _TICK_SECONDS:
+        result.reports = Reported.OUTDATED
+        return None
+    result.reports = Reported.COMPARED
+    touched = {source.path for source in job.sources if _changed([source], times=True)}
+    return opened.enter_context(ReportsCheck(result, job, found, evidence.record_at, touched.__contains__))
+
+
+async def _last_step(job: Job, ledger: Ledger) -> float:
+    last = 0.0
+    async for _, submission in ledger.batches(job.name):
+        last = max(last, submission.changed_at)
+    return last
+
+
+def _check_place(result: Audit, job: Job, batch: Batch, expected: Position) -> None:
+    if batch.start != expected:
+        start, name = batch.start, batch_name(batch.sequence)
+        result.find(
+            f"batch {name}: begins at joined byte {start.offset}, record {start.index}, line {start.line}; the one "
+            f"before ends at byte {expected.offset}, record {expected.index}, line {expected.line} "
+            f"({place(job.sources, expected.offset)})"
+        )
+
+
+async def _kept(result: Audit, job: Job, ledger: Ledger, batch: Batch, submission: Submission) -> _Kept:
+    rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index)
+    fates = Kept()
+    try:
+        fates = await ledger.kept(job.name, batch.sequence)
+    except (ValueError, TypeError, AttributeError) as error:
+        result.find(f"batch {batch_name(batch.sequence)}: its settlement cannot be read ({error})")
+    return _Kept(batch, submission, fates, rejects)
+
+
+def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
+    """Count the fates of a batch; tell whether they are whole."""
+    before = len(result.findings)
+    batch, submission = kept.batch, kept.submission
+    result.fates[Fate.REJECTED] += len(kept.rejects)
+    if len(kept.rejects) != batch.rejected:
+        result.find(f"{kept.named}: {batch.rejected} records were rejected, {len(kept.rejects)} rejects are there")
+    if submission.state is State.SETTLED:
+        _check_settlement(result, kept, repeats)
+    else:
+        fate = Fate.UNCERTAIN if submission.state is State.UNCERTAIN else Fate.UNRESOLVED
+        result.fates[fate] += batch.count
+        if kept.fates != Kept():
+            result.find(f"{kept.named}: it is {submission.state}, and has the outcomes of a settled one")
+    return len(result.findings) == before < MOST_FINDINGS
+
+
+def _listed(result: Audit, job: Job, kept: _Kept, task_url: TaskUrl) -> Sequence[Fated]:
+    settlement = (kept.fates.settlement or Settlement([])) if kept.submission.state is State.SETTLED else None
+    try:
+        return batch_fates(job, kept.batch, kept.submission, settlement, kept.rejects, task_url)
+    except (ValueError, IndexError) as error:
+        result.find(f"{kept.named}: its records cannot be listed ({error})")
+        return ()
+
+
+def _check_settlement(result: Audit, kept: _Kept, repeats: Repeats) -> None:
+    batch, settlement = kept.batch, kept.fates.settlement or Settlement([])
+    ids = settlement.task_ids
+    if len(ids) != batch.count:
+        result.find(f"{kept.named}: {batch.count} records went up, {len(ids)} outcomes are there")
+    if kept.fates.settlement is not None and not batch.count:
+        result.find(f"{kept.named}: it has no record to send, and a settlement")
+    created = [task_id for task_id in ids if task_id is not None]
+    if not all(isinstance(task_id, str) for task_id in created):
+        result.find(f"{kept.named}: a task id is no text")
+        return
+    if "" in created:
+        what = count(created.count(""), "record")
+        result.find(f"{kept.named}: {what} called created without a task id; look them up at the service")
+    wrong = settlement.unclear() | {at for at in settlement.details if not 0 <= at < len(ids)}
+    if wrong:
+        result.find(f"{kept.named}: position {min(wrong)} of it has no single outcome")
+    unknown = len(settlement.uncertain)
+    counted = len(created), len(ids) - len(created) - unknown, unknown
+    stated = kept.fates.created, kept.fates.failed, kept.fates.uncertain
+    if counted != stated:
+        result.find(f"{kept.named}: it counts {_fates(stated)}, its outcomes are {_fates(counted)}")
+    repeats.add([task_id for task_id in created if task_id])
+    for fate, number in zip(_AFTER_SENDING, counted, strict=True):
+        result.fates[fate] += number
+
+
+def _fates(numbers: Sequence[int]) -> str:
+    return ", ".join(f"{number} {fate}" for fate, number in zip(_AFTER_SENDING, numbers, strict=True))
+
+
+async def _check_ids(result: Audit, job: Job, ledger: Ledger, hashes: frozenset[int]) -> None:
+    """Name the records that share a task id; the ledger is read again only if there may be some."""
+    first: dict[str, str] = {}
+    if not hashes:
+        return
+    async for batch, _ in ledger.batches(job.name, frozenset({State.SETTLED})):
+        try:
+            settlement = (await ledger.kept(job.name, batch.sequence)).settlement
+        except (ValueError, TypeError, AttributeError):
+            continue  # found before
+        hits = list(repeated(settlement.task_ids, hashes)) if settlement else []
+        if not hits:
+            continue
+        rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index)
+        indexes = good_indexes(batch, [reject.index for reject in rejects])
+        for at, task_id in hits:
+            record = f"record {indexes[at] if at < len(indexes) else '?'} (batch {batch_name(batch.sequence)})"
+            if task_id in first:
+                result.find(
+                    f"{first[task_id]} and {record} have the same task id {task_id!r}: one of them was not created, or "
+                    "the ledger was changed; look both up at the service"
+                )
+            first.setdefault(task_id, record)
+
+
+def _check_end(result: Audit, job: Job, reached: Position) -> None:
+    if job.read_complete and reached.offset != job.size_bytes:
+        result.find(f"the sources have {job.size_bytes} bytes, the batches cover {reached.offset}")
+    result.unread_bytes = job.size_bytes - reached.offset
+    undecided = result.fates[Fate.UNRESOLVED]
+    if job.state is JobState.FINISHED and (undecided or not job.read_complete):
+        whole = "read to the end" if job.read_complete else "not read to the end"
+        result.find(f"the job is finished, yet its sources are {whole} and {undecided} of its records unresolved")
+
+
+async def _check_rest(result: Audit, job: Job, ledger: Ledger) -> None:
+    """Compare totals, and look for rows that the walk did not pass."""
+    tally: Tally = await ledger.tally(job.name)
+    counted = {fate: result.fates[fate] for fate in Fate}
+    stated = {fate: getattr(tally, fate.value) for fate in Fate}
+    if counted != stated or tally.records != result.records or tally.batches != result.batches:
+        result.find(
+            f"the ledger's totals say {_sum(stated)} of {tally.records} records in {tally.batches} batches, its "
+            f"batches {_sum(counted)} of {result.records} in {result.batches}"
+        )
+    rejects = await ledger.count_rejects(job.name)
+    if rejects != result.fates[Fate.REJECTED]:
+        result.find(f"the ledger has {rejects} rejects, {result.fates[Fate.REJECTED]} of them within a batch")
+    result.find_all(await ledger.loose_rows(job.name))
+
+
+def _sum(fates: dict[Fate, int]) -> str:
+    return " + ".join(f"{number} {fate}" for fate, number in fates.items())

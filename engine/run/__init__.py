@@ -1,0 +1,1 @@
+"""One run of one job: the only package that moves a batch. Begin with `pipeline`."""

@@ -1,0 +1,96 @@
+"""What the stages of one run share: its job, its service, its ledger, time, and the wish to end early."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import anyio
+
+from engine.adaptive.quiet_time import QuietTime
+from engine.clock import Clock
+from engine.ledger.base import Ledger
+from engine.model.errors import BulkSubmitError, SourceChanged
+from engine.model.job import Job
+from engine.progress.events import Listener, Stopping
+from engine.services.base import Service
+
+DRAIN_SECONDS = 8.0
+"""Time that calls under way get to finish when a run ends early; whoever sent SIGTERM expects us gone within ten."""
+
+
+class Stop:
+    """The one place where a run learns that it shall end, and why."""
+
+    def __init__(self) -> None:
+        self.error: BulkSubmitError | None = None
+        self._requested = anyio.Event()
+
+    def request(self, error: BulkSubmitError) -> None:
+        """End the run in order: nothing new is begun, what is under way may finish. The first reason stands."""
+        if self.error is None:
+            self.error = error
+            self._requested.set()
+
+    async def wait(self) -> None:
+        """Return once the run shall end."""
+        await self._requested.wait()
+
+
+T = TypeVar("T")
+
+
+async def unless_stopped(stop: Stop, work: Callable[[], Awaitable[T]]) -> T | None:
+    """Return what `work` does; cancelled, and None, once the run shall end."""
+    result: T | None = None
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_cancel_on, stop, group.cancel_scope)
+        try:
+            result = await work()
+        except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result
+
+
+async def pause_unless_stopped(stop: Stop, clock: Clock, seconds: float) -> bool:
+    """Wait; tell whether the whole time passed before the run was to end."""
+    if stop.error is not None:
+        return False
+    await unless_stopped(stop, lambda: clock.sleep(seconds))
+    return stop.error is None
+
+
+async def _cancel_on(stop: Stop, scope: anyio.CancelScope) -> None:
+    await stop.wait()
+    scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one job; handed to each stage."""
+
+    job: Job
+    service: Service
+    ledger: Ledger
+    clock: Clock
+    jitter: Callable[[], float]
+    """Random numbers in [0, 1)."""
+    emit: Listener
+    stop: Stop
+    quiet: QuietTime = field(default_factory=QuietTime)
+    """How long the service may take until it shows what a call did."""
+    again_by_person: frozenset[int] = frozenset()
+    """Sequences of the batches that a person has sent again, whatever may come twice."""
+    changed: SourceChanged | None = None
+    """The source is not what it was: only what the service has is followed, and then the run ends with this."""
+
+    def end(self, error: BulkSubmitError) -> None:
+        """End the run early because of `error`."""
+        if self.stop.error is None:
+            self.emit(Stopping(str(error)))
+        self.stop.request(error)

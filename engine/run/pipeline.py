@@ -1,0 +1,324 @@
+"""The whole run on one page: sources in, every record's fate in the ledger out.
+
+    bytes ─ read ─ batches ─ upload ─ submissions ─ follow ─ outcomes
+              │frozen           │each step durable       │settled
+              └─────────────────── ledger ───────────────┘
+
+`_read` cuts the sources into batches and freezes them in the ledger before anyone may send them. `_upload` carries each
+to the service, as many at once as it takes best. `_follow` polls what was released until it is settled. They run side
+by side, joined by one bounded channel and by the number of batches open at the service, so memory depends on the
+settings alone.
+
+A resumed run is the same run: `_read` first replays what the ledger holds unsettled, then reads on where it stopped.
+A batch of which an answer was lost, or that the service declines, leaves this way for `recovery`, which takes no place
+in flight while it waits. One that is refused as a whole comes back from there in halves; so is one halved that is as
+large as what was refused before, while `plans` cuts the next ones smaller. Inline batches whose answer was lost are
+searched for at the end, when everything else has arrived.
+A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from engine.adaptive.concurrency import CallFate
+from engine.batch.plan import Plan
+from engine.model.batch import Batch
+from engine.model.doubt import MOST_TELLS, Again, Doubt, Wish
+from engine.model.errors import BulkSubmitError, CallFailed, StrictRejects
+from engine.model.job import JobState
+from engine.model.settings import SendSettings
+from engine.model.submission import UNSENT, State, Submission
+from engine.progress.events import BatchesFrozen
+from engine.run.context import DRAIN_SECONDS, Run
+from engine.run.in_flight import InFlight, Slot
+from engine.run.poller import Poller
+from engine.run.queues import Queue, WorkerPool
+from engine.run.recovery import Recovery
+from engine.run.uploader import Submitted, Uploader, left_by_earlier_run
+
+Unsent: TypeAlias = tuple[Batch, Submission]
+
+IN_DOUBT = frozenset({State.STAGING, State.RELEASING, State.UNCERTAIN, State.RELEASED})
+"""States that an earlier run left: a call about the batch may have gone out, so it is asked about before it is told."""
+
+MOST_IN_DOUBT = 1000
+"""Batches in doubt at once: each is a task that mostly sleeps, 5 KB of memory."""
+
+
+class Pipeline:
+    """One run of one job."""
+
+    def __init__(
+        self,
+        run: Run,
+        plans: Callable[[Batch | None], Iterator[Plan]],
+        uploader: Uploader,
+        poller: Poller,
+        in_flight: InFlight,
+        settings: SendSettings,
+    ) -> None:
+        self._run = run
+        self._job = run.job
+        self._ledger = run.ledger
+        self._plans = plans
+        self._uploader = uploader
+        self._poller = poller
+        self._in_flight = in_flight
+        self._settings = settings
+        self._recovery = Recovery(run, uploader, uploader.payloads, self._carry)
+        self._recoveries: TaskGroup
+        """Where batches in doubt are taken care of: beside the uploads, and at the end beside the searches."""
+        self._in_doubt = 0
+
+    async def work(self) -> BulkSubmitError | None:
+        """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
+        unsent: Queue[Unsent] = Queue(self._settings.most_in_flight)
+        async with anyio.create_task_group() as stages:
+            stages.start_soon(self._stage, 0.0, self._read, unsent)
+            stages.start_soon(self._stage, DRAIN_SECONDS, self._upload, unsent)
+            stages.start_soon(self._stage, 0.0, self._follow)
+        return self._run.stop.error
+
+    async def _read(self, unsent: Queue[Unsent]) -> None:
+        try:
+            await self._read_into(unsent)
+        finally:
+            unsent.end()
+
+    async def _read_into(self, unsent: Queue[Unsent]) -> None:
+        await self._follow_released()
+        if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
+            await self._replay(unsent)
+            return
+        if self._run.changed is not None:
+            return
+        if self._job.strict:
+            await self._freeze(self._refuse_rejects)
+        await self._replay(unsent)
+        if not self._job.strict:
+            await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
+
+    async def _follow_released(self) -> None:
+        async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
+            if submission.sequence not in self._run.again_by_person:
+                self._poller.add(batch, submission)
+
+    async def _replay(self, unsent: Queue[Unsent]) -> None:
+        """Bring back what an earlier run left unsent or in doubt; of a canceled job only what is in doubt.
+
+        All in one reading: of two, the second would find what is already at work on the first one's word.
+        """
+        canceled, by_person = self._job.state is JobState.CANCELED, self._run.again_by_person
+        states = UNSENT | {State.UNCERTAIN} | ({State.RELEASED} if by_person else frozenset())
+        async for batch, submission in self._ledger.batches(self._job.name, states):
+            if submission.state is State.RELEASED and submission.sequence not in by_person:
+                continue
+            if submission.state in IN_DOUBT:
+                if not self._is_searched_for_last(submission):
+                    await unsent.put([(batch, submission)])
+            elif not canceled:
+                await unsent.put([(batch, submission)])
+
+    def _is_searched_for_last(self, submission: Submission) -> bool:
+        unnamed = submission.state is State.UNCERTAIN and submission.remote_id is None
+        return unnamed and submission.sequence not in self._run.again_by_person
+
+    async def _freeze(self, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
+        if self._job.read_complete:
+            return
+        plans = self._plans(await self._ledger.last_batch(self._job.name))
+        while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
+            if plan.batches or plan.last:
+                await self._ledger.freeze(self._job.name, plan.batches, plan.rejects, last=plan.last)
+            self._run.emit(frozen_event(plan))
+            await pass_on(plan)
+
+    async def _send_all(self, unsent: Queue[Unsent], batches: Sequence[Batch]) -> None:
+        await self._uploader.read_ahead(batches)
+        # One of nothing but rejects is settled as it is frozen.
+        await unsent.put([(batch, Submission(batch.sequence)) for batch in batches if batch.count])
+
+    async def _refuse_rejects(self, plan: Plan) -> None:
+        if plan.rejects:
+            first = plan.rejects[0]
+            raise StrictRejects(
+                f"record {first.index}, line {first.line}: {first.reason}. Nothing was sent, for --strict allows no "
+                "such record; `bulksubmit validate` lists them all"
+            )
+
+    async def _upload(self, unsent: Queue[Unsent]) -> None:
+        async with anyio.create_task_group() as uploads:
+            self._recoveries = uploads
+            workers = WorkerPool(uploads, partial(self._guarded, self._submit_in))
+            await self._stage(0.0, self._take_in, unsent, workers)
+            workers.dismiss()
+        if self._run.stop.error is None:
+            await self._guarded(self._search)
+        self._poller.finish()
+
+    async def _search(self) -> None:
+        """Find by their marks the batches whose answer was lost, and again those that were then sent, and lost anew."""
+        if self._run.service.again is not Again.SEARCH:
+            return
+        for _ in range(MOST_TELLS):
+            began = self._run.clock.now()
+            await self._search_once()
+            if self._run.stop.error is not None or not await self._lost_since(began):
+                return
+
+    async def _lost_since(self, began: float) -> bool:
+        async for _, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
+            if submission.remote_id is None and submission.changed_at > began:
+                return True
+        return False
+
+    async def _search_once(self) -> None:
+        """Search when the service is done with the rest: what was accepted and not begun cannot be seen before."""
+        rest_ended_at = await self._ledger.last_settled_at(self._job.name)
+        async with anyio.create_task_group() as searches:
+            self._recoveries = searches
+            async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
+                if submission.remote_id is not None:
+                    continue
+                while self._poller.open_batches:
+                    await self._poller.wait_for_change()
+                    if self._run.stop.error is not None:
+                        return
+                    rest_ended_at = self._run.clock.now()
+                quiet_from = max(submission.changed_at, rest_ended_at)
+                doubt = left_by_earlier_run(self._run, replace(submission, changed_at=quiet_from))
+                if doubt.wish is Wish.SEND_AGAIN:  # a person's word counts once, and it was sent by it
+                    doubt = replace(doubt, wish=Wish.SEND)
+                await self._recover(batch, submission, doubt)
+
+    async def _take_in(self, unsent: Queue[Unsent], workers: WorkerPool[Slot, Batch, Submission]) -> None:
+        async for one in unsent:
+            waiting = [one]
+            while waiting:
+                batch, submission = waiting.pop()
+                if submission.state in IN_DOUBT:
+                    await self._recover(batch, submission, left_by_earlier_run(self._run, submission))
+                    continue
+                if divided := await self._uploader.divide(batch, submission):  # each half takes a slot of its own
+                    waiting += [(half, Submission(half.sequence)) for half in reversed(divided.halves)]
+                    continue
+                slot = await self._find_room(batch)
+                if self._run.stop.error is not None:
+                    return  # the upload whose end made room is the one that ended the run
+                workers.give(slot, batch, submission)
+
+    async def _find_room(self, batch: Batch) -> Slot:
+        """Wait until one more batch may be open, and take a slot: every upload under way is about to open one.
+
+        It may as well come into doubt, and how many are is bounded, too.
+        """
+        while (
+            not self._poller.has_room(self._in_flight.taken) or self._in_doubt >= MOST_IN_DOUBT
+        ) and self._run.stop.error is None:
+            await self._poller.wait_for_change()
+        return await self._in_flight.take(batch.size_bytes)
+
+    async def _submit_in(self, slot: Slot, batch: Batch, submission: Submission) -> None:
+        """Submit a batch in a slot that was taken for it, and take up what comes of it."""
+        submitted = await self._in_slot(slot, batch, submission)
+        if submitted.doubt is not None:
+            await self._recover(batch, submitted.submission, submitted.doubt, submitted.failure)
+        await self._submit_halves(submitted)
+
+    async def _submit_halves(self, submitted: Submitted) -> None:
+        for half in submitted.halves:
+            slot = await self._find_room(half)
+            if self._run.stop.error is not None:
+                self._in_flight.give_back(slot, None)
+                return
+            await self._submit_in(slot, half, Submission(half.sequence))
+
+    async def _in_slot(self, slot: Slot, batch: Batch, submission: Submission) -> Submitted:
+        fate: CallFate | None = CallFate.LOST
+        try:
+            submitted = await self._uploader.submit(batch, submission)
+            fate = _fate_of(submitted)
+            if submitted.submission.state is State.RELEASED:
+                self._poller.add(batch, submitted.submission)
+        finally:
+            self._in_flight.give_back(slot, fate)
+            self._poller.wake()  # an upload that ended without a release makes room, too
+        return submitted
+
+    async def _recover(
+        self, batch: Batch, submission: Submission, doubt: Doubt, failure: CallFailed | None = None
+    ) -> None:
+        """Take a batch out of doubt, beside all else; only the number of those that wait is bounded."""
+        while self._in_doubt >= MOST_IN_DOUBT and self._run.stop.error is None:
+            await self._poller.wait_for_change()
+        self._in_doubt += 1
+        self._recoveries.start_soon(self._guarded, self._resolve, batch, submission, doubt, failure)
+
+    async def _resolve(self, batch: Batch, submission: Submission, doubt: Doubt, failure: CallFailed | None) -> None:
+        try:
+            submitted = await self._recovery.resolve(batch, submission, doubt, failure)
+        finally:
+            self._in_doubt -= 1
+            self._poller.wake()
+        if submitted.submission.state is State.RELEASED and not self._poller.follows(batch.sequence):
+            self._poller.add(batch, submitted.submission)
+        await self._submit_halves(submitted)
+
+    async def _carry(self, batch: Batch, submission: Submission) -> Submitted:
+        """Submit a batch that comes out of doubt; it waits for a slot, but for no room: it has been let in before."""
+        return await self._in_slot(await self._in_flight.take(batch.size_bytes), batch, submission)
+
+    async def _follow(self) -> None:
+        in_flight = anyio.Semaphore(self._settings.polls_in_flight)
+        async with anyio.create_task_group() as polls:
+            while group := await self._poller.next_group():
+                await in_flight.acquire()
+                polls.start_soon(self._guarded, self._poll, group, in_flight)
+
+    async def _poll(self, group: Sequence[int], in_flight: anyio.Semaphore) -> None:
+        try:
+            await self._poller.poll(group)
+        finally:
+            in_flight.release()
+
+    async def _stage(self, grace_seconds: float, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do `work`; once the run shall end, let it go on for `grace_seconds` and then cancel it."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_on_stop, group.cancel_scope, grace_seconds)
+            await self._guarded(work, *args)
+            group.cancel_scope.cancel()
+
+    async def _guarded(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do `work`; an error of ours ends the run in order instead of tearing it down."""
+        try:
+            await work(*args)
+        except BulkSubmitError as error:
+            self._run.end(error)
+
+    async def _cancel_on_stop(self, scope: anyio.CancelScope, grace_seconds: float) -> None:
+        await self._run.stop.wait()
+        self._poller.wake()  # a wait for others is no call under way: whoever waits looks why it was woken
+        await self._run.clock.sleep(grace_seconds)
+        scope.cancel()
+
+
+def _fate_of(submitted: Submitted) -> CallFate | None:
+    """Return how a batch fared, for the number in flight; None if that says nothing of the service's speed."""
+    if submitted.doubt is not None:
+        return CallFate.LOST if submitted.doubt.lost else None
+    return None if submitted.halves else CallFate.DONE
+
+
+def frozen_event(plan: Plan) -> BatchesFrozen:
+    """Return what one step of reading brought, for those who watch."""
+    going_up = sum(batch.count > 0 for batch in plan.batches)
+    records = sum(batch.end.index - batch.start.index for batch in plan.batches)
+    return BatchesFrozen(going_up, records, len(plan.rejects), plan.reached.offset, plan.last)

@@ -1,0 +1,372 @@
+"""Released batches in, settled ones out: polls, well timed, until the fate of every record is known.
+
+When which batch is asked about is foretold by `adaptive.poll_schedule` from what earlier polls have shown. What happens
+here is the asking itself, and what follows from the answers: a batch is settled, asked about again, or given up.
+
+A batch that was accepted is never told again from here, however long it says *waiting*: the service may only be slow to
+begin. That is said; and when nothing moves any more, the run ends and names the batches that still wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from http import HTTPStatus
+
+import anyio
+
+from engine.adaptive.batch_size import OpenJobs
+from engine.adaptive.poll_schedule import PollSchedule
+from engine.adaptive.poll_times import PollRules
+from engine.adaptive.rate import Pacer
+from engine.model.batch import Batch, batch_name
+from engine.model.doubt import Doubt, Standing
+from engine.model.errors import (
+    CallFailed,
+    Refused,
+    SourceChanged,
+    SourceError,
+    StillWaiting,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from engine.model.next_step import Action, next_step
+from engine.model.outcome import Settlement
+from engine.model.settings import AUTO, SendSettings
+from engine.model.submission import State, Submission
+from engine.progress.events import BatchesWaiting, BatchProgressed, Noticed
+from engine.progress.figures import count
+from engine.run.context import Run
+from engine.run.queues import Signal
+from engine.run.steps import Steps
+from engine.run.uploader import Payloads, left_by_earlier_run
+from engine.services.base import Asked, BatchProgress
+
+LOOK_SECONDS = 1.0
+"""Between two looks over all open batches for those that still wait: there may be a hundred thousand."""
+
+_NAMES_SHOWN = 5
+"""Waiting batches that an error names."""
+
+_NEWEST = 0.1
+"""Weight of the newest wait, or way to the service and back, in their mean."""
+
+SPEED_SECONDS = 1.0
+"""Time over which the service's creation speed is measured; shorter, and one poll more or less would sway it."""
+
+
+@dataclass(slots=True)
+class _OpenBatch:
+    """A batch that the service works on."""
+
+    batch: Batch
+    """Without its spans: thousands of batches may be open."""
+    submission: Submission
+    released_at: float
+    """Monotonic seconds."""
+    asked_at: float
+    moved_at: float
+    """When something new was seen of it, or it was taken up."""
+    created: int = 0
+    waiting: bool = False
+    """The newest poll showed that it has not been begun."""
+    said: str = ""
+    """The service's own word for where it stands."""
+    understood: bool = True
+    doubt: Doubt | None = None
+    """Since when polls have failed, and how."""
+    failures: int = 0
+    """Polls in a row."""
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it was not begun, or is called something that nobody knows."""
+        return self.waiting or not self.understood
+
+
+class Poller:
+    """Follows the released batches of one run."""
+
+    def __init__(self, run: Run, settings: SendSettings, payloads: Payloads | None = None) -> None:
+        """Join the parts; `payloads` for a service that tells tasks by their content."""
+        self._run = run
+        self._payloads = payloads
+        self._noticed: set[str] = set()
+        self._steps = Steps(run)
+        self._give_up_seconds = settings.give_up_seconds
+        self._moved_at = run.clock.monotonic()
+        self._said_at = self._looked_at = float("-inf")
+        together = run.service.polls_together
+        self._rules = PollRules(settings.poll_seconds, settings.max_poll_seconds, together)
+        self._schedule = PollSchedule(self._rules)
+        self._pacer = Pacer(settings.polls_per_second)
+        # Where one poll covers many batches the service works on all of them at once: each one open adds to its speed.
+        self._in_line = together == 1
+        self._open_jobs = OpenJobs(settings.max_open_batches or run.service.open_batches)
+        self._adapts = settings.max_open_batches is None and settings.max_in_flight == AUTO
+        self._mean_wait = settings.poll_seconds
+        self._round_trip = 0.0
+        self._gained = 0
+        self._measured_at = run.clock.monotonic()
+        self._open: dict[int, _OpenBatch] = {}
+        self._changed = Signal()
+        self._complete = False
+
+    @property
+    def open_batches(self) -> int:
+        """Batches released and not yet settled."""
+        return len(self._open)
+
+    def has_room(self, uploads: int) -> bool:
+        """Tell whether one more batch may be on its way to be opened, beside those being uploaded now.
+
+        What keeps the service busy says nothing of how many it takes to get there: only those open are held to it.
+        """
+        return len(self._open) < self._open_jobs.limit and len(self._open) + uploads < self._open_jobs.most
+
+    def follows(self, sequence: int) -> bool:
+        """Tell whether a batch is followed already."""
+        return sequence in self._open
+
+    def add(self, batch: Batch, submission: Submission) -> None:
+        """Follow a batch that was just released, or that an earlier run left open."""
+        now = self._run.clock.monotonic()
+        passed = max(0.0, self._run.clock.now() - submission.changed_at)
+        self._open[batch.sequence] = _OpenBatch(replace(batch, spans=b""), submission, now - passed, now, now)
+        self._moved_at = now
+        self._schedule.release(batch.sequence, batch.count, now)
+        self.wake()
+
+    def finish(self) -> None:
+        """Nothing more will be added."""
+        self._complete = True
+        self.wake()
+
+    async def wait_for_change(self) -> None:
+        """Return after the next batch was added or settled, or was queued to be asked about."""
+        await self._changed.wait()
+
+    def wake(self) -> None:
+        """Have whoever waits for a change look again."""
+        self._changed.give()
+
+    async def next_group(self) -> Sequence[int]:
+        """Wait until batches are due and take up to `polls_together` out of the queue; none once all are settled."""
+        while not (group := self._schedule.take(self._arrival)):
+            if self._complete and not self._open:
+                return []
+            due_at = self._schedule.next_due()
+            if due_at == float("inf"):
+                await self.wait_for_change()
+            else:
+                await self._sleep_until(due_at)
+        return group
+
+    @property
+    def _arrival(self) -> float:
+        """When a poll that is sent now gets to the service."""
+        return self._run.clock.monotonic() + self._round_trip / 2
+
+    async def _sleep_until(self, due_at: float) -> None:
+        """Sleep until a poll must be sent to arrive in time, but no longer than until something changes."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_after, group.cancel_scope, due_at - self._arrival)
+            await self.wait_for_change()  # here and not in the other task, which begins a turn of the loop later
+            group.cancel_scope.cancel()
+
+    async def _cancel_after(self, scope: anyio.CancelScope, seconds: float) -> None:
+        await self._run.clock.sleep(seconds)
+        scope.cancel()
+
+    async def poll(self, group: Sequence[int]) -> None:
+        """Ask about a group once; settle what has finished and queue the rest again."""
+        await self._run.clock.sleep(self._pacer.book(self._run.clock.monotonic()))
+        followed = [self._open[sequence] for sequence in group]
+        sent_at = self._run.clock.monotonic()
+        try:
+            answers = await self._run.service.progress([self._asked(one, sent_at) for one in followed])
+        except Unauthorized:
+            raise
+        except (Refused, UnexpectedAnswer, Unavailable) as failure:
+            await self._check_reach(failure)
+            for one in followed:
+                await self._excuse(one, failure)
+            return
+        seen_at = self._time_of(sent_at)
+        self._look_for_movement(seen_at)
+        said = {progress.sequence: progress for progress in answers}
+        for one in followed:
+            if one.batch.sequence in said:
+                await self._learn(one, said[one.batch.sequence], seen_at)
+            else:
+                await self._excuse(one, UnexpectedAnswer(f"nothing was said of batch {one.submission.remote_id}"))
+
+    def _asked(self, one: _OpenBatch, now: float) -> Asked:
+        still = now - one.moved_at >= self._run.quiet.seconds
+        payload = partial(self._payload, one.batch.sequence)
+        return Asked(one.batch.sequence, one.submission.remote_id, one.batch.count, still=still, payload=payload)
+
+    async def _payload(self, sequence: int) -> bytes:
+        """Read the payload of a batch again; its spans are in the ledger."""
+        found = await self._run.ledger.batch(self._run.job.name, sequence)
+        if self._payloads is None or found is None:
+            raise SourceChanged(f"the records of batch {batch_name(sequence)} cannot be read here")
+        return await self._payloads.read(found[0])
+
+    def _time_of(self, sent_at: float) -> float:
+        """Return when the service looked: halfway between question and answer."""
+        now = self._run.clock.monotonic()
+        self._round_trip += (now - sent_at - self._round_trip) * (_NEWEST if self._round_trip else 1)
+        return (sent_at + now) / 2
+
+    async def _learn(self, one: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
+        """Take in what a poll said of one batch of its group; what goes wrong with it is no matter of the others."""
+        try:
+            await self._take_in(one, progress, seen_at)
+        except Unauthorized:
+            raise
+        except SourceError as error:  # with the file in its place again, a later run asks once more
+            await self._park(one, f"which of its records were created cannot be told: {error}")
+        except (Refused, UnexpectedAnswer, Unavailable) as failure:
+            await self._check_reach(failure)
+            await self._excuse(one, failure)
+
+    async def _check_reach(self, failure: CallFailed) -> None:
+        """End the run if the service is not to be had; a page in its place may be about what was asked alone."""
+        if not isinstance(failure, Unavailable):
+            return
+        if not failure.stranger:
+            raise failure
+        try:
+            await self._run.service.look()
+        except Unauthorized:
+            raise
+        except Refused:
+            return  # the service itself says so
+
+    async def _take_in(self, one: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
+        if progress.created != one.created:
+            self._run.emit(BatchProgressed(progress.sequence, progress.created, one.created))
+        self._mean_wait += (seen_at - one.asked_at - self._mean_wait) * _NEWEST
+        gained = progress.created - one.created
+        if gained or progress.said != one.said or progress.waiting != one.waiting:
+            self._moved_at = one.moved_at = seen_at
+        if one.waiting and not progress.waiting:
+            await self._learn_start(seen_at - one.released_at)
+        one.asked_at, one.created, one.waiting = seen_at, progress.created, progress.waiting
+        one.said, one.understood = progress.said, progress.understood
+        if not one.understood:
+            self._notice(
+                f"the service calls a batch {one.said!r}, a word not known here: the states of its tasks count"
+            )
+        settlement = await self._settlement_of(one, progress, seen_at)
+        if self._in_line:
+            self._measure(gained, self._run.clock.monotonic())
+        if settlement is not None:
+            await self._steps.settle(one.batch, one.submission, settlement)
+            self._close(one)
+            return
+        one.doubt, one.failures = None, 0
+        self.wake()
+
+    async def _settlement_of(self, one: _OpenBatch, progress: BatchProgress, seen_at: float) -> Settlement | None:
+        """Return the fate of each record of a batch that is done by its poll; None if it is not, by a closer look."""
+        settlement, finished = progress.settlement, progress.finished
+        try:
+            if finished and settlement is None:
+                settlement = await self._run.service.settlement(one.batch, str(one.submission.remote_id))
+                finished = settlement is not None
+        finally:
+            self._schedule.saw(progress.sequence, seen_at, progress.created, finished=finished)
+        return settlement
+
+    def _notice(self, text: str) -> None:
+        """Say something once a run."""
+        if text not in self._noticed:
+            self._noticed.add(text)
+            self._run.emit(Noticed(text))
+
+    async def _learn_start(self, seconds: float) -> None:
+        """Note how long a release took until it showed: where an answer is lost, the service gets twice that time."""
+        if self._run.quiet.saw_start(seconds):
+            await self._run.ledger.note_slowest_start(self._run.job.name, seconds)
+
+    def _look_for_movement(self, now: float) -> None:
+        """Say that accepted batches still wait; end the run once nothing has moved for too long."""
+        idle_seconds, quiet = now - self._moved_at, self._run.quiet.seconds
+        if idle_seconds < quiet or now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        waiting = [one for one in self._open.values() if one.is_stuck and now - one.released_at >= quiet]
+        if not waiting:
+            return
+        names = ", ".join(batch_name(one.batch.sequence) for one in waiting[:_NAMES_SHOWN])
+        names += ", …" if len(waiting) > _NAMES_SHOWN else ""
+        if now - self._said_at >= quiet:
+            self._said_at = now
+            self._run.emit(BatchesWaiting(len(waiting), now - min(one.released_at for one in waiting), names))
+        limit = max(quiet, self._give_up_seconds)
+        if idle_seconds >= limit and not any(self._may_move(one, limit) for one in self._open.values()):
+            words = ", ".join(sorted({one.said or "waiting" for one in waiting}))
+            self._run.end(StillWaiting(_nothing_moves(self._run.job.name, idle_seconds, len(waiting), names, words)))
+
+    def _may_move(self, one: _OpenBatch, seconds: float) -> bool:
+        """Tell whether a batch may have moved without a poll that showed it."""
+        if one.created >= one.batch.count:  # its tasks are all there: it is at work, whether that shows or not
+            return True
+        return one.asked_at - self._moved_at < seconds  # it was not asked about, since its end is foretold for later
+
+    def _measure(self, gained: int, now: float) -> None:
+        """Take what all batches gained together as the service's speed; a single batch sees only its share."""
+        self._gained += gained
+        if now - self._measured_at < SPEED_SECONDS:
+            return
+        self._adapt(self._gained, now - self._measured_at)
+        self._gained, self._measured_at = 0, now
+
+    def _adapt(self, gained: int, seconds: float) -> None:
+        """Let as many batches be open as keep the service busy until a poll has told of the end of one."""
+        if not self._adapts or not self._open:
+            return
+        records = sum(one.batch.count for one in self._open.values()) / len(self._open)
+        change = self._open_jobs.observe(gained, seconds, batch_records=records, lag_seconds=self._mean_wait)
+        if change is not None:
+            self._run.emit(change)
+            self.wake()
+
+    async def _excuse(self, one: _OpenBatch, failure: CallFailed) -> None:
+        """Ask again later after a poll that failed; park the batch where the table of steps says so."""
+        now = self._run.clock.monotonic()
+        doubt = one.doubt or replace(left_by_earlier_run(self._run, one.submission), since=now)
+        gone = isinstance(failure, Refused) and failure.status == HTTPStatus.NOT_FOUND
+        if gone and doubt.standing is not Standing.UNKNOWN:  # what made no sense before does not count for it
+            doubt = replace(doubt, since=now)
+        one.doubt = doubt.heard(Standing.UNKNOWN if gone else Standing.SILENT, now)
+        step = next_step(one.doubt, self._run.quiet.seconds)
+        if step.action is Action.PARK:
+            await self._park(one, f"{step.reason}: {failure}")
+            return
+        one.failures += 1
+        wait = min(self._rules.first_seconds * 2**one.failures, self._rules.cap_seconds)
+        self._schedule.ask_again(one.batch.sequence, now + wait)
+        self.wake()
+
+    async def _park(self, one: _OpenBatch, why: str) -> None:
+        await self._steps.move(one.batch, one.submission, State.UNCERTAIN, note=why)
+        self._close(one)
+
+    def _close(self, one: _OpenBatch) -> None:
+        del self._open[one.batch.sequence]
+        self._moved_at = self._run.clock.monotonic()
+        self._schedule.forget(one.batch.sequence, self._moved_at)
+        self.wake()
+
+
+def _nothing_moves(job: str, seconds: float, batches: int, names: str, words: str) -> str:
+    return (
+        f"nothing has moved for {seconds:.0f} s, and the service still says {words} of {count(batches, 'batch')} that "
+        f"it has accepted: {names}. No record is lost: `bulksubmit resume {job}` follows them on. `bulksubmit retry "
+        f"{job} --uncertain` has them released again, after it has said what could come twice"
+    )

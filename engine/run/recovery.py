@@ -1,0 +1,221 @@
+"""A batch in doubt in, one whose place is known out: asked about, told again or given up, as the table of steps says.
+
+A batch comes here when an answer about it was lost, when the service declined it, or when an earlier run left it so.
+`model.next_step` decides. What happens here is the asking, the waiting and the writing down. Waiting takes no place
+among the batches in flight, and ends at once when the run ends; the ledger then has what the next run must know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import anyio
+
+from engine.model.batch import Batch, batch_name
+from engine.model.doubt import Again, Cancel, Doubt, Standing
+from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
+from engine.model.next_step import Action, NextStep, next_step
+from engine.model.submission import State, Submission
+from engine.run.context import Run, pause_unless_stopped
+from engine.run.steps import Steps
+from engine.run.uploader import Payloads, Submitted, Uploader
+
+FIRST_QUESTION_SECONDS = 1.0
+"""Before the first question; each wait after it is twice as long as the one before, and the first one twice as long for
+each time that the batch was told again. The last question comes at the end of the quiet time, so most batches are known
+after a few seconds, and none costs more than nine questions in 120 s."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+"""Between two questions after the quiet time, where the answers make no sense."""
+
+MOST_SEARCHED = 3
+"""Settled batches that a search is tried with: the tasks of one may have been deleted."""
+
+_PAST_SECONDS = 0.01
+"""After the end of the quiet time, for the last question: a clock's last digit shall not cost another one."""
+
+Carry: TypeAlias = Callable[[Batch, Submission], Awaitable[Submitted]]
+"""Takes a place in flight, submits a batch and gives the place back."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One batch in doubt."""
+
+    batch: Batch
+    submission: Submission
+    doubt: Doubt
+    failure: CallFailed | None = None
+    """The newest refusal or loss, for its words."""
+    waited: int = 0
+    """Pauses before questions since the last call."""
+
+
+class Recovery:
+    """Takes batches of one run out of doubt."""
+
+    def __init__(self, run: Run, uploader: Uploader, payloads: Payloads, carry: Carry) -> None:
+        self._run = run
+        self._service = run.service
+        self._uploader = uploader
+        self._payloads = payloads
+        self._steps = Steps(run)
+        self._carry = carry
+        self._proving = anyio.Lock()
+        self._search_proven = False
+
+    async def resolve(
+        self, batch: Batch, submission: Submission, doubt: Doubt, failure: CallFailed | None = None
+    ) -> Submitted:
+        """Take a batch out of doubt; one that is still in doubt when the run ends is returned as the ledger has it.
+
+        Raises:
+            Unavailable: the service does not say what became of it, for too long; `resume` asks again.
+            Unauthorized, SourceChanged: as when it is submitted.
+        """
+        case = _Case(batch, submission, doubt, failure)
+        await self._note_lost_stage(doubt)
+        while True:
+            step = next_step(case.doubt, self._run.quiet.seconds)
+            done = await self._take(case, step)
+            if isinstance(done, Submitted):
+                return done
+            case = done
+
+    async def _take(self, case: _Case, step: NextStep) -> _Case | Submitted:
+        """Do what the table says; return what is known afterwards, or where the batch came out."""
+        batch, submission = case.batch, case.submission
+        match step.action:
+            case Action.ASK:
+                return await self._ask(case)
+            case Action.CANCEL:
+                confirmed = await self._uploader.tidy_up(str(submission.remote_id))
+                cancel = Cancel.CONFIRMED if confirmed else Cancel.DECLINED
+                return replace(case, doubt=case.doubt.canceled(self._run.clock.monotonic(), cancel), waited=0)
+            case Action.FOLLOW:
+                return await self._follow(case, step)
+            case Action.PARK:
+                return await self._park(case, step)
+            case Action.DECLINE:
+                canceled = case.doubt.cancel is Cancel.CONFIRMED
+                return await self._uploader.decline(batch, submission, case.failure, step.reason, canceled=canceled)
+            case Action.STOP:
+                raise self._stopped(case, step)
+            case _:  # TELL, STAGE, ADOPT, SEND: back to the uploader
+                return await self._again(case, step)
+
+    async def _note_lost_stage(self, doubt: Doubt) -> None:
+        """Remember with the job that a call may have left something at the service; it is looked for at the end."""
+        if doubt.state is State.STAGING and doubt.again is Again.SEARCH and doubt.lost:
+            await self._run.ledger.note_lost_stage(self._run.job.name)
+
+    async def _follow(self, case: _Case, step: NextStep) -> Submitted:
+        if case.submission.state is State.RELEASED:  # a person has it told again, and it was begun by then
+            return Submitted(case.submission)
+        note = f"adopted: {step.reason}"
+        return Submitted(await self._steps.move(case.batch, case.submission, State.RELEASED, note=note))
+
+    async def _again(self, case: _Case, step: NextStep) -> _Case | Submitted:
+        submission = case.submission
+        if step.action is Action.SEND and submission.state is State.RELEASED:  # whose name is given up
+            submission = await self._steps.move(case.batch, submission, State.UNCERTAIN, note=step.reason)
+        if step.action is Action.SEND or not self._service.stages:
+            submission = await self._steps.move(case.batch, submission, State.FROZEN, note=step.reason)
+        elif step.action is Action.TELL and submission.state is not State.RELEASING:
+            submission = await self._steps.move(case.batch, submission, State.RELEASING, note=step.reason)
+        submitted = await self._carry(case.batch, submission)
+        if submitted.doubt is None:
+            return submitted
+        if submitted.doubt.state is not case.doubt.state:  # another call than before is in doubt
+            await self._note_lost_stage(submitted.doubt)
+            # What a person has told again was told before: a refusal of the second time says nothing about the first.
+            doubt = replace(submitted.doubt, lost=submitted.doubt.lost or step.action is Action.TELL)
+            return _Case(case.batch, submitted.submission, doubt, submitted.failure)
+        doubt = case.doubt.told(self._run.clock.monotonic(), submitted.doubt.declined)
+        return _Case(case.batch, submitted.submission, doubt, submitted.failure)
+
+    async def _park(self, case: _Case, step: NextStep) -> Submitted:
+        if case.submission.state is State.UNCERTAIN:
+            return Submitted(case.submission)
+        lost = f": {case.failure}" if case.failure is not None else ""
+        note = f"{step.reason}{lost}"
+        return Submitted(await self._steps.move(case.batch, case.submission, State.UNCERTAIN, note=note))
+
+    def _stopped(self, case: _Case, step: NextStep) -> Unavailable:
+        last = f" ({case.failure})" if case.failure is not None else ""
+        return Unavailable(
+            f"batch {batch_name(case.batch.sequence)}: {step.reason}{last}. Run `bulksubmit resume` later",
+            call="continue" if case.doubt.state is State.RELEASING else "create",
+        )
+
+    async def _ask(self, case: _Case) -> _Case | Submitted:
+        if not await pause_unless_stopped(self._run.stop, self._run.clock, self._pause_seconds(case)):
+            return Submitted(case.submission)
+        asked_at = self._run.clock.monotonic()
+        case = replace(case, waited=case.waited + 1)
+        try:
+            standing, remote_id = await self._standing(case)
+        except (UnexpectedAnswer, PossiblyApplied):  # no answer of the service's own: it counts for nothing
+            standing, remote_id = Standing.SILENT, None
+        if remote_id is not None:
+            case = replace(case, submission=replace(case.submission, remote_id=remote_id))
+        return replace(case, doubt=case.doubt.heard(standing, asked_at))
+
+    def _pause_seconds(self, case: _Case) -> float:
+        """Return how long to wait before the next question: ever longer, but not past the end of the quiet time."""
+        doubt, now = case.doubt, self._run.clock.monotonic()
+        left = doubt.since + self._run.quiet.seconds - now
+        if case.waited == 0 and left <= 0:  # it was quiet for long enough: one fresh reading tells
+            return 0.0
+        wait = FIRST_QUESTION_SECONDS * 2.0 ** (case.waited + doubt.tells) * (0.5 + self._run.jitter() / 2)
+        return min(wait, left + _PAST_SECONDS) if left > 0 else min(wait, LONGEST_PAUSE_SECONDS)
+
+    async def _standing(self, case: _Case) -> tuple[Standing, str | None]:
+        """Ask about a batch by its name, or search for what the lost call made; return a name that was found, too."""
+        batch, doubt = case.batch, case.doubt
+        if doubt.again is not Again.SEARCH or (doubt.named and doubt.state is not State.STAGING):
+            return await self._asked(str(case.submission.remote_id)), None
+        payload = await self._payloads.read(batch)
+        if doubt.state is State.STAGING:
+            found = await self._service.find(batch, payload)
+            return (Standing.UNKNOWN, None) if found is None else (Standing.WAITING, found)
+        return await self._located(batch, payload)
+
+    async def _asked(self, remote_id: str) -> Standing:
+        try:
+            return await self._service.standing(remote_id)
+        except Unauthorized:
+            raise
+        except Refused:  # busy, say: no word on the batch
+            return Standing.SILENT
+
+    async def _located(self, batch: Batch, payload: bytes) -> tuple[Standing, str | None]:
+        # Not since its last step: an intent that is parked by a later run is hours older than that.
+        names = await self._service.locate(batch, payload, self._run.job.created_at)
+        # What another batch of ours is called proves nothing: records may stand in a source twice.
+        names = [name for name in names if not await self._run.ledger.names(name)]
+        if names:
+            return Standing.STARTED, names[0]
+        return (Standing.UNKNOWN if await self._search_works() else Standing.UNPROVEN), None
+
+    async def _search_works(self) -> bool:
+        """Tell whether the same search finds a settled batch of this job: else that it finds nothing proves nothing."""
+        async with self._proving:
+            if not self._search_proven:
+                self._search_proven = await self._finds_a_settled_one()
+        return self._search_proven
+
+    async def _finds_a_settled_one(self) -> bool:
+        tried, job, ledger = 0, self._run.job, self._run.ledger
+        async for batch, submission in ledger.batches(job.name, frozenset({State.SETTLED})):
+            if submission.remote_id is None or not (await ledger.kept(job.name, batch.sequence)).created:
+                continue
+            names = await self._service.locate(batch, await self._payloads.read(batch), job.created_at)
+            tried += 1
+            if submission.remote_id in names:
+                return True
+            if tried == MOST_SEARCHED:
+                break
+        return False

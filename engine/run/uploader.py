@@ -1,0 +1,412 @@
+"""A frozen batch in, a released one out: stage, upload, release, each step durable before the next call goes out.
+
+This is the happy way. Where an answer is lost, or the service declines, the batch leaves with what is known of it (a
+`Doubt`), and `recovery` goes on: it asks, waits, and hands the batch back here once it may be told again. A refusal
+that is no fault of the records (`http.blame`) ends the run instead, and leaves the batch unsent.
+
+The order is what makes the promise. Staging is harmless. Releasing starts the creation of tasks, so its intent is
+durable first, with the time at which the call goes out.
+
+How large batches may be is learnt here: whoever cuts the next ones keeps below what was refused, and of those that are
+frozen already, one that is as large is halved before it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from engine.adaptive.batch_size import BatchBytes, Upload
+from engine.model.batch import Batch, batch_name
+from engine.model.doubt import Declined, Doubt, Wish
+from engine.model.error_hints import Blame
+from engine.model.errors import (
+    CallFailed,
+    JobRefused,
+    PossiblyApplied,
+    Refused,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from engine.model.job import JobState
+from engine.model.outcome import Settlement
+from engine.model.submission import State, Submission
+from engine.run.context import Run
+from engine.run.steps import Steps
+from engine.run.suspects import Suspects
+from engine.services.base import Released, Staged
+
+STAGE_TRIES = 3
+"""Fresh upload URLs that one batch may use up in a run; S3 refusing three new ones is no matter of age."""
+NO_RECORDS = b"[]"
+"""What is uploaded to learn whether anything gets through, to a batch that is never released."""
+
+_STAMP_SECONDS = 1.0
+"""An intent that is older when its call goes out is written again: what became of the call is judged from that time."""
+
+
+class Payloads(Protocol):
+    """What goes up for frozen batches."""
+
+    async def read(self, batch: Batch) -> bytes:
+        """Return the payload of a batch. Raises: SourceChanged."""
+        ...
+
+    async def ahead(self, batches: Sequence[Batch]) -> None:
+        """Prepare for batches that are to be read once each, and soon."""
+        ...
+
+    async def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
+        """Return two batches in the place of one, given the indexes rejected in it. Raises: SourceChanged."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Where a batch stands after it was submitted."""
+
+    submission: Submission
+    halves: Sequence[Batch] = ()
+    """Frozen in its place, if it is SPLIT; the batch itself, if it is to be sent once more."""
+    doubt: Doubt | None = None
+    """What is known of it, if an answer was lost or the service declined: it goes on to recovery."""
+    failure: CallFailed | None = None
+    """The refusal, or the loss, behind the doubt."""
+
+
+class Uploader:
+    """Carries batches of one job to a service."""
+
+    def __init__(self, run: Run, payloads: Payloads, sizes: BatchBytes | None = None) -> None:
+        """Join the parts; `sizes` learns how large batches may be, where that is not fixed."""
+        self._sizes = sizes
+        self._run = run
+        self._steps = Steps(run)
+        self._service = run.service
+        self._suspects = Suspects(run.clock, run.stop)
+        self.payloads = payloads
+        self._naming: set[str] = set()
+        """Names that are being written down."""
+
+    async def read_ahead(self, batches: Sequence[Batch]) -> None:
+        """Prepare for batches that are about to be submitted."""
+        await self.payloads.ahead(batches)
+
+    async def submit(self, batch: Batch, submission: Submission) -> Submitted:
+        """Take a batch on: from its beginning, or (RELEASING) release it again, which the table of steps has allowed.
+
+        Raises:
+            Unauthorized, Unavailable, JobRefused: nothing is to be had this way; the job stops, `resume` goes on.
+            SourceChanged: the source no longer holds what was frozen.
+        """
+        if divided := await self.divide(batch, submission):
+            return divided
+        fresh, began = submission.state is State.FROZEN, self._run.clock.monotonic()
+        try:
+            carried = await self._carry(batch, submission)
+        except _InDoubt as left:
+            if isinstance(left.failure, Refused) and left.failure.too_large:
+                self._learn_size(batch, Upload.TOO_LARGE)
+            return Submitted(left.submission, doubt=left.doubt, failure=left.failure)
+        if fresh:
+            self._learn_size(batch, Upload.TAKEN, self._run.clock.monotonic() - began)
+        return Submitted(carried)
+
+    async def divide(self, batch: Batch, submission: Submission) -> Submitted | None:
+        """Halve a batch of which nothing was sent yet, if as much did not get through before; None if it may go."""
+        if self._sizes is None or submission.state is not State.FROZEN or batch.count == 1:
+            return None
+        if not self._sizes.bars(batch.size_bytes):
+            return None
+        return await self.split(batch, submission, "as much did not get through before")
+
+    async def decline(
+        self, batch: Batch, submission: Submission, failure: CallFailed | None, reason: str, *, canceled: bool = False
+    ) -> Submitted:
+        """Halve a batch that was refused as a whole; of any other, each record fails. Nothing of it may be created.
+
+        `canceled`: the service has confirmed that it creates nothing of it.
+        """
+        job, remote_id = self._run.job, submission.remote_id
+        blame = failure.blame if isinstance(failure, Refused) and job.state is not JobState.CANCELED else None
+        if blame in {Blame.PAYLOAD, Blame.SUSPECT} and batch.count > 1:
+            # Durable first: if we are killed now, the halves go up, and the rest of the whole is canceled as an orphan.
+            submitted = await self.split(batch, submission, str(failure))
+            if remote_id is not None and (canceled or await self.tidy_up(remote_id)):
+                await self._run.ledger.forget_orphan(job.name, remote_id)
+            return submitted
+        if blame is Blame.SUSPECT and await self._suspects.is_worth_another_try(batch.sequence, str(failure)):
+            return await self._once_more(batch, submission, str(failure))
+        if remote_id is not None and not canceled:
+            await self.tidy_up(remote_id)
+        said = str(failure) if isinstance(failure, Refused) else reason
+        settlement = Settlement.refused(batch.count, said)
+        return Submitted(await self._steps.settle(batch, submission, replace(settlement, note=said)))
+
+    async def _once_more(self, batch: Batch, submission: Submission, reason: str) -> Submitted:
+        """Have a batch sent again from its beginning; what was staged of it is an orphan."""
+        if submission.state is not State.FROZEN:
+            submission = await self._steps.move(batch, submission, State.FROZEN, note=reason)
+        return Submitted(submission, [batch])
+
+    async def split(self, batch: Batch, submission: Submission, reason: str) -> Submitted:
+        """Let two halves stand for a batch."""
+        job = self._run.job.name
+        rejects = await self._run.ledger.rejects(job, batch.start.index, batch.end.index) if batch.rejected else ()
+        halves = await self.payloads.halves(batch, [reject.index for reject in rejects])
+        return Submitted(await self._steps.split(batch, submission, halves, reason), halves)
+
+    async def tidy_up(self, remote_id: str) -> bool:
+        """Have the service create nothing of a batch any more; tell whether it confirmed that."""
+        try:
+            await self._service.cancel(remote_id)
+        except Unauthorized:
+            raise
+        except CallFailed:
+            return False
+        return True
+
+    def _learn_size(self, batch: Batch, upload: Upload, seconds: float = 0.0) -> None:
+        if self._sizes is None or batch.count == 1:  # it could not be smaller
+            return
+        change = self._sizes.observe(batch.size_bytes, seconds, upload)
+        if change is not None:
+            self._run.emit(change)
+
+    async def _carry(self, batch: Batch, submission: Submission) -> Submission:
+        if not self._service.stages:
+            return await self._post(batch, submission)
+        if submission.state is State.RELEASING:
+            return await self._release(batch, submission)
+        failures: list[CallFailed] = []
+        while len(failures) < STAGE_TRIES:
+            submission, staged, payload = await self._stage(batch, submission)
+            # Name and fate are one durable step; up to it STAGING stands, from which the service is searched first.
+            if staged.settlement is not None:
+                self._suspects.passed()
+                return await self._steps.settle(batch, submission, staged.settlement, remote_id=staged.remote_id)
+            submission = await self._named(batch, submission, State.STAGED, staged.remote_id)
+            failure = await self._upload(submission, staged, payload)
+            if failure is None:
+                self._suspects.passed()  # whatever becomes of its release
+                return await self._release(batch, submission)
+            failures.append(failure)
+            if _lies_with_the_payload(failures):
+                raise await self._suspected(batch, submission, staged, failure)
+        raise JobRefused(
+            f"batch {batch_name(batch.sequence)}: the store refused {STAGE_TRIES} fresh upload URLs in a row: "
+            f"{failures[-1]}. Check the clock of this machine and what the store says, then run `bulksubmit resume`",
+            call="put",
+        )
+
+    async def _stage(self, batch: Batch, submission: Submission) -> tuple[Submission, Staged, bytes]:
+        known = submission.remote_id
+        payload = await self.payloads.read(batch)
+        intent = await self._intend(batch, submission, State.STAGING)
+        try:
+            staged = await self._service.stage(batch, payload, known=known, intent=intent.renew)
+        except Unauthorized:
+            raise
+        except Refused as refusal:
+            raise await self._refused(batch, intent.submission, refusal) from refusal
+        except PossiblyApplied as failure:
+            raise self._lost(intent.submission, failure) from failure
+        return intent.submission, staged, payload
+
+    async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> CallFailed | None:
+        """Bring the payload up; return why it had better be tried with a fresh URL, if that is so."""
+        if self._run.clock.monotonic() >= staged.expires_at:
+            return UnexpectedAnswer("the URL is too old", call="put")
+        try:
+            await self._service.upload(staged, payload, few_tries=True)
+        except Unauthorized:
+            raise
+        except Unavailable as failure:
+            if failure.timed_out or failure.reset or failure.stranger:
+                return failure
+            raise
+        except UnexpectedAnswer as failure:  # not the store's: nobody knows what it holds
+            return failure
+        except Refused as refusal:
+            if refusal.blame is Blame.URL:
+                return refusal
+            raise self._declined(submission, refusal) from refusal
+        return None
+
+    async def _suspected(self, batch: Batch, submission: Submission, staged: Staged, failure: CallFailed) -> _InDoubt:
+        """Return that an upload lies with its payload, once something else has got through by the same way.
+
+        It goes to the same URL: late or not, nothing of it is released.
+
+        Raises:
+            Unavailable, JobRefused: nothing gets through.
+        """
+        try:
+            await self._service.upload(staged, NO_RECORDS)
+        except Refused as refusal:
+            raise JobRefused(str(refusal), call=refusal.call, status=refusal.status) from refusal
+        if failure.timed_out or failure.reset:
+            self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
+        words = f"{failure}, while another upload got through"
+        return self._declined(submission, Refused(words, call="put", status=failure.status, blame=Blame.SUSPECT))
+
+    async def _release(self, batch: Batch, submission: Submission) -> Submission:
+        """Release a staged batch, or release one again."""
+        intent = await self._intend(batch, submission, State.RELEASING)
+        try:
+            released = await self._service.release(batch, submission.remote_id, None, intent.renew)
+        except Unauthorized:
+            raise
+        except Unavailable as failure:
+            if not failure.stranger:
+                raise
+            # Something in between keeps turning it away: the service may have it all the same, and can be asked.
+            raise _InDoubt(intent.submission, self._unheard(intent.submission), failure) from failure
+        except Refused as refusal:
+            raise await self._refused(batch, intent.submission, refusal) from refusal
+        except PossiblyApplied as failure:
+            raise self._lost(intent.submission, failure) from failure
+        return await self._released(batch, intent.submission, released)
+
+    async def _post(self, batch: Batch, submission: Submission) -> Submission:
+        """Send a batch in one call, which cannot be repeated."""
+        payload = await self.payloads.read(batch)
+        intent = await self._intend(batch, submission, State.RELEASING)
+        try:
+            released = await self._service.release(batch, None, payload, intent.renew)
+        except (Unauthorized, Unavailable):
+            await self._steps.move(
+                batch, intent.submission, State.FROZEN
+            )  # certainly not applied: `resume` may send it
+            raise
+        except Refused as refusal:
+            raise await self._refused(batch, intent.submission, refusal) from refusal
+        except PossiblyApplied as failure:
+            if failure.timed_out or failure.reset:
+                self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
+            raise self._lost(intent.submission, failure) from failure
+        self._suspects.passed()
+        return await self._released(batch, intent.submission, released)
+
+    async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
+        if released.settlement is not None:
+            return await self._steps.settle(batch, submission, released.settlement, remote_id=released.remote_id)
+        if submission.remote_id is None:
+            return await self._named(batch, submission, State.RELEASED, released.remote_id)
+        return await self._steps.move(batch, submission, State.RELEASED, remote_id=released.remote_id)
+
+    async def _named(self, batch: Batch, submission: Submission, state: State, remote_id: str) -> Submission:
+        """Write down the name that the service gave a batch; one that another batch of the job has counts for none.
+
+        Everything that is asked about a batch is asked by its name: it would be given the fates of the other.
+        """
+        job, being_written = self._run.job.name, remote_id in self._naming
+        self._naming.add(remote_id)
+        try:
+            if being_written or await self._run.ledger.owner(job, remote_id) not in {None, batch.sequence}:
+                words = f"batch {batch_name(batch.sequence)} is given the name {remote_id}, which another batch has"
+                raise self._lost(submission, UnexpectedAnswer(words))
+            return await self._steps.move(batch, submission, state, remote_id=remote_id)
+        finally:
+            if not being_written:
+                self._naming.discard(remote_id)
+
+    async def _intend(self, batch: Batch, submission: Submission, state: State) -> _Intent:
+        return _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, state))
+
+    def _unheard(self, submission: Submission) -> Doubt:
+        return replace(lost_just_now(self._run, submission), declined=Declined.UNKNOWN)
+
+    def _lost(self, submission: Submission, failure: PossiblyApplied) -> _InDoubt:
+        return _InDoubt(submission, lost_just_now(self._run, submission), failure)
+
+    async def _refused(self, batch: Batch, submission: Submission, refusal: Refused) -> _InDoubt | JobRefused:
+        """Return what a refusal comes to: the end of the run where no record is at fault, else a doubt.
+
+        Raises:
+            Unauthorized, Unavailable: a call without records does not get through, either.
+        """
+        if refusal.blame not in {Blame.JOB, Blame.SUSPECT}:
+            return self._declined(submission, refusal)
+        if submission.remote_id is None and not refusal.earlier_lost:  # certainly not applied: `resume` may send it
+            submission = await self._steps.move(batch, submission, State.FROZEN)
+        seen = await self._look()
+        if refusal.blame is Blame.SUSPECT:
+            return self._declined(submission, refusal)
+        return JobRefused(f"{refusal}; {seen}. No record has failed for it", call=refusal.call, status=refusal.status)
+
+    async def _look(self) -> str:
+        """Return what a call without records shows; an answer of the service's own, at any rate."""
+        try:
+            return await self._service.look()
+        except Unauthorized:
+            raise
+        except Refused as refusal:
+            return str(refusal)
+
+    def _declined(self, submission: Submission, refusal: Refused) -> _InDoubt:
+        lost = refusal.earlier_lost and submission.state is not State.STAGED  # an upload creates nothing
+        doubt = replace(lost_just_now(self._run, submission), lost=lost, declined=_kind_of(refusal))
+        return _InDoubt(submission, doubt, refusal)
+
+
+def _lies_with_the_payload(failures: Sequence[CallFailed]) -> bool:
+    """Tell whether these failures of one upload, newest last, are worth a look whether anything gets through.
+
+    A timeout costs minutes, a broken connection may be chance; a page is no word of the store, whatever the URL.
+    """
+    newest = failures[-1]
+    if newest.timed_out:
+        return True
+    if newest.reset:
+        return sum(failure.reset for failure in failures) > 1
+    return newest.stranger and len(failures) == STAGE_TRIES
+
+
+@dataclass(slots=True)
+class _Intent:
+    """That a call goes out, as the ledger has it: its time is never much older than the call."""
+
+    run: Run
+    steps: Steps
+    batch: Batch
+    submission: Submission
+
+    async def renew(self) -> None:
+        """Write the intent again if the call had to wait since it was written."""
+        if self.run.clock.now() - self.submission.changed_at > _STAMP_SECONDS:
+            self.submission = await self.steps.move(self.batch, self.submission, self.submission.state)
+
+
+class _InDoubt(Exception):
+    """An answer was lost, or the service declined."""
+
+    def __init__(self, submission: Submission, doubt: Doubt, failure: CallFailed) -> None:
+        super().__init__(str(failure))
+        self.submission, self.doubt, self.failure = submission, doubt, failure
+
+
+def _kind_of(refusal: Refused) -> Declined:
+    if refusal.unknown:
+        return Declined.UNKNOWN
+    return Declined.RELEASED_BEFORE if refusal.released_before else Declined.REFUSED
+
+
+def lost_just_now(run: Run, submission: Submission) -> Doubt:
+    """Return what is known of a batch whose newest call ended just now, without an answer."""
+    return replace(left_by_earlier_run(run, submission), since=run.clock.monotonic())
+
+
+def left_by_earlier_run(run: Run, submission: Submission) -> Doubt:
+    """Return what is known of a batch as the ledger has it; its quiet time counts from its last step."""
+    staging, clock = submission.state is State.STAGING, run.clock
+    wish = Wish.SEND_AGAIN if submission.sequence in run.again_by_person else Wish.SEND
+    return Doubt(
+        submission.state,
+        run.service.stage_again if staging else run.service.again,
+        clock.monotonic() - max(0.0, clock.now() - submission.changed_at),
+        named=submission.remote_id is not None,
+        wish=Wish.CANCEL if run.job.state is JobState.CANCELED else wish,
+    )

@@ -1,0 +1,273 @@
+"""What a service must do for the engine, and the calls and answers in which it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from engine.model.batch import Batch, ClientReference, Limits
+from engine.model.doubt import Again, Standing
+from engine.model.error_hints import Carries
+from engine.model.errors import SourceChanged
+from engine.model.outcome import Settlement
+from engine.model.record import Row
+from engine.model.submission import Submission
+
+Intent: TypeAlias = Callable[[], Awaitable[None]]
+"""Makes durable that a call goes out now; awaited each time before it is sent."""
+
+
+async def no_intent() -> None:
+    """Make nothing durable: a call that may be forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a service, without its credentials: those are added on the wire and never seen here."""
+
+    kind: str
+    """A word for events and rate rules: `create`, `put`, `continue`, `status`."""
+    method: str
+    url: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | tuple[bytes, ...] | None = field(default=None, repr=False)
+    """In pieces where a large one would have to be copied to stand among others."""
+    repeatable: bool = True
+    """Harmless if it happens twice. If not, a lost answer is raised at once as `PossiblyApplied`."""
+    authenticated: bool = True
+    """Carries the service's credentials; a presigned URL must not."""
+    reconcilable: bool = False
+    """Not repeatable, but after a lost answer the service can be asked: no reason to go slowly once one was lost."""
+    yielding: bool = False
+    """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
+    intent: Intent | None = field(default=None, compare=False, repr=False)
+    """Awaited each time before the call is sent: a call may wait for long until it is its turn."""
+    carries: Carries = Carries.NOTHING
+    """What its refusal can be about."""
+    few_tries: bool = False
+    """Handed back after a few losses on the way, or pages of something in between, or an answer that may mean too much
+    at once (`Pause.or_too_much`): whoever makes it finds out whether what it carries is at fault."""
+    lane: str = ""
+    """A limit of its own that the service has for calls of this kind: what it says of it holds no other call."""
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """The body; () if there is none."""
+        return self.body if isinstance(self.body, tuple) else (self.body,) if self.body else ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the body."""
+        return sum(map(len, self.pieces))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Caller(Protocol):
+    """Makes calls: paced, retried while that is safe, classified."""
+
+    async def call(self, call: Call) -> Answer:
+        """Return the 2xx answer.
+
+        Raises:
+            Unauthorized, Refused: the service said no; nothing was done.
+            Unavailable: retries are spent; nothing was done, or the call is repeatable.
+            PossiblyApplied: the answer to a call that is not repeatable was lost.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A harmless beginning at the service."""
+
+    remote_id: str
+    upload_url: str | None = field(default=None, repr=False)
+    """Presigned: a secret while it lives, so it is kept in memory only."""
+    expires_at: float = float("inf")
+    """Clock.monotonic() seconds."""
+    settlement: Settlement | None = None
+    """The fate of the records, where staging was all there is to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What the service said when it was told to start."""
+
+    remote_id: str
+    settlement: Settlement | None = None
+    """The fate of the records, where there is nothing to wait for."""
+
+
+async def _no_payload() -> bytes:
+    raise SourceChanged("the records of this batch cannot be read here")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One open batch that a poll is about."""
+
+    sequence: int
+    remote_id: str | None
+    count: int
+    """Records that went up."""
+    still: bool = False
+    """Nothing of it has moved for all of the quiet time."""
+    payload: Callable[[], Awaitable[bytes]] = field(default=_no_payload, repr=False, compare=False)
+    """Reads its payload again, for a service that tells tasks by their content. Raises: SourceChanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """What one poll says of one batch."""
+
+    sequence: int
+    created: int
+    finished: bool
+    """Nothing more will happen, as far as a poll can tell: its settlement can be fetched, unless it is here already."""
+    settlement: Settlement | None = None
+    waiting: bool = False
+    """It was released and has not been begun yet, for all that the service shows."""
+    said: str = ""
+    """The service's own word for where it stands."""
+    understood: bool = True
+    """It is a word that we know."""
+
+
+Known: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | None]]
+"""Sequence → the batch and where it stands; None if there is none."""
+
+
+class Service(Protocol):
+    """A remote API that accepts tasks. One file in `engine/services/`; nothing else knows its words."""
+
+    kind: str
+    limits: Limits
+    stages: bool
+    """It has a harmless first step. If not, `release` carries the payload and is never repeated on its own."""
+    stage_again: Again
+    """What makes it safe to stage a batch again: SAFE, or SEARCH where people see what was made."""
+    settle_seconds: float
+    """Longest time from a call until reads show its effect, where the configuration does not say; see
+    `adaptive.quiet_time`.
+    """
+    polls_together: int
+    """Batches that one `progress` call covers."""
+    open_batches: int
+    """Batches that may be open at once where the settings do not say; memory bounds it."""
+
+    @property
+    def again(self) -> Again:
+        """What makes it safe to release a batch again whose release was lost."""
+        ...
+
+    def check(self, task: Row) -> str | None:
+        """Return why the service would not take this task, naming the field; None if it would. No I/O."""
+        ...
+
+    def task_url(self, task_id: str) -> str:
+        """Return the page on which people see a task."""
+        ...
+
+    async def learn(self) -> str:
+        """Ask what must be known before anything is frozen, and return it, never "".
+
+        It is asked once and remembered as `Job.learnt`, so that every run makes the same payloads.
+        """
+        ...
+
+    def reference(self, sequence: int) -> ClientReference | None:
+        """Return what the tasks of a batch are marked with, so that `locate` finds them; None where nothing does."""
+        ...
+
+    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+        """Search for a batch sent without a name of its own at `since` (Unix seconds); return the names it has there.
+
+        None found is no proof: it may still be on its way. Only called where `mark` returns something.
+        """
+        ...
+
+    async def find(self, batch: Batch, payload: bytes) -> str | None:
+        """Look once for what an attempt to stage made whose answer was lost; return its name there, None if not seen.
+
+        None is no proof: it may still be on its way. Only called where `stage_again` is SEARCH.
+        """
+        ...
+
+    async def extras(self, known: Known) -> Sequence[str]:
+        """Return the names of what stands at the service with a mark of this job, beside what is known of its batch."""
+        ...
+
+    async def stage(
+        self, batch: Batch, payload: bytes, *, known: str | None = None, intent: Intent = no_intent
+    ) -> Staged:
+        """Begin a batch harmlessly, or go on with what an earlier attempt made, if it is `known` and still there.
+
+        `intent` is awaited before a call goes out that makes what people see.
+
+        Raises:
+            PossiblyApplied: the answer was lost; `stage_again` says what makes it safe to call again.
+        """
+        ...
+
+    async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
+        """Bring the payload to a staged batch; may be repeated. `few_tries`: as of the `Call` that it is."""
+        ...
+
+    async def look(self) -> str:
+        """Make a cheap call that carries no record; return what it shows of the place where tasks go, in words.
+
+        It is made to explain a refusal, and to learn whether what was refused gets through without its records.
+        """
+        ...
+
+    async def release(
+        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+    ) -> Released:
+        """Start the creation of tasks; `intent` is awaited before the call goes out. `payload` if nothing stages."""
+        ...
+
+    async def standing(self, remote_id: str) -> Standing:
+        """Ask whether a batch was released.
+
+        Raises:
+            UnexpectedAnswer: the answer makes no sense.
+        """
+        ...
+
+    async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
+        """Ask how far up to `polls_together` batches are."""
+        ...
+
+    async def settlement(self, batch: Batch, remote_id: str) -> Settlement | None:
+        """Fetch the fate of each record of a batch that the newest poll has called finished.
+
+        None: it is not, by a closer look; it is asked about again.
+        """
+        ...
+
+    async def cancel(self, remote_id: str) -> None:
+        """Ask the service to create nothing more of a batch."""
+        ...
+
+    async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
+        """Count the created tasks of up to `polls_together` batches by how the work on them stands."""
+        ...
+
+
+@runtime_checkable
+class SlowToCount(Protocol):
+    """A service whose `working` takes so long that people want to know beforehand."""
+
+    def working_seconds(self, tasks: Sequence[int]) -> float:
+        """Return how long `working` takes at least, over batches of so many created tasks."""
+        ...

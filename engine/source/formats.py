@@ -1,0 +1,86 @@
+"""A path enters, the format of its content leaves; a source enters, the splitter of its format leaves.
+
+To add an input format: write a module beside `ndjson.py` with a class that fits `splitter.Splitter`, name the format in
+`engine.model.record.Format`, and add it to `open_splitter` and to `EXTENSIONS` here. Nothing else knows formats.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from engine.model.errors import SourceError
+from engine.model.record import Format, Source
+from engine.model.settings import SourceSettings
+from engine.source.csv_header import open_csv
+from engine.source.files import SourceFile, open_file
+from engine.source.json_array import JsonArraySplitter
+from engine.source.ndjson import NdjsonSplitter
+from engine.source.parsing import BLANKS
+from engine.source.splitter import BOM, Splitter
+
+EXTENSIONS = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV, ".tsv": Format.CSV}
+"""`.json` is not among them: people give that name to arrays and to NDJSON, so its content decides."""
+
+UNREADABLE = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh91AY&SY": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"PK\x03\x04": "zip",
+    b"PAR1\x15": "Parquet",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+"""First bytes → what such a file is. People pipe and rename, so the content is asked and not the name."""
+
+_HEAD_BYTES = 1 << 16
+
+
+def open_splitter(source: Source, file: SourceFile, settings: SourceSettings) -> Splitter:
+    """Return what cuts `source` into records."""
+    if source.format is Format.JSON:
+        return JsonArraySplitter(settings.max_record_bytes)
+    if source.format is Format.CSV:
+        return open_csv(file, settings)
+    return NdjsonSplitter(settings.max_record_bytes)
+
+
+def detect(path: str, settings: SourceSettings) -> Format:
+    """Return the format: as configured, else by extension, else by content.
+
+    Raises:
+        SourceError: the file is compressed or binary, or holds one object over many lines.
+    """
+    head = _head(path)
+    for magic, name in UNREADABLE.items():
+        if head.startswith(magic):
+            raise SourceError(f"{path} is {name}: convert it to NDJSON, JSON or CSV in UTF-8, or pipe that to submit -")
+    text = head.removeprefix(BOM).lstrip(BLANKS)
+    extension = Path(path).suffix.lower()
+    known = settings.format or EXTENSIONS.get(extension)
+    if known is not None:
+        return known
+    if text[:1] == b"[":
+        return Format.JSON
+    if text[:1] == b"{":
+        _refuse_one_object(path, text)
+        return Format.NDJSON
+    return Format.JSON if extension == ".json" else Format.CSV
+
+
+def _refuse_one_object(path: str, text: bytes) -> None:
+    """Refuse a pretty-printed object: as NDJSON each of its lines would be a reject."""
+    if text.partition(b"\n")[0].strip(BLANKS) == b"{":
+        raise SourceError(
+            f"{path} begins with one object over several lines: put its records on a line each (jq -c '.records[]'), "
+            "or in one array"
+        )
+
+
+def _head(path: str) -> bytes:
+    handle = open_file(path)
+    try:
+        return os.read(handle, _HEAD_BYTES)
+    finally:
+        os.close(handle)

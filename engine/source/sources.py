@@ -1,0 +1,181 @@
+"""Patterns from the command line, or standard input, enter; sources leave: which files, in which order and format."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import aiofiles
+from anyio import CancelScope, to_thread
+
+from engine.model.errors import SourceChanged, SourceError
+from engine.model.record import Format, Source
+from engine.model.settings import SourceSettings
+from engine.source.files import SourceFile, unreadable
+from engine.source.formats import detect, open_splitter
+
+_SPOOL_BYTES = 1 << 20
+"""A pipe brings 64 KiB at a time; fewer, larger steps between threads cost less."""
+
+
+def find_sources(patterns: Sequence[str], settings: SourceSettings) -> tuple[Source, ...]:
+    """Return the files that `patterns` name, laid end to end.
+
+    Patterns keep their order; the matches of a glob (`*`, `?`, `[…]`, `**`) are sorted by path. A file that is named
+    twice is read once.
+
+    Raises:
+        SourceError: a path is missing or no file, a glob matches nothing, or a format cannot be read.
+    """
+    sources: list[Source] = []
+    seen: set[str] = set()
+    for path in (Path(name) for pattern in patterns for name in _names(pattern)):
+        real = _real(path)
+        if real not in seen:
+            seen.add(real)
+            sources.append(describe(path, settings, after=sources[-1] if sources else None))
+    if not sources:
+        raise SourceError("no source is named: give a path, a glob, or - for standard input")
+    return tuple(sources)
+
+
+def describe(path: Path, settings: SourceSettings, after: Source | None = None) -> Source:
+    """Return the file at `path` as a source, laid `after` another.
+
+    Raises:
+        SourceError: it is missing or no file, or its format cannot be read.
+    """
+    status = _status(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise SourceError(f"{path} is a folder: name the files in it, for example '{path / '*.ndjson'}'")
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{path} is no regular file and cannot be read twice: pipe it to standard input, source -")
+    _refuse_unwritable(path)
+    source = Source(
+        number=after.number + 1 if after else 0,
+        path=str(path.absolute()),
+        format=detect(str(path), settings),
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        base=after.end if after else 0,
+    )
+    if source.format is Format.CSV:
+        with SourceFile(source) as file:
+            open_splitter(
+                source, file, settings
+            )  # a header that cannot be used is better known before anything is sent
+    return source
+
+
+async def spool(stream: BinaryIO, path: Path, settings: SourceSettings) -> Source:
+    """Copy `stream` to a private file at `path`, so that it can be read again, and return that as the only source.
+
+    Raises:
+        SourceError: the disk is full or cannot be written, or the format cannot be read.
+    """
+    part = path.with_name(path.name + ".part")  # what stands under the final name is whole
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await _copy(stream, part)
+        part.replace(path)
+    except OSError as error:
+        raise SourceError(
+            f"standard input could not be spooled to {path} ({error.strerror or error}): "
+            "make room, or name another folder with --output"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    return await to_thread.run_sync(_kept, path, settings)
+
+
+def _kept(path: Path, settings: SourceSettings) -> Source:
+    try:
+        return describe(path, settings)
+    except SourceError:  # nobody will come back for it
+        path.unlink()
+        raise
+
+
+async def _copy(stream: BinaryIO, path: Path) -> None:
+    with CancelScope(shield=True):  # a thread opens it: cancelled now, we would never get hold of it
+        file = await aiofiles.open(path, "wb", opener=_private)
+    try:
+        while block := await to_thread.run_sync(stream.read, _SPOOL_BYTES, abandon_on_cancel=True):
+            await file.write(block)
+        await file.flush()
+        await to_thread.run_sync(os.fsync, file.fileno())
+    finally:
+        with CancelScope(shield=True):  # `async with` would wait for the file in vain once it is cancelled
+            await file.close()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
+    """Compare each file's size with what it was.
+
+    What is frozen is compared by sha256 when each batch is read again, so there the time of a file is no matter: a copy
+    put back has a new one. Of what is not frozen yet (`times`) only the time can tell that it is another file.
+
+    Raises:
+        SourceChanged: a file is missing, or longer or shorter than it was.
+    """
+    for source in sources:
+        try:
+            status = _status(Path(source.path))
+        except SourceError as error:
+            raise SourceChanged(f"{error}; batches of the job were frozen from it") from error
+        if status.st_size != source.size:
+            raise SourceChanged(
+                f"{source.path} has {status.st_size} bytes; it had {source.size} when its batches were frozen. "
+                "Put the old file back and resume, or submit the new one as a new job."
+            )
+        if times and status.st_mtime_ns != source.mtime_ns:
+            raise SourceChanged(
+                f"{source.path} was written after the job began to read it, and is not read to its end. Submit it as a "
+                "new job; if its content is the same, give it its old time back (touch -d) and resume."
+            )
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Refuse a name that neither the ledger nor a report could hold."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{path} has a name that is not UTF-8: rename it, or pipe it to submit -") from error
+
+
+def _real(path: Path) -> str:
+    """Return where the path leads; of a loop of links, how far it gets."""
+    try:
+        return os.path.realpath(path)  # Path.resolve raises a RuntimeError on a loop
+    except ValueError as error:  # a NUL
+        raise SourceError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _names(pattern: str) -> Iterator[str]:
+    if pattern == "-":
+        raise SourceError("- is standard input, which is spooled by itself: it cannot be mixed with files")
+    if not glob.has_magic(pattern) or os.path.lexists(pattern):  # a file may be named like a glob
+        yield pattern
+        return
+    matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - takes absolute and relative patterns alike
+    files = sorted(name for name in matches if not Path(name).is_dir())
+    if not files:
+        raise SourceError(f"{pattern} matches no file: check the folder and the pattern")
+    yield from files

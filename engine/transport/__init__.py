@@ -1,1 +1,0 @@
-"""Calls onto the wire: deadlines, pacing, retries, and what is known of a call that failed."""

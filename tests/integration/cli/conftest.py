@@ -1,0 +1,129 @@
+"""An engine that sends nothing, and a way to call the command line with it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from unit.bench.benches import bench
+
+from engine.cli.entry import call
+from engine.commands.api import Bench, JobStatus, Result, UncertainRecords, Validation
+from engine.model.job import Job, JobState
+from engine.model.outcome import Fate, Outcome, Tally
+from engine.model.record import Format, Reject, Source
+from engine.report.audit_findings import Audit
+
+TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
+RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/outcomes.ndjson"))
+SOURCE = Source(0, "in.ndjson", Format.NDJSON, 1_000, 0, 0)
+JOB = Job("nightly", "sama", "", (SOURCE,), "out", JobState.FINISHED, read_complete=True)
+
+
+@dataclass
+class FakeEngine:
+    """Implements `engine.cli.doors.Operations`: answers from its fields, or raises, and notes what it was asked."""
+
+    result: Result = RESULT
+    bench_result: Bench = field(default_factory=bench)
+    local: bool = True
+    again_in: str = ""
+    """Job in which uncertain records are sent again; their own where empty."""
+    error: Exception | None = None
+    asked: list[tuple] = field(default_factory=list)
+    events: list = field(default_factory=list)
+
+    async def submit(self, order, ledger_path, emit, stop):
+        return self._work("submit", order, ledger_path, emit)
+
+    async def resume(self, name, ledger_path, emit, stop, *, config=None, processes=None):
+        return self._work("resume", name, ledger_path, emit, *filter(None, [config, processes]))
+
+    async def retry(self, name, ledger_path, emit, stop):
+        return self._work("retry", name, ledger_path, emit)
+
+    async def uncertain(self, name, ledger_path):
+        self._note("uncertain", name, ledger_path)
+        return UncertainRecords(2_000, 4, ["records 0 to 499 (batch 0: the answer was lost)"], self.again_in or name)
+
+    async def send_again(self, name, ledger_path, emit, stop):
+        return self._work("send_again", name, ledger_path, emit)
+
+    async def cancel(self, name, ledger_path, emit, stop):
+        return self._work("cancel", name, ledger_path, emit)
+
+    async def status(self, name, ledger_path, *, tasks=False, tell=None):
+        self._note("status", name, ledger_path, tasks)
+        return [JobStatus(JOB, TALLY, running=False, working={"completed": 3} if tasks else {})]
+
+    async def report(self, name, ledger_path):
+        self._note("report", name, ledger_path)
+        return self.result
+
+    async def audit(self, name, ledger_path):
+        self._note("audit", name, ledger_path)
+        fates = Counter({Fate.CREATED: 7, Fate.FAILED: 2, Fate.REJECTED: 1})
+        return Audit(name, 10, 2, fates)
+
+    async def find_record(self, name, ledger_path, index):
+        self._note("find_record", name, ledger_path, index)
+        return Outcome(index, "in.ndjson", 480, Fate.CREATED, "task-1", "batch-1", "https://example.com/task-1")
+
+    async def bench_plan(self, order):
+        self._note("bench_plan", order)
+        return replace(self.bench_result.plan, local=self.local)
+
+    async def bench(self, order, emit, stop):
+        self._note("bench", order)
+        return self.bench_result
+
+    async def validate(self, sources, config, format_, emit, *, processes=None):
+        self._note("validate", tuple(sources), config, format_, *filter(None, [processes]))
+        return Validation(10, 1, 2, 1_000, [("in.ndjson", Reject(4, 480, 7, 5, "not valid JSON"))])
+
+    def _work(self, what, which, ledger_path, emit, *more):
+        self._note(what, which, ledger_path, *more)
+        for event in self.events:
+            emit(event)
+        return self.result
+
+    def _note(self, *question):
+        self.asked.append(question)
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        lines = self.out.splitlines()
+        assert len(lines) == 1, self.out
+        return json.loads(lines[0])
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def say(engine, capsys, monkeypatch):
+    """Call `bulksubmit …` with the fake engine."""
+    monkeypatch.delenv("BULKSUBMIT_LEDGER", raising=False)
+
+    def run(*arguments):
+        code = call([str(argument) for argument in arguments], engine)
+        captured = capsys.readouterr()
+        return Said(code, captured.out, captured.err)
+
+    return run

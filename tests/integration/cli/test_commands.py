@@ -1,0 +1,221 @@
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.commands.api import Order
+from engine.model.errors import JobLocked, SourceChanged, StillWaiting, Unavailable
+from engine.model.job import JobState
+from engine.model.outcome import Tally
+from engine.model.record import Format
+from engine.progress.events import JobEnded, JobStarted
+
+LEDGER = Path(".bulksubmit/ledger.db")
+PROMISED = {
+    "job",
+    "state",
+    "records",
+    "batches",
+    "created",
+    "failed",
+    "rejected",
+    "uncertain",
+    "unresolved",
+    "elapsed_seconds",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["resume", "a"], ("resume", "a", LEDGER)),
+        (["resume", "a", "--config", "new.toml"], ("resume", "a", LEDGER, Path("new.toml"))),
+        (["retry", "a"], ("retry", "a", LEDGER)),
+        (["cancel", "a", "--yes"], ("cancel", "a", LEDGER)),
+        (["status"], ("status", None, LEDGER, False)),
+        (["status", "a", "--tasks"], ("status", "a", LEDGER, True)),
+        (["report", "a"], ("report", "a", LEDGER)),
+        (["report", "a", "--record", "48211"], ("find_record", "a", LEDGER, 48211)),
+        (["audit", "a", "--ledger", "x.db"], ("audit", "a", Path("x.db"))),
+        (
+            ["validate", "in.csv", "more.csv", "--config", "c.toml", "--format", "csv"],
+            ("validate", ("in.csv", "more.csv"), Path("c.toml"), Format.CSV),
+        ),
+        (["resume", "a", "--processes", "2"], ("resume", "a", LEDGER, 2)),
+        (["validate", "a", "-c", "c.toml", "--processes", "3"], ("validate", ("a",), Path("c.toml"), None, 3)),
+        (
+            ["submit", "a", "-c", "c.toml", "--processes", "0"],
+            ("submit", Order(["a"], Path("c.toml"), processes=0), LEDGER),
+        ),
+        (
+            ["submit", "a", "-", "-c", "c.toml", "--job", "j", "-o", "out", "--strict"],
+            ("submit", Order(["a", "-"], Path("c.toml"), "j", Path("out"), None, strict=True), LEDGER),
+        ),
+    ],
+)
+def test_a_command_asks_the_engine_for_what_was_typed(say, engine, arguments, asked):
+    say(*arguments)
+    assert engine.asked == [asked]
+
+
+def test_the_ledger_may_be_named_by_the_environment(say, engine, monkeypatch):
+    monkeypatch.setenv("BULKSUBMIT_LEDGER", "there/l.db")
+    say("resume", "a")
+    assert engine.asked == [("resume", "a", Path("there/l.db"))]
+
+
+@pytest.mark.parametrize("command", ["submit", "resume", "retry", "cancel", "report"])
+def test_a_run_answers_with_one_json_object_and_its_exit_code(say, command):
+    arguments = ["in.ndjson", "--config", "c.toml"] if command == "submit" else ["nightly"]
+    said = say(command, *arguments, "--json")
+    assert said.code == 3
+    assert said.json.keys() >= PROMISED
+    assert (said.json["records"], said.json["created"], said.json["exit_code"]) == (10, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["status"], {"jobs", "ledger"}),
+        (["status", "nightly", "--tasks"], {"job", "state", "created", "working", "running"}),
+        (["audit", "nightly"], {"holds", "findings", "created", "unresolved"}),
+        (["report", "nightly", "--record", "4"], {"index", "state", "task_id", "url"}),
+        (["validate", "x", "--config", "c.toml"], {"records", "rejected", "rejects", "size_bytes"}),
+    ],
+)
+def test_a_question_is_answered_with_one_json_object(say, arguments, expected):
+    said = say(*arguments, "--json")
+    assert said.json.keys() >= expected
+
+
+def test_progress_goes_to_standard_error_and_the_screen_to_standard_output(say, engine):
+    engine.events = [JobStarted("nightly", 1000), JobEnded("nightly", "finished")]
+    said = say("resume", "nightly")
+    assert said.out.startswith("Job nightly is finished: 7 of 10 records created.\n")
+    assert "[00:00:00] job nightly: 1 KB to read" in said.err
+
+
+def test_quiet_shows_no_progress(say, engine):
+    engine.events = [JobStarted("nightly", 1000)]
+    assert say("resume", "nightly", "--quiet").err == ""
+
+
+def test_a_log_takes_the_place_of_the_progress_lines(say, engine):
+    engine.events = [JobStarted("nightly", 1000)]
+    lines = say("resume", "nightly", "--log-level", "info").err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("INFO engine.events: job nightly started: 0 % of its sources read before")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SourceChanged(), 2),
+        (JobLocked(), 6),
+        (Unavailable("nobody answers"), 5),
+        (StillWaiting("batch 7 waits"), 5),
+        (ExceptionGroup("", [JobLocked()]), 6),
+    ],
+)
+def test_an_error_of_ours_is_one_message_and_its_exit_code(say, engine, error, code):
+    engine.error = error
+    said = say("resume", "nightly", "--json")
+    message = str(error.exceptions[0] if isinstance(error, ExceptionGroup) else error)
+    assert said.code == code
+    assert said.json == {"error": message, "exit_code": code}
+    assert said.err == f"bulksubmit: {message}\n"
+
+
+def test_an_unexpected_error_shows_its_traceback_only_in_the_debug_log(say, engine):
+    engine.error = ZeroDivisionError("oh")
+    said = say("audit", "nightly")
+    assert said.code == 1
+    assert said.err == "bulksubmit: unexpected error: ZeroDivisionError: oh. --log-level debug shows where\n"
+    assert "Traceback" in say("audit", "nightly", "--log-level", "debug").err
+
+
+def test_an_error_never_shows_a_secret(say, engine, monkeypatch):
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "s3cr3t-value")
+    engine.error = RuntimeError("GET https://host/x?access_key=s3cr3t-value&y=1 failed with s3cr3t-value")
+    for arguments in (["--json"], ["--log-level", "debug"], ["--log-format", "json", "--log-level", "debug"]):
+        said = say("audit", "nightly", *arguments)
+        assert "s3cr3t" not in said.out + said.err
+        assert "https://host/x?***" in said.err
+
+
+def test_a_refused_validation_exits_with_3(say):
+    said = say("validate", "in.ndjson", "--config", "c.toml")
+    assert said.code == 3
+    assert "1 of 10 records cannot be sent. Nothing was sent." in said.out
+    assert "in.ndjson:5  record 4  not valid JSON" in said.out
+
+
+def test_text_that_could_steer_the_terminal_is_escaped(say, engine):
+    engine.result = replace(engine.result, state=JobState.OPEN, message="\udcff and \x1b[2J and \nü")
+    assert r"not finished. \udcff and \x1b[2J and \nü" in say("resume", "nightly").out
+
+
+def test_a_job_that_goes_on_tells_how_with_its_own_ledger(say, engine):
+    engine.result = replace(engine.result, state=JobState.OPEN, tally=Tally(5, 1), exit_code=5, message="Down.")
+    said = say("resume", "nightly", "--ledger", "my ledger.db")
+    assert said.code == 5
+    assert "Job nightly is not finished. Down." in said.out
+    assert "bulksubmit resume nightly --ledger 'my ledger.db'" in said.out
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("typed", "asked"), [("y\n", 1), ("n\n", 0), ("\n", 0), ("", 0)])
+def test_whoever_cancels_at_a_terminal_is_asked_first(say, engine, monkeypatch, typed, asked):
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    said = say("cancel", "nightly", "--json")
+    assert len(engine.asked) == asked
+    assert "Cancel job nightly?" in said.err
+    assert said.json.get("error", "") == ("" if asked else "job nightly was not canceled")
+
+
+def test_nobody_is_asked_where_nobody_is_or_nobody_wants_it(say, engine, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    say("cancel", "nightly")
+    monkeypatch.setattr("sys.stdin", Terminal())
+    say("cancel", "nightly", "--yes")
+    assert len(engine.asked) == 2
+
+
+def asked_for(engine):
+    return [question[0] for question in engine.asked]
+
+
+@pytest.mark.parametrize(("typed", "sent"), [("y\n", True), ("n\n", False), ("", False)])
+def test_whoever_sends_uncertain_records_again_is_told_what_could_happen_and_asked(
+    say, engine, monkeypatch, typed, sent
+):
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    said = say("retry", "nightly", "--uncertain")
+    assert "2,000 records in 4 batches may be tasks already" in said.err
+    assert "records 0 to 499 (batch 0: the answer was lost) and 3 more" in said.err
+    assert "becomes a second task if it is sent again" in said.err
+    assert asked_for(engine) == ["uncertain", *(["send_again"] if sent else [])]
+
+
+def test_whoever_is_asked_is_told_of_the_job_that_uncertain_records_become(say, engine, monkeypatch):
+    engine.again_in = "nightly.retry"
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert (
+        "look at the service first. They become job nightly.retry. Send them"
+        in say("retry", "nightly", "--uncertain").err
+    )
+
+
+def test_where_nobody_can_be_asked_uncertain_records_are_sent_again_only_with_yes(say, engine, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    said = say("retry", "nightly", "--uncertain", "--json")
+    assert (said.code, asked_for(engine)) == (2, ["uncertain"])
+    assert "--yes says that they shall be sent again" in said.json["error"]
+    assert "becomes a second task" in said.json["error"]
+    said = say("retry", "nightly", "--uncertain", "--yes", "--json")
+    assert (said.json["job"], asked_for(engine)[-1]) == ("nightly", "send_again")

@@ -1,0 +1,149 @@
+"""The face as the contract has it: names, options, help, usage errors, and what is not imported for them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from engine import __version__
+from engine.cli.app import app
+
+ROOT = typer.main.get_command(app)
+PARAMETERS = [
+    pytest.param(parameter, id=f"{name} {parameter.name}")
+    for name, command in ROOT.commands.items()
+    for parameter in command.params
+]
+HEAVY = ("aiohttp", "pydantic", "rich", "apsw", "anyio", "asyncio", "orjson", "engine.commands.api", "engine.sandbox")
+
+
+CONFIG = """
+[service]
+kind = "sama"
+project_id = 42
+access_key = "${env:SAMA_ACCESS_KEY}"
+"""
+
+
+def bulksubmit(*arguments, flags=()):
+    command = [sys.executable, *flags, "-m", "engine", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def imported_by(*arguments):
+    """Return the modules that a command imports."""
+    said = bulksubmit(*arguments, flags=["-X", "importtime"]).stderr.splitlines()
+    return {line.rpartition("|")[2].strip() for line in said if line.startswith("import time:")}
+
+
+def test_the_commands_are_those_of_the_contract():
+    names = "submit resume status report audit retry cancel validate bench sandbox demo"
+    assert set(ROOT.commands) == set(names.split())
+
+
+def test_every_command_has_a_short_sentence_that_the_overview_shows_whole():
+    for command in ROOT.commands.values():
+        first = command.help.splitlines()[0]
+        assert first.endswith(".")
+        assert command.get_short_help_str() == first.removesuffix(".") or command.get_short_help_str() == first
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_option_has_a_sentence(parameter):
+    assert parameter.help
+    assert parameter.help.endswith(".")
+    assert parameter.help[0].isupper()
+
+
+def test_every_command_takes_json():
+    for name, command in ROOT.commands.items():
+        assert any("--json" in parameter.opts for parameter in command.params), name
+
+
+@pytest.mark.parametrize("command", ["", *ROOT.commands])
+def test_every_command_takes_both_ways_to_ask_for_help(say, command):
+    arguments = [command] if command else []
+    said = say(*arguments, "-h")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"Usage: {' '.join(['bulksubmit', *arguments])}")
+    assert said.out == say(*arguments, "--help").out
+
+
+def test_a_wrong_choice_is_named_without_ado(say):
+    said = say("validate", "in", "--config", "c", "--format", "yaml", "--json")
+    assert said.json["error"] == "Invalid value for '--format': 'yaml' is not one of 'ndjson', 'json', 'csv'."
+    assert said.json["error"] in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["submit"],
+        ["submit", "in.ndjson"],
+        ["submit", "in.ndjson", "--config"],
+        ["status", "--nonsense"],
+        ["nonsense"],
+        ["resume"],
+        ["sandbox", "--port", "many"],
+        ["validate", "in", "--config", "c", "--format", "xml"],
+    ],
+)
+def test_a_usage_error_exits_with_2_and_is_an_object_for_programs(say, arguments):
+    said = say(*arguments)
+    assert (said.code, said.out) == (2, "")
+    assert "Error: " in said.err
+    said = say(arguments[0], "--json", *arguments[1:])
+    assert said.code == 2
+    assert said.json["exit_code"] == 2
+    assert said.json["error"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["submit", "--help"], ["--version"], ["status", "--nonsense"]])
+def test_help_version_and_usage_errors_import_nothing_heavy(arguments):
+    imported = imported_by(*arguments)
+    assert "engine" in imported
+    assert not [name for name in imported if name.startswith(HEAVY)]
+
+
+def test_a_load_imports_neither_the_auditor_nor_the_bench_and_no_client_before_it_sends(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+    Path("engine.toml").write_text(CONFIG)
+    imported = imported_by("submit", "nowhere.ndjson", "--config", "engine.toml")
+    assert "engine.commands.wiring" in imported
+    assert not [name for name in imported if name.startswith(("engine.report.audit", "engine.bench", "aiohttp"))]
+
+
+def test_the_version_is_told_without_a_parser():
+    ended = bulksubmit("--version", flags=["-X", "importtime"])
+    assert ended.stdout == f"bulksubmit {__version__}\n"
+    assert "typer" not in ended.stderr
+
+
+AT_EXIT = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 10_000))
+sys.argv = ["bulksubmit", "--help"]
+from engine.__main__ import main
+main()
+"""
+
+
+def test_a_process_that_ends_looks_for_no_garbage_among_its_modules():
+    ended = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout.endswith("True\n")
+
+
+def test_the_process_ends_with_the_exit_code():
+    ended = bulksubmit("status", "--nonsense", "--json")
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout)["exit_code"] == 2
+
+
+def test_the_sandbox_that_cannot_start_says_why(say):
+    said = say("sandbox", "--host", "192.0.2.1", "--json")
+    assert said.code == 2
+    assert "--allow-remote" in said.json["error"]

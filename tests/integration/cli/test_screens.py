@@ -1,0 +1,305 @@
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.cli.demo import Demo
+from engine.cli.output.advice import next_steps
+from engine.cli.output.checks import audit_screen, record_screen, validation_screen
+from engine.cli.output.demo import demo_screen
+from engine.cli.output.reasons import common_reasons
+from engine.cli.output.result import result_screen
+from engine.cli.output.screen import Mood, Screen, Table, text_of
+from engine.cli.output.status import job_screen, jobs_screen
+from engine.commands.api import JobStatus, Validation
+from engine.commands.cancel import CANCELED
+from engine.model.errors import StillWaiting
+from engine.model.job import JobState
+from engine.model.outcome import Fate, Outcome, Tally
+from engine.model.record import Reject
+from engine.report.audit_findings import Audit
+
+from .conftest import JOB, RESULT, TALLY
+
+LEDGER = Path(".bulksubmit/ledger.db")
+
+
+@pytest.fixture(autouse=True)
+def _usual_ledger(monkeypatch):
+    monkeypatch.delenv("BULKSUBMIT_LEDGER", raising=False)
+
+
+def rejects(folder, *errors):
+    path = folder / "rejects.ndjson"
+    path.write_text("".join(json.dumps({"index": 1, "error": error, "record": {}}) + "\n" for error in errors))
+    return path
+
+
+def test_a_screen_is_aligned_text():
+    table = Table([["created", "1,204"], ["failed", "7"]], "Counts", ["fate", "records"], frozenset({1}))
+    text = text_of(Screen("Done.", {}, Mood.GOOD, [table, Table([], "Empty")]), colours=False)
+    assert text.splitlines() == [
+        "Done.",
+        "",
+        "Counts",
+        "  fate     records",
+        "  created    1,204",
+        "  failed         7",
+    ]
+
+
+def test_colours_are_for_terminals_only():
+    screen = Screen("Done.", {}, Mood.GOOD, [Table([["a"]], "Title")])
+    assert text_of(screen, colours=True).startswith("\x1b[1;32mDone.\x1b[0m")
+    assert "\x1b" not in text_of(screen, colours=False)
+
+
+class TestResult:
+    def test_of_a_finished_job_says_what_is_wrong_and_what_to_do(self, tmp_path):
+        path = rejects(tmp_path, "bad url", "bad url", "not JSON")
+        text = text_of(result_screen(replace(RESULT, rejects=path), LEDGER), colours=False)
+        assert text.startswith("Job nightly is finished: 7 of 10 records created.")
+        assert "  2  bad url\n  1  not JSON" in text
+        assert "bulksubmit retry nightly" in text
+        assert "bulksubmit audit nightly" in text
+        assert str(path) in text
+
+    def test_of_a_job_without_a_fault_proposes_the_proof_only(self):
+        tally = Tally(10, 1, 10, states={"settled": 1})
+        screen = result_screen(replace(RESULT, tally=tally, exit_code=0), LEDGER)
+        assert screen.mood is Mood.GOOD
+        assert screen.headline == "Job nightly is finished: 10 records, all created."
+        assert "retry" not in text_of(screen, colours=False)
+
+    def test_of_ids_that_are_not_proven_says_how_many(self):
+        tables = result_screen(replace(RESULT, unproven=3), LEDGER).tables
+        assert ["created", "7", "of 3 it is not proven which id is whose"] in tables[0].rows
+        assert result_screen(replace(RESULT, unproven=3), LEDGER).data["unproven_ids"] == 3
+
+    def test_of_a_job_that_was_stopped_says_why_and_how_to_go_on(self):
+        result = replace(RESULT, state=JobState.OPEN, message="The service is down.", exit_code=5)
+        screen = result_screen(result, LEDGER)
+        assert (screen.mood, screen.exit_code) == (Mood.BAD, 5)
+        assert screen.headline == "Job nightly is not finished. The service is down."
+        assert "bulksubmit resume nightly" in text_of(screen, colours=False)
+
+    def test_of_a_job_whose_batches_are_not_begun_names_them_and_how_to_go_on(self):
+        result = replace(RESULT, state=JobState.OPEN, message=f"{StillWaiting()}", exit_code=StillWaiting.exit_code)
+        screen = result_screen(result, LEDGER)
+        assert screen.exit_code == 5
+        assert "does not begin with what it has accepted" in screen.headline
+        assert "bulksubmit resume nightly" in text_of(screen, colours=False)
+
+    def test_of_a_job_that_waits_for_a_person_says_so_beside_the_way_to_go_on(self):
+        result = replace(RESULT, state=JobState.OPEN, message="The key does not hold.", exit_code=9)
+        screen = result_screen(result, LEDGER)
+        assert (screen.mood, screen.exit_code) == (Mood.BAD, 9)
+        text = text_of(screen, colours=False)
+        assert re.search(r"mend what is named above, then go on +bulksubmit resume nightly", text)
+
+    def test_of_a_canceled_job_says_what_stays(self):
+        screen = result_screen(replace(RESULT, state=JobState.CANCELED), LEDGER)
+        assert screen.headline == "Job nightly is canceled. 7 tasks had been created."
+
+    def test_of_a_finished_job_shows_what_is_said_besides_as_a_note(self):
+        screen = result_screen(replace(RESULT, message="NAME.retry already ran"), LEDGER)
+        assert screen.headline.endswith("records created.")
+        assert "Note\n  NAME.retry already ran\n" in text_of(screen, colours=False)
+
+    def test_of_a_job_without_records_says_so(self):
+        screen = result_screen(replace(RESULT, tally=Tally(), message="the sources hold no record"), LEDGER)
+        assert screen.headline == "Job nightly is finished: no records."
+
+    @pytest.mark.parametrize(
+        ("state", "reasons", "said"),
+        [
+            (JobState.CANCELED, [CANCELED, CANCELED], CANCELED),
+            (JobState.CANCELED, [CANCELED, "no url"], f"{CANCELED}, or the service said no"),
+            (JobState.FINISHED, ["no url", "no url"], "the service said no"),
+        ],
+    )
+    def test_tells_who_said_no(self, tmp_path, state, reasons, said):
+        result = replace(RESULT, state=state, rejects=rejects(tmp_path, *reasons))
+        failed = next(row for row in result_screen(result, LEDGER).tables[0].rows if row[0] == "failed")
+        assert failed == ["failed", "2", said]
+
+    def test_does_not_show_the_reasons_of_the_first_as_those_of_all(self, tmp_path, monkeypatch):
+        path = rejects(tmp_path, *["bad url"] * 100)
+        result = replace(RESULT, tally=Tally(200, 1, 100, 100), rejects=path)
+        monkeypatch.setattr(common_reasons, "__defaults__", (path.stat().st_size // 2,))
+        screen = result_screen(result, LEDGER)
+        assert "created, counted in the first 50 of 100\n  50  bad url" in text_of(screen, colours=False)
+        assert screen.data["reasons_seen"] == 50
+
+    def test_names_uncertain_records_and_batches_left_behind(self):
+        tally = Tally(10, 2, 5, uncertain=5, states={"settled": 1, "uncertain": 1})
+        text = text_of(result_screen(replace(RESULT, tally=tally, orphans=2), LEDGER), colours=False)
+        assert "look at the service for the uncertain" in text
+        assert "2 empty batches left at the service" in text
+
+    def test_names_a_ledger_that_would_not_be_found(self, monkeypatch):
+        other = Path("there/l.db")
+        assert "audit nightly --ledger there/l.db" in text_of(result_screen(RESULT, other), colours=False)
+        monkeypatch.setenv("BULKSUBMIT_LEDGER", "there/l.db")
+        assert "--ledger" not in text_of(result_screen(RESULT, other), colours=False)
+
+
+class TestAdvice:
+    @pytest.mark.parametrize(
+        ("state", "tally", "commands"),
+        [
+            (JobState.OPEN, Tally(9, 1, 3, 1), ["resume"]),
+            (JobState.OPEN, Tally(9, 1, 3, uncertain=1), ["resume", "status"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 1), ["cancel", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 6), ["retry", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 0, 6), ["retry", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 4, uncertain=2), ["retry", "status", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 9), ["audit"]),
+            (JobState.FINISHED, Tally(9, 1, 3, 4, uncertain=2), ["retry", "status", "retry", "audit"]),
+            (
+                JobState.FINISHED,
+                Tally(9, 1, 3, 4, 0, 2, {"uncertain": 1}),
+                ["retry", "resume", "status", "retry", "audit"],
+            ),
+            (JobState.FINISHED, Tally(9, 1, 9), ["audit"]),
+        ],
+    )
+    def test_suits_the_state(self, state, tally, commands):
+        steps = next_steps("j", state, tally, LEDGER)
+        assert [line.split()[1] for _, line in steps] == commands
+        assert all(line.split()[2] == "j" for _, line in steps)
+
+    def test_is_the_same_at_the_end_and_when_asked(self):
+        tally = Tally(9, 1, 3, 1)
+        ended = result_screen(replace(RESULT, state=JobState.CANCELED, tally=tally), LEDGER)
+        asked = job_screen(JobStatus(replace(JOB, state=JobState.CANCELED), tally, running=False), LEDGER)
+        assert ended.tables[-2].rows == asked.tables[-1].rows
+
+    def test_shows_the_rejects_before_they_are_tried_again(self):
+        steps = next_steps("j", JobState.FINISHED, Tally(9, 1, 3, 6), LEDGER, Path("my out/rejects.ndjson"))
+        assert steps[0][1] == "less 'my out/rejects.ndjson'"
+
+
+class TestReasons:
+    def test_that_differ_in_numbers_are_one(self, tmp_path):
+        reasons = common_reasons(rejects(tmp_path, "line 7: bad", "other", "line 12: bad"))
+        assert reasons.whole
+        assert list(reasons.top) == [(2, "line 7: bad"), (1, "other")]
+
+    def test_are_the_five_most_common(self, tmp_path):
+        errors = [letter for number, letter in enumerate("abcdefg", 1) for _ in range(number)]
+        reasons = common_reasons(rejects(tmp_path, *errors))
+        assert [reason for _, reason in reasons.top] == list("gfedc")
+
+    def test_are_taken_from_the_beginning_of_a_large_file(self, tmp_path):
+        path = rejects(tmp_path, *["same"] * 100)
+        reasons = common_reasons(path, read_bytes=path.stat().st_size // 2)
+        assert not reasons.whole
+        assert (list(reasons.top), reasons.seen) == ([(50, "same")], 50)
+
+    def test_are_none_without_a_file(self, tmp_path):
+        assert common_reasons(None).top == []
+        assert common_reasons(tmp_path / "missing").top == []
+
+
+class TestStatus:
+    def test_lists_jobs_a_line_each(self):
+        screen = jobs_screen([JobStatus(JOB, TALLY, running=True)], LEDGER)
+        lines = text_of(screen, colours=False).splitlines()
+        assert lines[2].split()[:4] == ["job", "state", "records", "created"]
+        assert lines[3].split()[:4] == ["nightly", "running", "10", "7"]
+
+    def test_of_an_empty_ledger_says_how_to_begin(self):
+        assert "bulksubmit submit SOURCE --config FILE" in jobs_screen([], LEDGER).headline
+
+    def test_of_one_job_shows_people_s_work_where_it_was_asked_for(self):
+        status = JobStatus(JOB, TALLY, running=False, working={"completed": 3})
+        screen = job_screen(status, LEDGER)
+        assert "  completed  3\n" in text_of(screen, colours=False)
+        assert screen.data["working"] == {"completed": 3}
+
+    @pytest.mark.parametrize(
+        ("status", "step"),
+        [
+            (JobStatus(JOB, TALLY, running=True), "status nightly"),
+            (JobStatus(replace(JOB, state=JobState.OPEN), TALLY, running=False), "resume nightly"),
+            (JobStatus(JOB, TALLY, running=False), "retry nightly"),
+            (JobStatus(JOB, Tally(7, 1, 7), running=False), "audit nightly"),
+        ],
+    )
+    def test_of_one_job_says_what_to_do(self, status, step):
+        assert f"bulksubmit {step}" in text_of(job_screen(status, LEDGER), colours=False)
+
+
+class TestAudit:
+    def test_that_holds_shows_the_sum(self):
+        audit = Audit("nightly", 10, 2, Counter({Fate.CREATED: 7, Fate.FAILED: 3}), unread_bytes=5_000)
+        screen = audit_screen(audit, LEDGER)
+        text = text_of(screen, colours=False)
+        assert screen.exit_code == 0
+        assert "10 records read  = 7 created + 3 failed + 0 rejected + 0 uncertain + 0 unresolved" in text
+        assert "5 KB unread" in text
+
+    def test_of_a_whole_job_has_the_last_word(self):
+        screen = audit_screen(Audit("nightly", 10, 2, Counter({Fate.CREATED: 10})), LEDGER)
+        assert (screen.mood, screen.headline) == (Mood.GOOD, "Job nightly: every record has exactly one outcome.")
+
+    def test_names_in_its_headline_what_is_still_open(self):
+        fates = Counter({Fate.CREATED: 7, Fate.UNRESOLVED: 2, Fate.UNCERTAIN: 1})
+        screen = audit_screen(Audit("nightly", 10, 2, fates, unread_bytes=15_600_000), LEDGER)
+        assert screen.mood is Mood.MIXED
+        assert screen.headline == (
+            "Job nightly: every record that was read is accounted for once, but 15.6 MB of the sources are unread, "
+            "2 records are unresolved, 1 record is uncertain."
+        )
+        assert "bulksubmit status nightly" in text_of(screen, colours=False)
+
+    def test_that_does_not_hold_names_what_it_found(self):
+        audit = Audit("nightly", 10, 2, Counter({Fate.CREATED: 10}), findings=["batch 1: changed"])
+        screen = audit_screen(audit, LEDGER)
+        assert (screen.exit_code, screen.data["holds"]) == (1, False)
+        assert "  batch 1: changed\n" in text_of(screen, colours=False)
+
+
+def test_a_validation_without_a_fault_is_good_news():
+    screen = validation_screen(Validation(10, 0, 1, 500, []))
+    assert (screen.exit_code, screen.headline) == (0, "All 10 records can be sent. Nothing was sent.")
+
+
+@pytest.mark.parametrize(("records", "said"), [(0, "The sources hold no record."), (1, "The 1 record can be sent.")])
+def test_a_validation_of_little_is_told_in_words(records, said):
+    assert validation_screen(Validation(records, 0, 1, 500, [])).headline == f"{said} Nothing was sent."
+
+
+def test_a_validation_shows_the_first_rejects():
+    found = [("in.csv", Reject(index, 0, 1, index + 1, "bad")) for index in range(100)]
+    text = text_of(validation_screen(Validation(500, 200, 1, 500, found)), colours=False)
+    assert "Not fit to be sent (first 10 of 200)" in text
+    assert text.count("in.csv:") == 10
+
+
+def test_a_record_is_told_with_its_reason():
+    outcome = Outcome(48_211, "in.csv", 12_345, Fate.FAILED, batch_id="b1", error="no url")
+    text = text_of(record_screen("nightly", outcome), colours=False)
+    assert text.startswith("Record 48,211 of job nightly: failed.")
+    assert "in.csv, byte 12,345" in text
+    assert "no url" in text
+    assert "task" not in text
+
+
+@pytest.mark.parametrize(("tasks", "twice", "code"), [(7, 0, 3), (8, 0, 1), (7, 1, 1)])
+def test_the_demo_is_judged_by_the_journal(tasks, twice, code):
+    audit = Audit("nightly", 10, 2, Counter({Fate.CREATED: 7, Fate.FAILED: 3}))
+    screen = demo_screen(Demo(RESULT, audit, Path("journal"), tasks, twice), LEDGER)
+    assert screen.exit_code == code
+    assert screen.data["proven"] is (code == 3)
+    assert f"tasks that the sandbox created    {tasks}" in text_of(screen, colours=False)
+
+
+def test_a_demo_that_was_interrupted_keeps_its_exit_code():
+    result = replace(RESULT, state=JobState.OPEN, exit_code=130)
+    screen = demo_screen(Demo(result, Audit("nightly"), Path("journal"), 9, 0), LEDGER)
+    assert screen.exit_code == 130

@@ -1,0 +1,121 @@
+"""Signals end a run in order, or at once; the processes here are started by the test and killed by their own id."""
+
+import gc
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from engine.cli import serving
+from engine.cli.entry import call
+from engine.cli.options import Voice
+from engine.cli.signals import REPEAT_SECONDS, perform
+
+PROGRAM = """
+import sys, time
+from engine.cli.options import Voice
+from engine.cli.signals import ask, perform
+from engine.model.errors import BulkSubmitError
+import anyio
+
+if {loop!r} == "asyncio":
+    sys.modules["uvloop"] = None
+
+async def work(emit, stop):
+    print("working", flush=True)
+    await stop.wait()
+    print("draining", flush=True)
+    {then}
+    raise stop.error
+
+async def question():
+    print("working", flush=True)
+    await anyio.sleep_forever()
+
+try:
+    {start}
+except BulkSubmitError as error:
+    print(error.exit_status, flush=True)
+"""
+LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+
+
+def start(loop, *, then="pass", doing="perform(work, Voice())"):
+    program = PROGRAM.format(loop=loop, then=then, start=doing)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+@LOOPS
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_ends_the_run_in_order(loop, number):
+    process = start(loop)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert out.split() == ["draining", str(128 + number)]
+    assert f"stopping: {number.name} received" in err
+
+
+@LOOPS
+@pytest.mark.parametrize("then", ["await anyio.sleep_forever()", "time.sleep(600)", "\n    while True: pass"])
+def test_the_second_signal_ends_the_process_even_if_the_loop_hangs(loop, then):
+    process = start(loop, then=then)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "draining\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+@LOOPS
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_told_twice_at_once_is_one(loop, number):
+    process = start(loop, then="await anyio.sleep(0.1)")
+    process.send_signal(number)
+    process.send_signal(number)
+    assert process.stdout.readline() == "draining\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=30)[0] == f"{128 + number}\n"
+
+
+@LOOPS
+def test_the_same_signal_a_second_later_ends_the_process(loop):
+    process = start(loop, then="await anyio.sleep_forever()")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "draining\n"
+    time.sleep(REPEAT_SECONDS + 0.1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+
+
+def test_a_question_can_be_broken_off_by_one_signal():
+    process = start("asyncio", doing="ask(question, Voice())")
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "130\n"
+
+
+def test_the_collector_passes_over_what_was_imported_and_only_during_the_work():
+    async def work(emit, stop):
+        return gc.get_freeze_count(), gc.isenabled()
+
+    frozen, enabled = perform(work, Voice(quiet=True))
+    assert frozen > 10_000
+    assert enabled
+    assert gc.get_freeze_count() == 0
+
+
+def test_the_collector_works_while_the_sandbox_serves(monkeypatch):
+    enabled = []
+    monkeypatch.setattr(serving.server, "run", lambda *_, **__: enabled.append(gc.isenabled()))
+    gc.disable()  # as the process does until it begins to work
+    try:
+        call(["sandbox"])
+    finally:
+        gc.enable()
+    assert enabled == [True]

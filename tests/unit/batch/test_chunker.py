@@ -1,0 +1,105 @@
+import hashlib
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.batch.chunker import Chunker
+from engine.model.batch import Limits, decode_spans
+from engine.model.record import Position, Reject, TaskBlock
+
+
+def blocks_of(plan: list[list[int | None]]) -> list[TaskBlock]:
+    """Return blocks of tasks with these lengths, one line each; None is a reject."""
+    blocks, index, offset = [], 0, 0
+    for lengths in plan:
+        good, rejects = [], []
+        for length in lengths:
+            if length is None:
+                rejects.append(Reject(index, offset, 3, index + 1, "no"))
+            else:
+                good.append((index, offset, length + 1, index + 1, b"t" * length))
+            index, offset = index + 1, offset + (4 if length is None else length + 3)
+        offset += 1  # a blank line
+        columns = [list(column) for column in zip(*good, strict=True)] or [[]] * 5
+        blocks.append(TaskBlock(Position(offset, index, index + 1), *columns, rejects))
+    return blocks
+
+
+def chunked(blocks: list[TaskBlock], limits: Limits):
+    chunker = Chunker(limits, Position(), 7)
+    batches, rejects = [], []
+    for block in blocks:
+        chunk = chunker.feed(block)
+        batches += chunk.batches
+        rejects += chunk.rejects
+    chunk = chunker.finish(blocks[-1].end if blocks else Position())
+    return [*batches, *chunk.batches], [*rejects, *chunk.rejects]
+
+
+PLANS = st.lists(st.lists(st.none() | st.integers(2, 30), max_size=12), max_size=12)
+LIMITS = st.builds(Limits, records=st.integers(1, 9), bytes=st.integers(1, 90))
+
+
+@given(PLANS, LIMITS)
+@settings(max_examples=300)
+def test_batches_tile_the_input_within_the_limits(plan, limits):
+    blocks = blocks_of(plan)
+    batches, rejects = chunked(blocks, limits)
+    tasks = [task for block in blocks for task in block.tasks]
+    offsets = [offset for block in blocks for offset in block.offsets]
+    lengths = [length for block in blocks for length in block.lengths]
+
+    assert [batch.sequence for batch in batches] == list(range(7, 7 + len(batches)))
+    at, taken = Position(), 0
+    for batch in batches:
+        assert batch.start == at
+        at = batch.end
+        inside = slice(taken, taken + batch.count)
+        taken += batch.count
+        payload = b"[" + b",".join(tasks[inside]) + b"]"
+        assert (batch.size_bytes, batch.sha256) == (len(payload), hashlib.sha256(payload).digest())
+        assert batch.count <= limits.records
+        assert batch.size_bytes <= limits.bytes or batch.count <= 1
+        assert decode_spans(batch.start.offset, batch.spans) == (offsets[inside], lengths[inside])
+        assert batch.rejected == sum(batch.start.index <= reject.index < batch.end.index for reject in rejects)
+    assert taken == len(tasks)
+    assert at == (blocks[-1].end if blocks else Position())
+    assert rejects == [reject for block in blocks for reject in block.rejects]
+
+
+@given(PLANS, LIMITS)
+def test_batches_are_as_full_as_the_limits_allow(plan, limits):
+    plan = [[length for length in lengths if length is not None] for lengths in plan]
+    blocks = blocks_of(plan)
+    batches, _ = chunked(blocks, limits)
+    lengths = [length for each in plan for length in each]
+    taken = 0
+    for batch, following in pairwise(batches):
+        taken += batch.count
+        assert following.count
+        assert batch.count == limits.records or batch.size_bytes + 1 + lengths[taken] > limits.bytes
+
+
+def test_a_thousand_and_one_records_are_two_batches():
+    batches, _ = chunked(blocks_of([[10] * 1001]), Limits(1000, 1 << 20))
+    assert [batch.count for batch in batches] == [1000, 1]
+
+
+def test_what_follows_the_last_record_belongs_to_its_batch():
+    blocks = [*blocks_of([[10] * 3]), TaskBlock(Position(99, 3, 9), [], [], [], [], [])]
+    (batch,), _ = chunked(blocks, Limits(3, 1 << 20))
+    assert batch.end == Position(99, 3, 9)
+
+
+def test_bad_records_without_end_are_cut_too():
+    batches, rejects = chunked(blocks_of([[None] * 1000] * 5), Limits(1000, 1 << 20))
+    assert [(batch.count, batch.rejected, batch.size_bytes) for batch in batches] == [(0, 1000, 2)] * 5
+    assert len(rejects) == 5000
+
+
+@pytest.mark.parametrize(("content", "count"), [([], 0), ([[]], 1)])
+def test_no_record_is_no_batch_unless_there_are_bytes(content, count):
+    batches, _ = chunked(blocks_of(content), Limits(10, 100))
+    assert [batch.count for batch in batches] == [0] * count

@@ -1,0 +1,65 @@
+"""A bench as it may have been measured, and what an HTML page of it holds."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from engine.bench.histogram import Histogram
+from engine.bench.ladder import Knee, Load
+from engine.bench.meter import Measure, Second
+from engine.bench.orders import Bench, BenchPlan, BenchStep
+from engine.model.outcome import Tally
+
+VOID = {"meta"}
+
+
+def measure(throughput, seconds):
+    times = Histogram()
+    times.record(seconds, 1000)
+    found = times.percentiles()
+    timeline = [Second(0, 1000, 0, 0.0, 0.0), Second(1, 0, 1000, seconds, seconds)]
+    return Measure(1.5, throughput, 1000, 1000, 0, 0, 10, found, found, 60, 3, 1, 4, 0, 0.0, "", "", timeline)
+
+
+def bench(*, rate=None, host="api.example.com", ended="It ended one step beyond the knee, at 4."):
+    loads = [Load(1000, 100, n, None if rate is None else rate * n) for n in (1, 2, 4)]
+    plan = BenchPlan("sama", host, local=False, project="42", loads=loads)
+    reached = [(1000.0, 0.2), (1900.5, 0.25), (1950.0, 0.6)]
+    steps = [BenchStep(load, f"bench-{at:02}", at * 2.0, measure(*reached[at])) for at, load in enumerate(loads)]
+    tally = Tally(3000, 30, 3000)
+    knee = Knee(1, "the next step changed throughput by +3%")
+    return Bench(plan, 10.0, 7, {"batch.max_records": 100}, steps, knee, ended, tally, 0, Path("out/b"))
+
+
+class Page(HTMLParser):
+    """What a page consists of; complains of tags that do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.attributes, self._open = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def stands_alone(self):
+        """Tell whether the page needs no script and refers to nothing outside."""
+        names = {name for name, _ in self.attributes}
+        fetching = {"script", "link", "img", "iframe", "object", "embed", "image", "use"} & set(self.tags)
+        style = "".join(self.words)
+        return not fetching and not names & {"src", "href", "xlink:href", "action", "onload"} and "url(" not in style

@@ -1,0 +1,333 @@
+import os
+import re
+import string
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.commands import wiring
+from engine.commands.configuration import expand_secret, hide_secret, parse_toml
+from engine.model.errors import ConfigError, Exit
+
+CONFIGS = [
+    path
+    for path in sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
+    if isinstance(parse_toml(path.read_text()).get("service"), dict)  # the others are behaviours of a sandbox
+]
+MINIMAL = """
+[service]
+kind = "sama"
+project_id = 42
+access_key = "${env:SAMA_ACCESS_KEY}"
+"""
+SECRET = "s3cr3t-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("SAMA_ACCESS_KEY", SECRET)
+
+
+def complaint(text, expand=expand_secret):
+    """Return what is wrong with a configuration."""
+    with pytest.raises(ConfigError) as raised:
+        wiring.load(text, expand)
+    assert raised.value.exit_status == Exit.USAGE
+    return str(raised.value)
+
+
+# What is needed and what is not
+
+
+def test_the_least_configuration_works_and_the_rest_has_defaults():
+    setup = wiring.load(MINIMAL)
+    assert setup.service.base_url == "https://api.sama.com/v2"
+    assert setup.service.mode == "presigned"
+    assert (setup.settings.batch.max_records, setup.settings.send.max_in_flight) == (1000, "auto")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_configuration_that_we_ship_can_be_used(path, monkeypatch):
+    text = wiring.read_config(path)
+    for name in re.findall(r"\$\{env:(\w+)\}", text):
+        monkeypatch.setenv(name, "8800")
+    wiring.load(text)
+
+
+# How long a service may take until it shows what a call did
+
+
+def settle_seconds(lines):
+    return wiring.load(f"{MINIMAL}[send]\n{lines}").settings.send.settle_seconds
+
+
+def test_the_settle_time_is_the_services_own_unless_it_is_configured():
+    assert settle_seconds("") is None
+    assert settle_seconds("settle_seconds = 0.5") == 0.5
+    assert "send.settle_seconds" in complaint(f"{MINIMAL}[send]\nsettle_seconds = 0")
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [
+        ("search_seconds = 30", 210),
+        ("search_seconds = 0.5", 3.5),
+        ('search_seconds = "${env:SECONDS}"', 84),
+        ("search_seconds = 30\nsettle_seconds = 60", 60),
+        ("search_seconds = 0", None),
+        ("search_seconds = -1", None),
+        ("search_seconds = nan", None),
+        ('search_seconds = "long"', None),
+        ("search_seconds = []", None),
+        ('search_seconds = "long"\nsettle_seconds = 60', 60),
+    ],
+)
+def test_a_search_time_of_an_older_file_is_read_as_all_of_its_searches_and_is_never_an_error(
+    lines, seconds, monkeypatch
+):
+    monkeypatch.setenv("SECONDS", "12")
+    assert settle_seconds(lines) == seconds
+
+
+def test_a_search_time_anywhere_else_is_an_unknown_key():
+    assert complaint(f"{MINIMAL}[batch]\nsearch_seconds = 30").startswith("batch.search_seconds: unknown key")
+
+
+# Where it is read
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
+        wiring.read_config(tmp_path / "nowhere.toml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"binary\.toml cannot be read"):
+        wiring.read_config(path)
+
+
+def test_a_mistake_in_the_toml_is_shown_with_its_line():
+    assert "at line 3" in complaint('[service]\nkind = "sama"\nproject_id = = 42\n')
+
+
+def test_without_a_service_it_says_how_one_begins():
+    assert complaint("[send]\n") == '[service] is missing; it begins with kind = "sama"'
+    assert complaint('service = "sama"\n') == '[service] is missing; it begins with kind = "sama"'
+
+
+@pytest.mark.parametrize("missing", ["project_id", "access_key"])
+def test_a_missing_key_is_named(missing):
+    text = "\n".join(line for line in MINIMAL.splitlines() if not line.startswith(missing))
+    assert complaint(text) == f"service.{missing}: missing"
+
+
+# Keys that nobody knows
+
+
+@pytest.mark.parametrize(
+    ("written", "place", "meant"),
+    [
+        ("[sned]", "sned", "send"),
+        ("[bacth]\nmax_records = 5", "bacth", "batch"),
+        ("[send]\nmax_inflight = 3", "send.max_inflight", "max_in_flight"),
+        ("[send]\npoll_second = 3", "send.poll_second", "poll_seconds"),
+        ("[batch]\nmax_record = 5", "batch.max_record", "max_records"),
+        ("[source]\nformt = 'csv'", "source.formt", "format"),
+        ("[mapping]\nwarp = 'data'", "mapping.warp", "wrap"),
+        (
+            "[service]\nkind = 'sama'\nprojectid = 4\naccess_key = '${env:SAMA_ACCESS_KEY}'",
+            "service.projectid",
+            "project_id",
+        ),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_names_the_nearest(written, place, meant):
+    text = written if "[service]" in written else MINIMAL + written
+    assert f"{place}: unknown key; did you mean {meant!r}?" in complaint(text)
+
+
+def test_an_unknown_key_like_no_other_is_answered_with_those_there_are():
+    assert complaint(MINIMAL + "[batch]\nzzz = 1") == "batch.zzz: unknown key; known: max_records, max_bytes"
+
+
+def test_every_mistake_is_named_at_once():
+    said = complaint(MINIMAL + "[batch]\nmax_record = 5\n[send]\nmax_in_flight = 0")
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["batch.max_record", "send.max_in_flight"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ('"smaa"', "service.kind: 'smaa' is not a service; did you mean 'sama'?"),
+        ('"salesforce"', f"service.kind: 'salesforce' is not a service; known: {', '.join(wiring.SERVICES)}"),
+        ('["sama"]', "service.kind: ['sama'] is not a service; did you mean 'sama'?"),
+    ],
+)
+def test_a_service_that_we_do_not_know_is_answered_with_the_nearest(kind, said):
+    assert complaint(f"[service]\nkind = {kind}") == said
+
+
+# Values of the wrong kind
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('[send]\nmax_in_flight = "many"', 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
+        ("[send]\nmax_in_flight = 0", 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
+        ("[send]\nmax_in_flight = 1001", 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
+        ("[send]\npoll_seconds = 0", "send.poll_seconds: input should be greater than 0"),
+        ("[batch]\nmax_records = 1.5", "batch.max_records: input should be a valid integer"),
+        ('[source]\nformat = "xml"', "source.format: input should be 'ndjson', 'json' or 'csv'"),
+        ('[source.types]\nlat = "float"', "source.types.lat: input should be 'string', 'integer', 'number'"),
+        ('[source]\ndelimiter = ";;"', "source.delimiter: string should have at most 1 character"),
+        ('[mapping]\ndrop = "lid"', "mapping.drop: input should be a valid list"),
+        ("[[send]]\nmax_in_flight = 1", "send: must be a table, [send]"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_explained_at_its_place(written, said):
+    assert complaint(MINIMAL + written).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('project_id = "forty-two"', "service.project_id: input should be a valid integer"),
+        ("project_id = -1", "service.project_id: input should be greater than or equal to 0"),
+        ('project_id = 1\nmode = "fast"', "service.mode: input should be 'presigned' or 'inline'"),
+        ("project_id = 1\nmax_tasks_per_batch = 0", "service.max_tasks_per_batch: input should be greater than"),
+    ],
+)
+def test_a_service_explains_its_own_keys_likewise(line, said):
+    assert complaint(MINIMAL.replace("project_id = 42", line)).startswith(said)
+
+
+# Secrets
+
+
+def test_a_secret_is_taken_from_the_environment():
+    assert wiring.load(MINIMAL).service.access_key.get_secret_value() == SECRET
+
+
+def test_a_secret_is_taken_from_a_file_without_the_newline_at_its_end(tmp_path):
+    (tmp_path / "key").write_text("from-a-file\n")
+    setup = wiring.load(MINIMAL.replace("${env:SAMA_ACCESS_KEY}", f"${{file:{tmp_path}/key}}"))
+    assert setup.service.access_key.get_secret_value() == "from-a-file"
+
+
+def test_references_stand_anywhere_in_a_value_that_is_no_secret(monkeypatch):
+    monkeypatch.setenv("PORT", "8801")
+    monkeypatch.setenv("COLOUR", "red")
+    text = MINIMAL + 'base_url = "http://127.0.0.1:${env:PORT}/v2"\n[mapping.defaults]\ntags = ["${env:COLOUR}", "x"]\n'
+    setup = wiring.load(text)
+    assert setup.service.base_url == "http://127.0.0.1:8801/v2"
+    assert setup.settings.mapping.defaults == {"tags": ["red", "x"]}
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_not_set_is_named_with_its_key(monkeypatch, value):
+    monkeypatch.delenv("SAMA_ACCESS_KEY")
+    if value is not None:
+        monkeypatch.setenv("SAMA_ACCESS_KEY", value)
+    assert complaint(MINIMAL) == "service.access_key: environment variable SAMA_ACCESS_KEY is not set"
+
+
+def test_a_variable_that_is_not_set_is_named_with_its_key_wherever_it_stands():
+    said = complaint(MINIMAL + '[mapping.defaults]\ntags = ["${env:NOBODY_SET_THIS}"]')
+    assert said == "mapping.defaults.tags: environment variable NOBODY_SET_THIS is not set"
+
+
+def test_a_file_of_a_secret_that_cannot_be_read_is_named_with_its_key(tmp_path):
+    text = MINIMAL.replace("${env:SAMA_ACCESS_KEY}", f"${{file:{tmp_path}/none}}")
+    assert complaint(text) == f"service.access_key: {tmp_path}/none cannot be read: FileNotFoundError"
+
+
+@pytest.mark.parametrize("written", ["literal-key-123", "", "prefix-${env:SAMA_ACCESS_KEY}", "$SAMA_ACCESS_KEY"])
+def test_a_secret_written_into_the_file_is_refused_and_not_repeated(written):
+    said = complaint(MINIMAL.replace("${env:SAMA_ACCESS_KEY}", written))
+    assert said.startswith("service.access_key: a secret does not belong into the file")
+    assert "${env:SAMA_ACCESS_KEY}" in said
+    assert "literal-key" not in said
+
+
+def test_a_secret_of_the_wrong_type_is_refused_and_not_repeated():
+    said = complaint(MINIMAL.replace('"${env:SAMA_ACCESS_KEY}"', "123456789"))
+    assert said.startswith("service.access_key: ")
+    assert "123456789" not in said
+
+
+def test_a_secret_is_not_shown_by_what_holds_it():
+    assert SECRET not in repr(wiring.load(MINIMAL))
+
+
+def what_is_said_of(text):
+    """Return the error of a configuration with its cause, or what the checked one shows of its secret."""
+    try:
+        return repr(wiring.load(text).service.access_key)
+    except ConfigError as error:
+        return f"{error} {error.__cause__}"
+
+
+KEYS = [
+    "kind",
+    "base_url",
+    "project_id",
+    "mode",
+    "notification_email",
+    "upload_hosts",
+    "max_tasks_per_batch",
+    "acess_key",
+]
+PLACES = ["send.max_in_flight", "batch.max_bytes", "source.format", "source.types", "mapping.drop", "mapping.wrap"]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    secret=st.text(string.ascii_letters + string.digits + "+/=_- ", min_size=12, max_size=40),
+    key=st.sampled_from([*KEYS, *PLACES]),
+    listed=st.booleans(),
+)
+def test_no_error_ever_shows_a_secret_wherever_it_was_put_by_mistake(secret, key, listed):
+    before = os.environ.get("SAMA_ACCESS_KEY")
+    os.environ["SAMA_ACCESS_KEY"] = secret
+    try:
+        value = '["${env:SAMA_ACCESS_KEY}"]' if listed else '"${env:SAMA_ACCESS_KEY}"'
+        table, _, name = key.rpartition(".")
+        lines = [line for line in MINIMAL.splitlines() if not line.startswith(key)]
+        mistake = [f"[{table}]", f"{name} = {value}"] if table else [f"{name} = {value}"]
+        assert secret not in what_is_said_of("\n".join([*lines, *mistake]))
+    finally:
+        os.environ["SAMA_ACCESS_KEY"] = before or ""
+
+
+# Where no secret is needed
+
+
+def test_what_needs_no_secret_works_without_any(monkeypatch):
+    monkeypatch.delenv("SAMA_ACCESS_KEY")
+    assert wiring.load(MINIMAL, hide_secret).service.project_id == 42
+
+
+def test_what_needs_no_secret_still_learns_what_is_none(monkeypatch):
+    monkeypatch.delenv("SAMA_ACCESS_KEY")
+    monkeypatch.setenv("PROJECT", "4711")
+    setup = wiring.load(MINIMAL.replace("42", '"${env:PROJECT}"'), hide_secret)
+    assert setup.service.project_id == 4711
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_path_is_meant_from_the_folder_of_the_file_wherever_it_is_read_again(tmp_path, monkeypatch, quote):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    config = folder / "c.toml"
+    config.write_text(f'[service]\nkind = "sama"\n task_schema = {quote}sub/schema.json{quote} # mine\n')
+    monkeypatch.chdir(tmp_path)
+    text = wiring.read_config(Path("a folder/c.toml"))
+    assert tomllib.loads(text)["service"]["task_schema"] == str(folder / "sub" / "schema.json")
+    config.write_text(text)
+    assert wiring.read_config(config) == text

@@ -1,0 +1,95 @@
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from engine.http.secrets import Credentials
+from engine.model.errors import ConfigError
+
+KEY = "k3y/with+odd =chars&\"é'<>"
+
+# `*` is left out because the mask is made of it; secrets are at least four characters or they match by chance.
+secrets = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="*"), min_size=4)
+
+ESCAPES = {
+    "plain": str,
+    "percent": lambda text: quote(text, safe=""),
+    "percent, slashes kept": quote,
+    "form": quote_plus,
+    "percent, lower case": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    "percent, twice": lambda text: quote(quote(text, safe=""), safe=""),
+    "json": lambda text: json.dumps(text)[1:-1],
+    "json, unicode": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "json, slashes": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    "html": html.escape,
+    "html, numeric": lambda text: "".join(f"&#x{ord(character):X};" for character in text),
+}
+
+
+def of(*values):
+    return Credentials(query={f"key{number}": SecretStr(value) for number, value in enumerate(values)})
+
+
+@pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
+@given(secrets, st.text(), st.text())
+def test_a_secret_is_found_in_every_form_in_which_a_server_may_echo_it(escape, secret, before, after):
+    escaped = escape(secret)
+    assert escaped not in of(secret).redact(f"{before} {escaped} {after}".replace("*", ""))
+
+
+def test_what_is_not_secret_stays():
+    assert of(KEY).redact("status 500: the key 'k3y' is fine") == "status 500: the key 'k3y' is fine"
+    assert Credentials().redact("anything") == "anything"
+
+
+def test_a_secret_within_another_leaves_nothing_of_the_longer():
+    assert of("abcd", "abcdefgh").redact("x abcdefgh abcd") == "x *** ***"
+
+
+def test_the_token_behind_a_scheme_is_a_secret_by_itself():
+    credentials = Credentials(headers={"Authorization": SecretStr("Bearer t0ken-value")})
+    assert credentials.redact("you sent t0ken-value") == "you sent ***"
+    assert credentials.redact("you sent Bearer t0ken-value") == "you sent ***"
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "X-Amz-Signature=ab12",
+        "X-Amz-Credential=AKIA%2F20260101",
+        "X-Amz-Security-Token=ab12",
+        "X-Goog-Signature=ab12",
+        "AWSAccessKeyId=AKIA",
+        "Signature=ab12",
+        "sig=ab12",
+        "access_key=ab12",
+        "auth_token=ab12",
+        "api_key=ab12",
+        "apikey=ab12",
+    ],
+)
+def test_parameters_of_presigned_urls_are_hidden_without_being_known(parameter):
+    name, value = parameter.split("=")
+    shown = Credentials().redact(f"PUT https://s3.amazonaws.com/b/k?a=1&{parameter}&z=2 failed")
+    assert value not in shown
+    assert shown == f"PUT https://s3.amazonaws.com/b/k?a=1&{name}=***&z=2 failed"
+
+
+def test_nothing_shows_in_repr():
+    credentials = Credentials(headers={"X-SBG-Auth-Token": SecretStr(KEY)}, query={"access_key": SecretStr("other")})
+    assert KEY not in repr(credentials)
+    assert "other" not in repr(credentials)
+    assert credentials.header_values() == {"X-SBG-Auth-Token": KEY}
+    assert credentials.query_values() == {"access_key": "other"}
+
+
+@pytest.mark.parametrize("bad", ["", "key\n", " key", "a\x00b", "a\r\nX-Evil: 1"])
+def test_a_secret_that_cannot_be_sent_is_refused_without_being_shown(bad):
+    with pytest.raises(ConfigError) as caught:
+        of(bad)
+    assert "key0" in str(caught.value)
+    assert not bad or bad not in str(caught.value)

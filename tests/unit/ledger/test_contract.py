@@ -1,0 +1,661 @@
+"""What every implementation of `Ledger` keeps. Another one is one more line in IMPLEMENTATIONS."""
+
+from dataclasses import replace
+
+import pytest
+
+from engine.ledger.base import Ledger
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.batch import decode_spans, encode_spans, part_sequences
+from engine.model.errors import JobError, JobLocked, LedgerError
+from engine.model.job import JobState
+from engine.model.outcome import Kept, Settlement, Tally
+from engine.model.record import Position
+from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
+
+from .values import (
+    RECORD_BYTES,
+    ROADS,
+    a_batch,
+    a_job,
+    a_reject,
+    all_batches,
+    bring,
+    frozen,
+    ids,
+    one_failed,
+    one_of_each,
+    settle,
+    submission,
+)
+
+IMPLEMENTATIONS = {"sqlite": SqliteLedger.open}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def opened(request, path, clock):
+    """Open the same ledger, again and again if need be."""
+    return lambda: IMPLEMENTATIONS[request.param](path, clock)
+
+
+@pytest.fixture
+async def ledger(opened):
+    async with opened() as ledger:
+        yield ledger
+
+
+# Jobs
+
+
+async def test_a_job_comes_back_as_it_went_in(ledger):
+    job = a_job(parent="before", attempt=2, config="schlüssel = '🔑'\n", slowest_start=1.5, lost_stages=2)
+    await ledger.create_job(job)
+    assert await ledger.job("j") == job
+
+
+async def test_a_job_without_a_time_begins_now(ledger, clock):
+    await ledger.create_job(a_job(created_at=0.0))
+    assert (await ledger.job("j")).created_at == clock.now()
+
+
+async def test_a_name_is_taken_once(ledger):
+    await ledger.create_job(a_job())
+    with pytest.raises(JobError, match="there is a job 'j' already"):
+        await ledger.create_job(a_job(service="sevenbridges"))
+    assert (await ledger.job("j")).service == "sama"
+
+
+async def test_a_name_that_leaves_the_folder_is_refused(ledger):
+    with pytest.raises(JobError, match=r"'\.\./j' cannot be used"):
+        await ledger.create_job(a_job("../j"))
+    with pytest.raises(JobError, match=r"'\.\./j' cannot be used"), ledger.lock("../j"):
+        pass
+
+
+async def test_an_unknown_job_is_answered_with_those_there_are(ledger):
+    with pytest.raises(JobError, match="there is no job 'x'; there are no jobs yet"):
+        await ledger.job("x")
+    for number in range(12):
+        await ledger.create_job(a_job(f"j{number}"))
+    with pytest.raises(JobError, match=r"there is no job 'x'; there are: j11, j10, .*, j2, …"):
+        await ledger.job("x")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ledger: ledger.set_job_state("x", JobState.FINISHED),
+        lambda ledger: ledger.note_slowest_start("x", 1.5),
+        lambda ledger: ledger.note_lost_stage("x"),
+        lambda ledger: ledger.freeze("x", [a_batch(0)], [], last=False),
+        lambda ledger: ledger.move("x", Submission(0, State.STAGING), expected=State.FROZEN),
+        lambda ledger: settle(ledger, "x", 0, Settlement([])),
+        lambda ledger: ledger.last_batch("x"),
+        lambda ledger: all_batches(ledger, "x"),
+        lambda ledger: ledger.settlement("x", 0),
+        lambda ledger: ledger.settlements("x", [0]),
+        lambda ledger: ledger.batch("x", 0),
+        lambda ledger: ledger.rejects("x", 0, 9),
+        lambda ledger: ledger.tally("x"),
+        lambda ledger: ledger.orphans("x"),
+    ],
+)
+async def test_every_call_names_an_unknown_job(ledger, call):
+    await ledger.create_job(a_job())
+    with pytest.raises(JobError, match="there is no job 'x'; there are: j"):
+        await call(ledger)
+
+
+async def test_jobs_are_listed_newest_first(ledger):
+    assert await ledger.jobs() == []
+    for name in "abc":
+        await ledger.create_job(a_job(name))
+    assert [job.name for job in await ledger.jobs()] == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("state", JobState)
+async def test_a_job_keeps_its_state(ledger, state):
+    await ledger.create_job(a_job())
+    await ledger.set_job_state("j", state)
+    assert (await ledger.job("j")).state is state
+
+
+# Freezing
+
+
+async def test_frozen_batches_come_back_as_they_went_in(ledger, clock):
+    await ledger.create_job(a_job())
+    batches = [a_batch(0, rejected=1), a_batch(1, rejected=1)]
+    await ledger.freeze("j", batches, [a_reject(0), a_reject(3)], last=False)
+    assert await all_batches(ledger, "j") == [
+        (batch, Submission(batch.sequence, State.FROZEN, None, clock.now())) for batch in batches
+    ]
+    assert await ledger.last_batch("j") == batches[1]
+    assert await ledger.rejects("j", 0, 100) == [a_reject(0), a_reject(3)]
+
+
+async def test_a_job_without_batches_has_no_last_one(ledger):
+    await ledger.create_job(a_job())
+    assert await ledger.last_batch("j") is None
+    assert await all_batches(ledger, "j") == []
+    assert await ledger.tally("j") == Tally()
+
+
+@pytest.mark.parametrize("batches", [[], [a_batch(0)]])
+async def test_the_last_freeze_ends_the_reading(ledger, batches):
+    await ledger.create_job(a_job())
+    assert not (await ledger.job("j")).read_complete
+    await ledger.freeze("j", batches, [], last=True)
+    assert (await ledger.job("j")).read_complete
+    with pytest.raises(LedgerError, match="job 'j' is read to its end"):
+        await ledger.freeze("j", [a_batch(len(batches))], [], last=False)
+
+
+async def test_a_batch_of_no_records_is_settled_with_nothing(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze("j", [a_batch(0, 0, rejected=3)], [a_reject(index) for index in range(3)], last=True)
+    assert (await submission(ledger, "j", 0)).state is State.SETTLED
+    assert await ledger.settlement("j", 0) == Settlement([])
+    assert await ledger.tally("j") == Tally(records=3, batches=1, rejected=3, states={"settled": 1})
+
+
+@pytest.mark.parametrize(
+    ("batches", "due"),
+    [
+        pytest.param([a_batch(1)], "batch 0 at offset 0, record 0", id="does not begin with 0"),
+        pytest.param([a_batch(0, at=1)], "batch 0 at offset 0, record 0", id="does not begin at the beginning"),
+        pytest.param([a_batch(0), a_batch(2)], "batch 1 at offset 200, record 2", id="a number is missing"),
+        pytest.param([a_batch(0), a_batch(1, at=3)], "batch 1 at offset 200, record 2", id="a record is missing"),
+        pytest.param([a_batch(0), a_batch(1, at=1)], "batch 1 at offset 200, record 2", id="a record comes twice"),
+        pytest.param([a_batch(0), a_batch(0)], "batch 1 at offset 200, record 2", id="a batch comes twice"),
+    ],
+)
+async def test_batches_that_do_not_join_are_refused_whole(ledger, batches, due):
+    await ledger.create_job(a_job())
+    with pytest.raises(LedgerError, match=f"job 'j': {due} is due"):
+        await ledger.freeze("j", batches, [a_reject(0)], last=True)
+    assert await ledger.last_batch("j") is None
+    assert await ledger.rejects("j", 0, 9) == []
+    assert not (await ledger.job("j")).read_complete
+
+
+async def test_batches_join_those_frozen_before(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze("j", [a_batch(0), a_batch(1)], [], last=False)
+    with pytest.raises(LedgerError, match="batch 2 at offset 400, record 4 is due, not batch 1"):
+        await ledger.freeze("j", [a_batch(1)], [], last=False)
+    await ledger.freeze("j", [a_batch(2)], [], last=True)
+    assert (await ledger.last_batch("j")).sequence == 2
+
+
+async def test_lines_may_begin_anew_with_a_source(ledger):
+    await ledger.create_job(a_job())
+    first, second = a_batch(0), a_batch(1)
+    object.__setattr__(second, "start", Position(second.start.offset, second.start.index, 1))
+    await ledger.freeze("j", [first, second], [], last=True)
+    assert await ledger.last_batch("j") == second
+
+
+async def test_a_reject_is_kept_once(ledger):
+    await ledger.create_job(a_job())
+    with pytest.raises(LedgerError, match="already holds"):
+        await ledger.freeze("j", [a_batch(0, rejected=2)], [a_reject(0), a_reject(0)], last=True)
+    assert await ledger.last_batch("j") is None
+
+
+async def test_rejects_are_read_by_range(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze(
+        "j", [a_batch(0, rejected=5)], [a_reject(index, f"no {index}") for index in range(5)], last=True
+    )
+    assert [reject.index for reject in await ledger.rejects("j", 1, 4)] == [1, 2, 3]
+    assert await ledger.rejects("j", 5, 9) == []
+
+
+# Steps
+
+
+ENDS = {State.SETTLED, State.SPLIT}
+STEPS = [(before, after) for before in ROADS for after in State if after not in ENDS]
+
+
+@pytest.mark.parametrize(("before", "after"), [step for step in STEPS if step[1] in TRANSITIONS[step[0]]])
+async def test_a_step_of_the_table_is_taken(ledger, clock, before, after):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, before)
+    clock.time = 2_000.5
+    await ledger.move(job, Submission(0, after, "new", 0.0, "because"), expected=before)
+    assert await submission(ledger, job, 0) == Submission(0, after, "new", 2_000.5, "because")
+
+
+@pytest.mark.parametrize(("before", "after"), [step for step in STEPS if step[1] not in TRANSITIONS[step[0]]])
+async def test_a_step_outside_the_table_is_refused(ledger, before, after):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, before)
+    was = await submission(ledger, job, 0)
+    with pytest.raises(LedgerError, match=f"job 'j', batch 0: the step from {before} to {after} does not exist"):
+        await ledger.move(job, Submission(0, after, "new"), expected=before)
+    assert await submission(ledger, job, 0) == was
+
+
+async def test_the_fates_of_several_batches_are_read_at_once(ledger):
+    job = await frozen(ledger, batches=4)
+    for sequence in (0, 3):
+        await settle(ledger, job, sequence, one_failed(2, sequence), State.FROZEN)
+    assert await ledger.settlements(job, [3, 0, 2, 9]) == {3: one_failed(2, 3), 0: one_failed(2, 0)}
+    assert await ledger.settlements(job, []) == {}
+
+
+@pytest.mark.parametrize("state", State)
+async def test_nothing_leaves_settled(ledger, state):
+    job = await frozen(ledger)
+    await settle(ledger, job, 0, Settlement(ids(2)), State.FROZEN)
+    with pytest.raises(LedgerError, match=f"the step from settled to {state}"):
+        await ledger.move(job, Submission(0, state), expected=State.SETTLED)
+    with pytest.raises(LedgerError, match="the step from settled to settled does not exist"):
+        await settle(ledger, job, 0, Settlement(ids(2, 1)), State.SETTLED)
+    assert await ledger.settlement(job, 0) == Settlement(ids(2))
+
+
+async def test_a_step_from_another_state_is_refused(ledger):
+    job = await frozen(ledger)
+    with pytest.raises(
+        LedgerError, match=r"job 'j', batch 0: the step from staged to releasing .* it is in state frozen"
+    ):
+        await ledger.move(job, Submission(0, State.RELEASING), expected=State.STAGED)
+    assert (await submission(ledger, job, 0)).state is State.FROZEN
+
+
+async def test_a_step_of_an_unknown_batch_is_refused(ledger):
+    job = await frozen(ledger)
+    with pytest.raises(LedgerError, match=r"job 'j', batch 7: .* there is no such batch"):
+        await ledger.move(job, Submission(7, State.STAGING), expected=State.FROZEN)
+
+
+async def test_what_is_given_up_by_staging_again_is_an_orphan(ledger):
+    job = await frozen(ledger, batches=2)
+    assert await ledger.orphans(job) == []
+    for sequence, remote_id in [(1, "b"), (0, "a")]:
+        await bring(ledger, job, sequence, State.STAGED, remote_id)
+        await ledger.move(job, Submission(sequence, State.STAGING), expected=State.STAGED)
+    assert await ledger.orphans(job) == ["a", "b"]
+    assert (await submission(ledger, job, 0)).remote_id is None
+    await ledger.move(job, Submission(0, State.STAGED, "c"), expected=State.STAGING)
+    await ledger.move(job, Submission(0, State.STAGING), expected=State.STAGED)
+    assert sorted(await ledger.orphans(job)) == ["a", "b", "c"]
+    await ledger.move(job, Submission(0, State.STAGED, "c"), expected=State.STAGING)
+    await ledger.move(job, Submission(0, State.STAGING), expected=State.STAGED)
+    assert sorted(await ledger.orphans(job)) == ["a", "b", "c"]
+
+
+async def test_what_is_kept_while_staging_again_is_no_orphan(ledger):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, State.STAGED, "a")
+    await ledger.move(job, Submission(0, State.STAGING, "a"), expected=State.STAGED)
+    assert await ledger.orphans(job) == []
+
+
+async def test_a_refused_step_makes_no_orphan(ledger):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, State.STAGED, "a")
+    with pytest.raises(LedgerError):
+        await ledger.move(job, Submission(0, State.STAGING), expected=State.FROZEN)
+    assert await ledger.orphans(job) == []
+
+
+# Settling
+
+
+@pytest.mark.parametrize("before", [state for state in ROADS if State.SETTLED in TRANSITIONS[state]])
+async def test_a_batch_settles_with_the_fate_of_its_records(ledger, clock, before):
+    job = await frozen(ledger, records=3)
+    await bring(ledger, job, 0, before)
+    assert await ledger.settlement(job, 0) is None
+    clock.time = 3_000.0
+    await ledger.settle(job, Submission(0, State.SETTLED, "r", note="done"), one_failed(3), expected=before)
+    assert await ledger.settlement(job, 0) == one_failed(3)
+    assert await submission(ledger, job, 0) == Submission(0, State.SETTLED, "r", 3_000.0, "done")
+
+
+@pytest.mark.parametrize(
+    ("settlement", "words"),
+    [
+        (Settlement(ids(1)), "2 records went up, but 1 are to be settled"),
+        (Settlement(ids(3)), "2 records went up, but 3 are to be settled"),
+        (Settlement(["a", None]), "position 1 must have either"),
+        (Settlement(["a", "b"], {1: "no"}), "position 1 must have either"),
+        (Settlement(["a", "b"], {2: "no"}), "position 2 must have either"),
+        (Settlement(["a", None], {0: "no"}), "position 0 must have either"),
+        (Settlement(["a", "b"], uncertain={1: "lost"}), "position 1 must have either"),
+        (Settlement(["a", None], {1: "no"}, uncertain={1: "lost"}), "position 1 must have either"),
+        (Settlement(["a", "b"], {0: "no"}, uncertain={0: "lost"}), "position 0 must have either"),
+        (Settlement(["a", "b"], uncertain={2: "lost"}), "position 2 must have either"),
+    ],
+)
+async def test_a_settlement_that_does_not_fit_is_refused(ledger, settlement, words):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, State.RELEASED)
+    with pytest.raises(LedgerError, match=f"job 'j', batch 0: .*{words}"):
+        await settle(ledger, job, 0, settlement)
+    assert (await submission(ledger, job, 0)).state is State.RELEASED
+    assert await ledger.settlement(job, 0) is None
+    assert (await ledger.tally(job)).created == 0
+
+
+async def test_a_settlement_may_leave_records_uncertain_and_the_others_keep_their_fate(ledger):
+    job = await frozen(ledger, records=3)
+    await bring(ledger, job, 0, State.RELEASED)
+    await settle(ledger, job, 0, one_of_each())
+    assert (await submission(ledger, job, 0)).state is State.SETTLED
+    assert await ledger.settlement(job, 0) == one_of_each()
+    assert await ledger.tally(job) == Tally(3, 1, created=1, failed=1, uncertain=1, states={"settled": 1})
+    assert await ledger.kept(job, 0) == Kept(1, 1, 1, one_of_each())
+
+
+async def test_created_records_whose_ids_are_not_proven_are_counted(ledger):
+    job = await frozen(ledger, records=3)
+    await bring(ledger, job, 0, State.RELEASED)
+    details = {0: {"id_proven": False}, 1: {"status": "RUNNING", "id_proven": False}, 2: {"status": "DRAFT"}}
+    assert await ledger.count_unproven(job) == 0
+    await settle(ledger, job, 0, Settlement(ids(3), details=details))
+    assert await ledger.count_unproven(job) == 2
+
+
+async def test_a_batch_is_found_by_its_name_at_the_service(ledger):
+    job = await frozen(ledger)
+    assert await ledger.owner(job, "r") is None
+    await bring(ledger, job, 0, State.STAGED)
+    assert await ledger.owner(job, "r") == 0
+
+
+async def test_when_a_batch_was_settled_last_is_known(ledger):
+    job = await frozen(ledger, records=3)
+    assert await ledger.last_settled_at(job) == 0
+    await bring(ledger, job, 0, State.RELEASED)
+    await settle(ledger, job, 0, Settlement(ids(3)))
+    assert await ledger.last_settled_at(job) > 0
+
+
+async def test_a_settlement_needs_the_expected_state(ledger):
+    job = await frozen(ledger)
+    with pytest.raises(LedgerError, match=r"batch 0: the step from released to settled .* it is in state frozen"):
+        await settle(ledger, job, 0, Settlement(ids(2)))
+
+
+async def test_move_does_not_settle_and_settle_does_nothing_else(ledger):
+    job = await frozen(ledger)
+    with pytest.raises(LedgerError, match="from frozen to settled needs the fate"):
+        await ledger.move(job, Submission(0, State.SETTLED), expected=State.FROZEN)
+    with pytest.raises(LedgerError, match="from frozen to staging does not settle"):
+        await ledger.settle(job, Submission(0, State.STAGING), Settlement(ids(2)), expected=State.FROZEN)
+
+
+# Reading
+
+
+async def test_batches_are_read_by_state(ledger):
+    job = await frozen(ledger, batches=len(ROADS))
+    for sequence, state in enumerate(ROADS):
+        await bring(ledger, job, sequence, state)
+    for state in ROADS:
+        assert [found.state for _, found in await all_batches(ledger, job, frozenset({state}))] == [state]
+    assert {found.state for _, found in await all_batches(ledger, job, UNSENT)} == UNSENT
+    assert await all_batches(ledger, job, frozenset()) == []
+
+
+async def test_many_batches_are_read_in_order_across_pages(ledger):
+    job = await frozen(ledger, batches=1_001, records=1)
+    assert [batch.sequence for batch, _ in await all_batches(ledger, job)] == list(range(1_001))
+
+
+async def test_batches_may_move_while_they_are_read(ledger):
+    job = await frozen(ledger, batches=450, records=1)
+    seen = []
+    async for batch, found in ledger.batches(job, frozenset({State.FROZEN})):
+        seen.append(batch.sequence)
+        await ledger.move(job, Submission(batch.sequence, State.STAGING), expected=found.state)
+    assert seen == list(range(450))
+    assert (await ledger.tally(job)).states == {"staging": 450}
+
+
+async def test_a_batch_is_read_by_its_sequence_with_where_it_stands(ledger):
+    job = await frozen(ledger, batches=3)
+    await bring(ledger, job, 1, State.RELEASED, "r7")
+    batch, found = await ledger.batch(job, 1)
+    assert batch == a_batch(1)
+    assert (found.sequence, found.state, found.remote_id) == (1, State.RELEASED, "r7")
+    assert [await ledger.batch(job, sequence) for sequence in range(3)] == await all_batches(ledger, job)
+    assert await ledger.batch(job, 3) is None
+
+
+async def test_jobs_do_not_mix(ledger):
+    for name in "ab":
+        await frozen(ledger, name=name)
+    await bring(ledger, "a", 0, State.STAGED, "x")
+    await ledger.move("a", Submission(0, State.STAGING), expected=State.STAGED)
+    await settle(ledger, "b", 0, Settlement(ids(2)), State.FROZEN)
+    assert (await ledger.orphans("a"), await ledger.orphans("b")) == (["x"], [])
+    assert (await ledger.tally("a")).states == {"staging": 1}
+    assert (await ledger.tally("b")).states == {"settled": 1}
+    assert await ledger.settlement("a", 0) is None
+
+
+async def test_the_tally_has_every_fate(ledger):
+    await ledger.create_job(a_job())
+    batches = [a_batch(sequence, 4, rejected=1) for sequence in range(6)]
+    await ledger.freeze("j", batches, [a_reject(5 * sequence) for sequence in range(6)], last=True)
+    await bring(ledger, "j", 1, State.UNCERTAIN)
+    await bring(ledger, "j", 2, State.RELEASED)
+    await settle(ledger, "j", 3, Settlement(ids(4)), State.FROZEN)
+    await settle(ledger, "j", 4, one_failed(4), State.FROZEN)
+    await settle(ledger, "j", 5, Settlement([*ids(2, 5), None, None], uncertain={2: "lost", 3: "lost"}), State.FROZEN)
+    tally = await ledger.tally("j")
+    states = {"frozen": 1, "uncertain": 1, "released": 1, "settled": 3}
+    assert tally == Tally(30, 6, created=9, failed=1, rejected=6, uncertain=6, states=states)
+    assert tally.unresolved == 8
+
+
+async def test_settled_batches_of_which_records_are_uncertain_are_found_again(ledger):
+    job = await frozen(ledger, batches=450, records=3)
+    partly_uncertain = {sequence: one_of_each(sequence) for sequence in (0, 7, *range(100, 400))}
+    for sequence, settlement in {**partly_uncertain, 8: one_failed(3, 8), 9: Settlement(ids(3, 9))}.items():
+        await settle(ledger, job, sequence, settlement, State.FROZEN)
+    await bring(ledger, job, 10, State.UNCERTAIN)
+    found = [pair async for pair in ledger.partly_uncertain(job)]
+    assert {batch.sequence: settlement for batch, settlement in found} == partly_uncertain
+    assert found[1][0] == (await all_batches(ledger, job))[7][0]
+    await frozen(ledger, name="k")
+    assert [pair async for pair in ledger.partly_uncertain("k")] == []
+
+
+async def test_what_is_not_settled_keeps_no_fate(ledger):
+    job = await frozen(ledger)
+    await bring(ledger, job, 0, State.UNCERTAIN)
+    assert await ledger.kept(job, 0) == Kept()
+
+
+# Holding and closing
+
+
+async def test_a_job_is_held_once(ledger):
+    await ledger.create_job(a_job())
+    assert not ledger.is_locked("j")
+    with ledger.lock("j"):
+        assert ledger.is_locked("j")
+        assert not ledger.is_locked("k")
+        with pytest.raises(JobLocked), ledger.lock("j"):
+            pass
+        assert ledger.is_locked("j")
+    assert not ledger.is_locked("j")
+    with ledger.lock("j"):
+        pass
+
+
+async def test_what_was_awaited_is_there_after_opening_again(opened):
+    async with opened() as ledger:
+        job = await frozen(ledger, batches=2)
+        await bring(ledger, job, 0, State.RELEASED)
+        await settle(ledger, job, 0, one_failed(2))
+        before = (await ledger.job(job), await all_batches(ledger, job), await ledger.tally(job))
+    async with opened() as ledger:
+        assert (await ledger.job(job), await all_batches(ledger, job), await ledger.tally(job)) == before
+        assert await ledger.settlement(job, 0) == one_failed(2)
+
+
+async def test_a_closed_ledger_says_so(opened):
+    async with opened() as ledger:
+        job = await frozen(ledger)
+    await ledger.close()
+    with pytest.raises(LedgerError, match="is closed"):
+        await ledger.set_job_state(job, JobState.FINISHED)
+    with pytest.raises(LedgerError, match="is closed"):
+        await ledger.tally(job)
+
+
+def test_it_is_a_ledger():
+    methods = [name for name in vars(Ledger) if not name.startswith("_")]
+    assert all(callable(getattr(SqliteLedger, name)) for name in methods)
+
+
+# Parts
+
+
+async def halves_of(ledger, job, batch, rejected=0):
+    """Split a batch of the ledger after its first record and the rejects before the second; return the parts."""
+    first, second = part_sequences(batch.sequence)
+    border = replace(batch.end, offset=batch.end.offset - RECORD_BYTES, index=batch.end.index - 1)
+    offsets, lengths = decode_spans(batch.start.offset, batch.spans)
+    parts = (
+        replace(batch, sequence=first, end=border, count=batch.count - 1),
+        replace(batch, sequence=second, start=border, count=1),
+    )
+    spans = (
+        encode_spans(batch.start.offset, offsets[:-1], lengths[:-1]),
+        encode_spans(border.offset, offsets[-1:], lengths[-1:]),
+    )
+    return tuple(replace(part, spans=packed) for part, packed in zip(parts, spans, strict=True))
+
+
+async def split(ledger, job, sequence):
+    """Bring a batch to RELEASING and split it; return the parts."""
+    batch = next(batch for batch, _ in await all_batches(ledger, job) if batch.sequence == sequence)
+    await ledger.move(job, Submission(sequence, State.RELEASING), expected=State.FROZEN)
+    parts = await halves_of(ledger, job, batch)
+    await ledger.split(job, Submission(sequence, State.SPLIT, note="too large"), parts, expected=State.RELEASING)
+    return parts
+
+
+async def test_parts_stand_in_the_place_of_what_is_split(ledger):
+    job = await frozen(ledger, batches=3, records=4)
+    first, second = await split(ledger, job, 1)
+    third, fourth = await split(ledger, job, first.sequence)
+    found = await all_batches(ledger, job)
+    assert [batch.sequence for batch, _ in found] == [0, third.sequence, fourth.sequence, second.sequence, 2]
+    assert [batch for batch, _ in found][1:4] == [third, fourth, second]
+    assert {part.state for _, part in found} == {State.FROZEN}
+    assert [batch.start.index for batch, _ in found] == [0, 4, 6, 7, 8]
+    assert (await ledger.last_batch(job)).sequence == 2
+
+
+async def test_parts_are_found_by_their_states(ledger):
+    job = await frozen(ledger, batches=2, records=3)
+    _, second = await split(ledger, job, 0)
+    await ledger.move(job, Submission(second.sequence, State.STAGING), expected=State.FROZEN)
+    assert [batch.sequence for batch, _ in await all_batches(ledger, job, frozenset({State.STAGING}))] == [
+        second.sequence
+    ]
+    assert await all_batches(ledger, job, frozenset({State.SPLIT})) == []
+
+
+async def test_what_is_split_and_its_parts_are_read_by_their_sequences(ledger):
+    job = await frozen(ledger, batches=2)
+    parts = await split(ledger, job, 1)
+    assert [(await ledger.batch(job, part.sequence))[0] for part in parts] == list(parts)
+    whole, found = await ledger.batch(job, 1)
+    assert (whole.sequence, found.state) == (1, State.SPLIT)
+
+
+async def test_a_split_batch_is_counted_by_its_parts(ledger):
+    job = await frozen(ledger, batches=2, records=3)
+    first, second = await split(ledger, job, 0)
+    await settle(ledger, job, first.sequence, Settlement(ids(2)), State.FROZEN)
+    await settle(ledger, job, second.sequence, one_failed(1), State.FROZEN)
+    assert await ledger.tally(job) == Tally(6, 3, created=2, failed=1, states={"frozen": 1, "settled": 2})
+    assert await ledger.settlement(job, first.sequence) == Settlement(ids(2))
+
+
+async def test_reading_goes_on_behind_the_last_batch_whatever_was_split(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze("j", [a_batch(0)], [], last=False)
+    await split(ledger, "j", 0)
+    await ledger.freeze("j", [a_batch(1)], [], last=True)
+    assert len(await all_batches(ledger, "j")) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda first, second: (second, first),
+        lambda first, second: (first, replace(second, count=2)),
+        lambda first, second: (replace(first, sequence=5), second),
+        lambda first, second: (first, replace(second, end=replace(second.end, offset=0))),
+        lambda first, second: (replace(first, start=replace(first.start, index=1)), second),
+        lambda first, second: (replace(first, end=replace(first.end, index=2)), second),
+        lambda first, second: (replace(first, count=0), replace(second, count=4)),
+    ],
+)
+async def test_parts_cover_exactly_what_the_batch_covers(ledger, wrong):
+    job = await frozen(ledger, records=4)
+    ((batch, _),) = await all_batches(ledger, job)
+    await bring(ledger, job, 0, State.RELEASING)
+    parts = wrong(*await halves_of(ledger, job, batch))
+    with pytest.raises(LedgerError, match="its halves do not cover it"):
+        await ledger.split(job, Submission(0, State.SPLIT), parts, expected=State.RELEASING)
+    assert [state.state for _, state in await all_batches(ledger, job)] == [State.RELEASING]
+
+
+async def test_only_a_split_splits_and_a_split_needs_parts(ledger):
+    job = await frozen(ledger, records=4)
+    ((batch, _),) = await all_batches(ledger, job)
+    parts = await halves_of(ledger, job, batch)
+    with pytest.raises(LedgerError, match="does not split it"):
+        await ledger.split(job, Submission(0, State.STAGING), parts, expected=State.FROZEN)
+    with pytest.raises(LedgerError, match="the step from staging to split does not exist"):
+        await ledger.split(job, Submission(0, State.SPLIT), parts, expected=State.STAGING)
+    await bring(ledger, job, 0, State.STAGED)
+    with pytest.raises(LedgerError, match="needs halves"):
+        await ledger.move(job, Submission(0, State.SPLIT), expected=State.STAGED)
+
+
+async def test_what_was_never_sent_leaves_no_orphan_when_it_is_split(ledger):
+    job = await frozen(ledger, records=4)
+    ((batch, _),) = await all_batches(ledger, job)
+    await ledger.split(job, Submission(0, State.SPLIT), await halves_of(ledger, job, batch), expected=State.FROZEN)
+    assert [state.state for _, state in await all_batches(ledger, job)] == [State.FROZEN] * 2
+    assert await ledger.orphans(job) == []
+
+
+async def test_what_a_service_told_is_remembered(ledger):
+    await ledger.create_job(a_job())
+    await ledger.set_learnt("j", "marked")
+    assert (await ledger.job("j")).learnt == "marked"
+
+
+async def test_the_slowest_start_of_a_job_is_kept(ledger):
+    for name in "jk":
+        await ledger.create_job(a_job(name))
+    assert (await ledger.job("j")).slowest_start == 0
+    kept = []
+    for seconds in (0.25, 31.5, 2.0):
+        await ledger.note_slowest_start("j", seconds)
+        kept.append((await ledger.job("j")).slowest_start)
+    assert kept == [0.25, 31.5, 31.5]
+    assert (await ledger.job("k")).slowest_start == 0
+
+
+async def test_lost_stages_are_counted_for_each_job(ledger):
+    for name in "jk":
+        await ledger.create_job(a_job(name))
+    for _ in range(3):
+        await ledger.note_lost_stage("j")
+    assert [(await ledger.job(name)).lost_stages for name in "jk"] == [3, 0]

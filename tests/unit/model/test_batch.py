@@ -1,0 +1,59 @@
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.model.batch import (
+    ROOTS,
+    Batch,
+    batch_name,
+    decode_spans,
+    encode_spans,
+    good_indexes,
+    outer_edges,
+    part_sequences,
+)
+from engine.model.record import Position
+
+STEPS = st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 2**20)))
+
+
+@given(st.integers(0, 2**50), STEPS)
+def test_spans_are_decoded_as_they_were_encoded(start, steps):
+    edges = list(accumulate((step for pair in steps for step in pair), initial=start))
+    offsets, lengths = edges[1::2], [length for _, length in steps]
+    spans = encode_spans(start, offsets, lengths)
+    assert decode_spans(start, spans) == (offsets, lengths)
+    if offsets:
+        assert outer_edges(start, spans) == (offsets[0], offsets[-1] + lengths[-1])
+    assert len(spans) == 1 + 8 * len(steps)
+
+
+def test_a_gap_over_four_gibibytes_takes_twice_the_room():
+    spans = encode_spans(5, [5, 2**33], [10, 20])
+    assert decode_spans(5, spans) == ([5, 2**33], [10, 20])
+    assert len(spans) == 1 + 16 * 2
+
+
+def batch(first: int, last: int, count: int) -> Batch:
+    return Batch(0, Position(0, first, 1), Position(99, last, 9), count, 2, b"", b"I")
+
+
+def test_a_batch_counts_what_it_leaves_out():
+    assert batch(10, 20, 7).rejected == 3
+
+
+@pytest.mark.parametrize(("rejected", "good"), [([], [4, 5, 6, 7]), ([5, 7], [4, 6]), ([4, 5, 6, 7], [])])
+def test_the_good_indexes_are_the_others(rejected, good):
+    assert list(good_indexes(batch(4, 8, 4 - len(rejected)), rejected)) == good
+
+
+@given(st.integers(0, ROOTS - 1), st.lists(st.integers(0, 1), max_size=30))
+def test_a_part_says_whose_part_it_is(root, halves):
+    sequence = root
+    for half in halves:
+        sequence = part_sequences(sequence)[half]
+    assert sequence % ROOTS == root
+    assert sequence < 2**63  # what SQLite holds
+    assert batch_name(sequence) == ".".join(map(str, [root, *(half + 1 for half in halves)]))

@@ -1,0 +1,486 @@
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import pytest
+from fakes.bench import a_bench
+from fakes.clock import under_way, until
+from fakes.service import Fault, refused, unauthorized, unavailable
+
+from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.model.doubt import MOST_SILENT
+from engine.model.errors import Exit, StillWaiting, UnexpectedAnswer
+from engine.model.settings import SendSettings
+from engine.model.submission import State
+from engine.progress.events import BatchesWaiting, BatchMoved, BatchProgressed, BatchSettled
+from engine.run.poller import Poller
+
+NONSENSE = Fault(UnexpectedAnswer("not JSON"))
+
+
+class Chase:
+    """Batches of one job at the service, and a poller of them."""
+
+    def __init__(self, bench, batches, run, settings):
+        self.bench, self.batches, self.run = bench, batches, run
+        self.poller = Poller(run, settings)
+        self.service, self.clock = bench.service, bench.clock
+
+    async def release(self, batch):
+        """Upload a batch and follow it."""
+        self.poller.add(batch, await self.bench.submit(batch))
+
+    async def poll(self, times=1):
+        for _ in range(times):
+            await self.poller.poll(await self.poller.next_group())
+
+    async def to_the_end(self):
+        """Poll until all is settled."""
+        self.poller.finish()
+        while group := await self.poller.next_group():
+            await self.poller.poll(group)
+
+    @property
+    def poll_times(self):
+        return [at for at, _ in self.service.polled]
+
+    @property
+    def poll_order(self):
+        return [sequence for _, group in self.service.polled for sequence in group]
+
+
+@pytest.fixture
+async def chase(tmp_path):
+    """Cut a job into batches of ten, release some of them (all, if not told) and follow those."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(batches=1, *, released=None, service=None, **settings):
+            bench = a_bench(tmp_path, batches * 10, **(service or {}))
+            bench = await stack.enter_async_context(bench)
+            begun = Chase(bench, await bench.freeze(), bench.run(), SendSettings(**settings))
+            for batch in begun.batches[:released]:
+                await begun.release(batch)
+            return begun
+
+        yield begin
+
+
+QUIET = {"tasks_per_second": 0.0}
+"""A service that creates nothing."""
+
+
+# Settling
+
+
+async def test_a_finished_batch_is_settled_with_the_fate_of_each_record(chase):
+    chase = await chase(service={"failing": {"3": "data.id: too odd"}})
+    await chase.to_the_end()
+    settlement = await chase.bench.ledger.settlement("j", 0)
+    assert settlement.task_ids == [None if at == 3 else f"r1-{at}" for at in range(10)]
+    assert settlement.errors == {3: "data.id: too odd"}
+    assert await chase.bench.states() == [State.SETTLED]
+    assert BatchSettled(0, 9, 1, "data.id: too odd") in chase.bench.events
+
+
+async def test_a_settlement_is_fetched_and_written_once(chase):
+    chase = await chase(batches=3)
+    await chase.to_the_end()
+    assert chase.service.calls("settlement") == ["settlement"] * 3
+    assert [event.sequence for event in chase.bench.events if isinstance(event, BatchSettled)] == [0, 1, 2]
+    assert chase.poller.open_batches == 0
+
+
+async def test_what_a_settlement_notes_stands_with_the_batch(chase):
+    chase = await chase()
+    plain = chase.service.settlement
+
+    async def noted(batch, remote_id):
+        settlement = await plain(batch, remote_id)
+        return type(settlement)(settlement.task_ids, settlement.errors, "the service lists more")
+
+    chase.service.settlement = noted
+    await chase.to_the_end()
+    assert (await chase.bench.submissions())[0].note == "the service lists more"
+
+
+async def test_progress_is_told_as_it_is_seen(chase):
+    chase = await chase(service={"tasks_per_second": 1.0})
+    await chase.to_the_end()
+    seen = [(event.before, event.created) for event in chase.bench.events if isinstance(event, BatchProgressed)]
+    assert seen[0][0] == 0
+    assert seen[-1][1] == 10
+    assert [created for _, created in seen[:-1]] == [before for before, _ in seen[1:]]
+
+
+# When a batch is asked about
+
+
+async def test_a_batch_in_which_nothing_happens_is_asked_about_ever_more_rarely(chase):
+    chase = await chase(service=QUIET, poll_seconds=0.5, max_poll_seconds=30.0)
+    await chase.poll(8)
+    assert chase.poll_times == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4])
+
+
+async def test_a_batch_under_way_is_asked_about_when_the_rest_should_be_done(chase):
+    chase = await chase(service={"tasks_per_second": 1.0}, poll_seconds=0.5)
+    await chase.to_the_end()
+    assert 10.0 <= chase.poll_times[-1] <= 12.0  # ten tasks in whole numbers do not tell it better
+    assert len([at for at in chase.poll_times if at > 2.0]) <= 4
+
+
+async def test_what_earlier_batches_showed_tells_when_a_later_one_is_done(chase):
+    chase = await chase(batches=12, service={"tasks_per_second": 2.0, "in_turn": True})
+    await chase.to_the_end()
+    last_poll = {sequence: at for at, (sequence,) in chase.service.polled}
+    late = [last_poll[sequence] - 5.0 * (sequence + 1) for sequence in range(2, 12)]
+    assert 0.0 <= sorted(late)[len(late) // 2] <= 2.75  # of 5 s, by chance more or less: likewise
+    assert len([at for at in chase.poll_times if at > 15.0]) <= 9 * 3  # nothing is known of the service before
+
+
+async def test_no_batch_starves_where_polls_are_scarce(chase):
+    chase = await chase(batches=12, service=QUIET, polls_per_second=1.0)
+    await chase.poll(36)
+    rounds = [chase.poll_order[at : at + 12] for at in (0, 12, 24)]
+    assert [sorted(one) for one in rounds] == [list(range(12))] * 3
+
+
+async def test_new_batches_do_not_push_back_an_old_one(chase):
+    chase = await chase(batches=24, released=3, service=QUIET, polls_per_second=1.0)
+    for batch in chase.batches[3:]:
+        await chase.poll()
+        await chase.release(batch)
+    assert chase.poll_order.count(0) >= 3
+    assert set(chase.poll_order[:3]) == {0, 1, 2}
+
+
+async def test_no_batch_in_a_long_queue_is_found_finished_later_than_the_longest_wait(chase):
+    chase = await chase(batches=20, service={"tasks_per_second": 2.0, "in_turn": True}, max_poll_seconds=30.0)
+    await chase.to_the_end()
+    ends = {sequence: 5.0 * (sequence + 1) for sequence in range(20)}
+    last_poll = {sequence: at for at, (sequence,) in chase.service.polled}
+    late = [last_poll[sequence] - ends[sequence] for sequence in ends]
+    assert 0.0 <= min(late) <= max(late) <= 30.0
+    assert len(chase.service.polled) < 20 * 10  # asking each of them every second would take 1,050
+
+
+async def test_polls_keep_the_pace(chase):
+    chase = await chase(batches=5, polls_per_second=2.0)
+    await chase.to_the_end()
+    assert chase.poll_times == pytest.approx([0.05, 0.55, 1.05, 1.55, 2.05])
+
+
+async def test_a_new_batch_is_asked_about_soon_even_while_the_next_poll_is_far_away(chase):
+    chase = await chase(batches=2, released=1, service=QUIET, poll_seconds=0.5, max_poll_seconds=30.0)
+    await chase.poll(7)  # the eighth is half a minute away
+    async with under_way(chase.poller.next_group()) as waiting:
+        await asyncio.sleep(0)
+        released_at = chase.clock.elapsed
+        await chase.release(chase.batches[1])
+        assert await waiting == [1]
+    assert chase.clock.elapsed - released_at <= 1.0
+
+
+async def test_next_group_waits_while_a_batch_is_open_and_ends_when_all_are_settled(chase):
+    gate = asyncio.Event()
+    chase = await chase(service={"gates": {"progress": gate}})
+    async with under_way(chase.poll()), under_way(chase.poller.next_group()) as waiting:
+        await until(lambda: chase.service.polled)
+        chase.poller.finish()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        gate.set()
+        assert await waiting == []
+
+
+async def test_next_group_waits_for_the_first_batch(chase):
+    chase = await chase(released=0)
+    async with under_way(chase.poller.next_group()) as waiting:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        await chase.release(chase.batches[0])
+        assert await waiting == [0]
+
+
+async def test_next_group_ends_when_it_is_told_that_there_is_nothing_to_wait_for(chase):
+    chase = await chase(released=0)
+    async with under_way(chase.poller.next_group()) as waiting:
+        await asyncio.sleep(0)
+        chase.poller.finish()
+        assert await waiting == []
+
+
+async def test_there_is_nothing_to_follow_once_nothing_was_released(chase):
+    chase = await chase(released=0)
+    chase.poller.finish()
+    assert await chase.poller.next_group() == []
+
+
+# Polls that go wrong
+
+
+BUSY = refused("try later", status=409)
+GONE = refused("no such batch", status=404)
+SILENCES = [pytest.param(BUSY, id="refused"), pytest.param(NONSENSE, id="nonsense")]
+FOR_EVER = 1000
+
+
+@pytest.mark.parametrize("fault", SILENCES)
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_bad_answers_are_excused_until_they_are_many(chase, call, fault):
+    chase = await chase(service={"faults": {call: [fault] * (MOST_SILENT - 1)}})
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+@pytest.mark.parametrize("fault", SILENCES)
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_a_batch_of_which_only_bad_answers_come_is_parked_as_uncertain(chase, call, fault):
+    chase = await chase(service={"faults": {call: [fault] * FOR_EVER}})
+    await chase.to_the_end()
+    (submission,) = await chase.bench.submissions()
+    note = f"the service says nothing of it that makes sense: {fault.error}"
+    assert (submission.state, submission.note) == (State.UNCERTAIN, note)
+    assert chase.service.calls("progress") == ["progress"] * MOST_SILENT
+    assert chase.poller.open_batches == 0
+    moved = BatchMoved(0, State.RELEASED, State.UNCERTAIN, 10, chase.batches[0].size_bytes, note)
+    assert moved in chase.bench.events
+
+
+async def test_only_bad_answers_in_a_row_count(chase):
+    bad = [BUSY] * (MOST_SILENT - 1)
+    chase = await chase(service={"tasks_per_second": 0.01, "faults": {"progress": [*bad, None, *bad]}})
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_a_batch_that_the_service_does_not_know_yet_is_asked_about_on(chase, call):
+    chase = await chase(service={"faults": {call: [GONE] * 6}})
+    await chase.to_the_end()
+    assert chase.poll_times[-1] < chase.run.quiet.seconds
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_a_batch_that_the_service_has_not_known_for_all_of_the_quiet_time_is_parked(chase, call):
+    chase = await chase(service={"faults": {call: [GONE] * FOR_EVER}})
+    await chase.to_the_end()
+    (submission,) = await chase.bench.submissions()
+    assert submission.state is State.UNCERTAIN
+    assert submission.note == "the service no longer says anything of it: no such batch"
+    first, last = chase.poll_times[0], chase.poll_times[-1]
+    assert last - first >= chase.run.quiet.seconds
+    assert chase.poll_times[-2] - first < chase.run.quiet.seconds
+
+
+async def test_the_quiet_time_of_a_batch_that_is_not_known_begins_when_that_is_said(chase):
+    bad = [NONSENSE] * 9  # in two minutes
+    chase = await chase(service={"faults": {"progress": [*bad, GONE]}})
+    await chase.to_the_end()
+    assert chase.poll_times[len(bad)] > chase.run.quiet.seconds
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+async def test_after_a_bad_answer_we_wait_longer_each_time(chase):
+    chase = await chase(service={"faults": {"progress": [NONSENSE] * 4}}, poll_seconds=0.5)
+    await chase.to_the_end()
+    assert chase.poll_times == pytest.approx([0.05, 1.05, 3.05, 7.05, 15.05])
+
+
+async def test_a_parked_batch_leaves_the_others_alone(chase):
+    chase = await chase(batches=3)
+    plain = chase.service.progress
+
+    async def not_the_first(followed):
+        if followed[0].sequence == 0:
+            raise refused("what batch?").error
+        return await plain(followed)
+
+    chase.service.progress = not_the_first
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.UNCERTAIN, State.SETTLED, State.SETTLED]
+
+
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+@pytest.mark.parametrize("fault", [unauthorized(), unavailable()], ids=["unauthorized", "unavailable"])
+async def test_a_service_that_is_not_to_be_had_stops_the_job_and_the_batch_stays_open(chase, call, fault):
+    chase = await chase(service={"faults": {call: [fault]}})
+    with pytest.raises(type(fault.error)):
+        await chase.poll()
+    assert await chase.bench.states() == [State.RELEASED]
+
+
+# Services that are asked about several batches at once
+
+
+TOGETHER = {"polls_together": 3}
+
+
+async def test_one_poll_covers_as_many_batches_as_the_service_allows(chase):
+    chase = await chase(batches=7, service=TOGETHER)
+    await chase.to_the_end()
+    assert [sequences for _, sequences in chase.service.polled] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert await chase.bench.states() == [State.SETTLED] * 7
+
+
+async def test_a_poll_takes_batches_along_that_are_not_due_yet(chase):
+    chase = await chase(batches=2, released=1, service=TOGETHER | QUIET)
+    await chase.poll(5)
+    await chase.release(chase.batches[1])
+    await chase.poll()
+    assert chase.service.polled[-1][1] == [1, 0]
+
+
+async def test_a_poll_that_brings_the_settlement_saves_fetching_it(chase):
+    chase = await chase(batches=3, service=TOGETHER | {"polls_settle": True})
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED] * 3
+    assert (await chase.bench.ledger.settlement("j", 2)).task_ids == [f"r3-{at}" for at in range(10)]
+    assert chase.service.calls("settlement") == []
+
+
+async def test_trouble_with_one_batch_of_a_group_does_not_touch_the_others(chase):
+    chase = await chase(batches=3, service=TOGETHER | {"speeds": {"r1": 0.01, "r3": 0.01}})
+    chase.service.faults = {"settlement": [refused("in a moment", status=409)]}
+    await chase.poll()
+    assert chase.poller.open_batches == 3
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED] * 3
+    assert chase.service.calls("settlement") == ["settlement"] * 4
+
+
+async def test_a_batch_that_an_answer_leaves_out_is_asked_about_again(chase):
+    chase = await chase(batches=3, service=TOGETHER)
+    plain, silences = chase.service.progress, [1, 1]
+
+    async def without_the_second(followed):
+        answer = await plain(followed)
+        return [one for one in answer if one.sequence != (silences.pop() if silences else None)]
+
+    chase.service.progress = without_the_second
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED] * 3
+
+
+async def test_a_batch_of_which_nothing_is_ever_said_is_parked(chase):
+    chase = await chase(batches=2, service=TOGETHER)
+    plain = chase.service.progress
+
+    async def without_the_second(followed):
+        return [one for one in await plain(followed) if one.sequence != 1]
+
+    chase.service.progress = without_the_second
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED, State.UNCERTAIN]
+    assert "nothing was said of batch r2" in (await chase.bench.submissions())[1].note
+
+
+# Accepted, and not begun
+
+
+GIVE_UP_SECONDS = 900.0
+
+
+def not_begun(*remote_ids, until=float("inf")):
+    """Return how long the service says waiting of some batches: until a time, for ever if not said."""
+    return {"starts": dict.fromkeys(remote_ids, until)}
+
+
+def told(chase):
+    return [event for event in chase.bench.events if isinstance(event, BatchesWaiting)]
+
+
+async def to_the_stop(chase):
+    """Poll until all is settled or the run is to end; return why."""
+    chase.poller.finish()
+    while chase.run.stop.error is None and (group := await chase.poller.next_group()):
+        await chase.poller.poll(group)
+    return chase.run.stop.error
+
+
+async def test_that_the_service_does_not_begin_is_said_once_each_quiet_time(chase):
+    chase = await chase(batches=3, service=not_begun("r1", "r2", "r3", until=500.0))
+    assert await to_the_stop(chase) is None
+    assert {(event.batches, event.names) for event in told(chase)} == {(3, "0, 1, 2")}
+    assert [event.seconds // SETTLE_SECONDS for event in told(chase)] == [1, 2, 3, 4]
+
+
+async def test_of_many_that_wait_the_first_are_named(chase):
+    chase = await chase(batches=7, service=not_begun(*(f"r{number}" for number in range(1, 8)), until=130.0))
+    assert await to_the_stop(chase) is None
+    assert [(event.batches, event.names) for event in told(chase)] == [(7, "0, 1, 2, 3, 4, …")]
+
+
+async def test_nothing_is_said_of_a_service_that_begins_within_the_quiet_time(chase):
+    chase = await chase(batches=3, service=not_begun("r1", "r2", "r3", until=100.0))
+    assert await to_the_stop(chase) is None
+    assert told(chase) == []
+
+
+async def test_nothing_is_said_while_others_are_done_one_after_the_other(chase):
+    service = {"tasks_per_second": 0.5, "in_turn": True, **not_begun("r20", until=400.0)}
+    chase = await chase(batches=20, service=service)
+    assert await to_the_stop(chase) is None
+    assert chase.clock.elapsed > 3 * SETTLE_SECONDS
+    assert told(chase) == []
+
+
+async def test_a_batch_that_the_service_never_begins_ends_the_run_which_names_it(chase):
+    chase = await chase(batches=3, service=not_begun("r2"), give_up_seconds=GIVE_UP_SECONDS)
+    error = await to_the_stop(chase)
+    assert isinstance(error, StillWaiting)
+    assert error.exit_status == Exit.STOPPED_EARLY
+    assert "still says waiting of 1 batch that it has accepted: 1. No record is lost" in str(error)
+    assert "`bulksubmit resume j`" in str(error)
+    assert "`bulksubmit retry j --uncertain`" in str(error)
+    assert GIVE_UP_SECONDS <= chase.clock.elapsed < GIVE_UP_SECONDS + 60
+    assert await chase.bench.states() == [State.SETTLED, State.RELEASED, State.SETTLED]
+    assert chase.service.calls("release") == ["release"] * 3, "it is not told again"
+
+
+async def test_the_run_is_given_the_quiet_time_at_least(chase):
+    chase = await chase(service=not_begun("r1"), give_up_seconds=0.0)
+    assert isinstance(await to_the_stop(chase), StillWaiting)
+    assert chase.run.quiet.seconds <= chase.clock.elapsed < chase.run.quiet.seconds + 60
+
+
+async def test_a_run_goes_on_while_the_service_works_on_anything(chase):
+    service = {"tasks_per_second": 0.005, **not_begun("r2", until=1900.0)}
+    chase = await chase(batches=2, service=service, give_up_seconds=300.0)
+    assert await to_the_stop(chase) is None
+    assert await chase.bench.states() == [State.SETTLED] * 2
+
+
+async def test_a_batch_whose_tasks_are_all_there_is_at_work_for_as_long_as_it_takes(chase):
+    chase = await chase(batches=2, service=not_begun("r2", until=3000.0), give_up_seconds=300.0)
+    plain = chase.service.progress
+
+    async def with_work_to_do(followed):
+        """Say of the first batch that people have yet to work on its tasks, until an hour has passed."""
+        answers = await plain(followed)
+        busy = chase.clock.elapsed < 2900.0
+        return [replace(one, finished=False) if one.sequence == 0 and busy else one for one in answers]
+
+    chase.service.progress = with_work_to_do
+    assert await to_the_stop(chase) is None
+    assert await chase.bench.states() == [State.SETTLED] * 2
+
+
+# What is learnt of slow starts
+
+
+async def test_the_slowest_start_is_learnt_and_kept_with_the_job(chase):
+    chase = await chase(batches=2, service={"starts": {"r1": 90.0, "r2": 20.0}})
+    await chase.to_the_end()
+    slowest = (await chase.bench.ledger.job("j")).slowest_start
+    assert 90.0 <= slowest < 125.0, "when it was seen, which is when it was asked about"
+    assert chase.run.quiet.seconds == pytest.approx(max(120.0, 2 * slowest))
+
+
+async def test_a_start_that_changes_nothing_is_not_written(chase):
+    chase = await chase(batches=2, service={"starts": {"r1": 10.0, "r2": 20.0}})
+    await chase.to_the_end()
+    assert (await chase.bench.ledger.job("j")).slowest_start == 0.0
+    assert chase.run.quiet.seconds == 120.0

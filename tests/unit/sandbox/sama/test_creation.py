@@ -1,0 +1,103 @@
+import contextlib
+from collections import Counter
+
+import pytest
+
+from engine.sandbox.behaviour import Behaviour, Callbacks, CreationPace, FailureRule, JournalSettings
+from engine.sandbox.callbacks import CallbackSender
+from engine.sandbox.journal import Journal, count_markers, read_journal
+from engine.sandbox.sama.batches import BatchState
+from engine.sandbox.sama.creation import BLOCK_TASKS, Creator
+from engine.sandbox.stats import Stats
+
+from ..api import tasks  # noqa: TID252 - tests of one package
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.ndjson"
+
+
+@pytest.fixture
+def creator(path, clock):
+    with contextlib.closing(Journal(JournalSettings(path))) as journal:
+        yield lambda **behaviour: Creator(Behaviour(**behaviour), journal, CallbackSender(Callbacks()), Stats(), clock)
+
+
+def _start(creator, count):
+    batch = creator.open(42)
+    creator.start(batch, tasks(count), creator.clock())
+    return batch
+
+
+def test_tasks_are_journaled_when_they_count_as_created(creator, path, clock):
+    made = creator(creation=CreationPace(tasks_per_second=10, delay_seconds=5))
+    batch, began = _start(made, 20), clock.now
+    clock.now = began + 6
+    made.advance_all()
+    assert batch.runs[0].created == 10
+    assert [entry.at - began for entry in read_journal(path)] == pytest.approx([5 + n / 10 for n in range(1, 11)])
+    clock.now = began + 100
+    made.advance_all()
+    assert count_markers(path) == Counter(str(n) for n in range(20))
+    assert batch.state(clock()) is BatchState.COMPLETED
+
+
+def test_creation_goes_in_blocks_oldest_batch_first(creator):
+    made = creator()
+    first, second = _start(made, BLOCK_TASKS - 1), _start(made, BLOCK_TASKS)
+    assert made.advance_all()
+    assert (first.runs[0].done, second.runs[0].done) == (BLOCK_TASKS - 1, 1)
+    assert not made.advance_all()
+    assert second.state(0) is BatchState.COMPLETED
+
+
+def test_a_status_moves_its_own_batch_on(creator, path):
+    made = creator()
+    _start(made, BLOCK_TASKS)
+    asked = _start(made, 3)
+    made.advance(asked)
+    assert [entry.batch_id for entry in read_journal(path)] == [asked.batch_id] * 3
+    made.advance_all()
+    made.advance_all()
+    assert sum(1 for _ in read_journal(path)) == BLOCK_TASKS + 3
+
+
+def test_failed_tasks_are_not_journaled(creator, path):
+    made = creator(failures=(FailureRule("data.id", equals="1"),))
+    batch = _start(made, 3)
+    made.advance(batch)
+    assert sorted(count_markers(path)) == ["0", "2"]
+    assert batch.runs[0].created == 2
+
+
+def test_only_so_many_batches_are_created_side_by_side(creator, clock):
+    made = creator(creation=CreationPace(tasks_per_second=10, parallel_batches=2))
+    batches, began = [_start(made, 10) for _ in range(5)], clock.now
+    assert [batch.runs[0].starts_at - began for batch in batches] == pytest.approx([0, 0, 1, 1, 2])
+
+
+def test_a_cancel_keeps_what_was_created(creator, path, clock):
+    made = creator(creation=CreationPace(tasks_per_second=10))
+    batch = _start(made, 20)
+    clock.now += 0.5
+    made.close(batch, BatchState.CANCELED, "stop", clock.now)
+    clock.now += 100
+    made.advance_all()
+    assert batch.state(clock()) is BatchState.CANCELED
+    assert sum(1 for _ in read_journal(path)) == 5
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_task_data_is_kept_or_forgotten_but_never_that_of_failed_tasks(creator, keep):
+    made = creator(keep_task_data=keep, failures=(FailureRule("data.id", equals="1"),))
+    batch = _start(made, 3)
+    made.advance(batch)
+    assert bool(batch.runs[0].tasks) is keep
+    assert batch.runs[0].failed_data == {1: {"id": "1"}}
+
+
+def test_a_later_server_has_other_batch_ids(creator, clock):
+    earlier = creator().open(42)
+    clock.now += 1
+    assert creator().open(42).batch_id > earlier.batch_id

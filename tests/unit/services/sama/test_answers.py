@@ -1,0 +1,251 @@
+"""What a creation status says, and what is made of it; which task is which record stands in test_fates."""
+
+import pytest
+
+from engine.model.errors import Refused, UnexpectedAnswer
+from engine.services.base import Answer
+from engine.services.sama.answers import batch_id_in, is_the_stores, made_at, told_ids
+from engine.services.sama.service import PAGE_SIZE
+from engine.services.sama.words import Creation, Phase, creation_of, phase_of
+
+from .scripted import Caller, a_batch, created, follows, service
+
+NO_LIST = Refused("there is no list of tasks here", status=404)
+
+
+def told(*pages):
+    return Caller(*pages, tasks=NO_LIST)
+
+
+async def late(records, page, **more):
+    """Settle a batch of which nothing has moved for the whole settle time."""
+    sama = service(told(page, *[{**page, "tasks": []}] * 2))
+    await sama.progress(follows(count=records, still=True, **more))
+    return await sama.settlement(a_batch(records), "7")
+
+
+async def test_a_settlement_names_the_task_of_each_record_in_the_order_in_which_they_were_sent():
+    caller = told({"state": "completed", "tasks": created("a", "b")})
+    settlement = await service(caller).settlement(a_batch(2), "7")
+    assert settlement.task_ids == ["a", "b"]
+    assert settlement.errors == {}
+    assert settlement.note == ""
+    assert caller.calls[0].query == {"page_size": "1000", "page": "1"}, "the data of failed tasks tells them apart"
+
+
+async def test_the_id_and_the_state_of_a_task_are_read_tolerantly():
+    tasks = [{"task_id": "a", "status": "Created"}, {"id": 17, "state": "created", "extra": {}}]
+    caller = told({"state": "completed", "tasks": tasks})
+    assert (await service(caller).settlement(a_batch(2), "7")).task_ids == ["a", "17"]
+
+
+@pytest.mark.parametrize("word", ["queued", "preprocessing", "ready", "brand new word", ""])
+async def test_a_task_that_waits_to_be_created_is_not_created(word):
+    tasks = [*created("a"), {"id": "b", "state": word}]
+    assert await service(told({"state": "completed", "tasks": tasks})).settlement(a_batch(2), "7") is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "why"),
+    [
+        ([*created("a"), {"state": "created"}], "gives it no id"),
+        ([*created("a"), {"state": "created", "id": ""}], "gives it no id"),
+        ([*created("a"), {"state": "created", "id": None, "task_id": None}], "gives it no id"),
+    ],
+)
+async def test_a_created_task_without_an_id_is_asked_about_again_and_then_uncertain(tasks, why):
+    page = {"state": "completed", "tasks": tasks}
+    assert await service(told(page)).settlement(a_batch(2), "7") is None
+    settlement = await late(2, page)
+    assert settlement.task_ids == ["a", None]
+    assert why in settlement.uncertain[1]
+    assert not settlement.unclear()
+
+
+async def test_the_same_id_twice_is_asked_about_again_and_then_uncertain():
+    page = {"state": "completed", "tasks": created("a", "b", "a")}
+    assert await service(told(page)).settlement(a_batch(3), "7") is None
+    settlement = await late(3, page)
+    assert settlement.task_ids == [None, "b", None]
+    assert settlement.uncertain.keys() == {0, 2}
+    assert "the same id" in settlement.uncertain[0]
+
+
+async def test_zero_is_an_id():
+    page = {"state": "completed", "tasks": [{"id": 0, "state": "created"}]}
+    assert (await service(told(page)).settlement(a_batch(1), "7")).task_ids == ["0"]
+    assert batch_id_in(Answer(202, {}, b""), {"batch_id": 0}) == "0"
+
+
+async def test_a_failed_task_keeps_every_error_in_the_words_of_the_service():
+    errors = [{"type": "InvalidInputSchema", "message": "data.name: too long"}, {"type": 400, "message": "no"}]
+    caller = told({"state": "completed", "tasks": [{"state": "failed", "errors": errors}]})
+    settlement = await service(caller).settlement(a_batch(1), "7")
+    assert settlement.task_ids == [None]
+    assert settlement.errors == {0: "InvalidInputSchema: data.name: too long; 400: no"}
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"state": "failed"}, "the task's creation ended as 'failed'"),
+        ({"state": "canceled", "errors": None}, "the task's creation ended as 'canceled'"),
+        ({"state": "failed", "errors": ["what?"]}, "the task's creation ended as 'failed'"),
+        ({"state": "failed", "errors": 5}, "the task's creation ended as 'failed'"),
+        ({"state": "failed", "errors": [{}]}, "error: "),
+    ],
+)
+async def test_a_task_that_was_not_created_has_a_reason_in_any_case(task, said):
+    settlement = await service(told({"state": "completed", "tasks": [task]})).settlement(a_batch(1), "7")
+    assert settlement.errors == {0: said}
+
+
+async def test_a_batch_that_failed_as_a_whole_tells_why_for_each_record_after_the_settle_time():
+    answer = {"state": "failed", "created": 0, "messages": ["The tasks file is no JSON.", "Ask support."], "tasks": []}
+    assert await service(told(answer)).settlement(a_batch(2), "7") is None
+    settlement = await late(2, answer)
+    assert settlement.task_ids == [None, None]
+    assert settlement.errors == dict.fromkeys(range(2), "The tasks file is no JSON.; Ask support.")
+
+
+@pytest.mark.parametrize(("state", "said"), [("canceled", "canceled"), ("Completed", "Completed"), ("done", "done")])
+async def test_what_is_missing_in_a_batch_that_ended_by_its_own_word_is_uncertain(state, said):
+    """Nobody said that it failed, nor did we cancel it."""
+    settlement = await late(2, {"state": state, "created": 0, "tasks": []})
+    assert settlement.task_ids == [None, None]
+    assert settlement.uncertain.keys() == {0, 1}
+    assert said in settlement.uncertain[0]
+
+
+async def test_what_is_missing_after_our_own_cancel_was_confirmed_was_not_created():
+    page = {"state": "canceled", "created": 0, "tasks": []}
+    sama = service(told({"batch_id": 7}, page, page))
+    await sama.cancel("7")
+    await sama.progress(follows(count=2, still=True))
+    settlement = await sama.settlement(a_batch(2), "7")
+    assert settlement.errors == dict.fromkeys(range(2), "the batch ended as 'canceled'")
+
+
+@pytest.mark.parametrize("state", ["processing", "brand new word"])
+async def test_a_batch_that_has_not_ended_by_its_own_word_is_followed_on_however_still_it_is(state):
+    assert await late(2, {"state": state, "created": 0, "tasks": []}) is None
+
+
+async def test_pages_are_read_to_the_last():
+    ids = [f"t{number}" for number in range(2 * PAGE_SIZE + 5)]
+    pages = [ids[:PAGE_SIZE], ids[PAGE_SIZE : 2 * PAGE_SIZE], ids[2 * PAGE_SIZE :]]
+    caller = told(*({"state": "completed", "created": len(ids), "tasks": created(*page)} for page in pages))
+    settlement = await service(caller).settlement(a_batch(len(ids)), "7")
+    assert settlement.task_ids == ids
+    assert [call.query["page"] for call in caller.calls if call.kind == "status"] == ["1", "2", "3"]
+
+
+async def test_a_full_last_page_is_not_taken_for_the_end():
+    ids = [f"t{number}" for number in range(PAGE_SIZE)]
+    caller = told({"state": "completed", "tasks": created(*ids)}, {"state": "completed", "tasks": []})
+    settlement = await service(caller).settlement(a_batch(PAGE_SIZE), "7")
+    assert (settlement.created, settlement.note) == (PAGE_SIZE, "")
+
+
+@pytest.mark.parametrize("word", ["Completed", "FAILED", "Cancelled", "wAiTiNg", "in_progress"])
+def test_the_words_of_a_batch_are_read_in_any_case_and_spelling(word):
+    assert phase_of(word) is not Phase.UNKNOWN
+
+
+def test_the_states_of_a_task_are_the_vendors():
+    assert creation_of("ready") is creation_of("queued") is creation_of("preprocessing") is Creation.OPEN
+    assert (creation_of("created"), creation_of("failed"), creation_of("canceled")) == (
+        Creation.CREATED,
+        Creation.FAILED,
+        Creation.CANCELED,
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"task_ids": ["a", "b"]},
+        {"tasks": [{"id": "a"}, {"task_id": "b", "state": "queued"}]},
+        {"batch_id": 7, "ids": ["a", "b"], "task_ids": []},
+        {"tasks": ["a", "b"]},
+    ],
+)
+def test_ids_in_an_answer_are_taken_where_they_are(body):
+    assert told_ids(body) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"tasks": [{}]}, {"tasks": 2}, {"task_ids": ["a", "a"]}, {"task_ids": ["a", None]}]
+)
+def test_what_is_no_list_of_different_ids_tells_nothing(body):
+    assert told_ids(body) == ()
+
+
+@pytest.mark.parametrize("at", ["20130715T04:45:57", "2013-07-15T04:45:57", "2013-07-15T04:45:57Z"])
+def test_a_time_without_a_zone_is_utc(at):
+    assert made_at({"created_at": at}) == 1_373_863_557.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "stores"),
+    [
+        ({"ETag": '"5d41"'}, b"", True),
+        ({}, b"", True),
+        ({"Content-Type": "text/html"}, b"", True),
+        ({"Content-Type": "application/xml"}, b"<?xml version='1.0'?><Result/>", True),
+        ({"ETag": '"5d41"'}, b'{"etag":"5d41"}', True),
+        ({}, b'{"ok":true}', False),
+        ({}, b"[]", False),
+        ({"Content-Type": "text/html"}, b"welcome", False),
+        ({"ETag": '"page"'}, b"\n<!DOCTYPE html><p>", False),
+        ({}, b"<html>", False),
+    ],
+)
+def test_an_etag_is_welcome_and_a_page_or_a_proxys_json_is_no_stores_answer(headers, body, stores):
+    assert is_the_stores(Answer(200, headers, body)) is stores
+
+
+async def test_a_service_with_smaller_pages_than_we_asked_for_is_read_to_the_end_all_the_same():
+    caller = told(*({"state": "completed", "created": 3, "tasks": created(name)} for name in "abc"))
+    settlement = await service(caller).settlement(a_batch(3), "7")
+    assert settlement.task_ids == ["a", "b", "c"]
+    assert [call.query["page"] for call in caller.calls if call.kind == "status"] == ["1", "2", "3"]
+
+
+async def test_more_tasks_than_were_sent_leave_open_which_is_whose():
+    caller = told({"state": "completed", "created": 3, "tasks": created("a", "b", "c")})
+    with pytest.raises(UnexpectedAnswer, match="3 tasks for 2 records"):
+        await service(caller).settlement(a_batch(2), "7")
+
+
+async def test_a_service_that_ignores_the_page_does_not_keep_us_for_ever():
+    page = {"state": "completed", "created": PAGE_SIZE, "tasks": created(*map(str, range(PAGE_SIZE)))}
+    with pytest.raises(UnexpectedAnswer, match="2000 tasks"):
+        await service(told(*[page] * 3)).settlement(a_batch(PAGE_SIZE), "7")
+
+
+async def test_a_total_that_fits_saves_the_empty_page():
+    page = {"state": "completed", "total": PAGE_SIZE, "tasks": created(*map(str, range(PAGE_SIZE)))}
+    caller = told(page)
+    assert (await service(caller).settlement(a_batch(PAGE_SIZE), "7")).created == PAGE_SIZE
+    assert caller.kinds().count("status") == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_fewer_tasks_than_records_in_a_completed_batch_are_not_guessed_at(count):
+    """A record called failed would be sent again by `retry`, and might exist twice."""
+    answer = {"state": "completed", "created": count, "tasks": created("a")}
+    assert await service(told(answer, answer | {"tasks": []})).settlement(a_batch(2), "7") is None
+    settlement = await late(2, answer)
+    assert settlement.uncertain.keys() == {0, 1}, "which of the two it is, nobody said"
+
+
+async def test_a_list_of_every_task_is_believed_whatever_the_count_says():
+    answer = {"state": "completed", "created": 2, "tasks": [{"state": "failed"}] * 2}
+    assert (await service(told(answer)).settlement(a_batch(2), "7")).errors.keys() == {0, 1}
+
+
+@pytest.mark.parametrize("tasks", ["none", {"0": {}}, [1, 2], [None]])
+async def test_tasks_that_are_no_list_of_objects_cannot_be_understood(tasks):
+    with pytest.raises(UnexpectedAnswer):
+        await service(told({"state": "completed", "tasks": tasks})).settlement(a_batch(1), "7")

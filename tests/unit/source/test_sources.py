@@ -1,0 +1,186 @@
+import io
+import os
+
+import pytest
+
+from engine.model.errors import SourceChanged, SourceError
+from engine.model.record import Format
+from engine.model.settings import SourceSettings
+from engine.source.sources import check_unchanged, find_sources, spool
+
+SETTINGS = SourceSettings()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in ("b.ndjson", "a.ndjson", "deep/er/c.ndjson", "deep/a.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x\n1\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(sources) -> list[str]:
+    return [os.path.relpath(source.path) for source in sources]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["b.ndjson", "a.ndjson"], ["b.ndjson", "a.ndjson"]),
+        (["*.ndjson"], ["a.ndjson", "b.ndjson"]),
+        (["**/*.ndjson"], ["a.ndjson", "b.ndjson", "deep/er/c.ndjson"]),
+        (["b.ndjson", "*.ndjson"], ["b.ndjson", "a.ndjson"]),
+        (["deep/**"], ["deep/a.csv", "deep/er/c.ndjson"]),
+        (["./a.ndjson", "deep/../a.ndjson"], ["a.ndjson"]),
+    ],
+)
+def test_patterns_name_files_in_a_stable_order_and_each_once(folder, patterns, expected):
+    assert names(find_sources(patterns, SETTINGS)) == expected
+
+
+def test_sources_lie_end_to_end_with_absolute_paths(folder):
+    sources = find_sources(["*.ndjson", "deep/a.csv"], SETTINGS)
+    assert [(each.number, each.base, each.size) for each in sources] == [(0, 0, 4), (1, 4, 4), (2, 8, 4)]
+    assert all(os.path.isabs(each.path) for each in sources)  # noqa: PTH117
+    assert sources[0].mtime_ns == (folder / "a.ndjson").stat().st_mtime_ns
+
+
+def test_a_link_to_a_file_named_already_is_not_read_again(folder):
+    (folder / "link.ndjson").symlink_to("a.ndjson")
+    assert names(find_sources(["a.ndjson", "link.ndjson"], SETTINGS)) == ["a.ndjson"]
+
+
+def test_a_file_may_be_named_like_a_glob(folder):
+    (folder / "x[1].ndjson").write_bytes(b"")
+    assert names(find_sources(["x[1].ndjson"], SETTINGS)) == ["x[1].ndjson"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("missing.ndjson", "missing.ndjson does not exist: check the path"),
+        ("no*.ndjson", r"no\*.ndjson matches no file"),
+        ("deep", r"deep is a folder: name the files in it, for example 'deep/\*.ndjson'"),
+        ("pipe", "pipe is no regular file and cannot be read twice"),
+        ("-", "- is standard input"),
+    ],
+)
+def test_what_is_no_file_is_refused_with_advice(folder, pattern, reason):
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(SourceError, match=reason):
+        find_sources(["a.ndjson", pattern], SETTINGS)
+
+
+def test_no_pattern_is_an_error():
+    with pytest.raises(SourceError, match="no source is named"):
+        find_sources([], SETTINGS)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(folder):
+    (folder / "a.ndjson").chmod(0)
+    with pytest.raises(SourceError, match="may not be read by this user"):
+        find_sources(["a.ndjson"], SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("x.ndjson", b"[", Format.NDJSON),
+        ("x.JSONL", b"", Format.NDJSON),
+        ("x.csv", b"a,b", Format.CSV),
+        ("x.tsv", b"a\tb", Format.CSV),
+        ("x.json", b' \n[{"a":1}]', Format.JSON),
+        ("x.json", b'\xef\xbb\xbf{"a":1}\n{"a":2}', Format.NDJSON),
+        ("x.json", b"", Format.JSON),
+        ("x", b'\xef\xbb\xbf [{"a":1}]', Format.JSON),
+        ("x", b'{"a":1}', Format.NDJSON),
+        ("x.txt", b"a,b\n1,2", Format.CSV),
+    ],
+)
+def test_the_format_is_found_by_extension_or_content(folder, name, content, expected):
+    (folder / name).write_bytes(content)
+    (source,) = find_sources([name], SETTINGS)
+    assert source.format is expected
+
+
+def test_the_format_in_the_settings_wins(folder):
+    (folder / "x.csv").write_bytes(b"{}")
+    (source,) = find_sources(["x.csv"], SourceSettings(format=Format.NDJSON))
+    assert source.format is Format.NDJSON
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\x28\xb5\x2f\xfd\x00", "zstd"),
+        (b"PK\x03\x04", "zip"),
+        (b"PAR1\x15\x04", "Parquet"),
+        ('{"a":1}'.encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_what_must_be_converted_first_is_told_by_its_content(folder, content, kind):
+    (folder / "x.ndjson").write_bytes(content)
+    with pytest.raises(SourceError, match=f"x.ndjson is {kind}: convert it"):
+        find_sources(["x.ndjson"], SETTINGS)
+
+
+def test_one_object_over_several_lines_is_refused(folder):
+    (folder / "x.json").write_bytes(b'{\n  "records": [\n  ]\n}')
+    with pytest.raises(SourceError, match="begins with one object over several lines"):
+        find_sources(["x.json"], SETTINGS)
+
+
+def test_a_header_that_cannot_be_used_is_told_before_anything_is_read(folder):
+    (folder / "x.csv").write_bytes(b"a,a\n")
+    with pytest.raises(SourceError, match="more than once"):
+        find_sources(["x.csv"], SETTINGS)
+
+
+def test_a_source_of_another_size_is_refused_and_one_put_back_is_not(folder):
+    sources = find_sources(["*.ndjson"], SETTINGS)
+    os.utime(folder / "a.ndjson", (0, 0))
+    check_unchanged(sources)
+    (folder / "b.ndjson").write_bytes(b"longer than before")
+    with pytest.raises(SourceChanged, match=r"b\.ndjson has 18 bytes; it had 4"):
+        check_unchanged(sources)
+    (folder / "b.ndjson").unlink()
+    with pytest.raises(SourceChanged, match=r"b\.ndjson does not exist"):
+        check_unchanged(sources)
+
+
+async def test_standard_input_is_spooled_to_a_private_file(tmp_path):
+    content = b'[{"a":1},\n' + b" " * 3_000_000 + b'{"a":2}]'
+    path = tmp_path / "job" / "standard-input"
+    source = await spool(io.BytesIO(content), path, SETTINGS)
+    assert path.read_bytes() == content
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (source.path, source.format, source.size, source.base) == (str(path), Format.JSON, len(content), 0)
+    assert [each.name for each in path.parent.iterdir()] == ["standard-input"]
+
+
+async def test_an_empty_standard_input_is_no_record(tmp_path):
+    source = await spool(io.BytesIO(b""), tmp_path / "x", SETTINGS)
+    assert source.size == 0
+
+
+class Broken(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 2_000_000:
+            raise OSError(5, "Input/output error")
+        return super().read(size)
+
+
+async def test_a_spool_that_fails_leaves_nothing_behind_and_says_why(tmp_path):
+    with pytest.raises(SourceError, match=r"could not be spooled to .*Input/output error"):
+        await spool(Broken(bytes(4_000_000)), tmp_path / "x", SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_spool_onto_a_folder_says_so(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SourceError, match="name another folder with --output"):
+        await spool(io.BytesIO(b"{}"), tmp_path / "file" / "x", SETTINGS)
