@@ -10,8 +10,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.ready
 	$(BIN)/bulksubmit demo
 
+# Two at once, for most of the fault tests' time is waiting: their output comes after that of the others.
 test: $(VENV)/.ready
-	$(BIN)/pytest
+	@$(BIN)/pytest tests/torture > .torture.log 2>&1 & torture=$$!; \
+	$(BIN)/pytest --ignore=tests/torture; rest=$$?; \
+	wait $$torture; faults=$$?; cat .torture.log; rm -f .torture.log; test $$rest -eq 0 && test $$faults -eq 0
 
 # The long form of the fault tests: the whole matrix, 200 kills, every write and sync of the ledger, every place that a
 # batch in doubt can come to. For a night:

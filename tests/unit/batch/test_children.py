@@ -209,7 +209,7 @@ def test_a_child_that_died_while_it_stood_by_is_missed():
 
 
 def test_a_mistake_while_it_stood_by_is_told():
-    with Standby(1, ["tests.reading.nowhere"]) as standby, pytest.raises(RuntimeError, match="nowhere"):
+    with Standby(1, ["engine.nowhere"]) as standby, pytest.raises(RuntimeError, match="nowhere"):
         next(in_children(Recipe(sources_of(b"{}\n")), standby=standby))
 
 
