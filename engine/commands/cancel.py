@@ -22,9 +22,8 @@ from engine.model.outcome import Settlement
 from engine.model.submission import State
 from engine.progress.events import Listener
 from engine.progress.figures import count
-from engine.run.context import Run, Stop, unless_stopped
+from engine.run.context import Run, Stop, left_by_earlier_run, unless_stopped
 from engine.run.steps import Steps
-from engine.run.uploader import left_by_earlier_run
 
 CANCELED = "canceled before it was sent"
 _PLAIN = frozenset({State.FROZEN, State.STAGED, State.RELEASED})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import anyio
@@ -11,8 +11,10 @@ import anyio
 from engine.adaptive.quiet_time import QuietTime
 from engine.clock import Clock
 from engine.ledger.base import Ledger
+from engine.model.doubt import Doubt, Wish
 from engine.model.errors import BulkSubmitError, SourceChanged
-from engine.model.job import Job
+from engine.model.job import Job, JobState
+from engine.model.submission import State, Submission
 from engine.progress.events import Listener, Stopping
 from engine.services.base import Service
 
@@ -94,3 +96,21 @@ class Run:
         if self.stop.error is None:
             self.emit(Stopping(str(error)))
         self.stop.request(error)
+
+
+def lost_just_now(run: Run, submission: Submission) -> Doubt:
+    """Return what is known of a batch whose newest call ended just now, without an answer."""
+    return replace(left_by_earlier_run(run, submission), since=run.clock.monotonic())
+
+
+def left_by_earlier_run(run: Run, submission: Submission) -> Doubt:
+    """Return what is known of a batch as the ledger has it; its quiet time counts from its last step."""
+    staging, clock = submission.state is State.STAGING, run.clock
+    wish = Wish.SEND_AGAIN if submission.sequence in run.again_by_person else Wish.SEND
+    return Doubt(
+        submission.state,
+        run.service.stage_again if staging else run.service.again,
+        clock.monotonic() - max(0.0, clock.now() - submission.changed_at),
+        named=submission.remote_id is not None,
+        wish=Wish.CANCEL if run.job.state is JobState.CANCELED else wish,
+    )

@@ -37,12 +37,12 @@ from engine.model.job import JobState
 from engine.model.settings import SendSettings
 from engine.model.submission import UNSENT, State, Submission
 from engine.progress.events import BatchesFrozen
-from engine.run.context import DRAIN_SECONDS, Run
+from engine.run.context import DRAIN_SECONDS, Run, left_by_earlier_run
 from engine.run.in_flight import InFlight, Slot
 from engine.run.poller import Poller
 from engine.run.queues import Queue, WorkerPool
 from engine.run.recovery import Recovery
-from engine.run.uploader import Submitted, Uploader, left_by_earlier_run
+from engine.run.uploader import Submitted, Uploader
 
 Unsent: TypeAlias = tuple[Batch, Submission]
 

@@ -38,10 +38,10 @@ from engine.model.settings import AUTO, SendSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchesWaiting, BatchProgressed, Noticed
 from engine.progress.figures import count
-from engine.run.context import Run
+from engine.run.context import Run, left_by_earlier_run
 from engine.run.queues import Signal
 from engine.run.steps import Steps
-from engine.run.uploader import Payloads, left_by_earlier_run
+from engine.run.uploader import Payloads
 from engine.services.base import Asked, BatchProgress
 
 LOOK_SECONDS = 1.0

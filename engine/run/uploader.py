@@ -19,7 +19,7 @@ from typing import Protocol
 
 from engine.adaptive.batch_size import BatchBytes, Upload
 from engine.model.batch import Batch, batch_name
-from engine.model.doubt import Declined, Doubt, Wish
+from engine.model.doubt import Declined, Doubt
 from engine.model.error_hints import Blame
 from engine.model.errors import (
     CallFailed,
@@ -33,7 +33,7 @@ from engine.model.errors import (
 from engine.model.job import JobState
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.run.context import Run
+from engine.run.context import Run, lost_just_now
 from engine.run.steps import Steps
 from engine.run.suspects import Suspects
 from engine.services.base import Released, Staged
@@ -392,21 +392,3 @@ def _kind_of(refusal: Refused) -> Declined:
     if refusal.unknown:
         return Declined.UNKNOWN
     return Declined.RELEASED_BEFORE if refusal.released_before else Declined.REFUSED
-
-
-def lost_just_now(run: Run, submission: Submission) -> Doubt:
-    """Return what is known of a batch whose newest call ended just now, without an answer."""
-    return replace(left_by_earlier_run(run, submission), since=run.clock.monotonic())
-
-
-def left_by_earlier_run(run: Run, submission: Submission) -> Doubt:
-    """Return what is known of a batch as the ledger has it; its quiet time counts from its last step."""
-    staging, clock = submission.state is State.STAGING, run.clock
-    wish = Wish.SEND_AGAIN if submission.sequence in run.again_by_person else Wish.SEND
-    return Doubt(
-        submission.state,
-        run.service.stage_again if staging else run.service.again,
-        clock.monotonic() - max(0.0, clock.now() - submission.changed_at),
-        named=submission.remote_id is not None,
-        wish=Wish.CANCEL if run.job.state is JobState.CANCELED else wish,
-    )

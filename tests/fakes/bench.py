@@ -17,12 +17,12 @@ from engine.model.job import Job
 from engine.model.settings import AUTO, MappingSettings, SendSettings, SourceSettings
 from engine.model.submission import State, Submission
 from engine.report.audit import Evidence
-from engine.run.context import Run, Stop
+from engine.run.context import Run, Stop, left_by_earlier_run
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import IN_DOUBT, Pipeline
 from engine.run.poller import Poller
 from engine.run.recovery import Recovery
-from engine.run.uploader import Uploader, left_by_earlier_run
+from engine.run.uploader import Uploader
 from engine.source.reader import read_blocks
 from engine.source.sources import find_sources
 from fakes.clock import FakeClock, Watched
