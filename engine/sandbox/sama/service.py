@@ -260,6 +260,6 @@ def _no_batch(batch_id: int | str, project_id: int) -> SamaError:
 
 def _error(kind: str, status: int, message: str) -> web.Response:
     if kind == "put":
-        code = _S3_CODES.get(status, "InvalidRequest" if status < 500 else "InternalError")  # noqa: PLR2004
+        code = _S3_CODES.get(status, "InvalidRequest" if status < 500 else "InternalError")  # noqa: PLR2004 - HTTP codes
         return s3_error_answer(status, code, message)
     return error_answer(status, message, status)

@@ -112,5 +112,5 @@ class SevenBridgesService:
 def _error(_: str, status: int, message: str) -> web.Response:
     if status == 503:  # noqa: PLR2004 - maintenance is the 503 that the vendor's client knows
         return SevenBridgesError(0).answer()
-    code = 1000 if status == 429 else 7000 if status >= 500 else 90000  # noqa: PLR2004
+    code = 1000 if status == 429 else 7000 if status >= 500 else 90000  # noqa: PLR2004 - HTTP codes
     return SevenBridgesError(code, message, status).answer()

@@ -56,7 +56,7 @@ async def test_one_record_that_a_firewall_turns_away_fails_with_the_title_of_its
 @pytest.mark.parametrize("status", [400, 404, 406, 501])
 async def test_a_page_of_any_status_in_the_place_of_one_upload_is_about_its_record(desk, status):
     desk = await desk()
-    rule = lambda kind, nth, body, path: page(status, "No") if kind == "put" and b"<script" in body else None  # noqa: E731
+    rule = lambda kind, nth, body, path: page(status, "No") if kind == "put" and b"<script" in body else None  # noqa: E731 - one line reads best beside its run
     async with between(desk, rule) as stands:
         result = await desk.submit(desk.source(with_script(0, 30)), desk.config(url=stands.url))
     assert (result.state, counts(result)) == ("finished", (29, 1, 0, 0, 0))
@@ -79,7 +79,7 @@ async def test_a_firewall_that_turns_everything_away_stops_the_job_and_no_record
 
 async def test_an_empty_create_that_a_proxy_does_not_find_is_tried_again(desk):
     desk = await desk()
-    rule = lambda kind, nth, body, path: page(404, "404 Not Found") if kind == "create" and 4 <= nth <= 9 else None  # noqa: E731
+    rule = lambda kind, nth, body, path: page(404, "404 Not Found") if kind == "create" and 4 <= nth <= 9 else None  # noqa: E731 - one line reads best beside its run
     async with between(desk, rule) as stands:
         result = await desk.submit(desk.source(tasks(200)), desk.config(url=stands.url))
         assert stands.calls["create"] == 26
@@ -120,7 +120,7 @@ async def test_a_page_in_the_place_of_one_batchs_status_is_no_matter_of_the_othe
 
 async def test_a_store_that_refuses_the_way_of_uploading_stops_the_job_with_its_words(desk):
     desk = await desk()
-    rule = lambda kind, nth, body, path: store_says("InvalidArgument") if kind == "put" else None  # noqa: E731
+    rule = lambda kind, nth, body, path: store_says("InvalidArgument") if kind == "put" else None  # noqa: E731 - one line reads best beside its run
     async with between(desk, rule) as stands:
         result = await desk.submit(desk.source(tasks(100)), desk.config(url=stands.url))
         assert stands.calls["put"] == 3
@@ -134,7 +134,7 @@ async def test_a_store_that_refuses_the_way_of_uploading_stops_the_job_with_its_
 async def test_what_the_store_says_of_the_moment_costs_no_record(desk, code):
     desk = await desk()
     status = 307 if code == "TemporaryRedirect" else 400
-    rule = lambda kind, nth, body, path: store_says(code, status) if kind == "put" and nth <= 2 else None  # noqa: E731
+    rule = lambda kind, nth, body, path: store_says(code, status) if kind == "put" and nth <= 2 else None  # noqa: E731 - one line reads best beside its run
     async with between(desk, rule) as stands:
         result = await desk.submit(desk.source(tasks(3)), desk.config(url=stands.url, send="max_in_flight = 1"))
     assert (result.exit_code, counts(result)) == (Exit.ALL_CREATED, (3, 0, 0, 0, 0))
@@ -143,7 +143,7 @@ async def test_what_the_store_says_of_the_moment_costs_no_record(desk, code):
 
 async def test_uploads_that_are_cut_off_above_a_size_go_in_smaller_parts(desk):
     desk = await desk()
-    rule = lambda kind, nth, body, path: RESET if kind == "put" and len(body) > 300_000 else None  # noqa: E731
+    rule = lambda kind, nth, body, path: RESET if kind == "put" and len(body) > 300_000 else None  # noqa: E731 - one line reads best beside its run
     async with between(desk, rule) as stands:
         source = desk.source(tasks(80, text="x" * 100_000))
         result = await desk.submit(source, desk.config(url=stands.url))
@@ -153,7 +153,7 @@ async def test_uploads_that_are_cut_off_above_a_size_go_in_smaller_parts(desk):
 
 async def test_a_record_whose_upload_is_always_cut_off_fails_once_others_got_through(desk):
     desk = await desk()
-    rule = lambda kind, nth, body, path: RESET if kind == "put" and b"<script" in body else None  # noqa: E731
+    rule = lambda kind, nth, body, path: RESET if kind == "put" and b"<script" in body else None  # noqa: E731 - one line reads best beside its run
     async with between(desk, rule) as stands:
         result = await desk.submit(desk.source(with_script(7, 30)), desk.config(url=stands.url))
     assert (result.state, counts(result)) == ("finished", (29, 1, 0, 0, 0))
