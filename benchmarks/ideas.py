@@ -1,6 +1,6 @@
 """Count how many ideas the engine asks a reader to know: files, lines, and what one job and one upload pass through.
 
-    python -m benchmarks.ideas [--json]
+    python -m benchmarks.ideas [--json] [--list]     --list names what is entered
     python benchmarks/ideas.py --root CHECKOUT [--json]      the same of another checkout, by this one's method
 
 A job of 20 records in one batch goes to a sandbox in a process of its own, by presigned upload: three calls, then
@@ -165,6 +165,8 @@ def counted(root: Path) -> Mapping[str, Any]:
     entered, uploads = entered_by_job(root)
     every = Counter(types_in(engine, (str(path.relative_to(engine)) for path in paths if path.suffix == ".py")))
     return {
+        "entered": {file: sorted(name for one, name in entered if one == file) for file, _ in sorted(entered)},
+        "uploads": {file: sorted(name for one, name in uploads if one == file) for file, _ in sorted(uploads)},
         "files": len(paths),
         "lines": sum(len(path.read_text("utf-8").splitlines()) for path in paths),
         "job_files": len({file for file, _ in entered}),
@@ -181,6 +183,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m benchmarks.ideas", description="Count the engine's ideas.")
     options.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent, help="the checkout")
     options.add_argument("--json", action="store_true")
+    options.add_argument("--list", action="store_true", help="name the functions that are entered")
     chosen = options.parse_args()
     root = chosen.root.resolve()
     sys.path.insert(0, str(root))
@@ -188,6 +191,10 @@ def main() -> None:
     if chosen.json:
         print(json.dumps(figures))
         return
+    if chosen.list:
+        for way in ("entered", "uploads"):
+            for file, names in figures[way].items():
+                print(f"{way} {file} ({len(names)}): {', '.join(names)}")
     print(f"engine/: {figures['files']} files, {figures['lines']:,} lines")
     print(f"a job of {RECORDS} records enters {figures['job_files']} files and {figures['job_functions']} functions")
     print(f"one upload enters {figures['upload_files']} files and {figures['upload_functions']} functions")

@@ -8,9 +8,9 @@ from pathlib import Path
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
 from engine.commands.paths import open_ledger
-from engine.report.audit import Evidence
-from engine.report.audit import audit as audit_job
-from engine.report.audit_findings import Audit
+from engine.reports.audit import Evidence
+from engine.reports.audit import audit as audit_job
+from engine.reports.audit_findings import Audit
 
 
 async def audit(name: str, ledger_path: Path) -> Audit:

@@ -43,7 +43,7 @@ from engine.model.outcome import Tally
 from engine.model.record import Format, Position
 from engine.progress.events import Listener, fan_out
 from engine.progress.redaction import redactor
-from engine.report.outcomes import OUTCOMES
+from engine.reports.outcomes import OUTCOMES
 from engine.run.context import Stop
 from engine.source.reader import read_blocks
 from engine.source.sources import describe, find_sources

@@ -13,7 +13,7 @@ from engine.ledger.base import Ledger
 from engine.ledger.files import make_private_folder
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobError
-from engine.report.outcomes import OUTCOMES, REJECTS
+from engine.reports.outcomes import OUTCOMES, REJECTS
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Tally
-from engine.report.outcomes import Reports, existing_reports, write_reports
+from engine.reports.outcomes import Reports, existing_reports, write_reports
 
 CLOCK: Clock = SystemClock()
 

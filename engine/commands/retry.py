@@ -27,7 +27,7 @@ from engine.model.outcome import Fate
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
 from engine.model.submission import State, Submission
-from engine.report.outcomes import REJECTS, REPLAYABLE
+from engine.reports.outcomes import REJECTS, REPLAYABLE
 from engine.source.scanning import members
 from engine.source.sources import describe
 

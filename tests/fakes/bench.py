@@ -16,7 +16,7 @@ from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
 from engine.model.settings import AUTO, MappingSettings, SendSettings, SourceSettings
 from engine.model.submission import State, Submission
-from engine.report.audit import Evidence
+from engine.reports.audit import Evidence
 from engine.run.context import Run, Stop, left_by_earlier_run
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import IN_DOUBT, Pipeline

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from engine.model.batch import Limits
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.report.outcomes import write_reports
+from engine.reports.outcomes import write_reports
 from fakes.bench import a_bench
 
 BIG = "12345678901234567890123"

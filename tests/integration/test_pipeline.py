@@ -29,7 +29,7 @@ from engine.model.errors import (
 from engine.model.job import JobState
 from engine.model.submission import UNSENT, State, Submission
 from engine.progress.events import BatchesFrozen, Stopping
-from engine.report.audit import audit
+from engine.reports.audit import audit
 from engine.run.context import DRAIN_SECONDS
 from engine.run.pipeline import MOST_IN_DOUBT
 from engine.run.recovery import FIRST_QUESTION_SECONDS

@@ -114,7 +114,7 @@ def test_a_load_imports_neither_the_auditor_nor_the_bench_and_no_client_before_i
     Path("engine.toml").write_text(CONFIG)
     imported = imported_by("submit", "nowhere.ndjson", "--config", "engine.toml")
     assert "engine.commands.wiring" in imported
-    assert not [name for name in imported if name.startswith(("engine.report.audit", "engine.bench", "aiohttp"))]
+    assert not [name for name in imported if name.startswith(("engine.reports.audit", "engine.bench", "aiohttp"))]
 
 
 def test_the_version_is_told_without_a_parser():

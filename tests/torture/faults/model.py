@@ -39,7 +39,7 @@ from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Settlement
 from engine.model.settings import SendSettings, SourceSettings
 from engine.model.submission import State
-from engine.report.audit import audit
+from engine.reports.audit import audit
 from engine.run.context import unless_stopped
 from engine.services.base import no_intent
 from engine.source.sources import find_sources

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from engine.model.settings import SourceSettings
-from engine.report.outcomes import _replaced
+from engine.reports.outcomes import _replaced
 from engine.sandbox.server import running_sandbox
 from engine.source.sources import spool
 

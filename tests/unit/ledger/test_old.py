@@ -10,7 +10,7 @@ from engine.ledger.sqlite import SqliteLedger
 from engine.model.job import JobState
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.submission import State
-from engine.report.outcomes import write_reports
+from engine.reports.outcomes import write_reports
 
 from .old import BEGAN, INLINE, INLINE_MARK, PRESIGNED, REMOTE_IDS, URL, write_old_ledger
 from .values import all_batches

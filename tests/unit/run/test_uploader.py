@@ -22,7 +22,7 @@ from engine.model.errors import (
 )
 from engine.model.submission import UNSENT, State, Submission
 from engine.progress.events import BatchMoved, BatchSettled
-from engine.report.audit import audit
+from engine.reports.audit import audit
 from engine.run.uploader import STAGE_TRIES, Uploader
 
 

@@ -11,7 +11,7 @@ from engine.model.batch import Limits
 from engine.model.errors import SourceChanged
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.report.outcomes import batch_fates, fate_of, outcome_lines
+from engine.reports.outcomes import batch_fates, fate_of, outcome_lines
 
 
 @pytest.fixture

@@ -28,11 +28,11 @@ from engine.model.outcome import Fate, Kept, Settlement, Tally
 from engine.model.record import Position, Reject, Source
 from engine.model.submission import State, Submission
 from engine.progress.figures import count
-from engine.report.audit_content import Recut, TasksFrom
-from engine.report.audit_findings import MOST_FINDINGS, Audit, Reported, place
-from engine.report.audit_repeats import Repeats, repeated
-from engine.report.audit_reports import ReportsCheck
-from engine.report.outcomes import Fated, RecordAt, TaskUrl, batch_fates, existing_reports
+from engine.reports.audit_content import Recut, TasksFrom
+from engine.reports.audit_findings import MOST_FINDINGS, Audit, Reported, place
+from engine.reports.audit_repeats import Repeats, repeated
+from engine.reports.audit_reports import ReportsCheck
+from engine.reports.outcomes import Fated, RecordAt, TaskUrl, batch_fates, existing_reports
 from engine.source.sources import check_unchanged
 
 _AFTER_SENDING = (Fate.CREATED, Fate.FAILED, Fate.UNCERTAIN)

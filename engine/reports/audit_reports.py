@@ -15,8 +15,8 @@ import orjson
 
 from engine.model.errors import SourceError
 from engine.model.job import Job
-from engine.report.audit_findings import Audit
-from engine.report.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
+from engine.reports.audit_findings import Audit
+from engine.reports.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
 
 ChangedSince: TypeAlias = Callable[[str], bool]
 """Path of a source → whether it was written after the job began."""

@@ -17,7 +17,7 @@ from engine.batch.chunker import ReferenceOf, render_payload
 from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
 from engine.model.errors import SourceError
 from engine.model.record import Position, Reject, Source, TaskBlock
-from engine.report.audit_findings import place
+from engine.reports.audit_findings import place
 
 TasksFrom: TypeAlias = Callable[[Position], Iterator[TaskBlock]]
 """Position → the records of the sources from there on, as tasks."""
