@@ -1,7 +1,7 @@
 """Run the measurements: `python -m benchmarks [--quick] [--only NAME]`. Rows go to standard output, all to a folder.
 
-A whole run writes `benchmarks/results/`: results.json, the plots, and README.md, the page. A quick one writes below
-`.bench/`, so that it never stands in for the other.
+A whole run writes `benchmarks/results/`: results.json, README.md (the page) and the plots that the page shows. A quick
+one writes below `.bench/`, so that it never stands in for the other.
 """
 
 from __future__ import annotations

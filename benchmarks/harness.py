@@ -140,7 +140,7 @@ class Section:
     not_measured: Sequence[str] = ()
     """Rows without a figure, each with what is missing."""
     series: Sequence[Mapping[str, Any]] = ()
-    """Simulated servers with their time series, one plot each."""
+    """Simulated servers, each with the limits that the rules set over time; one plot shows them all."""
 
 
 @dataclass(frozen=True, slots=True)

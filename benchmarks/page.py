@@ -101,10 +101,8 @@ def _section(name: str, section: Document) -> str:
     if section["settings"]:
         settings = "; ".join(f"{key}: {_setting(value)}" for key, value in section["settings"].items())
         parts.append(f"Settings: {settings}.\n")
-    parts += [
-        f"![{one['server']['name']}: limit, RTT and throughput over time]({name}-{one['server']['name']}.svg)\n"
-        for one in section.get("series", ())
-    ]
+    if section["series"]:
+        parts.append(f"![{section['title']}: calls in flight over time]({name}.svg)\n")
     if section["runs"] and section["contenders"]:
         parts += [_contenders(section), f"![{section['title']}]({name}.svg)\n"]
     return "\n".join(parts)

@@ -1,14 +1,16 @@
-"""Results in, plots out, each as PNG and SVG: an overview of all rows, and speed and memory of each contender.
+"""Results in, the plots of the page out, as SVG: all rows, the contenders of a section, or its simulated servers.
 
     python -m benchmarks.plots FOLDER
 
-Runs with the peers' packages, where matplotlib is.
+`python -m benchmarks` starts it with the peers' packages, where matplotlib is.
 """
 # mypy: disable-error-code="import-not-found,import-untyped"
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 from statistics import median
@@ -25,9 +27,17 @@ FARTHEST = 1000.0
 """How far the overview reaches on either side of the targets."""
 
 OURS, THEIRS, MET, MISSED = "#1f77b4", "#707070", "#2ca02c", "#d62728"
-RULES = (THEIRS, OURS, MISSED, "#9467bd")
-"""Colours of the best fixed setting, ours, and the rivals."""
-STYLE = {"svg.hashsalt": "bulksubmit", "svg.fonttype": "none", "font.size": 9, "axes.axisbelow": True}
+RULES = (OURS, MISSED, "#9467bd")
+"""Colours of our rule and its rivals."""
+COLUMNS = 5
+"""Simulated servers side by side."""
+STYLE = {
+    "svg.hashsalt": "bulksubmit",
+    "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans", "Arial"],
+    "font.size": 9,
+    "axes.axisbelow": True,
+}
 
 
 def main() -> None:
@@ -39,8 +49,8 @@ def main() -> None:
     for name, section in sections.items():
         if section["runs"] and section["contenders"]:
             contenders(section, folder / name)
-        for one in section.get("series", ()):
-            over_time(one, folder / f"{name}-{one['server']['name']}")
+        if section["series"]:
+            over_time(section["series"], folder / name)
 
 
 def overview(sections: dict[str, Any], folder: Path) -> None:
@@ -92,20 +102,28 @@ def contenders(section: dict[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-def over_time(one: dict[str, Any], path: Path) -> None:
-    """Draw limit, RTT and throughput of the rules on one simulated server."""
-    figure, axes = plt.subplots(3, 1, sharex=True, figsize=(8, 5.5))
-    fields = {"limit": "calls in flight", "rtt_seconds": "RTT, s", "mebibytes_per_second": "MiB/s"}
-    for axis, (field, words) in zip(axes, fields.items(), strict=True):
-        for (name, run), colour in zip(one["runs"].items(), RULES, strict=True):
-            times, values = run["series"]["at_seconds"], run["series"][field]
-            axis.plot(times, values, label=f"{name}: {run['share']:.0%}", color=colour, linewidth=1)
-        axis.set_ylabel(words)
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-    axes[0].set_title(f"{one['server']['name']}; the best fixed limit is {one['best_limit']}")
-    axes[0].legend(fontsize=7)
-    axes[-1].set_xlabel("made-up seconds")
+def over_time(servers: list[dict[str, Any]], path: Path) -> None:
+    """Draw a small plot of each simulated server: the limit of each rule over time, beside the best fixed one."""
+    rows = -(-len(servers) // COLUMNS)
+    figure, grid = plt.subplots(rows, COLUMNS, figsize=(11, 1.6 * rows + 0.4), sharey=True, squeeze=False)
+    lines: dict[str, Any] = {}
+    for one, axes in zip(servers, grid.flat, strict=False):
+        lines["best fixed"] = axes.axhline(one["best_limit"], color="black", linewidth=0.7, linestyle=":")
+        for (name, rule), colour in zip(one["rules"].items(), RULES, strict=True):
+            width = rule["seconds"] / len(rule["limit"])
+            times = [(step + 0.5) * width for step in range(len(rule["limit"]))]
+            (lines[name],) = axes.plot(times, rule["limit"], color=colour, linewidth=0.9)
+        axes.set_title(one["server"], fontsize=8)
+        axes.set_yscale("log")
+        axes.set_yticks([1, 10, 100], ["1", "10", "100"])
+        axes.locator_params(axis="x", nbins=3)
+        axes.tick_params(labelsize=6)
+        axes.minorticks_off()
+    for axes in grid.flat[len(servers) :]:
+        axes.set_axis_off()
+    figure.legend(list(lines.values()), list(lines), loc="lower right", ncols=len(lines), fontsize=8)
+    figure.supylabel("calls in flight", fontsize=8)
+    figure.supxlabel("made-up seconds", fontsize=8)
     save(figure, path)
 
 
@@ -118,11 +136,13 @@ def points(axes: Any, values: list[list[float]], colours: list[str]) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG and SVG."""
+    """Write a figure; two decimals of a point are enough for the eye and halve the file."""
     figure.tight_layout()
-    figure.savefig(path.with_suffix(".png"), dpi=130, metadata={"Software": None})
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
     plt.close(figure)
+    text = re.sub(r" d=\"[^\"]*\"", lambda points: re.sub(r"(\.\d\d)\d+", r"\1", points[0]), drawn.getvalue())
+    path.with_suffix(".svg").write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Measured sections in, one JSON document out: every repetition, with the machine, the commit and the settings."""
+"""Measured sections in, one JSON document out: every repetition, with the machine, the commit and the settings.
+
+`python -m benchmarks` writes it; the page and the plots are made from it. One section stands on one line.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,13 @@ def save(folder: Path, document: Document) -> Path:
     """Write the results and return their file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    sections = ",\n".join(f"{_compact(name)}:{_compact(section)}" for name, section in document["sections"].items())
+    path.write_text(f'{{"sections":{{\n{sections}\n}}}}\n')
     return path
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def as_json(section: Section, where: Mapping[str, object]) -> Document:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.simulation.server import FOLDER, servers
-from benchmarks.simulation.simulator import Point, Run
 from benchmarks.simulation.sweep import RIVALS, SETTINGS, Comparison, compare
 
 
@@ -41,42 +38,22 @@ def table(comparisons: Sequence[Comparison], before: Mapping[str, Sequence[float
 
 
 def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Return the comparisons with their time series and every change of the limit with its reason."""
+    """Return what a plot of each comparison shows: the limit that each rule set, at even steps over its run.
+
+    `{"server", "best_limit", "rules": {name: {"share", "seconds", "limit": [calls in flight, …]}}}`
+    """
     return [
         {
-            "server": asdict(one.server),
-            "seed": one.seed,
+            "server": one.server.name,
             "best_limit": one.best_limit,
-            "runs": {
-                "best fixed": _run(one, one.best),
-                "found out": _run(one, one.ours),
-                **{name: _run(one, run) for name, run in one.rivals.items()},
+            "rules": {
+                name: {
+                    "share": round(one.share_of(run), 4),
+                    "seconds": round(run.seconds, 3),
+                    "limit": [round(point.limit, 1) for point in run.series],
+                }
+                for name, run in {"found out": one.ours, **one.rivals}.items()
             },
         }
         for one in comparisons
     ]
-
-
-def _run(one: Comparison, run: Run) -> dict[str, Any]:
-    return {
-        "share": one.share_of(run),
-        "seconds": run.seconds,
-        "bytes_per_second": run.bytes_per_second,
-        "pushed_back": run.pushed_back,
-        "lost": run.lost,
-        "series": {field.name: _column(run, field.name) for field in fields(Point)},
-        "changes": [{"at_seconds": when, **asdict(change)} for when, change in run.changes],
-    }
-
-
-def _column(run: Run, name: str) -> list[float]:
-    """Return one field of each point, as exactly as a plot shows it."""
-    return [float(f"{getattr(point, name):.4g}") for point in run.series]
-
-
-def write(comparisons: Sequence[Comparison], folder: Path) -> Path:
-    """Write `results.json` into `folder`; return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "results.json"
-    path.write_text(json.dumps(as_json(comparisons), indent=1), encoding="utf-8")
-    return path

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from benchmarks import page, results
 from benchmarks.harness import ROOT, Contender, Row, Run, Section, Target
 
+WRITTEN = ROOT / "benchmarks" / "results"
 MACHINE = {"cpu": "Z80", "cores": 1, "memory_gib": 0.1, "system": "CP/M", "python": "3.11.7"}
 SECTION = Section(
     "race",
@@ -71,6 +73,20 @@ def test_results_are_read_as_they_were_written(tmp_path):
     results.save(tmp_path, written)
     assert results.load(tmp_path) == json.loads(json.dumps(written))
     assert results.load(tmp_path / "empty") == {"sections": {}}
+
+
+def test_simulated_servers_are_drawn_on_one_plot():
+    drawn = document()
+    drawn["sections"]["race"]["series"] = [{"server": "a"}, {"server": "b"}]
+    assert page.page(drawn).count("](race.svg)") == page.page(document()).count("](race.svg)") + 1
+
+
+def test_the_results_in_the_repository_are_one_page_one_json_and_the_plots_that_the_page_shows():
+    text = (WRITTEN / page.FILE).read_text()
+    assert page.page(results.load(WRITTEN)) == text
+    shown = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert {path.name for path in WRITTEN.iterdir()} == {page.FILE, results.FILE, *shown}
+    assert sum(path.stat().st_size for path in WRITTEN.iterdir()) <= 2**20
 
 
 @pytest.mark.slow

@@ -137,4 +137,14 @@ def test_the_table_names_every_rule_and_what_was_before():
     assert lines[0].count("Gradient2") == lines[0].count("Vector's rule") == 2
     assert "| 12% |" in lines[2]
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
-    assert list(as_json([compared])[0]["runs"]) == ["best fixed", "found out", "Vector's rule", "Gradient2"]
+
+
+def test_what_is_drawn_of_a_server_is_the_limit_of_each_rule_over_its_run():
+    compared = compare(replace(PLAIN, calls=50), settings=(1, 10))
+    (drawn,) = as_json([compared])
+    assert (drawn["server"], drawn["best_limit"]) == ("plain", 10)
+    assert list(drawn["rules"]) == ["found out", "Vector's rule", "Gradient2"]
+    ours = drawn["rules"]["found out"]
+    assert ours["seconds"] == pytest.approx(compared.ours.seconds, abs=0.001)
+    assert ours["share"] == pytest.approx(compared.share, abs=0.0001)
+    assert ours["limit"] == pytest.approx([point.limit for point in compared.ours.series], abs=0.05)
