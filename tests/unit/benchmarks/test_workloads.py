@@ -1,12 +1,9 @@
-import re
 from itertools import islice
-from pathlib import Path
 
 import orjson
 import pytest
 
 from benchmarks import workload
-from benchmarks.harness import ROOT
 from benchmarks.workload import BLOCK_RECORDS, KINDS, SIZES, count_for, records, write_array, write_bodies, write_ndjson
 
 
@@ -50,10 +47,3 @@ def test_lines_array_and_bodies_hold_the_same_records(tmp_path):
     sent = [orjson.loads(body)["tasks"] for body in bodies.read_bytes().splitlines()]
     assert list(map(len, sent)) == [1000, 1000, 500]
     assert [row for block in sent for row in block] == rows
-
-
-def test_the_peers_are_pinned_and_name_no_index():
-    lines = Path(ROOT / "benchmarks" / "peers.txt").read_text().splitlines()
-    pins = [line for line in lines if not line.startswith("#")]
-    assert len(pins) > 10
-    assert [line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line)] == []
