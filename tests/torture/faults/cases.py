@@ -1,14 +1,14 @@
 """Steps x faults x what the server does x which requests enter, the cases of the fault matrix leave.
 
-Nothing is listed by hand: every combination is a case, unless a rule says why there can be no such thing.
+Nothing is listed by hand: every combination is a case, unless a rule says why there can be no such thing. `make
+torture` runs them all, `make test` so many of them that every pair of step, fault, work and pattern meets.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import product
 
 from . import catalogue
 from .proxy import Fault, Strike, Work
@@ -88,6 +88,10 @@ class Case:
         return f"{self.step.way}, {self.step.name}: {self.fault.name}, {self.work}, {self.pattern.name}"
 
     @property
+    def factors(self) -> tuple[Step, Fault, Work, Pattern]:
+        return self.step, self.fault, self.work, self.pattern
+
+    @property
     def strikes(self) -> list[Strike]:
         strike = Strike(self.step.kind, self.fault, self.work, self.pattern.when, self.step.after)
         if self.step.lost is None:
@@ -148,10 +152,3 @@ def generate(*patterns: Pattern) -> Iterator[Case]:
         case = Case(step, fault, work, pattern)
         if not any(rule(case) for rule in IMPOSSIBLE.values()):
             yield case
-
-
-def thinned(cases: Iterable[Case], seed: int) -> Iterator[Case]:
-    """Yield of cases that differ in their pattern only one, drawn: every step still meets every fault in every way."""
-    draw = random.Random(seed)
-    for _, alike in groupby(cases, key=lambda case: (case.step, case.fault, case.work)):
-        yield draw.choice(list(alike))

@@ -1,7 +1,7 @@
 """A service that acts later than it answers, or never, and shows things later than they are: both services, all modes.
 
-Each manner is a sandbox process of its own, and its journal the judge. The jobs run side by side, since they mostly
-wait; each test then awaits its own. What is late is shown within the settle time: so nothing is lost, nothing twice.
+Each manner is a sandbox process of its own, and its journal the judge. The jobs of a way to submit run side by side,
+since they mostly wait. What is late is shown within the settle time: so nothing is lost, nothing twice.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from engine.commands import api
 from engine.commands.api import Order
 from engine.model.errors import Exit
 from engine.run.context import Stop
 
-from .judge import Sandboxes, lines
+from .judge import Judge, lines, sandbox_process
 from .tally import Tally
-from .ways import BRIDGES, INLINE, MARKED, PRESIGNED, SECRETS, WAYS, Way
+from .ways import BRIDGES, INLINE, MARKED, PRESIGNED, WAYS, Way
 
 BATCHES = 6
-SIDE_BY_SIDE = 24
 SETTLE_SECONDS = 2.5
 LATE, LAG = 0.7, 0.5
 """Seconds; together less than the settle time, on a busy machine, too."""
@@ -84,10 +83,6 @@ OF_BRIDGES = [
     Manner("reads lag, answers are lost", "drop_after", again="error", lags=True),
     Manner("reads lag, it acts later, a second run gets a page", "refuse_late", again="html", lags=True),
 ]
-CASES = [
-    *((way, manner) for way in (PRESIGNED, INLINE, MARKED) for manner in SAMA),
-    *((BRIDGES, manner) for manner in OF_BRIDGES),
-]
 SWALLOWS = Manner("swallows", "swallow", again="error")
 
 
@@ -101,84 +96,59 @@ class End:
     complaints: list[str]
 
 
-class Field:
-    """Where all jobs run."""
-
-    def __init__(self, folder, sandboxes) -> None:
-        self.folder, self.sandboxes = folder, sandboxes
-        self.places = asyncio.Semaphore(SIDE_BY_SIDE)
-        self.ends: dict[tuple[Way, Manner], asyncio.Task[End]] = {}
-
-    async def work(self, way: Way, manner: Manner) -> End:
-        """Submit a job; what is uncertain and can be asked about is asked about once more."""
-        late = manner.of(way)
-        async with self.places, asyncio.timeout(RUN_SECONDS):
-            home = self.folder / f"job-{len(list(self.folder.iterdir()))}"
-            home.mkdir()
-            port, judge = self.sandboxes[late.behaviour]
-            config, source, ledger = home / "engine.toml", home / "tasks.ndjson", home / "ledger.db"
-            late.write_config(config, port, send=SEND, project=home.name)
-            markers = late.write_tasks(source, home.name, BATCHES)
-            order = Order([str(source)], config, job="j", output=home)
-            result = await api.submit(order, ledger, lambda _: None, Stop())
-            codes, message = [result.exit_code], result.message
-            if result.exit_code == Exit.STOPPED_EARLY:
-                result = await api.send_again("j", ledger, lambda _: None, Stop())
-                codes.append(result.exit_code)
-            if result.exit_code == Exit.SOME_UNCERTAIN and not way.parks:
-                result = await api.resume("j", ledger, lambda _: None, Stop())
-                codes.append(result.exit_code)
-            audit = await api.audit("j", ledger)
-        tally = Tally(faults=1 if manner is SWALLOWS else BATCHES // 2)
-        complaints = judge.weigh(late, lines(result.outcomes), markers, tally)
-        complaints += [] if audit.holds else audit.findings or ["the audit does not hold"]
-        return End(codes, message, tally, complaints)
+async def work(way: Way, late: Way, home: Path, port: int, judge: Judge) -> End:
+    """Submit a job to a service that is late; what is uncertain and can be asked about is asked about once more."""
+    config, source, ledger = home / "engine.toml", home / "tasks.ndjson", home / "ledger.db"
+    late.write_config(config, port, send=SEND, project=home.name)
+    markers = late.write_tasks(source, home.name, BATCHES)
+    order = Order([str(source)], config, job="j", output=home)
+    async with asyncio.timeout(RUN_SECONDS):
+        result = await api.submit(order, ledger, lambda _: None, Stop())
+        codes, message = [result.exit_code], result.message
+        if result.exit_code == Exit.STOPPED_EARLY:
+            result = await api.send_again("j", ledger, lambda _: None, Stop())
+            codes.append(result.exit_code)
+        if result.exit_code == Exit.SOME_UNCERTAIN and not way.parks:
+            result = await api.resume("j", ledger, lambda _: None, Stop())
+            codes.append(result.exit_code)
+        audit = await api.audit("j", ledger)
+    tally = Tally()
+    complaints = judge.weigh(late, lines(result.outcomes), markers, tally)
+    complaints += [] if audit.holds else audit.findings or ["the audit does not hold"]
+    return End(codes, message, tally, complaints)
 
 
-def started(ways, stack, new_folder):
-    """Return the sandboxes of ways to submit, all started at the same time."""
-    sandboxes = Sandboxes(stack, new_folder)
-    behaviours = {way.behaviour for way in ways}
-    with ThreadPoolExecutor(len(behaviours)) as pool:
-        list(pool.map(sandboxes.__getitem__, behaviours))
-    return sandboxes
+async def ends_of(way: Way, manners: list[Manner], tmp_path) -> list[End]:
+    """Return what becomes of a job with a service of each manner; all start, and run, at the same time."""
+    lates = [manner.of(way) for manner in manners]
+    folders = [tmp_path / f"service-{number}" for number in range(len(lates))]
+    homes = [tmp_path / f"job-{number}" for number in range(len(lates))]
+    for folder in [*folders, *homes]:
+        folder.mkdir()
+    with ExitStack() as stack, ThreadPoolExecutor(len(lates)) as pool:
+        started = pool.map(sandbox_process, folders, [late.behaviour for late in lates])
+        found = list(pool.map(stack.enter_context, started))
+        jobs = [
+            work(way, late, home, port, judge) for late, home, (port, judge) in zip(lates, homes, found, strict=True)
+        ]
+        return await asyncio.gather(*jobs)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def field(request, tmp_path_factory):
-    wanted = [item.callspec.params["case"] for item in request.session.items if _is_case(item)]
-    with ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name, value in SECRETS.items():
-            patch.setenv(name, value)
-        ways = [manner.of(way) for way, manner in wanted]
-        field = Field(tmp_path_factory.mktemp("late"), started(ways, stack, tmp_path_factory.mktemp))
-        field.ends = {case: asyncio.create_task(field.work(*case)) for case in wanted}
-        yield field
-        for end in field.ends.values():
-            end.cancel()
-        await asyncio.gather(*field.ends.values(), return_exceptions=True)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_what_comes_late_is_neither_lost_nor_created_twice(way, tmp_path, secrets, tally):
+    manners = OF_BRIDGES if way is BRIDGES else SAMA
+    for manner, end in zip(manners, await ends_of(way, manners, tmp_path), strict=True):
+        end.tally.faults = BATCHES // 2
+        tally.add(end.tally)
+        assert not end.complaints, manner
+        assert end.codes[-1] == (Exit.SOME_UNCERTAIN if end.tally.parked else Exit.ALL_CREATED), (manner, end.message)
+        assert way.parks or not end.tally.parked, manner
 
 
-def _is_case(item) -> bool:
-    return item.module is not None and item.module.__name__ == __name__ and hasattr(item, "callspec")
-
-
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}, {case[1]}")
-async def test_what_comes_late_is_neither_lost_nor_created_twice(case, field, tally):
-    way, _ = case
-    end = await field.ends[case]
-    tally.add(end.tally)
-    assert not end.complaints
-    assert end.codes[-1] == (Exit.SOME_UNCERTAIN if end.tally.parked else Exit.ALL_CREATED), end.message
-    assert way.parks or not end.tally.parked
-
-
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("case", [(way, SWALLOWS) for way in WAYS], ids=lambda case: str(case[0]))
-async def test_what_is_swallowed_is_named_and_sent_again_by_a_person_only(case, field, tally):
-    end = await field.ends[case]
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_what_is_swallowed_is_named_and_sent_again_by_a_person_only(way, tmp_path, secrets, tally):
+    (end,) = await ends_of(way, [SWALLOWS], tmp_path)
+    end.tally.faults = 1
     tally.add(end.tally)
     assert not end.complaints
     assert end.codes == [Exit.STOPPED_EARLY, Exit.ALL_CREATED]
