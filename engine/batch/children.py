@@ -26,7 +26,7 @@ from engine.batch.plan import Plan
 from engine.model.batch import Batch
 from engine.model.errors import ReaderLost
 from engine.model.record import Position, Reject, Source, source_at
-from engine.source.segments import segment_stops
+from engine.source.reader import segment_stops
 
 SEGMENT_BYTES = 1 << 25
 """Its last batch is not full: one of sixty, with records of 570 bytes. Its plans fit into a pipe of a mebibyte."""

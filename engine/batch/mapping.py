@@ -19,9 +19,8 @@ from engine.batch.template import LackingColumn, Template
 from engine.model.errors import ConfigError
 from engine.model.record import Block, Reject, Row, TaskBlock
 from engine.model.settings import MappingSettings
-from engine.source.columns import at
-from engine.source.parsing import BLANKS
-from engine.source.scanning import members
+from engine.source.json_text import BLANKS, members
+from engine.source.splitter import at
 
 _ROUTES = 1000
 """Sets of columns whose routes are remembered; a source where every row has others must not fill the memory."""

@@ -15,9 +15,8 @@ from engine.model.batch import Batch, batch_name, decode_spans, good_indexes, ou
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Position, Source, source_at
 from engine.model.settings import SourceSettings
-from engine.source.files import SourceFile
 from engine.source.formats import open_splitter
-from engine.source.splitter import Splitter
+from engine.source.splitter import SourceFile, Splitter
 
 _GAP_BYTES = 1 << 16
 """Read over a shorter gap rather than call the system again: copying 64 KiB takes as long as a few calls."""

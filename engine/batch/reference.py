@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import orjson
 
 from engine.model.batch import ClientReference
-from engine.source.scanning import members
+from engine.source.json_text import members
 
 
 def reference_bytes(reference: ClientReference | None) -> int:

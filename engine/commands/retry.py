@@ -28,7 +28,7 @@ from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
 from engine.model.submission import State, Submission
 from engine.reports.outcomes import REJECTS, REPLAYABLE
-from engine.source.scanning import members
+from engine.source.json_text import members
 from engine.source.sources import describe
 
 SOURCE = "records.ndjson"

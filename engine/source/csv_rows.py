@@ -1,89 +1,144 @@
-"""CSV with a header row: windows enter, a record for each row leaves, rendered as JSON. Blank lines are no records."""
+"""The CSV format: each row below the header is a record, rendered as JSON. Blank lines are no records.
+
+`formats.open_splitter` calls `open_csv` once for a source. Numbers and JSON keep their text: what a person wrote is
+what goes up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+import csv
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from io import BytesIO
+from itertools import accumulate, islice
+from typing import Any
 
+import orjson
+
+from engine.model.errors import SourceError
 from engine.model.record import Row
-from engine.source.columns import at
+from engine.model.settings import SourceSettings
 from engine.source.csv_text import OPEN_QUOTE, CsvRows, CsvText, RowSkip, in_words
-from engine.source.csv_values import BadValue, ValueTypes
-from engine.source.parsing import invalid_utf8, too_long
-from engine.source.splitter import CUT_RECORDS, WINDOW_PIECES, Cut, Window
+from engine.source.json_text import explain, invalid_utf8
+from engine.source.splitter import BOM, CUT_RECORDS, WINDOW_PIECES, Cut, SourceFile, Window, too_long
+
+_HEAD_BYTES = 1 << 16
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+"""RFC 8259, section 6."""
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_SHOWN_CHARACTERS = 60
 
 
-@dataclass(frozen=True, slots=True)
-class CsvLayout:
-    """What must be known of a file to read its rows."""
+class BadValue(ValueError):
+    """A row does not fit the header or the types; the message is the reject's reason."""
 
-    delimiter: str
-    types: ValueTypes
-    max_record_bytes: int
-    head_bytes: int
-    head_lines: int
+
+def open_csv(file: SourceFile, settings: SourceSettings) -> CsvSplitter:
+    """Return the splitter of a CSV file, once its header is read and judged.
+
+    Raises:
+        SourceError: the header cannot be used, or lacks a column for which a type is configured.
+    """
+    path = file.source.path
+    if settings.delimiter in '"\r\n':
+        raise SourceError(f"source.delimiter cannot be {settings.delimiter!r}: CSV needs that character itself")
+    delimiter = "\t" if path.lower().endswith(".tsv") and settings.delimiter == "," else settings.delimiter
+    csv.field_size_limit(sys.maxsize)  # it would end a row within a long value; max_record_bytes bounds whole rows
+    size = _HEAD_BYTES
+    while True:
+        data = file.read(file.source.base, min(size, file.source.size))
+        whole = len(data) == file.source.size
+        names, lines = _header(data if whole else data[: data.rfind(b"\n") + 1], delimiter, path, whole=whole)
+        if names or whole:
+            _check_names(names, path)
+            head_bytes = sum(map(len, islice(BytesIO(data), lines))) or len(BOM) * data.startswith(BOM)
+            if head_bytes > settings.max_record_bytes:
+                break
+            _check_types(names, settings, path)
+            return CsvSplitter(delimiter, names, settings, head_bytes, lines)
+        if size > settings.max_record_bytes:
+            break
+        size *= 2
+    raise SourceError(f"the header of {path} is {too_long(settings.max_record_bytes)}: is this CSV?")
+
+
+def _header(text: bytes, delimiter: str, path: str, *, whole: bool) -> tuple[Sequence[str], int]:
+    """Return the column names and the lines up to their end; no names if the text ends before they do."""
+    rows = CsvText(text.removeprefix(BOM), delimiter)
+    while (row := rows.take(1)).values:
+        problem = row.problems.get(0)
+        if problem == OPEN_QUOTE and not whole:
+            break
+        if problem is not None:
+            raise SourceError(f"the header of {path} cannot be read: {in_words(problem)}")
+        if row.values[0]:
+            return row.values[0], row.after[0]
+    return (), 0
+
+
+def _check_names(names: Sequence[str], path: str) -> None:
+    for position, name in enumerate(names, 1):
+        if not name.strip():
+            raise SourceError(f"column {position} in the header of {path} has no name: give it one, or remove it")
+        if any("\udc80" <= letter <= "\udcff" for letter in name):
+            raise SourceError(f"the header of {path} is not UTF-8: convert the file, for example with iconv -t UTF-8")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise SourceError(f"the header of {path} names {twice[0]!r} more than once: rename one of the columns")
+
+
+def _check_types(names: Sequence[str], settings: SourceSettings, path: str) -> None:
+    for name in settings.types:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, names))}"
+            raise SourceError(f"source.types names column {name!r}, which the header of {path} lacks; {hint}")
 
 
 class CsvSplitter:
-    """Rows below a header."""
+    """The rows below a header of `head_bytes` bytes in `head_lines` lines; a `Splitter`."""
 
-    def __init__(self, layout: CsvLayout) -> None:
-        self._layout = layout
+    def __init__(
+        self, delimiter: str, names: Sequence[str], settings: SourceSettings, head_bytes: int, head_lines: int
+    ) -> None:
+        self._delimiter = delimiter
+        self._names = names
+        self._types = {name: _CONVERSIONS[kind] for name, kind in settings.types.items()}
+        self._max_record_bytes = settings.max_record_bytes
+        self._head_bytes = head_bytes
+        self._head_lines = head_lines
 
     def cuts(self, window: Window) -> Iterator[Cut]:
         """Yield the whole rows of a window."""
-        if not window.first or len(window.data) >= self._layout.head_bytes:
-            yield from _CsvWindow(window, self._layout).cuts()
-
-    def skip(self, window: Window) -> RowSkip:
-        """Return what finds the end of the row."""
-        return RowSkip(self._layout.head_bytes if window.first else 0, self._layout.delimiter)
-
-    def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the rows of `slices` as JSON."""
-        rows = CsvText(b"\n".join(slices), self._layout.delimiter).take(len(slices))
-        return [_record(values, b"", self._layout.types)[0] for values in rows.values]
-
-
-class _CsvWindow:
-    """The rows of a window."""
-
-    def __init__(self, window: Window, layout: CsvLayout) -> None:
-        start = layout.head_bytes if window.first else 0
-        self._layout = layout
-        self._data = window.data
-        self._offset = window.offset
-        self._line = window.line + (layout.head_lines if window.first else 0)
+        start, line = (self._head_bytes, window.line + self._head_lines) if window.first else (0, window.line)
+        if len(window.data) < start:
+            return
         lines = window.data[start:].split(b"\n", WINDOW_PIECES)
-        self._to_end = window.last and len(lines) <= WINDOW_PIECES
-        if not self._to_end or not lines[-1]:
+        to_end = window.last and len(lines) <= WINDOW_PIECES
+        if not to_end or not lines[-1]:
             lines.pop()
-        edges = accumulate([len(text) + 1 for text in lines], initial=start)
-        self._edges = [min(edge, len(window.data)) for edge in edges]  # the last newline may be missing
-
-    def cuts(self) -> Iterator[Cut]:
-        body = self._data[self._edges[0] : self._edges[-1]]
-        text = CsvText(body, self._layout.delimiter)
+        edges = list(accumulate([len(text) + 1 for text in lines], initial=start))
+        edges[-1] = min(edges[-1], len(window.data))  # the last newline may be missing
+        text = CsvText(window.data[start : edges[-1]], self._delimiter)
         first = 0
-        while rows := self._whole(text.take(CUT_RECORDS)):
-            yield self._cut(rows, first)
+        while rows := _whole(text.take(CUT_RECORDS), to_end=to_end):
+            yield self._cut(window, edges, line, [first, *rows.after[:-1]], rows)
             first = rows.after[-1]
-        if not first and (self._to_end or self._edges[0]):  # nothing but the header is a step, too
-            yield Cut((), (), (), (), (), {}, self._offset + self._edges[0], self._line)
+        if not first and (to_end or start):  # nothing but the header is a step, too
+            yield Cut((), (), (), (), (), {}, window.offset + edges[0], line)
 
-    def _whole(self, rows: CsvRows) -> CsvRows | None:
-        """Leave a row that ends beyond the window to the next one."""
-        last = len(rows.values) - 1
-        if not self._to_end and rows.problems.get(last) == OPEN_QUOTE:
-            del rows.values[last], rows.after[last], rows.problems[last]
-        return rows if rows.values else None
-
-    def _cut(self, rows: CsvRows, first: int) -> Cut:
-        firsts = [first, *rows.after[:-1]]
-        spans = zip(at(firsts, self._edges), at(rows.after, self._edges), strict=True)
-        texts = [self._data[start:end].rstrip(b"\r\n") for start, end in spans]
-        kept = [position for position, text in enumerate(texts) if text]
+    def _cut(self, window: Window, edges: Sequence[int], line: int, firsts: Sequence[int], rows: CsvRows) -> Cut:
+        """Return rows as a cut. Row `n` begins with line `firsts[n]` of the window, which begins at byte `edges[…]`."""
+        texts = [
+            window.data[edges[first] : edges[after]].rstrip(b"\r\n")
+            for first, after in zip(firsts, rows.after, strict=True)
+        ]
+        kept = [row for row, text in enumerate(texts) if text]
         raws = [b""] * len(kept)
         parsed: list[Row] = [{}] * len(kept)
         flaws: dict[int, str] = {}
@@ -93,27 +148,109 @@ class _CsvWindow:
             except BadValue as error:
                 flaws[position] = str(error)
         return Cut(
-            offsets=[self._offset + self._edges[firsts[row]] for row in kept],
+            offsets=[window.offset + edges[firsts[row]] for row in kept],
             lengths=[len(texts[row]) for row in kept],
-            lines=[self._line + firsts[row] for row in kept],
+            lines=[line + firsts[row] for row in kept],
             raws=raws,
             rows=parsed,
             flaws=flaws,
-            end=self._offset + self._edges[rows.after[-1]],
-            end_line=self._line + rows.after[-1],
+            end=window.offset + edges[rows.after[-1]],
+            end_line=line + rows.after[-1],
         )
 
+    def skip(self, window: Window) -> RowSkip:
+        """Return what finds the end of the row."""
+        return RowSkip(self._head_bytes if window.first else 0, self._delimiter)
+
+    def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the rows of `slices` as JSON."""
+        rows = CsvText(b"\n".join(slices), self._delimiter).take(len(slices))
+        return [self._rendered(values, b"")[0] for values in rows.values]
+
     def _record(self, values: Sequence[str], problem: str | None, text: bytes) -> tuple[bytes, Row]:
-        """Return a row as JSON and parsed."""
-        if len(text) > self._layout.max_record_bytes:
-            raise BadValue(too_long(self._layout.max_record_bytes))
+        """Return a row as JSON and parsed.
+
+        Raises:
+            BadValue: it cannot be a record; says why.
+        """
+        if len(text) > self._max_record_bytes:
+            raise BadValue(too_long(self._max_record_bytes))
         if problem is not None:
             raise BadValue(in_words(problem))
-        return _record(values, text, self._layout.types)
+        return self._rendered(values, text)
+
+    def _rendered(self, values: Sequence[str], text: bytes) -> tuple[bytes, Row]:
+        if len(values) != len(self._names):
+            raise BadValue(
+                f"has {len(values)} values and the header {len(self._names)} names: look for a missing quote "
+                "or a stray delimiter"
+            )
+        row: Row = dict(zip(self._names, values, strict=True))
+        for name, convert in self._types.items():
+            value = row[name]
+            try:
+                row[name] = convert(value) if value else None
+            except ValueError as error:
+                shown = value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…"
+                raise BadValue(f"column {name!r}: {shown!r} is no {error}") from error
+        try:
+            raw = orjson.dumps(row)
+        except (TypeError, UnicodeEncodeError) as error:  # surrogates stand for bytes that are no UTF-8
+            raise BadValue(invalid_utf8(text)) from error
+        try:
+            return raw, orjson.loads(raw) if self._types else row
+        except orjson.JSONDecodeError as error:
+            raise BadValue(explain(raw, error)) from error
 
 
-def _record(values: Sequence[str], text: bytes, types: ValueTypes) -> tuple[bytes, Row]:
+def _whole(rows: CsvRows, *, to_end: bool) -> CsvRows | None:
+    """Leave a row that ends beyond the window to the next one; None if no row is left."""
+    last = len(rows.values) - 1
+    if not to_end and rows.problems.get(last) == OPEN_QUOTE:
+        del rows.values[last], rows.after[last], rows.problems[last]
+    return rows if rows.values else None
+
+
+# One function for each type of `source.types`; a ValueError says what the text is not.
+
+
+def _string(text: str) -> str:
+    return text
+
+
+def _integer(text: str) -> orjson.Fragment:
+    stripped = text.strip()
+    if not _INTEGER.fullmatch(stripped):
+        raise ValueError("integer")
+    return orjson.Fragment(stripped)
+
+
+def _number(text: str) -> orjson.Fragment:
+    stripped = text.strip()
+    if not _NUMBER.fullmatch(stripped) or not math.isfinite(float(stripped)):
+        raise ValueError("number that JSON can hold")
+    return orjson.Fragment(stripped)
+
+
+def _boolean(text: str) -> bool:
+    value = _BOOLEANS.get(text.strip().lower())
+    if value is None:
+        raise ValueError(f"boolean ({', '.join(_BOOLEANS)})")
+    return value
+
+
+def _json(text: str) -> orjson.Fragment:
     try:
-        return types.record(values)
-    except (TypeError, UnicodeEncodeError) as error:  # surrogates stand for bytes that are no UTF-8
-        raise BadValue(invalid_utf8(text)) from error
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"valid JSON ({error.msg} at column {error.colno})") from error
+    return orjson.Fragment(text)
+
+
+_CONVERSIONS: dict[str, Callable[[str], Any]] = {
+    "string": _string,
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "json": _json,
+}

@@ -1,6 +1,7 @@
-"""CSV text enters, rows leave, with the lines that each takes; and where a row too long to be held ends.
+"""CSV text, row by row, with the lines that each row takes; and where a row ends that is too long to be held.
 
-Python's csv module decides what a row is (RFC 4180, strictly). A row that it refuses ends with its line.
+Used by `csv_rows`. Python's csv module decides what a row is (RFC 4180, strictly). A row that it refuses ends with its
+line, here and there alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A path enters, the format of its content leaves; a source enters, the splitter of its format leaves.
+"""The input formats: which one a file has, and the splitter that each one brings.
 
 To add an input format: write a module beside `ndjson.py` with a class that fits `splitter.Splitter`, name the format in
 `engine.model.record.Format`, and add it to `open_splitter` and to `EXTENSIONS` here. Nothing else knows formats.
@@ -12,12 +12,11 @@ from pathlib import Path
 from engine.model.errors import SourceError
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
-from engine.source.csv_header import open_csv
-from engine.source.files import SourceFile, open_file
+from engine.source.csv_rows import open_csv
 from engine.source.json_array import JsonArraySplitter
+from engine.source.json_text import BLANKS
 from engine.source.ndjson import NdjsonSplitter
-from engine.source.parsing import BLANKS
-from engine.source.splitter import BOM, Splitter
+from engine.source.splitter import BOM, SourceFile, Splitter, open_file
 
 EXTENSIONS = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV, ".tsv": Format.CSV}
 """`.json` is not among them: people give that name to arrays and to NDJSON, so its content decides."""

@@ -1,4 +1,4 @@
-r"""NDJSON: windows enter, one record for each line that is not blank leaves. Lines end with \n or \r\n."""
+r"""The NDJSON format: each line that is not blank is a record. Lines end with \n or \r\n."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import accumulate, islice
 
-from engine.source.columns import at
-from engine.source.parsing import BLANKS, parse
-from engine.source.splitter import BOM, CUT_RECORDS, Cut, Window
+from engine.source.json_text import BLANKS, parse
+from engine.source.splitter import BOM, CUT_RECORDS, Cut, Window, at
 
 
 class NdjsonSplitter:
-    """One object a line."""
+    """One object a line; a `Splitter`."""
 
     def __init__(self, max_record_bytes: int) -> None:
         self._max_record_bytes = max_record_bytes
@@ -46,8 +45,8 @@ class NdjsonSplitter:
         if not all(raws):
             kept = [position for position, raw in enumerate(raws) if raw]
             raws, lengths, offsets, numbers = at(kept, raws), at(kept, lengths), at(kept, offsets), at(kept, numbers)
-        parsed = parse(raws, self._max_record_bytes)
-        return Cut(offsets, lengths, numbers, raws, parsed.rows, parsed.flaws, end, line + len(lines))
+        rows, flaws = parse(raws, self._max_record_bytes)
+        return Cut(offsets, lengths, numbers, raws, rows, flaws, end, line + len(lines))
 
     def skip(self, window: Window) -> LineSkip:
         """Return what finds the end of the line."""

@@ -1,9 +1,9 @@
-"""Sources enter, blocks of parsed records leave, from any block's end on.
+"""Reads sources from any block's end on, as blocks of parsed records; the planning, `validate` and the audit call it.
 
-The blocks tile the sources: each ends where the next begins, and separators, blank lines and rejects belong to one of
-them, so that a sum over blocks accounts for every byte. A window begins where the last record ended, whatever was read
-beyond it is read again; so there is nothing to carry over, and any position can be the first. Synchronous: the pipeline
-runs it in a worker thread.
+The blocks lie end to end over the sources: each ends where the next begins, and separators, blank lines and rejects
+belong to one of them, so a sum over blocks accounts for every byte. A window begins where the last record ended;
+what was read beyond that is read again. So nothing is carried over, and reading can begin at any position.
+It blocks: the pipeline runs it in a worker thread.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 
-from engine.model.record import Block, Position, Reject, Source
+from engine.model.record import Block, Format, Position, Reject, Source
 from engine.model.settings import SourceSettings
-from engine.source.columns import at
-from engine.source.files import SourceFile
 from engine.source.formats import open_splitter
-from engine.source.parsing import too_long
-from engine.source.splitter import Cut, Splitter, Window
+from engine.source.splitter import Cut, SourceFile, Splitter, Window, at, too_long
 
 WINDOW_BYTES = 1 << 17
 """What is parsed of it stays in the second-level cache: 256 KiB took a fifth longer, 1 MiB a quarter."""
 
 _SEPARATOR_BYTES = 1 << 12
 """Room in a window for blanks and commas around a record of max_record_bytes."""
+
+_SCAN_BYTES = 1 << 16
+"""Read at once to find the end of a line."""
 
 
 def read_blocks(
@@ -155,3 +155,37 @@ class _SourceReader:
 
 def _nothing(end: Position, rejects: Sequence[Reject] = ()) -> Block:
     return Block(end, (), (), (), (), (), (), rejects)
+
+
+def segment_stops(sources: Sequence[Source], start: int, segment_bytes: int) -> Iterator[int]:
+    """Yield the joined offsets at which several processes may share the work, from `start` on; the last is the end.
+
+    A segment between two of them is about `segment_bytes` long, longer with a long line or where nothing can be cut.
+    It ends where a record is known to end without reading what stands before: with a source, or in NDJSON with a line.
+    An array or a CSV file is one segment: only who reads it from its beginning can tell a separator from the same bytes
+    within a string. The end of a line is looked for from the segment before, so no byte is scanned twice.
+    """
+    at, end = start, sources[-1].end
+    for source in (source for source in sources if source.size):
+        while source.format is Format.NDJSON and at + segment_bytes < source.end:
+            stop = _after_line(source, at + segment_bytes)
+            if stop == source.end:
+                break
+            yield stop
+            at = stop
+        if source.end < end and source.end - at >= segment_bytes:
+            yield source.end
+            at = source.end
+    yield end
+
+
+def _after_line(source: Source, at: int) -> int:
+    """Return where the line ends that holds the byte at `at`."""
+    with SourceFile(source) as file:
+        while at < source.end:
+            data = file.read(at, min(_SCAN_BYTES, source.end - at))
+            newline = data.find(b"\n")
+            if newline >= 0:
+                return at + newline + 1
+            at += len(data)
+    return at

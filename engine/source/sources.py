@@ -1,4 +1,7 @@
-"""Patterns from the command line, or standard input, enter; sources leave: which files, in which order and format."""
+"""Finds the sources of a job: which files, in which order and format; standard input becomes a file first.
+
+The operations call it before a job begins, and `check_unchanged` before one goes on. It reads no record.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from anyio import CancelScope, to_thread
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
-from engine.source.files import SourceFile, unreadable
 from engine.source.formats import detect, open_splitter
+from engine.source.splitter import SourceFile, unreadable
 
 _SPOOL_BYTES = 1 << 20
 """A pipe brings 64 KiB at a time; fewer, larger steps between threads cost less."""
@@ -66,9 +69,7 @@ def describe(path: Path, settings: SourceSettings, after: Source | None = None) 
     )
     if source.format is Format.CSV:
         with SourceFile(source) as file:
-            open_splitter(
-                source, file, settings
-            )  # a header that cannot be used is better known before anything is sent
+            open_splitter(source, file, settings)  # a header that cannot be used must show before anything is sent
     return source
 
 

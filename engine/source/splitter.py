@@ -1,17 +1,22 @@
-"""What every input format offers: a window of bytes enters, cuts of whole records leave.
+"""The port of the input formats: what a format is given and what it must offer.
 
-The reader owns the file, the windows and the positions; a splitter only knows its format. They meet in three values:
-the reader passes a `Window`, the splitter returns `Cut`s, and where a record outgrows every window it lends a `Skip`,
-which finds the record's end in constant memory.
+The reader owns the file, the windows and the positions; a splitter knows only its format. The reader passes a `Window`
+of bytes, and the splitter returns `Cut`s of whole records. Where a record is longer than every window, the splitter
+returns a `Skip`, which finds the end of the record in constant memory.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Row, Source
+
+_T = TypeVar("_T")
 
 BOM = b"\xef\xbb\xbf"
 """UTF-8's byte order mark; Excel and PowerShell write it, JSON and CSV parsers refuse it."""
@@ -99,3 +104,65 @@ class Splitter(Protocol):
     def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
         """Return the JSON text of records that were good before, from their bytes in the source."""
         ...
+
+
+class SourceFile(AbstractContextManager["SourceFile"]):
+    """An open source, read by joined offsets; safe to share between threads, since it has no cursor."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._handle = open_file(source.path)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from joined `offset` on.
+
+        Raises:
+            SourceChanged: the file ends before that.
+            SourceError: the disk does not answer.
+        """
+        at = offset - self.source.base
+        data = self._read_once(at, length)
+        while len(data) < length:  # pread returns at most 2 GiB, and may return less
+            more = self._read_once(at + len(data), length - len(data))
+            if not more:
+                raise SourceChanged(
+                    f"{self.source.path} ends at byte {at + len(data)}: it was cut short while it was read"
+                )
+            data += more
+        return data
+
+    def _read_once(self, at: int, length: int) -> bytes:
+        try:
+            return os.pread(self._handle, length, at)
+        except OSError as error:
+            raise unreadable(self.source.path, error) from error
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+
+def open_file(path: str) -> int:
+    """Open a file for reading and return its descriptor."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str, error: OSError) -> SourceError:
+    """Map what the system says of a path."""
+    if isinstance(error, FileNotFoundError):
+        return SourceError(f"{path} does not exist: check the path, and the working directory if it is relative")
+    if isinstance(error, PermissionError):
+        return SourceError(f"{path} may not be read by this user: change its permissions")
+    return SourceError(f"{path} cannot be read: {error.strerror or error}")
+
+
+def too_long(max_record_bytes: int) -> str:
+    """Return the reason of a record over the limit."""
+    return f"longer than max_record_bytes ({max_record_bytes})"
+
+
+def at(positions: Sequence[int], column: Sequence[_T]) -> list[_T]:
+    """Return the values of `column` at `positions`."""
+    return [column[position] for position in positions]

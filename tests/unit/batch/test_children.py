@@ -19,7 +19,7 @@ from engine.model.batch import Limits, decode_spans
 from engine.model.errors import ReaderLost, SourceChanged, SourceError
 from engine.model.record import Format, Position, source_at
 from engine.model.settings import SourceSettings
-from engine.source.segments import segment_stops
+from engine.source.reader import segment_stops
 
 from .crews import Broken, Endless, Here, Recipe, Told
 

@@ -5,7 +5,7 @@ import pytest
 from fakes.inputs import read
 
 from engine.model.record import Format
-from engine.source.scanning import ElementScan
+from engine.source.json_text import ElementScan
 
 
 def read_array(content: bytes, **options):

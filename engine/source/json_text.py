@@ -1,10 +1,23 @@
-"""JSON text enters, where its elements and members end leaves; exact on any bytes, without parsing the values."""
+"""The JSON text of records: parse it, say why it is none, and find where its elements and members end.
+
+Used by the formats, the mapping and the client references. Finding ends is exact on any bytes and parses no value.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
+
+from engine.model.record import Row
+from engine.source.splitter import too_long
+
+BLANKS = b" \t\r\n"
+"""What JSON allows around values (RFC 8259, section 2)."""
+
+_NOUNS = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb')*+(["\[\]{}])', re.DOTALL)
@@ -41,9 +54,12 @@ _RUN_NESTING = 32
 
 
 class ElementScan:
-    """Finds where an element of an array ends, over any number of windows, in one pass."""
+    """Finds where an element of an array ends, over any number of windows, in one pass; a `Skip`."""
 
-    def __init__(self) -> None:
+    unclosed = " and without an end: its brackets or quotes do not balance, so it takes the rest of the file with it"
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = start
         self._depth = 0
         self._in_string = False
         self._escaped = False
@@ -139,3 +155,55 @@ def _closed(raw: bytes, at: int) -> int:
         if not depth:
             break
     return at
+
+
+def parse(raws: Sequence[bytes], max_record_bytes: int) -> tuple[list[Row], dict[int, str]]:
+    """Return a row for each text, and by position why a text is no record; its row is empty then."""
+    rows: list[Any] = []
+    flaws: dict[int, str] = {}
+    texts = _bounded(raws, max_record_bytes, flaws)
+    parsing = map(orjson.loads, texts)  # one loop in C, which is left only for texts that fail
+    while len(rows) < len(texts):
+        try:
+            rows.extend(parsing)  # keeps what came before an error, and the iterator goes on after it
+        except orjson.JSONDecodeError as error:
+            position = len(rows)
+            flaws.setdefault(position, explain(texts[position], error))
+            rows.append({})
+    if set(map(type, rows)) - {dict}:
+        for position, row in enumerate(rows):
+            if type(row) is not dict:
+                flaws.setdefault(position, f"is {_NOUNS[type(row)]}, a record must be an object")
+                rows[position] = {}
+    return rows, flaws
+
+
+def _bounded(raws: Sequence[bytes], max_record_bytes: int, flaws: dict[int, str]) -> Sequence[bytes]:
+    """Return `raws` with those that are too long left empty, so that they are not parsed."""
+    if max(map(len, raws), default=0) <= max_record_bytes:
+        return raws
+    long = [position for position, raw in enumerate(raws) if len(raw) > max_record_bytes]
+    flaws.update(dict.fromkeys(long, too_long(max_record_bytes)))
+    return [b"" if position in flaws else raw for position, raw in enumerate(raws)]
+
+
+def explain(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return why `raw` is not JSON and where in it."""
+    if not raw:
+        return "is empty: a comma stands there without a record"
+    encoding = invalid_utf8(raw)
+    if encoding:
+        return encoding
+    if error.msg == "depth limit exceeded":
+        return "nested deeper than 1024 levels"
+    where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno} of the record"
+    return f"not valid JSON: {error.msg} at {where}"
+
+
+def invalid_utf8(raw: bytes) -> str:
+    """Return where `raw` is no UTF-8; nothing if it is."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return f"not valid UTF-8 at byte {error.start + 1} of the record: convert the file, for example with iconv"
+    return ""
