@@ -1,10 +1,13 @@
-"""A recipe and the sources enter, plans leave, made by other processes: on other cores, beside the sending.
+"""Plans in other processes, on other cores, beside the sending; `planning.plan_job` decides how many.
 
 One child plans what this process would have planned. Several take turns: the sources are cut into segments, each child
 plans every n-th, and the plans are joined in the order of the sources. What a child cannot know of its segment is
 counted on from the segment before: indexes, lines and sequence numbers. A segment's end closes a batch early.
 
-Memory is bounded by the pipes: a child that is far ahead of its turn waits until somebody reads what it wrote.
+Recipe and segments go to a child's standard input, plans come from its standard output, pickled. The pipes bound the
+memory: a child that is far ahead of its turn waits until somebody reads what it wrote. A child never outlives its
+parent: with the parent both pipes are gone, so its next read or write ends it. It hears no signal of the terminal,
+since it has a process group of its own.
 """
 
 from __future__ import annotations
@@ -14,17 +17,18 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import cycle, islice
-from typing import Protocol
+from typing import IO, Any, TypeAlias
 
-from engine.batch.child import ChildFailure, Recipe, Segment
-from engine.batch.plan import Plan
+from engine.batch.chunker import Plan
 from engine.model.batch import Batch
-from engine.model.errors import ReaderLost
+from engine.model.errors import BulkSubmitError, ReaderLost
 from engine.model.record import Position, Reject, Source, source_at
 from engine.source.reader import segment_stops
 
@@ -37,23 +41,25 @@ _PIPE_BYTES = 1 << 20
 _AHEAD = 2
 """Segments that a child knows of: it begins the next one while the plans of this one wait for their turn."""
 
-_PROGRAM = "from engine.batch.child import main; main()"
-"""Not by `-m`: what the module pickles would then belong to `__main__`, which is another module here."""
+_PROGRAM = "from engine.batch.children import main; main()"
+"""Not by `-m`: what the module pickles would then belong to `__main__`, which is another module in the parent."""
 
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "LC_CTYPE")
 """Variables that a child gets: what the interpreter needs and how paths are written. The rest may be secrets."""
 
 
-class Worker(Protocol):
-    """Who plans segments in the order in which it is asked for them."""
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What is to be planned: from `start`, with batches numbered from `sequence` on, to the joined offset `stop`."""
 
-    def ask(self, segment: Segment) -> None:
-        """Let it plan a segment, after those that it was asked for before."""
-        ...
+    start: Position
+    sequence: int
+    stop: int
 
-    def plans(self) -> Iterator[Plan]:
-        """Yield the plans of the next segment."""
-        ...
+
+Planner: TypeAlias = Callable[[Segment], Iterator[Plan]]
+Recipe: TypeAlias = Callable[[], Planner]
+"""Makes the planner in the process that uses it. Pickled, so it holds values and no secrets."""
 
 
 class Standby(AbstractContextManager["Standby"]):
@@ -64,14 +70,14 @@ class Standby(AbstractContextManager["Standby"]):
 
     def __init__(self, children: int = 0, modules: Sequence[str] = ()) -> None:
         self._modules = modules
-        self._idle: list[_Child] = []
+        self._idle: list[Child] = []
         with ExitStack() as stack:
-            self._idle += [stack.enter_context(_Child(modules)) for _ in range(children)]
+            self._idle += [stack.enter_context(Child(modules)) for _ in range(children)]
             stack.pop_all()
 
-    def take(self) -> _Child:
+    def take(self) -> Child:
         """Return a child, one that has started up if there is any; whoever takes it has to end it."""
-        return self._idle.pop() if self._idle else _Child(self._modules)
+        return self._idle.pop() if self._idle else Child(self._modules)
 
     def dismiss(self) -> None:
         """End those that are not wanted."""
@@ -102,23 +108,26 @@ def plan_in_children(
         crew = [stack.enter_context(standby.take()) for _ in range(children)]
         standby.dismiss()
         for child in crew:
-            child.begin(recipe)
+            child.tell(recipe)
         yield from joined(crew, sources, replace(whole, stop=next(stops)), stops)
 
 
-def joined(crew: Sequence[Worker], sources: Sequence[Source], first: Segment, stops: Iterator[int]) -> Iterator[Plan]:
+def joined(crew: Sequence[Child], sources: Sequence[Source], first: Segment, stops: Iterator[int]) -> Iterator[Plan]:
     """Yield the plans of `first`, whose place is known, and of the segments behind it, which end at `stops`."""
     reached, sequence, end = first.start, first.sequence, sources[-1].end
-    asked: deque[tuple[Worker, Segment]] = deque()
+    asked: deque[tuple[Child, Segment]] = deque()
     turns = zip(cycle(crew), _segments(first, stops), strict=False)
-    _ask(asked, islice(turns, len(crew) * _AHEAD))
-    while asked:
+    while True:
+        for child, segment in islice(turns, len(crew) * _AHEAD - len(asked)):
+            child.tell(segment)
+            asked.append((child, segment))
+        if not asked:
+            return
         child, segment = asked.popleft()
         shift = _Shift(sources, segment, reached, sequence)
         for plan in map(shift.moved, child.plans()):
             reached, sequence = plan.reached, sequence + len(plan.batches)
             yield replace(plan, last=plan.last and segment.stop == end)
-        _ask(asked, islice(turns, 1))
 
 
 def _segments(first: Segment, stops: Iterator[int]) -> Iterator[Segment]:
@@ -128,12 +137,6 @@ def _segments(first: Segment, stops: Iterator[int]) -> Iterator[Segment]:
     for stop in stops:
         yield Segment(Position(at), 0, stop)
         at = stop
-
-
-def _ask(asked: deque[tuple[Worker, Segment]], turns: Iterator[tuple[Worker, Segment]]) -> None:
-    for child, segment in turns:
-        child.ask(segment)
-        asked.append((child, segment))
 
 
 class _Shift:
@@ -169,7 +172,7 @@ class _Shift:
         return line + self._lines if offset < self._lines_end else line
 
 
-class _Child(AbstractContextManager["_Child"]):
+class Child(AbstractContextManager["Child"]):
     """One process that plans; killed when it is left, for it holds nothing that matters."""
 
     def __init__(self, modules: Sequence[str]) -> None:
@@ -188,36 +191,31 @@ class _Child(AbstractContextManager["_Child"]):
         with suppress(OSError):  # less if the system grants no more
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
-    def begin(self, recipe: Recipe) -> None:
-        """Tell it how to plan."""
-        self._tell(recipe)
-
-    def ask(self, segment: Segment) -> None:
-        self._tell(segment)
+    def tell(self, order: Recipe | Segment) -> None:
+        """Tell it how to plan, and then what: one segment after the other."""
+        with suppress(BrokenPipeError):  # it is gone; its answers tell why
+            pickle.dump(order, self._orders, pickle.HIGHEST_PROTOCOL)
+            self._orders.flush()
 
     def plans(self) -> Iterator[Plan]:
+        """Yield the plans of the next segment that it was told of."""
         last = False
         while not last:
             plan = self._next()
             last = plan.last
             yield plan
 
-    def _tell(self, order: Recipe | Segment) -> None:
-        with suppress(BrokenPipeError):  # it is gone; why, its answers tell
-            pickle.dump(order, self._orders, pickle.HIGHEST_PROTOCOL)
-            self._orders.flush()
-
     def _next(self) -> Plan:
         try:
-            answer: Plan | ChildFailure = pickle.load(self._answers)  # noqa: S301 - written by our own child
+            answer: Plan | Exception = pickle.load(self._answers)  # noqa: S301 - written by our own child
         except (EOFError, pickle.UnpicklingError) as error:
             status = self._process.wait()
             raise ReaderLost(
                 f"the process that reads the sources ended before its work (status {status}). Nothing is lost: "
                 "`bulksubmit resume` goes on"
             ) from error
-        if isinstance(answer, ChildFailure):
-            raise answer.error or RuntimeError(f"in the process that reads the sources:\n{answer.words}")
+        if isinstance(answer, Exception):
+            raise answer
         return answer
 
     def __exit__(self, *_: object) -> None:
@@ -230,3 +228,42 @@ class _Child(AbstractContextManager["_Child"]):
             with suppress(BrokenPipeError):
                 pipe.close()
         self._process.wait()
+
+
+# What runs in a child
+
+
+def main() -> None:
+    """Be a child: plan segment by segment until there is no more; the arguments name modules that will be needed."""
+    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # a stray print must not get between the plans
+    try:
+        _work(orders, answers, sys.argv[1:])
+    except (EOFError, BrokenPipeError):  # nobody wants more
+        os._exit(0)  # not by the usual way, which would flush into a broken pipe
+
+
+def _work(orders: IO[bytes], answers: IO[bytes], modules: Sequence[str]) -> None:
+    try:
+        for module in modules:
+            import_module(module)
+        recipe: Recipe = _take(orders)
+        planner = recipe()
+        while True:
+            for plan in planner(_take(orders)):
+                _give(answers, plan)
+    except (EOFError, BrokenPipeError):
+        raise
+    except BulkSubmitError as error:
+        _give(answers, error)
+    except Exception:  # noqa: BLE001 - whatever it is, the parent has to tell it
+        _give(answers, RuntimeError(f"in the process that reads the sources:\n{traceback.format_exc()}"))
+
+
+def _take(orders: IO[bytes]) -> Any:
+    return pickle.load(orders)  # noqa: S301 - written by the parent
+
+
+def _give(answers: IO[bytes], answer: Plan | Exception) -> None:
+    pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+    answers.flush()

@@ -1,7 +1,8 @@
-"""Blocks of tasks enter, batches leave, each closed with its sha256 when the first record comes that it cannot hold.
+"""Cuts blocks of tasks into frozen batches; `planning` feeds it, and `payload` renders the same bytes again.
 
-The batches tile the input: each begins where the one before it ended. A batch ends where a record that goes up begins,
-or where a block ends, because only there can reading begin again.
+The batches lie end to end over the input: each begins where the one before it ended. A batch is closed, with its
+sha256, when a record comes that it cannot hold. It ends where a record that goes up begins, or where a block ends,
+because only there can reading begin again.
 """
 
 from __future__ import annotations
@@ -27,11 +28,16 @@ def no_reference(sequence: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Batches that closed, and the rejects within their boundaries."""
+class Plan:
+    """What one step of planning brought; often no batch."""
 
-    batches: Sequence[Batch] = ()
-    rejects: Sequence[Reject] = ()
+    batches: Sequence[Batch]
+    rejects: Sequence[Reject]
+    """Those within the boundaries of `batches`."""
+    reached: Position
+    """How far reading came; the batches may end before."""
+    last: bool
+    """The sources end here."""
 
 
 class Chunker:
@@ -44,7 +50,7 @@ class Chunker:
         self._reached = start
         self._open(start)
 
-    def feed(self, block: TaskBlock) -> Chunk:
+    def feed(self, block: TaskBlock) -> Plan:
         """Take a block and return what closed by it."""
         batches: list[Batch] = []
         rejects: list[Reject] = []
@@ -53,15 +59,15 @@ class Chunker:
         self._rejects += block.rejects
         self._take(block, batches, rejects)
         self._reached = block.end
-        return Chunk(batches, rejects)
+        return Plan(batches, rejects, block.end, last=False)
 
-    def finish(self, end: Position) -> Chunk:
-        """Close the last batch at `end`, where the sources end."""
+    def finish(self) -> Plan:
+        """Close the last batch: the sources end with the block taken last."""
         batches: list[Batch] = []
         rejects: list[Reject] = []
-        if self._start.offset < end.offset or self._rejects:
-            self._close(end, batches, rejects)
-        return Chunk(batches, rejects)
+        if self._start.offset < self._reached.offset or self._rejects:
+            self._close(self._reached, batches, rejects)
+        return Plan(batches, rejects, self._reached, last=True)
 
     def _take(self, block: TaskBlock, batches: list[Batch], rejects: list[Reject]) -> None:
         """Add the tasks of a block to the open batch, a run at a time, closing it wherever it is full."""

@@ -1,4 +1,6 @@
-"""Blocks of source rows enter, blocks of tasks leave: as configured wrapped, picked, renamed, or put into a template.
+"""Makes a task of each row: wrapped, picked, renamed, or put into a template, as `[mapping]` says.
+
+`planning` maps whole blocks with it, and `payload` renders frozen records again: both get the same bytes.
 
 What goes up is the text of the source wherever the mapping leaves it alone, because parsing and rendering is lossy:
 integers over 64 bits become floats, `1.0E+2` becomes `100.0`. So there are three ways. A row that the mapping does not
@@ -9,13 +11,13 @@ its values, which takes three times as long.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from engine.batch.template import LackingColumn, Template
 from engine.model.errors import ConfigError
 from engine.model.record import Block, Reject, Row, TaskBlock
 from engine.model.settings import MappingSettings
@@ -24,6 +26,10 @@ from engine.source.splitter import at
 
 _ROUTES = 1000
 """Sets of columns whose routes are remembered; a source where every row has others must not fill the memory."""
+
+_PLACEHOLDER = re.compile(r"\$\{row\.([^}]+)\}")
+_MISWRITTEN = re.compile(r"\$\{(?!row\.[^}]+\})\s*rows?\b[^}]*\}?")
+"""Other `${…}` may be meant for the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,8 @@ class _Route:
     """The task is not just the row with something put around it."""
 
 
-class _Collision(ValueError):
-    """Two columns want to be the same key of a task."""
+class _Unmappable(ValueError):
+    """No task can be made of a row; the message is the reject's reason."""
 
 
 class Mapper:
@@ -53,7 +59,7 @@ class Mapper:
         _refuse_contradictions(settings)
         _refuse_unfit_values(settings)
         self._settings = settings
-        self._template = Template(settings.template) if settings.template else None
+        self._template = _Template(settings.template) if settings.template else None
         self._touched = frozenset([*settings.fields.values(), *settings.drop, *settings.rename])
         self._dropped = frozenset([*settings.fields.values(), *settings.drop])
         plainly_wrapped = not self._touched and (settings.wrap is not None or not settings.defaults)
@@ -108,7 +114,7 @@ class Mapper:
         for position, (raw, row) in enumerate(zip(raws, rows, strict=True)):
             try:
                 values[position], tasks[position] = self._task(raw, row)
-            except (_Collision, LackingColumn) as flaw:
+            except _Unmappable as flaw:
                 flaws[position] = str(flaw)
         return values, tasks
 
@@ -177,7 +183,7 @@ def _texts(raw: bytes) -> Mapping[str, orjson.Fragment]:
 
 def _place(placed: dict[str, str], key: str, column: str) -> None:
     if key in placed:
-        raise _Collision(f"columns {placed[key]!r} and {column!r} both become {key!r}: drop one, or name it otherwise")
+        raise _Unmappable(f"columns {placed[key]!r} and {column!r} both become {key!r}: drop one, or name it otherwise")
     placed[key] = column
 
 
@@ -228,3 +234,77 @@ def _refuse_contradictions(settings: MappingSettings) -> None:
                 raise ConfigError(
                     f"mapping.{users[column]} and mapping.{name} both take column {column!r}: remove it from one"
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A text that is one placeholder."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixed:
+    """A text with placeholders in it: literal, column, literal, …, literal."""
+
+    parts: Sequence[str]
+
+
+class _Template:
+    """Makes tasks of rows: `${row.column}` stands for a value of the row, anywhere in the template.
+
+    A text that is only one placeholder becomes the value, with its type and as the source writes it; in any other text
+    the value is inserted as text. So a value is taken from the source's text, where rendering it anew would change it.
+
+    Raises:
+        ConfigError: a placeholder is miswritten.
+    """
+
+    def __init__(self, template: Mapping[str, Any]) -> None:
+        self._node = _compiled(dict(template), "mapping.template")
+
+    def filled(self, row: Row, cells: Mapping[str, Any]) -> tuple[Row, Row]:
+        """Return the task with values of the row, and with `cells`: the same values, or the text of each.
+
+        Raises:
+            _Unmappable: names the column, and where the template takes it.
+        """
+
+        def text(column: str) -> str:
+            value = row[column]
+            if value is None:
+                raise _Unmappable(f"column {column!r} is null, and mapping.template puts it into a text")
+            return value if isinstance(value, str) else orjson.dumps(cells[column]).decode()
+
+        try:
+            return _filled(self._node, row, text), _filled(self._node, cells, text)
+        except KeyError as error:
+            raise _Unmappable(f"has no column {error.args[0]!r}, which mapping.template takes from it") from None
+
+
+def _compiled(value: Any, place: str) -> Any:
+    if isinstance(value, dict):
+        for key in value:
+            if "${row" in key:
+                raise ConfigError(f"{place}: the key {key!r} is taken as it stands; only values hold placeholders")
+        return {key: _compiled(one, f"{place}.{key}") for key, one in value.items()}
+    if isinstance(value, list):
+        return [_compiled(one, f"{place}[{number}]") for number, one in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if wrong := _MISWRITTEN.search(value):
+        raise ConfigError(f"{place}: {wrong[0]!r} is no placeholder; write ${{row.column}}")
+    if alone := _PLACEHOLDER.fullmatch(value):
+        return _Whole(alone[1])
+    parts = _PLACEHOLDER.split(value)
+    return value if len(parts) == 1 else _Mixed(parts)
+
+
+def _filled(node: Any, cells: Mapping[str, Any], text: Callable[[str], str]) -> Any:
+    if isinstance(node, _Whole):
+        return cells[node.column]
+    if isinstance(node, _Mixed):
+        return "".join(text(part) if number % 2 else part for number, part in enumerate(node.parts))
+    if isinstance(node, dict):
+        return {key: _filled(one, cells, text) for key, one in node.items()}
+    return [_filled(one, cells, text) for one in node] if isinstance(node, list) else node

@@ -1,10 +1,12 @@
-"""A frozen batch enters, the bytes that go up for it leave: read from the sources again, and proven by their sha256."""
+"""Renders the payload of a frozen batch: reads its records from the sources again and proves the bytes by their sha256.
+
+The uploader, the poller and the reports call it. What it returns for a batch is what was frozen, or it raises.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain, groupby
 
 import orjson
@@ -24,21 +26,10 @@ _GAP_BYTES = 1 << 16
 _RUN_BYTES = 1 << 20
 """A run is not extended beyond this, so that many gaps do not add up."""
 
-
 _SHOWN_BYTES = 16 << 20
 """A longer record stands in a report by its beginning only: it could fill the memory."""
 
 _CUT_BYTES = 200
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Records that are read by one call."""
-
-    start: int
-    end: int
-    offsets: Sequence[int]
-    lengths: Sequence[int]
 
 
 class PayloadReader:
@@ -169,8 +160,7 @@ class PayloadReader:
         raws: list[bytes] = []
         for source, group in groupby(spans, key=lambda span: source_at(self._sources, span[0])):
             with SourceFile(source) as file:
-                slices = [piece for run in _runs(list(group)) for piece in _slices(file, run)]
-                raws += self._splitter(source, file).raws(slices)
+                raws += self._splitter(source, file).raws(list(_slices(file, list(group))))
         return raws
 
     def _splitter(self, source: Source, file: SourceFile) -> Splitter:
@@ -189,24 +179,22 @@ class PayloadReader:
         )
 
 
-def _runs(spans: Sequence[tuple[int, int]]) -> Iterator[_Run]:
-    """Yield the spans of one source in runs without large gaps."""
-    offsets: list[int] = []
-    lengths: list[int] = []
+def _slices(file: SourceFile, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Yield the bytes of each (joined offset, length), reading those together that lie near each other."""
+    run: list[tuple[int, int]] = []
     end = 0
     for offset, length in spans:
-        if offsets and (offset - end > _GAP_BYTES or end - offsets[0] > _RUN_BYTES):
-            yield _Run(offsets[0], end, offsets, lengths)
-            offsets, lengths = [], []
-        offsets.append(offset)
-        lengths.append(length)
+        if run and (offset - end > _GAP_BYTES or end - run[0][0] > _RUN_BYTES):
+            yield from _run_slices(file, run, end)
+            run = []
+        run.append((offset, length))
         end = offset + length
-    if offsets:
-        yield _Run(offsets[0], end, offsets, lengths)
+    if run:
+        yield from _run_slices(file, run, end)
 
 
-def _slices(file: SourceFile, run: _Run) -> Iterator[bytes]:
-    data = file.read(run.start, run.end - run.start)
-    for offset, length in zip(run.offsets, run.lengths, strict=True):
-        at = offset - run.start
-        yield data[at : at + length]
+def _run_slices(file: SourceFile, run: Sequence[tuple[int, int]], end: int) -> Iterator[bytes]:
+    start = run[0][0]
+    data = file.read(start, end - start)
+    for offset, length in run:
+        yield data[offset - start : offset - start + length]

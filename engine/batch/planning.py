@@ -1,31 +1,33 @@
-"""A job and its checked configuration enter, what decides over its records leaves: which are fit, and how they are cut.
+"""Plans a job: reads its sources, decides which records are fit to be sent, and cuts them into frozen batches.
 
-Nothing here needs the network, and little has to be imported for it: a process that only plans begins with this module.
+`commands.wiring` calls `plan_job`, which plans here or in processes of their own. Such a process begins with this
+module, so it imports nothing of the network, and little else.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol, cast
 
 from pydantic import SecretStr
 
-from engine.batch.child import Planner, Segment
-from engine.batch.children import Standby, plan_in_children
+from engine.batch.children import Planner, Segment, Standby, plan_in_children
+from engine.batch.chunker import Chunker, Plan, ReferenceOf, no_reference
 from engine.batch.mapping import Mapper
-from engine.batch.plan import Plan, plan_batches
 from engine.clock import Clock, SystemClock
-from engine.model.batch import Batch
+from engine.model.batch import Batch, Limits
 from engine.model.errors import Unavailable
 from engine.model.job import Job
-from engine.model.record import Format, Position
-from engine.model.settings import BatchSettings, ServiceSettings, Settings
+from engine.model.record import Format, Position, Source
+from engine.model.settings import BatchSettings, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener, unheard
 from engine.services.base import Answer, Call, Caller, Service
+from engine.source.reader import WINDOW_BYTES, read_blocks
 
 CHILD_BYTES = 1 << 23
 """From here on a process of its own reads beside the sending. It starts up in 0.15 s of a second core, while this one
@@ -35,6 +37,8 @@ ALONE_BYTES = 1 << 27
 """Likewise where nothing else goes on: then several read, one for each core, and have to make up for their start."""
 _MOST_ALONE = 4
 """More than this process can take plans from."""
+_QUIET_BLOCKS = 32
+"""Blocks, or 4 MiB, without a batch before a step ends all the same: each step costs a change of threads."""
 
 
 class ServiceModule(Protocol):
@@ -110,7 +114,7 @@ def planning_recipe(job: Job, settings: Settings, service: ServiceSettings, modu
 def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:
     """Start the processes that a run will want which goes on behind the batch frozen `last`; none, if it wants none."""
     unread_bytes = recipe.job.size_bytes - (last.end.offset if last else 0)
-    children = 0 if recipe.job.read_complete else _children(recipe, unread_bytes, alone=False)
+    children = 0 if recipe.job.read_complete else _child_count(recipe, unread_bytes, alone=False)
     return Standby(children, (__name__, recipe.module))
 
 
@@ -121,15 +125,15 @@ def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Standby | None
     """
     start, sequence = (last.end, last.sequence + 1) if last else (Position(), 0)
     whole = Segment(start, sequence, recipe.job.size_bytes)
-    children = _children(recipe, whole.stop - start.offset, alone=standby is None)
-    if recipe.has_references:  # only one that begins at the beginning knows the sequences
-        children = min(children, 1)
+    children = _child_count(recipe, whole.stop - start.offset, alone=standby is None)
+    if children > 1 and recipe.has_references:  # only a child that begins where the last batch ends knows the sequences
+        children = 1
     if not children:
         return recipe()(whole)
     return plan_in_children(recipe, recipe.job.sources, whole, children=children, standby=standby or Standby())
 
 
-def _children(recipe: PlanningRecipe, unread_bytes: int, *, alone: bool) -> int:
+def _child_count(recipe: PlanningRecipe, unread_bytes: int, *, alone: bool) -> int:
     configured = recipe.settings.source.processes
     if configured is not None:
         return configured
@@ -141,3 +145,54 @@ def _children(recipe: PlanningRecipe, unread_bytes: int, *, alone: bool) -> int:
     sources = recipe.job.sources
     divisible = len(sources) > 1 or sources[0].format is Format.NDJSON
     return min(cores, _MOST_ALONE) if divisible else 0
+
+
+def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
+    sources: Sequence[Source],
+    settings: SourceSettings,
+    mapper: Mapper,
+    limits: Limits,
+    *,
+    start: Position | None = None,
+    sequence: int = 0,
+    reference: ReferenceOf = no_reference,
+    stop: int | None = None,
+    window_bytes: int = WINDOW_BYTES,
+) -> Iterator[Plan]:
+    """Yield batches from `start` up to `stop`, numbered from `sequence` on; the last step, and only that, says so.
+
+    To go on after a batch, pass its `end` and its sequence + 1. A step blocks for some milliseconds: iterate it in a
+    worker thread.
+
+    Raises:
+        SourceError: a source cannot be read, or changed while it was.
+    """
+    reached = start or Position()
+    chunker = Chunker(limits, reached, sequence, reference)
+    quiet = 0
+    for block in read_blocks(sources, reached, settings, window_bytes, stop=stop):
+        plan = chunker.feed(mapper.apply(block))
+        quiet = 0 if plan.batches else (quiet + 1) % _QUIET_BLOCKS
+        if not quiet:
+            yield plan
+    yield chunker.finish()
+
+
+def replanned(
+    plans: Callable[[Batch | None, int], Generator[Plan, None, None]], last: Batch | None, most_bytes: Callable[[], int]
+) -> Iterator[Plan]:
+    """Yield plans from the end of the batch `last` on, of batches of at most as many bytes as `most_bytes` returns.
+
+    Whenever `most_bytes` returns another number, planning begins anew behind the batch yielded last, as it does when a
+    job is resumed: what was read beyond is read again. `plans` takes the last batch and the bytes.
+    """
+    while True:
+        limit = most_bytes()
+        with closing(plans(last, limit)) as steps:
+            for step in steps:
+                yield step
+                last = step.batches[-1] if step.batches else last
+                if most_bytes() != limit and not step.last:
+                    break
+            else:
+                return

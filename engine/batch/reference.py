@@ -1,6 +1,7 @@
-"""Tasks of a batch enter and leave with its mark: an input by which the service can find them again.
+"""The client reference: an input that marks each task of a batch as ours, so that the service can find them again.
 
-A task that has the input already keeps its own, which whoever wrote it needs. Texts stay as they are but for the mark.
+The chunker and the payload call it: both get the same bytes. A task that has the input already keeps its own, which its
+author needs. Texts stay as they are but for the mark.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from engine.batch.plan import Plan
+from engine.batch.chunker import Plan
 from engine.bench.ladder import Load
 from engine.model.batch import Batch
 

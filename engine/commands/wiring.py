@@ -19,10 +19,18 @@ import anyio.to_thread
 from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.quiet_time import QuietTime
 from engine.batch.children import Standby
+from engine.batch.chunker import Plan
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
-from engine.batch.plan import Plan, replanned
-from engine.batch.planning import NoCalls, PlanningRecipe, ServiceModule, plan_job, planning_recipe, standby_for
+from engine.batch.planning import (
+    NoCalls,
+    PlanningRecipe,
+    ServiceModule,
+    plan_job,
+    planning_recipe,
+    replanned,
+    standby_for,
+)
 from engine.clock import Clock, SystemClock
 from engine.commands.configuration import Expand, check, expand_secret, hide_secret, parse_toml, read_text, rooted
 from engine.http.secrets import Credentials

@@ -29,7 +29,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from engine.adaptive.concurrency import CallFate
-from engine.batch.plan import Plan
+from engine.batch.chunker import Plan
 from engine.model.batch import Batch
 from engine.model.doubt import MOST_TELLS, Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, CallFailed, StrictRejects

@@ -9,7 +9,7 @@ import orjson
 from engine.adaptive.batch_size import BatchBytes
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
-from engine.batch.plan import plan_batches, replanned
+from engine.batch.planning import plan_batches, replanned
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.errors import BulkSubmitError

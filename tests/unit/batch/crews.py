@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from engine.batch.mapping import Mapper
-from engine.batch.plan import plan_batches
+from engine.batch.planning import plan_batches
 from engine.model.batch import Limits
 from engine.model.errors import SourceChanged
 from engine.model.settings import MappingSettings, SourceSettings
@@ -85,7 +85,7 @@ class Here:
         self._planner = recipe()
         self._asked = deque()
 
-    def ask(self, segment):
+    def tell(self, segment):
         self._asked.append(segment)
 
     def plans(self):

@@ -12,8 +12,7 @@ from fakes.processes import children
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from engine.batch.child import Segment
-from engine.batch.children import Standby, joined, plan_in_children
+from engine.batch.children import Segment, Standby, joined, plan_in_children
 from engine.batch.payload import PayloadReader
 from engine.model.batch import Limits, decode_spans
 from engine.model.errors import ReaderLost, SourceChanged, SourceError
@@ -216,7 +215,7 @@ def test_a_mistake_while_it_stood_by_is_told():
 PARENT = """
 import pickle, sys
 from engine.model.record import Position
-from engine.batch.child import Segment
+from engine.batch.children import Segment
 from engine.batch.children import Standby, plan_in_children
 recipe = pickle.loads(bytes.fromhex(sys.argv[1]))
 standby = Standby(2)

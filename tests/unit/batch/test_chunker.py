@@ -34,7 +34,7 @@ def chunked(blocks: list[TaskBlock], limits: Limits):
         chunk = chunker.feed(block)
         batches += chunk.batches
         rejects += chunk.rejects
-    chunk = chunker.finish(blocks[-1].end if blocks else Position())
+    chunk = chunker.finish()
     return [*batches, *chunk.batches], [*rejects, *chunk.rejects]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.batch.chunker import no_reference
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
-from engine.batch.plan import plan_batches
+from engine.batch.planning import plan_batches
 from engine.model.batch import ClientReference, Limits
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Format, Position, source_at

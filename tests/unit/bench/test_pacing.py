@@ -1,6 +1,6 @@
 import pytest
 
-from engine.batch.plan import Plan
+from engine.batch.chunker import Plan
 from engine.bench.ladder import Load
 from engine.bench.pacing import Timing, paced
 from engine.model.batch import Batch

@@ -17,8 +17,7 @@ from engine.batch.children import Standby
 from engine.batch.chunker import no_reference
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
-from engine.batch.plan import plan_batches
-from engine.batch.planning import planning_recipe
+from engine.batch.planning import plan_batches, planning_recipe
 from engine.clock import SystemClock
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.batch.mapping import Mapper
-from engine.batch.plan import plan_batches, replanned
+from engine.batch.planning import plan_batches, replanned
 from engine.bench.ladder import Load
 from engine.bench.pacing import Timing, paced
 from engine.model.batch import Limits
