@@ -1,8 +1,13 @@
-"""Events of one step in, what was measured of it out.
+"""Measures one step of a bench from the events of its run.
 
 *Time to created* of a record runs from the moment its batch was due to be sent until the poll that showed its task
 created. In an open loop a batch is due when the schedule says so, in a closed one when one of those before it is done.
 So it holds the upload, the service's own work, and up to one pause between two polls.
+
+It is corrected for coordinated omission: whoever sends the next batch only once the last one is done sends nothing
+while the service stalls, and so measures a stall once, however many batches it would have met. In an open loop the
+schedule mends that. A closed loop has none, so what it omitted is put back: a place that was held for long would have
+sent one batch more every `expected` seconds, and each of them would have waited for what was left of the stall.
 """
 
 from __future__ import annotations
@@ -12,17 +17,79 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from statistics import median
 
-from engine.bench.histogram import Histogram, Percentiles
-from engine.bench.omission import expected_seconds, omitted
 from engine.model.batch import ROOTS, Batch
 from engine.model.submission import State
 from engine.progress.events import BatchMoved, BatchProgressed, BatchSettled, CallEnded, CallRetried, Event, Paused
+
+SHORTEST = 1e-6
+LONGEST = 1e6
+"""Seconds; what is beyond counts as these, but for the maximum, which is kept as it is."""
+_GROWTH = math.log(1.01)
+MOST_BUCKETS = math.ceil(math.log(LONGEST / SHORTEST) / _GROWTH) + 1
 
 STEADY_SHARE = 0.95
 """Of what was created; the end of a step, when hardly anything is left to be worked on, says little of the service."""
 DONE = frozenset({State.SETTLED, State.UNCERTAIN})
 """States with which a batch gives back its place; of one that was split, that of its last part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """How long it took, in seconds; 0 where nothing was counted."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    longest: float
+
+    def beyond(self, share: float) -> int:
+        """Return how many were counted above the percentile of `share`: of a handful, p99.9 says no more than max."""
+        return self.count - math.ceil(share * self.count)
+
+
+class Histogram:
+    """Counts of times, in memory that does not grow with their number: buckets whose edges rise by a hundredth.
+
+    After Gil Tene's HdrHistogram: what is long is known as well as what is short, to the same share of itself. A
+    percentile is the upper edge of the bucket that holds it, so it is at most a hundredth too long and never too short.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self.count = 0
+        self.longest = 0.0
+
+    @property
+    def buckets(self) -> int:
+        """Buckets in use: never more than MOST_BUCKETS."""
+        return len(self._counts)
+
+    def record(self, seconds: float, count: int = 1) -> None:
+        """Count a time `count` times."""
+        if count <= 0:
+            return
+        place = math.ceil(math.log(min(max(seconds, SHORTEST), LONGEST) / SHORTEST) / _GROWTH)
+        self._counts[place] = self._counts.get(place, 0) + count
+        self.count += count
+        self.longest = max(self.longest, seconds)
+
+    def percentile(self, share: float) -> float:
+        """Return the time within which `share` (0 to 1) of all were done."""
+        left = math.ceil(share * self.count)
+        for place in sorted(self._counts):
+            left -= self._counts[place]
+            if left <= 0:
+                return min(SHORTEST * math.exp(place * _GROWTH), self.longest)
+        return self.longest
+
+    def percentiles(self) -> Percentiles:
+        """Return those that are shown."""
+        p50, p90, p99, p999 = (self.percentile(share) for share in (0.5, 0.9, 0.99, 0.999))
+        return Percentiles(self.count, p50, p90, p99, p999, self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +113,7 @@ class Measure:
     seconds: float
     """From the beginning until the last record that was seen created."""
     throughput: float
-    """Records per second, by the time in which the first 95 of 100 were created: a straggler is no matter of it."""
+    """Records per second, by the time in which the first 95 of 100 were created: a straggler does not count."""
     due: int
     """Records that were due."""
     created: int
@@ -238,3 +305,18 @@ def _counted(batches: Sequence[_Carried], now: float, start: Callable[[_Carried]
         for seconds, count in _times(one, now, start):
             times.record(seconds, count)
     return times
+
+
+def expected_seconds(held: Sequence[float]) -> float:
+    """Return how long a batch usually holds its place: the median, which a few stalls do not move."""
+    return median(held) if held else 0.0
+
+
+def omitted(held_seconds: float, expected: float) -> Iterator[float]:
+    """Yield, for each batch that was not sent while one held its place, by how much less it would have waited."""
+    if expected <= 0:
+        return
+    later = expected
+    while held_seconds - later >= expected:
+        yield later
+        later += expected

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.bench.orders import Bench, BenchOrder, BenchPlan
+    from engine.bench.results import Bench, BenchOrder, BenchPlan
     from engine.commands.audit import audit
     from engine.commands.bench import bench, bench_plan
     from engine.commands.cancel import cancel
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "engine.bench.orders": ("Bench", "BenchOrder", "BenchPlan"),
+    "engine.bench.results": ("Bench", "BenchOrder", "BenchPlan"),
     "engine.commands.query": ("find_record", "report", "status", "uncertain", "validate"),
     "engine.commands.audit": ("audit",),
     "engine.commands.bench": ("bench", "bench_plan"),

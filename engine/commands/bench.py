@@ -24,13 +24,10 @@ import anyio
 import anyio.to_thread
 import orjson
 
-from engine.bench.document import document
-from engine.bench.generating import generated
-from engine.bench.ladder import Knee, Load, Point, closed_loads, find_knee, open_loads
+from engine.bench.loads import Knee, Load, Point, Timing, closed_loads, find_knee, generated, open_loads, paced
 from engine.bench.meter import Meter
-from engine.bench.orders import Bench, BenchOrder, BenchPlan, BenchStep
-from engine.bench.pacing import Timing, paced
 from engine.bench.page import page
+from engine.bench.results import Bench, BenchOrder, BenchPlan, BenchStep, document
 from engine.commands import wiring
 from engine.commands.paths import claim_output
 from engine.commands.result import CLOCK, exit_code

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from engine.bench.document import document
-from engine.bench.orders import Bench
 from engine.bench.page import headline
-from engine.bench.table import rows
+from engine.bench.results import Bench, document, rows
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.model.errors import Exit
 

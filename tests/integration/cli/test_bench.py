@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench.orders import DEFAULT_RECORDS, DEFAULT_SECONDS
+from engine.bench.results import DEFAULT_RECORDS, DEFAULT_SECONDS
 from engine.cli.options import DEFAULT_BENCH_RECORDS, DEFAULT_BENCH_SECONDS
 from engine.commands.api import BenchOrder
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from unit.bench.benches import Page
 
-from engine.bench.ladder import Knee
+from engine.bench.loads import Knee
 from engine.commands import api as operations
 from engine.commands import bench as benching
 from engine.commands.api import BenchOrder

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from engine.batch.mapping import Mapper
 from engine.batch.planning import plan_batches, replanned
-from engine.bench.ladder import Load
-from engine.bench.pacing import Timing, paced
+from engine.bench.loads import Load, Timing, paced
 from engine.model.batch import Limits
 from engine.model.record import Position
 from engine.model.settings import MappingSettings, SourceSettings

@@ -3,10 +3,9 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from engine.bench.histogram import Histogram
-from engine.bench.ladder import Knee, Load
-from engine.bench.meter import Measure, Second
-from engine.bench.orders import Bench, BenchPlan, BenchStep
+from engine.bench.loads import Knee, Load
+from engine.bench.meter import Histogram, Measure, Second
+from engine.bench.results import Bench, BenchPlan, BenchStep
 from engine.model.outcome import Tally
 
 VOID = {"meta"}

@@ -1,17 +1,25 @@
-"""Words of the command line in, loads to try out, each heavier than the one before it; and where to stop: the knee.
+"""What a bench asks of a service, step by step: the loads, where to stop, when each batch is due, and made-up records.
 
 A closed loop keeps so many batches under way and sends the next one when one of them is done. An open loop sends on a
-schedule, whether or not the service keeps up: as the records of a day do.
+schedule, whether or not the service keeps up: as the records of a day do. `commands.bench` runs the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import count, pairwise, takewhile
+from typing import Any, TypeAlias
 
+import orjson
+
+from engine.batch.chunker import Plan
+from engine.model.batch import Batch
 from engine.model.errors import ConfigError
-from engine.model.settings import AUTO, MOST_IN_FLIGHT
+from engine.model.record import Row
+from engine.model.settings import AUTO, MOST_IN_FLIGHT, MappingSettings
 
 FIRST_RATE = 100.0
 """Records per second with which `--rate auto` begins."""
@@ -20,7 +28,7 @@ LEAST_RISE = 1.1
 LEAST_GAIN = 1.05
 MOST_SLOWER = 2.0
 MOST_CHOSEN = 1000
-"""What `send.max_in_flight` may be at most."""
+"""The most that `send.max_in_flight` may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ def open_loads(rates: Sequence[str], records: int, batch_records: int, seconds: 
         chosen = [_number(rate, "--rate") for rate in rates]
         _check_rising(chosen, "--rate")
     # A batch is what arrives in a second at the lowest rate: with more, little would be measured there. It is the same
-    # in all steps, for larger batches take longer, and that is no matter of the rate.
+    # in all steps: larger batches take longer, and steps shall differ by their rate alone.
     together = max(1, min(batch_records, int(chosen[0])))
     return [Load(max(1, min(records, round(rate * seconds))), together, rate=rate) for rate in chosen]
 
@@ -133,3 +141,99 @@ def find_knee(points: Sequence[Point]) -> Knee | None:
         if before.latency > 0 and after.latency >= before.latency * MOST_SLOWER:
             return Knee(place, f"in the next step the median took {after.latency / before.latency:.1f} times as long")
     return None
+
+
+# When each batch is due
+
+Due: TypeAlias = Callable[[Batch, float], None]
+"""Is told of each batch, and of the monotonic second at which it was due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The time, and how to wait."""
+
+    monotonic: Callable[[], float]
+    wait: Callable[[float], bool]
+    """Wait for some seconds; True, at once, if the step ends early."""
+
+
+def paced(plans: Iterator[Plan], load: Load, seconds: float, timing: Timing, due: Due) -> Iterator[Plan]:
+    """Yield the batches of `plans` when they are due, a closed loop for `seconds` at most; the last plan says so.
+
+    The pipeline asks for the next plan when it has room, in a worker thread, so waiting here holds up nothing else. In
+    an open loop a batch that is asked for late was due all the same: its time is that of the schedule.
+    """
+    started = timing.monotonic()
+    for plan in _singly(plans):
+        at = timing.monotonic()
+        if load.rate is not None and plan.batches:
+            # A batch is complete once its last record has arrived.
+            at = started + plan.batches[0].end.index / load.rate
+        over = load.rate is None and at - started >= seconds
+        if over or timing.wait(max(0.0, at - timing.monotonic())):
+            yield Plan((), (), plan.reached, last=True)
+            return
+        for batch in plan.batches:
+            due(batch, at)
+        yield plan
+
+
+def _singly(plans: Iterator[Plan]) -> Iterator[Plan]:
+    """Yield each batch as a plan of its own, with the rejects within its boundaries."""
+    for plan in plans:
+        if not plan.batches:
+            yield plan
+        for batch in plan.batches:
+            within = range(batch.start.index, batch.end.index)
+            rejects = [reject for reject in plan.rejects if reject.index in within]
+            yield Plan((batch,), rejects, plan.reached, last=plan.last and batch is plan.batches[-1])
+
+
+# Records where there are no files of them
+
+_COLUMN = re.compile(r"\$\{row\.([^}]+)\}")
+
+
+def generated(kind: str, mapping: MappingSettings, seed: int) -> Iterator[bytes]:
+    """Yield records without end, as the mapping of the configuration takes them: for a template, its columns.
+
+    Raises:
+        ConfigError: nobody here knows what the tasks of this service must hold.
+    """
+    if mapping.template:
+        columns = sorted(set(_columns(mapping.template)))
+        return (_dumps({column: f"{column}-{seed}-{number}" for column in columns}) for number in count())
+    if kind != "sama":
+        raise ConfigError(
+            f"service.kind {kind!r}: its tasks depend on your app and cannot be made up: name a SOURCE with tasks, "
+            "or write a [mapping.template] that makes them of generated columns"
+        )
+    draw = random.Random(seed)
+    tasks = (_labelling_task(draw, f"bench-{seed}-{number}") for number in count())
+    return (_dumps(task if mapping.wrap == "data" else {"data": task}) for task in tasks)
+
+
+def _dumps(row: Row) -> bytes:
+    return orjson.dumps(row)
+
+
+def _columns(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from _COLUMN.findall(value)
+    elif isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _columns(one)
+
+
+def _labelling_task(draw: random.Random, name: str) -> Row:
+    """Return the inputs of a task of some 570 bytes: a link, a note and the boxes on an image."""
+    return {
+        "id": name,
+        "image": f"https://images.example.com/{draw.getrandbits(64):016x}/frame.jpg",
+        "note": 'beside the "stop" sign, {occluded} ' + "x" * draw.randrange(160, 220),
+        "boxes": [
+            {"label": draw.choice(["car", "person", "{sign}"]), "box": [draw.randrange(1000, 4000) for _ in range(4)]}
+            for _ in range(5)
+        ],
+    }
