@@ -22,7 +22,7 @@ import orjson
 from engine.commands.api import Order, Result, audit, submit
 from engine.model.errors import BulkSubmitError, ConfigError
 from engine.progress.events import Listener
-from engine.reports.audit_findings import Audit
+from engine.reports.audit import Audit
 from engine.run.context import Stop
 from engine.sandbox.journal import read_journal
 

@@ -12,7 +12,7 @@ from engine.commands.api import Bench, BenchOrder, BenchPlan, JobStatus, Order, 
 from engine.model.outcome import Outcome
 from engine.model.record import Format
 from engine.progress.events import Listener
-from engine.reports.audit_findings import Audit
+from engine.reports.audit import Audit
 from engine.run.context import Stop
 
 

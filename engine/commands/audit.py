@@ -8,9 +8,8 @@ from pathlib import Path
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
 from engine.commands.paths import open_ledger
-from engine.reports.audit import Evidence
+from engine.reports.audit import Audit, Evidence
 from engine.reports.audit import audit as audit_job
-from engine.reports.audit_findings import Audit
 
 
 async def audit(name: str, ledger_path: Path) -> Audit:

@@ -1,21 +1,25 @@
-"""A job's ledger, its sources and its reports in, a proof out: every byte in one batch, each record with one fate.
+"""Proves a job from its ledger, its sources and its reports: every byte in one batch, each record with one fate.
 
-The audit trusts no counter. It walks the batches in the order of their records, checks that they lie end to end from
-the first byte to the last, cuts the sources into records again and compares what each batch and each reject says of
-them, counts the fates one by one, sees that no task id stands twice, and holds the reports against all of that.
+`commands.audit` calls it. It trusts no counter: it walks the batches in the order of their records, checks that they
+lie end to end from the first byte to the last, cuts the sources into records again and compares what each batch and
+each reject says of them, counts the fates one by one, sees that no task id stands twice, and holds the reports against
+all of that.
 
-What no one can see from here, since nothing else knows it: two task ids of a batch that changed places in the ledger
+What cannot be seen from here, since nothing else knows it: two task ids of a batch that changed places in the ledger
 and in the outcomes alike; a blank between two records that became another blank; the text of a reject that is refused
 for the same reason as before, where there is no `rejects.ndjson` to compare it with.
-
-The walk over the batches: what each of them says is checked, counted, and handed on to be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+from tempfile import TemporaryFile
 
 import anyio.to_thread
 
@@ -28,19 +32,123 @@ from engine.model.outcome import Fate, Kept, Settlement, Tally
 from engine.model.record import Position, Reject, Source
 from engine.model.submission import State, Submission
 from engine.progress.figures import count
-from engine.reports.audit_content import Recut, TasksFrom
-from engine.reports.audit_findings import MOST_FINDINGS, Audit, Reported, place
-from engine.reports.audit_repeats import Repeats, repeated
-from engine.reports.audit_reports import ReportsCheck
+from engine.reports.audit_checks import Recut, ReportsCheck, TasksFrom, place
 from engine.reports.outcomes import Fated, RecordAt, TaskUrl, batch_fates, existing_reports
 from engine.source.sources import check_unchanged
+
+MOST_FINDINGS = 100
+"""Findings that are spelled out; a broken disk would name millions."""
 
 _AFTER_SENDING = (Fate.CREATED, Fate.FAILED, Fate.UNCERTAIN)
 """Fates of the records that went up, once their batch is settled."""
 
+_RUN_IDS = 1 << 18
+"""Sorting them takes some 10 MiB."""
+_BUCKETS = 256
+"""10,000,000 ids make 40,000 a bucket."""
+_BUCKET_EDGES = [(bucket << 56) - (1 << 63) for bucket in range(1, _BUCKETS)]
+_HASH_BYTES = array("q").itemsize
 
 _TICK_SECONDS = 0.02
 """A file's time comes from the kernel's coarse clock, which is up to a tick behind the one that steps are dated by."""
+
+
+class Reported(StrEnum):
+    """What was done with the reports of a job."""
+
+    COMPARED = "compared"
+    ABSENT = "absent"
+    """They are not there, or not both: there is nothing to compare."""
+    OUTDATED = "outdated"
+    """They were written before the last step of a batch: `bulksubmit report` writes them anew."""
+
+
+@dataclass(slots=True)
+class Audit:
+    """What an audit counted and what it found wrong."""
+
+    job: str
+    records: int = 0
+    batches: int = 0
+    fates: Counter[str] = field(default_factory=Counter)
+    unread_bytes: int = 0
+    """Bytes of the sources that no batch covers yet: the job was stopped while it was reading."""
+    findings: list[str] = field(default_factory=list)
+    reports: Reported = Reported.ABSENT
+    mended: int = 0
+    """Records in the rejects report that are not as in the source: mended for `retry`, as a person may."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether input = created + failed + rejected + uncertain + unresolved, each record once."""
+        return not self.findings and self.records == self.fates.total()
+
+    def find(self, what: str) -> None:
+        """Note something that is wrong."""
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(what)
+
+    def find_all(self, findings: Iterable[str]) -> None:
+        """Note several things that are wrong."""
+        for what in findings:
+            self.find(what)
+
+
+class Repeats(AbstractContextManager["Repeats"]):
+    """Collects task ids; `found` are the hashes of those that came more than once.
+
+    An id is kept as a hash of 8 bytes in a temporary file. Each run of hashes is written sorted, so that those of one
+    bucket lie together; afterwards one bucket after the other is read from all runs. Two ids with one hash are rare (of
+    10,000,000, once in 370,000 audits) and no harm: the audit compares the ids themselves.
+    """
+
+    def __init__(self, run_ids: int = _RUN_IDS) -> None:
+        self._run_ids = run_ids
+        self._file = TemporaryFile(prefix="bulksubmit-")  # noqa: SIM115 - closed by __exit__
+        self._run: list[int] = []
+        self._runs: list[Sequence[int]] = []
+        """For each run, where in the file each of its buckets begins, and its end."""
+
+    def add(self, ids: Sequence[str]) -> None:
+        """Take some ids."""
+        self._run += map(hash, ids)
+        if len(self._run) >= self._run_ids:
+            self._write()
+
+    def _write(self) -> None:
+        self._run.sort()
+        base = self._file.tell() // _HASH_BYTES
+        inner = [base + bisect_left(self._run, edge) for edge in _BUCKET_EDGES]
+        self._runs.append(array("q", [base, *inner, base + len(self._run)]))
+        array("q", self._run).tofile(self._file)
+        self._run = []
+
+    def found(self, most: int) -> frozenset[int]:
+        """Return the hashes that came more than once, but no more than `most`."""
+        self._write()
+        found: list[int] = []
+        for bucket in range(_BUCKETS):
+            hashes = self._bucket(bucket)
+            if len(set(hashes)) < len(hashes):
+                found += [value for value, count in Counter(hashes).items() if count > 1]
+            if len(found) >= most:
+                break
+        return frozenset(found[:most])
+
+    def _bucket(self, bucket: int) -> Sequence[int]:
+        hashes = array("q")
+        for edges in self._runs:
+            self._file.seek(edges[bucket] * _HASH_BYTES)
+            hashes.frombytes(self._file.read((edges[bucket + 1] - edges[bucket]) * _HASH_BYTES))
+        return hashes
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def repeated(ids: Sequence[str | None], hashes: frozenset[int]) -> Iterator[tuple[int, str]]:
+    """Yield position and id of those whose hash is among `hashes`."""
+    return ((at, task_id) for at, task_id in enumerate(ids) if task_id and hash(task_id) in hashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +199,7 @@ async def audit(job: Job, ledger: Ledger, evidence: Evidence) -> Audit:
         await _check_divided(result, job, ledger, Recut(job.sources, evidence.tasks_from, evidence.reference))
         if reports is not None:
             await anyio.to_thread.run_sync(reports.finish)
+            result.mended = reports.mended
         await _check_ids(result, job, ledger, repeats.found(MOST_FINDINGS))
     _check_end(result, job, expected)
     await _check_rest(result, job, ledger)
@@ -142,7 +251,7 @@ async def _reports(
         return None
     result.reports = Reported.COMPARED
     touched = {source.path for source in job.sources if _changed([source], times=True)}
-    return opened.enter_context(ReportsCheck(result, job, found, evidence.record_at, touched.__contains__))
+    return opened.enter_context(ReportsCheck(result.find, job, found, evidence.record_at, touched.__contains__))
 
 
 async def _last_step(job: Job, ledger: Ledger) -> float:

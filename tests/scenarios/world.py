@@ -21,7 +21,7 @@ from engine.http import caller
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.job import JobState
 from engine.progress.events import Event
-from engine.reports.audit_findings import Audit
+from engine.reports.audit import Audit
 from engine.run.context import Stop
 
 from .scenario import Scenario

@@ -11,7 +11,7 @@ from engine.commands.api import Validation
 from engine.model.errors import Exit
 from engine.model.outcome import Fate, Outcome
 from engine.progress.figures import count, size
-from engine.reports.audit_findings import Audit, Reported
+from engine.reports.audit import Audit, Reported
 
 _SHOWN_REJECTS = 10
 

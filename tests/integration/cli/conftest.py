@@ -15,7 +15,7 @@ from engine.commands.api import Bench, JobStatus, Result, UncertainRecords, Vali
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Format, Reject, Source
-from engine.reports.audit_findings import Audit
+from engine.reports.audit import Audit
 
 TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
 RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/outcomes.ndjson"))

@@ -20,7 +20,7 @@ from engine.model.errors import StillWaiting
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Reject
-from engine.reports.audit_findings import Audit
+from engine.reports.audit import Audit
 
 from .conftest import JOB, RESULT, TALLY
 

@@ -5,8 +5,7 @@ from fakes.fates import every_fate, settle
 
 from engine.model.batch import Limits
 from engine.model.outcome import Settlement
-from engine.reports.audit import audit
-from engine.reports.audit_findings import MOST_FINDINGS
+from engine.reports.audit import MOST_FINDINGS, audit
 
 
 @pytest.fixture

@@ -14,9 +14,7 @@ from engine.model.errors import BulkSubmitError
 from engine.model.job import JobState
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.reports.audit import audit
-from engine.reports.audit_findings import Reported
-from engine.reports.audit_repeats import Repeats, repeated
+from engine.reports.audit import Repeats, Reported, audit, repeated
 
 FIRST = b'{"data":{"id":"0"}}\nno json\n\n{"data":{"id":"1"}}\n{"data":{"id":"2"}}\n{"data":{"id":"3"}}\n'
 SECOND = b'[{"data":{"id":"4"}},\n {"input":1}, {"data":{"id":"5"}}, {"data":{"id":"6"}}, {"data":{"id":"7"}} ]\n'

@@ -1,0 +1,352 @@
+"""What an audit holds the batches of a ledger against: the sources, cut again, and the two report files.
+
+`audit.audit` walks over the batches in the order of their records and passes each to both. They read their files once,
+beside that walk, and hold no more of them than one batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import orjson
+
+from engine.batch.chunker import ReferenceOf, render_payload
+from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
+from engine.model.errors import SourceError
+from engine.model.job import Job
+from engine.model.record import Position, Reject, Source, TaskBlock, source_at
+from engine.reports.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
+
+TasksFrom: TypeAlias = Callable[[Position], Iterator[TaskBlock]]
+"""Position → the records of the sources from there on, as tasks."""
+
+_LEDGER_ADVICE = (
+    "put the old file back if it was changed; if the ledger was, put its backup back; a job of another version of "
+    "bulksubmit is audited by that"
+)
+_REPORT_ADVICE = "`bulksubmit report {job}` writes it anew"
+_LONGEST_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What the sources hold between two positions."""
+
+    offsets: Sequence[int]
+    lengths: Sequence[int]
+    tasks: Sequence[bytes]
+    rejects: Sequence[Reject]
+    end_line: int | None
+    """Line of the end where a record or a block ends there; else nobody can tell it without reading once more."""
+
+
+class Recut:
+    """The sources, cut again beside the batches; where the two differ, it begins anew at the next batch.
+
+    The records that reading and mapping bring today must be those of the batch, at the same bytes, with the same
+    rejects for the same reasons, and their payload must have the batch's sha256. Limits play no part, so it does not
+    matter how the records were once divided into batches.
+    """
+
+    def __init__(self, sources: Sequence[Source], tasks_from: TasksFrom, reference: ReferenceOf) -> None:
+        self._sources = sources
+        self._reference = reference
+        self._tasks_from = tasks_from
+        self._due: tuple[int, int] | None = None
+
+    def check(self, batch: Batch, rejects: Sequence[Reject]) -> list[str]:
+        """Return what is wrong with a batch and the rejects within it."""
+        if self._due != (batch.start.offset, batch.start.index):
+            self._begin(batch.start)
+        self._due = None
+        try:
+            cut = self._take(batch.end.offset)
+        except SourceError as error:
+            return [f"{self._named(batch)}: {error}"]
+        wrong = [f"{self._named(batch)}: {what}; {_LEDGER_ADVICE}" for what in self._differences(batch, rejects, cut)]
+        if not wrong:
+            self._due = (batch.end.offset, batch.end.index)
+        return wrong
+
+    def _begin(self, start: Position) -> None:
+        self._blocks = self._tasks_from(start)
+        self._reached = start
+        self._offsets: list[int] = []
+        self._lengths: list[int] = []
+        self._lines: list[int] = []
+        self._tasks: list[bytes] = []
+        self._rejects: list[Reject] = []
+
+    def _take(self, end: int) -> _Cut:
+        """Return what begins before joined offset `end`, read as far as that."""
+        while self._reached.offset < end and (block := next(self._blocks, None)) is not None:
+            self._offsets += block.offsets
+            self._lengths += block.lengths
+            self._lines += block.lines
+            self._tasks += block.tasks
+            self._rejects += block.rejects
+            self._reached = block.end
+        good = bisect_left(self._offsets, end)
+        bad = bisect_left(self._rejects, end, key=lambda reject: reject.offset)
+        cut = _Cut(
+            self._offsets[:good],
+            self._lengths[:good],
+            self._tasks[:good],
+            self._rejects[:bad],
+            self._line_at(end, good, bad),
+        )
+        for column in (self._offsets, self._lengths, self._lines, self._tasks):
+            del column[:good]
+        del self._rejects[:bad]
+        return cut
+
+    def _line_at(self, end: int, good: int, bad: int) -> int | None:
+        if good < len(self._offsets) and self._offsets[good] == end:
+            return self._lines[good]
+        if bad < len(self._rejects) and self._rejects[bad].offset == end:
+            return self._rejects[bad].line
+        return self._reached.line if self._reached.offset == end else None
+
+    def _differences(self, batch: Batch, rejects: Sequence[Reject], cut: _Cut) -> Iterator[str]:
+        count = len(cut.offsets)
+        same_places = (
+            count + len(cut.rejects) == batch.end.index - batch.start.index
+            and count == batch.count
+            and list(cut.rejects) == list(rejects)
+            and encode_spans(batch.start.offset, cut.offsets, cut.lengths) == batch.spans
+        )
+        if not same_places:
+            yield self._first_difference(batch, rejects, cut)
+            return
+        payload = render_payload(cut.tasks, self._reference(batch.sequence))
+        if len(payload) != batch.size_bytes:
+            yield f"its records make {len(payload)} bytes, not {batch.size_bytes}"
+        if hashlib.sha256(payload).digest() != batch.sha256:
+            yield "its records are other ones: their sha256 is not what was frozen"
+        if cut.end_line not in {None, batch.end.line}:
+            yield f"it ends in line {cut.end_line}, not {batch.end.line}"
+
+    def _first_difference(self, batch: Batch, rejects: Sequence[Reject], cut: _Cut) -> str:
+        """Name the first record of which ledger and source say different things."""
+        bad = {reject.index: reject for reject in cut.rejects}
+        indexes = range(batch.start.index, batch.start.index + len(cut.offsets) + len(bad))
+        good = [index for index in indexes if index not in bad]
+        found = _described(good, cut.offsets, cut.lengths, cut.rejects)
+        try:
+            offsets, lengths = decode_spans(batch.start.offset, batch.spans)
+        except ValueError:
+            return "its spans cannot be read"
+        stated = _described(good_indexes(batch, [reject.index for reject in rejects]), offsets, lengths, rejects)
+        for index in sorted(found.keys() | stated.keys()):
+            ours, theirs = stated.get(index), found.get(index)
+            if ours != theirs:
+                offset = (theirs or ours or (batch.start.offset, ""))[0]
+                return (
+                    f"record {index} ({place(self._sources, offset)}): the ledger has {_words(ours)}, "
+                    f"the source {_words(theirs)}"
+                )
+        return (
+            f"it counts {batch.count} records to send, there are {len(cut.offsets)}, or its spans are packed otherwise"
+        )
+
+    def _named(self, batch: Batch) -> str:
+        first, last = batch.start.index, batch.end.index - 1
+        records = f"record {first}" if first == last else f"records {first} to {last}"
+        return f"batch {batch_name(batch.sequence)} ({records}, {place(self._sources, batch.start.offset)})"
+
+
+def _described(
+    indexes: Sequence[int], offsets: Sequence[int], lengths: Sequence[int], rejects: Sequence[Reject]
+) -> dict[int, tuple[int, str]]:
+    """Return offset and description of each record by index; a damaged ledger may have columns of unlike length."""
+    good = {
+        index: (offset, f"one of {length} bytes at joined byte {offset} to send")
+        for index, offset, length in zip(indexes, offsets, lengths, strict=False)
+    }
+    return good | {
+        reject.index: (
+            reject.offset,
+            f"a reject of {reject.length} bytes at joined byte {reject.offset}, line {reject.line} ({reject.reason})",
+        )
+        for reject in rejects
+    }
+
+
+def _words(described: tuple[int, str] | None) -> str:
+    return described[1] if described else "none"
+
+
+def place(sources: Sequence[Source], offset: int) -> str:
+    """Return the file and the byte in it at which joined `offset` stands."""
+    if not sources:
+        return f"byte {offset} of no source"
+    source = source_at(sources, offset)
+    return f"{source.path}, byte {offset - source.base}"
+
+
+class ReportsCheck(AbstractContextManager["ReportsCheck"]):
+    """Both report files, read beside the ledger: streams by index.
+
+    A batch whose lines are all as expected is compared in one piece; only where it is not, line by line.
+    `changed_since` tells whether the source with a path was written after the job began.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str], None],
+        job: Job,
+        reports: Reports,
+        record_at: RecordAt,
+        changed_since: Callable[[str], bool],
+    ) -> None:
+        self.mended = 0
+        """Records in the rejects that are not as in the source: mended for `retry`, as a person may."""
+        self._find = find
+        self._job = job
+        self._record_at = record_at
+        self._changed_since = changed_since
+        with ExitStack() as files:
+            self._outcomes = _Report(find, job, reports.outcomes, files)
+            self._rejects = _Report(find, job, reports.rejects, files, self._is_mended)
+            self._files = files.pop_all()
+
+    def check(self, block: Sequence[Fated]) -> None:
+        """Compare the lines of one batch."""
+        if not block:
+            return
+        indexes = [fated.outcome.index for fated in block]
+        self._outcomes.expect(indexes, list(outcome_lines(block)))
+        try:
+            lines = list(reject_lines(self._job, block, self._record_at))
+        except SourceError as error:
+            self._find(f"{self._rejects.path}: not compared for records {indexes[0]} to {indexes[-1]}: {error}")
+            lines = []
+            self._rejects.lost = True
+        self._rejects.expect([int(orjson.loads(line)["index"]) for line in lines], lines)
+
+    def finish(self) -> None:
+        """See that nothing stands behind the last record."""
+        self._outcomes.finish()
+        self._rejects.finish()
+
+    def _is_mended(self, expected: dict[str, Any], found: dict[str, Any]) -> bool:
+        """Tell whether a line of the rejects differs as it does where a person mended its record."""
+        if {**found, "record": None} != {**expected, "record": None}:
+            return False
+        if self._changed_since(str(expected["source"])):
+            self._find(
+                f"record {expected['index']} ({expected['source']}, byte {expected['offset']}): the source was written "
+                f"after the job began, and {self._rejects.path} has the record otherwise. Put the old source back; if "
+                f"only the report was mended, {_REPORT_ADVICE.format(job=self._job.name)}"
+            )
+        self.mended += 1
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+
+class _Report:
+    """One file, and how far it agrees."""
+
+    def __init__(
+        self,
+        find: Callable[[str], None],
+        job: Job,
+        path: Path,
+        files: ExitStack,
+        is_mended: Callable[[dict[str, Any], dict[str, Any]], bool] = lambda _expected, _found: False,
+    ) -> None:
+        self.path = path
+        self.lost = False
+        """Lines were expected that could not be made: what stands there cannot be judged."""
+        self._find_in_job = find
+        self._advice = _REPORT_ADVICE.format(job=job.name)
+        self._file: BinaryIO = files.enter_context(path.open("rb"))
+        self._is_mended = is_mended
+        self._line = 0
+
+    def expect(self, indexes: Sequence[int], lines: Sequence[bytes]) -> None:
+        """Compare the next lines of the file with those that should stand there."""
+        whole = b"".join(lines)
+        here = self._file.tell()
+        if self._file.read(len(whole)) == whole:
+            self._line += len(lines)
+            return
+        self._file.seek(here)
+        for index, line in zip(indexes, lines, strict=True):
+            self._expect_line(index, line)
+
+    def _expect_line(self, index: int, expected: bytes) -> None:
+        while True:
+            here, found = self._file.tell(), self._file.readline()
+            at = _index(found)
+            if found and at is not None and at > index:
+                self._file.seek(here)  # it belongs to a later record
+                found = b""
+            if not found:
+                self._find(f"the line of record {index} is missing after line {self._line}")
+                return
+            self._line += 1
+            if found == expected:
+                return
+            if at is None or at == index:
+                self._judge(index, expected, found)
+                return
+            self._extra(at)
+
+    def _judge(self, index: int, expected: bytes, found: bytes) -> None:
+        """Say how a line differs that stands where that of record `index` should."""
+        wanted = orjson.loads(expected)
+        try:
+            values = orjson.loads(found)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            self._find(f"line {self._line} should be that of record {index} and is no JSON object")
+        elif not self._is_mended(wanted, values):
+            keys = [key for key in {**wanted, **values} if wanted.get(key) != values.get(key)]
+            what = (
+                f"{keys[0]} is {_shown(values.get(keys[0]))}, not {_shown(wanted.get(keys[0]))}"
+                if keys
+                else ("it is written otherwise")
+            )
+            self._find(f"line {self._line}, record {index}: {what}, as the ledger has it")
+
+    def _extra(self, index: int) -> None:
+        if not self.lost:
+            self._find(f"line {self._line} is another line of record {index}, or one that does not belong there")
+
+    def finish(self) -> None:
+        """See that the file ends here."""
+        for found in self._rest():
+            self._line += 1
+            if not self.lost:
+                self._find(f"line {self._line} stands behind the last record: {_shown(found.decode(errors='replace'))}")
+                return
+
+    def _rest(self) -> Iterator[bytes]:
+        return iter(self._file.readline, b"")
+
+    def _find(self, what: str) -> None:
+        self._find_in_job(f"{self.path}: {what}; {self._advice}")
+
+
+def _index(line: bytes) -> int | None:
+    """Return the index of a line, None if it has none."""
+    try:
+        index = orjson.loads(line)["index"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return index if isinstance(index, int) else None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
