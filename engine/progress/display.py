@@ -1,4 +1,4 @@
-"""Events in, plain lines on standard error out; and the choice between those, the live view and silence.
+"""How a run is shown: plain lines on standard error, the live view on a terminal, or nothing. `cli.signals` chooses.
 
 Every display folds events into a `Progress` and draws from its snapshots at its own pace, so an event costs the same
 whether anybody watches or not. Plain lines come every few seconds, from within an event, and at once for what a person
@@ -116,8 +116,8 @@ class PlainDisplay(SilentDisplay):
             case JobStarted():
                 return _beginning(event)
             case BatchesFrozen(last=True):
-                return f"all is read: {count(self._progress.records + event.records, 'record')}"
-            case BatchSettled() | BatchMoved() if not self._progress.first_failure:
+                return f"all is read: {count(self._progress.counts.records + event.records, 'record')}"
+            case BatchSettled() | BatchMoved() if not self._progress.counts.first_failure:
                 return _first_failure(event)
             case CallRetried() if not self._progress.retrying:
                 return _first_retry(event)
@@ -166,25 +166,23 @@ def progress_line(now: Snapshot) -> str:
     """Return how a run stands on one line."""
     eta = f"about {duration(now.eta.seconds)} left" if now.eta.seconds else ""
     # Why it stops was said when it began to, and stands at the end of the run again.
-    return ", ".join(part for part in (_figures(now), eta, "stopping" if now.stopping else now.note) if part)
+    return ", ".join(part for part in (_figures(now), eta, "stopping" if now.counts.stopping else now.note) if part)
 
 
 def _figures(now: Snapshot) -> str:
-    bad = [f"{count(n)} {what}" for n, what in _not_created(now) if n]
+    counts = now.counts
+    read = f"read {count(counts.records)} ({share(counts.read_bytes, counts.size_bytes)})"
+    bad = {"failed": counts.failed, "rejected": counts.rejected, "uncertain": counts.uncertain}
     parts = [
-        *([f"read {count(now.records)} ({share(now.read_bytes, now.size_bytes)})"] if now.size_bytes else []),
-        f"created {count(now.created)}",
-        *bad,
+        *([read] if counts.size_bytes else []),
+        f"created {count(counts.created)}",
+        *(f"{count(number)} {fate}" for fate, number in bad.items() if number),
         f"{rate(now.tasks_per_second)} tasks/s",
         f"{size(now.bytes_per_second)}/s",
-        f"{now.in_flight} in flight",
-        *([count(now.retries, "retry")] if now.retries else []),
+        f"{counts.in_flight} in flight",
+        *([count(counts.retries, "retry")] if counts.retries else []),
     ]
     return ", ".join(parts)
-
-
-def _not_created(now: Snapshot) -> list[tuple[int, str]]:
-    return [(now.failed, "failed"), (now.rejected, "rejected"), (now.uncertain, "uncertain")]
 
 
 def _to_standard_error(line: str) -> None:

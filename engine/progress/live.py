@@ -1,7 +1,7 @@
-"""Snapshots of a run in, a table on the terminal out: drawn four times a second, gone at the end.
+"""The live view: a table on the terminal, drawn four times a second, gone at the end. `display` loads it if it is used.
 
-Drawing is done by rich's own thread. It only reads, and only what `Progress.view` returns, so the event loop is never
-waited for and never waits.
+It is a module of its own because rich takes longer to import than a small job takes. Rich's own thread draws. It only
+reads, and only what `Progress.view` returns, so the event loop is never waited for and never waits.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from engine.model.submission import State
 from engine.progress.events import Event
 from engine.progress.figures import clock_time, count, duration, printable, rate, share, size
-from engine.progress.snapshot import Progress, Snapshot
+from engine.progress.snapshot import Counts, Progress, Snapshot
 
 FRAMES_PER_SECOND = 4
 _BAR_WIDTH = 30
@@ -61,22 +60,25 @@ class LiveDisplay:
 
 def draw(now: Snapshot) -> RenderableType:
     """Return the picture of a snapshot."""
+    counts = now.counts
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column()
-    if now.size_bytes:  # a job that is being canceled reads nothing more
-        rows.add_row("read", _bar(now.read_bytes, now.size_bytes, _read_words(now)))
-        rows.add_row("settled", _bar(now.settled, now.expected_records, _settled_words(now)))
-    rows.add_row("records", _fates(now))
-    rows.add_row("batches", _states(now))
+    if counts.size_bytes:  # a job that is being canceled reads nothing more
+        read = f"{size(counts.read_bytes)} of {size(counts.size_bytes)}, {count(counts.records, 'record')}"
+        about = "" if counts.read_complete else "about "
+        settled = f"{count(counts.settled)} of {about}{count(now.expected_records, 'record')}"
+        rows.add_row("read", _bar(counts.read_bytes, counts.size_bytes, read))
+        rows.add_row("settled", _bar(counts.settled, now.expected_records, settled))
+    rows.add_row("records", _fates(counts))
+    rows.add_row("batches", _states(counts))
     rows.add_row("speed", _speed(now))
-    if now.size_bytes:
+    if counts.size_bytes:
         rows.add_row("ETA", _eta(now))
-    if now.first_failure:
-        rows.add_row("failure", Text(printable(now.first_failure), "red", overflow="ellipsis", no_wrap=True))
-    if now.note:
-        rows.add_row("note", Text(printable(now.note), "yellow", overflow="ellipsis", no_wrap=True))
-    title = Text.assemble((now.job or "starting", "bold"), "  ", (clock_time(now.elapsed_seconds), "dim"))
+    for name, text, style in (("failure", counts.first_failure, "red"), ("note", now.note, "yellow")):
+        if text:
+            rows.add_row(name, Text(printable(text), style, overflow="ellipsis", no_wrap=True))
+    title = Text.assemble((counts.job or "starting", "bold"), "  ", (clock_time(now.elapsed_seconds), "dim"))
     return Group(title, rows)
 
 
@@ -90,30 +92,16 @@ def _bar(done: int, total: int, words: str) -> RenderableType:
     return line
 
 
-def _read_words(now: Snapshot) -> str:
-    return f"{size(now.read_bytes)} of {size(now.size_bytes)}, {count(now.records, 'record')}"
-
-
-def _settled_words(now: Snapshot) -> str:
-    about = "" if now.read_complete else "about "
-    return f"{count(now.settled)} of {about}{count(now.expected_records, 'record')}"
-
-
-def _fates(now: Snapshot) -> Text:
-    numbers = {
-        "created": now.created,
-        "failed": now.failed,
-        "rejected": now.rejected,
-        "uncertain": now.uncertain,
-    }
+def _fates(counts: Counts) -> Text:
+    numbers = {fate: getattr(counts, fate) for fate in _STYLES}
     return _joined(
         [(f"{count(number)} {fate}", _STYLES[fate] if number else "dim") for fate, number in numbers.items()]
     )
 
 
-def _states(now: Snapshot) -> Text:
-    present = [(state, now.states.get(state, 0)) for state in State]
-    return _joined([(f"{count(number)} {state}", "") for state, number in present if number] or [("none yet", "dim")])
+def _states(counts: Counts) -> Text:
+    present = [(f"{count(number)} {state}", "") for state, number in counts.states.items() if number]
+    return _joined(present or [("none yet", "dim")])
 
 
 def _speed(now: Snapshot) -> Text:
@@ -121,8 +109,8 @@ def _speed(now: Snapshot) -> Text:
         [
             (f"{rate(now.tasks_per_second)} tasks/s", ""),
             (f"{size(now.bytes_per_second)}/s", ""),
-            (f"{now.in_flight} in flight", ""),
-            (count(now.retries, "retry"), "yellow" if now.retries else "dim"),
+            (f"{now.counts.in_flight} in flight", ""),
+            (count(now.counts.retries, "retry"), "yellow" if now.counts.retries else "dim"),
         ]
     )
 

@@ -1,7 +1,7 @@
-"""Events and log records in, lines on standard error out, as text or JSON. Nothing leaves unredacted.
+"""Log lines on standard error, as text or JSON, of events and of log records. `cli.signals` sets it up.
 
-Redaction sits in the formatters and not in a `logging.Filter`: a filter sees the message, but not the traceback that
-is made of an exception afterwards.
+Nothing leaves unredacted. The formatters redact, not a `logging.Filter`: a filter sees the message, but not the
+traceback that is made of an exception afterwards.
 """
 
 from __future__ import annotations

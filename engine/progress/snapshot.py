@@ -1,14 +1,14 @@
-"""Events in, a picture of the run out: what is read, where the batches are, how fast it goes, when it ends. No I/O.
+"""A picture of the run, made of its events: what is read, where the batches are, how fast it goes, when it ends.
 
-`Progress.fold` takes an event in well under a microsecond of arithmetic and calls nobody; `Progress.view` makes the
-picture whenever somebody wants to look. Memory is bounded by the batches open at the service, not by the job.
+Displays fold each event into a `Progress`, which is a matter of well under a microsecond, and look at a `Snapshot`
+whenever they draw. No I/O. Memory is bounded by the batches open at the service, not by the job.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from engine.adaptive.concurrency import LimitChanged
 from engine.model.submission import State
@@ -46,50 +46,8 @@ class Eta:
     basis: str
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """How a run stands at one moment."""
-
-    job: str
-    elapsed_seconds: float
-    size_bytes: int
-    read_bytes: int
-    read_complete: bool
-    records: int
-    created: int
-    failed: int
-    rejected: int
-    uncertain: int
-    states: Mapping[str, int]
-    """State → batches, as far as this run has met them."""
-    in_flight: int
-    """Requests without an answer yet."""
-    retries: int
-    tasks_per_second: float
-    bytes_per_second: float
-    expected_records: int
-    """Records of the whole input: counted once it is read, estimated before."""
-    eta: Eta
-    note: str
-    """Why it waits, stops or tries again; empty if all is well."""
-    stopping: bool
-    first_failure: str
-
-    @property
-    def settled(self) -> int:
-        """Records whose fate is known."""
-        return self.created + self.failed + self.rejected + self.uncertain
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    at: float
-    settled: int
-    sent_bytes: int
-
-
 @dataclass(slots=True)
-class _Counts:
+class Counts:
     """What is known of the job at hand; one object, so that a new job begins with nothing of the last."""
 
     job: str = ""
@@ -102,6 +60,7 @@ class _Counts:
     rejected: int = 0
     uncertain: int = 0
     in_flight: int = 0
+    """Requests without an answer yet."""
     retries: int = 0
     sent_bytes: int = 0
     retry_reason: str = ""
@@ -111,15 +70,34 @@ class _Counts:
     waiting: str = ""
     """Which batches the service does not begin with, until the next one moves."""
     stopping: str = ""
+    """Why the run ends before the job does; empty if it does not."""
     first_failure: str = ""
     # Every key from the start: a renderer in another thread may iterate while an event is folded in.
     states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
+    """State → batches, as far as this run has met them."""
     seen_created: dict[int, int] = field(default_factory=dict)
     """Open batch → tasks of it already counted as created."""
 
     @property
     def settled(self) -> int:
+        """Records whose fate is known."""
         return self.created + self.failed + self.rejected + self.uncertain
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How a run stands at one moment."""
+
+    counts: Counts
+    """A copy: the run goes on counting in its own."""
+    elapsed_seconds: float
+    tasks_per_second: float
+    bytes_per_second: float
+    expected_records: int
+    """Records of the whole input: counted once it is read, estimated before."""
+    eta: Eta
+    note: str
+    """Why it waits, stops or tries again; empty if all is well."""
 
 
 class Progress:
@@ -128,13 +106,14 @@ class Progress:
     def __init__(self, clock: Callable[[], float]) -> None:
         """Begin with nothing. `clock` returns seconds that never jump."""
         self._clock = clock
-        self._counts = _Counts()
+        self.counts = Counts()
         self._began = clock()
-        self._samples: deque[_Sample] = deque()
+        self._samples: deque[tuple[float, int, int]] = deque()
+        """When, and the records settled and the bytes sent by then."""
 
     def fold(self, event: Event) -> None:  # noqa: C901 - one short branch for each kind of event
         """Take an event into the picture."""
-        counts = self._counts
+        counts = self.counts
         match event:
             case CallStarted():
                 counts.in_flight += 1
@@ -171,22 +150,12 @@ class Progress:
     @property
     def paused(self) -> bool:
         """Calls wait just now."""
-        return self._clock() < self._counts.paused_until
+        return self._clock() < self.counts.paused_until
 
     @property
     def retrying(self) -> bool:
         """A call was tried again a moment ago."""
-        return self._clock() - self._counts.retried_at < WINDOW_SECONDS
-
-    @property
-    def records(self) -> int:
-        """Records read so far."""
-        return self._counts.records
-
-    @property
-    def first_failure(self) -> str:
-        """Why the first record that failed did; empty if none has."""
-        return self._counts.first_failure
+        return self._clock() - self.counts.retried_at < WINDOW_SECONDS
 
     @property
     def elapsed_seconds(self) -> float:
@@ -194,7 +163,7 @@ class Progress:
         return self._clock() - self._began
 
     def _start(self, event: JobStarted) -> None:
-        self._counts = _Counts(
+        self.counts = Counts(
             job=event.job,
             size_bytes=event.size_bytes,
             read_bytes=event.read_bytes,
@@ -207,50 +176,33 @@ class Progress:
             states={state: event.before.states.get(state, 0) for state in State},
         )
         self._began = self._clock()
-        self._samples = deque([_Sample(self._began, self._counts.settled, 0)])
+        self._samples = deque([(self._began, self.counts.settled, 0)])
 
     def view(self) -> Snapshot:
         """Return how the run stands now."""
-        now, counts = self._clock(), self._counts
-        tasks_per_second, bytes_per_second = self._rates(now)
+        now = self._clock()
+        counts = replace(self.counts, states=dict(self.counts.states), seen_created={})
+        tasks_per_second, bytes_per_second = self._rates(now, counts)
         expected = _expected_records(counts)
+        eta = _eta(counts, expected, tasks_per_second, paused=now < counts.paused_until)
         return Snapshot(
-            job=counts.job,
-            elapsed_seconds=now - self._began,
-            size_bytes=counts.size_bytes,
-            read_bytes=counts.read_bytes,
-            read_complete=counts.read_complete,
-            records=counts.records,
-            created=counts.created,
-            failed=counts.failed,
-            rejected=counts.rejected,
-            uncertain=counts.uncertain,
-            states={state.value: number for state, number in counts.states.items()},
-            in_flight=counts.in_flight,
-            retries=counts.retries,
-            tasks_per_second=tasks_per_second,
-            bytes_per_second=bytes_per_second,
-            expected_records=expected,
-            eta=_eta(counts, expected, tasks_per_second, paused=now < counts.paused_until),
-            note=_note(counts, now),
-            stopping=bool(counts.stopping),
-            first_failure=counts.first_failure,
+            counts, now - self._began, tasks_per_second, bytes_per_second, expected, eta, _note(counts, now)
         )
 
-    def _rates(self, now: float) -> tuple[float, float]:
+    def _rates(self, now: float, counts: Counts) -> tuple[float, float]:
         """Return records settled and bytes sent per second, over the window."""
-        samples, counts = self._samples, self._counts
-        if not samples or now - samples[-1].at >= _SAMPLE_SECONDS:
-            samples.append(_Sample(now, counts.settled, counts.sent_bytes))
+        samples = self._samples
+        if not samples or now - samples[-1][0] >= _SAMPLE_SECONDS:
+            samples.append((now, counts.settled, counts.sent_bytes))
         # The oldest sample kept is the first one outside of the window, so that the window is always covered.
-        while len(samples) > 1 and now - samples[1].at >= WINDOW_SECONDS:
+        while len(samples) > 1 and now - samples[1][0] >= WINDOW_SECONDS:
             samples.popleft()
-        oldest = samples[0]
-        seconds = max(now - oldest.at, _SHORTEST_SECONDS)
-        return (counts.settled - oldest.settled) / seconds, (counts.sent_bytes - oldest.sent_bytes) / seconds
+        at, settled, sent_bytes = samples[0]
+        seconds = max(now - at, _SHORTEST_SECONDS)
+        return (counts.settled - settled) / seconds, (counts.sent_bytes - sent_bytes) / seconds
 
 
-def _move(counts: _Counts, event: BatchMoved) -> None:
+def _move(counts: Counts, event: BatchMoved) -> None:
     # A resumed run meets batches that an earlier one froze: they are counted from here on.
     counts.states[event.before] = max(0, counts.states[event.before] - 1)
     counts.states[event.after] += 1
@@ -265,7 +217,7 @@ def _move(counts: _Counts, event: BatchMoved) -> None:
         counts.uncertain = max(0, counts.uncertain - event.records)
 
 
-def _freeze(counts: _Counts, event: BatchesFrozen) -> None:
+def _freeze(counts: Counts, event: BatchesFrozen) -> None:
     counts.states[State.FROZEN] += event.batches
     counts.records += event.records
     counts.rejected += event.rejected
@@ -273,13 +225,13 @@ def _freeze(counts: _Counts, event: BatchesFrozen) -> None:
     counts.read_complete = event.last
 
 
-def _expected_records(counts: _Counts) -> int:
+def _expected_records(counts: Counts) -> int:
     if counts.read_complete or not counts.read_bytes:
         return counts.records
     return max(counts.records, round(counts.records * counts.size_bytes / counts.read_bytes))
 
 
-def _eta(counts: _Counts, expected: int, tasks_per_second: float, *, paused: bool) -> Eta:
+def _eta(counts: Counts, expected: int, tasks_per_second: float, *, paused: bool) -> Eta:
     remaining = expected - counts.settled
     if not counts.records:
         return Eta(None, "nothing is read yet")
@@ -293,7 +245,7 @@ def _eta(counts: _Counts, expected: int, tasks_per_second: float, *, paused: boo
     return Eta(remaining / tasks_per_second, f"{remaining:,} records to go{total}")
 
 
-def _note(counts: _Counts, now: float) -> str:
+def _note(counts: Counts, now: float) -> str:
     if counts.stopping:
         return f"stopping: {counts.stopping}"
     if now < counts.paused_until:

@@ -82,7 +82,7 @@ def moved(sequence, before, after, records=10, reason=""):
 )
 def test_events_become_a_picture(progress, events, expected):
     view = fold(progress, *events)
-    assert {name: getattr(view, name) for name in expected} == expected
+    assert {name: getattr(view if hasattr(view, name) else view.counts, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_batches_are_counted_by_state(progress):
         moved(0, State.STAGING, State.STAGED),
         moved(1, State.FROZEN, State.STAGING),
     )
-    assert {state: number for state, number in view.states.items() if number} == {
+    assert {state: number for state, number in view.counts.states.items() if number} == {
         "frozen": 1,
         "staging": 1,
         "staged": 1,
@@ -116,31 +116,31 @@ def test_batches_are_counted_by_state(progress):
 
 def test_a_batch_frozen_by_an_earlier_run_never_makes_a_count_negative(progress):
     view = fold(progress, RESUMED, moved(0, State.FROZEN, State.STAGING), moved(0, State.STAGING, State.SETTLED))
-    assert {state: number for state, number in view.states.items() if number} == {"settled": 1}
+    assert {state: number for state, number in view.counts.states.items() if number} == {"settled": 1}
 
 
 def test_tasks_that_a_poll_found_are_not_counted_again_when_their_batch_settles(progress):
     view = fold(progress, NEW, BatchProgressed(0, 300, 0), BatchProgressed(0, 700, 300))
-    assert view.created == 700
-    assert fold(progress, BatchSettled(0, 990, 10, "bad")).created == 990
+    assert view.counts.created == 700
+    assert fold(progress, BatchSettled(0, 990, 10, "bad")).counts.created == 990
 
 
 def test_an_uncertain_batch_counts_until_it_is_found(progress):
-    assert fold(progress, moved(0, State.RELEASING, State.UNCERTAIN, reason="answer lost")).uncertain == 10
-    assert progress.first_failure == "answer lost"
-    assert fold(progress, moved(0, State.UNCERTAIN, State.RELEASED)).uncertain == 0
+    assert fold(progress, moved(0, State.RELEASING, State.UNCERTAIN, reason="answer lost")).counts.uncertain == 10
+    assert progress.counts.first_failure == "answer lost"
+    assert fold(progress, moved(0, State.UNCERTAIN, State.RELEASED)).counts.uncertain == 0
 
 
 def test_tasks_that_were_seen_of_an_uncertain_batch_are_not_counted_twice(progress):
     view = fold(progress, NEW, BatchProgressed(0, 4, 0), moved(0, State.RELEASED, State.UNCERTAIN, reason="forgotten"))
-    assert (view.created, view.uncertain, view.settled) == (0, 10, 10)
+    assert (view.counts.created, view.counts.uncertain, view.counts.settled) == (0, 10, 10)
 
 
 def test_a_new_job_begins_with_nothing_of_the_last(progress, hand):
     fold(progress, RESUMED, CallRetried("put", 1, 1.0, "x"), Paused("y", 9.0))
     hand.at = 5.0
     view = fold(progress, NEW)
-    assert (view.retries, view.note, view.elapsed_seconds, view.created) == (0, "", 0.0, 0)
+    assert (view.counts.retries, view.note, view.elapsed_seconds, view.counts.created) == (0, "", 0.0, 0)
 
 
 def test_rates_are_means_over_the_window(progress, hand):
@@ -204,7 +204,7 @@ class TestEta:
 
     def test_is_over_when_every_record_is_settled(self, progress):
         view = fold(progress, NEW, BatchesFrozen(1, 100, 10, 500, last=True), BatchSettled(0, 80, 10))
-        assert (view.settled, view.eta.seconds) == (100, 0.0)
+        assert (view.counts.settled, view.eta.seconds) == (100, 0.0)
 
 
 def test_memory_does_not_grow_with_the_run(progress, hand):
@@ -213,4 +213,4 @@ def test_memory_does_not_grow_with_the_run(progress, hand):
         hand.at += 0.3
         fold(progress, BatchProgressed(number, 1, 0), BatchSettled(number, 10, 0))
     assert len(progress._samples) <= 2 * WINDOW_SECONDS + 2
-    assert not progress._counts.seen_created
+    assert not progress.counts.seen_created
