@@ -1,16 +1,14 @@
 """The table of what to do next about a batch in doubt. Pure: it makes no call and keeps no time.
 
-`next_step` returns the first row that fits what is known (`model.doubt`). Recovery, canceling and the poller of
-released batches ask it; none of them decides by itself. The explorer in the tests walks through it with everything that
-may happen to a call.
-
-It is past 400 lines because it is one table: a row counts only by the rows that stand before it.
+Recovery, canceling and the poller of released batches call `next_step`; none of them decides by itself. It returns the
+first row that fits what is known (`model.doubt`), so a row counts only for what no row before it fits. The explorer in
+the tests walks through it with everything that may happen to a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from engine.model.doubt import MOST_SILENT, MOST_TELLS, Again, Cancel, Declined, Doubt, Standing, Wish
@@ -95,10 +93,15 @@ class StepRow:
         )
 
 
+def _of(state: State, *rows: StepRow) -> Sequence[StepRow]:
+    """Return rows about batches in one state; a row that names states of its own keeps them."""
+    return [row if row.state else replace(row, state=(state,)) for row in rows]
+
+
 _THERE = (Standing.WAITING, Standing.STARTED, Standing.ENDED)
 _NOTHING_MADE = (Standing.WAITING, Standing.ENDED, Standing.UNKNOWN)
 _UNHEEDED = (Declined.NO, Declined.UNKNOWN)
-"""The service did not say a word on what the batch holds."""
+"""The service said nothing about what the batch holds."""
 _UNASKED = (Again.SEARCH, Again.NEVER)
 """The service has no name for the batch before it is released, so it cannot be asked about it."""
 
@@ -107,125 +110,85 @@ _SILENCE = (
     StepRow(
         Action.PARK,
         "the service says nothing of it that makes sense",
-        (State.RELEASED, State.UNCERTAIN),
+        state=(State.RELEASED, State.UNCERTAIN),
         silent_out=True,
     ),
     StepRow(Action.STOP, "the service does not say what became of it", silent_out=True),
 )
 
-_STAGING = (
+_STAGING = _of(
+    State.STAGING,
     StepRow(
         Action.DECLINE,
         "the service refused it, and nothing was lost before",
-        (State.FROZEN, State.STAGING, State.STAGED),
+        state=(State.FROZEN, State.STAGING, State.STAGED),
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
         lost=False,
     ),
-    StepRow(Action.STOP, "the answers to its staging are lost again and again", (State.STAGING,), told_out=True),
+    StepRow(Action.STOP, "the answers to its staging are lost again and again", told_out=True),
     StepRow(
         Action.DECLINE,
         "the service refused it, and what was lost before is empty",
-        (State.STAGING,),
-        (Again.SAFE,),
+        again=(Again.SAFE,),
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
     ),
-    StepRow(Action.STAGE, "an empty batch may be made twice", (State.STAGING,), (Again.SAFE,), wish=(Wish.SEND,)),
-    StepRow(Action.DECLINE, "an empty batch creates nothing", (State.STAGING,), (Again.SAFE,)),
-    StepRow(Action.DECLINE, "what was made is canceled", (State.STAGING,), cancel=(Cancel.CONFIRMED,)),
-    StepRow(Action.PARK, "what was made could not be canceled", (State.STAGING,), cancel=(Cancel.DECLINED,)),
-    StepRow(Action.CANCEL, "what was made shall not stay", (State.STAGING,), standing=_THERE, wish=(Wish.CANCEL,)),
-    StepRow(
-        Action.CANCEL,
-        "what an earlier call made shall not stay",
-        (State.STAGING,),
-        standing=_THERE,
-        declined=(Declined.REFUSED,),
-    ),
-    StepRow(Action.ADOPT, "what the lost call made was found", (State.STAGING,), standing=_THERE),
-    StepRow(
-        Action.DECLINE,
-        "nothing was made",
-        (State.STAGING,),
-        standing=(Standing.UNKNOWN,),
-        wish=(Wish.CANCEL,),
-        quiet=True,
-    ),
+    StepRow(Action.STAGE, "an empty batch may be made twice", again=(Again.SAFE,), wish=(Wish.SEND,)),
+    StepRow(Action.DECLINE, "an empty batch creates nothing", again=(Again.SAFE,)),
+    StepRow(Action.DECLINE, "what was made is canceled", cancel=(Cancel.CONFIRMED,)),
+    StepRow(Action.PARK, "what was made could not be canceled", cancel=(Cancel.DECLINED,)),
+    StepRow(Action.CANCEL, "what was made shall not stay", standing=_THERE, wish=(Wish.CANCEL,)),
+    StepRow(Action.CANCEL, "what an earlier call made shall not stay", standing=_THERE, declined=(Declined.REFUSED,)),
+    StepRow(Action.ADOPT, "what the lost call made was found", standing=_THERE),
+    StepRow(Action.DECLINE, "nothing was made", standing=(Standing.UNKNOWN,), wish=(Wish.CANCEL,), quiet=True),
     StepRow(
         Action.DECLINE,
         "it was refused, and nothing was made before",
-        (State.STAGING,),
         standing=(Standing.UNKNOWN,),
         declined=(Declined.REFUSED,),
         quiet=True,
     ),
-    StepRow(
-        Action.STAGE,
-        "nothing was found for all of the quiet time",
-        (State.STAGING,),
-        standing=(Standing.UNKNOWN,),
-        quiet=True,
-    ),
+    StepRow(Action.STAGE, "nothing was found for all of the quiet time", standing=(Standing.UNKNOWN,), quiet=True),
 )
 
-_RELEASING = (
-    StepRow(Action.FOLLOW, "the service had started it", (State.RELEASING,), standing=(Standing.STARTED,)),
-    # A refusal where nothing was lost before is the service's plain no, also where it cannot be asked.
+_RELEASING = _of(
+    State.RELEASING,
+    StepRow(Action.FOLLOW, "the service had started it", standing=(Standing.STARTED,)),
+    # A refusal where nothing was lost before is the plain no of the service, also where it cannot be asked.
     StepRow(
         Action.DECLINE,
         "the service refused it",
-        (State.RELEASING,),
-        _UNASKED,
+        again=_UNASKED,
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
         lost=False,
     ),
-    StepRow(Action.PARK, "its answer was lost", (State.RELEASING,), _UNASKED),
-    StepRow(
-        Action.CANCEL,
-        "nothing more is to be created",
-        (State.RELEASING,),
-        cancel=(Cancel.UNTRIED,),
-        wish=(Wish.CANCEL,),
-    ),
+    StepRow(Action.PARK, "its answer was lost", again=_UNASKED),
+    StepRow(Action.CANCEL, "nothing more is to be created", cancel=(Cancel.UNTRIED,), wish=(Wish.CANCEL,)),
     # The evidence that an earlier release arrived; canceling what has only not begun would undo good work.
     StepRow(
         Action.FOLLOW,
         "the service refused to release it twice: the first one arrived",
-        (State.RELEASING,),
         declined=(Declined.RELEASED_BEFORE,),
         cancel=(Cancel.UNTRIED,),
     ),
     StepRow(
         Action.DECLINE,
         "it is canceled, and nothing was created",
-        (State.RELEASING,),
         standing=_NOTHING_MADE,
         cancel=(Cancel.CONFIRMED,),
         quiet=True,
     ),
-    StepRow(
-        Action.ASK,
-        "it is canceled; what was told before may still show",
-        (State.RELEASING,),
-        cancel=(Cancel.CONFIRMED,),
-    ),
+    StepRow(Action.ASK, "it is canceled; what was told before may still show", cancel=(Cancel.CONFIRMED,)),
     StepRow(
         Action.PARK,
         "it could not be canceled, and the service does not say that it was started",
-        (State.RELEASING,),
         standing=(Standing.WAITING, Standing.UNKNOWN),
         cancel=(Cancel.DECLINED,),
         quiet=True,
     ),
-    StepRow(
-        Action.FOLLOW,
-        "it has ended; its settlement tells the rest",
-        (State.RELEASING,),
-        standing=(Standing.ENDED,),
-    ),
+    StepRow(Action.FOLLOW, "it has ended; its settlement tells the rest", standing=(Standing.ENDED,)),
     StepRow(
         Action.DECLINE,
         "the service refused it while it waited",
-        (State.RELEASING,),
         standing=(Standing.WAITING,),
         declined=(Declined.REFUSED,),
         lost=False,
@@ -233,23 +196,15 @@ _RELEASING = (
     StepRow(
         Action.CANCEL,
         "it was refused, and an earlier release may have arrived",
-        (State.RELEASING,),
         standing=(Standing.WAITING,),
         declined=(Declined.REFUSED,),
         cancel=(Cancel.UNTRIED,),
         quiet=True,
     ),
-    StepRow(
-        Action.PARK,
-        "the service no longer knows it",
-        (State.RELEASING,),
-        standing=(Standing.UNKNOWN,),
-        quiet=True,
-    ),
+    StepRow(Action.PARK, "the service no longer knows it", standing=(Standing.UNKNOWN,), quiet=True),
     StepRow(
         Action.STOP,
         "the answers to its release are lost again and again",
-        (State.RELEASING,),
         declined=_UNHEEDED,
         cancel=(Cancel.UNTRIED,),
         told_out=True,
@@ -257,17 +212,15 @@ _RELEASING = (
     StepRow(
         Action.TELL,
         "a second release is refused where the first one arrived",
-        (State.RELEASING,),
-        (Again.REFUSED,),
+        again=(Again.REFUSED,),
         declined=(Declined.NO,),
         cancel=(Cancel.UNTRIED,),
     ),
-    # Told at once, what is gone for good would be told over and over: whether it is there is asked first.
+    # What is gone for good would be told over and over if it were told at once: first ask whether it is there.
     StepRow(
         Action.TELL,
         "it was not there to be released, or never heard of it, and waits",
-        (State.RELEASING,),
-        (Again.REFUSED,),
+        again=(Again.REFUSED,),
         standing=(Standing.WAITING,),
         declined=(Declined.UNKNOWN,),
         cancel=(Cancel.UNTRIED,),
@@ -275,8 +228,7 @@ _RELEASING = (
     StepRow(
         Action.TELL,
         "it has said waiting, and nothing else, for all of the quiet time",
-        (State.RELEASING,),
-        (Again.ASK,),
+        again=(Again.ASK,),
         standing=(Standing.WAITING,),
         declined=_UNHEEDED,
         cancel=(Cancel.UNTRIED,),
@@ -284,51 +236,39 @@ _RELEASING = (
     ),
 )
 
-_UNCERTAIN = (
-    StepRow(
-        Action.FOLLOW, "the service has it after all", (State.UNCERTAIN,), standing=(Standing.STARTED, Standing.ENDED)
-    ),
+_UNCERTAIN = _of(
+    State.UNCERTAIN,
+    StepRow(Action.FOLLOW, "the service has it after all", standing=(Standing.STARTED, Standing.ENDED)),
     StepRow(
         Action.TELL,
         "it still waits, and a person has it told again",
-        (State.UNCERTAIN, State.RELEASED),
-        (Again.ASK, Again.REFUSED),
+        state=(State.UNCERTAIN, State.RELEASED),
+        again=(Again.ASK, Again.REFUSED),
         standing=(Standing.WAITING,),
         wish=(Wish.SEND_AGAIN,),
     ),
-    StepRow(Action.SEND, "a person has it sent again", (State.UNCERTAIN,), named=False, wish=(Wish.SEND_AGAIN,)),
+    StepRow(Action.SEND, "a person has it sent again", wish=(Wish.SEND_AGAIN,), named=False),
     StepRow(
         Action.SEND,
         "the service does not have it, and a person has it sent again",
-        (State.UNCERTAIN,),
         standing=(Standing.UNKNOWN, Standing.WAITING),
         wish=(Wish.SEND_AGAIN,),
     ),
-    StepRow(Action.PARK, "nobody can know", (State.UNCERTAIN,), (Again.NEVER,), named=False),
+    StepRow(Action.PARK, "nobody can know", again=(Again.NEVER,), named=False),
     StepRow(
         Action.DECLINE,
         NEVER_ARRIVED,
-        (State.UNCERTAIN,),
-        (Again.SEARCH,),
+        again=(Again.SEARCH,),
         standing=(Standing.UNKNOWN,),
         wish=(Wish.CANCEL,),
         quiet=True,
         named=False,
     ),
-    StepRow(
-        Action.SEND,
-        NEVER_ARRIVED,
-        (State.UNCERTAIN,),
-        (Again.SEARCH,),
-        standing=(Standing.UNKNOWN,),
-        quiet=True,
-        named=False,
-    ),
+    StepRow(Action.SEND, NEVER_ARRIVED, again=(Again.SEARCH,), standing=(Standing.UNKNOWN,), quiet=True, named=False),
     StepRow(
         Action.PARK,
         "a search finds nothing of it, and has never been seen to find anything",
-        (State.UNCERTAIN,),
-        (Again.SEARCH,),
+        again=(Again.SEARCH,),
         standing=(Standing.UNPROVEN,),
         quiet=True,
         named=False,
@@ -336,7 +276,6 @@ _UNCERTAIN = (
     StepRow(
         Action.CANCEL,
         "nothing more is to be created",
-        (State.UNCERTAIN,),
         standing=(Standing.WAITING,),
         cancel=(Cancel.UNTRIED,),
         wish=(Wish.CANCEL,),
@@ -345,67 +284,52 @@ _UNCERTAIN = (
     StepRow(
         Action.DECLINE,
         "it is canceled, and nothing was created",
-        (State.UNCERTAIN,),
         standing=_NOTHING_MADE,
         cancel=(Cancel.CONFIRMED,),
         quiet=True,
     ),
-    StepRow(
-        Action.ASK,
-        "it is canceled; what was told before may still show",
-        (State.UNCERTAIN,),
-        cancel=(Cancel.CONFIRMED,),
-        quiet=False,
-    ),
+    StepRow(Action.ASK, "it is canceled; what was told before may still show", cancel=(Cancel.CONFIRMED,), quiet=False),
     # It was accepted once, or asked about in vain: only a person may have it told again.
     StepRow(
         Action.PARK,
         "the service still does not say what became of it",
-        (State.UNCERTAIN,),
         standing=(Standing.WAITING, Standing.UNKNOWN),
         named=True,
     ),
 )
 
-_RELEASED = (
+_RELEASED = _of(
+    State.RELEASED,
     StepRow(
         Action.SEND,
         "it still waits, and a person has it sent again",
-        (State.RELEASED,),
-        _UNASKED,
+        again=_UNASKED,
         standing=(Standing.WAITING,),
         wish=(Wish.SEND_AGAIN,),
     ),
     StepRow(
         Action.CANCEL,
         "nothing more of it is to be created",
-        (State.RELEASED,),
+        standing=(Standing.SILENT,),
         cancel=(Cancel.UNTRIED,),
         wish=(Wish.CANCEL,),
-        standing=(Standing.SILENT,),
     ),
-    StepRow(Action.FOLLOW, "what it created is to be told", (State.RELEASED,), wish=(Wish.CANCEL,), quiet=False),
-    StepRow(Action.FOLLOW, "the service works on it", (State.RELEASED,), standing=(Standing.STARTED, Standing.ENDED)),
-    StepRow(Action.FOLLOW, "it may only be slow to begin", (State.RELEASED,), standing=(Standing.WAITING,)),
-    StepRow(
-        Action.PARK,
-        "the service no longer says anything of it",
-        (State.RELEASED,),
-        standing=(Standing.UNKNOWN,),
-        quiet=True,
-    ),
+    StepRow(Action.FOLLOW, "what it created is to be told", wish=(Wish.CANCEL,), quiet=False),
+    StepRow(Action.FOLLOW, "the service works on it", standing=(Standing.STARTED, Standing.ENDED)),
+    StepRow(Action.FOLLOW, "it may only be slow to begin", standing=(Standing.WAITING,)),
+    StepRow(Action.PARK, "the service no longer says anything of it", standing=(Standing.UNKNOWN,), quiet=True),
 )
 
 _OTHERS = (
-    StepRow(Action.DECLINE, "nothing of it was sent", (State.FROZEN,), wish=(Wish.CANCEL,)),
+    StepRow(Action.DECLINE, "nothing of it was sent", state=(State.FROZEN,), wish=(Wish.CANCEL,)),
     StepRow(
         Action.CANCEL,
         "it was staged, and shall not stay",
-        (State.STAGED,),
+        state=(State.STAGED,),
         cancel=(Cancel.UNTRIED,),
         wish=(Wish.CANCEL,),
     ),
-    StepRow(Action.DECLINE, "it was never released", (State.STAGED,), wish=(Wish.CANCEL,)),
+    StepRow(Action.DECLINE, "it was never released", state=(State.STAGED,), wish=(Wish.CANCEL,)),
     StepRow(Action.ASK, "what was lost may still show"),
 )
 
