@@ -1,7 +1,8 @@
 """The CSV format: each row below the header is a record, rendered as JSON. Blank lines are no records.
 
-`formats.open_splitter` calls `open_csv` once for a source. Numbers and JSON keep their text: what a person wrote is
-what goes up.
+`formats.open_splitter` calls `open_csv` once for a source. Python's csv module decides what a row is (RFC 4180,
+strictly); a row that it refuses ends with its line. Numbers and JSON keep their text: what a person wrote is what goes
+up.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import Enum, auto
 from io import BytesIO
 from itertools import accumulate, islice
 from typing import Any
@@ -22,7 +25,6 @@ import orjson
 from engine.model.errors import SourceError
 from engine.model.record import Row
 from engine.model.settings import SourceSettings
-from engine.source.csv_text import OPEN_QUOTE, CsvRows, CsvText, RowSkip, in_words
 from engine.source.json_text import explain, invalid_utf8
 from engine.source.splitter import BOM, CUT_RECORDS, WINDOW_PIECES, Cut, SourceFile, Window, too_long
 
@@ -32,6 +34,17 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 """RFC 8259, section 6."""
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _SHOWN_CHARACTERS = 60
+
+_OPEN_QUOTE = "unexpected end of data"
+"""csv.Error's words where the text ends within quotes."""
+
+_PROBLEMS = {
+    _OPEN_QUOTE: "a quote is opened and never closed, so it takes the rest of the file with it",
+    "new-line character seen in unquoted field": "a carriage return stands in a value: quote the value",
+}
+"""How csv.Error begins → better words."""
+
+_QUOTE = b'"'[0]
 
 
 class BadValue(ValueError):
@@ -69,13 +82,13 @@ def open_csv(file: SourceFile, settings: SourceSettings) -> CsvSplitter:
 
 def _header(text: bytes, delimiter: str, path: str, *, whole: bool) -> tuple[Sequence[str], int]:
     """Return the column names and the lines up to their end; no names if the text ends before they do."""
-    rows = CsvText(text.removeprefix(BOM), delimiter)
+    rows = _Text(text.removeprefix(BOM), delimiter)
     while (row := rows.take(1)).values:
         problem = row.problems.get(0)
-        if problem == OPEN_QUOTE and not whole:
+        if problem == _OPEN_QUOTE and not whole:
             break
         if problem is not None:
-            raise SourceError(f"the header of {path} cannot be read: {in_words(problem)}")
+            raise SourceError(f"the header of {path} cannot be read: {_in_words(problem)}")
         if row.values[0]:
             return row.values[0], row.after[0]
     return (), 0
@@ -124,7 +137,7 @@ class CsvSplitter:
             lines.pop()
         edges = list(accumulate([len(text) + 1 for text in lines], initial=start))
         edges[-1] = min(edges[-1], len(window.data))  # the last newline may be missing
-        text = CsvText(window.data[start : edges[-1]], self._delimiter)
+        text = _Text(window.data[start : edges[-1]], self._delimiter)
         first = 0
         while rows := _whole(text.take(CUT_RECORDS), to_end=to_end):
             yield self._cut(window, edges, line, [first, *rows.after[:-1]], rows)
@@ -132,7 +145,7 @@ class CsvSplitter:
         if not first and (to_end or start):  # nothing but the header is a step, too
             yield Cut((), (), (), (), (), {}, window.offset + edges[0], line)
 
-    def _cut(self, window: Window, edges: Sequence[int], line: int, firsts: Sequence[int], rows: CsvRows) -> Cut:
+    def _cut(self, window: Window, edges: Sequence[int], line: int, firsts: Sequence[int], rows: _Rows) -> Cut:
         """Return rows as a cut. Row `n` begins with line `firsts[n]` of the window, which begins at byte `edges[…]`."""
         texts = [
             window.data[edges[first] : edges[after]].rstrip(b"\r\n")
@@ -164,7 +177,7 @@ class CsvSplitter:
 
     def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
         """Return the rows of `slices` as JSON."""
-        rows = CsvText(b"\n".join(slices), self._delimiter).take(len(slices))
+        rows = _Text(b"\n".join(slices), self._delimiter).take(len(slices))
         return [self._rendered(values, b"")[0] for values in rows.values]
 
     def _record(self, values: Sequence[str], problem: str | None, text: bytes) -> tuple[bytes, Row]:
@@ -176,7 +189,7 @@ class CsvSplitter:
         if len(text) > self._max_record_bytes:
             raise BadValue(too_long(self._max_record_bytes))
         if problem is not None:
-            raise BadValue(in_words(problem))
+            raise BadValue(_in_words(problem))
         return self._rendered(values, text)
 
     def _rendered(self, values: Sequence[str], text: bytes) -> tuple[bytes, Row]:
@@ -203,12 +216,123 @@ class CsvSplitter:
             raise BadValue(explain(raw, error)) from error
 
 
-def _whole(rows: CsvRows, *, to_end: bool) -> CsvRows | None:
+def _whole(rows: _Rows, *, to_end: bool) -> _Rows | None:
     """Leave a row that ends beyond the window to the next one; None if no row is left."""
     last = len(rows.values) - 1
-    if not to_end and rows.problems.get(last) == OPEN_QUOTE:
+    if not to_end and rows.problems.get(last) == _OPEN_QUOTE:
         del rows.values[last], rows.after[last], rows.problems[last]
     return rows if rows.values else None
+
+
+# How Python's csv module takes rows, and where a row ends that is too long to be held
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows as the csv module sees them, as columns."""
+
+    values: list[list[str]]
+    """Empty for a blank line, and for a row with a problem."""
+    after: list[int]
+    """The line behind each row, from 0."""
+    problems: dict[int, str]
+    """Position → why the csv module refuses the row."""
+
+
+class _Text:
+    """Some text of a CSV file, read row by row; bytes that are no UTF-8 become surrogates."""
+
+    def __init__(self, text: bytes, delimiter: str) -> None:
+        lines = (line.decode(errors="surrogateescape") for line in BytesIO(text))
+        self._reader = csv.reader(lines, delimiter=delimiter, strict=True)
+
+    def take(self, limit: int) -> _Rows:
+        """Return the next rows, blank lines among them."""
+        values: list[list[str]] = []
+        after: list[int] = []
+        problems: dict[int, str] = {}
+        while len(values) < limit:
+            try:
+                for row in islice(self._reader, limit - len(values)):
+                    values.append(row)
+                    after.append(self._reader.line_num)
+            except csv.Error as error:  # the reader goes on behind it
+                problems[len(values)] = str(error)
+                values.append([])
+                after.append(self._reader.line_num)
+            else:
+                break
+        return _Rows(values, after, problems)
+
+
+def _in_words(problem: str) -> str:
+    """Return what csv.Error means."""
+    words = (words for beginning, words in _PROBLEMS.items() if problem.startswith(beginning))
+    return next(words, f"not valid CSV: {problem}")
+
+
+class _State(Enum):
+    """Where in a row a scan stands."""
+
+    VALUE_START = auto()
+    PLAIN = auto()
+    QUOTED = auto()
+    BEHIND_QUOTE = auto()
+    """A closing quote, or half of two."""
+    LAST_LINE = auto()
+    """The csv module refuses the row, or ends it, with this line: after `"a"b`, or a carriage return."""
+
+
+class RowSkip:
+    """Finds the end of a row, where the csv module would."""
+
+    def __init__(self, start: int, delimiter: str) -> None:
+        self.start = start
+        self._delimiter = delimiter.encode()
+        self._turn = re.compile(rb"[\r\n]|" + re.escape(self._delimiter) + rb'(?="|\Z)')
+        self._state = _State.VALUE_START
+
+    @property
+    def unclosed(self) -> str:
+        """What to add to the reject's reason if the source ends first."""
+        return f"; {_PROBLEMS[_OPEN_QUOTE]}" if self._state is _State.QUOTED else ""
+
+    def feed(self, data: bytes) -> int | None:
+        """Return where the newline stands that ends the row."""
+        at = 0
+        while at < len(data):
+            match self._state:
+                case _State.QUOTED:
+                    at = self._leave_quotes(data, at)
+                case _State.VALUE_START | _State.BEHIND_QUOTE:
+                    at = self._step(data, at)
+                case _State.PLAIN:
+                    turn = self._turn.search(data, at)
+                    if turn is None or turn[0] == b"\n":
+                        return turn.start() if turn else None
+                    at = turn.end()
+                    self._state = _State.LAST_LINE if turn[0] == b"\r" else _State.VALUE_START
+                case _State.LAST_LINE:
+                    newline = data.find(b"\n", at)
+                    return None if newline < 0 else newline
+        return None
+
+    def _leave_quotes(self, data: bytes, at: int) -> int:
+        quote = data.find(b'"', at)
+        if quote < 0:
+            return len(data)
+        self._state = _State.BEHIND_QUOTE
+        return quote + 1
+
+    def _step(self, data: bytes, at: int) -> int:
+        """Decide by the next byte; only a quote is consumed."""
+        if data[at] == _QUOTE:
+            self._state = _State.QUOTED
+            return at + 1
+        closed = self._state is _State.BEHIND_QUOTE
+        broken = closed and data[at] not in b"\r\n" and not data.startswith(self._delimiter, at)
+        self._state = _State.LAST_LINE if broken else _State.PLAIN
+        return at
 
 
 # One function for each type of `source.types`; a ValueError says what the text is not.
