@@ -35,7 +35,7 @@ def main() -> None:
 def read(parts: Offline, job: Job, setup: wiring.Setup) -> int:
     """Count the records that are fit to be sent."""
     blocks = read_blocks(job.sources, Position(), setup.settings.source)
-    return sum(len(parts.mapper.apply(block).tasks) for block in blocks)
+    return sum(len(parts.mapper.apply(block).raws) for block in blocks)
 
 
 def plan(parts: Offline, job: Job) -> int:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from engine.batch.reference import reference_bytes, with_reference
 from engine.model.batch import Batch, ClientReference, Limits, encode_spans
-from engine.model.record import Position, Reject, TaskBlock
+from engine.model.record import Block, Position, Reject
 
 ReferenceOf: TypeAlias = Callable[[int], ClientReference | None]
 """Sequence of a batch → what its tasks are marked with."""
@@ -50,11 +50,11 @@ class Chunker:
         self._reached = start
         self._open(start)
 
-    def feed(self, block: TaskBlock) -> Plan:
+    def feed(self, block: Block) -> Plan:
         """Take a block and return what closed by it."""
         batches: list[Batch] = []
         rejects: list[Reject] = []
-        if len(self._rejects) >= self._limits.records and (block.tasks or block.rejects):
+        if len(self._rejects) >= self._limits.records and (block.raws or block.rejects):
             self._close(self._reached, batches, rejects)  # or bad records without end would fill the memory
         self._rejects += block.rejects
         self._take(block, batches, rejects)
@@ -69,12 +69,12 @@ class Chunker:
             self._close(self._reached, batches, rejects)
         return Plan(batches, rejects, self._reached, last=True)
 
-    def _take(self, block: TaskBlock, batches: list[Batch], rejects: list[Reject]) -> None:
+    def _take(self, block: Block, batches: list[Batch], rejects: list[Reject]) -> None:
         """Add the tasks of a block to the open batch, a run at a time, closing it wherever it is full."""
         more = 1 + self._reference_bytes  # 1: the comma or bracket
-        edges = list(accumulate([len(task) + more for task in block.tasks], initial=0))
+        edges = list(accumulate([len(task) + more for task in block.raws], initial=0))
         first = 0
-        while first < len(block.tasks):
+        while first < len(block.raws):
             fitting = bisect_right(edges, edges[first] + self._limits.bytes - self._size) - 1
             last = min(fitting, first + self._limits.records - len(self._tasks))
             if last <= first and self._tasks:
@@ -84,7 +84,7 @@ class Chunker:
             last = max(last, first + 1)
             self._offsets += block.offsets[first:last]
             self._lengths += block.lengths[first:last]
-            self._tasks += block.tasks[first:last]
+            self._tasks += block.raws[first:last]
             self._size += edges[last] - edges[first]
             first = last
 

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from engine.model.errors import ConfigError
-from engine.model.record import Block, Reject, Row, TaskBlock
+from engine.model.record import Block, Row
 from engine.model.settings import MappingSettings
 from engine.source.json_text import BLANKS, members
-from engine.source.splitter import at
 
 _ROUTES = 1000
 """Sets of columns whose routes are remembered; a source where every row has others must not fill the memory."""
@@ -68,7 +67,7 @@ class Mapper:
         self._check = check
         self._routes: dict[tuple[str, ...], _Route] = {}
 
-    def apply(self, block: Block) -> TaskBlock:
+    def apply(self, block: Block) -> Block:
         """Return the tasks of a block; rows that cannot be mapped or do not pass the check become rejects."""
         flaws: dict[int, str] = {}
         values, tasks = self._reshaped(block.raws, block.rows, flaws) if self._reshapes else self._wrapped(block)
@@ -77,18 +76,7 @@ class Mapper:
             for position, reason in enumerate(reasons):
                 if reason is not None:
                     flaws.setdefault(position, reason)
-        if not flaws:
-            return TaskBlock(block.end, block.indexes, block.offsets, block.lengths, block.lines, tasks, block.rejects)
-        good = [position for position in range(len(tasks)) if position not in flaws]
-        return TaskBlock(
-            end=block.end,
-            indexes=at(good, block.indexes),
-            offsets=at(good, block.offsets),
-            lengths=at(good, block.lengths),
-            lines=at(good, block.lines),
-            tasks=at(good, tasks),
-            rejects=_merged(block, flaws),
-        )
+        return replace(block, raws=tasks, rows=values).without(flaws)
 
     def render(self, raws: Sequence[bytes]) -> Sequence[bytes]:
         """Return the tasks of records that were good before: the same bytes that `apply` made of them."""
@@ -193,14 +181,6 @@ def _surroundings(settings: MappingSettings) -> tuple[bytes, bytes]:
         return b"", b""
     defaults = orjson.dumps(settings.defaults)[1:]
     return b"{" + orjson.dumps(settings.wrap) + b":", (b"," if settings.defaults else b"") + defaults
-
-
-def _merged(block: Block, flaws: Mapping[int, str]) -> Sequence[Reject]:
-    found = [
-        Reject(block.indexes[position], block.offsets[position], block.lengths[position], block.lines[position], reason)
-        for position, reason in flaws.items()
-    ]
-    return sorted([*block.rejects, *found], key=lambda reject: reject.index)
 
 
 def _refuse_unfit_values(settings: MappingSettings) -> None:

@@ -293,7 +293,7 @@ def _check_fit(setup: wiring.Setup, job: Job, first: Sequence[bytes]) -> None:
         _write_lines(path, iter(first))
         job = replace(job, sources=(describe(path, wiring.source_settings(setup, Format.NDJSON)),))
         block = next(wiring.offline(setup, job).tasks(job, Position()))
-    if block.rejects and not block.tasks:
+    if block.rejects and not block.raws:
         raise ConfigError(
             f"the tasks are not fit to be sent: {block.rejects[0].reason}. "
             "Mend [mapping], or name a SOURCE with tasks of the project"

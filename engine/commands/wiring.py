@@ -38,7 +38,7 @@ from engine.http.urls import check_base_url
 from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job
-from engine.model.record import Format, Position, TaskBlock
+from engine.model.record import Block, Format, Position
 from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener, unheard
 from engine.run.context import Run
@@ -130,7 +130,7 @@ class Offline:
         """Return what reads frozen batches of `job` again."""
         return PayloadReader(job.sources, self.setup.settings.source, self.mapper, self.service.reference)
 
-    def tasks(self, job: Job, start: Position) -> Iterator[TaskBlock]:
+    def tasks(self, job: Job, start: Position) -> Iterator[Block]:
         """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""
         return map(self.mapper.apply, read_blocks(job.sources, start, self.setup.settings.source))
 

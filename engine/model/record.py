@@ -8,10 +8,12 @@ Python object per record would cost more than parsing it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+_T = TypeVar("_T")
 
 Row: TypeAlias = dict[str, Any]
 """One parsed record."""
@@ -84,22 +86,31 @@ class Block:
     lines: Sequence[int]
     """1-based, per source."""
     raws: Sequence[bytes]
-    """Each record as JSON: the source's own bytes, or rendered where the source is no JSON."""
+    """Each record as JSON: the source's own bytes, or rendered where the source is no JSON. After the mapping: the task
+    that goes up for it."""
     rows: Sequence[Row]
-    """Each record, parsed."""
+    """Each of `raws`, parsed."""
     rejects: Sequence[Reject] = ()
 
+    def without(self, flaws: Mapping[int, str]) -> Block:
+        """Return the block with the records at some positions made rejects, each for its reason."""
+        if not flaws:
+            return self
+        good = [position for position in range(len(self.raws)) if position not in flaws]
+        places = zip(self.indexes, self.offsets, self.lengths, self.lines, strict=True)
+        bad = [Reject(*place, flaws[position]) for position, place in enumerate(places) if position in flaws]
+        return Block(
+            end=self.end,
+            indexes=at(good, self.indexes),
+            offsets=at(good, self.offsets),
+            lengths=at(good, self.lengths),
+            lines=at(good, self.lines),
+            raws=at(good, self.raws),
+            rows=at(good, self.rows),
+            rejects=sorted([*self.rejects, *bad], key=lambda reject: reject.index),
+        )
 
-@dataclass(frozen=True, slots=True)
-class TaskBlock:
-    """A block after mapping: what goes up for each record that is fit to be sent. Columns as in `Block`."""
 
-    end: Position
-    indexes: Sequence[int]
-    offsets: Sequence[int]
-    lengths: Sequence[int]
-    """Bytes of the record in the source."""
-    lines: Sequence[int]
-    tasks: Sequence[bytes]
-    """Bytes that go up."""
-    rejects: Sequence[Reject] = ()
+def at(positions: Sequence[int], column: Sequence[_T]) -> list[_T]:
+    """Return the values of `column` at `positions`."""
+    return [column[position] for position in positions]

@@ -20,10 +20,10 @@ from engine.batch.chunker import ReferenceOf, render_payload
 from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
 from engine.model.errors import SourceError
 from engine.model.job import Job
-from engine.model.record import Position, Reject, Source, TaskBlock, source_at
+from engine.model.record import Block, Position, Reject, Source, source_at
 from engine.reports.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
 
-TasksFrom: TypeAlias = Callable[[Position], Iterator[TaskBlock]]
+TasksFrom: TypeAlias = Callable[[Position], Iterator[Block]]
 """Position → the records of the sources from there on, as tasks."""
 
 _LEDGER_ADVICE = (
@@ -89,7 +89,7 @@ class Recut:
             self._offsets += block.offsets
             self._lengths += block.lengths
             self._lines += block.lines
-            self._tasks += block.tasks
+            self._tasks += block.raws
             self._rejects += block.rejects
             self._reached = block.end
         good = bisect_left(self._offsets, end)

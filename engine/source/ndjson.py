@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import accumulate, islice
 
+from engine.model.record import at
 from engine.source.json_text import BLANKS, parse
-from engine.source.splitter import BOM, CUT_RECORDS, Cut, Window, at
+from engine.source.splitter import BOM, CUT_RECORDS, Cut, Window
 
 
 class NdjsonSplitter:

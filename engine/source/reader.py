@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from engine.model.record import Block, Format, Position, Reject, Source
 from engine.model.settings import SourceSettings
 from engine.source.formats import open_splitter
-from engine.source.splitter import Cut, SourceFile, Splitter, Window, at, too_long
+from engine.source.splitter import SourceFile, Splitter, Window, too_long
 
 WINDOW_BYTES = 1 << 17
 """What is parsed of it stays in the second-level cache: 256 KiB took a fifth longer, 1 MiB a quarter."""
@@ -86,11 +86,13 @@ class _SourceReader:
     def blocks(self, position: Position) -> Iterator[Block]:
         size = self._window_bytes
         while position.offset < self._until:
-            window = self._window(position, size)
+            line = 1 if position.offset == self._source.base else position.line  # lines count per source
+            window = Window(self._source, position.offset, line, self._read(position.offset, size))
             for cut in self._splitter.cuts(window):
-                block = self._block(cut, position.index)
-                position = block.end
-                yield block
+                first, after = position.index, position.index + len(cut.offsets)
+                position = self._end(cut.end, after, cut.end_line)
+                columns = (cut.offsets, cut.lengths, cut.lines, cut.raws, cut.rows)
+                yield Block(position, range(first, after), *columns).without(cut.flaws)
             if position.offset > window.offset:
                 size = self._window_bytes
             elif size < self._longest:
@@ -100,37 +102,11 @@ class _SourceReader:
                     position = block.end
                     yield block
 
-    def _window(self, position: Position, size: int) -> Window:
-        line = 1 if position.offset == self._source.base else position.line
-        return Window(self._source, position.offset, line, self._read(position.offset, size))
-
     def _read(self, offset: int, size: int) -> bytes:
         return self._file.read(offset, min(size, self._until - offset))
 
     def _end(self, offset: int, index: int, line: int) -> Position:
-        return Position(offset, index, 1 if offset == self._source.end else line)  # lines count per source
-
-    def _block(self, cut: Cut, index: int) -> Block:
-        count = len(cut.offsets)
-        end = self._end(cut.end, index + count, cut.end_line)
-        indexes = range(index, index + count)
-        if not cut.flaws:
-            return Block(end, indexes, cut.offsets, cut.lengths, cut.lines, cut.raws, cut.rows)
-        rejects = tuple(
-            Reject(index + position, cut.offsets[position], cut.lengths[position], cut.lines[position], reason)
-            for position, reason in sorted(cut.flaws.items())
-        )
-        good = [position for position in range(count) if position not in cut.flaws]
-        return Block(
-            end=end,
-            indexes=at(good, indexes),
-            offsets=at(good, cut.offsets),
-            lengths=at(good, cut.lengths),
-            lines=at(good, cut.lines),
-            raws=at(good, cut.raws),
-            rows=at(good, cut.rows),
-            rejects=rejects,
-        )
+        return Position(offset, index, 1 if offset == self._source.end else line)
 
     def _skipped(self, window: Window, position: Position) -> Iterator[Block]:
         """Read past a record that is too long to be held; yield empty blocks on the way, and at last its reject."""

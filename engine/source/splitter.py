@@ -11,12 +11,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Row, Source
-
-_T = TypeVar("_T")
 
 BOM = b"\xef\xbb\xbf"
 """UTF-8's byte order mark; Excel and PowerShell write it, JSON and CSV parsers refuse it."""
@@ -161,8 +159,3 @@ def unreadable(path: str, error: OSError) -> SourceError:
 def too_long(max_record_bytes: int) -> str:
     """Return the reason of a record over the limit."""
     return f"longer than max_record_bytes ({max_record_bytes})"
-
-
-def at(positions: Sequence[int], column: Sequence[_T]) -> list[_T]:
-    """Return the values of `column` at `positions`."""
-    return [column[position] for position in positions]

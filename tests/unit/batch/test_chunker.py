@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from engine.batch.chunker import Chunker
 from engine.model.batch import Limits, decode_spans
-from engine.model.record import Position, Reject, TaskBlock
+from engine.model.record import Block, Position, Reject
 
 
-def blocks_of(plan: list[list[int | None]]) -> list[TaskBlock]:
+def blocks_of(plan: list[list[int | None]]) -> list[Block]:
     """Return blocks of tasks with these lengths, one line each; None is a reject."""
     blocks, index, offset = [], 0, 0
     for lengths in plan:
@@ -23,11 +23,11 @@ def blocks_of(plan: list[list[int | None]]) -> list[TaskBlock]:
             index, offset = index + 1, offset + (4 if length is None else length + 3)
         offset += 1  # a blank line
         columns = [list(column) for column in zip(*good, strict=True)] or [[]] * 5
-        blocks.append(TaskBlock(Position(offset, index, index + 1), *columns, rejects))
+        blocks.append(Block(Position(offset, index, index + 1), *columns, [{}] * len(good), rejects))
     return blocks
 
 
-def chunked(blocks: list[TaskBlock], limits: Limits):
+def chunked(blocks: list[Block], limits: Limits):
     chunker = Chunker(limits, Position(), 7)
     batches, rejects = [], []
     for block in blocks:
@@ -47,7 +47,7 @@ LIMITS = st.builds(Limits, records=st.integers(1, 9), bytes=st.integers(1, 90))
 def test_batches_tile_the_input_within_the_limits(plan, limits):
     blocks = blocks_of(plan)
     batches, rejects = chunked(blocks, limits)
-    tasks = [task for block in blocks for task in block.tasks]
+    tasks = [task for block in blocks for task in block.raws]
     offsets = [offset for block in blocks for offset in block.offsets]
     lengths = [length for block in blocks for length in block.lengths]
 
@@ -88,7 +88,7 @@ def test_a_thousand_and_one_records_are_two_batches():
 
 
 def test_what_follows_the_last_record_belongs_to_its_batch():
-    blocks = [*blocks_of([[10] * 3]), TaskBlock(Position(99, 3, 9), [], [], [], [], [])]
+    blocks = [*blocks_of([[10] * 3]), Block(Position(99, 3, 9), [], [], [], [], [], [])]
     (batch,), _ = chunked(blocks, Limits(3, 1 << 20))
     assert batch.end == Position(99, 3, 9)
 

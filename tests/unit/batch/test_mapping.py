@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from engine.batch.mapping import Mapper
 from engine.model.errors import ConfigError
-from engine.model.record import Format, Position, TaskBlock
+from engine.model.record import Block, Format, Position
 from engine.model.settings import MappingSettings, SourceSettings
 from engine.source.reader import read_blocks
 
 BIG = b"123456789012345678901234567890"
 
 
-def mapped(content: bytes, check=lambda task: None, kind=Format.NDJSON, **settings) -> TaskBlock:
+def mapped(content: bytes, check=lambda task: None, kind=Format.NDJSON, **settings) -> Block:
     (block,) = read_blocks(sources_of(content, kind=kind), Position(), SourceSettings())
     return Mapper(MappingSettings(**settings), check).apply(block)
 
@@ -45,7 +45,7 @@ def mapped(content: bytes, check=lambda task: None, kind=Format.NDJSON, **settin
 def test_a_row_becomes_a_task(row, settings, task):
     seen = []
     block = mapped(row, seen.append, **settings)
-    assert block.tasks == [task]
+    assert block.raws == [task]
     assert seen == [orjson.loads(task)]
 
 
@@ -54,7 +54,7 @@ def test_csv_rows_become_tasks_like_others():
     sources = sources_of(content, kind=Format.CSV)
     (block,) = read_blocks(sources, Position(), SourceSettings(types={"p": "integer"}))
     settings = MappingSettings(wrap="data", fields={"priority": "p"}, defaults={"priority": 1})
-    tasks = Mapper(settings, lambda task: None).apply(block).tasks
+    tasks = Mapper(settings, lambda task: None).apply(block).raws
     assert tasks == [b'{"data":{"name":"x"},"priority":5}', b'{"data":{"name":"y"},"priority":1}']
 
 
@@ -64,7 +64,7 @@ def test_a_task_that_the_service_would_not_take_is_a_reject():
         lambda task: "a must be odd" if task["data"]["a"] == 2 else None,
         wrap="data",
     )
-    assert block.tasks == [b'{"data":{"a":1}}', b'{"data":{"a":3}}']
+    assert block.raws == [b'{"data":{"a":1}}', b'{"data":{"a":3}}']
     assert list(block.indexes) == [0, 3]
     assert list(block.lines) == [1, 5]
     assert [(each.index, each.line, each.reason) for each in block.rejects] == [
@@ -83,7 +83,7 @@ def test_a_task_that_the_service_would_not_take_is_a_reject():
 )
 def test_columns_that_become_one_key_reject_the_row_and_are_named(row, settings, names):
     block = mapped(row + b'\n{"x":1}', **settings)
-    assert block.tasks == [b'{"x":1}']
+    assert block.raws == [b'{"x":1}']
     assert all(name in block.rejects[0].reason for name in names)
 
 
@@ -112,7 +112,7 @@ def test_routes_are_forgotten_before_they_fill_the_memory():
     tasks = []
     mapper = Mapper(MappingSettings(wrap="d", fields={"p": "p"}), lambda task: None)
     for block in read_blocks(sources_of(b"\n".join(map(orjson.dumps, rows))), Position(), SourceSettings()):
-        tasks += mapper.apply(block).tasks
+        tasks += mapper.apply(block).raws
     assert list(map(orjson.loads, tasks)) == [{"d": {f"k{number}": number}, "p": 1} for number in range(2500)]
     assert len(mapper._routes) <= 1000
 
@@ -125,7 +125,7 @@ DEEP = b"[" * 300 + b"]" * 300
     [({"drop": ["p"]}, b'{"a":%s}'), ({"template": {"x": {"y": "${row.a}"}}}, b'{"x":{"y":%s}}')],
 )
 def test_a_value_deeper_than_orjson_writes_goes_up_as_it_is(settings, task):
-    assert mapped(b'{"p":1,"a":%s}' % DEEP, **settings).tasks == [task % DEEP]
+    assert mapped(b'{"p":1,"a":%s}' % DEEP, **settings).raws == [task % DEEP]
 
 
 # Templates
@@ -157,8 +157,8 @@ def test_a_value_deeper_than_orjson_writes_goes_up_as_it_is(settings, task):
 def test_a_template_takes_values_of_the_row(row, template, task):
     seen = []
     block = mapped(row, seen.append, template=template)
-    assert block.tasks == [task]
-    assert list(map(orjson.loads, block.tasks)) == [orjson.loads(task)]
+    assert block.raws == [task]
+    assert list(map(orjson.loads, block.raws)) == [orjson.loads(task)]
     assert seen == [orjson.loads(task)]
 
 
@@ -167,7 +167,7 @@ def test_rows_of_a_manifest_become_tasks_by_a_template():
     (block,) = read_blocks(
         sources_of(b"sample,id,n\ns1,f1,4\n", kind=Format.CSV), Position(), SourceSettings(types={"n": "integer"})
     )
-    tasks = Mapper(MappingSettings(template=template), lambda task: None).apply(block).tasks
+    tasks = Mapper(MappingSettings(template=template), lambda task: None).apply(block).raws
     assert tasks == [b'{"name":"s1","inputs":{"reads":{"class":"File","path":"f1"},"n":4}}']
 
 
@@ -180,14 +180,14 @@ def test_rows_of_a_manifest_become_tasks_by_a_template():
 )
 def test_a_row_that_lacks_a_column_of_the_template_is_a_reject_that_names_it(row, reason):
     block = mapped(row + b'\n{"a":1,"b":2}', template={"x": "n${row.a}", "y": "${row.b}"})
-    assert block.tasks == [b'{"x":"n1","y":2}']
+    assert block.raws == [b'{"x":"n1","y":2}']
     assert [(each.index, each.reason) for each in block.rejects] == [(0, reason)]
 
 
 def test_what_a_template_made_is_made_again_for_the_payload():
     rows = [b'{"a":%s}' % BIG, b'{ "a": "x" }']
     template = {"x": "${row.a}", "y": "-${row.a}"}
-    tasks = mapped(b"\n".join(rows), template=template).tasks
+    tasks = mapped(b"\n".join(rows), template=template).raws
     assert Mapper(MappingSettings(template=template), lambda task: None).render(rows) == tasks
 
 
@@ -241,8 +241,8 @@ def test_mapping_does_what_its_words_say(rows, write, settings):
     for block in blocks:
         result = mapper.apply(block)
         expected = {index: task for index, row in enumerate(rows) if (task := plainly(row, settings)) is not None}
-        assert dict(zip(result.indexes, map(orjson.loads, result.tasks), strict=True)) == expected
-        assert mapper.render([write(rows[index]).encode() for index in result.indexes]) == result.tasks
+        assert dict(zip(result.indexes, map(orjson.loads, result.raws), strict=True)) == expected
+        assert mapper.render([write(rows[index]).encode() for index in result.indexes]) == result.raws
 
 
 def plainly(row: dict, settings: MappingSettings) -> dict | None:
