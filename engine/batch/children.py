@@ -70,14 +70,14 @@ class Standby(AbstractContextManager["Standby"]):
 
     def __init__(self, children: int = 0, modules: Sequence[str] = ()) -> None:
         self._modules = modules
-        self._idle: list[Child] = []
+        self._idle: list[PlanningChild] = []
         with ExitStack() as stack:
-            self._idle += [stack.enter_context(Child(modules)) for _ in range(children)]
+            self._idle += [stack.enter_context(PlanningChild(modules)) for _ in range(children)]
             stack.pop_all()
 
-    def take(self) -> Child:
+    def take(self) -> PlanningChild:
         """Return a child, one that has started up if there is any; whoever takes it has to end it."""
-        return self._idle.pop() if self._idle else Child(self._modules)
+        return self._idle.pop() if self._idle else PlanningChild(self._modules)
 
     def dismiss(self) -> None:
         """End those that are not wanted."""
@@ -112,10 +112,12 @@ def plan_in_children(
         yield from joined(crew, sources, replace(whole, stop=next(stops)), stops)
 
 
-def joined(crew: Sequence[Child], sources: Sequence[Source], first: Segment, stops: Iterator[int]) -> Iterator[Plan]:
+def joined(
+    crew: Sequence[PlanningChild], sources: Sequence[Source], first: Segment, stops: Iterator[int]
+) -> Iterator[Plan]:
     """Yield the plans of `first`, whose place is known, and of the segments behind it, which end at `stops`."""
     reached, sequence, end = first.start, first.sequence, sources[-1].end
-    asked: deque[tuple[Child, Segment]] = deque()
+    asked: deque[tuple[PlanningChild, Segment]] = deque()
     turns = zip(cycle(crew), _segments(first, stops), strict=False)
     while True:
         for child, segment in islice(turns, len(crew) * _AHEAD - len(asked)):
@@ -172,7 +174,7 @@ class _Shift:
         return line + self._lines if offset < self._lines_end else line
 
 
-class Child(AbstractContextManager["Child"]):
+class PlanningChild(AbstractContextManager["PlanningChild"]):
     """One process that plans; killed when it is left, for it holds nothing that matters."""
 
     def __init__(self, modules: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ To add an input format: write a module beside `ndjson.py` with a class that fits
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from engine.model.errors import SourceError
@@ -16,7 +15,7 @@ from engine.source.csv_rows import open_csv
 from engine.source.json_array import JsonArraySplitter
 from engine.source.json_text import BLANKS
 from engine.source.ndjson import NdjsonSplitter
-from engine.source.splitter import BOM, SourceFile, Splitter, open_file
+from engine.source.splitter import BOM, SourceFile, Splitter
 
 EXTENSIONS = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV, ".tsv": Format.CSV}
 """`.json` is not among them: people give that name to arrays and to NDJSON, so its content decides."""
@@ -45,41 +44,29 @@ def open_splitter(source: Source, file: SourceFile, settings: SourceSettings) ->
     return NdjsonSplitter(settings.max_record_bytes)
 
 
-def detect(path: str, settings: SourceSettings) -> Format:
-    """Return the format: as configured, else by extension, else by content.
+def detect(file: SourceFile, settings: SourceSettings) -> Format:
+    """Return the format of a source: as configured, else by extension, else by content.
 
     Raises:
         SourceError: the file is compressed or binary, or holds one object over many lines.
     """
-    head = _head(path)
+    path = file.source.path
+    head = file.read(file.source.base, min(file.source.size, _HEAD_BYTES))
     for magic, name in UNREADABLE.items():
         if head.startswith(magic):
             raise SourceError(f"{path} is {name}: convert it to NDJSON, JSON or CSV in UTF-8, or pipe that to submit -")
-    text = head.removeprefix(BOM).lstrip(BLANKS)
     extension = Path(path).suffix.lower()
     known = settings.format or EXTENSIONS.get(extension)
     if known is not None:
         return known
+    text = head.removeprefix(BOM).lstrip(BLANKS)
     if text[:1] == b"[":
         return Format.JSON
-    if text[:1] == b"{":
-        _refuse_one_object(path, text)
-        return Format.NDJSON
-    return Format.JSON if extension == ".json" else Format.CSV
-
-
-def _refuse_one_object(path: str, text: bytes) -> None:
-    """Refuse a pretty-printed object: as NDJSON each of its lines would be a reject."""
-    if text.partition(b"\n")[0].strip(BLANKS) == b"{":
+    if text[:1] != b"{":
+        return Format.JSON if extension == ".json" else Format.CSV
+    if text.partition(b"\n")[0].strip(BLANKS) == b"{":  # pretty-printed: as NDJSON each of its lines would be a reject
         raise SourceError(
             f"{path} begins with one object over several lines: put its records on a line each (jq -c '.records[]'), "
             "or in one array"
         )
-
-
-def _head(path: str) -> bytes:
-    handle = open_file(path)
-    try:
-        return os.read(handle, _HEAD_BYTES)
-    finally:
-        os.close(handle)
+    return Format.NDJSON

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,18 +59,21 @@ def describe(path: Path, settings: SourceSettings, after: Source | None = None) 
         raise SourceError(f"{path} is a folder: name the files in it, for example '{path / '*.ndjson'}'")
     if not stat.S_ISREG(status.st_mode):
         raise SourceError(f"{path} is no regular file and cannot be read twice: pipe it to standard input, source -")
-    _refuse_unwritable(path)
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:  # neither the ledger nor a report could hold it
+        raise SourceError(f"{path} has a name that is not UTF-8: rename it, or pipe it to submit -") from error
     source = Source(
         number=after.number + 1 if after else 0,
         path=str(path.absolute()),
-        format=detect(str(path), settings),
+        format=settings.format or Format.NDJSON,  # until its first bytes have told
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
         base=after.end if after else 0,
     )
-    if source.format is Format.CSV:
-        with SourceFile(source) as file:
-            open_splitter(source, file, settings)  # a header that cannot be used must show before anything is sent
+    with SourceFile(source) as file:
+        source = replace(source, format=detect(file, settings))
+        open_splitter(source, file, settings)  # a CSV header that cannot be used must show before anything is sent
     return source
 
 
@@ -123,8 +127,8 @@ def _private(path: str, flags: int) -> int:
 def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
     """Compare each file's size with what it was.
 
-    What is frozen is compared by sha256 when each batch is read again, so there the time of a file is no matter: a copy
-    put back has a new one. Of what is not frozen yet (`times`) only the time can tell that it is another file.
+    What is frozen is compared by sha256 when each batch is read again, so the time of the file does not count there: a
+    copy that is put back has a new one. What is not frozen yet (`times`) can only be told from another file by its time.
 
     Raises:
         SourceChanged: a file is missing, or longer or shorter than it was.
@@ -151,14 +155,6 @@ def _status(path: Path) -> os.stat_result:
         return path.stat()
     except OSError as error:
         raise unreadable(str(path), error) from error
-
-
-def _refuse_unwritable(path: Path) -> None:
-    """Refuse a name that neither the ledger nor a report could hold."""
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError as error:
-        raise SourceError(f"{path} has a name that is not UTF-8: rename it, or pipe it to submit -") from error
 
 
 def _real(path: Path) -> str:

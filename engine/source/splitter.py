@@ -105,11 +105,18 @@ class Splitter(Protocol):
 
 
 class SourceFile(AbstractContextManager["SourceFile"]):
-    """An open source, read by joined offsets; safe to share between threads, since it has no cursor."""
+    """An open source, read by joined offsets; safe to share between threads, since it has no cursor.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._handle = open_file(source.path)
+        try:
+            self._handle = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise unreadable(source.path, error) from error
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from joined `offset` on.
@@ -118,33 +125,20 @@ class SourceFile(AbstractContextManager["SourceFile"]):
             SourceChanged: the file ends before that.
             SourceError: the disk does not answer.
         """
-        at = offset - self.source.base
-        data = self._read_once(at, length)
-        while len(data) < length:  # pread returns at most 2 GiB, and may return less
-            more = self._read_once(at + len(data), length - len(data))
-            if not more:
-                raise SourceChanged(
-                    f"{self.source.path} ends at byte {at + len(data)}: it was cut short while it was read"
-                )
-            data += more
-        return data
-
-    def _read_once(self, at: int, length: int) -> bytes:
-        try:
-            return os.pread(self._handle, length, at)
-        except OSError as error:
-            raise unreadable(self.source.path, error) from error
+        at, parts, missing = offset - self.source.base, [], length
+        while missing:  # pread returns at most 2 GiB, and may return less
+            try:
+                part = os.pread(self._handle, missing, at)
+            except OSError as error:
+                raise unreadable(self.source.path, error) from error
+            if not part:
+                raise SourceChanged(f"{self.source.path} ends at byte {at}: it was cut short while it was read")
+            parts.append(part)
+            at, missing = at + len(part), missing - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._handle)
-
-
-def open_file(path: str) -> int:
-    """Open a file for reading and return its descriptor."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def unreadable(path: str, error: OSError) -> SourceError:
