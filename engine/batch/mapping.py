@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -65,7 +66,7 @@ class Mapper:
         self._reshapes = self._template is not None or not plainly_wrapped
         self._prefix, self._suffix = _surroundings(settings)
         self._check = check
-        self._routes: dict[tuple[str, ...], _Route] = {}
+        self._route = lru_cache(_ROUTES)(self._new_route)
 
     def apply(self, block: Block) -> Block:
         """Return the tasks of a block; rows that cannot be mapped or do not pass the check become rejects."""
@@ -110,10 +111,7 @@ class Mapper:
         if self._template is not None:
             value, exact = self._template.filled(row, row if _renders_as(row, raw) else _texts(raw))
             return value, orjson.dumps(exact)
-        columns = tuple(row)
-        route = self._routes.get(columns)
-        if route is None:
-            route = self._remembered(columns)
+        route = self._route(tuple(row))
         value = self._built(route, row, row)
         if not route.changes:
             return value, self._prefix + raw + self._suffix
@@ -121,14 +119,7 @@ class Mapper:
             return value, orjson.dumps(value)
         return value, orjson.dumps(self._built(route, row, _texts(raw)))
 
-    def _remembered(self, columns: tuple[str, ...]) -> _Route:
-        route = self._route(columns)
-        if len(self._routes) >= _ROUTES:
-            self._routes.clear()
-        self._routes[columns] = route
-        return route
-
-    def _route(self, columns: Sequence[str]) -> _Route:
+    def _new_route(self, columns: Sequence[str]) -> _Route:
         inputs: dict[str, str] = {}
         for column in columns:
             if column not in self._dropped:

@@ -128,7 +128,7 @@ def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
     """Compare each file's size with what it was.
 
     What is frozen is compared by sha256 when each batch is read again, so the time of the file does not count there: a
-    copy that is put back has a new one. What is not frozen yet (`times`) can only be told from another file by its time.
+    copy that is put back has a new one. What is not frozen yet (`times`) is known to be another file only by its time.
 
     Raises:
         SourceChanged: a file is missing, or longer or shorter than it was.
