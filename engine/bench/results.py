@@ -13,7 +13,7 @@ from typing import Any
 from engine.bench.loads import Knee, Load
 from engine.bench.meter import Measure, Percentiles
 from engine.model.outcome import Tally
-from engine.progress.figures import count, duration, rate
+from engine.progress.text import count, duration, rate
 
 DEFAULT_RECORDS = 10_000
 DEFAULT_SECONDS = 10.0

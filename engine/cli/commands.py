@@ -21,7 +21,7 @@ from engine.commands.api import Order, Result, UncertainRecords
 from engine.model.errors import BulkSubmitError, ConfigError, JobError
 from engine.model.record import Format
 from engine.progress.events import Listener
-from engine.progress.figures import count, printable
+from engine.progress.text import count, printable
 from engine.run.context import Stop
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from engine.model.errors import BulkSubmitError, Interrupted
 from engine.progress.display import Display, choose_display
 from engine.progress.events import Listener, Stopping, fan_out
 from engine.progress.log import event_log, set_up_logging
-from engine.progress.redaction import redactor
+from engine.progress.text import redactor
 from engine.run.context import Stop
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from engine.model.next_step import Action, next_step
 from engine.model.outcome import Settlement
 from engine.model.submission import State
 from engine.progress.events import Listener
-from engine.progress.figures import count
+from engine.progress.text import count
 from engine.run.context import Run, Stop, left_by_earlier_run, unless_stopped
 from engine.run.steps import Steps
 

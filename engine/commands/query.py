@@ -26,7 +26,7 @@ from engine.model.outcome import Outcome
 from engine.model.record import Format, Reject, Source, source_at
 from engine.model.submission import State
 from engine.progress.events import JobStarted, Listener
-from engine.progress.figures import count, duration
+from engine.progress.text import count, duration
 from engine.reports.outcomes import fate_of
 from engine.run.pipeline import frozen_event
 from engine.services.base import SlowToCount

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from engine.model.errors import ConfigError
-from engine.progress.redaction import SHORTEST_SECRET, base64_forms, forms
+from engine.progress.text import SHORTEST_SECRET, base64_forms, forms
 
 MASK = "***"
 

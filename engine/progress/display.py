@@ -28,8 +28,8 @@ from engine.progress.events import (
     Paused,
     Stopping,
 )
-from engine.progress.figures import clock_time, count, duration, printable, rate, share, size, waiting_line
 from engine.progress.snapshot import Progress, Snapshot
+from engine.progress.text import clock_time, count, duration, printable, rate, share, size, waiting_line
 
 LINE_SECONDS = 5.0
 """Between plain lines: often enough to see life, seldom enough for the log of a nightly run."""

@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.progress.events import Event
-from engine.progress.figures import clock_time, count, duration, printable, rate, share, size
 from engine.progress.snapshot import Counts, Progress, Snapshot
+from engine.progress.text import clock_time, count, duration, printable, rate, share, size
 
 FRAMES_PER_SECOND = 4
 _BAR_WIDTH = 30

@@ -34,7 +34,7 @@ from engine.progress.events import (
     Paused,
     Stopping,
 )
-from engine.progress.figures import count, duration, printable, share, waiting_line
+from engine.progress.text import count, duration, printable, share, waiting_line
 
 Redact: TypeAlias = Callable[[str], str]
 

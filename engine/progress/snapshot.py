@@ -27,7 +27,7 @@ from engine.progress.events import (
     Paused,
     Stopping,
 )
-from engine.progress.figures import waiting_line
+from engine.progress.text import waiting_line
 
 WINDOW_SECONDS = 30.0
 """Rates are means over this long: the longest wait between two polls of a batch, or they would jump with each."""

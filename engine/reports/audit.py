@@ -31,7 +31,7 @@ from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Kept, Settlement, Tally
 from engine.model.record import Position, Reject, Source
 from engine.model.submission import State, Submission
-from engine.progress.figures import count
+from engine.progress.text import count
 from engine.reports.audit_checks import Recut, ReportsCheck, TasksFrom, place
 from engine.reports.outcomes import Fated, RecordAt, TaskUrl, batch_fates, existing_reports
 from engine.source.sources import check_unchanged

@@ -37,7 +37,7 @@ from engine.model.outcome import Settlement
 from engine.model.settings import AUTO, SendSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchesWaiting, BatchProgressed, Noticed
-from engine.progress.figures import count
+from engine.progress.text import count
 from engine.run.context import Run, left_by_earlier_run
 from engine.run.queues import Signal
 from engine.run.steps import Steps

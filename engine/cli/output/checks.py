@@ -10,7 +10,7 @@ from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.api import Validation
 from engine.model.errors import Exit
 from engine.model.outcome import Fate, Outcome
-from engine.progress.figures import count, size
+from engine.progress.text import count, size
 from engine.reports.audit import Audit, Reported
 
 _SHOWN_REJECTS = 10

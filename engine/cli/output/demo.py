@@ -10,7 +10,7 @@ from engine.cli.output.result import result_screen
 from engine.cli.output.screen import Screen, Table
 from engine.model.errors import Exit
 from engine.model.job import JobState
-from engine.progress.figures import count
+from engine.progress.text import count
 
 
 def demo_screen(shown: Demo, ledger: Path) -> Screen:

@@ -12,7 +12,7 @@ from engine.commands.cancel import CANCELED
 from engine.model.errors import Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Tally
-from engine.progress.figures import count, duration, rate
+from engine.progress.text import count, duration, rate
 
 
 def result_screen(result: Result, ledger: Path) -> Screen:

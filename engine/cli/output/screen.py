@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from engine.progress.figures import printable
+from engine.progress.text import printable
 
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"

@@ -12,7 +12,7 @@ from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.api import JobStatus
 from engine.model.job import JobState
 from engine.model.outcome import Fate
-from engine.progress.figures import count, size
+from engine.progress.text import count, size
 
 
 def jobs_screen(jobs: Sequence[JobStatus], ledger: Path) -> Screen:

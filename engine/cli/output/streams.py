@@ -12,8 +12,7 @@ from typing import Any
 from engine.cli.options import Voice
 from engine.cli.output.screen import Screen, text_of
 from engine.model.errors import BulkSubmitError, Exit
-from engine.progress.figures import printable
-from engine.progress.redaction import redactor
+from engine.progress.text import printable, redactor
 
 _logger = logging.getLogger(__name__)
 
