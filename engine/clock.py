@@ -1,4 +1,4 @@
-"""Time: what the engine asks of a clock, and the clock of this machine."""
+"""The clock that is passed to whatever waits or asks for the time: that of this machine, or a made-up one in tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 
 
 class Clock(Protocol):
-    """Time, passed in so that tests can make it up."""
+    """Time, and waiting."""
 
     def now(self) -> float:
         """Return Unix seconds."""
@@ -36,5 +36,5 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; a time that has passed already is no wait."""
+        """Wait; return at once if `seconds` is 0 or less."""
         await anyio.sleep(max(0.0, seconds))

@@ -1,1 +1,1 @@
-"""Records into frozen batches, and each batch into the exact bytes that are sent."""
+"""Records → frozen batches → the exact bytes that are sent."""

@@ -1,1 +1,1 @@
-"""A service's speed, measured: loads, their timing, what was seen of them, and the documents that show it."""
+"""Measures how fast a service creates tasks. Nothing of it is loaded by a run."""

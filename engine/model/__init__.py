@@ -1,1 +1,1 @@
-"""The words of the engine as frozen values: records, batches, submissions, outcomes, errors. No I/O."""
+"""The values of the engine: job, record, batch, submission, outcome, settings, errors. No I/O."""

@@ -1,8 +1,8 @@
-"""A frozen run of records, and the spans that find each of them again.
+"""A batch: a frozen run of records, and the spans by which each of them is found again. The chunker makes batches.
 
-A batch is written to the ledger before anything of it is sent and never planned anew. It holds no payload: whoever
-sends it reads the spans from the source, renders the same bytes and compares their sha256. So the first send, a retry
-and a resume are one path, and memory holds only the batches on the wire.
+A batch is in the ledger before anything of it is sent, and is never planned anew. It holds no payload: the spans are
+read from the source, the same bytes are rendered, and their sha256 is compared. So the first send, a retry and a resume
+are one path, and memory holds only the batches on the wire.
 
 A batch that the service refuses as a whole is halved: two *parts* take its place, frozen in their turn, and so on until
 the bad records are alone. A part's sequence says whose part it is: the batch's in the low 32 bits, and in the high ones

@@ -1,4 +1,4 @@
-"""A batch of which an answer was lost: all that is known of it. Pure.
+"""What is known of a batch of which an answer was lost. Pure; the uploader, recovery and the poller keep it up to date.
 
 A call has three ends: it was applied, it was not applied, or it is applied later. What the service shows may lag behind
 what it did. So one early *waiting* proves nothing, and a refusal of a repeat says nothing about the records. Two facts

@@ -1,4 +1,4 @@
-"""A job: one load of sources into a service."""
+"""A job: the sources that one `submit` loads into a service, as the ledger knows it. Its name can name a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What became of each record."""
+"""What became of each record: its fate, by batch as the ledger keeps it, by record as the reports show it, and in all.
+
+Every record has exactly one fate.
+"""
 
 from __future__ import annotations
 

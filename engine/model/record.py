@@ -1,4 +1,4 @@
-"""What a source holds: records, as columns, and rejects.
+"""Sources and what they hold: records, as columns, and rejects. The reader makes them, mapping and chunker take them.
 
 Offsets are *joined*: a job's sources are laid end to end, and `Source.base` says where each begins, so one integer
 names a byte of the whole input and a batch may run across files. Records travel as columns of equal length, because one

@@ -1,4 +1,7 @@
-"""The configuration as values: checked, with every default and its reason. A service's own keys stand in its file."""
+"""The configuration, checked by pydantic: every key with its default and the reason for it. Unknown keys are errors.
+
+`commands.configuration` reads a file into it. The keys of `[service]` stand in the settings of each service.
+"""
 
 from __future__ import annotations
 
@@ -169,7 +172,7 @@ class SendSettings(Section):
     def _settle_for_search(cls, table: Any) -> Any:
         """Read the `search_seconds` of older files and ledgers: its three searches took seven times that.
 
-        Whatever it says is no error any more: a job that an older version began must go on.
+        No value of it is an error, since a job that an older version began must go on.
         """
         if not isinstance(table, dict) or "search_seconds" not in table:
             return table

@@ -1,4 +1,4 @@
-"""The life of a batch at the service: its states and the only steps between them.
+"""The life of a batch at the service: its states and the only steps between them, which the ledger checks.
 
 Two rules. A state that ends in -ING is an *intent*: it is durable before the call goes out, so that after a crash we
 know that the call may have been made. A state that ends in -ED is a *result*: it is durable before anything builds on
@@ -40,21 +40,21 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     # SPLIT: as much was refused before, or timed out.
     State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
     # STAGING again: the answer was lost, or the process died. UNCERTAIN: what it made could not be canceled.
-    # FROZEN again: it was refused, and that is no matter of its records, as far as is known.
+    # FROZEN again: it was refused, and not for its records, as far as is known.
     State.STAGING: frozenset({State.STAGING, State.STAGED, State.FROZEN, State.SETTLED, State.UNCERTAIN}),
     # STAGING again: the upload URL is too old, or died with the process (it is a secret and not kept).
     # SPLIT: the store refuses the upload as too large, or it gets lost on the way again and again.
     # FROZEN again: a single record does, and is tried once more; or the job goes to another project.
     State.STAGED: frozenset({State.STAGING, State.RELEASING, State.FROZEN, State.SETTLED, State.SPLIT}),
-    # FROZEN again: an inline call that was certainly not applied. RELEASING again: it is told again, or its turn to be
-    # told has only come now.
+    # FROZEN again: an inline call that was certainly not applied. RELEASING again: it is released again, or its turn
+    # has only come now.
     State.RELEASING: frozenset(
         {State.RELEASING, State.RELEASED, State.FROZEN, State.UNCERTAIN, State.SETTLED, State.SPLIT}
     ),
-    # UNCERTAIN: the service has forgotten a batch that it had accepted. RELEASING: a person has it told again.
+    # UNCERTAIN: the service has forgotten a batch that it had accepted. RELEASING: a person has it released again.
     State.RELEASED: frozenset({State.SETTLED, State.UNCERTAIN, State.RELEASING}),
     # A later run asks again about a batch whose name at the service is known, and goes on from what it says.
-    # RELEASING, FROZEN: a person has it told or sent again. FROZEN: it is proven that it never arrived.
+    # RELEASING, FROZEN: a person has it released or sent again. FROZEN: it is proven that it never arrived.
     State.UNCERTAIN: frozenset({State.RELEASING, State.RELEASED, State.SETTLED, State.FROZEN}),
     State.SETTLED: frozenset(),
     State.SPLIT: frozenset(),
@@ -75,4 +75,4 @@ class Submission:
     changed_at: float = 0.0
     """Unix seconds of the last transition."""
     note: str = ""
-    """Why it is where it is, where that is not plain."""
+    """Why it is in this state, where the state does not say it."""

@@ -1,1 +1,1 @@
-"""What happens in a run, as events, and those who show them: displays and log lines."""
+"""What happens in a run, as events, and what shows them: displays and log lines."""

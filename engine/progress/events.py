@@ -1,4 +1,4 @@
-"""Facts about a run, emitted where they happen and shown by whoever listens. None carries a secret or a payload.
+"""Events: facts about a run, emitted where they happen; displays, the log and the bench listen. None carries a secret.
 
 One event per block, batch or call, never one per record.
 """

@@ -1,10 +1,11 @@
-"""A job's ledger in, its reports out: `outcomes.ndjson` and `rejects.ndjson`.
+"""Writes a job's two report files, `outcomes.ndjson` and `rejects.ndjson`, and tells the fate of one record.
 
-Both files are written batch by batch beside their final name and moved there when whole, so a reader never sees half.
+`commands.result` and `commands.query` call it. Both files are written batch by batch beside their final name and moved
+there when whole, so a reader never sees half.
 
-Nearly all records of most jobs were created, and their lines differ in four values only. Those are put together column
-by column: a fifth of the time that an object and a call for each line take. The audit makes each line by itself and
-compares, so neither way is its own judge.
+Nearly all records of most jobs were created, and their lines differ in four values only. Those lines are put together
+column by column: a fifth of the time that an object and a call for each line take. The audit makes each line by itself
+and compares, so neither way is its own judge.
 """
 
 from __future__ import annotations

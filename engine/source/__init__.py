@@ -1,1 +1,1 @@
-"""Bytes into records: which files there are, what their format is, and where each record lies."""
+"""Bytes → records: which files there are, what their format is, and where each record lies."""
