@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -207,20 +207,6 @@ def _refuse_contradictions(settings: MappingSettings) -> None:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """A text that is one placeholder."""
-
-    column: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Mixed:
-    """A text with placeholders in it: literal, column, literal, …, literal."""
-
-    parts: Sequence[str]
-
-
 class _Template:
     """Makes tasks of rows: `${row.column}` stands for a value of the row, anywhere in the template.
 
@@ -232,7 +218,7 @@ class _Template:
     """
 
     def __init__(self, template: Mapping[str, Any]) -> None:
-        self._node = _compiled(dict(template), "mapping.template")
+        self._fill = _compiled(dict(template), "mapping.template")
 
     def filled(self, row: Row, cells: Mapping[str, Any]) -> tuple[Row, Row]:
         """Return the task with values of the row, and with `cells`: the same values, or the text of each.
@@ -248,34 +234,32 @@ class _Template:
             return value if isinstance(value, str) else orjson.dumps(cells[column]).decode()
 
         try:
-            return _filled(self._node, row, text), _filled(self._node, cells, text)
+            return self._fill(row, text), self._fill(cells, text)
         except KeyError as error:
             raise _Unmappable(f"has no column {error.args[0]!r}, which mapping.template takes from it") from None
 
 
-def _compiled(value: Any, place: str) -> Any:
+_Fill: TypeAlias = Callable[[Mapping[str, Any], Callable[[str], str]], Any]
+"""(value of each column, what gives the text of one) → a part of the task."""
+
+
+def _compiled(value: Any, place: str) -> _Fill:
+    """Return what fills a part of the template."""
     if isinstance(value, dict):
         for key in value:
             if "${row" in key:
                 raise ConfigError(f"{place}: the key {key!r} is taken as it stands; only values hold placeholders")
-        return {key: _compiled(one, f"{place}.{key}") for key, one in value.items()}
+        table = {key: _compiled(one, f"{place}.{key}") for key, one in value.items()}
+        return lambda cells, text: {key: fill(cells, text) for key, fill in table.items()}
     if isinstance(value, list):
-        return [_compiled(one, f"{place}[{number}]") for number, one in enumerate(value)]
+        items = [_compiled(one, f"{place}[{number}]") for number, one in enumerate(value)]
+        return lambda cells, text: [fill(cells, text) for fill in items]
     if not isinstance(value, str):
-        return value
+        return lambda _cells, _text: value
     if wrong := _MISWRITTEN.search(value):
         raise ConfigError(f"{place}: {wrong[0]!r} is no placeholder; write ${{row.column}}")
     if alone := _PLACEHOLDER.fullmatch(value):
-        return _Whole(alone[1])
-    parts = _PLACEHOLDER.split(value)
-    return value if len(parts) == 1 else _Mixed(parts)
-
-
-def _filled(node: Any, cells: Mapping[str, Any], text: Callable[[str], str]) -> Any:
-    if isinstance(node, _Whole):
-        return cells[node.column]
-    if isinstance(node, _Mixed):
-        return "".join(text(part) if number % 2 else part for number, part in enumerate(node.parts))
-    if isinstance(node, dict):
-        return {key: _filled(one, cells, text) for key, one in node.items()}
-    return [_filled(one, cells, text) for one in node] if isinstance(node, list) else node
+        column = alone[1]
+        return lambda cells, _text: cells[column]
+    parts = _PLACEHOLDER.split(value)  # literal, column, literal, …, literal
+    return lambda _cells, text: "".join(text(part) if number % 2 else part for number, part in enumerate(parts))

@@ -1,6 +1,6 @@
 """The CSV format: each row below the header is a record, rendered as JSON. Blank lines are no records.
 
-`formats.open_splitter` calls `open_csv` once for a source. Python's csv module decides what a row is (RFC 4180,
+Python's csv module decides what a row is (RFC 4180,
 strictly); a row that it refuses ends with its line. Numbers and JSON keep their text: what a person wrote is what goes
 up.
 """
@@ -51,7 +51,7 @@ class BadValue(ValueError):
     """A row does not fit the header or the types; the message is the reject's reason."""
 
 
-def open_csv(file: SourceFile, settings: SourceSettings) -> CsvSplitter:
+def open_splitter(file: SourceFile, settings: SourceSettings) -> CsvSplitter:
     """Return the splitter of a CSV file, once its header is read and judged.
 
     Raises:

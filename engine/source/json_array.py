@@ -25,8 +25,9 @@ from itertools import accumulate, repeat, takewhile
 import orjson
 
 from engine.model.record import Row
+from engine.model.settings import SourceSettings
 from engine.source.json_text import BLANKS, ElementScan, parse
-from engine.source.splitter import CUT_RECORDS, WINDOW_PIECES, Cut, Window
+from engine.source.splitter import CUT_RECORDS, WINDOW_PIECES, Cut, SourceFile, Window
 
 _OPENED = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*(\[?)[ \t\r\n]*")
 _SEPARATED = re.compile(rb"[ \t\r\n]*(?:,[ \t\r\n]*)?")
@@ -41,6 +42,11 @@ _NOT_OPENED = "the file does not begin with [, so it is no JSON array; records o
 _NOT_CLOSED = "the array is not closed: its ] is missing, so the file may have been cut short"
 _GOES_ON = "text after the array's closing ]: put all records into one array, or on lines of their own as NDJSON"
 _UNBALANCED = "; brackets or quotes do not balance, so the rest of the file cannot be told apart"
+
+
+def open_splitter(_file: SourceFile, settings: SourceSettings) -> JsonArraySplitter:
+    """Return the splitter of a JSON array: it has no header to be read."""
+    return JsonArraySplitter(settings.max_record_bytes)
 
 
 class JsonArraySplitter:

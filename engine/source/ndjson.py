@@ -7,8 +7,14 @@ from io import BytesIO
 from itertools import accumulate, islice
 
 from engine.model.record import at
+from engine.model.settings import SourceSettings
 from engine.source.json_text import BLANKS, parse
-from engine.source.splitter import BOM, CUT_RECORDS, Cut, Window
+from engine.source.splitter import BOM, CUT_RECORDS, Cut, SourceFile, Window
+
+
+def open_splitter(_file: SourceFile, settings: SourceSettings) -> NdjsonSplitter:
+    """Return the splitter of an NDJSON file: it has no header to be read."""
+    return NdjsonSplitter(settings.max_record_bytes)
 
 
 class NdjsonSplitter:
