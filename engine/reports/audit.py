@@ -33,7 +33,7 @@ from engine.model.record import Position, Reject, Source
 from engine.model.submission import State, Submission
 from engine.progress.text import count
 from engine.reports.audit_checks import Recut, ReportsCheck, TasksFrom, place
-from engine.reports.outcomes import Fated, RecordAt, TaskUrl, batch_fates, existing_reports
+from engine.reports.outcomes import Fated, KnownBatch, RecordAt, TaskUrl, batch_fates, existing_reports
 from engine.source.sources import check_unchanged
 
 MOST_FINDINGS = 100
@@ -301,7 +301,7 @@ def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
 def _listed(result: Audit, job: Job, kept: _Kept, task_url: TaskUrl) -> Sequence[Fated]:
     settlement = (kept.fates.settlement or Settlement([])) if kept.submission.state is State.SETTLED else None
     try:
-        return batch_fates(job, kept.batch, kept.submission, settlement, kept.rejects, task_url)
+        return batch_fates(job, KnownBatch(kept.batch, kept.submission, settlement, kept.rejects), task_url)
     except (ValueError, IndexError) as error:
         result.find(f"{kept.named}: its records cannot be listed ({error})")
         return ()

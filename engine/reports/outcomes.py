@@ -46,6 +46,23 @@ class Fated:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownBatch:
+    """A batch with what became of its records."""
+
+    batch: Batch
+    submission: Submission
+    settlement: Settlement | None
+    """Of those that went up, once the batch is settled."""
+    rejects: Sequence[Reject]
+
+    def places(self) -> Sequence[_Place]:
+        """Return where each record stands that went up."""
+        offsets, lengths = decode_spans(self.batch.start.offset, self.batch.spans)
+        indexes = good_indexes(self.batch, [reject.index for reject in self.rejects])
+        return list(zip(indexes, offsets, lengths, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class Reports:
     """Where the reports of a job are."""
 
@@ -57,9 +74,9 @@ TaskUrl: TypeAlias = Callable[[str], str]
 """The page of a task by its id."""
 RecordAt: TypeAlias = Callable[[int, int], bytes]
 """(joined offset, length) → the record as JSON, whatever it held."""
-_Place: TypeAlias = tuple[int, int, int]
 _Followed: TypeAlias = tuple[Batch, Submission]
-_Known: TypeAlias = tuple[Batch, Submission, Settlement | None, Sequence[Reject]]
+_Place: TypeAlias = tuple[int, int, int]
+"""Index, joined offset and length of a record."""
 
 _GROUP_RECORDS = 1000
 """Batches are asked about and written together until they hold so many records: both cost a change of threads."""
@@ -69,16 +86,15 @@ async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Ou
     """Return the outcome of the record with this index; None if it was not read. One batch is looked at."""
     found = await ledger.batch_at(job.name, index)
     known = await _known(job, ledger, [found] if found else [])
-    fates = (fated for one in known for fated in batch_fates(job, *one, task_url))
+    fates = (fated for one in known for fated in batch_fates(job, one, task_url))
     return next((fated.outcome for fated in fates if fated.outcome.index == index), None)
 
 
-async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[_Known]:
-    """Return batches with what became of their records: of those that went up, if settled, and of the others."""
+async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[KnownBatch]:
     settled = [batch.sequence for batch, submission in group if submission.state is State.SETTLED]
     settlements = await ledger.settlements(job.name, settled)
     return [
-        (
+        KnownBatch(
             batch,
             submission,
             settlements.get(batch.sequence),
@@ -88,37 +104,22 @@ async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequen
     ]
 
 
-def batch_fates(
-    job: Job,
-    batch: Batch,
-    submission: Submission,
-    settlement: Settlement | None,
-    rejects: Sequence[Reject],
-    task_url: TaskUrl,
-) -> Sequence[Fated]:
-    """Return the fate of every record of a batch, in order of their indexes; `settlement` only of a settled one."""
-    sent = _sent(job, _places(batch, rejects), submission, settlement, task_url)
-    refused = [_rejected(job, reject) for reject in rejects]
+def batch_fates(job: Job, known: KnownBatch, task_url: TaskUrl) -> Sequence[Fated]:
+    """Return the fate of every record of a batch, in order of their indexes."""
+    sent = _sent(job, known, known.places(), task_url)
+    refused = [_rejected(job, reject) for reject in known.rejects]
     return sorted([*sent, *refused], key=lambda fated: fated.outcome.index) if refused else list(sent)
 
 
-def _places(batch: Batch, rejects: Sequence[Reject]) -> Sequence[_Place]:
-    """Return index, joined offset and length of each record that went up."""
-    offsets, lengths = decode_spans(batch.start.offset, batch.spans)
-    return list(zip(good_indexes(batch, [reject.index for reject in rejects]), offsets, lengths, strict=True))
-
-
 def _sent(
-    job: Job,
-    places: Sequence[_Place],
-    submission: Submission,
-    settlement: Settlement | None,
-    task_url: TaskUrl,
-    *,
-    without: Collection[int] = (),
+    job: Job, known: KnownBatch, places: Sequence[_Place], task_url: TaskUrl, *, without: Collection[int] = ()
 ) -> Iterator[Fated]:
     """Yield the fate of each record that went up, but for those at some positions."""
-    fate, error = _open_fate(submission)
+    submission, settlement = known.submission, known.settlement
+    fate = Fate.UNRESOLVED
+    error: str | None = f"its batch is {submission.state}"
+    if submission.state is State.UNCERTAIN:
+        fate, error = Fate.UNCERTAIN, submission.note
     task_id: str | None = None
     url: str | None = None
     details: Mapping[str, Any] = {}
@@ -126,7 +127,11 @@ def _sent(
         if position in without:
             continue
         if settlement is not None:
-            task_id, fate, error = _settled_fate(settlement, position)
+            if position in settlement.uncertain:
+                task_id, fate, error = None, Fate.UNCERTAIN, settlement.uncertain[position]
+            else:
+                task_id, error = settlement.task_ids[position], settlement.errors.get(position)
+                fate = Fate.FAILED if task_id is None else Fate.CREATED
             details = settlement.details.get(position, {})
             url = task_url(task_id) if task_id else None
         source = source_at(job.sources, offset)
@@ -134,20 +139,6 @@ def _sent(
             index, source.path, offset - source.base, fate, task_id, submission.remote_id, url, error, details
         )
         yield Fated(outcome, offset, length)
-
-
-def _settled_fate(settlement: Settlement, position: int) -> tuple[str | None, Fate, str | None]:
-    """Return task id, fate and reason of a record of a settled batch."""
-    if position in settlement.uncertain:
-        return None, Fate.UNCERTAIN, settlement.uncertain[position]
-    task_id = settlement.task_ids[position]
-    return task_id, Fate.FAILED if task_id is None else Fate.CREATED, settlement.errors.get(position)
-
-
-def _open_fate(submission: Submission) -> tuple[Fate, str | None]:
-    if submission.state is State.UNCERTAIN:
-        return Fate.UNCERTAIN, submission.note
-    return Fate.UNRESOLVED, f"its batch is {submission.state}"
 
 
 def _rejected(job: Job, reject: Reject) -> Fated:
@@ -163,9 +154,9 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
     await anyio.to_thread.run_sync(make_private_folder, folder)
     with _replaced(reports.outcomes) as outcomes, _replaced(reports.rejects) as rejects:
 
-        def write(group: Sequence[_Known]) -> None:
-            for one in group:
-                lines, others = _batch_lines(job, *one, task_url)
+        def write(group: Sequence[KnownBatch]) -> None:
+            for known in group:
+                lines, others = _batch_lines(job, known, task_url)
                 outcomes.write(b"".join(lines))
                 rejects.write(b"".join(reject_lines(job, others, record_at)))
 
@@ -174,7 +165,9 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
     return reports
 
 
-async def _groups(batches: AsyncIterator[_Followed]) -> AsyncIterator[Sequence[_Followed]]:
+async def _groups(
+    batches: AsyncIterator[_Followed],
+) -> AsyncIterator[Sequence[_Followed]]:
     """Yield batches in groups of about `_GROUP_RECORDS` records, one batch at least."""
     group: list[_Followed] = []
     records = 0
@@ -195,24 +188,17 @@ def existing_reports(job: Job) -> Reports | None:
     return reports if reports.outcomes.exists() and reports.rejects.exists() else None
 
 
-def _batch_lines(
-    job: Job,
-    batch: Batch,
-    submission: Submission,
-    settlement: Settlement | None,
-    rejects: Sequence[Reject],
-    task_url: TaskUrl,
-) -> tuple[Sequence[bytes], Sequence[Fated]]:
+def _batch_lines(job: Job, known: KnownBatch, task_url: TaskUrl) -> tuple[Sequence[bytes], Sequence[Fated]]:
     """Return the outcomes' line of each record by index, and the fate of each that was not plainly created."""
-    places = _places(batch, rejects)
-    plain = _plainly_created(settlement) if settlement else {}
+    places = known.places()
+    plain = _plainly_created(known.settlement) if known.settlement else {}
     where = places if len(plain) == len(places) else [places[position] for position in plain]
-    created = _created_lines(job, where, submission, list(plain.values()), task_url)
-    if created and len(created) == len(places) and not rejects:
+    created = _created_lines(job, where, known.submission, list(plain.values()), task_url)
+    if created and len(created) == len(places) and not known.rejects:
         return created, ()
     done = plain if created else ()
-    sent = _sent(job, places, submission, settlement, task_url, without=done)
-    others = [*sent, *(_rejected(job, reject) for reject in rejects)]
+    sent = _sent(job, known, places, task_url, without=done)
+    others = [*sent, *(_rejected(job, reject) for reject in known.rejects)]
     others.sort(key=lambda fated: fated.outcome.index)
     indexes = [places[position][0] for position in done] + [fated.outcome.index for fated in others]
     lines = dict(zip(indexes, [*created, *outcome_lines(others)], strict=True))
@@ -267,13 +253,9 @@ def outcome_lines(block: Sequence[Fated]) -> Iterator[bytes]:
 
 
 def reject_lines(job: Job, block: Sequence[Fated], record_at: RecordAt) -> Iterator[bytes]:
-    """Yield the line of each record that stands in the rejects."""
-    return (_reject_line(job, fated, record_at) for fated in block if _belongs(fated))
-
-
-def _belongs(fated: Fated) -> bool:
-    """Tell whether a record stands in the rejects: not created, and not still on its way."""
-    return fated.outcome.state not in {Fate.CREATED, Fate.UNRESOLVED}
+    """Yield the line of each record that stands in the rejects: not created, and not still on its way."""
+    kept = (fated for fated in block if fated.outcome.state not in {Fate.CREATED, Fate.UNRESOLVED})
+    return (_reject_line(job, fated, record_at) for fated in kept)
 
 
 def _reject_line(job: Job, fated: Fated, record_at: RecordAt) -> bytes:

@@ -11,7 +11,7 @@ from engine.model.batch import Limits
 from engine.model.errors import SourceChanged
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.reports.outcomes import batch_fates, fate_of, outcome_lines
+from engine.reports.outcomes import KnownBatch, batch_fates, fate_of, outcome_lines
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ async def test_the_lines_of_a_batch_are_those_that_each_record_would_get_alone(
         await settle(bench, batch, settlement, remote_id='r",1')
         rejects = await bench.ledger.rejects("j", 0, 8)
         submission = Submission(0, State.SETTLED, 'r",1')
-        alone = batch_fates(bench.job, batch, submission, settlement, rejects, bench.service.task_url)
+        alone = batch_fates(bench.job, KnownBatch(batch, submission, settlement, rejects), bench.service.task_url)
         assert [fated.outcome.index for fated in alone] == list(range(8))
         assert (await write(bench)).outcomes.read_bytes() == b"".join(outcome_lines(alone))
 
