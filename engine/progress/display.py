@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self
+from contextlib import AbstractContextManager
 
 from engine.model.batch import batch_name
 from engine.model.submission import State
@@ -35,28 +34,23 @@ LINE_SECONDS = 5.0
 """Between plain lines: often enough to see life, seldom enough for the log of a nightly run."""
 
 
-class Display(Protocol):
-    """Shows a run while the block lasts."""
+class Display(AbstractContextManager["Display"]):
+    """Shows a run while the block lasts; this one shows nothing."""
 
     def listener(self, event: Event) -> None:
         """Take an event in."""
-        ...
 
     def abandon(self) -> None:
         """Leave the terminal usable: the process ends at once."""
-        ...
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def choose_display(clock: Callable[[], float], *, terminal: bool, silent: bool) -> Display:
     """Return the live view for a terminal, plain lines for anything else, or what shows nothing."""
     if silent:
-        return SilentDisplay()
+        return Display()
     if terminal:
         from engine.progress.live import LiveDisplay  # noqa: PLC0415 - rich takes longer to import than to draw
 
@@ -64,25 +58,7 @@ def choose_display(clock: Callable[[], float], *, terminal: bool, silent: bool) 
     return PlainDisplay(clock)
 
 
-class SilentDisplay:
-    """Shows nothing."""
-
-    def listener(self, event: Event) -> None:
-        """Ignore the event."""
-
-    def abandon(self) -> None:
-        """Nothing is left behind."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-
-class PlainDisplay(SilentDisplay):
+class PlainDisplay(Display):
     """Lines of text: how far it is every few seconds, and what is worth a line of its own."""
 
     def __init__(self, clock: Callable[[], float], write: Callable[[str], None] | None = None) -> None:

@@ -7,7 +7,6 @@ reads, and only what `Progress.view` returns, so the event loop is never waited 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -16,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from engine.progress.display import Display
 from engine.progress.events import Event
 from engine.progress.snapshot import Counts, Progress, Snapshot
 from engine.progress.text import clock_time, count, duration, printable, rate, share, size
@@ -25,7 +25,7 @@ _BAR_WIDTH = 30
 _STYLES = {"created": "green", "failed": "red", "rejected": "yellow", "uncertain": "magenta"}
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """A table that follows a run while the block lasts."""
 
     def __init__(self, clock: Callable[[], float], console: Console | None = None) -> None:
@@ -52,9 +52,7 @@ class LiveDisplay:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
 

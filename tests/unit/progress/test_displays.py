@@ -5,7 +5,7 @@ from rich.console import Console
 
 from engine.model.outcome import Tally
 from engine.model.submission import State
-from engine.progress.display import LINE_SECONDS, PlainDisplay, SilentDisplay, choose_display
+from engine.progress.display import LINE_SECONDS, Display, PlainDisplay, choose_display
 from engine.progress.events import (
     BatchesFrozen,
     BatchesWaiting,
@@ -214,6 +214,6 @@ def test_the_display_suits_where_it_is_shown(hand):
     assert isinstance(choose_display(hand, terminal=True, silent=False), LiveDisplay)
     assert isinstance(choose_display(hand, terminal=False, silent=False), PlainDisplay)
     with choose_display(hand, terminal=True, silent=True) as display:
-        assert type(display) is SilentDisplay
+        assert type(display) is Display
         display.listener(STARTED)
         display.abandon()
