@@ -5,7 +5,7 @@ plans every n-th, and the plans are joined in the order of the sources. What a c
 counted on from the segment before: indexes, lines and sequence numbers. A segment's end closes a batch early.
 
 Recipe and segments go to a child's standard input, plans come from its standard output, pickled. The pipes bound the
-memory: a child that is far ahead of its turn waits until somebody reads what it wrote. A child never outlives its
+memory: a child that is far ahead of its turn waits until the parent reads what it wrote. A child never outlives its
 parent: with the parent both pipes are gone, so its next read or write ends it. It hears no signal of the terminal,
 since it has a process group of its own.
 """
@@ -63,7 +63,7 @@ Recipe: TypeAlias = Callable[[], Planner]
 
 
 class Standby(AbstractContextManager["Standby"]):
-    """Children that start up before anybody knows what they shall plan; at its end, those that were not taken end.
+    """Children that start up before it is known what they will plan. Those that were not taken end with the block.
 
     They import `modules`, where the recipe will be from. Without any, a child is started when it is taken.
     """
@@ -76,7 +76,7 @@ class Standby(AbstractContextManager["Standby"]):
             stack.pop_all()
 
     def take(self) -> PlanningChild:
-        """Return a child, one that has started up if there is any; whoever takes it has to end it."""
+        """Return a child, one that has started up if there is any. The caller has to end it."""
         return self._idle.pop() if self._idle else PlanningChild(self._modules)
 
     def dismiss(self) -> None:
@@ -133,7 +133,7 @@ def joined(
 
 
 def _segments(first: Segment, stops: Iterator[int]) -> Iterator[Segment]:
-    """Yield `first`, and those after it, which count from 0."""
+    """Yield `first`, and the segments after it, which count indexes, lines and sequences from their own beginning."""
     yield first
     at = first.stop
     for stop in stops:
@@ -175,7 +175,7 @@ class _Shift:
 
 
 class PlanningChild(AbstractContextManager["PlanningChild"]):
-    """One process that plans; killed when it is left, for it holds nothing that matters."""
+    """One process that plans; killed at the end of the block: it holds nothing that would be lost."""
 
     def __init__(self, modules: Sequence[str]) -> None:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
@@ -194,7 +194,7 @@ class PlanningChild(AbstractContextManager["PlanningChild"]):
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def tell(self, order: Recipe | Segment) -> None:
-        """Tell it how to plan, and then what: one segment after the other."""
+        """Tell it how to plan, and then what: one segment after another."""
         with suppress(BrokenPipeError):  # it is gone; its answers tell why
             pickle.dump(order, self._orders, pickle.HIGHEST_PROTOCOL)
             self._orders.flush()
@@ -224,7 +224,7 @@ class PlanningChild(AbstractContextManager["PlanningChild"]):
         self.end()
 
     def end(self) -> None:
-        """Kill it."""
+        """Kill the process."""
         self._process.kill()
         for pipe in (self._orders, self._answers):
             with suppress(BrokenPipeError):
@@ -241,7 +241,7 @@ def main() -> None:
     sys.stdout = sys.stderr  # a stray print must not get between the plans
     try:
         _work(orders, answers, sys.argv[1:])
-    except (EOFError, BrokenPipeError):  # nobody wants more
+    except (EOFError, BrokenPipeError):  # the parent wants no more plans
         os._exit(0)  # not by the usual way, which would flush into a broken pipe
 
 

@@ -26,7 +26,7 @@ ReferenceOf: TypeAlias = Callable[[int], ClientReference | None]
 
 
 def no_reference(sequence: int) -> None:
-    """Mark nothing: the `ReferenceOf` of a service that knows its batches without."""
+    """Mark nothing: the `ReferenceOf` of a service that finds its batches without marks."""
     del sequence
 
 
@@ -44,7 +44,7 @@ class Plan:
 
 
 class Chunker:
-    """Cuts tasks into batches of at most `limits`; a task that alone is longer goes alone."""
+    """Cuts tasks into batches of at most `limits`. A task that is longer by itself becomes a batch of its own."""
 
     def __init__(self, limits: Limits, start: Position, sequence: int, reference: ReferenceOf = no_reference) -> None:
         self._limits = limits
@@ -54,7 +54,7 @@ class Chunker:
         self._open(start)
 
     def feed(self, block: Block) -> Plan:
-        """Take a block and return what closed by it."""
+        """Take a block and return the batches that are closed by it."""
         batches: list[Batch] = []
         rejects: list[Reject] = []
         if len(self._rejects) >= self._limits.records and (block.raws or block.rejects):
@@ -138,7 +138,7 @@ def render_payload(tasks: Sequence[bytes], reference: ClientReference | None = N
 
 
 def reference_bytes(reference: ClientReference | None) -> int:
-    """Return by how much a mark makes a task longer at most."""
+    """Return the most bytes by which a mark makes a task longer."""
     return len(_member(reference)) + 1 if reference else 0
 
 

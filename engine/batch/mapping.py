@@ -187,7 +187,7 @@ def _refuse_unfit_values(settings: MappingSettings) -> None:
 
 
 def _refuse_contradictions(settings: MappingSettings) -> None:
-    """Raise what no key shows by itself."""
+    """Refuse keys that contradict each other."""
     for other in ("wrap", "fields", "defaults", "rename", "drop"):
         if settings.template and getattr(settings, other):
             raise ConfigError(

@@ -106,13 +106,13 @@ class PlanningRecipe:
 
 
 def planning_recipe(job: Job, settings: Settings, service: ServiceSettings, module: str) -> PlanningRecipe:
-    """Return what makes the planner of `job`, here or elsewhere: with stars in place of secrets."""
+    """Return what makes the planner of `job`, in this process or another: with stars in place of secrets."""
     hidden = {name: SecretStr("********") for name, value in service if isinstance(value, SecretStr)}
     return PlanningRecipe(replace(job, config=""), settings, service.model_copy(update=hidden), module)
 
 
 def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:
-    """Start the processes that a run will want which goes on behind the batch frozen `last`; none, if it wants none."""
+    """Start the processes that will plan for a run that goes on after the batch `last`; none, if it needs none."""
     unread_bytes = recipe.job.size_bytes - (last.end.offset if last else 0)
     children = 0 if recipe.job.read_complete else _child_count(recipe, unread_bytes, alone=False)
     return Standby(children, (__name__, recipe.module))

@@ -50,7 +50,7 @@ class Load:
 
     @property
     def label(self) -> str:
-        """Return what people call it."""
+        """Return its name for people."""
         return AUTO if self.level is None else f"{self.level:g}"
 
 
@@ -190,7 +190,7 @@ def _singly(plans: Iterator[Plan]) -> Iterator[Plan]:
             yield Plan((batch,), rejects, plan.reached, last=plan.last and batch is plan.batches[-1])
 
 
-# Records where there are no files of them
+# Made-up records, for a bench without files
 
 _COLUMN = re.compile(r"\$\{row\.([^}]+)\}")
 
@@ -199,7 +199,7 @@ def generated(kind: str, mapping: MappingSettings, seed: int) -> Iterator[bytes]
     """Yield records without end, as the mapping of the configuration takes them: for a template, its columns.
 
     Raises:
-        ConfigError: nobody here knows what the tasks of this service must hold.
+        ConfigError: it is not known here what the tasks of this service must hold.
     """
     if mapping.template:
         columns = sorted(set(_columns(mapping.template)))

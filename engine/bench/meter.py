@@ -124,7 +124,7 @@ class Measure:
     corrected: Percentiles
     """Time to created, corrected for coordinated omission."""
     uncorrected: Percentiles
-    """The same from when a batch was begun: what who sends sees, but not who waits."""
+    """The same from when a batch was begun: what the sender sees, not the one who waits for the task."""
     calls: int
     pushed_back: int
     """Answers with status 429."""
@@ -277,7 +277,7 @@ class Meter:
 
 
 def _throughput(seen: Sequence[tuple[float, int]], started: float) -> float:
-    """Return records per second until all but the last of what was seen created, in order of time, were there."""
+    """Return records per second until the first 95 of 100 were seen created. `seen` is in order of time."""
     left = math.ceil(STEADY_SHARE * sum(count for _, count in seen))
     created = 0
     for at, count in seen:

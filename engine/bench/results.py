@@ -97,7 +97,7 @@ class BenchStep:
 
     @property
     def is_bursty(self) -> bool:
-        """Calls had to wait, and it was too short to hold several such waits: what it reached does not last."""
+        """Calls had to wait, and the step was too short for several such waits: its throughput does not last."""
         return self.measure.longest_pause >= max(LONG_PAUSE_SECONDS, self.measure.seconds / LASTING_PAUSES)
 
     @property

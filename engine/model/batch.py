@@ -72,7 +72,7 @@ def part_sequences(sequence: int) -> tuple[int, int]:
 
 
 def batch_name(sequence: int) -> str:
-    """Return what people call it: `7`, its first half `7.1`, the second half of that `7.1.2`."""
+    """Return the name of a batch for people: `7`, its first half `7.1`, the second half of that `7.1.2`."""
     place, root = divmod(sequence, ROOTS)
     halves = bin(place)[3:] if place else ""  # without 0b1, the batch itself
     return ".".join([str(root), *("12"[int(half)] for half in halves)])

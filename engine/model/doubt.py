@@ -31,7 +31,7 @@ class Again(StrEnum):
     SEARCH = "search"
     """What the call made can be found by a mark of ours."""
     NEVER = "never"
-    """Nothing does: nobody can know whether it arrived."""
+    """Nothing: whether it arrived cannot be found out."""
 
 
 class Standing(Enum):
@@ -46,7 +46,7 @@ class Standing(Enum):
     ENDED = auto()
     """It has ended, and nothing of it was created."""
     UNKNOWN = auto()
-    """There is no such batch; or a search found nothing that is known to find what is there."""
+    """There is no such batch; or a search, which is known to find what is there, found nothing."""
     UNPROVEN = auto()
     """A search found nothing, and was never seen to find anything."""
 
@@ -57,7 +57,7 @@ class Declined(Enum):
     NO = auto()
     """It was not: it was answered, or its answer was lost."""
     REFUSED = auto()
-    """Declined, for what the batch holds or for a reason that nobody knows."""
+    """Declined, for what the batch holds or for an unknown reason."""
     RELEASED_BEFORE = auto()
     """Declined because the batch is not waiting any more."""
     UNKNOWN = auto()
@@ -120,7 +120,7 @@ class Doubt:
         return replace(self, standing=standing, asked_at=asked_at, silent=0)
 
     def told(self, now: float, declined: Declined) -> Doubt:
-        """Take in that it was told again: the answer was lost, or the call declined; either ended now."""
+        """Take in that it was released again and the answer was lost or the call declined; the call ended at `now`."""
         lost = declined is Declined.NO
         return replace(
             self, since=now, lost=self.lost or lost, declined=declined, standing=Standing.SILENT, tells=self.tells + 1

@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class JobState(StrEnum):
-    """Where a job stands; whether a process works on it just now is told by its lock."""
+    """Where a job stands. Its lock tells whether a process works on it just now."""
 
     OPEN = "open"
     """Not finished: `resume` goes on."""
@@ -46,9 +46,9 @@ class Job:
     strict: bool = False
     """Nothing is sent before all is read and every record is fit to be sent."""
     learnt: str = ""
-    """What the service said once, before anything was frozen, that decides what goes up; "" as long as nobody asked."""
+    """What the service said before anything was frozen, and what goes up depends on; "" until it is asked."""
     slowest_start: float = 0.0
-    """Seconds: the longest that a batch whose release was answered went on to be said to wait."""
+    """Seconds: the longest time for which the service went on to say that a released batch waits."""
     lost_stages: int = 0
     """Calls that make something at the service without releasing it, and whose answer was lost."""
     created_at: float = 0.0

@@ -37,7 +37,7 @@ class Action(Enum):
     DECLINE = auto()
     """It is certain that nothing was created and nothing will be: halve it, or let its records fail."""
     PARK = auto()
-    """Nobody knows, and nobody can find out: it is uncertain."""
+    """It cannot be found out what became of it: it is uncertain."""
     STOP = auto()
     """End the run; `resume` asks again."""
 
@@ -72,7 +72,7 @@ class StepRow:
     """It was asked MOST_SILENT times in vain."""
 
     def fits(self, doubt: Doubt, *, quiet: bool) -> bool:
-        """Tell whether it is about a doubt like this."""
+        """Return whether the row is about a doubt like this."""
         words = (
             (self.state, doubt.state),
             (self.again, doubt.again),

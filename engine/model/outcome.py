@@ -38,7 +38,7 @@ class Settlement:
     details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """Position → what else the service says of the record's task, as JSON: its status, its children."""
     uncertain: Mapping[int, str] = field(default_factory=dict)
-    """Position → why nobody knows what became of the record. Each position has an id, an error or an uncertainty."""
+    """Position → why it is uncertain what became of the record. Each position has an id, an error or an uncertainty."""
 
     @property
     def created(self) -> int:

@@ -34,7 +34,7 @@ class Section(BaseModel):
 
 
 def json_of(body: bytes) -> Any:
-    """Return what JSON says; None if it is none."""
+    """Return the value of a JSON text; None if it is not JSON."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:

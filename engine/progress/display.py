@@ -87,7 +87,7 @@ class PlainDisplay(Display):
         self._write(f"[{clock_time(self._progress.elapsed_seconds)}] {printable(line)}")
 
     def _news(self, event: Event) -> str:  # noqa: PLR0911 - one sentence for each kind of event
-        """Return what is to be said of an event at once; asked before it is folded, so the first of a kind shows."""
+        """Return the line to be written at once. Called before the event is folded, so it knows the first of a kind."""
         match event:
             case JobStarted():
                 return _beginning(event)

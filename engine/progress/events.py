@@ -62,7 +62,7 @@ class BatchProgressed:
 
 @dataclass(frozen=True, slots=True)
 class BatchSettled:
-    """The fate of each record of a batch is durable: known, or found to be beyond knowing."""
+    """The fate of each record of a batch is durable: known, or found to be uncertain."""
 
     sequence: int
     created: int
@@ -73,7 +73,7 @@ class BatchSettled:
 
     @classmethod
     def of(cls, sequence: int, settlement: Settlement) -> BatchSettled:
-        """Tell of a batch that was settled so."""
+        """Return the event for a batch with this settlement."""
         errors, uncertain = settlement.errors, settlement.uncertain
         first = next(iter((errors or uncertain).values()), "")
         return cls(sequence, settlement.created, len(errors), first, len(uncertain))
@@ -81,7 +81,7 @@ class BatchSettled:
 
 @dataclass(frozen=True, slots=True)
 class BatchesWaiting:
-    """The service has accepted batches and does not begin with them; they are followed on and never told again."""
+    """The service has accepted batches and does not begin with them; they are followed and not released again."""
 
     batches: int
     seconds: float
@@ -92,7 +92,7 @@ class BatchesWaiting:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something about the service that nobody here has seen before, and that a person should know; once a run."""
+    """Something new about the service that a person should know; emitted once a run."""
 
     text: str
 
@@ -129,7 +129,7 @@ class CallRetried:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """The service is not to be had, or pushes back: calls wait."""
+    """The service cannot be reached, or pushes back: calls wait."""
 
     reason: str
     wait_seconds: float
@@ -171,7 +171,7 @@ Listener: TypeAlias = Callable[[Event], None]
 
 
 def unheard(event: Event) -> None:
-    """Take an event that nobody listens for."""
+    """Ignore an event: the listener where nobody listens."""
     del event
 
 

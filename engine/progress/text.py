@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_plus
 _SIZES = ("B", "KB", "MB", "GB", "TB", "PB")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _LONG_SECONDS = 10
-"""From here on a tenth of a second tells nobody anything."""
+"""From here on tenths of a second are not shown."""
 
 HIDDEN = "***"
 SHORTEST_SECRET = 6
@@ -108,7 +108,7 @@ def remember_secret(secret: str) -> None:
 
 
 def forms(secret: str) -> frozenset[str]:
-    """Return how `secret` may be written by whoever echoes it; nothing of one so short that it is found by chance."""
+    """Return the forms in which `secret` may be echoed; none if it is so short that it is found by chance."""
     if len(secret) < SHORTEST_SECRET:
         return frozenset()
     percent = {quote(secret, safe=""), quote(secret), quote_plus(secret)}

@@ -43,7 +43,7 @@ class _Cut:
     tasks: Sequence[bytes]
     rejects: Sequence[Reject]
     end_line: int | None
-    """Line of the end where a record or a block ends there; else nobody can tell it without reading once more."""
+    """Line of the end; None where no record or block ends there, so that only reading once more could tell it."""
 
 
 class Recut:

@@ -243,7 +243,7 @@ def _created_lines(
 
 
 def _texts(values: Sequence[int | str]) -> Sequence[bytes]:
-    """Return each value as JSON; of another number than the values if a comma stands within one."""
+    """Return each value as JSON; more texts than values if a comma stands within one."""
     return orjson.dumps(values)[1:-1].split(b",")
 
 

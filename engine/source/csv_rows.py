@@ -172,7 +172,7 @@ class CsvSplitter:
         )
 
     def skip(self, window: Window) -> RowSkip:
-        """Return what finds the end of the row."""
+        """Return what finds the end of the row at the head of `window`."""
         return RowSkip(self._head_bytes if window.first else 0, self._delimiter)
 
     def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
@@ -217,7 +217,7 @@ class CsvSplitter:
 
 
 def _whole(rows: _Rows, *, to_end: bool) -> _Rows | None:
-    """Leave a row that ends beyond the window to the next one; None if no row is left."""
+    """Return the rows that end within the window; None if there are none. The next window takes the last one."""
     last = len(rows.values) - 1
     if not to_end and rows.problems.get(last) == _OPEN_QUOTE:
         del rows.values[last], rows.after[last], rows.problems[last]
@@ -266,13 +266,13 @@ class _Text:
 
 
 def _in_words(problem: str) -> str:
-    """Return what csv.Error means."""
+    """Return what a message of csv.Error means, in words for people."""
     words = (words for beginning, words in _PROBLEMS.items() if problem.startswith(beginning))
     return next(words, f"not valid CSV: {problem}")
 
 
 class _State(Enum):
-    """Where in a row a scan stands."""
+    """Where in a row the scan has come to."""
 
     VALUE_START = auto()
     PLAIN = auto()

@@ -131,12 +131,12 @@ class _ArrayWindow:
 
     @property
     def full(self) -> bool:
-        """A whole cut is there."""
+        """There are enough elements for a whole cut."""
         return len(self._starts) >= CUT_RECORDS
 
     @property
     def pending(self) -> bool:
-        """Something is there that no cut has taken."""
+        """There are elements, or an end, that no cut has taken."""
         return bool(self._starts) or self._end is not None
 
     @property
@@ -145,7 +145,7 @@ class _ArrayWindow:
         return self._exact > 2 + (self._quick >> 3)
 
     def advance(self) -> bool:
-        """Take the next elements; tell whether more may follow in this window."""
+        """Take the next elements; return whether more may follow in this window."""
         if self._at is not None:
             following = self._take_pieces(self._at)
             self._at = self._take_element(self._at) if following is None else following
@@ -255,7 +255,7 @@ class _ArrayWindow:
         return following
 
     def _learn(self, end: int) -> bool:
-        """Guess the separator from what follows the element that ends at `end`; tell whether that was new."""
+        """Guess the separator from what follows the element that ends at `end`; return whether the guess is new."""
         between = _BETWEEN.match(self._data, end)
         if between is None:
             return False

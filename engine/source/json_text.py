@@ -1,4 +1,4 @@
-"""The JSON text of records: parse it, say why it is none, and find where its elements and members end.
+"""The JSON text of records: parse it, say why a text is not JSON, and find where its elements and members end.
 
 Used by the formats, the mapping and the client references. Finding ends is exact on any bytes and parses no value.
 """
@@ -100,7 +100,7 @@ class ElementScan:
         return run.end()
 
     def _ends(self, token: int) -> bool:
-        """Take the next token; tell whether the element ends before it."""
+        """Take the next token; return whether the element ends before it."""
         if token == _QUOTE:
             self._in_string = True
         elif token in _OPENING:
@@ -133,7 +133,7 @@ def members(raw: bytes) -> dict[str, bytes]:
 
 
 def _deep_members(raw: bytes) -> dict[str, bytes]:
-    """Do the same for values nested to any depth, in twice the time."""
+    """Return the same for values nested to any depth, in twice the time."""
     found: dict[str, bytes] = {}
     at = 0
     while member := _MEMBER.match(raw, at):
@@ -158,7 +158,7 @@ def _closed(raw: bytes, at: int) -> int:
 
 
 def parse(raws: Sequence[bytes], max_record_bytes: int) -> tuple[list[Row], dict[int, str]]:
-    """Return a row for each text, and by position why a text is no record; its row is empty then."""
+    """Return a row for each text, and by position why a text is not a record; then its row is empty."""
     rows: list[Any] = []
     flaws: dict[int, str] = {}
     texts = _bounded(raws, max_record_bytes, flaws)
@@ -201,7 +201,7 @@ def explain(raw: bytes, error: orjson.JSONDecodeError) -> str:
 
 
 def invalid_utf8(raw: bytes) -> str:
-    """Return where `raw` is no UTF-8; nothing if it is."""
+    """Return where `raw` stops being UTF-8; "" if all of it is."""
     try:
         raw.decode()
     except UnicodeDecodeError as error:

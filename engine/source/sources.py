@@ -125,7 +125,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
-    """Compare each file's size with what it was.
+    """Check that each file still has the size that it had when the job began.
 
     What is frozen is compared by sha256 when each batch is read again, so the time of the file does not count there: a
     copy that is put back has a new one. What is not frozen yet (`times`) is known to be another file only by its time.

@@ -142,7 +142,7 @@ class SourceFile(AbstractContextManager["SourceFile"]):
 
 
 def unreadable(path: str, error: OSError) -> SourceError:
-    """Map what the system says of a path."""
+    """Return the error to raise where the system cannot read a path."""
     if isinstance(error, FileNotFoundError):
         return SourceError(f"{path} does not exist: check the path, and the working directory if it is relative")
     if isinstance(error, PermissionError):
@@ -151,5 +151,5 @@ def unreadable(path: str, error: OSError) -> SourceError:
 
 
 def too_long(max_record_bytes: int) -> str:
-    """Return the reason of a record over the limit."""
+    """Return the reject's reason for a record over the limit."""
     return f"longer than max_record_bytes ({max_record_bytes})"
