@@ -112,27 +112,26 @@ class Measure:
 
     seconds: float
     """From the beginning until the last record that was seen created."""
-    throughput: float
-    """Records per second, by the time in which the first 95 of 100 were created: a straggler does not count."""
-    due: int
+    records: int
     """Records that were due."""
+    batches: int
     created: int
     failed: int
     unfinished: int
     """Records that were due and had no end when the step ended; they count with the time that they had waited."""
-    batches: int
-    corrected: Percentiles
-    """Time to created, corrected for coordinated omission."""
-    uncorrected: Percentiles
+    throughput: float
+    """Records per second, by the time in which the first 95 of 100 were created: a straggler does not count."""
+    time_to_created: Percentiles
+    """Corrected for coordinated omission."""
+    time_to_created_uncorrected: Percentiles
     """The same from when a batch was begun: what the sender sees, not the one who waits for the task."""
     calls: int
-    pushed_back: int
-    """Answers with status 429."""
+    answers_429: int
     errors: int
     """Calls without an answer, or with a status from 500 on."""
     retries: int
     pauses: int
-    longest_pause: float
+    longest_pause_seconds: float
     pause_reason: str
     """Why calls waited for so long."""
     first_error: str
@@ -194,7 +193,7 @@ class Meter:
                 self._first_error = self._first_error or event.first_error
             case CallEnded(status=status):
                 self._counts["calls"] += 1
-                self._counts["pushed_back"] += status == HTTPStatus.TOO_MANY_REQUESTS
+                self._counts["answers_429"] += status == HTTPStatus.TOO_MANY_REQUESTS
                 self._counts["errors"] += status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR
             case CallRetried():
                 self._counts["retries"] += 1
@@ -230,20 +229,20 @@ class Meter:
         ended = seen[-1][0] if seen else now
         return Measure(
             seconds=ended - started,
-            throughput=_throughput(seen, started),
-            due=sum(one.records for one in batches),
+            records=sum(one.records for one in batches),
+            batches=len(batches),
             created=sum(one.created for one in batches),
             failed=sum(one.failed for one in batches),
             unfinished=sum(one.unfinished for one in batches),
-            batches=len(batches),
-            corrected=self._corrected(batches, now).percentiles(),
-            uncorrected=_counted(batches, now, _began).percentiles(),
+            throughput=_throughput(seen, started),
+            time_to_created=self._corrected(batches, now).percentiles(),
+            time_to_created_uncorrected=_counted(batches, now, _began).percentiles(),
             calls=self._counts["calls"],
-            pushed_back=self._counts["pushed_back"],
+            answers_429=self._counts["answers_429"],
             errors=self._counts["errors"],
             retries=self._counts["retries"],
             pauses=self._counts["pauses"],
-            longest_pause=self._longest_pause.wait_seconds,
+            longest_pause_seconds=self._longest_pause.wait_seconds,
             pause_reason=self._longest_pause.reason,
             first_error=self._first_error,
             timeline=list(self._timeline(batches, started)),

@@ -122,11 +122,11 @@ def _by_step(bench: Bench) -> list[Plot]:
     if steps[0].load.rate is not None:
         reached.append(line("offered", lambda step: step.load.rate or 0.0))
     times = [
-        line("p50", lambda step: step.measure.corrected.p50),
-        line("p90", lambda step: step.measure.corrected.p90),
-        line("p99", lambda step: step.measure.corrected.p99),
-        line("p99.9", lambda step: step.measure.corrected.p999),
-        line("p99 uncorrected", lambda step: step.measure.uncorrected.p99),
+        line("p50", lambda step: step.measure.time_to_created.p50),
+        line("p90", lambda step: step.measure.time_to_created.p90),
+        line("p99", lambda step: step.measure.time_to_created.p99),
+        line("p99.9", lambda step: step.measure.time_to_created.p999),
+        line("p99 uncorrected", lambda step: step.measure.time_to_created_uncorrected.p99),
     ]
     return [
         Plot("Throughput by step", across, "records per second", reached, names, marks),

@@ -98,7 +98,7 @@ class BenchStep:
     @property
     def is_bursty(self) -> bool:
         """Calls had to wait, and the step was too short for several such waits: its throughput does not last."""
-        return self.measure.longest_pause >= max(LONG_PAUSE_SECONDS, self.measure.seconds / LASTING_PAUSES)
+        return self.measure.longest_pause_seconds >= max(LONG_PAUSE_SECONDS, self.measure.seconds / LASTING_PAUSES)
 
     @property
     def is_short(self) -> bool:
@@ -140,7 +140,7 @@ class Bench:
         for step in self.steps:
             if step.is_bursty:
                 yield (
-                    f"Step {step.load.label}: calls waited for {duration(step.measure.longest_pause)}: "
+                    f"Step {step.load.label}: calls waited for {duration(step.measure.longest_pause_seconds)}: "
                     f"{step.measure.pause_reason}. What was reached before does not last."
                 )
 
@@ -208,24 +208,12 @@ def _step(step: BenchStep) -> dict[str, Any]:
         "batch_records": load.batch_records,
         "job": step.job,
         "started_seconds": round(step.started, 3),
+        **asdict(measure),
         "seconds": round(measure.seconds, 3),
-        "records": measure.due,
-        "batches": measure.batches,
-        "created": measure.created,
-        "failed": measure.failed,
-        "unfinished": measure.unfinished,
         "throughput": round(measure.throughput, 2),
-        "time_to_created": _percentiles(measure.corrected),
-        "time_to_created_uncorrected": _percentiles(measure.uncorrected),
-        "calls": measure.calls,
-        "answers_429": measure.pushed_back,
-        "errors": measure.errors,
-        "retries": measure.retries,
-        "pauses": measure.pauses,
-        "longest_pause_seconds": round(measure.longest_pause, 3),
-        "pause_reason": measure.pause_reason,
-        "first_error": measure.first_error,
-        "timeline": [asdict(second) for second in measure.timeline],
+        "time_to_created": _percentiles(measure.time_to_created),
+        "time_to_created_uncorrected": _percentiles(measure.time_to_created_uncorrected),
+        "longest_pause_seconds": round(measure.longest_pause_seconds, 3),
     }
 
 
@@ -252,7 +240,7 @@ def _remark(bench: Bench, place: int) -> str:
 
 
 def _row(step: BenchStep, remark: str) -> Sequence[str]:
-    measure, times = step.measure, step.measure.corrected
+    measure, times = step.measure, step.measure.time_to_created
     return (
         step.load.label,
         count(measure.created),
@@ -261,7 +249,7 @@ def _row(step: BenchStep, remark: str) -> Sequence[str]:
         count(times.count),
         count(measure.failed),
         count(measure.unfinished),
-        count(measure.pushed_back),
+        count(measure.answers_429),
         count(measure.errors),
         count(measure.retries),
         remark,

@@ -117,7 +117,7 @@ class _Series:
     def knee(self) -> Knee | None:
         """The knee of the steps whose load is known."""
         known = [step for step in self.steps if step.load.level is not None]
-        return find_knee([Point(step.measure.throughput, step.measure.corrected.p50) for step in known])
+        return find_knee([Point(step.measure.throughput, step.measure.time_to_created.p50) for step in known])
 
     def end(self, error: BulkSubmitError | None, reason: str) -> None:
         """End it after the step at hand."""

@@ -42,7 +42,9 @@ async def test_everything_that_was_created_is_listed_and_the_counts_agree(desk):
     bench = await measured(desk, records=60, steps="1,2", seconds=30.0)
     assert bench.exit_code == Exit.ALL_CREATED
     assert [step.measure.created for step in bench.steps] == [60, 60]
-    assert [(one.measure.due, one.measure.batches, one.measure.unfinished) for one in bench.steps] == [(60, 6, 0)] * 2
+    assert [(one.measure.records, one.measure.batches, one.measure.unfinished) for one in bench.steps] == [
+        (60, 6, 0)
+    ] * 2
     assert created_at(desk) == {f"bench-5-{number}" for number in range(120)}
     outcomes = lines(bench.outcomes)
     assert len(outcomes) == len({line["task_id"] for line in outcomes}) == 120
@@ -70,8 +72,8 @@ async def test_a_slow_service_is_measured_as_slow_as_it_is(desk):
     bench = await measured(desk, records=100, steps="1,8", seconds=30.0)
     for step in bench.steps:
         assert 5 < step.measure.throughput < 300
-        assert 0.09 < step.measure.corrected.longest < 20.0
-        assert step.measure.corrected.p50 <= step.measure.corrected.p90 <= step.measure.corrected.p99
+        assert 0.09 < step.measure.time_to_created.longest < 20.0
+        assert step.measure.time_to_created.p50 <= step.measure.time_to_created.p90 <= step.measure.time_to_created.p99
 
 
 async def test_a_place_is_held_until_the_service_has_created_its_batch(desk):
@@ -118,11 +120,11 @@ async def test_a_schedule_shows_a_stall_that_whoever_sends_does_not_see(desk):
     bench = await measured(desk, config=config, records=200, rates=["100"], seconds=2.0)
     measure = bench.steps[0].measure
     assert (measure.created, measure.batches, measure.unfinished) == (200, 20, 0)
-    assert measure.corrected.longest >= 1.4
+    assert measure.time_to_created.longest >= 1.4
     # Half of the batches were due during the stall. The sender saw one slow batch; who waits saw all of them.
-    assert measure.corrected.p90 > 0.9
-    assert measure.uncorrected.p90 < measure.corrected.p90
-    assert measure.corrected.p50 > measure.uncorrected.p50
+    assert measure.time_to_created.p90 > 0.9
+    assert measure.time_to_created_uncorrected.p90 < measure.time_to_created.p90
+    assert measure.time_to_created.p50 > measure.time_to_created_uncorrected.p50
 
 
 async def test_a_rate_that_is_kept_up_with_is_reached_and_batches_come_in_time(desk):
@@ -143,10 +145,10 @@ async def test_push_back_and_errors_are_counted(desk):
     bench = await measured(desk, records=40, steps="4", seconds=30.0)
     measure = bench.steps[0].measure
     assert measure.created == 40
-    assert measure.pushed_back >= 1
+    assert measure.answers_429 >= 1
     assert measure.errors == 1
     assert measure.retries >= 2
-    assert told(bench)["steps"][0]["answers_429"] == measure.pushed_back
+    assert told(bench)["steps"][0]["answers_429"] == measure.answers_429
 
 
 async def test_a_step_that_creates_nothing_is_the_last_and_says_why(desk):
@@ -183,8 +185,8 @@ async def test_a_service_that_does_not_finish_is_not_waited_for_without_end(desk
     bench = await measured(desk, records=20, steps="1,2", seconds=0.5)
     (step,) = bench.steps
     assert bench.exit_code == Exit.STOPPED_EARLY
-    assert step.measure.unfinished == step.measure.due - step.measure.created > 0
-    assert step.measure.corrected.longest >= 0.5  # of those that are not created yet, too
+    assert step.measure.unfinished == step.measure.records - step.measure.created > 0
+    assert step.measure.time_to_created.longest >= 0.5  # of those that are not created yet, too
     assert "not settled within 1 s" in bench.ended
     assert {line["state"] for line in lines(bench.outcomes)} == {"unresolved"}
 
@@ -222,7 +224,7 @@ async def test_tasks_of_files_for_which_a_step_had_no_time_are_left_to_the_next(
     desk = await desk(latency={"create": Latency(0.05)})
     source = desk.source(tasks(300))
     bench = await measured(desk, sources=[str(source)], records=290, steps="1,2", seconds=0.3)
-    first, second = (step.measure.due for step in bench.steps)
+    first, second = (step.measure.records for step in bench.steps)
     assert 0 < first < 200
     assert second >= 10
     assert created_at(desk) == {str(number) for number in range(first + second)}

@@ -16,7 +16,7 @@ def measure(throughput, seconds):
     times.record(seconds, 1000)
     found = times.percentiles()
     timeline = [Second(0, 1000, 0, 0.0, 0.0), Second(1, 0, 1000, seconds, seconds)]
-    return Measure(1.5, throughput, 1000, 1000, 0, 0, 10, found, found, 60, 3, 1, 4, 0, 0.0, "", "", timeline)
+    return Measure(1.5, 1000, 10, 1000, 0, 0, throughput, found, found, 60, 3, 1, 4, 0, 0.0, "", "", timeline)
 
 
 def bench(*, rate=None, host="api.example.com", ended="It ended one step beyond the knee, at 4."):

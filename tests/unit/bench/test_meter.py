@@ -45,10 +45,10 @@ def test_time_to_created_runs_from_when_a_batch_was_due_until_a_poll_showed_its_
     watch.at(4.0, BatchProgressed(0, 4, 0))
     watch.at(6.0, BatchProgressed(0, 10, 4), BatchSettled(0, 10, 0))
     measure = watch.meter.measured()
-    assert (measure.due, measure.created, measure.unfinished, measure.corrected.count) == (10, 10, 0, 10)
-    assert measure.corrected.p50 == pytest.approx(5.0, rel=0.01)
-    assert measure.corrected.longest == 5.0
-    assert measure.uncorrected.longest == 3.0
+    assert (measure.records, measure.created, measure.unfinished, measure.time_to_created.count) == (10, 10, 0, 10)
+    assert measure.time_to_created.p50 == pytest.approx(5.0, rel=0.01)
+    assert measure.time_to_created.longest == 5.0
+    assert measure.time_to_created_uncorrected.longest == 3.0
 
 
 def test_the_schedule_shows_a_stall_that_whoever_sends_does_not_see():
@@ -63,10 +63,10 @@ def test_the_schedule_shows_a_stall_that_whoever_sends_does_not_see():
         watch.sent(sequence, began, free)
         watch.at(free, BatchSettled(sequence, 10, 0))
     measure = watch.meter.measured()
-    assert measure.uncorrected.p50 == pytest.approx(0.5, rel=0.02)
-    assert measure.uncorrected.p90 == pytest.approx(0.5, rel=0.02)
-    assert measure.corrected.p50 > 2.0
-    assert measure.corrected.p90 > 4.0
+    assert measure.time_to_created_uncorrected.p50 == pytest.approx(0.5, rel=0.02)
+    assert measure.time_to_created_uncorrected.p90 == pytest.approx(0.5, rel=0.02)
+    assert measure.time_to_created.p50 > 2.0
+    assert measure.time_to_created.p90 > 4.0
 
 
 def test_a_closed_loop_gets_back_what_a_stall_kept_from_being_sent():
@@ -78,10 +78,10 @@ def test_a_closed_loop_gets_back_what_a_stall_kept_from_being_sent():
         now += 10.0 if sequence == 4 else 1.0
         watch.settled(sequence, now)
     measure = watch.meter.measured()
-    assert measure.uncorrected.count == 100
-    assert measure.corrected.count == 100 + 9 * 10
-    assert measure.uncorrected.p90 == pytest.approx(1.0, rel=0.01)
-    assert measure.corrected.p90 == pytest.approx(9.0, rel=0.01)
+    assert measure.time_to_created_uncorrected.count == 100
+    assert measure.time_to_created.count == 100 + 9 * 10
+    assert measure.time_to_created_uncorrected.p90 == pytest.approx(1.0, rel=0.01)
+    assert measure.time_to_created.p90 == pytest.approx(9.0, rel=0.01)
 
 
 def test_an_upload_that_took_longer_than_others_kept_nothing_from_being_sent_if_its_batch_was_done_in_time():
@@ -91,7 +91,7 @@ def test_an_upload_that_took_longer_than_others_kept_nothing_from_being_sent_if_
         watch.sent(sequence, sequence, sequence + (0.5 if sequence == 4 else 0.01))
         watch.settled(sequence, sequence + 1)
     measure = watch.meter.measured()
-    assert measure.corrected == measure.uncorrected
+    assert measure.time_to_created == measure.time_to_created_uncorrected
 
 
 def with_a_fourth_on_its_way():
@@ -113,22 +113,22 @@ def test_a_batch_that_was_split_holds_its_place_until_its_last_part_is_done():
     watch.at(4.0, moved(left, State.RELEASED, State.SETTLED), BatchSettled(left, 5, 0))
     watch.at(7.0, moved(right, State.RELEASED, State.SETTLED), BatchSettled(right, 5, 0))
     measure = watch.meter.measured()
-    assert measure.uncorrected.count == 40
-    assert measure.corrected.count == 40 + 3 * 10
+    assert measure.time_to_created_uncorrected.count == 40
+    assert measure.time_to_created.count == 40 + 3 * 10
 
 
 def test_a_batch_that_is_never_done_holds_its_place_to_the_end():
     watch = with_a_fourth_on_its_way()
     watch.at(8.0)
     measure = watch.meter.measured()
-    assert (measure.uncorrected.count, measure.corrected.count) == (40, 40 + 4 * 10)
+    assert (measure.time_to_created_uncorrected.count, measure.time_to_created.count) == (40, 40 + 4 * 10)
 
 
 def test_the_longest_wait_is_told_with_its_reason():
     watch = Watch()
     watch.at(1.0, Paused("429", 1.0), Paused("the budget is used up", 290.0), Paused("429", 2.0))
     measure = watch.meter.measured()
-    assert (measure.longest_pause, measure.pause_reason, measure.pauses) == (290.0, "the budget is used up", 3)
+    assert (measure.longest_pause_seconds, measure.pause_reason, measure.pauses) == (290.0, "the budget is used up", 3)
 
 
 def test_what_has_no_end_counts_with_the_time_that_it_waited():
@@ -139,8 +139,8 @@ def test_what_has_no_end_counts_with_the_time_that_it_waited():
     watch.at(3.0, BatchProgressed(0, 6, 0))
     watch.at(9.0)
     measure = watch.meter.measured()
-    assert (measure.due, measure.created, measure.unfinished) == (20, 6, 14)
-    assert (measure.corrected.count, measure.corrected.longest) == (20, 8.0)
+    assert (measure.records, measure.created, measure.unfinished) == (20, 6, 14)
+    assert (measure.time_to_created.count, measure.time_to_created.longest) == (20, 8.0)
 
 
 def test_a_closed_loop_does_not_count_what_had_no_place_yet():
@@ -150,7 +150,7 @@ def test_a_closed_loop_does_not_count_what_had_no_place_yet():
     watch.sent(0, 1.0, 2.0)
     watch.at(3.0, BatchSettled(0, 10, 0))
     measure = watch.meter.measured()
-    assert (measure.due, measure.batches, measure.seconds) == (10, 1, 2.0)
+    assert (measure.records, measure.batches, measure.seconds) == (10, 1, 2.0)
 
 
 def test_the_halves_of_a_batch_count_for_it_and_failed_records_have_no_time():
@@ -163,7 +163,7 @@ def test_the_halves_of_a_batch_count_for_it_and_failed_records_have_no_time():
     watch.at(4.0, BatchSettled(right, 3, 2, "no such thing"))
     measure = watch.meter.measured()
     assert (measure.created, measure.failed, measure.unfinished, measure.batches) == (8, 2, 0, 1)
-    assert (measure.corrected.count, measure.first_error) == (8, "no such thing")
+    assert (measure.time_to_created.count, measure.first_error) == (8, "no such thing")
 
 
 def test_throughput_is_that_of_the_first_95_of_100():
@@ -182,7 +182,7 @@ def test_push_back_errors_and_retries_are_counted_apart():
     ends = [CallEnded("create", 0.1, 5, status) for status in (200, 429, 503, None, 404, 429)]
     watch.at(1.0, *ends, CallRetried("create", 1, 0.5, "429"), Paused("429", 1.0))
     measure = watch.meter.measured()
-    assert (measure.calls, measure.pushed_back, measure.errors, measure.retries, measure.pauses) == (6, 2, 2, 1, 1)
+    assert (measure.calls, measure.answers_429, measure.errors, measure.retries, measure.pauses) == (6, 2, 2, 1, 1)
 
 
 def test_the_seconds_tell_what_was_due_and_created_in_each():

@@ -58,13 +58,15 @@ def test_it_says_which_figures_are_not_to_be_relied_on_and_why():
     (hint,) = bench().hints
     assert hint.startswith("Fewer than 24 batches were sent in step 1, 2, 4:")
     assert troubled(batches=24).hints == []
-    (hint,) = troubled(batches=24, longest_pause=293.0, pause_reason="the request budget is used up").hints
+    (hint,) = troubled(batches=24, longest_pause_seconds=293.0, pause_reason="the request budget is used up").hints
     assert hint.startswith("Step 1: calls waited for 4 min 53 s: the request budget is used up.")
-    assert troubled(batches=24, longest_pause=293.0, pause_reason="so", seconds=900.0).hints == []
+    assert troubled(batches=24, longest_pause_seconds=293.0, pause_reason="so", seconds=900.0).hints == []
     assert "a second with one batch at once, in bursts." in headline(
-        troubled(batches=24, longest_pause=293.0, pause_reason="so")
+        troubled(batches=24, longest_pause_seconds=293.0, pause_reason="so")
     )
-    assert escape(hint) in page(troubled(batches=24, longest_pause=293.0, pause_reason="the request budget is used up"))
+    assert escape(hint) in page(
+        troubled(batches=24, longest_pause_seconds=293.0, pause_reason="the request budget is used up")
+    )
 
 
 def test_the_headline_tells_best_and_knee():
