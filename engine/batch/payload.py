@@ -183,11 +183,12 @@ def _slices(file: SourceFile, spans: Sequence[tuple[int, int]]) -> Iterator[byte
     """Yield the bytes of each (joined offset, length), reading those together that lie near each other."""
     run: list[tuple[int, int]] = []
     end = 0
-    for offset, length in spans:
+    for span in spans:
+        offset, length = span
         if run and (offset - end > _GAP_BYTES or end - run[0][0] > _RUN_BYTES):
             yield from _run_slices(file, run, end)
             run = []
-        run.append((offset, length))
+        run.append(span)
         end = offset + length
     if run:
         yield from _run_slices(file, run, end)
@@ -197,4 +198,5 @@ def _run_slices(file: SourceFile, run: Sequence[tuple[int, int]], end: int) -> I
     start = run[0][0]
     data = file.read(start, end - start)
     for offset, length in run:
-        yield data[offset - start : offset - start + length]
+        at = offset - start
+        yield data[at : at + length]
