@@ -1,4 +1,8 @@
-"""What every ledger does: the durable memory of jobs, as the rest of the engine knows it."""
+"""What every ledger does: the durable memory of jobs, as the rest of the engine knows it.
+
+Each store is one class in a module of its own, and passes `tests/unit/ledger/test_contract.py`. What was awaited is on
+disk. Sequences are those of batches and of parts (`model/batch.py`), times are Unix seconds.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,19 @@ from engine.model.submission import State, Submission
 
 
 class Ledger(Protocol):
-    """The durable memory of jobs. A method returns once what it wrote is on disk."""
+    """The durable memory of jobs. A method returns once what it wrote is on disk.
+
+    Raises:
+        JobError: there is no job of that name; so every method that takes the name of a job, but for locks.
+        LedgerError: it cannot be written or read, was closed, or what is to be written contradicts what it holds.
+    """
 
     async def create_job(self, job: Job) -> None:
-        """Remember a new job. Raises: JobError if the name is taken."""
+        """Remember a new job; the time is now if it names none. Raises: JobError if the name is taken."""
         ...
 
     async def job(self, name: str) -> Job:
-        """Return a job. Raises: JobError if there is none of that name, naming those there are."""
+        """Return a job. Raises: JobError, naming those there are."""
         ...
 
     async def jobs(self) -> Sequence[Job]:
@@ -57,7 +66,11 @@ class Ledger(Protocol):
         ...
 
     async def freeze(self, job: str, batches: Sequence[Batch], rejects: Sequence[Reject], *, last: bool) -> None:
-        """Remember batches (as FROZEN; those of no records as SETTLED) and rejects. `last`: the sources end here."""
+        """Remember batches (as FROZEN; those of no records as SETTLED) and rejects. `last`: the sources end here.
+
+        Raises:
+            LedgerError: they do not start at sequence 0, offset 0, record 0, or where the batch frozen last ends.
+        """
         ...
 
     async def last_batch(self, job: str) -> Batch | None:
@@ -68,20 +81,31 @@ class Ledger(Protocol):
         """Set a batch's submission; a remote id given up by staging again is kept among the orphans.
 
         Raises:
-            LedgerError: it is not in state `expected`, or the step is not in TRANSITIONS.
+            LedgerError: it is not in state `expected`, the step is not in TRANSITIONS, or it leads to SETTLED or SPLIT.
         """
         ...
 
     async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
-        """Move a batch to SETTLED together with the fate of its records."""
+        """Move a batch to SETTLED together with the fate of its records.
+
+        Raises:
+            LedgerError: as for `move`, or a record has no fate, or two.
+        """
         ...
 
     async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
-        """Move a batch to SPLIT and freeze two parts that stand for it."""
+        """Move a batch to SPLIT and freeze two parts that stand for it.
+
+        Raises:
+            LedgerError: as for `move`, or the parts do not cover exactly what the batch covers.
+        """
         ...
 
     def batches(self, job: str, states: frozenset[State] | None = None) -> AsyncIterator[tuple[Batch, Submission]]:
-        """Yield batches with their submissions in the order of their records, parts in the place of what is split."""
+        """Yield batches with their submissions in the order of their records, parts in the place of what is split.
+
+        They may move meanwhile: nothing is held open between two of them. `states`: only those in one of these.
+        """
         ...
 
     async def names(self, remote_id: str) -> bool:
@@ -157,5 +181,5 @@ class Ledger(Protocol):
         ...
 
     async def close(self) -> None:
-        """Write what is queued and let go of the file."""
+        """Write what is queued and let go of the store; closing again does nothing."""
         ...

@@ -1,7 +1,7 @@
 -- Every statement on a ledger: `-- name:`, a sentence, the statement. schema.sql explains tables and columns.
 
 -- name: settings
--- Prepare a connection that writes; connections.py says why.
+-- Prepare a connection that writes; database.py says why.
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
@@ -59,17 +59,17 @@ SELECT id FROM jobs WHERE name = :name;
 SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
 
 -- name: jobs
--- Read the jobs, newest first; only that of one name, unless it is null.
+-- Read the jobs with their files (a JSON array), newest first; only one of them, unless that is null.
 SELECT
-  id, name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start,
-  lost_stages, created_at
+  name, service, config,
+  (
+    SELECT JSON_GROUP_ARRAY(JSON_ARRAY(number, path, format, size, mtime_ns, base) ORDER BY number)
+    FROM sources WHERE job = id
+  ),
+  output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start, lost_stages, created_at
 FROM jobs
-WHERE :name IS NULL OR name = :name
+WHERE :job IS NULL OR id = :job
 ORDER BY id DESC;
-
--- name: sources
--- Read the files of a job in their order.
-SELECT number, path, format, size, mtime_ns, base FROM sources WHERE job = :job ORDER BY number;
 
 -- name: set_config
 -- Replace the configuration of a job.
@@ -130,22 +130,22 @@ SELECT job, sequence, remote_id FROM batches
 WHERE job = :job AND sequence = :sequence AND remote_id IS NOT NULL AND remote_id IS NOT :remote_id;
 
 -- name: move
--- Take a batch one step on, if it stands where it is expected; return how many records went up.
+-- Take a batch one step on, if it stands where it is expected and, where its records are settled, has as many of them.
 UPDATE batches
 SET
   state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, created = :created, failed = :failed,
   uncertain = :uncertain
-WHERE job = :job AND sequence = :sequence AND state = :expected
-RETURNING count;
+WHERE job = :job AND sequence = :sequence AND state = :expected AND count = COALESCE(:records, count)
+RETURNING 1;
 
 -- name: state
--- Tell where a batch stands.
-SELECT state FROM batches WHERE job = :job AND sequence = :sequence;
+-- Tell where a batch stands and how many of its records go up.
+SELECT state, count FROM batches WHERE job = :job AND sequence = :sequence;
 
 -- name: add_settlement
 -- Keep the fate of each record of a batch.
 INSERT INTO settlements (job, sequence, task_ids, errors, details, uncertain)
-VALUES (:job, :sequence, :task_ids, :errors, :details, :uncertain);
+VALUES (:job, :sequence, :task_ids, :errors, :details, :uncertain_for);
 
 -- name: settlements
 -- Read the fate of each record of some batches (a JSON array), those that are settled; a batch of no records has no row
@@ -180,12 +180,12 @@ ORDER BY sequence DESC
 LIMIT 1;
 
 -- name: names
--- Tell whether a batch of a job has this name at the service.
-SELECT 1 FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;
+-- Tell whether a batch of any job has this name at the service; by job, as the index of names is.
+SELECT 1 FROM jobs CROSS JOIN batches ON job = id WHERE remote_id = :remote_id LIMIT 1;
 
 -- name: last_settled_at
--- Read when a batch of a job was settled last.
-SELECT MAX(changed_at) FROM batches WHERE job = :job AND state = :settled;
+-- Read when a batch of a job was settled last; 0 if none was.
+SELECT COALESCE(MAX(changed_at), 0) FROM batches WHERE job = :job AND state = 'settled';
 
 -- name: owner
 -- Find the batch of a job that has this name at the service.
@@ -196,26 +196,6 @@ SELECT sequence FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1
 SELECT COUNT(*)
 FROM settlements, json_each(settlements.details)
 WHERE job = :job AND details LIKE '%"id_proven":false%' AND json_extract(json_each.value, '$.id_proven') = 0;
-
--- name: job_ids
--- Number the jobs.
-SELECT id FROM jobs;
-
--- name: split
--- Read the batches and parts that were split, with their submissions: to audit them.
-SELECT
-  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  state, remote_id, changed_at, note
-FROM batches JOIN spans USING (job, sequence)
-WHERE job = :job AND sequence > :after AND state = 'split'
-ORDER BY sequence
-LIMIT :limit;
-
--- name: whole
--- Read a batch that is to be halved.
-SELECT sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count
-FROM batches
-WHERE job = :job AND sequence = :sequence;
 
 -- name: parts
 -- Read the parts that stand for a batch, in the order of their records, and stand in one of some states.
@@ -228,14 +208,15 @@ WHERE
   AND state IN (SELECT value FROM json_each(:states))
 ORDER BY start_index;
 
--- name: page
--- Read the batches after one of them that stand in one of some states (a JSON array), with their submissions.
+-- name: batches
+-- Read the batches after one of them, and up to another, that stand in one of some states (a JSON array), with their
+-- submissions.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
   state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE
-  job = :job AND sequence > :after AND sequence <= 0xFFFFFFFF AND state IN (SELECT value FROM json_each(:states))
+  job = :job AND sequence > :after AND sequence <= :last AND state IN (SELECT value FROM json_each(:states))
 ORDER BY sequence
 LIMIT :limit;
 

@@ -1,30 +1,36 @@
-"""The `Ledger` in one SQLite file: calls of the engine enter; they leave as operations of the writer or short reads.
+# ruff: noqa: D102 - what each method does stands once, in base.py
+"""The `Ledger` in one SQLite file, as `async with SqliteLedger.open(path, clock) as ledger`.
 
-    await move(…) ─ operation ─ queue ─ writer thread ─ COMMIT ─ future        writer.py, writes.py
-    await tally(…) ───── function ───── reader thread ─ SELECT ─ future        reads.py
+    await move(…) ─ take_steps ─ queue ─ writer thread ─ COMMIT ─ future        writer.py
+    await tally(…) ── _fetch ─────────── reader thread ─ SELECT ─ future
 
-Two connections to one file, which WAL allows without waiting. A read sees all that was awaited before it.
+Called by `commands/`, which opens it; all others know the `Ledger` of base.py. Two connections to one file, which WAL
+allows without waiting. A read sees all that was awaited before it. The functions below the class run in the reader's
+thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import apsw
+import orjson
 
 from engine.clock import Clock
-from engine.ledger import connections, locks, reads, writes
-from engine.ledger.faults import mapped_errors
-from engine.ledger.writer import Hooks, Writer
-from engine.model.batch import Batch
+from engine.ledger import rows
+from engine.ledger.base import Ledger
+from engine.ledger.database import NAMES_SHOWN, QUERIES, job_id, mapped_errors, open_connections
+from engine.ledger.files import hold, is_held
+from engine.ledger.writer import Hooks, Writer, create_job, freeze, split_batch, take_steps, update_job
+from engine.model.batch import ROOTS, Batch, batch_name
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.record import Reject
@@ -35,10 +41,15 @@ T = TypeVar("T")
 _NO_HOOKS = Hooks()
 _BUSY_SECONDS = 10.0
 """The longest group of another job is some MB: well below a second on any disk."""
+_PAGE_BATCHES = 200
+_PAGE_SPANS_BYTES = 4 * 1024 * 1024
+"""A page ends at either limit: 200 batches of 1,000 records have 1.6 MB of spans; far larger ones fill no memory."""
+_LAST_SEQUENCE = 2**63 - 1
+"""Of parts; those of batches are below ROOTS."""
 
 
-class SqliteLedger:
-    """The durable memory of jobs in one SQLite file: `async with SqliteLedger.open(path, clock) as ledger`."""
+class SqliteLedger(Ledger):
+    """The durable memory of jobs in one SQLite file."""
 
     def __init__(self, path: Path, clock: Clock, writer: Writer, reader: apsw.Connection) -> None:
         self._path = path
@@ -65,197 +76,188 @@ class SqliteLedger:
         Raises:
             LedgerError: it cannot be opened, is not a ledger, or was written by a newer bulksubmit.
         """
-        opening = connections.Opening(path, busy_seconds, vfs)
-        resolved, writing, reader = await asyncio.to_thread(_connect, opening)
-        ledger = cls(resolved, clock, Writer(resolved, writing, hooks), reader)
+        path = await asyncio.to_thread(path.resolve)  # a lock must be one file, whichever link leads here
+        writing, reader = await asyncio.to_thread(open_connections, path, busy_seconds, vfs)
+        ledger = cls(path, clock, Writer(path, writing, hooks), reader)
         try:
             yield ledger
         finally:
             await ledger.close()
 
+    # Jobs
+
     async def create_job(self, job: Job) -> None:
-        """Remember a new job; the time is now if it names none. Raises: JobError if the name is taken."""
-        await self._writer.write(partial(writes.create_job, job=job, now=self._clock.now()))
+        await self._writer.write(partial(create_job, job=job, now=self._clock.now()))
 
     async def job(self, name: str) -> Job:
-        """Return a job. Raises: JobError if there is none of that name."""
-        return await self._read(partial(reads.job, name=name))
+        (job,) = await self._rows("jobs", rows.to_job, name)
+        return job
 
     async def jobs(self) -> Sequence[Job]:
-        """Return all jobs, newest first."""
-        return await self._read(reads.jobs)
+        return await self._rows("jobs", rows.to_job, None)
 
     async def set_job_state(self, name: str, state: JobState) -> None:
-        """Remember where the job stands."""
-        await self._writer.write(partial(writes.set_job_state, name=name, state=state))
+        await self._update("set_job_state", name, state=state)
 
     async def set_learnt(self, name: str, learnt: str) -> None:
-        """Remember what the service told of itself before anything was frozen."""
-        await self._writer.write(partial(writes.set_learnt, name=name, learnt=learnt))
+        await self._update("set_learnt", name, learnt=learnt)
 
     async def note_slowest_start(self, job: str, seconds: float) -> None:
-        """Remember that an answered release took `seconds` to leave *waiting*, if no other of the job took longer."""
-        await self._writer.write(partial(writes.note_slowest_start, name=job, seconds=seconds))
+        await self._update("note_slowest_start", job, seconds=seconds)
 
     async def note_lost_stage(self, job: str) -> None:
-        """Count a call that makes something at the service without releasing it, and whose answer was lost."""
-        await self._writer.write(partial(writes.note_lost_stage, name=job))
+        await self._update("note_lost_stage", job)
 
     async def set_config(self, name: str, config: str) -> None:
-        """Remember the configuration with which the job goes on."""
-        await self._writer.write(partial(writes.set_config, name=name, config=config))
+        await self._update("set_config", name, config=config)
+
+    async def forget_orphan(self, job: str, remote_id: str) -> None:
+        await self._update("forget_orphan", job, remote_id=remote_id)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold the job for this process; freed when it dies. Raises: JobLocked."""
         with ExitStack() as held:
             with mapped_errors(self._path):  # errors of taking it, not of the work done meanwhile
-                held.enter_context(locks.hold(self._lock_path(name), name))
+                held.enter_context(hold(self._lock_path(name), name))
             yield
 
     def is_locked(self, name: str) -> bool:
-        """Tell whether a process holds the job."""
         with mapped_errors(self._path):
-            return locks.is_held(self._lock_path(name))
+            return is_held(self._lock_path(name))
+
+    def _lock_path(self, job: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{check_job_name(job)}.lock")
+
+    # Batches and their steps
 
     async def freeze(self, job: str, batches: Sequence[Batch], rejects: Sequence[Reject], *, last: bool) -> None:
-        """Remember batches (as FROZEN; those of no records as SETTLED) and rejects. `last`: the sources end here.
-
-        Raises:
-            LedgerError: they do not start at sequence 0, offset 0, record 0, or where the batch frozen last ends.
-        """
         now = self._clock.now()
-        await self._writer.write(partial(writes.freeze, name=job, batches=batches, rejects=rejects, now=now, last=last))
-
-    async def last_batch(self, job: str) -> Batch | None:
-        """Return the batch frozen last."""
-        return await self._read(partial(reads.last_batch, name=job))
+        await self._writer.write(partial(freeze, name=job, batches=batches, rejects=rejects, now=now, last=last))
 
     async def move(self, job: str, submission: Submission, *, expected: State) -> None:
-        """Set a batch's submission; a remote id given up by staging again is kept among the orphans.
-
-        Raises:
-            LedgerError: it is not in state `expected`, the step is not in TRANSITIONS, or it leads to SETTLED.
-        """
-        await self._writer.write_each(writes.move, writes.BatchStep(job, submission, expected, self._clock.now()))
+        step = rows.BatchStep("move", job, submission, expected, self._clock.now())
+        await self._writer.write(take_steps, step)
 
     async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
-        """Move a batch to SETTLED together with the fate of its records.
-
-        Raises:
-            LedgerError: as for `move`, or a record has no fate, or two.
-        """
-        step = writes.BatchStep(job, submission, expected, self._clock.now(), settlement)
-        await self._writer.write_each(writes.move, step)
+        step = rows.BatchStep("settle", job, submission, expected, self._clock.now(), settlement)
+        await self._writer.write(take_steps, step)
 
     async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
-        """Move a batch to SPLIT and freeze two parts that stand for it.
+        step = rows.BatchStep("split", job, submission, expected, self._clock.now(), halves=halves)
+        await self._writer.write(partial(split_batch, step=step))
 
-        Raises:
-            LedgerError: as for `move`, or the parts do not cover exactly what the batch covers.
-        """
-        step = writes.BatchStep(job, submission, expected, self._clock.now())
-        await self._writer.write(partial(writes.split, step=step, halves=halves))
+    # Reading
+
+    async def last_batch(self, job: str) -> Batch | None:
+        found = await self._rows("last_batch", rows.to_batch, job)
+        return found[0] if found else None
 
     async def batches(
         self, job: str, states: frozenset[State] | None = None
     ) -> AsyncIterator[tuple[Batch, Submission]]:
-        """Yield batches with their submissions in the order of their records, parts in the place of what is split.
-
-        They are read in pages; nothing is held open between two of them.
-        """
-        after = -1
-        while page := await self._read(partial(reads.page, name=job, after=after, states=states)):
-            for batch, submission in page:
-                if submission.state is not State.SPLIT:
-                    yield batch, submission
-                    continue
-                for part in await self._read(partial(reads.parts, name=job, sequence=batch.sequence, states=states)):
-                    yield part
-            after = page[-1][0].sequence
-
-    async def names(self, remote_id: str) -> bool:
-        """Tell whether some batch of some job has this name at the service."""
-        return await self._read(partial(reads.names, remote_id=remote_id))
-
-    async def owner(self, job: str, remote_id: str) -> int | None:
-        """Return the sequence of the batch that has this name at the service; None if none of the job has it."""
-        return await self._read(partial(reads.owner, name=job, remote_id=remote_id))
-
-    async def last_settled_at(self, job: str) -> float:
-        """Return when a batch of the job was settled last, in Unix seconds; 0 if none was."""
-        return await self._read(partial(reads.last_settled_at, name=job))
+        wanted = frozenset(State) if states is None else states
+        # Those that are split are among them always: their parts may be in one of the states.
+        pages = self._pages("batches", rows.to_submitted, job, states=_array(wanted | {State.SPLIT}), last=ROOTS - 1)
+        async for batch, submission in pages:
+            if submission.state is not State.SPLIT:
+                yield batch, submission
+                continue
+            parts = {"sequence": batch.sequence, "states": _array(wanted - {State.SPLIT})}
+            for part in await self._rows("parts", rows.to_submitted, job, **parts):
+                yield part
 
     async def divided(self, job: str) -> AsyncIterator[Batch]:
-        """Yield the batches, and the parts, in whose place parts stand."""
-        after = -1
-        while page := await self._read(partial(reads.split, name=job, after=after)):
-            for batch, _ in page:
-                yield batch
-            after = page[-1][0].sequence
+        states = _array(frozenset({State.SPLIT}))
+        async for batch, _ in self._pages("batches", rows.to_submitted, job, states=states, last=_LAST_SEQUENCE):
+            yield batch
+
+    def partly_uncertain(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
+        return self._pages("partly_uncertain", rows.to_settled, job)
+
+    async def batch(self, job: str, sequence: int) -> tuple[Batch, Submission] | None:
+        found = await self._rows("batch", rows.to_submitted, job, sequence=sequence)
+        return found[0] if found else None
+
+    async def batch_at(self, job: str, index: int) -> tuple[Batch, Submission] | None:
+        found = await self._rows("batch_at", rows.to_submitted, job, record_index=index)
+        return found[0] if found else None
+
+    async def names(self, remote_id: str) -> bool:
+        return bool(await self._rows("names", int, None, remote_id=remote_id))
+
+    async def owner(self, job: str, remote_id: str) -> int | None:
+        found = await self._rows("owner", int, job, remote_id=remote_id)
+        return found[0] if found else None
+
+    async def last_settled_at(self, job: str) -> float:
+        (at,) = await self._rows("last_settled_at", float, job)
+        return at
 
     async def settlement(self, job: str, sequence: int) -> Settlement | None:
-        """Return the fate of a settled batch's records; None before that."""
-        return await self._read(partial(reads.settlement, name=job, sequence=sequence))
+        return (await self.settlements(job, [sequence])).get(sequence)
 
     async def settlements(self, job: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
-        """Return the fates of the records of some batches, those that are settled, by sequence."""
-        return await self._read(partial(reads.settlements, name=job, sequences=sequences))
+        wanted = orjson.dumps(list(sequences)).decode()
+        return dict(await self._rows("settlements", rows.to_numbered_settlement, job, sequences=wanted))
 
-    async def partly_uncertain(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
-        """Yield the settled batches of some of whose records nobody knows, with the fate of each record."""
+    async def kept(self, job: str, sequence: int) -> Kept:
+        (kept,) = await self._rows("kept", rows.to_kept, job, sequence=sequence)
+        return kept
+
+    async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
+        return await self._rows("rejects", Reject, job, start=start, stop=stop)
+
+    async def count_rejects(self, job: str) -> int:
+        (count,) = await self._rows("count_rejects", int, job)
+        return count
+
+    async def count_unproven(self, job: str) -> int:
+        (count,) = await self._rows("count_unproven", int, job)
+        return count
+
+    async def tally(self, job: str) -> Tally:
+        return rows.to_tally(await self._rows("tally", lambda *columns: columns, job))
+
+    async def orphans(self, job: str) -> Sequence[str]:
+        return await self._rows("orphans", str, job)
+
+    async def loose_rows(self, job: str) -> Sequence[str]:
+        bare = await self._rows("batches_without_spans", int, job, limit=NAMES_SHOWN)
+        badly_split = await self._rows("badly_split", batch_name, job, limit=NAMES_SHOWN)
+        hanging = Counter(await self._rows("loose_rows", lambda table, _row, parent, _key: (table, parent), None))
+        return [
+            *(f"batch {sequence} has no row in spans" for sequence in bare),
+            *(f"batch {name} is split, and its halves are not where it was" for name in badly_split),
+            *(f"{count} rows of {table} belong to no row of {parent}" for (table, parent), count in hanging.items()),
+        ]
+
+    # The two threads
+
+    async def _update(self, query: str, name: str, **bindings: Any) -> None:
+        await self._writer.write(partial(update_job, query=query, name=name, bindings=bindings))
+
+    async def _pages(
+        self, query: str, make: Callable[..., tuple[Batch, T]], job: str, **bindings: Any
+    ) -> AsyncIterator[tuple[Batch, T]]:
+        """Yield what stands beside batches, in their order. Nothing is held open between two pages."""
         after = -1
-        while page := await self._read(partial(reads.partly_uncertain, name=job, after=after)):
+        while page := await self._ask(_page, query, make, job, bindings | {"after": after}):
             for pair in page:
                 yield pair
             after = page[-1][0].sequence
 
-    async def kept(self, job: str, sequence: int) -> Kept:
-        """Return what a batch's row counts, and the settlement that is kept of it, in whatever state it is.
+    async def _rows(self, query: str, make: Callable[..., T], job: str | None, **bindings: Any) -> list[T]:
+        """Return what `make` makes of the columns of each row of a query, about one job or about all."""
+        return await self._ask(_fetch, query, make, job, bindings)
 
-        Raises:
-            ValueError, TypeError, AttributeError: the settlement is not what the ledger writes.
-        """
-        return await self._read(partial(reads.kept, name=job, sequence=sequence))
-
-    async def batch(self, job: str, sequence: int) -> tuple[Batch, Submission] | None:
-        """Return a batch, or a part, and where it stands; None if there is none."""
-        return await self._read(partial(reads.batch, name=job, sequence=sequence))
-
-    async def batch_at(self, job: str, index: int) -> tuple[Batch, Submission] | None:
-        """Return the batch that holds the record with this index; None if that was not read."""
-        return await self._read(partial(reads.batch_at, name=job, index=index))
-
-    async def count_rejects(self, job: str) -> int:
-        """Count the rejects of a job, wherever they stand."""
-        return await self._read(partial(reads.count_rejects, name=job))
-
-    async def count_unproven(self, job: str) -> int:
-        """Count the created records of a job whose id may be that of another record of their batch."""
-        return await self._read(partial(reads.count_unproven, name=job))
-
-    async def loose_rows(self, job: str) -> Sequence[str]:
-        """Say of which rows one half is missing: of this job's batches, and of any table's."""
-        return await self._read(partial(reads.loose_rows, name=job))
-
-    async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
-        """Return the local rejects with start ≤ index < stop, by index."""
-        return await self._read(partial(reads.rejects, name=job, start=start, stop=stop))
-
-    async def tally(self, job: str) -> Tally:
-        """Count a job's records by fate and its batches by state."""
-        return await self._read(partial(reads.tally, name=job))
-
-    async def forget_orphan(self, job: str, remote_id: str) -> None:
-        """Remember no longer what is gone from the service."""
-        await self._writer.write(partial(writes.forget_orphan, name=job, remote_id=remote_id))
-
-    async def orphans(self, job: str) -> Sequence[str]:
-        """Return remote ids that were staged and given up; they are empty."""
-        return await self._read(partial(reads.orphans, name=job))
+    async def _ask(self, question: Callable[..., T], *details: Any) -> T:
+        """Run `question` on the connection that reads, in its thread."""
+        self._writer.check_open()
+        loop = asyncio.get_running_loop()
+        with mapped_errors(self._path):
+            return await loop.run_in_executor(self._reading, question, self._reader, *details)
 
     async def close(self) -> None:
-        """Write what is queued and let go of the file; closing again does nothing."""
         self._writer.stop()
         with anyio.CancelScope(shield=True):
             await asyncio.to_thread(self._let_go)
@@ -266,23 +268,33 @@ class SqliteLedger:
         self._reader.close()
         self._writer.join()
 
-    async def _read(self, question: Callable[[apsw.Connection], T]) -> T:
-        self._writer.check_open()
-        loop = asyncio.get_running_loop()
-        with mapped_errors(self._path):
-            return await loop.run_in_executor(self._reading, question, self._reader)
 
-    def _lock_path(self, job: str) -> Path:
-        return self._path.with_name(f"{self._path.name}.{check_job_name(job)}.lock")
+def _fetch(
+    connection: apsw.Connection, query: str, make: Callable[..., T], job: str | None, bindings: Mapping[str, Any]
+) -> list[T]:
+    key = None if job is None else job_id(connection, job)
+    return [make(*columns) for columns in connection.execute(QUERIES[query], {"job": key, **bindings}).fetchall()]
 
 
-def _connect(opening: connections.Opening) -> tuple[Path, apsw.Connection, apsw.Connection]:
-    """Return where the ledger really is (a lock must be one file, whichever link leads here) and two connections."""
-    with mapped_errors(opening.path):
-        opening = replace(opening, path=opening.path.resolve())
-        writer = connections.open_writer(opening)
-        try:
-            return opening.path, writer, connections.open_reader(opening)
-        except BaseException:
-            writer.close()
-            raise
+def _page(
+    connection: apsw.Connection,
+    query: str,
+    make: Callable[..., tuple[Batch, T]],
+    job: str,
+    bindings: Mapping[str, Any],
+) -> list[tuple[Batch, T]]:
+    """Do as `_fetch`, but return no more than a page; [] at the end."""
+    page: list[tuple[Batch, T]] = []
+    held = 0
+    bindings = {"job": job_id(connection, job), "limit": _PAGE_BATCHES, **bindings}
+    with closing(connection.execute(QUERIES[query], bindings)) as found:
+        for row in found:
+            page.append(make(*row))
+            held += len(page[-1][0].spans)
+            if held >= _PAGE_SPANS_BYTES:
+                break
+    return page
+
+
+def _array(states: frozenset[State]) -> str:
+    return orjson.dumps(sorted(states)).decode()

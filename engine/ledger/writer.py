@@ -1,8 +1,10 @@
-"""Operations enter a queue from the event loop; they leave it committed, many in one transaction.
+"""The one thread that writes to a SQLite ledger, many operations in one transaction; and these operations.
 
-One thread writes. While it commits, operations gather in the queue; it then takes them all. So a lone caller waits for
-one fsync and sixty-four callers share one: 10,000 moves/s against 44,000, measured on two cores. An operation that is
-refused takes back only what it did itself, since each runs in a savepoint.
+Called by sqlite.py. `write` returns once its operation is on disk; an error of a write reaches whoever waits for it.
+
+While the thread commits, operations gather in its queue; it then takes them all. So a lone caller waits for one fsync
+and sixty-four callers share one: 10,000 moves/s against 44,000, measured on two cores. An operation that is refused
+takes back only what it did itself, since each runs in a savepoint.
 
 Steps of batches come by the thousand where each record is a batch, so those of a group are written together, in one
 savepoint: each statement gives the interpreter's lock away and has to wait for it again. Only if one of them is refused
@@ -17,21 +19,24 @@ long by another program changes nothing: only that group is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Concatenate, TypeAlias
 
 import apsw
 
-from engine.ledger.faults import as_ledger_error
-from engine.ledger.queries import QUERIES
-from engine.model.errors import LedgerError
-from engine.model.job import JobState
+from engine.ledger.database import QUERIES, as_ledger_error, job_id
+from engine.ledger.rows import BatchStep, batch_row, check_joined, reject_row, to_submitted
+from engine.model.batch import Batch
+from engine.model.errors import JobError, LedgerError
+from engine.model.job import Job, JobState, check_job_name
+from engine.model.record import Reject
 from engine.model.submission import State
 
 
@@ -48,12 +53,9 @@ class Change:
     """What it is now in; None if that did not change."""
 
 
-T = TypeVar("T")
-Operation: TypeAlias = Callable[[apsw.Connection], Sequence[Change]]
-Joint: TypeAlias = Callable[[apsw.Connection, Sequence[T]], Sequence[Change]]
-"""Does the same with each of some values, or with none of them if one is refused."""
+Operation: TypeAlias = Callable[Concatenate[apsw.Connection, ...], Sequence[Change]]
+"""Takes a connection and values; writes all of them, or raises."""
 Hook: TypeAlias = Callable[[Sequence[Change]], None]
-Future: TypeAlias = "asyncio.Future[None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +68,15 @@ class Hooks:
     """The changes are durable, and nobody who waits for them knows it yet."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Queued:
-    operation: Joint[Any]
-    value: object
-    future: Future
+    """An operation on its way to the disk, and back to whoever waits for it."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    future: Future
+    operation: Operation
+    values: tuple[object, ...]
+    future: asyncio.Future[None]
     error: Exception | None = None
+    """Why it was refused."""
 
 
 class Writer:
@@ -94,20 +94,18 @@ class Writer:
         self._thread = Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    async def write(self, operation: Operation) -> None:
-        """Run `operation` and return once it is on disk. If the caller is cancelled, the operation runs all the same.
+    async def write(self, operation: Operation, *values: object) -> None:
+        """Run `operation` and return once it is on disk. If the caller is cancelled, it runs all the same.
+
+        Those who pass the same operation at the time share one call of it, with the values of all.
 
         Raises:
             LedgerError, JobError: it was refused, and nothing of it was written.
         """
-        await self.write_each(lambda connection, _: operation(connection), None)
-
-    async def write_each(self, operation: Joint[T], value: T) -> None:
-        """Run `operation` on `value`, and on those that others pass to it at the time; else like `write`."""
         self.check_open()
-        future = self._loop.create_future()
-        self._queue.put(_Queued(operation, value, future))
-        await future
+        queued = _Queued(operation, values, self._loop.create_future())
+        self._queue.put(queued)
+        await queued.future
 
     def check_open(self) -> None:
         """Raise LedgerError once `stop` was called."""
@@ -127,96 +125,157 @@ class Writer:
             self._connection.close()
 
     def _run(self) -> None:
-        open_ = True
-        while open_:
-            group, open_ = self._take()
-            if group:
-                self._answer(self._write(group))
-
-    def _answer(self, done: Sequence[_Done]) -> None:
-        with suppress(RuntimeError):  # a loop that is gone has nobody left who waits; what is written stays written
-            self._loop.call_soon_threadsafe(_resolve, done)
-
-    def _take(self) -> tuple[list[_Queued], bool]:
-        """Wait for an operation; return all that are queued and whether more may come."""
+        """Write what has gathered, group after group, until `stop`."""
         group: list[_Queued] = []
-        queued = self._queue.get()
-        while queued is not None:
+        while (queued := self._queue.get()) is not None:
             group.append(queued)
-            try:
-                queued = self._queue.get_nowait()
-            except Empty:
-                return group, True
-        return group, False
+            if self._queue.empty():  # nobody else takes from it
+                self._write(group)
+                group = []
+        if group:
+            self._write(group)
 
-    def _write(self, group: Sequence[_Queued]) -> Sequence[_Done]:
-        if self._failure is None:
-            try:
-                return self._commit(group)
-            except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-                return self._give_up(group, error)
-        return [_Done(queued.future, self._refusal(self._failure)) for queued in group]
+    def _write(self, group: Sequence[_Queued]) -> None:
+        """Commit a group, and tell those who wait how it went."""
+        failure = self._failure or self._commit(group)
+        if failure is not None:
+            for queued in group:
+                queued.error = as_ledger_error(self._path, failure)
+        with suppress(RuntimeError):  # a loop that is gone has nobody left who waits; what is written stays written
+            self._loop.call_soon_threadsafe(_resolve, group)
 
-    def _commit(self, group: Sequence[_Queued]) -> Sequence[_Done]:
-        self._connection.execute(QUERIES["begin"])
-        changes: list[Change] = []
-        done = [one for _, run in groupby(group, _operation) for one in self._apply_run(list(run), changes)]
-        if changes and self._hooks.before_commit:
-            self._hooks.before_commit(changes)
-        self._connection.execute(QUERIES["commit"])
-        if changes and self._hooks.on_commit:
-            self._hooks.on_commit(changes)
-        return done
+    def _commit(self, group: Sequence[_Queued]) -> Exception | None:
+        """Write a group in one transaction; return what failed it as a whole."""
+        try:
+            self._connection.execute(QUERIES["begin"])
+            changes: list[Change] = []
+            for _, run in groupby(group, attrgetter("operation")):
+                self._apply(list(run), changes)
+            if changes and self._hooks.before_commit:
+                self._hooks.before_commit(changes)
+            self._connection.execute(QUERIES["commit"])
+            if changes and self._hooks.on_commit:
+                self._hooks.on_commit(changes)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+            with suppress(apsw.Error):  # some errors have rolled back already, and a dead disk may not let us
+                self._connection.execute(QUERIES["roll_back"])
+            if not isinstance(error, apsw.BusyError):
+                self._failure = error
+            return error
+        return None
 
-    def _apply_run(self, run: Sequence[_Queued], changes: list[Change]) -> Sequence[_Done]:
-        """Run one operation on all its values; if one of them is refused, on each alone."""
-        refusal = self._apply(
-            lambda connection: run[0].operation(connection, [queued.value for queued in run]), changes
-        )
-        if refusal is None or len(run) == 1:
-            return [_Done(queued.future, refusal) for queued in run]
-        return [one for queued in run for one in self._apply_run([queued], changes)]
-
-    def _apply(self, operation: Operation, changes: list[Change]) -> Exception | None:
-        """Run one operation; return why it was refused. What concerns all of the group is raised.
+    def _apply(self, run: Sequence[_Queued], changes: list[Change]) -> None:
+        """Run one operation on all its values; if one of them is refused, on each alone.
 
         apsw's own `with connection` would hide a full disk: SQLite has then rolled back everything, the savepoint too.
         """
         refusal = None
+        values = [value for queued in run for value in queued.values]
         self._connection.execute(QUERIES["set_mark"])
         try:
-            changes += operation(self._connection)
-        except Exception as error:  # a mistake in one operation is told to its caller alone
+            changes += run[0].operation(self._connection, *values)
+        except Exception as error:
             if isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError):
-                raise
+                raise  # it concerns the whole group
             self._connection.execute(QUERIES["return_to_mark"])
             refusal = as_ledger_error(self._path, error)
         self._connection.execute(QUERIES["remove_mark"])
-        return refusal
-
-    def _give_up(self, group: Sequence[_Queued], error: Exception) -> Sequence[_Done]:
-        with suppress(apsw.Error):  # some errors have rolled back already, and a dead disk may not let us
-            self._connection.execute(QUERIES["roll_back"])
-        if not isinstance(error, apsw.BusyError):
-            self._failure = error
-        return [_Done(queued.future, self._refusal(error)) for queued in group]
-
-    def _refusal(self, error: Exception) -> Exception:
-        """Return a new exception, since each that is raised collects its own traceback."""
-        mapped = as_ledger_error(self._path, error)
-        return mapped if mapped is not error else type(mapped)(str(mapped))
+        if refusal is not None and len(run) == 1:
+            run[0].error = refusal
+        elif refusal is not None:
+            for queued in run:
+                self._apply([queued], changes)
 
 
-def _operation(queued: _Queued) -> Joint[Any]:
-    return queued.operation
-
-
-def _resolve(done: Sequence[_Done]) -> None:
+def _resolve(group: Sequence[_Queued]) -> None:
     """Tell those who wait; those who were cancelled meanwhile do not."""
-    for one in done:
-        if one.future.done():
+    for queued in group:
+        if queued.future.done():
             continue
-        if one.error is None:
-            one.future.set_result(None)
+        if queued.error is None:
+            queued.future.set_result(None)
         else:
-            one.future.set_exception(one.error)
+            queued.future.set_exception(queued.error)
+
+
+def create_job(connection: apsw.Connection, job: Job, now: float) -> Sequence[Change]:
+    """Remember a new job; its time is now if it names none."""
+    row = asdict(job) | {"created_at": job.created_at or now}
+    sources = row.pop("sources")
+    if connection.execute(QUERIES["job_id"], {"name": check_job_name(job.name)}).get is not None:
+        raise JobError(
+            f"there is a job {job.name!r} already. Take another name with --job, "
+            f"or go on with `bulksubmit resume {job.name}`."
+        )
+    connection.execute(QUERIES["add_job"], row)
+    key = {"job": connection.last_insert_rowid()}
+    connection.executemany(QUERIES["add_source"], [source | key for source in sources])
+    return [Change("create_job", job.name, state=job.state)]
+
+
+def update_job(connection: apsw.Connection, query: str, name: str, bindings: Mapping[str, Any]) -> Sequence[Change]:
+    """Write one thing about a job by a query that is named after the ledger's method."""
+    connection.execute(QUERIES[query], {"job": job_id(connection, name), **bindings})
+    return [Change(query, name, state=bindings.get("state"))]
+
+
+def freeze(
+    connection: apsw.Connection,
+    name: str,
+    batches: Sequence[Batch],
+    rejects: Sequence[Reject],
+    now: float,
+    *,
+    last: bool,
+) -> Sequence[Change]:
+    """Remember batches and rejects; `last`: the sources end here."""
+    job = job_id(connection, name)
+    (end,) = connection.execute(QUERIES["frozen_end"], {"job": job}).fetchall()
+    check_joined(name, end, batches)
+    changes = _add_batches(connection, "freeze", name, [batch_row(job, batch, now) for batch in batches])
+    connection.executemany(QUERIES["add_reject"], [reject_row(job, reject) for reject in rejects])
+    if last:
+        connection.execute(QUERIES["set_read_complete"], {"job": job})
+    return changes or [Change("freeze", name)]
+
+
+def _add_batches(
+    connection: apsw.Connection, operation: str, name: str, rows: Sequence[Mapping[str, Any]]
+) -> Sequence[Change]:
+    connection.executemany(QUERIES["add_batch"], rows)
+    connection.executemany(QUERIES["add_spans"], rows)
+    return [Change(operation, name, row["sequence"], row["state"]) for row in rows]
+
+
+def take_steps(connection: apsw.Connection, *steps: BatchStep) -> Sequence[Change]:
+    """Take batches one step on each, or none of them; what is said of a refusal is only right of a single one."""
+    jobs: dict[str, int] = {}
+    rows, orphans, settlements, changes = [], [], [], list[Change]()
+    for step in steps:
+        if step.job not in jobs:
+            jobs[step.job] = job_id(connection, step.job)
+        row, state = step.row(jobs[step.job]), step.submission.state
+        rows.append(row)
+        if state in {State.STAGING, State.SPLIT} and step.expected is not State.FROZEN:
+            orphans.append(row)  # if it gives up what was staged at the service before
+        if state is State.SETTLED:
+            settlements.append(row)
+        changes.append(Change(step.operation, step.job, step.submission.sequence, state))
+    connection.executemany(QUERIES["keep_orphan"], orphans)
+    if len(connection.executemany(QUERIES["move"], rows).fetchall()) < len(rows):
+        raise steps[0].refusal(connection.execute(QUERIES["state"], rows[0]).fetchall())
+    connection.executemany(QUERIES["add_settlement"], settlements)
+    return changes
+
+
+def split_batch(connection: apsw.Connection, step: BatchStep) -> Sequence[Change]:
+    """Take a batch its last step, and freeze the two parts that stand for it from then on."""
+    changes = take_steps(connection, step)
+    job = job_id(connection, step.job)
+    whole = {"job": job, "sequence": step.submission.sequence}
+    (columns,) = connection.execute(QUERIES["batch"], whole).fetchall()
+    step.check_halves(to_submitted(*columns)[0])
+    return [
+        *changes,
+        *_add_batches(connection, "split", step.job, [batch_row(job, half, step.now) for half in step.halves]),
+    ]

@@ -213,9 +213,9 @@ class InStep:
 
     def __init__(self, writer) -> None:
         self._queue, self._written = writer._queue, threading.Semaphore(0)
-        self.get, self.get_nowait = self._queue.get, self._queue.get_nowait
+        self.get, self.empty = self._queue.get, self._queue.empty
         writer._queue = self
-        writer._answer = lambda done: (Writer._answer(writer, done), self._written.release())
+        writer._write = lambda group: (Writer._write(writer, group), self._written.release())
 
     def put(self, queued):
         self._queue.put(queued)

@@ -5,7 +5,7 @@ import itertools
 import apsw
 import pytest
 
-from engine.ledger.faults import as_ledger_error
+from engine.ledger.database import as_ledger_error
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import LedgerError
 from engine.model.job import JobState

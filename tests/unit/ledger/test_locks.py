@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.ledger import locks
+from engine.ledger import files
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobLocked, LedgerError
 
@@ -83,7 +83,7 @@ async def test_a_look_at_the_lock_does_not_keep_anyone_out(ledger, path):
 
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(take)
-        while not taken.done() and not is_running(locks._acquire):
+        while not taken.done() and not is_running(files._acquire):
             pass
         os.close(looking)
         assert taken.result() == f"{os.getpid()}\n"

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from engine.commands import api, wiring
-from engine.ledger.queries import STEPS
+from engine.ledger.database import STEPS
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.job import JobState
 from engine.model.outcome import Kept, Settlement, Tally

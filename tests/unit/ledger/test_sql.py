@@ -6,8 +6,7 @@ from importlib.resources import files
 import apsw
 import pytest
 
-from engine.ledger.connections import APPLICATION_ID
-from engine.ledger.queries import QUERIES, STEPS, read_queries, read_steps
+from engine.ledger.database import APPLICATION_ID, QUERIES, STEPS, read_queries, read_steps
 
 FOLDER = files("engine.ledger")
 CODE = "".join(file.read_text() for file in FOLDER.iterdir() if file.name.endswith(".py"))
@@ -16,7 +15,7 @@ CODE = "".join(file.read_text() for file in FOLDER.iterdir() if file.name.endswi
 def schema():
     connection = apsw.Connection(":memory:")
     for step in STEPS:
-        connection.execute(step.sql)
+        connection.execute(step)
     return connection
 
 
@@ -30,21 +29,22 @@ def test_every_query_compiles_and_is_used(name):
 def test_every_query_is_read():
     text = FOLDER.joinpath("queries.sql").read_text()
     assert len(QUERIES) == text.count("\n-- name:")
-    used = {first or second for first, second in re.findall(r'QUERIES\["(\w+)"\]|fetch\(connection, "(\w+)"', CODE)}
+    used = set(re.findall(r'(?:QUERIES\[|_update\(|_rows\(|_pages\()"(\w+)"', CODE))
     assert used == set(QUERIES)
 
 
 def test_every_query_looks_up_by_key():
-    """No statement on batches or what hangs on them walks through those of other jobs."""
+    """No statement on batches or what hangs on them walks through those of other jobs; jobs are few."""
     connection = schema()
     for name, sql in QUERIES.items():
         if re.search(r"\b(batches|spans|settlements|rejects|orphans)\b", sql) and not sql.startswith("INSERT INTO"):
             plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(re.findall(r":(\w+)", sql)))
-            assert not [row for *_, row in plan if row.startswith("SCAN") and "json_each" not in row], name
+            assert not [row for *_, row in plan if re.match(r"SCAN (?!jobs|json_each)", row)], name
 
 
 def test_steps_are_numbered_from_one_without_a_gap():
-    assert [step.version for step in STEPS] == list(range(1, len(STEPS) + 1))
+    versions = re.findall(r"^-- version (\d+): ", FOLDER.joinpath("schema.sql").read_text(), re.MULTILINE)
+    assert [int(version) for version in versions] == list(range(1, len(STEPS) + 1))
 
 
 def test_the_schema_names_the_program():
@@ -61,9 +61,8 @@ def test_every_table_and_column_has_a_comment():
             assert added or re.search(rf"^  {column} .* -- .+$", sql, re.MULTILINE), f"{name}.{column}"
 
 
-def test_the_loader_finds_names_sentences_and_statements():
+def test_the_loader_finds_names_and_statements():
     text = "-- a header\n\n-- name: one\n-- It is one.\nSELECT 1;\n\n-- name: two\n-- It is two.\nSELECT\n  2;\n"
     assert read_queries(text) == {"one": "SELECT 1;", "two": "SELECT\n  2;"}
-    steps = read_steps("-- version 1: first\nA;\n-- aside\nB;\n\n-- version 2: second\nC;\n")
-    assert [(step.version, step.sentence) for step in steps] == [(1, "first"), (2, "second")]
-    assert steps[0].sql == "A;\n-- aside\nB;\n\n"
+    steps = read_steps("-- a header\n\n-- version 1: first\nA;\n-- aside\nB;\n\n-- version 2: second\nC;\n")
+    assert steps == ["A;\n-- aside\nB;\n\n", "C;\n"]

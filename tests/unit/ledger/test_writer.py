@@ -6,7 +6,7 @@ import threading
 import apsw
 import pytest
 
-from engine.ledger import connections
+from engine.ledger.database import open_writer
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Change, Hooks, Writer
 from engine.model.errors import JobError, LedgerError
@@ -218,7 +218,7 @@ async def test_a_read_sees_what_was_awaited(ledger):
 
 
 def test_a_loop_that_is_gone_is_no_concern_of_the_writer(path, gate):
-    connection = connections.open_writer(connections.Opening(path, 0, None))
+    connection = open_writer(path)
 
     def operation(connection):
         connection.execute("CREATE TABLE proof (a)")

@@ -1,0 +1,169 @@
+"""The SQLite file of a ledger: its statements, its schema, connections to it, and what its errors mean.
+
+Called by sqlite.py and writer.py. A file is used only if it is a ledger, at the schema of this version.
+
+Settings of a connection that writes (https://sqlite.org/pragma.html):
+
+- WAL: the reader and the writer do not wait for each other, and a commit is one append.
+- synchronous=FULL: a commit has reached the disk when it returns; NORMAL would lose the last ones with the power.
+- a busy timeout, because another job in another process may be writing to the same ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import apsw
+
+from engine.ledger.files import in_turn, make_private_file, make_private_folder
+from engine.model.errors import BulkSubmitError, JobError, LedgerError
+
+APPLICATION_ID = 0x62756C6B
+"""As schema.sql sets it."""
+NAMES_SHOWN = 10
+"""Jobs, or faults, that one message names: what fits on a few lines."""
+_QUERY = re.compile(r"^-- name: (\w+)\n-- .+\n((?:(?!-- name:).*\n?)+)", re.MULTILINE)
+_STEP = re.compile(r"^-- version \d+: .+\n", re.MULTILINE)
+_RESUME = "then `bulksubmit resume` goes on where the job stopped"
+_WORDS: dict[type[Exception], str] = {
+    apsw.FullError: f"the disk is full; make room, {_RESUME}",
+    apsw.IOError: f"the disk could not be written or read; check it, {_RESUME}",
+    apsw.NotADBError: "this is not a ledger (or it is damaged); name another file, or put a backup back",
+    apsw.CorruptError: "the file is damaged; put a backup back, or save what the sqlite3 shell's `.recover` finds",
+    apsw.ReadOnlyError: "the file cannot be written; check the permissions of the file and of its folder",
+    apsw.PermissionsError: "the file cannot be used; check the permissions of the file and of its folder",
+    apsw.CantOpenError: "the file cannot be opened; check the path and its permissions",
+    apsw.BusyError: "another program holds it for writing; end that program, or try again later",
+    apsw.LockedError: "another program holds it for writing; end that program, or try again later",
+    apsw.ConstraintError: "it already holds something else in this place; this is a defect worth reporting",
+    UnicodeEncodeError: "a text is not valid Unicode and cannot be kept",
+    TypeError: "a value cannot be kept; this is a defect worth reporting",
+    OSError: "the file cannot be opened; check the path and its permissions",
+}
+"""Looked up in this order; SQLite's result codes: https://sqlite.org/rescode.html"""
+
+
+def read_queries(text: str) -> Mapping[str, str]:
+    """Return the statements of `text` by name."""
+    return {name: sql.strip() for name, sql in _QUERY.findall(text)}
+
+
+def read_steps(text: str) -> Sequence[str]:
+    """Return the steps of `text` in their order: number n brings a ledger from version n to n + 1, counted from 0."""
+    return _STEP.split(text)[1:]
+
+
+QUERIES = read_queries(files(__package__).joinpath("queries.sql").read_text(encoding="utf-8"))
+STEPS = read_steps(files(__package__).joinpath("schema.sql").read_text(encoding="utf-8"))
+
+
+def as_ledger_error(path: Path, error: Exception) -> BulkSubmitError:
+    """Return what to tell of `error`: what happened and what to do. An error of our own tree tells enough itself."""
+    if isinstance(error, BulkSubmitError):
+        return error
+    words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
+    mapped = LedgerError(f"ledger {path}: {words} ({type(error).__name__}: {error})")
+    mapped.__cause__ = error
+    return mapped
+
+
+@contextmanager
+def mapped_errors(path: Path) -> Iterator[None]:
+    """Raise errors of SQLite and the file system as LedgerError."""
+    try:
+        yield
+    except (apsw.Error, UnicodeEncodeError, OSError) as error:
+        raise as_ledger_error(path, error) from error
+
+
+def open_connections(path: Path, busy_seconds: float, vfs: str | None) -> tuple[apsw.Connection, apsw.Connection]:
+    """Return a connection that writes and one that reads; the file is created if there is none.
+
+    `busy_seconds` is how long a process may hold it that is waited for; `vfs` names a file system registered with apsw.
+
+    Raises:
+        LedgerError: it cannot be opened, belongs to another program, or to a newer bulksubmit.
+    """
+    with mapped_errors(path), ExitStack() as undo:
+        writer = undo.enter_context(closing(open_writer(path, busy_seconds, vfs)))
+        reader = _connect(path, apsw.SQLITE_OPEN_READONLY, busy_seconds, vfs)
+        undo.pop_all()
+    return writer, reader
+
+
+def open_writer(
+    path: Path, busy_seconds: float = 0, vfs: str | None = None, steps: Sequence[str] = STEPS
+) -> apsw.Connection:
+    """Open a ledger, created if there is none, brought to the schema after the last of `steps` if it is older.
+
+    Raises:
+        LedgerError: it belongs to another program, or to a newer bulksubmit.
+        apsw.Error, OSError: it cannot be opened.
+    """
+    make_private_folder(path.parent)
+    make_private_file(path)
+    with ExitStack() as undo:
+        connection = undo.enter_context(closing(_connect(path, apsw.SQLITE_OPEN_READWRITE, busy_seconds, vfs)))
+        with ExitStack() as alone:
+            if _version(path, connection, len(steps)) < len(steps):
+                # One process at a time makes or upgrades the file: of two that switch a new one to WAL at once, SQLite
+                # refuses one without regard to its busy timeout.
+                alone.enter_context(in_turn(path.with_name(f"{path.name}.lock")))
+            connection.execute(QUERIES["settings"]).fetchall()
+            _upgrade(connection, steps)
+        undo.pop_all()
+    return connection
+
+
+def _connect(path: Path, flags: int, busy_seconds: float, vfs: str | None) -> apsw.Connection:
+    connection = apsw.Connection(str(path), flags, vfs)
+    connection.set_busy_timeout(round(busy_seconds * 1000))
+    return connection
+
+
+def _version(path: Path, connection: apsw.Connection, newest: int) -> int:
+    """Return the version of a file; refuse one that is not ours, before anything in it is changed."""
+    if connection.execute(QUERIES["count_tables"]).get and connection.pragma("application_id") != APPLICATION_ID:
+        raise LedgerError(f"{path} belongs to another program. Name another file with --ledger.")
+    version = int(connection.pragma("user_version"))
+    if version > newest:
+        raise LedgerError(
+            f"ledger {path} was written by a newer bulksubmit: its schema is version {version}, this one knows up to "
+            f"{newest}. Update bulksubmit, or name another file with --ledger."
+        )
+    return version
+
+
+def _upgrade(connection: apsw.Connection, steps: Sequence[str]) -> None:
+    """Take the steps that are missing, all or none; the version is read again since another process may be quicker."""
+    missing = steps[connection.pragma("user_version") :]
+    if missing:
+        connection.execute(QUERIES["begin"])
+        for step in missing:
+            connection.execute(step)
+        connection.pragma("user_version", len(steps))
+        connection.execute(QUERIES["commit"])
+
+
+def job_id(connection: apsw.Connection, name: str) -> int:
+    """Return the short name of a job in the other tables.
+
+    Raises:
+        JobError: there is none of that name.
+    """
+    found = connection.execute(QUERIES["job_id"], {"name": name}).get
+    if found is None:
+        raise JobError(f"there is no job {name!r}; {_existing(connection)}")
+    return int(found)
+
+
+def _existing(connection: apsw.Connection) -> str:
+    names = [name for (name,) in connection.execute(QUERIES["recent_names"], {"limit": NAMES_SHOWN + 1})]
+    if not names:
+        return "there are no jobs yet. `bulksubmit submit` makes one."
+    more = ", …" if len(names) > NAMES_SHOWN else ""
+    return f"there are: {', '.join(names[:NAMES_SHOWN])}{more}. `bulksubmit status` lists them all."

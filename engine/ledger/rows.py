@@ -1,0 +1,245 @@
+"""Values of the model as rows of a ledger, and back; and what may be written: the same for every store.
+
+Called by sqlite.py and writer.py; nothing here knows a store. A batch moves only along TRANSITIONS, and ends only with
+the fate of each of its records, or with halves that cover it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from engine.model.batch import Batch, batch_name, part_sequences
+from engine.model.errors import LedgerError
+from engine.model.job import Job, JobState
+from engine.model.outcome import Kept, Settlement, Tally
+from engine.model.record import Format, Position, Reject, Source
+from engine.model.submission import TRANSITIONS, State, Submission
+
+
+@dataclass(slots=True)  # not frozen, which would double the time to make one, and one is made for each step
+class BatchStep:
+    """One step of a batch: what it becomes, if it still stands where it is expected.
+
+    Raises:
+        LedgerError: it is not in TRANSITIONS, has no settlement or halves where it needs them, or has them where it
+            does not, or a record has no fate, or two.
+    """
+
+    operation: str
+    """The ledger's method that takes it."""
+    job: str
+    submission: Submission
+    expected: State
+    now: float
+    """Unix seconds."""
+    settlement: Settlement | None = None
+    """The fate of its records, if it is settled by it."""
+    halves: tuple[Batch, ...] = ()
+    """The two parts that stand for it, if it is split by it."""
+
+    def __post_init__(self) -> None:
+        state = self.submission.state
+        if (self.settlement is not None) != (state is State.SETTLED):
+            raise LedgerError(f"{self} {'does not settle it' if self.settlement else 'needs the fate of the records'}")
+        if bool(self.halves) != (state is State.SPLIT):
+            raise LedgerError(f"{self} {'does not split it' if self.halves else 'needs halves'}")
+        if state not in TRANSITIONS[self.expected]:
+            raise LedgerError(f"{self} does not exist")
+        if self.settlement is not None and (wrong := self.settlement.unclear()):
+            raise LedgerError(f"{self}: position {min(wrong)} must have either a task id, an error or an uncertainty")
+
+    def __str__(self) -> str:
+        change = f"the step from {self.expected} to {self.submission.state}"
+        return f"job {self.job!r}, batch {batch_name(self.submission.sequence)}: {change}"
+
+    def row(self, job: int) -> Mapping[str, Any]:
+        """Return the columns that it writes: of the batch and, if it is settled, of its settlement."""
+        submission, settlement = self.submission, self.settlement
+        row = {
+            "job": job,
+            "sequence": submission.sequence,
+            "expected": self.expected,
+            "state": submission.state,
+            "remote_id": submission.remote_id,
+            "changed_at": self.now,
+            "note": submission.note,
+            "records": None,
+            "created": 0,
+            "failed": 0,
+            "uncertain": 0,
+        }
+        if settlement is None:
+            return row
+        return row | {
+            "records": len(settlement.task_ids),
+            "created": settlement.created,
+            "failed": len(settlement.errors),
+            "uncertain": len(settlement.uncertain),
+            "task_ids": _json(settlement.task_ids),
+            "errors": _json(_by_reason(settlement.errors)),
+            "details": _json(settlement.details) if settlement.details else None,
+            "uncertain_for": _json(_by_reason(settlement.uncertain)) if settlement.uncertain else None,
+        }
+
+    def refusal(self, found: Sequence[Sequence[Any]]) -> LedgerError:
+        """Say why it was not taken; `found` are the rows of the batch: its state, and how many of its records go up."""
+        if not found:
+            return LedgerError(f"{self} cannot be taken: there is no such batch")
+        ((state, count),) = found
+        if self.settlement is None or state != self.expected:
+            is_in = f"it is in state {state}. Is another process working on the job?"
+            return LedgerError(f"{self} cannot be taken: {is_in}")
+        return LedgerError(f"{self}: {count} records went up, but {len(self.settlement.task_ids)} are to be settled")
+
+    def check_halves(self, whole: Batch) -> None:
+        """Refuse parts that do not cover exactly what the whole covers."""
+        first, second = self.halves
+        fine = (
+            (first.sequence, second.sequence) == part_sequences(whole.sequence)
+            and (first.start, second.end) == (whole.start, whole.end)
+            and first.end == second.start
+            and first.count + second.count == whole.count
+            and min(first.count, second.count) > 0
+        )
+        if not fine:
+            raise LedgerError(f"{self}: its halves do not cover it")
+
+
+def check_joined(job: str, frozen_end: Sequence[Any], batches: Sequence[Batch]) -> None:
+    """Refuse batches that leave a gap, overlap, or come after the end.
+
+    `frozen_end`: whether the job is read to its end, and the sequence, end offset and end index of its last batch, None
+    if it has none. Lines are not compared: they only tell people where to look, and begin anew in each source.
+    """
+    read_complete, sequence, offset, index = frozen_end
+    if read_complete:
+        raise LedgerError(f"job {job!r} is read to its end; no more of it can be frozen")
+    due = 0 if sequence is None else sequence + 1
+    end = Position() if sequence is None else Position(offset, index)
+    for batch in batches:
+        start = batch.start
+        if (batch.sequence, start.offset, start.index) != (due, end.offset, end.index):
+            raise LedgerError(
+                f"job {job!r}: batch {due} at offset {end.offset}, record {end.index} is due, not batch "
+                f"{batch.sequence} at offset {start.offset}, record {start.index}"
+            )
+        due, end = due + 1, batch.end
+
+
+def batch_row(job: int, batch: Batch, now: float) -> Mapping[str, Any]:
+    """Return the columns of a batch that is frozen; one of no records is settled at once."""
+    return {
+        "job": job,
+        "sequence": batch.sequence,
+        "start_offset": batch.start.offset,
+        "start_index": batch.start.index,
+        "start_line": batch.start.line,
+        "end_offset": batch.end.offset,
+        "end_index": batch.end.index,
+        "end_line": batch.end.line,
+        "count": batch.count,
+        "size_bytes": batch.size_bytes,
+        "sha256": batch.sha256,
+        "spans": batch.spans,
+        "state": State.FROZEN if batch.count else State.SETTLED,
+        "changed_at": now,
+    }
+
+
+def reject_row(job: int, reject: Reject) -> Mapping[str, Any]:
+    """Return the columns of a reject."""
+    return {
+        "job": job,
+        "record_index": reject.index,
+        "start_offset": reject.offset,
+        "length": reject.length,
+        "line": reject.line,
+        "reason": reject.reason,
+    }
+
+
+def to_job(*columns: Any) -> Job:
+    """Return a job by its columns; its sources are a JSON array of theirs."""
+    name, service, config, sources, output, state, read_complete, parent, attempt, until, strict, *rest = columns
+    files = [Source(number, path, Format(kind), *figures) for number, path, kind, *figures in orjson.loads(sources)]
+    where_it_stands = (JobState(state), bool(read_complete), parent, attempt, until, bool(strict))
+    return Job(name, service, config, files, output, *where_it_stands, *rest)
+
+
+def to_batch(*columns: Any) -> Batch:
+    """Return a batch by its eleven columns."""
+    return Batch(columns[0], Position(*columns[1:4]), Position(*columns[4:7]), *columns[7:])
+
+
+def to_submitted(*columns: Any) -> tuple[Batch, Submission]:
+    """Return a batch and where it stands, by the columns of both."""
+    state, remote_id, changed_at, note = columns[11:]
+    return to_batch(*columns[:11]), Submission(columns[0], State(state), remote_id, changed_at, note)
+
+
+def to_settled(*columns: Any) -> tuple[Batch, Settlement]:
+    """Return a batch and the fate of its records, by the columns of both."""
+    return to_batch(*columns[:11]), to_settlement(*columns[11:])
+
+
+def to_settlement(task_ids: str | None, errors: str, details: str | None, uncertain: str | None) -> Settlement:
+    """Return the fate of a batch's records by its columns; a batch of no records has none of them.
+
+    Raises:
+        ValueError, TypeError, AttributeError: they are not what a ledger writes.
+    """
+    if task_ids is None:
+        return Settlement([])
+    return Settlement(
+        task_ids=orjson.loads(task_ids),
+        errors=_by_position(errors),
+        details={int(position): said for position, said in orjson.loads(details or "{}").items()},
+        uncertain=_by_position(uncertain or "{}"),
+    )
+
+
+def to_numbered_settlement(sequence: int, *columns: Any) -> tuple[int, Settlement]:
+    """Return the sequence of a batch and the fate of its records. Raises: as `to_settlement`."""
+    return sequence, to_settlement(*columns)
+
+
+def to_kept(created: int, failed: int, uncertain: int, *columns: Any) -> Kept:
+    """Return what a batch's row counts and its settlement, if there is one. Raises: as `to_settlement`."""
+    return Kept(created, failed, uncertain, None if columns[0] is None else to_settlement(*columns))
+
+
+def to_tally(rows: Sequence[Sequence[Any]]) -> Tally:
+    """Return the numbers of a job by those of each state of its batches."""
+    if not rows:
+        return Tally()
+    states, batches, counts, created, failed, uncertain, rejected, ends = zip(*rows, strict=True)
+    return Tally(
+        records=max(ends),
+        batches=sum(batches),
+        created=sum(created),
+        failed=sum(failed),
+        rejected=sum(rejected),
+        uncertain=dict(zip(states, counts, strict=True)).get(State.UNCERTAIN, 0) + sum(uncertain),
+        states=dict(zip(states, batches, strict=True)),
+    )
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _by_reason(reasons: Mapping[int, str]) -> Mapping[str, Sequence[int]]:
+    """Turn position → reason around, so that a reason shared by a thousand records is kept once."""
+    positions: dict[str, list[int]] = {}
+    for position, reason in reasons.items():
+        positions.setdefault(reason, []).append(position)
+    return positions
+
+
+def _by_position(text: str) -> Mapping[int, str]:
+    """Turn reason → positions around again."""
+    return {position: reason for reason, positions in orjson.loads(text).items() for position in positions}
