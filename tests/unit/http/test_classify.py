@@ -8,48 +8,47 @@ APPLIED, NOT, POSSIBLY = Effect.APPLIED, Effect.NOT_APPLIED, Effect.POSSIBLY_APP
 REPEAT, REFUSED, ASK = Advice.REPEAT, Advice.REFUSED, Advice.ASK
 
 
-@pytest.mark.parametrize(
-    ("status", "once", "again"),
-    [
-        (200, (APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
-        (202, (APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
-        (204, (APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
-        (301, (NOT, REFUSED), (NOT, REFUSED)),
-        (302, (POSSIBLY, ASK), (NOT, REFUSED)),
-        (303, (POSSIBLY, ASK), (NOT, REFUSED)),
-        (307, (NOT, REFUSED), (NOT, REFUSED)),
-        (308, (NOT, REFUSED), (NOT, REFUSED)),
-        (400, (NOT, REFUSED), (NOT, REFUSED)),
-        (401, (NOT, REFUSED), (NOT, REFUSED)),
-        (403, (NOT, REFUSED), (NOT, REFUSED)),
-        (404, (NOT, REFUSED), (NOT, REFUSED)),
-        (408, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
-        (409, (NOT, REFUSED), (NOT, REFUSED)),
-        (413, (NOT, REFUSED), (NOT, REFUSED)),
-        (422, (NOT, REFUSED), (NOT, REFUSED)),
-        (425, (NOT, REPEAT), (NOT, REPEAT)),
-        (429, (NOT, REPEAT), (NOT, REPEAT)),
-        (500, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
-        (501, (NOT, REFUSED), (NOT, REFUSED)),
-        (502, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
-        (503, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
-        (504, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
-        (505, (NOT, REFUSED), (NOT, REFUSED)),
-        (520, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
-        (999, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
-    ],
-)
-def test_each_status_has_its_verdict_for_calls_that_must_not_and_that_may_be_repeated(status, once, again):
-    for repeatable, expected in ((False, once), (True, again)):
-        verdict = judge_status(status, repeatable=repeatable)
-        assert (verdict.effect, verdict.advice) == expected
-        assert str(status) in verdict.reason
+BY_STATUS = {
+    # status: (of a call that must not be repeated, of one that may be)
+    200: ((APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
+    202: ((APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
+    204: ((APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
+    301: ((NOT, REFUSED), (NOT, REFUSED)),
+    302: ((POSSIBLY, ASK), (NOT, REFUSED)),
+    303: ((POSSIBLY, ASK), (NOT, REFUSED)),
+    307: ((NOT, REFUSED), (NOT, REFUSED)),
+    308: ((NOT, REFUSED), (NOT, REFUSED)),
+    400: ((NOT, REFUSED), (NOT, REFUSED)),
+    401: ((NOT, REFUSED), (NOT, REFUSED)),
+    403: ((NOT, REFUSED), (NOT, REFUSED)),
+    404: ((NOT, REFUSED), (NOT, REFUSED)),
+    408: ((POSSIBLY, ASK), (POSSIBLY, REPEAT)),
+    409: ((NOT, REFUSED), (NOT, REFUSED)),
+    413: ((NOT, REFUSED), (NOT, REFUSED)),
+    422: ((NOT, REFUSED), (NOT, REFUSED)),
+    425: ((NOT, REPEAT), (NOT, REPEAT)),
+    429: ((NOT, REPEAT), (NOT, REPEAT)),
+    500: ((POSSIBLY, ASK), (POSSIBLY, REPEAT)),
+    501: ((NOT, REFUSED), (NOT, REFUSED)),
+    502: ((POSSIBLY, ASK), (POSSIBLY, REPEAT)),
+    503: ((POSSIBLY, ASK), (POSSIBLY, REPEAT)),
+    504: ((POSSIBLY, ASK), (POSSIBLY, REPEAT)),
+    505: ((NOT, REFUSED), (NOT, REFUSED)),
+    520: ((POSSIBLY, ASK), (POSSIBLY, REPEAT)),
+    999: ((POSSIBLY, ASK), (POSSIBLY, REPEAT)),
+}
 
 
-@pytest.mark.parametrize("status", range(100, 600))
-def test_nothing_that_may_have_happened_is_ever_repeated_on_its_own(status):
-    verdict = judge_status(status, repeatable=False)
-    assert (verdict.effect, verdict.advice) != (POSSIBLY, REPEAT)
+def test_each_status_has_its_verdict_for_calls_that_must_not_and_that_may_be_repeated():
+    for status, expected in BY_STATUS.items():
+        verdicts = [judge_status(status, repeatable=repeatable) for repeatable in (False, True)]
+        assert tuple((verdict.effect, verdict.advice) for verdict in verdicts) == expected, status
+        assert all(str(status) in verdict.reason for verdict in verdicts), status
+
+
+def test_nothing_that_may_have_happened_is_ever_repeated_on_its_own():
+    verdicts = {status: judge_status(status, repeatable=False) for status in range(100, 600)}
+    assert not [status for status, one in verdicts.items() if (one.effect, one.advice) == (POSSIBLY, REPEAT)]
 
 
 NO = Verdict(NOT, REFUSED, "status 4xx")
