@@ -47,7 +47,7 @@ def _table(known: Mapping[str, Cost]) -> str:
 
 def measured(sections: Mapping[str, Any]) -> dict[str, Cost]:
     """Return the costs that sections of results tell, as far as they are there."""
-    polls = [following.follow(one).polls / one.batches for one in following.SCENARIOS]
+    polls = [following.follow(one).polls / one.batches for one in following.SCENARIOS.values()]
     found = {"calls_per_batch": (CALLS_BESIDE_POLLS + median(polls), "following: polls, and three calls besides")}
     if "resume" in sections:
         settings = sections["resume"]["settings"]

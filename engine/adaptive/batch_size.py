@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from engine.adaptive.concurrency import LimitChanged
-from engine.adaptive.poll_pace import CreationSpeed
 from engine.adaptive.throughput import CallCost
 
 SLOW_BYTES = 64 * 1024
@@ -118,6 +117,8 @@ class BatchBytes:
         return LimitChanged("max_batch_bytes", before, limit, reason)
 
 
+_SMOOTHING = 0.4
+"""Weight of the newest speed: Vector's `ewma_alpha`, which follows a change within about three polls."""
 _SPARE = 2.0
 """Times what Little's law asks for: creation speed is a mean, and a service that runs dry creates nothing."""
 _LEAST_OPEN = 4
@@ -133,7 +134,8 @@ class OpenJobs:
     most: int
     """What settings and service allow."""
     limit: int = 0
-    _speed: CreationSpeed = field(default_factory=CreationSpeed)
+    _speed: float = 0.0
+    """Tasks/s that the service creates, over all batches."""
 
     def __post_init__(self) -> None:
         self.limit = self.limit or self.most
@@ -145,8 +147,9 @@ class OpenJobs:
         released in its place: wait for the poll, upload and release. Within it the service works on what is open. Not
         for jobs that run side by side: each one open adds to the speed.
         """
-        self._speed.observe(created, seconds)
-        speed = self._speed.tasks_per_second
+        if seconds > 0:
+            self._speed += (created / seconds - self._speed) * (_SMOOTHING if self._speed else 1)
+        speed = self._speed
         if created <= 0 or batch_records <= 0:
             return None
         wanted = math.ceil(_SPARE * speed * lag_seconds / batch_records) + _LEAST_OPEN

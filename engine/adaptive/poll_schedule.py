@@ -1,232 +1,250 @@
-"""Releases and what polls show -> when to ask about which batch. Pure.
+"""Releases and what polls show -> when to ask about which batch. Pure; `run.poller` feeds it and asks it.
 
-A poll costs the service a query, and one that learns nothing helps nobody. So we foretell when each batch will be
-done, from what the batches before it have shown, and ask a little after that:
+A poll costs the service a query, and one that learns nothing helps nobody. So each batch is asked about a little after
+it should be done. When that is follows from three figures, which earlier polls have shown:
 
-    pace        how fast tasks are created, how long after a release that begins, and how close to the end to aim
-    lanes       on how many batches the service works at once, and which of them wait
-    timetable   from these, the date of the next look at each batch
+    speed           tasks/s of one batch that is being created
+    start_seconds   from a release to the first task, where nothing stands ahead
+    lanes           batches that are created at once; the others wait in line, first come, first served
 
-Here is what a look teaches: each is held against what was foretold, and where they differ, it says which of the three
-was wrong. Nothing moves until others are done? Then there are fewer lanes. It began late although nothing stood ahead?
-Then starts take longer. It is further, or less far, than it should be? Then the speed is another.
+From these, one pass over the open batches foretells when each ends. A poll that finds a batch done does not tell for
+how long it has been. So each such poll moves the next ones a little earlier, until one comes too early: that one shows
+exactly how far its batch is, and costs one poll more. About every third batch pays it.
 
-What does not move although it should is asked about ever less often, and what stands behind it is then looked at all
-the same.
+Invariant: a batch that is not being asked about has a date, or waits for one that has. What does not move although it
+should is asked about ever less often: the oldest batch when it is late by a quarter more, the others by twice as much.
 """
 
 from __future__ import annotations
 
+import heapq
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 
-from engine.adaptive.poll_batch import PolledBatch
-from engine.adaptive.poll_lanes import WAITED, Lanes
-from engine.adaptive.poll_pace import LEAST_SECONDS, MARGIN, PACE_STEP, Pace, Sighting
-from engine.adaptive.poll_times import PollRules, PollTimes
+_INFINITE = float("inf")
 
-_SURE_TASKS = 5
-"""Fewer tasks created say little of a speed: counts are whole."""
-_CHECK_SOON = 0.25
-"""Of the time between the last two looks: the next, if the batch began in between and no speed is known."""
+# Shares of the time in which a batch is created
+_MARGIN = 0.03  # by which it is asked about later than it should be done
+_MARGIN_TOGETHER = 0.08  # likewise where a poll covers many: waiting lets more finish, and the others cost nothing
+_AGAIN = 0.05  # after which we ask again about what should have been done
+_WAITED = 0.3  # by which it has begun too late for that to be chance
+
+_STEP, _MOST_STEPS = 0.03, 5
+"""The speed is taken to be higher by this share after a poll that found a batch done, doubled with each one in a row.
+After so many in a row it is rather the number of lanes that is wrong."""
+_SMOOTHING = 0.4
+"""Weight of the newest speed: Vector's `ewma_alpha`, which follows a change within about three polls."""
+_SURPRISE = 0.35  # one look that differs by more from the known speed shows a late begin rather than another speed
+_SURE_TASKS, _SOON_TASKS = 5, 10
+"""Fewer than the first say little of a speed: counts are whole. To measure it, we wait for the second."""
+_HANGS = 4  # looks that showed nothing new, after which a batch keeps no lane from the others
+_MOST_LANES = 64  # more are as good as no limit
+_FIRST_SHARE = 0.1  # of the longest first wait: the first one of all, for the service may be a fast one
+_LEAST_SECONDS = 0.002  # between two polls of a batch, however fast the service
+_TICK = 1e-6  # seconds that are no difference: clocks are floats
+
+
+@dataclass(slots=True)
+class PolledBatch:
+    """What is known of one open batch; times are those of the monotonic clock."""
+
+    number: int  # in the order of releases
+    count: int
+    released_at: float
+    looked_at: float
+    begins_at: float = 0.0  # foretold, as the next two are, until some of it was seen
+    ends_at: float = 0.0
+    seconds: float = 0.0  # from begin to end
+    created: int = 0
+    seen: int = 0  # how much was created when some of it was first seen
+    seen_at: float = 0.0
+    in_vain: int = 0  # looks in a row that showed nothing new
+    asked: bool = False  # it is being asked about
+    ask_at: float | None = None  # when to ask, whatever is foretold
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it should have been done when it was looked at."""
+        return self.in_vain > 0 and self.looked_at >= self.ends_at
 
 
 class PollSchedule:
-    """What is known of a service that creates tasks, and the order in which to ask about its open batches."""
+    """What is known of a service that creates tasks, and when to ask about each of its open batches."""
 
-    def __init__(self, rules: PollRules) -> None:
-        self._open: dict[int, PolledBatch] = {}
+    def __init__(self, first_seconds: float = 0.5, most_seconds: float = 30.0, together: int = 1) -> None:
+        """Wait for `first_seconds` at most while nothing is known, and for `most_seconds` where nothing moves."""
+        self.speed = _INFINITE  # while unknown
+        self.start_seconds = 0.0
+        self.lanes = _INFINITE  # as long as no batch was seen to wait
+        self._first_wait, self._longest_wait, self._together = first_seconds * _FIRST_SHARE, most_seconds, together
+        self._margin = _MARGIN if together == 1 else _MARGIN_TOGETHER
+        self._sure = False  # the speed was measured; before, it is only known not to be lower
+        self._shows = False  # the service tells how far a batch is, not only that it is done
+        self._steps = 0
+        self._in_vain = 0  # looks in a row, of whatever batches, that showed nothing new
         self._number = 0
-        self._shows = False
-        """The service tells how far a batch is, not only that it is done."""
-        self._pace = Pace(rules.together)
-        self._lanes = Lanes(self._open)
-        self._times = PollTimes(rules, self._pace, self._open)
-
-    @property
-    def speed(self) -> float:
-        """Tasks/s of one batch that is being worked on; 0 while unknown."""
-        return self._pace.speed
-
-    @property
-    def start_seconds(self) -> float:
-        """From release to the first task, where nothing stands ahead."""
-        return self._pace.start_seconds
-
-    @property
-    def lanes(self) -> float:
-        """Batches worked on at once; infinite as long as none was seen to wait."""
-        return self._lanes.number
+        self._fewest = _INFINITE  # tasks of the smallest batch
+        self._alone: dict[int, PolledBatch] = {}  # their dates do not depend on others
+        self._in_line: dict[int, PolledBatch] = {}  # the others, by their release
+        self._ended: deque[PolledBatch] = deque(maxlen=_MOST_LANES)  # the newest
 
     def release(self, key: int, count: int, now: float) -> None:
         """Watch a batch of `count` tasks from now on."""
-        self._times.now = now
         self._number += 1
-        one = self._open[key] = PolledBatch(self._number, key, count, now, now, quiet_since=now)
-        if self._lanes.known:
-            self._lanes.wait(one)
-        else:
-            self._times.plan(one)
+        self._fewest = min(self._fewest, count)
+        self._in_line[key] = PolledBatch(self._number, max(1, count), now, now)
 
     def forget(self, key: int, now: float) -> None:
         """Watch a batch no longer: its fate is known, or it will not be."""
-        one = self._open.pop(key)
-        one.due_at = float("inf")
-        if not one.done:  # given up: its lane is free as far as anybody can tell
-            one.done, one.ends_at = True, now
-            self._times.plan_after(one)
-
-    def next_due(self) -> float:
-        """Return when the next look is due; infinite if all open batches are being asked about."""
-        self._fill_lanes()
-        one = self._times.first()
-        return one.due_at if one else float("inf")
-
-    def take(self, now: float) -> Sequence[int]:
-        """Take the batches out of the queue that the next poll is about: those due, and others that fit beside them."""
-        self._fill_lanes()
-        return self._times.take(now)
+        one = self._alone.pop(key, None) or self._in_line.pop(key, None)
+        if one is not None:
+            one.ends_at = min(one.ends_at, now)
+            self._ended.append(one)
 
     def ask_again(self, key: int, at: float) -> None:
         """Have a batch asked about again at a certain time: the answer about it was none."""
-        one = self._open[key]
-        one.asked, one.aim = False, 0.0
-        self._times.queue(one, at)
+        one = self._find(key, alone=True)
+        one.asked, one.ask_at = False, at
+
+    def next_due(self) -> float:
+        """Return when the next poll is due; infinite if all open batches are being asked about."""
+        return next((due for due, _, _ in self._plan(1)), _INFINITE)
+
+    def take(self, now: float) -> Sequence[int]:
+        """Take the batches that the next poll is about, if it is due: up to `together`, those due first."""
+        if self.next_due() > now + _TICK:
+            return []
+        keys = [key for due, _, key in self._plan(self._together) if due < _INFINITE]
+        for key in keys:
+            one = self._find(key)
+            one.asked, one.ask_at = True, None
+        return keys
 
     def saw(self, key: int, now: float, created: int, *, finished: bool) -> None:
-        """Take in what a look at a batch showed."""
-        one = self._open[key]
-        one.asked = False
-        one.looks += 1
-        gained = created - one.created
-        self._times.count_look(now, fruitful=finished or gained > 0)
+        """Take in what a look at a batch showed; one that is finished is not asked about unless it is told so."""
+        one = self._find(key)
+        one.asked = finished
         if finished:
-            if not one.done:
-                self._ended(one, now)
-                self._times.plan_anew()
-            return
-        if gained > 0:
-            one.unchanged, one.quiet_since = 0, now
-            self._moved(one, now, created)
+            self._learn_from_end(one, now)
+            one.ends_at = min(max(one.ends_at, one.looked_at), now)
+        elif created > one.created:
+            self._learn_from_progress(self._find(key, alone=True), now, created)
         else:
-            one.unchanged += 1
-            self._stood(one, now)
+            one.in_vain += 1
+            self._learn_from_nothing(one, now)
+        self._in_vain = 0 if finished or created > one.created else self._in_vain + (now >= one.ends_at)
         one.looked_at, one.created = now, created
-        if one.created:
-            one.waits = False
-        if not one.waits:
-            self._times.plan(one)
-        self._times.plan_after(one)
-        self._times.plan_anew()
 
-    def _fill_lanes(self) -> None:
-        """Give the batches that wait the lanes that will be free before the next look."""
-        while (one := self._lanes.admit(self._times.first())) is not None:
-            self._times.plan(one)
+    def _find(self, key: int, *, alone: bool = False) -> PolledBatch:
+        if alone and key in self._in_line:
+            self._alone[key] = self._in_line.pop(key)
+        return self._alone.get(key) or self._in_line[key]
 
-    def _set_lanes(self, number: float) -> None:
-        for one in self._lanes.set_number(number):
-            self._times.plan(one)
+    # When each batch is due
 
-    # A batch is done
+    def _plan(self, most: int) -> Sequence[tuple[float, int, int]]:
+        """Foretell the open batches; return date, number and key of those to ask about first."""
+        free, speed = self._free_lanes(), self.speed * (1 + _STEP * (2**self._steps - 1))
+        shortest = (1 + self._margin) * self._fewest / speed
+        dates: list[tuple[float, int, int]] = []
+        first, oldest = _INFINITE, True
+        for key, one in chain(self._alone.items(), self._in_line.items()):
+            begins_at = max(one.released_at + self.start_seconds, free[0] if free else -_INFINITE)
+            if most == 1 and not self._in_vain and begins_at + shortest >= first and key in self._in_line:
+                break  # neither it nor what comes after is due first: there may be thousands
+            if not one.created and not one.asked:
+                one.begins_at, one.seconds = begins_at, one.count / speed
+                one.ends_at = begins_at + one.seconds
+            if free and one.in_vain <= _HANGS:
+                heapq.heapreplace(free, max(one.ends_at, one.looked_at) if speed < _INFINITE else _INFINITE)
+            if not one.asked:
+                dates.append((self._due(one, oldest=oldest), one.number, key))
+                first = min(first, dates[-1][0])
+            oldest = False
+        return heapq.nsmallest(most, dates)
 
-    def _ended(self, one: PolledBatch, now: float) -> None:
-        if not self._pace.speed:
-            self._pace.take_first(one, now)
-        elif one.aim and self._pace.hit(one, lanes_known=self._lanes.known):
-            self._set_lanes(float("inf"))  # what is overdue is looked at, and tells how many there are
-        one.done, one.waits, one.after = True, False, None
-        one.ends_at = min(max(one.ends_at, one.looked_at), now)
-        self._lanes.ended(one)
-        self._times.plan_after(one)
+    def _free_lanes(self) -> list[float]:
+        """Return as a heap when each lane is free; nothing if they have no end. Until a speed is known, try one."""
+        if self.lanes == _INFINITE and self.speed < _INFINITE:
+            return []
+        lanes = int(self.lanes) if self.speed < _INFINITE else self._together
+        ends = sorted(one.ends_at for one in self._ended)[-lanes:]
+        return [-_INFINITE] * (lanes - len(ends)) + ends
 
-    # A batch is under way
+    def _due(self, one: PolledBatch, *, oldest: bool) -> float:
+        if one.ask_at is not None:
+            return one.ask_at
+        if one.is_late:
+            late = one.looked_at - one.ends_at
+            wait = max(_AGAIN * one.seconds, late / 4 if oldest else late, _LEAST_SECONDS)
+            return one.looked_at + min(wait, self._longest_wait)
+        soonest = one.looked_at + (_LEAST_SECONDS if self.speed < _INFINITE else self._first_wait)
+        latest = one.looked_at + self._longest_wait if self._in_vain else _INFINITE
+        return max(min(one.ends_at + self._margin * one.seconds, latest), soonest)
 
-    def _moved(self, one: PolledBatch, now: float, created: int) -> None:
-        self._shows = True
-        known = self._pace.speed
-        seen = self._sight(one, now, created)
-        one.checked = seen.pair or seen.rough or (known > 0 and not seen.surprise)
-        one.speed = seen.speed
-        unlikely = seen.surprise and not seen.pair
-        if known and (seen.rough or (unlikely and now - created / known >= one.released_at)):
-            one.speed = known  # it is likelier that it began at another time than that the service is another
-        self._pace.take(seen)
-        if one.aim and not unlikely:
-            self._pace.missed(one)
-        began = now - created / one.speed
-        steady = seen.pair or (known > 0 and self._pace.sure and not seen.rough)
-        self._place(one, began, now, steady=steady)
-        one.begun_at = began
-        if not known and one.looks > 1:
-            one.check_at = now + (now - one.looked_at) * _CHECK_SOON
+    # What looks teach
 
-    def _sight(self, one: PolledBatch, now: float, created: int) -> Sighting:
-        """Return how fast a batch is created: between two looks at best, else since it may have begun."""
-        since, gained = now - one.looked_at, created - one.created
-        pair = one.created > 0 and since > 0 and gained >= min(_SURE_TASKS, one.count / 10)
-        begun = one.earliest
-        if not one.created and one.looks > 1:
-            begun = max(begun, one.looked_at)  # there was nothing then
-        speed = gained / since if pair else created / max(now - begun, 1e-6)
-        rough = created < _SURE_TASKS and not pair
-        return Sighting(speed, rough, pair, surprise=self._pace.surprises(speed) and not rough)
+    def _learn_from_end(self, one: PolledBatch, now: float) -> None:
+        """Learn from a batch that is done: it ended between the look before and this one."""
+        overdue = now > one.ends_at + (self._margin + 2 * _AGAIN) * one.seconds
+        if self.speed == _INFINITE or (one.created and not self._sure):
+            least = (one.count - one.created) / max(now - one.looked_at, _LEAST_SECONDS)
+            self.speed = max(least, self.speed if self.speed < _INFINITE else 0.0)
+        elif one.is_late and not self._shows:
+            most = one.count / max(one.looked_at - one.begins_at, _LEAST_SECONDS)
+            self.speed += _SMOOTHING * min(0.0, most - self.speed)
+            self._sure = True
+        elif one.created or one.is_late or overdue or self._together > 1:
+            pass  # it was foretold from a look at itself, or too long ago; and what rides along shows how far it is
+        elif self._sure and self._steps < _MOST_STEPS:
+            self._steps += 1
+        else:  # far faster, or there are more lanes: then what is overdue is asked about, and tells how many
+            self.speed, self._steps, self.lanes = 2 * self.speed, 0, _INFINITE
 
-    def _place(self, one: PolledBatch, began: float, now: float, *, steady: bool) -> None:
-        """Learn from when a batch began how long a start takes and how many lanes there are."""
-        lanes, pace = self._lanes, self._pace
-        running = lanes.running(now, but=one) + 1
-        seconds = one.count / one.speed
-        late = began - one.released_at - pace.start_seconds
-        stood = self._stood_behind(one)
-        if lanes.number < running:
-            self._set_lanes(running)
-        elif not steady:
-            return
-        elif not lanes.known and late > WAITED * seconds and lanes.took_over(one, began, seconds):
-            one.begun_at, one.created = began, max(one.created, 1)
-            self._set_lanes(max(1, lanes.ahead(one, began - MARGIN * seconds)))
-        elif lanes.known and began < one.begun_at - WAITED * seconds and one.after:
-            self._set_lanes(lanes.number + 1)
-        elif not stood:
-            far = abs(late) > WAITED * seconds or not pace.start_seconds
-            pace.take_start(late, far=far)
-
-    # Nothing new was seen of a batch
-
-    def _stood(self, one: PolledBatch, now: float) -> None:
-        pace, lanes, before = self._pace, self._lanes, one.after
-        if not pace.speed:
-            self._times.lengthen_first_wait(now - one.released_at)
-        elif one.created:
-            return
-        elif now < one.begun_at:
-            one.unchanged = 0  # it rode along; nothing was to be seen yet
-        elif before is not None and not before.done:
-            self._look_before(before, now)
+    def _learn_from_progress(self, one: PolledBatch, now: float, created: int) -> None:
+        """Learn from a batch under way how fast it is, and from that when it began."""
+        first = not one.created
+        if first:
+            self._steps, one.seen_at, one.seen = 0, now, created
+        if not self._shows:  # what was learned before took silence for slowness
+            self._shows, self._sure = True, False
+            speed = self.speed = created / max(now - one.looked_at, _LEAST_SECONDS)
+        elif created - one.seen >= min(_SURE_TASKS, one.count / 10):  # two looks saw it under way
+            speed = (created - one.seen) / max(now - one.seen_at, _TICK)
+            known = self._sure and abs(speed / self.speed - 1) <= _SURPRISE
+            self.speed += (_SMOOTHING if known else 1) * (speed - self.speed)
+            self._sure = True
         else:
-            ahead = lanes.ahead(one, now) if self._shows else 0
-            late = now - one.released_at - 1.1 * pace.start_seconds
-            if pace.sure and 0 < ahead < lanes.number and late * pace.speed >= max(1.0, WAITED * one.count):
-                self._set_lanes(ahead)
-            elif one.aim:
-                self._came_too_early(one, now)
-            if one.unchanged > 1:
-                lanes.leave(one)
+            speed = created / max(now - one.begins_at, _LEAST_SECONDS)
+            if created < _SURE_TASKS or abs(speed / self.speed - 1) > _SURPRISE:
+                speed = self.speed
+            self.speed += _SMOOTHING * (speed - self.speed)
+        seconds, began = one.count / speed, now - created / speed
+        late = began - one.released_at - self.start_seconds
+        if self._sure and late > _WAITED * seconds and not self._count_ahead(one, began - 0.1 * seconds):
+            self.start_seconds += late
+        one.in_vain, one.begins_at, one.seconds, one.ends_at = 0, began, seconds, began + seconds
+        if first and not self._sure:
+            one.ask_at = now + min(_SOON_TASKS / speed, one.ends_at - now)
 
-    def _look_before(self, before: PolledBatch, now: float) -> None:
-        """Look at the batch that keeps another one waiting: it knows for how long."""
-        just_now = now - max(LEAST_SECONDS, PACE_STEP * before.count / self._pace.speed)
-        if before.due_at < float("inf") and before.looked_at < just_now:
-            before.aim = 0.0
-            self._times.queue(before, now)
+    def _learn_from_nothing(self, one: PolledBatch, now: float) -> None:
+        """Learn from a batch that should be under way and is not: others stand ahead of it, or a start takes longer."""
+        if not self._shows:
+            self._steps = 0
+        elif not one.created and (now - one.begins_at) * self.speed >= max(1.0, _WAITED * one.count):
+            if ahead := self._count_ahead(one, now):
+                self.lanes = min(ahead, self.lanes)
+            else:
+                self.start_seconds = max(self.start_seconds, now - one.released_at)
 
-    def _came_too_early(self, one: PolledBatch, now: float) -> None:
-        """Learn from a batch that should have been done and of which nothing is there."""
-        if not (self._shows and self._pace.sure):
-            self._pace.is_slower(one, now)
-        elif not self._stood_behind(one):
-            self._pace.start_seconds = max(self._pace.start_seconds, now - one.released_at)
-
-    def _stood_behind(self, one: PolledBatch) -> bool:
-        """Tell whether others were being worked on when a batch could have begun."""
-        return self._lanes.ahead(one, one.released_at + self._pace.start_seconds) > 0
+    def _count_ahead(self, one: PolledBatch, at: float) -> float:
+        """Count the batches released earlier that were being created at a time; infinite if there are very many."""
+        count = 0
+        for other in chain(self._ended, self._alone.values(), self._in_line.values()):
+            works = other.begins_at <= at < other.ends_at and (other.created or other.in_vain <= 1)
+            count += works and other.number < one.number
+            if count == _MOST_LANES:
+                return _INFINITE
+        return count

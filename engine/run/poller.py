@@ -18,7 +18,6 @@ import anyio
 
 from engine.adaptive.batch_size import OpenJobs
 from engine.adaptive.poll_schedule import PollSchedule
-from engine.adaptive.poll_times import PollRules
 from engine.adaptive.rate import Pacer
 from engine.model.batch import Batch, batch_name
 from engine.model.doubt import Doubt, Standing
@@ -95,12 +94,11 @@ class Poller:
         self._payloads = payloads
         self._noticed: set[str] = set()
         self._steps = Steps(run)
-        self._give_up_seconds = settings.give_up_seconds
+        self._settings = settings
         self._moved_at = run.clock.monotonic()
         self._said_at = self._looked_at = float("-inf")
         together = run.service.polls_together
-        self._rules = PollRules(settings.poll_seconds, settings.max_poll_seconds, together)
-        self._schedule = PollSchedule(self._rules)
+        self._schedule = PollSchedule(settings.poll_seconds, settings.max_poll_seconds, together)
         self._pacer = Pacer(settings.polls_per_second)
         # Where one poll covers many batches the service works on all of them at once: each one open adds to its speed.
         self._in_line = together == 1
@@ -307,7 +305,7 @@ class Poller:
         if now - self._said_at >= quiet:
             self._said_at = now
             self._run.emit(BatchesWaiting(len(waiting), now - min(one.released_at for one in waiting), names))
-        limit = max(quiet, self._give_up_seconds)
+        limit = max(quiet, self._settings.give_up_seconds)
         if idle_seconds >= limit and not any(self._may_move(one, limit) for one in self._open.values()):
             words = ", ".join(sorted({one.said or "waiting" for one in waiting}))
             self._run.end(StillWaiting(_nothing_moves(self._run.job.name, idle_seconds, len(waiting), names, words)))
@@ -349,7 +347,7 @@ class Poller:
             await self._park(one, f"{step.reason}: {failure}")
             return
         one.failures += 1
-        wait = min(self._rules.first_seconds * 2**one.failures, self._rules.cap_seconds)
+        wait = min(self._settings.poll_seconds * 2**one.failures, self._settings.max_poll_seconds)
         self._schedule.ask_again(one.batch.sequence, now + wait)
         self.wake()
 

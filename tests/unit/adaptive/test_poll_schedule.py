@@ -3,22 +3,20 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from fakes.creating import LEARNING, Creating, follow, plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.simulation.creating import BURST, ENDLESS, LEARNING, SCENARIOS, Creating, follow, plan
 from engine.adaptive.poll_schedule import PollSchedule
-from engine.adaptive.poll_times import PollRules
 
-RULES = PollRules(first_seconds=0.5, cap_seconds=30.0)
-ENDLESS = 10**9
-"""Lanes of a service that works on all batches at once."""
+LONGEST = 30.0
 
 
 def looks(schedule, created, until):
     """Ask whenever it is due, and return when that was; `created` says of a key and a time how much there is."""
     times = []
-    while (now := schedule.next_due()) <= until:
+    now = 0.0
+    while (now := max(now, schedule.next_due())) <= until:
         for key in schedule.take(now):
             times.append((now, key))
             schedule.saw(key, now, created(key, now), finished=False)
@@ -27,40 +25,34 @@ def looks(schedule, created, until):
 
 # As few polls as one needs who knows all beforehand, and as soon
 
-SCENARIOS = {
-    f"{speed} tasks/s, {name}": Creating(speed, lanes)
-    for speed in (5, 50, 500, 5_000, 50_000)
-    for name, lanes in (("one by one", 1), ("four at once", 4), ("all at once", ENDLESS))
-} | {
-    "batches of one task": Creating(50, ENDLESS, sizes=(1, 1)),
-    "batches of ten tasks": Creating(50, ENDLESS, sizes=(10, 10)),
-    "1 to 1,000 tasks, one by one": Creating(500, 1, sizes=(1, 1000)),
-    "1 to 1,000 tasks, all at once": Creating(500, ENDLESS, sizes=(1, 1000)),
-    "1 to 1,000 tasks, fast": Creating(5_000, 1, sizes=(1, 1000)),
-    "often idle": Creating(500, 1, load=0.5),
-    "often idle, four at once": Creating(500, 4, load=0.5),
-    "begun after 3 s, one by one": Creating(500, 1, start=3.0),
-    "begun after 3 s, four at once": Creating(500, 4, start=3.0, load=0.3),
-    "begun after 3 s, all at once": Creating(500, ENDLESS, start=3.0, load=0.3),
-    "speeds that differ by 5 %, one by one": Creating(500, 1, jitter=0.05),
-    "speeds that differ by 5 %, all at once": Creating(500, ENDLESS, jitter=0.05),
-    "twice as fast all of a sudden": Creating(500, 1, change=2.0),
-    "half as fast all of a sudden": Creating(500, 1, change=0.5),
-    "a tenth as fast all of a sudden": Creating(500, 1, change=0.1),
-    "twice as fast all of a sudden, all at once": Creating(500, ENDLESS, change=2.0),
-    "half as fast all of a sudden, all at once": Creating(500, ENDLESS, change=0.5),
-    "answers that take 50 ms": Creating(500, 1, round_trip=0.05),
-    "a hundred in a poll": Creating(500, ENDLESS, together=100),
-    "a hundred in a poll, speeds that differ": Creating(500, ENDLESS, together=100, jitter=0.1),
-    "a hundred in a poll, 1 to 1,000 tasks": Creating(500, ENDLESS, together=100, sizes=(1, 1000)),
-}
-
 
 @pytest.mark.parametrize("creating", SCENARIOS.values(), ids=SCENARIOS)
-def test_batches_are_known_soon_after_their_end_with_few_more_polls_than_an_oracle_needs(creating):
+def test_batches_are_known_soon_after_their_end_with_at_most_twice_the_polls_of_an_oracle(creating):
     followed = follow(creating)
-    assert followed.polls <= 1.5 * followed.oracle
-    assert followed.median <= 0.1
+    assert followed.ratio <= 2.0
+    assert followed.median_delay <= 0.1
+
+
+@pytest.mark.parametrize(
+    "creating",
+    [BURST, replace(BURST, lanes=4), replace(BURST, lanes=ENDLESS), replace(BURST, start=30.0, speed=1_000)],
+    ids=str,
+)
+def test_a_burst_of_batches_that_are_begun_late_is_done_in_little_more_than_the_least_possible_time(creating):
+    followed = follow(creating)
+    assert max(followed.known.values()) <= 1.5 * max(one.end for one in followed.creations)
+    assert followed.ratio <= 5
+
+
+def test_the_head_of_the_line_is_asked_about_at_least_every_quarter_of_its_age():
+    followed = follow(BURST)
+    head_since = 0.0
+    for key, one in enumerate(followed.creations):
+        head_since = max(head_since, one.released)
+        times = [at for at, keys in followed.polls if key in keys and at > head_since]
+        for before, after in pairwise([head_since, *times]):
+            assert after - before <= max(0.05, (after - one.released) / 4) + BURST.round_trip / 2
+        head_since = max(head_since, followed.known[key])
 
 
 def test_how_many_batches_are_worked_on_at_once_is_found_out():
@@ -78,7 +70,7 @@ def test_how_long_a_start_takes_is_found_out():
 def test_a_batch_in_a_long_queue_is_known_as_soon_as_one_at_its_head():
     followed = follow(Creating(20, 1, sizes=(100, 100), batches=100, load=50.0))
     assert max(followed.delays[LEARNING:]) < 0.1  # of 5 seconds; a longest wait of 30 seconds is six times as much
-    assert followed.polls <= 1.5 * followed.oracle
+    assert followed.ratio <= 2.0
 
 
 @pytest.mark.parametrize("lanes", [1, 4, ENDLESS])
@@ -88,46 +80,68 @@ def test_a_batch_in_a_long_queue_is_known_as_soon_as_one_at_its_head():
     ids=str,
 )
 def test_what_can_hardly_be_foretold_is_followed_to_its_end_all_the_same(lanes, change):
-    # No promise of few and timely polls holds here. At speeds that differ by 20 % from batch to batch the median delay
-    # is 0.2 to 0.3 of a creation time; where no progress is told until the end, it takes 1.7 to 1.8 times the oracle's
-    # polls and 0.1 (all at once) to 1.8 (one by one) creation times; after a speed-up by ten, what stands in line is
-    # asked about by the old dates for some batches more. No other creep, smoothing or surprise, nor lanes told from
-    # ends alone, mended one of them without harm to another.
+    # No promise of few and timely polls holds here. At speeds that differ by 30 % from batch to batch the median delay
+    # is 0.3 (all at once) to 1.2 creation times; where no progress is told until the end, it takes 1.8 (all at once) to
+    # 4.2 times the oracle's polls, and those in line are known 10 creation times late; with starts of 9 s for batches
+    # of one second it is up to 40; after a speed-up by ten, 1 to 9.
     creating = replace(Creating(500, lanes, sizes=(1, 1000)), **change)
-    assert follow(creating).polls <= 8 * creating.batches
+    assert len(follow(creating).polls) <= 8 * creating.batches
 
 
 # What does not move
 
 
 def test_before_anything_is_known_a_look_comes_soon_and_then_ever_less_often():
-    schedule = PollSchedule(RULES)
+    schedule = PollSchedule()
     schedule.release(0, 1000, 0.0)
-    times = [at for at, _ in looks(schedule, lambda key, now: 0, 120.0)]
-    assert times == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 81.2, 111.2])
+    times = [at for at, _ in looks(schedule, lambda key, now: 0, 300.0)]
+    assert times[0] == pytest.approx(0.05)
+    waits = [after - before for before, after in pairwise(times)]
+    assert waits == pytest.approx([min(before / 4, LONGEST) for before in times[:-1]])
 
 
 def test_batches_released_to_a_slow_service_are_not_asked_about_in_a_burst():
-    schedule = PollSchedule(RULES)
+    schedule = PollSchedule()
+    for key in range(20):
+        schedule.release(key, 1000, 0.0)
+    times = looks(schedule, lambda key, now: 0, 4.0)
+    assert len(times) <= 40
+    assert {key for _, key in times} < set(range(5)), "the oldest tell most"
+
+
+def test_while_nothing_moves_no_batch_is_left_alone_for_longer_than_the_longest_wait():
+    schedule = PollSchedule()
+    for key in range(20):
+        schedule.release(key, 1000, 0.0)
+    times = looks(schedule, lambda key, now: 0, 300.0)
+    for key in range(20):
+        mine = [at for at, asked in times if asked == key]
+        assert max(after - before for before, after in pairwise([0.0, *mine])) <= LONGEST + 0.001
+
+
+def test_a_batch_that_is_finished_is_asked_about_again_only_if_its_fate_could_not_be_fetched():
+    schedule = PollSchedule()
     schedule.release(0, 1000, 0.0)
-    looks(schedule, lambda key, now: 0, 2.0)
-    schedule.release(1, 1000, 2.0)
-    assert schedule.next_due() == pytest.approx(2.5)
+    assert schedule.take(0.05) == [0]
+    schedule.saw(0, 0.05, 1000, finished=True)
+    assert schedule.next_due() == float("inf")
+    schedule.ask_again(0, 1.0)
+    assert schedule.take(1.0) == [0]
 
 
 def test_a_batch_that_hangs_is_asked_about_ever_less_often_and_holds_up_no_other():
-    schedule = PollSchedule(RULES)
+    schedule = PollSchedule()
     for key in range(3):
         schedule.release(key, 100, 0.0)
     created = {0: lambda now: 40, 1: lambda now: 30, 2: lambda now: 20}
     times = looks(schedule, lambda key, now: created[key](now), 600.0)
     assert {key for _, key in times} == {0, 1, 2}
-    assert len(times) < 3 * 40
+    assert len(times) < 3 * 45
     assert times[-1][0] > 560
 
 
 def test_a_batch_of_which_there_was_no_answer_is_asked_about_when_it_is_told():
-    schedule = PollSchedule(RULES)
+    schedule = PollSchedule()
     schedule.release(0, 1000, 0.0)
     assert schedule.take(0.05) == [0]
     assert schedule.next_due() == float("inf")
@@ -136,7 +150,7 @@ def test_a_batch_of_which_there_was_no_answer_is_asked_about_when_it_is_told():
 
 
 def test_what_is_forgotten_is_not_asked_about():
-    schedule = PollSchedule(RULES)
+    schedule = PollSchedule()
     schedule.release(0, 1000, 0.0)
     schedule.forget(0, 0.01)
     assert schedule.next_due() == float("inf")
@@ -144,7 +158,7 @@ def test_what_is_forgotten_is_not_asked_about():
 
 
 def test_one_poll_takes_as_many_along_as_it_may():
-    schedule = PollSchedule(replace(RULES, together=2))
+    schedule = PollSchedule(together=2)
     for key in range(3):
         schedule.release(key, 1000, 0.01 * key)
     assert schedule.take(0.0) == []
@@ -152,7 +166,7 @@ def test_one_poll_takes_as_many_along_as_it_may():
 
 
 def test_a_poll_of_many_that_shows_nothing_is_one_look_in_vain_and_not_many():
-    schedule = PollSchedule(replace(RULES, together=100))
+    schedule = PollSchedule(together=100)
     schedule.release(0, 1, 0.0)
     schedule.saw(0, 0.5, 1, finished=True)
     for key in range(1, 65):
@@ -167,7 +181,7 @@ def test_a_poll_of_many_that_shows_nothing_is_one_look_in_vain_and_not_many():
 
 def test_thousands_of_open_batches_take_no_more_time_each():
     followed = follow(Creating(500, ENDLESS, batches=3000, load=400.0), most_polls=10_000)
-    assert followed.polls <= 1.5 * followed.oracle
+    assert followed.ratio <= 2.0
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
@@ -189,7 +203,7 @@ def test_thousands_of_open_batches_take_no_more_time_each():
 )
 def test_whatever_the_service_does_every_batch_is_known_in_the_end(creating):
     lasts = max(one.end for one in plan(creating))
-    followed = follow(creating, most_polls=(60 + lasts / RULES.cap_seconds) * creating.batches)
+    followed = follow(creating, most_polls=(60 + lasts / LONGEST) * creating.batches)
     assert len(followed.delays) == creating.batches
     assert min(followed.delays) >= 0
 
@@ -197,7 +211,7 @@ def test_whatever_the_service_does_every_batch_is_known_in_the_end(creating):
 @given(st.integers(0, 2**32), st.sampled_from([0.05, 1.0, 20.0]), st.sampled_from([1, 4]))
 def test_a_batch_is_never_asked_about_twice_at_once_however_long_answers_take(seed, answer_seconds, together):
     dice = random.Random(seed)
-    schedule = PollSchedule(PollRules(together=together))
+    schedule = PollSchedule(together=together)
     counts = {key: dice.choice([10, 500, 1000]) for key in range(30)}
     created = dict.fromkeys(counts, 0)
     steps = [(dice.uniform(0, 60), "release", (key,)) for key in counts]
@@ -227,7 +241,7 @@ def test_a_batch_is_never_asked_about_twice_at_once_however_long_answers_take(se
 @pytest.mark.parametrize("in_flight", [1, 4, 8, 32])
 def test_polls_in_flight_that_show_nothing_do_not_stall_a_burst(in_flight):
     """Twenty batches released at once to a service that creates one after the other, each in 0.2 s."""
-    schedule, answers, known, now, sent_at = PollSchedule(PollRules()), [], {}, 0.0, 0.0
+    schedule, answers, known, now, sent_at = PollSchedule(), [], {}, 0.0, 0.0
     for key in range(20):
         schedule.release(key, 1000, 0.0)
     while len(known) < 20:

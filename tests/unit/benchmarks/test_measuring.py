@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks.following import BATCH_RECORDS, Creation, Scenario, follow, oracle_polls, plan
+from benchmarks.following import BATCH_RECORDS, follow
 from benchmarks.harness import (
     Contender,
     NotMeasured,
@@ -19,6 +19,7 @@ from benchmarks.harness import (
     speed_ratios,
 )
 from benchmarks.launcher import below, share_bytes
+from benchmarks.simulation.creating import Creating, Creation, oracle_polls, plan
 
 TWICE = Rounds(2, float("inf"))
 
@@ -104,21 +105,26 @@ def test_processes_below_a_contender_count():
     assert share_bytes(child.pid) == 0
 
 
+def created(*times):
+    return [Creation(100, 0.0, start, end) for start, end in times]
+
+
 def test_the_oracle_asks_once_for_batches_that_end_within_the_tolerance():
-    together = [Creation(0.0, 10.0), Creation(0.5, 10.5), Creation(1.0, 11.0)]
+    together = created((0.0, 10.0), (0.5, 10.5), (1.0, 11.0))
     assert oracle_polls(together, 100) == 1
     assert oracle_polls(together, 2) == 2
     assert oracle_polls(together, 1) == 3
-    assert oracle_polls([Creation(0.0, 10.0), Creation(1.5, 11.5)], 100) == 2
+    assert oracle_polls(created((0.0, 10.0), (1.5, 11.5)), 100) == 2
 
 
-def test_batches_are_created_in_line_or_side_by_side():
-    assert plan(Scenario("", 100, 1, 3, 1.0)) == [Creation(0, 10), Creation(10, 20), Creation(20, 30)]
-    assert plan(Scenario("", 100, 2, 3, 1.0)) == [Creation(0, 20), Creation(1, 21), Creation(20, 40)]
+@pytest.mark.parametrize(("lanes", "times"), [(1, [(0, 10), (10, 20), (20, 30)]), (2, [(0, 10), (1, 11), (10, 20)])])
+def test_batches_are_created_in_line_or_side_by_side(lanes, times):
+    creations = plan(Creating(100, lanes, batches=3, release_seconds=1.0))
+    assert [(one.start, one.end) for one in creations] == times
 
 
 def test_made_up_time_follows_every_batch_to_its_end():
-    scenario = Scenario("", BATCH_RECORDS, 1, 10, 0.25)
+    scenario = Creating(BATCH_RECORDS, 1, batches=10, release_seconds=0.25)
     followed = follow(scenario)
     assert followed == follow(scenario)
     assert len(followed.delays) == 10
