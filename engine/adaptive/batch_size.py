@@ -119,6 +119,8 @@ class BatchBytes:
 
 _SMOOTHING = 0.4
 """Weight of the newest speed: Vector's `ewma_alpha`, which follows a change within about three polls."""
+_MEASURE_SECONDS = 1.0
+"""Over shorter times one poll more or less would sway the speed. What all batches gained counts: one sees its share."""
 _SPARE = 2.0
 """Times what Little's law asks for: creation speed is a mean, and a service that runs dry creates nothing."""
 _LEAST_OPEN = 4
@@ -133,25 +135,32 @@ class OpenJobs:
 
     most: int
     """What settings and service allow."""
+    since: float = 0.0
+    """Monotonic seconds; what was created from then on counts for the newest speed."""
     limit: int = 0
+    _created: int = 0
     _speed: float = 0.0
     """Tasks/s that the service creates, over all batches."""
 
     def __post_init__(self) -> None:
         self.limit = self.limit or self.most
 
-    def observe(self, created: int, seconds: float, *, batch_records: float, lag_seconds: float) -> LimitChanged | None:
-        """Take in that the service created so many tasks in a time; return the change of the limit, if it makes one.
+    def observe(self, created: int, now: float, *, batch_records: float, lag_seconds: float) -> LimitChanged | None:
+        """Take in how many tasks a poll has shown that were not seen before; return the change of the limit, if any.
 
         `batch_records` is the mean batch; `lag_seconds` the time from the end of a batch's creation until a new one is
         released in its place: wait for the poll, upload and release. Within it the service works on what is open. Not
         for jobs that run side by side: each one open adds to the speed.
         """
-        if seconds > 0:
-            self._speed += (created / seconds - self._speed) * (_SMOOTHING if self._speed else 1)
-        speed = self._speed
+        self._created += created
+        seconds = now - self.since
+        if seconds < _MEASURE_SECONDS:
+            return None
+        created, self._created, self.since = self._created, 0, now
+        self._speed += (created / seconds - self._speed) * (_SMOOTHING if self._speed else 1)
         if created <= 0 or batch_records <= 0:
             return None
+        speed = self._speed
         wanted = math.ceil(_SPARE * speed * lag_seconds / batch_records) + _LEAST_OPEN
         after = max(1, min(self.most, wanted))
         before = self.limit

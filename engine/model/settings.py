@@ -148,8 +148,8 @@ class SendSettings(Section):
     polls_per_second: Annotated[float, Field(gt=0)] = 1000.0
     """A bound, should the foretelling go wrong: a fast service ends a batch with each poll."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
-    """Longest first wait before a released batch is asked about, while nothing is known of the service: the very first
-    is a tenth of it. Later on, polls come when a batch should be done, which earlier ones foretell."""
+    """While nothing is known of the service, the oldest released batch is asked about after a tenth of it. Later on,
+    polls come when a batch should be done, which earlier ones foretell."""
     max_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Longest wait between two polls of a batch that does not move, or of which nothing can be foretold."""
     settle_seconds: Annotated[float, Field(gt=0)] | None = None

@@ -43,46 +43,30 @@ from engine.run.steps import Steps
 from engine.run.uploader import Payloads
 from engine.services.base import Asked, BatchProgress
 
-LOOK_SECONDS = 1.0
-"""Between two looks over all open batches for those that still wait: there may be a hundred thousand."""
-
-_NAMES_SHOWN = 5
-"""Waiting batches that an error names."""
-
-_NEWEST = 0.1
-"""Weight of the newest wait, or way to the service and back, in their mean."""
-
-SPEED_SECONDS = 1.0
-"""Time over which the service's creation speed is measured; shorter, and one poll more or less would sway it."""
+_LOOK_SECONDS = (
+    1.0  # between two looks over all open batches for those that still wait: there may be a hundred thousand
+)
+_NAMES_SHOWN = 5  # waiting batches that an error names
+_NEWEST = 0.1  # weight of the newest wait, or way to the service and back, in their mean
 
 
 @dataclass(slots=True)
 class _OpenBatch:
     """A batch that the service works on."""
 
-    batch: Batch
-    """Without its spans: thousands of batches may be open."""
+    batch: Batch  # without its spans: thousands of batches may be open
     submission: Submission
-    released_at: float
-    """Monotonic seconds."""
+    released_at: float  # monotonic seconds, as all times here
     asked_at: float
-    moved_at: float
-    """When something new was seen of it, or it was taken up."""
-    created: int = 0
-    waiting: bool = False
-    """The newest poll showed that it has not been begun."""
-    said: str = ""
-    """The service's own word for where it stands."""
-    understood: bool = True
-    doubt: Doubt | None = None
-    """Since when polls have failed, and how."""
-    failures: int = 0
-    """Polls in a row."""
+    moved_at: float  # when something new was seen of it, or it was taken up
+    shown: BatchProgress  # by the newest poll
+    doubt: Doubt | None = None  # since when polls have failed, and how
+    failures: int = 0  # polls in a row
 
     @property
     def is_stuck(self) -> bool:
         """Whether it was not begun, or is called something that nobody knows."""
-        return self.waiting or not self.understood
+        return self.shown.waiting or not self.shown.understood
 
 
 class Poller:
@@ -92,7 +76,7 @@ class Poller:
         """Join the parts; `payloads` for a service that tells tasks by their content."""
         self._run = run
         self._payloads = payloads
-        self._noticed: set[str] = set()
+        self._unknown_words: set[str] = set()
         self._steps = Steps(run)
         self._settings = settings
         self._moved_at = run.clock.monotonic()
@@ -100,15 +84,13 @@ class Poller:
         together = run.service.polls_together
         self._schedule = PollSchedule(settings.poll_seconds, settings.max_poll_seconds, together)
         self._pacer = Pacer(settings.polls_per_second)
+        self._open_jobs = OpenJobs(settings.max_open_batches or run.service.open_batches, self._moved_at)
         # Where one poll covers many batches the service works on all of them at once: each one open adds to its speed.
-        self._in_line = together == 1
-        self._open_jobs = OpenJobs(settings.max_open_batches or run.service.open_batches)
-        self._adapts = settings.max_open_batches is None and settings.max_in_flight == AUTO
+        self._adapts = together == 1 and settings.max_open_batches is None and settings.max_in_flight == AUTO
         self._mean_wait = settings.poll_seconds
         self._round_trip = 0.0
-        self._gained = 0
-        self._measured_at = run.clock.monotonic()
         self._open: dict[int, _OpenBatch] = {}
+        self._open_records = 0
         self._changed = Signal()
         self._complete = False
 
@@ -132,7 +114,9 @@ class Poller:
         """Follow a batch that was just released, or that an earlier run left open."""
         now = self._run.clock.monotonic()
         passed = max(0.0, self._run.clock.now() - submission.changed_at)
-        self._open[batch.sequence] = _OpenBatch(replace(batch, spans=b""), submission, now - passed, now, now)
+        nothing = BatchProgress(batch.sequence, 0, finished=False)
+        self._open[batch.sequence] = _OpenBatch(replace(batch, spans=b""), submission, now - passed, now, now, nothing)
+        self._open_records += batch.count
         self._moved_at = now
         self._schedule.release(batch.sequence, batch.count, now)
         self.wake()
@@ -170,13 +154,13 @@ class Poller:
     async def _sleep_until(self, due_at: float) -> None:
         """Sleep until a poll must be sent to arrive in time, but no longer than until something changes."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._cancel_after, group.cancel_scope, due_at - self._arrival)
+            group.start_soon(self._wake_after, due_at - self._arrival)
             await self.wait_for_change()  # here and not in the other task, which begins a turn of the loop later
             group.cancel_scope.cancel()
 
-    async def _cancel_after(self, scope: anyio.CancelScope, seconds: float) -> None:
+    async def _wake_after(self, seconds: float) -> None:
         await self._run.clock.sleep(seconds)
-        scope.cancel()
+        self.wake()
 
     async def poll(self, group: Sequence[int]) -> None:
         """Ask about a group once; settle what has finished and queue the rest again."""
@@ -192,7 +176,9 @@ class Poller:
             for one in followed:
                 await self._excuse(one, failure)
             return
-        seen_at = self._time_of(sent_at)
+        answered_at = self._run.clock.monotonic()
+        self._round_trip += (answered_at - sent_at - self._round_trip) * (_NEWEST if self._round_trip else 1)
+        seen_at = (sent_at + answered_at) / 2  # the service looked halfway between question and answer
         self._look_for_movement(seen_at)
         said = {progress.sequence: progress for progress in answers}
         for one in followed:
@@ -212,12 +198,6 @@ class Poller:
         if self._payloads is None or found is None:
             raise SourceChanged(f"the records of batch {batch_name(sequence)} cannot be read here")
         return await self._payloads.read(found[0])
-
-    def _time_of(self, sent_at: float) -> float:
-        """Return when the service looked: halfway between question and answer."""
-        now = self._run.clock.monotonic()
-        self._round_trip += (now - sent_at - self._round_trip) * (_NEWEST if self._round_trip else 1)
-        return (sent_at + now) / 2
 
     async def _learn(self, one: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
         """Take in what a poll said of one batch of its group; what goes wrong with it is no matter of the others."""
@@ -245,23 +225,23 @@ class Poller:
             return  # the service itself says so
 
     async def _take_in(self, one: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
-        if progress.created != one.created:
-            self._run.emit(BatchProgressed(progress.sequence, progress.created, one.created))
-        self._mean_wait += (seen_at - one.asked_at - self._mean_wait) * _NEWEST
-        gained = progress.created - one.created
-        if gained or progress.said != one.said or progress.waiting != one.waiting:
+        before, one.shown = one.shown, progress
+        gained = progress.created - before.created
+        if gained:
+            self._run.emit(BatchProgressed(progress.sequence, progress.created, before.created))
+        if gained or progress.said != before.said or progress.waiting != before.waiting:
             self._moved_at = one.moved_at = seen_at
-        if one.waiting and not progress.waiting:
-            await self._learn_start(seen_at - one.released_at)
-        one.asked_at, one.created, one.waiting = seen_at, progress.created, progress.waiting
-        one.said, one.understood = progress.said, progress.understood
-        if not one.understood:
-            self._notice(
-                f"the service calls a batch {one.said!r}, a word not known here: the states of its tasks count"
-            )
+        seconds = seen_at - one.released_at
+        if before.waiting and not progress.waiting and self._run.quiet.saw_start(seconds):
+            await self._run.ledger.note_slowest_start(self._run.job.name, seconds)
+        self._mean_wait += (seen_at - one.asked_at - self._mean_wait) * _NEWEST
+        one.asked_at = seen_at
+        if not progress.understood and progress.said not in self._unknown_words:
+            self._unknown_words.add(progress.said)
+            text = f"the service calls a batch {progress.said!r}, a word not known here: the states of its tasks count"
+            self._run.emit(Noticed(text))
         settlement = await self._settlement_of(one, progress, seen_at)
-        if self._in_line:
-            self._measure(gained, self._run.clock.monotonic())
+        self._adapt(gained)
         if settlement is not None:
             await self._steps.settle(one.batch, one.submission, settlement)
             self._close(one)
@@ -280,21 +260,10 @@ class Poller:
             self._schedule.saw(progress.sequence, seen_at, progress.created, finished=finished)
         return settlement
 
-    def _notice(self, text: str) -> None:
-        """Say something once a run."""
-        if text not in self._noticed:
-            self._noticed.add(text)
-            self._run.emit(Noticed(text))
-
-    async def _learn_start(self, seconds: float) -> None:
-        """Note how long a release took until it showed: where an answer is lost, the service gets twice that time."""
-        if self._run.quiet.saw_start(seconds):
-            await self._run.ledger.note_slowest_start(self._run.job.name, seconds)
-
     def _look_for_movement(self, now: float) -> None:
         """Say that accepted batches still wait; end the run once nothing has moved for too long."""
         idle_seconds, quiet = now - self._moved_at, self._run.quiet.seconds
-        if idle_seconds < quiet or now - self._looked_at < LOOK_SECONDS:
+        if idle_seconds < quiet or now - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = now
         waiting = [one for one in self._open.values() if one.is_stuck and now - one.released_at >= quiet]
@@ -307,29 +276,27 @@ class Poller:
             self._run.emit(BatchesWaiting(len(waiting), now - min(one.released_at for one in waiting), names))
         limit = max(quiet, self._settings.give_up_seconds)
         if idle_seconds >= limit and not any(self._may_move(one, limit) for one in self._open.values()):
-            words = ", ".join(sorted({one.said or "waiting" for one in waiting}))
-            self._run.end(StillWaiting(_nothing_moves(self._run.job.name, idle_seconds, len(waiting), names, words)))
+            words, job = ", ".join(sorted({one.shown.said or "waiting" for one in waiting})), self._run.job.name
+            error = StillWaiting(
+                f"nothing has moved for {idle_seconds:.0f} s, and the service still says {words} of "
+                f"{count(len(waiting), 'batch')} that it has accepted: {names}. No record is lost: `bulksubmit resume "
+                f"{job}` follows them on. `bulksubmit retry {job} --uncertain` has them released again, after it has "
+                f"said what could come twice"
+            )
+            self._run.end(error)
 
     def _may_move(self, one: _OpenBatch, seconds: float) -> bool:
         """Tell whether a batch may have moved without a poll that showed it."""
-        if one.created >= one.batch.count:  # its tasks are all there: it is at work, whether that shows or not
+        if one.shown.created >= one.batch.count:  # its tasks are all there: it is at work, whether that shows or not
             return True
         return one.asked_at - self._moved_at < seconds  # it was not asked about, since its end is foretold for later
 
-    def _measure(self, gained: int, now: float) -> None:
-        """Take what all batches gained together as the service's speed; a single batch sees only its share."""
-        self._gained += gained
-        if now - self._measured_at < SPEED_SECONDS:
-            return
-        self._adapt(self._gained, now - self._measured_at)
-        self._gained, self._measured_at = 0, now
-
-    def _adapt(self, gained: int, seconds: float) -> None:
+    def _adapt(self, gained: int) -> None:
         """Let as many batches be open as keep the service busy until a poll has told of the end of one."""
-        if not self._adapts or not self._open:
+        if not self._adapts:
             return
-        records = sum(one.batch.count for one in self._open.values()) / len(self._open)
-        change = self._open_jobs.observe(gained, seconds, batch_records=records, lag_seconds=self._mean_wait)
+        now, records = self._run.clock.monotonic(), self._open_records / len(self._open)
+        change = self._open_jobs.observe(gained, now, batch_records=records, lag_seconds=self._mean_wait)
         if change is not None:
             self._run.emit(change)
             self.wake()
@@ -357,14 +324,7 @@ class Poller:
 
     def _close(self, one: _OpenBatch) -> None:
         del self._open[one.batch.sequence]
+        self._open_records -= one.batch.count
         self._moved_at = self._run.clock.monotonic()
         self._schedule.forget(one.batch.sequence, self._moved_at)
         self.wake()
-
-
-def _nothing_moves(job: str, seconds: float, batches: int, names: str, words: str) -> str:
-    return (
-        f"nothing has moved for {seconds:.0f} s, and the service still says {words} of {count(batches, 'batch')} that "
-        f"it has accepted: {names}. No record is lost: `bulksubmit resume {job}` follows them on. `bulksubmit retry "
-        f"{job} --uncertain` has them released again, after it has said what could come twice"
-    )

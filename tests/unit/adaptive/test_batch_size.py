@@ -161,13 +161,27 @@ def test_a_slow_service_still_has_the_next_jobs_in_line():
 def test_small_changes_of_speed_make_no_noise():
     jobs = OpenJobs(most=500)
     jobs.observe(30_000, 1.0, batch_records=1000, lag_seconds=2.0)
-    assert jobs.observe(31_000, 1.0, batch_records=1000, lag_seconds=2.0) is None
+    assert jobs.observe(31_000, 2.0, batch_records=1000, lag_seconds=2.0) is None
+
+
+def test_the_speed_is_that_of_a_whole_second_whatever_polls_fall_into_it():
+    jobs = OpenJobs(most=500)
+    assert jobs.observe(1000, 0.4, batch_records=1000, lag_seconds=2.0) is None
+    assert jobs.observe(2000, 0.9, batch_records=1000, lag_seconds=2.0) is None
+    assert "3000 tasks/s" in jobs.observe(0, 1.0, batch_records=1000, lag_seconds=2.0).reason
+
+
+def test_the_speed_follows_what_is_seen():
+    jobs = OpenJobs(most=500)
+    for second in range(1, 12):
+        jobs.observe(1000 if second == 1 else 3000, float(second), batch_records=1000, lag_seconds=2.0)
+    assert 15 <= jobs.limit <= 16  # nearly as if it had been 3,000 from the beginning
 
 
 def test_open_jobs_never_exceed_what_is_allowed_nor_stop_for_want_of_news():
     jobs = OpenJobs(most=10)
     assert jobs.observe(10**6, 1.0, batch_records=10, lag_seconds=5.0) is None
-    assert jobs.observe(0, 60.0, batch_records=10, lag_seconds=5.0) is None
+    assert jobs.observe(0, 61.0, batch_records=10, lag_seconds=5.0) is None
     assert jobs.limit == 10
 
 
