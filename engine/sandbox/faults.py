@@ -1,30 +1,86 @@
-"""Calls enter, the fault that strikes leaves, and is acted out on the connection; knows no service."""
+"""What goes wrong on purpose: which calls a fault strikes, which tasks fail, and what is done later than it was asked.
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+`traffic.py` asks `FaultPlan` and tells the `Agenda`, to which a handler gives its work; the services ask
+`PlannedFailure`. Nothing here knows a service.
+"""
+
+import contextlib
+import heapq
+import re
+import zlib
+from collections.abc import Callable, Hashable, Iterator
+from itertools import count
 from random import Random
 
-from aiohttp import web
+import orjson
 
-from engine.sandbox.agenda import NEVER, put_off
-from engine.sandbox.behaviour import ALL_CALLS, Fault, FaultKind
+from engine.sandbox.behaviour import BehaviourError, FailureRule, Fault
+from engine.sandbox.journal import value_at
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
-StreamHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Sleep = Callable[[float], Awaitable[object]]
-# kind of call, status, message -> the service's own form of an error
-ErrorAnswer = Callable[[str, int, str], web.Response]
+Act = Callable[[float], object]
+"""Does the work as of a time, in epoch seconds."""
+NEVER = float("inf")
 
-DEFERRING: frozenset[FaultKind] = frozenset({"act_later", "drop_late", "refuse_late", "html_late", "swallow"})
-"""Kinds that put the work of a call off."""
-_HTML = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
+
+class Agenda:
+    """What is still to be done, by time; each work belongs to a key: a batch's or a task's id.
+
+    A handler gives its work to `do`, which does it at once, later or never: as a fault has `put_off` says.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._due: list[tuple[float, int, Hashable, Act]] = []
+        self._numbers = count()
+        self._delay_seconds = 0.0
+
+    @contextlib.contextmanager
+    def put_off(self, seconds: float) -> Iterator[None]:
+        """Have the work of the call that is handled in the block done so much later; infinity: never."""
+        self._delay_seconds = seconds
+        try:
+            yield
+        finally:
+            self._delay_seconds = 0.0
+
+    @property
+    def delays(self) -> bool:
+        """True while a call is handled whose work is put off."""
+        return self._delay_seconds > 0
+
+    @property
+    def swallows(self) -> bool:
+        """True while a call is handled whose work will never be done."""
+        return self._delay_seconds == NEVER
+
+    def do(self, key: Hashable, act: Act) -> None:
+        """Do the work of the call that is being handled, in its time."""
+        now = self._clock()
+        if not self.delays:
+            act(now)
+        elif not self.swallows:
+            heapq.heappush(self._due, (now + self._delay_seconds, next(self._numbers), key, act))
+
+    def awaits(self, key: Hashable) -> bool:
+        """Say whether work of this key is still to come."""
+        return any(entry[2] == key for entry in self._due)
+
+    def forget(self, key: Hashable) -> None:
+        """Leave undone what is still to come of this key."""
+        self._due = [entry for entry in self._due if entry[2] != key]
+        heapq.heapify(self._due)
+
+    def advance(self) -> None:
+        """Do all that is due, each as of its own time."""
+        while self._due and self._due[0][0] <= self._clock():
+            at, _, _, act = heapq.heappop(self._due)
+            act(at)
 
 
 class FaultPlan:
     """Counts the calls that one fault looks at and says which of them it strikes."""
 
     def __init__(self, fault: Fault) -> None:
-        """Start counting at the first call."""
         self.fault = fault
         self._seen = 0
         self._random = Random(fault.seed)
@@ -38,100 +94,30 @@ class FaultPlan:
         return timed or drawn or periodic or self._seen in self.fault.nth
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxCall:
-    """One request on its way to the handler that would do its work."""
+class PlannedFailure:
+    """A rule by which tasks fail, ready to be asked of a task as it was sent."""
 
-    kind: str
-    request: web.Request
-    handler: Handler
+    def __init__(self, rule: FailureRule) -> None:
+        """Raise BehaviourError for a pattern that is none."""
+        self.rule = rule
+        self._path = tuple(rule.path.split("."))
+        try:
+            self._pattern = re.compile(rule.matches) if rule.matches else None
+        except re.error as error:
+            raise BehaviourError(f"matches: {rule.matches!r} is no regular expression: {error}") from error
 
-
-class Faults:
-    """All faults of a service; when several strike one call, the first listed acts."""
-
-    def __init__(
-        self,
-        faults: Iterable[Fault],
-        error: ErrorAnswer,
-        clock: Callable[[], float],
-        sleep: Sleep,
-        deferrable: frozenset[str] = frozenset(),
-    ) -> None:
-        """Take the faults in the order of the file, and the service's form of an error; the start is now.
-
-        `deferrable` are the calls whose work can be put off.
-        """
-        self._deferrable = deferrable
-        self._plans = [FaultPlan(fault) for fault in faults]
-        self._error, self._clock, self._sleep = error, clock, sleep
-        self._started_at = clock()
-
-    def next(self, kind: str) -> Fault | None:
-        """Count one call of this kind and return the fault that strikes it."""
-        elapsed = self._clock() - self._started_at
-        struck = [plan.fault for plan in self._plans if self._concerns(plan.fault, kind) and plan.strikes(elapsed)]
-        return struck[0] if struck else None
-
-    def _concerns(self, fault: Fault, kind: str) -> bool:
-        if fault.kind in DEFERRING and kind not in self._deferrable:
+    def hits(self, task: object) -> bool:
+        """Say whether this task is to fail."""
+        if self.rule.share > 0 and _draw(task, self.rule.seed) >= self.rule.share:
             return False
-        return fault.call in (kind, ALL_CALLS)
-
-    async def act_out(self, fault: Fault, call: SandboxCall) -> web.StreamResponse:
-        """Answer a request the way the fault says, doing the work before it, or not at all."""
-        if fault.kind in ("refuse", "drop_before", "html"):
-            return self._misanswer(fault, call)
-        with put_off(_delay_seconds(fault)):
-            answer = await call.handler(call.request)
-        if fault.kind in ("act_later", "swallow"):
-            return answer
-        if fault.kind == "truncate":
-            return await _truncate(call.request, answer)
-        if fault.kind == "hang":
-            await self._sleep(fault.seconds)
-            return answer
-        return self._misanswer(fault, call)
-
-    def _misanswer(self, fault: Fault, call: SandboxCall) -> web.Response:
-        if fault.kind in ("drop_before", "drop_after", "drop_late"):
-            return _drop(call.request)
-        if fault.kind in ("html", "html_late"):
-            return html_answer(fault.status)
-        answer = self._error(call.kind, fault.status, "The sandbox was told to refuse.")
-        return with_retry_after(answer, fault.retry_after_seconds)
+        if not self.rule.path:
+            return self.rule.share > 0
+        value = value_at(task, self._path)
+        if self._pattern is not None:
+            return isinstance(value, str) and self._pattern.search(value) is not None
+        return value == self.rule.equals
 
 
-def html_answer(status: int) -> web.Response:
-    """Return a page such as something between client and service would send."""
-    return web.Response(text=_HTML, content_type="text/html", status=status)
-
-
-def with_retry_after(answer: web.Response, retry_after_seconds: int | None) -> web.Response:
-    """Add a Retry-After header, where one is wanted."""
-    if retry_after_seconds is not None:
-        answer.headers["Retry-After"] = str(retry_after_seconds)
-    return answer
-
-
-def _delay_seconds(fault: Fault) -> float:
-    if fault.kind == "swallow":
-        return NEVER
-    return fault.seconds if fault.kind in DEFERRING else 0.0
-
-
-def _drop(request: web.Request) -> web.Response:
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()  # aiohttp finds the transport closed and sends nothing
-
-
-async def _truncate(request: web.Request, answer: web.Response) -> web.StreamResponse:
-    body = answer.body if isinstance(answer.body, bytes) else b""
-    cut = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
-    cut.content_length = max(len(body), 1)  # an empty body is cut by promising one byte
-    await cut.prepare(request)
-    await cut.write(body[: len(body) // 2])
-    if request.transport is not None:
-        request.transport.close()  # sends what is buffered, then closes
-    return cut
+def _draw(task: object, seed: int) -> float:
+    """Draw from the task itself: the same tasks fail in every order of batches, and again when they are retried."""
+    return zlib.crc32(orjson.dumps(task), seed) / 2**32

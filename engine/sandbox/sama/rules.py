@@ -1,10 +1,13 @@
-"""A task as it was sent enters, the reasons why Sama would not create it leave (none: it is created).
+"""What Sama accepts, and how it refuses: errors, the parameters of calls, and which tasks it creates.
 
-The field rules are the vendor's: `data` an object, `priority` int32, `reserve_for` an agent's id, `submit` a bool,
-`duration` only with `submit`. Nulls count as absent, because the vendor's client sends them.
+Sama documents `{"errors": [{"type", "message"}]}`, where `type` is a number or a name. The names other than
+InvalidInputSchema are this sandbox's choice. The rules for a task's fields are the vendor's: `data` an object,
+`priority` int32, `reserve_for` an agent's id, `submit` a bool, `duration` only with `submit`. Nulls count as absent,
+because the vendor's client sends them.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,9 @@ from typing import Any
 import jsonschema
 import orjson
 
-from engine.sandbox.behaviour import FailureRule, Project
-from engine.sandbox.errors import BehaviourError
-from engine.sandbox.failing import PlannedFailure
-from engine.sandbox.sama.batches import FailedTask
+from engine.sandbox.behaviour import BehaviourError, FailureRule, Project
+from engine.sandbox.faults import PlannedFailure
+from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, json_answer
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 _FIELDS = frozenset({"data", "priority", "reserve_for", "submit", "duration"})
@@ -34,6 +36,61 @@ TASK_SCHEMA: Mapping[str, object] = {
 }
 
 
+def error_answer(status: int, message: str, type: int | str | None = None) -> SandboxAnswer:  # noqa: A002 - the wire's name
+    """Word an error; without a `type` the status stands in its place, as the vendor does for 401."""
+    return json_answer({"errors": [{"type": status if type is None else type, "message": message}]}, status)
+
+
+def refusal(status: int, message: str, type: int | str | None = None) -> Refusal:  # noqa: A002 - the wire's name
+    """Make an error to raise."""
+    return Refusal(error_answer(status, message, type))
+
+
+def json_body(request: SandboxRequest) -> dict[str, object]:
+    """Read an object; no body at all is an empty one. Raise Refusal."""
+    try:
+        body = request.json() if request.body and not request.body.isspace() else {}
+    except orjson.JSONDecodeError as error:
+        raise refusal(400, f"The body is not JSON: {error}.", "InvalidJson") from error
+    if not isinstance(body, dict):
+        raise refusal(400, "The body must be an object.", "InvalidParameter")
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def int_parameter(values: Mapping[str, object], name: str, default: int, low: int, high: int) -> int:
+    """Read a whole number between `low` and `high` from a query or a body. Raise Refusal."""
+    value = values.get(name, default)
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = low - 1
+    if not low <= number <= high:
+        raise refusal(400, f"{name} must be a whole number from {low} to {high}.", "InvalidParameter")
+    return number
+
+
+def flag_parameter(values: Mapping[str, object], name: str) -> bool:
+    """Read true or false in any case; absent is false. Raise Refusal."""
+    value = str(values.get(name, False)).lower()
+    if value not in ("true", "false"):
+        raise refusal(400, f"{name} must be true or false.", "InvalidParameter")
+    return value == "true"
+
+
+def text_parameter(values: Mapping[str, object], name: str) -> str | None:
+    """Read a text; empty or absent is None."""
+    value = values.get(name)
+    return None if value in (None, "") else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTask:
+    """Why a task was not created."""
+
+    type: int | str
+    message: str
+
+
 class TaskRules:
     """All rules that the tasks of one project must pass."""
 
@@ -46,29 +103,25 @@ class TaskRules:
 
     def failures(self, task: object) -> tuple[FailedTask, ...]:
         """Return why this task fails, empty if it does not."""
-        wrong = _wrong_fields(task) or self._against_schema(task)
+        wrong = self._wrong(task)
         if wrong:
             return tuple(FailedTask("InvalidInputSchema", message) for message in wrong)
         return tuple(FailedTask(plan.rule.type, plan.rule.message) for plan in self._planned if plan.hits(task))
 
-    def _against_schema(self, task: object) -> list[str]:
-        if self._validator is None:
-            return []
-        return [f"{error.json_path}: {error.message}" for error in self._validator.iter_errors(_without_nulls(task))]
+    def _wrong(self, task: object) -> list[str]:
+        if not isinstance(task, dict):
+            return ["A task must be an object."]
+        present = {key: value for key, value in task.items() if value is not None}
+        wrong = _wrong_fields(present)
+        if wrong or self._validator is None:
+            return wrong
+        return [f"{error.json_path}: {error.message}" for error in self._validator.iter_errors(present)]
 
 
-def _wrong_fields(task: object) -> list[str]:
-    if not isinstance(task, dict):
-        return ["A task must be an object."]
-    present = {key: value for key, value in task.items() if value is not None}
-    wrong = [f"Unknown field: {key}." for key in present.keys() - _FIELDS]
-    if not isinstance(present.get("data"), dict):
+def _wrong_fields(task: Mapping[str, Any]) -> list[str]:
+    wrong = [f"Unknown field: {key}." for key in task.keys() - _FIELDS]
+    if not isinstance(task.get("data"), dict):
         wrong.append("data must be an object.")
-    return wrong + _wrong_options(present)
-
-
-def _wrong_options(task: Mapping[str, Any]) -> list[str]:
-    wrong = []
     priority, submit, duration = task.get("priority", 0), task.get("submit", False), task.get("duration")
     if type(priority) is not int or not INT32_MIN <= priority <= INT32_MAX:
         wrong.append(f"priority must be a whole number from {INT32_MIN} to {INT32_MAX}.")
@@ -81,10 +134,6 @@ def _wrong_options(task: Mapping[str, Any]) -> list[str]:
     elif duration is not None and submit is not True:
         wrong.append("duration is only allowed with submit.")
     return wrong
-
-
-def _without_nulls(task: object) -> Any:
-    return {key: value for key, value in task.items() if value is not None} if isinstance(task, dict) else task
 
 
 @lru_cache

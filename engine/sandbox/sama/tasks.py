@@ -1,22 +1,43 @@
-"""Tasks that were created, seen as a project's list: filters and the clock enter, tasks in the vendor's shape leave.
+"""Tasks that were created, and every call about them; also the calls about schemas and projects.
 
-Every read is of a time, now or a little earlier. Nothing is stored per task but what a call changed. A task's state
-follows from that time: it is worked on in its turn, `tasks_per_second` from the batch's start on, and takes
-`step_seconds` from each state to the next.
+`SamaService` routes calls here. Every read is of a time, now or a little earlier. Nothing is stored per task but what a
+call changed: a task's state follows from that time. It is worked on in its turn, `tasks_per_second` from the batch's
+start on, and takes `step_seconds` from each state to the next. A project's list has the oldest batch first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from engine.sandbox.behaviour import WorkPace
-from engine.sandbox.sama.batches import SandboxBatch, TaskAddress
-from engine.sandbox.sama.creation import Creator
+from engine.sandbox.behaviour import Behaviour
+from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, json_answer
+from engine.sandbox.sama.creation import Creator, SandboxBatch, TaskAddress
+from engine.sandbox.sama.rules import (
+    INT32_MAX,
+    INT32_MIN,
+    flag_parameter,
+    int_parameter,
+    json_body,
+    refusal,
+    text_parameter,
+)
 
 STATES = ("new", "in progress", "completed", "approved", "delivered", "rejected", "acknowledged")
 _STEPS = STATES[:5]
+_DELIVERED = ("delivered", "acknowledged")
+MAX_LIST_PAGE = 100  # the vendor's limit
+MAX_DELIVERED_PAGE = 1000  # what the vendor's client asks for
+_ROUNDING_SECONDS = 1e-3  # more than what adding to an epoch time loses
+_KEPT_CHANGES = 8  # of one task, so that a read can look back
+_DELIVERY_SCHEMA: Mapping[str, object] = {
+    "type": "object",
+    "required": ["id", "state"],
+    "properties": {"id": {"type": "string"}, "state": {"enum": list(STATES)}, "data": {"type": "object"}},
+}
+ProjectHandler = Callable[[SandboxRequest, int], SandboxAnswer]
+"""A handler that is given the project, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +52,19 @@ class SamaTaskFilter:
     created_from: float = float("-inf")
     created_to: float = float("inf")
 
+    def passes(self, task: "SamaTask") -> bool:
+        """Say whether a task is asked for."""
+        if self.client_batch_id is not None:
+            marker = str(task.data.get("client_batch_id", "")) if isinstance(task.data, dict) else ""
+            if not (self.client_batch_id in marker if self.contains else self.client_batch_id == marker):
+                return False
+        return (
+            self.batch_id in (None, task.batch_id)
+            and self.task_id in (None, task.id)
+            and task.state in self.states
+            and self.created_from <= task.created_at <= self.created_to
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Change:
@@ -40,8 +74,6 @@ class _Change:
     at: float = float("-inf")
 
 
-_ROUNDING_SECONDS = 1e-3  # more than what adding to an epoch time loses
-_KEPT_CHANGES = 8  # of one task, so that a read can look back
 _UNCHANGED = _Change()
 
 
@@ -77,56 +109,136 @@ class SamaTask:
         return {**sent, "answers": {}} if answers else sent
 
 
-class SamaTaskBook:
-    """All tasks of a server."""
+class SamaTasks:
+    """All tasks of a server, and the handlers of every call that is not about a batch."""
 
-    def __init__(self, creator: Creator, work: WorkPace) -> None:
+    def __init__(self, creator: Creator, behaviour: Behaviour) -> None:
         """See the creator's batches."""
-        self._creator, self._work = creator, work
+        self._creator, self._work = creator, behaviour.work
+        self._keeps_data, self._reads = behaviour.keep_task_data, behaviour.reads
+        self._unwritten = behaviour.sama.unwritten
         self._changes: dict[str, list[_Change]] = {}
-        self._delivered: dict[tuple[int, str], set[str]] = {}
+        self._delivered_to: dict[tuple[int, str], set[str]] = {}
 
-    def find(self, project_id: int, task_id: str, at: float) -> SamaTask | None:
-        """Return one task as it was at a time, one that is newer as it began; None if there is none with this id."""
-        address = TaskAddress.parse(task_id, self._creator.started)
-        batch = self._creator.batches.get(address.batch_id) if address else None
-        if address is None or batch is None or batch.project_id != project_id or address.run >= len(batch.runs):
-            return None
-        run = batch.runs[address.run]
-        exists = address.position < run.done and address.position not in run.failures
-        return self._task(batch, address, at) if exists and not self._changed(task_id, at).deleted else None
+    def routes(self) -> Iterator[tuple[str, str, str, ProjectHandler]]:
+        """Yield method, path below the project, kind of call, and who answers; fixed paths before `{task_id}`."""
+        yield "GET", "/tasks.json", "tasks", self._list
+        yield "GET", "/tasks/delivered.json", "delivered", self._delivered
+        yield "POST", "/tasks/delivered.json", "delivered", self._delivered_since_last
+        yield "POST", "/tasks/delete_tasks.json", "delete", self._delete
+        yield "POST", "/tasks/bulk_update.json", "update", self._update
+        yield "PUT", "/tasks/{task_id}/reject.json", "reject", self._reject
+        yield "GET", "/tasks/{task_id}.json", "task", self._get
+        yield "GET", "/schemas/create_task.json", "schema", self._creation_schema
+        yield "GET", "/schemas/deliver_task.json", "schema", lambda *_: json_answer(_DELIVERY_SCHEMA)
+        yield "GET", ".json", "project", self._project
+        yield "GET", "/stats.json", "project", self._project_stats
 
-    def page(self, project_id: int, wanted: SamaTaskFilter, skip: int, size: int, at: float) -> list[SamaTask]:
-        """Return the tasks that passed the filter at a time, oldest batch first, some skipped."""
-        return list(islice(self._passing(project_id, wanted, at), skip, skip + size))
+    # The calls
 
-    def delivered_since_last(
-        self, project_id: int, consumer: str, wanted: SamaTaskFilter, size: int, at: float
-    ) -> list[SamaTask]:
+    def _list(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
+        query = request.url.query
+        wanted = self._filter(query)
+        answers = not flag_parameter(query, "omit_answers")
+        tasks = self._page(query, project_id, wanted, MAX_LIST_PAGE)
+        if wanted.client_batch_id is not None and not self._unwritten.searches:
+            tasks = []
+        zones = self._unwritten.zones
+        return json_answer({"tasks": [task.as_sent(answers=answers, zones=zones) for task in tasks]})
+
+    def _delivered(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
+        wanted = self._filter(request.url.query, _DELIVERED)
+        tasks = self._page(request.url.query, project_id, wanted, MAX_DELIVERED_PAGE)
+        return json_answer({"tasks": [task.as_sent() for task in tasks]})
+
+    def _delivered_since_last(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
         """Return delivered tasks that this consumer has not got yet, and remember that it has them now."""
-        seen = self._delivered.setdefault((project_id, consumer), set())
-        tasks = list(islice((task for task in self._passing(project_id, wanted, at) if task.id not in seen), size))
+        body = json_body(request)
+        size = int_parameter(body, "limit", MAX_DELIVERED_PAGE, 1, MAX_DELIVERED_PAGE)
+        seen = self._delivered_to.setdefault((project_id, text_parameter(body, "consumer") or ""), set())
+        passing = self._passing(project_id, self._filter(body, _DELIVERED), self._listed_at())
+        tasks = list(islice((task for task in passing if task.id not in seen), size))
         seen.update(task.id for task in tasks)
-        return tasks
+        return json_answer({"tasks": [task.as_sent() for task in tasks]})
 
-    def count_states(self, project_id: int) -> dict[str, int]:
-        """Count a project's tasks by state."""
+    def _get(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
+        task_id, at = request.params["task_id"], self._creator.clock() - self._reads.single_seconds
+        task = self._found(project_id, task_id, at)
+        if self._reads.new_are_unknown and not task.existed(at):
+            raise _no_task(project_id, task_id)
+        return json_answer({"task": task.as_sent()})
+
+    def _reject(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
+        reasons = json_body(request).get("reasons")
+        if not isinstance(reasons, list) or not reasons:
+            raise refusal(400, "reasons must be an array of reasons.", "InvalidParameter")
+        task = self._found(project_id, request.params["task_id"])
+        if task.state == "new":
+            raise refusal(400, f"Task {task.id} is new: nobody has worked on it.", "InvalidTaskState")
+        self._change(task, state="rejected")
+        return json_answer({"task": self._found(project_id, task.id).as_sent()})
+
+    def _delete(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
+        tasks = self._named(project_id, json_body(request))
+        if started := [task.id for task in tasks if task.state != "new"]:
+            raise refusal(400, f"Only new tasks can be deleted, not {', '.join(started)}.", "InvalidTaskState")
+        for task in tasks:
+            self._change(task, deleted=True)
+        return json_answer({"task_ids": [task.id for task in tasks]})
+
+    def _update(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
+        body = json_body(request)
+        tasks = self._named(project_id, body)
+        priority = int_parameter(body, "priority", 0, INT32_MIN, INT32_MAX)
+        for task in tasks:
+            self._change(task, priority=priority)
+        return json_answer({"task_ids": [task.id for task in tasks]})
+
+    def _creation_schema(self, _: SandboxRequest, project_id: int) -> SandboxAnswer:
+        rules = self._creator.rules(project_id)
+        return json_answer(rules.schema if rules else {})
+
+    def _project(self, _: SandboxRequest, project_id: int) -> SandboxAnswer:
+        return json_answer({"project": {"id": project_id, "name": f"Sandbox project {project_id}", "state": "active"}})
+
+    def _project_stats(self, _: SandboxRequest, project_id: int) -> SandboxAnswer:
         counts = dict.fromkeys(STATES, 0)
         for task in self._passing(project_id, SamaTaskFilter(), self._creator.clock()):
             counts[task.state] += 1
-        return counts
+        return json_answer({"project_id": project_id, "tasks": counts})
 
-    def reject(self, task: SamaTask) -> None:
-        """Send a task back to work."""
-        self._change(task, state="rejected")
+    # What they share
 
-    def delete(self, task: SamaTask) -> None:
-        """Remove a task."""
-        self._change(task, deleted=True)
+    def _filter(self, values: Mapping[str, object], states: tuple[str, ...] = STATES) -> SamaTaskFilter:
+        wanted = _parse_filter(values, states)
+        if wanted.client_batch_id is not None and not self._keeps_data:
+            raise refusal(400, "This sandbox keeps no task data to find a client_batch_id in.", "InvalidParameter")
+        return wanted
 
-    def set_priority(self, task: SamaTask, priority: int) -> None:
-        """Change a task's priority."""
-        self._change(task, priority=priority)
+    def _page(self, query: Mapping[str, str], project_id: int, wanted: SamaTaskFilter, most: int) -> list[SamaTask]:
+        page = int_parameter(query, "page", 1, 1, 10**9)
+        size = int_parameter(query, "page_size", most, 1, most)
+        return list(islice(self._passing(project_id, wanted, self._listed_at()), (page - 1) * size, page * size))
+
+    def _listed_at(self) -> float:
+        return self._creator.clock() - self._reads.list_seconds
+
+    def _named(self, project_id: int, body: Mapping[str, object]) -> list[SamaTask]:
+        ids = body.get("task_ids")
+        if not isinstance(ids, list) or not ids:
+            raise refusal(400, "task_ids must be an array of task ids.", "InvalidParameter")
+        return [self._found(project_id, str(task_id)) for task_id in ids]
+
+    def _found(self, project_id: int, task_id: str, at: float | None = None) -> SamaTask:
+        """Find a task as it is, or as it was at a time; one that is newer as it began."""
+        at = self._creator.clock() if at is None else at
+        address = TaskAddress.parse(task_id, self._creator.started)
+        batch = self._creator.batches.get(address.batch_id) if address else None
+        if address is not None and batch is not None and batch.project_id == project_id:
+            created = address.run < len(batch.runs) and batch.runs[address.run].has_created(address.position)
+            if created and not self._changed(task_id, at).deleted:
+                return self._task(batch, address, at)
+        raise _no_task(project_id, task_id)
 
     def _change(self, task: SamaTask, **what: Any) -> None:
         now = self._creator.clock()
@@ -140,10 +252,10 @@ class SamaTaskBook:
         return next((change for change in reversed(changes) if change.at <= at), _UNCHANGED)
 
     def _passing(self, project_id: int, wanted: SamaTaskFilter, at: float) -> Iterator[SamaTask]:
+        """Yield the tasks that passed the filter at a time."""
         for address, batch in self._addresses(project_id, wanted):
             task = self._task(batch, address, at)
-            exists = task.existed(at) and not self._changed(task.id, at).deleted
-            if exists and self._passes(task, wanted):
+            if task.existed(at) and not self._changed(task.id, at).deleted and wanted.passes(task):
                 yield task
 
     def _addresses(self, project_id: int, wanted: SamaTaskFilter) -> Iterator[tuple[TaskAddress, SandboxBatch]]:
@@ -155,20 +267,8 @@ class SamaTaskBook:
         for batch in list(self._creator.batches.values()):
             if batch.project_id == project_id and wanted.batch_id in (None, batch.batch_id):
                 for number, run in enumerate(batch.runs):
-                    created = (position for position in range(run.done) if position not in run.failures)
+                    created = filter(run.has_created, range(run.done))
                     yield from ((TaskAddress(batch.batch_id, number, position), batch) for position in created)
-
-    def _passes(self, task: SamaTask, wanted: SamaTaskFilter) -> bool:
-        if wanted.client_batch_id is not None:
-            marker = str(task.data.get("client_batch_id", "")) if isinstance(task.data, dict) else ""
-            if not (wanted.client_batch_id in marker if wanted.contains else wanted.client_batch_id == marker):
-                return False
-        return (
-            wanted.batch_id in (None, task.batch_id)
-            and wanted.task_id in (None, task.id)
-            and task.state in wanted.states
-            and wanted.created_from <= task.created_at <= wanted.created_to
-        )
 
     def _task(self, batch: SandboxBatch, address: TaskAddress, at: float) -> SamaTask:
         run = batch.runs[address.run]
@@ -190,3 +290,37 @@ class SamaTaskBook:
             return _STEPS[first]
         steps = 1 + int(worked / self._work.step_seconds) if self._work.step_seconds else len(_STEPS)
         return _STEPS[min(first + steps, len(_STEPS) - 1)]
+
+
+def _no_task(project_id: int, task_id: str) -> Refusal:
+    return refusal(404, f"There is no task {task_id} in project {project_id}.")
+
+
+def _parse_filter(values: Mapping[str, object], states: tuple[str, ...]) -> SamaTaskFilter:
+    batch_id, state = text_parameter(values, "batch_id"), text_parameter(values, "state")
+    match = text_parameter(values, "client_batch_id_match_type") or "exact"
+    if match not in ("exact", "contains"):
+        raise refusal(400, "client_batch_id_match_type must be exact or contains.", "InvalidParameter")
+    if batch_id is not None and not batch_id.isdecimal():
+        raise refusal(400, "batch_id must be a whole number.", "InvalidParameter")
+    if state is not None and state not in STATES:
+        raise refusal(400, f"state must be one of {', '.join(STATES)}.", "InvalidParameter")
+    return SamaTaskFilter(
+        batch_id=None if batch_id is None else int(batch_id),
+        client_batch_id=text_parameter(values, "client_batch_id"),
+        contains=match == "contains",
+        task_id=text_parameter(values, "task_id"),
+        states=states if state is None else (state,),
+        created_from=_time(values, "from", float("-inf")),
+        created_to=_time(values, "to", float("inf")),
+    )
+
+
+def _time(values: Mapping[str, object], name: str, default: float) -> float:
+    text = text_parameter(values, name)
+    if text is None:
+        return default
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise refusal(400, f"{name} must be an RFC 3339 time.", "InvalidParameter") from error

@@ -1,7 +1,7 @@
-"""Batches enter, presigned upload URLs leave; the uploaded bytes of a batch leave again when it is continued.
+"""Where a batch's tasks file goes: behind presigned URLs, as with S3; the bytes leave when the batch is continued.
 
-Stands in for S3: a URL is good for one method, one path and until its expiry, shown by an HMAC. Errors have S3's shape.
-A body is stored whole or not at all, and an access key on the way here is refused, because it would be a leak.
+A URL is good for one method, one path and until its expiry, shown by an HMAC. Errors have S3's shape. A body is stored
+whole or not at all, and an access key on the way here is refused, because it would be a leak.
 """
 
 import hashlib
@@ -10,9 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import Protocol
 
-from aiohttp import web
-
-from engine.sandbox.sama.answers import s3_error_answer
+from engine.sandbox.messages import SandboxAnswer, SandboxRequest
 
 UPLOAD_PATH = "/uploads/{project_id}/{batch_id}/tasks.json"
 
@@ -24,7 +22,7 @@ class Uploads(Protocol):
         """Presign a PUT; `origin` is the scheme and host under which the client sees this server."""
         ...
 
-    async def fetch(self, project_id: int, batch_id: int) -> bytes | None:
+    def fetch(self, project_id: int, batch_id: int) -> bytes | None:
         """Return what was uploaded, None if nothing was."""
         ...
 
@@ -36,10 +34,9 @@ class Uploads(Protocol):
 class LocalUploads:
     """Keeps uploads in memory and checks its own signatures."""
 
-    def __init__(self, clock: Callable[[], float], max_body_bytes: int, *, etag: bool = True) -> None:
+    def __init__(self, clock: Callable[[], float], *, etag: bool = True) -> None:
         """Sign with a key that nobody else knows; `etag`: answer as S3 does."""
-        self._etag = etag
-        self._clock, self._max_body_bytes = clock, max_body_bytes
+        self._clock, self._etag = clock, etag
         self._key = secrets.token_bytes(32)
         self._bodies: dict[str, bytes] = {}
 
@@ -49,7 +46,7 @@ class LocalUploads:
         expires = str(int(self._clock() + lifetime_seconds))
         return f"{origin}{path}?Expires={expires}&Signature={self._sign('PUT', path, expires)}"
 
-    async def fetch(self, project_id: int, batch_id: int) -> bytes | None:
+    def fetch(self, project_id: int, batch_id: int) -> bytes | None:
         """Return what was uploaded."""
         return self._bodies.get(UPLOAD_PATH.format(project_id=project_id, batch_id=batch_id))
 
@@ -57,31 +54,30 @@ class LocalUploads:
         """Drop what was uploaded."""
         self._bodies.pop(UPLOAD_PATH.format(project_id=project_id, batch_id=batch_id), None)
 
-    async def put(self, request: web.Request) -> web.Response:
+    def put(self, request: SandboxRequest) -> SandboxAnswer:
         """Store a body whose URL is good."""
-        if (refused := self._refuse(request)) is not None:
-            return refused
-        body = await request.read()  # raises, and stores nothing, when the connection ends early
-        self._bodies[request.path] = body
-        if not self._etag:
-            return web.Response()
-        etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        return web.Response(headers={"ETag": f'"{etag}"'})
-
-    def _refuse(self, request: web.Request) -> web.Response | None:
-        if "access_key" in request.query:
+        query, path = request.url.query, request.url.path
+        if "access_key" in query:
             return s3_error_answer(400, "InvalidArgument", "An access key must not be sent to the storage.")
-        expires = request.query.get("Expires", "")
-        signature = self._sign(request.method, request.path, expires)
-        if not hmac.compare_digest(signature.encode(), request.query.get("Signature", "").encode()):
+        expires = query.get("Expires", "")
+        signature = self._sign(request.method, path, expires)
+        if not hmac.compare_digest(signature.encode(), query.get("Signature", "").encode()):
             return s3_error_answer(403, "SignatureDoesNotMatch", "The signature does not match the request.")
         if self._clock() > int(expires):
             return s3_error_answer(403, "AccessDenied", "Request has expired")
-        if request.content_length is None:
+        if "Content-Length" not in request.headers:
             return s3_error_answer(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
-        if request.content_length > self._max_body_bytes:
+        if request.body is None:
             return s3_error_answer(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size.")
-        return None
+        self._bodies[path] = request.body
+        digest = hashlib.md5(request.body, usedforsecurity=False).hexdigest()
+        return SandboxAnswer(headers={"ETag": f'"{digest}"'} if self._etag else {})
 
     def _sign(self, method: str, path: str, expires: str) -> str:
         return hmac.digest(self._key, f"{method}\n{path}\n{expires}".encode(), hashlib.sha256).hex()
+
+
+def s3_error_answer(status: int, code: str, message: str) -> SandboxAnswer:
+    """Answer with an error in the shape of S3."""
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    return SandboxAnswer(status, body.encode(), {"Content-Type": "application/xml; charset=utf-8"})

@@ -1,4 +1,4 @@
-"""Values enter, HTTP answers in Seven Bridges' shapes leave; query parameters enter, checked values leave.
+"""How Seven Bridges answers: errors, lists, bulk calls, and the parameters of queries. The package's handlers use it.
 
 An error is `{"status", "code", "message", "more_info"}`. Codes and their meaning are the vendor's; which HTTP status
 goes with a 7xxx code, and every message, is this sandbox's choice.
@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from aiohttp import web
 
-from engine.sandbox.sevenbridges.settings import SevenBridgesUnwritten
+from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, json_answer
+from engine.sandbox.settings import SandboxPlatform, SevenBridgesUnwritten
 
 MAX_PAGE = 100  # the vendor's limit, of pages and of bulk calls
 DEFAULT_PAGE = 50  # the vendor's
@@ -46,22 +46,12 @@ _ERRORS: Mapping[int, tuple[int, str]] = {
 }
 
 
-class SevenBridgesError(Exception):
-    """A request that Seven Bridges refuses."""
-
-    def __init__(self, code: int, message: str = "", status: int = 0) -> None:
-        """Take the status and the words of the code, where none are given."""
-        usual_status, usual_message = _ERRORS[code]
-        super().__init__(message or usual_message)
-        self.code, self.status = code, status or usual_status
-
-    def body(self) -> dict[str, object]:
-        """Return the error as the vendor words it."""
-        return {"status": self.status, "code": self.code, "message": str(self), "more_info": _MORE_INFO}
-
-    def answer(self) -> web.Response:
-        """Return the error as an answer."""
-        return json_answer(self.body(), self.status)
+def refusal(code: int, message: str = "", status: int = 0) -> Refusal:
+    """Make an error to raise, with the status and the words of the code where none are given."""
+    usual_status, usual_message = _ERRORS[code]
+    status = status or usual_status
+    body = {"status": status, "code": code, "message": message or usual_message, "more_info": _MORE_INFO}
+    return Refusal(json_answer(body, status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +62,9 @@ class SandboxPage:
     limit: int
 
 
-def json_answer(body: object, status: int = 200) -> web.Response:
-    """Answer with JSON."""
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
-
-
 def list_answer(
-    request: web.Request, items: Sequence[object], page: SandboxPage, total: int, *, says_total: bool
-) -> web.Response:
+    request: SandboxRequest, items: Sequence[object], page: SandboxPage, total: int, *, says_total: bool
+) -> SandboxAnswer:
     """Answer with one page of a list, the links to its neighbours and the header with the total."""
     links = []
     if page.offset + page.limit < total:
@@ -92,7 +77,7 @@ def list_answer(
     return answer
 
 
-def _link(request: web.Request, rel: str, offset: int, limit: int) -> dict[str, str]:
+def _link(request: SandboxRequest, rel: str, offset: int, limit: int) -> dict[str, str]:
     return {"href": str(request.url.update_query(offset=offset, limit=limit)), "rel": rel, "method": "GET"}
 
 
@@ -111,73 +96,90 @@ class Bulk:
         self._none: dict[str, object] = {} if settings.bare_bulk_fields == "nothing" else {"resource": {}}
         self._errors = settings.bulk_errors or not names
 
-    def answer(self, show: Callable[[str, Sequence[str]], object]) -> web.Response:
+    def answer(self, show: Callable[[str, Sequence[str]], object]) -> SandboxAnswer:
         """Answer with each id's resource or error."""
         return json_answer({"items": [self._item(one, show) for one in self._ids]})
 
     def _item(self, one: str, show: Callable[[str, Sequence[str]], object]) -> dict[str, object]:
         try:
             resource = show(one, self._names)
-        except SevenBridgesError as error:
-            return {"error": error.body()} if self._errors else {}
+        except Refusal as error:
+            return {"error": orjson.Fragment(error.answer.body)} if self._errors else {}
         return {"resource": resource} if self._names else self._none
 
 
-def base_url(request: web.Request) -> str:
-    """Return the API's address as this client sees it."""
-    return f"{request.scheme}://{request.host}/v2"
+@dataclass(frozen=True, slots=True)
+class View:
+    """How the answer to one request shows things: addresses below `base_url`, times up to `now`."""
+
+    base_url: str
+    settings: SandboxPlatform
+    now: float
+
+    @classmethod
+    def of(cls, request: SandboxRequest, settings: SandboxPlatform, now: float) -> "View":
+        """Show things under the API's address as this client sees it."""
+        return cls(f"{request.url.origin()}/v2", settings, now)
 
 
-async def json_body(request: web.Request) -> dict[str, Any]:
-    """Read an object; nothing and null, which the vendor's client sends, are empty ones. Raise ApiError."""
-    raw = await request.read()
+Fields = Mapping[str, Callable[[Any, View], object]]
+"""What is shown of a thing, by the names of the fields."""
+
+
+def shown(thing: object, fields: Fields, names: Sequence[str], view: View) -> dict[str, object]:
+    """Show the wanted fields of a thing."""
+    return {name: fields[name](thing, view) for name in names}
+
+
+def json_body(request: SandboxRequest) -> dict[str, Any]:
+    """Read an object; nothing and null, which the vendor's client sends, are empty ones. Raise Refusal."""
     try:
-        body = orjson.loads(raw) if raw.strip() else None
+        body = request.json()
     except orjson.JSONDecodeError as error:
-        raise SevenBridgesError(90009, f"The body is not JSON: {error}.") from error
+        raise refusal(90009, f"The body is not JSON: {error}.") from error
     if not isinstance(body, dict | None):
-        raise SevenBridgesError(90000, "The body must be an object.")
+        raise refusal(90000, "The body must be an object.")
     return {key: value for key, value in (body or {}).items() if value is not None}
 
 
-async def json_ids(request: web.Request, name: str) -> list[str]:
-    """Read the ids of a bulk call. Raise ApiError."""
-    ids = (await json_body(request)).get(name)
+def json_ids(request: SandboxRequest, name: str) -> list[str]:
+    """Read the ids of a bulk call. Raise Refusal."""
+    ids = json_body(request).get(name)
     if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
-        raise SevenBridgesError(90000, f"{name} must be an array of ids.")
+        raise refusal(90000, f"{name} must be an array of ids.")
     if len(ids) > MAX_PAGE:
-        raise SevenBridgesError(90000, f"{name} may hold {MAX_PAGE} ids at most, not {len(ids)}.")
+        raise refusal(90000, f"{name} may hold {MAX_PAGE} ids at most, not {len(ids)}.")
     return ids
 
 
 def page_of(query: Mapping[str, str]) -> SandboxPage:
-    """Read `offset` and `limit`. Raise ApiError."""
+    """Read `offset` and `limit`. Raise Refusal."""
     return SandboxPage(_number(query, "offset", 0, 0, 10**9), _number(query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
 
 
 def _number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     text = query.get(name, str(default))
     if not text.isdecimal() or not low <= int(text) <= high:
-        raise SevenBridgesError(90000, f"{name} must be a whole number from {low} to {high}.")
+        raise refusal(90000, f"{name} must be a whole number from {low} to {high}.")
     return int(text)
 
 
 def flag_of(query: Mapping[str, str], name: str) -> bool | None:
-    """Read true or false in any case; None if it is not given. Raise ApiError."""
+    """Read true or false in any case; None if it is not given. Raise Refusal."""
     text = query.get(name, "").lower()
     if text not in ("", "true", "false"):
-        raise SevenBridgesError(90000, f"{name} must be true or false.")
+        raise refusal(90000, f"{name} must be true or false.")
     return text == "true" if text else None
 
 
 def seconds_of(query: Mapping[str, str], name: str, default: float, *, z_times: bool) -> float:
-    """Read a time as epoch seconds: a date, or a time with an offset or in UTC. Raise ApiError."""
+    """Read a time as epoch seconds: a date, or a time with an offset or in UTC. Raise Refusal."""
     if not (text := query.get(name, "")):
         return default
     try:
         at = datetime.fromisoformat(text if z_times else text.replace("Z", "?"))
     except ValueError as error:
-        raise SevenBridgesError(90000, f"{name} must be a date, or a time with an offset +HH:mm or none.") from error
+        raise refusal(90000, f"{name} must be a date, or a time with an offset +HH:mm or none.") from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

@@ -1,18 +1,82 @@
-"""Settings enter; the projects, apps and files that exist leave.
+"""The projects, apps and files that exist, and every call about them.
 
-Files follow from their rules, so any number fits; those of a project that has folders are made once and kept.
+Files follow from their rules, so any number fits. A rule whose name has slashes puts its files into folders, which are
+made up as they are named; the files of a project that has folders are made once and kept.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Final
 
-from engine.sandbox.sevenbridges.folders import FOLDER, File, Folders
-from engine.sandbox.sevenbridges.settings import App, FileRule, SandboxPlatform
+from engine.sandbox.messages import Handler, SandboxAnswer, SandboxRequest, json_answer
+from engine.sandbox.settings import App, FileRule, SandboxPlatform
+from engine.sandbox.sevenbridges.answers import (
+    Bulk,
+    Fields,
+    SandboxPage,
+    View,
+    json_ids,
+    list_answer,
+    page_of,
+    refusal,
+    shown,
+    wanted_fields,
+)
 
+FOLDER: Final = "folder"
 _PROJECT = re.compile(r"[^/]+/[^/]+")
 _APP = re.compile(r"([^/]+/[^/]+/[^/]+?)(?:/(\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file or a folder of a project; `parent` is the id of the folder that it is in, "" in the project's root."""
+
+    id: str
+    name: str
+    project: str
+    metadata: Mapping[str, str]
+    type: str = "file"
+    parent: str = ""
+
+
+class Folders:
+    """Files and folders of one project by the id of the folder that they are in."""
+
+    def __init__(self, number: int, project: str, files: Iterable[File]) -> None:
+        """Sort files in whose names are paths; `number` tells the ids of this project's folders from another's."""
+        self._number, self._project = number, project
+        self._ids: dict[str, str] = {"": ""}
+        self._inside: dict[str, list[File]] = {"": []}
+        self._files: dict[str, File] = {}
+        for file in files:
+            path, _, name = file.name.rpartition("/")
+            self._put(replace(file, name=name, parent=self._id(path)))
+
+    def listed(self, folder: str) -> Sequence[File]:
+        """Return what is in a folder, or with "" in the project's root; of folders in it not what is in them."""
+        return self._inside.get(folder, ())
+
+    def find(self, file_id: str) -> File | None:
+        """Return a file or a folder."""
+        return self._files.get(file_id)
+
+    def _put(self, file: File) -> None:
+        self._files[file.id] = file
+        self._inside[file.parent].append(file)
+
+    def _id(self, path: str) -> str:
+        """Return the id of a folder, which is made if there is none yet, within another that is."""
+        if path not in self._ids:
+            above, _, name = path.rpartition("/")
+            parent = self._id(above)
+            folder = File(f"f{self._number:07x}{len(self._ids):016x}", name, self._project, {}, FOLDER, parent)
+            self._ids[path] = folder.id
+            self._inside[folder.id] = []
+            self._put(folder)
+        return self._ids[path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +196,138 @@ def _filled(rule: FileRule, template: str, number: int) -> str:
 
 def _made_up_id(rule: int, number: int) -> str:
     return f"{rule + 1:08x}{number:016x}"  # 24 hex digits, as the vendor's ids have
+
+
+def _project(project: str, view: View) -> dict[str, object]:
+    name = project.rsplit("/", 1)[1]
+    return {"href": f"{view.base_url}/projects/{project}", "id": project, "name": name, "type": "v2", "tags": []}
+
+
+def _type_word(file: File, view: View) -> str:
+    return file.type.upper() if view.settings.unwritten.file_types == "upper" else file.type
+
+
+def _app_inputs(app: App, _: View) -> dict[str, object]:
+    inputs = [{"id": f"#{one.id}", "type": [one.type] if one.required else ["null", one.type]} for one in app.inputs]
+    return {"class": "Workflow", "id": f"{app.id}/{app.revision}", "inputs": inputs, "outputs": []}
+
+
+FILE_FIELDS: Fields = {
+    "href": lambda file, view: f"{view.base_url}/files/{file.id}",
+    "id": lambda file, _: file.id,
+    "name": lambda file, _: file.name,
+    "project": lambda file, _: file.project,
+    "type": _type_word,
+    "parent": lambda file, _: file.parent or None,
+    "size": lambda *_: 0,
+    "metadata": lambda file, _: dict(file.metadata),
+    "tags": lambda *_: [],
+}
+APP_FIELDS: Fields = {
+    "href": lambda app, view: f"{view.base_url}/apps/{app.id}/{app.revision}",
+    "id": lambda app, _: f"{app.id}/{app.revision}",
+    "name": lambda app, _: app.id.rsplit("/", 1)[1],
+    "project": lambda app, _: app.id.rsplit("/", 1)[0],
+    "revision": lambda app, _: app.revision,
+    "raw": _app_inputs,
+}
+SHORT_FILE = ("href", "id", "name", "project")  # of a list without `fields`; from memory of the vendor's pages
+SHORT_APP = (*SHORT_FILE, "revision")
+_FILE_FIELDS, _APP_FIELDS = tuple(FILE_FIELDS), tuple(APP_FIELDS)
+_METADATA = "metadata."
+
+
+class CatalogCalls:
+    """Answers every call about what exists besides tasks."""
+
+    def __init__(self, catalog: Catalog, clock: Callable[[], float], settings: SandboxPlatform) -> None:
+        """Look into this catalog."""
+        self._catalog, self._clock, self._settings = catalog, clock, settings
+
+    def routes(self) -> Iterator[tuple[str, str, str, Handler]]:
+        """Yield method, path, kind of call, and who answers."""
+        yield "GET", "/files", "files", self._files
+        yield "GET", "/files/{file_id}", "file", self._file
+        yield "POST", "/bulk/files/get", "bulk_files", self._bulk_files
+        yield "GET", "/apps", "apps", self._apps
+        yield "GET", "/apps/{app_id:[^/]+/[^/]+/[^/]+(?:/[0-9]+)?}", "app", self._app
+        yield "GET", "/projects", "projects", self._projects
+        yield "GET", "/projects/", "projects", self._projects  # how the vendor's client asks for it
+        yield "GET", "/projects/{owner}", "projects", self._projects
+        yield "GET", "/projects/{owner}/{name}", "project", self._project
+        yield "GET", "/user", "user", self._me
+
+    def _files(self, request: SandboxRequest) -> SandboxAnswer:
+        query, page = request.url.query, page_of(request.url.query)
+        project, folder = self._place(query.get("project", ""), query.get("parent", ""))
+        metadata = tuple((key.removeprefix(_METADATA), query[key]) for key in query if key.startswith(_METADATA))
+        asked, most = query.getall("name", []), self._settings.unwritten.most_names
+        if most and len(asked) > most:
+            raise refusal(0)
+        wanted = FileFilter(project, folder, frozenset(asked), metadata)
+        files, total = self._catalog.files(wanted, page.offset, page.limit)
+        names, view = wanted_fields(query, _FILE_FIELDS, SHORT_FILE), self._view(request)
+        return self._listed(request, [shown(file, FILE_FIELDS, names, view) for file in files], page, total)
+
+    def _place(self, project: str, folder_id: str) -> tuple[str, str]:
+        """Return the project and the folder whose contents are asked for; either is given, not both. Raise Refusal."""
+        if bool(project) == bool(folder_id):
+            raise refusal(90000, "Give either the project or the parent whose files to list.")
+        if folder_id:
+            if (folder := self._catalog.folder(folder_id)) is None:
+                raise refusal(5002)
+            return folder.project, folder.id
+        if not self._catalog.has_project(project):
+            raise refusal(3002)
+        return project, ""
+
+    def _file(self, request: SandboxRequest) -> SandboxAnswer:
+        names = wanted_fields(request.url.query, _FILE_FIELDS, _FILE_FIELDS)
+        return json_answer(shown(self._found(request.params["file_id"]), FILE_FIELDS, names, self._view(request)))
+
+    def _bulk_files(self, request: SandboxRequest) -> SandboxAnswer:
+        ids = json_ids(request, "file_ids")
+        bulk, view = Bulk(request.url.query, ids, _FILE_FIELDS, self._settings.unwritten), self._view(request)
+        return bulk.answer(lambda file_id, names: shown(self._found(file_id), FILE_FIELDS, names, view))
+
+    def _apps(self, request: SandboxRequest) -> SandboxAnswer:
+        page, apps = page_of(request.url.query), self._catalog.apps(request.url.query.get("project"))
+        names, view = wanted_fields(request.url.query, _APP_FIELDS, SHORT_APP), self._view(request)
+        items = [shown(app, APP_FIELDS, names, view) for app in apps[page.offset : page.offset + page.limit]]
+        return self._listed(request, items, page, len(apps))
+
+    def _app(self, request: SandboxRequest) -> SandboxAnswer:
+        app = self._catalog.app(request.params["app_id"])
+        if app is None:
+            raise refusal(6002)
+        names = wanted_fields(request.url.query, _APP_FIELDS, _APP_FIELDS)
+        return json_answer(shown(app, APP_FIELDS, names, self._view(request)))
+
+    def _projects(self, request: SandboxRequest) -> SandboxAnswer:
+        page, owner = page_of(request.url.query), request.params.get("owner", "")
+        projects = [project for project in self._catalog.projects() if owner in ("", project.split("/")[0])]
+        view = self._view(request)
+        items = [_project(project, view) for project in projects[page.offset : page.offset + page.limit]]
+        return self._listed(request, items, page, len(projects))
+
+    def _project(self, request: SandboxRequest) -> SandboxAnswer:
+        project = f"{request.params['owner']}/{request.params['name']}"
+        if not self._catalog.has_project(project):
+            raise refusal(3002)
+        return json_answer(_project(project, self._view(request)))
+
+    def _me(self, request: SandboxRequest) -> SandboxAnswer:
+        user = self._settings.user
+        return json_answer({"href": f"{self._view(request).base_url}/users/{user}", "username": user})
+
+    def _listed(self, request: SandboxRequest, items: Sequence[object], page: SandboxPage, total: int) -> SandboxAnswer:
+        return list_answer(request, items, page, total, says_total=self._settings.unwritten.total_header)
+
+    def _found(self, file_id: str) -> File:
+        file = self._catalog.file(file_id)
+        if file is None:
+            raise refusal(5002)
+        return file
+
+    def _view(self, request: SandboxRequest) -> View:
+        return View.of(request, self._settings, self._clock())

@@ -1,16 +1,20 @@
-"""Request bodies enter, drafts leave: created, changed, and the reasons why they could not be run."""
+"""How bodies become drafts, why a draft cannot be run, and how a parent's draft becomes those of its children.
+
+By ITEM each file is a child. By CRITERIA the files that share their values of all the metadata fields are one; groups
+come in the order of their first file, and a value that a file lacks is null in `fields` and "undefined" in `value`.
+"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from sys import intern
 from typing import Any
 
 import orjson
 
-from engine.sandbox.sevenbridges.answers import SevenBridgesError
+from engine.sandbox.settings import App, AppInput
+from engine.sandbox.sevenbridges.answers import refusal
 from engine.sandbox.sevenbridges.catalog import Catalog, is_project
-from engine.sandbox.sevenbridges.settings import App, AppInput
-from engine.sandbox.sevenbridges.tasks import Batching, Draft, InputError
+from engine.sandbox.sevenbridges.tasks import BatchGroup, Batching, Draft, InputError
 
 MISSING_INPUT = "error/task_validation/input/required"  # this and the next: our choice, by analogy with _WRONG_INPUT
 _UNKNOWN_FILE = "error/task_validation/input/file"
@@ -25,16 +29,17 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 }
 _OBJECTS = ("inputs", "execution_settings", "output_location", "batch_by")
 _TEXTS = ("name", "description", "batch_input")
+_UNDEFINED = "undefined"
 
 
 def new_draft(body: Mapping[str, Any], catalog: Catalog, *, batch: bool | None) -> Draft:
-    """Read the body of a create; `batch` is the query's wish, False switches batching off. Raise ApiError."""
+    """Read the body of a create; `batch` is the query's wish, False switches batching off. Raise Refusal."""
     _check_shapes(body)
     project = body.get("project")
     if not isinstance(project, str) or not is_project(project):
-        raise SevenBridgesError(3012)
+        raise refusal(3012)
     if not catalog.has_project(project):
-        raise SevenBridgesError(3002)
+        raise refusal(3002)
     app = _find_app(body.get("app"), catalog)
     wanted = batch if batch is not None else body.get("batch")
     return Draft(
@@ -51,10 +56,10 @@ def new_draft(body: Mapping[str, Any], catalog: Catalog, *, batch: bool | None) 
 
 
 def changed_draft(draft: Draft, body: Mapping[str, Any], catalog: Catalog) -> Draft:
-    """Apply the body of a PATCH; inputs that it does not name stay. Raise ApiError."""
+    """Apply the body of a PATCH; inputs that it does not name stay. Raise Refusal."""
     _check_shapes(body)
     if ("batch_input" in body) != ("batch_by" in body):
-        raise SevenBridgesError(7023)
+        raise refusal(7023)
     app = _find_app(body.get("app", draft.app), catalog)
     batching = draft.batching
     if "batch_by" in body or "batch" in body:
@@ -104,16 +109,16 @@ def is_file(value: Any) -> bool:
 def _check_shapes(body: Mapping[str, Any]) -> None:
     for name in _OBJECTS:
         if not isinstance(body.get(name, {}), dict):
-            raise SevenBridgesError(90000, f"{name} must be an object.")
+            raise refusal(90000, f"{name} must be an object.")
     for name in _TEXTS:
         if not isinstance(body.get(name, ""), str):
-            raise SevenBridgesError(90000, f"{name} must be a text.")
+            raise refusal(90000, f"{name} must be a text.")
 
 
 def _find_app(app_id: object, catalog: Catalog) -> App:
     app = catalog.app(app_id) if isinstance(app_id, str) else None
     if app is None:
-        raise SevenBridgesError(6002)
+        raise refusal(6002)
     return app
 
 
@@ -132,7 +137,7 @@ def _batching(body: Mapping[str, Any], app: App, *, wanted: object) -> Batching 
 
 def _batch_input(name: str) -> str:
     if not name:
-        raise SevenBridgesError(7018)
+        raise refusal(7018)
     return name
 
 
@@ -141,12 +146,12 @@ def _criteria(batch_by: Mapping[str, Any]) -> tuple[str, ...]:
     if kind == "ITEM":
         return ()
     if kind != "CRITERIA":
-        raise SevenBridgesError(7020)
+        raise refusal(7020)
     criteria = batch_by.get("criteria")
     if not isinstance(criteria, list) or not criteria:
-        raise SevenBridgesError(7019)
+        raise refusal(7019)
     if not all(isinstance(one, str) and one.startswith("metadata.") for one in criteria):
-        raise SevenBridgesError(7019)
+        raise refusal(7019)
     return tuple(criteria)
 
 
@@ -168,3 +173,50 @@ def _fits(value: Any, kind: str) -> bool:
     if kind == "File":
         return is_file(value)
     return isinstance(value, _TYPES[kind]) and (kind in ("boolean", "any") or not isinstance(value, bool))
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child task to be."""
+
+    draft: Draft
+    group: BatchGroup
+
+
+def children(draft: Draft, batching: Batching, catalog: Catalog) -> Iterator[Child]:
+    """Divide a parent's inputs."""
+    inputs = orjson.loads(draft.inputs)
+    groups = _by_criteria if batching.criteria else _by_item
+    for group, files in groups(inputs[batching.input], batching, catalog):
+        own = orjson.dumps({**inputs, batching.input: files}).decode()
+        yield Child(replace(draft, name=f"{draft.name} - {group.value}", inputs=own, batching=None), group)
+
+
+def _by_item(items: list[Any], batching: Batching, catalog: Catalog) -> Iterator[tuple[BatchGroup, Any]]:  # noqa: ARG001 - one signature
+    for item in items:
+        yield BatchGroup(_name(item, catalog), {}), item
+
+
+def _by_criteria(items: list[Any], batching: Batching, catalog: Catalog) -> Iterator[tuple[BatchGroup, Any]]:
+    groups: dict[tuple[str | None, ...], list[Any]] = {}
+    for item in items:
+        groups.setdefault(_values(item, batching.criteria, catalog), []).append(item)
+    for values, files in groups.items():
+        value = ", ".join(_UNDEFINED if one is None else one for one in values)
+        yield BatchGroup(value, dict(zip(batching.criteria, values, strict=True))), files
+
+
+def _values(item: Any, criteria: tuple[str, ...], catalog: Catalog) -> tuple[str | None, ...]:
+    file = catalog.file(_path(item))
+    return tuple(file.metadata.get(one.removeprefix("metadata.")) if file else None for one in criteria)
+
+
+def _name(item: Any, catalog: Catalog) -> str:
+    if isinstance(item, dict) and isinstance(name := item.get("name"), str):
+        return name
+    file = catalog.file(_path(item))
+    return file.name if file else _path(item)
+
+
+def _path(item: Any) -> str:
+    return str(item.get("path")) if isinstance(item, dict) else str(item)

@@ -1,4 +1,4 @@
-"""Runs and aborts enter, each task's way through its states leaves, by the clock and in the right order of events.
+"""All tasks of a server, and each one's way through its states: by the clock and in the right order of events.
 
     DRAFT → CREATING → QUEUED → RUNNING → COMPLETED | FAILED        abort: … → ABORTING → ABORTED
 
@@ -7,21 +7,207 @@ gets its children when it leaves CREATING; from then on its state follows from t
 
     any child not at its end:  QUEUED while all are queued, else RUNNING
     all at their end:          ABORTED if the parent was aborted, else FAILED or ABORTED if any child is, else COMPLETED
+
+Numbers of tasks grow with time, so a list by project or parent, from and to a time, is a slice. Other filters look at
+each task of that slice; the last such result is kept until any task changes, which pages of one list then share.
 """
 
 import heapq
+import secrets
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from engine.sandbox.behaviour import FailureRule
-from engine.sandbox.failing import PlannedFailure
+from engine.sandbox.faults import PlannedFailure
 from engine.sandbox.journal import EntryKind, Journal
-from engine.sandbox.sevenbridges.batching import children
-from engine.sandbox.sevenbridges.book import SevenBridgesTaskBook
+from engine.sandbox.settings import Life
+from engine.sandbox.sevenbridges.answers import SandboxPage
 from engine.sandbox.sevenbridges.catalog import Catalog
-from engine.sandbox.sevenbridges.settings import Life
-from engine.sandbox.sevenbridges.tasks import ABORTABLE, TERMINAL, SevenBridgesTask, Status
-from engine.sandbox.stats import Stats
+from engine.sandbox.sevenbridges.drafts import children
+from engine.sandbox.sevenbridges.tasks import (
+    ABORTABLE,
+    TERMINAL,
+    BatchGroup,
+    Draft,
+    InputError,
+    SevenBridgesTask,
+    Status,
+)
+from engine.sandbox.traffic import Stats
+
+_ALWAYS = (float("-inf"), float("inf"))
+Times = tuple[float, float]
+"""From and to, both included, in whole epoch seconds."""
+ORDERS: dict[str, Callable[[SevenBridgesTask], float | str]] = {
+    "created_time": lambda task: task.number,
+    "start_time": lambda task: task.run_at or 0.0,
+    "end_time": lambda task: task.ended_at or 0.0,
+    "name": lambda task: task.draft.name,
+    "status": lambda task: task.status,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SevenBridgesTaskFilter:
+    """What a list call asks for; None asks for nothing."""
+
+    project: str | None = None
+    parent: SevenBridgesTask | None = None
+    status: Status | None = None
+    batch: bool | None = None
+    created: Times = _ALWAYS
+    started: Times = _ALWAYS
+    ended: Times = _ALWAYS
+    order_by: str = "created_time"
+    descending: bool = False
+
+    @property
+    def only_slices(self) -> bool:
+        """True if the index alone answers it."""
+        unfiltered = (self.status, self.batch, self.started, self.ended) == (None, None, _ALWAYS, _ALWAYS)
+        return unfiltered and self.order_by == "created_time"
+
+    def passes(self, task: SevenBridgesTask) -> bool:
+        """Say whether a task of the slice is asked for."""
+        return (
+            self.status in (None, task.status)
+            and self.batch in (None, task.draft.batching is not None)
+            and _within(self.started, task.run_at)
+            and _within(self.ended, task.ended_at)
+        )
+
+
+def _within(times: Times, at: float | None) -> bool:
+    return times == _ALWAYS or (at is not None and times[0] <= int(at) <= times[1])
+
+
+class SevenBridgesTaskBook:
+    """Adds, finds and lists tasks."""
+
+    def __init__(self, *, lists_lag: bool = False) -> None:
+        """Start empty; ids differ from every other server's. With `lists_lag`, lists keep what was removed."""
+        self._lists_lag = lists_lag
+        self._server = secrets.token_hex(4)
+        self._tasks: list[SevenBridgesTask] = []
+        self._reserved: dict[str, int | None] = {}
+        self._all: list[int] = []
+        self._by_project: dict[str, list[int]] = {}
+        self._version = 0
+        self._last: tuple[SevenBridgesTaskFilter, int, Sequence[int]] = (SevenBridgesTaskFilter(), -1, ())
+
+    def add(
+        self,
+        draft: Draft,
+        at: float,
+        errors: tuple[InputError, ...] = (),
+        *,
+        parent: SevenBridgesTask | None = None,
+        group: BatchGroup | None = None,
+        task_id: str = "",
+    ) -> SevenBridgesTask:
+        """Make a task of a draft, under an id of its own or one that was reserved for it."""
+        number = len(self._tasks)
+        own_id = f"{self._server}-0000-4000-8000-{number:012x}"
+        task = SevenBridgesTask(number, task_id or own_id, draft, at, errors, parent, group)
+        if task_id:
+            self._reserved[task_id] = number
+        self._tasks.append(task)
+        self._all.append(number)
+        self._by_project.setdefault(draft.project, []).append(number)
+        self.touch()
+        return task
+
+    def reserve_id(self) -> str:
+        """Return an id for a task that is yet to be made: until then nothing is found under it."""
+        task_id = f"{self._server}-0001-4000-8000-{len(self._reserved):012x}"
+        self._reserved[task_id] = None
+        return task_id
+
+    def touch(self) -> None:
+        """Note that some task has changed."""
+        self._version += 1
+
+    def remove(self, task: SevenBridgesTask, at: float) -> None:
+        """Forget a task, but for reads that lag."""
+        task.removed_at = at
+        if not self._lists_lag:
+            for numbers in (self._all, self._by_project[task.draft.project]):
+                del numbers[bisect_left(numbers, task.number)]
+        self.touch()
+
+    def find(self, task_id: str) -> SevenBridgesTask | None:
+        """Return the task with this id; None if there is none."""
+        task = self._known(task_id)
+        return task if task is not None and task.removed_at is None else None
+
+    def find_as_of(self, task_id: str, at: float) -> SevenBridgesTask | None:
+        """Return a task as it was at an earlier time, one that is newer as it began; None if there was none."""
+        task = self._known(task_id)
+        if task is None or (task.removed_at is not None and task.removed_at <= at):
+            return None
+        return self._as_of(task, at)
+
+    def _known(self, task_id: str) -> SevenBridgesTask | None:
+        try:
+            number = self._reserved[task_id] if task_id in self._reserved else int(task_id[24:], 16)
+        except ValueError:
+            return None
+        task = self._tasks[number] if number is not None and number < len(self._tasks) else None
+        return task if task is not None and task.id == task_id else None
+
+    def numbered(self, number: int) -> SevenBridgesTask:
+        """Return the task with a number from a list or a range of children."""
+        return self._tasks[number]
+
+    def page(self, wanted: SevenBridgesTaskFilter, page: SandboxPage) -> tuple[list[SevenBridgesTask], int]:
+        """Return some of the tasks that are asked for, and how many there are."""
+        numbers = self._matching(wanted)
+        total = len(numbers)
+        low, high = page.offset, min(page.offset + page.limit, total)
+        if wanted.descending:
+            low, high = max(0, total - page.offset - page.limit), total - page.offset
+        part = [self.numbered(number) for number in numbers[max(0, low) : max(0, high)]]
+        return part[::-1] if wanted.descending else part, total
+
+    def page_as_of(
+        self, wanted: SevenBridgesTaskFilter, page: SandboxPage, at: float
+    ) -> tuple[list[SevenBridgesTask], int]:
+        """Return some of the tasks that were asked for, as they were at an earlier time, and how many there were."""
+        tasks = (self.numbered(number) for number in self._slice(wanted))
+        then = [self._as_of(task, at) for task in tasks if task.existed(at)]
+        passing = sorted(filter(wanted.passes, then), key=ORDERS[wanted.order_by], reverse=wanted.descending)
+        return passing[page.offset : page.offset + page.limit], len(passing)
+
+    def _as_of(self, task: SevenBridgesTask, at: float) -> SevenBridgesTask:
+        return task.as_of(at, map(self.numbered, task.children))
+
+    def _matching(self, wanted: SevenBridgesTaskFilter) -> Sequence[int]:
+        last, version, numbers = self._last
+        if (last, version) == (wanted, self._version):
+            return numbers
+        numbers = self._slice(wanted)
+        if not wanted.only_slices:
+            tasks = [task for number in numbers if wanted.passes(task := self.numbered(number))]
+            numbers = [task.number for task in sorted(tasks, key=ORDERS[wanted.order_by])]
+        self._last = wanted, self._version, numbers
+        return numbers
+
+    def _slice(self, wanted: SevenBridgesTaskFilter) -> Sequence[int]:
+        numbers: Sequence[int] = self._all
+        if wanted.parent is not None:
+            numbers = wanted.parent.children if wanted.project in (None, wanted.parent.draft.project) else ()
+        elif wanted.project is not None:
+            numbers = self._by_project.get(wanted.project, ())
+        if wanted.created == _ALWAYS:
+            return numbers
+        low, high = wanted.created
+        return numbers[bisect_left(numbers, low, key=self._second) : bisect_right(numbers, high, key=self._second)]
+
+    def _second(self, number: int) -> int:
+        return int(self.numbered(number).created_at)
+
 
 # A change is made only from here: others were overtaken by an abort.
 _BEFORE = {

@@ -1,6 +1,7 @@
-"""Drafts and tasks as plain state: what a user asked for, and what has become of it, now and at an earlier time.
+"""Drafts and tasks as plain state, and how the vendor shows them, now and at an earlier time.
 
 A draft is what may be edited and copied; a task is a draft with an id and a life. `Status` has the vendor's words.
+`life.py` alone changes a task's status.
 """
 
 from collections import Counter
@@ -10,6 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
+
+from engine.sandbox.sevenbridges.answers import Fields, View, time_text
 
 
 class Status(StrEnum):
@@ -153,3 +156,113 @@ class SevenBridgesTask:
 def _until(when: float | None, at: float) -> float | None:
     """Return a time unless it came later than another."""
     return None if when is None or when > at else when
+
+
+SHORT_TASK = ("href", "id", "name", "project")  # of a list without `fields`; from memory of the vendor's pages
+_MESSAGES = {Status.DRAFT: "", Status.COMPLETED: "Done", Status.FAILED: "Task failed", Status.ABORTED: "Task aborted"}
+_DOLLARS_AN_HOUR = 0.4  # of one instance, about; a parent costs what it does itself
+_COUNTED = {
+    "queued": (Status.DRAFT, Status.CREATING, Status.QUEUED),
+    "running": (Status.RUNNING, Status.ABORTING),
+    "completed": (Status.COMPLETED,),
+    "failed": (Status.FAILED,),
+    "aborted": (Status.ABORTED,),
+}
+
+
+def execution_details(task: SevenBridgesTask, view: View) -> dict[str, object]:
+    """Show how a task was executed: as one job."""
+    job: Mapping[str, object] = {
+        "name": task.draft.app.rsplit("/", 2)[-2],
+        "status": {Status.COMPLETED: "DONE", Status.RUNNING: "RUNNING"}.get(task.status, "FAILED"),
+        "start_time": time_text(task.running_at),
+        "end_time": time_text(task.ended_at),
+        "command_line": "true",
+        "retried": False,
+        "instance": {"id": "sandbox", "type": "c4.2xlarge", "provider": "AWS"},
+        "docker": {"checksum": ""},
+        "logs": {},
+    }
+    return {
+        "href": f"{view.base_url}/tasks/{task.id}/execution_details",
+        "start_time": time_text(task.run_at),
+        "end_time": time_text(task.ended_at),
+        "status": _status_word(task, view),
+        "message": _message(task),
+        "jobs": [] if task.running_at is None or task.children else [job],
+    }
+
+
+def _status_word(task: SevenBridgesTask, view: View) -> str:
+    return view.settings.unwritten.status_words.get(task.status, task.status)
+
+
+def _execution_status(task: SevenBridgesTask, view: View) -> dict[str, object]:
+    if task.counts is not None:
+        children = {word: sum(task.counts[status] for status in counted) for word, counted in _COUNTED.items()}
+        return {"message": _message(task), **children}
+    if task.run_at is None:
+        return {}
+    end = view.now if task.ended_at is None else task.ended_at
+    queued = (end if task.running_at is None else task.running_at) - task.run_at
+    running = 0.0 if task.running_at is None else end - task.running_at
+    return {
+        "steps_completed": int(task.status is Status.COMPLETED),
+        "steps_total": 1,
+        "message": _message(task),
+        "message_code": f"task_{task.status.lower()}",
+        "system_limit": False,
+        "account_limit": False,
+        "instance_init": False,
+        "queued_duration": _milliseconds(queued),
+        "running_duration": _milliseconds(running),
+        "execution_duration": _milliseconds(running),
+        "duration": _milliseconds(queued + running),
+    }
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _message(task: SevenBridgesTask) -> str:
+    return task.message or _MESSAGES.get(task.status, task.status.capitalize())
+
+
+def _price(task: SevenBridgesTask, _: View) -> dict[str, object] | None:
+    if task.status not in TERMINAL:
+        return None
+    ran = 0.0 if task.running_at is None or task.ended_at is None else task.ended_at - task.running_at
+    return {"amount": round(ran / 3600 * _DOLLARS_AN_HOUR, 6), "currency": "USD"}
+
+
+TASK_FIELDS: Fields = {
+    "href": lambda task, view: f"{view.base_url}/tasks/{task.id}",
+    "id": lambda task, _: task.id,
+    "name": lambda task, _: task.draft.name,
+    "status": _status_word,
+    "description": lambda task, _: task.draft.description,
+    "project": lambda task, _: task.draft.project,
+    "app": lambda task, _: task.draft.app,
+    "type": lambda *_: "v2",
+    "created_by": lambda _, view: view.settings.user,
+    "executed_by": lambda task, view: view.settings.user if task.run_at is not None else None,
+    "created_time": lambda task, _: time_text(task.created_at),
+    "start_time": lambda task, _: time_text(task.run_at),
+    "end_time": lambda task, _: time_text(task.ended_at),
+    "batch": lambda task, _: task.draft.batching is not None,
+    "batch_by": lambda task, _: task.draft.batching.by() if task.draft.batching else None,
+    "batch_input": lambda task, _: task.draft.batching.input if task.draft.batching else None,
+    "batch_group": lambda task, _: task.group,
+    "parent": lambda task, _: task.parent.id if task.parent else None,
+    "execution_status": _execution_status,
+    "errors": lambda task, _: task.errors,
+    "warnings": lambda *_: [],
+    "price": _price,
+    "inputs": lambda task, _: orjson.Fragment(task.draft.inputs),
+    "outputs": lambda *_: {},
+    "execution_settings": lambda task, _: task.draft.execution_settings or {},
+    "output_location": lambda task, _: task.draft.output_location,
+    "use_interruptible_instances": lambda task, _: task.draft.interruptible,
+    "origin_id": lambda *_: None,
+}

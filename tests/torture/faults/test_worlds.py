@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.sandbox.behaviour import CreationPace, Fault
-from engine.sandbox.loading import parse_behaviour
+from engine.sandbox.behaviour import CreationPace, Fault, parse_behaviour
 
 from .ways import INLINE, MARKED, PRESIGNED
 from .worlds import Death, Plan, drawn, play

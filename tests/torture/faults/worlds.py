@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import anyio.to_thread
 from fakes.clock import FakeClock, Watched
-from fakes.sandbox import SandboxWire
+from fakes.sandbox import InProcessSandbox
 
 from engine.commands import api, paths, retry
 from engine.commands import cancel as canceling
@@ -35,8 +35,7 @@ from engine.ledger.writer import Hooks
 from engine.model.errors import Exit, Interrupted, JobError
 from engine.model.job import JobState
 from engine.run.context import Stop
-from engine.sandbox.behaviour import Behaviour, CreationPace, Fault, Reads
-from engine.sandbox.loading import parse_behaviour
+from engine.sandbox.behaviour import Behaviour, CreationPace, Fault, Reads, parse_behaviour
 
 from .judge import Judge, lines
 from .model import InStep, at_once
@@ -222,7 +221,7 @@ class _World:
         projects = tuple(
             replace(one, schema=folder / "schema.json" if one.schema else None) for one in plan.behaviour.projects
         )
-        self._sandbox = SandboxWire(replace(plan.behaviour, projects=projects), self._clock, folder)
+        self._sandbox = InProcessSandbox(replace(plan.behaviour, projects=projects), self._clock, folder)
         self._config, self._source = folder / "engine.toml", folder / "tasks.ndjson"
         plan.way.write_config(
             self._config, 8800, settle_seconds=plan.settle_seconds, send=SEND, poll_seconds=1, max_poll_seconds=20

@@ -6,8 +6,7 @@ import sys
 import orjson
 import pytest
 
-from engine.sandbox.errors import ListenError, RemoteHostError
-from engine.sandbox.server import running_sandbox
+from engine.sandbox.server import ListenError, RemoteHostError, running_sandbox
 
 from .api import tasks
 

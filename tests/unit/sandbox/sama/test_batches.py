@@ -1,6 +1,7 @@
 import pytest
 
-from engine.sandbox.sama.batches import BatchState, CreationRun, FailedTask, SandboxBatch, TaskAddress
+from engine.sandbox.sama.creation import BatchState, CreationRun, SandboxBatch, TaskAddress
+from engine.sandbox.sama.rules import FailedTask
 
 
 def _run(total=4, starts_at=100.0, speed=2.0, **fields):

@@ -3,12 +3,10 @@ from collections import Counter
 
 import pytest
 
-from engine.sandbox.behaviour import Behaviour, Callbacks, CreationPace, FailureRule, JournalSettings
-from engine.sandbox.callbacks import CallbackSender
+from engine.sandbox.behaviour import Behaviour, CreationPace, FailureRule, JournalSettings
 from engine.sandbox.journal import Journal, count_markers, read_journal
-from engine.sandbox.sama.batches import BatchState
-from engine.sandbox.sama.creation import BLOCK_TASKS, Creator
-from engine.sandbox.stats import Stats
+from engine.sandbox.sama.creation import BLOCK_TASKS, BatchState, Creator
+from engine.sandbox.traffic import Stats
 
 from ..api import tasks  # noqa: TID252 - tests of one package
 
@@ -21,7 +19,7 @@ def path(tmp_path):
 @pytest.fixture
 def creator(path, clock):
     with contextlib.closing(Journal(JournalSettings(path))) as journal:
-        yield lambda **behaviour: Creator(Behaviour(**behaviour), journal, CallbackSender(Callbacks()), Stats(), clock)
+        yield lambda **behaviour: Creator(Behaviour(**behaviour), journal, Stats(), clock)
 
 
 def _start(creator, count):

@@ -4,7 +4,7 @@ import pytest
 
 from engine.sandbox.behaviour import Behaviour, CreationPace, FailureRule, Fault, JournalSettings, Reads, WorkPace
 from engine.sandbox.journal import count_markers
-from engine.sandbox.sama.batches import BatchState, CreationRun, Message, SandboxBatch
+from engine.sandbox.sama.creation import BatchState, CreationRun, Message, SandboxBatch
 
 from ..api import tasks  # noqa: TID252 - tests of one package
 

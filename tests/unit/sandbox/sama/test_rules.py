@@ -1,10 +1,8 @@
 import orjson
 import pytest
 
-from engine.sandbox.behaviour import FailureRule, Project
-from engine.sandbox.errors import BehaviourError
-from engine.sandbox.sama.batches import FailedTask
-from engine.sandbox.sama.rules import TaskRules
+from engine.sandbox.behaviour import BehaviourError, FailureRule, Project
+from engine.sandbox.sama.rules import FailedTask, TaskRules
 
 RULES = TaskRules(None, ())
 

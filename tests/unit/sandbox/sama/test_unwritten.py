@@ -3,7 +3,7 @@
 import pytest
 
 from engine.sandbox.behaviour import Behaviour, CreationPace, FailureRule
-from engine.sandbox.sama.settings import SamaUnwritten, SandboxSama
+from engine.sandbox.settings import SamaUnwritten, SandboxSama
 from unit.sandbox.api import tasks
 
 FAILING = (FailureRule(path="data.id", equals="1"),)

@@ -5,7 +5,7 @@ import orjson
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.server import Sandbox
-from engine.sandbox.sevenbridges.settings import SandboxPlatform
+from engine.sandbox.settings import SandboxPlatform
 
 from ..api import KEY, Answer  # noqa: TID252 - tests of one package
 

@@ -1,7 +1,6 @@
-from engine.sandbox.sevenbridges.batching import children
+from engine.sandbox.settings import FileRule, SandboxPlatform
 from engine.sandbox.sevenbridges.catalog import Catalog
-from engine.sandbox.sevenbridges.drafts import new_draft
-from engine.sandbox.sevenbridges.settings import FileRule, SandboxPlatform
+from engine.sandbox.sevenbridges.drafts import children, new_draft
 
 from .api import PROJECT, batch
 

@@ -1,4 +1,4 @@
-from engine.sandbox.sevenbridges.settings import Life
+from engine.sandbox.settings import Life
 
 from .api import APP, batch, behaviour, draft
 

@@ -1,6 +1,6 @@
 import pytest
 
-from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule
+from engine.sandbox.settings import App, AppInput, FileRule
 
 from .api import APP, PROJECT, behaviour, draft, error, files
 

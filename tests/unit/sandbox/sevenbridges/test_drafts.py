@@ -1,9 +1,9 @@
 import orjson
 import pytest
 
+from engine.sandbox.settings import App, AppInput, SandboxPlatform
 from engine.sandbox.sevenbridges.catalog import Catalog
 from engine.sandbox.sevenbridges.drafts import file_ids, input_errors, new_draft
-from engine.sandbox.sevenbridges.settings import App, AppInput, SandboxPlatform
 
 from .api import APP, draft, files
 

@@ -8,7 +8,7 @@ from fakes.clock import until
 
 from engine.sandbox.behaviour import Fault, JournalSettings
 from engine.sandbox.journal import count_markers, read_journal
-from engine.sandbox.sevenbridges.settings import Life
+from engine.sandbox.settings import Life
 
 from .api import batch, behaviour, draft, error
 

@@ -1,7 +1,7 @@
 import pytest
 
 from engine.sandbox.behaviour import FailureRule
-from engine.sandbox.sevenbridges.settings import App, FileRule, Life
+from engine.sandbox.settings import App, FileRule, Life
 
 from .api import APP, PROJECT, batch, behaviour, draft, error
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.sandbox.behaviour import Fault, JournalSettings, Reads
 from engine.sandbox.journal import count_markers
-from engine.sandbox.sevenbridges.settings import Life, SevenBridgesUnwritten
+from engine.sandbox.settings import Life, SevenBridgesUnwritten
 
 from .api import PROJECT, batch, behaviour, draft, error
 

@@ -4,10 +4,9 @@ import time
 import aiohttp
 import pytest
 
-from engine.sandbox.behaviour import Behaviour, Fault, Latency
-from engine.sandbox.errors import BehaviourError
+from engine.sandbox.behaviour import Behaviour, BehaviourError, Fault, Latency
 from engine.sandbox.server import running_sandbox
-from engine.sandbox.sevenbridges.settings import Rate
+from engine.sandbox.settings import Rate
 
 from ..api import KEY  # noqa: TID252 - tests of one package
 from .api import behaviour, draft, error

@@ -4,7 +4,7 @@ import pytest
 
 from engine.sandbox.behaviour import JournalSettings
 from engine.sandbox.journal import count_markers, read_journal
-from engine.sandbox.sevenbridges.settings import App, AppInput, Life
+from engine.sandbox.settings import App, AppInput, Life
 
 from .api import APP, PROJECT, batch, behaviour, draft, error, files
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.sandbox.sevenbridges.settings import FileRule, SevenBridgesUnwritten
+from engine.sandbox.settings import FileRule, SevenBridgesUnwritten
 
 from .api import PROJECT, behaviour, draft, error
 

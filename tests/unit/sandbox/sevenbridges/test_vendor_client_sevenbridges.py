@@ -20,7 +20,7 @@ from sevenbridges.http.error_handlers import general_error_sleeper, maintenance_
 
 from engine.sandbox.behaviour import FailureRule, Fault, JournalSettings
 from engine.sandbox.journal import count_markers
-from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate
+from engine.sandbox.settings import App, AppInput, FileRule, Life, Rate
 
 from .api import APP, PROJECT, behaviour
 

@@ -15,7 +15,7 @@ from engine.run.context import Stop
 from engine.sandbox.behaviour import Behaviour, JournalSettings, Reads
 from engine.sandbox.journal import count_markers, read_journal
 from engine.sandbox.server import Sandbox
-from engine.sandbox.sevenbridges.settings import FileRule, Rate, SandboxPlatform
+from engine.sandbox.settings import FileRule, Rate, SandboxPlatform
 
 from .scripted import APP, PROJECT
 

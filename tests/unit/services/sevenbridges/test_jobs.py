@@ -4,7 +4,7 @@ import pytest
 
 from engine.model.errors import Exit
 from engine.sandbox.behaviour import FailureRule, Fault, Reads
-from engine.sandbox.sevenbridges.settings import App, AppInput, FileRule, Life, Rate, SevenBridgesUnwritten
+from engine.sandbox.settings import App, AppInput, FileRule, Life, Rate, SevenBridgesUnwritten
 
 from .bench import CURRENT, READS, specs
 from .scripted import APP, PROJECT

@@ -5,11 +5,20 @@ from pathlib import Path
 import pytest
 
 from engine.model.errors import ConfigError
-from engine.sandbox.behaviour import Behaviour, FailureRule, Fault, Latency, Project, RateLimit, Reads
-from engine.sandbox.errors import BehaviourError
-from engine.sandbox.loading import load_behaviour, parse_behaviour
+from engine.sandbox.behaviour import (
+    Behaviour,
+    BehaviourError,
+    FailureRule,
+    Fault,
+    Latency,
+    Project,
+    RateLimit,
+    Reads,
+    load_behaviour,
+    parse_behaviour,
+)
 from engine.sandbox.server import running_sandbox
-from engine.sandbox.sevenbridges.settings import (
+from engine.sandbox.settings import (
     App,
     AppInput,
     FileRule,

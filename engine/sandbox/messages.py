@@ -1,0 +1,110 @@
+"""A request and its answer as values, and the routes from one to the handler that makes the other.
+
+The services and what stands before them (`traffic.py`) work on these. Nothing here knows a connection: a transport
+makes the request, and treats the connection as the answer says.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import unquote
+
+import orjson
+from yarl import URL
+
+_HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
+_PARAMETER = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRequest:
+    """One request. `body` is None if it is larger than allowed; `params` are the parts of the path that have a name.
+
+    `headers` are found in any case of their names.
+    """
+
+    method: str
+    url: URL
+    headers: Mapping[str, str]
+    body: bytes | None = b""
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    def json(self) -> Any:
+        """Return what the body holds; None if it is empty. Raise ValueError."""
+        return orjson.loads(self.body) if self.body and not self.body.isspace() else None
+
+
+@dataclass(slots=True)
+class SandboxAnswer:
+    """One answer, to be sent `after_seconds`: whole, half of it, or nothing, which breaks the connection."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    sent: Literal["whole", "half", "nothing"] = "whole"
+    after_seconds: float = 0.0
+
+
+Handler = Callable[[SandboxRequest], SandboxAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxCall:
+    """A request, what kind of call it is, and the handler that does its work."""
+
+    kind: str
+    request: SandboxRequest
+    handler: Handler
+
+
+class Refusal(Exception):
+    """Ends a handler: the request is answered with an error in the vendor's form."""
+
+    def __init__(self, answer: SandboxAnswer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path of a service, such as `/tasks/{task_id}` or `/files/{n:[0-9]+}`, for one method."""
+
+    method: str
+    path: str
+    kind: str
+    handler: Handler
+
+
+class Routes:
+    """All paths of a service; where several fit, the first one counts."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = [(re.compile(_PARAMETER.sub(_group, route.path)), route) for route in routes]
+
+    def find(self, request: SandboxRequest) -> SandboxCall | int:
+        """Return the call that a request makes; 404 or 405 if it makes none."""
+        status = 404
+        for pattern, route in self._routes:
+            if (found := pattern.fullmatch(request.url.raw_path)) is None:
+                continue
+            if route.method == request.method:
+                params = {name: unquote(value) for name, value in found.groupdict().items()}
+                made = SandboxRequest(request.method, request.url, request.headers, request.body, params)
+                return SandboxCall(route.kind, made, route.handler)
+            status = 405
+        return status
+
+
+def _group(parameter: re.Match[str]) -> str:
+    return f"(?P<{parameter[1]}>{parameter[2] or '[^/]+'})"
+
+
+def json_answer(body: object, status: int = 200) -> SandboxAnswer:
+    """Answer with JSON."""
+    return SandboxAnswer(status, orjson.dumps(body), {"Content-Type": "application/json"})
+
+
+def html_answer(status: int) -> SandboxAnswer:
+    """Answer with a page such as something between client and service would send."""
+    return SandboxAnswer(status, _HTML, {"Content-Type": "text/html; charset=utf-8"})
