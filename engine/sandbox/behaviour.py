@@ -79,12 +79,15 @@ class Latency:
 class CreationPace:
     """How fast accepted tasks are created; 0 tasks per second means at once, 0 parallel batches means all of them.
 
-    A canceled batch keeps its turn among the parallel ones: turns are planned when a batch is accepted.
+    A canceled batch keeps its turn among the parallel ones: turns are planned when a batch is accepted. The `stalled`
+    batches, counted from 1 in the order of their release, stop halfway for `stall_seconds`, and hold up no other one.
     """
 
     tasks_per_second: float = 0.0
     delay_seconds: float = 0.0
     parallel_batches: int = 0
+    stalled: tuple[int, ...] = ()
+    stall_seconds: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +21,7 @@ from typing import Any
 import aiohttp
 
 from engine.sandbox.behaviour import SandboxError
+from engine.sandbox.sama.uploads import Uploads
 
 _BUCKET = "uploads"
 _START_SECONDS = 60.0
@@ -43,11 +45,12 @@ class _Server:
     secret_key: str
 
 
-class SeaweedUploads:
+class SeaweedUploads(Uploads):
     """Presigns with botocore and reads uploads back over S3: `load` does, before `fetch` is asked for them."""
 
     def __init__(self, server: _Server, session: aiohttp.ClientSession) -> None:
         """Make a botocore client for path-style, version 4 signatures."""
+        super().__init__(time.time)
         config = _optional("botocore.config").Config(signature_version="s3v4", s3={"addressing_style": "path"})
         self._session = session
         self._loaded: tuple[int, int, bytes | None] = (0, 0, None)

@@ -1,4 +1,4 @@
-"""The sandbox in made-up time, without a socket: as `engine.http.client.Client` the only way to it.
+"""The sandbox in made-up time, without a socket: requests of the engine's client in, answers or their loss out.
 
 All that a behaviour can say holds here as it does over a real socket. What the sandbox does beside the requests is made
 up for before each of them.
@@ -17,6 +17,7 @@ from engine.http.client import Lost, Request
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.journal import Journal, read_journal
 from engine.sandbox.messages import SandboxRequest
+from engine.sandbox.sama.uploads import Uploads
 from engine.sandbox.server import make_service
 from engine.services.base import Answer
 
@@ -25,27 +26,19 @@ LONG_SECONDS = 1_000_000.0
 
 
 class InProcessSandbox:
-    """A sandbox that answers after `answer_seconds`; its journal says what was really created."""
+    """A sandbox; its journal says what was really created."""
 
-    def __init__(self, behaviour: Behaviour, clock, folder: Path, answer_seconds: float = 0.05) -> None:
+    def __init__(self, behaviour: Behaviour, clock, folder: Path, *, uploads: Uploads | None = None) -> None:
         self.path = folder / "journal.ndjson"
         self._journal = Journal(replace(behaviour.journal, path=self.path))
-        self.service = make_service(behaviour, self._journal, clock.now)
+        self.service = make_service(behaviour, self._journal, clock.now, uploads)
         self._clock = clock
-        self._answer_seconds = answer_seconds
         self._max_body_bytes = behaviour.max_body_bytes
 
     @property
     def faults(self) -> int:
         """Requests that a fault struck."""
         return self.service.traffic.stats.faults.total()
-
-    async def send(self, request: Request) -> Answer | Lost:
-        """Make one request, once."""
-        await self._clock.sleep(self._answer_seconds / 2)
-        answer = await self.serve(request)
-        await self._clock.sleep(self._answer_seconds / 2)
-        return answer
 
     async def serve(self, request: Request) -> Answer | Lost:
         """Do what a request asks for, now."""
@@ -71,6 +64,10 @@ class InProcessSandbox:
         """Let so much time pass that nothing is still to come."""
         await self._clock.sleep(LONG_SECONDS)
         self.catch_up()
+        self.close()
+
+    def close(self) -> None:
+        """Close the journal's file."""
         self._journal.close()
 
     @property

@@ -9,10 +9,9 @@ from engine.adaptive.concurrency import LimitChanged
 from engine.progress.events import Paused
 
 from .scenario import Range, Scenario
-from .server import kinds
+from .server import ACCESS_KEYS, kinds
 from .world import Played
 
-ACCESS_KEYS = ("first-key", "second-key")
 GATE_CLOSED = "one call at a time"
 """Of the event that tells that a retry budget is spent."""
 SPAN_SECONDS = 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 Kind = Literal["create", "put", "continue", "post", "status"]
 """Of a call; `post` is the one of inline mode."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Release = Literal["continue", "post"]
 """A call that has tasks created."""
 Condition = Literal["up", "unreachable", "silent", "errors"]
@@ -56,8 +57,9 @@ class Behaviour(Table):
     """A second release: 400, nothing, all is created again, or a page (409)."""
     cancel: Literal["accept", "refuse", "lie"] = "accept"
     """lie: is answered, and what is late is created all the same."""
-    unfinished: tuple[int, ...] = ()
-    """Numbers of batches, in the order of their release, whose creation stops halfway."""
+    stalled: tuple[int, ...] = ()
+    """Numbers of batches, in the order of their release, whose creation stops halfway for `stall_seconds`."""
+    stall_seconds: Seconds = 0.0
     lost_answers: dict[Kind, Share] = {}
     """Share that is done, but whose connection breaks before the answer."""
     lost_requests: dict[Kind, Share] = {}

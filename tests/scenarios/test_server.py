@@ -1,4 +1,6 @@
-"""The simulated server by itself: what is late, swallowed, busy or seen late, in made-up time."""
+"""A scenario's server by itself: what its line and its machine do to requests that the sandbox would have answered."""
+
+import asyncio
 
 import orjson
 import pytest
@@ -9,166 +11,148 @@ from engine.http.classify import Loss
 from engine.http.client import Lost, Request
 from engine.services.base import Call
 
-from .scenario import Behaviour, Scenario
-from .server import BASE_URL, PROJECT, SimulatedSama
+from .scenario import Scenario
+from .server import BASE_URL, PROJECT, STORE, SimulatedSama
 
 TASKS = [{"data": {"id": str(number)}} for number in range(3)]
-LATE = {"continue": 1.0, "post": 1.0}
 
 
 class Client:
-    """Makes calls as the engine does, to a server that answers at once."""
+    """Makes calls as the engine does."""
 
-    def __init__(self, **server):
+    def __init__(self, folder, *, change=(), **server):
         self.clock = FakeClock()
         job = {"records": 1, "batch_records": 1}
-        behaviour = Behaviour(answer_seconds=0, **server)
-        self.server = SimulatedSama(
-            Scenario(name="made up", prose="x" * 80, server=behaviour, job=job, accept={"created": 1}), self.clock
+        table = {"answer_seconds": 0, **server}
+        scenario = Scenario(
+            name="made up", prose="x" * 80, server=table, job=job, accept={"created": 1}, change=list(change)
         )
+        self.server = SimulatedSama(scenario, self.clock, folder)
 
-    async def call(self, kind, path, body=b"", method="POST", **query):
-        url = URL(f"{BASE_URL}/projects/{PROJECT}/batches{path}.json").with_query(access_key="first-key", **query)
+    async def call(self, kind, path, body=b"", method="POST", key="first-key", **query):
+        url = URL(f"{BASE_URL}/projects/{PROJECT}/batches{path}.json").with_query(access_key=key, **query)
         return await self.server.send(Request(Call(kind, method, str(url), body=body), url, {}))
 
-    async def post(self):
-        return await self.call("post", "", orjson.dumps({"tasks": TASKS}))
+    async def create(self, tasks=None, **options):
+        return await self.call("create", "", orjson.dumps({"tasks": tasks}), **options)
 
-    async def upload(self):
-        created = orjson.loads((await self.call("create", "", b"{}")).body)
-        url = URL(created["tasks_put_url"])
-        await self.server.send(Request(Call("put", "PUT", str(url), body=orjson.dumps(TASKS)), url, {}))
-        return created["batch_id"]
+    async def put(self, url, tasks=TASKS):
+        return await self.server.send(Request(Call("put", "PUT", url, body=orjson.dumps(tasks)), URL(url), {}))
 
     async def go_on(self, number):
-        return _told(await self.call("continue", f"/{number}/continue"))
-
-    async def cancel(self, number):
-        return _told(await self.call("cancel", f"/{number}/cancel"))
-
-    async def status(self, number):
-        body = orjson.loads((await self.call("status", f"/{number}", method="GET", page=1, page_size=10)).body)
-        assert len(body["tasks"]) == body["created"]
-        return body["state"], body["created"]
-
-    @property
-    def times_created(self):
-        return [len(self.server.journal[task["data"]["id"]]) for task in TASKS]
+        return await self.call("continue", f"/{number}/continue")
 
 
-def _told(answer):
+@pytest.fixture
+def client(tmp_path):
+    """Make a client of a server with a table `[server]`, and changes of it."""
+    made = []
+
+    def make(**table):
+        made.append(Client(tmp_path, **table))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.server.close()
+
+
+def told(answer):
     return answer.loss if isinstance(answer, Lost) else answer.status
 
 
-@pytest.mark.parametrize(("late_answer", "told"), [("given", 200), ("lost", Loss.CUT), ("page", 504)])
-async def test_a_late_continue_is_told_something_at_once_and_done_later(late_answer, told):
-    client = Client(late=LATE, late_seconds=5, late_answer=late_answer)
-    number = await client.upload()
-    assert await client.go_on(number) == told
-    await client.clock.sleep(4.9)
-    assert await client.status(number) == ("waiting", 0)
-    await client.clock.sleep(0.2)
-    assert await client.status(number) == ("completed", 3)
-    assert client.times_created == [1, 1, 1]
+async def created(one):
+    await one.server.come_to_rest()
+    return [len(one.server.journal[task["data"]["id"]]) for task in TASKS]
 
 
-async def test_a_late_inline_batch_has_its_id_at_once():
-    client = Client(late=LATE, late_seconds=5, late_answer="given")
-    number = orjson.loads((await client.post()).body)["batch_id"]
-    assert await client.status(number) == ("waiting", 0)
-    await client.clock.sleep(5.1)
-    assert await client.status(number) == ("completed", 3)
+async def test_uploads_go_to_a_host_of_their_own_which_has_troubles_of_its_own(client):
+    one = client(change=[{"at": 5, "store": "errors"}])
+    batch = orjson.loads((await one.create()).body)
+    assert URL(batch["tasks_put_url"]).host == STORE
+    assert told(await one.put(batch["tasks_put_url"])) == 200
+    await one.clock.sleep(5)
+    assert told(await one.put(batch["tasks_put_url"])) == 503
+    assert told(await one.go_on(batch["batch_id"])) == 202
+    assert await created(one) == [1, 1, 1]
 
 
-async def test_what_is_late_is_in_the_journal_in_the_end_though_nobody_asks():
-    client = Client(late=LATE)
-    assert await client.post() == Lost(Loss.CUT)
-    assert client.times_created == [0, 0, 0]
-    client.server.look_ahead()
-    assert client.times_created == [1, 1, 1]
+@pytest.mark.parametrize(
+    ("api", "answer", "seconds"),
+    [("unreachable", Loss.UNREACHABLE, 0.02), ("silent", Loss.ANSWER_TIMEOUT, 60), ("errors", 503, 0.02)],
+)
+async def test_nobody_is_there(client, api, answer, seconds):
+    one = client(api=api)
+    assert told(await one.create(TASKS)) == answer
+    assert one.clock.elapsed == pytest.approx(seconds)
+    assert await created(one) == [0, 0, 0]
 
 
-async def test_only_a_share_is_late():
-    client = Client(late={"continue": 0.5}, late_answer="given")
-    numbers = [await client.upload() for _ in range(40)]
-    for number in numbers:
-        assert await client.go_on(number) == 200
-    await client.clock.sleep(1)
-    waiting = sum([(await client.status(number))[0] == "waiting" for number in numbers])
-    assert 10 < waiting < 30
+async def test_a_server_that_goes_away_meanwhile_has_done_what_it_was_asked_and_answers_nobody(client):
+    one = client(answer_seconds=2, change=[{"at": 1, "api": "unreachable"}])
+    assert told(await one.create(TASKS)) == Loss.CUT
+    assert await created(one) == [1, 1, 1]
 
 
-async def test_what_is_swallowed_is_answered_and_never_done_but_may_be_told_again():
-    client = Client(swallowed={"continue": 1.0}, continue_again="refuse")
-    number = await client.upload()
-    assert await client.go_on(number) == 200
-    client.server.look_ahead()
-    assert await client.status(number) == ("waiting", 0)
-    client.server.behaviour = Behaviour()
-    assert await client.go_on(number) == 200
-    await client.clock.sleep(1)
-    assert client.times_created == [1, 1, 1]
+async def test_a_request_is_worked_on_in_its_turn_though_its_client_has_given_up(client):
+    one = client(answer_seconds=40, workers=1)
+    answers = await asyncio.gather(one.create(), one.create(TASKS))
+    assert [told(answer) for answer in answers] == [202, Loss.ANSWER_TIMEOUT]
+    assert one.clock.elapsed == pytest.approx(60)
+    assert await created(one) == [1, 1, 1]
 
 
-SECOND_CALLS = [("refuse", 400, 1), ("noop", 200, 1), ("duplicate", 200, 2), ("html", 409, 1)]
+async def test_each_request_at_work_makes_the_next_one_longer(client):
+    one = client(answer_seconds=2, slower_by_load=0.5)
+    times = []
+
+    async def timed():
+        await one.create()
+        times.append(one.clock.elapsed)
+
+    await asyncio.gather(*(timed() for _ in range(3)))
+    assert times == pytest.approx([2, 3, 4])
 
 
-@pytest.mark.parametrize("late", [{}, {"continue": 1.0}])
-@pytest.mark.parametrize(("again", "told", "times"), SECOND_CALLS)
-async def test_a_second_continue(again, told, times, late):
-    client = Client(continue_again=again, late=late, late_answer="given", late_seconds=5)
-    number = await client.upload()
-    assert await client.go_on(number) == 200
-    assert await client.go_on(number) == told
-    client.server.look_ahead()
-    assert client.times_created == [times] * 3
+async def test_a_body_that_comes_up_too_slowly_never_arrives(client):
+    one = client(bytes_per_second=1)
+    assert told(await one.create([{"data": {"id": "x" * 300}}])) == Loss.ANSWER_TIMEOUT
+    assert one.clock.elapsed == pytest.approx(300)
+    assert told(await one.create(TASKS)) == 202
+    assert await created(one) == [1, 1, 1]
 
 
-async def test_a_batch_may_be_busy_until_what_is_late_is_done():
-    client = Client(late=LATE, late_seconds=5, busy_while_late=True)
-    number = await client.upload()
-    assert await client.go_on(number) == Loss.CUT
-    client.server.behaviour = client.server.behaviour.model_copy(update={"late": {}})
-    assert (await client.go_on(number), await client.cancel(number)) == (409, 409)
-    await client.clock.sleep(5.1)
-    assert await client.status(number) == ("completed", 3)
-    assert await client.go_on(number) == 200
+async def test_a_body_that_is_too_large_is_refused_by_api_and_store_alike(client):
+    one = client(most_bytes=50)
+    url = orjson.loads((await one.create()).body)["tasks_put_url"]
+    assert (told(await one.create(TASKS)), told(await one.put(url))) == (413, 400)
 
 
-CANCELS = [
-    ("accept", 200, "canceled", "canceled"),
-    ("refuse", 400, "waiting", "completed"),
-    ("lie", 200, "canceled", "completed"),
-]
+async def test_more_requests_than_allowed_are_told_when_to_come_again(client):
+    one = client(requests_per_second=0.5, burst=2, change=[{"at": 100, "requests_per_second": 50}])
+    answers = [await one.create() for _ in range(3)]
+    assert [told(answer) for answer in answers] == [202, 202, 429]
+    assert answers[2].headers["Retry-After"] == "4"
+    await one.clock.sleep(100)
+    assert {told(await one.create()) for _ in range(2)} == {202}
 
 
-@pytest.mark.parametrize(("cancel", "told", "at_first", "in_the_end"), CANCELS)
-async def test_a_cancel_of_what_is_late(cancel, told, at_first, in_the_end):
-    client = Client(late=LATE, late_seconds=5, cancel=cancel)
-    number = await client.upload()
-    await client.go_on(number)
-    assert await client.cancel(number) == told
-    assert (await client.status(number))[0] == at_first
-    await client.clock.sleep(6)
-    assert (await client.status(number))[0] == in_the_end
-    assert client.times_created == [int(in_the_end == "completed")] * 3
+async def test_another_key_holds_from_a_change_on(client):
+    one = client(key_refusal=403, change=[{"at": 5, "keys": ["second-key"]}])
+    assert told(await one.create()) == 202
+    await one.clock.sleep(5)
+    assert [told(await one.create(key=key)) for key in ("first-key", "second-key")] == [403, 202]
 
 
-async def test_a_status_says_what_was_true():
-    client = Client(status_lag_seconds=4, tasks_per_second=1)
-    number = await client.upload()
-    await client.go_on(number)
-    seen = []
-    for _ in range(8):
-        seen.append(await client.status(number))
-        await client.clock.sleep(1)
-    assert seen == [*[("waiting", 0)] * 4, ("in_progress", 0), ("in_progress", 1), ("in_progress", 2), ("completed", 3)]
+@pytest.mark.parametrize(("late_answer", "answer"), [("given", 202), ("lost", Loss.CUT), ("page", 504)])
+async def test_what_is_late_is_in_the_journal_in_the_end_though_nobody_asks(client, late_answer, answer):
+    one = client(late={"post": 1.0}, late_answer=late_answer)
+    assert told(await one.create(TASKS)) == answer
+    assert one.server.journal == {}
+    assert await created(one) == [1, 1, 1]
 
 
-async def test_a_cancel_is_seen_later():
-    client = Client(status_lag_seconds=4)
-    number = await client.upload()
-    await client.cancel(number)
-    assert await client.status(number) == ("waiting", 0)
-    await client.clock.sleep(4)
-    assert await client.status(number) == ("canceled", 0)
+async def test_only_a_share_is_swallowed(client):
+    one = client(swallowed={"post": 0.5})
+    assert {told(await one.create(TASKS)) for _ in range(40)} == {202}
+    assert 10 < (await created(one))[0] < 30

@@ -54,7 +54,7 @@ class World:
     def __init__(self, scenario: Scenario, folder: Path, monkeypatch) -> None:
         self.scenario = scenario
         self.clock = FakeClock()
-        self.server = SimulatedSama(scenario, self.clock)
+        self.server = SimulatedSama(scenario, self.clock, folder)
         self.events: list[tuple[float, Event]] = []
         self._folder = folder
         self._patch = monkeypatch
@@ -80,7 +80,7 @@ class World:
                     results.append(await api.resume(JOB, ledger, self._note, Stop()))
             audit = await api.audit(JOB, ledger)
         elapsed = self.clock.elapsed
-        self.server.look_ahead()
+        await self.server.come_to_rest()
         assert results[-1].outcomes is not None, results[-1].message
         outcomes = [orjson.loads(line) for line in results[-1].outcomes.read_bytes().splitlines()]
         return Played(self.scenario, self.server, results, self.events, outcomes, audit, elapsed)

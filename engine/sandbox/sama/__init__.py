@@ -17,7 +17,7 @@ from engine.sandbox.messages import Refusal, Route, SandboxAnswer, SandboxReques
 from engine.sandbox.sama.creation import BatchState, CreationRun, Creator, SandboxBatch, TaskAddress
 from engine.sandbox.sama.rules import error_answer, flag_parameter, int_parameter, json_body, refusal
 from engine.sandbox.sama.tasks import ProjectHandler, SamaTasks
-from engine.sandbox.sama.uploads import UPLOAD_PATH, LocalUploads, Uploads, s3_error_answer
+from engine.sandbox.sama.uploads import UPLOAD_PATH, Uploads, s3_error_answer
 from engine.sandbox.traffic import CallKinds, SandboxService, Traffic
 
 CALLS = CallKinds(
@@ -69,15 +69,14 @@ class SamaService(SandboxService):
         self._refusals = [(rule.status, PlannedFailure(rule)) for rule in behaviour.refusals]
         self._newest: SandboxBatch | None = None
         self._opened = 0
-        local = LocalUploads(clock, etag=self._unwritten.etag)
-        self._uploads = uploads or local
+        self._uploads = uploads or Uploads(clock, etag=self._unwritten.etag)
         below_project = [*self._batch_routes(), *self._tasks.routes()]
         routes = [
             Route(method, "/v2/projects/{project_id}" + path, kind, partial(self._handle, handler))
             for method, path, kind, handler in below_project
         ]
         put = UPLOAD_PATH.replace("{project_id}", r"{project_id:\d+}")
-        super().__init__(traffic, [*routes, Route("PUT", put, "put", local.put)])
+        super().__init__(traffic, [*routes, Route("PUT", put, "put", self._uploads.put)])
 
     def _batch_routes(self) -> Iterator[tuple[str, str, str, ProjectHandler]]:
         batch = "/batches/{batch_id}"

@@ -75,6 +75,7 @@ class CreationRun:
     canceled: bool = False
     planned_at: float = 0.0
     canceled_at: float = 0.0
+    stall_seconds: float = 0.0
     failures: dict[int, tuple[FailedTask, ...]] = field(default_factory=dict)
     failed_data: dict[int, object] = field(default_factory=dict)
 
@@ -82,9 +83,13 @@ class CreationRun:
         """Say how many tasks count as created (or failed) at this time."""
         if self.canceled or now < self.starts_at:
             return self.done
-        if self.tasks_per_second == 0:
-            return self.total
-        return min(self.total, int((now - self.starts_at) * self.tasks_per_second))
+        due, half = self._due_after(now - self.starts_at), self.total // 2
+        return max(half, self._due_after(now - self.starts_at - self.stall_seconds)) if due > half else due
+
+    def _due_after(self, seconds: float) -> int:
+        if seconds < 0 or self.tasks_per_second == 0:
+            return 0 if seconds < 0 else self.total
+        return min(self.total, int(seconds * self.tasks_per_second))
 
     def as_of(self, at: float) -> "CreationRun":
         """Return what was to be seen of it at an earlier time."""
@@ -95,7 +100,8 @@ class CreationRun:
 
     def created_at(self, position: int) -> float:
         """Say when the task at this position counts as created."""
-        return self.starts_at + ((position + 1) / self.tasks_per_second if self.tasks_per_second else 0.0)
+        stall = self.stall_seconds if position >= self.total // 2 else 0.0
+        return self.starts_at + ((position + 1) / self.tasks_per_second if self.tasks_per_second else 0.0) + stall
 
     @property
     def ends_at(self) -> float:
@@ -225,6 +231,7 @@ class Creator:
         self._rules = {project.id: TaskRules(project, behaviour.failures) for project in behaviour.projects}
         self._any_rules = TaskRules(None, behaviour.failures)
         self._unfinished: list[tuple[SandboxBatch, int]] = []
+        self._started_runs = 0
         self._lanes: list[float] = []  # when each of the parallel batches ends
         self._marked: dict[str, list[TaskAddress]] = {}
         # A later server's batches must not be taken for an earlier one's: ids start with the time.
@@ -244,9 +251,12 @@ class Creator:
 
     def start(self, batch: SandboxBatch, tasks: list[object], at: float) -> None:
         """Plan the creation of a batch's tasks, which begins `at` this time."""
-        speed = self._behaviour.creation.tasks_per_second
-        run = CreationRun(tasks, len(tasks), at + self._behaviour.creation.delay_seconds, speed, planned_at=at)
+        pace = self._behaviour.creation
+        run = CreationRun(tasks, len(tasks), at + pace.delay_seconds, pace.tasks_per_second, planned_at=at)
         self._queue_up(run)
+        self._started_runs += 1
+        if self._started_runs in pace.stalled:
+            run.stall_seconds = pace.stall_seconds
         batch.runs.append(run)
         self._unfinished.append((batch, len(batch.runs) - 1))
 

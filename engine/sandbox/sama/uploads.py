@@ -8,31 +8,14 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
-from typing import Protocol
 
 from engine.sandbox.messages import SandboxAnswer, SandboxRequest
 
 UPLOAD_PATH = "/uploads/{project_id}/{batch_id}/tasks.json"
 
 
-class Uploads(Protocol):
-    """Where a batch's tasks file goes."""
-
-    def url(self, project_id: int, batch_id: int, origin: str, lifetime_seconds: float) -> str:
-        """Presign a PUT; `origin` is the scheme and host under which the client sees this server."""
-        ...
-
-    def fetch(self, project_id: int, batch_id: int) -> bytes | None:
-        """Return what was uploaded, None if nothing was."""
-        ...
-
-    def forget(self, project_id: int, batch_id: int) -> None:
-        """Drop what was uploaded: its batch will not be created (again)."""
-        ...
-
-
-class LocalUploads:
-    """Keeps uploads in memory and checks its own signatures."""
+class Uploads:
+    """Keeps uploads in memory and checks its own signatures; `seaweed.py` has a real store in their place."""
 
     def __init__(self, clock: Callable[[], float], *, etag: bool = True) -> None:
         """Sign with a key that nobody else knows; `etag`: answer as S3 does."""
@@ -41,17 +24,17 @@ class LocalUploads:
         self._bodies: dict[str, bytes] = {}
 
     def url(self, project_id: int, batch_id: int, origin: str, lifetime_seconds: float) -> str:
-        """Presign a PUT."""
+        """Presign a PUT; `origin` is the scheme and host under which the client sees this server."""
         path = UPLOAD_PATH.format(project_id=project_id, batch_id=batch_id)
         expires = str(int(self._clock() + lifetime_seconds))
         return f"{origin}{path}?Expires={expires}&Signature={self._sign('PUT', path, expires)}"
 
     def fetch(self, project_id: int, batch_id: int) -> bytes | None:
-        """Return what was uploaded."""
+        """Return what was uploaded, None if nothing was."""
         return self._bodies.get(UPLOAD_PATH.format(project_id=project_id, batch_id=batch_id))
 
     def forget(self, project_id: int, batch_id: int) -> None:
-        """Drop what was uploaded."""
+        """Drop what was uploaded: its batch will not be created (again)."""
         self._bodies.pop(UPLOAD_PATH.format(project_id=project_id, batch_id=batch_id), None)
 
     def put(self, request: SandboxRequest) -> SandboxAnswer:

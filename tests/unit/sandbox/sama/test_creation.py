@@ -75,6 +75,20 @@ def test_only_so_many_batches_are_created_side_by_side(creator, clock):
     assert [batch.runs[0].starts_at - began for batch in batches] == pytest.approx([0, 0, 1, 1, 2])
 
 
+def test_a_stalled_batch_stops_halfway_and_holds_up_no_other(creator, path, clock):
+    pace = CreationPace(tasks_per_second=10, parallel_batches=1, stalled=(1,), stall_seconds=50)
+    made = creator(creation=pace)
+    (stalled, other), began = [_start(made, 10) for _ in range(2)], clock.now
+    clock.now = began + 2.1
+    made.advance_all()
+    assert (stalled.runs[0].created, other.runs[0].created) == (5, 10)
+    assert stalled.state(clock()) is BatchState.PROCESSING
+    clock.now = began + 52
+    made.advance_all()
+    times = [entry.at - began for entry in read_journal(path) if entry.batch_id == stalled.batch_id]
+    assert times == pytest.approx([*[n / 10 for n in range(1, 6)], *[50 + n / 10 for n in range(6, 11)]])
+
+
 def test_a_cancel_keeps_what_was_created(creator, path, clock):
     made = creator(creation=CreationPace(tasks_per_second=10))
     batch = _start(made, 20)
