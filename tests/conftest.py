@@ -5,8 +5,6 @@ And what a run of the tests needs: the table of the fault suites at its end, and
 
 from __future__ import annotations
 
-import asyncio
-import heapq
 import os
 from unittest.mock import Mock
 
@@ -14,6 +12,7 @@ import aiohttp
 import aioresponses.core
 import pytest
 from aioresponses import aioresponses as mocked_http
+from fakes.clock import FakeClock
 from hypothesis import settings
 from torture.faults.tally import TABLE
 
@@ -21,55 +20,9 @@ settings.register_profile("house", deadline=None)  # a busy machine is no failur
 settings.load_profile("house")
 
 
-class VirtualClock:
-    """Time passes only while everybody sleeps: then at once to the moment at which the first one wakes."""
-
-    QUIET_TURNS = 30
-    """Turns of the event loop in which nobody begins to sleep, after which nobody has anything to do."""
-
-    def __init__(self, start: float = 1_800_000_000.0) -> None:
-        self._started = start
-        self._elapsed = 0.0
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._sleeps = 0
-        self._hand: asyncio.Task[None] | None = None
-
-    def now(self) -> float:
-        return self._started + self._elapsed
-
-    def monotonic(self) -> float:
-        return self._elapsed
-
-    async def sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            await asyncio.sleep(0)
-            return
-        self._sleeps += 1
-        alarm = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._elapsed + seconds, self._sleeps, alarm))
-        if self._hand is None or self._hand.done():
-            self._hand = asyncio.create_task(self._advance())
-        await alarm
-
-    async def _advance(self) -> None:
-        while self._sleepers:
-            await self._until_quiet()
-            wake, _, alarm = heapq.heappop(self._sleepers)
-            if not alarm.done():  # a cancelled sleep takes no time
-                self._elapsed = wake
-                alarm.set_result(None)
-
-    async def _until_quiet(self) -> None:
-        quiet, seen = 0, self._sleeps
-        while quiet < self.QUIET_TURNS:
-            await asyncio.sleep(0)
-            quiet = quiet + 1 if seen == self._sleeps else 0
-            seen = self._sleeps
-
-
 @pytest.fixture
 def clock():
-    return VirtualClock()
+    return FakeClock()
 
 
 class MendedResponse(aiohttp.ClientResponse):

@@ -19,16 +19,6 @@ class Answer:
     headers: Any
 
 
-class ManualClock:
-    """Stands still until a test moves it."""
-
-    def __init__(self, now: float = 1_750_000_000.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
 class Api:
     def __init__(self, sandbox: Sandbox, session: aiohttp.ClientSession, project: int = 42):
         self.sandbox, self.session, self.project = sandbox, session, project

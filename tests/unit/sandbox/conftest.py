@@ -3,16 +3,17 @@ from dataclasses import replace
 
 import aiohttp
 import pytest
+from fakes.clock import FakeClock
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.server import running_sandbox
 
-from .api import Api, ManualClock
+from .api import Api
 
 
 @pytest.fixture
 def clock():
-    return ManualClock()
+    return FakeClock(1_750_000_000.0)
 
 
 @pytest.fixture

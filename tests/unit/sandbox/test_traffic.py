@@ -2,13 +2,14 @@ import asyncio
 from types import MappingProxyType
 
 import pytest
+from fakes.clock import FakeClock
 from yarl import URL
 
 from engine.sandbox.behaviour import Behaviour, BehaviourError, Fault, Latency, RateLimit
 from engine.sandbox.messages import SandboxAnswer, SandboxCall, SandboxRequest
 from engine.sandbox.traffic import CallKinds, RateLimits, Traffic
 
-from .api import ManualClock, tasks
+from .api import tasks
 
 CALLS = CallKinds(frozenset({"create", "status"}), deferrable=frozenset({"create"}))
 REQUEST = SandboxRequest("GET", URL("http://localhost/"), {})
@@ -18,7 +19,7 @@ def _traffic(behaviour):
     def error(_, status, message):
         return SandboxAnswer(status, message.encode())
 
-    return Traffic(behaviour, calls=CALLS, error=error, clock=ManualClock())
+    return Traffic(behaviour, calls=CALLS, error=error, clock=FakeClock().now)
 
 
 async def _serve(traffic, kind, *, sleeps=None, read=None):

@@ -94,10 +94,10 @@ async def test_tasks_are_found(vendor):
 
 
 async def test_tasks_are_submitted_delivered_and_rejected(vendor, clock):
-    _, call = await vendor(Behaviour(work=WorkPace(tasks_per_second=1)), clock=clock)
+    _, call = await vendor(Behaviour(work=WorkPace(tasks_per_second=1)), clock=clock.now)
     batch_id = (await call("create_task_batch", _records(3), submit=True))["batch_id"]
     assert [task["state"] for task in await call("get_multi_task_status", batch_id=batch_id)] == ["completed"] * 3
-    clock.now += 2
+    clock.elapsed += 2
     delivered = await call("get_delivered_tasks", batch_id=batch_id, from_timestamp="2020-01-01T00:00:00Z")
     assert [task["data"]["id"] for task in delivered] == [0, 1]
     (one,) = await call("get_delivered_tasks", task_id=delivered[0]["id"])

@@ -20,11 +20,11 @@ def _ids(count):
 
 async def test_a_task_goes_through_its_states_by_the_clock(start, clock):
     life = Life(creating_seconds=1, queued_seconds=2, running_seconds=3)
-    api = await start(behaviour(life=life), clock=clock)
+    api = await start(behaviour(life=life), clock=clock.now)
     task = await api.create(run="true")
     seen = [task["status"]]
     for _ in range(6):
-        clock.now += 1
+        clock.elapsed += 1
         seen.append(await api.status(task))
     assert seen == ["CREATING", "QUEUED", "QUEUED", "RUNNING", "RUNNING", "RUNNING", "COMPLETED"]
     done = await api.get(task)
@@ -37,31 +37,31 @@ async def test_a_task_goes_through_its_states_by_the_clock(start, clock):
 
 
 async def test_a_long_absence_changes_nothing_about_the_times(start, clock):
-    api = await start(behaviour(life=Life(running_seconds=10, parallel=1)), clock=clock)
+    api = await start(behaviour(life=Life(running_seconds=10, parallel=1)), clock=clock.now)
     tasks = [await api.create(run="true") for _ in range(3)]
-    clock.now += 1000
+    clock.elapsed += 1000
     assert [(await api.get(task))["end_time"][-3:-1] for task in tasks] == ["50", "00", "10"]
 
 
 async def test_so_many_run_at_once(start, clock):
-    api = await start(behaviour(life=Life(running_seconds=10, parallel=2)), clock=clock)
+    api = await start(behaviour(life=Life(running_seconds=10, parallel=2)), clock=clock.now)
     tasks = [await api.create(run="true") for _ in range(4)]
     assert [await api.status(task) for task in tasks] == ["RUNNING", "RUNNING", "QUEUED", "QUEUED"]
     assert (await api.call("GET", "/rate_limit")).body["instance_limit"] == {"limit": 2, "remaining": 0}
     await api.abort(tasks[0])
     assert [await api.status(task) for task in tasks] == ["ABORTED", "RUNNING", "RUNNING", "QUEUED"]
     await api.abort(tasks[3])
-    clock.now += 10
+    clock.elapsed += 10
     assert [await api.status(task) for task in tasks] == ["ABORTED", "COMPLETED", "COMPLETED", "ABORTED"]
 
 
 async def test_aborting_takes_its_time(start, clock):
-    api = await start(behaviour(life=Life(running_seconds=10, aborting_seconds=5)), clock=clock)
+    api = await start(behaviour(life=Life(running_seconds=10, aborting_seconds=5)), clock=clock.now)
     task = await api.create(run="true")
     assert (await api.abort(task)).body["status"] == "ABORTING"
-    clock.now += 5
+    clock.elapsed += 5
     assert await api.status(task) == "ABORTED"
-    clock.now += 20
+    clock.elapsed += 20
     assert await api.status(task) == "ABORTED"
 
 
@@ -113,12 +113,12 @@ async def test_criteria_group_sixty_files_as_the_vendor_shows_it(start):
 async def test_a_parent_follows_its_children(start, clock):
     life = Life(creating_seconds=1, queued_seconds=1, running_seconds=10, parallel=1)
     rule = FailureRule("name", matches="b$", message="Bad.")
-    api = await start(behaviour(life=life, failures=(rule,)), clock=clock)
+    api = await start(behaviour(life=life, failures=(rule,)), clock=clock.now)
     parent = await api.create(batch("a", "b", "c"), run="true")
     assert (parent["status"], (await api.list(parent=parent["id"])).body["items"]) == ("CREATING", [])
     seen = []
     for step in (1, 1, 10, 10, 10):
-        clock.now += step
+        clock.elapsed += step
         task = await api.get(parent)
         counts = task["execution_status"]
         seen.append((task["status"], *(counts[word] for word in ("queued", "running", "completed", "failed"))))
@@ -134,21 +134,21 @@ async def test_a_parent_follows_its_children(start, clock):
 @pytest.mark.parametrize("aborting_seconds", [0, 5])
 async def test_an_aborted_parent_aborts_its_children(start, clock, aborting_seconds):
     life = Life(running_seconds=10, parallel=1, aborting_seconds=aborting_seconds)
-    api = await start(behaviour(life=life), clock=clock)
+    api = await start(behaviour(life=life), clock=clock.now)
     parent = await api.create(batch("a", "b", "c"), run="true")
-    clock.now += 10
+    clock.elapsed += 10
     assert (await api.get(parent))["execution_status"]["completed"] == 1
     await api.abort(parent)
-    clock.now += aborting_seconds
+    clock.elapsed += aborting_seconds
     done = await api.get(parent)
     assert (done["status"], done["execution_status"]["aborted"]) == ("ABORTED", 2)
 
 
 async def test_a_parent_is_aborted_before_it_has_children(start, clock):
-    api = await start(behaviour(life=Life(creating_seconds=5)), clock=clock)
+    api = await start(behaviour(life=Life(creating_seconds=5)), clock=clock.now)
     parent = await api.create(batch("a"), run="true")
     await api.abort(parent)
-    clock.now += 10
+    clock.elapsed += 10
     assert await api.status(parent) == "ABORTED"
     assert (await api.list()).headers["x-total-matching-query"] == "1"
 

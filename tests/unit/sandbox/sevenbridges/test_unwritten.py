@@ -12,7 +12,7 @@ NOBODY = "48f79ccf-12b3-45b6-789c-b1e8d88dabcd"
 @pytest.fixture
 def told(start, clock):
     async def starting(files=(), **switches):
-        return await start(behaviour(files=files, unwritten=SevenBridgesUnwritten(**switches)), clock=clock)
+        return await start(behaviour(files=files, unwritten=SevenBridgesUnwritten(**switches)), clock=clock.now)
 
     return starting
 
@@ -67,7 +67,7 @@ async def test_a_task_that_was_made_can_be_run_only_after_a_while(told, clock):
     task = await api.create()
     assert error(await api.run(task)) == (404, 7002)
     assert await api.get(task) == task
-    clock.now += 2
+    clock.elapsed += 2
     assert (await api.run(task)).status == 200
 
 
