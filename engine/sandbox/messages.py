@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 import orjson
+from multidict import MultiMapping
 from yarl import URL
 
 _HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
@@ -29,6 +30,11 @@ class SandboxRequest:
     headers: Mapping[str, str]
     body: bytes | None = b""
     params: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def query(self) -> MultiMapping[str]:
+        """What stands behind the question mark."""
+        return self.url.query
 
     def json(self) -> Any:
         """Return what the body holds; None if it is empty. Raise ValueError."""

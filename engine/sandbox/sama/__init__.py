@@ -91,7 +91,7 @@ class SamaService(SandboxService):
         return self._creator.advance_all()
 
     def _handle(self, handler: ProjectHandler, request: SandboxRequest) -> SandboxAnswer:
-        if request.url.query.get("access_key") not in self._behaviour.access_keys:
+        if request.query.get("access_key") not in self._behaviour.access_keys:
             raise refusal(401, "Not authorized.")
         project_id = request.params["project_id"]
         if not project_id.isdecimal() or self._creator.rules(int(project_id)) is None:
@@ -182,9 +182,9 @@ class SamaService(SandboxService):
     def _status(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
         at = self._clock() - self._reads.status_seconds
         batch = self._seen_batch(request, project_id, at)
-        page = int_parameter(request.url.query, "page", 1, 1, 10**9)
-        page_size = int_parameter(request.url.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
-        omit_data = flag_parameter(request.url.query, "omit_failed_task_data")
+        page = int_parameter(request.query, "page", 1, 1, 10**9)
+        page_size = int_parameter(request.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
+        omit_data = flag_parameter(request.query, "omit_failed_task_data")
         return json_answer(self._status_body(batch, at, _StatusPage((page - 1) * page_size, page_size, omit_data)))
 
     def _seen_batch(self, request: SandboxRequest, project_id: int, at: float) -> SandboxBatch:

@@ -137,7 +137,7 @@ class SamaTasks:
     # The calls
 
     def _list(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
-        query = request.url.query
+        query = request.query
         wanted = self._filter(query)
         answers = not flag_parameter(query, "omit_answers")
         tasks = self._page(query, project_id, wanted, MAX_LIST_PAGE)
@@ -147,8 +147,8 @@ class SamaTasks:
         return json_answer({"tasks": [task.as_sent(answers=answers, zones=zones) for task in tasks]})
 
     def _delivered(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
-        wanted = self._filter(request.url.query, _DELIVERED)
-        tasks = self._page(request.url.query, project_id, wanted, MAX_DELIVERED_PAGE)
+        wanted = self._filter(request.query, _DELIVERED)
+        tasks = self._page(request.query, project_id, wanted, MAX_DELIVERED_PAGE)
         return json_answer({"tasks": [task.as_sent() for task in tasks]})
 
     def _delivered_since_last(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:

@@ -39,7 +39,7 @@ class Uploads:
 
     def put(self, request: SandboxRequest) -> SandboxAnswer:
         """Store a body whose URL is good."""
-        query, path = request.url.query, request.url.path
+        query, path = request.query, request.url.path
         if "access_key" in query:
             return s3_error_answer(400, "InvalidArgument", "An access key must not be sent to the storage.")
         expires = query.get("Expires", "")

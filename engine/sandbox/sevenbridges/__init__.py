@@ -13,26 +13,12 @@ from typing import Any
 from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.journal import Journal
 from engine.sandbox.messages import Handler, Route, SandboxAnswer, SandboxRequest, html_answer, json_answer
-from engine.sandbox.sevenbridges.answers import (
-    Bulk,
-    View,
-    flag_of,
-    is_uuid,
-    json_body,
-    json_ids,
-    list_answer,
-    page_of,
-    refusal,
-    seconds_of,
-    shown,
-    wanted_fields,
-)
-from engine.sandbox.sevenbridges.catalog import Catalog, CatalogCalls
+from engine.sandbox.sevenbridges.answers import View, flag_of, is_uuid, json_body, refusal, seconds_of
+from engine.sandbox.sevenbridges.catalog import SHORT_FIELDS, Catalog
 from engine.sandbox.sevenbridges.drafts import MISSING_INPUT, changed_draft, input_errors, new_draft
 from engine.sandbox.sevenbridges.life import ORDERS, SevenBridgesTaskBook, SevenBridgesTaskFilter, TaskLife, Times
 from engine.sandbox.sevenbridges.tasks import (
     ABORTABLE,
-    SHORT_TASK,
     TASK_FIELDS,
     Draft,
     SevenBridgesTask,
@@ -49,7 +35,6 @@ CALLS = CallKinds(
 )
 _UNLIMITED = 10**9
 _INSTANCES = 100  # how many tasks a user may run at once; unknown, a choice
-_ALL_FIELDS = tuple(TASK_FIELDS)
 _MOST_DESCRIBED = 100
 _STORED: Mapping[str, Callable[[str], str]] = {
     "kept": str,
@@ -76,7 +61,7 @@ class SevenBridgesService(SandboxService):
         self._book = SevenBridgesTaskBook(lists_lag=behaviour.reads.list_seconds > 0)
         self._catalog = Catalog(settings)
         self._life = TaskLife(settings.life, behaviour.failures, self._book, self._catalog, journal, traffic.stats)
-        rows = [*self._task_routes(), *CatalogCalls(self._catalog, clock, settings).routes()]
+        rows = [*self._task_routes(), *self._catalog.routes()]
         super().__init__(
             traffic,
             [Route(method, "/v2" + path, kind, partial(self._handle, handler)) for method, path, kind, handler in rows],
@@ -123,7 +108,7 @@ class SevenBridgesService(SandboxService):
 
     def _create(self, request: SandboxRequest) -> SandboxAnswer:
         body = json_body(request)
-        draft = new_draft(body, self._catalog, batch=flag_of(request.url.query, "batch"))
+        draft = new_draft(body, self._catalog, batch=flag_of(request.query, "batch"))
         stored = _STORED[self._unwritten.descriptions](draft.description)
         return self._added(request, replace(draft, description=stored))
 
@@ -132,24 +117,19 @@ class SevenBridgesService(SandboxService):
 
     def _list(self, request: SandboxRequest) -> SandboxAnswer:
         now, lag = self._now(), self._reads.list_seconds
-        page, wanted = page_of(request.url.query), self._filter(request.url.query)
-        tasks, total = self._book.page_as_of(wanted, page, now - lag) if lag else self._book.page(wanted, page)
-        if request.url.query.get("origin_id"):
+        view = View(request, self._settings, now - lag)
+        tasks, total = self._book.page(self._filter(request.query), view.page, now - lag if lag else None)
+        if request.query.get("origin_id"):
             tasks, total = [], 0  # no task here comes from an automation
-        names, view = wanted_fields(request.url.query, _ALL_FIELDS, SHORT_TASK), self._view(request, now - lag)
-        items = [shown(task, TASK_FIELDS, names, view) for task in tasks]
-        return list_answer(request, items, page, total, says_total=self._unwritten.total_header)
+        return view.listed(tasks, total, TASK_FIELDS, SHORT_FIELDS)
 
     def _get(self, request: SandboxRequest) -> SandboxAnswer:
         at = self._now() - self._reads.single_seconds
-        task = self._seen(request.params["task_id"], at)
-        return self._shown(request, task, at=at)
+        return View(request, self._settings, at).one(self._seen(request.params["task_id"], at), TASK_FIELDS)
 
     def _bulk(self, request: SandboxRequest) -> SandboxAnswer:
-        ids = json_ids(request, "task_ids")
         at = self._now() - self._reads.single_seconds
-        view, bulk = self._view(request, at), Bulk(request.url.query, ids, _ALL_FIELDS, self._unwritten)
-        return bulk.answer(lambda task_id, names: shown(self._seen(task_id, at), TASK_FIELDS, names, view))
+        return View(request, self._settings, at).bulk("task_ids", lambda one: self._seen(one, at), TASK_FIELDS)
 
     def _update(self, request: SandboxRequest) -> SandboxAnswer:
         body = json_body(request)
@@ -166,10 +146,10 @@ class SevenBridgesService(SandboxService):
         task = self._free_task(request)
         if (task.told or task.status is not Status.DRAFT) and self._settings.run_again != "duplicate":
             return self._run_told_again(request, task)
-        interruptible = flag_of(request.url.query, "use_interruptible_instances")
+        interruptible = flag_of(request.query, "use_interruptible_instances")
         if interruptible is not None:
             self._change(task, replace(task.draft, interruptible=interruptible))
-        if flag_of(request.url.query, "batch") is False:
+        if flag_of(request.query, "batch") is False:
             self._change(task, replace(task.draft, batching=None))
         if task.errors:
             raise refusal(7012 if any(error.type == MISSING_INPUT for error in task.errors) else 7024)
@@ -187,10 +167,12 @@ class SevenBridgesService(SandboxService):
 
     def _details(self, request: SandboxRequest) -> SandboxAnswer:
         at = self._now() - self._reads.single_seconds
-        return json_answer(execution_details(self._seen(request.params["task_id"], at), self._view(request, at)))
+        return json_answer(
+            execution_details(self._seen(request.params["task_id"], at), View(request, self._settings, at))
+        )
 
     def _added(self, request: SandboxRequest, draft: Draft) -> SandboxAnswer:
-        run = flag_of(request.url.query, "run") is True or request.url.query.get("action") == "run"
+        run = flag_of(request.query, "run") is True or request.query.get("action") == "run"
         now = self._now()
         if not self._agenda.delays:
             return self._shown(request, self._make(draft, run, "", now), 201)
@@ -215,23 +197,15 @@ class SevenBridgesService(SandboxService):
 
     def _change(self, task: SevenBridgesTask, draft: Draft) -> None:
         task.draft, task.errors = draft, input_errors(draft, self._catalog)
-        self._book.touch()
 
     def _now(self) -> float:
         now = self._clock()
         self._life.advance(now)
         return now
 
-    def _shown(
-        self, request: SandboxRequest, task: SevenBridgesTask, status: int = 200, at: float | None = None
-    ) -> SandboxAnswer:
+    def _shown(self, request: SandboxRequest, task: SevenBridgesTask, status: int = 200) -> SandboxAnswer:
         """Show a task as it is: what becomes due from here on is for the next request to see."""
-        view = self._view(request, self._clock() if at is None else at)
-        names = wanted_fields(request.url.query, _ALL_FIELDS, _ALL_FIELDS)
-        return json_answer(shown(task, TASK_FIELDS, names, view), status)
-
-    def _view(self, request: SandboxRequest, now: float) -> View:
-        return View.of(request, self._settings, now)
+        return View(request, self._settings, self._clock()).one(task, TASK_FIELDS, status)
 
     def _run_told_again(self, request: SandboxRequest, task: SevenBridgesTask) -> SandboxAnswer:
         if self._settings.run_again == "error":

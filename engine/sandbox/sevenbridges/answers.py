@@ -5,15 +5,14 @@ goes with a 7xxx code, and every message, is this sandbox's choice.
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, json_answer
-from engine.sandbox.settings import SandboxPlatform, SevenBridgesUnwritten
+from engine.sandbox.settings import SandboxPlatform
 
 MAX_PAGE = 100  # the vendor's limit, of pages and of bulk calls
 DEFAULT_PAGE = 50  # the vendor's
@@ -54,81 +53,77 @@ def refusal(code: int, message: str = "", status: int = 0) -> Refusal:
     return Refusal(json_answer(body, status))
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxPage:
-    """Which part of a list is asked for."""
-
-    offset: int
-    limit: int
-
-
-def list_answer(
-    request: SandboxRequest, items: Sequence[object], page: SandboxPage, total: int, *, says_total: bool
-) -> SandboxAnswer:
-    """Answer with one page of a list, the links to its neighbours and the header with the total."""
-    links = []
-    if page.offset + page.limit < total:
-        links.append(_link(request, "next", page.offset + page.limit, page.limit))
-    if page.offset > 0:
-        links.append(_link(request, "prev", max(0, page.offset - page.limit), page.limit))
-    answer = json_answer({"href": str(request.url), "items": items, "links": links})
-    if says_total:
-        answer.headers["X-Total-Matching-Query"] = str(total)
-    return answer
-
-
-def _link(request: SandboxRequest, rel: str, offset: int, limit: int) -> dict[str, str]:
-    return {"href": str(request.url.update_query(offset=offset, limit=limit)), "rel": rel, "method": "GET"}
-
-
-class Bulk:
-    """What a bulk call asks for: `ids`, and of each resource the fields that `fields` names behind `resource.`."""
-
-    def __init__(
-        self, query: Mapping[str, str], ids: Sequence[str], known: Sequence[str], settings: SevenBridgesUnwritten
-    ) -> None:
-        """Read the selector; without one, everything is wanted."""
-        names = [part.strip() for part in query.get("fields", "").split(",") if part.strip()]
-        own = [name.removeprefix(_RESOURCE) for name in names if name.startswith(_RESOURCE)]
-        whole = not names or not {"_all", "resource"}.isdisjoint(names) or settings.bare_bulk_fields == "all"
-        self._names = wanted_fields({"fields": ",".join(own)}, known, known) if own or whole else []
-        self._ids = ids if settings.bulk_order == "asked" else ids[::-1]
-        self._none: dict[str, object] = {} if settings.bare_bulk_fields == "nothing" else {"resource": {}}
-        self._errors = settings.bulk_errors or not names
-
-    def answer(self, show: Callable[[str, Sequence[str]], object]) -> SandboxAnswer:
-        """Answer with each id's resource or error."""
-        return json_answer({"items": [self._item(one, show) for one in self._ids]})
-
-    def _item(self, one: str, show: Callable[[str, Sequence[str]], object]) -> dict[str, object]:
-        try:
-            resource = show(one, self._names)
-        except Refusal as error:
-            return {"error": orjson.Fragment(error.answer.body)} if self._errors else {}
-        return {"resource": resource} if self._names else self._none
-
-
-@dataclass(frozen=True, slots=True)
 class View:
-    """How the answer to one request shows things: addresses below `base_url`, times up to `now`."""
+    """How one request is answered: what it asks for is shown at addresses of its own host, with times up to `now`."""
 
-    base_url: str
-    settings: SandboxPlatform
-    now: float
+    def __init__(self, request: SandboxRequest, settings: SandboxPlatform, now: float = 0.0) -> None:
+        self.base_url = f"{request.url.origin()}/v2"
+        self.settings, self.now = settings, now
+        self._request = request
 
-    @classmethod
-    def of(cls, request: SandboxRequest, settings: SandboxPlatform, now: float) -> "View":
-        """Show things under the API's address as this client sees it."""
-        return cls(f"{request.url.origin()}/v2", settings, now)
+    @property
+    def page(self) -> slice:
+        """Return which part of a list is asked for, by `offset` and `limit`. Raise Refusal."""
+        offset = _number(self._request.query, "offset", 0, 0, 10**9)
+        return slice(offset, offset + _number(self._request.query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+
+    def one(self, thing: object, fields: "Fields", status: int = 200) -> SandboxAnswer:
+        """Answer with a thing; without a selector with all that there is of it."""
+        names = _wanted(self._request.query.get("fields", ""), fields, fields)
+        return json_answer(self._shown(thing, fields, names), status)
+
+    def listed(self, things: Iterable[object], total: int, fields: "Fields", short: Iterable[str]) -> SandboxAnswer:
+        """Answer with one page of a list, the links to its neighbours and the header with the total.
+
+        Without a selector things have only the `short` fields.
+        """
+        page, url = self.page, self._request.url
+        limit = page.stop - page.start
+        names = _wanted(self._request.query.get("fields", ""), fields, short)
+        neighbours = [("next", page.stop)] if page.stop < total else []
+        neighbours += [("prev", max(0, page.start - limit))] if page.start > 0 else []
+        links = [
+            {"href": str(url.update_query(offset=offset, limit=limit)), "rel": rel, "method": "GET"}
+            for rel, offset in neighbours
+        ]
+        items = [self._shown(thing, fields, names) for thing in things]
+        answer = json_answer({"href": str(url), "items": items, "links": links})
+        if self.settings.unwritten.total_header:
+            answer.headers["X-Total-Matching-Query"] = str(total)
+        return answer
+
+    def bulk(self, key: str, find: Callable[[str], object], fields: "Fields") -> SandboxAnswer:
+        """Answer with the resource or the error of each of the ids that the body has under a key. Raise Refusal."""
+        ids, unwritten = _ids(self._request, key), self.settings.unwritten
+        selector = [part.strip() for part in self._request.query.get("fields", "").split(",") if part.strip()]
+        own = ",".join(name.removeprefix(_RESOURCE) for name in selector if name.startswith(_RESOURCE))
+        whole = not selector or not {"_all", "resource"}.isdisjoint(selector) or unwritten.bare_bulk_fields == "all"
+        names = _wanted(own, fields, fields) if own or whole else []
+        nothing: dict[str, object] = {} if unwritten.bare_bulk_fields == "nothing" else {"resource": {}}
+        items: list[object] = []
+        for one in ids if unwritten.bulk_order == "asked" else ids[::-1]:
+            try:
+                thing = find(one)
+                items.append({"resource": self._shown(thing, fields, names)} if names else nothing)
+            except Refusal as error:
+                shows = unwritten.bulk_errors or not selector
+                items.append({"error": orjson.Fragment(error.answer.body)} if shows else {})
+        return json_answer({"items": items})
+
+    def _shown(self, thing: object, fields: "Fields", names: Iterable[str]) -> dict[str, object]:
+        return {name: fields[name](thing, self) for name in names}
 
 
 Fields = Mapping[str, Callable[[Any, View], object]]
 """What is shown of a thing, by the names of the fields."""
 
 
-def shown(thing: object, fields: Fields, names: Sequence[str], view: View) -> dict[str, object]:
-    """Show the wanted fields of a thing."""
-    return {name: fields[name](thing, view) for name in names}
+def _wanted(selector: str, known: Iterable[str], default: Iterable[str]) -> list[str]:
+    """Read the `fields` selector: `_all`, or names; a nested selection takes the whole of its outer field."""
+    if not selector:
+        return list(default)
+    names = {part.split("(")[0].split(".")[0].strip() for part in selector.split(",")}
+    return list(known) if "_all" in names else [name for name in known if name in names]
 
 
 def json_body(request: SandboxRequest) -> dict[str, Any]:
@@ -142,7 +137,7 @@ def json_body(request: SandboxRequest) -> dict[str, Any]:
     return {key: value for key, value in (body or {}).items() if value is not None}
 
 
-def json_ids(request: SandboxRequest, name: str) -> list[str]:
+def _ids(request: SandboxRequest, name: str) -> list[str]:
     """Read the ids of a bulk call. Raise Refusal."""
     ids = json_body(request).get(name)
     if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
@@ -150,11 +145,6 @@ def json_ids(request: SandboxRequest, name: str) -> list[str]:
     if len(ids) > MAX_PAGE:
         raise refusal(90000, f"{name} may hold {MAX_PAGE} ids at most, not {len(ids)}.")
     return ids
-
-
-def page_of(query: Mapping[str, str]) -> SandboxPage:
-    """Read `offset` and `limit`. Raise Refusal."""
-    return SandboxPage(_number(query, "offset", 0, 0, 10**9), _number(query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
 
 
 def _number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
@@ -195,11 +185,3 @@ def is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def wanted_fields(query: Mapping[str, str], known: Sequence[str], default: Sequence[str]) -> list[str]:
-    """Read the `fields` selector: `_all`, or names; a nested selection takes the whole of its outer field."""
-    if not (text := query.get("fields", "")):
-        return list(default)
-    names = {part.split("(")[0].split(".")[0].strip() for part in text.split(",")}
-    return list(known) if "_all" in names else [name for name in known if name in names]

@@ -5,27 +5,18 @@ made up as they are named; the files of a project that has folders are made once
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
 from engine.sandbox.messages import Handler, SandboxAnswer, SandboxRequest, json_answer
 from engine.sandbox.settings import App, FileRule, SandboxPlatform
-from engine.sandbox.sevenbridges.answers import (
-    Bulk,
-    Fields,
-    SandboxPage,
-    View,
-    json_ids,
-    list_answer,
-    page_of,
-    refusal,
-    shown,
-    wanted_fields,
-)
+from engine.sandbox.sevenbridges.answers import Fields, View, refusal
 
 FOLDER: Final = "folder"
+SHORT_FIELDS = ("href", "id", "name", "project")  # of a list without `fields`; from memory of the vendor's pages
+_METADATA = "metadata."
 _PROJECT = re.compile(r"[^/]+/[^/]+")
 _APP = re.compile(r"([^/]+/[^/]+/[^/]+?)(?:/(\d+))?")
 
@@ -96,10 +87,11 @@ class FileFilter:
 
 
 class Catalog:
-    """What exists besides tasks."""
+    """What exists besides tasks, and the handlers of every call about it."""
 
     def __init__(self, settings: SandboxPlatform) -> None:
         """Take the projects, apps and rules for files in the order of the file."""
+        self._settings = settings
         self._projects = frozenset(settings.projects)
         self._apps = {app.id: app for app in settings.apps}
         self._rules = settings.files
@@ -111,18 +103,24 @@ class Catalog:
         }
         self.checks_files = bool(self._rules)
 
-    def projects(self) -> list[str]:
-        """Return the projects that can be listed: those of apps and files too."""
-        of_apps = (app.rsplit("/", 1)[0] for app in self._apps)
-        return sorted({*self._projects, *of_apps, *(rule.project for rule in self._rules)})
+    def routes(self) -> Iterator[tuple[str, str, str, Handler]]:
+        """Yield method, path, kind of call, and who answers."""
+        yield "GET", "/files", "files", self._list_files
+        yield "GET", "/files/{file_id}", "file", self._get_file
+        yield "POST", "/bulk/files/get", "bulk_files", self._get_files
+        yield "GET", "/apps", "apps", self._list_apps
+        yield "GET", "/apps/{app_id:[^/]+/[^/]+/[^/]+(?:/[0-9]+)?}", "app", self._get_app
+        yield "GET", "/projects", "projects", self._list_projects
+        yield "GET", "/projects/", "projects", self._list_projects  # how the vendor's client asks for it
+        yield "GET", "/projects/{owner}", "projects", self._list_projects
+        yield "GET", "/projects/{owner}/{name}", "project", self._get_project
+        yield "GET", "/user", "user", self._me
+
+    # What exists
 
     def has_project(self, project: str) -> bool:
         """Say whether a project exists; without a list every well-formed id does."""
         return project in self._projects if self._projects else is_project(project)
-
-    def apps(self, project: str | None) -> list[App]:
-        """Return the apps of a project, or all."""
-        return [app for app in self._apps.values() if project in (None, app.id.rsplit("/", 1)[0])]
 
     def app(self, app_id: str) -> App | None:
         """Find an app by owner/project/app[/revision]; without a list every well-formed id exists, without inputs."""
@@ -133,7 +131,7 @@ class Catalog:
             return App(parts[1], int(revision or 0))
         return app if app is not None and revision in (None, str(app.revision)) else None
 
-    def files(self, wanted: FileFilter, offset: int, limit: int) -> tuple[list[File], int]:
+    def _files(self, wanted: FileFilter, page: slice) -> tuple[list[File], int]:
         """Return some of the files that are asked for, and how many there are."""
         if (folders := self._folders.get(wanted.project)) is not None:
             found = [file for file in folders.listed(wanted.folder) if wanted.passes(file)]
@@ -143,8 +141,8 @@ class Catalog:
             found = [file for file in self._of_project(wanted.project) if wanted.passes(file)]
         else:
             total = sum(rule.count for rule in self._rules if rule.project == wanted.project)
-            return list(islice(self._of_project(wanted.project, skip=offset), limit)), total
-        return found[offset : offset + limit], len(found)
+            return list(islice(self._of_project(wanted.project, skip=page.start), page.stop - page.start)), total
+        return found[page], len(found)
 
     def file(self, file_id: str) -> File | None:
         """Find a file or a folder by its id."""
@@ -159,11 +157,6 @@ class Catalog:
             return None
         exists = 0 <= rule < len(self._rules) and number < self._rules[rule].count and not self._rules[rule].id
         return self._file(rule, number) if exists and _made_up_id(rule, number) == file_id else None
-
-    def folder(self, folder_id: str) -> File | None:
-        """Find a folder by its id."""
-        found = self.file(folder_id)
-        return found if found is not None and found.type == FOLDER else None
 
     def _named(self, wanted: FileFilter) -> Iterable[File]:
         if wanted.project not in self._names:
@@ -184,6 +177,72 @@ class Catalog:
         file_id = rule.id or _made_up_id(index, number)
         return File(file_id, _filled(rule, rule.name, number), rule.project, metadata)
 
+    # The calls
+
+    def _list_files(self, request: SandboxRequest) -> SandboxAnswer:
+        query, view = request.query, View(request, self._settings)
+        project, folder = self._place(query.get("project", ""), query.get("parent", ""))
+        metadata = tuple((key.removeprefix(_METADATA), query[key]) for key in query if key.startswith(_METADATA))
+        asked, most = query.getall("name", []), self._settings.unwritten.most_names
+        if most and len(asked) > most:
+            raise refusal(0)
+        files, total = self._files(FileFilter(project, folder, frozenset(asked), metadata), view.page)
+        return view.listed(files, total, FILE_FIELDS, SHORT_FIELDS)
+
+    def _place(self, project: str, folder_id: str) -> tuple[str, str]:
+        """Return the project and the folder whose contents are asked for; either is given, not both. Raise Refusal."""
+        if bool(project) == bool(folder_id):
+            raise refusal(90000, "Give either the project or the parent whose files to list.")
+        if folder_id:
+            folder = self.file(folder_id)
+            if folder is None or folder.type != FOLDER:
+                raise refusal(5002)
+            return folder.project, folder.id
+        if not self.has_project(project):
+            raise refusal(3002)
+        return project, ""
+
+    def _get_file(self, request: SandboxRequest) -> SandboxAnswer:
+        return View(request, self._settings).one(self._found(request.params["file_id"]), FILE_FIELDS)
+
+    def _get_files(self, request: SandboxRequest) -> SandboxAnswer:
+        return View(request, self._settings).bulk("file_ids", self._found, FILE_FIELDS)
+
+    def _found(self, file_id: str) -> File:
+        file = self.file(file_id)
+        if file is None:
+            raise refusal(5002)
+        return file
+
+    def _list_apps(self, request: SandboxRequest) -> SandboxAnswer:
+        view, project = View(request, self._settings), request.query.get("project")
+        apps = [app for app in self._apps.values() if project in (None, app.id.rsplit("/", 1)[0])]
+        return view.listed(apps[view.page], len(apps), APP_FIELDS, (*SHORT_FIELDS, "revision"))
+
+    def _get_app(self, request: SandboxRequest) -> SandboxAnswer:
+        app = self.app(request.params["app_id"])
+        if app is None:
+            raise refusal(6002)
+        return View(request, self._settings).one(app, APP_FIELDS)
+
+    def _list_projects(self, request: SandboxRequest) -> SandboxAnswer:
+        """List the projects that have a name somewhere: those of apps and files too."""
+        view, owner = View(request, self._settings), request.params.get("owner", "")
+        of_apps = (app.rsplit("/", 1)[0] for app in self._apps)
+        known = sorted({*self._projects, *of_apps, *(rule.project for rule in self._rules)})
+        projects = [project for project in known if owner in ("", project.split("/")[0])]
+        return view.listed(projects[view.page], len(projects), PROJECT_FIELDS, PROJECT_FIELDS)
+
+    def _get_project(self, request: SandboxRequest) -> SandboxAnswer:
+        project = f"{request.params['owner']}/{request.params['name']}"
+        if not self.has_project(project):
+            raise refusal(3002)
+        return View(request, self._settings).one(project, PROJECT_FIELDS)
+
+    def _me(self, request: SandboxRequest) -> SandboxAnswer:
+        user = self._settings.user
+        return json_answer({"href": f"{View(request, self._settings).base_url}/users/{user}", "username": user})
+
 
 def is_project(text: str) -> bool:
     """Say whether a text can be a project's id: owner/project."""
@@ -196,11 +255,6 @@ def _filled(rule: FileRule, template: str, number: int) -> str:
 
 def _made_up_id(rule: int, number: int) -> str:
     return f"{rule + 1:08x}{number:016x}"  # 24 hex digits, as the vendor's ids have
-
-
-def _project(project: str, view: View) -> dict[str, object]:
-    name = project.rsplit("/", 1)[1]
-    return {"href": f"{view.base_url}/projects/{project}", "id": project, "name": name, "type": "v2", "tags": []}
 
 
 def _type_word(file: File, view: View) -> str:
@@ -231,103 +285,10 @@ APP_FIELDS: Fields = {
     "revision": lambda app, _: app.revision,
     "raw": _app_inputs,
 }
-SHORT_FILE = ("href", "id", "name", "project")  # of a list without `fields`; from memory of the vendor's pages
-SHORT_APP = (*SHORT_FILE, "revision")
-_FILE_FIELDS, _APP_FIELDS = tuple(FILE_FIELDS), tuple(APP_FIELDS)
-_METADATA = "metadata."
-
-
-class CatalogCalls:
-    """Answers every call about what exists besides tasks."""
-
-    def __init__(self, catalog: Catalog, clock: Callable[[], float], settings: SandboxPlatform) -> None:
-        """Look into this catalog."""
-        self._catalog, self._clock, self._settings = catalog, clock, settings
-
-    def routes(self) -> Iterator[tuple[str, str, str, Handler]]:
-        """Yield method, path, kind of call, and who answers."""
-        yield "GET", "/files", "files", self._files
-        yield "GET", "/files/{file_id}", "file", self._file
-        yield "POST", "/bulk/files/get", "bulk_files", self._bulk_files
-        yield "GET", "/apps", "apps", self._apps
-        yield "GET", "/apps/{app_id:[^/]+/[^/]+/[^/]+(?:/[0-9]+)?}", "app", self._app
-        yield "GET", "/projects", "projects", self._projects
-        yield "GET", "/projects/", "projects", self._projects  # how the vendor's client asks for it
-        yield "GET", "/projects/{owner}", "projects", self._projects
-        yield "GET", "/projects/{owner}/{name}", "project", self._project
-        yield "GET", "/user", "user", self._me
-
-    def _files(self, request: SandboxRequest) -> SandboxAnswer:
-        query, page = request.url.query, page_of(request.url.query)
-        project, folder = self._place(query.get("project", ""), query.get("parent", ""))
-        metadata = tuple((key.removeprefix(_METADATA), query[key]) for key in query if key.startswith(_METADATA))
-        asked, most = query.getall("name", []), self._settings.unwritten.most_names
-        if most and len(asked) > most:
-            raise refusal(0)
-        wanted = FileFilter(project, folder, frozenset(asked), metadata)
-        files, total = self._catalog.files(wanted, page.offset, page.limit)
-        names, view = wanted_fields(query, _FILE_FIELDS, SHORT_FILE), self._view(request)
-        return self._listed(request, [shown(file, FILE_FIELDS, names, view) for file in files], page, total)
-
-    def _place(self, project: str, folder_id: str) -> tuple[str, str]:
-        """Return the project and the folder whose contents are asked for; either is given, not both. Raise Refusal."""
-        if bool(project) == bool(folder_id):
-            raise refusal(90000, "Give either the project or the parent whose files to list.")
-        if folder_id:
-            if (folder := self._catalog.folder(folder_id)) is None:
-                raise refusal(5002)
-            return folder.project, folder.id
-        if not self._catalog.has_project(project):
-            raise refusal(3002)
-        return project, ""
-
-    def _file(self, request: SandboxRequest) -> SandboxAnswer:
-        names = wanted_fields(request.url.query, _FILE_FIELDS, _FILE_FIELDS)
-        return json_answer(shown(self._found(request.params["file_id"]), FILE_FIELDS, names, self._view(request)))
-
-    def _bulk_files(self, request: SandboxRequest) -> SandboxAnswer:
-        ids = json_ids(request, "file_ids")
-        bulk, view = Bulk(request.url.query, ids, _FILE_FIELDS, self._settings.unwritten), self._view(request)
-        return bulk.answer(lambda file_id, names: shown(self._found(file_id), FILE_FIELDS, names, view))
-
-    def _apps(self, request: SandboxRequest) -> SandboxAnswer:
-        page, apps = page_of(request.url.query), self._catalog.apps(request.url.query.get("project"))
-        names, view = wanted_fields(request.url.query, _APP_FIELDS, SHORT_APP), self._view(request)
-        items = [shown(app, APP_FIELDS, names, view) for app in apps[page.offset : page.offset + page.limit]]
-        return self._listed(request, items, page, len(apps))
-
-    def _app(self, request: SandboxRequest) -> SandboxAnswer:
-        app = self._catalog.app(request.params["app_id"])
-        if app is None:
-            raise refusal(6002)
-        names = wanted_fields(request.url.query, _APP_FIELDS, _APP_FIELDS)
-        return json_answer(shown(app, APP_FIELDS, names, self._view(request)))
-
-    def _projects(self, request: SandboxRequest) -> SandboxAnswer:
-        page, owner = page_of(request.url.query), request.params.get("owner", "")
-        projects = [project for project in self._catalog.projects() if owner in ("", project.split("/")[0])]
-        view = self._view(request)
-        items = [_project(project, view) for project in projects[page.offset : page.offset + page.limit]]
-        return self._listed(request, items, page, len(projects))
-
-    def _project(self, request: SandboxRequest) -> SandboxAnswer:
-        project = f"{request.params['owner']}/{request.params['name']}"
-        if not self._catalog.has_project(project):
-            raise refusal(3002)
-        return json_answer(_project(project, self._view(request)))
-
-    def _me(self, request: SandboxRequest) -> SandboxAnswer:
-        user = self._settings.user
-        return json_answer({"href": f"{self._view(request).base_url}/users/{user}", "username": user})
-
-    def _listed(self, request: SandboxRequest, items: Sequence[object], page: SandboxPage, total: int) -> SandboxAnswer:
-        return list_answer(request, items, page, total, says_total=self._settings.unwritten.total_header)
-
-    def _found(self, file_id: str) -> File:
-        file = self._catalog.file(file_id)
-        if file is None:
-            raise refusal(5002)
-        return file
-
-    def _view(self, request: SandboxRequest) -> View:
-        return View.of(request, self._settings, self._clock())
+PROJECT_FIELDS: Fields = {
+    "href": lambda project, view: f"{view.base_url}/projects/{project}",
+    "id": lambda project, _: project,
+    "name": lambda project, _: project.rsplit("/", 1)[1],
+    "type": lambda *_: "v2",
+    "tags": lambda *_: [],
+}

@@ -8,8 +8,8 @@ gets its children when it leaves CREATING; from then on its state follows from t
     any child not at its end:  QUEUED while all are queued, else RUNNING
     all at their end:          ABORTED if the parent was aborted, else FAILED or ABORTED if any child is, else COMPLETED
 
-Numbers of tasks grow with time, so a list by project or parent, from and to a time, is a slice. Other filters look at
-each task of that slice; the last such result is kept until any task changes, which pages of one list then share.
+Numbers of tasks grow with time, so a list by project or parent, from and to a time, is a slice: these are the lists that
+are asked for when there are many tasks. Other filters look at each task of that slice.
 """
 
 import heapq
@@ -23,7 +23,6 @@ from engine.sandbox.behaviour import FailureRule
 from engine.sandbox.faults import PlannedFailure
 from engine.sandbox.journal import EntryKind, Journal
 from engine.sandbox.settings import Life
-from engine.sandbox.sevenbridges.answers import SandboxPage
 from engine.sandbox.sevenbridges.catalog import Catalog
 from engine.sandbox.sevenbridges.drafts import children
 from engine.sandbox.sevenbridges.tasks import (
@@ -94,8 +93,6 @@ class SevenBridgesTaskBook:
         self._reserved: dict[str, int | None] = {}
         self._all: list[int] = []
         self._by_project: dict[str, list[int]] = {}
-        self._version = 0
-        self._last: tuple[SevenBridgesTaskFilter, int, Sequence[int]] = (SevenBridgesTaskFilter(), -1, ())
 
     def add(
         self,
@@ -116,7 +113,6 @@ class SevenBridgesTaskBook:
         self._tasks.append(task)
         self._all.append(number)
         self._by_project.setdefault(draft.project, []).append(number)
-        self.touch()
         return task
 
     def reserve_id(self) -> str:
@@ -125,17 +121,12 @@ class SevenBridgesTaskBook:
         self._reserved[task_id] = None
         return task_id
 
-    def touch(self) -> None:
-        """Note that some task has changed."""
-        self._version += 1
-
     def remove(self, task: SevenBridgesTask, at: float) -> None:
         """Forget a task, but for reads that lag."""
         task.removed_at = at
         if not self._lists_lag:
             for numbers in (self._all, self._by_project[task.draft.project]):
                 del numbers[bisect_left(numbers, task.number)]
-        self.touch()
 
     def find(self, task_id: str) -> SevenBridgesTask | None:
         """Return the task with this id; None if there is none."""
@@ -161,38 +152,21 @@ class SevenBridgesTaskBook:
         """Return the task with a number from a list or a range of children."""
         return self._tasks[number]
 
-    def page(self, wanted: SevenBridgesTaskFilter, page: SandboxPage) -> tuple[list[SevenBridgesTask], int]:
-        """Return some of the tasks that are asked for, and how many there are."""
-        numbers = self._matching(wanted)
-        total = len(numbers)
-        low, high = page.offset, min(page.offset + page.limit, total)
-        if wanted.descending:
-            low, high = max(0, total - page.offset - page.limit), total - page.offset
-        part = [self.numbered(number) for number in numbers[max(0, low) : max(0, high)]]
-        return part[::-1] if wanted.descending else part, total
-
-    def page_as_of(
-        self, wanted: SevenBridgesTaskFilter, page: SandboxPage, at: float
+    def page(
+        self, wanted: SevenBridgesTaskFilter, page: slice, at: float | None = None
     ) -> tuple[list[SevenBridgesTask], int]:
-        """Return some of the tasks that were asked for, as they were at an earlier time, and how many there were."""
-        tasks = (self.numbered(number) for number in self._slice(wanted))
-        then = [self._as_of(task, at) for task in tasks if task.existed(at)]
-        passing = sorted(filter(wanted.passes, then), key=ORDERS[wanted.order_by], reverse=wanted.descending)
-        return passing[page.offset : page.offset + page.limit], len(passing)
+        """Return some of the tasks that are asked for, as they are or were at a time, and how many there are."""
+        numbers = self._slice(wanted)
+        if at is None and wanted.only_slices:
+            part = (numbers[::-1] if wanted.descending else numbers)[page]
+            return [self.numbered(number) for number in part], len(numbers)
+        tasks = map(self.numbered, numbers)
+        seen = tasks if at is None else (self._as_of(task, at) for task in tasks if task.existed(at))
+        passing = sorted(filter(wanted.passes, seen), key=ORDERS[wanted.order_by])
+        return (passing[::-1] if wanted.descending else passing)[page], len(passing)
 
     def _as_of(self, task: SevenBridgesTask, at: float) -> SevenBridgesTask:
         return task.as_of(at, map(self.numbered, task.children))
-
-    def _matching(self, wanted: SevenBridgesTaskFilter) -> Sequence[int]:
-        last, version, numbers = self._last
-        if (last, version) == (wanted, self._version):
-            return numbers
-        numbers = self._slice(wanted)
-        if not wanted.only_slices:
-            tasks = [task for number in numbers if wanted.passes(task := self.numbered(number))]
-            numbers = [task.number for task in sorted(tasks, key=ORDERS[wanted.order_by])]
-        self._last = wanted, self._version, numbers
-        return numbers
 
     def _slice(self, wanted: SevenBridgesTaskFilter) -> Sequence[int]:
         numbers: Sequence[int] = self._all
@@ -351,7 +325,6 @@ class TaskLife:
             task.queued_at = at
         elif status is Status.ABORTING:
             task.aborting_at = at
-        self._book.touch()
         if task.parent is not None and task.parent.counts is not None:
             task.parent.counts[before] -= 1
             task.parent.counts[status] += 1

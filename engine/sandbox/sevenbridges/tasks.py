@@ -158,7 +158,6 @@ def _until(when: float | None, at: float) -> float | None:
     return None if when is None or when > at else when
 
 
-SHORT_TASK = ("href", "id", "name", "project")  # of a list without `fields`; from memory of the vendor's pages
 _MESSAGES = {Status.DRAFT: "", Status.COMPLETED: "Done", Status.FAILED: "Task failed", Status.ABORTED: "Task aborted"}
 _DOLLARS_AN_HOUR = 0.4  # of one instance, about; a parent costs what it does itself
 _COUNTED = {
