@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.journal import Journal
@@ -155,7 +154,7 @@ class SevenBridgesService(SandboxService):
             raise refusal(7012 if any(error.type == MISSING_INPUT for error in task.errors) else 7024)
         self._agenda.do(task.id, partial(self._start, task))
         task.told = not self._agenda.swallows
-        return self._shown(request, replace(task, **_as_told(self._clock())) if self._agenda.delays else task)
+        return self._shown(request, _as_told(task, self._clock()) if self._agenda.delays else task)
 
     def _abort(self, request: SandboxRequest) -> SandboxAnswer:
         now = self._now()
@@ -178,7 +177,7 @@ class SevenBridgesService(SandboxService):
             return self._shown(request, self._make(draft, run, "", now), 201)
         task = SevenBridgesTask(-1, self._book.reserve_id(), draft, now, input_errors(draft, self._catalog))
         self._agenda.do(task.id, partial(self._make, draft, run, task.id))
-        return self._shown(request, replace(task, **_as_told(now)) if run and not task.errors else task, 201)
+        return self._shown(request, _as_told(task, now) if run and not task.errors else task, 201)
 
     def _make(self, draft: Draft, run: bool, task_id: str, at: float) -> SevenBridgesTask:  # noqa: FBT001 - of a partial
         self._life.advance(at)  # children that are due come first: numbers grow with time
@@ -285,9 +284,9 @@ def _error(_: str, status: int, message: str) -> SandboxAnswer:
     return refusal(code, message, status).answer
 
 
-def _as_told(now: float) -> dict[str, Any]:
-    """Return how a task looks to who has just told it to run."""
-    return {"status": Status.CREATING, "run_at": now}
+def _as_told(task: SevenBridgesTask, now: float) -> SevenBridgesTask:
+    """Return a task as it looks to who has just told it to run."""
+    return replace(task, since={**task.since, Status.CREATING: now})
 
 
 def _times(query: Mapping[str, str], name: str, *, z_times: bool) -> Times:

@@ -223,7 +223,6 @@ class TaskLife:
         task.told = True
         if task.status is not Status.DRAFT:
             return
-        task.run_at = now
         self._move(task, Status.CREATING, now)
         if self._settings.creating_seconds:
             self._plan(task, Status.QUEUED, now + self._settings.creating_seconds)
@@ -284,11 +283,10 @@ class TaskLife:
             for child in children(task.draft, task.draft.batching, self._catalog)
         ]
         task.children = range(made[0].number, made[-1].number + 1)
-        task.counts = Counter({Status.DRAFT: len(made)})
-        task.queued_at = at
+        task.counts = Counter({Status.CREATING: len(made)})
         self.record("child", made, at)
         for child in made:
-            child.run_at = at
+            child.since[Status.CREATING] = at
             self._queue(child, at)
 
     def _fill(self, at: float) -> None:
@@ -297,7 +295,6 @@ class TaskLife:
             task = self._waiting.popleft()
             if task.status is Status.QUEUED:
                 self.running += 1
-                task.running_at = at
                 self._move(task, Status.RUNNING, at)
                 self._plan(task, Status.COMPLETED, at + self._settings.running_seconds)
 
@@ -318,23 +315,13 @@ class TaskLife:
             self._fill(at)
 
     def _move(self, task: SevenBridgesTask, status: Status, at: float) -> None:
-        before, task.status = task.status, status
-        if status in TERMINAL:
-            task.ended_at = at
-        elif status is Status.QUEUED:
-            task.queued_at = at
-        elif status is Status.ABORTING:
-            task.aborting_at = at
-        if task.parent is not None and task.parent.counts is not None:
-            task.parent.counts[before] -= 1
-            task.parent.counts[status] += 1
-            self._follow(task.parent, _status_of_parent(task.parent, task.parent.counts), at)
-
-    def _follow(self, parent: SevenBridgesTask, status: Status, at: float) -> None:
-        if status is not parent.status:
-            if status is Status.RUNNING:
-                parent.running_at = at
-            self._move(parent, status, at)
+        before, task.since[status] = task.status, at
+        parent = task.parent
+        if parent is not None and parent.counts is not None:
+            parent.counts[before] -= 1
+            parent.counts[status] += 1
+            if (follows := _status_of_parent(parent, parent.counts)) is not parent.status:
+                self._move(parent, follows, at)
 
     def _plan(self, task: SevenBridgesTask, status: Status, at: float) -> None:
         self._planned += 1

@@ -6,7 +6,7 @@ A draft is what may be edited and copied; a task is a draft with an id and a lif
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -96,6 +96,7 @@ class Draft:
 class SevenBridgesTask:
     """One task: `number` counts all tasks of the server from 0; times are epoch seconds.
 
+    `since` holds the statuses after DRAFT in the order in which it came into them, each with the time of that.
     A parent's children are the tasks with the numbers `children`, and `counts` says how many of them have which status.
     `told` is True from the moment a run is accepted, even if the task begins to run later.
     """
@@ -107,18 +108,33 @@ class SevenBridgesTask:
     errors: tuple[InputError, ...] = ()
     parent: "SevenBridgesTask | None" = None
     group: BatchGroup | None = None
-    status: Status = Status.DRAFT
+    since: dict[Status, float] = field(default_factory=dict)
     message: str = ""
-    run_at: float | None = None
-    queued_at: float | None = None
-    running_at: float | None = None
-    aborting_at: float | None = None
-    ended_at: float | None = None
     removed_at: float | None = None
     children: range = range(0)
     counts: Counter[Status] | None = None
     aborted: bool = False
     told: bool = False
+
+    @property
+    def status(self) -> Status:
+        """Where it stands."""
+        return next(reversed(self.since), Status.DRAFT)
+
+    @property
+    def run_at(self) -> float | None:
+        """When it was run."""
+        return self.since.get(Status.CREATING)
+
+    @property
+    def running_at(self) -> float | None:
+        """When it began to run."""
+        return self.since.get(Status.RUNNING)
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it ended."""
+        return self.since[self.status] if self.status in TERMINAL else None
 
     def existed(self, at: float) -> bool:
         """Say whether it was there at a time."""
@@ -126,36 +142,13 @@ class SevenBridgesTask:
 
     def as_of(self, at: float, children: Iterable["SevenBridgesTask"]) -> "SevenBridgesTask":
         """Return how it stood at an earlier time; before its creation it is a draft."""
-        status = self.status_at(at)
-        queued = _until(self.queued_at, at) is not None
-        counts = Counter(child.status_at(at) for child in children) if queued and self.counts is not None else None
-        return replace(
-            self,
-            status=status,
-            message=self.message if status in TERMINAL else "",
-            run_at=_until(self.run_at, at),
-            running_at=_until(self.running_at, at),
-            ended_at=_until(self.ended_at, at),
-            children=self.children if queued else range(0),
-            counts=counts,
-        )
-
-    def status_at(self, at: float) -> Status:
-        """Return its state at an earlier time."""
-        if _until(self.ended_at, at) is not None:
-            return self.status
-        reached = (
-            (self.aborting_at, Status.ABORTING),
-            (self.running_at, Status.RUNNING),
-            (self.queued_at, Status.QUEUED),
-            (self.run_at, Status.CREATING),
-        )
-        return next((status for since, status in reached if _until(since, at) is not None), Status.DRAFT)
-
-
-def _until(when: float | None, at: float) -> float | None:
-    """Return a time unless it came later than another."""
-    return None if when is None or when > at else when
+        then = replace(self, since={status: since for status, since in self.since.items() if since <= at})
+        if Status.QUEUED not in then.since:
+            then.children, then.counts = range(0), None
+        elif self.counts is not None:
+            then.counts = Counter(child.as_of(at, ()).status for child in children)
+        then.message = self.message if then.status in TERMINAL else ""
+        return then
 
 
 _MESSAGES = {Status.DRAFT: "", Status.COMPLETED: "Done", Status.FAILED: "Task failed", Status.ABORTED: "Task aborted"}
