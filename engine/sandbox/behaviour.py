@@ -7,7 +7,9 @@ Each field's default is the friendliest behaviour: no latency, instant creation,
 
 import dataclasses
 import difflib
+import re
 import tomllib
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +62,15 @@ def _one_or_many(value: Any) -> Any:
 
 FilePath = Annotated[Path, AfterValidator(_below_the_file)]
 Markers = Annotated[tuple[str, ...], Strict(strict=False), BeforeValidator(_one_or_many)]
+
+
+def value_at(document: object, path: tuple[str, ...]) -> object:
+    """Follow a dotted path, already split, into objects; None where it leads nowhere."""
+    for key in path:
+        if not isinstance(document, dict):
+            return None
+        document = document.get(key)
+    return document
 
 
 def _check_share(share: float) -> None:
@@ -119,6 +130,24 @@ class FailureRule:
             raise ValueError("path goes with either equals or matches")
         if not self.path and self.share == 0:
             raise ValueError("give path, or share, or both")
+        try:
+            re.compile(self.matches)
+        except re.error as error:
+            raise ValueError(f"matches: {self.matches!r} is no regular expression: {error}") from error
+
+    def hits(self, task: object) -> bool:
+        """Say whether a task, as it was sent, is to fail.
+
+        A share is drawn from the task itself: the same tasks fail in every order of batches, and when they are retried.
+        """
+        if self.share > 0 and zlib.crc32(orjson.dumps(task), self.seed) / 2**32 >= self.share:
+            return False
+        if not self.path:
+            return self.share > 0
+        value = value_at(task, tuple(self.path.split(".")))
+        if self.matches:
+            return isinstance(value, str) and re.search(self.matches, value) is not None
+        return value == self.equals
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,15 @@
-"""What goes wrong on purpose: which calls a fault strikes, which tasks fail, and what is done later than it was asked.
+"""What goes wrong on purpose: which calls a fault strikes, and what is done later than it was asked.
 
-`traffic.py` asks `FaultPlan` and tells the `Agenda`, to which a handler gives its work; the services ask
-`PlannedFailure`. Nothing here knows a service.
+`traffic.py` asks `FaultPlan` and tells the `Agenda`, to which a handler gives its work. Nothing here knows a service.
 """
 
 import contextlib
 import heapq
-import re
-import zlib
 from collections.abc import Callable, Hashable, Iterator
 from itertools import count
 from random import Random
 
-import orjson
-
-from engine.sandbox.behaviour import BehaviourError, FailureRule, Fault
-from engine.sandbox.journal import value_at
+from engine.sandbox.behaviour import Fault
 
 Act = Callable[[float], object]
 """Does the work as of a time, in epoch seconds."""
@@ -92,32 +86,3 @@ class FaultPlan:
         drawn = self.fault.share > 0 and self._random.random() < self.fault.share
         periodic = self.fault.every > 0 and self._seen % self.fault.every == 0
         return timed or drawn or periodic or self._seen in self.fault.nth
-
-
-class PlannedFailure:
-    """A rule by which tasks fail, ready to be asked of a task as it was sent."""
-
-    def __init__(self, rule: FailureRule) -> None:
-        """Raise BehaviourError for a pattern that is none."""
-        self.rule = rule
-        self._path = tuple(rule.path.split("."))
-        try:
-            self._pattern = re.compile(rule.matches) if rule.matches else None
-        except re.error as error:
-            raise BehaviourError(f"matches: {rule.matches!r} is no regular expression: {error}") from error
-
-    def hits(self, task: object) -> bool:
-        """Say whether this task is to fail."""
-        if self.rule.share > 0 and _draw(task, self.rule.seed) >= self.rule.share:
-            return False
-        if not self.rule.path:
-            return self.rule.share > 0
-        value = value_at(task, self._path)
-        if self._pattern is not None:
-            return isinstance(value, str) and self._pattern.search(value) is not None
-        return value == self.rule.equals
-
-
-def _draw(task: object, seed: int) -> float:
-    """Draw from the task itself: the same tasks fail in every order of batches, and again when they are retried."""
-    return zlib.crc32(orjson.dumps(task), seed) / 2**32

@@ -15,7 +15,7 @@ from typing import Literal
 
 import orjson
 
-from engine.sandbox.behaviour import JournalSettings
+from engine.sandbox.behaviour import JournalSettings, value_at
 
 EntryKind = Literal["task", "run", "child"]
 
@@ -40,15 +40,6 @@ class JournalEntry:
 def canonical_sha256(task: object) -> str:
     """Digest a task independently of its whitespace and key order."""
     return hashlib.sha256(orjson.dumps(task, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def value_at(document: object, path: tuple[str, ...]) -> object:
-    """Follow a dotted path, already split, into objects; None where it leads nowhere."""
-    for key in path:
-        if not isinstance(document, dict):
-            return None
-        document = document.get(key)
-    return document
 
 
 class Journal:

@@ -36,9 +36,18 @@ class SandboxRequest:
         """What stands behind the question mark."""
         return self.url.query
 
-    def json(self) -> Any:
-        """Return what the body holds; None if it is empty. Raise ValueError."""
-        return orjson.loads(self.body) if self.body and not self.body.isspace() else None
+    def json_object(self) -> dict[str, Any]:
+        """Return the body's object; nothing and null, also of a field, count as absent: the vendors' clients send them.
+
+        Raise WrongInput.
+        """
+        try:
+            body = orjson.loads(self.body) if self.body and not self.body.isspace() else None
+        except orjson.JSONDecodeError as error:
+            raise WrongInput(f"The body is not JSON: {error}.", is_json=False) from error
+        if not isinstance(body, dict | None):
+            raise WrongInput("The body must be an object.")
+        return {key: value for key, value in (body or {}).items() if value is not None}
 
 
 @dataclass(slots=True)
@@ -70,6 +79,14 @@ class Refusal(Exception):
     def __init__(self, answer: SandboxAnswer) -> None:
         super().__init__(answer.status)
         self.answer = answer
+
+
+class WrongInput(Exception):
+    """Ends a handler: a body or a parameter cannot be used. Each service has its own form of that error."""
+
+    def __init__(self, message: str, *, is_json: bool = True) -> None:
+        super().__init__(message)
+        self.is_json = is_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +121,22 @@ class Routes:
 
 def _group(parameter: re.Match[str]) -> str:
     return f"(?P<{parameter[1]}>{parameter[2] or '[^/]+'})"
+
+
+def int_of(values: Mapping[str, object], name: str, default: int, low: int, high: int) -> int:
+    """Read a whole number from `low` to `high` from a query or a body. Raise WrongInput."""
+    text = str(values.get(name, default))
+    if not text.removeprefix("-").isdecimal() or not low <= int(text) <= high:
+        raise WrongInput(f"{name} must be a whole number from {low} to {high}.")
+    return int(text)
+
+
+def flag_of(values: Mapping[str, object], name: str) -> bool | None:
+    """Read true or false in any case; None if it is not given. Raise WrongInput."""
+    text = str(values.get(name, "")).lower()
+    if text not in ("", "true", "false"):
+        raise WrongInput(f"{name} must be true or false.")
+    return text == "true" if text else None
 
 
 def json_answer(body: object, status: int = 200) -> SandboxAnswer:

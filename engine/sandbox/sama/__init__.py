@@ -4,18 +4,26 @@
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from random import Random
 
 import orjson
 
 from engine.sandbox.behaviour import Behaviour, RateLimit
-from engine.sandbox.faults import PlannedFailure
 from engine.sandbox.journal import Journal
-from engine.sandbox.messages import Refusal, Route, SandboxAnswer, SandboxRequest, html_answer, json_answer
+from engine.sandbox.messages import (
+    Refusal,
+    Route,
+    SandboxAnswer,
+    SandboxRequest,
+    WrongInput,
+    flag_of,
+    html_answer,
+    int_of,
+    json_answer,
+)
 from engine.sandbox.sama.creation import BatchState, CreationRun, Creator, SandboxBatch, TaskAddress
-from engine.sandbox.sama.rules import error_answer, flag_parameter, int_parameter, json_body, refusal
+from engine.sandbox.sama.rules import error_answer, refusal
 from engine.sandbox.sama.tasks import ProjectHandler, SamaTasks
 from engine.sandbox.sama.uploads import UPLOAD_PATH, Uploads, s3_error_answer
 from engine.sandbox.traffic import CallKinds, SandboxService, Traffic
@@ -31,15 +39,6 @@ _S3_CODES |= dict.fromkeys((429, 503), "SlowDown")
 """What S3 says with a status, after its list of error codes."""
 MAX_STATUS_PAGE = 1000  # the vendor's limit
 DEFAULT_STATUS_PAGE = 100  # unknown; small, so that a client that relies on it is noticed
-
-
-@dataclass(frozen=True, slots=True)
-class _StatusPage:
-    """Which tasks of a status are wanted; a size of 0 wants none."""
-
-    low: int
-    size: int
-    omit_data: bool
 
 
 class SamaService(SandboxService):
@@ -66,7 +65,6 @@ class SamaService(SandboxService):
         self._unwritten, self._agenda = behaviour.sama.unwritten, traffic.agenda
         self._creator = Creator(behaviour, journal, traffic.stats, clock, report)
         self._tasks = SamaTasks(self._creator, behaviour)
-        self._refusals = [(rule.status, PlannedFailure(rule)) for rule in behaviour.refusals]
         self._newest: SandboxBatch | None = None
         self._opened = 0
         self._uploads = uploads or Uploads(clock, etag=self._unwritten.etag)
@@ -98,15 +96,18 @@ class SamaService(SandboxService):
             raise refusal(404, f"There is no project {project_id}.")
         if request.body is None:
             raise refusal(413, f"A body may have {self._behaviour.max_body_bytes} bytes at most.")
-        return handler(request, int(project_id))
+        try:
+            return handler(request, int(project_id))
+        except WrongInput as error:
+            raise refusal(400, str(error), "InvalidParameter" if error.is_json else "InvalidJson") from error
 
     def _create(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
-        body = json_body(request)
+        body = request.json_object()
         tasks = body.get("tasks")
         if tasks is None:
             return self._create_waiting(request, project_id)
         if not isinstance(tasks, list) or not tasks:
-            raise refusal(400, "tasks must be an array of tasks.", "InvalidParameter")
+            raise WrongInput("tasks must be an array of tasks.")
         if len(tasks) > self._behaviour.max_inline_tasks:
             limit = self._behaviour.max_inline_tasks
             raise refusal(400, f"A batch may have {limit} tasks at most, not {len(tasks)}.", "TooManyTasks")
@@ -117,9 +118,9 @@ class SamaService(SandboxService):
         return json_answer({"batch_id": batch.batch_id, **self._told(batch, len(tasks))}, 202)
 
     def _refuse(self, tasks: list[object]) -> None:
-        for status, rule in self._refusals:
+        for rule in self._behaviour.refusals:
             if any(rule.hits(task) for task in tasks):
-                raise refusal(status, rule.rule.message, rule.rule.type)
+                raise refusal(rule.status, rule.message, rule.type)
 
     def _create_waiting(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
         batch = self._opened_batch(project_id)
@@ -180,12 +181,26 @@ class SamaService(SandboxService):
         return tasks
 
     def _status(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
+        """Word a creation status: keys, words and the order of tasks are our choice.
+
+        The vendor's page names the states of a task, *waiting* for a batch, and says that a status shows the data of
+        failed tasks. All else could be otherwise, and `SamaUnwritten` says how.
+        """
         at = self._clock() - self._reads.status_seconds
         batch = self._seen_batch(request, project_id, at)
-        page = int_parameter(request.query, "page", 1, 1, 10**9)
-        page_size = int_parameter(request.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
-        omit_data = flag_parameter(request.query, "omit_failed_task_data")
-        return json_answer(self._status_body(batch, at, _StatusPage((page - 1) * page_size, page_size, omit_data)))
+        page = int_of(request.query, "page", 1, 1, 10**9)
+        size = int_of(request.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
+        omit_data = flag_of(request.query, "omit_failed_task_data") is True
+        run = batch.runs[-1] if batch.runs else None
+        body: dict[str, object] = {"batch_id": batch.batch_id, "state": self._batch_word(batch.state(at))}
+        if self._unwritten.counts:
+            body |= {"total": run.total if run else 0, "created": run.created if run else 0}
+        body["messages"] = [message.text for message in batch.messages]
+        if size:
+            order = _order(self._unwritten.task_order, run.batch_id, run.total) if run else ()
+            positions = order[(page - 1) * size : page * size]
+            body["tasks"] = [self._status_task(run, one, omit_data=omit_data) for one in positions] if run else []
+        return json_answer(body)
 
     def _seen_batch(self, request: SandboxRequest, project_id: int, at: float) -> SandboxBatch:
         """Find a batch and return it as it was `at` a time."""
@@ -231,21 +246,6 @@ class SamaService(SandboxService):
             self._creator.close(batch, BatchState.CANCELED, "The batch waited too long for its tasks.", self._clock())
         return batch
 
-    def _status_body(self, batch: SandboxBatch, at: float, page: _StatusPage) -> dict[str, object]:
-        """Word a creation status: keys, words and the order of tasks are our choice.
-
-        The vendor's page names the states of a task, *waiting* for a batch, and says that a status shows the data of
-        failed tasks. All else could be otherwise, and `SamaUnwritten` says how.
-        """
-        run = batch.runs[-1] if batch.runs else None
-        body: dict[str, object] = {"batch_id": batch.batch_id, "state": self._batch_word(batch.state(at))}
-        if self._unwritten.counts:
-            body |= {"total": run.total if run else 0, "created": run.created if run else 0}
-        body["messages"] = [message.text for message in batch.messages]
-        if page.size:
-            body["tasks"] = self._status_tasks(batch, run, page) if run else []
-        return body
-
     def _told(self, batch: SandboxBatch, tasks: int) -> dict[str, object]:
         """Return what the answer to inline tasks says of their ids."""
         key = self._unwritten.told_ids
@@ -255,16 +255,7 @@ class SamaService(SandboxService):
         told: list[object] = [{"id": task_id, "state": "queued"} if key == "tasks" else task_id for task_id in ids]
         return {key: told}
 
-    def _status_tasks(self, batch: SandboxBatch, run: CreationRun, page: _StatusPage) -> list[dict[str, object]]:
-        order = _order(self._unwritten.task_order, batch.batch_id, run.total)
-        return [
-            self._status_task(batch, run, position, omit_data=page.omit_data)
-            for position in order[page.low : page.low + page.size]
-        ]
-
-    def _status_task(
-        self, batch: SandboxBatch, run: CreationRun, position: int, *, omit_data: bool
-    ) -> dict[str, object]:
+    def _status_task(self, run: CreationRun, position: int, *, omit_data: bool) -> dict[str, object]:
         state = self._task_word(run.task_state(position))
         if position in run.failures:
             failures = run.failures[position]
@@ -274,14 +265,14 @@ class SamaService(SandboxService):
             return {**task, "data": run.failed_data[position]} if shows else task
         if position >= run.done:
             return {"state": state}
-        return {**self._id(batch, position), "state": state}
+        return {**self._id(run, position), "state": state}
 
-    def _id(self, batch: SandboxBatch, position: int) -> dict[str, object]:
+    def _id(self, run: CreationRun, position: int) -> dict[str, object]:
         unwritten = self._unwritten
         if _strikes(unwritten.no_id_every, position):
             return {}
         shown = position - 1 if _strikes(unwritten.same_id_every, position) else position
-        return {"id": TaskAddress(batch.batch_id, len(batch.runs) - 1, shown).task_id(self._creator.started)}
+        return {"id": run.address(shown).task_id(self._creator.started)}
 
     def _batch_word(self, word: str) -> str:
         return self._cased(self._unwritten.batch_words.get(word, word))

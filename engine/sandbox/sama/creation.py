@@ -13,14 +13,14 @@ A task's id holds where the task stands, so that no table of ids is needed: serv
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import orjson
 
-from engine.sandbox.behaviour import Behaviour
-from engine.sandbox.journal import Journal, value_at
+from engine.sandbox.behaviour import Behaviour, value_at
+from engine.sandbox.journal import Journal
 from engine.sandbox.sama.rules import FailedTask, TaskRules
 from engine.sandbox.traffic import Stats
 
@@ -65,8 +65,10 @@ class TaskAddress:
 
 @dataclass(slots=True)
 class CreationRun:
-    """One creation of a batch's tasks, planned at `planned_at`."""
+    """One creation of a batch's tasks, planned at `planned_at`; `number` counts the runs of a batch from 0."""
 
+    batch_id: int
+    number: int
     tasks: list[object]
     total: int
     starts_at: float
@@ -97,6 +99,10 @@ class CreationRun:
         then.done = min(self.done, replace(then, canceled=False, done=0).due(at))
         then.failures = {position: why for position, why in self.failures.items() if position < then.done}
         return then
+
+    def address(self, position: int) -> TaskAddress:
+        """Say where the task at this position stands."""
+        return TaskAddress(self.batch_id, self.number, position)
 
     def created_at(self, position: int) -> float:
         """Say when the task at this position counts as created."""
@@ -230,7 +236,7 @@ class Creator:
         self.batches: dict[int, SandboxBatch] = {}
         self._rules = {project.id: TaskRules(project, behaviour.failures) for project in behaviour.projects}
         self._any_rules = TaskRules(None, behaviour.failures)
-        self._unfinished: list[tuple[SandboxBatch, int]] = []
+        self._unfinished: list[CreationRun] = []
         self._started_runs = 0
         self._lanes: list[float] = []  # when each of the parallel batches ends
         self._marked: dict[str, list[TaskAddress]] = {}
@@ -251,14 +257,14 @@ class Creator:
 
     def start(self, batch: SandboxBatch, tasks: list[object], at: float) -> None:
         """Plan the creation of a batch's tasks, which begins `at` this time."""
-        pace = self._behaviour.creation
-        run = CreationRun(tasks, len(tasks), at + pace.delay_seconds, pace.tasks_per_second, planned_at=at)
+        pace, place = self._behaviour.creation, (batch.batch_id, len(batch.runs))
+        run = CreationRun(*place, tasks, len(tasks), at + pace.delay_seconds, pace.tasks_per_second, planned_at=at)
         self._queue_up(run)
         self._started_runs += 1
         if self._started_runs in pace.stalled:
             run.stall_seconds = pace.stall_seconds
         batch.runs.append(run)
-        self._unfinished.append((batch, len(batch.runs) - 1))
+        self._unfinished.append(run)
 
     def marked(self, client_batch_id: str) -> Sequence[TaskAddress]:
         """Return where the created tasks with this `client_batch_id` stand; none where task data is not kept."""
@@ -277,18 +283,18 @@ class Creator:
 
     def advance(self, batch: SandboxBatch) -> None:
         """Create what is due of one batch, at most one block of each run."""
-        for number, run in enumerate(batch.runs):
+        for run in batch.runs:
             if not run.finished:
-                self._create_block(batch, number, run, BLOCK_TASKS)
+                self._create_block(run, BLOCK_TASKS)
 
     def advance_all(self) -> bool:
         """Create what is due, at most one block over all batches, oldest first; True if more may be due at once."""
         room = BLOCK_TASKS
-        for batch, number in self._unfinished:
-            room -= self._create_block(batch, number, batch.runs[number], room)
+        for run in self._unfinished:
+            room -= self._create_block(run, room)
             if room == 0:
                 break
-        self._unfinished = [(batch, number) for batch, number in self._unfinished if not batch.runs[number].finished]
+        self._unfinished = [run for run in self._unfinished if not run.finished]
         return room == 0
 
     def _queue_up(self, run: CreationRun) -> None:
@@ -299,64 +305,59 @@ class Creator:
             run.starts_at = max(run.starts_at, heapq.heappop(self._lanes))
         heapq.heappush(self._lanes, run.ends_at)
 
-    def _create_block(self, batch: SandboxBatch, number: int, run: CreationRun, room: int) -> int:
+    def _create_block(self, run: CreationRun, room: int) -> int:
         low, high = run.done, min(run.due(self.clock()), run.done + room)
         if low == high:
             return 0
-        self._judge(batch, run, low, high)
+        rules = self.rules(self.batches[run.batch_id].project_id) or self._any_rules
+        for position in range(low, high):
+            task = run.tasks[position]
+            if failures := rules.failures(task):
+                run.failures[position] = failures
+                run.failed_data[position] = task.get("data") if isinstance(task, dict) else task
+        created = [position for position in range(low, high) if position not in run.failures]
         # The journal comes first: nobody may be told of a task that it lacks.
+        self._write(run, created)
+        run.done = high
+        self._stats.tasks_created += len(created)
+        self._stats.tasks_failed += high - low - len(created)
+        if self._behaviour.keep_task_data:
+            self._index(run, created)
+        if self._reports is not None:
+            self._report(run, range(low, high), self._reports)
+        if run.finished:
+            self._end(run)
+        return high - low
+
+    def _write(self, run: CreationRun, created: Sequence[int]) -> None:
         if self._journal.enabled:
             self._journal.append(
                 self._journal.entry(
                     run.tasks[position],
                     at=run.created_at(position),
-                    batch_id=batch.batch_id,
-                    task_id=TaskAddress(batch.batch_id, number, position).task_id(self.started),
+                    batch_id=run.batch_id,
+                    task_id=run.address(position).task_id(self.started),
                     position=position,
                 )
-                for position in _created(run, low, high)
+                for position in created
             )
-        run.done = high
-        if self._behaviour.keep_task_data:
-            self._index(batch, number, run, low, high)
-        self._count(batch, number, run, low, high)
-        if run.finished:
-            self._end(run)
-        return high - low
+
+    def _index(self, run: CreationRun, created: Sequence[int]) -> None:
+        for position in created:
+            marker = value_at(run.tasks[position], ("data", "client_batch_id"))
+            if marker is not None:
+                self._marked.setdefault(str(marker), []).append(run.address(position))
+
+    def _report(self, run: CreationRun, positions: Sequence[int], reports: Reports) -> None:
+        for position in positions:
+            task_id = run.address(position).task_id(self.started)
+            if position in run.failures:
+                reports.failed(task_id, run.failures[position], run.failed_data[position])
+            else:
+                reports.created(task_id)
 
     def _end(self, run: CreationRun) -> None:
         if self._reports:
             self._reports.flush()
         if not self._behaviour.keep_task_data:
             run.tasks = []
-
-    def _judge(self, batch: SandboxBatch, run: CreationRun, low: int, high: int) -> None:
-        rules = self.rules(batch.project_id) or self._any_rules
-        for position in range(low, high):
-            task = run.tasks[position]
-            if failures := rules.failures(task):
-                run.failures[position] = failures
-                run.failed_data[position] = task.get("data") if isinstance(task, dict) else task
-
-    def _index(self, batch: SandboxBatch, number: int, run: CreationRun, low: int, high: int) -> None:
-        for position in _created(run, low, high):
-            marker = value_at(run.tasks[position], ("data", "client_batch_id"))
-            if marker is not None:
-                self._marked.setdefault(str(marker), []).append(TaskAddress(batch.batch_id, number, position))
-
-    def _count(self, batch: SandboxBatch, number: int, run: CreationRun, low: int, high: int) -> None:
-        failed = sum(1 for position in range(low, high) if position in run.failures) if run.failures else 0
-        self._stats.tasks_failed += failed
-        self._stats.tasks_created += high - low - failed
-        if self._reports is None:
-            return
-        for position in range(low, high):
-            task_id = TaskAddress(batch.batch_id, number, position).task_id(self.started)
-            if position in run.failures:
-                self._reports.failed(task_id, run.failures[position], run.failed_data[position])
-            else:
-                self._reports.created(task_id)
-
-
-def _created(run: CreationRun, low: int, high: int) -> Iterator[int]:
-    return (position for position in range(low, high) if position not in run.failures)

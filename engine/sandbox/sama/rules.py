@@ -1,4 +1,4 @@
-"""What Sama accepts, and how it refuses: errors, the parameters of calls, and which tasks it creates.
+"""What Sama accepts, and how it refuses: errors, and which tasks it creates.
 
 Sama documents `{"errors": [{"type", "message"}]}`, where `type` is a number or a name. The names other than
 InvalidInputSchema are this sandbox's choice. The rules for a task's fields are the vendor's: `data` an object,
@@ -16,8 +16,7 @@ import jsonschema
 import orjson
 
 from engine.sandbox.behaviour import BehaviourError, FailureRule, Project
-from engine.sandbox.faults import PlannedFailure
-from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, json_answer
+from engine.sandbox.messages import Refusal, SandboxAnswer, json_answer
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 _FIELDS = frozenset({"data", "priority", "reserve_for", "submit", "duration"})
@@ -46,43 +45,6 @@ def refusal(status: int, message: str, type: int | str | None = None) -> Refusal
     return Refusal(error_answer(status, message, type))
 
 
-def json_body(request: SandboxRequest) -> dict[str, object]:
-    """Read an object; no body at all is an empty one. Raise Refusal."""
-    try:
-        body = request.json() if request.body and not request.body.isspace() else {}
-    except orjson.JSONDecodeError as error:
-        raise refusal(400, f"The body is not JSON: {error}.", "InvalidJson") from error
-    if not isinstance(body, dict):
-        raise refusal(400, "The body must be an object.", "InvalidParameter")
-    return {key: value for key, value in body.items() if value is not None}
-
-
-def int_parameter(values: Mapping[str, object], name: str, default: int, low: int, high: int) -> int:
-    """Read a whole number between `low` and `high` from a query or a body. Raise Refusal."""
-    value = values.get(name, default)
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = low - 1
-    if not low <= number <= high:
-        raise refusal(400, f"{name} must be a whole number from {low} to {high}.", "InvalidParameter")
-    return number
-
-
-def flag_parameter(values: Mapping[str, object], name: str) -> bool:
-    """Read true or false in any case; absent is false. Raise Refusal."""
-    value = str(values.get(name, False)).lower()
-    if value not in ("true", "false"):
-        raise refusal(400, f"{name} must be true or false.", "InvalidParameter")
-    return value == "true"
-
-
-def text_parameter(values: Mapping[str, object], name: str) -> str | None:
-    """Read a text; empty or absent is None."""
-    value = values.get(name)
-    return None if value in (None, "") else str(value)
-
-
 @dataclass(frozen=True, slots=True)
 class FailedTask:
     """Why a task was not created."""
@@ -99,14 +61,14 @@ class TaskRules:
         self.schema = TASK_SCHEMA if project is None or project.schema is None else _load_schema(project.schema)
         own = self.schema is not TASK_SCHEMA
         self._validator = jsonschema.validators.validator_for(self.schema)(self.schema) if own else None
-        self._planned = [PlannedFailure(rule) for rule in failures]
+        self._planned = tuple(failures)
 
     def failures(self, task: object) -> tuple[FailedTask, ...]:
         """Return why this task fails, empty if it does not."""
         wrong = self._wrong(task)
         if wrong:
             return tuple(FailedTask("InvalidInputSchema", message) for message in wrong)
-        return tuple(FailedTask(plan.rule.type, plan.rule.message) for plan in self._planned if plan.hits(task))
+        return tuple(FailedTask(rule.type, rule.message) for rule in self._planned if rule.hits(task))
 
     def _wrong(self, task: object) -> list[str]:
         if not isinstance(task, dict):

@@ -12,17 +12,17 @@ from itertools import islice
 from typing import Any
 
 from engine.sandbox.behaviour import Behaviour
-from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, json_answer
-from engine.sandbox.sama.creation import Creator, SandboxBatch, TaskAddress
-from engine.sandbox.sama.rules import (
-    INT32_MAX,
-    INT32_MIN,
-    flag_parameter,
-    int_parameter,
-    json_body,
-    refusal,
-    text_parameter,
+from engine.sandbox.messages import (
+    Refusal,
+    SandboxAnswer,
+    SandboxRequest,
+    WrongInput,
+    flag_of,
+    int_of,
+    json_answer,
 )
+from engine.sandbox.sama.creation import Creator, SandboxBatch, TaskAddress
+from engine.sandbox.sama.rules import INT32_MAX, INT32_MIN, refusal
 
 STATES = ("new", "in progress", "completed", "approved", "delivered", "rejected", "acknowledged")
 _STEPS = STATES[:5]
@@ -139,7 +139,7 @@ class SamaTasks:
     def _list(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
         query = request.query
         wanted = self._filter(query)
-        answers = not flag_parameter(query, "omit_answers")
+        answers = not flag_of(query, "omit_answers")
         tasks = self._page(query, project_id, wanted, MAX_LIST_PAGE)
         if wanted.client_batch_id is not None and not self._unwritten.searches:
             tasks = []
@@ -153,9 +153,9 @@ class SamaTasks:
 
     def _delivered_since_last(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
         """Return delivered tasks that this consumer has not got yet, and remember that it has them now."""
-        body = json_body(request)
-        size = int_parameter(body, "limit", MAX_DELIVERED_PAGE, 1, MAX_DELIVERED_PAGE)
-        seen = self._delivered_to.setdefault((project_id, text_parameter(body, "consumer") or ""), set())
+        body = request.json_object()
+        size = int_of(body, "limit", MAX_DELIVERED_PAGE, 1, MAX_DELIVERED_PAGE)
+        seen = self._delivered_to.setdefault((project_id, _text_of(body, "consumer") or ""), set())
         passing = self._passing(project_id, self._filter(body, _DELIVERED), self._listed_at())
         tasks = list(islice((task for task in passing if task.id not in seen), size))
         seen.update(task.id for task in tasks)
@@ -169,9 +169,9 @@ class SamaTasks:
         return json_answer({"task": task.as_sent()})
 
     def _reject(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
-        reasons = json_body(request).get("reasons")
+        reasons = request.json_object().get("reasons")
         if not isinstance(reasons, list) or not reasons:
-            raise refusal(400, "reasons must be an array of reasons.", "InvalidParameter")
+            raise WrongInput("reasons must be an array of reasons.")
         task = self._found(project_id, request.params["task_id"])
         if task.state == "new":
             raise refusal(400, f"Task {task.id} is new: nobody has worked on it.", "InvalidTaskState")
@@ -179,7 +179,7 @@ class SamaTasks:
         return json_answer({"task": self._found(project_id, task.id).as_sent()})
 
     def _delete(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
-        tasks = self._named(project_id, json_body(request))
+        tasks = self._named(project_id, request.json_object())
         if started := [task.id for task in tasks if task.state != "new"]:
             raise refusal(400, f"Only new tasks can be deleted, not {', '.join(started)}.", "InvalidTaskState")
         for task in tasks:
@@ -187,9 +187,9 @@ class SamaTasks:
         return json_answer({"task_ids": [task.id for task in tasks]})
 
     def _update(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
-        body = json_body(request)
+        body = request.json_object()
         tasks = self._named(project_id, body)
-        priority = int_parameter(body, "priority", 0, INT32_MIN, INT32_MAX)
+        priority = int_of(body, "priority", 0, INT32_MIN, INT32_MAX)
         for task in tasks:
             self._change(task, priority=priority)
         return json_answer({"task_ids": [task.id for task in tasks]})
@@ -212,12 +212,12 @@ class SamaTasks:
     def _filter(self, values: Mapping[str, object], states: tuple[str, ...] = STATES) -> SamaTaskFilter:
         wanted = _parse_filter(values, states)
         if wanted.client_batch_id is not None and not self._keeps_data:
-            raise refusal(400, "This sandbox keeps no task data to find a client_batch_id in.", "InvalidParameter")
+            raise WrongInput("This sandbox keeps no task data to find a client_batch_id in.")
         return wanted
 
     def _page(self, query: Mapping[str, str], project_id: int, wanted: SamaTaskFilter, most: int) -> list[SamaTask]:
-        page = int_parameter(query, "page", 1, 1, 10**9)
-        size = int_parameter(query, "page_size", most, 1, most)
+        page = int_of(query, "page", 1, 1, 10**9)
+        size = int_of(query, "page_size", most, 1, most)
         return list(islice(self._passing(project_id, wanted, self._listed_at()), (page - 1) * size, page * size))
 
     def _listed_at(self) -> float:
@@ -226,7 +226,7 @@ class SamaTasks:
     def _named(self, project_id: int, body: Mapping[str, object]) -> list[SamaTask]:
         ids = body.get("task_ids")
         if not isinstance(ids, list) or not ids:
-            raise refusal(400, "task_ids must be an array of task ids.", "InvalidParameter")
+            raise WrongInput("task_ids must be an array of task ids.")
         return [self._found(project_id, str(task_id)) for task_id in ids]
 
     def _found(self, project_id: int, task_id: str, at: float | None = None) -> SamaTask:
@@ -266,9 +266,8 @@ class SamaTasks:
             return
         for batch in list(self._creator.batches.values()):
             if batch.project_id == project_id and wanted.batch_id in (None, batch.batch_id):
-                for number, run in enumerate(batch.runs):
-                    created = filter(run.has_created, range(run.done))
-                    yield from ((TaskAddress(batch.batch_id, number, position), batch) for position in created)
+                for run in batch.runs:
+                    yield from ((run.address(position), batch) for position in filter(run.has_created, range(run.done)))
 
     def _task(self, batch: SandboxBatch, address: TaskAddress, at: float) -> SamaTask:
         run = batch.runs[address.run]
@@ -297,30 +296,36 @@ def _no_task(project_id: int, task_id: str) -> Refusal:
 
 
 def _parse_filter(values: Mapping[str, object], states: tuple[str, ...]) -> SamaTaskFilter:
-    batch_id, state = text_parameter(values, "batch_id"), text_parameter(values, "state")
-    match = text_parameter(values, "client_batch_id_match_type") or "exact"
+    batch_id, state = _text_of(values, "batch_id"), _text_of(values, "state")
+    match = _text_of(values, "client_batch_id_match_type") or "exact"
     if match not in ("exact", "contains"):
-        raise refusal(400, "client_batch_id_match_type must be exact or contains.", "InvalidParameter")
+        raise WrongInput("client_batch_id_match_type must be exact or contains.")
     if batch_id is not None and not batch_id.isdecimal():
-        raise refusal(400, "batch_id must be a whole number.", "InvalidParameter")
+        raise WrongInput("batch_id must be a whole number.")
     if state is not None and state not in STATES:
-        raise refusal(400, f"state must be one of {', '.join(STATES)}.", "InvalidParameter")
+        raise WrongInput(f"state must be one of {', '.join(STATES)}.")
     return SamaTaskFilter(
         batch_id=None if batch_id is None else int(batch_id),
-        client_batch_id=text_parameter(values, "client_batch_id"),
+        client_batch_id=_text_of(values, "client_batch_id"),
         contains=match == "contains",
-        task_id=text_parameter(values, "task_id"),
+        task_id=_text_of(values, "task_id"),
         states=states if state is None else (state,),
         created_from=_time(values, "from", float("-inf")),
         created_to=_time(values, "to", float("inf")),
     )
 
 
+def _text_of(values: Mapping[str, object], name: str) -> str | None:
+    """Read a text; empty or absent is None."""
+    value = values.get(name)
+    return None if value in (None, "") else str(value)
+
+
 def _time(values: Mapping[str, object], name: str, default: float) -> float:
-    text = text_parameter(values, name)
+    text = _text_of(values, name)
     if text is None:
         return default
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError as error:
-        raise refusal(400, f"{name} must be an RFC 3339 time.", "InvalidParameter") from error
+        raise WrongInput(f"{name} must be an RFC 3339 time.") from error

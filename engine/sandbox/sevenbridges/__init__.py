@@ -11,11 +11,20 @@ from functools import partial
 
 from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.journal import Journal
-from engine.sandbox.messages import Handler, Route, SandboxAnswer, SandboxRequest, html_answer, json_answer
-from engine.sandbox.sevenbridges.answers import View, flag_of, is_uuid, json_body, refusal, seconds_of
+from engine.sandbox.messages import (
+    Handler,
+    Route,
+    SandboxAnswer,
+    SandboxRequest,
+    WrongInput,
+    flag_of,
+    html_answer,
+    json_answer,
+)
+from engine.sandbox.sevenbridges.answers import View, is_uuid, refusal, seconds_of
 from engine.sandbox.sevenbridges.catalog import SHORT_FIELDS, Catalog
 from engine.sandbox.sevenbridges.drafts import MISSING_INPUT, changed_draft, input_errors, new_draft
-from engine.sandbox.sevenbridges.life import ORDERS, SevenBridgesTaskBook, SevenBridgesTaskFilter, TaskLife, Times
+from engine.sandbox.sevenbridges.life import ORDERS, SevenBridgesTaskFilter, SevenBridgesTasks, Times
 from engine.sandbox.sevenbridges.tasks import (
     ABORTABLE,
     TASK_FIELDS,
@@ -57,9 +66,8 @@ class SevenBridgesService(SandboxService):
         self._behaviour, self._clock, self._reads = behaviour, clock, behaviour.reads
         self._unwritten, self._agenda, self._stats = settings.unwritten, traffic.agenda, traffic.stats
         self._window = traffic.limits.windows[0] if vendors else None
-        self._book = SevenBridgesTaskBook(lists_lag=behaviour.reads.list_seconds > 0)
         self._catalog = Catalog(settings)
-        self._life = TaskLife(settings.life, behaviour.failures, self._book, self._catalog, journal, traffic.stats)
+        self._tasks = SevenBridgesTasks(behaviour, self._catalog, journal, traffic.stats)
         rows = [*self._task_routes(), *self._catalog.routes()]
         super().__init__(
             traffic,
@@ -90,7 +98,10 @@ class SevenBridgesService(SandboxService):
             raise refusal(90001)
         if request.body is None:
             raise refusal(90000, f"A body may have {self._behaviour.max_body_bytes} bytes at most.", 413)
-        return handler(request)
+        try:
+            return handler(request)
+        except WrongInput as error:
+            raise refusal(90000 if error.is_json else 90009, str(error)) from error
 
     def _task_routes(self) -> Iterator[tuple[str, str, str, Handler]]:
         yield "POST", "/tasks", "create", self._create
@@ -106,7 +117,7 @@ class SevenBridgesService(SandboxService):
         yield "GET", "/rate_limit", "rate_limit", self._rate_limit
 
     def _create(self, request: SandboxRequest) -> SandboxAnswer:
-        body = json_body(request)
+        body = request.json_object()
         draft = new_draft(body, self._catalog, batch=flag_of(request.query, "batch"))
         stored = _STORED[self._unwritten.descriptions](draft.description)
         return self._added(request, replace(draft, description=stored))
@@ -117,7 +128,7 @@ class SevenBridgesService(SandboxService):
     def _list(self, request: SandboxRequest) -> SandboxAnswer:
         now, lag = self._now(), self._reads.list_seconds
         view = View(request, self._settings, now - lag)
-        tasks, total = self._book.page(self._filter(request.query), view.page, now - lag if lag else None)
+        tasks, total = self._tasks.page(self._filter(request.query), view.page, now - lag if lag else None)
         if request.query.get("origin_id"):
             tasks, total = [], 0  # no task here comes from an automation
         return view.listed(tasks, total, TASK_FIELDS, SHORT_FIELDS)
@@ -131,13 +142,13 @@ class SevenBridgesService(SandboxService):
         return View(request, self._settings, at).bulk("task_ids", lambda one: self._seen(one, at), TASK_FIELDS)
 
     def _update(self, request: SandboxRequest) -> SandboxAnswer:
-        body = json_body(request)
+        body = request.json_object()
         task = self._draft_task(request)
         self._change(task, changed_draft(task.draft, body, self._catalog))
         return self._shown(request, task)
 
     def _delete(self, request: SandboxRequest) -> SandboxAnswer:
-        self._book.remove(self._draft_task(request), self._clock())
+        self._tasks.remove(self._draft_task(request), self._clock())
         return SandboxAnswer(204)
 
     def _run(self, request: SandboxRequest) -> SandboxAnswer:
@@ -161,7 +172,7 @@ class SevenBridgesService(SandboxService):
         task = self._free_task(request)
         if task.status not in ABORTABLE:
             raise refusal(7011, f"The task is {task.status}: only CREATING, QUEUED and RUNNING can be aborted.")
-        self._life.abort(task, now)
+        self._tasks.abort(task, now)
         return self._shown(request, task)
 
     def _details(self, request: SandboxRequest) -> SandboxAnswer:
@@ -175,31 +186,31 @@ class SevenBridgesService(SandboxService):
         now = self._now()
         if not self._agenda.delays:
             return self._shown(request, self._make(draft, run, "", now), 201)
-        task = SevenBridgesTask(-1, self._book.reserve_id(), draft, now, input_errors(draft, self._catalog))
+        task = SevenBridgesTask(-1, self._tasks.reserve_id(), draft, now, input_errors(draft, self._catalog))
         self._agenda.do(task.id, partial(self._make, draft, run, task.id))
         return self._shown(request, _as_told(task, now) if run and not task.errors else task, 201)
 
     def _make(self, draft: Draft, run: bool, task_id: str, at: float) -> SevenBridgesTask:  # noqa: FBT001 - of a partial
-        self._life.advance(at)  # children that are due come first: numbers grow with time
-        task = self._book.add(draft, at, input_errors(draft, self._catalog), task_id=task_id)
+        self._tasks.advance(at)  # children that are due come first: numbers grow with time
+        task = self._tasks.add(draft, at, input_errors(draft, self._catalog), task_id=task_id)
         self._stats.tasks_created += 1
-        self._life.record("task", [task], at)
+        self._tasks.record("task", [task], at)
         if run and not task.errors:
-            self._life.run(task, at)
+            self._tasks.run(task, at)
         return task
 
     def _start(self, task: SevenBridgesTask, at: float) -> None:
         """Run a draft, unless it is gone by then."""
-        self._life.advance(at)
-        if self._book.find(task.id) is task:
-            self._life.run(task, at)
+        self._tasks.advance(at)
+        if self._tasks.find(task.id) is task:
+            self._tasks.run(task, at)
 
     def _change(self, task: SevenBridgesTask, draft: Draft) -> None:
         task.draft, task.errors = draft, input_errors(draft, self._catalog)
 
     def _now(self) -> float:
         now = self._clock()
-        self._life.advance(now)
+        self._tasks.advance(now)
         return now
 
     def _shown(self, request: SandboxRequest, task: SevenBridgesTask, status: int = 200) -> SandboxAnswer:
@@ -231,7 +242,7 @@ class SevenBridgesService(SandboxService):
         return self._found(request.params["task_id"], self._unwritten.run_lag_seconds)
 
     def _found(self, task_id: str, lag_seconds: float = 0.0) -> SevenBridgesTask:
-        task = self._book.find(task_id)
+        task = self._tasks.find(task_id)
         if task is None or (lag_seconds and task.created_at + lag_seconds > self._clock()):
             raise refusal(7002 if is_uuid(task_id) else 7005)
         return task
@@ -240,7 +251,7 @@ class SevenBridgesService(SandboxService):
         """Find a task as single reads show it."""
         if not self._reads.single_seconds:
             return self._found(task_id)
-        task = self._book.find_as_of(task_id, at)
+        task = self._tasks.find_as_of(task_id, at)
         if task is None or (self._reads.new_are_unknown and not task.existed(at)):
             raise refusal(7002 if is_uuid(task_id) else 7005)
         return task
@@ -251,7 +262,7 @@ class SevenBridgesService(SandboxService):
             raise refusal(7006)
         order_by, order = query.get("order_by", "created_time"), query.get("order", "asc").lower()
         if order_by not in ORDERS or order not in ("asc", "desc"):
-            raise refusal(90000, f"order_by must be one of {', '.join(ORDERS)}; order asc or desc.")
+            raise WrongInput(f"order_by must be one of {', '.join(ORDERS)}; order asc or desc.")
         newest, z_times = self._unwritten.list_order == "newest", self._unwritten.z_times
         return SevenBridgesTaskFilter(
             project=query.get("project") or None,
@@ -273,7 +284,7 @@ class SevenBridgesService(SandboxService):
             "remaining": window.remaining(now) if window else _UNLIMITED,
             "reset": math.ceil(window.ends_at(now) if window else now),
         }
-        left = max(0, instances - self._life.running)
+        left = max(0, instances - self._tasks.running)
         return json_answer({"rate": rate, "instance_limit": {"limit": instances, "remaining": left}})
 
 

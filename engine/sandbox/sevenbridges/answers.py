@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, json_answer
+from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, WrongInput, int_of, json_answer
 from engine.sandbox.settings import SandboxPlatform
 
 MAX_PAGE = 100  # the vendor's limit, of pages and of bulk calls
@@ -64,8 +64,8 @@ class View:
     @property
     def page(self) -> slice:
         """Return which part of a list is asked for, by `offset` and `limit`. Raise Refusal."""
-        offset = _number(self._request.query, "offset", 0, 0, 10**9)
-        return slice(offset, offset + _number(self._request.query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+        offset = int_of(self._request.query, "offset", 0, 0, 10**9)
+        return slice(offset, offset + int_of(self._request.query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
 
     def one(self, thing: object, fields: "Fields", status: int = 200) -> SandboxAnswer:
         """Answer with a thing; without a selector with all that there is of it."""
@@ -126,40 +126,14 @@ def _wanted(selector: str, known: Iterable[str], default: Iterable[str]) -> list
     return list(known) if "_all" in names else [name for name in known if name in names]
 
 
-def json_body(request: SandboxRequest) -> dict[str, Any]:
-    """Read an object; nothing and null, which the vendor's client sends, are empty ones. Raise Refusal."""
-    try:
-        body = request.json()
-    except orjson.JSONDecodeError as error:
-        raise refusal(90009, f"The body is not JSON: {error}.") from error
-    if not isinstance(body, dict | None):
-        raise refusal(90000, "The body must be an object.")
-    return {key: value for key, value in (body or {}).items() if value is not None}
-
-
 def _ids(request: SandboxRequest, name: str) -> list[str]:
     """Read the ids of a bulk call. Raise Refusal."""
-    ids = json_body(request).get(name)
+    ids = request.json_object().get(name)
     if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
-        raise refusal(90000, f"{name} must be an array of ids.")
+        raise WrongInput(f"{name} must be an array of ids.")
     if len(ids) > MAX_PAGE:
-        raise refusal(90000, f"{name} may hold {MAX_PAGE} ids at most, not {len(ids)}.")
+        raise WrongInput(f"{name} may hold {MAX_PAGE} ids at most, not {len(ids)}.")
     return ids
-
-
-def _number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = query.get(name, str(default))
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise refusal(90000, f"{name} must be a whole number from {low} to {high}.")
-    return int(text)
-
-
-def flag_of(query: Mapping[str, str], name: str) -> bool | None:
-    """Read true or false in any case; None if it is not given. Raise Refusal."""
-    text = query.get(name, "").lower()
-    if text not in ("", "true", "false"):
-        raise refusal(90000, f"{name} must be true or false.")
-    return text == "true" if text else None
 
 
 def seconds_of(query: Mapping[str, str], name: str, default: float, *, z_times: bool) -> float:
@@ -169,7 +143,7 @@ def seconds_of(query: Mapping[str, str], name: str, default: float, *, z_times: 
     try:
         at = datetime.fromisoformat(text if z_times else text.replace("Z", "?"))
     except ValueError as error:
-        raise refusal(90000, f"{name} must be a date, or a time with an offset +HH:mm or none.") from error
+        raise WrongInput(f"{name} must be a date, or a time with an offset +HH:mm or none.") from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

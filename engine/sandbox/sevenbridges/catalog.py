@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
-from engine.sandbox.messages import Handler, SandboxAnswer, SandboxRequest, json_answer
+from engine.sandbox.messages import Handler, SandboxAnswer, SandboxRequest, WrongInput, json_answer
 from engine.sandbox.settings import App, FileRule, SandboxPlatform
 from engine.sandbox.sevenbridges.answers import Fields, View, refusal
 
@@ -192,7 +192,7 @@ class Catalog:
     def _place(self, project: str, folder_id: str) -> tuple[str, str]:
         """Return the project and the folder whose contents are asked for; either is given, not both. Raise Refusal."""
         if bool(project) == bool(folder_id):
-            raise refusal(90000, "Give either the project or the parent whose files to list.")
+            raise WrongInput("Give either the project or the parent whose files to list.")
         if folder_id:
             folder = self.file(folder_id)
             if folder is None or folder.type != FOLDER:

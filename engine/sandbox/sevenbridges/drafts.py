@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from engine.sandbox.messages import WrongInput
 from engine.sandbox.settings import App, AppInput
 from engine.sandbox.sevenbridges.answers import refusal
 from engine.sandbox.sevenbridges.catalog import Catalog, is_project
@@ -42,17 +43,9 @@ def new_draft(body: Mapping[str, Any], catalog: Catalog, *, batch: bool | None) 
         raise refusal(3002)
     app = _find_app(body.get("app"), catalog)
     wanted = batch if batch is not None else body.get("batch")
-    return Draft(
-        project=intern(project),
-        app=intern(f"{app.id}/{app.revision}"),
-        name=body.get("name") or f"{app.id} run",
-        description=body.get("description", ""),
-        inputs=orjson.dumps(body.get("inputs", {})).decode(),
-        batching=_batching(body, app, wanted=wanted),
-        interruptible=body.get("use_interruptible_instances") is True,
-        execution_settings=body.get("execution_settings"),
-        output_location=body.get("output_location"),
-    )
+    blank = Draft(intern(project), intern(f"{app.id}/{app.revision}"), "")
+    draft = replace(_edited(blank, body), batching=_batching(body, app, wanted=wanted))
+    return draft if draft.name else replace(draft, name=f"{app.id} run")
 
 
 def changed_draft(draft: Draft, body: Mapping[str, Any], catalog: Catalog) -> Draft:
@@ -61,16 +54,18 @@ def changed_draft(draft: Draft, body: Mapping[str, Any], catalog: Catalog) -> Dr
     if ("batch_input" in body) != ("batch_by" in body):
         raise refusal(7023)
     app = _find_app(body.get("app", draft.app), catalog)
-    batching = draft.batching
-    if "batch_by" in body or "batch" in body:
-        batching = _batching(body, app, wanted=body.get("batch"))
+    draft = replace(_edited(draft, body), app=f"{app.id}/{app.revision}")
+    if "batch_by" not in body and "batch" not in body:
+        return draft
+    return replace(draft, batching=_batching(body, app, wanted=body.get("batch")))
+
+
+def _edited(draft: Draft, body: Mapping[str, Any]) -> Draft:
     return replace(
         draft,
-        app=f"{app.id}/{app.revision}",
         name=body.get("name", draft.name),
         description=body.get("description", draft.description),
         inputs=orjson.dumps(orjson.loads(draft.inputs) | body.get("inputs", {})).decode(),
-        batching=batching,
         interruptible=body.get("use_interruptible_instances", draft.interruptible),
         execution_settings=body.get("execution_settings", draft.execution_settings),
         output_location=body.get("output_location", draft.output_location),
@@ -109,10 +104,10 @@ def is_file(value: Any) -> bool:
 def _check_shapes(body: Mapping[str, Any]) -> None:
     for name in _OBJECTS:
         if not isinstance(body.get(name, {}), dict):
-            raise refusal(90000, f"{name} must be an object.")
+            raise WrongInput(f"{name} must be an object.")
     for name in _TEXTS:
         if not isinstance(body.get(name, ""), str):
-            raise refusal(90000, f"{name} must be a text.")
+            raise WrongInput(f"{name} must be a text.")
 
 
 def _find_app(app_id: object, catalog: Catalog) -> App:

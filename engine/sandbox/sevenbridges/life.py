@@ -8,8 +8,8 @@ gets its children when it leaves CREATING; from then on its state follows from t
     any child not at its end:  QUEUED while all are queued, else RUNNING
     all at their end:          ABORTED if the parent was aborted, else FAILED or ABORTED if any child is, else COMPLETED
 
-Numbers of tasks grow with time, so a list by project or parent, from and to a time, is a slice: these are the lists that
-are asked for when there are many tasks. Other filters look at each task of that slice.
+Numbers of tasks grow with time, so a list by project or parent, from and to a time, is a slice: these are the lists
+that are asked for when there are many tasks. Other filters look at each task of that slice.
 """
 
 import heapq
@@ -19,10 +19,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.sandbox.behaviour import FailureRule
-from engine.sandbox.faults import PlannedFailure
+from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.journal import EntryKind, Journal
-from engine.sandbox.settings import Life
 from engine.sandbox.sevenbridges.catalog import Catalog
 from engine.sandbox.sevenbridges.drafts import children
 from engine.sandbox.sevenbridges.tasks import (
@@ -82,17 +80,32 @@ def _within(times: Times, at: float | None) -> bool:
     return times == _ALWAYS or (at is not None and times[0] <= int(at) <= times[1])
 
 
-class SevenBridgesTaskBook:
-    """Adds, finds and lists tasks."""
+# A change is made only from here: others were overtaken by an abort.
+_BEFORE = {
+    Status.QUEUED: Status.CREATING,
+    Status.RUNNING: Status.QUEUED,
+    Status.COMPLETED: Status.RUNNING,
+    Status.ABORTED: Status.ABORTING,
+}
 
-    def __init__(self, *, lists_lag: bool = False) -> None:
-        """Start empty; ids differ from every other server's. With `lists_lag`, lists keep what was removed."""
-        self._lists_lag = lists_lag
+
+class SevenBridgesTasks:
+    """Adds, finds and lists tasks, and moves them through their states."""
+
+    def __init__(self, behaviour: Behaviour, catalog: Catalog, journal: Journal, stats: Stats) -> None:
+        """Start empty; ids differ from every other server's."""
+        self._settings, self._failures = behaviour.sevenbridges.life, behaviour.failures
+        self._catalog, self._journal, self._stats = catalog, journal, stats
+        self._lists_lag = behaviour.reads.list_seconds > 0  # then lists keep what was removed
         self._server = secrets.token_hex(4)
         self._tasks: list[SevenBridgesTask] = []
         self._reserved: dict[str, int | None] = {}
         self._all: list[int] = []
         self._by_project: dict[str, list[int]] = {}
+        self._due: list[tuple[float, int, SevenBridgesTask, Status]] = []
+        self._planned = 0
+        self._waiting: deque[SevenBridgesTask] = deque()
+        self.running = 0
 
     def add(
         self,
@@ -148,10 +161,6 @@ class SevenBridgesTaskBook:
         task = self._tasks[number] if number is not None and number < len(self._tasks) else None
         return task if task is not None and task.id == task_id else None
 
-    def numbered(self, number: int) -> SevenBridgesTask:
-        """Return the task with a number from a list or a range of children."""
-        return self._tasks[number]
-
     def page(
         self, wanted: SevenBridgesTaskFilter, page: slice, at: float | None = None
     ) -> tuple[list[SevenBridgesTask], int]:
@@ -159,14 +168,14 @@ class SevenBridgesTaskBook:
         numbers = self._slice(wanted)
         if at is None and wanted.only_slices:
             part = (numbers[::-1] if wanted.descending else numbers)[page]
-            return [self.numbered(number) for number in part], len(numbers)
-        tasks = map(self.numbered, numbers)
+            return [self._tasks[number] for number in part], len(numbers)
+        tasks = (self._tasks[number] for number in numbers)
         seen = tasks if at is None else (self._as_of(task, at) for task in tasks if task.existed(at))
         passing = sorted(filter(wanted.passes, seen), key=ORDERS[wanted.order_by])
         return (passing[::-1] if wanted.descending else passing)[page], len(passing)
 
     def _as_of(self, task: SevenBridgesTask, at: float) -> SevenBridgesTask:
-        return task.as_of(at, map(self.numbered, task.children))
+        return task.as_of(at, (self._tasks[number] for number in task.children))
 
     def _slice(self, wanted: SevenBridgesTaskFilter) -> Sequence[int]:
         numbers: Sequence[int] = self._all
@@ -180,38 +189,7 @@ class SevenBridgesTaskBook:
         return numbers[bisect_left(numbers, low, key=self._second) : bisect_right(numbers, high, key=self._second)]
 
     def _second(self, number: int) -> int:
-        return int(self.numbered(number).created_at)
-
-
-# A change is made only from here: others were overtaken by an abort.
-_BEFORE = {
-    Status.QUEUED: Status.CREATING,
-    Status.RUNNING: Status.QUEUED,
-    Status.COMPLETED: Status.RUNNING,
-    Status.ABORTED: Status.ABORTING,
-}
-
-
-class TaskLife:
-    """Moves the tasks of a book through their states."""
-
-    def __init__(
-        self,
-        settings: Life,
-        failures: Iterable[FailureRule],
-        book: SevenBridgesTaskBook,
-        catalog: Catalog,
-        journal: Journal,
-        stats: Stats,
-    ) -> None:
-        """Raise BehaviourError for a rule that cannot be used."""
-        self._settings, self._book, self._catalog = settings, book, catalog
-        self._journal, self._stats = journal, stats
-        self._failures = [PlannedFailure(rule) for rule in failures]
-        self._due: list[tuple[float, int, SevenBridgesTask, Status]] = []
-        self._planned = 0
-        self._waiting: deque[SevenBridgesTask] = deque()
-        self.running = 0
+        return int(self._tasks[number].created_at)
 
     def run(self, task: SevenBridgesTask, now: float) -> None:
         """Start a draft; with no time for creating it is queued at once.
@@ -234,7 +212,7 @@ class TaskLife:
         task.aborted = True
         if task.children:
             for number in task.children:
-                if (child := self._book.numbered(number)).status in ABORTABLE:
+                if (child := self._tasks[number]).status in ABORTABLE:
                     self.abort(child, now)
         elif self._settings.aborting_seconds:
             self._leave(task, Status.ABORTING, now)
@@ -279,7 +257,7 @@ class TaskLife:
             self._plan(task, Status.RUNNING, at + self._settings.queued_seconds)
             return
         made = [
-            self._book.add(child.draft, at, parent=task, group=child.group)
+            self.add(child.draft, at, parent=task, group=child.group)
             for child in children(task.draft, task.draft.batching, self._catalog)
         ]
         task.children = range(made[0].number, made[-1].number + 1)
@@ -300,10 +278,10 @@ class TaskLife:
 
     def _end(self, task: SevenBridgesTask, at: float) -> None:
         document = task.draft.document() if self._failures else {}
-        failed = next((plan for plan in self._failures if plan.hits(document)), None)
+        failed = next((rule for rule in self._failures if rule.hits(document)), None)
         if failed is not None:
             self._stats.tasks_failed += 1
-            task.message = failed.rule.message
+            task.message = failed.message
         self._leave(task, Status.FAILED if failed else Status.COMPLETED, at)
 
     def _leave(self, task: SevenBridgesTask, status: Status, at: float) -> None:

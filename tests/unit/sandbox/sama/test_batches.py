@@ -5,7 +5,7 @@ from engine.sandbox.sama.rules import FailedTask
 
 
 def _run(total=4, starts_at=100.0, speed=2.0, **fields):
-    return CreationRun([{}] * total, total, starts_at, speed, **fields)
+    return CreationRun(7, 0, [{}] * total, total, starts_at, speed, **fields)
 
 
 @pytest.mark.parametrize(("now", "due"), [(99, 0), (100, 0), (100.4, 0), (100.5, 1), (101, 2), (102, 4), (900, 4)])

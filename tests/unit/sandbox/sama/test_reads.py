@@ -153,7 +153,7 @@ async def test_a_new_task_may_be_unknown(lagging, clock):
 
 
 def test_a_batch_as_it_was():
-    run = CreationRun([{}] * 4, 4, 110.0, 1.0, done=4, planned_at=105.0)
+    run = CreationRun(7, 0, [{}] * 4, 4, 110.0, 1.0, done=4, planned_at=105.0)
     batch = SandboxBatch(42, 1, 100.0, runs=[run], messages=[Message(112, "Hello.")])
     then = {at: batch.as_of(at) for at in (100, 105, 112, 120)}
     assert [then[at].state(at) for at in then] == [

@@ -78,8 +78,8 @@ def test_tasks_fail_by_pattern():
 
 
 def test_a_pattern_must_be_one():
-    with pytest.raises(BehaviourError, match="is no regular expression"):
-        TaskRules(None, [FailureRule("data.name", matches="(")])
+    with pytest.raises(ValueError, match="is no regular expression"):
+        FailureRule("data.name", matches="(")
 
 
 def _failing(seed, numbers):
