@@ -3,7 +3,7 @@
 `server.py` serves it over sockets, tests in made-up time. Batches are handled here, tasks and the rest in `tasks.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from random import Random
 
@@ -151,24 +151,19 @@ class SamaService(SandboxService):
         return json_answer({"batch_id": batch.batch_id}, 202)
 
     def _start_uploaded(self, batch: SandboxBatch) -> None:
-        batch.continued = True  # before the first await: two calls at once must not both be the first
         body = self._uploads.fetch(batch.project_id, batch.batch_id)
         if body is None:
-            batch.continued = False
             raise refusal(400, f"No tasks file was uploaded for batch {batch.batch_id}.", "TasksFileMissing")
         try:
             tasks = self._read_tasks(body)
-            self._refuse(tasks)
-            work = partial(self._creator.start, batch, tasks)
-        except Refusal:
-            batch.continued = False
-            raise
         except ValueError as error:
             work = partial(self._creator.close, batch, BatchState.FAILED, str(error))
+        else:
+            self._refuse(tasks)
+            work = partial(self._creator.start, batch, tasks)
         self._agenda.do(batch.batch_id, work)
-        if self._agenda.swallows:
-            batch.continued = False  # as if it had never been told, so that telling it again helps
-        elif self._behaviour.continue_again != "duplicate":
+        batch.continued = not self._agenda.swallows  # a swallowed one was never told, so that telling it again helps
+        if batch.continued and self._behaviour.continue_again != "duplicate":
             self._uploads.forget(batch.project_id, batch.batch_id)
 
     def _read_tasks(self, body: bytes) -> list[object]:
@@ -192,7 +187,10 @@ class SamaService(SandboxService):
         size = int_of(request.query, "page_size", DEFAULT_STATUS_PAGE, 0, MAX_STATUS_PAGE)
         omit_data = flag_of(request.query, "omit_failed_task_data") is True
         run = batch.runs[-1] if batch.runs else None
-        body: dict[str, object] = {"batch_id": batch.batch_id, "state": self._batch_word(batch.state(at))}
+        body: dict[str, object] = {
+            "batch_id": batch.batch_id,
+            "state": self._word(batch.state(at), self._unwritten.batch_words),
+        }
         if self._unwritten.counts:
             body |= {"total": run.total if run else 0, "created": run.created if run else 0}
         body["messages"] = [message.text for message in batch.messages]
@@ -256,7 +254,7 @@ class SamaService(SandboxService):
         return {key: told}
 
     def _status_task(self, run: CreationRun, position: int, *, omit_data: bool) -> dict[str, object]:
-        state = self._task_word(run.task_state(position))
+        state = self._word(run.task_state(position), self._unwritten.task_words)
         if position in run.failures:
             failures = run.failures[position]
             errors = [{"type": failure.type, "message": failure.message} for failure in failures]
@@ -274,14 +272,8 @@ class SamaService(SandboxService):
         shown = position - 1 if _strikes(unwritten.same_id_every, position) else position
         return {"id": run.address(shown).task_id(self._creator.started)}
 
-    def _batch_word(self, word: str) -> str:
-        return self._cased(self._unwritten.batch_words.get(word, word))
-
-    def _task_word(self, word: str) -> str:
-        return self._cased(self._unwritten.task_words.get(word, word))
-
-    def _cased(self, word: str) -> str:
-        case = self._unwritten.case
+    def _word(self, word: str, others: Mapping[str, str]) -> str:
+        word, case = others.get(word, word), self._unwritten.case
         return str(word) if case == "lower" else word.upper() if case == "upper" else word.title()
 
 
