@@ -206,7 +206,6 @@ class _Server:
 
     def __init__(self, service: SandboxService, max_body_bytes: int, uploads: SeaweedUploads | None) -> None:
         self._service, self._max_body_bytes, self._uploads = service, max_body_bytes, uploads
-        self._wake = asyncio.Event()
 
     def application(self) -> web.Application:
         """Return what aiohttp is to serve."""
@@ -220,14 +219,8 @@ class _Server:
         await asyncio.gather(self._keep_up(), *([callbacks.run()] if callbacks else []))
 
     async def _keep_up(self) -> None:
-        while True:
-            if self._service.advance():
-                await asyncio.sleep(0)
-                continue
-            # The clock may be a made-up one, so it is looked at again and again, and after each request.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _TICK_SECONDS)
-            self._wake.clear()
+        while True:  # noqa: ASYNC110 - the clock may be a made-up one, so it is looked at again and again
+            await asyncio.sleep(0 if self._service.advance() else _TICK_SECONDS)
 
     async def _stats(self, _: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps(self._service.traffic.stats), content_type="application/json")
@@ -246,7 +239,7 @@ class _Server:
 
         request = SandboxRequest(incoming.method, incoming.url, incoming.headers)
         answer = await self._service.answer(request, read, asyncio.sleep)
-        self._wake.set()
+        asyncio.get_running_loop().call_soon(self._service.advance)  # once the answer is on its way
         if answer.sent == "half":
             return await _send_half(incoming, answer)
         if answer.sent == "nothing" and incoming.transport is not None:
