@@ -4,8 +4,8 @@ It plays by everything that may be true of a service: reads lag behind, a call i
 is refused or obeyed, a cancel is confirmed and means nothing. One thing it never does: a call whose effect shows later
 than the settle time. That is the promise of `send.settle_seconds`, and the only one that recovery builds on.
 
-It is not the sandbox, on purpose: the explorer is a judge of its own, and needs a service as one small value that it can
-copy and compare a million times.
+It is not the sandbox, on purpose: the explorer is a judge of its own, and needs a service as one small value that it
+can copy and compare a million times.
 """
 
 from __future__ import annotations
