@@ -73,7 +73,7 @@ class SandboxCall:
     handler: Handler
 
 
-class Refusal(Exception):
+class SandboxRefusal(Exception):
     """Ends a handler: the request is answered with an error in the vendor's form."""
 
     def __init__(self, answer: SandboxAnswer) -> None:

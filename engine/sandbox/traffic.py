@@ -24,7 +24,15 @@ from engine.sandbox.behaviour import (
     unknown_name,
 )
 from engine.sandbox.faults import NEVER, Agenda, FaultPlan
-from engine.sandbox.messages import Refusal, Route, Routes, SandboxAnswer, SandboxCall, SandboxRequest, html_answer
+from engine.sandbox.messages import (
+    Route,
+    Routes,
+    SandboxAnswer,
+    SandboxCall,
+    SandboxRefusal,
+    SandboxRequest,
+    html_answer,
+)
 
 ErrorAnswer = Callable[[str, int, str], SandboxAnswer]
 """Kind of call, status, message → the service's own form of an error."""
@@ -247,7 +255,7 @@ class SandboxService(ABC):
 def _handled(call: SandboxCall) -> SandboxAnswer:
     try:
         return call.handler(call.request)
-    except Refusal as refusal:
+    except SandboxRefusal as refusal:
         return refusal.answer
 
 

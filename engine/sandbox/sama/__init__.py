@@ -12,9 +12,9 @@ import orjson
 from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.journal import Journal
 from engine.sandbox.messages import (
-    Refusal,
     Route,
     SandboxAnswer,
+    SandboxRefusal,
     SandboxRequest,
     WrongInput,
     flag_of,
@@ -277,7 +277,7 @@ class SamaService(SandboxService):
         return str(word) if case == "lower" else word.upper() if case == "upper" else word.title()
 
 
-def _no_batch(batch_id: int | str, project_id: int) -> Refusal:
+def _no_batch(batch_id: int | str, project_id: int) -> SandboxRefusal:
     return refusal(404, f"There is no batch {batch_id} in project {project_id}.")
 
 

@@ -184,7 +184,7 @@ class SandboxBatch:
         return BatchState.QUEUED if now < run.starts_at else BatchState.PROCESSING
 
 
-class Reports:
+class CallbackBodies:
     """Collects what became of tasks, and sends it on as bodies of callbacks: created and failed ones apart.
 
     The failure body is as the vendor shows it; the success body is this sandbox's choice by analogy.
@@ -230,7 +230,7 @@ class Creator:
     ) -> None:
         """Send the bodies of callbacks to `report`. Raise BehaviourError for a schema or rule that cannot be used."""
         self._behaviour, self._journal, self._stats = behaviour, journal, stats
-        self._reports = Reports(behaviour.callbacks.tasks_per_call, report) if report else None
+        self._reports = CallbackBodies(behaviour.callbacks.tasks_per_call, report) if report else None
         self.clock = clock
         self.started = int(clock())
         self.batches: dict[int, SandboxBatch] = {}
@@ -348,7 +348,7 @@ class Creator:
             if marker is not None:
                 self._marked.setdefault(str(marker), []).append(run.address(position))
 
-    def _report(self, run: CreationRun, positions: Sequence[int], reports: Reports) -> None:
+    def _report(self, run: CreationRun, positions: Sequence[int], reports: CallbackBodies) -> None:
         for position in positions:
             task_id = run.address(position).task_id(self.started)
             if position in run.failures:

@@ -16,7 +16,7 @@ import jsonschema
 import orjson
 
 from engine.sandbox.behaviour import BehaviourError, FailureRule, Project
-from engine.sandbox.messages import Refusal, SandboxAnswer, json_answer
+from engine.sandbox.messages import SandboxAnswer, SandboxRefusal, json_answer
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 _FIELDS = frozenset({"data", "priority", "reserve_for", "submit", "duration"})
@@ -40,9 +40,9 @@ def error_answer(status: int, message: str, type: int | str | None = None) -> Sa
     return json_answer({"errors": [{"type": status if type is None else type, "message": message}]}, status)
 
 
-def refusal(status: int, message: str, type: int | str | None = None) -> Refusal:  # noqa: A002 - the wire's name
+def refusal(status: int, message: str, type: int | str | None = None) -> SandboxRefusal:  # noqa: A002 - the wire's name
     """Make an error to raise."""
-    return Refusal(error_answer(status, message, type))
+    return SandboxRefusal(error_answer(status, message, type))
 
 
 @dataclass(frozen=True, slots=True)

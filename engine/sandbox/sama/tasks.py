@@ -13,8 +13,8 @@ from typing import Any
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.messages import (
-    Refusal,
     SandboxAnswer,
+    SandboxRefusal,
     SandboxRequest,
     WrongInput,
     flag_of,
@@ -291,7 +291,7 @@ class SamaTasks:
         return _STEPS[min(first + steps, len(_STEPS) - 1)]
 
 
-def _no_task(project_id: int, task_id: str) -> Refusal:
+def _no_task(project_id: int, task_id: str) -> SandboxRefusal:
     return refusal(404, f"There is no task {task_id} in project {project_id}.")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from engine.sandbox.messages import Refusal, SandboxAnswer, SandboxRequest, WrongInput, int_of, json_answer
+from engine.sandbox.messages import SandboxAnswer, SandboxRefusal, SandboxRequest, WrongInput, int_of, json_answer
 from engine.sandbox.settings import SandboxPlatform
 
 MAX_PAGE = 100  # the vendor's limit, of pages and of bulk calls
@@ -45,12 +45,12 @@ _ERRORS: Mapping[int, tuple[int, str]] = {
 }
 
 
-def refusal(code: int, message: str = "", status: int = 0) -> Refusal:
+def refusal(code: int, message: str = "", status: int = 0) -> SandboxRefusal:
     """Make an error to raise, with the status and the words of the code where none are given."""
     usual_status, usual_message = _ERRORS[code]
     status = status or usual_status
     body = {"status": status, "code": code, "message": message or usual_message, "more_info": _MORE_INFO}
-    return Refusal(json_answer(body, status))
+    return SandboxRefusal(json_answer(body, status))
 
 
 class View:
@@ -63,7 +63,7 @@ class View:
 
     @property
     def page(self) -> slice:
-        """Return which part of a list is asked for, by `offset` and `limit`. Raise Refusal."""
+        """Return which part of a list is asked for, by `offset` and `limit`. Raise SandboxRefusal."""
         offset = int_of(self._request.query, "offset", 0, 0, 10**9)
         return slice(offset, offset + int_of(self._request.query, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
 
@@ -93,7 +93,7 @@ class View:
         return answer
 
     def bulk(self, key: str, find: Callable[[str], object], fields: "Fields") -> SandboxAnswer:
-        """Answer with the resource or the error of each of the ids that the body has under a key. Raise Refusal."""
+        """Answer with the resource or the error of each id that the body has under a key. Raise SandboxRefusal."""
         ids, unwritten = _ids(self._request, key), self.settings.unwritten
         selector = [part.strip() for part in self._request.query.get("fields", "").split(",") if part.strip()]
         own = ",".join(name.removeprefix(_RESOURCE) for name in selector if name.startswith(_RESOURCE))
@@ -105,7 +105,7 @@ class View:
             try:
                 thing = find(one)
                 items.append({"resource": self._shown(thing, fields, names)} if names else nothing)
-            except Refusal as error:
+            except SandboxRefusal as error:
                 shows = unwritten.bulk_errors or not selector
                 items.append({"error": orjson.Fragment(error.answer.body)} if shows else {})
         return json_answer({"items": items})
@@ -127,7 +127,7 @@ def _wanted(selector: str, known: Iterable[str], default: Iterable[str]) -> list
 
 
 def _ids(request: SandboxRequest, name: str) -> list[str]:
-    """Read the ids of a bulk call. Raise Refusal."""
+    """Read the ids of a bulk call. Raise SandboxRefusal."""
     ids = request.json_object().get(name)
     if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
         raise WrongInput(f"{name} must be an array of ids.")
@@ -137,7 +137,7 @@ def _ids(request: SandboxRequest, name: str) -> list[str]:
 
 
 def seconds_of(query: Mapping[str, str], name: str, default: float, *, z_times: bool) -> float:
-    """Read a time as epoch seconds: a date, or a time with an offset or in UTC. Raise Refusal."""
+    """Read a time as epoch seconds: a date, or a time with an offset or in UTC. Raise SandboxRefusal."""
     if not (text := query.get(name, "")):
         return default
     try:

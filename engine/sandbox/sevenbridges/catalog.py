@@ -5,7 +5,7 @@ made up as they are named; the files of a project that has folders are made once
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
@@ -31,43 +31,6 @@ class File:
     metadata: Mapping[str, str]
     type: str = "file"
     parent: str = ""
-
-
-class Folders:
-    """Files and folders of one project by the id of the folder that they are in."""
-
-    def __init__(self, number: int, project: str, files: Iterable[File]) -> None:
-        """Sort files in whose names are paths; `number` tells the ids of this project's folders from another's."""
-        self._number, self._project = number, project
-        self._ids: dict[str, str] = {"": ""}
-        self._inside: dict[str, list[File]] = {"": []}
-        self._files: dict[str, File] = {}
-        for file in files:
-            path, _, name = file.name.rpartition("/")
-            self._put(replace(file, name=name, parent=self._id(path)))
-
-    def listed(self, folder: str) -> Sequence[File]:
-        """Return what is in a folder, or with "" in the project's root; of folders in it not what is in them."""
-        return self._inside.get(folder, ())
-
-    def find(self, file_id: str) -> File | None:
-        """Return a file or a folder."""
-        return self._files.get(file_id)
-
-    def _put(self, file: File) -> None:
-        self._files[file.id] = file
-        self._inside[file.parent].append(file)
-
-    def _id(self, path: str) -> str:
-        """Return the id of a folder, which is made if there is none yet, within another that is."""
-        if path not in self._ids:
-            above, _, name = path.rpartition("/")
-            parent = self._id(above)
-            folder = File(f"f{self._number:07x}{len(self._ids):016x}", name, self._project, {}, FOLDER, parent)
-            self._ids[path] = folder.id
-            self._inside[folder.id] = []
-            self._put(folder)
-        return self._ids[path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +60,11 @@ class Catalog:
         self._rules = settings.files
         self._own_ids = {rule.id: number for number, rule in enumerate(self._rules) if rule.id}
         self._names: dict[str, dict[str, list[File]]] = {}
+        self._inside: dict[tuple[str, str], list[File]] = {}  # project, id of a folder or "" → what is in it
+        self._placed: dict[str, File] = {}
         with_folders = sorted({rule.project for rule in self._rules if "/" in rule.name})
-        self._folders = {
-            project: Folders(number, project, self._of_project(project)) for number, project in enumerate(with_folders)
-        }
+        for number, project in enumerate(with_folders):
+            self._place_files(project, number)
         self.checks_files = bool(self._rules)
 
     def routes(self) -> Iterator[tuple[str, str, str, Handler]]:
@@ -133,8 +97,9 @@ class Catalog:
 
     def _files(self, wanted: FileFilter, page: slice) -> tuple[list[File], int]:
         """Return some of the files that are asked for, and how many there are."""
-        if (folders := self._folders.get(wanted.project)) is not None:
-            found = [file for file in folders.listed(wanted.folder) if wanted.passes(file)]
+        if (wanted.project, "") in self._inside:
+            inside = self._inside.get((wanted.project, wanted.folder), ())
+            found = [file for file in inside if wanted.passes(file)]
         elif wanted.names:
             found = [file for file in self._named(wanted) if wanted.passes(file)]
         elif wanted.metadata:
@@ -146,9 +111,8 @@ class Catalog:
 
     def file(self, file_id: str) -> File | None:
         """Find a file or a folder by its id."""
-        placed = filter(None, (folders.find(file_id) for folders in self._folders.values()))
-        if (found := next(placed, None)) is not None:
-            return found
+        if (placed := self._placed.get(file_id)) is not None:
+            return placed
         if (own := self._own_ids.get(file_id)) is not None:
             return self._file(own, 0)
         try:
@@ -157,6 +121,28 @@ class Catalog:
             return None
         exists = 0 <= rule < len(self._rules) and number < self._rules[rule].count and not self._rules[rule].id
         return self._file(rule, number) if exists and _made_up_id(rule, number) == file_id else None
+
+    def _place_files(self, project: str, number: int) -> None:
+        """Put the files of a project into folders; the project's number tells their ids from another project's."""
+        ids, self._inside[project, ""] = {"": ""}, []
+
+        def put(file: File) -> None:
+            self._placed[file.id] = file
+            self._inside[project, file.parent].append(file)
+
+        def folder_id(path: str) -> str:
+            """Return the id of a folder, which is made if there is none yet, within another that is."""
+            if path not in ids:
+                above, _, name = path.rpartition("/")
+                parent = folder_id(above)
+                ids[path] = f"f{number:07x}{len(ids):016x}"
+                self._inside[project, ids[path]] = []
+                put(File(ids[path], name, project, {}, FOLDER, parent))
+            return ids[path]
+
+        for file in self._of_project(project):
+            path, _, name = file.name.rpartition("/")
+            put(replace(file, name=name, parent=folder_id(path)))
 
     def _named(self, wanted: FileFilter) -> Iterable[File]:
         if wanted.project not in self._names:
@@ -190,7 +176,10 @@ class Catalog:
         return view.listed(files, total, FILE_FIELDS, SHORT_FIELDS)
 
     def _place(self, project: str, folder_id: str) -> tuple[str, str]:
-        """Return the project and the folder whose contents are asked for; either is given, not both. Raise Refusal."""
+        """Return the project and the folder whose contents are asked for; either is given, not both.
+
+        Raise SandboxRefusal.
+        """
         if bool(project) == bool(folder_id):
             raise WrongInput("Give either the project or the parent whose files to list.")
         if folder_id:

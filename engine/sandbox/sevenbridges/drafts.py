@@ -34,7 +34,7 @@ _UNDEFINED = "undefined"
 
 
 def new_draft(body: Mapping[str, Any], catalog: Catalog, *, batch: bool | None) -> Draft:
-    """Read the body of a create; `batch` is the query's wish, False switches batching off. Raise Refusal."""
+    """Read the body of a create; `batch` is the query's wish, False switches batching off. Raise SandboxRefusal."""
     _check_shapes(body)
     project = body.get("project")
     if not isinstance(project, str) or not is_project(project):
@@ -49,7 +49,7 @@ def new_draft(body: Mapping[str, Any], catalog: Catalog, *, batch: bool | None) 
 
 
 def changed_draft(draft: Draft, body: Mapping[str, Any], catalog: Catalog) -> Draft:
-    """Apply the body of a PATCH; inputs that it does not name stay. Raise Refusal."""
+    """Apply the body of a PATCH; inputs that it does not name stay. Raise SandboxRefusal."""
     _check_shapes(body)
     if ("batch_input" in body) != ("batch_by" in body):
         raise refusal(7023)
