@@ -51,28 +51,31 @@ class Chunker:
         self._reference = reference
         self._sequence = sequence
         self._reached = start
+        self._closed: list[Batch] = []
+        self._closed_rejects: list[Reject] = []
         self._open(start)
 
     def feed(self, block: Block) -> Plan:
         """Take a block and return the batches that are closed by it."""
-        batches: list[Batch] = []
-        rejects: list[Reject] = []
         if len(self._rejects) >= self._limits.records and (block.raws or block.rejects):
-            self._close(self._reached, batches, rejects)  # or bad records without end would fill the memory
+            self._close(self._reached)  # or bad records without end would fill the memory
         self._rejects += block.rejects
-        self._take(block, batches, rejects)
+        self._take(block)
         self._reached = block.end
-        return Plan(batches, rejects, block.end, last=False)
+        return self._plan(last=False)
 
     def finish(self) -> Plan:
         """Close the last batch: the sources end with the block taken last."""
-        batches: list[Batch] = []
-        rejects: list[Reject] = []
         if self._start.offset < self._reached.offset or self._rejects:
-            self._close(self._reached, batches, rejects)
-        return Plan(batches, rejects, self._reached, last=True)
+            self._close(self._reached)
+        return self._plan(last=True)
 
-    def _take(self, block: Block, batches: list[Batch], rejects: list[Reject]) -> None:
+    def _plan(self, *, last: bool) -> Plan:
+        plan = Plan(self._closed, self._closed_rejects, self._reached, last)
+        self._closed, self._closed_rejects = [], []
+        return plan
+
+    def _take(self, block: Block) -> None:
         """Add the tasks of a block to the open batch, a run at a time, closing it wherever it is full."""
         more = 1 + self._reference_bytes  # 1: the comma or bracket
         edges = list(accumulate([len(task) + more for task in block.raws], initial=0))
@@ -82,7 +85,7 @@ class Chunker:
             last = min(fitting, first + self._limits.records - len(self._tasks))
             if last <= first and self._tasks:
                 start = Position(block.offsets[first], block.indexes[first], block.lines[first])
-                self._close(start, batches, rejects)
+                self._close(start)
                 continue
             last = max(last, first + 1)
             self._offsets += block.offsets[first:last]
@@ -100,12 +103,12 @@ class Chunker:
         self._rejects: list[Reject] = []
         self._reference_bytes = reference_bytes(self._reference(self._sequence))
 
-    def _close(self, end: Position, batches: list[Batch], rejects: list[Reject]) -> None:
+    def _close(self, end: Position) -> None:
         payload = render_payload(self._tasks, self._reference(self._sequence))
-        batches.append(frozen(self._sequence, self._start, end, payload, self._offsets, self._lengths))
+        self._closed.append(frozen(self._sequence, self._start, end, payload, self._offsets, self._lengths))
         within = [reject for reject in self._rejects if reject.index < end.index]
         later = self._rejects[len(within) :]
-        rejects += within
+        self._closed_rejects += within
         self._sequence += 1
         self._open(end)
         self._rejects = later
