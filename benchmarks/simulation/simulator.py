@@ -16,7 +16,7 @@ from typing import Protocol
 
 from benchmarks.simulation.server import Demand, Server, Turn, Workshop
 from engine.adaptive.concurrency import CallFate, Finished, LimitChanged
-from engine.http.retry import Retry, RetryRules, decide
+from engine.http.retry import Retry, RetryRules, backoff
 
 BINS = 120
 """Points of a time series."""
@@ -248,9 +248,7 @@ class _Simulation:
         if asked is not None:
             self.held_until = max(self.held_until, self.now + asked)
             self._at(self.held_until, "wake", 0)
-        decision = decide(
-            self.rules, attempt=attempt, failing_seconds=0.0, draw=self.chance.random(), asked_seconds=asked
-        )
+        decision = backoff(self.rules, attempt, 0.0, self.chance.random(), asked)
         self.repeats.append((sent.number, attempt))
         after = decision.after_seconds if isinstance(decision, Retry) else math.inf
         self._at(self.now + after, "again", len(self.repeats) - 1)

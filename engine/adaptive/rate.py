@@ -33,27 +33,24 @@ class Pacer:
     """None: as fast as the callers like, push-backs aside."""
     burst: int = 1
     """Calls that may go at once after a rest."""
+    held_until: float = float("-inf")
+    """A push-back holds everybody so long; whoever has an earlier place books anew."""
     _due: float = float("-inf")
-    _held_until: float = float("-inf")
 
     def book(self, now: float) -> float:
         """Take the next place in the queue; return the seconds until it is due."""
         interval = 1.0 / self.per_second if self.per_second else 0.0
-        due = max(self._due, now - interval * (self.burst - 1), self._held_until)
+        due = max(self._due, now - interval * (self.burst - 1), self.held_until)
         self._due = due + interval
         return max(0.0, due - now)
 
     def hold(self, until: float) -> bool:
         """Let nobody go before `until`; return whether that is news. Never shortens an earlier hold."""
-        if until <= self._held_until:
+        if until <= self.held_until:
             return False
-        self._held_until = until
+        self.held_until = until
         self._due = max(self._due, until)
         return True
-
-    def held_seconds(self, now: float) -> float:
-        """Return how long a push-back still holds; whoever wakes within one books anew."""
-        return max(0.0, self._held_until - now)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,12 @@ doubtful ones, and why they are not taken for a plain no:
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from functools import lru_cache
 from http import HTTPStatus
@@ -49,12 +54,23 @@ class Advice(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What an answer says of the service's window of requests."""
+
+    limit: int
+    remaining: int
+    ends_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """How a request ended."""
 
     effect: Effect
     advice: Advice
     reason: str
+    status: int | None = None
+    """None: there was no answer."""
     timed_out: bool = False
     reset: bool = False
     """The connection broke under it."""
@@ -62,6 +78,14 @@ class Verdict:
     """Whose fault a definite no is."""
     stranger: bool = False
     """The answer is not worded as whoever was called words its errors."""
+    asked_seconds: float | None = None
+    """For so long the service asks not to be called."""
+    window: Allowance | None = None
+
+    @property
+    def pushed_back(self) -> bool:
+        """The service lets no more calls in just now."""
+        return self.status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 class Loss(Enum):
@@ -86,6 +110,12 @@ _DECLINED_UNREAD = frozenset({HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS
 _MAY_FOLLOW_SUCCESS = frozenset({HTTPStatus.FOUND, HTTPStatus.SEE_OTHER})
 _CANNOT_DO_THAT = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 """RFC 9110 §15.6.2 and §15.6.6: at all, so it has not."""
+LONGEST_ASKED_SECONDS = 86_400.0
+"""A service that asks for more than a day has its clock wrong, or means "do not come back"; both end in giving up."""
+_CLOCKS_AGREE_SECONDS = 2.0
+
+_EPOCH_FROM = 1e9
+"""`X-RateLimit-Reset` is Unix time (Seven Bridges) or seconds left (others); nobody's window lasts 30 years."""
 _STATUSES = 64
 """Verdicts kept: where each record is a call, all of them end alike."""
 _ADVICE = {Blame.KEY: Advice.UNAUTHORIZED, Blame.NOT_NOW: Advice.REPEAT}
@@ -97,14 +127,14 @@ def judge_status(status: int, *, repeatable: bool) -> Verdict:
     """Classify an answer by its status."""
     reason = f"status {status}"
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return Verdict(Effect.APPLIED, Advice.ACCEPT, reason)
+        return Verdict(Effect.APPLIED, Advice.ACCEPT, reason, status)
     if status in _DECLINED_UNREAD:
-        return Verdict(Effect.NOT_APPLIED, Advice.REPEAT, reason)
+        return Verdict(Effect.NOT_APPLIED, Advice.REPEAT, reason, status)
     doubtful = status in _MAY_FOLLOW_SUCCESS and not repeatable
     definite = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in _CANNOT_DO_THAT
     if definite and not doubtful and status != HTTPStatus.REQUEST_TIMEOUT:
-        return Verdict(Effect.NOT_APPLIED, Advice.REFUSED, reason)
-    return _possibly(reason, repeatable=repeatable, timed_out=status in _TIME_OUTS)
+        return Verdict(Effect.NOT_APPLIED, Advice.REFUSED, reason, status)
+    return replace(_possibly(reason, repeatable=repeatable, timed_out=status in _TIME_OUTS), status=status)
 
 
 def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
@@ -130,3 +160,81 @@ def judge_loss(loss: Loss, *, repeatable: bool) -> Verdict:
 
 def _possibly(reason: str, *, repeatable: bool, timed_out: bool) -> Verdict:
     return Verdict(Effect.POSSIBLY_APPLIED, Advice.REPEAT if repeatable else Advice.ASK, reason, timed_out=timed_out)
+
+
+def allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
+    """Read `X-RateLimit-Remaining`, `-Reset` and, where it is there, `-Limit`; None if nothing is said of a window.
+
+    `headers` must be case-insensitive; `now` is Unix seconds by our clock.
+    """
+    said = headers.get("X-RateLimit-Remaining")
+    if said is None:
+        return None
+    try:
+        remaining = int(said)
+        limit = int(headers.get("X-RateLimit-Limit", max(1, remaining)))
+    except ValueError:
+        return None
+    ends_in = seconds_until(headers.get("X-RateLimit-Reset", ""), server_now(headers, now))
+    return None if ends_in is None else Allowance(limit, remaining, ends_in)
+
+
+def asked_wait(headers: Mapping[str, str], now: float, *, status: int) -> float | None:
+    """Return the seconds for which the service asks not to be called, by its headers; None if it does not.
+
+    `headers` must be case-insensitive; `now` is Unix seconds by our clock, which the answer's own `Date` overrules: a
+    date in a header is meant by the clock of whoever wrote it.
+    """
+    if status < HTTPStatus.BAD_REQUEST:  # there Retry-After says when to ask for the result of this call
+        return None
+    now = server_now(headers, now)
+    if (asked := retry_after(headers.get("Retry-After", ""), now)) is not None:
+        return asked
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return seconds_until(headers.get("X-RateLimit-Reset", ""), now)
+    return None
+
+
+def server_now(headers: Mapping[str, str], now: float) -> float:
+    """Return Unix seconds by the clock of whoever answered: its `Date`, where that differs from ours by more than 2 s.
+
+    A `Date` has whole seconds and may be cached for one; where the clocks agree, ours is the better one.
+    """
+    date = _http_date(headers.get("Date", ""))
+    return now if date is None or abs(date - now) <= _CLOCKS_AGREE_SECONDS else date
+
+
+def retry_after(value: str, now: float) -> float | None:
+    """Read a `Retry-After` (RFC 9110 §10.2.3: seconds or an HTTP date) as seconds from `now`; None if unreadable."""
+    value = value.strip()
+    if (seconds := _number(value)) is not None:
+        return _clamped(seconds)
+    date = _http_date(value)
+    return None if date is None else _clamped(date - now)
+
+
+def seconds_until(value: str, now: float) -> float | None:
+    """Read an `X-RateLimit-Reset` (Unix seconds, or seconds left) as seconds from `now`; None if unreadable."""
+    number = _number(value.strip())
+    if number is None:
+        return None
+    return _clamped(number - now if number >= _EPOCH_FROM else number)
+
+
+def _number(value: str) -> float | None:
+    # Some services send decimals. No sign, no exponent, no "inf".
+    return float(value) if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", value) else None
+
+
+@lru_cache(maxsize=8)  # all answers of a second have the same, and reading it takes as long as reading the answer
+def _http_date(value: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(value.strip())
+        # A date without a zone is GMT by RFC 9110 §5.6.7.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _clamped(seconds: float) -> float:
+    return max(0.0, min(seconds, LONGEST_ASKED_SECONDS)) if math.isfinite(seconds) else LONGEST_ASKED_SECONDS

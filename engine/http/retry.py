@@ -1,28 +1,38 @@
-"""A failed attempt, the time and a random number -> when to try again, with the reason. Pure.
+"""The rule when to try again: what was tried for a call and how its newest attempt ended -> when, or why not. Pure.
 
-Full jitter (a uniform draw below a doubling bound) spreads callers that failed together; of the usual schemes it costs
-the fewest calls ("Exponential Backoff and Jitter", AWS Architecture Blog). What the service asks for in `Retry-After`
-is a minimum, never shortened: if it asks for longer than we are willing to wait, we give up at once instead.
+Whether an attempt may be repeated at all says its verdict (`classify`). `decide` says when, and when not any more:
+
+- A call of few tries goes back to whoever made it after a few losses on the way, or pages of something in between.
+- A page in the place of the service's own words is tried again for as long as any trouble, if the service itself has
+  answered in this run. Before that, or if the page forbids, for a minute: then the address is wrong, or something in
+  between is, and a person must look.
+- All else is tried again for `give_up_seconds`, ever more seldom (`backoff`).
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from http import HTTPStatus
-from typing import TypeAlias
 
-LONGEST_ASKED_SECONDS = 86_400.0
-"""A service that asks for more than a day has its clock wrong, or means "do not come back"; both end in giving up."""
-_CLOCKS_AGREE_SECONDS = 2.0
+from engine.http.classify import Effect, Verdict
+from engine.model.error_hints import Carries
+from engine.services.base import Call
 
-_EPOCH_FROM = 1e9
-"""`X-RateLimit-Reset` is Unix time (Seven Bridges) or seconds left (others); nobody's window lasts 30 years."""
+MOST_TURNED_AWAY = 2
+"""Pages of something in between: to one release, before the service itself is asked what became of the batch; to one
+call with `few_tries`, before it is handed back."""
+
+MOST_LOSSES = 4
+"""Of a call with `few_tries`: connections that broke under it."""
+_TIME_OUT_LOSSES = 2
+"""A timeout counts for so many: the next one would take as long, and random it seldom is."""
+
+STRANGER_SECONDS = 60.0
+"""For so long it is tried again what something else than the service answers, where the service was never heard: an
+address may be wrong, or a deployment under way. Ingresses answer 404 for seconds while one is."""
+_FORBIDDING = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
+"""Said by something in between, it will not end by itself."""
+
 _MANTISSA = 60
 """Doublings after which the bound is far past any cap; more would overflow a float."""
 
@@ -49,22 +59,82 @@ class GiveUp:
     """Do not try again."""
 
     reason: str
+    wrong_address: bool = False
+    """Whoever answers is not the service: a person must look."""
 
 
-Decision: TypeAlias = Retry | GiveUp
+@dataclass(slots=True)
+class CallState:
+    """One call on its way: what was tried for it, and how it stands with the throttle. Times are monotonic seconds."""
+
+    call: Call
+    attempts: int = 0
+    """That failed."""
+    failing_since: float = float("inf")
+    """Its first failure, or when it first met an outage."""
+    lost: bool = False
+    """An attempt may have been applied."""
+    losses: int = 0
+    """Attempts that got lost on the way, timeouts weighing more."""
+    strange_since: float = float("inf")
+    """The first answer that is not worded as whoever was called words its errors."""
+    retry_at: float = float("-inf")
+    due: float | None = None
+    """Its place in the queue of all calls."""
+    probing: bool = False
+    """It has its lane's turn to probe."""
+    under_way: bool = False
+    sent_at: float = 0.0
+    price: int = 0
+    """What its last retry cost of the retry budget; refunded if it helps."""
+
+    def failed(self, verdict: Verdict, now: float) -> None:
+        """Note an attempt that did not get through."""
+        self.attempts += 1
+        self.failing_seconds(now)
+        if verdict.stranger:
+            self.strange_since = min(self.strange_since, now)
+        if verdict.effect is Effect.POSSIBLY_APPLIED:
+            self.lost = True
+            self.losses += _TIME_OUT_LOSSES if verdict.timed_out else int(verdict.reset)
+
+    def failing_seconds(self, now: float) -> float:
+        """Return for how long it has not got through; from now on, if this is new."""
+        self.failing_since = min(self.failing_since, now)
+        return now - self.failing_since
 
 
 def decide(
-    rules: RetryRules,
-    *,
-    attempt: int,
-    failing_seconds: float,
-    draw: float,
-    asked_seconds: float | None = None,
-) -> Decision:
-    """Decide about a call whose `attempt`-th try failed (from 1) and that has been failing for `failing_seconds`.
+    rules: RetryRules, state: CallState, verdict: Verdict, *, now: float, draw: float, heard: bool
+) -> Retry | GiveUp:
+    """Decide about a call whose newest attempt ended so, and may be repeated.
 
-    `draw` is uniform in [0, 1); `asked_seconds` is what the service asked for, if it did.
+    `draw` is uniform in [0, 1); `heard`: whoever is called has answered in words of its own in this run.
+    """
+    call = state.call
+    if call.few_tries and state.losses >= MOST_LOSSES:
+        return GiveUp("it was lost on the way again and again")
+    if verdict.stranger and state.attempts >= MOST_TURNED_AWAY:
+        if call.few_tries:
+            return GiveUp("it was turned away again")
+        if call.carries is Carries.RELEASE:
+            return GiveUp("whether it was released can be asked")
+    hopeless = verdict.stranger and (not heard or verdict.status in _FORBIDDING)
+    if hopeless and now - state.strange_since >= min(STRANGER_SECONDS, rules.give_up_seconds):
+        words = "what answers there does not speak as it should; check the address, and what stands in between"
+        return GiveUp(words, wrong_address=True)
+    return backoff(rules, state.attempts, state.failing_seconds(now), draw, verdict.asked_seconds)
+
+
+def backoff(
+    rules: RetryRules, attempt: int, failing_seconds: float, draw: float, asked_seconds: float | None = None
+) -> Retry | GiveUp:
+    """Decide when a call is tried again whose `attempt`-th try failed (from 1), and that fails for so long already.
+
+    Full jitter (a uniform draw below a doubling bound) spreads callers that failed together; of the usual schemes it
+    costs the fewest calls ("Exponential Backoff and Jitter", AWS Architecture Blog). What the service asks for
+    (`asked_seconds`) is a minimum, never shortened: where it asks for longer than we are willing to wait, we give up at
+    once instead.
     """
     left = rules.give_up_seconds - failing_seconds
     if left <= 0:
@@ -92,64 +162,3 @@ def probe_spacing(rules: RetryRules, probes: int, draw: float) -> float:
 
 def _bound(rules: RetryRules, doublings: int) -> float:
     return min(rules.cap_seconds, rules.base_seconds * 2.0 ** min(doublings, _MANTISSA))
-
-
-def asked_wait(headers: Mapping[str, str], now: float, *, status: int) -> float | None:
-    """Return the seconds for which the service asks not to be called, by its headers; None if it does not.
-
-    `headers` must be case-insensitive; `now` is Unix seconds by our clock, which the answer's own `Date` overrules: a
-    date in a header is meant by the clock of whoever wrote it.
-    """
-    if status < HTTPStatus.BAD_REQUEST:  # there Retry-After says when to ask for the result of this call
-        return None
-    now = server_now(headers, now)
-    if (asked := retry_after(headers.get("Retry-After", ""), now)) is not None:
-        return asked
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return seconds_until(headers.get("X-RateLimit-Reset", ""), now)
-    return None
-
-
-def server_now(headers: Mapping[str, str], now: float) -> float:
-    """Return Unix seconds by the clock of whoever answered: its `Date`, where that differs from ours by more than 2 s.
-
-    A `Date` has whole seconds and may be cached for one; where the clocks agree, ours is the better one.
-    """
-    date = _http_date(headers.get("Date", ""))
-    return now if date is None or abs(date - now) <= _CLOCKS_AGREE_SECONDS else date
-
-
-def retry_after(value: str, now: float) -> float | None:
-    """Read a `Retry-After` (RFC 9110 §10.2.3: seconds or an HTTP date) as seconds from `now`; None if unreadable."""
-    value = value.strip()
-    if (seconds := _number(value)) is not None:
-        return _clamped(seconds)
-    date = _http_date(value)
-    return None if date is None else _clamped(date - now)
-
-
-def seconds_until(value: str, now: float) -> float | None:
-    """Read an `X-RateLimit-Reset` (Unix seconds, or seconds left) as seconds from `now`; None if unreadable."""
-    number = _number(value.strip())
-    if number is None:
-        return None
-    return _clamped(number - now if number >= _EPOCH_FROM else number)
-
-
-def _number(value: str) -> float | None:
-    # Some services send decimals. No sign, no exponent, no "inf".
-    return float(value) if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", value) else None
-
-
-@lru_cache(maxsize=8)  # all answers of a second have the same, and reading it takes as long as reading the answer
-def _http_date(value: str) -> float | None:
-    try:
-        date = parsedate_to_datetime(value.strip())
-        # A date without a zone is GMT by RFC 9110 §5.6.7.
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def _clamped(seconds: float) -> float:
-    return max(0.0, min(seconds, LONGEST_ASKED_SECONDS)) if math.isfinite(seconds) else LONGEST_ASKED_SECONDS

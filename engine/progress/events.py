@@ -136,6 +136,14 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class Spaced:
+    """Calls go out, each in its turn: the next one waits for so long, by the pace that is configured or was learnt."""
+
+    reason: str
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The run ends before the job is finished."""
 
@@ -162,6 +170,7 @@ Event: TypeAlias = (
     | CallEnded
     | CallRetried
     | Paused
+    | Spaced
     | LimitChanged
     | Stopping
     | JobEnded

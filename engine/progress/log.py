@@ -32,6 +32,7 @@ from engine.progress.events import (
     Listener,
     Noticed,
     Paused,
+    Spaced,
     Stopping,
 )
 from engine.progress.text import count, duration, printable, share, waiting_line
@@ -117,7 +118,7 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
 
 _LEVELS: Mapping[type[Event], int] = {
     **dict.fromkeys((BatchesWaiting, Noticed, Paused, Stopping), logging.WARNING),
-    **dict.fromkeys((JobStarted, JobEnded, BatchSettled, CallRetried), logging.INFO),
+    **dict.fromkeys((JobStarted, JobEnded, BatchSettled, CallRetried, Spaced), logging.INFO),
 }
 
 
@@ -157,7 +158,7 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line f
         case CallRetried():
             again = duration(event.wait_seconds)
             return f"call {event.kind}, attempt {event.attempt}: {event.reason}; again in {again}"
-        case Paused():
+        case Paused() | Spaced():
             return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
         case LimitChanged():
             return f"{event.name} goes from {event.before} to {event.after}: {event.reason}"

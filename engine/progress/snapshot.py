@@ -25,6 +25,7 @@ from engine.progress.events import (
     JobEnded,
     JobStarted,
     Paused,
+    Spaced,
     Stopping,
 )
 from engine.progress.text import waiting_line
@@ -67,6 +68,8 @@ class Counts:
     retried_at: float = -WINDOW_SECONDS
     pause_reason: str = ""
     paused_until: float = 0.0
+    spaced_reason: str = ""
+    spaced_until: float = 0.0
     waiting: str = ""
     """Which batches the service does not begin with, until the next one moves."""
     stopping: str = ""
@@ -111,7 +114,7 @@ class Progress:
         self._samples: deque[tuple[float, int, int]] = deque()
         """When, and the records settled and the bytes sent by then."""
 
-    def fold(self, event: Event) -> None:  # noqa: C901 - one short branch for each kind of event
+    def fold(self, event: Event) -> None:  # noqa: C901, PLR0912 - one short branch for each kind of event
         """Take an event into the picture."""
         counts = self.counts
         match event:
@@ -140,6 +143,8 @@ class Progress:
                 counts.waiting = waiting_line(event.batches, event.seconds, event.names)
             case Paused():
                 counts.pause_reason, counts.paused_until = event.reason, self._clock() + event.wait_seconds
+            case Spaced():
+                counts.spaced_reason, counts.spaced_until = event.reason, self._clock() + event.wait_seconds
             case Stopping():
                 counts.stopping = event.reason
             case JobStarted():
@@ -250,6 +255,8 @@ def _note(counts: Counts, now: float) -> str:
         return f"stopping: {counts.stopping}"
     if now < counts.paused_until:
         return f"waiting {counts.paused_until - now:.0f} s: {counts.pause_reason}"
+    if now < counts.spaced_until:
+        return f"calls wait for their turn: {counts.spaced_reason}"
     if now - counts.retried_at < WINDOW_SECONDS:
         return f"last retry: {counts.retry_reason}"
     if counts.waiting:

@@ -29,7 +29,7 @@ from engine.model.errors import (
     WrongAddress,
 )
 from engine.model.settings import SendSettings
-from engine.progress.events import CallEnded, CallRetried, CallStarted, Paused
+from engine.progress.events import CallEnded, CallRetried, CallStarted, Paused, Spaced
 from engine.services.base import Answer, Call
 
 BASE = "https://api.example.com/v2"
@@ -283,6 +283,60 @@ async def test_calls_keep_the_pace_of_the_configuration(make):
         for _ in range(9):
             tasks.start_soon(caller.call, STATUS)
     assert [round(time, 6) for time in wire.times] == [n / 4 for n in range(9)]
+
+
+def windows(call, now):
+    return answer(200, x_ratelimit_limit="1", x_ratelimit_remaining="0", x_ratelimit_reset="40")
+
+
+def never_twice_in_ten_seconds():
+    let_in = [-10.0]
+
+    def script(call, now):
+        if now - let_in[-1] < 10:
+            return answer(429)
+        let_in.append(now)
+        return answer()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "kind", "reason"),
+    [
+        (windows, {}, Paused, "the request budget of this window is used up"),
+        (
+            lambda call, now: answer() if now > 30 else answer(429, retry_after="30"),
+            {},
+            Paused,
+            "the service asks for it (status 429)",
+        ),
+        (
+            lambda call, now: answer() if now > 60 else answer(500),
+            {},
+            Paused,
+            "the service does not answer; one call at a time tries",
+        ),
+        (lambda call, now: answer(), {"requests_per_second": 0.5}, Spaced, "requests_per_second is 0.5"),
+        (
+            never_twice_in_ten_seconds(),
+            {},
+            Spaced,
+            "the service takes no more calls a second than now, by its refusals",
+        ),
+    ],
+    ids=["window", "push-back", "outage", "configured pace", "learned pace"],
+)
+async def test_the_reason_of_each_wait_over_a_second_is_told(make, clock, script, settings, kind, reason):
+    caller, _, events = make(script, seconds=0.1, **settings)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(caller.call, STATUS)
+        await clock.sleep(0.2)
+        for _ in range(24):
+            tasks.start_soon(caller.call, STATUS)
+    told = [event for event in events if isinstance(event, Paused | Spaced) and event.reason == reason]
+    assert {type(event) for event in told} == {kind}
+    assert max(event.wait_seconds for event in told) > 1
 
 
 async def test_no_more_requests_are_in_flight_than_configured(make):

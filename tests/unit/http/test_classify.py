@@ -1,10 +1,30 @@
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from engine.http.blame import Said
-from engine.http.classify import Advice, Effect, Loss, Verdict, judge_loss, judge_refusal, judge_status
+from engine.http.classify import (
+    LONGEST_ASKED_SECONDS,
+    Advice,
+    Allowance,
+    Effect,
+    Loss,
+    Verdict,
+    allowance,
+    asked_wait,
+    judge_loss,
+    judge_refusal,
+    judge_status,
+    retry_after,
+)
 from engine.model.error_hints import Carries
 
 APPLIED, NOT, POSSIBLY = Effect.APPLIED, Effect.NOT_APPLIED, Effect.POSSIBLY_APPLIED
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC).timestamp()
 REPEAT, REFUSED, ASK = Advice.REPEAT, Advice.REFUSED, Advice.ASK
 
 
@@ -107,3 +127,90 @@ def test_a_connection_that_broke_is_told_from_a_service_that_is_not_there():
     assert judge_loss(Loss.CUT, repeatable=True).reset
     assert not judge_loss(Loss.UNREACHABLE, repeatable=True).reset
     assert not judge_loss(Loss.ANSWER_TIMEOUT, repeatable=True).reset
+
+
+# What headers ask
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (" 7 ", 7),
+        ("1.5", 1.5),
+        ("Sun, 01 Mar 2026 12:00:30 GMT", 30),
+        ("Sunday, 01-Mar-26 12:00:30 GMT", 30),
+        ("Sun Mar  1 12:00:30 2026", 30),
+        ("Sun, 01 Mar 2026 13:00:30 +0100", 30),
+        ("Sun, 01 Mar 2026 11:00:00 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_ASKED_SECONDS),
+        ("99999999999999999999", LONGEST_ASKED_SECONDS),
+        ("", None),
+        ("-5", None),
+        ("1e3", None),
+        ("inf", None),
+        ("nan", None),
+        ("soon", None),
+        ("١٢", None),
+        ("0x10", None),
+        ("1, 2", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
+    assert retry_after(value, NOW) == seconds
+
+
+@given(st.text())
+def test_whatever_stands_in_retry_after_the_wait_is_sane(value):
+    seconds = retry_after(value, NOW)
+    assert seconds is None or 0 <= seconds <= LONGEST_ASKED_SECONDS
+
+
+@given(st.integers(-(10**6), 86_400))
+def test_an_http_date_means_the_time_left_until_then(offset):
+    value = format_datetime(datetime.fromtimestamp(NOW + offset, UTC), usegmt=True)
+    assert retry_after(value, NOW) == max(0, offset)
+
+
+def ask(status, **headers):
+    sent = CIMultiDict((name.replace("_", "-"), value) for name, value in headers.items())
+    return asked_wait(sent, NOW, status=status)
+
+
+def test_a_date_is_read_by_the_clock_of_whoever_wrote_it():
+    headers = {"Retry_After": "Sun, 01 Mar 2026 12:00:30 GMT", "Date": "Sun, 01 Mar 2026 12:00:20 GMT"}
+    assert ask(503, **headers) == 10
+
+
+def test_retry_after_counts_beside_errors_only():
+    assert ask(429, retry_after="3") == 3
+    assert ask(503, retry_after="3") == 3
+    assert ask(202, retry_after="3") is None
+
+
+def test_an_allowance_that_is_used_up_is_waited_for():
+    reset = str(int(NOW) + 42)
+    assert ask(429, x_ratelimit_reset=reset) == 42
+    assert ask(429, x_ratelimit_reset="42") == 42
+    assert ask(429, x_ratelimit_reset="tomorrow") is None
+    assert ask(429) is None
+
+
+def test_retry_after_goes_before_the_rate_limit_headers():
+    assert ask(429, retry_after="1", x_ratelimit_reset="300") == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "2000000042"}, (1000, 7, 42)),
+        ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "42"}, (7, 7, 42)),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42"}, (1, 0, 42)),
+        ({"X-RateLimit-Remaining": "many", "X-RateLimit-Reset": "42"}, None),
+        ({"X-RateLimit-Remaining": "7"}, None),
+        ({}, None),
+    ],
+)
+def test_the_headers_are_read(headers, expected):
+    assert allowance(headers, now=2e9) == (Allowance(*expected) if expected else None)

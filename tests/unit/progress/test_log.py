@@ -18,6 +18,7 @@ from engine.progress.events import (
     JobStarted,
     Noticed,
     Paused,
+    Spaced,
     Stopping,
 )
 from engine.progress.log import event_log, set_up_logging
@@ -37,6 +38,7 @@ EVENTS = [
     (CallRetried("put", 2, 1.5, "status 503"), "INFO"),
     (Noticed("a status never heard of"), "WARNING"),
     (Paused("asked to", 12.0), "WARNING"),
+    (Spaced("requests_per_second is 0.5", 12.0), "INFO"),
     (LimitChanged("max_batch_bytes", 4096, 2048, "a payload of 4000 bytes was too large"), "DEBUG"),
     (Stopping("SIGTERM"), "WARNING"),
     (JobEnded("j", "finished"), "INFO"),

@@ -14,6 +14,7 @@ from engine.progress.events import (
     JobEnded,
     JobStarted,
     Paused,
+    Spaced,
     Stopping,
 )
 from engine.progress.snapshot import WINDOW_SECONDS, Progress
@@ -70,6 +71,11 @@ def moved(sequence, before, after, records=10, reason=""):
         ([CallStarted("put"), CallStarted("put"), CallEnded("put", 1.0, 9, 200)], {"in_flight": 1}),
         ([CallRetried("put", 1, 0.5, "HTTP 503")], {"retries": 1, "note": "last retry: HTTP 503"}),
         ([Paused("asked to", 12.0)], {"note": "waiting 12 s: asked to"}),
+        (
+            [Spaced("requests_per_second is 0.5", 4.0)],
+            {"note": "calls wait for their turn: requests_per_second is 0.5"},
+        ),
+        ([Paused("asked to", 12.0), Spaced("its pace", 4.0)], {"note": "waiting 12 s: asked to"}),
         ([Paused("asked to", 12.0), Stopping("SIGTERM")], {"note": "stopping: SIGTERM"}),
         ([BatchSettled(0, 8, 2, "no url"), BatchSettled(1, 0, 10, "other")], {"created": 8, "failed": 12}),
         ([BatchSettled(0, 10, 0), BatchSettled(1, 0, 1, "no url")], {"first_failure": "no url"}),
@@ -200,6 +206,7 @@ class TestEta:
     def test_does_not_guess_while_calls_wait_or_nothing_settles(self, progress, hand):
         fold(progress, NEW, BatchesFrozen(1, 100, 0, 500, last=True))
         assert progress.view().eta.basis == "no record was settled lately"
+        assert fold(progress, Spaced("its pace", 5.0)).eta.basis == "no record was settled lately"
         assert fold(progress, Paused("asked to", 5.0)).eta.basis == "calls wait"
 
     def test_is_over_when_every_record_is_settled(self, progress):

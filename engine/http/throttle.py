@@ -1,0 +1,347 @@
+"""When may a call go out (`admit`), and what does the end of one say to all others (`observe`)? Pure: no clock, no I/O.
+
+`HttpCaller` asks `admit` before each attempt, waits as long as it says and asks again, until it says 0; what came of
+the attempt goes to `observe`. No other module of the engine hears a push-back of a service, or holds a request back.
+What holds one back, in this order:
+
+1. its own retry, whose time `retry.decide` has set;
+2. an outage of the calls that fail together (`Outage`): one of them at a time goes out, as a probe;
+3. the pace: what the service asked for (`Retry-After`), the configured rate, and the rate that it was found to take;
+4. the window of requests that the service's headers tell of (`WindowBudget`).
+
+Calls that get through or fail together are a lane. Uploads go to another host than the rest, and calls that must not be
+repeated fail in their own way: the service may well answer every poll and lose every one of them. Pace and window are
+one for all calls to the service, and a push-back is obeyed by everybody; only a call that names a lane (`Call.lane`),
+because the service has a limit for calls of its kind, keeps that limit to itself.
+
+Invariant: whatever `admit` has let go counts as under way until `observe` or `leave` hears of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.adaptive.rate import LearnedRate, Pacer
+from engine.http.classify import Advice, Allowance, Effect, Verdict
+from engine.http.retry import CallState, GiveUp, RetryRules, probe_spacing
+from engine.progress.events import Paused, Spaced
+from engine.services.base import Call
+
+BUDGET_TOKENS = 500
+RETRY_COST = 5
+TIMEOUT_COST = 10
+CLEAN_REWARD = 1
+"""These four are the AWS SDKs' standard retry mode (botocore `retries/quota.py`, `retries/standard.py`)."""
+REOPEN_TOKENS = 50
+"""At least so many after an outage, a tenth of the budget: else the next hiccup would close the gate again."""
+
+YIELDED_SHARE = 0.2
+"""Most of a window that yielding calls (polls) may take while others want it: the creation of tasks goes first, and a
+fifth of the budget at 100 tasks a poll still follows 20 times as many tasks as the rest creates."""
+BUSY_SECONDS = 1.0
+"""A call that does not yield speaks for this long: within it, the next one is likely."""
+_MOMENT_SECONDS = 0.01
+_LATE_SECONDS = 1.0
+"""How long a window may last beyond the reset that we read: it is told in whole seconds, rounded either way."""
+
+_TICK_SECONDS = 1e-6
+"""A sleep to a time may end so much before it: sums of floating-point numbers are rounded."""
+_WORTH_SAYING_SECONDS = 1.0
+"""A shorter wait for the pace or the window is no news."""
+
+OUTAGE = "the service does not answer; one call at a time tries"
+WINDOW_USED_UP = "the request budget of this window is used up"
+LEARNED_PACE = "the service takes no more calls a second than now, by its refusals"
+
+_THE_SERVICE_IS_THERE = frozenset({Advice.ACCEPT, Advice.REFUSED, Advice.UNAUTHORIZED})
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask again after so many seconds; 0: go; infinite: after a call that probes has ended."""
+
+    seconds: float
+    reason: str = ""
+    news: Paused | Spaced | None = None
+    """To be told to people; None where they know it already, or need not."""
+
+
+GO = Wait(0.0)
+
+
+class Throttle:
+    """Decides when the calls of one run go out."""
+
+    def __init__(self, rules: RetryRules, requests_per_second: float | None, draw: Callable[[], float]) -> None:
+        """`draw` returns random numbers in [0, 1)."""
+        self._rules = rules
+        self._draw = draw
+        self._pace = _Pace(Pacer(requests_per_second))
+        self._window = WindowBudget()
+        self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(rules)) for _ in range(3))
+        self._named: dict[str, _Lane] = {}
+        self._told_until: dict[str, float] = {}
+        """Reason of a wait → monotonic seconds until which people know of it."""
+        self._heard: set[bool] = set()
+        """Who has answered in words of its own: the service (True), the store (False)."""
+
+    def admit(self, state: CallState, now: float) -> Wait | GiveUp:
+        """Say whether a call may go out now, when to ask again, or that it had better give up.
+
+        `now` is monotonic seconds.
+        """
+        if state.retry_at - now > _TICK_SECONDS:
+            return Wait(state.retry_at - now, "it is tried again later")  # `CallRetried` has told of it
+        call, lane = state.call, self._lane(state.call)
+        if (lane.outage.probing or state.probing) and (held := self._turn(state, lane.outage, now)):
+            return held
+        if waits := self._place(state, lane, now):
+            return waits
+        if call.authenticated:  # a store is another host, which knows nothing of the window
+            wait = self._window.take(now, yielding=call.yielding)
+            if wait > 0:
+                return self._telling(Paused(WINDOW_USED_UP, wait), now)
+        state.under_way = True
+        return GO
+
+    def observe(self, state: CallState, verdict: Verdict, now: float) -> Paused | None:
+        """Take in how an attempt ended; return what is to be told to people, if the service asks all to wait."""
+        call, lane = state.call, self._lane(state.call)
+        pace = lane.pace if call.lane else self._pace
+        until = now + (verdict.asked_seconds or 0.0)
+        if call.authenticated:
+            # What it says of a window when it refuses calls of one kind is said of those alone.
+            window = None if verdict.pushed_back and call.lane else verdict.window
+            self._window.answered(now, window, refused=verdict.pushed_back)
+            if not verdict.pushed_back:
+                if verdict.status is not None:
+                    pace.rate.answered(state.sent_at)
+            elif window is None:  # else the window is known to the call, and there is no pace to learn
+                pace.rate.refused(now, state.sent_at, until)
+        if verdict.advice in _THE_SERVICE_IS_THERE:
+            if not verdict.stranger:
+                self._heard.add(call.authenticated)
+            lane.outage.answered(state.price)
+        else:
+            state.failed(verdict, now)
+            unknown = verdict.effect is Effect.POSSIBLY_APPLIED and not (call.repeatable or call.reconcilable)
+            state.price = lane.outage.failed(
+                now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=state.probing
+            )
+        self._end(state, lane)
+        if not verdict.asked_seconds or not pace.pacer.hold(until):
+            return None
+        pace.held_for = f"the service asks for it ({verdict.reason})"
+        return Paused(pace.held_for, verdict.asked_seconds)
+
+    def leave(self, state: CallState, now: float) -> None:
+        """Take back what a call holds that ended without an answer: its turn to probe, its request of the window."""
+        if state.under_way and state.call.authenticated:
+            self._window.answered(now, None)
+        self._end(state, self._lane(state.call))
+
+    def heard(self, call: Call) -> bool:
+        """Tell whether whoever is called has answered in words of its own in this run."""
+        return call.authenticated in self._heard
+
+    def _lane(self, call: Call) -> _Lane:
+        if not call.authenticated:
+            return self._uploads
+        if call.lane:
+            return self._named.setdefault(call.lane, _Lane(Outage(self._rules)))
+        return self._repeatable if call.repeatable or call.reconcilable else self._unrepeatable
+
+    def _turn(self, state: CallState, outage: Outage, now: float) -> Wait | GiveUp | None:
+        """Give a call the turn to probe if nobody has it; None once it is time to."""
+        failing = max(state.failing_seconds(now), outage.failing_seconds(now))
+        if not state.probing:
+            if outage.turn_taken:
+                return Wait(math.inf, OUTAGE)
+            if failing >= self._rules.give_up_seconds:
+                return GiveUp(f"nothing has got through for {failing:.0f} s")
+            outage.turn_taken = state.probing = True
+        wait = outage.probe_at - now
+        return Wait(wait, OUTAGE, Paused(OUTAGE, wait)) if wait > _TICK_SECONDS else None
+
+    def _place(self, state: CallState, lane: _Lane, now: float) -> Wait | GiveUp | None:
+        """Take a place in the queue of all calls, and in that of the lane; None once it is due."""
+        call = state.call
+        slower = lane.pace if lane.pace.pacer.held_until > self._pace.pacer.held_until else self._pace
+        held_until = slower.pacer.held_until
+        if state.due is None or held_until - state.due > _TICK_SECONDS:
+            # One that was told off while it waited has lost its place: all queue anew behind the pause.
+            if held_until - now > self._rules.give_up_seconds:
+                return GiveUp(f"the service asks not to be called for {held_until - now:.0f} s")
+            wait = self._pace.pacer.book(now)
+            if call.authenticated:  # the rate of the service is no matter of the store
+                wait = max(wait, self._pace.rate.book(now))
+            if call.lane:
+                wait = max(wait, lane.pace.pacer.book(now), lane.pace.rate.book(now))
+            state.due = now + wait
+        wait = state.due - now
+        if wait <= _TICK_SECONDS:
+            return None
+        if held_until > now:  # people were told when it was heard
+            return Wait(wait, slower.held_for)
+        configured = self._pace.pacer.per_second
+        learned = min(rate.per_second or math.inf for rate in (self._pace.rate, lane.pace.rate))
+        if configured is not None and (configured <= learned or not call.authenticated):
+            return self._telling(Spaced(f"requests_per_second is {configured:g}", wait), now)
+        return self._telling(Spaced(LEARNED_PACE, wait), now)
+
+    def _telling(self, news: Paused | Spaced, now: float) -> Wait:
+        """Return a wait that people are told of, unless they know of it, or it is short."""
+        told = news.wait_seconds <= _WORTH_SAYING_SECONDS or now < self._told_until.get(news.reason, 0.0)
+        if not told:
+            self._told_until[news.reason] = now + news.wait_seconds
+        return Wait(news.wait_seconds, news.reason, None if told else news)
+
+    def _end(self, state: CallState, lane: _Lane) -> None:
+        state.due, state.under_way = None, False
+        if state.probing:
+            lane.outage.turn_taken = state.probing = False
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast calls go out: as configured and asked for, and as the service was found to take them."""
+
+    pacer: Pacer = field(default_factory=Pacer)
+    rate: LearnedRate = field(default_factory=LearnedRate)
+    held_for: str = ""
+    """Why nobody may go for a while."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Calls that get through or fail together."""
+
+    outage: Outage
+    pace: _Pace = field(default_factory=_Pace)
+    """Of what was said to calls that name this lane."""
+
+
+@dataclass(slots=True)
+class Outage:
+    """Whether the calls of one lane go out freely, or one at a time as probes.
+
+    A retry budget as in the AWS SDKs keeps a dead service from being hammered: retries cost tokens, successes earn
+    them. Theirs fails a call once the budget is spent. A bulk load has nothing better to do than wait, so here the
+    calls wait instead, and one at a time probes; the first that gets through opens the gate for all:
+
+        FREE ── budget spent, or a call's fate unknown ──> PROBING ── an answer ──> FREE
+                                                             └ failed: next probe later, up to the cap
+
+    An outage therefore costs a few probes a minute however many calls wait, and its end is noticed within one spacing.
+    A call that must not be repeated closes the gate with its first lost answer: each further one would be one more
+    batch that nobody knows the fate of.
+    """
+
+    rules: RetryRules = field(default_factory=RetryRules)
+    tokens: int = BUDGET_TOKENS
+    """What is left of the retry budget."""
+    probing: bool = False
+    turn_taken: bool = False
+    """A call has the turn to probe."""
+    probe_at: float = 0.0
+    """Monotonic seconds of the next probe."""
+    _probes: int = 0
+    _first_failure_at: float | None = None
+    _last_failure_at: float = 0.0
+
+    def failed(self, now: float, draw: float, *, timed_out: bool, fate_unknown: bool, probe: bool) -> int:
+        """Note a failed attempt; return what its retry costs. `probe`: it was made alone while the gate was closed."""
+        if self._first_failure_at is None:
+            self._first_failure_at = now
+        self._last_failure_at = now
+        if probe:
+            self._probes += 1
+            self.probe_at = now + probe_spacing(self.rules, self._probes, draw)
+            return 0
+        price = TIMEOUT_COST if timed_out else RETRY_COST
+        spent = price > self.tokens
+        if not spent:
+            self.tokens -= price
+        if not self.probing and (fate_unknown or spent):
+            self.probing = True
+            self._probes = 0
+            self.probe_at = now + probe_spacing(self.rules, self._probes, draw)
+        return 0 if spent else price
+
+    def answered(self, refund: int = 0) -> None:
+        """Note an answer, be it a refusal: the service is there. `refund`: what the call's last retry cost."""
+        self.tokens = min(BUDGET_TOKENS, self.tokens + (refund or CLEAN_REWARD))
+        self._first_failure_at = None
+        if self.probing:
+            self.probing = False
+            self.tokens = max(self.tokens, REOPEN_TOKENS)
+
+    def failing_seconds(self, now: float) -> float:
+        """Return how long nothing has got through, by attempts made; 0 once the last of them is old news."""
+        if self._first_failure_at is None or now - self._last_failure_at > self.rules.cap_seconds:
+            return 0.0
+        return self._last_failure_at - self._first_failure_at
+
+
+@dataclass(slots=True)
+class WindowBudget:
+    """The requests of the current window that are still ours.
+
+    A fixed window (Seven Bridges: 1,000 requests in 5 minutes) is used to its last request and never beyond. The
+    headers of an answer count what the server had seen by then, so calls without an answer yet are taken off what they
+    say remains; when the last of them is answered, the number is exact. Headers may lower our allowance within a
+    window, never raise it. Other programs may use up the same budget; then the headers say so.
+    """
+
+    _limit: int | None = None
+    """None: the service has not spoken of a window yet, so there is none."""
+    _remaining: int = 0
+    _ends_at: float = float("-inf")
+    _unanswered: int = 0
+    _yielded: int = 0
+    _busy_until: float = float("-inf")
+
+    def take(self, now: float, *, yielding: bool) -> float:
+        """Take one request out of the window; return 0, or the seconds after which to ask again."""
+        if not yielding:
+            self._busy_until = now + BUSY_SECONDS
+        if self._limit is not None:
+            self._turn_over(now, self._limit)
+            if self._ends_at == float("inf") and self._unanswered:
+                return _MOMENT_SECONDS  # one call opens a window: if the server's clock is behind, it alone is told off
+            if self._remaining - self._unanswered <= 0:
+                return self._wait(now)
+            if yielding and now < self._busy_until and self._yielded >= YIELDED_SHARE * self._limit:
+                return min(self._busy_until - now, self._wait(now))
+        self._yielded += yielding
+        self._unanswered += 1
+        return 0.0
+
+    def answered(self, now: float, allowance: Allowance | None, *, refused: bool = False) -> None:
+        """Note that a call ended, what its answer said of the window, if anything, and whether it was a 429."""
+        self._unanswered -= 1
+        if refused and allowance is not None:
+            # Also when its reset has come by our clock: that has whole seconds, and clocks differ.
+            self._limit, self._remaining = allowance.limit, 0
+            self._ends_at = now + max(allowance.ends_in_seconds, _LATE_SECONDS)
+            return
+        if allowance is None:
+            # No answer, no word: the server may have counted it.
+            self._remaining = max(0, self._remaining - 1)
+            return
+        if self._limit is None or now >= self._ends_at:
+            self._remaining, self._yielded = allowance.remaining, 0
+        self._limit = allowance.limit
+        self._remaining = min(self._remaining, allowance.remaining)
+        self._ends_at = now + allowance.ends_in_seconds
+
+    def _turn_over(self, now: float, limit: int) -> None:
+        """Begin a new window; when it ends is known with its first answer, or, if all are lost, it is over."""
+        if now >= self._ends_at or (self._ends_at == float("inf") and self._remaining <= 0):
+            self._remaining, self._yielded, self._ends_at = limit, 0, float("inf")
+
+    def _wait(self, now: float) -> float:
+        """Until the window ends; where an answer under way may show that something is left, for a moment."""
+        return _MOMENT_SECONDS if self._remaining > 0 else max(0.0, self._ends_at - now)

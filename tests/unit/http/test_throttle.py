@@ -1,0 +1,370 @@
+"""When a call may go out, and the reason of each wait. Time is made up: nothing here sleeps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.http.classify import Allowance, Loss, judge_loss, judge_status
+from engine.http.retry import CallState, GiveUp, RetryRules
+from engine.http.throttle import (
+    BUDGET_TOKENS,
+    BUSY_SECONDS,
+    GO,
+    LEARNED_PACE,
+    OUTAGE,
+    REOPEN_TOKENS,
+    WINDOW_USED_UP,
+    YIELDED_SHARE,
+    Outage,
+    Throttle,
+    Wait,
+    WindowBudget,
+)
+from engine.progress.events import Paused, Spaced
+from engine.services.base import Call
+
+STATUS = Call("status", "GET", "https://api.example.com/v2/batches/1.json")
+CREATE = Call("create", "POST", "https://api.example.com/v2/batches.json", repeatable=False)
+PUT = Call("put", "PUT", "https://bucket.s3.amazonaws.com/key", authenticated=False)
+LISTED = replace(STATUS, kind="tasks", lane="tasks")
+OK, PUSHED_BACK = (judge_status(status, repeatable=True) for status in (200, 429))
+LOST = judge_loss(Loss.CUT, repeatable=False)
+
+
+def throttle(requests_per_second=None, **rules):
+    return Throttle(RetryRules(**rules), requests_per_second, lambda: 0.5)
+
+
+def admitted(throttle, call, now=0.0):
+    """Return a call that was let go."""
+    state = CallState(call)
+    assert throttle.admit(state, now) == GO
+    state.sent_at = now
+    return state
+
+
+def ended(throttle, call, verdict, now=0.0):
+    """Let a call go and end; return what people are told."""
+    return throttle.observe(admitted(throttle, call, now), verdict, now)
+
+
+# The reason of each wait
+
+
+def test_whoever_is_held_by_a_push_back_says_what_the_service_said_and_people_are_told_once():
+    one = throttle()
+    reason = "the service asks for it (status 429)"
+    assert ended(one, STATUS, replace(PUSHED_BACK, asked_seconds=30.0)) == Paused(reason, 30.0)
+    assert one.admit(CallState(CREATE), 10.0) == Wait(20.0, reason)
+
+
+def test_a_push_back_of_one_lane_holds_no_other():
+    one = throttle()
+    ended(one, LISTED, replace(PUSHED_BACK, asked_seconds=30.0))
+    assert one.admit(CallState(LISTED), 10.0).seconds == 20.0
+    assert one.admit(CallState(STATUS), 10.0) == GO
+
+
+def test_a_push_back_for_longer_than_we_are_patient_is_a_reason_to_give_up():
+    one = throttle(give_up_seconds=900.0)
+    ended(one, STATUS, replace(PUSHED_BACK, asked_seconds=3600.0))
+    assert one.admit(CallState(CREATE), 0.0) == GiveUp("the service asks not to be called for 3600 s")
+
+
+def test_a_place_that_comes_before_the_end_of_a_push_back_is_void():
+    one = throttle(requests_per_second=1.0)
+    first, second = admitted(one, STATUS), CallState(STATUS)
+    assert one.admit(second, 0.0).seconds == 1.0
+    one.observe(first, replace(PUSHED_BACK, asked_seconds=30.0), 0.5)
+    assert one.admit(second, 1.0).seconds == 29.5
+    assert one.admit(CallState(STATUS), 1.0).seconds == 30.5
+
+
+def test_whoever_waits_for_the_configured_pace_says_so():
+    one = throttle(requests_per_second=0.25)
+    admitted(one, STATUS)
+    reason = "requests_per_second is 0.25"
+    assert one.admit(CallState(STATUS), 0.0) == Wait(4.0, reason, Spaced(reason, 4.0))
+    assert one.admit(CallState(STATUS), 1.0) == Wait(7.0, reason), "people know of it for three seconds more"
+    assert one.admit(CallState(STATUS), 5.0) == Wait(7.0, reason, Spaced(reason, 7.0))
+
+
+def test_whoever_waits_for_the_pace_that_a_service_was_found_to_take_says_so():
+    one = throttle()
+    ended(one, STATUS, PUSHED_BACK)
+    second = CallState(STATUS)
+    waits = [one.admit(CallState(STATUS), 0.0) for _ in range(200)]
+    assert waits[-1].seconds > 1
+    assert {wait.reason for wait in waits if wait.seconds} == {LEARNED_PACE}
+    assert sum(wait.news is not None for wait in waits) == 1
+    assert one.admit(CallState(PUT), 0.0) == GO, "the store has limits of its own"
+    assert second.due is None
+
+
+def test_a_wait_of_a_second_at_most_is_no_news():
+    one = throttle(requests_per_second=1.0)
+    admitted(one, STATUS)
+    assert one.admit(CallState(STATUS), 0.0) == Wait(1.0, "requests_per_second is 1")
+
+
+@pytest.mark.parametrize("yielding", [False, True])
+def test_whoever_waits_for_the_next_window_says_so(yielding):
+    one = throttle()
+    ended(one, STATUS, replace(OK, window=Allowance(10, 0, 40.0)))
+    call = replace(STATUS, yielding=yielding)
+    assert one.admit(CallState(call), 0.0) == Wait(40.0, WINDOW_USED_UP, Paused(WINDOW_USED_UP, 40.0))
+    assert one.admit(CallState(call), 10.0) == Wait(30.0, WINDOW_USED_UP), "people know of it"
+    assert one.admit(CallState(call), 40.0) == GO
+
+
+def test_whoever_probes_says_so_and_the_others_wait_until_it_has_ended():
+    one = throttle()
+    ended(one, CREATE, LOST)
+    probe, other = CallState(CREATE), CallState(CREATE)
+    assert one.admit(probe, 0.0) == Wait(0.375, OUTAGE, Paused(OUTAGE, 0.375))
+    assert one.admit(other, 0.0) == Wait(math.inf, OUTAGE)
+    assert one.admit(probe, 0.375) == GO
+    one.observe(probe, LOST, 1.0)
+    assert one.admit(other, 1.0) == Wait(0.75, OUTAGE, Paused(OUTAGE, 0.75))
+
+
+def test_other_lanes_are_not_held_by_an_outage():
+    one = throttle()
+    ended(one, CREATE, LOST)
+    assert one.admit(CallState(STATUS), 0.0) == GO
+    assert one.admit(CallState(PUT), 0.0) == GO
+
+
+def test_a_probe_that_is_cancelled_leaves_its_turn_to_another():
+    one = throttle()
+    ended(one, CREATE, LOST)
+    probe = CallState(CREATE)
+    one.admit(probe, 0.0)
+    one.leave(probe, 0.1)
+    assert one.admit(CallState(CREATE), 0.1).seconds < math.inf
+
+
+def test_an_outage_of_longer_than_we_are_patient_is_a_reason_to_give_up():
+    one = throttle(give_up_seconds=100.0)
+    ended(one, CREATE, LOST)
+    waiting = CallState(CREATE)
+    one.admit(waiting, 0.0)
+    one.leave(waiting, 0.0)
+    assert one.admit(waiting, 100.0) == GiveUp("nothing has got through for 100 s")
+
+
+def test_a_call_waits_for_its_own_retry_whose_reason_was_told_when_it_was_decided():
+    one = throttle()
+    state = CallState(STATUS, retry_at=7.0)
+    wait = one.admit(state, 2.0)
+    assert (wait.seconds, wait.news) == (5.0, None)
+    assert wait.reason
+    assert one.admit(state, 7.0) == GO
+
+
+def test_a_call_that_was_cancelled_under_way_counts_as_a_request_of_the_window():
+    one = throttle()
+    ended(one, STATUS, replace(OK, window=Allowance(10, 2, 40.0)))
+    cancelled = admitted(one, STATUS)
+    one.leave(cancelled, 0.0)
+    one.leave(cancelled, 0.0)
+    admitted(one, STATUS)
+    assert one.admit(CallState(STATUS), 0.0).seconds > 0
+
+
+# Outages
+
+
+RULES = RetryRules(base_seconds=0.5, cap_seconds=20.0)
+
+
+def fail(outage, now=0.0, *, draw=1.0, timed_out=False, fate_unknown=False, probe=False):
+    return outage.failed(now, draw, timed_out=timed_out, fate_unknown=fate_unknown, probe=probe)
+
+
+def spent():
+    outage = Outage(RULES)
+    while not outage.probing:
+        fail(outage)
+    return outage
+
+
+def test_a_retry_costs_five_tokens_and_ten_after_a_time_out():
+    outage = Outage(RULES)
+    assert fail(outage) == 5
+    assert fail(outage, timed_out=True) == 10
+    assert outage.tokens == BUDGET_TOKENS - 15
+
+
+def test_a_retry_that_helps_is_refunded_and_a_clean_success_earns_one():
+    outage = Outage(RULES, tokens=100)
+    outage.answered(10)
+    outage.answered(0)
+    assert outage.tokens == 111
+
+
+@given(st.lists(st.sampled_from(["retry", "time-out", "refund", "clean"])))
+def test_the_budget_neither_overflows_nor_goes_into_debt(steps):
+    outage = Outage(RULES)
+    for step in steps:
+        if step in ("retry", "time-out"):
+            fail(outage, timed_out=step == "time-out")
+        else:
+            outage.answered(5 if step == "refund" else 0)
+        assert 0 <= outage.tokens <= BUDGET_TOKENS
+
+
+def test_a_hundred_retries_are_free_before_the_gate_closes():
+    outage = Outage(RULES)
+    for _ in range(100):
+        fail(outage)
+    assert not outage.probing
+    fail(outage)
+    assert outage.probing
+
+
+def test_a_call_whose_fate_is_unknown_closes_the_gate_at_once():
+    outage = Outage(RULES)
+    fail(outage, fate_unknown=True)
+    assert outage.probing
+    assert outage.probe_at == 0.5
+
+
+def test_probes_are_spaced_wider_and_wider_up_to_the_cap():
+    outage = spent()
+    now, waits = 0.0, []
+    for _ in range(8):
+        waits.append(outage.probe_at - now)
+        now += waits[-1]
+        assert fail(outage, now, probe=True) == 0
+    assert waits == [0.5, 1, 2, 4, 8, 16, 20, 20]
+
+
+def test_calls_that_were_under_way_when_the_gate_closed_do_not_delay_the_first_probe():
+    outage = spent()
+    for _ in range(7):
+        fail(outage, 0.1)
+    assert outage.probe_at == 0.5
+
+
+def test_the_first_answer_opens_the_gate_with_a_little_budget():
+    outage = spent()
+    outage.answered()
+    assert not outage.probing
+    assert outage.tokens == REOPEN_TOKENS
+    assert outage.failing_seconds(0.0) == 0
+
+
+def test_the_time_without_an_answer_is_measured_by_attempts_made():
+    outage = Outage(RULES)
+    fail(outage, 100.0)
+    assert outage.failing_seconds(100.0) == 0
+    fail(outage, 130.0, probe=True)
+    assert outage.failing_seconds(135.0) == 30
+    assert outage.failing_seconds(10_000.0) == 0, "an outage of long ago is no reason not to try"
+
+
+# The window
+
+
+def opened(limit=10, remaining=9, ends_in=5.0):
+    """A budget after the first answer of a window, at time 0."""
+    budget = WindowBudget()
+    assert budget.take(0.0, yielding=False) == 0
+    budget.answered(0.0, Allowance(limit, remaining, ends_in))
+    return budget
+
+
+def test_without_a_word_of_a_window_there_is_no_limit():
+    budget = WindowBudget()
+    assert [budget.take(0.0, yielding=False) for _ in range(1000)] == [0.0] * 1000
+
+
+def test_a_window_is_used_to_its_last_request_and_the_next_one_begins_when_it_ends():
+    budget = opened(limit=10, remaining=9)
+    for left in range(8, -1, -1):
+        assert budget.take(1.0, yielding=False) == 0
+        budget.answered(1.0, Allowance(10, left, 4.0))
+    assert budget.take(1.0, yielding=False) == 4.0
+    assert budget.take(5.0, yielding=False) == 0
+
+
+def test_calls_under_way_are_taken_off_what_the_headers_say_remains():
+    budget = opened(remaining=3)
+    assert [budget.take(0.0, yielding=False) for _ in range(3)] == [0, 0, 0]
+    assert 0 < budget.take(0.0, yielding=False) < 1  # for a moment: an answer may show that something is left
+
+
+def test_headers_may_lower_the_allowance_within_a_window_and_never_raise_it():
+    budget = opened(remaining=9)
+    for said in (2, 8):
+        assert budget.take(0.0, yielding=False) == 0
+        budget.answered(0.0, Allowance(10, said, 5.0))
+    assert [budget.take(0.0, yielding=False) for _ in range(2)] == [0, 0]
+    assert budget.take(0.0, yielding=False) > 0
+
+
+def test_a_lost_answer_counts_as_a_request():
+    budget = opened(remaining=1)
+    budget.take(0.0, yielding=False)
+    budget.answered(0.0, None)
+    assert budget.take(0.0, yielding=False) == 5.0
+
+
+def test_polls_leave_most_of_a_window_to_the_creation_of_tasks():
+    budget = opened(limit=100, remaining=99)
+    taken = 0
+    while budget.take(0.0, yielding=True) == 0:
+        taken += 1
+    assert taken == YIELDED_SHARE * 100
+    assert budget.take(0.0, yielding=False) == 0
+
+
+def test_polls_may_use_all_of_it_once_nothing_is_created_any_more():
+    budget = opened(limit=100, remaining=99)
+    quiet = 2 * BUSY_SECONDS
+    assert sum(budget.take(quiet, yielding=True) == 0 for _ in range(200)) == 99
+
+
+def test_a_window_whose_answers_are_all_lost_does_not_block_for_ever():
+    budget = opened(limit=1, remaining=0)
+    for second in (5.0, 6.0, 7.0):
+        assert budget.take(second, yielding=False) == 0
+        budget.answered(second, None)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.booleans()), max_size=300), st.integers(1, 20))
+def test_a_server_with_a_fixed_window_is_never_asked_too_much(steps, limit):
+    """The server counts each call as it is taken; answers come one step later, so some are always under way."""
+    budget, now, ends_at, used, under_way = opened(limit, limit - 1), 0.0, 5.0, 1, []
+    for seconds, yielding in steps:
+        now += seconds
+        if now >= ends_at:
+            ends_at, used = now + 5.0, 0
+        if budget.take(now, yielding=yielding) == 0:
+            used += 1
+            under_way.append(Allowance(limit, limit - used, ends_at - now))
+            assert used <= limit
+        elif under_way:
+            budget.answered(now, under_way.pop(0))
+
+
+def test_after_a_429_nobody_calls_for_a_moment_even_if_the_reset_has_come_by_our_clock():
+    budget = opened(limit=10, remaining=5, ends_in=5.0)
+    budget.take(5.0, yielding=False)
+    budget.answered(5.0, Allowance(10, 0, 0.0), refused=True)
+    assert budget.take(5.0, yielding=False) == 1.0
+    assert budget.take(6.0, yielding=False) == 0
+
+
+def test_one_call_opens_a_window_and_the_others_wait_for_its_answer():
+    budget = opened(limit=10, remaining=5, ends_in=5.0)
+    assert budget.take(5.0, yielding=False) == 0
+    assert 0 < budget.take(5.0, yielding=False) < 1
+    budget.answered(5.0, Allowance(10, 9, 5.0))
+    assert [budget.take(5.0, yielding=False) for _ in range(9)] == [0] * 9
