@@ -15,7 +15,7 @@ from engine.commands.paths import open_ledger
 from engine.commands.result import CLOCK, summarize
 from engine.ledger.base import Ledger
 from engine.model.doubt import Again, Cancel
-from engine.model.errors import CallFailed, JobError, JobRefused, Refused, Unauthorized
+from engine.model.errors import CallFailed, JobError, JobRefused, Refused
 from engine.model.job import Job, JobState
 from engine.model.next_step import Action, next_step
 from engine.model.outcome import Settlement
@@ -82,8 +82,6 @@ async def cancel_batches(run: Run) -> None:
 async def _cancel_remote(run: Run, remote_id: str) -> bool:
     try:
         await run.service.cancel(remote_id)
-    except Unauthorized:
-        raise
     except Refused:
         return False  # finished in the meantime; following it shows what was created
     return True

@@ -2,8 +2,8 @@
 
 A call that carries no record decides no record's fate, and a store that keeps bytes unread decides none either. So a
 record fails only by an answer to a call that carried it, or released it, worded as the service words its errors. What
-is worded otherwise comes from something in between, a proxy or a firewall: that is no fact about a record before a
-call without the record has succeeded.
+is worded otherwise comes from a proxy, a firewall's included: that is no fact about a record before a call without the
+record has succeeded.
 
 `whose_fault` returns the first row that fits, and the last one fits always.
 """
@@ -82,8 +82,8 @@ _SERVICE = (
     BlameRow(Blame.PAYLOAD, "it is too large", _READ, _SIZE),
     BlameRow(Blame.KEY, "the credentials do not hold", statuses=(HTTPStatus.UNAUTHORIZED,)),
     BlameRow(Blame.KEY, "the credentials do not hold", statuses=(HTTPStatus.FORBIDDEN,), own=True),
-    BlameRow(Blame.SUSPECT, "something in between turns it away", _RECORDS, own=False),
-    BlameRow(Blame.NOT_NOW, "something in between turns it away", own=False),
+    BlameRow(Blame.SUSPECT, "a proxy answers in its place", _RECORDS, own=False),
+    BlameRow(Blame.NOT_NOW, "a proxy answers in its place", own=False),
     BlameRow(Blame.RECORDS, "the service says which", _READ, _CONTENT, names_records=True),
     BlameRow(Blame.PAYLOAD, "the service does not say which", _RECORDS, (*_CONTENT, HTTPStatus.CONFLICT)),
     BlameRow(Blame.PAYLOAD, "the service does not say which", _RELEASE, _CONTENT),

@@ -218,8 +218,7 @@ class HttpCaller:
         redact = known if call.authenticated else hiding_query(call.url, known)  # a presigned URL is a secret itself
         if verdict.advice is not Advice.REPEAT:
             failed = failure(call, verdict, answer, redact)
-            if isinstance(failed, Refused):
-                failed.earlier_lost = state.lost
+            failed.earlier_lost = state.lost
             raise failed
         heard = self._throttle.heard(call)
         decision = decide(self._rules, state, verdict, now=now, draw=self._draw(), heard=heard)

@@ -42,7 +42,7 @@ class Advice(Enum):
     REPEAT = auto()
     """Make the same call again, later."""
     REFUSED = auto()
-    """Do not: it would be declined again."""
+    """Do not: it would be refused again."""
     UNAUTHORIZED = auto()
     """Do not: the credentials do not hold."""
     STOP = auto()
@@ -76,8 +76,8 @@ class Verdict:
     """The connection broke under it."""
     blame: Blame | None = None
     """Whose fault a definite no is."""
-    stranger: bool = False
-    """The answer is not worded as whoever was called words its errors."""
+    by_proxy: bool = False
+    """A proxy answers: it does not word its errors as whoever was called does."""
     asked_seconds: float | None = None
     """For so long the service asks not to be called."""
     window: Allowance | None = None
@@ -140,7 +140,7 @@ def judge_status(status: int, *, repeatable: bool) -> Verdict:
 def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
     """Add to the verdict of a definite no whose fault it is, and so what to do about it."""
     blame = whose_fault(carries, said)
-    judged = replace(verdict, advice=_ADVICE.get(blame, Advice.REFUSED), blame=blame, stranger=not said.own)
+    judged = replace(verdict, advice=_ADVICE.get(blame, Advice.REFUSED), blame=blame, by_proxy=not said.own)
     if carries is Carries.BYTES and said.code == STORE_TIME_OUT:
         return replace(judged, effect=Effect.POSSIBLY_APPLIED, timed_out=True)
     return judged

@@ -55,10 +55,12 @@ def failure(
     message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
     status = answer.status if isinstance(answer, Answer) else None
     failed = kind(redact(message), call=call.kind, status=status)
-    if isinstance(failed, Refused) and isinstance(answer, Answer) and verdict.blame is not None:
-        failed.blame, failed.code = verdict.blame, service_code(answer.body)
-        failed.too_large = is_for_size(Said(answer.status, code=failed.code))
-    failed.stranger = verdict.stranger
+    if isinstance(answer, Answer) and verdict.blame is not None:
+        failed.code = service_code(answer.body)
+        if isinstance(failed, Refused):
+            failed.blame = verdict.blame
+            failed.too_large = is_for_size(Said(answer.status, code=failed.code))
+    failed.by_proxy = verdict.by_proxy
     failed.timed_out = verdict.timed_out and verdict.effect is Effect.POSSIBLY_APPLIED
     failed.reset = verdict.reset
     return failed

@@ -2,10 +2,9 @@
 
 Whether an attempt may be repeated at all says its verdict (`classify`). `decide` says when, and when not any more:
 
-- A call of few tries goes back to whoever made it after a few losses on the way, or pages of something in between.
-- A page in the place of the service's own words is tried again for as long as any trouble, if the service itself has
-  answered in this run. Before that, or if the page forbids, for a minute: then the address is wrong, or something in
-  between is, and a person must look.
+- A call of few tries goes back to whoever made it after a few losses on the way, or answers of a proxy.
+- A proxy's answer is tried again for as long as any trouble, if the service itself has answered in this run. Before
+  that, or if the proxy forbids, for a minute: then the address is wrong, or the proxy is, and a person must look.
 - All else is tried again for `give_up_seconds`, ever more seldom (`backoff`).
 """
 
@@ -18,20 +17,20 @@ from engine.http.classify import Effect, Verdict
 from engine.model.error_hints import Carries
 from engine.services.base import Call
 
-MOST_TURNED_AWAY = 2
-"""Pages of something in between: to one release, before the service itself is asked what became of the batch; to one
-call with `few_tries`, before it is handed back."""
+MOST_PROXY_ANSWERS = 2
+"""To one release, before the service itself is asked what became of the batch; to one call with `few_tries`, before it
+is handed back."""
 
 MOST_LOSSES = 4
 """Of a call with `few_tries`: connections that broke under it."""
 _TIME_OUT_LOSSES = 2
 """A timeout counts for so many: the next one would take as long, and random it seldom is."""
 
-STRANGER_SECONDS = 60.0
-"""For so long it is tried again what something else than the service answers, where the service was never heard: an
-address may be wrong, or a deployment under way. Ingresses answer 404 for seconds while one is."""
+PROXY_SECONDS = 60.0
+"""For so long a call is tried again that a proxy answers, where the service was never heard: an address may be wrong,
+or a deployment under way. Ingresses answer 404 for seconds while one is."""
 _FORBIDDING = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
-"""Said by something in between, it will not end by itself."""
+"""Said by a proxy, it will not end by itself."""
 
 _MANTISSA = 60
 """Doublings after which the bound is far past any cap; more would overflow a float."""
@@ -76,8 +75,8 @@ class CallState:
     """An attempt may have been applied."""
     losses: int = 0
     """Attempts that got lost on the way, timeouts weighing more."""
-    strange_since: float = float("inf")
-    """The first answer that is not worded as whoever was called words its errors."""
+    proxy_since: float = float("inf")
+    """The first answer of a proxy."""
     retry_at: float = float("-inf")
     due: float | None = None
     """Its place in the queue of all calls."""
@@ -92,8 +91,8 @@ class CallState:
         """Note an attempt that did not get through."""
         self.attempts += 1
         self.failing_seconds(now)
-        if verdict.stranger:
-            self.strange_since = min(self.strange_since, now)
+        if verdict.by_proxy:
+            self.proxy_since = min(self.proxy_since, now)
         if verdict.effect is Effect.POSSIBLY_APPLIED:
             self.lost = True
             self.losses += _TIME_OUT_LOSSES if verdict.timed_out else int(verdict.reset)
@@ -114,13 +113,13 @@ def decide(
     call = state.call
     if call.few_tries and state.losses >= MOST_LOSSES:
         return GiveUp("it was lost on the way again and again")
-    if verdict.stranger and state.attempts >= MOST_TURNED_AWAY:
+    if verdict.by_proxy and state.attempts >= MOST_PROXY_ANSWERS:
         if call.few_tries:
             return GiveUp("it was turned away again")
         if call.carries is Carries.RELEASE:
             return GiveUp("whether it was released can be asked")
-    hopeless = verdict.stranger and (not heard or verdict.status in _FORBIDDING)
-    if hopeless and now - state.strange_since >= min(STRANGER_SECONDS, rules.give_up_seconds):
+    hopeless = verdict.by_proxy and (not heard or verdict.status in _FORBIDDING)
+    if hopeless and now - state.proxy_since >= min(PROXY_SECONDS, rules.give_up_seconds):
         words = "what answers there does not speak as it should; check the address, and what stands in between"
         return GiveUp(words, wrong_address=True)
     return backoff(rules, state.attempts, state.failing_seconds(now), draw, verdict.asked_seconds)

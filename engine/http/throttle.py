@@ -121,7 +121,7 @@ class Throttle:
             elif window is None:  # else the window is known to the call, and there is no pace to learn
                 pace.rate.refused(now, state.sent_at, until)
         if verdict.advice in _THE_SERVICE_IS_THERE:
-            if not verdict.stranger:
+            if not verdict.by_proxy:
                 self._heard.add(call.authenticated)
             lane.outage.answered(state.price)
         else:

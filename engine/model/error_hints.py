@@ -53,7 +53,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Nothing was done, and the next call like it would be declined as well; whose fault that is."""
+    """Nothing was done, and the next call like it would be refused as well; whose fault that is."""
 
     reason: str
     blame: Blame

@@ -2,6 +2,20 @@
 
 The docstring of a class is its default message. Errors of other libraries are mapped to these where they enter:
 HTTP in `http`, SQLite in `ledger`, files in `source`, the configuration in `commands.configuration`.
+
+A call that does not succeed ends in one of these ways. Each has one word, here and everywhere:
+
+    refused        `Refused`           the service did nothing, and would refuse it again; `Blame` says what follows
+    unauthorized   `Unauthorized`      it did nothing, for the credentials do not hold: the run stops, exit code 9
+    job refused    `JobRefused`        nothing was done, and no record is at fault: the run stops, exit code 9
+    unavailable    `Unavailable`       the service is not to be had: the run stops, exit code 5
+    wrong address  `WrongAddress`      what answers is not the service: the run stops, exit code 9
+    lost           `PossiblyApplied`   no answer came, and it may have been done: the service is asked
+    unexpected     `UnexpectedAnswer`  the answer makes no sense, and it may have been done: the service is asked
+
+*By a proxy* is any of them that something in between has worded, a firewall or a load balancer, and not whoever was
+called: that says nothing of a record, which is a *suspect* at most. *Declined* (`model.doubt`) is a batch whose newest
+call was refused.
 """
 
 from __future__ import annotations
@@ -126,8 +140,10 @@ class CallFailed(BulkSubmitError):
         """It may have got there, but not in time: something smaller might."""
         self.reset = False
         """The connection broke under it: something smaller, or with another content, might get through."""
-        self.stranger = False
-        """It was answered by something that does not word its errors as whoever was called."""
+        self.by_proxy = False
+        """It was answered by something that does not word its errors as whoever was called: a proxy, a firewall."""
+        self.earlier_lost = False
+        """An earlier attempt of the same call had no answer, and may have been applied."""
 
 
 class NotApplied(CallFailed):
@@ -135,7 +151,7 @@ class NotApplied(CallFailed):
 
 
 class Refused(NotApplied):
-    """The service understood the call and declined it; the same call would be declined again."""
+    """The service understood the call and refused it; the same call would be refused again."""
 
     def __init__(
         self,
@@ -151,16 +167,14 @@ class Refused(NotApplied):
         self.blame = blame
         """Whose fault it is; of a call that went out, the table of `http.blame` says so."""
         self.too_large = too_large
-        """It declined it for its size."""
-        self.earlier_lost = False
-        """An earlier attempt of the same call had no answer, and may have been applied."""
+        """It was refused for its size."""
         self.released_before = released_before
-        """It declined it because the batch is not waiting any more: the evidence that an earlier release arrived."""
+        """It was refused because the batch is not waiting any more: the evidence that an earlier release arrived."""
         self.unknown = False
-        """It declined a release because it does not know the batch: that is gone, or not there yet."""
+        """A release was refused because the service does not know the batch: that is gone, or not there yet."""
 
 
-class Unauthorized(Refused):
+class Unauthorized(NotApplied):
     """The service does not accept the credentials. Renew them, then run `bulksubmit resume`."""
 
     exit_code = Exit.MEND_FIRST

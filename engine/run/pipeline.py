@@ -10,10 +10,10 @@ by side, joined by one bounded channel and by the number of batches open at the 
 settings alone.
 
 A resumed run is the same run: `_read` first replays what the ledger holds unsettled, then reads on where it stopped.
-A batch of which an answer was lost, or that the service declines, leaves this way for `recovery`, which takes no place
-in flight while it waits. One that is refused as a whole comes back from there in halves; so is one halved that is as
-large as what was refused before, while `plans` cuts the next ones smaller. Inline batches whose answer was lost are
-searched for at the end, when everything else has arrived.
+A batch of which a call was lost or refused leaves this way for `recovery`, which takes no place in flight while it
+waits. One that is refused as a whole comes back from there in halves; so is one halved that is as large as what was
+refused before, while `plans` cuts the next ones smaller. Inline batches whose answer was lost are searched for at the
+end, when everything else has arrived.
 A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger.
 """
 

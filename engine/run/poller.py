@@ -27,7 +27,6 @@ from engine.model.errors import (
     SourceChanged,
     SourceError,
     StillWaiting,
-    Unauthorized,
     Unavailable,
     UnexpectedAnswer,
 )
@@ -169,8 +168,6 @@ class Poller:
         sent_at = self._run.clock.monotonic()
         try:
             answers = await self._run.service.progress([self._asked(one, sent_at) for one in followed])
-        except Unauthorized:
-            raise
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
             await self._check_reach(failure)
             for one in followed:
@@ -203,8 +200,6 @@ class Poller:
         """Take in what a poll said of one batch of its group; what goes wrong with it is no matter of the others."""
         try:
             await self._take_in(one, progress, seen_at)
-        except Unauthorized:
-            raise
         except SourceError as error:  # with the file in its place again, a later run asks once more
             await self._park(one, f"which of its records were created cannot be told: {error}")
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
@@ -215,12 +210,10 @@ class Poller:
         """End the run if the service is not to be had; a page in its place may be about what was asked alone."""
         if not isinstance(failure, Unavailable):
             return
-        if not failure.stranger:
+        if not failure.by_proxy:
             raise failure
         try:
             await self._run.service.look()
-        except Unauthorized:
-            raise
         except Refused:
             return  # the service itself says so
 

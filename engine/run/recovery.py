@@ -1,6 +1,6 @@
 """A batch in doubt in, one whose place is known out: asked about, told again or given up, as the table of steps says.
 
-A batch comes here when an answer about it was lost, when the service declined it, or when an earlier run left it so.
+A batch comes here when a call about it was lost or refused, or when an earlier run left it so.
 `model.next_step` decides. What happens here is the asking, the waiting and the writing down. Waiting takes no place
 among the batches in flight, and ends at once when the run ends; the ledger then has what the next run must know.
 """
@@ -15,7 +15,7 @@ import anyio
 
 from engine.model.batch import Batch, batch_name
 from engine.model.doubt import Again, Cancel, Doubt, Standing
-from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
+from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unavailable, UnexpectedAnswer
 from engine.model.next_step import Action, NextStep, next_step
 from engine.model.submission import State, Submission
 from engine.run.context import Run, pause_unless_stopped
@@ -186,8 +186,6 @@ class Recovery:
     async def _asked(self, remote_id: str) -> Standing:
         try:
             return await self._service.standing(remote_id)
-        except Unauthorized:
-            raise
         except Refused:  # busy, say: no word on the batch
             return Standing.SILENT
 

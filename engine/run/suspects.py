@@ -1,9 +1,9 @@
-"""Records that something between us and the service turns away, alone, while a call without them succeeds.
+"""Records that a proxy refuses, alone, while a call without them succeeds. Used by the uploader.
 
 A firewall's page, or a connection that always breaks under one upload, is no word of the service about the record. So
 such a record is not failed at once: it waits for a moment in which others get through, and is sent once more. If it is
-turned away again, it fails. If three in a row are turned away and nothing gets through in between, it is not the
-records: the job stops, and none of them has failed. Used by the uploader.
+refused again, it fails. If three in a row are refused and nothing gets through in between, it is not the records: the
+job stops, and none of them has failed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Suspects:
         """Wait for others to get through; False if this record was tried again already.
 
         Raises:
-            JobRefused: too many in a row were turned away.
+            JobRefused: too many in a row were refused.
         """
         if sequence in self._tried:
             self._tried.discard(sequence)

@@ -1,8 +1,8 @@
 """A frozen batch in, a released one out: stage, upload, release, each step durable before the next call goes out.
 
-This is the happy way. Where an answer is lost, or the service declines, the batch leaves with what is known of it (a
-`Doubt`), and `recovery` goes on: it asks, waits, and hands the batch back here once it may be told again. A refusal
-that is no fault of the records (`http.blame`) ends the run instead, and leaves the batch unsent.
+This is the happy way. Where a call is lost or refused, the batch leaves with what is known of it (a `Doubt`), and
+`recovery` goes on: it asks, waits, and hands the batch back here once it may be told again. A refusal that is no fault
+of the records (`Blame`) ends the run instead, and leaves the batch unsent.
 
 The order is what makes the promise. Staging is harmless. Releasing starts the creation of tasks, so its intent is
 durable first, with the time at which the call goes out.
@@ -36,7 +36,7 @@ from engine.model.submission import State, Submission
 from engine.run.context import Run, lost_just_now
 from engine.run.steps import Steps
 from engine.run.suspects import Suspects
-from engine.services.base import Released, Staged
+from engine.services.base import Staged
 
 STAGE_TRIES = 3
 """Fresh upload URLs that one batch may use up in a run; S3 refusing three new ones is no matter of age."""
@@ -71,7 +71,7 @@ class Submitted:
     halves: Sequence[Batch] = ()
     """Frozen in its place, if it is SPLIT; the batch itself, if it is to be sent once more."""
     doubt: Doubt | None = None
-    """What is known of it, if an answer was lost or the service declined: it goes on to recovery."""
+    """What is known of it, if a call was lost or refused: it goes on to recovery."""
     failure: CallFailed | None = None
     """The refusal, or the loss, behind the doubt."""
 
@@ -104,15 +104,15 @@ class Uploader:
         if divided := await self.divide(batch, submission):
             return divided
         fresh, began = submission.state is State.FROZEN, self._run.clock.monotonic()
-        try:
-            carried = await self._carry(batch, submission)
-        except _InDoubt as left:
-            if isinstance(left.failure, Refused) and left.failure.too_large:
-                self._learn_size(batch, Upload.TOO_LARGE)
-            return Submitted(left.submission, doubt=left.doubt, failure=left.failure)
-        if fresh:
+        if self._service.stages and submission.state is not State.RELEASING:
+            submitted = await self._stage(batch, submission)
+        else:
+            submitted = await self._release(batch, submission)
+        if isinstance(submitted.failure, Refused) and submitted.failure.too_large:
+            self._learn_size(batch, Upload.TOO_LARGE)
+        elif fresh and submitted.doubt is None:
             self._learn_size(batch, Upload.TAKEN, self._run.clock.monotonic() - began)
-        return Submitted(carried)
+        return submitted
 
     async def divide(self, batch: Batch, submission: Submission) -> Submitted | None:
         """Halve a batch of which nothing was sent yet, if as much did not get through before; None if it may go."""
@@ -162,9 +162,7 @@ class Uploader:
         """Have the service create nothing of a batch any more; tell whether it confirmed that."""
         try:
             await self._service.cancel(remote_id)
-        except Unauthorized:
-            raise
-        except CallFailed:
+        except (Refused, Unavailable, PossiblyApplied):
             return False
         return True
 
@@ -175,67 +173,60 @@ class Uploader:
         if change is not None:
             self._run.emit(change)
 
-    async def _carry(self, batch: Batch, submission: Submission) -> Submission:
-        if not self._service.stages:
-            return await self._post(batch, submission)
-        if submission.state is State.RELEASING:
-            return await self._release(batch, submission)
+    def _learn_loss(self, batch: Batch, failure: CallFailed) -> None:
+        if failure.timed_out or failure.reset:
+            self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
+
+    async def _stage(self, batch: Batch, submission: Submission) -> Submitted:
+        """Stage a batch, upload its payload and release it, each time anew where the upload URL does not hold."""
         failures: list[CallFailed] = []
         while len(failures) < STAGE_TRIES:
-            submission, staged, payload = await self._stage(batch, submission)
+            known, payload = submission.remote_id, await self.payloads.read(batch)
+            intent = _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, State.STAGING))
+            try:
+                staged = await self._service.stage(batch, payload, known=known, intent=intent.renew)
+            except (Refused, PossiblyApplied) as failure:
+                return await self._failed(batch, intent.submission, failure)
             # Name and fate are one durable step; up to it STAGING stands, from which the service is searched first.
             if staged.settlement is not None:
                 self._suspects.passed()
-                return await self._steps.settle(batch, submission, staged.settlement, remote_id=staged.remote_id)
-            submission = await self._named(batch, submission, State.STAGED, staged.remote_id)
-            failure = await self._upload(submission, staged, payload)
-            if failure is None:
+                return await self._settled(batch, intent.submission, staged.settlement, staged.remote_id)
+            named = await self._named(batch, intent.submission, State.STAGED, staged.remote_id)
+            if named.doubt is not None:
+                return named
+            submission = named.submission
+            failed = await self._upload(submission, staged, payload)
+            if failed is None:
                 self._suspects.passed()  # whatever becomes of its release
                 return await self._release(batch, submission)
-            failures.append(failure)
+            if isinstance(failed, Submitted):
+                return failed
+            failures.append(failed)
             if _lies_with_the_payload(failures):
-                raise await self._suspected(batch, submission, staged, failure)
+                return await self._suspected(batch, submission, staged, failed)
         raise JobRefused(
             f"batch {batch_name(batch.sequence)}: the store refused {STAGE_TRIES} fresh upload URLs in a row: "
             f"{failures[-1]}. Check the clock of this machine and what the store says, then run `bulksubmit resume`",
             call="put",
         )
 
-    async def _stage(self, batch: Batch, submission: Submission) -> tuple[Submission, Staged, bytes]:
-        known = submission.remote_id
-        payload = await self.payloads.read(batch)
-        intent = await self._intend(batch, submission, State.STAGING)
-        try:
-            staged = await self._service.stage(batch, payload, known=known, intent=intent.renew)
-        except Unauthorized:
-            raise
-        except Refused as refusal:
-            raise await self._refused(batch, intent.submission, refusal) from refusal
-        except PossiblyApplied as failure:
-            raise self._lost(intent.submission, failure) from failure
-        return intent.submission, staged, payload
-
-    async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> CallFailed | None:
-        """Bring the payload up; return why it had better be tried with a fresh URL, if that is so."""
+    async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> CallFailed | Submitted | None:
+        """Bring the payload up; return a failure where it had better be tried with a fresh URL."""
         if self._run.clock.monotonic() >= staged.expires_at:
             return UnexpectedAnswer("the URL is too old", call="put")
         try:
             await self._service.upload(staged, payload, few_tries=True)
-        except Unauthorized:
-            raise
         except Unavailable as failure:
-            if failure.timed_out or failure.reset or failure.stranger:
-                return failure
-            raise
+            if not (failure.timed_out or failure.reset or failure.by_proxy):
+                raise
+            return failure
         except UnexpectedAnswer as failure:  # not the store's: nobody knows what it holds
             return failure
         except Refused as refusal:
-            if refusal.blame is Blame.URL:
-                return refusal
-            raise self._declined(submission, refusal) from refusal
+            return refusal if refusal.blame is Blame.URL else self._in_doubt(submission, refusal)
         return None
 
-    async def _suspected(self, batch: Batch, submission: Submission, staged: Staged, failure: CallFailed) -> _InDoubt:
+    async def _suspected(self, batch: Batch, submission: Submission, staged: Staged, failure: CallFailed) -> Submitted:
         """Return that an upload lies with its payload, once something else has got through by the same way.
 
         It goes to the same URL: late or not, nothing of it is released.
@@ -247,57 +238,37 @@ class Uploader:
             await self._service.upload(staged, NO_RECORDS)
         except Refused as refusal:
             raise JobRefused(str(refusal), call=refusal.call, status=refusal.status) from refusal
-        if failure.timed_out or failure.reset:
-            self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
+        self._learn_loss(batch, failure)
         words = f"{failure}, while another upload got through"
-        return self._declined(submission, Refused(words, call="put", status=failure.status, blame=Blame.SUSPECT))
+        return self._in_doubt(submission, Refused(words, call="put", status=failure.status, blame=Blame.SUSPECT))
 
-    async def _release(self, batch: Batch, submission: Submission) -> Submission:
-        """Release a staged batch, or release one again."""
-        intent = await self._intend(batch, submission, State.RELEASING)
+    async def _release(self, batch: Batch, submission: Submission) -> Submitted:
+        """Have the tasks created: of a staged batch, or by one call that carries the payload and is never repeated."""
+        payload = None if self._service.stages else await self.payloads.read(batch)
+        intent = _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, State.RELEASING))
         try:
-            released = await self._service.release(batch, submission.remote_id, None, intent.renew)
-        except Unauthorized:
+            released = await self._service.release(batch, submission.remote_id, payload, intent.renew)
+        except (Unauthorized, Unavailable) as failure:
+            if payload is not None:  # certainly not applied: `resume` may send it
+                await self._steps.move(batch, intent.submission, State.FROZEN)
+            elif failure.by_proxy and isinstance(failure, Unavailable):
+                # A proxy keeps answering: the service may have it all the same, and can be asked.
+                return self._in_doubt(intent.submission, failure, declined=Declined.UNKNOWN)
             raise
-        except Unavailable as failure:
-            if not failure.stranger:
-                raise
-            # Something in between keeps turning it away: the service may have it all the same, and can be asked.
-            raise _InDoubt(intent.submission, self._unheard(intent.submission), failure) from failure
-        except Refused as refusal:
-            raise await self._refused(batch, intent.submission, refusal) from refusal
-        except PossiblyApplied as failure:
-            raise self._lost(intent.submission, failure) from failure
-        return await self._released(batch, intent.submission, released)
-
-    async def _post(self, batch: Batch, submission: Submission) -> Submission:
-        """Send a batch in one call, which cannot be repeated."""
-        payload = await self.payloads.read(batch)
-        intent = await self._intend(batch, submission, State.RELEASING)
-        try:
-            released = await self._service.release(batch, None, payload, intent.renew)
-        except (Unauthorized, Unavailable):
-            await self._steps.move(
-                batch, intent.submission, State.FROZEN
-            )  # certainly not applied: `resume` may send it
-            raise
-        except Refused as refusal:
-            raise await self._refused(batch, intent.submission, refusal) from refusal
-        except PossiblyApplied as failure:
-            if failure.timed_out or failure.reset:
-                self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
-            raise self._lost(intent.submission, failure) from failure
-        self._suspects.passed()
-        return await self._released(batch, intent.submission, released)
-
-    async def _released(self, batch: Batch, submission: Submission, released: Released) -> Submission:
+        except (Refused, PossiblyApplied) as failure:
+            if payload is not None:
+                self._learn_loss(batch, failure)
+            return await self._failed(batch, intent.submission, failure)
+        if payload is not None:
+            self._suspects.passed()
         if released.settlement is not None:
-            return await self._steps.settle(batch, submission, released.settlement, remote_id=released.remote_id)
-        if submission.remote_id is None:
-            return await self._named(batch, submission, State.RELEASED, released.remote_id)
-        return await self._steps.move(batch, submission, State.RELEASED, remote_id=released.remote_id)
+            return await self._settled(batch, intent.submission, released.settlement, released.remote_id)
+        return await self._named(batch, intent.submission, State.RELEASED, released.remote_id)
 
-    async def _named(self, batch: Batch, submission: Submission, state: State, remote_id: str) -> Submission:
+    async def _settled(self, batch: Batch, submission: Submission, settlement: Settlement, name: str) -> Submitted:
+        return Submitted(await self._steps.settle(batch, submission, settlement, remote_id=name))
+
+    async def _named(self, batch: Batch, submission: Submission, state: State, remote_id: str) -> Submitted:
         """Write down the name that the service gave a batch; one that another batch of the job has counts for none.
 
         Everything that is asked about a batch is asked by its name: it would be given the fates of the other.
@@ -305,51 +276,43 @@ class Uploader:
         job, being_written = self._run.job.name, remote_id in self._naming
         self._naming.add(remote_id)
         try:
-            if being_written or await self._run.ledger.owner(job, remote_id) not in {None, batch.sequence}:
+            owners = {None, batch.sequence}
+            known = remote_id == submission.remote_id
+            if not known and (being_written or await self._run.ledger.owner(job, remote_id) not in owners):
                 words = f"batch {batch_name(batch.sequence)} is given the name {remote_id}, which another batch has"
-                raise self._lost(submission, UnexpectedAnswer(words))
-            return await self._steps.move(batch, submission, state, remote_id=remote_id)
+                return self._in_doubt(submission, UnexpectedAnswer(words))
+            return Submitted(await self._steps.move(batch, submission, state, remote_id=remote_id))
         finally:
             if not being_written:
                 self._naming.discard(remote_id)
 
-    async def _intend(self, batch: Batch, submission: Submission, state: State) -> _Intent:
-        return _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, state))
-
-    def _unheard(self, submission: Submission) -> Doubt:
-        return replace(lost_just_now(self._run, submission), declined=Declined.UNKNOWN)
-
-    def _lost(self, submission: Submission, failure: PossiblyApplied) -> _InDoubt:
-        return _InDoubt(submission, lost_just_now(self._run, submission), failure)
-
-    async def _refused(self, batch: Batch, submission: Submission, refusal: Refused) -> _InDoubt | JobRefused:
-        """Return what a refusal comes to: the end of the run where no record is at fault, else a doubt.
+    async def _failed(self, batch: Batch, submission: Submission, failure: Refused | PossiblyApplied) -> Submitted:
+        """Return what a call comes to that was lost, or refused where records may be at fault.
 
         Raises:
+            JobRefused: no record is.
             Unauthorized, Unavailable: a call without records does not get through, either.
         """
-        if refusal.blame not in {Blame.JOB, Blame.SUSPECT}:
-            return self._declined(submission, refusal)
-        if submission.remote_id is None and not refusal.earlier_lost:  # certainly not applied: `resume` may send it
+        if not isinstance(failure, Refused) or failure.blame not in {Blame.JOB, Blame.SUSPECT}:
+            return self._in_doubt(submission, failure)
+        if submission.remote_id is None and not failure.earlier_lost:  # certainly not applied: `resume` may send it
             submission = await self._steps.move(batch, submission, State.FROZEN)
-        seen = await self._look()
-        if refusal.blame is Blame.SUSPECT:
-            return self._declined(submission, refusal)
-        return JobRefused(f"{refusal}; {seen}. No record has failed for it", call=refusal.call, status=refusal.status)
-
-    async def _look(self) -> str:
-        """Return what a call without records shows; an answer of the service's own, at any rate."""
         try:
-            return await self._service.look()
-        except Unauthorized:
-            raise
-        except Refused as refusal:
-            return str(refusal)
+            seen = await self._service.look()
+        except Refused as refusal:  # an answer of the service's own, at any rate
+            seen = str(refusal)
+        if failure.blame is Blame.SUSPECT:
+            return self._in_doubt(submission, failure)
+        words = f"{failure}; {seen}. No record has failed for it"
+        raise JobRefused(words, call=failure.call, status=failure.status) from failure
 
-    def _declined(self, submission: Submission, refusal: Refused) -> _InDoubt:
-        lost = refusal.earlier_lost and submission.state is not State.STAGED  # an upload creates nothing
-        doubt = replace(lost_just_now(self._run, submission), lost=lost, declined=_kind_of(refusal))
-        return _InDoubt(submission, doubt, refusal)
+    def _in_doubt(self, submission: Submission, failure: CallFailed, *, declined: Declined = Declined.NO) -> Submitted:
+        """Return what is known of a batch whose newest call was refused or lost."""
+        doubt = replace(lost_just_now(self._run, submission), declined=declined)
+        if isinstance(failure, Refused):
+            lost = failure.earlier_lost and submission.state is not State.STAGED  # an upload creates nothing
+            doubt = replace(doubt, lost=lost, declined=_kind_of(failure))
+        return Submitted(submission, doubt=doubt, failure=failure)
 
 
 def _lies_with_the_payload(failures: Sequence[CallFailed]) -> bool:
@@ -362,7 +325,7 @@ def _lies_with_the_payload(failures: Sequence[CallFailed]) -> bool:
         return True
     if newest.reset:
         return sum(failure.reset for failure in failures) > 1
-    return newest.stranger and len(failures) == STAGE_TRIES
+    return newest.by_proxy and len(failures) == STAGE_TRIES
 
 
 @dataclass(slots=True)
@@ -378,14 +341,6 @@ class _Intent:
         """Write the intent again if the call had to wait since it was written."""
         if self.run.clock.now() - self.submission.changed_at > _STAMP_SECONDS:
             self.submission = await self.steps.move(self.batch, self.submission, self.submission.state)
-
-
-class _InDoubt(Exception):
-    """An answer was lost, or the service declined."""
-
-    def __init__(self, submission: Submission, doubt: Doubt, failure: CallFailed) -> None:
-        super().__init__(str(failure))
-        self.submission, self.doubt, self.failure = submission, doubt, failure
 
 
 def _kind_of(refusal: Refused) -> Declined:

@@ -256,7 +256,7 @@ class FakeService:
     def _turn_away(self, payload, blame):
         if self._holds(payload, self.blocked):
             page = Refused("403 Forbidden: Request blocked", call="put", status=403, blame=blame)
-            page.stranger = True
+            page.by_proxy = True
             raise page
 
     def _holds(self, payload, ids):

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from engine.clock import Clock
-from engine.model.errors import CallFailed, SourceError, Unauthorized, UnexpectedAnswer
+from engine.model.errors import PossiblyApplied, Refused, SourceError, Unavailable, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.services.base import Asked
@@ -220,9 +220,7 @@ class Fates:
         for pause in (*(PROOF_PAUSES if patient else ()), None):
             try:
                 page = await self._tasks.page({"batch_id": str(asked.remote_id)})
-            except Unauthorized:
-                raise
-            except CallFailed:
+            except (Refused, Unavailable, PossiblyApplied):
                 return {}
             if page or pause is None:
                 return _content_of(page, listing)
@@ -237,9 +235,7 @@ class Fates:
                 tasks.append(task)
                 if len(tasks) > asked.count:  # the service does not filter by batch
                     return {}
-        except Unauthorized:
-            raise
-        except CallFailed:
+        except (Refused, Unavailable, PossiblyApplied):
             return {}
         return _content_of(tasks, listing)
 

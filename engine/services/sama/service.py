@@ -22,7 +22,7 @@ from engine.clock import Clock
 from engine.model.batch import Batch, ClientReference, Limits, batch_name
 from engine.model.doubt import Again, Standing
 from engine.model.error_hints import Carries
-from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer, WrongAddress
+from engine.model.errors import ConfigError, Refused, UnexpectedAnswer, WrongAddress
 from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Row
@@ -146,8 +146,6 @@ class Sama:
         try:
             answer = await self._caller.call(Call("schema", "GET", f"{self._project}/schemas/create_task.json"))
             return takes_marks(object_in(answer))
-        except Unauthorized:
-            raise
         except (Refused, UnexpectedAnswer):  # no schema to be had: no mark
             return False
         except WrongAddress:
@@ -239,8 +237,6 @@ class Sama:
         """
         try:
             answer = await self._caller.call(Call("project", "GET", f"{self._project}.json"))
-        except Unauthorized:
-            raise
         except Refused as refusal:
             if refusal.status == HTTPStatus.NOT_FOUND:
                 words = f"service.project_id {self._settings.project_id} is no project of this key ({refusal})"
@@ -267,8 +263,6 @@ class Sama:
     async def _continue(self, remote_id: str, intent: Intent) -> Released:
         try:
             answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, intent)
-        except Unauthorized:
-            raise
         except Refused as refusal:
             # A guess: the vendor documents no word for it.
             refusal.released_before = refusal.status == HTTPStatus.CONFLICT or refusal.code == NOT_WAITING

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import anyio
 
-from engine.model.errors import CallFailed, Refused, Unavailable
+from engine.model.errors import CallFailed, Refused, Unauthorized, Unavailable
 from engine.services.sevenbridges.answers import Page
 from engine.services.sevenbridges.calls import ListShifted, Place
 from engine.services.sevenbridges.specs import FILE_CLASSES
@@ -71,7 +71,7 @@ class _FileList:
             return
         try:
             page = await anext(self._pages)
-        except Refused:
+        except (Refused, Unauthorized):
             self._worth_reading = False
             return
         self._read += len(page.items)
@@ -187,4 +187,4 @@ def _one_request(names: Sequence[Name], most: int) -> Sequence[Name]:
 
 
 def _too_much(failure: CallFailed) -> bool:
-    return failure.timed_out or failure.stranger or (isinstance(failure, Refused) and failure.status in _TOO_MUCH)
+    return failure.timed_out or failure.by_proxy or (isinstance(failure, Refused) and failure.status in _TOO_MUCH)

@@ -379,7 +379,7 @@ async def test_a_call_with_few_tries_is_handed_back_once_something_in_between_ha
     caller, wire, _ = make(*[answer(406, PAGE)] * 2)
     with pytest.raises(Unavailable, match="turned away again") as raised:
         await caller.call(FEW_TRIES)
-    assert raised.value.stranger
+    assert raised.value.by_proxy
     assert len(wire.requests) == 2
 
 
@@ -481,7 +481,7 @@ async def test_a_page_that_turns_a_release_away_is_handed_back_after_two_tries(m
     caller, wire, _ = make(answer(409, PAGE), answer(409, PAGE), speech=speech)
     with pytest.raises(Unavailable, match="can be asked") as raised:
         await caller.call(replace(CREATE, carries=Carries.RELEASE))
-    assert raised.value.stranger
+    assert raised.value.by_proxy
     assert len(wire.requests) == 2
 
 
@@ -489,7 +489,7 @@ async def test_a_page_that_turns_records_away_is_handed_back_at_once(make):
     caller, wire, _ = make(answer(403, PAGE), speech=speech)
     with pytest.raises(Refused) as raised:
         await caller.call(POST)
-    assert (type(raised.value), raised.value.blame, raised.value.stranger) == (Refused, Blame.SUSPECT, True)
+    assert (type(raised.value), raised.value.blame, raised.value.by_proxy) == (Refused, Blame.SUSPECT, True)
     assert len(wire.requests) == 1
 
 

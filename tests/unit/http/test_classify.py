@@ -87,7 +87,7 @@ NO = Verdict(NOT, REFUSED, "status 4xx")
 )
 def test_what_to_do_about_a_plain_no_follows_from_whose_fault_it_is(carries, said, advice):
     verdict = judge_refusal(NO, carries, said)
-    assert (verdict.effect, verdict.advice, verdict.stranger) == (NOT, advice, not said.own)
+    assert (verdict.effect, verdict.advice, verdict.by_proxy) == (NOT, advice, not said.own)
 
 
 def test_an_upload_that_the_store_found_too_slow_has_timed_out():

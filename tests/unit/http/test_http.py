@@ -11,6 +11,7 @@ from engine.http.caller import open_caller
 from engine.http.classify import Loss
 from engine.http.client import _lost
 from engine.http.secrets import Credentials
+from engine.model.error_hints import Carries
 from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable, WrongAddress
 from engine.model.settings import SendSettings
 from engine.services.base import Call
@@ -123,8 +124,9 @@ async def test_a_redirect_of_an_upload_takes_the_data_nowhere(open_service):
 async def test_an_upload_refused_before_it_was_read_is_refused(open_service):
     said = b"<Error><Code>AccessDenied</Code></Error>"
     async with raw_server(plain(403, said)) as server, open_service(server.url) as caller:
+        put = Call("put", "PUT", f"{server.url}/k?X-Amz-Signature=c0ffee", authenticated=False, carries=Carries.BYTES)
         with pytest.raises(Refused, match="AccessDenied") as caught:
-            await caller.call(Call("put", "PUT", f"{server.url}/k?X-Amz-Signature=c0ffee", authenticated=False))
+            await caller.call(put)
     assert "c0ffee" not in str(caught.value)
 
 

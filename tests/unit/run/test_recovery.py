@@ -319,7 +319,7 @@ async def test_where_the_vendor_documents_that_a_repeat_is_refused_it_is_told_ag
 async def test_a_release_that_something_in_between_keeps_turning_away_is_asked_about_first(bench, monkeypatch, again):
     monkeypatch.setattr(type(bench.service), "again", again)
     page = Unavailable("a page instead of an answer")
-    page.stranger = True
+    page.by_proxy = True
     bench.service.faults = {"release": [Fault(page, applied=True)]}
     assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
     assert bench.service.calls("release", "standing") == ["release", "standing"]

@@ -17,7 +17,7 @@ TOO_MUCH = Refused("maintenance, or too much", status=503)
 TIMED_OUT = Unavailable("it timed out 2 times")
 TIMED_OUT.timed_out = True
 TURNED_AWAY = Unavailable("a page, twice", status=414)
-TURNED_AWAY.stranger = True
+TURNED_AWAY.by_proxy = True
 
 
 class Store:
