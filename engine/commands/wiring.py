@@ -202,7 +202,7 @@ def check_parts(setup: Setup, job: Job) -> None:
         ConfigError: names the key and what to do.
     """
     offline(setup, job)
-    _credentials(setup.service)
+    Credentials(setup.service.secret_headers(), setup.service.secret_query())
     check_base_url(setup.service.base_url)
 
 
@@ -219,29 +219,13 @@ def _service(setup: Setup, job: Job, caller: Caller, clock: Clock, emit: Listene
     return setup.module.build(setup.service, setup.settings.batch, job, caller, clock, emit)
 
 
-def _credentials(service: ServiceSettings) -> Credentials:
-    return Credentials(service.secret_headers(), service.secret_query())
-
-
 @asynccontextmanager
 async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncIterator[Service]:
     """Open the way to the service."""
     from engine.http.caller import open_caller  # noqa: PLC0415 - aiohttp: 0.1 s, only where something is sent
 
-    service = setup.service
-    credentials, hosts = _credentials(service), service.allowed_upload_hosts()
     send = setup.settings.send
-    caller = open_caller(
-        service.base_url,
-        send,
-        credentials,
-        upload_hosts=hosts,
-        clock=clock,
-        emit=emit,
-        error_hint=service.error_hint,
-        speech=service.speaks,
-    )
-    async with caller as opened:
+    async with open_caller(setup.service, send, clock=clock, emit=emit) as opened:
         opened_service = _service(setup, job, opened, clock, emit)
         if send.settle_seconds is not None:
             opened_service.settle_seconds = send.settle_seconds

@@ -9,48 +9,35 @@ doubtful ones, and why they are not taken for a plain no:
 - 408: by RFC 9110 the request was not received in full, but Azure Cosmos DB says it of writes that may have happened.
 - 302 and 303: the usual answer to a form that *was* processed (post, redirect, get).
 - 500, 502, 504 and any other 5xx except 501 and 505: something broke, and nobody knows at which step.
+
+Whose fault a refusal is stands in `TABLE`: the first row that fits, and the last one fits always. A call that carries
+no record decides no record's fate, and a store that keeps bytes unread decides none either. So a record fails only by
+an answer to a call that carried it, or released it, worded as the service words its errors. What is worded otherwise
+comes from a proxy, a firewall's included: that is no fact about a record before a call without it has succeeded.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from enum import Enum, auto
+from enum import Enum
 from functools import lru_cache
 from http import HTTPStatus
 
-from engine.http.blame import STORE_TIME_OUT, Said, whose_fault
 from engine.model.error_hints import Blame, Carries
-
-
-class Effect(Enum):
-    """What a request did at the service."""
-
-    APPLIED = auto()
-    NOT_APPLIED = auto()
-    POSSIBLY_APPLIED = auto()
-
-
-class Advice(Enum):
-    """What to do about it."""
-
-    ACCEPT = auto()
-    REPEAT = auto()
-    """Make the same call again, later."""
-    REFUSED = auto()
-    """Do not: it would be refused again."""
-    UNAUTHORIZED = auto()
-    """Do not: the credentials do not hold."""
-    STOP = auto()
-    """Do not: something between us and the service must be mended by a person."""
-    ASK = auto()
-    """Do not repeat: find out first what happened."""
-    DISTRUST = auto()
-    """Do not repeat: the answer cannot be understood, and the next one will look the same."""
+from engine.model.errors import (
+    CallFailed,
+    PossiblyApplied,
+    Refused,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+    WrongAddress,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +53,13 @@ class Allowance:
 class Verdict:
     """How a request ended."""
 
-    effect: Effect
-    advice: Advice
+    error: type[CallFailed] | None
+    """What it comes to if it is not tried again; None: it was done. `Unavailable` alone may be tried again."""
     reason: str
     status: int | None = None
     """None: there was no answer."""
+    lost: bool = False
+    """It may have been done, and may not."""
     timed_out: bool = False
     reset: bool = False
     """The connection broke under it."""
@@ -81,11 +70,6 @@ class Verdict:
     asked_seconds: float | None = None
     """For so long the service asks not to be called."""
     window: Allowance | None = None
-
-    @property
-    def pushed_back(self) -> bool:
-        """The service lets no more calls in just now."""
-        return self.status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 class Loss(Enum):
@@ -105,7 +89,7 @@ class Loss(Enum):
         self.unsent = unsent
 
 
-_DECLINED_UNREAD = frozenset({HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_REFUSED_UNREAD = frozenset({HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 """RFC 8470 §5.2 and RFC 6585 §4: welcome later."""
 _MAY_FOLLOW_SUCCESS = frozenset({HTTPStatus.FOUND, HTTPStatus.SEE_OTHER})
 _CANNOT_DO_THAT = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
@@ -118,7 +102,6 @@ _EPOCH_FROM = 1e9
 """`X-RateLimit-Reset` is Unix time (Seven Bridges) or seconds left (others); nobody's window lasts 30 years."""
 _STATUSES = 64
 """Verdicts kept: where each record is a call, all of them end alike."""
-_ADVICE = {Blame.KEY: Advice.UNAUTHORIZED, Blame.NOT_NOW: Advice.REPEAT}
 _TIME_OUTS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT})
 
 
@@ -127,39 +110,125 @@ def judge_status(status: int, *, repeatable: bool) -> Verdict:
     """Classify an answer by its status."""
     reason = f"status {status}"
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return Verdict(Effect.APPLIED, Advice.ACCEPT, reason, status)
-    if status in _DECLINED_UNREAD:
-        return Verdict(Effect.NOT_APPLIED, Advice.REPEAT, reason, status)
+        return Verdict(None, reason, status)
+    if status in _REFUSED_UNREAD:
+        return Verdict(Unavailable, reason, status)
     doubtful = status in _MAY_FOLLOW_SUCCESS and not repeatable
     definite = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in _CANNOT_DO_THAT
     if definite and not doubtful and status != HTTPStatus.REQUEST_TIMEOUT:
-        return Verdict(Effect.NOT_APPLIED, Advice.REFUSED, reason, status)
-    return replace(_possibly(reason, repeatable=repeatable, timed_out=status in _TIME_OUTS), status=status)
+        return Verdict(Refused, reason, status)
+    error = Unavailable if repeatable else PossiblyApplied
+    return Verdict(error, reason, status, lost=True, timed_out=status in _TIME_OUTS)
 
 
 def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
-    """Add to the verdict of a definite no whose fault it is, and so what to do about it."""
+    """Add to the verdict of a definite no whose fault it is, and so what it comes to."""
     blame = whose_fault(carries, said)
-    judged = replace(verdict, advice=_ADVICE.get(blame, Advice.REFUSED), blame=blame, by_proxy=not said.own)
-    if carries is Carries.BYTES and said.code == STORE_TIME_OUT:
-        return replace(judged, effect=Effect.POSSIBLY_APPLIED, timed_out=True)
-    return judged
+    error = Unauthorized if blame is Blame.KEY else Unavailable if blame is Blame.NOT_NOW else Refused
+    too_slow = carries is Carries.BYTES and said.code == STORE_TIME_OUT
+    return replace(verdict, error=error, blame=blame, by_proxy=not said.own, lost=too_slow, timed_out=too_slow)
 
 
 def judge_loss(loss: Loss, *, repeatable: bool) -> Verdict:
     """Classify a request that got no answer."""
     if loss in (Loss.UNTRUSTED, Loss.FORBIDDEN):
-        return Verdict(Effect.NOT_APPLIED, Advice.STOP, loss.words)
+        return Verdict(WrongAddress, loss.words)
     if loss.unsent:
-        return Verdict(Effect.NOT_APPLIED, Advice.REPEAT, loss.words, timed_out=loss is Loss.CONNECT_TIMEOUT)
-    if loss is Loss.TOO_LARGE or (loss is Loss.GARBLED and not repeatable):
-        return Verdict(Effect.POSSIBLY_APPLIED, Advice.DISTRUST, loss.words)
-    verdict = _possibly(loss.words, repeatable=repeatable, timed_out=loss is Loss.ANSWER_TIMEOUT)
-    return replace(verdict, reset=loss is Loss.CUT)
+        return Verdict(Unavailable, loss.words, timed_out=loss is Loss.CONNECT_TIMEOUT)
+    if loss is Loss.TOO_LARGE or (loss is Loss.GARBLED and not repeatable):  # the next answer would look the same
+        return Verdict(UnexpectedAnswer, loss.words, lost=True)
+    error = Unavailable if repeatable else PossiblyApplied
+    return Verdict(error, loss.words, lost=True, timed_out=loss is Loss.ANSWER_TIMEOUT, reset=loss is Loss.CUT)
 
 
-def _possibly(reason: str, *, repeatable: bool, timed_out: bool) -> Verdict:
-    return Verdict(Effect.POSSIBLY_APPLIED, Advice.REPEAT if repeatable else Advice.ASK, reason, timed_out=timed_out)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an answer says that is no success."""
+
+    status: int
+    own: bool = True
+    """Worded as whoever was called words its errors."""
+    code: str = ""
+    """Its own code for what went wrong."""
+    names_records: bool = False
+    """It says which records are at fault: others may have been taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlameRow:
+    """One row of the table. A column that is left out fits everything."""
+
+    blame: Blame
+    reason: str
+    carries: Collection[Carries] = ()
+    statuses: Collection[int] = ()
+    codes: Collection[str] = ()
+    own: bool | None = None
+    names_records: bool | None = None
+
+    def fits(self, carries: Carries, said: Said) -> bool:
+        """Tell whether it is about a call and an answer like these."""
+        words = ((self.carries, carries), (self.statuses, said.status), (self.codes, said.code))
+        flags = ((self.own, said.own), (self.names_records, said.names_records))
+        return all(not column or value in column for column, value in words) and all(
+            wanted is None or wanted == flag for wanted, flag in flags
+        )
+
+
+TOO_LARGE = "EntityTooLarge"
+"""S3's word; it says so with a 400."""
+STORE_TIME_OUT = "RequestTimeout"
+"""S3's word for an upload that did not come in time; likewise."""
+STORE_LATER = frozenset({STORE_TIME_OUT, "OperationAborted", "SlowDown", "InternalError", "TemporaryRedirect"})
+"""What S3's list of errors says to try again. The last one is a 307, while a new bucket's name spreads."""
+
+_BYTES = (Carries.BYTES,)
+_RECORDS = (Carries.RECORDS,)
+_RELEASE = (Carries.RELEASE,)
+_READ = (Carries.RECORDS, Carries.RELEASE)
+_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_CONTENT = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+_THERE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE)
+_SIZE = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE,)
+
+_STORE = (
+    BlameRow(Blame.NOT_NOW, "the store asks to try again", _BYTES, codes=STORE_LATER),
+    BlameRow(Blame.PAYLOAD, "it is too large for the store", _BYTES, _SIZE),
+    BlameRow(Blame.PAYLOAD, "it is too large for the store", _BYTES, codes=(TOO_LARGE,)),
+    BlameRow(Blame.URL, "a presigned URL is refused so when it is too old", _BYTES, _KEY),
+    # It parses nothing, so it is about the request and never about a record. The next URL may lead elsewhere.
+    BlameRow(Blame.URL, "the store does not take it this way", _BYTES, own=True),
+    BlameRow(Blame.NOT_NOW, "the store does not speak so", _BYTES),
+)
+_SERVICE = (
+    BlameRow(Blame.PAYLOAD, "it is too large", _READ, _SIZE),
+    BlameRow(Blame.KEY, "the credentials do not hold", statuses=(HTTPStatus.UNAUTHORIZED,)),
+    BlameRow(Blame.KEY, "the credentials do not hold", statuses=(HTTPStatus.FORBIDDEN,), own=True),
+    BlameRow(Blame.SUSPECT, "a proxy answers in its place", _RECORDS, own=False),
+    BlameRow(Blame.NOT_NOW, "a proxy answers in its place", own=False),
+    BlameRow(Blame.RECORDS, "the service says which", _READ, _CONTENT, names_records=True),
+    BlameRow(Blame.PAYLOAD, "the service does not say which", _RECORDS, (*_CONTENT, HTTPStatus.CONFLICT)),
+    BlameRow(Blame.PAYLOAD, "the service does not say which", _RELEASE, _CONTENT),
+    BlameRow(Blame.RECORDS, "it is about what was brought before", _RELEASE, _THERE),
+)
+
+TABLE: tuple[BlameRow, ...] = (
+    *_STORE,
+    *_SERVICE,
+    # No record was carried, or the status is none that speaks of content: unknown project, wrong method, wrong address.
+    BlameRow(Blame.JOB, "it concerns no record"),
+)
+"""Every row, in order."""
+
+
+def whose_fault(carries: Carries, said: Said) -> Blame:
+    """Return whose fault it is that a call was answered so."""
+    return next(row.blame for row in TABLE if row.fits(carries, said))
+
+
+def is_for_size(said: Said) -> bool:
+    """Tell whether a refusal is for the length of what the call carried."""
+    return said.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or said.code == TOO_LARGE
 
 
 def allowance(headers: Mapping[str, str], now: float) -> Allowance | None:

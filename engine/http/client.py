@@ -9,6 +9,7 @@ No aiohttp error leaves this module, not even as the cause of another: their tex
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,14 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from engine import __version__
 from engine.http.classify import Loss
-from engine.http.resolver import ForbiddenAddress, PublicResolver
+from engine.http.urls import is_public
 from engine.model.settings import MEBIBYTE, SendSettings
 from engine.services.base import Answer, Call
 
@@ -102,39 +102,17 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise _AnswerLost from None
 
 
-class _Body(Payload):
-    """Bytes that are written in pieces, so that the event loop stays free between them, and never copied.
+async def _in_pieces(call: Call) -> AsyncIterator[memoryview]:
+    """Yield a body in pieces that are never copied, so that the event loop stays free between them.
 
     aiohttp writes bytes in one piece and warns of more than 1 MiB, and of a BytesIO it makes a copy.
     """
-
-    def __init__(self, call: Call) -> None:
-        super().__init__(call)
-        self._pieces = call.pieces
-        self._size = call.size_bytes
-
-    @property
-    def autoclose(self) -> bool:
-        """There is nothing to close."""
-        return True
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Return it as text."""
-        return b"".join(self._pieces).decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write all of it."""
-        for piece in self._pieces:
-            view = memoryview(piece)
-            for start in range(0, len(view), _CHUNK_BYTES):
-                if start:
-                    await asyncio.sleep(0)
-                await writer.write(view[start : start + _CHUNK_BYTES])
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write all of it: the length that is announced is its own."""
-        del content_length
-        await self.write(writer)
+    for piece in call.pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), _CHUNK_BYTES):
+            if start:
+                await asyncio.sleep(0)
+            yield view[start : start + _CHUNK_BYTES]
 
 
 class HttpClient:
@@ -156,15 +134,17 @@ class HttpClient:
         """Return the answer, whatever its status, or how it was lost."""
         call = request.call
         session = self._kept if call.repeatable else self._busy if call.reconcilable else self._fresh
-        body = None if call.body is None else _Body(call)
+        headers, body = request.headers, None
+        if call.body is not None:
+            headers, body = {**headers, "Content-Length": str(call.size_bytes)}, _in_pieces(call)
         try:
             async with session.request(
                 call.method,
                 request.url,
-                headers=request.headers,
+                headers=headers,
                 data=body,
                 allow_redirects=False,
-                skip_auto_headers=None if "Content-Type" in request.headers else _NO_TYPE,
+                skip_auto_headers=None if "Content-Type" in headers else _NO_TYPE,
                 middlewares=() if call.method in _NEVER_AGAIN else None,
             ) as response:
                 return await _read(response)
@@ -216,6 +196,37 @@ def _distrust(error: Exception) -> str:
     return f"{words}; {advice}" if advice else words
 
 
+class ForbiddenAddress(OSError):
+    """A host name resolved to an address that nothing may be sent to."""
+
+
+class PublicResolver(AbstractResolver):
+    """A resolver that refuses answers outside the open Internet, except for hosts that the user named exactly."""
+
+    def __init__(self, inner: AbstractResolver, *, trusted_hosts: Collection[str]) -> None:
+        self._inner = inner
+        self._trusted = frozenset(host.lower() for host in trusted_hosts)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of `host`.
+
+        Raises:
+            ForbiddenAddress: one of them is private, link-local, loopback or the like.
+        """
+        found = await self._inner.resolve(host, port, family)
+        if host.lower() not in self._trusted:
+            for result in found:
+                if not is_public(result["host"]):
+                    raise ForbiddenAddress(None, f"{host} resolves to {result['host']}, which is not a public address")
+        return found
+
+    async def close(self) -> None:
+        """Let go of the resolver inside."""
+        await self._inner.close()
+
+
 @asynccontextmanager
 async def open_client(
     settings: SendSettings, *, trusted_hosts: Collection[str], anywhere: bool
@@ -235,9 +246,7 @@ async def open_client(
         yield HttpClient(kept, busy, fresh)
 
 
-def _session(
-    settings: SendSettings, resolver: aiohttp.abc.AbstractResolver, *, keep_seconds: float
-) -> aiohttp.ClientSession:
+def _session(settings: SendSettings, resolver: AbstractResolver, *, keep_seconds: float) -> aiohttp.ClientSession:
     # No limit here: the caller counts requests in flight over all pools, and waiting for a place in a pool would count
     # as time spent connecting.
     keeping: dict[str, Any] = {"keepalive_timeout": keep_seconds} if keep_seconds else {"force_close": True}

@@ -18,8 +18,7 @@ from typing import Any
 import orjson
 from yarl import URL
 
-from engine.http.blame import Said, is_for_size, names_records
-from engine.http.classify import Advice, Effect, Verdict
+from engine.http.classify import Said, Verdict, is_for_size
 from engine.http.client import Lost
 from engine.model.errors import (
     CallFailed,
@@ -35,13 +34,13 @@ from engine.services.base import Answer, Call
 _REDIRECTION = 3
 """The class of RFC 9110 §15.4."""
 
-_ERRORS: dict[Advice, tuple[type[CallFailed], str]] = {
-    Advice.REFUSED: (Refused, "was refused"),
-    Advice.UNAUTHORIZED: (Unauthorized, "was refused, the credentials do not hold. Renew them, then resume"),
-    Advice.STOP: (WrongAddress, "cannot be made"),
-    Advice.REPEAT: (Unavailable, "did not succeed"),
-    Advice.ASK: (PossiblyApplied, "may or may not have been applied"),
-    Advice.DISTRUST: (UnexpectedAnswer, "may or may not have been applied, its answer cannot be used"),
+_WHAT: dict[type[CallFailed], str] = {
+    Refused: "was refused",
+    Unauthorized: "was refused, the credentials do not hold. Renew them, then resume",
+    WrongAddress: "cannot be made",
+    Unavailable: "did not succeed",
+    PossiblyApplied: "may or may not have been applied",
+    UnexpectedAnswer: "may or may not have been applied, its answer cannot be used",
 }
 
 
@@ -49,19 +48,19 @@ def failure(
     call: Call, verdict: Verdict, answer: Answer | Lost, redact: Callable[[str], str], *, why: str = ""
 ) -> CallFailed:
     """Return the error for a call that ended so; `why` it is not tried again, where that was a decision."""
-    kind, what = _ERRORS[verdict.advice]
+    error = verdict.error or UnexpectedAnswer
     said = service_words(answer.body, redact) if isinstance(answer, Answer) else answer.detail
-    parts = [f"{described(call)} {what}", verdict.reason + _redirection(answer), said]
+    parts = [f"{described(call)} {_WHAT[error]}", verdict.reason + _redirection(answer), said]
     message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
     status = answer.status if isinstance(answer, Answer) else None
-    failed = kind(redact(message), call=call.kind, status=status)
+    failed = error(redact(message), call=call.kind, status=status)
     if isinstance(answer, Answer) and verdict.blame is not None:
         failed.code = service_code(answer.body)
         if isinstance(failed, Refused):
             failed.blame = verdict.blame
             failed.too_large = is_for_size(Said(answer.status, code=failed.code))
     failed.by_proxy = verdict.by_proxy
-    failed.timed_out = verdict.timed_out and verdict.effect is Effect.POSSIBLY_APPLIED
+    failed.timed_out = verdict.timed_out and verdict.lost
     failed.reset = verdict.reset
     return failed
 
@@ -135,6 +134,23 @@ def service_code(body: bytes) -> str:
 def is_of_a_store(body: bytes) -> bool:
     """Tell whether a store says what went wrong: S3's form, which those that stand in for it have as well."""
     return b"<Error>" in body[:_MAX_BYTES] and service_code(body) != ""
+
+
+_RECORD_KEYS = frozenset(
+    {"index", "position", "row", "line", "record", "task", "task_id", "id", "data", "request_data"}
+)
+"""By which an error names the record that it is about; Sama's callbacks have task_id and request_data."""
+
+
+def names_records(body: bytes) -> bool:
+    """Tell whether the body of a refusal says which records are at fault."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    lists = [value for value in said.values() if isinstance(value, list)] if isinstance(said, dict) else [said]
+    entries = [entry for found in lists if isinstance(found, list) for entry in found if isinstance(entry, dict)]
+    return any(not _RECORD_KEYS.isdisjoint(entry) for entry in entries)
 
 
 def _from_json(said: Any) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from engine.http.classify import Effect, Verdict
+from engine.http.classify import Verdict
 from engine.model.error_hints import Carries
 from engine.services.base import Call
 
@@ -93,7 +93,7 @@ class CallState:
         self.failing_seconds(now)
         if verdict.by_proxy:
             self.proxy_since = min(self.proxy_since, now)
-        if verdict.effect is Effect.POSSIBLY_APPLIED:
+        if verdict.lost:
             self.lost = True
             self.losses += _TIME_OUT_LOSSES if verdict.timed_out else int(verdict.reset)
 

@@ -95,29 +95,24 @@ def _pattern(secrets: list[str]) -> re.Pattern[str] | None:
     return re.compile("|".join([*("".join(map(_forms, secret)) for secret in secrets), *map(re.escape, encoded)]))
 
 
+_HTML_NAMES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
+
+
 def _forms(character: str) -> str:
     """Return a pattern for one character, plain or escaped."""
-    forms = [re.escape(character), *_json_forms(character), *_html_forms(character)]
-    # %41, %2541 (encoded twice), …
-    forms.append(
-        "".join(f"%(?:25)*{_either_case(f'{byte:02x}')}" for byte in character.encode("utf-8", "surrogatepass"))
-    )
+    octets, units = character.encode("utf-8", "surrogatepass"), character.encode("utf-16-be", "surrogatepass").hex()
+    point = ord(character)
+    forms = [
+        re.escape(character),
+        "".join(f"%(?:25)*(?i:{octet:02x})" for octet in octets),  # %41, %2541 (encoded twice), …
+        "".join(rf"\\u(?i:{units[start : start + 4]})" for start in range(0, len(units), 4)),
+        rf"&#0*{point};",
+        rf"&#[xX]0*(?i:{point:x});",
+    ]
+    if character in '"\\/':
+        forms.append(rf"\\{re.escape(character)}")
+    if character in _HTML_NAMES:
+        forms.append(_HTML_NAMES[character])
     if character == " ":
         forms.append(r"\+")
     return f"(?:{'|'.join(forms)})"
-
-
-def _json_forms(character: str) -> list[str]:
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    escaped = "".join(rf"\\u{_either_case(units[i : i + 4])}" for i in range(0, len(units), 4))
-    return [escaped, *([rf"\\{re.escape(character)}"] if character in '"\\/' else [])]
-
-
-def _html_forms(character: str) -> list[str]:
-    point = ord(character)
-    named = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}.get(character)
-    return [rf"&#0*{point};", rf"&#[xX]0*{_either_case(f'{point:x}')};", *([named] if named else [])]
-
-
-def _either_case(digits: str) -> str:
-    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in digits)

@@ -14,7 +14,7 @@ repeated fail in their own way: the service may well answer every poll and lose 
 one for all calls to the service, and a push-back is obeyed by everybody; only a call that names a lane (`Call.lane`),
 because the service has a limit for calls of its kind, keeps that limit to itself.
 
-Invariant: whatever `admit` has let go counts as under way until `observe` or `leave` hears of it.
+Invariant: whatever `admit` has let go counts as under way until `observe` hears of it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from engine.adaptive.rate import LearnedRate, Pacer
-from engine.http.classify import Advice, Allowance, Effect, Verdict
+from engine.http.classify import Allowance, Verdict
 from engine.http.retry import CallState, GiveUp, RetryRules, probe_spacing
+from engine.model.errors import Refused, Unauthorized
 from engine.progress.events import Paused, Spaced
 from engine.services.base import Call
 
@@ -54,8 +56,6 @@ _WORTH_SAYING_SECONDS = 1.0
 OUTAGE = "the service does not answer; one call at a time tries"
 WINDOW_USED_UP = "the request budget of this window is used up"
 LEARNED_PACE = "the service takes no more calls a second than now, by its refusals"
-
-_THE_SERVICE_IS_THERE = frozenset({Advice.ACCEPT, Advice.REFUSED, Advice.UNAUTHORIZED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,41 +106,54 @@ class Throttle:
         state.under_way = True
         return GO
 
-    def observe(self, state: CallState, verdict: Verdict, now: float) -> Paused | None:
-        """Take in how an attempt ended; return what is to be told to people, if the service asks all to wait."""
+    def observe(self, state: CallState, verdict: Verdict | None, now: float) -> Paused | None:
+        """Take in how an attempt ended; return what is to be told to people, if the service asks all to wait.
+
+        `verdict`: None where the call is given up, whatever it still holds: its turn to probe, or a request of the
+        window that it got no answer to.
+        """
         call, lane = state.call, self._lane(state.call)
         pace = lane.pace if call.lane else self._pace
-        until = now + (verdict.asked_seconds or 0.0)
-        if call.authenticated:
+        news = None
+        if verdict is not None:
+            news = self._hear(state, verdict, pace, now)
+            self._learn(state, verdict, lane.outage, now)
+        elif state.under_way and call.authenticated:
+            self._window.answered(now, None)
+        state.due, state.under_way = None, False
+        if state.probing:
+            lane.outage.turn_taken = state.probing = False
+        return news
+
+    def _hear(self, state: CallState, verdict: Verdict, pace: _Pace, now: float) -> Paused | None:
+        """Take in what an answer says of how fast calls may go out; this is where a 429 is heard."""
+        until, pushed_back = now + (verdict.asked_seconds or 0.0), verdict.status == HTTPStatus.TOO_MANY_REQUESTS
+        if state.call.authenticated:
             # What it says of a window when it refuses calls of one kind is said of those alone.
-            window = None if verdict.pushed_back and call.lane else verdict.window
-            self._window.answered(now, window, refused=verdict.pushed_back)
-            if not verdict.pushed_back:
-                if verdict.status is not None:
-                    pace.rate.answered(state.sent_at)
-            elif window is None:  # else the window is known to the call, and there is no pace to learn
+            window = None if pushed_back and state.call.lane else verdict.window
+            self._window.answered(now, window, refused=pushed_back)
+            if pushed_back and window is None:  # else the window is known to the call, and there is no pace to learn
                 pace.rate.refused(now, state.sent_at, until)
-        if verdict.advice in _THE_SERVICE_IS_THERE:
-            if not verdict.by_proxy:
-                self._heard.add(call.authenticated)
-            lane.outage.answered(state.price)
-        else:
-            state.failed(verdict, now)
-            unknown = verdict.effect is Effect.POSSIBLY_APPLIED and not (call.repeatable or call.reconcilable)
-            state.price = lane.outage.failed(
-                now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=state.probing
-            )
-        self._end(state, lane)
+            elif verdict.status is not None and not pushed_back:
+                pace.rate.answered(state.sent_at)
         if not verdict.asked_seconds or not pace.pacer.hold(until):
             return None
         pace.held_for = f"the service asks for it ({verdict.reason})"
         return Paused(pace.held_for, verdict.asked_seconds)
 
-    def leave(self, state: CallState, now: float) -> None:
-        """Take back what a call holds that ended without an answer: its turn to probe, its request of the window."""
-        if state.under_way and state.call.authenticated:
-            self._window.answered(now, None)
-        self._end(state, self._lane(state.call))
+    def _learn(self, state: CallState, verdict: Verdict, outage: Outage, now: float) -> None:
+        """Take in whether the calls of a lane get through."""
+        call = state.call
+        if verdict.error in (None, Refused, Unauthorized):  # the service is there
+            if not verdict.by_proxy:
+                self._heard.add(call.authenticated)
+            outage.answered(state.price)
+            return
+        state.failed(verdict, now)
+        unknown = verdict.lost and not (call.repeatable or call.reconcilable)
+        state.price = outage.failed(
+            now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=state.probing
+        )
 
     def heard(self, call: Call) -> bool:
         """Tell whether whoever is called has answered in words of its own in this run."""
@@ -197,11 +210,6 @@ class Throttle:
         if not told:
             self._told_until[news.reason] = now + news.wait_seconds
         return Wait(news.wait_seconds, news.reason, None if told else news)
-
-    def _end(self, state: CallState, lane: _Lane) -> None:
-        state.due, state.under_way = None, False
-        if state.probing:
-            lane.outage.turn_taken = state.probing = False
 
 
 @dataclass(slots=True)

@@ -2,9 +2,9 @@
 
 A presigned URL comes from the service's answer, so whoever can forge an answer could point a batch anywhere. It must be
 https, name an allow-listed host at its usual port, and be written so that every parser reads the same host. What the
-host's name resolves to is checked as well (by `resolver`), on the very addresses that are connected to: a name may
-resolve differently a second later (DNS rebinding). Loopback is for tests and the sandbox: only a service that is on
-loopback itself may send us there.
+host's name resolves to is checked as well (`client.PublicResolver`), on the very addresses that are connected to: a
+name may resolve differently a second later (DNS rebinding). Loopback is for tests and the sandbox: only a service that
+is on loopback itself may send us there.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from collections.abc import Collection, Sequence
 from yarl import URL
 
 from engine.model.errors import ConfigError
-
-DEFAULT_UPLOAD_HOSTS = ("*.amazonaws.com",)
-"""Where Sama's `tasks_put_url` points: S3, in whichever bucket and region."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+")
 """The characters of RFC 3986 but `#`: encoders escape all others, and parsers differ about them."""

@@ -1,6 +1,6 @@
 """What a refusal means, where the HTTP status alone says too little: a service's own code, and whose fault it is.
 
-The table that tells whose fault a refusal is stands in `http.blame`.
+The table that tells whose fault a refusal is stands in `http.classify`.
 """
 
 from __future__ import annotations

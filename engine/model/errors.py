@@ -165,7 +165,7 @@ class Refused(NotApplied):
     ) -> None:
         super().__init__(message, call=call, status=status)
         self.blame = blame
-        """Whose fault it is; of a call that went out, the table of `http.blame` says so."""
+        """Whose fault it is; of a call that went out, the table of `http.classify` says so."""
         self.too_large = too_large
         """It was refused for its size."""
         self.released_before = released_before

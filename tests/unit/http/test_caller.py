@@ -5,17 +5,16 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import pytest
 from multidict import CIMultiDict
 from pydantic import SecretStr
-from yarl import URL
 
-from engine.http.caller import HttpCaller, Site
+from engine.http.caller import HttpCaller
 from engine.http.classify import Loss
 from engine.http.client import Lost
-from engine.http.secrets import Credentials
 from engine.model.error_hints import Blame, Carries, Pause, Refusal
 from engine.model.errors import (
     ConfigError,
@@ -28,13 +27,12 @@ from engine.model.errors import (
     UnexpectedAnswer,
     WrongAddress,
 )
-from engine.model.settings import SendSettings
+from engine.model.settings import SendSettings, ServiceSettings
 from engine.progress.events import CallEnded, CallRetried, CallStarted, Paused, Spaced
 from engine.services.base import Answer, Call
 
 BASE = "https://api.example.com/v2"
 UPLOAD = "https://bucket.s3.amazonaws.com/key?X-Amz-Signature=c0ffee"
-CREDENTIALS = Credentials({"X-Token": SecretStr("t0ken-of-ours")}, {"access_key": SecretStr("s3cr3t/key")})
 
 STATUS = Call("status", "GET", f"{BASE}/batches/1.json")
 CREATE = Call("create", "POST", f"{BASE}/batches.json", body=b"[]", repeatable=False)
@@ -71,22 +69,37 @@ class ScriptedWire:
             self.in_flight -= 1
 
 
+class Service(ServiceSettings):
+    """One that words its errors as a test says."""
+
+    _error_hint: Any = None
+    _speaks: Any = None
+
+    def secret_headers(self):
+        return {"X-Token": SecretStr("t0ken-of-ours")}
+
+    def secret_query(self):
+        return {"access_key": SecretStr("s3cr3t/key")}
+
+    def allowed_upload_hosts(self):
+        return ("*.amazonaws.com",)
+
+    def error_hint(self, status, body):
+        return self._error_hint and self._error_hint(status, body)
+
+    def speaks(self, body):
+        return self._speaks is None or self._speaks(body)
+
+
 @pytest.fixture
 def make(clock):
-    def build(*script, seconds=0.0, base_url=BASE, credentials=CREDENTIALS, error_hint=None, speech=None, **settings):
+    def build(*script, seconds=0.0, base_url=BASE, error_hint=None, speech=None, **settings):
         wire = ScriptedWire(clock, script[0] if callable(script[0]) else list(script), seconds=seconds)
         events = []
-        caller = HttpCaller(
-            wire,
-            Site(URL(base_url)),
-            SendSettings(**settings),
-            credentials,
-            clock=clock,
-            draw=random.Random(7).random,
-            emit=events.append,
-            error_hint=error_hint or (lambda status, body: None),
-            speech=speech or (lambda body: True),
-        )
+        service = Service(kind="test", base_url=base_url)
+        service._error_hint, service._speaks = error_hint, speech
+        draw = random.Random(7).random
+        caller = HttpCaller(wire, service, SendSettings(**settings), clock=clock, draw=draw, emit=events.append)
         return caller, wire, events
 
     return build

@@ -1,38 +1,44 @@
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from engine.http.blame import Said
 from engine.http.classify import (
     LONGEST_ASKED_SECONDS,
-    Advice,
+    STORE_LATER,
+    TABLE,
     Allowance,
-    Effect,
     Loss,
+    Said,
     Verdict,
     allowance,
     asked_wait,
+    is_for_size,
     judge_loss,
     judge_refusal,
     judge_status,
     retry_after,
+    whose_fault,
 )
-from engine.model.error_hints import Carries
+from engine.http.messages import names_records
+from engine.model.error_hints import Blame, Carries
+from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer, WrongAddress
 
-APPLIED, NOT, POSSIBLY = Effect.APPLIED, Effect.NOT_APPLIED, Effect.POSSIBLY_APPLIED
+NOT, POSSIBLY = False, True
+"""Whether it may have been done."""
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC).timestamp()
-REPEAT, REFUSED, ASK = Advice.REPEAT, Advice.REFUSED, Advice.ASK
+REPEAT, REFUSED, ASK = Unavailable, Refused, PossiblyApplied
 
 
 BY_STATUS = {
     # status: (of a call that must not be repeated, of one that may be)
-    200: ((APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
-    202: ((APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
-    204: ((APPLIED, Advice.ACCEPT), (APPLIED, Advice.ACCEPT)),
+    200: ((NOT, None), (NOT, None)),
+    202: ((NOT, None), (NOT, None)),
+    204: ((NOT, None), (NOT, None)),
     301: ((NOT, REFUSED), (NOT, REFUSED)),
     302: ((POSSIBLY, ASK), (NOT, REFUSED)),
     303: ((POSSIBLY, ASK), (NOT, REFUSED)),
@@ -62,22 +68,22 @@ BY_STATUS = {
 def test_each_status_has_its_verdict_for_calls_that_must_not_and_that_may_be_repeated():
     for status, expected in BY_STATUS.items():
         verdicts = [judge_status(status, repeatable=repeatable) for repeatable in (False, True)]
-        assert tuple((verdict.effect, verdict.advice) for verdict in verdicts) == expected, status
+        assert tuple((verdict.lost, verdict.error) for verdict in verdicts) == expected, status
         assert all(str(status) in verdict.reason for verdict in verdicts), status
 
 
 def test_nothing_that_may_have_happened_is_ever_repeated_on_its_own():
     verdicts = {status: judge_status(status, repeatable=False) for status in range(100, 600)}
-    assert not [status for status, one in verdicts.items() if (one.effect, one.advice) == (POSSIBLY, REPEAT)]
+    assert not [status for status, one in verdicts.items() if (one.lost, one.error) == (POSSIBLY, REPEAT)]
 
 
-NO = Verdict(NOT, REFUSED, "status 4xx")
+NO = Verdict(REFUSED, "status 4xx")
 
 
 @pytest.mark.parametrize(
-    ("carries", "said", "advice"),
+    ("carries", "said", "error"),
     [
-        (Carries.NOTHING, Said(401), Advice.UNAUTHORIZED),
+        (Carries.NOTHING, Said(401), Unauthorized),
         (Carries.NOTHING, Said(404, own=False), REPEAT),
         (Carries.NOTHING, Said(404), REFUSED),
         (Carries.RECORDS, Said(403, own=False), REFUSED),
@@ -85,14 +91,14 @@ NO = Verdict(NOT, REFUSED, "status 4xx")
         (Carries.BYTES, Said(403, code="AccessDenied"), REFUSED),
     ],
 )
-def test_what_to_do_about_a_plain_no_follows_from_whose_fault_it_is(carries, said, advice):
+def test_what_to_do_about_a_plain_no_follows_from_whose_fault_it_is(carries, said, error):
     verdict = judge_refusal(NO, carries, said)
-    assert (verdict.effect, verdict.advice, verdict.by_proxy) == (NOT, advice, not said.own)
+    assert (verdict.lost, verdict.error, verdict.by_proxy) == (NOT, error, not said.own)
 
 
 def test_an_upload_that_the_store_found_too_slow_has_timed_out():
     verdict = judge_refusal(NO, Carries.BYTES, Said(400, code="RequestTimeout"))
-    assert (verdict.advice, verdict.effect, verdict.timed_out) == (REPEAT, POSSIBLY, True)
+    assert (verdict.error, verdict.lost, verdict.timed_out) == (REPEAT, POSSIBLY, True)
     assert not judge_refusal(NO, Carries.RECORDS, Said(400, code="RequestTimeout")).timed_out
 
 
@@ -101,18 +107,18 @@ def test_an_upload_that_the_store_found_too_slow_has_timed_out():
     [
         (Loss.UNREACHABLE, (NOT, REPEAT), (NOT, REPEAT)),
         (Loss.CONNECT_TIMEOUT, (NOT, REPEAT), (NOT, REPEAT)),
-        (Loss.UNTRUSTED, (NOT, Advice.STOP), (NOT, Advice.STOP)),
-        (Loss.FORBIDDEN, (NOT, Advice.STOP), (NOT, Advice.STOP)),
+        (Loss.UNTRUSTED, (NOT, WrongAddress), (NOT, WrongAddress)),
+        (Loss.FORBIDDEN, (NOT, WrongAddress), (NOT, WrongAddress)),
         (Loss.ANSWER_TIMEOUT, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
         (Loss.CUT, (POSSIBLY, ASK), (POSSIBLY, REPEAT)),
-        (Loss.GARBLED, (POSSIBLY, Advice.DISTRUST), (POSSIBLY, REPEAT)),
-        (Loss.TOO_LARGE, (POSSIBLY, Advice.DISTRUST), (POSSIBLY, Advice.DISTRUST)),
+        (Loss.GARBLED, (POSSIBLY, UnexpectedAnswer), (POSSIBLY, REPEAT)),
+        (Loss.TOO_LARGE, (POSSIBLY, UnexpectedAnswer), (POSSIBLY, UnexpectedAnswer)),
     ],
 )
 def test_each_loss_has_its_verdict(loss, once, again):
     for repeatable, expected in ((False, once), (True, again)):
         verdict = judge_loss(loss, repeatable=repeatable)
-        assert (verdict.effect, verdict.advice) == expected
+        assert (verdict.lost, verdict.error) == expected
 
 
 def test_time_outs_are_told_apart_because_their_retry_costs_more():
@@ -214,3 +220,108 @@ def test_retry_after_goes_before_the_rate_limit_headers():
 )
 def test_the_headers_are_read(headers, expected):
     assert allowance(headers, now=2e9) == (Allowance(*expected) if expected else None)
+
+
+# Whose fault a refusal is
+
+
+NOTHING, RECORDS, RELEASE, BYTES = Carries
+CONTENT = (400, 409, 422)
+REFUSALS = [301, 302, 303, 307, 308, *range(400, 429), 431, 451, 501, 505]
+EVERY_ANSWER = [
+    Said(status, own, code, names)
+    for status, own, code, names in product(
+        REFUSALS, (True, False), ("", "InvalidArgument", "EntityTooLarge", *STORE_LATER), (True, False)
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("carries", "said", "blame"),
+    [
+        # The store of presigned uploads.
+        (BYTES, Said(400, code="RequestTimeout"), Blame.NOT_NOW),
+        (BYTES, Said(409, code="OperationAborted"), Blame.NOT_NOW),
+        (BYTES, Said(307, code="TemporaryRedirect"), Blame.NOT_NOW),
+        (BYTES, Said(413, own=False), Blame.PAYLOAD),
+        (BYTES, Said(400, code="EntityTooLarge"), Blame.PAYLOAD),
+        (BYTES, Said(403, code="AccessDenied"), Blame.URL),
+        (BYTES, Said(401, own=False), Blame.URL),
+        (BYTES, Said(400, code="InvalidArgument"), Blame.URL),
+        (BYTES, Said(404, code="NoSuchBucket"), Blame.URL),
+        (BYTES, Said(404, own=False), Blame.NOT_NOW),
+        (BYTES, Said(422, own=False, names_records=True), Blame.NOT_NOW),
+        # Calls that carry records.
+        (RECORDS, Said(413, own=False), Blame.PAYLOAD),
+        (RECORDS, Said(400), Blame.PAYLOAD),
+        (RECORDS, Said(422), Blame.PAYLOAD),
+        (RECORDS, Said(422, names_records=True), Blame.RECORDS),
+        (RECORDS, Said(409), Blame.PAYLOAD),
+        (RECORDS, Said(404), Blame.JOB),
+        (RECORDS, Said(405), Blame.JOB),
+        (RECORDS, Said(403, own=False), Blame.SUSPECT),
+        (RECORDS, Said(406, own=False), Blame.SUSPECT),
+        (RECORDS, Said(401), Blame.KEY),
+        (RECORDS, Said(401, own=False), Blame.KEY),
+        (RECORDS, Said(403), Blame.KEY),
+        # Calls that release what was brought before.
+        (RELEASE, Said(422), Blame.PAYLOAD),
+        (RELEASE, Said(400, names_records=True), Blame.RECORDS),
+        (RELEASE, Said(404), Blame.RECORDS),
+        (RELEASE, Said(409), Blame.RECORDS),
+        (RELEASE, Said(405), Blame.JOB),
+        (RELEASE, Said(404, own=False), Blame.NOT_NOW),
+        (RELEASE, Said(403), Blame.KEY),
+        # Calls that carry nothing.
+        (NOTHING, Said(400), Blame.JOB),
+        (NOTHING, Said(404), Blame.JOB),
+        (NOTHING, Said(422, names_records=True), Blame.JOB),
+        (NOTHING, Said(403), Blame.KEY),
+        (NOTHING, Said(403, own=False), Blame.NOT_NOW),
+        (NOTHING, Said(404, own=False), Blame.NOT_NOW),
+        (NOTHING, Said(301, own=False), Blame.NOT_NOW),
+    ],
+    ids=str,
+)
+def test_each_call_and_answer_has_its_blame(carries, said, blame):
+    assert whose_fault(carries, said) is blame
+
+
+def test_a_call_without_records_decides_no_records_fate():
+    blamed = {whose_fault(NOTHING, said) for said in EVERY_ANSWER}
+    assert blamed == {Blame.KEY, Blame.JOB, Blame.NOT_NOW}
+
+
+def test_a_store_says_of_a_payload_only_that_it_is_too_large():
+    for said in EVERY_ANSWER:
+        assert (whose_fault(BYTES, said) is Blame.PAYLOAD) == (said.code not in STORE_LATER and is_for_size(said))
+    assert {whose_fault(BYTES, said) for said in EVERY_ANSWER} == {Blame.PAYLOAD, Blame.URL, Blame.NOT_NOW}
+
+
+@pytest.mark.parametrize("carries", [RECORDS, RELEASE, NOTHING])
+def test_what_is_in_nobodys_words_is_no_fact_about_a_record(carries):
+    pages = [said for said in EVERY_ANSWER if not said.own and said.status != 413]
+    assert {whose_fault(carries, said) for said in pages} <= {Blame.KEY, Blame.SUSPECT, Blame.NOT_NOW}
+
+
+def test_every_row_counts_for_something_and_says_why():
+    counted = {
+        next(row for row in TABLE if row.fits(carries, said)) for carries, said in product(Carries, EVERY_ANSWER)
+    }
+    assert counted == set(TABLE)
+    assert all(row.reason for row in TABLE)
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        (b'{"errors":[{"type":"InvalidInputSchema","message":"x"}]}', False),
+        (b'{"errors":[{"task_id":"1","message":"x"}]}', True),
+        (b'[{"index":3}]', True),
+        (b'{"errors":["nope"]}', False),
+        (b"<html>", False),
+        (b"7", False),
+    ],
+)
+def test_an_error_may_name_the_record_that_it_is_about(body, names):
+    assert names_records(body) is names

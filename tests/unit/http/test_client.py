@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import shutil
+import socket
 import ssl
 import zlib
 
@@ -12,8 +13,7 @@ from yarl import URL
 from engine import __version__
 from engine.http import client as wire_module
 from engine.http.classify import Loss
-from engine.http.client import Lost, Request, _lost, open_client
-from engine.http.resolver import ForbiddenAddress
+from engine.http.client import ForbiddenAddress, Lost, PublicResolver, Request, _lost, open_client
 from engine.model.settings import SendSettings
 from engine.services.base import Answer, Call
 
@@ -236,3 +236,33 @@ async def test_an_answer_larger_than_allowed_is_not_read_to_its_end(monkeypatch)
         assert (await send(server.url)).loss is Loss.TOO_LARGE
     async with raw_server(plain(200, bytes(1_000_000))) as server:
         assert len((await send(server.url)).body) == 1_000_000
+
+
+# The addresses of a name
+
+
+class Answers:
+    """A resolver that says what it is told, each time the next."""
+
+    def __init__(self, *answers) -> None:
+        self.answers = list(answers)
+
+    async def resolve(self, host, port=0, family=socket.AF_UNSPEC):
+        return [{"host": address} for address in self.answers.pop(0)]
+
+    async def close(self) -> None:
+        self.answers = None
+
+
+async def test_a_name_that_begins_to_point_inwards_is_refused_at_that_moment():
+    resolver = PublicResolver(Answers(["52.216.0.1"], ["52.216.0.1", "10.0.0.1"]), trusted_hosts=["api.example.com"])
+    assert await resolver.resolve("s3.amazonaws.com")
+    with pytest.raises(ForbiddenAddress) as caught:
+        await resolver.resolve("s3.amazonaws.com")
+    assert "10.0.0.1" in caught.value.strerror
+    await resolver.close()
+
+
+async def test_a_host_that_the_user_named_may_be_anywhere():
+    resolver = PublicResolver(Answers(["10.0.0.1"]), trusted_hosts=["API.example.com"])
+    assert await resolver.resolve("api.example.com")

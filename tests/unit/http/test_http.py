@@ -10,23 +10,33 @@ from yarl import URL
 from engine.http.caller import open_caller
 from engine.http.classify import Loss
 from engine.http.client import _lost
-from engine.http.secrets import Credentials
 from engine.model.error_hints import Carries
 from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable, WrongAddress
-from engine.model.settings import SendSettings
+from engine.model.settings import SendSettings, ServiceSettings
 from engine.services.base import Call
 
 from .raw_server import HANG_UP, OK, RESET, hang, plain, raw_server
 
 BASE = "https://api.sama.com/v2"
 KEY = "s3cr3t+key"
-CREDENTIALS = Credentials(query={"access_key": SecretStr(KEY)})
+
+
+class Service(ServiceSettings):
+    """One with a key in the query."""
+
+    kind: str = "test"
+
+    def secret_query(self):
+        return {"access_key": SecretStr(KEY)}
+
+    def allowed_upload_hosts(self):
+        return ("*.amazonaws.com",)
 
 
 @pytest.fixture
 def open_service(clock):
     def opened(base_url=BASE, **settings):
-        return open_caller(base_url, SendSettings(**settings), CREDENTIALS, clock=clock, draw=lambda: 0.5)
+        return open_caller(Service(base_url=base_url), SendSettings(**settings), clock=clock, draw=lambda: 0.5)
 
     return opened
 

@@ -145,7 +145,7 @@ def test_a_probe_that_is_cancelled_leaves_its_turn_to_another():
     ended(one, CREATE, LOST)
     probe = CallState(CREATE)
     one.admit(probe, 0.0)
-    one.leave(probe, 0.1)
+    one.observe(probe, None, 0.1)
     assert one.admit(CallState(CREATE), 0.1).seconds < math.inf
 
 
@@ -154,7 +154,7 @@ def test_an_outage_of_longer_than_we_are_patient_is_a_reason_to_give_up():
     ended(one, CREATE, LOST)
     waiting = CallState(CREATE)
     one.admit(waiting, 0.0)
-    one.leave(waiting, 0.0)
+    one.observe(waiting, None, 0.0)
     assert one.admit(waiting, 100.0) == GiveUp("nothing has got through for 100 s")
 
 
@@ -171,8 +171,8 @@ def test_a_call_that_was_cancelled_under_way_counts_as_a_request_of_the_window()
     one = throttle()
     ended(one, STATUS, replace(OK, window=Allowance(10, 2, 40.0)))
     cancelled = admitted(one, STATUS)
-    one.leave(cancelled, 0.0)
-    one.leave(cancelled, 0.0)
+    one.observe(cancelled, None, 0.0)
+    one.observe(cancelled, None, 0.0)
     admitted(one, STATUS)
     assert one.admit(CallState(STATUS), 0.0).seconds > 0
 

@@ -4,7 +4,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from engine.http.in_flight_limit import InFlightLimit
+from engine.run.in_flight import InFlightLimit
 
 
 async def settle():
