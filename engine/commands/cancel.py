@@ -23,7 +23,6 @@ from engine.model.submission import State
 from engine.progress.events import Listener
 from engine.progress.text import count
 from engine.run.context import Run, Stop, left_by_earlier_run, unless_stopped
-from engine.run.steps import Steps
 
 CANCELED = "canceled before it was sent"
 _PLAIN = frozenset({State.FROZEN, State.STAGED, State.RELEASED})
@@ -68,7 +67,6 @@ async def cancel_batches(run: Run) -> None:
 
     What is in doubt is left to the recovery of the run that follows: there it is canceled, too.
     """
-    steps = Steps(run)
     async for batch, submission in run.ledger.batches(run.job.name, _PLAIN):
         doubt = left_by_earlier_run(run, submission)
         if next_step(doubt, run.quiet.seconds).action is Action.CANCEL:
@@ -76,7 +74,7 @@ async def cancel_batches(run: Run) -> None:
             doubt = doubt.canceled(run.clock.monotonic(), Cancel.CONFIRMED if confirmed else Cancel.DECLINED)
         if next_step(doubt, run.quiet.seconds).action is Action.DECLINE:
             refused = Settlement.refused(batch.count, CANCELED)
-            await steps.settle(batch, submission, replace(refused, note=CANCELED))
+            await run.settle(batch, submission, replace(refused, note=CANCELED))
 
 
 async def _cancel_remote(run: Run, remote_id: str) -> bool:
@@ -104,11 +102,10 @@ async def take_back(run: Run) -> None:
     Raises:
         CallFailed: the service cannot be asked to, or declines where people would see what stays.
     """
-    steps = Steps(run)
     async for batch, submission in run.ledger.batches(run.job.name, frozenset({State.STAGING, State.STAGED})):
         if submission.remote_id is not None:
             await _take_back(run, submission.remote_id)
-        await steps.move(batch, submission, State.FROZEN, note="it goes elsewhere")
+        await run.move(batch, submission, State.FROZEN, note="it goes elsewhere")
     for remote_id in await run.ledger.orphans(run.job.name):
         await _take_back(run, remote_id)
         await run.ledger.forget_orphan(run.job.name, remote_id)

@@ -113,13 +113,21 @@ class Throttle:
         window that it got no answer to.
         """
         call, lane = state.call, self._lane(state.call)
-        pace = lane.pace if call.lane else self._pace
         news = None
         if verdict is not None:
-            news = self._hear(state, verdict, pace, now)
-            self._learn(state, verdict, lane.outage, now)
+            news = self._hear(state, verdict, lane.pace if call.lane else self._pace, now)
         elif state.under_way and call.authenticated:
             self._window.answered(now, None)
+        if verdict is not None and verdict.error in (None, Refused, Unauthorized):
+            lane.outage.answered(state.price)
+            if not verdict.by_proxy:
+                self._heard.add(call.authenticated)
+        elif verdict is not None:
+            state.failed(verdict, now)
+            unknown = verdict.lost and not (call.repeatable or call.reconcilable)
+            state.price = lane.outage.failed(
+                now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=state.probing
+            )
         state.due, state.under_way = None, False
         if state.probing:
             lane.outage.turn_taken = state.probing = False
@@ -140,20 +148,6 @@ class Throttle:
             return None
         pace.held_for = f"the service asks for it ({verdict.reason})"
         return Paused(pace.held_for, verdict.asked_seconds)
-
-    def _learn(self, state: CallState, verdict: Verdict, outage: Outage, now: float) -> None:
-        """Take in whether the calls of a lane get through."""
-        call = state.call
-        if verdict.error in (None, Refused, Unauthorized):  # the service is there
-            if not verdict.by_proxy:
-                self._heard.add(call.authenticated)
-            outage.answered(state.price)
-            return
-        state.failed(verdict, now)
-        unknown = verdict.lost and not (call.repeatable or call.reconcilable)
-        state.price = outage.failed(
-            now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=state.probing
-        )
 
     def heard(self, call: Call) -> bool:
         """Tell whether whoever is called has answered in words of its own in this run."""

@@ -1,4 +1,8 @@
-"""What the stages of one run share: its job, its service, its ledger, time, and the wish to end early."""
+"""What the stages of one run share: its job, its service, its ledger, time, and the wish to end early.
+
+Each step of a batch is made here: durable in the ledger first, then told to those who listen. Whoever calls `Run.move`,
+`settle` or `split` has already decided; nothing here looks at the service.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,13 @@ import anyio
 from engine.adaptive.quiet_time import QuietTime
 from engine.clock import Clock
 from engine.ledger.base import Ledger
+from engine.model.batch import Batch
 from engine.model.doubt import Doubt, Wish
 from engine.model.errors import BulkSubmitError, SourceChanged
 from engine.model.job import Job, JobState
+from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.progress.events import Listener, Stopping
+from engine.progress.events import BatchMoved, BatchSettled, Listener, Stopping
 from engine.services.base import Service
 
 DRAIN_SECONDS = 8.0
@@ -90,6 +96,35 @@ class Run:
     """Sequences of the batches that a person has sent again, whatever may come twice."""
     changed: SourceChanged | None = None
     """The source is not what it was: only what the service has is followed, and then the run ends with this."""
+
+    async def move(
+        self, batch: Batch, submission: Submission, state: State, *, remote_id: str | None = None, note: str = ""
+    ) -> Submission:
+        """Move a batch to a state; its name at the service is kept, but where it is staged anew or frozen again."""
+        kept = None if state in {State.STAGING, State.FROZEN} else submission.remote_id
+        moved = Submission(batch.sequence, state, remote_id or kept, self.clock.now(), note)
+        await self.ledger.move(self.job.name, moved, expected=submission.state)
+        self.emit(BatchMoved(batch.sequence, submission.state, state, batch.count, batch.size_bytes, note))
+        return moved
+
+    async def settle(
+        self, batch: Batch, submission: Submission, settlement: Settlement, *, remote_id: str | None = None
+    ) -> Submission:
+        """Remember the fate of each record of a batch."""
+        named, now = remote_id or submission.remote_id, self.clock.now()
+        settled = Submission(batch.sequence, State.SETTLED, named, now, settlement.note)
+        await self.ledger.settle(self.job.name, settled, settlement, expected=submission.state)
+        note = settlement.note
+        self.emit(BatchMoved(batch.sequence, submission.state, State.SETTLED, batch.count, batch.size_bytes, note))
+        self.emit(BatchSettled.of(batch.sequence, settlement))
+        return settled
+
+    async def split(self, batch: Batch, submission: Submission, halves: tuple[Batch, Batch], reason: str) -> Submission:
+        """Let two halves stand for a batch."""
+        split = replace(submission, state=State.SPLIT, remote_id=None, note=reason)
+        await self.ledger.split(self.job.name, split, halves, expected=submission.state)
+        self.emit(BatchMoved(batch.sequence, submission.state, State.SPLIT, batch.count, batch.size_bytes, reason))
+        return split
 
     def end(self, error: BulkSubmitError) -> None:
         """End the run early because of `error`."""

@@ -89,22 +89,17 @@ class Pipeline:
 
     async def _read(self, unsent: Queue[Unsent]) -> None:
         try:
-            await self._read_into(unsent)
+            await self._follow_released()
+            if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
+                await self._replay(unsent)
+            elif self._run.changed is None and self._job.strict:
+                await self._freeze(self._refuse_rejects)
+                await self._replay(unsent)
+            elif self._run.changed is None:
+                await self._replay(unsent)
+                await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
         finally:
             unsent.end()
-
-    async def _read_into(self, unsent: Queue[Unsent]) -> None:
-        await self._follow_released()
-        if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
-            await self._replay(unsent)
-            return
-        if self._run.changed is not None:
-            return
-        if self._job.strict:
-            await self._freeze(self._refuse_rejects)
-        await self._replay(unsent)
-        if not self._job.strict:
-            await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
 
     async def _follow_released(self) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):

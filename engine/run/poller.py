@@ -38,7 +38,6 @@ from engine.progress.events import BatchesWaiting, BatchProgressed, Noticed
 from engine.progress.text import count
 from engine.run.context import Run, left_by_earlier_run
 from engine.run.queues import Signal
-from engine.run.steps import Steps
 from engine.run.uploader import Payloads
 from engine.services.base import Asked, BatchProgress
 
@@ -76,7 +75,6 @@ class Poller:
         self._run = run
         self._payloads = payloads
         self._unknown_words: set[str] = set()
-        self._steps = Steps(run)
         self._settings = settings
         self._moved_at = run.clock.monotonic()
         self._said_at = self._looked_at = float("-inf")
@@ -236,7 +234,7 @@ class Poller:
         settlement = await self._settlement_of(one, progress, seen_at)
         self._adapt(gained)
         if settlement is not None:
-            await self._steps.settle(one.batch, one.submission, settlement)
+            await self._run.settle(one.batch, one.submission, settlement)
             self._close(one)
             return
         one.doubt, one.failures = None, 0
@@ -312,7 +310,7 @@ class Poller:
         self.wake()
 
     async def _park(self, one: _OpenBatch, why: str) -> None:
-        await self._steps.move(one.batch, one.submission, State.UNCERTAIN, note=why)
+        await self._run.move(one.batch, one.submission, State.UNCERTAIN, note=why)
         self._close(one)
 
     def _close(self, one: _OpenBatch) -> None:

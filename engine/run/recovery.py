@@ -19,7 +19,6 @@ from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unavailabl
 from engine.model.next_step import Action, NextStep, next_step
 from engine.model.submission import State, Submission
 from engine.run.context import Run, pause_unless_stopped
-from engine.run.steps import Steps
 from engine.run.uploader import Payloads, Submitted, Uploader
 
 FIRST_QUESTION_SECONDS = 1.0
@@ -61,7 +60,6 @@ class Recovery:
         self._service = run.service
         self._uploader = uploader
         self._payloads = payloads
-        self._steps = Steps(run)
         self._carry = carry
         self._proving = anyio.Lock()
         self._search_proven = False
@@ -115,16 +113,16 @@ class Recovery:
         if case.submission.state is State.RELEASED:  # a person has it told again, and it was begun by then
             return Submitted(case.submission)
         note = f"adopted: {step.reason}"
-        return Submitted(await self._steps.move(case.batch, case.submission, State.RELEASED, note=note))
+        return Submitted(await self._run.move(case.batch, case.submission, State.RELEASED, note=note))
 
     async def _again(self, case: _Case, step: NextStep) -> _Case | Submitted:
         submission = case.submission
         if step.action is Action.SEND and submission.state is State.RELEASED:  # whose name is given up
-            submission = await self._steps.move(case.batch, submission, State.UNCERTAIN, note=step.reason)
+            submission = await self._run.move(case.batch, submission, State.UNCERTAIN, note=step.reason)
         if step.action is Action.SEND or not self._service.stages:
-            submission = await self._steps.move(case.batch, submission, State.FROZEN, note=step.reason)
+            submission = await self._run.move(case.batch, submission, State.FROZEN, note=step.reason)
         elif step.action is Action.TELL and submission.state is not State.RELEASING:
-            submission = await self._steps.move(case.batch, submission, State.RELEASING, note=step.reason)
+            submission = await self._run.move(case.batch, submission, State.RELEASING, note=step.reason)
         submitted = await self._carry(case.batch, submission)
         if submitted.doubt is None:
             return submitted
@@ -141,7 +139,7 @@ class Recovery:
             return Submitted(case.submission)
         lost = f": {case.failure}" if case.failure is not None else ""
         note = f"{step.reason}{lost}"
-        return Submitted(await self._steps.move(case.batch, case.submission, State.UNCERTAIN, note=note))
+        return Submitted(await self._run.move(case.batch, case.submission, State.UNCERTAIN, note=note))
 
     def _stopped(self, case: _Case, step: NextStep) -> Unavailable:
         last = f" ({case.failure})" if case.failure is not None else ""

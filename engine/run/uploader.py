@@ -34,7 +34,6 @@ from engine.model.job import JobState
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
 from engine.run.context import Run, lost_just_now
-from engine.run.steps import Steps
 from engine.run.suspects import Suspects
 from engine.services.base import Staged
 
@@ -83,7 +82,6 @@ class Uploader:
         """Join the parts; `sizes` learns how large batches may be, where that is not fixed."""
         self._sizes = sizes
         self._run = run
-        self._steps = Steps(run)
         self._service = run.service
         self._suspects = Suspects(run.clock, run.stop)
         self.payloads = payloads
@@ -143,12 +141,12 @@ class Uploader:
             await self.tidy_up(remote_id)
         said = str(failure) if isinstance(failure, Refused) else reason
         settlement = Settlement.refused(batch.count, said)
-        return Submitted(await self._steps.settle(batch, submission, replace(settlement, note=said)))
+        return Submitted(await self._run.settle(batch, submission, replace(settlement, note=said)))
 
     async def _once_more(self, batch: Batch, submission: Submission, reason: str) -> Submitted:
         """Have a batch sent again from its beginning; what was staged of it is an orphan."""
         if submission.state is not State.FROZEN:
-            submission = await self._steps.move(batch, submission, State.FROZEN, note=reason)
+            submission = await self._run.move(batch, submission, State.FROZEN, note=reason)
         return Submitted(submission, [batch])
 
     async def split(self, batch: Batch, submission: Submission, reason: str) -> Submitted:
@@ -156,7 +154,7 @@ class Uploader:
         job = self._run.job.name
         rejects = await self._run.ledger.rejects(job, batch.start.index, batch.end.index) if batch.rejected else ()
         halves = await self.payloads.halves(batch, [reject.index for reject in rejects])
-        return Submitted(await self._steps.split(batch, submission, halves, reason), halves)
+        return Submitted(await self._run.split(batch, submission, halves, reason), halves)
 
     async def tidy_up(self, remote_id: str) -> bool:
         """Have the service create nothing of a batch any more; tell whether it confirmed that."""
@@ -182,7 +180,7 @@ class Uploader:
         failures: list[CallFailed] = []
         while len(failures) < STAGE_TRIES:
             known, payload = submission.remote_id, await self.payloads.read(batch)
-            intent = _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, State.STAGING))
+            intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.STAGING))
             try:
                 staged = await self._service.stage(batch, payload, known=known, intent=intent.renew)
             except (Refused, PossiblyApplied) as failure:
@@ -245,12 +243,12 @@ class Uploader:
     async def _release(self, batch: Batch, submission: Submission) -> Submitted:
         """Have the tasks created: of a staged batch, or by one call that carries the payload and is never repeated."""
         payload = None if self._service.stages else await self.payloads.read(batch)
-        intent = _Intent(self._run, self._steps, batch, await self._steps.move(batch, submission, State.RELEASING))
+        intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.RELEASING))
         try:
             released = await self._service.release(batch, submission.remote_id, payload, intent.renew)
         except (Unauthorized, Unavailable) as failure:
             if payload is not None:  # certainly not applied: `resume` may send it
-                await self._steps.move(batch, intent.submission, State.FROZEN)
+                await self._run.move(batch, intent.submission, State.FROZEN)
             elif failure.by_proxy and isinstance(failure, Unavailable):
                 # A proxy keeps answering: the service may have it all the same, and can be asked.
                 return self._in_doubt(intent.submission, failure, declined=Declined.UNKNOWN)
@@ -266,7 +264,7 @@ class Uploader:
         return await self._named(batch, intent.submission, State.RELEASED, released.remote_id)
 
     async def _settled(self, batch: Batch, submission: Submission, settlement: Settlement, name: str) -> Submitted:
-        return Submitted(await self._steps.settle(batch, submission, settlement, remote_id=name))
+        return Submitted(await self._run.settle(batch, submission, settlement, remote_id=name))
 
     async def _named(self, batch: Batch, submission: Submission, state: State, remote_id: str) -> Submitted:
         """Write down the name that the service gave a batch; one that another batch of the job has counts for none.
@@ -281,7 +279,7 @@ class Uploader:
             if not known and (being_written or await self._run.ledger.owner(job, remote_id) not in owners):
                 words = f"batch {batch_name(batch.sequence)} is given the name {remote_id}, which another batch has"
                 return self._in_doubt(submission, UnexpectedAnswer(words))
-            return Submitted(await self._steps.move(batch, submission, state, remote_id=remote_id))
+            return Submitted(await self._run.move(batch, submission, state, remote_id=remote_id))
         finally:
             if not being_written:
                 self._naming.discard(remote_id)
@@ -296,7 +294,7 @@ class Uploader:
         if not isinstance(failure, Refused) or failure.blame not in {Blame.JOB, Blame.SUSPECT}:
             return self._in_doubt(submission, failure)
         if submission.remote_id is None and not failure.earlier_lost:  # certainly not applied: `resume` may send it
-            submission = await self._steps.move(batch, submission, State.FROZEN)
+            submission = await self._run.move(batch, submission, State.FROZEN)
         try:
             seen = await self._service.look()
         except Refused as refusal:  # an answer of the service's own, at any rate
@@ -333,14 +331,13 @@ class _Intent:
     """That a call goes out, as the ledger has it: its time is never much older than the call."""
 
     run: Run
-    steps: Steps
     batch: Batch
     submission: Submission
 
     async def renew(self) -> None:
         """Write the intent again if the call had to wait since it was written."""
         if self.run.clock.now() - self.submission.changed_at > _STAMP_SECONDS:
-            self.submission = await self.steps.move(self.batch, self.submission, self.submission.state)
+            self.submission = await self.run.move(self.batch, self.submission, self.submission.state)
 
 
 def _kind_of(refusal: Refused) -> Declined:

@@ -10,7 +10,6 @@ from engine.model.errors import LedgerError
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchMoved, BatchSettled
-from engine.run.steps import Steps
 
 SETTLEMENT = Settlement(["a", None, "c"], {1: "no url"}, "the service lists more")
 
@@ -29,7 +28,7 @@ async def one_batch(bench):
 async def test_a_step_is_durable_with_its_time_and_its_reason_and_then_told(bench):
     batch, frozen = await one_batch(bench)
     await bench.clock.sleep(7.0)
-    moved = await Steps(bench.run()).move(batch, frozen, State.STAGING, note="why not")
+    moved = await bench.run().move(batch, frozen, State.STAGING, note="why not")
     assert moved == Submission(0, State.STAGING, None, bench.clock.now(), "why not")
     assert await bench.submissions() == [moved]
     told = BatchMoved(0, State.FROZEN, State.STAGING, 3, batch.size_bytes, "why not")
@@ -38,35 +37,35 @@ async def test_a_step_is_durable_with_its_time_and_its_reason_and_then_told(benc
 
 async def test_the_name_at_the_service_is_kept_until_the_batch_begins_anew(bench):
     batch, submission = await one_batch(bench)
-    steps, names = Steps(bench.run()), []
-    submission = await steps.move(batch, submission, State.STAGING)
-    submission = await steps.move(batch, submission, State.STAGED, remote_id="r1")
+    run, names = bench.run(), []
+    submission = await run.move(batch, submission, State.STAGING)
+    submission = await run.move(batch, submission, State.STAGED, remote_id="r1")
     for state in (State.RELEASING, State.UNCERTAIN, State.RELEASING, State.FROZEN, State.STAGING):
-        submission = await steps.move(batch, submission, state)
+        submission = await run.move(batch, submission, state)
         names.append(submission.remote_id)
     assert names == ["r1", "r1", "r1", None, None]
 
 
 async def test_what_is_staged_anew_leaves_its_name_to_be_tidied_up(bench):
     batch, submission = await one_batch(bench)
-    steps = Steps(bench.run())
-    submission = await steps.move(batch, submission, State.STAGING)
-    submission = await steps.move(batch, submission, State.STAGED, remote_id="r1")
-    assert (await steps.move(batch, submission, State.STAGING)).remote_id is None
+    run = bench.run()
+    submission = await run.move(batch, submission, State.STAGING)
+    submission = await run.move(batch, submission, State.STAGED, remote_id="r1")
+    assert (await run.move(batch, submission, State.STAGING)).remote_id is None
     assert await bench.ledger.orphans("j") == ["r1"]
 
 
 async def test_a_step_that_does_not_exist_is_neither_kept_nor_told(bench):
     batch, frozen = await one_batch(bench)
     with pytest.raises(LedgerError):
-        await Steps(bench.run()).move(batch, frozen, State.RELEASED)
+        await bench.run().move(batch, frozen, State.RELEASED)
     assert await bench.states() == [State.FROZEN]
     assert not [event for event in bench.events if isinstance(event, BatchMoved)]
 
 
 async def test_a_settlement_is_kept_with_the_fate_of_each_record_and_told(bench):
     batch, frozen = await one_batch(bench)
-    settled = await Steps(bench.run()).settle(batch, frozen, SETTLEMENT, remote_id="r1")
+    settled = await bench.run().settle(batch, frozen, SETTLEMENT, remote_id="r1")
     assert (settled.state, settled.remote_id, settled.note) == (State.SETTLED, "r1", "the service lists more")
     assert await bench.submissions() == [settled]
     assert await bench.ledger.settlement("j", 0) == replace(SETTLEMENT, note="")
@@ -76,16 +75,16 @@ async def test_a_settlement_is_kept_with_the_fate_of_each_record_and_told(bench)
 
 async def test_a_settlement_without_a_name_of_its_own_keeps_the_one_that_is_known(bench):
     batch, submission = await one_batch(bench)
-    steps = Steps(bench.run())
-    submission = await steps.move(batch, submission, State.STAGING)
-    submission = await steps.move(batch, submission, State.STAGED, remote_id="r1")
-    assert (await steps.settle(batch, submission, SETTLEMENT)).remote_id == "r1"
+    run = bench.run()
+    submission = await run.move(batch, submission, State.STAGING)
+    submission = await run.move(batch, submission, State.STAGED, remote_id="r1")
+    assert (await run.settle(batch, submission, SETTLEMENT)).remote_id == "r1"
 
 
 async def test_halves_stand_for_a_batch_that_is_split(bench):
     batch, frozen = await one_batch(bench)
     halves = await bench.halves(batch, ())
-    split = await Steps(bench.run()).split(batch, frozen, halves, "too large")
+    split = await bench.run().split(batch, frozen, halves, "too large")
     assert (split.state, split.remote_id, split.note) == (State.SPLIT, None, "too large")
     assert [found for found, _ in await bench.batches()] == list(halves)
     assert await bench.states() == [State.FROZEN, State.FROZEN]
@@ -98,5 +97,5 @@ async def test_nothing_is_told_before_it_is_durable(tmp_path):
         batch, frozen = await one_batch(bench)
         order.clear()
         run = replace(bench.run(), emit=lambda event: order.append(type(event)))
-        await Steps(run).move(batch, frozen, State.STAGING)
+        await run.move(batch, frozen, State.STAGING)
     assert order == ["durable", BatchMoved]
