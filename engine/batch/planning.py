@@ -59,6 +59,11 @@ class ServiceModule(Protocol):
         ...
 
 
+def reference_of(service: Service) -> ReferenceOf:
+    """Return what marks the tasks of a service."""
+    return service.marking.reference if service.marking else no_reference
+
+
 class NoCalls:
     """A caller for work that needs a service's rules but sends nothing."""
 
@@ -79,7 +84,7 @@ class PlanningRecipe:
     @property
     def has_references(self) -> bool:
         """Whether payloads depend on the sequence of their batch."""
-        return self._service().reference(0) is not None
+        return reference_of(self._service())(0) is not None
 
     def _service(self) -> Service:
         module = cast("ServiceModule", import_module(self.module))
@@ -98,7 +103,7 @@ class PlanningRecipe:
                 service.limits,
                 start=segment.start,
                 sequence=segment.sequence,
-                reference=service.reference,
+                reference=reference_of(service),
                 stop=segment.stop,
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
 from engine.commands.paths import open_ledger
@@ -23,7 +24,7 @@ async def audit(name: str, ledger_path: Path) -> Audit:
         evidence = Evidence(
             wiring.load(job.config, hide_secret).service.kind,
             partial(offline.tasks, job),
-            offline.service.reference,
+            reference_of(offline.service),
             offline.service.task_url,
             offline.payloads(job).as_json,
         )

@@ -14,7 +14,7 @@ from engine.commands.orders import Result
 from engine.commands.paths import open_ledger
 from engine.commands.result import CLOCK, summarize
 from engine.ledger.base import Ledger
-from engine.model.doubt import Again, Cancel
+from engine.model.doubt import Cancel
 from engine.model.errors import CallFailed, JobError, JobRefused, Refused
 from engine.model.job import Job, JobState
 from engine.model.next_step import Action, next_step
@@ -78,21 +78,23 @@ async def cancel_batches(run: Run) -> None:
 
 
 async def _cancel_remote(run: Run, remote_id: str) -> bool:
+    if run.service.canceling is None:
+        return False
     try:
-        await run.service.cancel(remote_id)
+        await run.service.canceling.cancel(remote_id)
     except Refused:
         return False  # finished in the meantime; following it shows what was created
     return True
 
 
-async def is_unsent(job: Job, ledger: Ledger, again: Again) -> bool:
-    """Tell whether nothing of a job was created or released; `again`: of its service's call to stage a batch.
+async def is_unsent(job: Job, ledger: Ledger, *, drafts: bool) -> bool:
+    """Tell whether nothing of a job was created or released; `drafts`: people see what its service stages.
 
-    Where people see what that call makes, one whose answer is out may have made something.
+    Then a call to stage whose answer is out may have made something.
     """
     tally = await ledger.tally(job.name)
     states = {state for state, number in tally.states.items() if number}
-    doubtful = {State.STAGING} if again is Again.SEARCH else set()
+    doubtful = {State.STAGING} if drafts else set()
     return not (tally.created or tally.uncertain or job.lost_stages) and states <= _UNSENT - doubtful
 
 
@@ -112,7 +114,7 @@ async def take_back(run: Run) -> None:
 
 
 async def _take_back(run: Run, remote_id: str) -> None:
-    if not await _cancel_remote(run, remote_id) and run.service.stage_again is Again.SEARCH:
+    if not await _cancel_remote(run, remote_id) and run.service.drafting:
         raise JobRefused(f"{remote_id} was staged and cannot be canceled; cancel it by hand, or go on without a change")
 
 
@@ -128,10 +130,11 @@ async def find_extras(run: Run) -> str:
     It is only told: people copy drafts, and a copy has our mark as well.
     """
     job = await run.ledger.job(run.job.name)
-    if not job.lost_stages:
+    drafting = run.service.drafting
+    if not job.lost_stages or drafting is None:
         return ""
     try:
-        found = await unless_stopped(run.stop, lambda: run.service.extras(partial(run.ledger.batch, job.name)))
+        found = await unless_stopped(run.stop, lambda: drafting.extras(partial(run.ledger.batch, job.name)))
     except CallFailed as failure:
         return f"answers were lost, and what they may have left at the service could not be listed ({failure})"
     if not found:
@@ -145,9 +148,12 @@ async def find_extras(run: Run) -> str:
 
 
 async def _cancel_orphans(run: Run) -> None:
+    canceling = run.service.canceling
+    if canceling is None:
+        return
     for remote_id in await run.ledger.orphans(run.job.name):
         try:
-            await run.service.cancel(remote_id)
+            await canceling.cancel(remote_id)
         except Refused:
             continue
         except CallFailed:

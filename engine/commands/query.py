@@ -29,7 +29,6 @@ from engine.progress.events import JobStarted, Listener
 from engine.progress.text import count, duration
 from engine.reports.outcomes import fate_of
 from engine.run.pipeline import frozen_event
-from engine.services.base import SlowToCount
 from engine.source.sources import find_sources, spool
 
 KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
@@ -130,19 +129,22 @@ async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Cou
     counts: Counter[str] = Counter()
     setup = wiring.load(job.config)
     async with wiring.online(setup, job, lambda _: None, CLOCK) as service:
-        if isinstance(service, SlowToCount):
-            sizes = [batch.count async for batch, one in ledger.batches(job.name, KNOWN_THERE) if one.remote_id]
-            if (seconds := service.working_seconds(sizes)) >= TOLD_SECONDS:
-                tell(
-                    f"job {job.name}: counting the tasks of {count(len(sizes), 'batch')} by their state takes about "
-                    f"{duration(seconds)}, as fast as the service lets them be listed"
-                )
+        counting = service.counting
+        if counting is None:
+            tell(f"job {job.name}: {service.kind} does not say how the work on its tasks goes")
+            return counts
+        sizes = [batch.count async for batch, one in ledger.batches(job.name, KNOWN_THERE) if one.remote_id]
+        if (seconds := counting.working_seconds(sizes)) >= TOLD_SECONDS:
+            tell(
+                f"job {job.name}: counting the tasks of {count(len(sizes), 'batch')} by their state takes about "
+                f"{duration(seconds)}, as fast as the service lets them be listed"
+            )
         group: list[str] = []
         async for _, submission in ledger.batches(job.name, KNOWN_THERE):
             group += [submission.remote_id] if submission.remote_id is not None else []
-            if len(group) == service.polls_together:
-                counts.update(await service.working(group))
+            if len(group) == counting.polls_together:
+                counts.update(await counting.working(group))
                 group = []
         if group:
-            counts.update(await service.working(group))
+            counts.update(await counting.working(group))
     return counts

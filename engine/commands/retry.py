@@ -99,10 +99,11 @@ async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
 
 async def _waiting(job: Job, ledger: Ledger) -> UncertainRecords:
     async with wiring.online(wiring.load(job.config), job, lambda _: None, SystemClock()) as service:
+        polling = service.polling
         batches = [
             (batch, replace(submission, note="accepted, and the service says that it waits"))
             async for batch, submission in ledger.batches(job.name, frozenset({State.RELEASED}))
-            if await service.standing(str(submission.remote_id)) is Standing.WAITING
+            if polling and await polling.standing(str(submission.remote_id)) is Standing.WAITING
         ]
     if not batches:
         raise JobError(f"job {job.name!r} is not finished; `bulksubmit resume {job.name}` first")

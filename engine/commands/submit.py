@@ -109,8 +109,8 @@ async def _mended(job: Job, config: str, ledger: Ledger, emit: Listener, stop: S
         ConfigError: it cannot go on with it.
         CallFailed: what it has staged could not be canceled.
     """
-    again = wiring.load_offline(job).service.stage_again
-    text = wiring.replace_config(job.config, config, unsent=await is_unsent(job, ledger, again))
+    drafts = wiring.load_offline(job).service.drafting is not None
+    text = wiring.replace_config(job.config, config, unsent=await is_unsent(job, ledger, drafts=drafts))
     if wiring.goes_elsewhere(job.config, text):
         setup = wiring.load(job.config)
         async with wiring.online(setup, job, emit, CLOCK) as service:
@@ -270,10 +270,11 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
 async def _learnt(run: Run) -> Run:
     """Return the run with what the service says once in the life of a job, before it decides over any payload."""
     name = run.job.name
-    if run.job.learnt or await run.ledger.last_batch(name) is not None:
+    marking = run.service.marking
+    if marking is None or run.job.learnt or await run.ledger.last_batch(name) is not None:
         return run
     try:
-        learnt = await unless_stopped(run.stop, run.service.learn)
+        learnt = await unless_stopped(run.stop, marking.learn)
     except BulkSubmitError as error:
         run.end(error)
         return run

@@ -28,6 +28,7 @@ from engine.batch.planning import (
     ServiceModule,
     plan_job,
     planning_recipe,
+    reference_of,
     replanned,
     standby_for,
 )
@@ -128,7 +129,7 @@ class Offline:
 
     def payloads(self, job: Job) -> PayloadReader:
         """Return what reads frozen batches of `job` again."""
-        return PayloadReader(job.sources, self.setup.settings.source, self.mapper, self.service.reference)
+        return PayloadReader(job.sources, self.setup.settings.source, self.mapper, reference_of(self.service))
 
     def tasks(self, job: Job, start: Position) -> Iterator[Block]:
         """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""

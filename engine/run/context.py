@@ -17,12 +17,12 @@ from engine.clock import Clock
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.doubt import Doubt, Wish
-from engine.model.errors import BulkSubmitError, SourceChanged
+from engine.model.errors import BulkSubmitError, SourceChanged, UnexpectedAnswer
 from engine.model.job import Job, JobState
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchMoved, BatchSettled, Listener, Stopping
-from engine.services.base import Service
+from engine.services.base import Polling, Service
 
 DRAIN_SECONDS = 8.0
 """Time that calls under way get to finish when a run ends early; whoever sent SIGTERM expects us gone within ten."""
@@ -126,6 +126,17 @@ class Run:
         self.emit(BatchMoved(batch.sequence, submission.state, State.SPLIT, batch.count, batch.size_bytes, reason))
         return split
 
+    @property
+    def polling(self) -> Polling:
+        """What asks the service about batches.
+
+        Raises:
+            UnexpectedAnswer: nothing does: it should have settled them at once.
+        """
+        if self.service.polling is None:
+            raise UnexpectedAnswer(f"service {self.service.kind} cannot be asked about its batches")
+        return self.service.polling
+
     def end(self, error: BulkSubmitError) -> None:
         """End the run early because of `error`."""
         if self.stop.error is None:
@@ -140,11 +151,11 @@ def lost_just_now(run: Run, submission: Submission) -> Doubt:
 
 def left_by_earlier_run(run: Run, submission: Submission) -> Doubt:
     """Return what is known of a batch as the ledger has it; its quiet time counts from its last step."""
-    staging, clock = submission.state is State.STAGING, run.clock
+    staging, clock = run.service.staging if submission.state is State.STAGING else None, run.clock
     wish = Wish.SEND_AGAIN if submission.sequence in run.again_by_person else Wish.SEND
     return Doubt(
         submission.state,
-        run.service.stage_again if staging else run.service.again,
+        staging.stage_again if staging else run.service.again,
         clock.monotonic() - max(0.0, clock.now() - submission.changed_at),
         named=submission.remote_id is not None,
         wish=Wish.CANCEL if run.job.state is JobState.CANCELED else wish,

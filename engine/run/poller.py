@@ -78,10 +78,13 @@ class Poller:
         self._settings = settings
         self._moved_at = run.clock.monotonic()
         self._said_at = self._looked_at = float("-inf")
-        together = run.service.polls_together
+        polling = run.service.polling
+        together = polling.polls_together if polling else 1
         self._schedule = PollSchedule(settings.poll_seconds, settings.max_poll_seconds, together)
         self._pacer = Pacer(settings.polls_per_second)
-        self._open_jobs = OpenJobs(settings.max_open_batches or run.service.open_batches, self._moved_at)
+        self._open_jobs = OpenJobs(
+            settings.max_open_batches or (polling.open_batches if polling else 1), self._moved_at
+        )
         # Where one poll covers many batches the service works on all of them at once: each one open adds to its speed.
         self._adapts = together == 1 and settings.max_open_batches is None and settings.max_in_flight == AUTO
         self._mean_wait = settings.poll_seconds
@@ -165,7 +168,7 @@ class Poller:
         followed = [self._open[sequence] for sequence in group]
         sent_at = self._run.clock.monotonic()
         try:
-            answers = await self._run.service.progress([self._asked(one, sent_at) for one in followed])
+            answers = await self._run.polling.progress([self._asked(one, sent_at) for one in followed])
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
             await self._check_reach(failure)
             for one in followed:
@@ -245,7 +248,7 @@ class Poller:
         settlement, finished = progress.settlement, progress.finished
         try:
             if finished and settlement is None:
-                settlement = await self._run.service.settlement(one.batch, str(one.submission.remote_id))
+                settlement = await self._run.polling.settlement(one.batch, str(one.submission.remote_id))
                 finished = settlement is not None
         finally:
             self._schedule.saw(progress.sequence, seen_at, progress.created, finished=finished)

@@ -7,7 +7,7 @@ among the batches in flight, and ends at once when the run ends; the ledger then
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -119,7 +119,7 @@ class Recovery:
         submission = case.submission
         if step.action is Action.SEND and submission.state is State.RELEASED:  # whose name is given up
             submission = await self._run.move(case.batch, submission, State.UNCERTAIN, note=step.reason)
-        if step.action is Action.SEND or not self._service.stages:
+        if step.action is Action.SEND or self._service.staging is None:
             submission = await self._run.move(case.batch, submission, State.FROZEN, note=step.reason)
         elif step.action is Action.TELL and submission.state is not State.RELEASING:
             submission = await self._run.move(case.batch, submission, State.RELEASING, note=step.reason)
@@ -177,24 +177,30 @@ class Recovery:
             return await self._asked(str(case.submission.remote_id)), None
         payload = await self._payloads.read(batch)
         if doubt.state is State.STAGING:
-            found = await self._service.find(batch, payload)
+            drafting = self._service.drafting
+            found = await drafting.find(batch, payload) if drafting else None
             return (Standing.UNKNOWN, None) if found is None else (Standing.WAITING, found)
         return await self._located(batch, payload)
 
     async def _asked(self, remote_id: str) -> Standing:
         try:
-            return await self._service.standing(remote_id)
+            return await self._run.polling.standing(remote_id)
         except Refused:  # busy, say: no word on the batch
             return Standing.SILENT
 
     async def _located(self, batch: Batch, payload: bytes) -> tuple[Standing, str | None]:
         # Not since its last step: an intent that is parked by a later run is hours older than that.
-        names = await self._service.locate(batch, payload, self._run.job.created_at)
+        names = await self._marked(batch, payload)
         # What another batch of ours is called proves nothing: records may stand in a source twice.
         names = [name for name in names if not await self._run.ledger.names(name)]
         if names:
             return Standing.STARTED, names[0]
         return (Standing.UNKNOWN if await self._search_works() else Standing.UNPROVEN), None
+
+    async def _marked(self, batch: Batch, payload: bytes) -> Sequence[str]:
+        """Return the names of the batches whose tasks carry the mark of one of ours."""
+        marking = self._service.marking
+        return await marking.locate(batch, payload, self._run.job.created_at) if marking else ()
 
     async def _search_works(self) -> bool:
         """Tell whether the same search finds a settled batch of this job: else that it finds nothing proves nothing."""
@@ -208,7 +214,7 @@ class Recovery:
         async for batch, submission in ledger.batches(job.name, frozenset({State.SETTLED})):
             if submission.remote_id is None or not (await ledger.kept(job.name, batch.sequence)).created:
                 continue
-            names = await self._service.locate(batch, await self._payloads.read(batch), job.created_at)
+            names = await self._marked(batch, await self._payloads.read(batch))
             tried += 1
             if submission.remote_id in names:
                 return True

@@ -13,8 +13,9 @@ frozen already, one that is as large is halved before it is sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from engine.adaptive.batch_size import BatchBytes, Upload
@@ -35,7 +36,7 @@ from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
 from engine.run.context import Run, lost_just_now
 from engine.run.suspects import Suspects
-from engine.services.base import Staged
+from engine.services.base import Staged, Staging
 
 STAGE_TRIES = 3
 """Fresh upload URLs that one batch may use up in a run; S3 refusing three new ones is no matter of age."""
@@ -102,8 +103,9 @@ class Uploader:
         if divided := await self.divide(batch, submission):
             return divided
         fresh, began = submission.state is State.FROZEN, self._run.clock.monotonic()
-        if self._service.stages and submission.state is not State.RELEASING:
-            submitted = await self._stage(batch, submission)
+        staging = self._service.staging
+        if staging is not None and submission.state is not State.RELEASING:
+            submitted = await self._stage(staging, batch, submission)
         else:
             submitted = await self._release(batch, submission)
         if isinstance(submitted.failure, Refused) and submitted.failure.too_large:
@@ -158,8 +160,11 @@ class Uploader:
 
     async def tidy_up(self, remote_id: str) -> bool:
         """Have the service create nothing of a batch any more; tell whether it confirmed that."""
+        canceling = self._service.canceling
+        if canceling is None:
+            return False
         try:
-            await self._service.cancel(remote_id)
+            await canceling.cancel(remote_id)
         except (Refused, Unavailable, PossiblyApplied):
             return False
         return True
@@ -175,14 +180,14 @@ class Uploader:
         if failure.timed_out or failure.reset:
             self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
 
-    async def _stage(self, batch: Batch, submission: Submission) -> Submitted:
+    async def _stage(self, staging: Staging, batch: Batch, submission: Submission) -> Submitted:
         """Stage a batch, upload its payload and release it, each time anew where the upload URL does not hold."""
         failures: list[CallFailed] = []
         while len(failures) < STAGE_TRIES:
             known, payload = submission.remote_id, await self.payloads.read(batch)
             intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.STAGING))
             try:
-                staged = await self._service.stage(batch, payload, known=known, intent=intent.renew)
+                staged = await staging.stage(batch, payload, known=known, intent=intent.renew)
             except (Refused, PossiblyApplied) as failure:
                 return await self._failed(batch, intent.submission, failure)
             # Name and fate are one durable step; up to it STAGING stands, from which the service is searched first.
@@ -193,7 +198,7 @@ class Uploader:
             if named.doubt is not None:
                 return named
             submission = named.submission
-            failed = await self._upload(submission, staged, payload)
+            failed = await self._upload(staging, submission, staged, payload)
             if failed is None:
                 self._suspects.passed()  # whatever becomes of its release
                 return await self._release(batch, submission)
@@ -201,19 +206,21 @@ class Uploader:
                 return failed
             failures.append(failed)
             if _lies_with_the_payload(failures):
-                return await self._suspected(batch, submission, staged, failed)
+                return await self._suspected(batch, submission, partial(staging.upload, staged), failed)
         raise JobRefused(
             f"batch {batch_name(batch.sequence)}: the store refused {STAGE_TRIES} fresh upload URLs in a row: "
             f"{failures[-1]}. Check the clock of this machine and what the store says, then run `bulksubmit resume`",
             call="put",
         )
 
-    async def _upload(self, submission: Submission, staged: Staged, payload: bytes) -> CallFailed | Submitted | None:
+    async def _upload(
+        self, staging: Staging, submission: Submission, staged: Staged, payload: bytes
+    ) -> CallFailed | Submitted | None:
         """Bring the payload up; return a failure where it had better be tried with a fresh URL."""
         if self._run.clock.monotonic() >= staged.expires_at:
             return UnexpectedAnswer("the URL is too old", call="put")
         try:
-            await self._service.upload(staged, payload, few_tries=True)
+            await staging.upload(staged, payload, few_tries=True)
         except Unavailable as failure:
             if not (failure.timed_out or failure.reset or failure.by_proxy):
                 raise
@@ -224,7 +231,9 @@ class Uploader:
             return refusal if refusal.blame is Blame.URL else self._in_doubt(submission, refusal)
         return None
 
-    async def _suspected(self, batch: Batch, submission: Submission, staged: Staged, failure: CallFailed) -> Submitted:
+    async def _suspected(
+        self, batch: Batch, submission: Submission, upload: Callable[[bytes], Awaitable[None]], failure: CallFailed
+    ) -> Submitted:
         """Return that an upload lies with its payload, once something else has got through by the same way.
 
         It goes to the same URL: late or not, nothing of it is released.
@@ -233,7 +242,7 @@ class Uploader:
             Unavailable, JobRefused: nothing gets through.
         """
         try:
-            await self._service.upload(staged, NO_RECORDS)
+            await upload(NO_RECORDS)
         except Refused as refusal:
             raise JobRefused(str(refusal), call=refusal.call, status=refusal.status) from refusal
         self._learn_loss(batch, failure)
@@ -242,7 +251,7 @@ class Uploader:
 
     async def _release(self, batch: Batch, submission: Submission) -> Submitted:
         """Have the tasks created: of a staged batch, or by one call that carries the payload and is never repeated."""
-        payload = None if self._service.stages else await self.payloads.read(batch)
+        payload = None if self._service.staging else await self.payloads.read(batch)
         intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.RELEASING))
         try:
             released = await self._service.release(batch, submission.remote_id, payload, intent.renew)
@@ -261,10 +270,15 @@ class Uploader:
             self._suspects.passed()
         if released.settlement is not None:
             return await self._settled(batch, intent.submission, released.settlement, released.remote_id)
+        if released.remote_id is None:
+            nameless = UnexpectedAnswer("the answer neither names the batch nor settles it")
+            return await self._failed(batch, intent.submission, nameless)
         return await self._named(batch, intent.submission, State.RELEASED, released.remote_id)
 
-    async def _settled(self, batch: Batch, submission: Submission, settlement: Settlement, name: str) -> Submitted:
-        return Submitted(await self._run.settle(batch, submission, settlement, remote_id=name))
+    async def _settled(
+        self, batch: Batch, submission: Submission, settlement: Settlement, name: str | None
+    ) -> Submitted:
+        return Submitted(await self._run.settle(batch, submission, fates, remote_id=name))
 
     async def _named(self, batch: Batch, submission: Submission, state: State, remote_id: str) -> Submitted:
         """Write down the name that the service gave a batch; one that another batch of the job has counts for none.

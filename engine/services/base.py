@@ -1,4 +1,9 @@
-"""What a service must do for the engine, and the calls and answers in which it does it."""
+"""What a service must do for the engine, and the calls and answers in which it does it.
+
+`Service` is what every service has. What only some can do (`Staging`, `Polling` and so on) are abilities: a service
+names the object that has one, mostly itself, and None where it lacks it. So nobody writes empty methods, and the
+configuration may decide over an ability. `one_call.OneCall` is the base of a service that lacks them all.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import orjson
+
 from engine.model.batch import Batch, ClientReference, Limits
 from engine.model.doubt import Again, Standing
 from engine.model.error_hints import Carries
-from engine.model.errors import SourceChanged
+from engine.model.errors import SourceChanged, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.model.submission import Submission
@@ -103,7 +110,8 @@ class Staged:
 class Released:
     """What the service said when it was told to start."""
 
-    remote_id: str
+    remote_id: str | None
+    """None: batches have no names there; then there is a settlement."""
     settlement: Settlement | None = None
     """The fate of the records, where there is nothing to wait for."""
 
@@ -148,26 +156,52 @@ Known: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | None]]
 
 
 class Service(Protocol):
-    """A remote API that accepts tasks. One file in `engine/services/`; nothing else knows its words."""
+    """A remote API that accepts tasks: what each must have. What it can besides stands in abilities of their own.
+
+    `release` is the whole of a service that creates tasks by one call. One whose `Released` brings no settlement has
+    `polling`.
+    """
 
     kind: str
     limits: Limits
-    stages: bool
-    """It has a harmless first step. If not, `release` carries the payload and is never repeated on its own."""
-    stage_again: Again
-    """What makes it safe to stage a batch again: SAFE, or SEARCH where people see what was made."""
     settle_seconds: float
     """Longest time from a call until reads show its effect, where the configuration does not say; see
     `adaptive.quiet_time`.
     """
-    polls_together: int
-    """Batches that one `progress` call covers."""
-    open_batches: int
-    """Batches that may be open at once where the settings do not say; memory bounds it."""
 
     @property
     def again(self) -> Again:
         """What makes it safe to release a batch again whose release was lost."""
+        ...
+
+    @property
+    def staging(self) -> Staging | None:
+        """A harmless first step. None: `release` carries the payload and is never repeated on its own."""
+        ...
+
+    @property
+    def drafting(self) -> Drafting | None:
+        """Finds what a lost call to stage made; wherever `stage_again` is SEARCH."""
+        ...
+
+    @property
+    def marking(self) -> Marking | None:
+        """Finds tasks by a mark; wherever `again` may be SEARCH."""
+        ...
+
+    @property
+    def polling(self) -> Polling | None:
+        """Asks about batches by their names; wherever `again` is ASK or REFUSED, or a batch is not settled at once."""
+        ...
+
+    @property
+    def canceling(self) -> Canceling | None:
+        """Stops what is not created yet."""
+        ...
+
+    @property
+    def counting(self) -> Counting | None:
+        """Counts how people's work on created tasks goes."""
         ...
 
     def check(self, task: Row) -> str | None:
@@ -178,33 +212,30 @@ class Service(Protocol):
         """Return the page on which people see a task."""
         ...
 
-    async def learn(self) -> str:
-        """Ask what must be known before anything is frozen, and return it, never "".
+    async def look(self) -> str:
+        """Make a cheap call that carries no record; return what it shows of the place where tasks go, in words.
 
-        It is asked once and remembered as `Job.learnt`, so that every run makes the same payloads.
+        It is made to explain a refusal, and to learn whether what was refused gets through without its records.
         """
         ...
 
-    def reference(self, sequence: int) -> ClientReference | None:
-        """Return what the tasks of a batch are marked with, so that `locate` finds them; None where nothing does."""
-        ...
+    async def release(
+        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+    ) -> Released:
+        """Start the creation of tasks; `intent` is awaited before the call goes out.
 
-    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
-        """Search for a batch sent without a name of its own at `since` (Unix seconds); return the names it has there.
-
-        None found is no proof: it may still be on its way. Only called where `mark` returns something.
+        With `staging`, `remote_id` says what was staged; without it, there is the `payload`.
         """
         ...
 
-    async def find(self, batch: Batch, payload: bytes) -> str | None:
-        """Look once for what an attempt to stage made whose answer was lost; return its name there, None if not seen.
 
-        None is no proof: it may still be on its way. Only called where `stage_again` is SEARCH.
-        """
-        ...
+@runtime_checkable
+class Staging(Protocol):
+    """A harmless first step: it may happen twice, or be forgotten."""
 
-    async def extras(self, known: Known) -> Sequence[str]:
-        """Return the names of what stands at the service with a mark of this job, beside what is known of its batch."""
+    @property
+    def stage_again(self) -> Again:
+        """What makes it safe to stage a batch again: SAFE, or SEARCH where people see what was made."""
         ...
 
     async def stage(
@@ -223,18 +254,54 @@ class Service(Protocol):
         """Bring the payload to a staged batch; may be repeated. `few_tries`: as of the `Call` that it is."""
         ...
 
-    async def look(self) -> str:
-        """Make a cheap call that carries no record; return what it shows of the place where tasks go, in words.
 
-        It is made to explain a refusal, and to learn whether what was refused gets through without its records.
+@runtime_checkable
+class Drafting(Protocol):
+    """What was staged has a marker, so that it is found again."""
+
+    async def find(self, batch: Batch, payload: bytes) -> str | None:
+        """Look once for what an attempt to stage made whose answer was lost; return its name there, None if not seen.
+
+        None is no proof: it may still be on its way.
         """
         ...
 
-    async def release(
-        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
-    ) -> Released:
-        """Start the creation of tasks; `intent` is awaited before the call goes out. `payload` if nothing stages."""
+    async def extras(self, known: Known) -> Sequence[str]:
+        """Return the names of what stands at the service with a mark of this job, beside what is known of its batch."""
         ...
+
+
+@runtime_checkable
+class Marking(Protocol):
+    """Tasks carry a mark of their batch, so that a batch without a name is found again."""
+
+    async def learn(self) -> str:
+        """Ask what must be known before anything is frozen, and return it, never "".
+
+        It is asked once and remembered as `Job.learnt`, so that every run makes the same payloads.
+        """
+        ...
+
+    def reference(self, sequence: int) -> ClientReference | None:
+        """Return what the tasks of a batch are marked with, so that `locate` finds them; None where nothing does."""
+        ...
+
+    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+        """Search for a batch sent without a name of its own at `since` (Unix seconds); return the names it has there.
+
+        None found is no proof: it may still be on its way.
+        """
+        ...
+
+
+@runtime_checkable
+class Polling(Protocol):
+    """Batches have names, by which the service can be asked about them."""
+
+    polls_together: int
+    """Batches that one `progress` call covers."""
+    open_batches: int
+    """Batches that may be open at once where the settings do not say; memory bounds it."""
 
     async def standing(self, remote_id: str) -> Standing:
         """Ask whether a batch was released.
@@ -255,19 +322,42 @@ class Service(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class Canceling(Protocol):
+    """Creation can be stopped."""
+
     async def cancel(self, remote_id: str) -> None:
         """Ask the service to create nothing more of a batch."""
         ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """The work on created tasks can be counted."""
+
+    polls_together: int
+    """Batches that one `working` call covers; as in `Polling`."""
 
     async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the created tasks of up to `polls_together` batches by how the work on them stands."""
         ...
 
-
-@runtime_checkable
-class SlowToCount(Protocol):
-    """A service whose `working` takes so long that people want to know beforehand."""
-
     def working_seconds(self, tasks: Sequence[int]) -> float:
-        """Return how long `working` takes at least, over batches of so many created tasks."""
+        """Return how long it takes at least to count batches of so many created tasks: people are told beforehand."""
         ...
+
+
+def json_object(answer: Answer) -> Row:
+    """Return the JSON object that an answer holds.
+
+    Raises:
+        UnexpectedAnswer: it holds something else.
+    """
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict):
+        raise UnexpectedAnswer(f"the answer is not a JSON object: {answer.body[:80]!r}", status=answer.status)
+    return body

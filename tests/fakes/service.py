@@ -137,6 +137,24 @@ class FakeService:
     def stage_again(self):
         return Again.SEARCH if self.done_by == "stage" else Again.SAFE
 
+    @property
+    def staging(self):
+        return self if self.stages else None
+
+    @property
+    def drafting(self):
+        return self if self.stage_again is Again.SEARCH else None
+
+    @property
+    def marking(self):
+        return self if self.marks else None
+
+    @property
+    def polling(self):
+        return self
+
+    canceling = counting = polling
+
     def check(self, task):
         return "data: missing" if "data" not in task else None
 
@@ -229,6 +247,9 @@ class FakeService:
 
     async def working(self, remote_ids):
         return {}
+
+    def working_seconds(self, tasks):
+        return 0.0
 
     def ids(self):
         """Count how often a task of each id was created."""

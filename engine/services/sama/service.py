@@ -28,7 +28,7 @@ from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, unheard
-from engine.services.base import Answer, Asked, BatchProgress, Call, Caller, Intent, Known, Released, Staged, no_intent
+from engine.services.base import Answer, Asked, BatchProgress, Call, Caller, Intent, Released, Staged, no_intent
 from engine.services.sama.answers import (
     batch_id_in,
     batch_of,
@@ -87,6 +87,8 @@ class Sama:
     """The service `sama`; see the module's head."""
 
     kind = "sama"
+    drafting = None
+    """What a lost call to stage made is an empty batch that nobody can find, or needs to."""
     polls_together = 1
     stage_again = Again.SAFE
     """An empty batch that is not continued creates nothing."""
@@ -97,7 +99,9 @@ class Sama:
     def __init__(self, settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> None:
         if job.until not in {"", "created"}:
             raise ConfigError(f"--until {job.until}: a Sama task is done when it is created; leave --until out")
-        self.stages = settings.mode == "presigned"
+        presigned = settings.mode == "presigned"
+        self.staging: Sama | None = self if presigned else None
+        self.marking: Sama | None = None if presigned else self
         self.limits = Limits(min(batch.max_records, settings.max_tasks_per_batch), batch.max_bytes)
         self._settings = settings
         self._project = f"{settings.base_url.rstrip('/')}/projects/{settings.project_id}"
@@ -118,9 +122,16 @@ class Sama:
         """By batch: what the poll that found the end knows, until the settlement takes it."""
 
     @property
+    def polling(self) -> Sama:
+        """Batches have names, and can be canceled; their tasks are counted."""
+        return self
+
+    canceling = counting = polling
+
+    @property
     def again(self) -> Again:
         """A batch that was staged can be asked about; one sent inline can be searched for, if its tasks are marked."""
-        if self.stages:
+        if self.staging:
             return Again.ASK
         return Again.SEARCH if self._token else Again.NEVER
 
@@ -133,8 +144,8 @@ class Sama:
         return f"https://app.sama.com/projects/{self._settings.project_id}/tasks/{task_id}"
 
     async def learn(self) -> str:
-        """Ask whether the tasks of the project have an input to find them by; only inline it matters."""
-        if self.stages or not await self._has_mark():
+        """Ask whether the tasks of the project have an input to find them by."""
+        if not await self._has_mark():
             return UNMARKED
         # Random: jobs of the same name that begin at the same moment elsewhere must not find each other's batches.
         self._token = secrets.token_hex(8)
@@ -187,16 +198,6 @@ class Sama:
         if type(total) is not int:
             raise UnexpectedAnswer("status: the answer does not say how many tasks the batch has", call="status")
         return total == records
-
-    async def find(self, batch: Batch, payload: bytes) -> str | None:
-        """Return None: what a lost call made is an empty batch that nobody can find, or needs to."""
-        del batch, payload
-        return None
-
-    async def extras(self, known: Known) -> Sequence[str]:
-        """Return nothing, likewise."""
-        del known
-        return ()
 
     async def stage(
         self, batch: Batch, payload: bytes, *, known: str | None = None, intent: Intent = no_intent

@@ -54,7 +54,8 @@ class SevenBridges:
     """The service `sevenbridges`; see the module's head."""
 
     kind = "sevenbridges"
-    stages = True
+    marking = None
+    """A draft has a name of its own before it is run."""
     again = Again.REFUSED
     """The vendor's codes 7007 and 7010: what is no draft any more is not run."""
     stage_again = Again.SEARCH
@@ -90,6 +91,13 @@ class SevenBridges:
         self._sent_after: dict[int, float] = {}
         """Sequence of a batch → the service's time before its draft was sent, while the answer is out."""
 
+    @property
+    def staging(self) -> SevenBridges:
+        """It has every other ability."""
+        return self
+
+    drafting = polling = canceling = counting = staging
+
     def check(self, task: Row) -> str | None:
         """Return why the service would not take this spec with its defaults, naming the field."""
         return spec_flaw(merged(task, self._defaults))
@@ -97,19 +105,6 @@ class SevenBridges:
     def task_url(self, task_id: str) -> str:
         """Return the page of a task of the configured project; outcomes of other projects carry their own."""
         return self._settings.task_url(self._settings.project, task_id)
-
-    async def learn(self) -> str:
-        """Return that there is nothing to ask: a draft carries its marker in any case."""
-        return "nothing"
-
-    def reference(self, sequence: int) -> None:
-        """Return nothing: a draft has a name of its own before it is run."""
-        del sequence
-
-    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
-        """Return nothing: no task is marked."""
-        del batch, payload, since
-        return ()
 
     async def find(self, batch: Batch, payload: bytes) -> str | None:
         """Look for a draft by its marker."""
@@ -228,6 +223,11 @@ class SevenBridges:
         for task in tasks:
             counts.update(task.children if task.batch and task.exists else [task.status.lower()])
         return +counts  # without those that are 0
+
+    def working_seconds(self, tasks: Sequence[int]) -> float:
+        """Return that nobody waits for it: one call counts PAGE_ITEMS tasks."""
+        del tasks
+        return 0.0
 
     async def _kept(self, task_id: str) -> Task:
         """Return a draft that an earlier run made.

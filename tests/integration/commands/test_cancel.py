@@ -116,7 +116,7 @@ async def test_a_batch_that_is_released_late_and_cannot_be_canceled_tells_what_i
 
 async def extras_said(tmp_path, found, *, lost=True):
     """Return what is said at the end of a job of which an answer was lost, or none was."""
-    async with a_bench(tmp_path, records=1) as bench:
+    async with a_bench(tmp_path, records=1, done_by="stage") as bench:
 
         async def extras(known):
             if isinstance(found, Exception):

@@ -42,7 +42,7 @@ class LateService(FakeService):
     """What it shows was true so long ago."""
     busy_while_late: bool = False
     """It says no to whoever releases or cancels a batch of which something is still to come."""
-    canceling: str = "accept"
+    cancels: str = "accept"
     """accept, refuse, or lie: it says yes, and stops nothing"""
     struck: int = 0
     """Calls that met a fault."""
@@ -122,9 +122,9 @@ class LateService(FakeService):
         async with self._call("cancel", "ask"):
             if self._is_busy(remote_id):
                 raise Refused("busy", status=409)
-            if self.canceling == "refuse":
+            if self.cancels == "refuse":
                 raise Refused("what was begun is not stopped", status=400)
-            if self.canceling == "accept":
+            if self.cancels == "accept":
                 self._cancel(remote_id)
 
     def _cancel(self, remote_id):

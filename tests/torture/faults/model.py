@@ -77,7 +77,7 @@ class Plan:
     seen_after: float = 0.0
     lag_seconds: float = 0.0
     busy_while_late: bool = False
-    canceling: str = "accept"
+    cancels: str = "accept"
     in_flight: int = 2
 
 
@@ -85,7 +85,7 @@ MODES = {
     "staged": {},
     "staged, polled together": {"polls_together": 5, "polls_settle": True},
     "drafts": {"drafts": True, "declares": Again.REFUSED, "release_again": "refuse"},
-    "done by its stage": {"done_by": "stage", "canceling": "accept"},
+    "done by its stage": {"done_by": "stage", "cancels": "accept"},
     "done by its release": {"done_by": "release"},
     "inline": {"stages": False},
     "inline, done by its release": {"stages": False, "done_by": "release"},
@@ -262,7 +262,7 @@ class World:
 
     def _server(self):
         plan = self.plan
-        manner = {"release_again": plan.release_again, "canceling": plan.canceling, **MODES[plan.mode]}
+        manner = {"release_again": plan.release_again, "cancels": plan.cancels, **MODES[plan.mode]}
         return Server(
             self._clock,
             limits=Limits(plan.batch, 1 << 20),

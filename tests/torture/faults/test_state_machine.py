@@ -51,7 +51,7 @@ PLANS = st.builds(
     seen_after=st.sampled_from([0.0, 10.0]),
     lag_seconds=st.sampled_from([0.0, 0.0, 4.0, 15.0]),
     busy_while_late=st.booleans(),
-    canceling=st.sampled_from(["accept", "accept", "refuse", "lie"]),
+    cancels=st.sampled_from(["accept", "accept", "refuse", "lie"]),
     in_flight=st.integers(1, 4),
 )
 
@@ -250,7 +250,7 @@ class JobMachine(RuleBasedStateMachine):
         for remote_id in self.server.unanswered - {None}:
             remote = self.server.remotes[remote_id]
             # Where the yes to a cancel was a lie, all that was late has come by then.
-            over = remote.canceled or (self.server.canceling == "lie" and self.server.is_idle(remote_id))
+            over = remote.canceled or (self.server.cancels == "lie" and self.server.is_idle(remote_id))
             assert over or remote.sequence not in split, remote_id
 
     @invariant()
@@ -315,7 +315,7 @@ class JobMachine(RuleBasedStateMachine):
         error = self.live(cancel if canceled else resume, None)
         if isinstance(error, StillWaiting) and not canceled:
             error = self.have_sent_again_what_waits()
-        stays = isinstance(error, StillWaiting) and canceled and self.server.canceling != "accept"
+        stays = isinstance(error, StillWaiting) and canceled and self.server.cancels != "accept"
         assert error is None or stays, error
         self.server.catch_up(NEVER)
         assert self.job.state is (JobState.CANCELED if canceled else JobState.FINISHED)

@@ -182,8 +182,8 @@ async def test_inline_an_answer_without_an_id_cannot_be_understood():
 
 
 def test_only_the_presigned_way_has_a_harmless_step():
-    assert service().stages
-    assert not service(mode="inline").stages
+    assert service().staging
+    assert not service(mode="inline").staging
 
 
 @pytest.mark.parametrize(
@@ -205,15 +205,8 @@ def test_it_may_take_as_long_as_any_service_until_it_shows_what_a_call_did():
     assert service().settle_seconds == SETTLE_SECONDS == 120.0
 
 
-async def test_nobody_can_find_an_empty_batch_and_nobody_needs_to():
-    caller = Caller()
-
-    async def known(sequence):
-        raise AssertionError(sequence)
-
-    assert await service(caller).find(a_batch(), b"[]") is None
-    assert await service(caller).extras(known) == ()
-    assert caller.calls == []
+def test_nobody_can_find_an_empty_batch_and_nobody_needs_to():
+    assert service().drafting is None
 
 
 @pytest.mark.parametrize(("ours", "theirs", "limit"), [(5000, 1000, 1000), (300, 1000, 300), (5000, 5000, 5000)])

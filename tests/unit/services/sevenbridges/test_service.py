@@ -616,7 +616,7 @@ async def test_work_is_counted_by_status_and_by_the_children_of_parents():
 
 def test_a_batch_is_one_record():
     assert service(batch=BatchSettings(max_records=1000, max_bytes=99)).limits == Limits(1, 99)
-    assert service().stages
+    assert service().staging
 
 
 def test_a_second_run_is_refused_and_a_draft_is_searched_for():

@@ -1,0 +1,89 @@
+"""The base of the simplest service: one call creates the tasks of a batch, and its answer says what became of each.
+
+A service in a package of its own begins here; it has no ability of `services.base`. A record is created only if the
+answer names its task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.clock import Clock
+from engine.model.batch import Batch, Limits
+from engine.model.doubt import Again
+from engine.model.error_hints import Carries
+from engine.model.errors import UnexpectedAnswer
+from engine.model.job import Job
+from engine.model.outcome import Settlement
+from engine.model.record import Row
+from engine.model.settings import BatchSettings
+from engine.progress.events import Listener, unheard
+from engine.services.base import Answer, Call, Caller, Intent, Released, no_intent
+
+
+class OneCall:
+    """A service that lacks all abilities. A subclass has `request` and `settle`; `build = Subclass` makes it known.
+
+    A call whose answer is lost leaves its records uncertain: nothing makes it safe to send them again.
+    """
+
+    again = Again.NEVER
+    settle_seconds = SETTLE_SECONDS
+    staging = drafting = marking = polling = canceling = counting = None
+
+    def __init__(
+        self,
+        settings: Any,
+        batch: BatchSettings,
+        job: Job,
+        caller: Caller,
+        clock: Clock,
+        emit: Listener = unheard,
+    ) -> None:
+        """Take the parts; `settings` is the service's own section of the configuration."""
+        self.kind: str = settings.kind
+        self.limits = Limits(batch.max_records, batch.max_bytes)
+        self.settings = settings
+        self.job = job
+        self.caller = caller
+        self.clock = clock
+        self.emit = emit
+
+    def request(self, batch: Batch, payload: bytes) -> Call:
+        """Return the call that creates the tasks of a batch; `payload` is the array of them, as JSON."""
+        raise NotImplementedError
+
+    def settle(self, batch: Batch, answer: Answer) -> Settlement:
+        """Return the fate of each record by the answer; what it does not name is no success.
+
+        Raises:
+            UnexpectedAnswer: it cannot be understood.
+        """
+        raise NotImplementedError
+
+    def check(self, task: Row) -> str | None:
+        """Return why the service would not take this task, naming the field: it takes everything."""
+        del task
+        return None
+
+    def task_url(self, task_id: str) -> str:
+        """Return where a task is, below the service's address."""
+        return f"{self.settings.base_url.rstrip('/')}/{task_id}"
+
+    async def look(self) -> str:
+        """Call the service's address."""
+        await self.caller.call(Call("look", "GET", self.settings.base_url))
+        return "the service itself answers"
+
+    async def release(
+        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+    ) -> Released:
+        """Make the one call."""
+        del remote_id
+        call = replace(self.request(batch, payload or b"[]"), repeatable=False, intent=intent, carries=Carries.RECORDS)
+        settlement = self.settle(batch, await self.caller.call(call))
+        if len(settlement.task_ids) != batch.count or settlement.unclear():
+            raise UnexpectedAnswer("the answer does not say of each record what became of it", call=call.kind)
+        return Released(None, settlement)
