@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from importlib import import_module
-from typing import Any, Protocol, cast
+from importlib.metadata import EntryPoint
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import SecretStr
 
@@ -41,8 +41,9 @@ _QUIET_BLOCKS = 32
 """Blocks, or 4 MiB, without a batch before a step ends all the same: each step costs a change of threads."""
 
 
+@runtime_checkable
 class ServiceModule(Protocol):
-    """What a module named in SERVICES offers."""
+    """What SERVICES and the entry points name: a module mostly, or an object with the same two names."""
 
     SETTINGS: type[ServiceSettings]
 
@@ -80,6 +81,7 @@ class PlanningRecipe:
     settings: Settings
     service: ServiceSettings
     module: str
+    """As an entry point says it: `package.module`, or `package.module:object`."""
 
     @property
     def has_references(self) -> bool:
@@ -87,8 +89,7 @@ class PlanningRecipe:
         return reference_of(self._service())(0) is not None
 
     def _service(self) -> Service:
-        module = cast("ServiceModule", import_module(self.module))
-        return module.build(self.service, self.settings.batch, self.job, NoCalls(), SystemClock())
+        return service_at(self.module).build(self.service, self.settings.batch, self.job, NoCalls(), SystemClock())
 
     def __call__(self) -> Planner:
         """Join the parts."""
@@ -110,6 +111,11 @@ class PlanningRecipe:
         return plan
 
 
+def service_at(place: str) -> ServiceModule:
+    """Return what makes a service, from where an entry point says that it is. Raises: ImportError, AttributeError."""
+    return cast("ServiceModule", EntryPoint("", place, "").load())
+
+
 def planning_recipe(job: Job, settings: Settings, service: ServiceSettings, module: str) -> PlanningRecipe:
     """Return what makes the planner of `job`, in this process or another: with stars in place of secrets."""
     hidden = {name: SecretStr("********") for name, value in service if isinstance(value, SecretStr)}
@@ -120,7 +126,7 @@ def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:
     """Start the processes that will plan for a run that goes on after the batch `last`; none, if it needs none."""
     unread_bytes = recipe.job.size_bytes - (last.end.offset if last else 0)
     children = 0 if recipe.job.read_complete else _child_count(recipe, unread_bytes, alone=False)
-    return Standby(children, (__name__, recipe.module))
+    return Standby(children, (__name__, recipe.module.partition(":")[0]))
 
 
 def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Standby | None) -> Iterator[Plan]:

@@ -1,7 +1,7 @@
 """Settings in, a working engine out: the only place that chooses parts and joins them.
 
-To add a service: write `engine/services/<kind>.py` with a settings class, a class that fulfils `services.base.Service`,
-and `build`; then name it in SERVICES. Nothing else needs to know.
+A service is a module with a settings class (`SETTINGS`), and with `build`, which returns a `services.base.Service`.
+One of ours is named in SERVICES, one in a package of its own by an entry point. Nothing else needs to know.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import anyio.to_thread
 
@@ -30,6 +30,7 @@ from engine.batch.planning import (
     planning_recipe,
     reference_of,
     replanned,
+    service_at,
     standby_for,
 )
 from engine.clock import Clock, SystemClock
@@ -51,8 +52,10 @@ from engine.services.base import Caller, Service
 from engine.source.reader import read_blocks
 
 SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sevenbridges"}
-"""`service.kind` → the module that knows it."""
+"""`service.kind` → where the service is, as an entry point says it."""
 
+SERVICE_POINTS = "bulksubmit.services"
+"""Group of the entry points by which packages of their own name services."""
 
 PlanPace: TypeAlias = Callable[[Iterator[Plan]], Iterator[Plan]]
 """Plans as they were read → the same, each when it shall be sent. It is asked in a worker thread and may wait."""
@@ -112,11 +115,27 @@ def _service_settings(text: str) -> type[ServiceSettings]:
 
 
 def _service_module(kind: object) -> ServiceModule:
-    if not isinstance(kind, str) or kind not in SERVICES:
-        near = get_close_matches(str(kind), SERVICES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SERVICES)}"
-        raise ConfigError(f"service.kind: {kind!r} is not a service; {hint}")
-    return cast("ServiceModule", import_module(SERVICES[kind]))
+    place = _service_place(kind)
+    try:
+        module = service_at(place)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"service.kind: {kind!r} is {place}, which cannot be loaded: {error}") from error
+    if not isinstance(module, ServiceModule):
+        raise ConfigError(f"service.kind: {kind!r} is {place}, which lacks SETTINGS or build")
+    return module
+
+
+def _service_place(kind: object) -> str:
+    """Return where a service is, as an entry point says it. One of ours needs no look at what is installed."""
+    if isinstance(kind, str) and kind in SERVICES:
+        return SERVICES[kind]
+    known = {point.name: point.value for point in entry_points(group=SERVICE_POINTS)}
+    if isinstance(kind, str) and kind in known:
+        return known[kind]
+    names = list(dict.fromkeys([*SERVICES, *sorted(known)]))
+    near = get_close_matches(str(kind), names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    raise ConfigError(f"service.kind: {kind!r} is not a service; {hint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +273,7 @@ def standby(setup: Setup, job: Job, last: Batch | None) -> Standby:
 
 
 def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
-    return planning_recipe(job, setup.settings, setup.service, SERVICES[setup.service.kind])
+    return planning_recipe(job, setup.settings, setup.service, _service_place(setup.service.kind))
 
 
 def _with_batches_of(most_bytes: int, setup: Setup) -> Setup:

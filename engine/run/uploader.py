@@ -275,9 +275,7 @@ class Uploader:
             return await self._failed(batch, intent.submission, nameless)
         return await self._named(batch, intent.submission, State.RELEASED, released.remote_id)
 
-    async def _settled(
-        self, batch: Batch, submission: Submission, settlement: Settlement, name: str | None
-    ) -> Submitted:
+    async def _settled(self, batch: Batch, submission: Submission, fates: Settlement, name: str | None) -> Submitted:
         return Submitted(await self._run.settle(batch, submission, fates, remote_id=name))
 
     async def _named(self, batch: Batch, submission: Submission, state: State, remote_id: str) -> Submitted:

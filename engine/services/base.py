@@ -79,6 +79,9 @@ class Answer:
     body: bytes = field(repr=False)
 
 
+JSON_HEADERS = {"Content-Type": "application/json"}
+
+
 class Caller(Protocol):
     """Makes calls: paced, retried while that is safe, classified."""
 
@@ -361,3 +364,15 @@ def json_object(answer: Answer) -> Row:
     if not isinstance(body, dict):
         raise UnexpectedAnswer(f"the answer is not a JSON object: {answer.body[:80]!r}", status=answer.status)
     return body
+
+
+def json_rows(answer: Answer, key: str) -> Sequence[Row]:
+    """Return the list of objects that stands under a key of an answer.
+
+    Raises:
+        UnexpectedAnswer: there is none.
+    """
+    rows = json_object(answer).get(key)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UnexpectedAnswer(f"the answer's {key} are not a list of objects", status=answer.status)
+    return rows

@@ -84,6 +84,9 @@ class OneCall:
         del remote_id
         call = replace(self.request(batch, payload or b"[]"), repeatable=False, intent=intent, carries=Carries.RECORDS)
         settlement = self.settle(batch, await self.caller.call(call))
+        ids = [task_id for task_id in settlement.task_ids if task_id is not None]
         if len(settlement.task_ids) != batch.count or settlement.unclear():
             raise UnexpectedAnswer("the answer does not say of each record what became of it", call=call.kind)
+        if len(set(ids)) != len(ids) or not all(isinstance(task_id, str) and task_id for task_id in ids):
+            raise UnexpectedAnswer("the answer does not give each task an id of its own", call=call.kind)
         return Released(None, settlement)

@@ -1,0 +1,365 @@
+"""Checks that a service keeps what it promises to the engine.
+
+Each check takes a `Subject` that no other check has used, and raises `Broken` with what is wrong. It knows no service,
+and believes nobody but the stand-in of the server (`Subject.created`) about what was created.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, TypeAlias
+
+import orjson
+
+from engine.model.batch import Batch
+from engine.model.doubt import Again, Standing
+from engine.model.errors import BulkSubmitError, CallFailed, PossiblyApplied, Refused
+from engine.model.settings import BatchSettings
+from engine.services.base import (
+    Answer,
+    Asked,
+    Canceling,
+    Counting,
+    Drafting,
+    Marking,
+    Polling,
+    Staging,
+)
+from engine.testing.trial import Broken, Subject, Trial, hold, hold_settled, never
+
+Check: TypeAlias = Callable[[Subject], Awaitable[None]]
+
+NONSENSE = (b"", b"null", b"[]", b"{}", b'{"unheard": "of"}', b"<html>busy</html>", b'{"cut": [')
+
+ABILITIES: Mapping[str, type] = {
+    "staging": Staging,
+    "drafting": Drafting,
+    "marking": Marking,
+    "polling": Polling,
+    "canceling": Canceling,
+    "counting": Counting,
+}
+
+
+async def is_built_without_a_call(subject: Subject) -> None:
+    """To validate, to report and to audit, a service is built without a network."""
+    trial = Trial(subject)
+    hold(not trial.between.calls, f"it calls {trial.between.calls} while it is built")
+    hold(trial.service.kind == subject.keys["kind"], f"its kind is {trial.service.kind!r}")
+    limits, batch = trial.service.limits, BatchSettings()
+    hold(0 < limits.records <= batch.max_records, f"{limits} ignores the configuration's {batch.max_records} records")
+    hold(0 < limits.bytes <= batch.max_bytes, f"{limits} ignores the configuration's {batch.max_bytes} bytes")
+    hold("7" in trial.service.task_url("7"), "task_url does not hold the task's id")
+    hold(subject.settings().model_config.get("frozen"), "its settings can be changed")
+
+
+async def has_the_abilities_that_it_names(subject: Subject) -> None:
+    """An ability is there as a whole; and what makes a call safe to repeat needs the ability that shows it."""
+    service = (await Trial.of(subject)).service
+    for name, ability in ABILITIES.items():
+        one = getattr(service, name)
+        hold(one is None or isinstance(one, ability), f"{name} lacks methods of {ability.__name__}")
+    needs = {Again.ASK: service.polling, Again.REFUSED: service.polling, Again.SEARCH: service.marking}
+    hold(needs.get(service.again, service), f"again is {service.again}, and the ability that this needs is missing")
+    if service.staging is not None:
+        stage_again = service.staging.stage_again
+        hold(stage_again in {Again.SAFE, Again.SEARCH}, f"a stage that is lost may be made again, not {stage_again}")
+        hold((stage_again is Again.SEARCH) == (service.drafting is not None), "drafting goes with stage_again SEARCH")
+
+
+async def checks_tasks_without_io(subject: Subject) -> None:
+    """`check` says what is wrong with a task and names the field. It asks nobody and changes nothing."""
+    trial = Trial(subject)
+    for task in (*subject.good, *subject.refused):
+        before = orjson.dumps(task)
+        said = trial.service.check(task)
+        hold(said is None, f"check finds fault with a good task: {said}")
+        hold(orjson.dumps(task) == before, "check changes the task")
+    for name, task in subject.bad.items():
+        said = trial.service.check(task)
+        hold(not inspect.isawaitable(said), "check is asked per record: it must not be async")
+        hold(isinstance(said, str) and name in said, f"check does not name {name!r}: {said}")
+    hold(not trial.between.calls, f"check calls the service: {trial.between.calls}")
+
+
+async def creates_each_task_once(subject: Subject) -> None:
+    """Each task is created once, each refused one has the service's reason, and nothing else is said to be there."""
+    await _create_all(subject, await Trial.of(subject))
+
+
+async def repeatable_calls_do_no_more_when_repeated(subject: Subject) -> None:
+    """The caller makes a repeatable call again whose answer was lost: twice must do no more than once."""
+    trial = await Trial.of(subject)
+    trial.between.twice = (
+        trial.service.again is not Again.REFUSED
+    )  # whose second release is refused, which is tried below
+    await _create_all(subject, trial)
+
+
+async def _create_all(subject: Subject, trial: Trial) -> None:
+    made = 0
+    left = [*subject.good[:1], *subject.refused, *subject.good[1:]]
+    while left:
+        batch, payload = trial.batch(left)
+        wanted = [task not in subject.refused for task in left[: batch.count]]
+        left = left[batch.count :]
+        settlement = await trial.carried(batch, payload)
+        hold_settled(settlement, batch)
+        got = [task_id is not None for task_id in settlement.task_ids]
+        hold(got == wanted, f"created are {got}, and should be {wanted}: {settlement}")
+        hold(all(settlement.errors.get(at) for at, good in enumerate(wanted) if not good), "an error has no reason")
+        made += sum(wanted)
+    hold(subject.created() == made, f"{subject.created()} tasks were created of {made} that were sent once")
+
+
+async def says_when_a_call_goes_out(subject: Subject) -> None:
+    """A call that must not be repeated hands the intent on: so the ledger knows before it goes out."""
+    trial = await Trial.of(subject)
+    await trial.carried(*trial.batch(subject.good))
+    kinds = sorted({call.kind for call in trial.between.unannounced})
+    hold(not kinds, f"calls of the kind {kinds} are not repeatable, and go out without the intent")
+
+
+async def a_lost_stage_is_harmless(subject: Subject) -> None:
+    """After a call to stage whose answer was lost, the batch is staged again or found; it is created once."""
+    trial = await Trial.of(subject)
+    staging, drafting = trial.service.staging, trial.service.drafting
+    if staging is None:
+        return
+    batch, payload = trial.batch(subject.good)
+    trial.between.loses_answer = lambda call: call.repeatable is False or staging.stage_again is Again.SAFE
+    try:
+        await staging.stage(batch, payload, intent=trial.intend)
+    except PossiblyApplied:
+        pass
+    else:
+        raise Broken("stage goes well, though its answer is lost")
+    trial.between.loses_answer = never
+    known = None
+    if drafting is not None:
+        known = await drafting.find(batch, payload)
+        hold(known, "find does not find what the lost call made")
+    name, settlement = await trial.staged(batch, payload, known)
+    if settlement is None:
+        name, settlement = await trial.released(batch, name, payload)  # type: ignore[assignment]
+    settled = settlement if settlement is not None else await trial.followed(batch, name, payload)
+    hold_settled(settled, batch)
+    hold(subject.created() == batch.count, f"{subject.created()} tasks were created of a batch of {batch.count}")
+
+
+async def a_lost_release_that_arrived_is_known(subject: Subject) -> None:
+    """After a release that was carried out, and whose answer was lost, the service shows it as `again` says."""
+    trial = await Trial.of(subject)
+    batch, payload = trial.batch(subject.good)
+    name = await _lose_release(trial, batch, payload, arrives=True)
+    service = trial.service
+    if service.again is Again.ASK:
+        await _wait_for_standing(trial, name, Standing.STARTED, Standing.ENDED)
+    elif service.again is Again.REFUSED:
+        try:
+            await trial.released(batch, name, payload)
+        except Refused as refusal:
+            hold(refusal.released_before, f"a second release is refused without released_before: {refusal}")
+        else:
+            raise Broken("a second release is not refused")
+    elif service.again is Again.SEARCH:
+        name = await _located(trial, batch, payload)
+        hold(name, "locate does not find what the lost call made")
+    elif service.again is Again.SAFE:
+        name, _ = await trial.released(batch, name, payload)
+    if service.again is not Again.NEVER:
+        hold_settled(await trial.followed(batch, name, payload), batch)
+    hold(subject.created() == batch.count, f"{subject.created()} tasks were created of a batch of {batch.count}")
+
+
+async def a_lost_release_that_never_arrived_is_known(subject: Subject) -> None:
+    """After a release that did not arrive, the service shows that nothing was begun, and a second one does it."""
+    trial = await Trial.of(subject)
+    batch, payload = trial.batch(subject.good)
+    if trial.service.again is Again.NEVER:
+        return
+    name = await _lose_release(trial, batch, payload, arrives=False)
+    if trial.service.again is Again.ASK:
+        await _wait_for_standing(trial, name, Standing.WAITING)
+    if trial.service.again is Again.SEARCH:
+        found = await _located(trial, batch, payload)
+        hold(not found, f"locate finds {found}, and nothing was sent")
+    name, settlement = await trial.released(batch, name, payload)
+    hold_settled(settlement or await trial.followed(batch, name, payload), batch)
+    hold(subject.created() == batch.count, f"{subject.created()} tasks were created of a batch of {batch.count}")
+
+
+async def _lose_release(trial: Trial, batch: Batch, payload: bytes, *, arrives: bool) -> str | None:
+    """Release a batch and lose it on the way, or its answer; return the name that it was staged by."""
+    name = (await trial.staged(batch, payload))[0] if trial.service.staging is not None else None
+    between = trial.between
+    if arrives:
+        between.loses_answer = lambda _: True
+    else:
+        between.loses_call = lambda _: True
+    try:
+        await trial.released(batch, name, payload)
+    except PossiblyApplied:
+        pass
+    else:
+        raise Broken("release goes well, though its answer is lost")
+    finally:
+        between.loses_answer = between.loses_call = never
+    return name
+
+
+async def _located(trial: Trial, batch: Batch, payload: bytes) -> str | None:
+    marking = trial.service.marking
+    names = await marking.locate(batch, payload, trial.job.created_at) if marking is not None else ()
+    hold(len(names) <= 1, f"locate finds {names}, and one batch was sent")
+    return names[0] if names else None
+
+
+async def _wait_for_standing(trial: Trial, name: str | None, *wanted: Standing) -> None:
+    polling = trial.service.polling
+    standing = await polling.standing(str(name)) if polling is not None else Standing.SILENT
+    hold(standing in wanted, f"standing is {standing.name}, and should be {' or '.join(one.name for one in wanted)}")
+
+
+async def a_batch_that_is_not_there_is_said_to_be_unknown(subject: Subject) -> None:
+    """`standing` of a name that nobody has given is UNKNOWN, or the question is refused; it is never another one."""
+    polling = (await Trial.of(subject)).service.polling
+    if polling is None:
+        return
+    try:
+        standing = await polling.standing("0")
+    except CallFailed:
+        return
+    hold(standing is Standing.UNKNOWN, f"a batch that is not there is said to be {standing.name}")
+
+
+async def canceled_is_not_created(subject: Subject) -> None:
+    """What is canceled before its release is not created, and not said to wait."""
+    trial = await Trial.of(subject)
+    service = trial.service
+    if service.staging is None or service.canceling is None or service.polling is None:
+        return
+    batch, payload = trial.batch(subject.good)
+    name, settlement = await trial.staged(batch, payload)
+    if settlement is not None:
+        return
+    await service.canceling.cancel(name)
+    standing = await service.polling.standing(name)
+    hold(standing in {Standing.ENDED, Standing.UNKNOWN}, f"a canceled batch is said to be {standing.name}")
+    hold(subject.created() == 0, f"{subject.created()} tasks of a canceled batch were created")
+
+
+async def nonsense_creates_nothing(subject: Subject) -> None:
+    """An answer that makes no sense ends as an error of ours: no other exception, and no task that is not there."""
+    honest = await Trial.of(subject)
+    await honest.carried(*honest.batch(subject.good))
+    for number in range(len(honest.between.calls)):
+        for body in NONSENSE:
+            await _spoiled(subject, _nonsense_at(number, body), f"answer {number + 1} is {body!r}")
+
+
+def _nonsense_at(number: int, body: bytes) -> Callable[[Answer], Answer]:
+    numbers = count()
+    return lambda answer: replace(answer, body=body) if next(numbers) == number else answer
+
+
+async def ids_that_two_tasks_have_are_none(subject: Subject) -> None:
+    """Where an answer gives two tasks the same id, no record is said to have it."""
+    await _spoiled(subject, _with_equal_values, "all entries of a list have the same values")
+
+
+def _with_equal_values(answer: Answer) -> Answer:
+    """Return an answer in which the texts and numbers of all entries of each list are those of its first entry."""
+    try:
+        said = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return answer
+    return replace(answer, body=orjson.dumps(_equalized(said)))
+
+
+def _equalized(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _equalized(one) for key, one in value.items()}
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        names = [key for key in value[0] if key == "id" or key.endswith("_id")]
+        return [one | {key: value[0][key] for key in names if key in one} for one in value]
+    return value
+
+
+async def _spoiled(subject: Subject, spoil: Callable[[Answer], Answer], what: str) -> None:
+    """Carry a batch while answers are spoilt: it fails by an error of the engine, or all that it says is true."""
+    before = subject.created()
+    trial = await Trial.of(subject)
+    batch, payload = trial.batch(subject.good)
+    trial.between.spoil = spoil
+    try:
+        settlement = await trial.carried(batch, payload)
+    except (BulkSubmitError, Broken):  # never settled is fair: the engine asks again later
+        return
+    except Exception as error:
+        raise Broken(f"{what}: it fails by {error!r} and not by an UnexpectedAnswer") from error
+    hold_settled(settlement, batch)
+    there = subject.created() - before
+    hold(settlement.created <= there, f"{what}: {settlement.created} tasks are said to be created, and {there} are")
+
+
+async def words_that_it_does_not_know_are_said(subject: Subject) -> None:
+    """A word for where a batch stands that nobody has heard of is not taken for another one."""
+    trial = await Trial.of(subject)
+    polling, staging = trial.service.polling, trial.service.staging
+    if polling is None:
+        return
+    batch, payload = trial.batch(subject.good)
+    name = (await trial.staged(batch, payload))[0] if staging is not None else None
+    name, settlement = await trial.released(batch, name, payload)
+    if settlement is not None:
+        return
+    asked = Asked(batch.sequence, name, batch.count)
+    (known,) = await polling.progress([asked])
+    if not known.said:
+        return
+    old, new = orjson.dumps(known.said), b'"unheard of"'
+    trial.between.spoil = lambda answer: replace(answer, body=answer.body.replace(old, new))
+    (progress,) = await polling.progress([asked])
+    hold(not progress.understood, "a word that nobody has heard of is understood")
+    hold(progress.settlement is None and not progress.waiting, f"more is made of an unheard word: {progress}")
+
+
+async def secrets_stay_where_they_are(subject: Subject) -> None:
+    """Credentials are added on the wire: no call, no error and no `repr` of ours has them."""
+    trial = await Trial.of(subject)
+    texts = [repr(trial.service), repr(subject.settings()), str(subject.settings())]
+    await trial.carried(*trial.batch(subject.good))
+    trial.between.spoil = lambda answer: replace(answer, body=b"null")
+    try:
+        await trial.carried(*trial.batch(subject.good))
+    except CallFailed as error:
+        texts += [repr(error), str(error)]
+    for call in trial.between.calls:
+        texts += [repr(call), call.url, repr(call.query), repr(call.headers)]
+    for secret in subject.secrets:
+        leaks = [text for text in texts if secret in text]
+        hold(not leaks, f"a secret stands in {leaks[:1]}")
+
+
+CHECKS: Sequence[Check] = (
+    is_built_without_a_call,
+    has_the_abilities_that_it_names,
+    checks_tasks_without_io,
+    creates_each_task_once,
+    repeatable_calls_do_no_more_when_repeated,
+    says_when_a_call_goes_out,
+    a_lost_stage_is_harmless,
+    a_lost_release_that_arrived_is_known,
+    a_lost_release_that_never_arrived_is_known,
+    a_batch_that_is_not_there_is_said_to_be_unknown,
+    canceled_is_not_created,
+    nonsense_creates_nothing,
+    ids_that_two_tasks_have_are_none,
+    words_that_it_does_not_know_are_said,
+    secrets_stay_where_they_are,
+)
+"""Every check."""

@@ -1,0 +1,98 @@
+"""A service in a package of its own is known to every command, and docs/extending.md shows its very code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes.toy import KEY, PACKAGE, ToyServer, install, serving
+
+ROOT = Path(__file__).parents[3]
+
+CONFIG = """
+[service]
+kind = "toy"
+base_url = "{url}"
+api_key = "${{env:TOY_KEY}}"
+
+[batch]
+max_records = 2
+
+[source]
+processes = {processes}
+"""
+
+
+class Desk:
+    """A folder in which the command is called, with the package installed or without."""
+
+    def __init__(self, folder, paths, url="http://127.0.0.1:1", processes=0):
+        self.folder = folder
+        self.config = folder / "toy.toml"
+        self.config.write_text(CONFIG.format(url=url, processes=processes))
+        self.env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *paths]), "TOY_KEY": KEY}
+
+    def records(self, *titles):
+        path = self.folder / "records.ndjson"
+        path.write_text("".join(json.dumps({"title": title}) + "\n" for title in titles))
+        return str(path)
+
+    def call(self, *words):
+        command = [sys.executable, "-m", "engine", *words]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_submit_status_and_audit_know_the_service_of_a_package(tmp_path, processes):
+    server = ToyServer()
+    with serving(server) as url:
+        desk = Desk(tmp_path, install(tmp_path), url, processes)
+        source = desk.records("a", "b", 3, "taken", "c")
+        checked = desk.call("validate", source, "--config", str(desk.config), "--json")
+        assert (checked.returncode, server.items) == (3, [])
+        sent = desk.call("submit", source, "--config", str(desk.config), "--job", "j", "--json")
+        assert sent.returncode == 3, sent.stderr
+        assert sorted(server.items) == ["a", "b", "c"]
+        status = desk.call("status", "--json", "--tasks")
+        assert status.returncode == 0, status.stderr
+        audited = desk.call("audit", "j", "--json")
+        assert audited.returncode == 0, audited.stdout + audited.stderr
+    lines = (tmp_path / ".bulksubmit" / "j" / "outcomes.ndjson").read_text().splitlines()
+    outcomes = [json.loads(line) for line in lines]
+    assert [one["state"] for one in outcomes] == ["created", "created", "rejected", "failed", "created"]
+    assert outcomes[2]["error"] == "title: must be a text"
+    assert outcomes[3]["error"] == "taken is taken"
+    assert len({one["task_id"] for one in outcomes if one["task_id"]}) == 3
+
+
+def test_a_kind_that_is_not_installed_is_refused_with_those_that_are(tmp_path):
+    desk = Desk(tmp_path, [])
+    refused = desk.call("validate", desk.records("a"), "--config", str(desk.config))
+    assert refused.returncode == 2
+    assert "service.kind: 'toy' is not a service; known: sama, sevenbridges" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [("import nothing_like_it\n", "cannot be loaded: No module named"), ("", "which lacks SETTINGS or build")],
+)
+def test_a_package_that_cannot_be_used_is_named(tmp_path, code, complaint):
+    paths = [str(tmp_path / "broken"), *install(tmp_path)[:1]]
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "bulksubmit_toy.py").write_text(code)
+    desk = Desk(tmp_path, paths)
+    refused = desk.call("validate", desk.records("a"), "--config", str(desk.config))
+    assert refused.returncode == 2
+    said = " ".join(refused.stderr.split())
+    assert "service.kind: 'toy' is bulksubmit_toy" in said
+    assert complaint in said
+
+
+def test_the_documentation_shows_the_packages_own_code():
+    page = (ROOT / "docs" / "extending.md").read_text()
+    for name in ("bulksubmit_toy.py", "pyproject.toml"):
+        assert (PACKAGE / name).read_text().strip() in page, f"docs/extending.md shows another {name}"

@@ -1,0 +1,35 @@
+"""The service `toy`, in a package of its own: one POST creates items, and its answer lists them in the order sent."""
+
+from typing import Literal
+
+from pydantic import SecretStr
+
+from engine.model.outcome import Settlement
+from engine.model.settings import ServiceSettings
+from engine.services.base import JSON_HEADERS, Call, json_rows
+from engine.services.one_call import OneCall
+
+
+class ToySettings(ServiceSettings):
+    kind: Literal["toy"]
+    api_key: SecretStr
+
+    def secret_headers(self):
+        return {"X-Api-Key": self.api_key}
+
+
+class Toy(OneCall):
+    def check(self, task):
+        return None if isinstance(task.get("title"), str) else "title: must be a text"
+
+    def request(self, batch, payload):
+        return Call("create", "POST", f"{self.settings.base_url}/items", headers=JSON_HEADERS, body=payload)
+
+    def settle(self, batch, answer):
+        items = json_rows(answer, "items")
+        errors = {at: str(item["error"]) for at, item in enumerate(items) if "error" in item}
+        return Settlement([item.get("id") for item in items], errors)
+
+
+SETTINGS = ToySettings
+build = Toy
