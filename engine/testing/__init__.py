@@ -8,6 +8,6 @@ With pytest:
 """
 
 from engine.testing.checks import CHECKS, Check
-from engine.testing.trial import Broken, SkippingClock, Subject
+from engine.testing.trial import PromiseBroken, SkippingClock, Subject
 
-__all__ = ["CHECKS", "Broken", "Check", "SkippingClock", "Subject"]
+__all__ = ["CHECKS", "Check", "PromiseBroken", "SkippingClock", "Subject"]

@@ -1,7 +1,7 @@
 """Checks that a service keeps what it promises to the engine.
 
-Each check takes a `Subject` that no other check has used, and raises `Broken` with what is wrong. It knows no service,
-and believes nobody but the stand-in of the server (`Subject.created`) about what was created.
+Each check takes a `Subject` that no other check has used, and raises `PromiseBroken` with what is wrong. It knows no
+service, and believes nobody but the stand-in of the server (`Subject.created`) about what was created.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.services.base import (
     Polling,
     Staging,
 )
-from engine.testing.trial import Broken, Subject, Trial, hold, hold_settled, never
+from engine.testing.trial import PromiseBroken, Subject, Trial, hold, hold_settled, never
 
 Check: TypeAlias = Callable[[Subject], Awaitable[None]]
 
@@ -136,7 +136,7 @@ async def a_lost_stage_is_harmless(subject: Subject) -> None:
     except PossiblyApplied:
         pass
     else:
-        raise Broken("stage goes well, though its answer is lost")
+        raise PromiseBroken("stage goes well, though its answer is lost")
     trial.between.loses_answer = never
     known = None
     if drafting is not None:
@@ -164,7 +164,7 @@ async def a_lost_release_that_arrived_is_known(subject: Subject) -> None:
         except Refused as refusal:
             hold(refusal.released_before, f"a second release is refused without released_before: {refusal}")
         else:
-            raise Broken("a second release is not refused")
+            raise PromiseBroken("a second release is not refused")
     elif service.again is Again.SEARCH:
         name = await _located(trial, batch, payload)
         hold(name, "locate does not find what the lost call made")
@@ -205,7 +205,7 @@ async def _lose_release(trial: Trial, batch: Batch, payload: bytes, *, arrives: 
     except PossiblyApplied:
         pass
     else:
-        raise Broken("release goes well, though its answer is lost")
+        raise PromiseBroken("release goes well, though its answer is lost")
     finally:
         between.loses_answer = between.loses_call = never
     return name
@@ -297,10 +297,10 @@ async def _spoiled(subject: Subject, spoil: Callable[[Answer], Answer], what: st
     trial.between.spoil = spoil
     try:
         settlement = await trial.carried(batch, payload)
-    except (BulkSubmitError, Broken):  # never settled is fair: the engine asks again later
+    except (BulkSubmitError, PromiseBroken):  # never settled is fair: the engine asks again later
         return
     except Exception as error:
-        raise Broken(f"{what}: it fails by {error!r} and not by an UnexpectedAnswer") from error
+        raise PromiseBroken(f"{what}: it fails by {error!r} and not by an UnexpectedAnswer") from error
     hold_settled(settlement, batch)
     there = subject.created() - before
     hold(settlement.created <= there, f"{what}: {settlement.created} tasks are said to be created, and {there} are")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
 from pydantic import SecretStr
@@ -30,7 +30,7 @@ MOST_POLLS = 200
 """Polls in which a batch must be settled."""
 
 
-class Broken(AssertionError):
+class PromiseBroken(AssertionError):
     """The service does not keep a promise."""
 
 
@@ -85,9 +85,6 @@ class Subject:
         return self.module.SETTINGS.model_validate(self.keys)
 
 
-Lost: TypeAlias = Callable[[Call], bool]
-
-
 def never(call: Call) -> bool:
     """Lose no call."""
     del call
@@ -103,9 +100,9 @@ class Between:
     heard: list[Answer] = field(default_factory=list)
     twice: bool = False
     """Make each call twice that is said to be repeatable."""
-    loses_call: Lost = never
+    loses_call: Callable[[Call], bool] = never
     """Calls that do not get to the server."""
-    loses_answer: Lost = never
+    loses_answer: Callable[[Call], bool] = never
     spoil: Callable[[Answer], Answer] | None = None
     """What becomes of the answers."""
     intents: int = 0
@@ -214,13 +211,13 @@ class Trial:
             if settlement is not None:
                 return settlement
             await self.subject.clock.sleep(1.0)
-        raise Broken(f"{MOST_POLLS} polls do not settle a batch that is created at once")
+        raise PromiseBroken(f"{MOST_POLLS} polls do not settle a batch that is created at once")
 
 
 def hold(promise: object, otherwise: str) -> None:
-    """Raise `Broken` with these words unless a promise is kept."""
+    """Raise `PromiseBroken` with these words unless a promise is kept."""
     if not promise:
-        raise Broken(otherwise)
+        raise PromiseBroken(otherwise)
 
 
 def hold_settled(settlement: Settlement, batch: Batch) -> None:

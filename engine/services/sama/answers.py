@@ -1,7 +1,14 @@
-"""What Sama answers enters, what it means leaves. Names that nobody could see are read tolerantly, here only.
+"""Reads what Sama answers, and what its words mean. Names that nobody could see are read tolerantly, here only.
 
 Those are the keys of a creation status (`state`, `total`, `created`), ids as `id` or `task_id`, and where the answer to
-a batch that was sent inline names its tasks. What the words mean stands in `words`.
+a batch that was sent inline names its tasks.
+
+The states of a task are the vendor's: `queued`, `preprocessing` and `ready` (waiting to be created) are under way,
+`created`, `failed` and `canceled` are final. Of a batch's states only *waiting* is public. So no word settles a batch:
+its tasks do. A word only says when looking at them pays, and a word that nobody has heard of says nothing.
+
+Raises:
+    UnexpectedAnswer: an answer cannot be understood; so for all functions here.
 """
 
 from __future__ import annotations
@@ -9,14 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import orjson
+from enum import Enum, auto
 
 from engine.model.doubt import Standing
 from engine.model.errors import UnexpectedAnswer
 from engine.model.record import Row
 from engine.services.base import Answer
-from engine.services.sama.words import Creation, Phase, creation_of, phase_of
 
 _STATES = ("state", "status", "job_status", "job_state")
 _IDS = ("id", "task_id")
@@ -26,38 +31,84 @@ _DATA = ("data", "request_data")
 _TOLD_IDS = ("task_ids", "tasks", "ids", "created_tasks")
 
 
-def object_in(answer: Answer) -> Row:
-    """Return the JSON object that an answer holds.
+class Phase(Enum):
+    """How far the creation of a batch is, by its own word."""
 
-    Raises:
-        UnexpectedAnswer: it holds something else; so for all in this module.
-    """
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        body = None
-    if not isinstance(body, dict):
-        raise UnexpectedAnswer(f"the answer is not a JSON object: {answer.body[:80]!r}", status=answer.status)
-    return body
+    WAITING = auto()
+    """For `continue`."""
+    UNDER_WAY = auto()
+    COMPLETED = auto()
+    FAILED = auto()
+    CANCELED = auto()
+    UNKNOWN = auto()
+    """It says nothing, or a word that is none of ours."""
+
+
+class Creation(Enum):
+    """How far the creation of one task is."""
+
+    CREATED = auto()
+    FAILED = auto()
+    CANCELED = auto()
+    OPEN = auto()
+    """Not ended, also where the word is none that the vendor names."""
+
+
+ENDS = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELED})
+
+_PHASES = {
+    "waiting": Phase.WAITING,
+    **dict.fromkeys(("queued", "preprocessing", "processing", "in progress", "ready"), Phase.UNDER_WAY),
+    **dict.fromkeys(("completed", "complete", "created", "done", "finished"), Phase.COMPLETED),
+    "failed": Phase.FAILED,
+    **dict.fromkeys(("canceled", "cancelled"), Phase.CANCELED),
+}
+
+_CREATIONS = {
+    "created": Creation.CREATED,
+    "failed": Creation.FAILED,
+    **dict.fromkeys(("canceled", "cancelled"), Creation.CANCELED),
+}
+
+
+def phase_of(word: str) -> Phase:
+    """Return what a batch's word means."""
+    return _PHASES.get(word) or _PHASES.get(_plain(word), Phase.UNKNOWN)
+
+
+def creation_of(word: str) -> Creation:
+    """Return what a task's word means."""
+    return _CREATIONS.get(word) or _CREATIONS.get(_plain(word), Creation.OPEN)
+
+
+def _plain(word: str) -> str:
+    """Return a word without what differs between spellings: case, and what stands between its parts."""
+    return " ".join(word.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _id_in(body: Row, names: Sequence[str]) -> str:
     """Return the first id under one of some names; "" if there is none. 0 is an id."""
-    found = next((body[name] for name in names if body.get(name) not in (None, "")), "")
-    return str(found) if isinstance(found, int | str) and not isinstance(found, bool) else ""
+    for name in names:
+        found = body.get(name)
+        if found not in (None, ""):
+            return str(found) if isinstance(found, int | str) and not isinstance(found, bool) else ""
+    return ""
 
 
-def batch_id_in(answer: Answer, body: Row) -> str:
+def batch_id_in(body: Row) -> str:
     """Return the name of the batch that an answer is about."""
     found = _id_in(body, _BATCH_IDS)
     if not found:
-        raise UnexpectedAnswer("the answer has no batch_id", status=answer.status)
+        raise UnexpectedAnswer("the answer has no batch_id")
     return found
 
 
 def state_of(body: Row) -> str:
     """Return the state of a batch or of a task in the service's own word; "" if it does not say."""
-    return next((str(body[key]) for key in _STATES if body.get(key) not in (None, "")), "")
+    for key in _STATES:
+        if body.get(key) not in (None, ""):
+            return str(body[key])
+    return ""
 
 
 def standing_of(status: Row) -> Standing:
@@ -81,7 +132,7 @@ def created_of(status: Row) -> int | None:
 def tasks_in(body: Row) -> Sequence[Row]:
     """Return the tasks that an answer lists."""
     tasks = body.get("tasks") or []
-    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+    if not isinstance(tasks, list) or not set(map(type, tasks)) <= {dict}:
         raise UnexpectedAnswer("the answer's tasks are not a list of objects")
     return tasks
 
@@ -181,8 +232,10 @@ def is_the_stores(answer: Answer) -> bool:
     S3 answers with an `ETag` and no body; other stores need not. A page, and JSON without an `ETag`, came from
     something in between.
     """
-    body = answer.body.strip()
-    kind = next((value for name, value in answer.headers.items() if name.casefold() == "content-type"), "").casefold()
+    body, kind = answer.body.strip(), ""
+    for name, value in answer.headers.items():
+        if name.casefold() == "content-type":
+            kind = value.casefold()
     if (body and "html" in kind) or body[:20].lower().startswith(_PAGE):
         return False
     is_json = body[:1] in (b"{", b"[") or (bool(body) and "json" in kind)

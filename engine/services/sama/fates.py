@@ -1,42 +1,57 @@
-"""A batch that may be done enters, the fate of each of its records leaves: pages are fetched, evidence where needed.
+"""Settles Sama's batches: fetches the pages of a creation status, and evidence where it decides something.
 
-What the pages mean is decided in `settling`, by which content in `matching`, by which order in `order`. Content costs:
-the payload is read again, and the list of tasks allows one call a second. So it is asked for only where it decides
-something: where tasks failed and it matters which ones, and for the proof of the order. The content of one batch is in
-memory at a time, however many are polled.
+What the pages mean is decided in `settling`. Evidence is the content of tasks. It costs much: the payload is read
+again, and the list of tasks allows one call a second. So it is asked for only where tasks failed and it matters which
+ones, and for the proof of the order. The content of one batch is in memory at a time, however many are polled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from itertools import count
 
 import anyio
 import anyio.to_thread
 
+from engine.adaptive.rate import Pacer
 from engine.clock import Clock
 from engine.model.errors import PossiblyApplied, Refused, SourceError, Unavailable, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.model.record import Row
-from engine.services.base import Asked
-from engine.services.sama.answers import Listed, created_of, data_of, listed, state_of, summary_of, task_id_of, tasks_in
-from engine.services.sama.matching import Contents, Places
-from engine.services.sama.order import TaskOrder
+from engine.services.base import Asked, Call, Caller, json_object
+from engine.services.sama.answers import (
+    ENDS,
+    Listed,
+    Phase,
+    created_of,
+    listed,
+    phase_of,
+    state_of,
+    summary_of,
+    task_id_of,
+    tasks_in,
+)
 from engine.services.sama.settling import (
+    Contents,
     Listing,
+    Places,
+    TaskOrder,
     all_created,
     in_told_order,
     matters,
-    numbered,
     plainly_created,
     settle,
     settle_known,
 )
-from engine.services.sama.task_list import TaskList
-from engine.services.sama.words import ENDS, Phase, phase_of
 
 PAGE_SIZE = 1000
 """Most tasks on one page of a creation status; the vendor's maximum."""
+
+TASKS_PAGE_SIZE = 100
+"""Most tasks on one page of the task list; the vendor's maximum."""
+
+TASKS_SECONDS = 1.05
+"""Between two calls: the vendor allows one a second, and a call may take a little less time than the one before it."""
 
 PROOF_PAUSES = (1.0, 2.0, 4.0)
 """Seconds before the very first proof is tried again: the list of tasks may lag behind. All other batches wait."""
@@ -48,22 +63,68 @@ _DISTINCT = 2
 """Different contents that a page must show to prove an order."""
 
 
-@dataclass(slots=True)
+class TaskList:
+    """The created tasks of one project, page after page: the one call that shows their data.
+
+    Its calls are spaced here, so that none is refused and no other call is held up.
+    """
+
+    def __init__(self, project: str, caller: Caller, clock: Clock) -> None:
+        """Take the project's address."""
+        self._url = f"{project}/tasks.json"
+        self._caller = caller
+        self._clock = clock
+        self._pacer = Pacer(1 / TASKS_SECONDS)
+
+    async def page(self, wanted: Mapping[str, str], number: int = 1) -> Sequence[Row]:
+        """Return the tasks of one page, from 1.
+
+        Raises:
+            UnexpectedAnswer: it has no list of tasks: nothing found must not be believed of anybody but the service.
+        """
+        await self._clock.sleep(self._pacer.book(self._clock.monotonic()))
+        query = {**wanted, "omit_answers": "true", "page": str(number), "page_size": str(TASKS_PAGE_SIZE)}
+        # The vendor's page on multi-task status: one call a second, and this call alone.
+        body = json_object(await self._caller.call(Call("tasks", "GET", self._url, query=query, lane="tasks")))
+        if not isinstance(body.get("tasks"), list):
+            raise UnexpectedAnswer("tasks: the answer has no list of tasks", call="tasks")
+        return tasks_in(body)
+
+    async def all(self, wanted: Mapping[str, str], *, least: int = 1) -> AsyncIterator[Row]:
+        """Yield the tasks of all pages; one of fewer than `least` is the last: only an empty one proves it."""
+        for number in count(1):
+            tasks = await self.page(wanted, number)
+            for task in tasks:
+                yield task
+            if len(tasks) < least:
+                return
+
+
 class _Evidence:
     """What is known of one batch's content."""
 
-    listing: Listing
-    shown: dict[int, Row]
-    """Number in the list → content, where the service shows it."""
-    contents: Contents | None = None
-    """Of the records."""
-    unreadable: SourceError | None = None
-    """Why they are not to be had any more."""
+    def __init__(self, asked: Asked, listing: Listing) -> None:
+        self._asked = asked
+        self.listing = listing
+        self.shown = {} if listing.alike else listing.shown()
+        """Number in the list → content, where the service shows it."""
+        self.contents: Contents | None = None
+        """Of the records."""
+        self.unreadable: SourceError | None = None
+        """Why they are not to be had any more."""
 
-    def places(self) -> Places:
-        listing = self.listing
-        known = self.contents.places(self.shown) if self.contents is not None else {}
-        return Places(listing.records, len(listing.tasks), known, listing.loose)
+    async def places(self) -> Places:
+        """Compare what is shown with what was sent, which is read once; without it, there is the order alone."""
+        if self.contents is None and self.shown:
+            try:
+                payload = await self._asked.payload()
+            except SourceError as error:
+                self.unreadable = error
+                self.shown.clear()
+            else:
+                in_thread = len(payload) > _THREAD_BYTES
+                self.contents = await anyio.to_thread.run_sync(Contents, payload) if in_thread else Contents(payload)
+        return Places(self.listing, self.contents.places(self.shown) if self.contents is not None else {})
 
 
 class Fates:
@@ -107,25 +168,23 @@ class Fates:
     async def _rows(self, asked: Asked, first_page: Row | None) -> tuple[Sequence[Row], Row]:
         """Fetch the whole list; it may be shorter than the batch, if it has not ended, or ended early."""
         rows: list[Row] = []
-        number, whole = 0, False
         status: Row = {}
-        while not whole:
-            number += 1
-            status = first_page if first_page is not None and number == 1 else await self._page(asked, number)
+        for number in count(1):
+            if number == 1 and first_page is not None:
+                status = first_page
+            else:
+                status = await self._status(str(asked.remote_id), number)
+                if not state_of(status) and created_of(status) is None:
+                    raise UnexpectedAnswer("status: this is no page of a batch", call="status")
             page = tasks_in(status)
             rows += page
             # A page may be shorter than we asked for; unless a total says so, only an empty one shows that this is all.
             last = len(page) < PAGE_SIZE or status.get("total") == asked.count
-            whole = not page or len(rows) > asked.count or (len(rows) == asked.count and last)
+            if not page or len(rows) > asked.count or (len(rows) == asked.count and last):
+                break
         if len(rows) > asked.count:
             raise UnexpectedAnswer(f"the service lists {len(rows)} tasks for {asked.count} records")
         return rows, status
-
-    async def _page(self, asked: Asked, number: int) -> Row:
-        status = await self._status(str(asked.remote_id), number)
-        if not state_of(status) and created_of(status) is None:
-            raise UnexpectedAnswer("status: this is no page of a batch", call="status")
-        return status
 
     def _plain(self, asked: Asked, rows: Sequence[Row]) -> Settlement | None:
         """Settle a batch that needs no evidence: all its tasks were created, and the order is known or past knowing."""
@@ -139,10 +198,18 @@ class Fates:
         return all_created(ids, proven=asked.count == 1 or order.holds)
 
     async def _judged(self, asked: Asked, rows: Sequence[Row], status: Row) -> Settlement | None:
-        tasks, loose, order = self._arranged(asked, [listed(row) for row in rows])
-        word, summary = state_of(status), summary_of(status)
-        listing = Listing(asked.count, tasks, word, summary, self._failed_without_a_task(asked, word), loose)
-        if not listing.whole and not (asked.still and phase_of(listing.word) in ENDS):
+        """Settle a batch by its list, in the order in which ids were told, if they were, and by evidence."""
+        tasks: Sequence[Listed] = list(map(listed, rows))
+        word, order = state_of(status), self._listed_order
+        phase, loose = phase_of(word), frozenset[int]()
+        told = self._told.get(str(asked.remote_id))
+        arranged = in_told_order(tasks, told.split("\n"), asked.count) if told else None
+        if arranged is not None:
+            (tasks, loose), order = arranged, self._told_order
+        # What such a batch does not list was not created: it failed, or we canceled it.
+        failed = phase is Phase.FAILED or (phase is Phase.CANCELED and str(asked.remote_id) in self._canceled)
+        listing = Listing(asked.count, tasks, word, summary_of(status), missing_failed=failed, loose=loose)
+        if not listing.whole and not (asked.still and phase in ENDS):
             return None
         if listing.doubtful and not asked.still:
             return None
@@ -152,65 +219,33 @@ class Fates:
             order.settled()
         return settlement
 
-    def _arranged(self, asked: Asked, tasks: Sequence[Listed]) -> tuple[Sequence[Listed], frozenset[int], TaskOrder]:
-        """Return the tasks in the order in which their ids were told, if they were, and what is known of that order."""
-        told = self._told.get(str(asked.remote_id))
-        arranged = in_told_order(tasks, told.split("\n"), asked.count) if told else None
-        if arranged is None:
-            return tasks, frozenset(), self._listed_order
-        return *arranged, self._told_order
-
-    def _failed_without_a_task(self, asked: Asked, word: str) -> bool:
-        """Tell whether what a batch of this word does not list was not created: it failed, or we canceled it."""
-        phase = phase_of(word)
-        return phase is Phase.FAILED or (phase is Phase.CANCELED and str(asked.remote_id) in self._canceled)
-
     async def _weighed(self, asked: Asked, listing: Listing, order: TaskOrder) -> Settlement | None:
         """Settle a batch by content, as far as that decides something, and by order."""
-        evidence = _Evidence(listing, {} if listing.alike else dict(listing.shown()))
+        evidence = _Evidence(asked, listing)
         if asked.count > 1 and order.due and listing.created:
             await self._prove(asked, evidence, order)
-        await self._read_records(asked, evidence)
-        if matters(listing, evidence.places()) and evidence.unreadable is None:  # content tells more than any order
+        places = await evidence.places()
+        if matters(listing, places) and evidence.unreadable is None:  # content tells more than any order
             evidence.shown |= await self._created_tasks(asked, listing)
-        settlement = await self._decided(asked, evidence, order)
+            places = await evidence.places()
+        if not places.in_order and places.complete:
+            order.broken()
+        alike = evidence.contents is not None and evidence.contents.kinds(places.open_positions) <= 1
+        settlement = settle(listing, places, order_holds=order.holds, interchangeable=alike)
         if settlement is None and evidence.unreadable is not None:
             raise evidence.unreadable
         if settlement is None and asked.still:
-            settlement = settle_known(listing, evidence.places())
+            settlement = settle_known(listing, places)
         return settlement
-
-    async def _decided(self, asked: Asked, evidence: _Evidence, order: TaskOrder) -> Settlement | None:
-        await self._read_records(asked, evidence)
-        places, contents = evidence.places(), evidence.contents
-        if not places.in_order and places.tasks == places.records:
-            order.broken()
-        alike = contents is not None and contents.kinds(places.open_positions) <= 1
-        return settle(evidence.listing, places, order_holds=order.holds, interchangeable=alike)
-
-    async def _read_records(self, asked: Asked, evidence: _Evidence) -> None:
-        """Read what was sent, once there is something to compare it with; without it, there is the order alone."""
-        if evidence.contents is not None or not evidence.shown:
-            return
-        try:
-            payload = await asked.payload()
-        except SourceError as error:
-            evidence.unreadable = error
-            evidence.shown.clear()
-            return
-        in_thread = len(payload) > _THREAD_BYTES
-        evidence.contents = await anyio.to_thread.run_sync(Contents, payload) if in_thread else Contents(payload)
 
     async def _prove(self, asked: Asked, evidence: _Evidence, order: TaskOrder) -> None:
         """Compare one page of created tasks with the records in their places."""
         page = await self._first_tasks(asked, evidence.listing, patient=not (order.tried or order.holds))
         evidence.shown |= page
-        await self._read_records(asked, evidence)
-        places, contents = evidence.places(), evidence.contents
+        places, contents = await evidence.places(), evidence.contents
         compared = [places.known[number] for number in page if number in places.known]
-        if not places.in_order:
-            order.not_proven()  # what that means for a list that is whole is said where it is used
-        elif contents is not None and contents.kinds(compared) >= _DISTINCT:
+        # What it means that a list which is whole is in another order is said where it is used.
+        if places.in_order and contents is not None and contents.kinds(compared) >= _DISTINCT:
             order.proven()
         else:
             order.not_proven()
@@ -241,6 +276,10 @@ class Fates:
 
 
 def _content_of(tasks: Sequence[Row], listing: Listing) -> Mapping[int, Row]:
-    numbers = numbered(listing.tasks)
-    known = [(numbers.get(task_id_of(task)), task) for task in tasks if isinstance(task.get("data"), dict)]
-    return {number: data_of(task) for number, task in known if number is not None}
+    content = {}
+    for task in tasks:
+        number = listing.numbers.get(task_id_of(task))
+        data = task.get("data")
+        if number is not None and isinstance(data, dict):
+            content[number] = data
+    return content

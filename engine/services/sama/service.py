@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import orjson
@@ -28,27 +28,40 @@ from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, unheard
-from engine.services.base import Answer, Asked, BatchProgress, Call, Caller, Intent, Released, Staged, no_intent
+from engine.services.base import (
+    JSON_HEADERS,
+    Answer,
+    Asked,
+    BatchProgress,
+    Call,
+    Caller,
+    Intent,
+    Released,
+    Staged,
+    json_object,
+    no_intent,
+)
 from engine.services.sama.answers import (
+    ENDS,
+    Creation,
+    Phase,
     batch_id_in,
     batch_of,
     created_of,
+    creation_of,
     data_of,
     is_one_of,
     is_the_stores,
     made_at,
-    object_in,
+    phase_of,
     standing_of,
     state_of,
     tasks_in,
     told_ids,
 )
-from engine.services.sama.fates import PAGE_SIZE, Fates
-from engine.services.sama.schema import MARK, read_schema, schema_check, takes_marks
+from engine.services.sama.fates import PAGE_SIZE, TASKS_PAGE_SIZE, TASKS_SECONDS, Fates, TaskList
 from engine.services.sama.settings import SamaSettings
-from engine.services.sama.task_list import TASKS_PAGE_SIZE, TaskList, seconds_for
-from engine.services.sama.tasks import field_error
-from engine.services.sama.words import ENDS, Creation, Phase, creation_of, phase_of
+from engine.services.sama.tasks import MARK, field_error, read_schema, schema_check, takes_marks
 
 UPLOAD_URL_SECONDS = 4 * 3600 - 600
 """The vendor's page: 4 hours. Ten minutes are kept for the upload itself and for clocks that differ."""
@@ -68,7 +81,6 @@ a page for nothing now and then."""
 _NEWEST = 0.1
 """Weight of the newest poll in that share: a few batches must have shown it."""
 
-_JSON = {"Content-Type": "application/json"}
 _CARRIES = {"post": Carries.RECORDS, "continue": Carries.RELEASE}
 """Of our POSTs; an empty batch carries none, and an upload goes to the store."""
 
@@ -102,16 +114,21 @@ class Sama:
         presigned = settings.mode == "presigned"
         self.staging: Sama | None = self if presigned else None
         self.marking: Sama | None = None if presigned else self
+        self.polling = self.canceling = self.counting = self
         self.limits = Limits(min(batch.max_records, settings.max_tasks_per_batch), batch.max_bytes)
         self._settings = settings
         self._project = f"{settings.base_url.rstrip('/')}/projects/{settings.project_id}"
-        self._options = _batch_options(settings, job.name)
+        self._options = {"tasks_file_name": settings.tasks_file_name or job.name}
+        if settings.notification_email:
+            self._options["notification_email"] = settings.notification_email
         self._caller = caller
         self._clock = clock
         self._schema = read_schema(settings.task_schema) if settings.task_schema else None
         self._schema_error = schema_check(self._schema, settings.task_schema) if self._schema else None
         self._job_name = job.name
-        self._token = _token_of(job.learnt)
+        word, _, token = job.learnt.partition(" ")
+        self._token = token if word == MARKED else ""
+        """What the marks of a job have in common; "" if it has none."""
         self._tasks = TaskList(self._project, caller, clock)
         self._fates = Fates(self._status, self._tasks, clock)
         self._polls_that_end = 0.0
@@ -120,13 +137,6 @@ class Sama:
         self._counts_shown = True
         self._found: dict[str, _Found] = {}
         """By batch: what the poll that found the end knows, until the settlement takes it."""
-
-    @property
-    def polling(self) -> Sama:
-        """Batches have names, and can be canceled; their tasks are counted."""
-        return self
-
-    canceling = counting = polling
 
     @property
     def again(self) -> Again:
@@ -156,7 +166,7 @@ class Sama:
             return takes_marks(self._schema)
         try:
             answer = await self._caller.call(Call("schema", "GET", f"{self._project}/schemas/create_task.json"))
-            return takes_marks(object_in(answer))
+            return takes_marks(json_object(answer))
         except (Refused, UnexpectedAnswer):  # no schema to be had: no mark
             return False
         except WrongAddress:
@@ -165,11 +175,9 @@ class Sama:
 
     def reference(self, sequence: int) -> ClientReference | None:
         """Return the `client_batch_id` of a batch, where the project has that input and it is needed."""
-        return (
-            ClientReference("data", MARK, f"{self._job_name}-{self._token}-{batch_name(sequence)}")
-            if self._token
-            else None
-        )
+        if not self._token:
+            return None
+        return ClientReference("data", MARK, f"{self._job_name}-{self._token}-{batch_name(sequence)}")
 
     async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
         """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry.
@@ -206,27 +214,17 @@ class Sama:
         del batch, payload, known, intent
         started = self._clock.monotonic()
         answer = await self._post("create", "batches.json", orjson.dumps(self._options))
-        body = object_in(answer)
+        body = json_object(answer)
         url = body.get("tasks_put_url")
         if not isinstance(url, str):
             raise UnexpectedAnswer("create: the answer has no tasks_put_url", call="create", status=answer.status)
-        return Staged(batch_id_in(answer, body), url, started + UPLOAD_URL_SECONDS)
+        return Staged(batch_id_in(body), url, started + UPLOAD_URL_SECONDS)
 
     async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
         """PUT the array to the presigned URL, without our key."""
         assert staged.upload_url is not None  # noqa: S101 - `stage` always sets it
-        answer = await self._caller.call(
-            Call(
-                "put",
-                "PUT",
-                staged.upload_url,
-                headers=_JSON,
-                body=payload,
-                authenticated=False,
-                carries=Carries.BYTES,
-                few_tries=few_tries,
-            ),
-        )
+        put = Call("put", "PUT", staged.upload_url, headers=JSON_HEADERS, body=payload, carries=Carries.BYTES)
+        answer = await self._caller.call(replace(put, authenticated=False, few_tries=few_tries))
         if not is_the_stores(answer):
             raise UnexpectedAnswer(f"put: the answer is not a store's: {answer.body[:80]!r}", call="put")
 
@@ -243,7 +241,7 @@ class Sama:
                 words = f"service.project_id {self._settings.project_id} is no project of this key ({refusal})"
                 raise Refused(words, call="project", status=refusal.status) from refusal
             raise
-        object_in(answer)
+        json_object(answer)
         said = ", ".join(self._options)
         return f"project {self._settings.project_id} is there, so look at what else was said of a batch: {said}"
 
@@ -252,23 +250,19 @@ class Sama:
     ) -> Released:
         """Create the tasks: from the uploaded file, or (inline) from the payload itself."""
         del batch
-        if remote_id is not None:
-            return await self._continue(remote_id, intent)
-        body = (b'{"tasks":', payload or b"[]", b"," + orjson.dumps(self._options)[1:])
-        answer = await self._post("post", "batches.json", body, intent)
-        told = object_in(answer)
-        remote_id = batch_id_in(answer, told)
-        self._fates.were_told(remote_id, told_ids(told))
-        return Released(remote_id)
-
-    async def _continue(self, remote_id: str, intent: Intent) -> Released:
+        if remote_id is None:
+            body = (b'{"tasks":', payload or b"[]", b"," + orjson.dumps(self._options)[1:])
+            told = json_object(await self._post("post", "batches.json", body, intent))
+            remote_id = batch_id_in(told)
+            self._fates.were_told(remote_id, told_ids(told))
+            return Released(remote_id)
         try:
             answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, intent)
         except Refused as refusal:
             # A guess: the vendor documents no word for it.
             refusal.released_before = refusal.status == HTTPStatus.CONFLICT or refusal.code == NOT_WAITING
             raise
-        batch_id_in(answer, object_in(answer))  # else it is not Sama who answered, and we ask what became of it
+        batch_id_in(json_object(answer))  # else it is not Sama who answered, and we ask what became of it
         return Released(remote_id)
 
     async def standing(self, remote_id: str) -> Standing:
@@ -289,25 +283,17 @@ class Sama:
         status = await self._status(remote_id, 1 if with_fates else None)
         word, created = state_of(status), self._created_in(status)
         phase = phase_of(word)
-        finished = phase in ENDS or (created or 0) >= asked.count
+        finished = phase in ENDS or created >= asked.count
         self._polls_that_end += (finished - self._polls_that_end) * _NEWEST
         # A word that nobody knows may be one for the end: whether looking pays is seen by one look.
         finished |= asked.still or (phase is Phase.UNKNOWN and self._looks_pay.get(word, True))
         if finished:
             self._found[remote_id] = _Found(asked, word, status if with_fates else None)
-        understood = phase is not Phase.UNKNOWN or not word
-        return [
-            BatchProgress(
-                asked.sequence,
-                created or 0,
-                finished,
-                waiting=phase is Phase.WAITING,
-                said=word,
-                understood=understood,
-            )
-        ]
+        understood, waiting = phase is not Phase.UNKNOWN or not word, phase is Phase.WAITING
+        progress = BatchProgress(asked.sequence, created, finished, waiting=waiting, said=word, understood=understood)
+        return [progress]
 
-    def _created_in(self, status: Row) -> int | None:
+    def _created_in(self, status: Row) -> int:
         """Return how many tasks exist: by the count, or where the service shows none, by the first page of tasks."""
         created = created_of(status)
         if created is None and state_of(status):
@@ -337,8 +323,8 @@ class Sama:
         return Counter([state_of(task) or "unknown" async for task in tasks])
 
     def working_seconds(self, tasks: Sequence[int]) -> float:
-        """Return how long `working` takes at least for batches of so many created tasks: a page a second."""
-        return seconds_for(tasks)
+        """Return how long `working` takes at least: a page a second, and one that is not full is the last."""
+        return sum(number // TASKS_PAGE_SIZE + 1 for number in tasks) * TASKS_SECONDS
 
     async def _post(
         self, kind: str, path: str, body: bytes | tuple[bytes, ...] | None, intent: Intent | None = None
@@ -348,7 +334,7 @@ class Sama:
             kind,
             "POST",
             f"{self._project}/{path}",
-            headers=_JSON,
+            headers=JSON_HEADERS,
             body=body,
             repeatable=intent is None,
             reconcilable=kind == "continue",
@@ -363,20 +349,7 @@ class Sama:
             # With the data of failed tasks, which tells whose they are.
             query = {"page_size": str(PAGE_SIZE), "page": str(page)}
         url = f"{self._project}/batches/{remote_id}.json"
-        return object_in(await self._caller.call(Call("status", "GET", url, query=query, yielding=True)))
-
-
-def _batch_options(settings: SamaSettings, job: str) -> Row:
-    options = {"tasks_file_name": settings.tasks_file_name or job}
-    if settings.notification_email:
-        options["notification_email"] = settings.notification_email
-    return options
-
-
-def _token_of(learnt: str) -> str:
-    """Return what the marks of a job have in common; "" if it has none."""
-    word, _, token = learnt.partition(" ")
-    return token if word == MARKED else ""
+        return json_object(await self._caller.call(Call("status", "GET", url, query=query, yielding=True)))
 
 
 def build(

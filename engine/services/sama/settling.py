@@ -1,23 +1,24 @@
-"""The tasks of a creation status and what is known of their places enter, the fate of each record leaves. Pure.
+"""Decides the fate of each record of a batch from the tasks that Sama lists. Pure; `fates` fetches what it needs.
 
 A batch is done when each of its records has a task in a final state, whatever the batch is called. Which record a task
-is of matters only where tasks have unlike fates. Then a place counts as known by content, or by an order that was
+is of matters only where tasks have unlike fates. Then its place counts as known by its content, or by an order that was
 proven; nothing is called failed by a guess, for `retry` would make a second task of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+import orjson
 
 from engine.model.outcome import Settlement
 from engine.model.record import Row
-from engine.services.sama.answers import Listed
-from engine.services.sama.matching import Places
-from engine.services.sama.words import Creation
+from engine.services.sama.answers import Creation, Listed
 
 UNPROVEN: Mapping[str, Any] = {"id_proven": False}
 """Said of a record whose task exists, and whose id may be that of another record of its batch."""
@@ -26,74 +27,190 @@ NO_ID = "the service says that its task was created, and gives it no id"
 SAME_ID = "the service gives the same id to its task and to another one"
 _UNKNOWN_WHICH = "the service does not say which records of its batch became tasks: {created} of {records} did"
 
+PROOF_BATCHES = 100
+"""Settled from one proof of the order to the next: a call in four hundred."""
 
-class _Kind(Enum):
-    CREATED = auto()
-    NOT = auto()
-    MISSING = auto()
-    """Not listed, or listed in a state that is not final."""
+_Shape: TypeAlias = frozenset[str]
+_Content: TypeAlias = tuple[_Shape, bytes]
 
 
-@dataclass(frozen=True, slots=True)
 class Listing:
     """A batch as its creation status lists it, page after page."""
 
-    records: int
-    tasks: Sequence[Listed]
-    word: str
-    """The service's own, for the batch."""
-    summary: str
-    """Why a task that is missing was not created, if it was not."""
-    missing_failed: bool = False
-    """The service said that the batch failed, or confirmed that it canceled it: what is missing was not created."""
-    loose: frozenset[int] = frozenset()
-    """Numbers of tasks that say nothing of the order of the others."""
-    _doubtful: dict[int, str] = field(init=False, default_factory=dict)
+    def __init__(
+        self,
+        records: int,
+        tasks: Sequence[Listed],
+        word: str,
+        summary: str,
+        *,
+        missing_failed: bool = False,
+        loose: frozenset[int] = frozenset(),
+    ) -> None:
+        """Take the tasks, the batch's own word, and why a missing task was not created, if it was not.
 
-    def __post_init__(self) -> None:
-        made = [(number, task.task_id) for number, task in enumerate(self.tasks) if task.creation is Creation.CREATED]
-        times = Counter(task_id for _, task_id in made)
-        self._doubtful.update({number: NO_ID for number, task_id in made if not task_id})
-        self._doubtful.update({number: SAME_ID for number, task_id in made if task_id and times[task_id] > 1})
-
-    @property
-    def whole(self) -> bool:
-        """Whether each record has a task in a final state."""
-        return len(self.tasks) == self.records and all(task.creation is not Creation.OPEN for task in self.tasks)
-
-    @property
-    def doubtful(self) -> Mapping[int, str]:
+        `missing_failed`: the service said that the batch failed, or confirmed our cancel, so what is missing was not
+        created. `loose`: numbers of tasks that say nothing of the order of the others.
+        """
+        self.records, self.tasks, self.word, self.summary = records, tasks, word, summary
+        self.missing_failed, self.loose = missing_failed, loose
+        self.missing = Creation.FAILED if missing_failed else Creation.OPEN
+        """What became of a record that has no task in a final state; CANCELED counts as FAILED here."""
+        self.kinds: list[Creation] = []
+        """What became of the record of each task: CREATED, FAILED or OPEN."""
+        self.whole = len(tasks) == records
+        """Each record has a task in a final state."""
+        ids: dict[int, str] = {}
+        errors: set[str] = set()
+        for number, task in enumerate(tasks):
+            self.kinds.append(_KINDS.get(task.creation, self.missing))
+            self.whole &= task.creation is not Creation.OPEN
+            errors.add(task.error)
+            if task.creation is Creation.CREATED:
+                ids[number] = task.task_id
+        fates = {*self.kinds, self.missing} if len(tasks) < records else set(self.kinds)
+        self.alike = len(fates) == 1 and len(errors) <= 1
+        """All records have the same fate for the same reason, so that only their ids need a place."""
+        self.created = len(ids)
+        times = Counter(ids.values())
+        self.numbers: dict[str, int] = {}
+        """Id → number of the created tasks whose id is theirs alone."""
+        self.doubtful: dict[int, str] = {}
         """Number of a created task whose id is none → what is wrong with it."""
-        return self._doubtful
+        for number, task_id in ids.items():
+            if task_id and times[task_id] == 1:
+                self.numbers[task_id] = number
+            else:
+                self.doubtful[number] = SAME_ID if task_id else NO_ID
 
-    @property
-    def created(self) -> int:
-        """Tasks that exist."""
-        return sum(task.creation is Creation.CREATED for task in self.tasks)
-
-    def kind(self, number: int) -> _Kind:
-        """Return what became of the record of one task."""
-        creation = self.tasks[number].creation
-        if creation is Creation.CREATED:
-            return _Kind.CREATED
-        return self.missing_kind if creation is Creation.OPEN else _Kind.NOT
-
-    @property
-    def missing_kind(self) -> _Kind:
-        """What became of a record that has no task in a final state."""
-        return _Kind.NOT if self.missing_failed else _Kind.MISSING
-
-    def shown(self) -> Mapping[int, Row]:
+    def shown(self) -> dict[int, Row]:
         """Return number → inputs of the tasks that were not created and show them."""
         return {number: task.data for number, task in enumerate(self.tasks) if task.data is not None}
 
+
+_KINDS = {
+    Creation.CREATED: Creation.CREATED,
+    Creation.FAILED: Creation.FAILED,
+    Creation.CANCELED: Creation.FAILED,
+}
+
+
+class Contents:
+    """What stands at each position of a batch, as digests: the payload itself need not be kept.
+
+    A task is that of a record whose inputs it shows. It may show more (outputs of its own), and inputs that are null
+    may be left out. Records of equal content are interchangeable: each gets one of their tasks.
+    """
+
+    def __init__(self, payload: bytes) -> None:
+        self._at = [_content(task["data"]) for task in orjson.loads(payload)]
+        # The largest first: what shows more inputs is rather the record that has more than one with outputs.
+        self._shapes = sorted(dict(self._at), key=len, reverse=True)
+
+    def places(self, shown: Mapping[int, Row]) -> dict[int, int]:
+        """Return number in a list → position of the tasks that are shown, each position once; those found nowhere not.
+
+        Where several positions hold the same, a task gets the one that has its number, if that is one of them.
+        """
+        free: dict[_Content, list[int]] = {}
+        for position, content in enumerate(self._at):
+            free.setdefault(content, []).append(position)
+        found = {}
+        for number, task in sorted(shown.items()):
+            data = {key: value for key, value in task.items() if value is not None}
+            for shape in self._shapes:
+                positions = free.get(_content(data, shape)) if shape <= data.keys() else None
+                if positions:
+                    found[number] = number if number in positions else positions[0]
+                    positions.remove(found[number])
+                    break
+        return found
+
+    def kinds(self, positions: Collection[int]) -> int:
+        """Count the different contents at some positions."""
+        return len(set(map(self._at.__getitem__, positions)))
+
+
+def _content(data: Row, shape: _Shape | None = None) -> _Content:
+    held = {key: value for key, value in data.items() if value is not None and (shape is None or key in shape)}
+    digest = blake2b(orjson.dumps(held, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+    return frozenset(held), digest
+
+
+class Places:
+    """At which positions of a batch the listed tasks stand, as far as their content tells."""
+
+    def __init__(self, listing: Listing, known: Mapping[int, int]) -> None:
+        """Take number in the list → position of the tasks whose content is known."""
+        tasks = range(len(listing.tasks))
+        self.known, self._loose = known, listing.loose
+        self.complete = len(tasks) == listing.records
+        self.open_tasks = sorted(set(tasks) - known.keys())
+        """Numbers in the list of the tasks whose content is not known."""
+        self.open_positions = sorted(set(range(listing.records)).difference(known.values()))
+        """Positions that no known task has."""
+        fits = all(number == position or number in self._loose for number, position in known.items())
+        self.in_order = fits and (set(self.open_tasks) - self._loose).isdisjoint(known.values())
+        """Each task that is known stands at its number in the list, and no other one in the place of a task."""
+
+    def all(self) -> dict[int, int]:
+        """Return number → position of all tasks: of those not known each in its place if that may be, else in line."""
+        own = set(self.open_tasks) - self._loose if self.in_order else set()
+        others, positions = sorted(set(self.open_tasks) - own), sorted(set(self.open_positions) - own)
+        return {**self.known, **dict(zip(own, own, strict=True)), **dict(zip(others, positions, strict=False))}
+
+
+class Proof(Enum):
+    """What was seen of the order of a list."""
+
+    NONE = auto()
+    HOLDS = auto()
+    BROKEN = auto()
+
+
+@dataclass(slots=True)
+class TaskOrder:
+    """Whether one kind of list stands in the order in which tasks were sent: a guess until it was proven.
+
+    The proof is one page of the project's tasks, which shows their content. It is due for the first batch and for every
+    hundredth after it, for a service may change. Where it is not to be had, it is tried again ever more seldom, and
+    what follows the order is said to be unproven. Once the order was seen broken, nothing follows it any more.
+    """
+
+    proof: Proof = Proof.NONE
+    tried: int = 0
+    """Proofs in a row that were not to be had."""
+    _batches: int = 0
+    _due_at: int = 0
+
     @property
-    def alike(self) -> bool:
-        """Whether all records have the same fate for the same reason, so that only their ids need a place."""
-        kinds = {self.kind(number) for number in range(len(self.tasks))}
-        if len(self.tasks) < self.records:
-            kinds.add(self.missing_kind)
-        return len(kinds) == 1 and len({task.error for task in self.tasks}) <= 1
+    def holds(self) -> bool:
+        """Whether it was proven, and never seen broken."""
+        return self.proof is Proof.HOLDS
+
+    @property
+    def due(self) -> bool:
+        """Whether the batch that is settled next is to prove it."""
+        return self.proof is not Proof.BROKEN and self._batches >= self._due_at
+
+    def settled(self) -> None:
+        """Count a batch."""
+        self._batches += 1
+
+    def proven(self) -> None:
+        """Note that one page fits."""
+        if self.proof is Proof.NONE:
+            self.proof = Proof.HOLDS
+        self.tried, self._due_at = 0, self._batches + PROOF_BATCHES
+
+    def not_proven(self) -> None:
+        """Note that nothing could be compared."""
+        self.tried += 1
+        self._due_at = self._batches + min(2**self.tried - 1, PROOF_BATCHES)
+
+    def broken(self) -> None:
+        """Note that a task stands elsewhere than its record."""
+        self.proof = Proof.BROKEN
 
 
 def plainly_created(tasks: Sequence[Row], records: int) -> Sequence[str] | None:
@@ -114,11 +231,11 @@ def settle(listing: Listing, places: Places, *, order_holds: bool, interchangeab
     `order_holds`: it was proven that tasks are listed in the order sent. `interchangeable`: the records whose place is
     open are all alike.
     """
-    ordered = order_holds and places.in_order and places.tasks == places.records
+    ordered = order_holds and places.in_order and places.complete
     if matters(listing, places) and not ordered:
         return None
     proven = ordered or interchangeable or listing.records == 1
-    return _settlement(listing, {**places.known, **places.guessed()}, places, ordered=ordered, proven=proven)
+    return _settlement(listing, places.all(), places, ordered=ordered, proven=proven)
 
 
 def settle_known(listing: Listing, places: Places) -> Settlement:
@@ -132,69 +249,46 @@ def settle_known(listing: Listing, places: Places) -> Settlement:
 
 def matters(listing: Listing, places: Places) -> bool:
     """Tell whether the records whose place is open have unlike fates, so that it matters which task is whose."""
-    kinds = {listing.kind(number) for number in places.open_tasks}
-    if places.tasks < places.records:
-        kinds.add(listing.missing_kind)
-    return len(kinds) > 1
+    missing = set() if places.complete else {listing.missing}
+    return len(missing.union(map(listing.kinds.__getitem__, places.open_tasks))) > 1
 
 
 def _settlement(listing: Listing, at: Mapping[int, int], places: Places, *, ordered: bool, proven: bool) -> Settlement:
+    """Return the fates of the tasks at some positions (number → position), and of the records that have no task."""
     ids: list[str | None] = [None] * listing.records
     errors: dict[int, str] = {}
     uncertain: dict[int, str] = {}
     details: dict[int, Mapping[str, Any]] = {}
-    why = {number: listing.tasks[number].error for number in at} if ordered else _reasons(listing, at, places)
     missing = dict.fromkeys(range(listing.records))
+    one_of = "" if ordered else _different_reasons(listing, at, places)
     for number, position in at.items():
-        kind = listing.kind(number)
-        if listing.tasks[number].creation is Creation.OPEN:
+        task = listing.tasks[number]
+        if task.creation is Creation.OPEN:
             continue
         missing.pop(position, None)
-        if kind is _Kind.NOT:
-            errors[position] = why[number]
+        if task.creation is not Creation.CREATED:
+            errors[position] = task.error if number in places.known else one_of or task.error
         elif number in listing.doubtful:
             uncertain[position] = listing.doubtful[number]
         else:
-            ids[position] = listing.tasks[number].task_id
+            ids[position] = task.task_id
             if not (proven or number in places.known):
                 details[position] = UNPROVEN
-    _add_missing(listing, missing, errors, uncertain)
+    if listing.missing_failed:
+        errors.update(dict.fromkeys(missing, listing.summary))
+    else:
+        said = f"the service calls its batch {listing.word!r}, and does not say what became of it"
+        uncertain.update(dict.fromkeys(missing, said))
     return Settlement(ids, errors, details=details, uncertain=uncertain)
 
 
-def _add_missing(
-    listing: Listing, positions: Mapping[int, None], errors: dict[int, str], uncertain: dict[int, str]
-) -> None:
-    if listing.missing_failed:
-        errors.update(dict.fromkeys(positions, listing.summary))
-        return
-    said = f"the service calls its batch {listing.word!r}, and does not say what became of it"
-    uncertain.update(dict.fromkeys(positions, said))
-
-
-def _reasons(listing: Listing, at: Mapping[int, int], places: Places) -> Mapping[int, str]:
-    """Return number → why it was not created; where places are guessed, reasons that differ are all named."""
-    reasons = {number: listing.tasks[number].error for number in at}
-    guessed = [number for number in at if number not in places.known and listing.tasks[number].error]
-    different = list(dict.fromkeys(reasons[number] for number in guessed))
-    if len(different) > 1 and not _fits(places):
-        reasons.update(dict.fromkeys(guessed, "one of: " + " | ".join(different)))
-    return reasons
-
-
-def _fits(places: Places) -> bool:
-    """Tell whether all that is known, and something is, stands in the order of the list."""
-    return bool(places.known) and places.in_order and places.tasks == places.records
-
-
-def numbered(tasks: Sequence[Listed]) -> Mapping[str, int]:
-    """Return id → number in the list of the created tasks, those whose id is theirs alone."""
-    times = Counter(task.task_id for task in tasks if task.creation is Creation.CREATED)
-    return {
-        task.task_id: number
-        for number, task in enumerate(tasks)
-        if task.creation is Creation.CREATED and task.task_id and times[task.task_id] == 1
-    }
+def _different_reasons(listing: Listing, at: Mapping[int, int], places: Places) -> str:
+    """Return the reasons of all tasks whose places are guessed, if they differ; "" where each has its own."""
+    if places.known and places.in_order and places.complete:  # all that is known fits, so the others do
+        return ""
+    reasons = dict.fromkeys(listing.tasks[number].error for number in at if number not in places.known)
+    reasons.pop("", None)
+    return "one of: " + " | ".join(reasons) if len(reasons) > 1 else ""
 
 
 def in_told_order(
@@ -217,6 +311,6 @@ def in_told_order(
             others.append(task)
         else:
             placed[at] = task
-    rest: Iterator[Listed] = iter(others)
+    rest = iter(others)
     arranged = [placed[at] if at in placed else next(rest) for at in range(records)]
     return arranged, frozenset(range(records)) - placed.keys()

@@ -7,14 +7,19 @@ them needs: to the time, by the service's own clock, before which none of their 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
 
 import anyio
 
 from engine.clock import Clock
-from engine.services.sevenbridges.answers import Page, Task, task_of
-from engine.services.sevenbridges.calls import ListShifted
-from engine.services.sevenbridges.specs import MARKER
+from engine.model.batch import Batch
+from engine.model.job import Job
+from engine.services.sevenbridges.calls import ListShifted, Page, Task, task_of
+
+MARKER = re.compile(r"\[bulksubmit [^\s\]]+\]")
+"""At the end of a draft's description."""
 
 GATHER_SECONDS = 0.5
 """Wait before a listing, in which others that lost an answer join it."""
@@ -101,3 +106,15 @@ class DraftSearch:
 
 def _marker_of(task: Task) -> str | None:
     return next(reversed(MARKER.findall(task.description)), None)
+
+
+def marker_of(job: Job, batch: Batch) -> str:
+    """Return the words by which a draft is known again: of this record of this job, and of no namesake elsewhere."""
+    digest = sha256(repr(job.created_at).encode() + batch.sha256).hexdigest()[:12]
+    return f"[bulksubmit {job.name}/{batch.sequence}/{digest}]"
+
+
+def sequence_in(marker: str, job: Job) -> int | None:
+    """Return the sequence of the batch that a marker names; None if it is not one of a job of this name."""
+    name, _, rest = marker.removeprefix("[bulksubmit ").rpartition("/")[0].rpartition("/")
+    return int(rest) if name == job.name and rest.isdecimal() else None

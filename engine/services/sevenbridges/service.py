@@ -24,22 +24,23 @@ from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
-from engine.progress.events import Listener, unheard
+from engine.progress.events import Listener, Noticed, unheard
 from engine.services.base import Asked, BatchProgress, Caller, Intent, Known, Released, Staged, no_intent
-from engine.services.sevenbridges.answers import (
+from engine.services.sevenbridges.calls import (
     DRAFT,
+    KNOWN,
+    PAGE_ITEMS,
     STOPPABLE,
+    Calls,
     Task,
     child_details,
     details_of,
     task_of,
 )
-from engine.services.sevenbridges.calls import PAGE_ITEMS, Calls
-from engine.services.sevenbridges.drafts import DraftSearch
+from engine.services.sevenbridges.drafts import DraftSearch, marker_of, sequence_in
 from engine.services.sevenbridges.files import FileIds
-from engine.services.sevenbridges.notices import Notices
 from engine.services.sevenbridges.settings import APP_CODES, PROJECT_CODES, SevenBridgesSettings
-from engine.services.sevenbridges.specs import body_of, exact, marker_of, merged, part_flaw, sequence_in, spec_flaw
+from engine.services.sevenbridges.specs import body_of, exact, merged, part_flaw, spec_flaw
 
 OUR_CLOCK_SECONDS = 900.0
 """By how much our clock may be ahead of the service's; AWS, too, takes no request from one that is further off."""
@@ -71,8 +72,9 @@ class SevenBridges:
         job: Job,
         caller: Caller,
         clock: Clock,
-        notices: Notices,
+        emit: Listener = unheard,
     ) -> None:
+        self.staging = self.drafting = self.polling = self.canceling = self.counting = self
         self.limits = Limits(1, batch.max_bytes)
         self._settings = settings
         self._until = _until(settings, job)
@@ -80,7 +82,8 @@ class SevenBridges:
         self._job = job
         self._clock = clock
         self._calls = Calls(caller, settings.base_url)
-        self._notices = notices
+        self._emit = emit
+        self._noticed: set[str] = set()
         self.settle_seconds = SETTLE_SECONDS
         self._files = FileIds(self._calls.files)
         self._searches: dict[str, DraftSearch] = {}
@@ -90,13 +93,6 @@ class SevenBridges:
         """Of the newest draft that we know of: the service's clock has reached it."""
         self._sent_after: dict[int, float] = {}
         """Sequence of a batch → the service's time before its draft was sent, while the answer is out."""
-
-    @property
-    def staging(self) -> SevenBridges:
-        """It has every other ability."""
-        return self
-
-    drafting = polling = canceling = counting = staging
 
     def check(self, task: Row) -> str | None:
         """Return why the service would not take this spec with its defaults, naming the field."""
@@ -142,7 +138,7 @@ class SevenBridges:
         else:
             task = await self._created(batch, spec, marker_of(self._job, batch), intent)
         self._sent_after.pop(batch.sequence, None)
-        self._notices.status(task)
+        self._notice_status(task)
         if not self._settings.run:
             return Staged(task.id, settlement=self._settlement(task))
         if task.errors and task.status == DRAFT:  # it could not be run (7012, 7024), and here it is known why
@@ -169,7 +165,7 @@ class SevenBridges:
             refusal.unknown = refusal.status == GONE
             refusal.released_before = refusal.code in NO_DRAFT
             raise
-        self._notices.status(task)
+        self._notice_status(task)
         if self._until == "created" and not task.batch:
             return Released(task.id, settlement=self._settlement(task))
         return Released(task.id)
@@ -182,7 +178,7 @@ class SevenBridges:
             if refusal.status == GONE:
                 return Standing.UNKNOWN
             raise
-        self._notices.status(task)
+        self._notice_status(task)
         return Standing.WAITING if task.status == DRAFT else Standing.STARTED
 
     async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
@@ -264,7 +260,7 @@ class SevenBridges:
             if isinstance(refusal, Refused) and self._brings_its_own(spec, refusal.code):
                 refusal.blame = Blame.RECORDS
             raise
-        self._notices.description(task, marker)
+        self._notice_description(task, marker)
         self._service_time = max(self._service_time or 0.0, task.created_at or 0.0) or None
         return task
 
@@ -280,7 +276,7 @@ class SevenBridges:
         return self._service_time - self.settle_seconds
 
     def _progress(self, sequence: int, task: Task) -> BatchProgress:
-        self._notices.status(task)
+        self._notice_status(task)
         finished = task.exists if self._until == "created" else task.ended
         settlement = self._settlement(task) if finished and not task.batch else None
         return BatchProgress(sequence, int(task.exists), finished, settlement, waiting=task.status == DRAFT)
@@ -292,6 +288,31 @@ class SevenBridges:
         if task.project not in (None, self._settings.project):
             details["url"] = self._settings.task_url(task.project, task.id)
         return Settlement([task.id], details={0: details})
+
+    def _notice_status(self, task: Task) -> None:
+        """Warn of a status that nobody here has heard of."""
+        if task.status not in KNOWN:
+            self._notice(
+                f"status {task.status}",
+                f"task {task.id} has the status {task.status}, which is not among those that Seven Bridges documents; "
+                "it is taken for started, and for ended once it has an end_time",
+            )
+
+    def _notice_description(self, task: Task, marker: str) -> None:
+        """Warn of a draft whose description came back without the marker that it was sent with."""
+        if marker not in task.description:
+            self._notice(
+                "description",
+                f"the description of task {task.id} has lost the marker at its end ({marker}): the service may cut "
+                "long ones. If the creation of such a draft is not answered, it is not found again and is made twice; "
+                "shorten the descriptions",
+            )
+
+    def _notice(self, about: str, text: str) -> None:
+        """Say something once a run."""
+        if about not in self._noticed:
+            self._noticed.add(about)
+            self._emit(Noticed(text))
 
 
 def _until(settings: SevenBridgesSettings, job: Job) -> str:
@@ -310,13 +331,5 @@ def _defaults(settings: SevenBridgesSettings) -> Row:
     return defaults
 
 
-def build(
-    settings: SevenBridgesSettings,
-    batch: BatchSettings,
-    job: Job,
-    caller: Caller,
-    clock: Clock,
-    emit: Listener = unheard,
-) -> SevenBridges:
-    """Return the service; the one function that `wiring` calls."""
-    return SevenBridges(settings, batch, job, caller, clock, Notices(emit))
+build = SevenBridges
+"""The one thing that `wiring` calls."""

@@ -10,20 +10,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from hashlib import sha256
 from typing import Any
 
 import orjson
 
-from engine.model.batch import Batch
 from engine.model.errors import Refused
-from engine.model.job import Job
 from engine.model.record import Row
 from engine.services.sevenbridges.settings import SPEC_KEYS
 
 FILE_CLASSES = ("File", "Directory")
-
-MARKER = re.compile(r"\[bulksubmit [^\s\]]+\]")
 
 MOST_LEVELS = 200
 """Of nesting: orjson renders 254 levels (its README), and Python's own parser takes some hundreds."""
@@ -43,18 +38,6 @@ _BATCHING = ("batch_input", "batch_by")
 
 
 _EXACT = json.JSONDecoder(parse_int=orjson.Fragment, parse_float=orjson.Fragment)
-
-
-def marker_of(job: Job, batch: Batch) -> str:
-    """Return the words by which a draft is known again: of this record of this job, and of no namesake elsewhere."""
-    digest = sha256(repr(job.created_at).encode() + batch.sha256).hexdigest()[:12]
-    return f"[bulksubmit {job.name}/{batch.sequence}/{digest}]"
-
-
-def sequence_in(marker: str, job: Job) -> int | None:
-    """Return the sequence of the batch that a marker names; None if it is not one of a job of this name."""
-    name, _, rest = marker.removeprefix("[bulksubmit ").rpartition("/")[0].rpartition("/")
-    return int(rest) if name == job.name and rest.isdecimal() else None
 
 
 def exact(payload: bytes) -> Row:

@@ -14,7 +14,7 @@ from engine.model.errors import PossiblyApplied, Refused
 from engine.model.outcome import Settlement
 from engine.services.base import Answer, BatchProgress, Call, Released, Staged, json_object, no_intent
 from engine.services.one_call import OneCall
-from engine.testing import CHECKS, Broken, Subject, checks
+from engine.testing import CHECKS, PromiseBroken, Subject, checks
 
 from .subjects import toy
 
@@ -112,7 +112,7 @@ async def test_a_toy_that_breaks_a_promise_is_found_out(tmp_path, name):
     async with TOYS[name](tmp_path) as subject:
         if name == "is_built_without_a_call":
             subject.caller.calls = []
-        with pytest.raises(Broken):
+        with pytest.raises(PromiseBroken):
             await check(subject)
 
 
@@ -283,12 +283,12 @@ async def test_a_stager_that_keeps_its_promises_passes(check, service):
     ],
 )
 async def test_a_stager_that_breaks_a_promise_is_found_out(check, broken, service):
-    with pytest.raises(Broken):
+    with pytest.raises(PromiseBroken):
         await check(stager(broken, service))
 
 
 async def test_a_stager_that_cannot_read_nonsense_is_found_out():
-    with pytest.raises(Broken, match="KeyError"):
+    with pytest.raises(PromiseBroken, match="KeyError"):
         await checks.nonsense_creates_nothing(stager())
 
 
@@ -307,5 +307,5 @@ async def test_an_answer_that_is_lost_must_not_pass_for_one_that_came():
             except PossiblyApplied:
                 return Released(remote_id)
 
-    with pytest.raises(Broken, match="goes well"):
+    with pytest.raises(PromiseBroken, match="goes well"):
         await checks.a_lost_release_that_arrived_is_known(stager(service=Deaf))

@@ -6,8 +6,7 @@ import pytest
 from engine.model.errors import SourceChanged, UnexpectedAnswer
 from engine.services.base import Asked
 from engine.services.sama.fates import PROOF_PAUSES
-from engine.services.sama.matching import Contents
-from engine.services.sama.order import PROOF_BATCHES, TaskOrder
+from engine.services.sama.settling import PROOF_BATCHES, Contents, TaskOrder
 
 from .scripted import Caller, Remote, a_batch, service, settled, settled_by
 

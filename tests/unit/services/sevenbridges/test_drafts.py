@@ -4,8 +4,7 @@ import pytest
 from fakes.clock import FakeClock
 
 from engine.model.errors import Unavailable
-from engine.services.sevenbridges.answers import Page, time_text
-from engine.services.sevenbridges.calls import ListShifted
+from engine.services.sevenbridges.calls import ListShifted, Page, time_text
 from engine.services.sevenbridges.drafts import (
     GATHER_SECONDS,
     LISTING_TRIES,

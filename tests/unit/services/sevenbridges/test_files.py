@@ -4,11 +4,9 @@ import pytest
 from fakes.clock import until
 
 from engine.model.errors import Refused, Unavailable
-from engine.services.sevenbridges import names as looking_up
-from engine.services.sevenbridges.answers import Page
-from engine.services.sevenbridges.calls import ListShifted
-from engine.services.sevenbridges.files import FileIds
-from engine.services.sevenbridges.names import MOST_CHARACTERS, MOST_NAMES, quote
+from engine.services.sevenbridges import files as looking_up
+from engine.services.sevenbridges.calls import ListShifted, Page
+from engine.services.sevenbridges.files import MOST_CHARACTERS, MOST_NAMES, FileIds, quote
 
 from .scripted import PROJECT
 

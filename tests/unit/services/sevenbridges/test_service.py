@@ -11,9 +11,9 @@ from engine.model.outcome import Settlement
 from engine.model.settings import BatchSettings
 from engine.model.submission import State, Submission
 from engine.services.base import Answer, BatchProgress, Released, Staged
-from engine.services.sevenbridges.answers import BULK_FIELDS, TASK_FIELDS, time_text
+from engine.services.sevenbridges.calls import BULK_FIELDS, TASK_FIELDS, time_text
+from engine.services.sevenbridges.drafts import marker_of
 from engine.services.sevenbridges.service import OUR_CLOCK_SECONDS
-from engine.services.sevenbridges.specs import marker_of
 
 from .scripted import (
     API,

@@ -4,7 +4,8 @@ import orjson
 import pytest
 
 from engine.model.errors import ConfigError, Refused
-from engine.services.sevenbridges.specs import MARKER, body_of, exact, marker_of, merged, sequence_in, spec_flaw
+from engine.services.sevenbridges.drafts import MARKER, marker_of, sequence_in
+from engine.services.sevenbridges.specs import body_of, exact, merged, spec_flaw
 
 from .scripted import APP, JOB, PROJECT, SPEC, a_batch, service
 
