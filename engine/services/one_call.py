@@ -55,8 +55,8 @@ class OneCall:
         """Return the call that creates the tasks of a batch; `payload` is the array of them, as JSON."""
         raise NotImplementedError
 
-    def settle(self, batch: Batch, answer: Answer) -> Settlement:
-        """Return the fate of each record by the answer; what it does not name is no success.
+    def settle(self, payload: bytes, answer: Answer) -> Settlement:
+        """Return the fate of each record of the payload by the answer; what it does not name is no success.
 
         Raises:
             UnexpectedAnswer: it cannot be understood.
@@ -82,8 +82,9 @@ class OneCall:
     ) -> Released:
         """Make the one call."""
         del remote_id
-        call = replace(self.request(batch, payload or b"[]"), repeatable=False, intent=intent, carries=Carries.RECORDS)
-        settlement = self.settle(batch, await self.caller.call(call))
+        payload = payload or b"[]"
+        call = replace(self.request(batch, payload), repeatable=False, intent=intent, carries=Carries.RECORDS)
+        settlement = self.settle(payload, await self.caller.call(call))
         ids = [task_id for task_id in settlement.task_ids if task_id is not None]
         if len(settlement.task_ids) != batch.count or settlement.unclear():
             raise UnexpectedAnswer("the answer does not say of each record what became of it", call=call.kind)

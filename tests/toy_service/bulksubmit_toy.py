@@ -25,7 +25,7 @@ class Toy(OneCall):
     def request(self, batch, payload):
         return Call("create", "POST", f"{self.settings.base_url}/items", headers=JSON_HEADERS, body=payload)
 
-    def settle(self, batch, answer):
+    def settle(self, payload, answer):
         items = json_rows(answer, "items")
         errors = {at: str(item["error"]) for at, item in enumerate(items) if "error" in item}
         return Settlement([item.get("id") for item in items], errors)

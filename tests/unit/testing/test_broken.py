@@ -55,7 +55,7 @@ class LyingToy(TOY.Toy):
 
 
 class CrashingToy(TOY.Toy):
-    def settle(self, batch, answer):
+    def settle(self, payload, answer):
         items = orjson.loads(answer.body)["items"]
         errors = {at: item["error"] for at, item in enumerate(items) if "error" in item}
         return Settlement([item.get("id") for item in items], errors)
@@ -66,7 +66,7 @@ class TrustingToy(TOY.Toy):
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
         answer = await self.caller.call(replace(self.request(batch, payload), repeatable=False, intent=intent))
-        return Released(None, self.settle(batch, answer))
+        return Released(None, self.settle(payload, answer))
 
 
 class RepeatableToy(LyingToy):
@@ -74,7 +74,7 @@ class RepeatableToy(LyingToy):
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
         answer = await self.caller.call(self.request(batch, payload))
-        return Released(None, self.settle(batch, answer))
+        return Released(None, self.settle(payload, answer))
 
 
 class SilentToy(TrustingToy):
@@ -95,7 +95,7 @@ TOYS = {
     "has_the_abilities_that_it_names": broken_toy(again=Again.ASK),
     "checks_tasks_without_io": toy(module(AskingToy)),
     "creates_each_task_once": broken_toy(
-        settle=lambda self, batch, answer: Settlement.refused(batch.count, "none is named")
+        settle=lambda self, payload, answer: Settlement.refused(len(orjson.loads(payload)), "none is named")
     ),
     "repeatable_calls_do_no_more_when_repeated": toy(module(RepeatableToy)),
     "says_when_a_call_goes_out": toy(module(SilentToy)),
