@@ -19,6 +19,7 @@ from benchmarks.harness import Row, Section, Session, Target
 from benchmarks.simulation.creating import TOLERANCE, Creating, Creation, oracle_polls, plan, table
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
+from engine.model.doubt import Standing
 from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Position
@@ -26,7 +27,7 @@ from engine.model.settings import SendSettings
 from engine.model.submission import State, Submission
 from engine.run.context import Run, Stop
 from engine.run.poller import Poller
-from engine.services.base import BatchProgress, Service
+from engine.services.base import Asked, BatchProgress, Polling, Service
 
 BATCH_RECORDS = 1000
 POLLS = Target(2.0, at_least=False)
@@ -128,7 +129,7 @@ class _Model:
         self.polls = 0
         self.seen_at: dict[int, float] = {}
 
-    async def progress(self, followed: Sequence[Submission]) -> Sequence[BatchProgress]:
+    async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
         self.polls += 1
         await anyio.sleep(ANSWER_SECONDS / 2)
         now = anyio.current_time()
@@ -143,9 +144,16 @@ class _Model:
         creation = self._creations[number]
         return BatchProgress(number, creation.created(now), finished=now >= creation.end)
 
-    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
+    @property
+    def polling(self) -> Polling:
+        return self
+
+    async def standing(self, remote_id: str) -> Standing:
+        raise NotImplementedError(remote_id)
+
+    async def settlement(self, asked: Asked) -> Settlement:
         await anyio.sleep(ANSWER_SECONDS)
-        return Settlement([remote_id] * batch.count)
+        return Settlement([asked.remote_id] * asked.count)
 
 
 class _LoopClock:

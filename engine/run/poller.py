@@ -58,6 +58,7 @@ class _OpenBatch:
     asked_at: float
     moved_at: float  # when something new was seen of it, or it was taken up
     shown: BatchProgress  # by the newest poll
+    question: Asked | None = None  # of the newest poll
     doubt: Doubt | None = None  # since when polls have failed, and how
     failures: int = 0  # polls in a row
 
@@ -188,7 +189,10 @@ class Poller:
     def _asked(self, one: _OpenBatch, now: float) -> Asked:
         still = now - one.moved_at >= self._run.quiet.seconds
         payload = partial(self._payload, one.batch.sequence)
-        return Asked(one.batch.sequence, one.submission.remote_id, one.batch.count, still=still, payload=payload)
+        one.question = Asked(
+            one.batch.sequence, one.submission.remote_id, one.batch.count, still=still, payload=payload
+        )
+        return one.question
 
     async def _payload(self, sequence: int) -> bytes:
         """Read the payload of a batch again; its spans are in the ledger."""
@@ -247,8 +251,9 @@ class Poller:
         """Return the fate of each record of a batch that is done by its poll; None if it is not, by a closer look."""
         settlement, finished = progress.settlement, progress.finished
         try:
-            if finished and settlement is None:
-                settlement = await self._run.polling.settlement(one.batch, str(one.submission.remote_id))
+            question = one.question
+            if finished and settlement is None and question is not None:
+                settlement = await self._run.polling.settlement(question)
                 finished = settlement is not None
         finally:
             self._schedule.saw(progress.sequence, seen_at, progress.created, finished=finished)

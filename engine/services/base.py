@@ -318,8 +318,8 @@ class Polling(Protocol):
         """Ask how far up to `polls_together` batches are."""
         ...
 
-    async def settlement(self, batch: Batch, remote_id: str) -> Settlement | None:
-        """Fetch the fate of each record of a batch that the newest poll has called finished.
+    async def settlement(self, asked: Asked) -> Settlement | None:
+        """Fetch the fate of each record of a batch that the newest poll has called finished; it asked the same.
 
         None: it is not, by a closer look; it is asked about again.
         """

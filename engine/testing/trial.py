@@ -207,7 +207,7 @@ class Trial:
             (progress,) = await polling.progress([asked])
             settlement = progress.settlement
             if progress.finished and settlement is None:
-                settlement = await polling.settlement(batch, name)
+                settlement = await polling.settlement(asked)
             if settlement is not None:
                 return settlement
             await self.subject.clock.sleep(1.0)

@@ -235,9 +235,9 @@ class FakeService:
         async with self._call("progress", "poll"):
             return [self._progress(submission) for submission in followed]
 
-    async def settlement(self, batch, remote_id):
+    async def settlement(self, asked):
         async with self._call("settlement", "poll"):
-            return self._settlement(remote_id)
+            return self._settlement(asked.remote_id)
 
     async def cancel(self, remote_id):
         async with self._call("cancel", "ask"):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 
 import orjson
@@ -85,16 +85,6 @@ _CARRIES = {"post": Carries.RECORDS, "continue": Carries.RELEASE}
 """Of our POSTs; an empty batch carries none, and an upload goes to the store."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What a poll hands to the settlement that it calls for."""
-
-    asked: Asked
-    word: str
-    first_page: Row | None
-    """The poll brought it along."""
-
-
 class Sama:
     """The service `sama`; see the module's head."""
 
@@ -135,8 +125,8 @@ class Sama:
         self._looks_pay: dict[str, bool] = {}
         """By word that we do not know: whether a batch that was called so turned out to be done."""
         self._counts_shown = True
-        self._found: dict[str, _Found] = {}
-        """By batch: what the poll that found the end knows, until the settlement takes it."""
+        self._found: dict[str, tuple[str, Row | None]] = {}
+        """By batch: its word and the first page of its tasks, if the poll that found the end brought it along."""
 
     @property
     def again(self) -> Again:
@@ -288,7 +278,7 @@ class Sama:
         # A word that nobody knows may be one for the end: whether looking pays is seen by one look.
         finished |= asked.still or (phase is Phase.UNKNOWN and self._looks_pay.get(word, True))
         if finished:
-            self._found[remote_id] = _Found(asked, word, status if with_fates else None)
+            self._found[remote_id] = word, status if with_fates else None
         understood, waiting = phase is not Phase.UNKNOWN or not word, phase is Phase.WAITING
         progress = BatchProgress(asked.sequence, created, finished, waiting=waiting, said=word, understood=understood)
         return [progress]
@@ -303,12 +293,12 @@ class Sama:
             raise UnexpectedAnswer("status: the answer says nothing of the batch", call="status")
         return created
 
-    async def settlement(self, batch: Batch, remote_id: str) -> Settlement | None:
+    async def settlement(self, asked: Asked) -> Settlement | None:
         """Fetch the creation status of every task; None while some of them are not in a final state."""
-        found = self._found.pop(remote_id, None) or _Found(Asked(batch.sequence, remote_id, batch.count), "", None)
-        settlement = await self._fates.settle(found.asked, found.first_page)
-        if phase_of(found.word) is Phase.UNKNOWN:
-            self._looks_pay[found.word] = settlement is not None
+        word, first_page = self._found.pop(str(asked.remote_id), ("", None))
+        settlement = await self._fates.settle(asked, first_page)
+        if phase_of(word) is Phase.UNKNOWN:
+            self._looks_pay[word] = settlement is not None
         return settlement
 
     async def cancel(self, remote_id: str) -> None:

@@ -187,9 +187,9 @@ class SevenBridges:
         tasks = await self._calls.bulk(list(sequences))
         return [self._progress(sequences[task.id], task) for task in tasks if task.id in sequences]
 
-    async def settlement(self, batch: Batch, remote_id: str) -> Settlement:
+    async def settlement(self, asked: Asked) -> Settlement:
         """Fetch a parent with all its children."""
-        del batch
+        remote_id = str(asked.remote_id)
         parent = await self._calls.get(remote_id)
         if not parent.batch:
             return self._settlement(parent)

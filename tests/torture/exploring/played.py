@@ -97,10 +97,10 @@ class PlayedService(FakeService):
         finished = standing in {Standing.STARTED, Standing.ENDED}
         return [BatchProgress(followed[0].sequence, created, finished, waiting=not finished)]
 
-    async def settlement(self, batch, remote_id):
+    async def settlement(self, asked):
         if self.truth.created:
-            return Settlement([f"t{at}" for at in range(batch.count)])
-        return Settlement.refused(batch.count, "it was canceled")
+            return Settlement([f"t{at}" for at in range(asked.count)])
+        return Settlement.refused(asked.count, "it was canceled")
 
     async def cancel(self, remote_id):
         end = self.next_choice("cancel", "answered")

@@ -72,9 +72,9 @@ async def test_a_batch_is_still_once_nothing_of_it_has_moved_for_the_settle_time
 async def test_a_batch_that_is_not_done_by_a_closer_look_is_asked_about_again(bench):
     looks, settlement = [], bench.service.settlement
 
-    async def closer(batch, remote_id):
-        looks.append(remote_id)
-        return None if len(looks) < 5 else await settlement(batch, remote_id)
+    async def closer(asked):
+        looks.append(asked.remote_id)
+        return None if len(looks) < 5 else await settlement(asked)
 
     bench.service.settlement = closer
     assert await bench.work() is None
@@ -98,10 +98,10 @@ async def test_what_a_batch_holds_can_be_read_again_by_its_question(bench):
 async def test_a_batch_whose_fates_need_a_source_that_is_gone_is_uncertain_and_the_others_are_followed(bench, error):
     settlement, missing = bench.service.settlement, [error]
 
-    async def needs_records(batch, remote_id):
-        if batch.sequence == 1 and missing:
+    async def needs_records(asked):
+        if asked.sequence == 1 and missing:
             raise missing[0]
-        return await settlement(batch, remote_id)
+        return await settlement(asked)
 
     bench.service.settlement = needs_records
     assert await bench.work() is None

@@ -95,8 +95,8 @@ async def test_what_a_settlement_notes_stands_with_the_batch(chase):
     chase = await chase()
     plain = chase.service.settlement
 
-    async def noted(batch, remote_id):
-        settlement = await plain(batch, remote_id)
+    async def noted(asked):
+        settlement = await plain(asked)
         return type(settlement)(settlement.task_ids, settlement.errors, "the service lists more")
 
     chase.service.settlement = noted

@@ -203,8 +203,8 @@ class Stager:
         understood = self.broken == "words" or word in {"waiting", "done", "canceled"}
         return [BatchProgress(asked.sequence, 0, word == "done", said=word, understood=understood)]
 
-    async def settlement(self, batch, remote_id):
-        return Settlement((await self._call("status", remote_id))["ids"])
+    async def settlement(self, asked):
+        return Settlement((await self._call("status", asked.remote_id))["ids"])
 
     async def cancel(self, remote_id):
         if self.broken != "cancel":

@@ -114,7 +114,7 @@ async def settled_by(sama, remote, *, still=False):
     """Poll and settle a batch as the poller does; None where it is not done."""
     asked = Asked(0, "7", len(remote.records), still=still, payload=remote.payload)
     (progress,) = await sama.progress([asked])
-    return await sama.settlement(a_batch(len(remote.records)), "7") if progress.finished else None
+    return await sama.settlement(asked) if progress.finished else None
 
 
 async def settled(remote, **asked):

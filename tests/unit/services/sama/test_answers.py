@@ -16,7 +16,7 @@ from engine.services.sama.answers import (
 )
 from engine.services.sama.service import PAGE_SIZE
 
-from .scripted import Caller, a_batch, created, follows, service
+from .scripted import Caller, created, follows, service
 
 NO_LIST = Refused("there is no list of tasks here", status=404)
 
@@ -28,13 +28,14 @@ def told(*pages):
 async def late(records, page, **more):
     """Settle a batch of which nothing has moved for the whole settle time."""
     sama = service(told(page, *[{**page, "tasks": []}] * 2))
-    await sama.progress(follows(count=records, still=True, **more))
-    return await sama.settlement(a_batch(records), "7")
+    asked = follows(count=records, still=True, **more)
+    await sama.progress(asked)
+    return await sama.settlement(*asked)
 
 
 async def test_a_settlement_names_the_task_of_each_record_in_the_order_in_which_they_were_sent():
     caller = told({"state": "completed", "tasks": created("a", "b")})
-    settlement = await service(caller).settlement(a_batch(2), "7")
+    settlement = await service(caller).settlement(*follows(count=2))
     assert settlement.task_ids == ["a", "b"]
     assert settlement.errors == {}
     assert settlement.note == ""
@@ -44,13 +45,13 @@ async def test_a_settlement_names_the_task_of_each_record_in_the_order_in_which_
 async def test_the_id_and_the_state_of_a_task_are_read_tolerantly():
     tasks = [{"task_id": "a", "status": "Created"}, {"id": 17, "state": "created", "extra": {}}]
     caller = told({"state": "completed", "tasks": tasks})
-    assert (await service(caller).settlement(a_batch(2), "7")).task_ids == ["a", "17"]
+    assert (await service(caller).settlement(*follows(count=2))).task_ids == ["a", "17"]
 
 
 @pytest.mark.parametrize("word", ["queued", "preprocessing", "ready", "brand new word", ""])
 async def test_a_task_that_waits_to_be_created_is_not_created(word):
     tasks = [*created("a"), {"id": "b", "state": word}]
-    assert await service(told({"state": "completed", "tasks": tasks})).settlement(a_batch(2), "7") is None
+    assert await service(told({"state": "completed", "tasks": tasks})).settlement(*follows(count=2)) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ async def test_a_task_that_waits_to_be_created_is_not_created(word):
 )
 async def test_a_created_task_without_an_id_is_asked_about_again_and_then_uncertain(tasks, why):
     page = {"state": "completed", "tasks": tasks}
-    assert await service(told(page)).settlement(a_batch(2), "7") is None
+    assert await service(told(page)).settlement(*follows(count=2)) is None
     settlement = await late(2, page)
     assert settlement.task_ids == ["a", None]
     assert why in settlement.uncertain[1]
@@ -72,7 +73,7 @@ async def test_a_created_task_without_an_id_is_asked_about_again_and_then_uncert
 
 async def test_the_same_id_twice_is_asked_about_again_and_then_uncertain():
     page = {"state": "completed", "tasks": created("a", "b", "a")}
-    assert await service(told(page)).settlement(a_batch(3), "7") is None
+    assert await service(told(page)).settlement(*follows(count=3)) is None
     settlement = await late(3, page)
     assert settlement.task_ids == [None, "b", None]
     assert settlement.uncertain.keys() == {0, 2}
@@ -81,14 +82,14 @@ async def test_the_same_id_twice_is_asked_about_again_and_then_uncertain():
 
 async def test_zero_is_an_id():
     page = {"state": "completed", "tasks": [{"id": 0, "state": "created"}]}
-    assert (await service(told(page)).settlement(a_batch(1), "7")).task_ids == ["0"]
+    assert (await service(told(page)).settlement(*follows(count=1))).task_ids == ["0"]
     assert batch_id_in({"batch_id": 0}) == "0"
 
 
 async def test_a_failed_task_keeps_every_error_in_the_words_of_the_service():
     errors = [{"type": "InvalidInputSchema", "message": "data.name: too long"}, {"type": 400, "message": "no"}]
     caller = told({"state": "completed", "tasks": [{"state": "failed", "errors": errors}]})
-    settlement = await service(caller).settlement(a_batch(1), "7")
+    settlement = await service(caller).settlement(*follows(count=1))
     assert settlement.task_ids == [None]
     assert settlement.errors == {0: "InvalidInputSchema: data.name: too long; 400: no"}
 
@@ -104,13 +105,13 @@ async def test_a_failed_task_keeps_every_error_in_the_words_of_the_service():
     ],
 )
 async def test_a_task_that_was_not_created_has_a_reason_in_any_case(task, said):
-    settlement = await service(told({"state": "completed", "tasks": [task]})).settlement(a_batch(1), "7")
+    settlement = await service(told({"state": "completed", "tasks": [task]})).settlement(*follows(count=1))
     assert settlement.errors == {0: said}
 
 
 async def test_a_batch_that_failed_as_a_whole_tells_why_for_each_record_after_the_settle_time():
     answer = {"state": "failed", "created": 0, "messages": ["The tasks file is no JSON.", "Ask support."], "tasks": []}
-    assert await service(told(answer)).settlement(a_batch(2), "7") is None
+    assert await service(told(answer)).settlement(*follows(count=2)) is None
     settlement = await late(2, answer)
     assert settlement.task_ids == [None, None]
     assert settlement.errors == dict.fromkeys(range(2), "The tasks file is no JSON.; Ask support.")
@@ -129,8 +130,9 @@ async def test_what_is_missing_after_our_own_cancel_was_confirmed_was_not_create
     page = {"state": "canceled", "created": 0, "tasks": []}
     sama = service(told({"batch_id": 7}, page, page))
     await sama.cancel("7")
-    await sama.progress(follows(count=2, still=True))
-    settlement = await sama.settlement(a_batch(2), "7")
+    asked = follows(count=2, still=True)
+    await sama.progress(asked)
+    settlement = await sama.settlement(*asked)
     assert settlement.errors == dict.fromkeys(range(2), "the batch ended as 'canceled'")
 
 
@@ -143,7 +145,7 @@ async def test_pages_are_read_to_the_last():
     ids = [f"t{number}" for number in range(2 * PAGE_SIZE + 5)]
     pages = [ids[:PAGE_SIZE], ids[PAGE_SIZE : 2 * PAGE_SIZE], ids[2 * PAGE_SIZE :]]
     caller = told(*({"state": "completed", "created": len(ids), "tasks": created(*page)} for page in pages))
-    settlement = await service(caller).settlement(a_batch(len(ids)), "7")
+    settlement = await service(caller).settlement(*follows(count=len(ids)))
     assert settlement.task_ids == ids
     assert [call.query["page"] for call in caller.calls if call.kind == "status"] == ["1", "2", "3"]
 
@@ -151,7 +153,7 @@ async def test_pages_are_read_to_the_last():
 async def test_a_full_last_page_is_not_taken_for_the_end():
     ids = [f"t{number}" for number in range(PAGE_SIZE)]
     caller = told({"state": "completed", "tasks": created(*ids)}, {"state": "completed", "tasks": []})
-    settlement = await service(caller).settlement(a_batch(PAGE_SIZE), "7")
+    settlement = await service(caller).settlement(*follows(count=PAGE_SIZE))
     assert (settlement.created, settlement.note) == (PAGE_SIZE, "")
 
 
@@ -215,7 +217,7 @@ def test_an_etag_is_welcome_and_a_page_or_a_proxys_json_is_no_stores_answer(head
 
 async def test_a_service_with_smaller_pages_than_we_asked_for_is_read_to_the_end_all_the_same():
     caller = told(*({"state": "completed", "created": 3, "tasks": created(name)} for name in "abc"))
-    settlement = await service(caller).settlement(a_batch(3), "7")
+    settlement = await service(caller).settlement(*follows(count=3))
     assert settlement.task_ids == ["a", "b", "c"]
     assert [call.query["page"] for call in caller.calls if call.kind == "status"] == ["1", "2", "3"]
 
@@ -223,19 +225,19 @@ async def test_a_service_with_smaller_pages_than_we_asked_for_is_read_to_the_end
 async def test_more_tasks_than_were_sent_leave_open_which_is_whose():
     caller = told({"state": "completed", "created": 3, "tasks": created("a", "b", "c")})
     with pytest.raises(UnexpectedAnswer, match="3 tasks for 2 records"):
-        await service(caller).settlement(a_batch(2), "7")
+        await service(caller).settlement(*follows(count=2))
 
 
 async def test_a_service_that_ignores_the_page_does_not_keep_us_for_ever():
     page = {"state": "completed", "created": PAGE_SIZE, "tasks": created(*map(str, range(PAGE_SIZE)))}
     with pytest.raises(UnexpectedAnswer, match="2000 tasks"):
-        await service(told(*[page] * 3)).settlement(a_batch(PAGE_SIZE), "7")
+        await service(told(*[page] * 3)).settlement(*follows(count=PAGE_SIZE))
 
 
 async def test_a_total_that_fits_saves_the_empty_page():
     page = {"state": "completed", "total": PAGE_SIZE, "tasks": created(*map(str, range(PAGE_SIZE)))}
     caller = told(page)
-    assert (await service(caller).settlement(a_batch(PAGE_SIZE), "7")).created == PAGE_SIZE
+    assert (await service(caller).settlement(*follows(count=PAGE_SIZE))).created == PAGE_SIZE
     assert caller.kinds().count("status") == 1
 
 
@@ -243,17 +245,17 @@ async def test_a_total_that_fits_saves_the_empty_page():
 async def test_fewer_tasks_than_records_in_a_completed_batch_are_not_guessed_at(count):
     """A record called failed would be sent again by `retry`, and might exist twice."""
     answer = {"state": "completed", "created": count, "tasks": created("a")}
-    assert await service(told(answer, answer | {"tasks": []})).settlement(a_batch(2), "7") is None
+    assert await service(told(answer, answer | {"tasks": []})).settlement(*follows(count=2)) is None
     settlement = await late(2, answer)
     assert settlement.uncertain.keys() == {0, 1}, "which of the two it is, nobody said"
 
 
 async def test_a_list_of_every_task_is_believed_whatever_the_count_says():
     answer = {"state": "completed", "created": 2, "tasks": [{"state": "failed"}] * 2}
-    assert (await service(told(answer)).settlement(a_batch(2), "7")).errors.keys() == {0, 1}
+    assert (await service(told(answer)).settlement(*follows(count=2))).errors.keys() == {0, 1}
 
 
 @pytest.mark.parametrize("tasks", ["none", {"0": {}}, [1, 2], [None]])
 async def test_tasks_that_are_no_list_of_objects_cannot_be_understood(tasks):
     with pytest.raises(UnexpectedAnswer):
-        await service(told({"state": "completed", "tasks": tasks})).settlement(a_batch(1), "7")
+        await service(told({"state": "completed", "tasks": tasks})).settlement(*follows(count=1))

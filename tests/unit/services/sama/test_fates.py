@@ -142,7 +142,7 @@ async def test_more_tasks_than_records_are_no_settlement():
     sama = service(Remote(records(3)))
     await sama.progress([asked])
     with pytest.raises(UnexpectedAnswer, match="3 tasks for 2 records"):
-        await sama.settlement(a_batch(2), "7")
+        await sama.settlement(asked)
 
 
 @pytest.mark.parametrize("data", [True, False])

@@ -130,7 +130,7 @@ async def test_an_answer_without_a_state_does_not_say_that_a_batch_was_started()
 
 async def test_a_page_without_the_state_of_a_finished_batch_settles_nothing():
     with pytest.raises(UnexpectedAnswer, match="no page of a batch"):
-        await service(Caller({"ok": True})).settlement(a_batch(1), "7")
+        await service(Caller({"ok": True})).settlement(*follows(count=1))
 
 
 async def test_a_poll_without_any_word_on_the_batch_is_nonsense():
@@ -320,7 +320,7 @@ async def _looked_behind(sama, count):
     (progress,) = await sama.progress(follows(count=count))
     assert (progress.said, progress.understood) == ("Erledigt", False)
     if progress.finished:
-        await sama.settlement(a_batch(count), "7")
+        await sama.settlement(*follows(count=count))
     return progress.finished
 
 
@@ -350,9 +350,9 @@ async def test_where_most_polls_find_the_end_they_bring_the_fates_along():
     for _ in range(10):
         await sama.progress(follows(count=2))
     assert [call.query["page_size"] for call in caller.calls] == ["0"] * 7 + ["1000"] * 3
-    assert (await sama.settlement(a_batch(2), "7")).task_ids == ["a", "b"]
+    assert (await sama.settlement(*follows(count=2))).task_ids == ["a", "b"]
     assert caller.kinds().count("status") == 10
-    assert (await sama.settlement(a_batch(2), "7")).task_ids == ["a", "b"]
+    assert (await sama.settlement(*follows(count=2))).task_ids == ["a", "b"]
     assert caller.kinds().count("status") == 11
 
 
@@ -375,7 +375,7 @@ async def test_of_a_batch_with_more_tasks_than_a_page_the_poll_brings_the_first(
     sama = service(caller)
     for _ in range(8):
         await sama.progress(follows(count=PAGE_SIZE + 1))
-    assert len((await sama.settlement(a_batch(PAGE_SIZE + 1), "7")).task_ids) == PAGE_SIZE + 1
+    assert len((await sama.settlement(*follows(count=PAGE_SIZE + 1))).task_ids) == PAGE_SIZE + 1
     assert [call for call in caller.calls if call.kind == "status"][-1].query["page"] == "2"
 
 

@@ -528,7 +528,7 @@ async def test_the_outcome_of_a_parent_lists_its_children_with_their_groups():
     broken = child(2, "FAILED", execution_status={"message": "Docker image not found", "steps_total": 1})
     done = child(1, execution_status=EXECUTION, price=PRICE, **TIMES)
     caller = Caller({**whole, "price": PRICE}, listed([done, broken]))
-    settlement = await service(caller, **RUNS).settlement(a_batch(), TASK_ID)
+    settlement = await service(caller, **RUNS).settlement(*follows())
     groups = [child(number)["batch_group"] for number in (1, 2)]
     assert settlement == settled(
         status="FAILED",
@@ -548,7 +548,7 @@ async def test_the_outcome_of_a_parent_lists_its_children_with_their_groups():
 async def test_children_are_read_from_all_pages():
     children = [child(number) for number in range(150)]
     caller = Caller(parent(completed=150), listed(children[:100], 150), listed(children[99:], 150))
-    settlement = await service(caller, **RUNS).settlement(a_batch(), TASK_ID)
+    settlement = await service(caller, **RUNS).settlement(*follows())
     assert [one["task_id"] for one in settlement.details[0]["children"]] == [f"c{number}" for number in range(150)]
     assert [call.query["offset"] for call in caller.calls[1:]] == ["0", "99"]
 
@@ -556,11 +556,11 @@ async def test_children_are_read_from_all_pages():
 async def test_fewer_children_than_the_parent_counts_are_not_taken_for_all():
     caller = Caller(parent(completed=2), listed([child(1)]))
     with pytest.raises(UnexpectedAnswer, match="has 2 children, but only 1 are listed"):
-        await service(caller, **RUNS).settlement(a_batch(), TASK_ID)
+        await service(caller, **RUNS).settlement(*follows())
 
 
 async def test_a_single_task_can_be_settled_as_well():
-    assert await service(Caller(task("QUEUED")), **RUNS).settlement(a_batch(), TASK_ID) == settled(status="QUEUED")
+    assert await service(Caller(task("QUEUED")), **RUNS).settlement(*follows()) == settled(status="QUEUED")
 
 
 # Cancelling, and how the work stands
