@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import inspect
 import json
 import os
 import re
@@ -111,12 +112,21 @@ def _found(engine: Path, kind: str, name: str) -> Any:
     return getattr(import_module(".".join(("engine", *path.relative_to(engine).with_suffix("").parts))), name)
 
 
+def _submit(engine: Path, folder: Path) -> Callable[[], Any]:
+    """Return what submits the job, as a program does it."""
+    source, config, ledger = folder / "tasks.ndjson", folder / "sama.toml", folder / "ledger.db"
+    submit = _found(engine, "async def", "submit")
+    if "order" not in inspect.signature(submit).parameters:
+        return lambda: submit(source, config, ledger, job="ideas")
+    order, stop = _found(engine, "class", "Order"), _found(engine, "class", "Stop")  # of older checkouts
+    return lambda: submit(order([str(source)], config, job="ideas"), ledger, lambda _: None, stop())
+
+
 def entered_by_job(root: Path) -> tuple[Entered, Entered]:
     """Return what a job enters, and of it what the upload of its batch does."""
     engine = root / "engine"
     watch, uploads = Watch(engine), Entered()
-    uploader, order, stop = (_found(engine, "class", name) for name in ("Uploader", "Order", "Stop"))
-    work = _found(engine, "async def", "submit")
+    uploader = _found(engine, "class", "Uploader")
     submit: Callable[..., Any] = uploader.submit
 
     async def watched(*arguments: Any, **more: Any) -> Any:
@@ -132,11 +142,11 @@ def entered_by_job(root: Path) -> tuple[Entered, Entered]:
         lines = [json.dumps({"data": {"id": f"task-{number}"}}) + "\n" for number in range(RECORDS)]
         (folder / "tasks.ndjson").write_text("".join(lines))
         os.environ["SAMA_ACCESS_KEY"] = KEY
-        sent = order([str(folder / "tasks.ndjson")], folder / "sama.toml", job="ideas")
+        work = _submit(engine, folder)
         uploader.submit = watched
         try:
             with watch.noting() as entered, watch.everywhere():
-                result = asyncio.run(work(sent, folder / "ledger.db", lambda _: None, stop()))
+                result = asyncio.run(work())
         finally:
             uploader.submit = submit
     if result.exit_code:

@@ -1,3 +1,77 @@
-"""bulksubmit: bulk submission of tasks to HTTP APIs, each exactly once, each accounted for."""
+"""bulksubmit: bulk submission of tasks to HTTP APIs, each exactly once, each accounted for.
+
+This is the API for programs; the command line calls the same operations. Each is a coroutine function: a program
+without an event loop says `asyncio.run(engine.submit("tasks.ndjson", config="sama.toml"))`. A name is loaded when it is
+first used, so `import engine` costs nothing, and whoever submits loads no auditor.
+"""
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # type checkers know the name; to import `typing` would take longer than the rest
+
+if TYPE_CHECKING:
+    from engine.commands.cancel import cancel
+    from engine.commands.query import audit, find_record, report, status, validate
+    from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
+    from engine.commands.retry import find_uncertain, retry
+    from engine.commands.submit import resume, submit
+    from engine.model import errors
+    from engine.model.job import Job
+    from engine.model.outcome import Outcome
+    from engine.model.record import Format
+    from engine.reports.audit import Audit
+    from engine.run.context import Stop
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Audit",
+    "Format",
+    "Job",
+    "JobStatus",
+    "Outcome",
+    "Result",
+    "Stop",
+    "UncertainRecords",
+    "Validation",
+    "audit",
+    "cancel",
+    "errors",
+    "find_record",
+    "find_uncertain",
+    "report",
+    "resume",
+    "retry",
+    "status",
+    "submit",
+    "validate",
+]
+
+_HOMES = {
+    "engine.commands.cancel": ("cancel",),
+    "engine.commands.query": ("audit", "find_record", "report", "status", "validate"),
+    "engine.commands.result": ("JobStatus", "Result", "UncertainRecords", "Validation"),
+    "engine.commands.retry": ("find_uncertain", "retry"),
+    "engine.commands.submit": ("resume", "submit"),
+    "engine.model.job": ("Job",),
+    "engine.model.outcome": ("Outcome",),
+    "engine.model.record": ("Format",),
+    "engine.reports.audit": ("Audit",),
+    "engine.run.context": ("Stop",),
+}
+"""Module → the names that stand there, as the imports above have them."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):  # noqa: ANN001, ANN202 - or a type checker would take any name for one of ours
+        if name == "errors":  # the whole module
+            return import_module("engine.model.errors")
+        for home, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(home), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -15,7 +15,7 @@ def main() -> None:
         sys.stdout.write(f"bulksubmit {__version__}\n")
         return
     gc.disable()  # nothing that is imported is garbage; whoever begins to work enables it
-    from engine.cli.entry import call  # noqa: PLC0415 - see above
+    from engine.cli.app import call  # noqa: PLC0415 - see above
 
     code = call(arguments)
     gc.freeze()  # or the interpreter, on its way out, would look for garbage among all that was imported: 50 ms

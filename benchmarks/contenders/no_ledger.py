@@ -22,6 +22,7 @@ from engine.model.batch import Batch
 from engine.model.job import Job
 from engine.model.submission import Submission
 from engine.run.context import Run, Stop
+from engine.run.in_flight import InFlight
 from engine.source.sources import find_sources
 
 
@@ -61,9 +62,9 @@ async def main(source: str, config: str) -> None:
     sources = find_sources([source], setup.settings.source)
     job = Job("bench", setup.service.kind, text, sources, "")
     clock, stop = SystemClock(), Stop()
-    in_flight = wiring.in_flight(setup, clock, lambda _: None)
+    in_flight = InFlight(setup.settings.send, clock, lambda _: None)
     with wiring.standby(setup, job, None) as standby:
-        async with wiring.online(setup, job, in_flight.hear, clock) as service:
+        async with wiring.online(setup, job, in_flight.hear) as service:
             run = Run(job, service, cast("Ledger", Forgetful()), clock, random.random, lambda _: None, stop)
             if error := await wiring.pipeline(setup, run, in_flight, standby=standby).work():
                 raise error

@@ -1,67 +1,37 @@
-"""The commands as typer sees them: names, options and help. What they do is imported when one is called, not before.
+"""The command line: arguments in, exit code out. Each command is declared here, and only here.
 
-`--help` and a wrong option are answered from this file and `options.py` alone, in a tenth of a second of CPU.
+A command has its options, its help, the operation that it calls and the screen that it ends with. What it needs is
+imported when it is called, so that `--help` and a wrong option are answered from this file and `options` alone.
 """
 # ruff: noqa: PLC0415, PLR0913 - imports wait until a command is called; a command has one argument for each option
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from engine import __version__
-from engine.cli.options import (
-    DEFAULT_BENCH_RECORDS,
-    DEFAULT_BENCH_SECONDS,
-    DEFAULT_DEMO,
-    DEFAULT_LEDGER,
-    S3,
-    AllowRemote,
-    BehaviourFile,
-    BenchFolder,
-    BenchSources,
-    BenchSteps,
-    CheckedSources,
-    Config,
-    DemoFolder,
-    Host,
-    JobArgument,
-    JobIfAny,
-    JobName,
-    JournalFile,
-    Json,
-    LedgerPath,
-    Level,
-    LineFormat,
-    LogFormat,
-    LogLevel,
-    MostRecords,
-    NewConfig,
-    Output,
-    Port,
-    Processes,
-    Quiet,
-    Rates,
-    RecordIndex,
-    Seed,
-    Served,
-    SourceFormat,
-    Sources,
-    StepSeconds,
-    Strict,
-    Tasks,
-    Uncertain,
-    Until,
-    Voice,
-    Yes,
-)
+import engine
+from engine.cli import options
+from engine.cli.options import Voice
+from engine.model.job import DEFAULT_LEDGER
 
+if TYPE_CHECKING:
+    from engine.bench.results import BenchPlan
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Typer's own name for it moved between its versions, from click to itself; this way to it is public in all."""
+USAGE = 2
 CONTEXT: dict[str, Any] = {"help_option_names": ["--help", "-h"], "max_content_width": 100}
-"""Of every command."""
 
 app = typer.Typer(
-    name="bulksubmit",
     help="Submit records in bulk to an HTTP API: each becomes a task once, and each is accounted for.",
     epilog="First steps: `bulksubmit demo`. Your own load: `validate`, then `submit`, then `audit`.",
     rich_markup_mode=None,  # rich would double the time that --help takes
@@ -72,9 +42,87 @@ app = typer.Typer(
 )
 
 
+def call(arguments: Sequence[str]) -> int:
+    """Perform the command that the arguments name; return the exit code.
+
+    Every error ends as one message on standard error and, with `--json`, as one JSON object on standard output.
+    """
+    as_json = "--json" in arguments
+    command: Any = typer.main.get_command(app)
+    name, rest = "bulksubmit", list(arguments)
+    if rest and rest[0] in command.commands:  # typer would find it, too, but import pydantic on its way: 0.07 s
+        command, name = command.commands[rest[0]], f"{name} {rest.pop(0)}"
+    try:
+        code = command.main(rest, prog_name=name, standalone_mode=False)
+    except UsageError as error:
+        return _tell_usage(error, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - the last one who can say it in words
+        from engine.cli.output.screen import tell_error
+
+        return tell_error(error, as_json=as_json)
+    return int(code or 0)
+
+
+def _tell_usage(error: Any, *, as_json: bool) -> int:
+    """Let typer say what was wrong, where the usage stands and how to get help."""
+    error.message = error.message.replace("Value error, ", "")  # how pydantic begins, which typer asks about choices
+    error.show()
+    if as_json:
+        sys.stdout.write(json.dumps({"error": error.format_message(), "exit_code": USAGE}) + "\n")
+    return USAGE
+
+
+class _Command(TyperCommand):
+    """A command whose arguments are called by their metavars alone; typer would say `{SOURCE}...` and `<list[str]>`."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
+        arguments: list[Any] = [one for one in self.params if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *(one.metavar if one.required else f"[{one.metavar}]" for one in arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        parameters: list[Any] = self.get_params(ctx)
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            records = [
+                (one.metavar if kind == "argument" else names, help_)
+                for one in parameters
+                if one.param_type_name == kind
+                for names, help_ in [one.get_help_record(ctx)]
+            ]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _command(work: Callable[..., int]) -> Callable[..., int]:
+    """Make a function a command: its parameters are options, and so are the fields of a parameter `voice`.
+
+    It returns the exit code.
+    """
+    own = inspect.signature(work, eval_str=True).parameters
+    spoken = inspect.signature(Voice, eval_str=True).parameters if "voice" in own else {}
+    parameters = {one.name: one.replace(kind=one.KEYWORD_ONLY) for one in [*own.values(), *spoken.values()]}
+    parameters.pop("voice", None)
+    if work.__name__ in _QUESTIONS:
+        del parameters["quiet"]
+
+    def run(**given: Any) -> None:
+        voice = Voice(**{name: given.pop(name) for name in spoken if name in given})
+        raise typer.Exit(work(**given, **({"voice": voice} if spoken else {})))
+
+    # By these typer learns of the options.
+    run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+    vars(run)["__signature__"] = inspect.Signature(list(parameters.values()))
+    app.command(work.__name__, cls=_Command, help=work.__doc__, context_settings=CONTEXT)(run)
+    return work
+
+
+_QUESTIONS = frozenset({"status", "report", "audit"})
+"""Commands that show no progress, so need not be told to be quiet."""
+
+
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
     if wanted:
-        typer.echo(f"bulksubmit {__version__}")
+        typer.echo(f"bulksubmit {engine.__version__}")
         raise typer.Exit
 
 
@@ -88,131 +136,131 @@ def _main(
     pass
 
 
-@app.command()
+def _perform(work: Callable[..., Awaitable[engine.Result]], ledger: Path, voice: Voice) -> int:
+    """Work on a job; end with its result."""
+    from engine.cli.output.result import result_screen
+    from engine.cli.output.screen import show
+    from engine.cli.signals import perform
+
+    return show(result_screen(perform(work, voice), ledger), voice)
+
+
+def _answered(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        return False
+
+
+@_command
 def submit(
-    context: typer.Context,
     *,
-    sources: Sources,
-    config: Config,
-    job: JobName = None,
-    ledger: LedgerPath = DEFAULT_LEDGER,
-    output: Output = None,
-    source_format: SourceFormat = None,
-    until: Until = "",
-    strict: Strict = False,
-    processes: Processes = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+    sources: options.Sources,
+    config: options.Config,
+    job: options.JobName = None,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    output: options.Output = None,
+    source_format: options.SourceFormat = None,
+    until: options.Until = "",
+    strict: options.Strict = False,
+    processes: options.Processes = None,
+    voice: Voice,
+) -> int:
     """Send records and follow each to its end."""
-    from engine.cli import commands
-    from engine.commands.api import Order
+    work = partial(
+        engine.submit,
+        sources,
+        config,
+        ledger,
+        job=job,
+        output=output,
+        format=source_format,
+        until=until,
+        strict=strict,
+        processes=processes,
+    )
+    return _perform(work, ledger, voice)
 
-    order = Order(sources, config, job, output, source_format, until, strict, processes)
-    voice = Voice(as_json, quiet, log_level, log_format)
-    raise typer.Exit(commands.submit(order, ledger, voice, context.obj or commands.ENGINE))
 
-
-@app.command()
+@_command
 def resume(
-    context: typer.Context,
     *,
-    job: JobArgument,
-    config: NewConfig = None,
-    processes: Processes = None,
-    ledger: LedgerPath = DEFAULT_LEDGER,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+    job: options.JobArgument,
+    config: options.NewConfig = None,
+    processes: options.Processes = None,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    voice: Voice,
+) -> int:
     """Go on with a job where it stopped.
 
     What is settled is left alone, what was under way is looked up first, and nothing is sent twice. Of a finished job,
     the service is asked again about what is uncertain, where it can be asked.
     """
-    from engine.cli import commands
-
-    voice = Voice(as_json, quiet, log_level, log_format)
-    engine = context.obj or commands.ENGINE
-    raise typer.Exit(commands.resume(job, ledger, config, voice, engine, processes=processes))
+    return _perform(partial(engine.resume, job, ledger, config=config, processes=processes), ledger, voice)
 
 
-@app.command()
+@_command
 def status(
-    context: typer.Context,
     *,
-    job: JobIfAny = None,
-    tasks: Tasks = False,
-    ledger: LedgerPath = DEFAULT_LEDGER,
-    as_json: Json = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+    job: options.JobIfAny = None,
+    tasks: options.Tasks = False,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    voice: Voice,
+) -> int:
     """Show where a job stands, or list all jobs."""
-    from engine.cli import commands
+    from engine.cli.output.screen import say, show
+    from engine.cli.output.status import job_screen, jobs_screen
+    from engine.cli.signals import ask
 
-    voice = Voice(as_json, log_level=log_level, log_format=log_format)
-    raise typer.Exit(commands.status(job, ledger, voice, context.obj or commands.ENGINE, tasks=tasks))
+    found = ask(partial(engine.status, job, ledger, tasks=tasks, tell=say), voice)
+    return show(job_screen(found[0], ledger) if job else jobs_screen(found, ledger), voice)
 
 
-@app.command()
+@_command
 def report(
-    context: typer.Context,
     *,
-    job: JobArgument,
-    record: RecordIndex = None,
-    ledger: LedgerPath = DEFAULT_LEDGER,
-    as_json: Json = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+    job: options.JobArgument,
+    record: options.RecordIndex = None,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    voice: Voice,
+) -> int:
     """Write the reports again, or find one record.
 
     The reports are outcomes.ndjson and rejects.ndjson in the job's output folder; `--record` tells what became of one
     record and writes nothing.
     """
-    from engine.cli import commands
+    from engine.cli.output.checks import record_screen
+    from engine.cli.output.result import result_screen
+    from engine.cli.output.screen import show
+    from engine.cli.signals import ask
 
-    voice = Voice(as_json, log_level=log_level, log_format=log_format)
-    raise typer.Exit(commands.report(job, ledger, record, voice, context.obj or commands.ENGINE))
+    if record is not None:
+        return show(record_screen(job, ask(partial(engine.find_record, job, record, ledger), voice)), voice)
+    return show(result_screen(ask(partial(engine.report, job, ledger), voice), ledger), voice)
 
 
-@app.command()
-def audit(
-    context: typer.Context,
-    *,
-    job: JobArgument,
-    ledger: LedgerPath = DEFAULT_LEDGER,
-    as_json: Json = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+@_command
+def audit(*, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDGER, voice: Voice) -> int:
     """Prove that each record has one outcome.
 
     Reads the ledger and every source again, from the first byte to the last; nothing is sent.
     """
-    from engine.cli import commands
+    from engine.cli.output.checks import audit_screen
+    from engine.cli.output.screen import show
+    from engine.cli.signals import ask
 
-    voice = Voice(as_json, log_level=log_level, log_format=log_format)
-    raise typer.Exit(commands.audit(job, ledger, voice, context.obj or commands.ENGINE))
+    return show(audit_screen(ask(partial(engine.audit, job, ledger), voice), ledger), voice)
 
 
-@app.command()
+@_command
 def retry(
-    context: typer.Context,
     *,
-    job: JobArgument,
-    uncertain: Uncertain = False,
-    yes: Yes = False,
-    ledger: LedgerPath = DEFAULT_LEDGER,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+    job: options.JobArgument,
+    uncertain: options.Uncertain = False,
+    yes: options.Yes = False,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    voice: Voice,
+) -> int:
     """Send failed and rejected records again.
 
     They are taken from the rejects.ndjson of a finished or canceled job, where they may be mended first, and become
@@ -221,136 +269,155 @@ def retry(
     more, the uncertain records of other batches as a job of their own. Of a job that is not finished, those are the
     batches that the service has accepted and does not begin with.
     """
-    from engine.cli import commands
+    if uncertain:
+        from engine.cli.signals import ask
 
-    voice = Voice(as_json, quiet, log_level, log_format)
-    engine = context.obj or commands.ENGINE
-    raise typer.Exit(commands.retry(job, ledger, voice, engine, uncertain=uncertain, sure=yes))
+        said = _uncertain_said(job, ask(partial(engine.find_uncertain, job, ledger), voice))
+        if not yes and not sys.stdin.isatty():
+            raise engine.errors.JobError(f"{said} Nobody can be asked here: --yes says that they shall be sent again")
+        if not yes and not _answered(f"{said} Send them again?"):
+            raise engine.errors.BulkSubmitError(f"nothing of job {job} was sent again")
+    return _perform(partial(engine.retry, job, ledger, uncertain=uncertain), ledger, voice)
 
 
-@app.command()
+def _uncertain_said(job: str, found: engine.UncertainRecords) -> str:
+    from engine.progress.text import count
+
+    more = f" and {found.batches - len(found.examples)} more" if found.batches > len(found.examples) else ""
+    return (
+        f"{count(found.records, 'record')} in {count(found.batches, 'batch')} may be tasks already, and nobody knows: "
+        f"{'; '.join(found.examples)}{more}. Each of them that is becomes a second task if it is sent again; look at "
+        f"the service first.{f' They become job {found.job}.' if found.job != job else ''}"
+    )
+
+
+@_command
 def cancel(
-    context: typer.Context,
     *,
-    job: JobArgument,
-    yes: Yes = False,
-    ledger: LedgerPath = DEFAULT_LEDGER,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+    job: options.JobArgument,
+    yes: options.Yes = False,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    voice: Voice,
+) -> int:
     """Send nothing more of a job.
 
     The service is asked to create nothing more of what it has; what is created stays.
     """
-    from engine.cli import commands
+    question = f"Cancel job {job}? Nothing more will be sent and it cannot be resumed; what is created stays."
+    if not yes and sys.stdin.isatty() and not _answered(question):
+        raise engine.errors.BulkSubmitError(f"job {job} was not canceled")
+    return _perform(partial(engine.cancel, job, ledger), ledger, voice)
 
-    voice = Voice(as_json, quiet, log_level, log_format)
-    raise typer.Exit(commands.cancel(job, ledger, voice, context.obj or commands.ENGINE, sure=yes))
 
-
-@app.command()
+@_command
 def validate(
-    context: typer.Context,
     *,
-    sources: CheckedSources,
-    config: Config,
-    source_format: SourceFormat = None,
-    processes: Processes = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+    sources: options.CheckedSources,
+    config: options.Config,
+    source_format: options.SourceFormat = None,
+    processes: options.Processes = None,
+    voice: Voice,
+) -> int:
     """Check every record and send nothing.
 
     Records are read, mapped and checked as `submit` would, so a load can be mended before it begins.
     """
-    from engine.cli import commands
+    from engine.cli.output.checks import validation_screen
+    from engine.cli.output.screen import show
+    from engine.cli.signals import watch
 
-    voice = Voice(as_json, quiet, log_level, log_format)
-    engine = context.obj or commands.ENGINE
-    raise typer.Exit(commands.validate(sources, config, source_format, voice, engine, processes=processes))
+    work = partial(engine.validate, sources, config, format=source_format, processes=processes)
+    return show(validation_screen(watch(work, voice)), voice)
 
 
-@app.command()
+@_command
 def bench(
-    context: typer.Context,
     *,
-    sources: BenchSources = None,
-    config: Config,
-    records: MostRecords = DEFAULT_BENCH_RECORDS,
-    rate: Rates = None,
-    steps: BenchSteps = None,
-    seconds: StepSeconds = DEFAULT_BENCH_SECONDS,
-    output: BenchFolder = None,
-    seed: Seed = None,
-    yes: Yes = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+    sources: options.BenchSources = None,
+    config: options.Config,
+    records: options.MostRecords = options.DEFAULT_BENCH_RECORDS,
+    rate: options.Rates = None,
+    steps: options.BenchSteps = None,
+    seconds: options.StepSeconds = options.DEFAULT_BENCH_SECONDS,
+    output: options.BenchFolder = None,
+    seed: options.Seed = None,
+    yes: options.Yes = False,
+    voice: Voice,
+) -> int:
     """Measure how fast a service creates tasks.
 
     Real tasks are created, step by step with a heavier load, until throughput gains no more: the knee. Before anything
     is created on another machine, it asks. outcomes.ndjson lists all that was created.
     """
-    from engine.cli import commands
-    from engine.commands.api import BenchOrder
+    from engine.bench.results import BenchOrder
+    from engine.cli.output.bench import bench_screen
+    from engine.cli.output.screen import show
+    from engine.cli.signals import ask, perform
+    from engine.commands import bench as operation
 
     order = BenchOrder(config, sources or [], records, steps, rate or [], seconds, output, seed)
-    voice = Voice(as_json, quiet, log_level, log_format)
-    raise typer.Exit(commands.bench(order, voice, context.obj or commands.ENGINE, sure=yes))
+    plan = ask(partial(operation.bench_plan, order), voice)
+    if not plan.local and not yes:
+        if not sys.stdin.isatty():
+            said = "Nobody can be asked here: --yes says that they shall be created"
+            raise engine.errors.ConfigError(f"{_bench_said(plan)} {said}")
+        if not _answered(f"{_bench_said(plan)} Create them?"):
+            raise engine.errors.BulkSubmitError("nothing was created")
+    return show(bench_screen(perform(partial(operation.bench, order), voice)), voice)
 
 
-@app.command()
+def _bench_said(plan: BenchPlan) -> str:
+    from engine.progress.text import count
+
+    project = f", project {plan.project}" if plan.project else ""
+    return (
+        f"A bench creates real tasks on {plan.host} ({plan.kind}{project}): {count(plan.most_tasks)} at most, in "
+        f"{count(len(plan.loads), 'step')}. They stay until you delete them; outcomes.ndjson will list them."
+    )
+
+
+@_command
 def sandbox(
     *,
-    host: Host = "127.0.0.1",
-    port: Port = None,
-    service: Served = None,
-    behaviour: BehaviourFile = None,
-    s3: S3 = False,
-    journal: JournalFile = None,
-    allow_remote: AllowRemote = False,
-    as_json: Json = False,
-) -> None:
+    host: options.Host = "127.0.0.1",
+    port: options.Port = None,
+    service: options.Served = None,
+    behaviour: options.BehaviourFile = None,
+    s3: options.S3 = False,
+    journal: options.JournalFile = None,
+    allow_remote: options.AllowRemote = False,
+    as_json: options.Json = False,
+) -> int:
     """Serve a service's API on this machine.
 
     For trying things out: it takes tasks as the service would, and can be told to be slow or to fail. Ctrl-C ends it.
     """
-    from engine.cli import serving
+    from engine.cli.signals import collecting
+    from engine.sandbox import server
 
-    raise typer.Exit(
-        serving.sandbox(
+    with collecting():
+        server.run(
             behaviour,
-            journal,
             service=service.value if service else None,
             host=host,
             port=port,
             s3=s3,
             allow_remote=allow_remote,
-            as_json=as_json,
+            json=as_json,
+            journal=journal,
         )
-    )
+    return 0
 
 
-@app.command()
-def demo(
-    *,
-    folder: DemoFolder = DEFAULT_DEMO,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    log_level: Level = LogLevel.WARNING,
-    log_format: LineFormat = LogFormat.TEXT,
-) -> None:
+@_command
+def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, voice: Voice) -> int:
     """Load 28,000 airports into a sandbox.
 
     Starts a sandbox of its own, submits the airports of the world to it, audits the job and compares the result with
     the sandbox's journal.
     """
-    from engine.cli import serving
+    from engine.cli.demo import demo_screen, run
+    from engine.cli.output.screen import show
+    from engine.cli.signals import perform
 
-    raise typer.Exit(serving.demo(folder, Voice(as_json, quiet, log_level, log_format)))
+    return show(demo_screen(perform(partial(run, folder), voice), folder / "ledger.db"), voice)

@@ -1,4 +1,4 @@
-"""The main job, shown on real input: 28,000 airports into a sandbox, followed, audited, and judged by its journal.
+"""The command `demo`: 28,000 airports into a sandbox, followed, audited, and judged by the sandbox's journal.
 
 The sandbox is a process of its own, as a service would be. Its journal is written apart from the engine, so it can say
 whether each airport became a task exactly once.
@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +19,14 @@ from pathlib import Path
 import anyio
 import orjson
 
-from engine.commands.api import Order, Result, audit, submit
-from engine.model.errors import BulkSubmitError, ConfigError
+import engine
+from engine.cli.output.result import result_screen
+from engine.cli.output.screen import Screen, Table
+from engine.commands.result import Result
+from engine.model.errors import BulkSubmitError, ConfigError, Exit
+from engine.model.job import JobState
 from engine.progress.events import Listener
+from engine.progress.text import count
 from engine.reports.audit import Audit
 from engine.run.context import Stop
 from engine.sandbox.journal import read_journal
@@ -56,10 +61,10 @@ async def run(folder: Path, emit: Listener, stop: Stop) -> Demo:
     ledger, journal = folder / "ledger.db", _new_journal(folder)
     async with _sandbox(journal) as port:
         os.environ |= {"BULKSUBMIT_SANDBOX_PORT": str(port), "SAMA_ACCESS_KEY": ACCESS_KEY}
-        result = await submit(Order([str(source)], _config("demo.toml")), ledger, emit, stop)
-        audited = await audit(result.job, ledger)
+        result = await engine.submit(source, _config("demo.toml"), ledger, emit, stop)
+        audited = await engine.audit(result.job, ledger)
     markers = Counter(entry.marker for entry in read_journal(journal))
-    twice = sum(count > 1 for count in markers.values())
+    twice = sum(times > 1 for times in markers.values())
     return Demo(result, audited, journal, markers.total(), twice)
 
 
@@ -104,3 +109,32 @@ async def _port(process: anyio.abc.Process) -> int:
             line += await process.stdout.receive()
         return int(orjson.loads(line)["url"].split(":")[2].split("/")[0])
     raise BulkSubmitError(f"the sandbox did not start within {START_SECONDS} seconds")
+
+
+def demo_screen(shown: Demo, ledger: Path) -> Screen:
+    """Return the screen of the run, with the proof from outside the engine below it."""
+    screen = result_screen(shown.result, ledger)
+    proven = shown.audit.holds and not shown.twice and shown.tasks == shown.result.tally.created
+    proof = Table(
+        [
+            ["tasks that the sandbox created", count(shown.tasks)],
+            ["tasks that it created twice", count(shown.twice)],
+            ["the audit holds", "yes" if shown.audit.holds else "no"],
+        ],
+        "Proof, from the sandbox's own journal",
+        figures=frozenset({1}),
+    )
+    data = {
+        "proven": proven,
+        "sandbox_tasks": shown.tasks,
+        "sandbox_twice": shown.twice,
+        "audit_holds": shown.audit.holds,
+        "journal": str(shown.journal),
+    }
+    return replace(
+        screen,
+        tables=[screen.tables[0], proof, *screen.tables[1:]],
+        data={**screen.data, **data},
+        # Of a demo that was interrupted nothing is proven yet, and nothing is wrong.
+        exit_code=screen.exit_code if proven or shown.result.state == JobState.OPEN else Exit.ERROR,
+    )

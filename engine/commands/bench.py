@@ -30,7 +30,7 @@ from engine.bench.page import page
 from engine.bench.results import Bench, BenchOrder, BenchPlan, BenchStep, document
 from engine.commands import wiring
 from engine.commands.paths import claim_output
-from engine.commands.result import CLOCK, exit_code
+from engine.commands.result import exit_code
 from engine.commands.submit import STANDARD_INPUT, work_on
 from engine.http.urls import check_base_url, is_loopback
 from engine.ledger.sqlite import SqliteLedger
@@ -83,7 +83,7 @@ async def bench(order: BenchOrder, emit: Listener, stop: Stop) -> Bench:
     await anyio.to_thread.run_sync(_check_fit, setup, _job(text, setup, folder, 1), first)
     if any((folder / name).exists() for name in ("ledger.db", OUTCOMES)):
         raise ConfigError(f"{folder} holds another bench, or the reports of a job; choose another --output")
-    async with SqliteLedger.open(folder / "ledger.db", CLOCK) as ledger:
+    async with SqliteLedger.open(folder / "ledger.db", wiring.CLOCK) as ledger:
         await claim_output(folder, ledger)
         series = _Series(order, plan, text, setup, seed, folder, ledger, chain(first, records))
         for number in range(1, len(plan.loads) + 1):
@@ -107,7 +107,7 @@ class _Series:
     ledger: SqliteLedger
     records: Iterator[bytes]
     """Those that no step has sent."""
-    began: float = field(default_factory=CLOCK.monotonic)
+    began: float = field(default_factory=wiring.CLOCK.monotonic)
     steps: list[BenchStep] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
     error: BulkSubmitError | None = None
@@ -201,7 +201,7 @@ def _records(order: BenchOrder, setup: wiring.Setup, seed: int | None) -> Iterat
 
 def _job(text: str, setup: wiring.Setup, folder: Path, number: int) -> Job:
     name = f"bench-{number:02}"
-    return Job(name, setup.service.kind, text, (), str(folder / name), created_at=CLOCK.now())
+    return Job(name, setup.service.kind, text, (), str(folder / name), created_at=wiring.CLOCK.now())
 
 
 async def _one_more(series: _Series, number: int, emit: Listener, stop: Stop) -> None:
@@ -211,14 +211,14 @@ async def _one_more(series: _Series, number: int, emit: Listener, stop: Stop) ->
     if job is None:
         series.end(None, "The sources hold no more records.")
         return
-    started = CLOCK.monotonic()
-    meter = Meter(CLOCK.monotonic, load.rate)
+    started = wiring.CLOCK.monotonic()
+    meter = Meter(wiring.CLOCK.monotonic, load.rate)
     limit = series.order.seconds + max(SETTLE_SECONDS, SETTLE_STEPS * series.order.seconds)
     late = DeadlineReached(f"what was sent was not settled within {limit:g} s.")
     with series.ledger.lock(job.name):
         await series.ledger.create_job(job)
         async with _step_stop(stop, limit, late) as (step_stop, ended):
-            timing = Timing(CLOCK.monotonic, ended.wait)
+            timing = Timing(wiring.CLOCK.monotonic, ended.wait)
             pace = partial(paced, load=load, seconds=series.order.seconds, timing=timing, due=meter.due)
             hearing = fan_out(meter.listen, emit)
             result = await work_on(job, series.ledger, _at(load, series.setup), hearing, step_stop, pace=pace)
@@ -256,7 +256,7 @@ async def _step_stop(outer: Stop, seconds: float, late: BulkSubmitError) -> Asyn
         inner.request(outer.error)
 
     async def expire() -> None:
-        await CLOCK.sleep(seconds)
+        await wiring.CLOCK.sleep(seconds)
         inner.request(late)
 
     async def release() -> None:

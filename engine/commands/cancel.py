@@ -1,8 +1,7 @@
-"""A job that shall not go on in, the fate of each of its records out; and what else is tidied up at the service."""
+"""Cancel a job, and tidy up at the service what a run has left there; `submit` does the latter at its end, too."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,17 +9,16 @@ from pathlib import Path
 import anyio
 
 from engine.commands import wiring
-from engine.commands.orders import Result
 from engine.commands.paths import open_ledger
-from engine.commands.result import CLOCK, summarize
+from engine.commands.result import Result, summarize
 from engine.ledger.base import Ledger
 from engine.model.doubt import Cancel
 from engine.model.errors import CallFailed, JobError, JobRefused, Refused
-from engine.model.job import Job, JobState
+from engine.model.job import DEFAULT_LEDGER, Job, JobState
 from engine.model.next_step import Action, next_step
 from engine.model.outcome import Settlement
 from engine.model.submission import State
-from engine.progress.events import Listener
+from engine.progress.events import Listener, unheard
 from engine.progress.text import count
 from engine.run.context import Run, Stop, left_by_earlier_run, unless_stopped
 
@@ -34,32 +32,32 @@ TIDY_SECONDS = 5.0
 """Longest that a finished run waits for empty batches to be cancelled; they do no harm if they stay."""
 
 
-async def cancel(name: str, ledger_path: Path, emit: Listener, stop: Stop) -> Result:
+async def cancel(
+    name: str, ledger: Path | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
+) -> Result:
     """Have the service create nothing more of a job, and settle what was never sent; interrupted, it may be repeated.
 
     Raises:
         JobError: there is no such job, or it is finished.
         JobLocked: a process works on it; stop that first.
     """
-    started = CLOCK.monotonic()
-    async with open_ledger(ledger_path) as ledger:
-        job = await ledger.job(name)
-        with ledger.lock(name):
+    started, stop = wiring.CLOCK.monotonic(), stop or Stop()
+    async with open_ledger(ledger) as opened:
+        job = await opened.job(name)
+        with opened.lock(name):
             if job.state is JobState.FINISHED:
                 raise JobError(f"job {name!r} is finished; there is nothing left to cancel")
             setup = wiring.load(job.config)
-            await ledger.set_job_state(name, JobState.CANCELED)
+            await opened.set_job_state(name, JobState.CANCELED)
             job = replace(job, state=JobState.CANCELED)
-            async with wiring.online(setup, job, emit, CLOCK) as service:
-                quiet = wiring.quiet_time(job, service)
-                run = Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet)
+            async with wiring.open_run(setup, job, opened, emit, stop) as run:
                 try:
                     await unless_stopped(stop, lambda: cancel_batches(run))
                 except CallFailed as failure:
                     run.end(failure)
                 error = await wiring.pipeline(setup, run).work()
                 await cancel_orphans(run)
-            return await summarize(job, ledger, started, error)
+            return await summarize(job, opened, started, error, setup=setup)
 
 
 async def cancel_batches(run: Run) -> None:

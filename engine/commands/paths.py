@@ -1,14 +1,14 @@
-"""Paths in, places that may be used out: the ledger that is there, an output folder that is nobody else's."""
+"""Opens what paths name, for every operation: the ledger that is there, an output folder that is no other job's."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from engine.commands.result import CLOCK
+from engine.commands import wiring
 from engine.ledger.base import Ledger
 from engine.ledger.files import make_private_folder
 from engine.ledger.sqlite import SqliteLedger
@@ -16,8 +16,13 @@ from engine.model.errors import JobError
 from engine.reports.outcomes import OUTCOMES, REJECTS
 
 
+def path_names(paths: Path | str | Sequence[Path | str]) -> list[str]:
+    """Return one path or several as a list of text."""
+    return [str(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
+
+
 @asynccontextmanager
-async def open_ledger(path: Path) -> AsyncIterator[SqliteLedger]:
+async def open_ledger(path: Path | str) -> AsyncIterator[SqliteLedger]:
     """Open a ledger that is there; only `submit` makes one.
 
     Raises:
@@ -25,7 +30,7 @@ async def open_ledger(path: Path) -> AsyncIterator[SqliteLedger]:
     """
     if not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
         raise JobError(f"there is no ledger at {path}: check --ledger and the working folder, or submit a first job")
-    async with SqliteLedger.open(path, CLOCK) as ledger:
+    async with SqliteLedger.open(Path(path), wiring.CLOCK) as ledger:
         yield ledger
 
 

@@ -1,4 +1,4 @@
-"""Ask about jobs: status, report, validate, one record. Nothing is sent, but for the one question of `tasks`."""
+"""Ask about jobs: status, report, audit, validate, one record. Nothing is sent, but for the one question of `tasks`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from tempfile import TemporaryDirectory
 
 import anyio.to_thread
 
+from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
-from engine.commands.orders import JobStatus, Result, UncertainRecords, Validation
-from engine.commands.paths import open_ledger
-from engine.commands.result import CLOCK, summarize
-from engine.commands.retry import uncertain_in
+from engine.commands.paths import open_ledger, path_names
+from engine.commands.result import JobStatus, Result, Validation, summarize
 from engine.commands.submit import STANDARD_INPUT
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobError
-from engine.model.job import Job
+from engine.model.job import DEFAULT_LEDGER, Job
 from engine.model.outcome import Outcome
 from engine.model.record import Format, Reject, Source, source_at
 from engine.model.submission import State
-from engine.progress.events import JobStarted, Listener
+from engine.progress.events import JobStarted, Listener, unheard
 from engine.progress.text import count, duration
+from engine.reports.audit import Audit, Evidence
+from engine.reports.audit import audit as audit_job
 from engine.reports.outcomes import fate_of
 from engine.run.pipeline import frozen_event
 from engine.source.sources import find_sources, spool
@@ -42,7 +43,11 @@ MOST_REJECTS = 100
 
 
 async def status(
-    name: str | None, ledger_path: Path, *, tasks: bool = False, tell: Callable[[str], None] = lambda _: None
+    name: str | None = None,
+    ledger: Path | str = DEFAULT_LEDGER,
+    *,
+    tasks: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Sequence[JobStatus]:
     """Tell where a job, or every job, stands; `tasks` asks the service how people's work on created tasks stands.
 
@@ -51,57 +56,79 @@ async def status(
     Raises:
         JobError: there is no such job.
     """
-    async with open_ledger(ledger_path) as ledger:
-        jobs = [await ledger.job(name)] if name else await ledger.jobs()
-        return [await _job_status(job, ledger, tell if tasks else None) for job in jobs]
+    async with open_ledger(ledger) as opened:
+        jobs = [await opened.job(name)] if name else await opened.jobs()
+        return [await _job_status(job, opened, tell if tasks else None) for job in jobs]
 
 
-async def report(name: str, ledger_path: Path) -> Result:
-    """Write a job's reports anew from the ledger."""
-    async with open_ledger(ledger_path) as ledger:
-        return await summarize(await ledger.job(name), ledger, CLOCK.monotonic(), None)
-
-
-async def uncertain(name: str, ledger_path: Path) -> UncertainRecords:
-    """Tell which records of a job may be at the service without anybody knowing.
+async def report(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Result:
+    """Write a job's reports anew from the ledger.
 
     Raises:
-        JobError: the job is not finished, or there are none.
+        JobError: there is no such job.
     """
-    async with open_ledger(ledger_path) as ledger:
-        return await uncertain_in(await ledger.job(name), ledger)
+    async with open_ledger(ledger) as opened:
+        return await summarize(await opened.job(name), opened, wiring.CLOCK.monotonic())
 
 
-async def find_record(name: str, ledger_path: Path, index: int) -> Outcome:
-    """Tell what became of the record with this index.
+async def audit(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Audit:
+    """Prove from ledger, sources and reports that each record has exactly one fate.
 
     Raises:
-        JobError: no record with this index was read.
+        JobError: there is no such job.
     """
-    async with open_ledger(ledger_path) as ledger:
-        job = await ledger.job(name)
-        outcome = await fate_of(job, ledger, wiring.load_offline(job).service.task_url, index)
+    async with open_ledger(ledger) as opened:
+        try:
+            job = await opened.job(name)
+        except ValueError as error:  # a state or a format that no bulksubmit has written
+            return Audit(name, findings=[f"the job cannot be read: {error}; put a backup of {ledger} back"])
+        offline = wiring.load_offline(job)
+        evidence = Evidence(
+            offline.setup.service.kind,
+            partial(offline.tasks, job),
+            reference_of(offline.service),
+            offline.service.task_url,
+            offline.payloads(job).as_json,
+        )
+        return await audit_job(job, opened, evidence)
+
+
+async def find_record(name: str, index: int, ledger: Path | str = DEFAULT_LEDGER) -> Outcome:
+    """Tell what became of the record with this index, counted from 0 over all sources.
+
+    Raises:
+        JobError: there is no such job, or no record with this index was read.
+    """
+    async with open_ledger(ledger) as opened:
+        job = await opened.job(name)
+        outcome = await fate_of(job, opened, wiring.load_offline(job).service.task_url, index)
     if outcome is None:
         raise JobError(f"job {name!r} has no record {index}; indexes count from 0 over all sources")
     return outcome
 
 
 async def validate(
-    sources: Sequence[str], config: Path, format_: Format | None, emit: Listener, *, processes: int | None = None
+    sources: Path | str | Sequence[Path | str],
+    config: Path | str,
+    emit: Listener = unheard,
+    *,
+    format: Format | None = None,  # noqa: A002 - as the option is called
+    processes: int | None = None,
 ) -> Validation:
-    """Read, map and check everything; send nothing.
+    """Read, map and check everything; send nothing. The arguments are those of `submit`.
 
     Raises:
         ConfigError, SourceError: the configuration or a source cannot be used at all.
     """
-    setup = wiring.load(wiring.read_config(config), hide_secret, processes=processes)
-    settings = wiring.source_settings(setup, format_)
+    setup = wiring.load(wiring.read_config(Path(config)), hide_secret, processes=processes)
+    settings = wiring.source_settings(setup, format)
+    paths = path_names(sources)
     with TemporaryDirectory(prefix="bulksubmit-") as folder:
         found: tuple[Source, ...]
-        if list(sources) == [STANDARD_INPUT]:
+        if paths == [STANDARD_INPUT]:
             found = (await spool(sys.stdin.buffer, Path(folder) / "standard-input", settings),)
         else:
-            found = await anyio.to_thread.run_sync(partial(find_sources, sources, settings))
+            found = await anyio.to_thread.run_sync(partial(find_sources, paths, settings))
         return await _validated(setup, found, emit)
 
 
@@ -128,7 +155,7 @@ async def _job_status(job: Job, ledger: SqliteLedger, tell: Callable[[str], None
 async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Counter[str]:
     counts: Counter[str] = Counter()
     setup = wiring.load(job.config)
-    async with wiring.online(setup, job, lambda _: None, CLOCK) as service:
+    async with wiring.online(setup, job, unheard) as service:
         counting = service.counting
         if counting is None:
             tell(f"job {job.name}: {service.kind} does not say how the work on its tasks goes")

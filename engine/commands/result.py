@@ -1,32 +1,105 @@
-"""The end of a run in, its result out: the job's state, its reports, its numbers and the exit code."""
+"""What an operation returns, and the end of a run: the job's state, its reports, its numbers and the exit code."""
 
 from __future__ import annotations
 
-from engine.clock import Clock, SystemClock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
 from engine.commands import wiring
-from engine.commands.orders import Result
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Tally
+from engine.model.record import Reject
 from engine.reports.outcomes import Reports, existing_reports, write_reports
 
-CLOCK: Clock = SystemClock()
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run."""
+
+    job: str
+    state: str
+    """open, finished or canceled"""
+    tally: Tally
+    elapsed_seconds: float
+    exit_code: int
+    message: str = ""
+    """Why the run ended early; empty if it did not."""
+    outcomes: Path | None = None
+    rejects: Path | None = None
+    orphans: int = 0
+    """Empty batches left behind at the service."""
+    unproven: int = 0
+    """Created records whose task id may be that of another record of their batch."""
 
 
-async def summarize(
-    job: Job, ledger: Ledger, started: float, error: BulkSubmitError | None, *, note: str = "", rewrite: bool = True
+@dataclass(frozen=True, slots=True)
+class UncertainRecords:
+    """What of a job may be at the service without anybody knowing, and would be sent again next."""
+
+    records: int
+    batches: int
+    examples: Sequence[str]
+    """Of the first batches: their records, and why nobody knows."""
+    job: str
+    """In which they are sent again: their own, or one made of them."""
+    sequences: frozenset[int] = frozenset()
+    """Of the batches, where they are sent again in their place."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Where a job stands."""
+
+    job: Job
+    tally: Tally
+    running: bool
+    """A process works on it just now."""
+    working: Mapping[str, int] = field(default_factory=dict)
+    """State of people's work → created tasks; only where asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What reading everything found, nothing sent."""
+
+    records: int
+    rejected: int
+    batches: int
+    size_bytes: int
+    rejects: Sequence[tuple[str, Reject]]
+    """(source path, reject) of the first hundred; offsets are joined."""
+
+
+async def summarize(  # noqa: PLR0913 - what there is to say at the end
+    job: Job,
+    ledger: Ledger,
+    started: float,
+    error: BulkSubmitError | None = None,
+    *,
+    setup: wiring.Setup | None = None,
+    note: str = "",
+    rewrite: bool = True,
 ) -> Result:
     """Return the numbers of a job and write its reports; an open job whose records all have their fate is finished.
 
-    Without `rewrite`, reports that are there are left as they are: a person may be mending the rejects.
+    Args:
+        job: that has ended, or is reported as it stands.
+        ledger: that knows it.
+        started: reading of the clock when the operation began.
+        error: why it ended early.
+        setup: its configuration, where the caller has it.
+        note: what is to be said besides.
+        rewrite: if not, reports that are there are left as they are: a person may be mending the rejects.
     """
     tally = await ledger.tally(job.name)
     job = await ledger.job(job.name)
     reports = None if rewrite else existing_reports(job)
     trouble = ""
     if reports is None:
-        reports, trouble = await _reports(job, ledger)
+        reports, trouble = await _reports(job, ledger, setup)
     if error is None and job.state is JobState.OPEN and job.read_complete and not tally.unresolved:
         # Last of all: killed before it, the job is worked on once more, and then its reports are written.
         await ledger.set_job_state(job.name, JobState.FINISHED)
@@ -38,7 +111,7 @@ async def summarize(
         job.name,
         job.state,
         tally,
-        CLOCK.monotonic() - started,
+        wiring.CLOCK.monotonic() - started,
         Exit.ERROR if trouble and not code else code,
         "; ".join(filter(None, [str(error) if error else "", note, trouble])),
         reports.outcomes if reports else None,
@@ -48,9 +121,9 @@ async def summarize(
     )
 
 
-async def _reports(job: Job, ledger: Ledger) -> tuple[Reports | None, str]:
+async def _reports(job: Job, ledger: Ledger, setup: wiring.Setup | None) -> tuple[Reports | None, str]:
     try:
-        offline = wiring.load_offline(job)
+        offline = wiring.offline(setup, job) if setup else wiring.load_offline(job)
         reports = await write_reports(job, ledger, offline.service.task_url, offline.payloads(job).as_json)
     except (OSError, BulkSubmitError) as error:
         return None, f"the reports could not be written ({error}); `bulksubmit report {job.name}` writes them later"

@@ -1,4 +1,4 @@
-"""A finished job in, what of it can be submitted again out: its rejects as a source, or what of it is uncertain.
+"""Send records of a job again: those that were not created, or, by the word of a person, those that are uncertain.
 
 An uncertain batch is sent again in its place. A settled one is final, so those of its records of which nobody knows
 become a job of their own, by the same way as failed ones. Batches come first: how they end may leave more records open.
@@ -7,33 +7,40 @@ become a job of their own, by the same way as failed ones. Batches come first: h
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import anyio.to_thread
 import orjson
 
-from engine.clock import SystemClock
 from engine.commands import wiring
-from engine.commands.orders import UncertainRecords
+from engine.commands.paths import claim_output, open_ledger
+from engine.commands.result import Result, UncertainRecords
+from engine.commands.submit import go_on, work_on
 from engine.ledger.base import Ledger
+from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import Batch, batch_name, good_indexes
 from engine.model.doubt import Standing
 from engine.model.errors import JobError
-from engine.model.job import Job, JobState, check_job_name
+from engine.model.job import DEFAULT_LEDGER, Job, JobState, check_job_name
 from engine.model.outcome import Fate
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
 from engine.model.submission import State, Submission
+from engine.progress.events import Listener, unheard
 from engine.reports.outcomes import REJECTS, REPLAYABLE
+from engine.run.context import Stop
 from engine.source.json_text import members
-from engine.source.sources import describe
+from engine.source.sources import check_unchanged, describe
 
 SOURCE = "records.ndjson"
 UNCERTAIN_SOURCE = "uncertain.ndjson"
 """By it a job that was made of uncertain records is known."""
+_WriteSource: TypeAlias = Callable[[Path], Awaitable[Source]]
+"""Folder → the records of a new job, written there."""
 MOST_EXAMPLES = 3
 """Batches that a question spells out; `report` tells of each record."""
 
@@ -52,6 +59,81 @@ class _Choice:
 
 
 _NOT_CREATED = _Choice("failed or was rejected", REPLAYABLE)
+
+
+async def retry(
+    name: str,
+    ledger: Path | str = DEFAULT_LEDGER,
+    emit: Listener = unheard,
+    stop: Stop | None = None,
+    *,
+    uncertain: bool = False,
+) -> Result:
+    """Submit the failed and rejected records of a job again, as a job of its own.
+
+    The new job is `NAME.retry`; it takes its records from the `rejects.ndjson` of the old one, where they can be mended
+    first. Asked again, it goes on with that job instead of sending its records a second time.
+
+    `uncertain`: send what is uncertain instead, by the word of a person: what arrived is created a second time. That
+    are the job's uncertain batches, in their place; where there are none, the uncertain records of settled batches, as
+    the job `NAME.retry`. Of a job that is not finished, it is what the service has accepted and does not begin with.
+
+    Raises:
+        JobError: the job is not finished, or nothing of it can be tried again.
+    """
+    stop = stop or Stop()
+    async with open_ledger(ledger) as opened:
+        if uncertain:
+            return await _send_uncertain(name, opened, emit, stop)
+        parent = await opened.job(name)
+        child = retry_name(parent)
+        with opened.lock(child):
+            existing = [job for job in await opened.jobs() if job.name == child]
+            if existing:
+                check_retried(parent, existing[0])
+                note = f"{child} ran before; to try its own rejects again, mend them and `bulksubmit retry {child}`"
+                return await go_on(existing[0], opened, emit, stop, note=note)
+            if parent.state is JobState.OPEN:
+                raise JobError(f"job {name!r} is not finished; `bulksubmit resume {name}` first")
+            return await _work_on_child(parent, partial(retry_source, parent), opened, emit, stop)
+
+
+async def _send_uncertain(name: str, ledger: SqliteLedger, emit: Listener, stop: Stop) -> Result:
+    with ledger.lock(name):
+        job = await ledger.job(name)
+        found = await uncertain_in(job, ledger)
+        if found.job != name:
+            with ledger.lock(found.job):
+                return await _work_on_child(job, partial(uncertain_source, job, ledger), ledger, emit, stop)
+        check_unchanged(job.sources, times=False)
+        setup = wiring.load(job.config)
+        # First: killed in between, a job that seems finished would leave the batches unsent for good.
+        await ledger.set_job_state(name, JobState.OPEN)
+        job = replace(job, state=JobState.OPEN)
+        return await work_on(job, ledger, setup, emit, stop, again_by_person=found.sequences)
+
+
+async def _work_on_child(parent: Job, source: _WriteSource, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
+    """Make the job that tries records of `parent` again, its name locked, and work on it."""
+    name = retry_name(parent)
+    folder = Path(parent.output).with_name(name)
+    await claim_output(folder, ledger)
+    job = replace(
+        parent,
+        name=name,
+        sources=(await source(folder),),
+        output=str(folder),
+        state=JobState.OPEN,
+        read_complete=False,
+        parent=parent.name,
+        attempt=parent.attempt + 1,
+        learnt="",
+        slowest_start=0.0,
+        lost_stages=0,
+        created_at=wiring.CLOCK.now(),
+    )
+    await ledger.create_job(job)
+    return await work_on(job, ledger, wiring.load(job.config), emit, stop)
 
 
 def retry_name(job: Job) -> str:
@@ -76,6 +158,16 @@ def _is_of_uncertain(child: Job) -> bool:
     return any(Path(source.path).name == UNCERTAIN_SOURCE for source in child.sources)
 
 
+async def find_uncertain(name: str, ledger: Path | str = DEFAULT_LEDGER) -> UncertainRecords:
+    """Tell which records of a job may be at the service without anybody knowing, before `retry` sends them again.
+
+    Raises:
+        JobError: the job is not finished, or there are none.
+    """
+    async with open_ledger(ledger) as opened:
+        return await uncertain_in(await opened.job(name), opened)
+
+
 async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
     """Return which records of a job may be at the service without anybody knowing, and are to be sent again next.
 
@@ -98,7 +190,7 @@ async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
 
 
 async def _waiting(job: Job, ledger: Ledger) -> UncertainRecords:
-    async with wiring.online(wiring.load(job.config), job, lambda _: None, SystemClock()) as service:
+    async with wiring.online(wiring.load(job.config), job, unheard) as service:
         polling = service.polling
         batches = [
             (batch, replace(submission, note="accepted, and the service says that it waits"))

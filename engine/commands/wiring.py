@@ -1,4 +1,4 @@
-"""Settings in, a working engine out: the only place that chooses parts and joins them.
+"""Turns a configuration into the parts of the engine, for all operations. It chooses parts and joins them, no more.
 
 A service is a module with a settings class (`SETTINGS`), and with `build`, which returns a `services.base.Service`.
 One of ours is named in SERVICES, one in a package of its own by an entry point. Nothing else needs to know.
@@ -6,6 +6,7 @@ One of ours is named in SERVICES, one in a package of its own by an entry point.
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -37,18 +38,19 @@ from engine.clock import Clock, SystemClock
 from engine.commands.configuration import Expand, check, expand_secret, hide_secret, parse_toml, read_text, rooted
 from engine.http.secrets import Credentials
 from engine.http.urls import check_base_url
+from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job
 from engine.model.record import Block, Format, Position
 from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
-from engine.progress.events import Listener, unheard
-from engine.run.context import Run
+from engine.progress.events import Listener
+from engine.run.context import Run, Stop
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.run.poller import Poller
 from engine.run.uploader import Uploader
-from engine.services.base import Caller, Service
+from engine.services.base import Service
 from engine.source.reader import read_blocks
 
 SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sevenbridges"}
@@ -56,6 +58,9 @@ SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sev
 
 SERVICE_POINTS = "bulksubmit.services"
 """Group of the entry points by which packages of their own name services."""
+
+CLOCK: Clock = SystemClock()
+"""Of every operation; a simulation puts another one in its place."""
 
 PlanPace: TypeAlias = Callable[[Iterator[Plan]], Iterator[Plan]]
 """Plans as they were read → the same, each when it shall be sent. It is asked in a worker thread and may wait."""
@@ -71,9 +76,9 @@ class Setup:
 
 
 def read_config(path: Path) -> str:
-    """Return the text of a configuration file, with the paths in it from the root on.
+    """Return the text of a configuration file, its relative paths made absolute: they are meant from the file's folder.
 
-    They are meant from the file's folder, and the text is kept with the job: who reads it again may stand elsewhere.
+    The text is kept with the job, and whoever reads it again may stand elsewhere.
 
     Raises:
         ConfigError: it cannot be read.
@@ -158,8 +163,11 @@ class Offline:
         self, job: Job, last: Batch | None, standby: Standby | None = None, most_bytes: int | None = None
     ) -> Iterator[Plan]:
         """Cut the sources of `job` into batches of `most_bytes`, if said, from where the batch frozen `last` ends."""
-        setup = self.setup if most_bytes is None else _with_batches_of(most_bytes, self.setup)
-        return plan_job(_recipe(setup, job), last, standby)
+        recipe = _recipe(self.setup, job)
+        if most_bytes is not None:
+            batch = recipe.settings.batch.model_copy(update={"max_bytes": most_bytes})
+            recipe = replace(recipe, settings=recipe.settings.model_copy(update={"batch": batch}))
+        return plan_job(recipe, last, standby)
 
 
 def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
@@ -210,9 +218,15 @@ def _shaping(tables: dict[str, Any], mendable: frozenset[str]) -> dict[str, Any]
     return kept | {key: value for key, value in tables.items() if key not in {"service", "source", "send"}}
 
 
-def offline(setup: Setup, job: Job) -> Offline:
-    """Join the parts that need no network."""
-    return _offline(setup, _service(setup, job, NoCalls(), SystemClock()))
+def offline(setup: Setup, job: Job, service: Service | None = None) -> Offline:
+    """Join the parts that need no network, with a service that calls nobody unless one is given."""
+    service = service or setup.module.build(setup.service, setup.settings.batch, job, NoCalls(), CLOCK)
+    return Offline(service, Mapper(setup.settings.mapping, service.check), setup)
+
+
+def load_offline(job: Job) -> Offline:
+    """Join the offline parts of a job that the ledger knows, without its secrets."""
+    return offline(load(job.config, hide_secret), job)
 
 
 def check_parts(setup: Setup, job: Job) -> None:
@@ -226,45 +240,25 @@ def check_parts(setup: Setup, job: Job) -> None:
     check_base_url(setup.service.base_url)
 
 
-def load_offline(job: Job) -> Offline:
-    """Join the offline parts of a job that the ledger knows, without its secrets."""
-    return offline(load(job.config, hide_secret), job)
-
-
-def _offline(setup: Setup, service: Service) -> Offline:
-    return Offline(service, Mapper(setup.settings.mapping, service.check), setup)
-
-
-def _service(setup: Setup, job: Job, caller: Caller, clock: Clock, emit: Listener = unheard) -> Service:
-    return setup.module.build(setup.service, setup.settings.batch, job, caller, clock, emit)
-
-
 @asynccontextmanager
-async def online(setup: Setup, job: Job, emit: Listener, clock: Clock) -> AsyncIterator[Service]:
+async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Service]:
     """Open the way to the service."""
     from engine.http.caller import open_caller  # noqa: PLC0415 - aiohttp: 0.1 s, only where something is sent
 
     send = setup.settings.send
-    async with open_caller(setup.service, send, clock=clock, emit=emit) as opened:
-        opened_service = _service(setup, job, opened, clock, emit)
+    async with open_caller(setup.service, send, clock=CLOCK, emit=emit) as opened:
+        opened_service = setup.module.build(setup.service, setup.settings.batch, job, opened, CLOCK, emit)
         if send.settle_seconds is not None:
             opened_service.settle_seconds = send.settle_seconds
         yield opened_service
 
 
-def quiet_time(job: Job, service: Service) -> QuietTime:
-    """Return how long the service may take until it shows what a call did."""
-    return QuietTime(service.settle_seconds, job.slowest_start)
-
-
-def in_flight(setup: Setup, clock: Clock, emit: Listener) -> InFlight:
-    """Return the places for batches on their way; they hear what `online` emits."""
-    return InFlight(setup.settings.send, clock, emit)
-
-
-def at_once(plans: Iterator[Plan]) -> Iterator[Plan]:
-    """Hold back no plan: the `PlanPace` of a run that shall end soon."""
-    return plans
+@asynccontextmanager
+async def open_run(setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> AsyncIterator[Run]:
+    """Open the way to the service for one run of a job."""
+    async with online(setup, job, emit) as service:
+        quiet = QuietTime(service.settle_seconds, job.slowest_start)
+        yield Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet)
 
 
 def standby(setup: Setup, job: Job, last: Batch | None) -> Standby:
@@ -276,34 +270,32 @@ def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
     return planning_recipe(job, setup.settings, setup.service, _service_place(setup.service.kind))
 
 
-def _with_batches_of(most_bytes: int, setup: Setup) -> Setup:
-    batch = setup.settings.batch.model_copy(update={"max_bytes": most_bytes})
-    return replace(setup, settings=setup.settings.model_copy(update={"batch": batch}))
-
-
 def pipeline(
     setup: Setup,
     run: Run,
-    places: InFlight | None = None,
-    pace: PlanPace = at_once,
+    in_flight: InFlight | None = None,
+    pace: PlanPace | None = None,
     standby: Standby | None = None,
 ) -> Pipeline:
-    """Join the parts of one run; `places` of its own hear of no push-back."""
-    parts = _offline(setup, run.service)
-    send = setup.settings.send
+    """Join the parts of one run.
 
+    `in_flight`: the places for batches, where they shall hear of push-back. `pace` holds plans back.
+    """
+    parts = offline(setup, run.job, run.service)
+    send = setup.settings.send
     sizes = BatchBytes(run.service.limits.bytes)
 
     def cut(last: Batch | None, most_bytes: int) -> Generator[Plan, None, None]:
         yield from parts.plans(run.job, last, standby, most_bytes)
 
     def plans(last: Batch | None) -> Iterator[Plan]:
-        return pace(replanned(cut, last, lambda: sizes.limit))  # whose schedule begins once, whatever is cut anew
+        cut_anew = replanned(cut, last, lambda: sizes.limit)
+        return pace(cut_anew) if pace else cut_anew  # whose schedule begins once, whatever is cut anew
 
-    adapting = sizes if send.max_in_flight == AUTO else None
     payloads = _InThreads(parts.payloads(run.job))
-    uploader, poller = Uploader(run, payloads, adapting), Poller(run, send, payloads)
-    return Pipeline(run, plans, uploader, poller, places or in_flight(setup, run.clock, run.emit), send)
+    uploader = Uploader(run, payloads, sizes if send.max_in_flight == AUTO else None)
+    places = in_flight or InFlight(send, run.clock, run.emit)
+    return Pipeline(run, plans, uploader, Poller(run, send, payloads), places, send)
 
 
 _SMALL_BYTES = 16 * 1024

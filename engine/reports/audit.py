@@ -1,6 +1,6 @@
 """Proves a job from its ledger, its sources and its reports: every byte in one batch, each record with one fate.
 
-`commands.audit` calls it. It trusts no counter: it walks the batches in the order of their records, checks that they
+`commands.query` calls it. It trusts no counter: it walks the batches in the order of their records, checks that they
 lie end to end from the first byte to the last, cuts the sources into records again and compares what each batch and
 each reject says of them, counts the fates one by one, sees that no task id stands twice, and holds the reports against
 all of that.

@@ -14,15 +14,14 @@ import orjson
 from fakes.bench import write_records
 from fakes.clock import FakeClock, Watched
 
-from engine.commands import api, paths, result
-from engine.commands import submit as working
-from engine.commands.api import Order, Result
+import engine
+from engine.commands import wiring
+from engine.commands.result import Result
 from engine.http import caller
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.job import JobState
 from engine.progress.events import Event
 from engine.reports.audit import Audit
-from engine.run.context import Stop
 
 from .scenario import Scenario
 from .server import BASE_URL, PROJECT, SimulatedSama
@@ -67,18 +66,18 @@ class World:
         job = self.scenario.job
         text = {"text": "x" * job.record_bytes} if job.record_bytes else {}
         source = write_records(self._folder / "tasks.ndjson", job.records, **text)
-        order = Order([str(source)], config, job=JOB, output=self._folder / "output")
+        output = self._folder / "output"
         async with asyncio.timeout(REAL_SECONDS):
             with _seeded(self.scenario.seed):
                 self._patch.setenv(SECRET, "first-key")
-                results = [await api.submit(order, ledger, self._note, Stop())]
+                results = [await engine.submit(source, config, ledger, self._note, job=JOB, output=output)]
                 for resume in self.scenario.resumes:
                     if results[-1].state == JobState.FINISHED:
                         break
                     await self.clock.sleep(resume.at - self.clock.elapsed)
                     self._patch.setenv(SECRET, resume.access_key)
-                    results.append(await api.resume(JOB, ledger, self._note, Stop()))
-            audit = await api.audit(JOB, ledger)
+                    results.append(await engine.resume(JOB, ledger, self._note))
+            audit = await engine.audit(JOB, ledger)
         elapsed = self.clock.elapsed
         await self.server.come_to_rest()
         assert results[-1].outcomes is not None, results[-1].message
@@ -110,8 +109,7 @@ class World:
         self._patch.setattr(caller, "open_client", open_wire)
         self._patch.setattr(SqliteLedger, "open", open_watched)
         self._patch.setattr(anyio.to_thread, "run_sync", run_sync)
-        for module in (result, paths, working):
-            self._patch.setattr(module, "CLOCK", clock)
+        self._patch.setattr(wiring, "CLOCK", clock)
 
 
 def _config(scenario: Scenario) -> str:

@@ -1,4 +1,4 @@
-"""A bench in, its screen out: the knee and the best step, a row for each step, and where the rest stands."""
+"""The screen of `bench`: the knee and the best step, a row for each step, and where the rest stands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bench_screen(bench: Bench) -> Screen:
         tables=[
             Table(body, "Time to created, in seconds", header, frozenset(range(1, len(header) - 1))),
             Table([[bench.ended], *([hint] for hint in bench.hints)]),
-            Table([[what, str(path)] for what, path in files.items()], "Files"),
+            Table([[what, str(path)] for what, path in files.items()], "Files", whole=frozenset({1})),
         ],
         exit_code=bench.exit_code,
     )

@@ -1,13 +1,13 @@
-"""An audit, a validation or the outcome of one record in, its screen out."""
+"""The screens of `audit`, `validate` and `report --record`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
 
-from engine.cli.output.advice import command
+from engine.cli.output.result import command
 from engine.cli.output.screen import Mood, Screen, Table
-from engine.commands.api import Validation
+from engine.commands.result import Validation
 from engine.model.errors import Exit
 from engine.model.outcome import Fate, Outcome
 from engine.progress.text import count, size

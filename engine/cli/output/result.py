@@ -1,18 +1,35 @@
-"""A run's result in, its last screen out: the counts, why it stopped, why records failed, what to do, files."""
+"""The last screen of a run: the counts, why it stopped, why records failed, what to do next, the files.
+
+What to do next is a command that works as it is typed; `status` says the same. The reasons are those of the beginning
+of `rejects.ndjson`, so that the screen of a hundred million rejects comes as quickly as that of ten.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from engine.cli.output.advice import next_steps
-from engine.cli.output.reasons import NO_REASONS, Reasons, common_reasons
+import orjson
+
+from engine.cli.options import LEDGER_VARIABLE
 from engine.cli.output.screen import Mood, Screen, Table
-from engine.commands.api import Result
 from engine.commands.cancel import CANCELED
+from engine.commands.result import Result
 from engine.model.errors import Exit
-from engine.model.job import JobState
+from engine.model.job import DEFAULT_LEDGER, JobState
 from engine.model.outcome import Fate, Tally
+from engine.model.submission import State
 from engine.progress.text import count, duration, rate
+
+READ_BYTES = 4_000_000
+"""Some thousand rejects, parsed in about ten milliseconds."""
+MOST_REASONS = 5
+_PARTICULARS = re.compile(r"\d+")
+"""What differs between two records that failed for the same reason: positions, sizes, ids."""
 
 
 def result_screen(result: Result, ledger: Path) -> Screen:
@@ -25,8 +42,8 @@ def result_screen(result: Result, ledger: Path) -> Screen:
             Table(_counts(result, reasons), figures=frozenset({1})),
             Table([[result.message]] if result.message and result.state == JobState.FINISHED else [], "Note"),
             _why(reasons, result.tally),
-            Table(_steps(result, ledger), "What to do next"),
-            Table(_files(result, ledger), "Files"),
+            Table(_steps(result, ledger), "What to do next", whole=frozenset({1})),
+            Table(_files(result, ledger), "Files", whole=frozenset({1})),
         ],
         data=_data(result, ledger, reasons),
         exit_code=result.exit_code,
@@ -137,3 +154,81 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
             "ledger": str(ledger),
         },
     }
+
+
+def command(words: str, ledger: Path) -> str:
+    """Return `bulksubmit WORDS`, with the ledger unless it would be found without being named."""
+    if ledger == Path(os.environ.get(LEDGER_VARIABLE) or DEFAULT_LEDGER):
+        return f"bulksubmit {words}"
+    return f"bulksubmit {words} --ledger {shlex.quote(str(ledger))}"
+
+
+def next_steps(
+    job: str, state: str, tally: Tally, ledger: Path, rejects: Path | None = None, *, mend_first: bool = False
+) -> list[tuple[str, str]]:
+    """Return (what for, command) of what a person should do about a job that nobody works on, in this order.
+
+    `mend_first`: it stopped for something that only a person can mend.
+    """
+    steps: list[tuple[str, str]] = []
+    if state == JobState.OPEN:
+        steps.append(
+            ("mend what is named above, then go on" if mend_first else "go on where it stopped", f"resume {job}")
+        )
+    if state == JobState.CANCELED and tally.unresolved:
+        steps.append(("end what is unresolved, the canceling was interrupted", f"cancel {job}"))
+    elif state == JobState.CANCELED and (tally.failed or tally.rejected):
+        steps.append(("send what was not created after all", f"retry {job}"))
+    elif state == JobState.FINISHED and (tally.failed or tally.rejected):
+        steps.append(("send failed and rejected again", f"retry {job}"))
+    if tally.uncertain:
+        if state == JobState.FINISHED and tally.states.get(State.UNCERTAIN):
+            steps.append(("ask the service again about the uncertain", f"resume {job}"))
+        steps.append(("look at the service for the uncertain", f"status {job} --tasks"))
+        if state == JobState.FINISHED:
+            steps.append(("send them again, if none of them is there", f"retry {job} --uncertain"))
+    if state != JobState.OPEN:
+        steps.append(("prove that every record is accounted for", f"audit {job}"))
+    if rejects and any(words == f"retry {job}" for _, words in steps):
+        return [("see which were not created, and why", f"less {shlex.quote(str(rejects))}"), *_typed(steps, ledger)]
+    return _typed(steps, ledger)
+
+
+def _typed(steps: list[tuple[str, str]], ledger: Path) -> list[tuple[str, str]]:
+    return [(what, command(words, ledger)) for what, words in steps]
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why records were not created."""
+
+    top: Sequence[tuple[int, str]]
+    """(records, reason), most frequent first; reasons that differ in numbers only are one, told by its first."""
+    seen: int
+    """Rejects that were looked at: the first so many."""
+    whole: bool
+    """They are all."""
+
+
+NO_REASONS = Reasons([], 0, whole=True)
+
+
+def common_reasons(rejects: Path | None, read_bytes: int = READ_BYTES) -> Reasons:
+    """Return the most common reasons of a rejects file; none if there is no such file."""
+    try:
+        with (rejects or Path("/nonexistent")).open("rb") as file:
+            lines = file.read(read_bytes).split(b"\n")
+            whole = not file.read(1)
+    except OSError:
+        return NO_REASONS
+    if not whole:
+        lines.pop()  # the last one is cut
+    groups: dict[str, tuple[int, str]] = {}
+    for line in lines:
+        if line:
+            reason = str(orjson.loads(line).get("error") or "no reason given")
+            key = _PARTICULARS.sub("0", reason)
+            number, first = groups.get(key, (0, reason))
+            groups[key] = (number + 1, first)
+    top = sorted(groups.values(), key=lambda group: -group[0])[:MOST_REASONS]
+    return Reasons(top, sum(number for number, _ in groups.values()), whole)

@@ -1,26 +1,42 @@
-"""What a last screen consists of, and how it is written: a `Screen` in, text out, plain ASCII but for colours."""
+"""What a command prints: its last screen for people, one JSON object for programs, an error. `app` calls it.
+
+Nothing is broken inside a word: what is longer than the terminal is wide stands on a line of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any
+from enum import StrEnum
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Literal
 
-from engine.progress.text import printable
+from engine.cli.options import Voice
+from engine.model.errors import BulkSubmitError, Exit
+from engine.progress.text import printable, redactor
 
-_RESET = "\x1b[0m"
-_BOLD = "\x1b[1m"
-_INDENT = "  "
+if TYPE_CHECKING:
+    from rich.table import Table as Grid
+
+_logger = logging.getLogger(__name__)
+
+_GAP = 2
+"""Spaces before each column."""
+_UNBOUND = 10_000
+"""Width of what is no terminal: programs that read it want lines as they are."""
 
 
-class Mood(Enum):
-    """How good the news are; the value is their colour on a terminal."""
+class Mood(StrEnum):
+    """How good the news are; the value is their style on a terminal."""
 
-    GOOD = "\x1b[1;32m"
-    MIXED = "\x1b[1;33m"
-    BAD = "\x1b[1;31m"
-    NEUTRAL = _BOLD
+    GOOD = "bold green"
+    MIXED = "bold yellow"
+    BAD = "bold red"
+    NEUTRAL = "bold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +48,8 @@ class Table:
     header: Sequence[str] = ()
     figures: frozenset[int] = frozenset()
     """Columns that hold numbers."""
+    whole: frozenset[int] = frozenset()
+    """Columns whose cells are never folded: commands, which people copy, and paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +64,123 @@ class Screen:
     exit_code: int = 0
 
 
-def text_of(screen: Screen, *, colours: bool) -> str:
-    """Return a screen as text; tables without rows are left out."""
-    blocks = [_painted(printable(screen.headline), screen.mood.value, colours=colours)]
-    blocks += [_table_text(table, colours=colours) for table in screen.tables if table.rows]
-    return "\n\n".join(blocks) + "\n"
+def show(screen: Screen, voice: Voice) -> int:
+    """Write a last screen to standard output; return the exit code."""
+    if voice.as_json:
+        _write_json(screen.data)
+    else:
+        # https://no-color.org: present and not empty
+        terminal = sys.stdout.isatty()
+        colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        _write(text_of(screen, colours=colours, width=os.get_terminal_size().columns if terminal else _UNBOUND))
+    return screen.exit_code
 
 
-def _table_text(table: Table, *, colours: bool) -> str:
-    rows = [[printable(cell) for cell in row] for row in ([table.header] if table.header else []) + list(table.rows)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [_INDENT + _row_text(row, widths, table.figures) for row in rows]
-    if table.title:
-        lines.insert(0, _painted(table.title, _BOLD, colours=colours))
-    return "\n".join(lines)
+def text_of(screen: Screen, *, colours: bool, width: int = _UNBOUND) -> str:
+    """Return a screen as text for so many columns; tables without rows are left out."""
+    from rich.console import Console  # noqa: PLC0415 - a program that wants JSON need not wait for it: 0.04 s
+    from rich.text import Text  # noqa: PLC0415
+
+    text = StringIO()
+    system: Literal["standard"] | None = "standard" if colours else None
+    # As wide as can be: rich would cut a word that is longer than the terminal is wide.
+    console = Console(file=text, width=_UNBOUND, force_terminal=colours, color_system=system, highlight=False)
+
+    def paragraph(words: str, style: str = "", indent: int = 0, most: int = width) -> None:
+        for line in Text(words, style).wrap(console, max(most - indent, _longest_word(words))):
+            line.rstrip()
+            console.print(" " * indent, line, sep="")
+
+    paragraph(printable(screen.headline), screen.mood)
+    for table in screen.tables:
+        if not table.rows:
+            continue
+        paragraph(f"\n{table.title}" if table.title else "", Mood.NEUTRAL)
+        rows = [[printable(cell) for cell in row] for row in [table.header, *table.rows] if row]
+        if widths := _widths(table, rows, width):
+            console.print(_grid(rows, widths, table.figures))
+            continue
+        for first, *rest in rows:  # too wide: all but its first cell goes to a line below that
+            paragraph(first, indent=_GAP)
+            if rest:
+                paragraph("  ".join(rest), indent=3 * _GAP, most=_UNBOUND if table.whole else width)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
-def _row_text(row: Sequence[str], widths: Sequence[int], figures: frozenset[int]) -> str:
-    cells = [
-        cell.rjust(width) if column in figures else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+def _widths(table: Table, rows: Sequence[Sequence[str]], width: int) -> Sequence[int]:
+    """Return how wide each column is, the first ones as they would like to be; none if no word may be broken so."""
+    columns = list(zip(*rows, strict=True))
+    wanted = [max(map(_width, column)) for column in columns]
+    widths = [
+        most if place in table.whole else max(map(_longest_word, column))
+        for place, (most, column) in enumerate(zip(wanted, columns, strict=True))
     ]
-    return _INDENT.join(cells).rstrip()
+    spare = width - sum(widths) - _GAP * len(widths)
+    for place, most in enumerate(wanted):
+        more = min(most - widths[place], max(spare, 0))
+        widths[place] += more
+        spare -= more
+    return widths if spare >= 0 else []
 
 
-def _painted(text: str, colour: str, *, colours: bool) -> str:
-    return f"{colour}{text}{_RESET}" if colours else text
+def _grid(rows: Sequence[Sequence[str]], widths: Sequence[int], figures: frozenset[int]) -> Grid:
+    from rich.table import Table as RichTable  # noqa: PLC0415 - see above
+    from rich.text import Text  # noqa: PLC0415
+
+    grid = RichTable(box=None, padding=(0, 0, 0, _GAP), collapse_padding=False, show_header=False)
+    for place, size in enumerate(widths):
+        grid.add_column(justify="right" if place in figures else "left", width=size)
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    return grid
+
+
+def _longest_word(text: str) -> int:
+    return max(map(_width, text.split(" ")))
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len  # noqa: PLC0415 - see above
+
+    return cell_len(text)
+
+
+def say(line: str) -> None:
+    """Say something at once on standard error, beside the screen that comes at the end."""
+    sys.stderr.write(printable(line) + "\n")
+    sys.stderr.flush()
+
+
+def tell_error(error: BaseException, *, as_json: bool) -> int:
+    """Say what went wrong and return the exit code; the traceback is for the log, at its level DEBUG."""
+    found = list(_leaves(error))  # task groups wrap what they meet, and an error of ours says what to do
+    cause = next((leaf for leaf in found if isinstance(leaf, BulkSubmitError)), found[0])
+    if isinstance(cause, BulkSubmitError):
+        message, code = str(cause), cause.exit_status
+    else:
+        message = f"unexpected error: {type(cause).__name__}: {cause}. --log-level debug shows where"
+        code = Exit.ERROR
+    message = redactor(os.environ)(message)
+    _logger.debug("the command failed", exc_info=error)
+    if as_json:
+        _write_json({"error": message, "exit_code": code})
+    sys.stderr.write("bulksubmit: " + "\n".join(printable(line) for line in message.splitlines()) + "\n")
+    return code
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _write_json(data: Mapping[str, Any]) -> None:
+    _write(json.dumps(data) + "\n")  # not orjson: its text is not ASCII, and it refuses the names of odd files
+
+
+def _write(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Jobs with their tallies in, the status screen out: one job in full, or all of them a line each."""
+"""The screen of `status`: one job in full, or all of them a line each."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli.output.advice import command, next_steps
-from engine.cli.output.result import fate_count
+from engine.cli.output.result import command, fate_count, next_steps
 from engine.cli.output.screen import Mood, Screen, Table
-from engine.commands.api import JobStatus
+from engine.commands.result import JobStatus
 from engine.model.job import JobState
 from engine.model.outcome import Fate
 from engine.progress.text import count, size
@@ -20,20 +19,14 @@ def jobs_screen(jobs: Sequence[JobStatus], ledger: Path) -> Screen:
     if not jobs:
         headline = f"No jobs in {ledger} yet. `{command('submit SOURCE --config FILE', ledger)}` makes one."
         return Screen(headline, {"jobs": [], "ledger": str(ledger)})
-    header = ["job", "state", "records", *(fate.value for fate in Fate), "begun"]
     rows = [
-        [
-            status.job.name,
-            _state(status),
-            *(count(number) for number in _numbers(status)),
-            _moment(status.job.created_at),
-        ]
+        [status.job.name, _state(status), count(status.tally.records), _fates(status), _moment(status.job.created_at)]
         for status in jobs
     ]
     return Screen(
         f"{count(len(jobs), 'job')} in {ledger}",
         {"jobs": [_data(status) for status in jobs], "ledger": str(ledger)},
-        tables=[Table(rows, header=header, figures=frozenset(range(2, 3 + len(Fate))))],
+        tables=[Table(rows, header=["job", "state", "records", "of them", "begun"], figures=frozenset({2}))],
     )
 
 
@@ -57,8 +50,8 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
                 "Created tasks, by how people's work on them stands",
                 figures=frozenset({1}),
             ),
-            Table(_facts(status), "About it"),
-            Table(_next(status, ledger), "What to do next"),
+            Table(_facts(status), "About it", whole=frozenset({1})),
+            Table(_next(status, ledger), "What to do next", whole=frozenset({1})),
         ],
     )
 
@@ -67,8 +60,9 @@ def _state(status: JobStatus) -> str:
     return "running" if status.running else str(status.job.state)
 
 
-def _numbers(status: JobStatus) -> list[int]:
-    return [status.tally.records, *(fate_count(status.tally, fate) for fate in Fate)]
+def _fates(status: JobStatus) -> str:
+    numbers = {fate.value: fate_count(status.tally, fate) for fate in Fate}
+    return ", ".join(f"{count(number)} {fate}" for fate, number in numbers.items() if number)
 
 
 def _moment(unix_seconds: float) -> str:

@@ -8,13 +8,14 @@ STATE is a state of a batch, NUMBER says how many steps to that state happen bef
 import os
 import signal
 import sys
-from pathlib import Path
+from functools import partial
+from unittest.mock import patch
 
 import anyio
 
-from engine.commands.api import Order, submit
+import engine
+from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
-from engine.run.context import Stop
 
 
 def main() -> None:
@@ -28,8 +29,8 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     async def run() -> None:
-        order = Order([source], Path(config), job="crashed")
-        await submit(order, Path(ledger), lambda _: None, Stop(), hooks=Hooks(on_commit=die))
+        with patch.object(SqliteLedger, "open", partial(SqliteLedger.open, hooks=Hooks(on_commit=die))):
+            await engine.submit(source, config, ledger, job="crashed")
 
     anyio.run(run)
 

@@ -10,13 +10,26 @@ from pathlib import Path
 import pytest
 from unit.bench.benches import bench
 
-from engine.cli.entry import call
-from engine.commands.api import Bench, JobStatus, Result, UncertainRecords, Validation
+from engine.bench.results import Bench
+from engine.cli.app import call
+from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Format, Reject, Source
 from engine.reports.audit import Audit
 
+OPERATIONS = [
+    "submit",
+    "resume",
+    "retry",
+    "find_uncertain",
+    "cancel",
+    "status",
+    "report",
+    "audit",
+    "find_record",
+    "validate",
+]
 TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
 RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/outcomes.ndjson"))
 SOURCE = Source(0, "in.ndjson", Format.NDJSON, 1_000, 0, 0)
@@ -25,7 +38,7 @@ JOB = Job("nightly", "sama", "", (SOURCE,), "out", JobState.FINISHED, read_compl
 
 @dataclass
 class FakeEngine:
-    """Implements `engine.cli.doors.Operations`: answers from its fields, or raises, and notes what it was asked."""
+    """The operations of `engine`, and those of a bench: answers from its fields, or raises, and notes questions."""
 
     result: Result = RESULT
     bench_result: Bench = field(default_factory=bench)
@@ -36,21 +49,18 @@ class FakeEngine:
     asked: list[tuple] = field(default_factory=list)
     events: list = field(default_factory=list)
 
-    async def submit(self, order, ledger_path, emit, stop):
-        return self._work("submit", order, ledger_path, emit)
+    async def submit(self, sources, config, ledger_path, emit, stop, **options):
+        return self._work("submit", sources, ledger_path, emit, {"config": config, **options})
 
     async def resume(self, name, ledger_path, emit, stop, *, config=None, processes=None):
         return self._work("resume", name, ledger_path, emit, *filter(None, [config, processes]))
 
-    async def retry(self, name, ledger_path, emit, stop):
-        return self._work("retry", name, ledger_path, emit)
+    async def retry(self, name, ledger_path, emit, stop, *, uncertain=False):
+        return self._work("retry uncertain" if uncertain else "retry", name, ledger_path, emit)
 
-    async def uncertain(self, name, ledger_path):
-        self._note("uncertain", name, ledger_path)
+    async def find_uncertain(self, name, ledger_path):
+        self._note("find_uncertain", name, ledger_path)
         return UncertainRecords(2_000, 4, ["records 0 to 499 (batch 0: the answer was lost)"], self.again_in or name)
-
-    async def send_again(self, name, ledger_path, emit, stop):
-        return self._work("send_again", name, ledger_path, emit)
 
     async def cancel(self, name, ledger_path, emit, stop):
         return self._work("cancel", name, ledger_path, emit)
@@ -68,8 +78,8 @@ class FakeEngine:
         fates = Counter({Fate.CREATED: 7, Fate.FAILED: 2, Fate.REJECTED: 1})
         return Audit(name, 10, 2, fates)
 
-    async def find_record(self, name, ledger_path, index):
-        self._note("find_record", name, ledger_path, index)
+    async def find_record(self, name, index, ledger_path):
+        self._note("find_record", name, index, ledger_path)
         return Outcome(index, "in.ndjson", 480, Fate.CREATED, "task-1", "batch-1", "https://example.com/task-1")
 
     async def bench_plan(self, order):
@@ -80,8 +90,8 @@ class FakeEngine:
         self._note("bench", order)
         return self.bench_result
 
-    async def validate(self, sources, config, format_, emit, *, processes=None):
-        self._note("validate", tuple(sources), config, format_, *filter(None, [processes]))
+    async def validate(self, sources, config, emit, **options):
+        self._note("validate", sources, {"config": config, **options})
         return Validation(10, 1, 2, 1_000, [("in.ndjson", Reject(4, 480, 7, 5, "not valid JSON"))])
 
     def _work(self, what, which, ledger_path, emit, *more):
@@ -120,9 +130,13 @@ def engine():
 def say(engine, capsys, monkeypatch):
     """Call `bulksubmit …` with the fake engine."""
     monkeypatch.delenv("BULKSUBMIT_LEDGER", raising=False)
+    for name in OPERATIONS:
+        monkeypatch.setattr(f"engine.{name}", getattr(engine, name))
+    for name in ("bench", "bench_plan"):
+        monkeypatch.setattr(f"engine.commands.bench.{name}", getattr(engine, name))
 
     def run(*arguments):
-        code = call([str(argument) for argument in arguments], engine)
+        code = call([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return Said(code, captured.out, captured.err)
 

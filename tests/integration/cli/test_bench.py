@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench.results import DEFAULT_RECORDS, DEFAULT_SECONDS
+from engine.bench.results import DEFAULT_RECORDS, DEFAULT_SECONDS, BenchOrder
 from engine.cli.options import DEFAULT_BENCH_RECORDS, DEFAULT_BENCH_SECONDS
-from engine.commands.api import BenchOrder
 
 from .test_commands import Terminal, asked_for
 

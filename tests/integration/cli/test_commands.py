@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.commands.api import Order
 from engine.model.errors import JobLocked, SourceChanged, StillWaiting, Unavailable
 from engine.model.job import JobState
 from engine.model.outcome import Tally
@@ -12,6 +11,16 @@ from engine.model.record import Format
 from engine.progress.events import JobEnded, JobStarted
 
 LEDGER = Path(".bulksubmit/ledger.db")
+OPTIONS = {
+    "config": Path("c.toml"),
+    "job": None,
+    "output": None,
+    "format": None,
+    "until": "",
+    "strict": False,
+    "processes": None,
+}
+"""Of submit, where only the configuration is named."""
 PROMISED = {
     "job",
     "state",
@@ -36,21 +45,29 @@ PROMISED = {
         (["status"], ("status", None, LEDGER, False)),
         (["status", "a", "--tasks"], ("status", "a", LEDGER, True)),
         (["report", "a"], ("report", "a", LEDGER)),
-        (["report", "a", "--record", "48211"], ("find_record", "a", LEDGER, 48211)),
+        (["report", "a", "--record", "48211"], ("find_record", "a", 48211, LEDGER)),
         (["audit", "a", "--ledger", "x.db"], ("audit", "a", Path("x.db"))),
         (
             ["validate", "in.csv", "more.csv", "--config", "c.toml", "--format", "csv"],
-            ("validate", ("in.csv", "more.csv"), Path("c.toml"), Format.CSV),
+            ("validate", ["in.csv", "more.csv"], {"config": Path("c.toml"), "format": Format.CSV, "processes": None}),
         ),
         (["resume", "a", "--processes", "2"], ("resume", "a", LEDGER, 2)),
-        (["validate", "a", "-c", "c.toml", "--processes", "3"], ("validate", ("a",), Path("c.toml"), None, 3)),
         (
-            ["submit", "a", "-c", "c.toml", "--processes", "0"],
-            ("submit", Order(["a"], Path("c.toml"), processes=0), LEDGER),
+            ["validate", "a", "-c", "c.toml", "--processes", "3"],
+            ("validate", ["a"], {"config": Path("c.toml"), "format": None, "processes": 3}),
         ),
         (
-            ["submit", "a", "-", "-c", "c.toml", "--job", "j", "-o", "out", "--strict"],
-            ("submit", Order(["a", "-"], Path("c.toml"), "j", Path("out"), None, strict=True), LEDGER),
+            ["submit", "a", "-c", "c.toml", "--processes", "0"],
+            ("submit", ["a"], LEDGER, OPTIONS | {"processes": 0}),
+        ),
+        (
+            ["submit", "a", "-", "-c", "c.toml", "--job", "j", "-o", "out", "--strict", "--until", "finished"],
+            (
+                "submit",
+                ["a", "-"],
+                LEDGER,
+                OPTIONS | {"job": "j", "output": Path("out"), "strict": True, "until": "finished"},
+            ),
         ),
     ],
 )
@@ -199,7 +216,7 @@ def test_whoever_sends_uncertain_records_again_is_told_what_could_happen_and_ask
     assert "2,000 records in 4 batches may be tasks already" in said.err
     assert "records 0 to 499 (batch 0: the answer was lost) and 3 more" in said.err
     assert "becomes a second task if it is sent again" in said.err
-    assert asked_for(engine) == ["uncertain", *(["send_again"] if sent else [])]
+    assert asked_for(engine) == ["find_uncertain", *(["retry uncertain"] if sent else [])]
 
 
 def test_whoever_is_asked_is_told_of_the_job_that_uncertain_records_become(say, engine, monkeypatch):
@@ -214,8 +231,8 @@ def test_whoever_is_asked_is_told_of_the_job_that_uncertain_records_become(say, 
 def test_where_nobody_can_be_asked_uncertain_records_are_sent_again_only_with_yes(say, engine, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     said = say("retry", "nightly", "--uncertain", "--json")
-    assert (said.code, asked_for(engine)) == (2, ["uncertain"])
+    assert (said.code, asked_for(engine)) == (2, ["find_uncertain"])
     assert "--yes says that they shall be sent again" in said.json["error"]
     assert "becomes a second task" in said.json["error"]
     said = say("retry", "nightly", "--uncertain", "--yes", "--json")
-    assert (said.json["job"], asked_for(engine)[-1]) == ("nightly", "send_again")
+    assert (said.json["job"], asked_for(engine)[-1]) == ("nightly", "retry uncertain")

@@ -17,7 +17,7 @@ PARAMETERS = [
     for name, command in ROOT.commands.items()
     for parameter in command.params
 ]
-HEAVY = ("aiohttp", "pydantic", "rich", "apsw", "anyio", "asyncio", "orjson", "engine.commands.api", "engine.sandbox")
+HEAVY = ("aiohttp", "pydantic", "rich", "apsw", "anyio", "asyncio", "orjson", "engine.commands", "engine.sandbox")
 
 
 CONFIG = """
@@ -61,6 +61,37 @@ def test_every_option_has_a_sentence(parameter):
 def test_every_command_takes_json():
     for name, command in ROOT.commands.items():
         assert any("--json" in parameter.opts for parameter in command.params), name
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_what_is_to_be_put_in_is_named_in_capitals_and_choices_stand_in_the_sentence(parameter):
+    assert (parameter.metavar or "").upper() == (parameter.metavar or "")
+    for choice in parameter.type_descriptor.choices or ():
+        assert choice.value in parameter.help
+
+
+@pytest.mark.parametrize("command", ROOT.commands)
+def test_help_breaks_no_word_at_80_columns(say, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = say(command, "--help").out
+    assert max(map(len, shown.splitlines())) <= 80
+    flowing = " ".join(shown.split())
+    for parameter in ROOT.commands[command].params:
+        assert " ".join(parameter.help.split()) in flowing
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("submit", "bulksubmit submit [OPTIONS] SOURCE..."),
+        ("bench", "bulksubmit bench [OPTIONS] [SOURCE...]"),
+        ("status", "bulksubmit status [OPTIONS] [JOB]"),
+        ("resume", "bulksubmit resume [OPTIONS] JOB"),
+        ("sandbox", "bulksubmit sandbox [OPTIONS]"),
+    ],
+)
+def test_a_usage_line_is_what_is_typed(say, command, usage):
+    assert say(command, "--help").out.splitlines()[0] == f"Usage: {usage}"
 
 
 @pytest.mark.parametrize("command", ["", *ROOT.commands])

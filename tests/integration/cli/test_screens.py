@@ -5,17 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from unit.bench.benches import bench
 
-from engine.cli.demo import Demo
-from engine.cli.output.advice import next_steps
+from engine.cli.demo import Demo, demo_screen
+from engine.cli.output.bench import bench_screen
 from engine.cli.output.checks import audit_screen, record_screen, validation_screen
-from engine.cli.output.demo import demo_screen
-from engine.cli.output.reasons import common_reasons
-from engine.cli.output.result import result_screen
+from engine.cli.output.result import common_reasons, next_steps, result_screen
 from engine.cli.output.screen import Mood, Screen, Table, text_of
 from engine.cli.output.status import job_screen, jobs_screen
-from engine.commands.api import JobStatus, Validation
 from engine.commands.cancel import CANCELED
+from engine.commands.result import JobStatus, Validation
 from engine.model.errors import StillWaiting
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Outcome, Tally
@@ -49,6 +48,43 @@ def test_a_screen_is_aligned_text():
         "  created    1,204",
         "  failed         7",
     ]
+
+
+def words(text):
+    return sorted(text.split())
+
+
+LONG = Path("/a/path") / ("that-is-longer-than-the-screen-is-wide-" * 3) / "rejects.ndjson"
+TROUBLE = "The service could not be reached for a long time; it says: maintenance until tomorrow morning, or later."
+NARROW = {
+    "result": lambda: result_screen(replace(RESULT, message=TROUBLE, rejects=LONG, orphans=2), Path("my folder/l.db")),
+    "open job": lambda: result_screen(replace(RESULT, state=JobState.OPEN, message=TROUBLE), LEDGER),
+    "jobs": lambda: jobs_screen([JobStatus(JOB, TALLY, running=True)] * 2, LEDGER),
+    "job of a long name": lambda: jobs_screen([JobStatus(replace(JOB, name="n" * 100), TALLY, running=True)], LEDGER),
+    "job": lambda: job_screen(JobStatus(replace(JOB, output=str(LONG)), TALLY, running=False), LEDGER),
+    "validation": lambda: validation_screen(
+        Validation(10, 1, 2, 1_000, [("in/a/folder/tasks.ndjson", Reject(4, 480, 7, 5, f"not valid JSON. {TROUBLE}"))])
+    ),
+    "audit": lambda: audit_screen(Audit("nightly", 10**9, 2, Counter(dict.fromkeys(Fate, 10**8))), LEDGER),
+    "record": lambda: record_screen("nightly", Outcome(7, "in.csv", 9, Fate.FAILED, batch_id="b" * 90, error=TROUBLE)),
+    "bench": lambda: bench_screen(bench()),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_nothing_is_broken_inside_a_word(name):
+    screen = NARROW[name]()
+    narrow = text_of(screen, colours=False, width=80)
+    assert words(narrow) == words(text_of(screen, colours=False))
+    cells = {cell for table in screen.tables for place in table.whole for cell in (row[place] for row in table.rows)}
+    for line in narrow.splitlines():
+        assert len(line) <= 80 or len(line.split()) == 1 or line.strip() in cells
+
+
+def test_a_command_is_never_folded():
+    screen = Screen("Done.", {}, tables=[Table([["what for, in some words", "bulksubmit " * 7 + "x"]], whole={1})])
+    lines = text_of(screen, colours=False, width=80).splitlines()
+    assert lines[2:] == ["  what for, in some words", "      " + "bulksubmit " * 7 + "x"]
 
 
 def test_colours_are_for_terminals_only():
@@ -209,7 +245,7 @@ class TestStatus:
     def test_lists_jobs_a_line_each(self):
         screen = jobs_screen([JobStatus(JOB, TALLY, running=True)], LEDGER)
         lines = text_of(screen, colours=False).splitlines()
-        assert lines[2].split()[:4] == ["job", "state", "records", "created"]
+        assert lines[2].split()[:4] == ["job", "state", "records", "of"]
         assert lines[3].split()[:4] == ["nightly", "running", "10", "7"]
 
     def test_of_an_empty_ledger_says_how_to_begin(self):

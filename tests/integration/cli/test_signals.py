@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from engine.cli import serving
-from engine.cli.entry import call
+from engine.cli.app import call
 from engine.cli.options import Voice
 from engine.cli.signals import REPEAT_SECONDS, perform
 
@@ -112,7 +111,7 @@ def test_the_collector_passes_over_what_was_imported_and_only_during_the_work():
 
 def test_the_collector_works_while_the_sandbox_serves(monkeypatch):
     enabled = []
-    monkeypatch.setattr(serving.server, "run", lambda *_, **__: enabled.append(gc.isenabled()))
+    monkeypatch.setattr("engine.sandbox.server.run", lambda *_, **__: enabled.append(gc.isenabled()))
     gc.disable()  # as the process does until it begins to work
     try:
         call(["sandbox"])

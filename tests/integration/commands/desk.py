@@ -6,8 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from engine.commands import api
-from engine.commands.api import Order
+import engine
 from engine.model.errors import Interrupted
 from engine.progress.events import BatchMoved
 from engine.run.context import Stop
@@ -85,26 +84,27 @@ class Desk:
         return path
 
     async def submit(self, source, config=None, *, job="j", **order):
-        order = Order([str(source)], config or self.config(), job=job, **order)
-        return await api.submit(order, self.ledger, self.emit, self.new_stop())
+        return await engine.submit(
+            source, config or self.config(), self.ledger, self.emit, self.new_stop(), job=job, **order
+        )
 
     async def resume(self, job="j", **options):
-        return await api.resume(job, self.ledger, self.emit, self.new_stop(), **options)
+        return await engine.resume(job, self.ledger, self.emit, self.new_stop(), **options)
 
     async def retry(self, job="j"):
-        return await api.retry(job, self.ledger, self.emit, self.new_stop())
+        return await engine.retry(job, self.ledger, self.emit, self.new_stop())
 
     async def send_again(self, job="j"):
-        return await api.send_again(job, self.ledger, self.emit, self.new_stop())
+        return await engine.retry(job, self.ledger, self.emit, self.new_stop(), uncertain=True)
 
     async def cancel(self, job="j"):
-        return await api.cancel(job, self.ledger, self.emit, self.new_stop())
+        return await engine.cancel(job, self.ledger, self.emit, self.new_stop())
 
     async def audit(self, job="j"):
-        return await api.audit(job, self.ledger)
+        return await engine.audit(job, self.ledger)
 
     async def status(self, job="j", **options):
-        (status,) = await api.status(job, self.ledger, **options)
+        (status,) = await engine.status(job, self.ledger, **options)
         return status
 
     def new_stop(self):

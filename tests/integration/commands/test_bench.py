@@ -8,10 +8,10 @@ import orjson
 import pytest
 from unit.bench.benches import Page
 
+import engine
 from engine.bench.loads import Knee
-from engine.commands import api as operations
+from engine.bench.results import BenchOrder
 from engine.commands import bench as benching
-from engine.commands.api import BenchOrder
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, Interrupted, SourceError
 from engine.model.submission import State
 from engine.progress.events import BatchMoved, JobStarted, fan_out
@@ -23,7 +23,7 @@ from .desk import lines, tasks
 
 async def measured(desk, *, stop=None, config=None, heard=lambda _: None, **order):
     order = BenchOrder(config or desk.config(), **{"output": desk.folder / "out", "seed": 5, **order})
-    return await operations.bench(order, fan_out(desk.emit, heard), stop or desk.new_stop())
+    return await benching.bench(order, fan_out(desk.emit, heard), stop or desk.new_stop())
 
 
 def created_at(desk):
@@ -49,7 +49,7 @@ async def test_everything_that_was_created_is_listed_and_the_counts_agree(desk):
     outcomes = lines(bench.outcomes)
     assert len(outcomes) == len({line["task_id"] for line in outcomes}) == 120
     assert {line["state"] for line in outcomes} == {"created"}
-    assert (await operations.audit("bench-02", bench.ledger)).holds
+    assert (await engine.audit("bench-02", bench.ledger)).holds
 
 
 async def test_the_documents_say_the_same_without_a_secret_and_stand_alone(desk, monkeypatch):
@@ -173,7 +173,7 @@ async def test_an_interrupted_bench_writes_what_it_measured_and_resume_settles_t
     assert told(bench)["exit_code"] == bench.exit_code
     assert "bulksubmit resume bench-01 --ledger" in bench.ended
     assert "interrupted" in (bench.folder / "bench.html").read_text()
-    result = await operations.resume("bench-01", bench.ledger, desk.emit, desk.new_stop())
+    result = await engine.resume("bench-01", bench.ledger, desk.emit, desk.new_stop())
     assert (result.state, result.exit_code) == ("finished", Exit.ALL_CREATED)
     assert result.tally.records == result.tally.created == len(created_at(desk)) < 500
 
@@ -285,15 +285,15 @@ async def test_the_same_seed_sends_the_same_tasks(desk):
 async def test_an_order_that_makes_no_sense_is_refused(desk, order, error):
     desk = await desk()
     with pytest.raises(error):
-        await operations.bench_plan(BenchOrder(desk.config(), **order))
+        await benching.bench_plan(BenchOrder(desk.config(), **order))
 
 
 async def test_the_plan_says_where_and_how_many(desk, monkeypatch):
     desk = await desk()
-    plan = await operations.bench_plan(BenchOrder(desk.config(), records=100, steps="1,2,auto"))
+    plan = await benching.bench_plan(BenchOrder(desk.config(), records=100, steps="1,2,auto"))
     assert (plan.kind, plan.host, plan.local, plan.project, plan.most_tasks) == ("sama", "127.0.0.1", True, "42", 300)
     away = desk.config(url="https://api.example.com/v2")
-    plan = await operations.bench_plan(BenchOrder(away, records=40))
+    plan = await benching.bench_plan(BenchOrder(away, records=40))
     assert (plan.host, plan.local, plan.most_tasks) == ("api.example.com", False, 120)
 
 
@@ -302,6 +302,6 @@ async def test_tasks_of_seven_bridges_come_from_files_or_a_template(tmp_path, mo
     config = tmp_path / "sb.toml"
     config.write_text('[service]\nkind = "sevenbridges"\nauth_token = "${env:SB_AUTH_TOKEN}"\nproject = "a/b"\n')
     with pytest.raises(ConfigError, match="name a SOURCE"):
-        await operations.bench_plan(BenchOrder(config))
+        await benching.bench_plan(BenchOrder(config))
     config.write_text(config.read_text() + '[mapping.template]\nname = "${row.sample}"\n')
-    assert (await operations.bench_plan(BenchOrder(config))).project == "a/b"
+    assert (await benching.bench_plan(BenchOrder(config))).project == "a/b"

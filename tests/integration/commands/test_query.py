@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
+import engine
 from engine.clock import SystemClock
-from engine.commands import api
 from engine.commands.query import MOST_REJECTS
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, JobError, SourceError
@@ -32,13 +32,13 @@ async def test_status_of_all_jobs_has_the_newest_first(desk):
     desk = await desk()
     for name in ("a", "b"):
         await desk.submit(desk.source(tasks(1)), job=name)
-    assert [status.job.name for status in await api.status(None, desk.ledger)] == ["b", "a"]
+    assert [status.job.name for status in await engine.status(None, desk.ledger)] == ["b", "a"]
 
 
 async def test_without_a_ledger_there_is_nothing_to_ask_and_none_is_made(desk):
     desk = await desk()
     with pytest.raises(JobError, match="there is no ledger"):
-        await api.status(None, desk.ledger)
+        await engine.status(None, desk.ledger)
     assert not desk.ledger.exists()
 
 
@@ -94,7 +94,7 @@ async def test_a_job_that_nobody_knows_is_an_error(desk, operation):
     desk = await desk()
     await desk.submit(desk.source(tasks(1)))
     with pytest.raises(JobError, match="there is no job 'k'"):
-        await getattr(api, operation)("k", desk.ledger)
+        await getattr(engine, operation)("k", desk.ledger)
 
 
 # report
@@ -105,7 +105,7 @@ async def test_report_writes_the_reports_again(desk):
     first = await desk.submit(desk.source([*tasks(5), *tasks(2, start=5, status="broken")]))
     before = first.outcomes.read_bytes(), first.rejects.read_bytes()
     shutil.rmtree(first.outcomes.parent)
-    again = await api.report("j", desk.ledger)
+    again = await engine.report("j", desk.ledger)
     assert (again.outcomes.read_bytes(), again.rejects.read_bytes()) == before
     assert (again.state, again.exit_code, counts(again)) == ("finished", Exit.SOME_FAILED, counts(first))
 
@@ -115,7 +115,7 @@ async def test_reports_need_no_secret_and_no_service(desk, monkeypatch):
     await desk.submit(desk.source(tasks(5)))
     monkeypatch.delenv("SAMA_ACCESS_KEY")
     calls = desk.sandbox.stats.requests.copy()
-    assert len(lines((await api.report("j", desk.ledger)).outcomes)) == 5
+    assert len(lines((await engine.report("j", desk.ledger)).outcomes)) == 5
     assert (await desk.audit()).holds
     assert desk.sandbox.stats.requests == calls
 
@@ -125,7 +125,7 @@ async def test_a_report_that_needs_a_source_that_is_gone_says_so(desk):
     source = desk.source(tasks(2, status="broken"))
     await desk.submit(source)
     source.unlink()
-    result = await api.report("j", desk.ledger)
+    result = await engine.report("j", desk.ledger)
     assert (result.outcomes, result.exit_code) == (None, Exit.SOME_FAILED)
     assert "`bulksubmit report j` writes them later" in result.message
 
@@ -150,7 +150,7 @@ async def test_an_audit_finds_a_source_that_changed(desk):
 async def test_one_record_is_found_by_its_index(desk):
     desk = await desk(failures=(BROKEN,))
     result = await desk.submit(desk.source([*tasks(15), *tasks(1, status="broken"), {"input": 1}]))
-    found = [await api.find_record("j", desk.ledger, index) for index in (14, 15, 16)]
+    found = [await engine.find_record("j", index, desk.ledger) for index in (14, 15, 16)]
     assert [outcome.state for outcome in found] == ["created", "failed", "rejected"]
     assert found[0].task_id == lines(result.outcomes)[14]["task_id"]
 
@@ -163,14 +163,14 @@ async def test_one_record_is_found_without_going_through_the_job(desk, monkeypat
         raise AssertionError("the whole job was read")
 
     monkeypatch.setattr(SqliteLedger, "batches", walk)
-    assert [(await api.find_record("j", desk.ledger, index)).index for index in (0, 57, 94)] == [0, 57, 94]
+    assert [(await engine.find_record("j", index, desk.ledger)).index for index in (0, 57, 94)] == [0, 57, 94]
 
 
 async def test_a_record_that_was_not_read_is_an_error(desk):
     desk = await desk()
     await desk.submit(desk.source(tasks(5)))
     with pytest.raises(JobError, match="has no record 5; indexes count from 0"):
-        await api.find_record("j", desk.ledger, 5)
+        await engine.find_record("j", 5, desk.ledger)
 
 
 # validate
@@ -178,7 +178,7 @@ async def test_a_record_that_was_not_read_is_an_error(desk):
 
 async def validated(desk, source, config=None, format_=None):
     events = []
-    result = await api.validate([str(source)], config or desk.config(), format_, events.append)
+    result = await engine.validate(source, config or desk.config(), events.append, format=format_)
     return result, events
 
 
@@ -231,7 +231,7 @@ async def test_an_open_job_is_audited_and_reported_as_far_as_it_went(desk):
     audit = await desk.audit()
     assert audit.holds
     assert audit.fates["unresolved"] == audit.records
-    result = await api.report("j", desk.ledger)
+    result = await engine.report("j", desk.ledger)
     assert (result.state, result.exit_code) == ("open", Exit.STOPPED_EARLY)
     assert {line["state"] for line in lines(result.outcomes)} == {"unresolved"}
     assert result.rejects.read_bytes() == b""

@@ -10,16 +10,14 @@ import pytest
 from fakes.clock import under_way, until
 from fakes.processes import children
 
+import engine
 from engine.adaptive.concurrency import LimitChanged
 from engine.clock import SystemClock
-from engine.commands import api as operations
-from engine.commands.api import Order
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceError
 from engine.model.settings import MEBIBYTE
 from engine.model.submission import State
 from engine.progress.events import BatchesWaiting, BatchMoved, CallEnded, JobEnded, JobStarted
-from engine.run.context import Stop
 from engine.sandbox.behaviour import CreationPace, FailureRule, Fault, Project, RefusalRule
 from engine.sandbox.journal import canonical_sha256
 
@@ -43,6 +41,17 @@ async def test_submit_creates_every_task_and_proves_it(desk):
     assert (await desk.audit()).holds
 
 
+async def test_a_program_names_sources_configuration_and_ledger_as_it_likes(desk, monkeypatch):
+    desk = await desk()
+    monkeypatch.chdir(desk.folder)
+    desk.source(tasks(15)), desk.source(tasks(10, 15), "more.ndjson"), desk.config()
+    result = await engine.submit(["tasks.ndjson", desk.folder / "more.ndjson"], config="engine.toml", job="j")
+    assert counts(result) == (25, 0, 0, 0, 0)
+    assert result.outcomes == desk.folder / ".bulksubmit" / "j" / "outcomes.ndjson"
+    assert [one.job.name for one in await engine.status()] == ["j"]
+    assert (await engine.audit("j")).holds
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_a_run_is_the_same_with_other_processes_that_read(desk, processes):
     desk, before = await desk(), children()
@@ -62,8 +71,10 @@ async def test_a_run_is_the_same_with_other_processes_that_read(desk, processes)
 async def test_a_process_that_stands_by_ends_with_a_run_that_never_reads(desk):
     desk, before, seen = await desk(faults=(Fault("schema", "refuse", nth=(1,), status=401),)), children(), set()
     config = desk.config(service='mode = "inline"')
-    order = Order([str(desk.source(tasks(25)))], config, job="j", processes=1)
-    result = await operations.submit(order, desk.ledger, lambda _: seen.update(children() - before), Stop())
+    source = desk.source(tasks(25))
+    result = await engine.submit(
+        source, config, desk.ledger, lambda _: seen.update(children() - before), job="j", processes=1
+    )
     assert result.exit_code == Exit.MEND_FIRST
     assert desk.calls("create") == 0
     assert len(seen) == 1
@@ -77,9 +88,9 @@ async def test_a_process_that_stands_by_ends_with_a_run_that_breaks_off(desk):
         assert len(children() - before) == 1
         raise ZeroDivisionError(event)
 
-    order = Order([str(desk.source(tasks(25)))], desk.config(), job="j", processes=1)
+    source = desk.source(tasks(25))
     with pytest.raises(ZeroDivisionError):
-        await operations.submit(order, desk.ledger, broken, Stop())
+        await engine.submit(source, desk.config(), desk.ledger, broken, job="j", processes=1)
     assert children() == before
 
 
@@ -374,9 +385,9 @@ async def test_standard_input_that_cannot_be_read_is_no_job(desk, monkeypatch):
 async def test_standard_input_is_not_mixed_with_files(desk, monkeypatch):
     desk = await desk()
     piped(monkeypatch, b"")
-    order = Order(["-", str(desk.source(tasks(1)))], desk.config(), job="j")
+    sources = ["-", desk.source(tasks(1))]
     with pytest.raises(SourceError, match="cannot be mixed with files"):
-        await operations.submit(order, desk.ledger, desk.emit, desk.new_stop())
+        await engine.submit(sources, desk.config(), desk.ledger, job="j")
 
 
 async def test_standard_input_that_was_interrupted_is_no_job(desk, monkeypatch):
@@ -718,7 +729,7 @@ async def test_without_the_input_records_stay_uncertain_until_a_person_has_them_
     first = await desk.submit(desk.source(tasks(30)), desk.config(**INLINE))
     assert (first.exit_code, first.tally.uncertain) == (4, 10)
     assert counts(await desk.resume()) == counts(first)
-    found = await operations.uncertain("j", desk.ledger)
+    found = await engine.find_uncertain("j", desk.ledger)
     assert (found.records, found.batches, len(found.examples)) == (10, 1, 1)
     again = await desk.send_again()
     assert (again.job, again.exit_code, counts(again)) == ("j", 0, (30, 0, 0, 0, 0))
@@ -766,7 +777,7 @@ async def test_a_batch_that_is_accepted_and_never_begun_stops_the_job_which_name
 
 async def test_of_a_job_that_is_not_finished_a_person_can_have_told_again_what_the_service_says_waiting_of(desk):
     desk, _ = await not_begun(desk)
-    found = await operations.uncertain("j", desk.ledger)
+    found = await engine.find_uncertain("j", desk.ledger)
     assert (found.records, found.batches, found.job, found.sequences) == (10, 1, "j", frozenset({1}))
     assert found.examples == ["records 10 to 19 (batch 1: accepted, and the service says that it waits)"]
     again = await desk.send_again()
@@ -787,7 +798,7 @@ async def partly_uncertain(desk, **config):
     connection.execute("UPDATE settlements SET uncertain = errors, errors = '{}' WHERE errors <> '{}'")
     connection.execute("UPDATE batches SET uncertain = failed, failed = 0")
     connection.close()
-    result = await operations.report("j", desk.ledger)
+    result = await engine.report("j", desk.ledger)
     mend(result.rejects)
     return result
 
@@ -800,7 +811,7 @@ async def test_a_settled_batch_with_uncertain_records_is_final(desk):
     calls = desk.sandbox.stats.requests.total()
     assert counts(await desk.resume()) == counts(result)
     assert desk.sandbox.stats.requests.total() == calls
-    found = await operations.find_record("j", desk.ledger, 24)
+    found = await engine.find_record("j", 24, desk.ledger)
     assert (found.state, found.error) == ("uncertain", f"InvalidInputSchema: {BROKEN.message}")
     with pytest.raises(JobError, match="no record that failed or was rejected"):
         await desk.retry()
@@ -809,7 +820,7 @@ async def test_a_settled_batch_with_uncertain_records_is_final(desk):
 async def test_uncertain_records_of_settled_batches_are_sent_again_as_a_job_of_their_own(desk):
     desk = await desk(failures=(BROKEN,))
     await partly_uncertain(desk)
-    found = await operations.uncertain("j", desk.ledger)
+    found = await engine.find_uncertain("j", desk.ledger)
     assert (found.records, found.batches, found.job) == (5, 1, "j.retry")
     assert found.examples == [f"5 of records 20 to 24 (batch 2: InvalidInputSchema: {BROKEN.message})"]
     again = await desk.send_again()
@@ -831,11 +842,11 @@ async def test_uncertain_batches_are_sent_again_before_uncertain_records_of_othe
     connection.execute("DELETE FROM settlements WHERE sequence = 0")
     connection.execute("UPDATE batches SET state = 'uncertain', created = 0, note = 'lost' WHERE sequence = 0")
     connection.close()
-    found = await operations.uncertain("j", desk.ledger)
+    found = await engine.find_uncertain("j", desk.ledger)
     assert (found.records, found.batches, found.job) == (10, 1, "j")
     again = await desk.send_again()
     assert (again.job, again.exit_code, counts(again)) == ("j", Exit.SOME_UNCERTAIN, (20, 0, 0, 5, 0))
-    assert (await operations.uncertain("j", desk.ledger)).job == "j.retry"
+    assert (await engine.find_uncertain("j", desk.ledger)).job == "j.retry"
 
 
 async def test_only_what_the_ledger_calls_uncertain_is_sent_again_however_old_the_report_is(desk):
@@ -852,7 +863,7 @@ async def test_uncertain_records_do_not_become_a_job_that_exists(desk):
     await partly_uncertain(desk)
     await desk.submit(desk.source(tasks(1, start=90), "other.ndjson"), job="j.retry")
     with pytest.raises(JobError, match=r"would become job 'j\.retry', which exists .* as a job of another name"):
-        await operations.uncertain("j", desk.ledger)
+        await engine.find_uncertain("j", desk.ledger)
     with pytest.raises(JobError, match=r"would become job 'j\.retry', which exists .* as a job of another name"):
         await desk.send_again()
     assert desk.created() == {**once(20), "90": 1}

@@ -19,15 +19,17 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import anyio
 
+import engine
 from engine.commands import wiring
-from engine.commands.api import Order, resume, submit
+from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.errors import JobError
-from engine.run.context import Stop
 from tests.torture.faults.power import FailingPower, Tail
 
 
@@ -35,10 +37,10 @@ async def work(order: dict, hooks: Hooks) -> int:
     """Go on with the job, or begin it, if its first life was too short even for that."""
     ledger = Path(order["ledger"])
     try:
-        result = await resume("j", ledger, lambda _: None, Stop())
+        result = await engine.resume("j", ledger)
     except JobError:
-        sent = Order([order["source"]], Path(order["config"]), job="j", output=Path(order["output"]))
-        result = await submit(sent, ledger, lambda _: None, Stop(), hooks=hooks)
+        with patch.object(SqliteLedger, "open", partial(SqliteLedger.open, hooks=hooks)):
+            result = await engine.submit(order["source"], order["config"], ledger, job="j", output=order["output"])
     return result.exit_code
 
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.commands import api
+import engine
 
 from .judge import Sandboxes, lines
 from .tally import Tally
@@ -63,7 +63,7 @@ class Lives:
             complaints.append(f"the exit code is {end['code']}, not {expected}")
         if tally.parked and not way.parks:
             complaints.append(f"{tally.parked} records are uncertain")
-        audit = await api.audit("j", ledger)
+        audit = await engine.audit("j", ledger)
         if not audit.holds:
             complaints += audit.findings or ["the audit does not hold"]
         return End(end["died"], tally, [f"{home}, {deaths}: {complaint}" for complaint in complaints])

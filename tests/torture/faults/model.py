@@ -342,7 +342,7 @@ def _line(number, kind):
     return orjson.dumps({"data": {"id": str(number)}}) + b"\n"
 
 
-# What a process may be started for, as `engine.commands.api` does it
+# What a process may be started for, as the operations of `engine` do it
 
 
 async def resume(life, in_flight, again_by_person=frozenset()):

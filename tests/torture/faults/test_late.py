@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.commands import api
-from engine.commands.api import Order
+import engine
 from engine.model.errors import Exit
-from engine.run.context import Stop
 
 from .judge import Judge, lines, sandbox_process
 from .tally import Tally
@@ -101,17 +99,16 @@ async def work(way: Way, late: Way, home: Path, port: int, judge: Judge) -> End:
     config, source, ledger = home / "engine.toml", home / "tasks.ndjson", home / "ledger.db"
     late.write_config(config, port, send=SEND, project=home.name)
     markers = late.write_tasks(source, home.name, BATCHES)
-    order = Order([str(source)], config, job="j", output=home)
     async with asyncio.timeout(RUN_SECONDS):
-        result = await api.submit(order, ledger, lambda _: None, Stop())
+        result = await engine.submit(source, config, ledger, job="j", output=home)
         codes, message = [result.exit_code], result.message
         if result.exit_code == Exit.STOPPED_EARLY:
-            result = await api.send_again("j", ledger, lambda _: None, Stop())
+            result = await engine.retry("j", ledger, uncertain=True)
             codes.append(result.exit_code)
         if result.exit_code == Exit.SOME_UNCERTAIN and not way.parks:
-            result = await api.resume("j", ledger, lambda _: None, Stop())
+            result = await engine.resume("j", ledger)
             codes.append(result.exit_code)
-        audit = await api.audit("j", ledger)
+        audit = await engine.audit("j", ledger)
     tally = Tally()
     complaints = judge.weigh(late, lines(result.outcomes), markers, tally)
     complaints += [] if audit.holds else audit.findings or ["the audit does not hold"]

@@ -10,10 +10,8 @@ import os
 import apsw
 import pytest
 
-from engine.commands import api
-from engine.commands.api import Order
+import engine
 from engine.model.errors import Exit, JobError, LedgerError
-from engine.run.context import Stop
 from tests.unit.ledger.disk import Disk, _File
 
 from .judge import lines
@@ -61,7 +59,7 @@ def the_only_disk(fail_at, error):
 async def try_to_submit(order, ledger):
     """Return the exit code, and whether the failure was told as the ledger's."""
     try:
-        result = await api.submit(order, ledger, lambda _: None, Stop())
+        result = await engine.submit(ledger=ledger, **order)
     except LedgerError as error:
         return error.exit_status, str(error)
     return result.exit_code, result.message
@@ -69,9 +67,9 @@ async def try_to_submit(order, ledger):
 
 async def finish(order, ledger):
     try:
-        return await api.resume("j", ledger, lambda _: None, Stop())
+        return await engine.resume("j", ledger)
     except JobError:  # the disk failed before there was a job
-        return await api.submit(order, ledger, lambda _: None, Stop())
+        return await engine.submit(ledger=ledger, **order)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
@@ -87,7 +85,7 @@ async def test_a_disk_that_fails_at_any_write_stops_the_job_and_resume_finishes_
         config, source, ledger = home / "engine.toml", home / "tasks.ndjson", home / "ledger.db"
         way.write_config(config, port, project=name)
         markers = way.write_tasks(source, name, BATCHES)
-        order = Order([str(source)], config, job="j", output=home)
+        order = {"sources": source, "config": config, "job": "j", "output": home}
         with the_only_disk(fail_at, error) as disk:
             code, message = await try_to_submit(order, ledger)
         if disk.writes < fail_at:
@@ -99,7 +97,7 @@ async def test_a_disk_that_fails_at_any_write_stops_the_job_and_resume_finishes_
         assert not complaints, f"write {fail_at}: {message}"
         assert result.exit_code == (Exit.SOME_UNCERTAIN if found.parked else Exit.ALL_CREATED)
         assert way.parks or not found.parked
-        assert (await api.audit("j", ledger)).holds
+        assert (await engine.audit("j", ledger)).holds
     assert code == Exit.ALL_CREATED
     assert fail_at > 20
     assert not judge.duplicated

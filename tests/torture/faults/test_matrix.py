@@ -16,10 +16,8 @@ from pathlib import Path
 import pytest
 from fakes.pairwise import pairs, pairwise
 
-from engine.commands import api
-from engine.commands.api import Order
+import engine
 from engine.model.errors import Exit
-from engine.run.context import Stop
 
 from .cases import EVERY_SECOND, EVERY_THIRD, FIRST, SECOND, STEPS, Case, generate
 from .catalogue import FAULTS
@@ -106,15 +104,14 @@ class Field:
         config, source, ledger = folder / "engine.toml", folder / "tasks.ndjson", folder / "ledger.db"
         way.write_config(config, proxy.port, settle_seconds=SETTLE_SECONDS, send=send, project=folder.name)
         markers = way.write_tasks(source, folder.name, BATCHES)
-        order = Order([str(source)], config, job="j", output=folder)
-        result = await api.submit(order, ledger, lambda _: None, Stop())
+        result = await engine.submit(source, config, ledger, job="j", output=folder)
         resumes = 0
         # What is uncertain is searched for again by the next run, where it can be.
         unfinished = {Exit.STOPPED_EARLY} if way.parks else {Exit.STOPPED_EARLY, Exit.SOME_UNCERTAIN}
         while result.exit_code in unfinished and resumes < MOST_RESUMES:
-            result = await api.resume("j", ledger, lambda _: None, Stop())
+            result = await engine.resume("j", ledger)
             resumes += 1
-        audit = await api.audit("j", ledger)
+        audit = await engine.audit("j", ledger)
         tally = Tally(faults=proxy.struck.total())
         complaints = self.judge.weigh(way, lines(result.outcomes), markers, tally)
         findings = audit.findings if audit.holds else audit.findings or ["the audit does not hold"]

@@ -23,11 +23,9 @@ import anyio.to_thread
 from fakes.clock import FakeClock, Watched
 from fakes.sandbox import InProcessSandbox
 
-from engine.commands import api, paths, retry
-from engine.commands import cancel as canceling
-from engine.commands import result as finishing
-from engine.commands import submit as working
-from engine.commands.api import Order, Result
+import engine
+from engine.commands import wiring
+from engine.commands.result import Result
 from engine.http import caller
 from engine.http.client import Lost
 from engine.ledger.sqlite import SqliteLedger
@@ -255,15 +253,13 @@ class _World:
         yield caller, "open_client", open_wire
         yield SqliteLedger, "open", open_in_step
         yield anyio.to_thread, "run_sync", at_once
-        yield retry, "SystemClock", lambda: clock
         yield secrets, "token_hex", lambda length: "5eed" * (length // 2)
-        for module in (finishing, paths, working, canceling):
-            yield module, "CLOCK", clock
+        yield wiring, "CLOCK", clock
 
     async def play(self) -> Played:
         result = await self._lives()
         await self._sandbox.come_to_rest()
-        audit = await api.audit(JOB, self._ledger)
+        audit = await engine.audit(JOB, self._ledger)
         tally = Tally(faults=self._sandbox.faults, crashes=self.kills)
         complaints = self._judged(result, tally)
         if not audit.holds:
@@ -293,21 +289,20 @@ class _World:
 
     async def _go_on(self, stop: Stop) -> Result:
         try:
-            return await api.resume(JOB, self._ledger, lambda _: None, stop)
+            return await engine.resume(JOB, self._ledger, stop=stop)
         except JobError as error:
             if "no job" not in str(error) and "no ledger" not in str(error):
                 raise
         output = self._folder / f"out-{self._life}"
-        order = Order([str(self._source)], self._config, job=JOB, output=output)
-        return await api.submit(order, self._ledger, lambda _: None, stop)
+        return await engine.submit(self._source, self._config, self._ledger, stop=stop, job=JOB, output=output)
 
     async def _send_again(self, stop: Stop) -> Result:
         """Do what a person does who is told that the service does not begin with some batches."""
-        return await api.send_again(JOB, self._ledger, lambda _: None, stop)
+        return await engine.retry(JOB, self._ledger, stop=stop, uncertain=True)
 
     async def _cancel(self, stop: Stop) -> Result:
         try:
-            result = await api.cancel(JOB, self._ledger, lambda _: None, stop)
+            result = await engine.cancel(JOB, self._ledger, stop=stop)
         except JobError:  # there is no job yet, or it is finished
             return await self._go_on(stop)
         self._is_canceled = True

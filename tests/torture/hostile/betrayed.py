@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from engine.cli.entry import call
+from engine.cli.app import call
 from engine.http.client import HttpClient
 
 sent = HttpClient.send

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from integration.commands.desk import Desk, counts, lines, tasks
 
-from engine.commands import api
+import engine
 from engine.commands.configuration import MAX_FILE_BYTES
 from engine.model.errors import ConfigError, JobError, LedgerError, SourceError
-from engine.run.context import Stop
 from engine.sandbox.server import running_sandbox
 
 VICTIM = b"mine\n"
@@ -66,12 +65,12 @@ async def test_a_job_cannot_be_named_so_that_it_leaves_its_folder(desk, name):
     if name:
         with pytest.raises(JobError, match="cannot be used"):
             await desk.submit(desk.source(tasks(1)), job=name)
-    for ask in (api.report, api.audit):
+    for ask in (engine.report, engine.audit):
         with pytest.raises(JobError):
             await ask(name, desk.ledger)
-    for work in (api.resume, api.retry, api.cancel):
+    for work in (engine.resume, engine.retry, engine.cancel):
         with pytest.raises(JobError):
-            await work(name, desk.ledger, lambda _: None, Stop())
+            await work(name, desk.ledger)
     assert outside(desk) == before
     assert not desk.created()
 
@@ -113,7 +112,7 @@ async def test_a_report_that_was_exchanged_for_a_link_takes_its_place_back(desk,
     result = await desk.submit(desk.source(tasks(3)))
     result.outcomes.unlink()
     result.outcomes.symlink_to(victim)
-    result = await api.report("j", desk.ledger)
+    result = await engine.report("j", desk.ledger)
     assert not result.outcomes.is_symlink()
     assert result.outcomes.read_bytes().count(b"\n") == 3
 

@@ -28,7 +28,7 @@ from engine.model.errors import ConfigError, SourceChanged, Unauthorized, Unavai
 from engine.model.job import Job
 from engine.model.record import Format, Position, Source
 from engine.model.settings import MappingSettings, ServiceSettings, SourceSettings
-from engine.run.context import Run, Stop
+from engine.run.context import Stop
 from engine.sandbox.server import running_sandbox
 from engine.source.sources import find_sources
 
@@ -297,7 +297,7 @@ async def test_calls_carry_the_key_and_are_told_to_who_listens():
     events = []
     async with running_sandbox() as sandbox:
         setup = wiring.load(config(sandbox.url))
-        async with wiring.online(setup, JOB, events.append, SystemClock()) as service:
+        async with wiring.online(setup, JOB, events.append) as service:
             assert await service.working("1") == {}
     assert [event.kind for event in events] == ["tasks", "tasks"]
 
@@ -306,7 +306,7 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
     monkeypatch.setenv("SAMA_ACCESS_KEY", "wrong")
     async with running_sandbox() as sandbox:
         setup = wiring.load(config(sandbox.url))
-        async with wiring.online(setup, JOB, lambda _: None, SystemClock()) as service:
+        async with wiring.online(setup, JOB, lambda _: None) as service:
             with pytest.raises(Unauthorized):
                 await service.working("1")
 
@@ -322,14 +322,14 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
 )
 async def test_the_quiet_time_is_what_is_configured_or_twice_the_slowest_start_of_the_job(more, slowest, own, quiet):
     setup, job = wiring.load(config(more=more)), replace(JOB, slowest_start=slowest)
-    async with wiring.online(setup, job, lambda _: None, SystemClock()) as service:
-        assert service.settle_seconds == own
-        assert wiring.quiet_time(job, service).seconds == quiet
+    async with wiring.open_run(setup, job, ledger=None, emit=lambda _: None, stop=Stop()) as run:
+        assert run.service.settle_seconds == own
+        assert run.quiet.seconds == quiet
 
 
 async def test_a_settle_time_of_one_job_is_not_that_of_the_next():
     for more, seconds in (("settle_seconds = 7.0", 7.0), ("", SETTLE_SECONDS)):
-        async with wiring.online(wiring.load(config(more=more)), JOB, lambda _: None, SystemClock()) as service:
+        async with wiring.online(wiring.load(config(more=more)), JOB, lambda _: None) as service:
             assert service.settle_seconds == seconds
 
 
@@ -341,8 +341,7 @@ async def test_a_pipeline_joins_all_parts(tmp_path):
         path.write_bytes(path.read_bytes() + b"no json\n")
         setup, job = wiring.load(text), a_job(path, text)
         await ledger.create_job(job)
-        async with wiring.online(setup, JOB, lambda _: None, clock) as service:
-            run = Run(job, service, ledger, clock, lambda: 0.5, lambda _: None, Stop())
+        async with wiring.open_run(setup, job, ledger, lambda _: None, Stop()) as run:
             assert await wiring.pipeline(setup, run).work() is None
         tally = await ledger.tally("j")
     assert (tally.created, tally.rejected, tally.batches, sandbox.stats.tasks_created) == (25, 1, 3, 25)

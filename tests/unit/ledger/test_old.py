@@ -4,7 +4,8 @@ import apsw
 import orjson
 import pytest
 
-from engine.commands import api, wiring
+import engine
+from engine.commands import wiring
 from engine.ledger.database import STEPS
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.job import JobState
@@ -109,7 +110,7 @@ async def test_its_outcomes_read_the_same(ledger):
 
 @pytest.mark.parametrize("name", [PRESIGNED, INLINE])
 async def test_its_sources_and_batches_hold_before_an_audit(old, name):
-    audit = await api.audit(name, old)
+    audit = await engine.audit(name, old)
     assert (audit.findings, audit.holds) == ([], True)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import aiohttp
 import orjson
 
-from engine.commands import api
-from engine.commands.api import Order
+import engine
 from engine.model.errors import Interrupted
 from engine.progress.events import BatchMoved, Noticed
 from engine.run.context import Stop
@@ -97,21 +96,20 @@ class Bench:
         return await self.submit_file(source, service, more, **order)
 
     async def submit_file(self, source, service="", more="", **order):
-        order = Order([str(source)], self.config(service, more), job="j", **order)
-        return await api.submit(order, self.ledger, *self.watching())
+        return await engine.submit(source, self.config(service, more), self.ledger, *self.watching(), job="j", **order)
 
     async def resume(self):
-        return await api.resume("j", self.ledger, *self.watching())
+        return await engine.resume("j", self.ledger, *self.watching())
 
     async def cancel(self):
-        return await api.cancel("j", self.ledger, *self.watching())
+        return await engine.cancel("j", self.ledger, *self.watching())
 
     async def working(self):
-        (status,) = await api.status("j", self.ledger, tasks=True)
+        (status,) = await engine.status("j", self.ledger, tasks=True)
         return status.working
 
     async def audit(self):
-        return await api.audit("j", self.ledger)
+        return await engine.audit("j", self.ledger)
 
     def watching(self):
         stop, moves = Stop(), Counter()
