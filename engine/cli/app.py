@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 import engine
 from engine.cli import options
-from engine.cli.options import Voice
+from engine.cli.options import Command, Voice
+from engine.cli.output.screen import Screen, say, show, tell_error
 from engine.model.job import DEFAULT_LEDGER
+from engine.progress.text import count
 
 if TYPE_CHECKING:
     from engine.bench.results import BenchPlan
@@ -57,8 +58,6 @@ def call(arguments: Sequence[str]) -> int:
     except UsageError as error:
         return _tell_usage(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last one who can say it in words
-        from engine.cli.output.screen import tell_error
-
         return tell_error(error, as_json=as_json)
     return int(code or 0)
 
@@ -72,31 +71,10 @@ def _tell_usage(error: Any, *, as_json: bool) -> int:
     return USAGE
 
 
-class _Command(TyperCommand):
-    """A command whose arguments are called by their metavars alone; typer would say `{SOURCE}...` and `<list[str]>`."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
-        arguments: list[Any] = [one for one in self.params if one.param_type_name == "argument"]
-        return ["[OPTIONS]", *(one.metavar if one.required else f"[{one.metavar}]" for one in arguments)]
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        parameters: list[Any] = self.get_params(ctx)
-        for title, kind in (("Arguments", "argument"), ("Options", "option")):
-            records = [
-                (one.metavar if kind == "argument" else names, help_)
-                for one in parameters
-                if one.param_type_name == kind
-                for names, help_ in [one.get_help_record(ctx)]
-            ]
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
-
-
-def _command(work: Callable[..., int]) -> Callable[..., int]:
+def _command(work: Callable[..., Screen | None]) -> Callable[..., Screen | None]:
     """Make a function a command: its parameters are options, and so are the fields of a parameter `voice`.
 
-    It returns the exit code.
+    The screen that it returns is shown at the end, and has the exit code.
     """
     own = inspect.signature(work, eval_str=True).parameters
     spoken = inspect.signature(Voice, eval_str=True).parameters if "voice" in own else {}
@@ -106,13 +84,16 @@ def _command(work: Callable[..., int]) -> Callable[..., int]:
         del parameters["quiet"]
 
     def run(**given: Any) -> None:
-        voice = Voice(**{name: given.pop(name) for name in spoken if name in given})
-        raise typer.Exit(work(**given, **({"voice": voice} if spoken else {})))
+        if spoken:
+            given["voice"] = Voice(**{name: given.pop(name) for name in spoken if name in given})
+        screen = work(**given)
+        if screen is not None:
+            raise typer.Exit(show(screen, given["voice"]))
 
     # By these typer learns of the options.
     run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
     vars(run)["__signature__"] = inspect.Signature(list(parameters.values()))
-    app.command(work.__name__, cls=_Command, help=work.__doc__, context_settings=CONTEXT)(run)
+    app.command(work.__name__, cls=Command, help=work.__doc__, context_settings=CONTEXT)(run)
     return work
 
 
@@ -136,13 +117,12 @@ def _main(
     pass
 
 
-def _perform(work: Callable[..., Awaitable[engine.Result]], ledger: Path, voice: Voice) -> int:
+def _perform(work: Callable[..., Awaitable[engine.Result]], ledger: Path, voice: Voice) -> Screen:
     """Work on a job; end with its result."""
     from engine.cli.output.result import result_screen
-    from engine.cli.output.screen import show
     from engine.cli.signals import perform
 
-    return show(result_screen(perform(work, voice), ledger), voice)
+    return result_screen(perform(work, voice), ledger)
 
 
 def _answered(question: str) -> bool:
@@ -165,7 +145,7 @@ def submit(
     strict: options.Strict = False,
     processes: options.Processes = None,
     voice: Voice,
-) -> int:
+) -> Screen:
     """Send records and follow each to its end."""
     work = partial(
         engine.submit,
@@ -190,7 +170,7 @@ def resume(
     processes: options.Processes = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     voice: Voice,
-) -> int:
+) -> Screen:
     """Go on with a job where it stopped.
 
     What is settled is left alone, what was under way is looked up first, and nothing is sent twice. Of a finished job,
@@ -206,14 +186,13 @@ def status(
     tasks: options.Tasks = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     voice: Voice,
-) -> int:
+) -> Screen:
     """Show where a job stands, or list all jobs."""
-    from engine.cli.output.screen import say, show
     from engine.cli.output.status import job_screen, jobs_screen
     from engine.cli.signals import ask
 
     found = ask(partial(engine.status, job, ledger, tasks=tasks, tell=say), voice)
-    return show(job_screen(found[0], ledger) if job else jobs_screen(found, ledger), voice)
+    return job_screen(found[0], ledger) if job else jobs_screen(found, ledger)
 
 
 @_command
@@ -223,7 +202,7 @@ def report(
     record: options.RecordIndex = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     voice: Voice,
-) -> int:
+) -> Screen:
     """Write the reports again, or find one record.
 
     The reports are outcomes.ndjson and rejects.ndjson in the job's output folder; `--record` tells what became of one
@@ -231,25 +210,23 @@ def report(
     """
     from engine.cli.output.checks import record_screen
     from engine.cli.output.result import result_screen
-    from engine.cli.output.screen import show
     from engine.cli.signals import ask
 
     if record is not None:
-        return show(record_screen(job, ask(partial(engine.find_record, job, record, ledger), voice)), voice)
-    return show(result_screen(ask(partial(engine.report, job, ledger), voice), ledger), voice)
+        return record_screen(job, ask(partial(engine.find_record, job, record, ledger), voice))
+    return result_screen(ask(partial(engine.report, job, ledger), voice), ledger)
 
 
 @_command
-def audit(*, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDGER, voice: Voice) -> int:
+def audit(*, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDGER, voice: Voice) -> Screen:
     """Prove that each record has one outcome.
 
     Reads the ledger and every source again, from the first byte to the last; nothing is sent.
     """
     from engine.cli.output.checks import audit_screen
-    from engine.cli.output.screen import show
     from engine.cli.signals import ask
 
-    return show(audit_screen(ask(partial(engine.audit, job, ledger), voice), ledger), voice)
+    return audit_screen(ask(partial(engine.audit, job, ledger), voice), ledger)
 
 
 @_command
@@ -260,7 +237,7 @@ def retry(
     yes: options.Yes = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     voice: Voice,
-) -> int:
+) -> Screen:
     """Send failed and rejected records again.
 
     They are taken from the rejects.ndjson of a finished or canceled job, where they may be mended first, and become
@@ -281,8 +258,6 @@ def retry(
 
 
 def _uncertain_said(job: str, found: engine.UncertainRecords) -> str:
-    from engine.progress.text import count
-
     more = f" and {found.batches - len(found.examples)} more" if found.batches > len(found.examples) else ""
     return (
         f"{count(found.records, 'record')} in {count(found.batches, 'batch')} may be tasks already, and nobody knows: "
@@ -298,7 +273,7 @@ def cancel(
     yes: options.Yes = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     voice: Voice,
-) -> int:
+) -> Screen:
     """Send nothing more of a job.
 
     The service is asked to create nothing more of what it has; what is created stays.
@@ -317,17 +292,16 @@ def validate(
     source_format: options.SourceFormat = None,
     processes: options.Processes = None,
     voice: Voice,
-) -> int:
+) -> Screen:
     """Check every record and send nothing.
 
     Records are read, mapped and checked as `submit` would, so a load can be mended before it begins.
     """
     from engine.cli.output.checks import validation_screen
-    from engine.cli.output.screen import show
     from engine.cli.signals import watch
 
     work = partial(engine.validate, sources, config, format=source_format, processes=processes)
-    return show(validation_screen(watch(work, voice)), voice)
+    return validation_screen(watch(work, voice))
 
 
 @_command
@@ -343,7 +317,7 @@ def bench(
     seed: options.Seed = None,
     yes: options.Yes = False,
     voice: Voice,
-) -> int:
+) -> Screen:
     """Measure how fast a service creates tasks.
 
     Real tasks are created, step by step with a heavier load, until throughput gains no more: the knee. Before anything
@@ -351,7 +325,6 @@ def bench(
     """
     from engine.bench.results import BenchOrder
     from engine.cli.output.bench import bench_screen
-    from engine.cli.output.screen import show
     from engine.cli.signals import ask, perform
     from engine.commands import bench as operation
 
@@ -363,12 +336,10 @@ def bench(
             raise engine.errors.ConfigError(f"{_bench_said(plan)} {said}")
         if not _answered(f"{_bench_said(plan)} Create them?"):
             raise engine.errors.BulkSubmitError("nothing was created")
-    return show(bench_screen(perform(partial(operation.bench, order), voice)), voice)
+    return bench_screen(perform(partial(operation.bench, order), voice))
 
 
 def _bench_said(plan: BenchPlan) -> str:
-    from engine.progress.text import count
-
     project = f", project {plan.project}" if plan.project else ""
     return (
         f"A bench creates real tasks on {plan.host} ({plan.kind}{project}): {count(plan.most_tasks)} at most, in "
@@ -387,7 +358,7 @@ def sandbox(
     journal: options.JournalFile = None,
     allow_remote: options.AllowRemote = False,
     as_json: options.Json = False,
-) -> int:
+) -> None:
     """Serve a service's API on this machine.
 
     For trying things out: it takes tasks as the service would, and can be told to be slow or to fail. Ctrl-C ends it.
@@ -406,18 +377,16 @@ def sandbox(
             json=as_json,
             journal=journal,
         )
-    return 0
 
 
 @_command
-def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, voice: Voice) -> int:
+def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, voice: Voice) -> Screen:
     """Load 28,000 airports into a sandbox.
 
     Starts a sandbox of its own, submits the airports of the world to it, audits the job and compares the result with
     the sandbox's journal.
     """
     from engine.cli.demo import demo_screen, run
-    from engine.cli.output.screen import show
     from engine.cli.signals import perform
 
-    return show(demo_screen(perform(partial(run, folder), voice), folder / "ledger.db"), voice)
+    return demo_screen(perform(partial(run, folder), voice), folder / "ledger.db")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
+from typer.core import TyperCommand
 
 from engine.model.record import Format
 
@@ -45,9 +46,11 @@ def _argument(metavar: str, help_: str) -> Any:
     return typer.Argument(metavar=metavar, show_default=False, help=help_)
 
 
-def _option(names: str, help_: str, *, metavar: str | None = None, default: bool = False, **more: Any) -> Any:
-    """Return an option with these names, as they are typed; its default is shown on demand."""
-    return typer.Option(*names.split(), metavar=metavar, show_default=default, help=help_, **more)
+def _option(words: str, help_: str, *, default: bool = False, **more: Any) -> Any:
+    """Return the option that `--help` is to show as these words: its names and, in capitals, what is to be put in."""
+    names = [word.rstrip(",") for word in words.split()]
+    metavar = names.pop() if names[-1].isupper() else None
+    return typer.Option(*names, metavar=metavar, show_default=default, help=help_, **more)
 
 
 _SOURCES = "Files to read, as paths or quoted globs; `-` reads standard input"
@@ -61,52 +64,37 @@ BenchSources: TypeAlias = Annotated[
 JobArgument: TypeAlias = Annotated[str, _argument("JOB", "Name of the job; `bulksubmit status` lists them.")]
 JobIfAny: TypeAlias = Annotated[str | None, _argument("JOB", "Name of the job; every job where it is left out.")]
 Config: TypeAlias = Annotated[
-    Path,
-    _option(
-        "--config -c", "TOML file that says which service, whose credentials and how to map records.", metavar="FILE"
-    ),
+    Path, _option("-c, --config FILE", "TOML file that says which service, whose credentials and how to map records.")
 ]
 NewConfig: TypeAlias = Annotated[
     Path | None,
     _option(
-        "--config -c",
+        "-c, --config FILE",
         "Use this configuration from now on: addresses, secrets and [send] may differ, and where tasks go while "
         "nothing was created; the rest must not.",
-        metavar="FILE",
     ),
 ]
 JobName: TypeAlias = Annotated[
     str | None,
-    _option(
-        "--job",
-        "Name of the new job; the configuration file's name and the time where it is left out.",
-        metavar="NAME",
-    ),
+    _option("--job NAME", "Name of the new job; the configuration file's name and the time where it is left out."),
 ]
 LedgerPath: TypeAlias = Annotated[
     Path,
     _option(
-        "--ledger",
+        "--ledger PATH",
         "File that remembers all jobs and what became of every record.",
-        metavar="PATH",
         default=True,
         envvar=LEDGER_VARIABLE,
     ),
 ]
 Output: TypeAlias = Annotated[
     Path | None,
-    _option(
-        "--output -o",
-        "Folder for outcomes.ndjson and rejects.ndjson; .bulksubmit/JOB where it is left out.",
-        metavar="DIR",
-    ),
+    _option("-o, --output DIR", "Folder for outcomes.ndjson and rejects.ndjson; .bulksubmit/JOB where it is left out."),
 ]
 SourceFormat: TypeAlias = Annotated[
     Format | None,
     _option(
-        "--format",
-        "How the sources are written: ndjson, json or csv; told by their names where it is left out.",
-        metavar="FORMAT",
+        "--format FORMAT", "How the sources are written: ndjson, json or csv; told by their names where it is left out."
     ),
 ]
 Strict: TypeAlias = Annotated[
@@ -115,9 +103,8 @@ Strict: TypeAlias = Annotated[
 Processes: TypeAlias = Annotated[
     int | None,
     _option(
-        "--processes",
+        "--processes N",
         "Processes that read beside this one. Left out, as many as pay for the size of the input.",
-        metavar="N",
         min=0,
         max=64,
     ),
@@ -125,10 +112,9 @@ Processes: TypeAlias = Annotated[
 Until: TypeAlias = Annotated[
     str,
     _option(
-        "--until",
+        "--until STATE",
         "When a record counts as done: created, its task exists, or finished, it has ended. The service's own default "
         "if left out.",
-        metavar="STATE",
     ),
 ]
 Tasks: TypeAlias = Annotated[
@@ -136,80 +122,62 @@ Tasks: TypeAlias = Annotated[
 ]
 RecordIndex: TypeAlias = Annotated[
     int | None,
-    _option(
-        "--record",
-        "Tell only what became of this record, counted from 0; no file is written.",
-        metavar="N",
-        min=0,
-    ),
+    _option("--record N", "Tell only what became of this record, counted from 0; no file is written.", min=0),
 ]
 Uncertain: TypeAlias = Annotated[bool, _option("--uncertain", "Send those that may exist already again, after asking.")]
-Yes: TypeAlias = Annotated[bool, _option("--yes -y", "Do not ask first.")]
+Yes: TypeAlias = Annotated[bool, _option("-y, --yes", "Do not ask first.")]
 Json: TypeAlias = Annotated[bool, _option("--json", "Write one JSON object to standard output and nothing else.")]
-Quiet: TypeAlias = Annotated[bool, _option("--quiet -q", "Show no progress; errors are shown all the same.")]
+Quiet: TypeAlias = Annotated[bool, _option("-q, --quiet", "Show no progress; errors are shown all the same.")]
 Level: TypeAlias = Annotated[
     LogLevel,
     _option(
-        "--log-level",
+        "--log-level LEVEL",
         "Least important log lines that go to standard error: debug, info, warning or error.",
-        metavar="LEVEL",
         default=True,
     ),
 ]
 LineFormat: TypeAlias = Annotated[
-    LogFormat,
-    _option("--log-format", "Form of the log lines on standard error: text or json.", metavar="FORMAT", default=True),
+    LogFormat, _option("--log-format FORMAT", "Form of the log lines on standard error: text or json.", default=True)
 ]
-MostRecords: TypeAlias = Annotated[
-    int, _option("--records", "Most tasks that a step creates.", metavar="N", default=True, min=1)
-]
+MostRecords: TypeAlias = Annotated[int, _option("--records N", "Most tasks that a step creates.", default=True, min=1)]
 Rates: TypeAlias = Annotated[
     list[str] | None,
     _option(
-        "--rate",
+        "--rate RATE",
         "Send so many records per second, on a schedule; named several times, or auto: rising up to the knee.",
-        metavar="RATE",
     ),
 ]
 BenchSteps: TypeAlias = Annotated[
     str | None,
     _option(
-        "--steps",
+        "--steps STEPS",
         "Batches at once of each step, as fast as it goes, as in 1,2,4,auto; doubled up to the knee where left out.",
-        metavar="STEPS",
     ),
 ]
 StepSeconds: TypeAlias = Annotated[
-    float,
-    _option("--seconds", "Time for which tasks are sent in a step.", metavar="SECONDS", default=True, min=0.1),
+    float, _option("--seconds SECONDS", "Time for which tasks are sent in a step.", default=True, min=0.1)
 ]
 BenchFolder: TypeAlias = Annotated[
     Path | None,
     _option(
-        "--output -o",
+        "-o, --output DIR",
         "Folder for bench.json, bench.html and outcomes.ndjson; .bulksubmit/bench-TIME where it is left out.",
-        metavar="DIR",
     ),
 ]
 Seed: TypeAlias = Annotated[
-    int | None, _option("--seed", "Of the tasks that are made up; drawn where left out.", metavar="N", min=0)
+    int | None, _option("--seed N", "Of the tasks that are made up; drawn where left out.", min=0)
 ]
 Host: TypeAlias = Annotated[
-    str,
-    _option("--host", "Address to serve on; other machines reach only a public one.", metavar="ADDRESS", default=True),
+    str, _option("--host ADDRESS", "Address to serve on; other machines reach only a public one.", default=True)
 ]
 Served: TypeAlias = Annotated[
     ServedService | None,
-    _option("--service", "Whose API to serve, sama or sevenbridges; the behaviour file's, or sama.", metavar="SERVICE"),
+    _option("--service SERVICE", "Whose API to serve, sama or sevenbridges; the behaviour file's, or sama."),
 ]
 Port: TypeAlias = Annotated[
     int | None,
     _option(
-        "--port",
-        "Port to serve on: 8800 for sama, 8801 for sevenbridges; 0 takes a free one.",
-        metavar="N",
-        min=0,
-        max=65535,
+        "--port N", "Port to serve on: 8800 for sama, 8801 for sevenbridges; 0 takes a free one.", min=0, max=65535
     ),
 ]
 AllowRemote: TypeAlias = Annotated[
@@ -218,20 +186,17 @@ AllowRemote: TypeAlias = Annotated[
 BehaviourFile: TypeAlias = Annotated[
     Path | None,
     _option(
-        "--behaviour",
-        "TOML file with latencies, limits and faults; everything goes well where it is left out.",
-        metavar="FILE",
+        "--behaviour FILE", "TOML file with latencies, limits and faults; everything goes well where it is left out."
     ),
 ]
 S3: TypeAlias = Annotated[
     bool, _option("--s3", "Take presigned uploads with a real S3 server, started beside the sandbox.")
 ]
 JournalFile: TypeAlias = Annotated[
-    Path | None,
-    _option("--journal", "File that gets a line for every task created, and for every run of one.", metavar="PATH"),
+    Path | None, _option("--journal PATH", "File that gets a line for every task created, and for every run of one.")
 ]
 DemoFolder: TypeAlias = Annotated[
-    Path, _option("--folder", "Folder for the demo's ledger, reports and journal.", metavar="DIR", default=True)
+    Path, _option("--folder DIR", "Folder for the demo's ledger, reports and journal.", default=True)
 ]
 
 
@@ -248,3 +213,26 @@ class Voice:
     def detailed(self) -> bool:
         """Somebody wants to read a log."""
         return self.log_format is LogFormat.JSON or self.log_level in {LogLevel.DEBUG, LogLevel.INFO}
+
+
+class Command(TyperCommand):
+    """A command whose arguments are called by their metavars alone; typer would say `{SOURCE}...` and `<list[str]>`."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
+        """Return what follows the name of the command in its usage line."""
+        arguments: list[Any] = [one for one in self.params if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *(one.metavar if one.required else f"[{one.metavar}]" for one in arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options with their sentences."""
+        parameters: list[Any] = self.get_params(ctx)
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            records = [
+                (one.metavar if kind == "argument" else names, help_)
+                for one in parameters
+                if one.param_type_name == kind
+                for names, help_ in [one.get_help_record(ctx)]
+            ]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
