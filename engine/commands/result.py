@@ -85,14 +85,8 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
 ) -> Result:
     """Return the numbers of a job and write its reports; an open job whose records all have their fate is finished.
 
-    Args:
-        job: that has ended, or is reported as it stands.
-        ledger: that knows it.
-        started: reading of the clock when the operation began.
-        error: why it ended early.
-        setup: its configuration, where the caller has it.
-        note: what is to be said besides.
-        rewrite: if not, reports that are there are left as they are: a person may be mending the rejects.
+    `started` is the reading of the clock when the operation began, `setup` the job's configuration, where it is loaded
+    already. Without `rewrite`, reports that are there are left as they are: a person may be mending the rejects.
     """
     tally = await ledger.tally(job.name)
     job = await ledger.job(job.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -45,20 +45,8 @@ MOST_EXAMPLES = 3
 """Batches that a question spells out; `report` tells of each record."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """Which lines of a rejects file are sent again."""
-
-    words: str
-    fates: frozenset[Fate]
-    indexes: frozenset[int] | None = None
-    """Only these records; all of those fates where left out."""
-
-    def takes(self, fate: Fate, index: object) -> bool:
-        return fate in self.fates and (self.indexes is None or index in self.indexes)
-
-
-_NOT_CREATED = _Choice("failed or was rejected", REPLAYABLE)
+_Takes: TypeAlias = Callable[[Fate, object], bool]
+"""Fate and index of a line of a rejects file → whether its record is sent again."""
 
 
 async def retry(
@@ -184,9 +172,8 @@ async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
     tally = await ledger.tally(job.name)
     if not tally.uncertain:
         raise JobError(f"no record of job {job.name!r} is uncertain; there is nothing to send again")
-    if tally.states.get(State.UNCERTAIN):
-        return await _uncertain_batches(job, ledger)
-    return await _uncertain_in_settled(job, ledger)
+    batches = [pair async for pair in ledger.batches(job.name, frozenset({State.UNCERTAIN}))]
+    return _spelled_out(batches, job.name) if batches else await _uncertain_in_settled(job, ledger)
 
 
 async def _waiting(job: Job, ledger: Ledger) -> UncertainRecords:
@@ -200,10 +187,6 @@ async def _waiting(job: Job, ledger: Ledger) -> UncertainRecords:
     if not batches:
         raise JobError(f"job {job.name!r} is not finished; `bulksubmit resume {job.name}` first")
     return _spelled_out(batches, job.name)
-
-
-async def _uncertain_batches(job: Job, ledger: Ledger) -> UncertainRecords:
-    return _spelled_out([pair async for pair in ledger.batches(job.name, frozenset({State.UNCERTAIN}))], job.name)
 
 
 def _spelled_out(batches: Sequence[tuple[Batch, Submission]], job: str) -> UncertainRecords:
@@ -253,7 +236,8 @@ async def retry_source(parent: Job, folder: Path) -> Source:
     Raises:
         JobError: the file is missing or damaged, or nothing in it can be tried again.
     """
-    return await anyio.to_thread.run_sync(partial(_write, parent, folder / SOURCE, _NOT_CREATED))
+    work = partial(_write, parent, folder / SOURCE, "failed or was rejected", lambda fate, _: fate in REPLAYABLE)
+    return await anyio.to_thread.run_sync(work)
 
 
 async def uncertain_source(parent: Job, ledger: Ledger, folder: Path) -> Source:
@@ -269,48 +253,52 @@ async def uncertain_source(parent: Job, ledger: Ledger, folder: Path) -> Source:
         rejects = await ledger.rejects(parent.name, batch.start.index, batch.end.index)
         sent = good_indexes(batch, [reject.index for reject in rejects])
         indexes.update(sent[position] for position in settlement.uncertain)
-    choice = _Choice("is uncertain", frozenset({Fate.UNCERTAIN}), frozenset(indexes))
-    return await anyio.to_thread.run_sync(partial(_write, parent, folder / UNCERTAIN_SOURCE, choice))
+
+    def takes(fate: Fate, index: object) -> bool:
+        return fate is Fate.UNCERTAIN and index in indexes
+
+    return await anyio.to_thread.run_sync(partial(_write, parent, folder / UNCERTAIN_SOURCE, "is uncertain", takes))
 
 
 def _rejects(job: Job) -> Path:
     return Path(job.output) / REJECTS
 
 
-def _write(parent: Job, target: Path, choice: _Choice) -> Source:
+def _write(parent: Job, target: Path, chosen: str, takes: _Takes) -> Source:
     rejects = _rejects(parent)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise JobError(f"{target} cannot be written ({error.strerror}); move it out of the way") from error
-    written = 0
     with os.fdopen(descriptor, "wb") as file:
-        for record in _records(parent.name, rejects, choice):
-            file.write(record + b"\n")
-            written += 1
+        file.writelines(_records(parent.name, rejects, takes))
         file.flush()
         os.fsync(file.fileno())
+        written = file.tell()
     if not written:
-        raise JobError(f"{rejects} holds no record that {choice.words}; there is nothing to try again")
+        raise JobError(f"{rejects} holds no record that {chosen}; there is nothing to try again")
     return describe(target, SourceSettings(format=Format.NDJSON))
 
 
-def _records(job: str, rejects: Path, choice: _Choice) -> Iterator[bytes]:
-    """Yield the text of each record that is chosen, untouched: big integers survive."""
+def _records(job: str, rejects: Path, takes: _Takes) -> Iterator[bytes]:
+    """Yield the text of each record that is chosen, as a line, untouched: big integers survive."""
     try:
         with rejects.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield from _record(job, line.strip(), f"{rejects}, line {number}", choice)
+                    fate, index, text = _record(job, line.strip(), f"{rejects}, line {number}")
+                    if takes(fate, index):
+                        yield text.replace(b"\n", b" ") + b"\n"
     except OSError as error:
         raise JobError(f"{rejects} cannot be read ({error.strerror}); `bulksubmit report` writes it again") from error
 
 
-def _record(job: str, line: bytes, where: str, choice: _Choice) -> Iterator[bytes]:
+def _record(job: str, line: bytes, where: str) -> tuple[Fate, object, bytes]:
+    """Return fate, index and text of the record in a line of a rejects file."""
     try:
         values = orjson.loads(line)
-        state = Fate(values["state"])
+        fate = Fate(values["state"])
         texts = members(line)
     except (ValueError, KeyError, TypeError) as error:
         raise JobError(f"{where}: not a line of a rejects file: it needs state and record") from error
@@ -318,7 +306,6 @@ def _record(job: str, line: bytes, where: str, choice: _Choice) -> Iterator[byte
         raise JobError(f"{where}: a record of job {values['job']!r}, not of {job!r}; retry that one")
     if "record" not in texts:
         raise JobError(f"{where}: the record is missing")
-    if choice.takes(state, values.get("index")):
-        # A record that was no JSON stands there as a string: its text is tried as it is, or as a person mended it.
-        text = texts["record"]
-        yield orjson.loads(text).encode().replace(b"\n", b" ") if text.startswith(b'"') else text.replace(b"\n", b" ")
+    text = texts["record"]
+    # A record that was no JSON stands there as a string: its text is tried as it is, or as a person mended it.
+    return fate, values.get("index"), orjson.loads(text).encode() if text.startswith(b'"') else text
