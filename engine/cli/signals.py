@@ -1,4 +1,4 @@
-"""An operation in, what it returned out: performed in an event loop, shown while it lasts, ended in order by a signal.
+"""Runs an operation in an event loop, shows it while it lasts, and has a signal end it in order; `app` calls it.
 
 The first SIGINT or SIGTERM asks the run to end: nothing new is begun, calls under way finish. A second one ends the
 process where it stands, even if the event loop hangs, because it is taken by a plain signal handler. That is safe:
@@ -61,38 +61,31 @@ class Broken(Interrupted):
 
 def ask(question: Callable[[], Awaitable[T]], voice: Voice) -> T:
     """Return the answer to a question that changes nothing and shows nothing before its end."""
-    _set_up(voice)
+    set_up_logging(voice.log_level, as_json=voice.log_format is LogFormat.JSON, redact=redactor(os.environ))
     return _in_loop(question)
 
 
 def watch(work: Callable[[Listener], Awaitable[T]], voice: Voice) -> T:
     """Do work that shows how far it is and may be broken off anywhere."""
-    _set_up(voice)
-    display = _display(voice)
+    display, listener = _shown(voice)
     with display:
-        return _in_loop(lambda: work(_listener(voice, display)))
+        return ask(lambda: work(listener), voice)
 
 
 def perform(work: Work[T], voice: Voice) -> T:
     """Do work that shows how far it is and is ended in order by a signal."""
-    _set_up(voice)
-    display = _display(voice)
+    display, listener = _shown(voice)
     with display:
-        return _in_loop(lambda: _attended(work, _listener(voice, display), display))
+        return ask(lambda: _attended(work, listener, display), voice)
 
 
-def _set_up(voice: Voice) -> None:
-    set_up_logging(voice.log_level, as_json=voice.log_format is LogFormat.JSON, redact=redactor(os.environ))
-
-
-def _display(voice: Voice) -> Display:
+def _shown(voice: Voice) -> tuple[Display, Listener]:
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return choose_display(time.monotonic, terminal=terminal, silent=voice.quiet or (voice.detailed and not terminal))
-
-
-def _listener(voice: Voice, display: Display) -> Listener:
+    silent = voice.quiet or (voice.detailed and not terminal)
+    display = choose_display(time.monotonic, terminal=terminal, silent=silent)
     # One voice at a time: whoever asks for a log, or for quiet, gets events as log lines instead of the plain ones.
-    return fan_out(display.listener, event_log()) if voice.detailed or voice.quiet else display.listener
+    listener = fan_out(display.listener, event_log()) if voice.detailed or voice.quiet else display.listener
+    return display, listener
 
 
 def _in_loop(work: Callable[[], Awaitable[T]]) -> T:

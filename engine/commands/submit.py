@@ -202,7 +202,8 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
         emit(JobStarted(job.name, job.size_bytes, read_bytes, await ledger.tally(job.name)))
         in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
         async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened:
-            run = await _learnt(replace(opened, again_by_person=again_by_person, changed=changed), last)
+            run = replace(opened, emit=emit, again_by_person=again_by_person, changed=changed)
+            run = await _learnt(run, last)
             pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
             error = stop.error or await _within_deadline(pipeline, run, setup) or changed
             note = ""

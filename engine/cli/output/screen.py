@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def show(screen: Screen, voice: Voice) -> int:
         # https://no-color.org: present and not empty
         terminal = sys.stdout.isatty()
         colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        _write(text_of(screen, colours=colours, width=os.get_terminal_size().columns if terminal else _UNBOUND))
+        _write(text_of(screen, colours=colours, width=shutil.get_terminal_size().columns if terminal else _UNBOUND))
     return screen.exit_code
 
 
