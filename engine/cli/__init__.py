@@ -1,1 +1,1 @@
-"""The command line: words typed in, an operation performed, a last screen (or one JSON object) and an exit code out."""
+"""The command line: `app` declares the commands; it calls operations of `engine`, and nothing imports it."""

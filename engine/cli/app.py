@@ -1,7 +1,7 @@
 """The command line: arguments in, exit code out. Each command is declared here, and only here.
 
 A command has its options, its help, the operation that it calls and the screen that it ends with. What it needs is
-imported when it is called, so that `--help` and a wrong option are answered from this file and `options` alone.
+imported when it is called, so that `--help` and a wrong option are answered at once.
 """
 # ruff: noqa: PLC0415, PLR0913 - imports wait until a command is called; a command has one argument for each option
 

@@ -1,1 +1,1 @@
-"""The commands, one operation each, and the wiring that turns a configuration into parts. Programs use `api`."""
+"""The operations, which programs call through `engine`, and the wiring that turns a configuration into parts."""

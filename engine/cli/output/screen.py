@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 _GAP = 2
 """Spaces before each column."""
-_UNBOUND = 10_000
+_UNBOUND = 1_000_000
 """Width of what is no terminal: programs that read it want lines as they are."""
 
 
