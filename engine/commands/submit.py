@@ -123,25 +123,23 @@ async def resume(
         job = await opened.job(name)
         with opened.lock(name):
             if config is not None:
-                text = wiring.read_config(Path(config))
-                job = replace(job, config=await _replaced_config(job, text, opened, emit, stop))
-                await opened.set_config(name, job.config)
+                job = await _replace_config(job, wiring.read_config(Path(config)), opened, emit, stop)
             return await go_on(job, opened, emit, stop, processes=processes)
 
 
-async def _replaced_config(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> str:
-    """Return the configuration with which a job goes on; what it has staged at another place is canceled first.
+async def _replace_config(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> Job:
+    """Give a job another configuration; what it has staged at another place is canceled first.
 
     Raises:
         ConfigError: it cannot go on with it.
         CallFailed: what it has staged could not be canceled.
     """
     drafts = wiring.load_offline(job).service.drafting is not None
-    text = wiring.replace_config(job.config, config, unsent=await is_unsent(job, ledger, drafts=drafts))
-    if wiring.goes_elsewhere(job.config, text):
+    if wiring.check_replacement(job.config, config, unsent=await is_unsent(job, ledger, drafts=drafts)):
         async with wiring.open_run(wiring.load(job.config), job, ledger, emit, stop) as run:
             await take_back(run)
-    return text
+    await ledger.set_config(job.name, config)
+    return replace(job, config=config)
 
 
 async def go_on(

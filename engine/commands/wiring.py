@@ -81,14 +81,10 @@ def read_config(path: Path) -> str:
     The text is kept with the job, and whoever reads it again may stand elsewhere.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, or names no service.
     """
     text = read_text(path)
-    try:
-        keys = _service_settings(text).PATHS
-    except ConfigError:  # `load` says it with more words
-        return text
-    return rooted(text, keys, path.parent.resolve())
+    return rooted(text, _service_settings(text).PATHS, path.parent.resolve())
 
 
 def load(text: str, expand: Expand = expand_secret, *, processes: int | None = None) -> Setup:
@@ -175,8 +171,8 @@ def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
     return setup.settings.source.model_copy(update={"format": format_} if format_ else {})
 
 
-def replace_config(old: str, new: str, *, unsent: bool = False) -> str:
-    """Return the text `new` if a job that began with `old` can go on with it.
+def check_replacement(old: str, new: str, *, unsent: bool = False) -> bool:
+    """Check that a job that began with the text `old` can go on with `new`; tell whether its tasks go elsewhere then.
 
     `unsent`: nothing was created or released, so its tasks may go elsewhere.
 
@@ -184,34 +180,22 @@ def replace_config(old: str, new: str, *, unsent: bool = False) -> str:
         ConfigError: it would make other batches, or send them to another place.
     """
     check_base_url(load(new).service.base_url)  # one with a password must not get into the ledger
-    for key, before in _changed(old, new).items():
-        unless = "something was created or released" if key in _elsewhere(old) else "its batches are frozen"
-        if unsent and key in _elsewhere(old):
+    service = _service_settings(old)
+    places = {f"service.{key}" for key in service.MENDABLE_UNSENT}
+    before, after = (_shaping(parse_toml(text), service.MENDABLE) for text in (old, new))
+    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    for key in changed:
+        if unsent and key in places:
             continue
+        why = "something was created or released" if key in places else "its batches are frozen"
         raise ConfigError(
-            f"{key}: cannot change while a job goes on, for {unless}; submit a new job, or put {before!r} back"
+            f"{key}: cannot change while a job goes on, for {why}; submit a new job, or put {before.get(key)!r} back"
         )
-    return new
-
-
-def goes_elsewhere(old: str, new: str) -> bool:
-    """Tell whether `new` sends tasks to another place than `old`."""
-    return not _elsewhere(old).isdisjoint(_changed(old, new))
-
-
-def _elsewhere(text: str) -> set[str]:
-    """Return the dotted keys that say where tasks go."""
-    return {f"service.{key}" for key in _service_settings(text).MENDABLE_UNSENT}
-
-
-def _changed(old: str, new: str) -> dict[str, Any]:
-    """Return what decides over the content of batches and where they go, and differs: dotted key → its old value."""
-    mendable = _service_settings(old).MENDABLE
-    before, after = (_shaping(parse_toml(text), mendable) for text in (old, new))
-    return {key: before.get(key) for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)}
+    return not places.isdisjoint(changed)
 
 
 def _shaping(tables: dict[str, Any], mendable: frozenset[str]) -> dict[str, Any]:
+    """Return what decides over the content of batches and where they go, by dotted key."""
     kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in mendable}
     source = {key: value for key, value in tables.get("source", {}).items() if key != "processes"}
     kept |= {"source": source} if source else {}
