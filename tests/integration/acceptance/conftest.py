@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fakes.served import served
 
 from engine.sandbox.journal import count_markers
 
@@ -85,14 +86,8 @@ def behaviour() -> str:
 
 @pytest.fixture
 def sandbox(tmp_path, behaviour):
-    journal, config = tmp_path / "journal.ndjson", tmp_path / "behaviour.toml"
-    config.write_text(behaviour + '\n[journal]\nmarker = "data.id"\n')
-    command = [*COMMAND, "sandbox", "--port", "0", "--json", "--behaviour", config, "--journal", journal]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Sandbox(json.loads(process.stdout.readline())["url"], journal)
-        finally:
-            process.terminate()
+    with served(tmp_path, behaviour + '\n[journal]\nmarker = "data.id"\n') as (url, journal):
+        yield Sandbox(url, journal)
 
 
 @pytest.fixture

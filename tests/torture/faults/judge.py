@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
+from fakes.served import served
 
 from .tally import Tally
 from .ways import SCHEMA, Way
@@ -111,14 +108,6 @@ class Sandboxes(dict[str, tuple[int, Judge]]):
 @contextmanager
 def sandbox_process(folder: Path, behaviour: str) -> Iterator[tuple[int, Judge]]:
     """Run a sandbox as a process of its own, so that nothing the engine does can touch its memory; port and judge."""
-    config, journal = folder / "behaviour.toml", folder / "journal.ndjson"
-    config.write_text(behaviour)
     (folder / "schema.json").write_bytes(SCHEMA)
-    command = [sys.executable, "-m", "engine", "sandbox", "--port", "0", "--json"]
-    command += ["--behaviour", str(config), "--journal", str(journal)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
-        try:
-            url = json.loads(process.stdout.readline())["url"]
-            yield int(url.rpartition(":")[2].partition("/")[0]), Judge(journal)
-        finally:
-            process.terminate()
+    with served(folder, behaviour) as (url, journal):
+        yield int(url.rpartition(":")[2].partition("/")[0]), Judge(journal)
