@@ -30,6 +30,7 @@ TRIES = 5
 """The vendor's number."""
 SECONDS = 90
 """Longest that all tries may take; they take five time-outs."""
+SIDE_BY_SIDE = 24
 SETTINGS = {"retry_seconds": 0.1, "timeout_seconds": 0.6}
 ALWAYS = Pattern("always", lambda number: True)
 SUCCESS = [*ANSWERED, *NONSENSE, HANG_IN_BODY, TRUNCATE]
@@ -133,8 +134,11 @@ async def complaints_about(case, journal: Path, tally):
 
 
 async def test_a_callback_is_tried_five_times_and_creates_nothing(tmp_path, tally):
+    places = asyncio.Semaphore(SIDE_BY_SIDE)
+
     async def look_at(number, case):
-        return [complaint async for complaint in complaints_about(case, tmp_path / f"{number}.ndjson", tally)]
+        async with places:
+            return [complaint async for complaint in complaints_about(case, tmp_path / f"{number}.ndjson", tally)]
 
     found = await asyncio.gather(*(look_at(number, case) for number, case in enumerate(CASES)))
     assert not [complaint for complaints in found for complaint in complaints]

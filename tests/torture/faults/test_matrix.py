@@ -28,7 +28,8 @@ from .ways import WAYS
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 BATCHES = 6
-SIDE_BY_SIDE = 24
+SIDE_BY_SIDE = 12
+"""Runs of one way; each way may be run by another process at the same time."""
 MOST_RESUMES = 3
 LATE_SECONDS = 1.2
 """How long a lost request may stay under way: longer than until the engine first asks what became of it."""
