@@ -24,13 +24,15 @@ from engine.http.client import Client, Lost, Request, open_client
 from engine.http.messages import described, failure, is_of_a_store, said_in
 from engine.http.retry import CallState, GiveUp, RetryRules, decide
 from engine.http.secrets import Credentials, hiding_query
-from engine.http.throttle import Throttle
+from engine.http.throttle import WORTH_SAYING_SECONDS, Throttle
 from engine.http.urls import check_base_url, check_upload_url, exact_hosts, is_loopback
 from engine.model.error_hints import Pause, Refusal
 from engine.model.errors import Refused, Unavailable, WrongAddress
 from engine.model.settings import SendSettings, ServiceSettings
-from engine.progress.events import CallEnded, CallRetried, CallStarted, Listener, unheard
+from engine.progress.events import CallEnded, CallRetried, CallStarted, Listener, Spaced, unheard
 from engine.services.base import Answer, Call
+
+MOST_UNDER_WAY = "as many requests are under way as max_in_flight and polls_in_flight allow"
 
 
 class HttpCaller:
@@ -120,8 +122,11 @@ class HttpCaller:
             await self._next_turn.wait()
 
     async def _send(self, request: Request, state: CallState) -> Answer | Lost:
-        call = request.call
+        call, asked_at = request.call, self._clock.monotonic()
         async with self._in_flight:
+            waited = self._clock.monotonic() - asked_at
+            if waited > WORTH_SAYING_SECONDS:  # told afterwards: nobody knows before how long the others take
+                self._emit(Spaced(MOST_UNDER_WAY, waited))
             if call.intent is not None:
                 await call.intent()
             state.sent_at = self._clock.monotonic()

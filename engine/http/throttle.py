@@ -50,8 +50,8 @@ _LATE_SECONDS = 1.0
 
 _TICK_SECONDS = 1e-6
 """A sleep to a time may end so much before it: sums of floating-point numbers are rounded."""
-_WORTH_SAYING_SECONDS = 1.0
-"""A shorter wait for the pace or the window is no news."""
+WORTH_SAYING_SECONDS = 1.0
+"""A shorter wait is no news."""
 
 OUTAGE = "the service does not answer; one call at a time tries"
 WINDOW_USED_UP = "the request budget of this window is used up"
@@ -200,7 +200,7 @@ class Throttle:
 
     def _telling(self, news: Paused | Spaced, now: float) -> Wait:
         """Return a wait that people are told of, unless they know of it, or it is short."""
-        told = news.wait_seconds <= _WORTH_SAYING_SECONDS or now < self._told_until.get(news.reason, 0.0)
+        told = news.wait_seconds <= WORTH_SAYING_SECONDS or now < self._told_until.get(news.reason, 0.0)
         if not told:
             self._told_until[news.reason] = now + news.wait_seconds
         return Wait(news.wait_seconds, news.reason, None if told else news)

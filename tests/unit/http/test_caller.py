@@ -352,6 +352,15 @@ async def test_the_reason_of_each_wait_over_a_second_is_told(make, clock, script
     assert max(event.wait_seconds for event in told) > 1
 
 
+async def test_a_long_wait_for_a_place_among_the_requests_under_way_is_told(make):
+    caller, _, events = make(lambda call, now: answer(), seconds=5, max_in_flight=1, polls_in_flight=1)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(caller.call, STATUS)
+    reason = "as many requests are under way as max_in_flight and polls_in_flight allow"
+    assert [event for event in events if isinstance(event, Spaced)] == [Spaced(reason, 5.0)] * 2
+
+
 async def test_no_more_requests_are_in_flight_than_configured(make):
     caller, wire, _ = make(lambda call, now: answer(), seconds=1, max_in_flight=3, polls_in_flight=2)
     async with anyio.create_task_group() as tasks:
