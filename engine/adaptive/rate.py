@@ -31,8 +31,6 @@ class Pacer:
 
     per_second: float | None = None
     """None: as fast as the callers like, push-backs aside."""
-    burst: int = 1
-    """Calls that may go at once after a rest."""
     held_until: float = float("-inf")
     """A push-back holds everybody so long; whoever has an earlier place books anew."""
     _due: float = float("-inf")
@@ -40,7 +38,7 @@ class Pacer:
     def book(self, now: float) -> float:
         """Take the next place in the queue; return the seconds until it is due."""
         interval = 1.0 / self.per_second if self.per_second else 0.0
-        due = max(self._due, now - interval * (self.burst - 1), self.held_until)
+        due = max(self._due, now, self.held_until)
         self._due = due + interval
         return max(0.0, due - now)
 

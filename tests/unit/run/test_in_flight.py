@@ -4,7 +4,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from engine.run.in_flight import InFlightLimit
+from engine.model.settings import SendSettings
+from engine.progress.events import unheard
+from engine.run.in_flight import MOST_BYTES, InFlight, Slot
 
 
 async def settle():
@@ -12,113 +14,137 @@ async def settle():
         await anyio.lowlevel.checkpoint()
 
 
+@pytest.fixture
+def places(clock):
+    """Return a function that makes so many places."""
+    return lambda number: InFlight(SendSettings(max_in_flight=number), clock, unheard)
+
+
 class Crowd:
-    """Tasks that take a slot each and say so."""
+    """Batches that take a place each and say so."""
 
-    def __init__(self, limiter, group):
-        self.limiter, self.group, self.inside = limiter, group, []
+    def __init__(self, places, group):
+        self.places, self.group, self.inside, self.slots = places, group, [], []
 
-    async def add(self, *names):
+    async def add(self, *names, size_bytes=1):
         for name in names:
-            self.group.start_soon(self._enter, name)
+            self.group.start_soon(self._enter, name, size_bytes)
             await settle()
 
-    async def _enter(self, name):
-        await self.limiter.acquire()
+    async def _enter(self, name, size_bytes=1):
+        self.slots.append(await self.places.take(size_bytes))
         self.inside.append(name)
 
+    async def leave(self):
+        self.places.give_back(self.slots.pop(0), None)
+        await settle()
 
-async def test_no_more_get_in_than_the_limit_allows_and_they_learn_how_many_there_are():
-    limiter = InFlightLimit(2)
-    assert [await limiter.acquire(), await limiter.acquire()] == [1, 2]
+
+async def test_no_more_get_in_than_the_limit_allows_and_they_learn_how_many_there_are(places):
+    two = places(2)
+    assert [(await two.take(1)).in_flight, (await two.take(1)).in_flight] == [1, 2]
     with anyio.move_on_after(0) as scope:
-        await limiter.acquire()
+        await two.take(1)
     assert scope.cancelled_caught
-    assert limiter.taken == 2
+    assert two.taken == 2
 
 
-async def test_slots_go_to_those_who_came_first():
+async def test_places_go_to_those_who_came_first(places):
     async with anyio.create_task_group() as group:
-        crowd = Crowd(InFlightLimit(1), group)
+        crowd = Crowd(places(1), group)
         await crowd.add("a", "b", "c")
         for _ in range(2):
-            crowd.limiter.release()
-            await settle()
+            await crowd.leave()
         assert crowd.inside == ["a", "b", "c"]
 
 
-async def test_nobody_overtakes_those_who_wait():
+async def test_nobody_overtakes_those_who_wait(places):
     async with anyio.create_task_group() as group:
-        crowd = Crowd(InFlightLimit(1), group)
+        crowd = Crowd(places(1), group)
         await crowd.add("a", "b")
-        crowd.limiter.release()
+        crowd.places.give_back(crowd.slots.pop(0), None)
         group.start_soon(crowd._enter, "late")
         await settle()
         assert crowd.inside == ["a", "b"]
-        crowd.limiter.release()
-        await settle()
+        await crowd.leave()
         assert crowd.inside == ["a", "b", "late"]
 
 
-async def test_a_higher_limit_lets_in_those_who_wait_at_once():
+async def test_a_higher_limit_lets_in_those_who_wait_at_once(places):
     async with anyio.create_task_group() as group:
-        crowd = Crowd(InFlightLimit(1), group)
+        crowd = Crowd(places(1), group)
         await crowd.add("a", "b", "c", "d")
-        crowd.limiter.limit = 3
+        crowd.places.limit = 3
         await settle()
         assert crowd.inside == ["a", "b", "c"]
         group.cancel_scope.cancel()
 
 
-async def test_a_lower_limit_lets_nobody_in_until_enough_have_left():
+async def test_a_lower_limit_lets_nobody_in_until_enough_have_left(places):
     async with anyio.create_task_group() as group:
-        crowd = Crowd(InFlightLimit(3), group)
+        crowd = Crowd(places(3), group)
         await crowd.add("a", "b", "c", "d")
-        crowd.limiter.limit = 1
+        crowd.places.limit = 1
         for _ in range(2):
-            crowd.limiter.release()
-            await settle()
+            await crowd.leave()
         assert crowd.inside == ["a", "b", "c"]
-        crowd.limiter.release()
-        await settle()
+        await crowd.leave()
         assert crowd.inside == ["a", "b", "c", "d"]
-        assert crowd.limiter.taken == 1
+        assert crowd.places.taken == 1
 
 
-async def test_one_cancelled_while_waiting_takes_no_slot_with_it():
-    limiter = InFlightLimit(1)
-    await limiter.acquire()
-    with anyio.move_on_after(0):
-        await limiter.acquire()
-    limiter.release()
-    assert await limiter.acquire() == 1
-
-
-async def test_one_cancelled_in_the_moment_of_its_turn_passes_the_slot_on():
-    limiter = InFlightLimit(1)
-    await limiter.acquire()
+async def test_payloads_under_way_are_bounded_and_one_that_is_longer_goes_alone(places):
     async with anyio.create_task_group() as group:
-        unlucky = asyncio.create_task(limiter.acquire())
+        crowd = Crowd(places(9), group)
+        await crowd.add("half", "other half", size_bytes=MOST_BYTES // 2)
+        await crowd.add("long", size_bytes=2 * MOST_BYTES)
+        await crowd.add("short")
+        assert crowd.inside == ["half", "other half"]
+        await crowd.leave()
+        assert crowd.inside == ["half", "other half"], "the long one is first in line, and goes alone"
+        await crowd.leave()
+        assert crowd.inside == ["half", "other half", "long"]
+        await crowd.leave()
+        assert crowd.inside == ["half", "other half", "long", "short"]
+
+
+async def test_one_cancelled_while_waiting_takes_no_place_with_it(places):
+    one = places(1)
+    slot = await one.take(1)
+    with anyio.move_on_after(0):
+        await one.take(1)
+    one.give_back(slot, None)
+    assert (await one.take(1)).in_flight == 1
+
+
+async def test_one_cancelled_while_it_waits_for_room_lets_the_next_go(places):
+    async with anyio.create_task_group() as group:
+        crowd = Crowd(places(9), group)
+        await crowd.add("half", size_bytes=MOST_BYTES // 2)
+        unlucky = asyncio.create_task(crowd.places.take(MOST_BYTES))
         await settle()
-        crowd = Crowd(limiter, group)
+        await crowd.add("short")
+        unlucky.cancel()
+        await settle()
+        assert crowd.inside == ["half", "short"]
+
+
+async def test_one_cancelled_in_the_moment_of_its_turn_passes_the_place_on(places):
+    one = places(1)
+    slot = await one.take(1)
+    async with anyio.create_task_group() as group:
+        unlucky = asyncio.create_task(one.take(1))
+        await settle()
+        crowd = Crowd(one, group)
         await crowd.add("next")
-        limiter.release()
+        one.give_back(slot, None)
         unlucky.cancel()
         await settle()
         assert unlucky.cancelled()
         assert crowd.inside == ["next"]
-        assert limiter.taken == 1
+        assert one.taken == 1
 
 
-async def test_a_slot_cannot_be_given_back_twice():
-    limiter = InFlightLimit(1)
-    await limiter.acquire()
-    limiter.release()
-    with pytest.raises(RuntimeError, match="more often than acquired"):
-        limiter.release()
-
-
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_that_lets_nobody_pass_is_an_error(limit):
-    with pytest.raises(ValueError, match="let nobody pass"):
-        InFlightLimit(limit)
+def test_a_place_cannot_be_given_back_twice(places):
+    with pytest.raises(RuntimeError, match="more places were given back than taken"):
+        places(1).give_back(Slot(1, 1, 0.0), None)
