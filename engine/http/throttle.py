@@ -6,7 +6,8 @@ What holds one back, in this order:
 
 1. its own retry, whose time `retry.decide` has set;
 2. an outage of the calls that fail together (`Outage`): one of them at a time goes out, as a probe;
-3. the pace: what the service asked for (`Retry-After`), the configured rate, and the rate that it was found to take;
+3. the pace: what the service asked for (`Retry-After`), the rate that is configured or documented, and the rate that
+   it was found to take;
 4. the window of requests that the service's headers tell of (`WindowBudget`).
 
 Calls that get through or fail together are a lane. Uploads go to another host than the rest, and calls that must not be
@@ -78,7 +79,7 @@ class Throttle:
         """`draw` returns random numbers in [0, 1)."""
         self._rules = rules
         self._draw = draw
-        self._pace = _Pace(Pacer(requests_per_second))
+        self._pace = _Pace(Pacer(requests_per_second), f"requests_per_second is {requests_per_second or 0:g}")
         self._window = WindowBudget()
         self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(rules)) for _ in range(3))
         self._named: dict[str, _Lane] = {}
@@ -157,7 +158,11 @@ class Throttle:
         if not call.authenticated:
             return self._uploads
         if call.lane:
-            return self._named.setdefault(call.lane, _Lane(Outage(self._rules)))
+            if call.lane not in self._named:
+                pacer = Pacer(1 / call.lane_seconds if call.lane_seconds else None)
+                limit = f"the service takes one such call in {call.lane_seconds:g} s"
+                self._named[call.lane] = _Lane(Outage(self._rules), _Pace(pacer, limit))
+            return self._named[call.lane]
         return self._repeatable if call.repeatable or call.reconcilable else self._unrepeatable
 
     def _turn(self, state: CallState, outage: Outage, now: float) -> Wait | GiveUp | None:
@@ -192,11 +197,8 @@ class Throttle:
             return None
         if held_until > now:  # people were told when it was heard
             return Wait(wait, slower.held_for)
-        configured = self._pace.pacer.per_second
-        learned = min(rate.per_second or math.inf for rate in (self._pace.rate, lane.pace.rate))
-        if configured is not None and (configured <= learned or not call.authenticated):
-            return self._telling(Spaced(f"requests_per_second is {configured:g}", wait), now)
-        return self._telling(Spaced(LEARNED_PACE, wait), now)
+        _, reason = min(pace.slowest(learned=call.authenticated) for pace in (self._pace, lane.pace))
+        return self._telling(Spaced(reason, wait), now)
 
     def _telling(self, news: Paused | Spaced, now: float) -> Wait:
         """Return a wait that people are told of, unless they know of it, or it is short."""
@@ -211,9 +213,16 @@ class _Pace:
     """How fast calls go out: as configured and asked for, and as the service was found to take them."""
 
     pacer: Pacer = field(default_factory=Pacer)
+    limit: str = ""
+    """Why the pacer spaces calls, if it does."""
     rate: LearnedRate = field(default_factory=LearnedRate)
     held_for: str = ""
     """Why nobody may go for a while."""
+
+    def slowest(self, *, learned: bool) -> tuple[float, str]:
+        """Return how many calls a second may go at most, and why."""
+        fixed, found = (self.pacer.per_second or math.inf, self.limit), (self.rate.per_second or math.inf, LEARNED_PACE)
+        return min(fixed, found) if learned else fixed
 
 
 @dataclass(slots=True)

@@ -58,6 +58,8 @@ class Call:
     at once (`Pause.or_too_much`): whoever makes it finds out whether what it carries is at fault."""
     lane: str = ""
     """A limit of its own that the service has for calls of this kind: what it says of it holds no other call."""
+    lane_seconds: float = 0.0
+    """Least time between two calls of the lane; 0: the service documents none."""
 
     @property
     def pieces(self) -> tuple[bytes, ...]:

@@ -13,7 +13,6 @@ from itertools import count
 import anyio
 import anyio.to_thread
 
-from engine.adaptive.rate import Pacer
 from engine.clock import Clock
 from engine.model.errors import PossiblyApplied, Refused, SourceError, Unavailable, UnexpectedAnswer
 from engine.model.outcome import Settlement
@@ -64,17 +63,12 @@ _DISTINCT = 2
 
 
 class TaskList:
-    """The created tasks of one project, page after page: the one call that shows their data.
+    """The created tasks of one project, page after page: the one call that shows their data."""
 
-    Its calls are spaced here, so that none is refused and no other call is held up.
-    """
-
-    def __init__(self, project: str, caller: Caller, clock: Clock) -> None:
+    def __init__(self, project: str, caller: Caller) -> None:
         """Take the project's address."""
         self._url = f"{project}/tasks.json"
         self._caller = caller
-        self._clock = clock
-        self._pacer = Pacer(1 / TASKS_SECONDS)
 
     async def page(self, wanted: Mapping[str, str], number: int = 1) -> Sequence[Row]:
         """Return the tasks of one page, from 1.
@@ -82,10 +76,10 @@ class TaskList:
         Raises:
             UnexpectedAnswer: it has no list of tasks: nothing found must not be believed of anybody but the service.
         """
-        await self._clock.sleep(self._pacer.book(self._clock.monotonic()))
         query = {**wanted, "omit_answers": "true", "page": str(number), "page_size": str(TASKS_PAGE_SIZE)}
         # The vendor's page on multi-task status: one call a second, and this call alone.
-        body = json_object(await self._caller.call(Call("tasks", "GET", self._url, query=query, lane="tasks")))
+        call = Call("tasks", "GET", self._url, query=query, lane="tasks", lane_seconds=TASKS_SECONDS)
+        body = json_object(await self._caller.call(call))
         if not isinstance(body.get("tasks"), list):
             raise UnexpectedAnswer("tasks: the answer has no list of tasks", call="tasks")
         return tasks_in(body)

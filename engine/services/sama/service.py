@@ -119,7 +119,7 @@ class Sama:
         word, _, token = job.learnt.partition(" ")
         self._token = token if word == MARKED else ""
         """What the marks of a job have in common; "" if it has none."""
-        self._tasks = TaskList(self._project, caller, clock)
+        self._tasks = TaskList(self._project, caller)
         self._fates = Fates(self._status, self._tasks, clock)
         self._polls_that_end = 0.0
         self._looks_pay: dict[str, bool] = {}

@@ -94,6 +94,14 @@ def test_whoever_waits_for_the_configured_pace_says_so():
     assert one.admit(CallState(STATUS), 5.0) == Wait(7.0, reason, Spaced(reason, 7.0))
 
 
+def test_whoever_waits_for_the_documented_pace_of_its_lane_says_so_and_no_other_call_waits():
+    one, call = throttle(), replace(LISTED, lane_seconds=4.0)
+    admitted(one, call)
+    reason = "the service takes one such call in 4 s"
+    assert one.admit(CallState(call), 0.0) == Wait(4.0, reason, Spaced(reason, 4.0))
+    assert one.admit(CallState(STATUS), 0.0) == GO
+
+
 def test_whoever_waits_for_the_pace_that_a_service_was_found_to_take_says_so():
     one = throttle()
     ended(one, STATUS, PUSHED_BACK)
