@@ -154,7 +154,7 @@ def _child_count(recipe: PlanningRecipe, unread_bytes: int, *, alone: bool) -> i
     if not alone:
         return 1
     sources = recipe.job.sources
-    divisible = len(sources) > 1 or sources[0].format is Format.NDJSON
+    divisible = len(sources) > 1 or sources[0].format == Format.NDJSON
     return min(cores, _MOST_ALONE) if divisible else 0
 
 

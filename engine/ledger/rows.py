@@ -16,7 +16,7 @@ from engine.model.batch import Batch, batch_name, part_sequences
 from engine.model.errors import LedgerError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Kept, Settlement, Tally
-from engine.model.record import Format, Position, Reject, Source
+from engine.model.record import Position, Reject, Source
 from engine.model.submission import TRANSITIONS, State, Submission
 
 
@@ -165,7 +165,7 @@ def reject_row(job: int, reject: Reject) -> Mapping[str, Any]:
 def to_job(*columns: Any) -> Job:
     """Return a job by its columns; its sources are a JSON array of theirs."""
     name, service, config, sources, output, state, read_complete, parent, attempt, until, strict, *rest = columns
-    files = [Source(number, path, Format(kind), *figures) for number, path, kind, *figures in orjson.loads(sources)]
+    files = [Source(*columns) for columns in orjson.loads(sources)]
     where_it_stands = (JobState(state), bool(read_complete), parent, attempt, until, bool(strict))
     return Job(name, service, config, files, output, *where_it_stands, *rest)
 

@@ -19,8 +19,12 @@ Row: TypeAlias = dict[str, Any]
 """One parsed record."""
 
 
+FORMAT_POINTS = "bulksubmit.formats"
+"""Group of the entry points by which packages of their own name formats."""
+
+
 class Format(StrEnum):
-    """How the records of a source are written down."""
+    """How the records of a source are written down. A package of its own may bring one more, known by its name."""
 
     NDJSON = "ndjson"
     JSON = "json"
@@ -33,7 +37,8 @@ class Source:
 
     number: int
     path: str
-    format: Format
+    format: str
+    """A Format, or the name of one that a package brings."""
     size: int
     """Bytes."""
     mtime_ns: int

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.model.error_hints import Pause, Refusal
-from engine.model.record import Format
+from engine.model.record import FORMAT_POINTS, Format
 
 MEBIBYTE = 1024 * 1024
 
@@ -88,10 +89,21 @@ class ServiceSettings(Section):
         return ()
 
 
+def _known_format(name: str) -> str:
+    known = [str(one) for one in Format]
+    if name in known:
+        return Format(name)
+    known += [point.name for point in entry_points(group=FORMAT_POINTS)]
+    if name not in known:
+        *names, last = map(repr, known)
+        raise PydanticCustomError("format", f"input should be {', '.join(names)} or {last}")
+    return name
+
+
 class SourceSettings(Section):
     """`[source]`: how the input is written down."""
 
-    format: Format | None = None
+    format: Annotated[str, AfterValidator(_known_format)] | None = None
     """Found by extension or content where it is left out."""
     max_record_bytes: Annotated[int, Field(ge=1)] = 16 * MEBIBYTE
     """A longer record is rejected unread, so one endless line cannot fill the memory. Sama's longest input is 16 MB."""

@@ -2,21 +2,25 @@
 
 To add an input format: write a module beside `ndjson.py` with a function `open_splitter(file, settings)` that returns a
 `splitter.Splitter`, name the format in `engine.model.record.Format`, and the module in `FORMATS` and, if its files have
-an extension of their own, in `EXTENSIONS`. Nothing else knows formats. A module is loaded when a source has its format.
+an extension of their own, in `EXTENSIONS`. A package of its own names such a module by an entry point of the group
+`bulksubmit.formats`; the module itself has the `EXTENSIONS`. Nothing else knows formats. A module is loaded when a
+source has its format.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from engine.model.errors import SourceError
-from engine.model.record import Format, Source
+from engine.model.record import FORMAT_POINTS, Format, Source
 from engine.model.settings import SourceSettings
 from engine.source.json_text import BLANKS
 from engine.source.splitter import BOM, SourceFile, Splitter
 
-FORMATS = {
+FORMATS: dict[str, str] = {
     Format.NDJSON: "engine.source.ndjson",
     Format.JSON: "engine.source.json_array",
     Format.CSV: "engine.source.csv_rows",
@@ -45,13 +49,32 @@ def open_splitter(source: Source, file: SourceFile, settings: SourceSettings) ->
     """Return what cuts `source` into records.
 
     Raises:
-        SourceError: its header cannot be used.
+        SourceError: its header cannot be used, or its format is not installed.
     """
-    splitter: Splitter = import_module(FORMATS[source.format]).open_splitter(file, settings)
+    own = FORMATS.get(source.format)
+    module = import_module(own) if own else _installed().get(source.format)
+    if module is None:
+        raise SourceError(f"{source.path} has the format {source.format!r}: install the package that brings it")
+    splitter: Splitter = module.open_splitter(file, settings)
     return splitter
 
 
-def detect(file: SourceFile, settings: SourceSettings) -> Format:
+def _installed() -> dict[str, Any]:
+    """Return the formats of packages: name → module.
+
+    Raises:
+        SourceError: one of them cannot be loaded.
+    """
+    modules = {}
+    for point in entry_points(group=FORMAT_POINTS):
+        try:
+            modules[point.name] = point.load()
+        except (ImportError, AttributeError) as error:
+            raise SourceError(f"the format {point.name!r} is {point.value}, which cannot be loaded: {error}") from error
+    return modules
+
+
+def detect(file: SourceFile, settings: SourceSettings) -> str:
     """Return the format of a source: as configured, else by extension, else by content.
 
     Raises:
@@ -63,7 +86,7 @@ def detect(file: SourceFile, settings: SourceSettings) -> Format:
         if head.startswith(magic):
             raise SourceError(f"{path} is {name}: convert it to NDJSON, JSON or CSV in UTF-8, or pipe that to submit -")
     extension = Path(path).suffix.lower()
-    known = settings.format or EXTENSIONS.get(extension)
+    known = settings.format or EXTENSIONS.get(extension) or _installed_for(extension)
     if known is not None:
         return known
     text = head.removeprefix(BOM).lstrip(BLANKS)
@@ -77,3 +100,10 @@ def detect(file: SourceFile, settings: SourceSettings) -> Format:
             "or in one array"
         )
     return Format.NDJSON
+
+
+def _installed_for(extension: str) -> str | None:
+    """Return the format of a package whose files have an extension; None if there is none, as for `.json` and none."""
+    if extension in {"", ".json"}:
+        return None
+    return next((name for name, module in _installed().items() if extension in module.EXTENSIONS), None)

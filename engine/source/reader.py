@@ -143,7 +143,7 @@ def segment_stops(sources: Sequence[Source], start: int, segment_bytes: int) -> 
     """
     at, end = start, sources[-1].end
     for source in (source for source in sources if source.size):
-        while source.format is Format.NDJSON and at + segment_bytes < source.end:
+        while source.format == Format.NDJSON and at + segment_bytes < source.end:
             stop = _after_line(source, at + segment_bytes)
             if stop == source.end:
                 break

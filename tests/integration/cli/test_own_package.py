@@ -1,4 +1,4 @@
-"""A service in a package of its own is known to every command, and docs/extending.md shows its very code."""
+"""A service and a format in a package are known to every command; docs/extending.md shows their very code."""
 
 import json
 import os
@@ -70,6 +70,40 @@ def test_submit_status_and_audit_know_the_service_of_a_package(tmp_path, process
     assert len({one["task_id"] for one in outcomes if one["task_id"]}) == 3
 
 
+@pytest.mark.parametrize(("name", "more"), [("titles.lines", ""), ("titles.txt", 'format = "lines"')])
+def test_the_format_of_a_package_is_told_by_its_extension_or_named(tmp_path, name, more):
+    server = ToyServer()
+    with serving(server) as url:
+        desk = Desk(tmp_path, install(tmp_path), url)
+        desk.config.write_text(desk.config.read_text() + more)
+        (tmp_path / name).write_text("a\ntaken\r\nb")
+        sent = desk.call("submit", name, "--config", str(desk.config), "--job", "j", "--json")
+        assert sent.returncode == 3, sent.stderr
+        assert desk.call("audit", "j", "--json").returncode == 0
+    assert sorted(server.items) == ["a", "b"]
+
+
+def test_a_job_whose_format_is_not_installed_any_more_says_so(tmp_path):
+    with serving(ToyServer()) as url:
+        desk = Desk(tmp_path, install(tmp_path), url)
+        (tmp_path / "titles.lines").write_text("a\n")
+        assert desk.call("submit", "titles.lines", "--config", str(desk.config), "--job", "j").returncode == 0
+    points = next(tmp_path.glob("*.dist-info")) / "entry_points.txt"
+    points.write_text("[bulksubmit.services]\ntoy = bulksubmit_toy\n")
+    assert desk.call("status").returncode == 0
+    audited = desk.call("audit", "j")
+    assert audited.returncode != 0
+    assert "has the format 'lines': install the package" in " ".join((audited.stdout + audited.stderr).split())
+
+
+def test_a_format_that_nobody_brings_is_refused_with_those_that_are_known(tmp_path):
+    desk = Desk(tmp_path, install(tmp_path))
+    desk.config.write_text(desk.config.read_text() + 'format = "xml"')
+    refused = desk.call("validate", desk.records("a"), "--config", str(desk.config))
+    assert refused.returncode == 2
+    assert "source.format: input should be 'ndjson', 'json', 'csv' or 'lines'" in " ".join(refused.stderr.split())
+
+
 def test_a_kind_that_is_not_installed_is_refused_with_those_that_are(tmp_path):
     desk = Desk(tmp_path, [])
     refused = desk.call("validate", desk.records("a"), "--config", str(desk.config))
@@ -95,5 +129,5 @@ def test_a_package_that_cannot_be_used_is_named(tmp_path, code, complaint):
 
 def test_the_documentation_shows_the_packages_own_code():
     page = (ROOT / "docs" / "extending.md").read_text()
-    for name in ("bulksubmit_toy.py", "pyproject.toml"):
+    for name in ("bulksubmit_toy.py", "bulksubmit_lines.py", "pyproject.toml"):
         assert (PACKAGE / name).read_text().strip() in page, f"docs/extending.md shows another {name}"
