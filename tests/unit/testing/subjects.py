@@ -4,17 +4,16 @@ import sys
 from contextlib import asynccontextmanager
 
 import orjson
-from engine.sandbox.sama.settings import SandboxSama
 from fakes.toy import KEY, PACKAGE, ToyServer
 
 from engine.batch.planning import service_at
 from engine.http.caller import open_caller
-from engine.http.secrets import Credentials
 from engine.model.errors import Refused, Unauthorized
 from engine.model.settings import SendSettings
 from engine.sandbox.behaviour import Behaviour, FailureRule, JournalSettings, Project
 from engine.sandbox.journal import read_journal
 from engine.sandbox.server import running_sandbox
+from engine.sandbox.settings import SandboxSama
 from engine.services.base import Answer
 from engine.testing import Subject
 
@@ -70,9 +69,7 @@ async def _before_sandbox(kind, keys, behaviour, *, made="task", **tasks):
     async with running_sandbox(behaviour) as sandbox:
         keys = {**keys, "base_url": sandbox.url}
         settings = module.SETTINGS.model_validate(keys)
-        credentials = Credentials(settings.secret_headers(), settings.secret_query())
-        ways = {"upload_hosts": settings.allowed_upload_hosts(), "error_hint": settings.error_hint}
-        async with open_caller(sandbox.url, SendSettings(), credentials, speech=settings.speaks, **ways) as caller:
+        async with open_caller(settings, SendSettings()) as caller:
             path = behaviour.journal.path
             yield Subject(
                 module, keys, caller, created=lambda: sum(one.kind == made for one in read_journal(path)), **tasks
