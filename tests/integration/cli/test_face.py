@@ -12,11 +12,9 @@ from engine import __version__
 from engine.cli.app import app
 
 ROOT = typer.main.get_command(app)
-PARAMETERS = [
-    pytest.param(parameter, id=f"{name} {parameter.name}")
-    for name, command in ROOT.commands.items()
-    for parameter in command.params
-]
+PARAMETERS = {
+    f"{name} {parameter.name}": parameter for name, command in ROOT.commands.items() for parameter in command.params
+}
 HEAVY = ("aiohttp", "pydantic", "rich", "apsw", "anyio", "asyncio", "orjson", "engine.commands", "engine.sandbox")
 
 
@@ -51,11 +49,11 @@ def test_every_command_has_a_short_sentence_that_the_overview_shows_whole():
         assert command.get_short_help_str() == first.removesuffix(".") or command.get_short_help_str() == first
 
 
-@pytest.mark.parametrize("parameter", PARAMETERS)
-def test_every_option_has_a_sentence(parameter):
-    assert parameter.help
-    assert parameter.help.endswith(".")
-    assert parameter.help[0].isupper()
+def test_every_option_has_a_sentence():
+    for name, parameter in PARAMETERS.items():
+        assert parameter.help, name
+        assert parameter.help.endswith("."), name
+        assert parameter.help[0].isupper(), name
 
 
 def test_every_command_takes_json():
@@ -63,11 +61,11 @@ def test_every_command_takes_json():
         assert any("--json" in parameter.opts for parameter in command.params), name
 
 
-@pytest.mark.parametrize("parameter", PARAMETERS)
-def test_what_is_to_be_put_in_is_named_in_capitals_and_choices_stand_in_the_sentence(parameter):
-    assert (parameter.metavar or "").upper() == (parameter.metavar or "")
-    for choice in parameter.type_descriptor.choices or ():
-        assert choice.value in parameter.help
+def test_what_is_to_be_put_in_is_named_in_capitals_and_choices_stand_in_the_sentence():
+    for name, parameter in PARAMETERS.items():
+        assert (parameter.metavar or "").upper() == (parameter.metavar or ""), name
+        for choice in parameter.type_descriptor.choices or ():
+            assert choice.value in parameter.help, name
 
 
 @pytest.mark.parametrize("command", ROOT.commands)
