@@ -80,19 +80,23 @@ def mapped_errors(path: Path) -> Iterator[None]:
         raise as_ledger_error(path, error) from error
 
 
-def open_connections(path: Path, busy_seconds: float, vfs: str | None) -> tuple[apsw.Connection, apsw.Connection]:
-    """Return a connection that writes and one that reads; the file is created if there is none.
+def open_connections(
+    path: Path, busy_seconds: float, vfs: str | None
+) -> tuple[Path, apsw.Connection, apsw.Connection]:
+    """Return where the ledger is, a connection that writes and one that reads; it is created if there is none.
 
+    A lock must be one file, whichever link leads to the ledger, so links are followed; errors name what was asked for.
     `busy_seconds` is how long a process may hold it that is waited for; `vfs` names a file system registered with apsw.
 
     Raises:
         LedgerError: it cannot be opened, belongs to another program, or to a newer bulksubmit.
     """
     with mapped_errors(path), ExitStack() as undo:
-        writer = undo.enter_context(closing(open_writer(path, busy_seconds, vfs)))
-        reader = _connect(path, apsw.SQLITE_OPEN_READONLY, busy_seconds, vfs)
+        real = path.resolve()
+        writer = undo.enter_context(closing(open_writer(real, busy_seconds, vfs)))
+        reader = _connect(real, apsw.SQLITE_OPEN_READONLY, busy_seconds, vfs)
         undo.pop_all()
-    return writer, reader
+    return real, writer, reader
 
 
 def open_writer(

@@ -76,8 +76,7 @@ class SqliteLedger(Ledger):
         Raises:
             LedgerError: it cannot be opened, is not a ledger, or was written by a newer bulksubmit.
         """
-        path = await asyncio.to_thread(path.resolve)  # a lock must be one file, whichever link leads here
-        writing, reader = await asyncio.to_thread(open_connections, path, busy_seconds, vfs)
+        path, writing, reader = await asyncio.to_thread(open_connections, path, busy_seconds, vfs)
         ledger = cls(path, clock, Writer(path, writing, hooks), reader)
         try:
             yield ledger
