@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "toy_service"
+PACKAGE = Path(__file__).parent / "toy_service"
 KEY = "toy-key"
 
 

@@ -98,7 +98,15 @@ class Sama:
     open_batches = 500
     """Half a million tasks on their way; more would only stand in line at the service."""
 
-    def __init__(self, settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: SamaSettings,
+        batch: BatchSettings,
+        job: Job,
+        caller: Caller,
+        clock: Clock,
+        _emit: Listener = unheard,
+    ) -> None:
         if job.until not in {"", "created"}:
             raise ConfigError(f"--until {job.until}: a Sama task is done when it is created; leave --until out")
         presigned = settings.mode == "presigned"
@@ -342,9 +350,5 @@ class Sama:
         return json_object(await self._caller.call(Call("status", "GET", url, query=query, yielding=True)))
 
 
-def build(
-    settings: SamaSettings, batch: BatchSettings, job: Job, caller: Caller, clock: Clock, emit: Listener = unheard
-) -> Sama:
-    """Return the service; the one function that `wiring` calls."""
-    del emit
-    return Sama(settings, batch, job, caller, clock)
+build = Sama
+"""The one thing that `wiring` calls."""
