@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
@@ -101,7 +102,7 @@ def watch_over(order: dict) -> None:
 
 def main() -> None:
     for module in ("engine.http.caller", *wiring.SERVICES.values()):  # as a running engine has
-        wiring.import_module(module)
+        import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a watcher ended
     for line in sys.stdin:
         if os.fork() == 0:

@@ -19,6 +19,7 @@ from .ways import SECRETS, Way
 
 DYING = Path(__file__).with_name("dying.py")
 ROOT = Path(__file__).parents[3]
+GONE = "the parent of all processes has ended"
 SIDE_BY_SIDE = 8
 """Jobs at a time: most of their time they wait, before they ask what became of a call that was lost."""
 
@@ -69,6 +70,8 @@ class Lives:
         return End(end["died"], tally, [f"{home}, {deaths}: {complaint}" for complaint in complaints])
 
     async def _ordered(self, order: dict) -> dict:
+        if self.parent.returncode is not None:
+            raise ChildProcessError(GONE)
         end = self.ends[order["number"]] = asyncio.get_running_loop().create_future()
         self.parent.stdin.write(json.dumps(order, default=str).encode() + b"\n")
         return await end
@@ -78,6 +81,8 @@ class Lives:
         async for line in self.parent.stdout:
             end = json.loads(line)
             self.ends.pop(end["number"]).set_result(end)
+        for waiting in self.ends.values():
+            waiting.set_exception(ChildProcessError(GONE))
 
 
 @asynccontextmanager
