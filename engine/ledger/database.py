@@ -80,9 +80,7 @@ def mapped_errors(path: Path) -> Iterator[None]:
         raise as_ledger_error(path, error) from error
 
 
-def open_connections(
-    path: Path, busy_seconds: float, vfs: str | None
-) -> tuple[Path, apsw.Connection, apsw.Connection]:
+def open_connections(path: Path, busy_seconds: float, vfs: str | None) -> tuple[Path, apsw.Connection, apsw.Connection]:
     """Return where the ledger is, a connection that writes and one that reads; it is created if there is none.
 
     A lock must be one file, whichever link leads to the ledger, so links are followed; errors name what was asked for.
