@@ -9,10 +9,10 @@ it should be done. When that is follows from three figures, which earlier polls 
 
 From these, one pass over the open batches foretells when each ends. A poll that finds a batch done does not tell for
 how long it has been. So each such poll moves the next ones a little earlier, until one comes too early: that one shows
-exactly how far its batch is, and costs one poll more. About every third batch pays it.
+how far its batch is, and costs one poll more. Every second or third batch pays it.
 
 Invariant: a batch that is not being asked about has a date, or waits for one that has. What does not move although it
-should is asked about ever less often: the oldest batch when it is late by a quarter more, the others by twice as much.
+should is asked about ever less often: the oldest when it is late by a quarter more, the others by twice as much.
 """
 
 from __future__ import annotations
@@ -25,20 +25,16 @@ from itertools import chain
 
 _INFINITE = float("inf")
 
-# Shares of the time in which a batch is created
-_MARGIN = 0.03  # by which it is asked about later than it should be done
+_MARGIN = 0.03  # share of its creation time by which a batch is asked about later than it should be done; so, too:
 _MARGIN_TOGETHER = 0.08  # likewise where a poll covers many: waiting lets more finish, and the others cost nothing
-_AGAIN = 0.05  # after which we ask again about what should have been done
+_AGAIN = 0.1  # after which we ask again about what should have been done
 _WAITED = 0.3  # by which it has begun too late for that to be chance
-
-_STEP, _MOST_STEPS = 0.03, 5
+_STEP, _MOST_STEPS = 0.015, 5
 """The speed is taken to be higher by this share after a poll that found a batch done, doubled with each one in a row.
 After so many in a row it is rather the number of lanes that is wrong."""
-_SMOOTHING = 0.4
-"""Weight of the newest speed: Vector's `ewma_alpha`, which follows a change within about three polls."""
+_SMOOTHING = 0.4  # weight of the newest speed: Vector's `ewma_alpha`, which follows a change within about three polls
 _SURPRISE = 0.35  # one look that differs by more from the known speed shows a late begin rather than another speed
-_SURE_TASKS, _SOON_TASKS = 5, 10
-"""Fewer than the first say little of a speed: counts are whole. To measure it, we wait for the second."""
+_SURE_TASKS, _SOON_TASKS = 5, 10  # fewer say little of a speed, for counts are whole; to measure it we wait for ten
 _HANGS = 4  # looks that showed nothing new, after which a batch keeps no lane from the others
 _MOST_LANES = 64  # more are as good as no limit
 _FIRST_SHARE = 0.1  # of the longest first wait: the first one of all, for the service may be a fast one
@@ -83,7 +79,7 @@ class PollSchedule:
         self._sure = False  # the speed was measured; before, it is only known not to be lower
         self._shows = False  # the service tells how far a batch is, not only that it is done
         self._steps = 0
-        self._in_vain = 0  # looks in a row, of whatever batches, that showed nothing new
+        self._moved_at = self._polled_at = -_INFINITE  # when a look showed something new; when the last poll was sent
         self._number = 0
         self._fewest = _INFINITE  # tasks of the smallest batch
         self._alone: dict[int, PolledBatch] = {}  # their dates do not depend on others
@@ -110,7 +106,10 @@ class PollSchedule:
 
     def next_due(self) -> float:
         """Return when the next poll is due; infinite if all open batches are being asked about."""
-        return next((due for due, _, _ in self._plan(1)), _INFINITE)
+        first = next((due for due, _, _ in self._plan(1)), _INFINITE)
+        measured = self._together > 1 and self.speed < _INFINITE
+        pause = self._margin * self._fewest / self.speed if measured else 0.0  # more fit into the next one
+        return max(first, self._polled_at + pause)
 
     def take(self, now: float) -> Sequence[int]:
         """Take the batches that the next poll is about, if it is due: up to `together`, those due first."""
@@ -120,6 +119,7 @@ class PollSchedule:
         for key in keys:
             one = self._find(key)
             one.asked, one.ask_at = True, None
+        self._polled_at = now
         return keys
 
     def saw(self, key: int, now: float, created: int, *, finished: bool) -> None:
@@ -134,7 +134,8 @@ class PollSchedule:
         else:
             one.in_vain += 1
             self._learn_from_nothing(one, now)
-        self._in_vain = 0 if finished or created > one.created else self._in_vain + (now >= one.ends_at)
+        if finished or created > one.created:
+            self._moved_at = max(self._moved_at, now)
         one.looked_at, one.created = now, created
 
     def _find(self, key: int, *, alone: bool = False) -> PolledBatch:
@@ -142,25 +143,24 @@ class PollSchedule:
             self._alone[key] = self._in_line.pop(key)
         return self._alone.get(key) or self._in_line[key]
 
-    # When each batch is due
-
     def _plan(self, most: int) -> Sequence[tuple[float, int, int]]:
         """Foretell the open batches; return date, number and key of those to ask about first."""
-        free, speed = self._free_lanes(), self.speed * (1 + _STEP * (2**self._steps - 1))
-        shortest = (1 + self._margin) * self._fewest / speed
+        free, shortest = self._free_lanes(), (1 + self._margin) * self._fewest / self.speed
         dates: list[tuple[float, int, int]] = []
-        first, oldest = _INFINITE, True
+        first, oldest, still = _INFINITE, True, False
         for key, one in chain(self._alone.items(), self._in_line.items()):
             begins_at = max(one.released_at + self.start_seconds, free[0] if free else -_INFINITE)
-            if most == 1 and not self._in_vain and begins_at + shortest >= first and key in self._in_line:
+            if most == 1 and not still and begins_at + shortest >= first and key in self._in_line:
                 break  # neither it nor what comes after is due first: there may be thousands
             if not one.created and not one.asked:
-                one.begins_at, one.seconds = begins_at, one.count / speed
+                one.begins_at, one.seconds = begins_at, one.count / self.speed
                 one.ends_at = begins_at + one.seconds
             if free and one.in_vain <= _HANGS:
-                heapq.heapreplace(free, max(one.ends_at, one.looked_at) if speed < _INFINITE else _INFINITE)
+                heapq.heapreplace(free, max(one.ends_at, one.looked_at) if self.speed < _INFINITE else _INFINITE)
+            if oldest and one.is_late:
+                still = self._moved_at <= one.ends_at < one.looked_at - max(self._longest_wait, one.seconds) / 2
             if not one.asked:
-                dates.append((self._due(one, oldest=oldest), one.number, key))
+                dates.append((self._due(one, oldest=oldest, still=still), one.number, key))
                 first = min(first, dates[-1][0])
             oldest = False
         return heapq.nsmallest(most, dates)
@@ -173,7 +173,7 @@ class PollSchedule:
         ends = sorted(one.ends_at for one in self._ended)[-lanes:]
         return [-_INFINITE] * (lanes - len(ends)) + ends
 
-    def _due(self, one: PolledBatch, *, oldest: bool) -> float:
+    def _due(self, one: PolledBatch, *, oldest: bool, still: bool) -> float:
         if one.ask_at is not None:
             return one.ask_at
         if one.is_late:
@@ -181,14 +181,11 @@ class PollSchedule:
             wait = max(_AGAIN * one.seconds, late / 4 if oldest else late, _LEAST_SECONDS)
             return one.looked_at + min(wait, self._longest_wait)
         soonest = one.looked_at + (_LEAST_SECONDS if self.speed < _INFINITE else self._first_wait)
-        latest = one.looked_at + self._longest_wait if self._in_vain else _INFINITE
+        latest = one.looked_at + self._longest_wait if still else _INFINITE
         return max(min(one.ends_at + self._margin * one.seconds, latest), soonest)
-
-    # What looks teach
 
     def _learn_from_end(self, one: PolledBatch, now: float) -> None:
         """Learn from a batch that is done: it ended between the look before and this one."""
-        overdue = now > one.ends_at + (self._margin + 2 * _AGAIN) * one.seconds
         if self.speed == _INFINITE or (one.created and not self._sure):
             least = (one.count - one.created) / max(now - one.looked_at, _LEAST_SECONDS)
             self.speed = max(least, self.speed if self.speed < _INFINITE else 0.0)
@@ -196,9 +193,12 @@ class PollSchedule:
             most = one.count / max(one.looked_at - one.begins_at, _LEAST_SECONDS)
             self.speed += _SMOOTHING * min(0.0, most - self.speed)
             self._sure = True
-        elif one.created or one.is_late or overdue or self._together > 1:
-            pass  # it was foretold from a look at itself, or too long ago; and what rides along shows how far it is
+        elif one.created or one.is_late or (self._together > 1 and self._shows):
+            pass  # it was foretold from a look at itself; and what rides along shows how far it is
+        elif now > one.ends_at + (self._margin + 2 * _AGAIN) * one.seconds:
+            pass  # it was overdue: that it is done is no news
         elif self._sure and self._steps < _MOST_STEPS:
+            self.speed *= 1 + _STEP * 2**self._steps
             self._steps += 1
         else:  # far faster, or there are more lanes: then what is overdue is asked about, and tells how many
             self.speed, self._steps, self.lanes = 2 * self.speed, 0, _INFINITE
@@ -213,8 +213,8 @@ class PollSchedule:
             speed = self.speed = created / max(now - one.looked_at, _LEAST_SECONDS)
         elif created - one.seen >= min(_SURE_TASKS, one.count / 10):  # two looks saw it under way
             speed = (created - one.seen) / max(now - one.seen_at, _TICK)
-            known = self._sure and abs(speed / self.speed - 1) <= _SURPRISE
-            self.speed += (_SMOOTHING if known else 1) * (speed - self.speed)
+            usual = self._sure and abs(speed / self.speed - 1) <= _SURPRISE
+            self.speed += (_SMOOTHING if usual else 1) * (speed - self.speed)
             self._sure = True
         else:
             speed = created / max(now - one.begins_at, _LEAST_SECONDS)
@@ -233,6 +233,8 @@ class PollSchedule:
         """Learn from a batch that should be under way and is not: others stand ahead of it, or a start takes longer."""
         if not self._shows:
             self._steps = 0
+            if now > one.begins_at and not self._sure and self.speed < _INFINITE and one.in_vain == 1:
+                self.speed = min(self.speed, one.count / (now - one.begins_at))
         elif not one.created and (now - one.begins_at) * self.speed >= max(1.0, _WAITED * one.count):
             if ahead := self._count_ahead(one, now):
                 self.lanes = min(ahead, self.lanes)
@@ -245,6 +247,4 @@ class PollSchedule:
         for other in chain(self._ended, self._alone.values(), self._in_line.values()):
             works = other.begins_at <= at < other.ends_at and (other.created or other.in_vain <= 1)
             count += works and other.number < one.number
-            if count == _MOST_LANES:
-                return _INFINITE
-        return count
+        return count if count < _MOST_LANES else _INFINITE

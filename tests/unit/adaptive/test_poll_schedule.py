@@ -64,7 +64,7 @@ def test_how_many_batches_are_worked_on_at_once_is_found_out():
 def test_how_long_a_start_takes_is_found_out():
     schedule = follow(Creating(500, 1, start=3.0, load=0.3)).schedule
     assert schedule.start_seconds == pytest.approx(3.0, abs=0.02)
-    assert schedule.speed == pytest.approx(500, rel=0.01)
+    assert schedule.speed == pytest.approx(500, rel=0.1)  # it moves up on purpose until a poll comes too early
 
 
 def test_a_batch_in_a_long_queue_is_known_as_soon_as_one_at_its_head():
@@ -81,11 +81,19 @@ def test_a_batch_in_a_long_queue_is_known_as_soon_as_one_at_its_head():
 )
 def test_what_can_hardly_be_foretold_is_followed_to_its_end_all_the_same(lanes, change):
     # No promise of few and timely polls holds here. At speeds that differ by 30 % from batch to batch the median delay
-    # is 0.3 (all at once) to 1.2 creation times; where no progress is told until the end, it takes 1.8 (all at once) to
-    # 4.2 times the oracle's polls, and those in line are known 10 creation times late; with starts of 9 s for batches
-    # of one second it is up to 40; after a speed-up by ten, 1 to 9.
+    # is 0.2 (all at once) to 4.7 creation times; where no progress is told until the end, it takes 2.0 (all at once) to
+    # 4.3 times the oracle's polls, and those in line are known 8 to 32 creation times late; where batches of one second
+    # begin after 9 s it is up to 95, after a speed-up by ten 15. Nobody can tell silence from a slow service sooner.
     creating = replace(Creating(500, lanes, sizes=(1, 1000)), **change)
     assert len(follow(creating).polls) <= 8 * creating.batches
+
+
+@pytest.mark.parametrize("together", [1, 100])
+def test_many_single_tasks_of_differing_length_are_known_soon_although_none_shows_progress(together):
+    what = Creating(2, sizes=(1, 1), batches=500, release_seconds=0.002, jitter=0.3, together=together)
+    followed = follow(what)
+    assert followed.median_delay <= 0.4
+    assert len(followed.polls) <= 4 * what.batches / min(together, 4)  # the ends themselves lie scattered
 
 
 # What does not move
