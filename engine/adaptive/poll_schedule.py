@@ -238,7 +238,7 @@ class PollSchedule:
         elif not one.created and (now - one.begins_at) * self.speed >= max(1.0, _WAITED * one.count):
             if ahead := self._count_ahead(one, now):
                 self.lanes = min(ahead, self.lanes)
-            else:
+            elif one.in_vain == 1:  # once: else it would never be late, and be asked about all the time
                 self.start_seconds = max(self.start_seconds, now - one.released_at)
 
     def _count_ahead(self, one: PolledBatch, at: float) -> float:

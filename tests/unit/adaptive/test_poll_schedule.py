@@ -216,6 +216,45 @@ def test_whatever_the_service_does_every_batch_is_known_in_the_end(creating):
     assert min(followed.delays) >= 0
 
 
+@settings(derandomize=True, deadline=None)
+@given(
+    st.builds(
+        Creating,
+        st.floats(1, 1e5),
+        st.sampled_from([1, 2, ENDLESS]),
+        sizes=st.sampled_from([(1, 1), (1, 50), (1, 1000)]),
+        batches=st.just(12),
+        load=st.floats(0.1, 10),
+        start=st.floats(0, 10),
+        jitter=st.floats(0, 0.5),
+        shows=st.booleans(),
+        together=st.sampled_from([1, 5]),
+    ),
+    st.floats(0, 1),
+)
+def test_however_far_a_service_comes_once_it_stands_still_polls_are_few(creating, share):
+    creations = plan(creating)
+    stands_from = share * max(one.end for one in creations)
+    schedule, releases, polls, now = PollSchedule(together=creating.together), list(enumerate(creations)), [], 0.0
+    while now < stands_from + 3600:
+        while releases and releases[0][1].released <= schedule.next_due():
+            key, one = releases.pop(0)
+            schedule.release(key, one.count, one.released)
+        now = max(now, schedule.next_due())
+        polls.append(now)
+        assert len(polls) < 10_000
+        for key in schedule.take(now):
+            created = creations[key].created(min(now, stands_from))
+            finished = created == creations[key].count
+            schedule.saw(key, now, created if creating.shows or finished else 0, finished=finished)
+            if finished:
+                schedule.forget(key, now)
+        if not releases and schedule.next_due() == float("inf"):
+            break
+    mine = [at for at in polls if at > max(stands_from, creations[-1].released)]
+    assert len(mine) <= creating.batches * (60 + 3600 / LONGEST)
+
+
 @given(st.integers(0, 2**32), st.sampled_from([0.05, 1.0, 20.0]), st.sampled_from([1, 4]))
 def test_a_batch_is_never_asked_about_twice_at_once_however_long_answers_take(seed, answer_seconds, together):
     dice = random.Random(seed)
