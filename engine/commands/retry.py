@@ -278,7 +278,7 @@ def _write(parent: Job, target: Path, chosen: str, takes: _Takes) -> Source:
         written = file.tell()
     if not written:
         raise JobError(f"{rejects} holds no record that {chosen}; there is nothing to try again")
-    return describe(target, SourceSettings(format=Format.NDJSON))
+    return describe(target, SourceSettings(format=Format.NDJSON), ours=True)
 
 
 def _records(job: str, rejects: Path, takes: _Takes) -> Iterator[bytes]:

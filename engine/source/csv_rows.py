@@ -88,7 +88,10 @@ def _header(text: bytes, delimiter: str, path: str, *, whole: bool) -> tuple[Seq
         if problem == _OPEN_QUOTE and not whole:
             break
         if problem is not None:
-            raise SourceError(f"the header of {path} cannot be read: {_in_words(problem)}")
+            raise SourceError(
+                f"the header of {path} cannot be read: {_in_words(problem)}. Is source.delimiter, {delimiter!r}, the "
+                "one that the file has?"
+            )
         if row.values[0]:
             return row.values[0], row.after[0]
     return (), 0
@@ -119,8 +122,8 @@ class CsvSplitter:
     def __init__(
         self, delimiter: str, names: Sequence[str], settings: SourceSettings, head_bytes: int, head_lines: int
     ) -> None:
-        self._delimiter = delimiter
-        self._names = names
+        self.delimiter = delimiter
+        self.columns = names
         self._types = {name: _CONVERSIONS[kind] for name, kind in settings.types.items()}
         self._max_record_bytes = settings.max_record_bytes
         self._head_bytes = head_bytes
@@ -137,7 +140,7 @@ class CsvSplitter:
             lines.pop()
         edges = list(accumulate([len(text) + 1 for text in lines], initial=start))
         edges[-1] = min(edges[-1], len(window.data))  # the last newline may be missing
-        text = _Text(window.data[start : edges[-1]], self._delimiter)
+        text = _Text(window.data[start : edges[-1]], self.delimiter)
         first = 0
         while rows := _whole(text.take(CUT_RECORDS), to_end=to_end):
             yield self._cut(window, edges, line, [first, *rows.after[:-1]], rows)
@@ -173,11 +176,11 @@ class CsvSplitter:
 
     def skip(self, window: Window) -> RowSkip:
         """Return what finds the end of the row at the head of `window`."""
-        return RowSkip(self._head_bytes if window.first else 0, self._delimiter)
+        return RowSkip(self._head_bytes if window.first else 0, self.delimiter)
 
     def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
         """Return the rows of `slices` as JSON."""
-        rows = _Text(b"\n".join(slices), self._delimiter).take(len(slices))
+        rows = _Text(b"\n".join(slices), self.delimiter).take(len(slices))
         return [self._rendered(values, b"")[0] for values in rows.values]
 
     def _record(self, values: Sequence[str], problem: str | None, text: bytes) -> tuple[bytes, Row]:
@@ -193,12 +196,12 @@ class CsvSplitter:
         return self._rendered(values, text)
 
     def _rendered(self, values: Sequence[str], text: bytes) -> tuple[bytes, Row]:
-        if len(values) != len(self._names):
+        if len(values) != len(self.columns):
             raise BadValue(
-                f"has {len(values)} values and the header {len(self._names)} names: look for a missing quote "
+                f"has {len(values)} values and the header {len(self.columns)} names: look for a missing quote "
                 "or a stray delimiter"
             )
-        row: Row = dict(zip(self._names, values, strict=True))
+        row: Row = dict(zip(self.columns, values, strict=True))
         for name, convert in self._types.items():
             value = row[name]
             try:

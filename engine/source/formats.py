@@ -9,6 +9,7 @@ source has its format.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 from engine.model.errors import SourceError
 from engine.model.record import FORMAT_POINTS, Format, Source
 from engine.model.settings import SourceSettings
-from engine.source.json_text import BLANKS
-from engine.source.splitter import BOM, SourceFile, Splitter
+from engine.source.head import check_columns, check_head, guess, head_of
+from engine.source.splitter import SourceFile, Splitter, WithHeader
 
 FORMATS: dict[str, str] = {
     Format.NDJSON: "engine.source.ndjson",
@@ -29,20 +30,6 @@ FORMATS: dict[str, str] = {
 
 EXTENSIONS = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV, ".tsv": Format.CSV}
 """`.json` is not among them: people give that name to arrays and to NDJSON, so its content decides."""
-
-UNREADABLE = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh91AY&SY": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"PK\x03\x04": "zip",
-    b"PAR1\x15": "Parquet",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-"""First bytes → what such a file is. People pipe and rename, so the content is asked and not the name."""
-
-_HEAD_BYTES = 1 << 16
 
 
 def open_splitter(source: Source, file: SourceFile, settings: SourceSettings) -> Splitter:
@@ -75,31 +62,31 @@ def _installed() -> dict[str, Any]:
 
 
 def detect(file: SourceFile, settings: SourceSettings) -> str:
-    """Return the format of a source: as configured, else by extension, else by content.
+    """Return the format of a source: as configured, else by extension, else by content; its head must fit the format.
 
     Raises:
-        SourceError: the file is compressed or binary, or holds one object over many lines.
+        SourceError: it is no file of that format as a whole; says what to do.
     """
     path = file.source.path
-    head = file.read(file.source.base, min(file.source.size, _HEAD_BYTES))
-    for magic, name in UNREADABLE.items():
-        if head.startswith(magic):
-            raise SourceError(f"{path} is {name}: convert it to NDJSON, JSON or CSV in UTF-8, or pipe that to submit -")
+    head = head_of(file)
     extension = Path(path).suffix.lower()
     known = settings.format or EXTENSIONS.get(extension) or _installed_for(extension)
-    if known is not None:
-        return known
-    text = head.removeprefix(BOM).lstrip(BLANKS)
-    if text[:1] == b"[":
-        return Format.JSON
-    if text[:1] != b"{":
-        return Format.JSON if extension == ".json" else Format.CSV
-    if text.partition(b"\n")[0].strip(BLANKS) == b"{":  # pretty-printed: as NDJSON each of its lines would be a reject
-        raise SourceError(
-            f"{path} begins with one object over several lines: put its records on a line each (jq -c '.records[]'), "
-            "or in one array"
-        )
-    return Format.NDJSON
+    known = known or guess(head, path, extension, settings.delimiter)
+    check_head(head, path, known)
+    return known
+
+
+def columns_of(source: Source, file: SourceFile, settings: SourceSettings) -> Sequence[str] | None:
+    """Return the columns that a header names, once it is read and judged; None if the format has no header.
+
+    Raises:
+        SourceError: the header cannot be used.
+    """
+    splitter = open_splitter(source, file, settings)
+    if not isinstance(splitter, WithHeader):
+        return None
+    check_columns(splitter.columns, splitter.delimiter, head_of(file), source.path)
+    return splitter.columns
 
 
 def _installed_for(extension: str) -> str | None:

@@ -140,21 +140,23 @@ def _deep_members(raw: bytes) -> dict[str, bytes]:
         at = member.end()
         name, text = member.groups()
         if text is None:
-            start, at = at, _closed(raw, at)
+            start, at = at, closed(raw, at)
             text = raw[start:at]
         found[orjson.loads(name)] = text
     return found
 
 
-def _closed(raw: bytes, at: int) -> int:
-    """Return where the array or object ends that begins at `at`."""
+def closed(raw: bytes, at: int) -> int:
+    """Return where the array or object ends that begins at `at`; 0 if it does not end in these bytes."""
     depth = 0
     while bracket := _INSIDE.match(raw, at):
         at = bracket.end()
+        if raw[at - 1] == _QUOTE:
+            break
         depth += 1 if raw[at - 1] in _OPENING else -1
         if not depth:
-            break
-    return at
+            return at
+    return 0
 
 
 def parse(raws: Sequence[bytes], max_record_bytes: int) -> tuple[list[Row], dict[int, str]]:

@@ -20,7 +20,7 @@ from anyio import CancelScope, to_thread
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
-from engine.source.formats import detect, open_splitter
+from engine.source.formats import columns_of, detect
 from engine.source.splitter import SourceFile, unreadable
 
 _SPOOL_BYTES = 1 << 20
@@ -48,8 +48,8 @@ def find_sources(patterns: Sequence[str], settings: SourceSettings) -> tuple[Sou
     return tuple(sources)
 
 
-def describe(path: Path, settings: SourceSettings, after: Source | None = None) -> Source:
-    """Return the file at `path` as a source, laid `after` another.
+def describe(path: Path, settings: SourceSettings, after: Source | None = None, *, ours: bool = False) -> Source:
+    """Return the file at `path` as a source, laid `after` another. One of `ours` has the format that settings say.
 
     Raises:
         SourceError: it is missing or no file, or its format cannot be read.
@@ -71,9 +71,11 @@ def describe(path: Path, settings: SourceSettings, after: Source | None = None) 
         mtime_ns=status.st_mtime_ns,
         base=after.end if after else 0,
     )
+    if ours:  # bad records in it were judged before: a person may try all of them again
+        return source
     with SourceFile(source) as file:
         source = replace(source, format=detect(file, settings))
-        open_splitter(source, file, settings)  # a CSV header that cannot be used must show before anything is sent
+        columns_of(source, file, settings)  # a CSV header that cannot be used must show before anything is sent
     return source
 
 

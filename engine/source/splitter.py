@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Row, Source
@@ -101,6 +101,21 @@ class Splitter(Protocol):
 
     def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
         """Return the JSON text of records that were good before, from their bytes in the source."""
+        ...
+
+
+@runtime_checkable
+class WithHeader(Protocol):
+    """What a splitter has besides if a header names the columns of all its records."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Their names."""
+        ...
+
+    @property
+    def delimiter(self) -> str:
+        """What parts them."""
         ...
 
 
