@@ -12,7 +12,7 @@ its values, which takes three times as long.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -172,6 +172,22 @@ def _surroundings(settings: MappingSettings) -> tuple[bytes, bytes]:
         return b"", b""
     defaults = orjson.dumps(settings.defaults)[1:]
     return b"{" + orjson.dumps(settings.wrap) + b":", (b"," if settings.defaults else b"") + defaults
+
+
+def named_columns(settings: MappingSettings) -> Mapping[str, str]:
+    """Return the columns that `[mapping]` takes from rows → the key that names each."""
+    named = dict.fromkeys(settings.drop, "mapping.drop") | dict.fromkeys(settings.rename, "mapping.rename")
+    named |= {column: f"mapping.fields.{key}" for key, column in settings.fields.items()}
+    return named | dict.fromkeys(_placeholders(settings.template), "mapping.template")
+
+
+def _placeholders(value: Any) -> Iterator[str]:
+    """Yield the columns that a part of the template takes."""
+    if isinstance(value, str):
+        yield from _PLACEHOLDER.findall(value)
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _placeholders(one)
 
 
 def _refuse_unfit_values(settings: MappingSettings) -> None:

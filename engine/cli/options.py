@@ -98,7 +98,11 @@ SourceFormat: TypeAlias = Annotated[
     ),
 ]
 Strict: TypeAlias = Annotated[
-    bool, _option("--strict", "Read everything first and send nothing if any record is not fit to be sent.")
+    bool,
+    _option(
+        "--strict",
+        "Read everything first; send nothing if a record is not fit to be sent or a mapped column is missing.",
+    ),
 ]
 Processes: TypeAlias = Annotated[
     int | None,

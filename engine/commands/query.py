@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from engine.batch.planning import reference_of
 from engine.commands import wiring
+from engine.commands.columns import check_columns
 from engine.commands.configuration import hide_secret
 from engine.commands.paths import open_ledger, path_names
 from engine.commands.result import JobStatus, Result, Validation, summarize
@@ -129,6 +130,7 @@ async def validate(
             found = (await spool(sys.stdin.buffer, Path(folder) / "standard-input", settings),)
         else:
             found = await anyio.to_thread.run_sync(partial(find_sources, paths, settings))
+        await check_columns(found, setup.settings, settings, thorough=True)
         return await _validated(setup, found, emit)
 
 

@@ -17,6 +17,7 @@ import anyio
 
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
+from engine.commands.columns import check_columns
 from engine.commands.paths import claim_output, open_ledger, path_names
 from engine.commands.result import Result, summarize
 from engine.ledger.base import Ledger
@@ -28,13 +29,15 @@ from engine.model.outcome import Tally
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
 from engine.model.submission import UNSENT, State
-from engine.progress.events import JobEnded, JobStarted, Listener, fan_out, unheard
+from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.source.sources import check_unchanged, find_sources, spool
 
 STANDARD_INPUT = "-"
+SPOOLED = "standard-input"
+"""The file that standard input becomes, in the job's output folder."""
 
 
 async def submit(  # noqa: PLR0913 - what a person can say of a job
@@ -86,10 +89,21 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
                     f"job {name!r} exists; `bulksubmit resume {name}` goes on with it, or choose another --job"
                 )
             await claim_output(folder, opened)
-            found = await _sources(sources, wiring.source_settings(setup, format), folder / "standard-input", stop)
+            found = await _sources(sources, wiring.source_settings(setup, format), folder / SPOOLED, stop)
             new = replace(new, sources=found)
+            if unmet := await _unmet(new, setup, wiring.source_settings(setup, format), folder, stop):
+                emit(Noticed(unmet))
             await opened.create_job(new)
             return await work_on(new, opened, setup, emit, stop)
+
+
+async def _unmet(job: Job, setup: wiring.Setup, settings: SourceSettings, folder: Path, stop: Stop) -> str:
+    """Return what is said of columns that `[mapping]` names and no record has; raise if that must not be."""
+    try:
+        return await check_columns(job.sources, setup.settings, settings, thorough=job.strict, stop=stop)
+    except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
+        (folder / SPOOLED).unlink(missing_ok=True)
+        raise
 
 
 async def resume(

@@ -79,6 +79,12 @@ def describe(path: Path, settings: SourceSettings, after: Source | None = None, 
     return source
 
 
+def header_of(source: Source, settings: SourceSettings) -> Sequence[str] | None:
+    """Return the columns that the header of a source names; None if its format has no header."""
+    with SourceFile(source) as file:
+        return columns_of(source, file, settings)
+
+
 async def spool(stream: BinaryIO, path: Path, settings: SourceSettings) -> Source:
     """Copy `stream` to a private file at `path`, so that it can be read again, and return that as the only source.
 
