@@ -295,7 +295,8 @@ def validate(
 ) -> Screen:
     """Check every record and send nothing.
 
-    Records are read, mapped and checked as `submit` would, so a load can be mended before it begins.
+    The configuration is checked, and records are read, mapped and checked, as `submit` would, so a load can be mended
+    before it begins. No call is made. The first tasks are shown as they would go up.
     """
     from engine.cli.output.checks import validation_screen
     from engine.cli.signals import watch

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,12 +15,12 @@ import anyio.to_thread
 from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
-from engine.commands.configuration import hide_secret
 from engine.commands.paths import open_ledger, path_names
 from engine.commands.result import JobStatus, Result, Validation, summarize
 from engine.commands.submit import STANDARD_INPUT
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
+from engine.model.batch import Batch
 from engine.model.errors import JobError
 from engine.model.job import DEFAULT_LEDGER, Job
 from engine.model.outcome import Outcome
@@ -41,6 +42,10 @@ TOLD_SECONDS = 3.0
 
 MOST_REJECTS = 100
 """Rejects that a validation shows; more would only scroll by."""
+
+TASKS_SHOWN = 3
+TASK_CHARACTERS = 100
+"""Of each task that a validation shows: what fits on a line."""
 
 
 async def status(
@@ -116,12 +121,13 @@ async def validate(
     format: Format | None = None,  # noqa: A002 - as the option is called
     processes: int | None = None,
 ) -> Validation:
-    """Read, map and check everything; send nothing. The arguments are those of `submit`.
+    """Read, map and check everything, the configuration as `submit` does; send nothing. The arguments are those of it.
 
     Raises:
         ConfigError, SourceError: the configuration or a source cannot be used at all.
     """
-    setup = wiring.load(wiring.read_config(Path(config)), hide_secret, processes=processes)
+    setup = wiring.load(wiring.read_config(Path(config)), processes=processes)
+    wiring.check_parts(setup, _validation_job(setup))
     settings = wiring.source_settings(setup, format)
     paths = path_names(sources)
     with TemporaryDirectory(prefix="bulksubmit-") as folder:
@@ -134,18 +140,38 @@ async def validate(
         return await _validated(setup, found, emit)
 
 
+def _validation_job(setup: wiring.Setup, found: tuple[Source, ...] = ()) -> Job:
+    return Job("validate", setup.service.kind, "", found, "")
+
+
 async def _validated(setup: wiring.Setup, found: tuple[Source, ...], emit: Listener) -> Validation:
-    job = Job("validate", setup.service.kind, "", found, "")
+    job = _validation_job(setup, found)
     emit(JobStarted(job.name, job.size_bytes))
-    plans = wiring.offline(setup, job).plans(job, None)
+    offline = wiring.offline(setup, job)
+    plans = offline.plans(job, None)
     batches = records = rejected = 0
+    first: Batch | None = None
     shown: list[tuple[str, Reject]] = []
     while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
         read = sum(batch.end.index - batch.start.index for batch in plan.batches)
         batches, records, rejected = batches + len(plan.batches), records + read, rejected + len(plan.rejects)
         shown += [(source_at(found, bad.offset).path, bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
+        first = first or next((batch for batch in plan.batches if batch.count), None)
         emit(frozen_event(plan))
-    return Validation(records, rejected, batches, job.size_bytes, shown)
+    tasks = await anyio.to_thread.run_sync(_first_tasks, offline, job, first) if first else []
+    return Validation(records, rejected, batches, job.size_bytes, shown, tasks)
+
+
+def _first_tasks(offline: wiring.Offline, job: Job, batch: Batch) -> list[str]:
+    """Return the first tasks of a batch as lines of text."""
+    tasks = chain.from_iterable(block.raws for block in offline.tasks(job, batch.start))
+    return [_as_line(task) for task in islice(tasks, min(TASKS_SHOWN, batch.count))]
+
+
+def _as_line(task: bytes) -> str:
+    # A letter takes four bytes at most; one that is cut in two is left out.
+    text = task[: 4 * TASK_CHARACTERS].decode(errors="ignore")
+    return text if len(text) <= TASK_CHARACTERS and len(task) <= 4 * TASK_CHARACTERS else text[:TASK_CHARACTERS] + "…"
 
 
 async def _job_status(job: Job, ledger: SqliteLedger, tell: Callable[[str], None] | None) -> JobStatus:

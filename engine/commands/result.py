@@ -71,6 +71,8 @@ class Validation:
     size_bytes: int
     rejects: Sequence[tuple[str, Reject]]
     """(source path, reject) of the first hundred; offsets are joined."""
+    tasks: Sequence[str] = ()
+    """The first three as they would go up, each cut to a line."""
 
 
 async def summarize(  # noqa: PLR0913 - what there is to say at the end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.result import Validation
 from engine.model.errors import Exit
 from engine.model.outcome import Fate, Outcome
-from engine.progress.text import count, size
+from engine.progress.text import count, redactor, size
 from engine.reports.audit import Audit, Reported
 
 _SHOWN_REJECTS = 10
@@ -87,6 +88,7 @@ def validation_screen(validation: Validation) -> Screen:
     good = not validation.rejected
     exit_code = Exit.ALL_CREATED if good else Exit.SOME_FAILED
     first = validation.rejects[:_SHOWN_REJECTS]
+    tasks = [redactor(os.environ)(task) for task in validation.tasks]
     more = "" if len(first) == validation.rejected else f" (first {len(first)} of {count(validation.rejected)})"
     return Screen(
         f"{_verdict(validation)} Nothing was sent.",
@@ -95,12 +97,14 @@ def validation_screen(validation: Validation) -> Screen:
             "rejected": validation.rejected,
             "batches": validation.batches,
             "size_bytes": validation.size_bytes,
+            "tasks": tasks,
             "rejects": [{"source": source, **asdict(reject)} for source, reject in validation.rejects],
             "exit_code": int(exit_code),
         },
         mood=Mood.GOOD if good else Mood.MIXED,
         tables=[
             Table([["batches", count(validation.batches)], ["to send", size(validation.size_bytes)]]),
+            Table([[task] for task in tasks], "The first tasks, as they would go up"),
             Table(
                 [[f"{source}:{reject.line}", f"record {reject.index}", reject.reason] for source, reject in first],
                 f"Not fit to be sent{more}",

@@ -182,9 +182,8 @@ async def validated(desk, source, config=None, format_=None):
     return result, events
 
 
-async def test_validate_counts_and_sends_nothing(desk, monkeypatch):
+async def test_validate_counts_and_sends_nothing(desk):
     desk = await desk()
-    monkeypatch.delenv("SAMA_ACCESS_KEY")
     source = desk.source([*tasks(25), {"input": 1}, {"data": {}, "priority": 2**31}])
     result, events = await validated(desk, source)
     assert (result.records, result.rejected, result.batches) == (27, 2, 3)
