@@ -11,12 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import orjson
-
 from engine.model.batch import Batch, ClientReference, Limits
 from engine.model.doubt import Again, Standing
 from engine.model.error_hints import Carries
-from engine.model.errors import SourceChanged, UnexpectedAnswer
+from engine.model.errors import SourceChanged
 from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.model.submission import Submission
@@ -351,30 +349,3 @@ class Counting(Protocol):
     def working_seconds(self, tasks: Sequence[int]) -> float:
         """Return how long it takes at least to count batches of so many created tasks: people are told beforehand."""
         ...
-
-
-def json_object(answer: Answer) -> Row:
-    """Return the JSON object that an answer holds.
-
-    Raises:
-        UnexpectedAnswer: it holds something else.
-    """
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        body = None
-    if not isinstance(body, dict):
-        raise UnexpectedAnswer(f"the answer is not a JSON object: {answer.body[:80]!r}", status=answer.status)
-    return body
-
-
-def json_rows(answer: Answer, key: str) -> Sequence[Row]:
-    """Return the list of objects that stands under a key of an answer.
-
-    Raises:
-        UnexpectedAnswer: there is none.
-    """
-    rows = json_object(answer).get(key)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UnexpectedAnswer(f"the answer's {key} are not a list of objects", status=answer.status)
-    return rows

@@ -21,6 +21,7 @@ from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, unheard
 from engine.services.base import Answer, Call, Caller, Intent, Released, no_intent
+from engine.services.decoding import MOST_ID_CHARACTERS, words
 
 
 class OneCall:
@@ -88,6 +89,11 @@ class OneCall:
         ids = [task_id for task_id in settlement.task_ids if task_id is not None]
         if len(settlement.task_ids) != batch.count or settlement.unclear():
             raise UnexpectedAnswer("the answer does not say of each record what became of it", call=call.kind)
-        if len(set(ids)) != len(ids) or not all(isinstance(task_id, str) and task_id for task_id in ids):
+        if len(set(ids)) != len(ids) or not all(map(_is_id, ids)):
             raise UnexpectedAnswer("the answer does not give each task an id of its own", call=call.kind)
-        return Released(None, settlement)
+        errors = {position: words(str(error)) for position, error in settlement.errors.items()}
+        return Released(None, replace(settlement, errors=errors))
+
+
+def _is_id(found: Any) -> bool:
+    return isinstance(found, str) and 0 < len(found) <= MOST_ID_CHARACTERS and found.isprintable()

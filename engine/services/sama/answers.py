@@ -17,18 +17,156 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
+from typing import Annotated
+
+import msgspec
+import orjson
 
 from engine.model.doubt import Standing
 from engine.model.errors import UnexpectedAnswer
 from engine.model.record import Row
 from engine.services.base import Answer
+from engine.services.decoding import Count, Extra, Id, Word, words
 
-_STATES = ("state", "status", "job_status", "job_state")
-_IDS = ("id", "task_id")
-_BATCH_IDS = ("batch_id", "id")
-_DATA = ("data", "request_data")
-"""The second one is how the vendor's creation callback calls it."""
-_TOLD_IDS = ("task_ids", "tasks", "ids", "created_tasks")
+_Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,8000}\Z")]
+_NO_DATA = msgspec.Raw()
+
+
+class _Stated(msgspec.Struct):
+    """What has a state, under whichever name."""
+
+    state: Extra[Word] = ""
+    status: Extra[Word] = ""
+    job_status: Extra[Word] = ""
+    job_state: Extra[Word] = ""
+
+    @property
+    def word(self) -> str:
+        """The state in the service's own word; "" if it does not say."""
+        return self.state or self.status or self.job_status or self.job_state
+
+
+class _Named(msgspec.Struct):
+    """A task, as the answer to a batch may name it."""
+
+    id: Extra[Id | None] = None
+    task_id: Extra[Id | None] = None
+
+
+class ToldBatch(msgspec.Struct):
+    """The answer to a call that made, released or canceled a batch."""
+
+    batch_id: Id | None = None
+    id: Id | None = None
+    tasks_put_url: Extra[_Url] = ""
+    task_ids: Extra[list[Id | _Named]] = []
+    tasks: Extra[list[Id | _Named]] = []
+    ids: Extra[list[Id | _Named]] = []
+    created_tasks: Extra[list[Id | _Named]] = []
+
+    @property
+    def name(self) -> str:
+        """What the batch is called from now on."""
+        found = self.id if self.batch_id is None else self.batch_id
+        if found is None:
+            raise UnexpectedAnswer("the answer has no batch_id")
+        return str(found)
+
+    @property
+    def told_ids(self) -> Sequence[str]:
+        """The ids of the tasks to be created; () if it names none.
+
+        The vendor's page says that they are there, and not under which name: a list of ids, or of objects that have
+        one.
+        """
+        for found in (self.task_ids, self.tasks, self.ids, self.created_tasks):
+            ids = [id_of(one) if isinstance(one, _Named) else str(one) for one in found]
+            if found and all(ids) and len(set(ids)) == len(ids):
+                return ids
+        return ()
+
+
+class Problem(msgspec.Struct):
+    """Why a task was not created."""
+
+    type: Extra[str | int] = "error"
+    message: Extra[str] = ""
+
+
+class CreationTask(_Stated):
+    """One task of a creation status."""
+
+    id: Extra[Id | None] = None
+    task_id: Extra[Id | None] = None
+    errors: Extra[list[Problem]] = []
+    data: Extra[msgspec.Raw] = _NO_DATA
+    request_data: Extra[msgspec.Raw] = _NO_DATA
+    """This is how the vendor's creation callback calls it."""
+
+
+class CreationStatus(_Stated):
+    """One page of the creation status of a batch."""
+
+    created: Extra[Count | None] = None
+    """How many of its tasks exist; None if the service does not say."""
+    total: Extra[Count | None] = None
+    messages: Extra[list[str]] = []
+    tasks: list[CreationTask] | None = None
+
+    @property
+    def summary(self) -> str:
+        """What a batch that ended says for all of its tasks."""
+        return words("; ".join(self.messages)) or f"the batch ended as {self.word!r}"
+
+
+class MadeTask(_Stated):
+    """One task of the project's list: it was created."""
+
+    id: Extra[Id | None] = None
+    task_id: Extra[Id | None] = None
+    batch_id: Extra[Id | None] = None
+    created_at: Extra[str] = ""
+    data: Extra[msgspec.Raw] = _NO_DATA
+
+    @property
+    def inputs(self) -> Row:
+        """Its inputs, and its outputs, if it has any."""
+        data = _object_in(self.data)
+        if data is None:
+            raise UnexpectedAnswer("tasks: a task does not show its data")
+        return data
+
+    @property
+    def shows_data(self) -> bool:
+        """Whether its inputs are there."""
+        return _object_in(self.data) is not None
+
+    @property
+    def batch(self) -> str:
+        """The name of the batch that it came with."""
+        if self.batch_id is None:
+            raise UnexpectedAnswer("tasks: a task does not name its batch")
+        return str(self.batch_id)
+
+    @property
+    def made_at(self) -> float:
+        """When it was created, in Unix seconds; a time without a zone is UTC."""
+        try:
+            at = datetime.fromisoformat(self.created_at)
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError) as error:
+            raise UnexpectedAnswer("tasks: a task does not say when it was created") from error
+
+    def is_one_of(self, candidates: Sequence[Row]) -> bool:
+        """Tell whether it holds what we sent; the service may have added outputs to it."""
+        data = self.inputs
+        return any(all(key in data and data[key] == value for key, value in sent.items()) for sent in candidates)
+
+
+class TaskPage(msgspec.Struct):
+    """One page of the project's list."""
+
+    tasks: list[MadeTask]
 
 
 class Phase(Enum):
@@ -86,55 +224,30 @@ def _plain(word: str) -> str:
     return " ".join(word.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def _id_in(body: Row, names: Sequence[str]) -> str:
-    """Return the first id under one of some names; "" if there is none. 0 is an id."""
-    for name in names:
-        found = body.get(name)
-        if found not in (None, ""):
-            return str(found) if isinstance(found, int | str) and not isinstance(found, bool) else ""
-    return ""
+def id_of(task: CreationTask | MadeTask | _Named) -> str:
+    """Return the id of a task; "" if it has none. 0 is an id."""
+    found = task.task_id if task.id is None else task.id
+    return "" if found is None else str(found)
 
 
-def batch_id_in(body: Row) -> str:
-    """Return the name of the batch that an answer is about."""
-    found = _id_in(body, _BATCH_IDS)
-    if not found:
-        raise UnexpectedAnswer("the answer has no batch_id")
-    return found
+def _object_in(raw: msgspec.Raw) -> Row | None:
+    """Return the object that stands in an answer; None if it is another thing."""
+    try:
+        found = orjson.loads(bytes(raw))
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
-def state_of(body: Row) -> str:
-    """Return the state of a batch or of a task in the service's own word; "" if it does not say."""
-    for key in _STATES:
-        if body.get(key) not in (None, ""):
-            return str(body[key])
-    return ""
-
-
-def standing_of(status: Row) -> Standing:
+def standing_of(status: CreationStatus) -> Standing:
     """Return whether a batch was continued, by its creation status."""
-    state = state_of(status)
-    if not state:
+    if not status.word:
         raise UnexpectedAnswer("status: the answer names no state", call="status")
-    phase = phase_of(state)
+    phase = phase_of(status.word)
     if phase is Phase.WAITING:
         return Standing.WAITING
-    ended = phase in {Phase.FAILED, Phase.CANCELED} and created_of(status) == 0
+    ended = phase in {Phase.FAILED, Phase.CANCELED} and status.created == 0
     return Standing.ENDED if ended else Standing.STARTED
-
-
-def created_of(status: Row) -> int | None:
-    """Return how many tasks of a batch exist; None if the service does not say."""
-    created = status.get("created")
-    return created if type(created) is int else None
-
-
-def tasks_in(body: Row) -> Sequence[Row]:
-    """Return the tasks that an answer lists."""
-    tasks = body.get("tasks") or []
-    if not isinstance(tasks, list) or not set(map(type, tasks)) <= {dict}:
-        raise UnexpectedAnswer("the answer's tasks are not a list of objects")
-    return tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,78 +262,14 @@ class Listed:
     """Its inputs, where the service shows them: the vendor says that it does for failed ones."""
 
 
-def listed(task: Row) -> Listed:
+def listed(task: CreationTask) -> Listed:
     """Read one task of a creation status."""
-    word = state_of(task)
-    creation, task_id = creation_of(word), _id_in(task, _IDS)
+    creation, task_id = creation_of(task.word), id_of(task)
     if creation is Creation.CREATED:
         return Listed(creation, task_id)
-    data = next((task[key] for key in _DATA if isinstance(task.get(key), dict)), None)
-    return Listed(creation, task_id, _task_error(task) or f"the task's creation ended as {word!r}", data)
-
-
-def _task_error(task: Row) -> str:
-    said = task.get("errors")
-    errors = [error for error in said if isinstance(error, dict)] if isinstance(said, list) else []
-    return "; ".join(f"{error.get('type', 'error')}: {error.get('message', '')}" for error in errors)
-
-
-def told_ids(body: Row) -> Sequence[str]:
-    """Return the ids of the tasks to be created that an answer to a batch names; () if it names none.
-
-    The vendor's page says that they are there, and not under which name: a list of ids, or of objects that have one.
-    """
-    for name in _TOLD_IDS:
-        found = body.get(name)
-        if not isinstance(found, list) or not found:
-            continue
-        ids = [_id_in(one if isinstance(one, dict) else {"id": one}, _IDS) for one in found]
-        if all(ids) and len(set(ids)) == len(ids):
-            return ids
-    return ()
-
-
-def summary_of(status: Row) -> str:
-    """Return what a batch that ended says for all of its tasks."""
-    messages = status.get("messages")
-    words = "; ".join(map(str, messages)) if isinstance(messages, list) else ""
-    return words or f"the batch ended as {state_of(status)!r}"
-
-
-def task_id_of(task: Row) -> str:
-    """Return the id of a task in the project's list; "" if it has none."""
-    return _id_in(task, _IDS)
-
-
-def made_at(task: Row) -> float:
-    """Return when a task was created, in Unix seconds; a time without a zone is UTC."""
-    try:
-        at = datetime.fromisoformat(str(task["created_at"]))
-    except (KeyError, ValueError) as error:
-        raise UnexpectedAnswer("tasks: a task does not say when it was created") from error
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-
-
-def data_of(task: Row) -> Row:
-    """Return the inputs of a task, and its outputs, if it has any."""
-    data = task.get("data")
-    if not isinstance(data, dict):
-        raise UnexpectedAnswer("tasks: a task does not show its data")
-    return data
-
-
-def is_one_of(task: Row, candidates: Sequence[Row]) -> bool:
-    """Tell whether a task holds what we sent; the service may have added outputs to it."""
-    data = data_of(task)
-    return any(all(key in data and data[key] == value for key, value in sent.items()) for sent in candidates)
-
-
-def batch_of(task: Row) -> str:
-    """Return the name of the batch that a task came with."""
-    found = _id_in(task, ("batch_id",))
-    if not found:
-        raise UnexpectedAnswer("tasks: a task does not name its batch")
-    return found
+    data = _object_in(task.data) or _object_in(task.request_data)
+    said = words("; ".join(f"{error.type}: {error.message}" for error in task.errors))
+    return Listed(creation, task_id, said or f"the task's creation ended as {task.word!r}", data)
 
 
 _PAGE = (b"<!doctype html", b"<html", b"<head", b"<body")

@@ -17,18 +17,19 @@ from engine.clock import Clock
 from engine.model.errors import PossiblyApplied, Refused, SourceError, Unavailable, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.model.record import Row
-from engine.services.base import Asked, Call, Caller, json_object
+from engine.services.base import Asked, Call, Caller
+from engine.services.decoding import decode
 from engine.services.sama.answers import (
     ENDS,
+    CreationStatus,
+    CreationTask,
     Listed,
+    MadeTask,
     Phase,
-    created_of,
+    TaskPage,
+    id_of,
     listed,
     phase_of,
-    state_of,
-    summary_of,
-    task_id_of,
-    tasks_in,
 )
 from engine.services.sama.settling import (
     Contents,
@@ -70,7 +71,7 @@ class TaskList:
         self._url = f"{project}/tasks.json"
         self._caller = caller
 
-    async def page(self, wanted: Mapping[str, str], number: int = 1) -> Sequence[Row]:
+    async def page(self, wanted: Mapping[str, str], number: int = 1) -> Sequence[MadeTask]:
         """Return the tasks of one page, from 1.
 
         Raises:
@@ -79,15 +80,20 @@ class TaskList:
         query = {**wanted, "omit_answers": "true", "page": str(number), "page_size": str(TASKS_PAGE_SIZE)}
         # The vendor's page on multi-task status: one call a second, and this call alone.
         call = Call("tasks", "GET", self._url, query=query, lane="tasks", lane_seconds=TASKS_SECONDS)
-        body = json_object(await self._caller.call(call))
-        if not isinstance(body.get("tasks"), list):
-            raise UnexpectedAnswer("tasks: the answer has no list of tasks", call="tasks")
-        return tasks_in(body)
+        return decode(await self._caller.call(call), TaskPage, call="tasks").tasks
 
-    async def all(self, wanted: Mapping[str, str], *, least: int = 1) -> AsyncIterator[Row]:
-        """Yield the tasks of all pages; one of fewer than `least` is the last: only an empty one proves it."""
+    async def all(self, wanted: Mapping[str, str], *, least: int = 1) -> AsyncIterator[MadeTask]:
+        """Yield the tasks of all pages; one of fewer than `least` is the last: only an empty one proves it.
+
+        Raises:
+            UnexpectedAnswer: a page is the one before it again, so the list would have no end.
+        """
+        first = ""
         for number in count(1):
             tasks = await self.page(wanted, number)
+            before, first = first, id_of(tasks[0]) if tasks else ""
+            if first and first == before:
+                raise UnexpectedAnswer("tasks: the list does not go on from page to page", call="tasks")
             for task in tasks:
                 yield task
             if len(tasks) < least:
@@ -124,7 +130,7 @@ class _Evidence:
 class Fates:
     """Settles the batches of one run."""
 
-    def __init__(self, status: Callable[[str, int], Awaitable[Row]], tasks: TaskList, clock: Clock) -> None:
+    def __init__(self, status: Callable[[str, int], Awaitable[CreationStatus]], tasks: TaskList, clock: Clock) -> None:
         """Take what fetches a page of a creation status, by batch and number."""
         self._status = status
         self._tasks = tasks
@@ -144,7 +150,7 @@ class Fates:
         """Note that the service confirmed our cancel of a batch."""
         self._canceled.add(remote_id)
 
-    async def settle(self, asked: Asked, first_page: Row | None) -> Settlement | None:
+    async def settle(self, asked: Asked, first_page: CreationStatus | None) -> Settlement | None:
         """Return the fate of each record of a batch; None while some have none, or it is not clear which is whose.
 
         Raises:
@@ -159,28 +165,30 @@ class Fates:
             self._canceled.discard(remote_id)
         return settlement
 
-    async def _rows(self, asked: Asked, first_page: Row | None) -> tuple[Sequence[Row], Row]:
+    async def _rows(
+        self, asked: Asked, first_page: CreationStatus | None
+    ) -> tuple[Sequence[CreationTask], CreationStatus]:
         """Fetch the whole list; it may be shorter than the batch, if it has not ended, or ended early."""
-        rows: list[Row] = []
-        status: Row = {}
+        rows: list[CreationTask] = []
+        status = CreationStatus()
         for number in count(1):
             if number == 1 and first_page is not None:
                 status = first_page
             else:
                 status = await self._status(str(asked.remote_id), number)
-                if not state_of(status) and created_of(status) is None:
+                if not status.word and status.created is None:
                     raise UnexpectedAnswer("status: this is no page of a batch", call="status")
-            page = tasks_in(status)
+            page = status.tasks or []
             rows += page
             # A page may be shorter than we asked for; unless a total says so, only an empty one shows that this is all.
-            last = len(page) < PAGE_SIZE or status.get("total") == asked.count
+            last = len(page) < PAGE_SIZE or status.total == asked.count
             if not page or len(rows) > asked.count or (len(rows) == asked.count and last):
                 break
         if len(rows) > asked.count:
             raise UnexpectedAnswer(f"the service lists {len(rows)} tasks for {asked.count} records")
         return rows, status
 
-    def _plain(self, asked: Asked, rows: Sequence[Row]) -> Settlement | None:
+    def _plain(self, asked: Asked, rows: Sequence[CreationTask]) -> Settlement | None:
         """Settle a batch that needs no evidence: all its tasks were created, and the order is known or past knowing."""
         ids = plainly_created(rows, asked.count)
         if ids is None or str(asked.remote_id) in self._told:
@@ -191,10 +199,10 @@ class Fates:
         order.settled()
         return all_created(ids, proven=asked.count == 1 or order.holds)
 
-    async def _judged(self, asked: Asked, rows: Sequence[Row], status: Row) -> Settlement | None:
+    async def _judged(self, asked: Asked, rows: Sequence[CreationTask], status: CreationStatus) -> Settlement | None:
         """Settle a batch by its list, in the order in which ids were told, if they were, and by evidence."""
         tasks: Sequence[Listed] = list(map(listed, rows))
-        word, order = state_of(status), self._listed_order
+        word, order = status.word, self._listed_order
         phase, loose = phase_of(word), frozenset[int]()
         told = self._told.get(str(asked.remote_id))
         arranged = in_told_order(tasks, told.split("\n"), asked.count) if told else None
@@ -202,7 +210,7 @@ class Fates:
             (tasks, loose), order = arranged, self._told_order
         # What such a batch does not list was not created: it failed, or we canceled it.
         failed = phase is Phase.FAILED or (phase is Phase.CANCELED and str(asked.remote_id) in self._canceled)
-        listing = Listing(asked.count, tasks, word, summary_of(status), missing_failed=failed, loose=loose)
+        listing = Listing(asked.count, tasks, word, status.summary, missing_failed=failed, loose=loose)
         if not listing.whole and not (asked.still and phase in ENDS):
             return None
         if listing.doubtful and not asked.still:
@@ -258,7 +266,7 @@ class Fates:
 
     async def _created_tasks(self, asked: Asked, listing: Listing) -> Mapping[int, Row]:
         """Return number in the list → content of all tasks that were created, as far as it is to be had."""
-        tasks: list[Row] = []
+        tasks: list[MadeTask] = []
         try:
             async for task in self._tasks.all({"batch_id": str(asked.remote_id)}):
                 tasks.append(task)
@@ -269,11 +277,6 @@ class Fates:
         return _content_of(tasks, listing)
 
 
-def _content_of(tasks: Sequence[Row], listing: Listing) -> Mapping[int, Row]:
-    content = {}
-    for task in tasks:
-        number = listing.numbers.get(task_id_of(task))
-        data = task.get("data")
-        if number is not None and isinstance(data, dict):
-            content[number] = data
-    return content
+def _content_of(tasks: Sequence[MadeTask], listing: Listing) -> Mapping[int, Row]:
+    numbers = ((listing.numbers.get(id_of(task)), task) for task in tasks)
+    return {number: task.inputs for number, task in numbers if number is not None and task.shows_data}

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 
@@ -38,26 +39,19 @@ from engine.services.base import (
     Intent,
     Released,
     Staged,
-    json_object,
     no_intent,
 )
+from engine.services.decoding import Anything, decode, path_part
 from engine.services.sama.answers import (
     ENDS,
     Creation,
+    CreationStatus,
     Phase,
-    batch_id_in,
-    batch_of,
-    created_of,
+    ToldBatch,
     creation_of,
-    data_of,
-    is_one_of,
     is_the_stores,
-    made_at,
     phase_of,
     standing_of,
-    state_of,
-    tasks_in,
-    told_ids,
 )
 from engine.services.sama.fates import PAGE_SIZE, TASKS_PAGE_SIZE, TASKS_SECONDS, Fates, TaskList
 from engine.services.sama.settings import SamaSettings
@@ -133,7 +127,7 @@ class Sama:
         self._looks_pay: dict[str, bool] = {}
         """By word that we do not know: whether a batch that was called so turned out to be done."""
         self._counts_shown = True
-        self._found: dict[str, tuple[str, Row | None]] = {}
+        self._found: dict[str, tuple[str, CreationStatus | None]] = {}
         """By batch: its word and the first page of its tasks, if the poll that found the end brought it along."""
 
     @property
@@ -164,7 +158,7 @@ class Sama:
             return takes_marks(self._schema)
         try:
             answer = await self._caller.call(Call("schema", "GET", f"{self._project}/schemas/create_task.json"))
-            return takes_marks(json_object(answer))
+            return takes_marks(decode(answer, dict[str, Any], call="schema"))
         except (Refused, UnexpectedAnswer):  # no schema to be had: no mark
             return False
         except WrongAddress:
@@ -191,17 +185,17 @@ class Sama:
         alike: set[str] = set()
         for value, candidates in inputs.items():
             async for task in self._tasks.all({MARK: value, f"{MARK}_match_type": "exact"}):
-                if str(data_of(task).get(MARK)) != value:
+                if str(task.inputs.get(MARK)) != value:
                     raise UnexpectedAnswer(f"tasks: the service does not search by {MARK}", call="tasks")
                 if reference is not None and value == reference.value:
-                    ours.add(batch_of(task))
-                elif made_at(task) >= since - SKEW_SECONDS and is_one_of(task, candidates):
-                    alike.add(batch_of(task))
+                    ours.add(task.batch)
+                elif task.made_at >= since - SKEW_SECONDS and task.is_one_of(candidates):
+                    alike.add(task.batch)
         return sorted(ours | {name for name in alike - ours if await self._has_as_many(name, batch.count)})
 
     async def _has_as_many(self, remote_id: str, records: int) -> bool:
-        total = (await self._status(remote_id, page=None)).get("total")
-        if type(total) is not int:
+        total = (await self._status(remote_id, page=None)).total
+        if total is None:
             raise UnexpectedAnswer("status: the answer does not say how many tasks the batch has", call="status")
         return total == records
 
@@ -212,11 +206,10 @@ class Sama:
         del batch, payload, known, intent
         started = self._clock.monotonic()
         answer = await self._post("create", "batches.json", orjson.dumps(self._options))
-        body = json_object(answer)
-        url = body.get("tasks_put_url")
-        if not isinstance(url, str):
+        told = decode(answer, ToldBatch, call="create")
+        if not told.tasks_put_url:
             raise UnexpectedAnswer("create: the answer has no tasks_put_url", call="create", status=answer.status)
-        return Staged(batch_id_in(body), url, started + UPLOAD_URL_SECONDS)
+        return Staged(told.name, told.tasks_put_url, started + UPLOAD_URL_SECONDS)
 
     async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
         """PUT the array to the presigned URL, without our key."""
@@ -224,7 +217,7 @@ class Sama:
         put = Call("put", "PUT", staged.upload_url, headers=JSON_HEADERS, body=payload, carries=Carries.BYTES)
         answer = await self._caller.call(replace(put, authenticated=False, few_tries=few_tries))
         if not is_the_stores(answer):
-            raise UnexpectedAnswer(f"put: the answer is not a store's: {answer.body[:80]!r}", call="put")
+            raise UnexpectedAnswer("put: the answer is not a store's", call="put", status=answer.status)
 
     async def look(self) -> str:
         """Ask for the project.
@@ -239,7 +232,7 @@ class Sama:
                 words = f"service.project_id {self._settings.project_id} is no project of this key ({refusal})"
                 raise Refused(words, call="project", status=refusal.status) from refusal
             raise
-        json_object(answer)
+        decode(answer, Anything, call="project")
         said = ", ".join(self._options)
         return f"project {self._settings.project_id} is there, so look at what else was said of a batch: {said}"
 
@@ -250,17 +243,18 @@ class Sama:
         del batch
         if remote_id is None:
             body = (b'{"tasks":', payload or b"[]", b"," + orjson.dumps(self._options)[1:])
-            told = json_object(await self._post("post", "batches.json", body, intent))
-            remote_id = batch_id_in(told)
-            self._fates.were_told(remote_id, told_ids(told))
-            return Released(remote_id)
+            told = decode(await self._post("post", "batches.json", body, intent), ToldBatch, call="post")
+            self._fates.were_told(told.name, told.told_ids)
+            return Released(told.name)
         try:
-            answer = await self._post("continue", f"batches/{remote_id}/continue.json", None, intent)
+            answer = await self._post("continue", f"batches/{path_part(remote_id)}/continue.json", None, intent)
         except Refused as refusal:
             # A guess: the vendor documents no word for it.
             refusal.released_before = refusal.status == HTTPStatus.CONFLICT or refusal.code == NOT_WAITING
             raise
-        batch_id_in(json_object(answer))  # else it is not Sama who answered, and we ask what became of it
+        _ = decode(
+            answer, ToldBatch, call="continue"
+        ).name  # else it is not Sama who answered: we ask what became of it
         return Released(remote_id)
 
     async def standing(self, remote_id: str) -> Standing:
@@ -279,7 +273,7 @@ class Sama:
         remote_id = str(asked.remote_id)
         with_fates = asked.still or not self._counts_shown or self._polls_that_end > _LIKELY
         status = await self._status(remote_id, 1 if with_fates else None)
-        word, created = state_of(status), self._created_in(status)
+        word, created = status.word, self._created_in(status)
         phase = phase_of(word)
         finished = phase in ENDS or created >= asked.count
         self._polls_that_end += (finished - self._polls_that_end) * _NEWEST
@@ -288,15 +282,16 @@ class Sama:
         if finished:
             self._found[remote_id] = word, status if with_fates else None
         understood, waiting = phase is not Phase.UNKNOWN or not word, phase is Phase.WAITING
+        created = min(created, asked.count)
         progress = BatchProgress(asked.sequence, created, finished, waiting=waiting, said=word, understood=understood)
         return [progress]
 
-    def _created_in(self, status: Row) -> int:
+    def _created_in(self, status: CreationStatus) -> int:
         """Return how many tasks exist: by the count, or where the service shows none, by the first page of tasks."""
-        created = created_of(status)
-        if created is None and state_of(status):
+        created = status.created
+        if created is None and status.word:
             self._counts_shown = False
-            created = sum(creation_of(state_of(task)) is Creation.CREATED for task in tasks_in(status))
+            created = sum(creation_of(task.word) is Creation.CREATED for task in status.tasks or ())
         if created is None:
             raise UnexpectedAnswer("status: the answer says nothing of the batch", call="status")
         return created
@@ -311,14 +306,14 @@ class Sama:
 
     async def cancel(self, remote_id: str) -> None:
         """Cancel the creation of what is not created yet."""
-        await self._post("cancel", f"batches/{remote_id}/cancel.json", None)
+        await self._post("cancel", f"batches/{path_part(remote_id)}/cancel.json", None)
         self._fates.was_canceled(remote_id)
 
     async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the batch's tasks by the state of people's work on them."""
         (remote_id,) = remote_ids
         tasks = self._tasks.all({"batch_id": remote_id}, least=TASKS_PAGE_SIZE)
-        return Counter([state_of(task) or "unknown" async for task in tasks])
+        return Counter([task.word or "unknown" async for task in tasks])
 
     def working_seconds(self, tasks: Sequence[int]) -> float:
         """Return how long `working` takes at least: a page a second, and one that is not full is the last."""
@@ -341,13 +336,14 @@ class Sama:
         )
         return await self._caller.call(call)
 
-    async def _status(self, remote_id: str, page: int | None) -> Row:
+    async def _status(self, remote_id: str, page: int | None) -> CreationStatus:
         query = {"page_size": "0"}
         if page is not None:
             # With the data of failed tasks, which tells whose they are.
             query = {"page_size": str(PAGE_SIZE), "page": str(page)}
-        url = f"{self._project}/batches/{remote_id}.json"
-        return json_object(await self._caller.call(Call("status", "GET", url, query=query, yielding=True)))
+        url = f"{self._project}/batches/{path_part(remote_id)}.json"
+        answer = await self._caller.call(Call("status", "GET", url, query=query, yielding=True))
+        return decode(answer, CreationStatus, call="status")
 
 
 build = Sama

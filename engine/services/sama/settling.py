@@ -18,7 +18,7 @@ import orjson
 
 from engine.model.outcome import Settlement
 from engine.model.record import Row
-from engine.services.sama.answers import Creation, Listed
+from engine.services.sama.answers import Creation, CreationTask, Listed
 
 UNPROVEN: Mapping[str, Any] = {"id_proven": False}
 """Said of a record whose task exists, and whose id may be that of another record of its batch."""
@@ -213,10 +213,10 @@ class TaskOrder:
         self.proof = Proof.BROKEN
 
 
-def plainly_created(tasks: Sequence[Row], records: int) -> Sequence[str] | None:
+def plainly_created(tasks: Sequence[CreationTask], records: int) -> Sequence[str] | None:
     """Return the ids if the list is nothing but one created task a record: nearly all are, so it must be quick."""
-    ids = [task.get("id") for task in tasks if task.get("state") == "created"]
-    plain = len(ids) == len(tasks) == records == len(set(ids)) and set(map(type, ids)) <= {str} and "" not in ids
+    ids = [task.id for task in tasks if task.state == "created"]
+    plain = len(ids) == len(tasks) == records == len(set(ids)) and set(map(type, ids)) <= {str}
     return [str(task_id) for task_id in ids] if plain else None
 
 

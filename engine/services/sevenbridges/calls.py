@@ -6,17 +6,19 @@ Only here its words are read. Where an answer cannot be understood, an Unexpecte
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
+import msgspec
 import orjson
 
 from engine.model.error_hints import Carries
 from engine.model.errors import UnexpectedAnswer
 from engine.model.record import Row
-from engine.services.base import JSON_HEADERS, Answer, Call, Caller, Intent, json_object, json_rows
+from engine.services.base import JSON_HEADERS, Answer, Call, Caller, Intent
+from engine.services.decoding import Anything, Extra, Name, Word, decode, path_part, told, words
 
 TOTAL_HEADER = "x-total-matching-query"
 """How many items a list has in all its pages."""
@@ -34,6 +36,8 @@ CHILD_COUNTS = ("queued", "running", "completed", "failed", "aborted")
 """What a parent's `execution_status` counts its children by."""
 
 TIMES = ("created_time", "start_time", "end_time")
+_COUNTS = range(10**9)
+_MOST_TOTAL_DIGITS = 9
 STEPS = (
     "steps_completed",
     "steps_total",
@@ -56,38 +60,59 @@ BULK_FIELDS = ",".join(f"resource.{name}" for name in TASK_FIELDS.split(","))
 """The same of a bulk call, whose items hold the task under `resource`: the vendor's page on bulk calls."""
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What the service says of a task."""
+_Time = Annotated[str, msgspec.Meta(max_length=40)]
+_Project = Annotated[str, msgspec.Meta(pattern=r"^[!-.0-~]{1,150}/[!-.0-~]{1,150}\Z")]
 
-    id: str
-    status: str
-    name: str = ""
-    project: str | None = None
-    description: str = ""
-    parent: str | None = None
-    batch: bool = False
+
+class _Item(msgspec.Struct):
+    """What lists are made of."""
+
+    id: Name
+
+
+class Task(_Item):
+    """What the service says of a task; only its id and status must be there."""
+
+    status: Word
+    """In capitals, however it is written there."""
+    name: Extra[str] = ""
+    project: Extra[_Project | None] = None
+    description: Extra[str] = ""
+    parent: Extra[Name | None] = None
+    batch: Extra[bool] = False
     """It is a parent: it has children, or will have."""
-    batch_group: Mapping[str, Any] | None = None
-    created_at: float | None = None
-    """Unix seconds, by the service's clock."""
-    errors: Sequence[Mapping[str, Any]] = ()
+    batch_group: Extra[dict[str, Any] | None] = None
+    created_time: Extra[_Time | None] = None
+    start_time: Extra[_Time | None] = None
+    end_time: Extra[_Time | None] = None
+    errors: Extra[list[dict[str, Any]]] = []
     """Why it cannot be run."""
-    execution: Mapping[str, Any] = field(default_factory=dict)
-    times: Mapping[str, str] = field(default_factory=dict)
-    """TIMES, as far as there are any, as the service writes them."""
-    price: Mapping[str, Any] | None = None
+    execution_status: Extra[dict[str, Any]] = {}
+    price: Extra[dict[str, Any] | None] = None
+
+    def __post_init__(self) -> None:
+        self.status = self.status.upper()
+
+    @property
+    def created_at(self) -> float | None:
+        """Unix seconds, by the service's clock."""
+        return _seconds(self.created_time)
+
+    @property
+    def times(self) -> Mapping[str, str]:
+        """TIMES, as far as there are any, as the service writes them."""
+        return {name: at for name in TIMES if (at := getattr(self, name))}
 
     @property
     def children(self) -> Mapping[str, int]:
         """How many children a parent has, by their state."""
-        counts = {word: self.execution.get(word) for word in CHILD_COUNTS}
-        return {word: count for word, count in counts.items() if type(count) is int}
+        counts = {word: self.execution_status.get(word) for word in CHILD_COUNTS}
+        return {word: count for word, count in counts.items() if type(count) is int and count in _COUNTS}
 
     @property
     def ended(self) -> bool:
         """Nothing more will happen to it."""
-        return self.status in ENDED or (self.status not in UNDER_WAY and "end_time" in self.times)
+        return self.status in ENDED or (self.status not in UNDER_WAY and bool(self.end_time))
 
     @property
     def exists(self) -> bool:
@@ -99,82 +124,80 @@ class Task:
     @property
     def complaint(self) -> str:
         """Why it cannot be run, in words."""
-        return "; ".join(f"inputs.{one.get('input_id', '?')}: {one.get('message', one)}" for one in self.errors)
+        return words("; ".join(f"inputs.{one.get('input_id', '?')}: {one.get('message', one)}" for one in self.errors))
+
+
+class File(_Item):
+    """A file or a folder, as a list shows it."""
+
+    name: Extra[str] = ""
+    type: Extra[str] = ""
+
+
+T = TypeVar("T", bound=_Item)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[T]):
     """One page of a list."""
 
-    items: Sequence[Row]
+    items: Sequence[T]
     total: int
     """Items of the whole list; where the service does not say how many, one more than it has shown while there are."""
 
 
-def page_of(answer: Answer, offset: int = 0) -> Page:
-    """Return one page of a list, the items of which begin at `offset`."""
-    items = json_rows(answer, "items")
+class _Link(msgspec.Struct):
+    rel: Extra[str] = ""
+
+
+class _Listed(msgspec.Struct, Generic[T]):
+    items: list[T]
+    links: Extra[list[_Link] | None] = None
+
+
+def page_of(answer: Answer, kind: type[T], offset: int = 0, call: str = "") -> Page[T]:
+    """Return one page of a list of tasks or of files, the items of which begin at `offset`."""
+    of_kind: Any = _Listed[kind]  # type: ignore[valid-type] # mypy knows no types that are made while it runs
+    listed: _Listed[T] = decode(answer, of_kind, call=call)
     total = next((value for name, value in answer.headers.items() if name.lower() == TOTAL_HEADER), "")
-    if total.isdecimal():
-        return Page(items, int(total))
-    links = json_object(answer).get("links")
-    if not isinstance(links, list):  # a page that is taken for the last one may hide a draft, which is then made twice
-        raise UnexpectedAnswer(f"the list says neither how long it is ({TOTAL_HEADER}) nor what follows (links)")
-    more = any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
-    return Page(items, offset + len(items) + more)
+    if len(total) <= _MOST_TOTAL_DIGITS and total.isdecimal():
+        return Page(listed.items, int(total))
+    if listed.links is None:  # a page that is taken for the last one may hide a draft, which is then made twice
+        words = f"the list says neither how long it is ({TOTAL_HEADER}) nor what follows (links)"
+        raise UnexpectedAnswer(words, call=call)
+    more = any(link.rel == "next" for link in listed.links)
+    return Page(listed.items, offset + len(listed.items) + more)
 
 
-def resource_of(item: Row) -> Row | None:
-    """Return what an item of a bulk answer holds: {} if that is nothing; None where it says an error instead."""
-    resource = item.get("resource")
-    if isinstance(resource, dict) and resource:
-        return resource
-    return None if isinstance(item.get("error"), dict) else {}
+class _BulkItem(msgspec.Struct):
+    resource: Extra[Task | None] = None
+    error: Extra[Anything | None] = None
 
 
-def task_of(body: Row) -> Task:
-    """Return a task; only its id and status must be there."""
-    task_id, status = body.get("id"), body.get("status")
-    if not isinstance(task_id, str) or not isinstance(status, str) or not task_id:
-        raise UnexpectedAnswer(f"the answer is no task: {str(body)[:80]}")
-    group, execution, errors = body.get("batch_group"), body.get("execution_status"), body.get("errors")
-    price, times = body.get("price"), {name: body.get(name) for name in TIMES}
-    return Task(
-        id=task_id,
-        status=status.upper(),
-        name=str(body.get("name") or ""),
-        project=body.get("project"),
-        description=str(body.get("description") or ""),
-        parent=body.get("parent"),
-        batch=body.get("batch") is True,
-        batch_group=group if isinstance(group, dict) else None,
-        created_at=_seconds(body.get("created_time")),
-        errors=[one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else [],
-        execution=execution if isinstance(execution, dict) else {},
-        times={name: at for name, at in times.items() if isinstance(at, str) and at},
-        price=price if isinstance(price, dict) else None,
-    )
+class _Bulk(msgspec.Struct):
+    items: list[_BulkItem]
 
 
 def details_of(task: Task) -> Row:
     """Return what an outcome says of a task besides its id, in the service's own words."""
     said: Row = {"status": task.status, **task.times}
-    if task.batch and task.execution:  # its message is among the counts
-        said["execution_status"] = task.execution
+    execution = told(task.execution_status)
+    if task.batch and execution:  # its message is among the counts
+        said["execution_status"] = execution
     else:
-        said |= {name: task.execution[name] for name in STEPS if task.execution.get(name) is not None}
-        if task.status in BROKEN and (message := task.execution.get("message")):
+        said |= {name: execution[name] for name in STEPS if execution.get(name) is not None}
+        if task.status in BROKEN and (message := execution.get("message")):
             said["message"] = message
     if task.price:
-        said["price"] = task.price
+        said["price"] = told(task.price)
     if task.errors:
-        said["errors"] = task.errors
+        said["errors"] = told(task.errors)
     return said
 
 
 def child_details(child: Task) -> Row:
     """Return what a parent's outcome says of a child."""
-    said = {"task_id": child.id, "name": child.name, "batch_group": child.batch_group}
+    said = {"task_id": child.id, "name": words(child.name), "batch_group": told(child.batch_group)}
     return said | details_of(child)
 
 
@@ -183,12 +206,12 @@ def time_text(seconds: float) -> str:
     return datetime.fromtimestamp(max(0, int(seconds)), UTC).isoformat()
 
 
-def _seconds(text: Any) -> float | None:
+def _seconds(text: str | None) -> float | None:
     try:
-        at = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        at = datetime.fromisoformat(text or "")
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 PAGE_ITEMS = 100
@@ -236,22 +259,22 @@ class Calls:
             "create", "POST", self._url("tasks"), query, JSON_HEADERS, body, carries=Carries.RECORDS, intent=intent
         )
         call = replace(call, repeatable=False, reconcilable=True)
-        return task_of(json_object(await self._caller.call(call)))
+        return decode(await self._caller.call(call), Task, call=call.kind)
 
     async def run(self, task_id: str) -> Task:
         """Run a draft; repeatable, because the service refuses to run what is none any more (7007, 7010)."""
-        url = self._url(f"tasks/{task_id}/actions/run")
+        url = self._url("tasks", task_id, "actions/run")
         call = Call("run", "POST", url, _FIELDS, JSON_HEADERS, b"{}", carries=Carries.RELEASE)
-        return task_of(json_object(await self._caller.call(call)))
+        return decode(await self._caller.call(call), Task, call=call.kind)
 
     async def rate_limit(self) -> None:
         """Ask about the request window: the one call that costs nothing of it."""
-        json_object(await self._caller.call(Call("limit", "GET", self._url("rate_limit"))))
+        decode(await self._caller.call(Call("limit", "GET", self._url("rate_limit"))), Anything, call="limit")
 
     async def get(self, task_id: str) -> Task:
         """Ask about one task."""
-        call = Call("get", "GET", self._url(f"tasks/{task_id}"), _FIELDS)
-        return task_of(json_object(await self._caller.call(call)))
+        call = Call("get", "GET", self._url("tasks", task_id), _FIELDS)
+        return decode(await self._caller.call(call), Task, call=call.kind)
 
     async def bulk(self, task_ids: Sequence[str]) -> Sequence[Task]:
         """Ask about up to PAGE_ITEMS tasks; those that are not there are left out.
@@ -259,42 +282,43 @@ class Calls:
         Raises:
             UnexpectedAnswer: no item is a task, and not all of them are errors.
         """
-        resources = await self._resources(task_ids)
-        if self._bulk_query and any("id" not in one for one in resources):
+        tasks, odd = await self._items(task_ids)
+        if odd and not tasks and self._bulk_query:
             self._bulk_query = {}
-            resources = await self._resources(task_ids)
-        tasks = [task_of(one) for one in resources if "id" in one]
-        if resources and not tasks:
-            raise UnexpectedAnswer(f"{len(resources)} items of the answer are neither tasks nor errors", call="bulk")
+            tasks, odd = await self._items(task_ids)
+        if odd and not tasks:
+            raise UnexpectedAnswer(f"{odd} items of the answer are neither tasks nor errors", call="bulk")
         return tasks
 
-    async def _resources(self, task_ids: Sequence[str]) -> Sequence[Row]:
+    async def _items(self, task_ids: Sequence[str]) -> tuple[Sequence[Task], int]:
+        """Return the tasks of a bulk answer, and how many of its items are neither tasks nor errors."""
         body = orjson.dumps({"task_ids": task_ids})
         call = Call("bulk", "POST", self._url("bulk/tasks/get"), self._bulk_query, JSON_HEADERS, body, yielding=True)
-        resources = map(resource_of, json_rows(await self._caller.call(call), "items"))
-        return [resource for resource in resources if resource is not None]
+        items = decode(await self._caller.call(call), _Bulk, call="bulk").items
+        tasks = [one.resource for one in items if one.resource is not None]
+        return tasks, sum(one.resource is None and one.error is None for one in items)
 
     async def delete(self, task_id: str) -> None:
         """Delete a draft."""
-        await self._caller.call(Call("delete", "DELETE", self._url(f"tasks/{task_id}")))
+        await self._caller.call(Call("delete", "DELETE", self._url("tasks", task_id)))
 
     async def abort(self, task_id: str) -> None:
         """Stop a task."""
         await self._caller.call(
-            Call("abort", "POST", self._url(f"tasks/{task_id}/actions/abort"), {}, JSON_HEADERS, b"{}")
+            Call("abort", "POST", self._url("tasks", task_id, "actions/abort"), {}, JSON_HEADERS, b"{}")
         )
 
-    def created_since(self, project: str, seconds: float) -> AsyncIterator[Page]:
+    def created_since(self, project: str, seconds: float) -> AsyncIterator[Page[Task]]:
         """Yield the pages of a project's tasks, oldest first, from those created at a time (Unix seconds) on."""
         query = {"project": project, "created_from": time_text(seconds), "order_by": "created_time", "order": "asc"}
-        return self._pages(Call("find", "GET", self._url("tasks"), {**query, **_FIELDS}))
+        return self._pages(Call("find", "GET", self._url("tasks"), {**query, **_FIELDS}), Task)
 
-    def children(self, task_id: str) -> AsyncIterator[Page]:
+    def children(self, task_id: str) -> AsyncIterator[Page[Task]]:
         """Yield the pages of a parent's children."""
         query = {"parent": task_id, **_FIELDS}
-        return self._pages(Call("children", "GET", self._url("tasks"), query, yielding=True))
+        return self._pages(Call("children", "GET", self._url("tasks"), query, yielding=True), Task)
 
-    def files(self, place: Place, names: Sequence[str] = ()) -> AsyncIterator[Page]:
+    def files(self, place: Place, names: Sequence[str] = ()) -> AsyncIterator[Page[File]]:
         """Yield the pages of the files and folders in a place: those that have one of these names, or all.
 
         Raises:
@@ -303,9 +327,9 @@ class Calls:
         # In the address, because a query of a Call has each key once.
         path = "?".join(filter(None, ["files", urlencode([("name", name) for name in names], quote_via=quote)]))
         query = {**place.query, "fields": "id,name,type"}
-        return self._pages(Call("files", "GET", self._url(path), query, few_tries=len(names) > 1))
+        return self._pages(Call("files", "GET", self._url(path), query, few_tries=len(names) > 1), File)
 
-    async def _pages(self, call: Call) -> AsyncIterator[Page]:
+    async def _pages(self, call: Call, kind: type[T]) -> AsyncIterator[Page[T]]:
         """Yield all pages of the list that a call asks for, each item once.
 
         Each page after the first is asked for from the last item of the one before, and must begin with it: if an item
@@ -317,9 +341,10 @@ class Calls:
         offset, last = 0, None
         while True:
             place = {"limit": str(PAGE_ITEMS), "offset": str(offset)}
-            page = page_of(await self._caller.call(replace(call, query={**call.query, **place})), offset)
+            answer = await self._caller.call(replace(call, query={**call.query, **place}))
+            page = page_of(answer, kind, offset, call.kind)
             items = page.items
-            if last is not None and (not items or items[0].get("id") != last):
+            if last is not None and (not items or items[0].id != last):
                 raise ListShifted("the list changed while it was read", call=call.kind)
             yield Page(items if last is None else items[1:], page.total)
             if offset + len(items) >= page.total:
@@ -327,7 +352,8 @@ class Calls:
             if len(items) <= 1:
                 said = f"the list says it has {page.total} items, and shows {offset + len(items)}"
                 raise ListShifted(said, call=call.kind)
-            offset, last = offset + len(items) - 1, items[-1].get("id")
+            offset, last = offset + len(items) - 1, items[-1].id
 
-    def _url(self, path: str) -> str:
-        return f"{self._base_url}/{path}"
+    def _url(self, path: str, name: str = "", below: str = "") -> str:
+        parts = (self._base_url, path, path_part(name) if name else "", below)
+        return "/".join(filter(None, parts))

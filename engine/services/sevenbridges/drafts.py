@@ -8,7 +8,7 @@ them needs: to the time, by the service's own clock, before which none of their 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha256
 
 import anyio
@@ -16,7 +16,7 @@ import anyio
 from engine.clock import Clock
 from engine.model.batch import Batch
 from engine.model.job import Job
-from engine.services.sevenbridges.calls import ListShifted, Page, Task, task_of
+from engine.services.sevenbridges.calls import ListShifted, Page, Task
 
 MARKER = re.compile(r"\[bulksubmit [^\s\]]+\]")
 """At the end of a draft's description."""
@@ -31,7 +31,7 @@ LISTING_TRIES = 5
 class DraftSearch:
     """Looks for drafts in one project; `list_since` yields its tasks from a time on, oldest first."""
 
-    def __init__(self, list_since: Callable[[float], AsyncIterator[Page]], clock: Clock) -> None:
+    def __init__(self, list_since: Callable[[float], AsyncIterator[Page[Task]]], clock: Clock) -> None:
         self._list_since = list_since
         self._clock = clock
         self._lock = anyio.Lock()
@@ -67,7 +67,7 @@ class DraftSearch:
     async def marked(self, since: float) -> AsyncIterator[tuple[str, Task]]:
         """Yield the tasks from a time on that have a marker, with it; not the children: they show their parent's."""
         async for page in self._list_since(since):
-            for task in map(task_of, page.items):
+            for task in page.items:
                 marker = None if task.parent else _marker_of(task)
                 if marker is not None:
                     yield marker, task
@@ -88,7 +88,7 @@ class DraftSearch:
         """Note what is wanted among the tasks from a time on; return the time of the last one there was at first."""
         covered, seen, at_first = since, 0, None
         async for page in self._list_since(since):
-            tasks = [task_of(item) for item in page.items]
+            tasks = page.items
             at_first = page.total if at_first is None else at_first
             for task in tasks[: max(0, at_first - seen)]:
                 covered = max(covered, task.created_at or since)
@@ -96,7 +96,7 @@ class DraftSearch:
             self._note(tasks)
         return covered
 
-    def _note(self, tasks: list[Task]) -> None:
+    def _note(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             # A child has the description of its parent. Of two with one marker the first counts: people clone tasks.
             marker = None if task.parent else _marker_of(task)

@@ -35,7 +35,6 @@ from engine.services.sevenbridges.calls import (
     Task,
     child_details,
     details_of,
-    task_of,
 )
 from engine.services.sevenbridges.drafts import DraftSearch, marker_of, sequence_in
 from engine.services.sevenbridges.files import FileIds
@@ -193,7 +192,7 @@ class SevenBridges:
         parent = await self._calls.get(remote_id)
         if not parent.batch:
             return self._settlement(parent)
-        children = [task_of(item) async for page in self._calls.children(remote_id) for item in page.items]
+        children = [child async for page in self._calls.children(remote_id) for child in page.items]
         counted = sum(parent.children.values())
         if len(children) < counted:
             raise UnexpectedAnswer(f"task {remote_id} has {counted} children, but only {len(children)} are listed")

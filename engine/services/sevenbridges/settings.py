@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any, ClassVar, Literal
+from urllib.parse import quote
 
 import orjson
 from pydantic import SecretStr, field_validator
@@ -155,4 +156,6 @@ class SevenBridgesSettings(ServiceSettings):
     def task_url(self, project: str | None, task_id: str) -> str:
         """Return the page of a task; of a service that is no platform, or without its project, its address."""
         pages = next((one.pages for one in PLATFORMS.values() if one.api == self.base_url), None)
-        return f"{pages}/u/{project}/tasks/{task_id}/" if pages and project else f"{self.base_url}/tasks/{task_id}"
+        return (
+            f"{pages}/u/{quote(project)}/tasks/{task_id}/" if pages and project else f"{self.base_url}/tasks/{task_id}"
+        )

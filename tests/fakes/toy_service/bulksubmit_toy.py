@@ -2,12 +2,23 @@
 
 from typing import Literal
 
+import msgspec
 from pydantic import SecretStr
 
 from engine.model.outcome import Settlement
 from engine.model.settings import ServiceSettings
-from engine.services.base import JSON_HEADERS, Call, json_rows
+from engine.services.base import JSON_HEADERS, Call
+from engine.services.decoding import Name, decode
 from engine.services.one_call import OneCall
+
+
+class Item(msgspec.Struct):
+    id: Name | None = None
+    error: str | None = None
+
+
+class Items(msgspec.Struct):
+    items: list[Item]
 
 
 class ToySettings(ServiceSettings):
@@ -26,9 +37,9 @@ class Toy(OneCall):
         return Call("create", "POST", f"{self.settings.base_url}/items", headers=JSON_HEADERS, body=payload)
 
     def settle(self, payload, answer):
-        items = json_rows(answer, "items")
-        errors = {at: str(item["error"]) for at, item in enumerate(items) if "error" in item}
-        return Settlement([item.get("id") for item in items], errors)
+        items = decode(answer, Items).items
+        errors = {at: item.error for at, item in enumerate(items) if item.error is not None}
+        return Settlement([item.id for item in items], errors)
 
 
 SETTINGS = ToySettings

@@ -12,7 +12,8 @@ from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Position
 from engine.model.settings import BatchSettings, ServiceSettings
-from engine.services.base import Answer, Call, json_rows
+from engine.services.base import Answer, Call
+from engine.services.decoding import decode
 from engine.services.one_call import OneCall
 
 
@@ -21,7 +22,7 @@ class Plain(OneCall):
         return Call("create", "POST", f"{self.settings.base_url}/items", body=payload)
 
     def settle(self, payload, answer):
-        items = json_rows(answer, "items")
+        items = decode(answer, dict[str, list[dict]])["items"]
         return Settlement([item.get("id") for item in items], {at: "no" for at, item in enumerate(items) if not item})
 
 
@@ -70,6 +71,8 @@ async def test_each_record_has_the_fate_that_the_answer_names():
         {"items": [{"id": "a"}, {"id": "a"}]},
         {"items": [{"id": "a"}, {"id": 7}]},
         {"items": [{"id": "a"}, {"id": ""}]},
+        {"items": [{"id": "a"}, {"id": "b" * 201}]},
+        {"items": [{"id": "a"}, {"id": "b\n"}]},
         {"items": "none"},
         {"items": [1, 2]},
         [],

@@ -12,7 +12,8 @@ from engine.model.batch import ClientReference
 from engine.model.doubt import Again, Standing
 from engine.model.errors import PossiblyApplied, Refused
 from engine.model.outcome import Settlement
-from engine.services.base import Answer, BatchProgress, Call, Released, Staged, json_object, no_intent
+from engine.services.base import Answer, BatchProgress, Call, Released, Staged, no_intent
+from engine.services.decoding import decode
 from engine.services.one_call import OneCall
 from engine.testing import CHECKS, PromiseBroken, Subject, checks
 
@@ -168,9 +169,8 @@ class Stager:
         return "it is there"
 
     async def _call(self, kind, name="", body=None, **flags):
-        return json_object(
-            await self.caller.call(Call(kind, "POST", f"https://toy.example/{name}", body=body, **flags))
-        )
+        call = Call(kind, "POST", f"https://toy.example/{name}", body=body, **flags)
+        return decode(await self.caller.call(call), dict)
 
     async def stage(self, batch, payload, *, known=None, intent=no_intent):
         said = await self._call("stage", intent=intent, repeatable=self.broken != "stage")

@@ -1,24 +1,29 @@
 """What a creation status says, and what is made of it; which task is which record stands in test_fates."""
 
+import orjson
 import pytest
 
 from engine.model.errors import Refused, UnexpectedAnswer
 from engine.services.base import Answer
+from engine.services.decoding import decode
 from engine.services.sama.answers import (
     Creation,
+    MadeTask,
     Phase,
-    batch_id_in,
+    ToldBatch,
     creation_of,
     is_the_stores,
-    made_at,
     phase_of,
-    told_ids,
 )
 from engine.services.sama.service import PAGE_SIZE
 
 from .scripted import Caller, created, follows, service
 
 NO_LIST = Refused("there is no list of tasks here", status=404)
+
+
+def told_batch(body):
+    return decode(Answer(200, {}, orjson.dumps(body)), ToldBatch)
 
 
 def told(*pages):
@@ -83,7 +88,7 @@ async def test_the_same_id_twice_is_asked_about_again_and_then_uncertain():
 async def test_zero_is_an_id():
     page = {"state": "completed", "tasks": [{"id": 0, "state": "created"}]}
     assert (await service(told(page)).settlement(*follows(count=1))).task_ids == ["0"]
-    assert batch_id_in({"batch_id": 0}) == "0"
+    assert told_batch({"batch_id": 0}).name == "0"
 
 
 async def test_a_failed_task_keeps_every_error_in_the_words_of_the_service():
@@ -101,7 +106,7 @@ async def test_a_failed_task_keeps_every_error_in_the_words_of_the_service():
         ({"state": "canceled", "errors": None}, "the task's creation ended as 'canceled'"),
         ({"state": "failed", "errors": ["what?"]}, "the task's creation ended as 'failed'"),
         ({"state": "failed", "errors": 5}, "the task's creation ended as 'failed'"),
-        ({"state": "failed", "errors": [{}]}, "error: "),
+        ({"state": "failed", "errors": [{}]}, "error:"),
     ],
 )
 async def test_a_task_that_was_not_created_has_a_reason_in_any_case(task, said):
@@ -181,19 +186,19 @@ def test_the_states_of_a_task_are_the_vendors():
     ],
 )
 def test_ids_in_an_answer_are_taken_where_they_are(body):
-    assert told_ids(body) == ["a", "b"]
+    assert told_batch(body).told_ids == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     "body", [{}, {"tasks": [{}]}, {"tasks": 2}, {"task_ids": ["a", "a"]}, {"task_ids": ["a", None]}]
 )
 def test_what_is_no_list_of_different_ids_tells_nothing(body):
-    assert told_ids(body) == ()
+    assert told_batch(body).told_ids == ()
 
 
 @pytest.mark.parametrize("at", ["20130715T04:45:57", "2013-07-15T04:45:57", "2013-07-15T04:45:57Z"])
 def test_a_time_without_a_zone_is_utc(at):
-    assert made_at({"created_at": at}) == 1_373_863_557.0
+    assert MadeTask(created_at=at).made_at == 1_373_863_557.0
 
 
 @pytest.mark.parametrize(

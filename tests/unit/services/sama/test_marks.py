@@ -87,7 +87,7 @@ def payload(*inputs):
 
 
 async def test_a_batch_is_searched_for_on_all_pages():
-    pages = [{"tasks": [listed(8)] * 3}, {"tasks": [listed(8)]}, {"tasks": []}]
+    pages = [{"tasks": [listed(8)] * 3}, {"tasks": [listed(8) | {"id": "t4"}]}, {"tasks": []}]
     caller = Caller(*pages)
     sent = payload({"client_batch_id": OURS, "id": "1"}, {"client_batch_id": OURS, "id": "2"})
     assert await inline(caller).locate(a_batch(), sent, since=0.0) == ["8"]

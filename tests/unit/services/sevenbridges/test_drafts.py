@@ -4,7 +4,7 @@ import pytest
 from fakes.clock import FakeClock
 
 from engine.model.errors import Unavailable
-from engine.services.sevenbridges.calls import ListShifted, Page, time_text
+from engine.services.sevenbridges.calls import ListShifted, Page, Task, time_text
 from engine.services.sevenbridges.drafts import (
     GATHER_SECONDS,
     LISTING_TRIES,
@@ -24,14 +24,14 @@ class Project:
 
     def add(self, marker, at, **fields):
         body = {"id": f"t{len(self.tasks)}", "status": "DRAFT", "description": f"x {reference(marker)}", **fields}
-        self.tasks.append({**body, "created_time": time_text(at)})
+        self.tasks.append(Task(**body, created_time=time_text(at)))
         return body["id"]
 
     async def list_since(self, since):
         self.listings.append(since)
         if self.failures:
             raise self.failures.pop(0)
-        wanted = [task for task in self.tasks if task["created_time"] >= time_text(since)]
+        wanted = [task for task in self.tasks if task.created_time >= time_text(since)]
         for start in range(0, max(1, len(wanted)), 2):
             await self.clock.sleep(self.page_seconds)
             yield Page(wanted[start : start + 2], len(wanted))

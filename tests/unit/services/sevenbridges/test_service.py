@@ -512,7 +512,7 @@ async def test_a_task_of_another_project_carries_its_own_page():
 @pytest.mark.parametrize("answer", [{}, {"items": {}}, {"items": [1]}, b"<html>", bulk({"id": "x"})])
 async def test_a_poll_that_cannot_be_understood_is_none(answer):
     with pytest.raises(UnexpectedAnswer):
-        await service(Caller(answer), **RUNS).progress(follows())
+        await service(Caller(answer, answer), **RUNS).progress(follows())
 
 
 # Parents and their children
