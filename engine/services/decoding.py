@@ -62,11 +62,14 @@ class Anything(msgspec.Struct):
     """An object of which nothing is needed: that it is one shows who answered."""
 
 
-def decode(answer: Answer, kind: type[T], *, call: str = "") -> T:
+def decode(answer: Answer, kind: type[T], *, call: str = "", mend: bool = True) -> T:
     """Return what an answer holds, as a value of a type: a `msgspec.Struct`, or one that msgspec knows.
 
+    `call` says what was asked. Without `mend` the body must be right JSON: for a search, where what is not found counts
+    as not there, and a mended text may have been what was looked for.
+
     Raises:
-        UnexpectedAnswer: it holds something else; `call` says what was asked.
+        UnexpectedAnswer: it holds something else.
     """
     wanted: Any = kind
     decoder: msgspec.json.Decoder[T] = _decoder(wanted)
@@ -74,7 +77,7 @@ def decode(answer: Answer, kind: type[T], *, call: str = "") -> T:
         try:
             return decoder.decode(answer.body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            read: T = _read_again(answer.body, kind)
+            read: T = _read_again(answer.body, kind, mend=mend)
             return read
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         about = f"{call}: " if call else ""
@@ -90,12 +93,14 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def _read_again(body: bytes, kind: Any) -> Any:
+def _read_again(body: bytes, kind: Any, *, mend: bool) -> Any:
     try:
         return _without_odd_extras(body, kind)
     except msgspec.ValidationError:
         raise
     except (msgspec.DecodeError, UnicodeDecodeError):
+        if not mend:
+            raise
         return _without_odd_extras(_mended(body), kind)
 
 

@@ -71,7 +71,7 @@ class TaskList:
         self._url = f"{project}/tasks.json"
         self._caller = caller
 
-    async def page(self, wanted: Mapping[str, str], number: int = 1) -> Sequence[MadeTask]:
+    async def page(self, wanted: Mapping[str, str], number: int = 1, *, mend: bool = True) -> Sequence[MadeTask]:
         """Return the tasks of one page, from 1.
 
         Raises:
@@ -80,17 +80,19 @@ class TaskList:
         query = {**wanted, "omit_answers": "true", "page": str(number), "page_size": str(TASKS_PAGE_SIZE)}
         # The vendor's page on multi-task status: one call a second, and this call alone.
         call = Call("tasks", "GET", self._url, query=query, lane="tasks", lane_seconds=TASKS_SECONDS)
-        return decode(await self._caller.call(call), TaskPage, call="tasks").tasks
+        return decode(await self._caller.call(call), TaskPage, call="tasks", mend=mend).tasks
 
-    async def all(self, wanted: Mapping[str, str], *, least: int = 1) -> AsyncIterator[MadeTask]:
+    async def all(self, wanted: Mapping[str, str], *, least: int = 1, mend: bool = True) -> AsyncIterator[MadeTask]:
         """Yield the tasks of all pages; one of fewer than `least` is the last: only an empty one proves it.
+
+        `mend`: as of `decode`.
 
         Raises:
             UnexpectedAnswer: a page is the one before it again, so the list would have no end.
         """
         first = ""
         for number in count(1):
-            tasks = await self.page(wanted, number)
+            tasks = await self.page(wanted, number, mend=mend)
             before, first = first, id_of(tasks[0]) if tasks else ""
             if first and first == before:
                 raise UnexpectedAnswer("tasks: the list does not go on from page to page", call="tasks")

@@ -184,7 +184,7 @@ class Sama:
         ours: set[str] = set()
         alike: set[str] = set()
         for value, candidates in inputs.items():
-            async for task in self._tasks.all({MARK: value, f"{MARK}_match_type": "exact"}):
+            async for task in self._tasks.all({MARK: value, f"{MARK}_match_type": "exact"}, mend=False):
                 if str(task.inputs.get(MARK)) != value:
                     raise UnexpectedAnswer(f"tasks: the service does not search by {MARK}", call="tasks")
                 if reference is not None and value == reference.value:

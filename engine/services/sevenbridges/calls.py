@@ -77,7 +77,8 @@ class Task(_Item):
     """In capitals, however it is written there."""
     name: Extra[str] = ""
     project: Extra[_Project | None] = None
-    description: Extra[str] = ""
+    description: str | None = None
+    """Needed as it is: a draft whose marker is not read is made twice."""
     parent: Extra[Name | None] = None
     batch: Extra[bool] = False
     """It is a parent: it has children, or will have."""
@@ -158,9 +159,9 @@ class _Listed(msgspec.Struct, Generic[T]):
 def page_of(answer: Answer, kind: type[T], offset: int = 0, call: str = "") -> Page[T]:
     """Return one page of a list of tasks or of files, the items of which begin at `offset`."""
     of_kind: Any = _Listed[kind]  # type: ignore[valid-type] # mypy knows no types that are made while it runs
-    listed: _Listed[T] = decode(answer, of_kind, call=call)
+    listed: _Listed[T] = decode(answer, of_kind, call=call, mend=False)
     total = next((value for name, value in answer.headers.items() if name.lower() == TOTAL_HEADER), "")
-    if len(total) <= _MOST_TOTAL_DIGITS and total.isdecimal():
+    if len(total) <= _MOST_TOTAL_DIGITS and total.isascii() and total.isdecimal():
         return Page(listed.items, int(total))
     if listed.links is None:  # a page that is taken for the last one may hide a draft, which is then made twice
         words = f"the list says neither how long it is ({TOTAL_HEADER}) nor what follows (links)"

@@ -105,7 +105,7 @@ class DraftSearch:
 
 
 def _marker_of(task: Task) -> str | None:
-    return next(reversed(MARKER.findall(task.description)), None)
+    return next(reversed(MARKER.findall(task.description or "")), None)
 
 
 def marker_of(job: Job, batch: Batch) -> str:

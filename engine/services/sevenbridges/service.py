@@ -299,7 +299,7 @@ class SevenBridges:
 
     def _notice_description(self, task: Task, marker: str) -> None:
         """Warn of a draft whose description came back without the marker that it was sent with."""
-        if marker not in task.description:
+        if marker not in (task.description or ""):
             self._notice(
                 "description",
                 f"the description of task {task.id} has lost the marker at its end ({marker}): the service may cut "
