@@ -208,7 +208,7 @@ class Uploader:
             if _lies_with_the_payload(failures):
                 return await self._suspected(batch, submission, partial(staging.upload, staged), failed)
         raise JobRefused(
-            f"batch {batch_name(batch.sequence)}: the store refused {STAGE_TRIES} fresh upload URLs in a row: "
+            f"batch {batch_name(batch.sequence)}: no upload got through by {STAGE_TRIES} fresh upload URLs in a row: "
             f"{failures[-1]}. Check the clock of this machine and what the store says, then run `bulksubmit resume`",
             call="put",
         )

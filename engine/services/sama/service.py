@@ -22,7 +22,7 @@ from engine.adaptive.quiet_time import SETTLE_SECONDS
 from engine.clock import Clock
 from engine.model.batch import Batch, ClientReference, Limits, batch_name
 from engine.model.doubt import Again, Standing
-from engine.model.error_hints import Carries
+from engine.model.error_hints import Blame, Carries
 from engine.model.errors import ConfigError, Refused, UnexpectedAnswer, WrongAddress
 from engine.model.job import Job
 from engine.model.outcome import Settlement
@@ -215,7 +215,10 @@ class Sama:
         """PUT the array to the presigned URL, without our key."""
         assert staged.upload_url is not None  # noqa: S101 - `stage` always sets it
         put = Call("put", "PUT", staged.upload_url, headers=JSON_HEADERS, body=payload, carries=Carries.BYTES)
-        answer = await self._caller.call(replace(put, authenticated=False, few_tries=few_tries))
+        try:
+            answer = await self._caller.call(replace(put, authenticated=False, few_tries=few_tries))
+        except ConfigError as error:  # one answer may be spoilt; the next URL may lead to where payloads may go
+            raise Refused(str(error), call="put", blame=Blame.URL) from error
         if not is_the_stores(answer):
             raise UnexpectedAnswer("put: the answer is not a store's", call="put", status=answer.status)
 
