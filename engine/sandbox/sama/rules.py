@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
-import jsonschema
+import jsonschema_rs
 import orjson
 
 from engine.sandbox.behaviour import BehaviourError, FailureRule, Project
@@ -60,7 +60,7 @@ class TaskRules:
         """Load the project's schema, if it has one. Raise BehaviourError."""
         self.schema = TASK_SCHEMA if project is None or project.schema is None else _load_schema(project.schema)
         own = self.schema is not TASK_SCHEMA
-        self._validator = jsonschema.validators.validator_for(self.schema)(self.schema) if own else None
+        self._validator = _validator(self.schema) if own else None
         self._planned = tuple(failures)
 
     def failures(self, task: object) -> tuple[FailedTask, ...]:
@@ -77,7 +77,8 @@ class TaskRules:
         wrong = _wrong_fields(present)
         if wrong or self._validator is None:
             return wrong
-        return [f"{error.json_path}: {error.message}" for error in self._validator.iter_errors(present)]
+        errors = self._validator.iter_errors(present)
+        return [f"{'.'.join(map(str, ['$', *error.instance_path]))}: {error.message}" for error in errors]
 
 
 def _wrong_fields(task: Mapping[str, Any]) -> list[str]:
@@ -102,7 +103,17 @@ def _wrong_fields(task: Mapping[str, Any]) -> list[str]:
 def _load_schema(path: Path) -> Mapping[str, Any]:
     try:
         schema = orjson.loads(path.read_bytes())
-        jsonschema.validators.validator_for(schema).check_schema(schema)
-    except (OSError, ValueError, jsonschema.SchemaError) as error:
+        _validator(schema)
+    except (OSError, ValueError) as error:
         raise BehaviourError(f"the schema {path} cannot be used: {error}") from error
     return schema  # type: ignore[no-any-return] # checked to be a schema
+
+
+def _validator(schema: Any) -> Any:
+    return jsonschema_rs.validator_for(
+        schema, retriever=_fetch_nothing, pattern_options=jsonschema_rs.RegexOptions(), validate_formats=False
+    )
+
+
+def _fetch_nothing(address: str) -> Never:
+    raise ValueError(f"it refers to {address}, and nothing is fetched")

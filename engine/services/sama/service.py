@@ -28,7 +28,7 @@ from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
-from engine.progress.events import Listener, unheard
+from engine.progress.events import Listener, Noticed, unheard
 from engine.services.base import (
     JSON_HEADERS,
     Answer,
@@ -54,8 +54,9 @@ from engine.services.sama.answers import (
     standing_of,
 )
 from engine.services.sama.fates import PAGE_SIZE, TASKS_PAGE_SIZE, TASKS_SECONDS, Fates, TaskList
+from engine.services.sama.schema import MARK, UncheckableSchema, read_schema, schema_check, takes_marks
 from engine.services.sama.settings import SamaSettings
-from engine.services.sama.tasks import MARK, field_error, read_schema, schema_check, takes_marks
+from engine.services.sama.tasks import field_error
 
 UPLOAD_URL_SECONDS = 4 * 3600 - 600
 """The vendor's page: 4 hours. Ten minutes are kept for the upload itself and for clocks that differ."""
@@ -99,7 +100,7 @@ class Sama:
         job: Job,
         caller: Caller,
         clock: Clock,
-        _emit: Listener = unheard,
+        emit: Listener = unheard,
     ) -> None:
         if job.until not in {"", "created"}:
             raise ConfigError(f"--until {job.until}: a Sama task is done when it is created; leave --until out")
@@ -115,6 +116,7 @@ class Sama:
             self._options["notification_email"] = settings.notification_email
         self._caller = caller
         self._clock = clock
+        self._emit = emit
         self._schema = read_schema(settings.task_schema) if settings.task_schema else None
         self._schema_error = schema_check(self._schema, settings.task_schema) if self._schema else None
         self._job_name = job.name
@@ -155,14 +157,24 @@ class Sama:
 
     async def _has_mark(self) -> bool:
         if self._schema is not None:
-            return takes_marks(self._schema)
+            return self._takes_marks(self._schema)
         try:
             answer = await self._caller.call(Call("schema", "GET", f"{self._project}/schemas/create_task.json"))
-            return takes_marks(decode(answer, dict[str, Any], call="schema"))
+            return self._takes_marks(decode(answer, dict[str, Any], call="schema"))
         except (Refused, UnexpectedAnswer):  # no schema to be had: no mark
             return False
         except WrongAddress:
             await self.look()  # else it is the address that is wrong
+            return False
+
+    def _takes_marks(self, schema: Any) -> bool:
+        """Go on without marks where the project's schema is beyond us, and say what that costs."""
+        try:
+            return takes_marks(schema)
+        except UncheckableSchema as error:
+            project = self._settings.project_id
+            said = f"the schema of project {project} cannot be checked here ({error}), so its tasks carry no mark: "
+            self._emit(Noticed(f"{said}a batch whose answer is lost stays uncertain. In presigned mode none does"))
             return False
 
     def reference(self, sequence: int) -> ClientReference | None:

@@ -53,7 +53,7 @@ def test_a_project_has_a_schema(tmp_path):
     )
     rules = TaskRules(Project(1, path), ())
     assert rules.failures({"data": {"sku": "a", "n": 1}, "priority": None}) == ()
-    assert rules.failures({"data": {"sku": "a", "n": "1"}})[0].message == "$.data.n: '1' is not of type 'integer'"
+    assert rules.failures({"data": {"sku": "a", "n": "1"}})[0].message == '$.data.n: "1" is not of type "integer"'
     assert rules.failures({"data": {}})[0].type == "InvalidInputSchema"
 
 

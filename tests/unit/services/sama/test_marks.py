@@ -38,6 +38,22 @@ def listed(batch_id, *, reference=OURS, at="2027-01-15T08:00:05.000Z", **data):
         ({"properties": {"data": {"properties": {"client_batch_id": {"maxLength": 8}}}}}, "unmarked"),
         ({"properties": {"data": {"properties": {"meta": WITH_MARK["properties"]["data"]}}}}, "unmarked"),
         ({"properties": {"data": {"properties": {"client_batch_id": {"$ref": "#/nowhere"}}}}}, "unmarked"),
+        (
+            {
+                "$schema": "http://json-schema.org/draft-07/schema#",
+                "properties": {"data": {"properties": {"client_batch_id": {"$ref": "#/definitions/text"}}}},
+                "definitions": {"text": {"type": "string"}},
+            },
+            "marked",
+        ),
+        (
+            {
+                "$schema": "http://json-schema.org/draft-07/schema#",
+                "properties": {"data": {"properties": {"client_batch_id": {"$ref": "#/definitions/text"}}}},
+                "definitions": {"text": {"type": "string", "maxLength": 5}},
+            },
+            "unmarked",
+        ),
         (Refused("there is none", status=404), "unmarked"),
         (b"<html>", "unmarked"),
     ],
@@ -50,6 +66,18 @@ async def test_whether_the_project_has_the_input_is_learnt_from_its_schema(schem
     assert (service.reference(0) is not None) == (learnt == "marked")
     (call,) = caller.calls
     assert (call.method, call.url) == ("GET", f"{API}/schemas/create_task.json")
+
+
+@pytest.mark.parametrize(
+    "mark", [{"pattern": "(?=a)b"}, {"$ref": "http://127.0.0.1:9/x"}, {"$ref": "file:///dev/zero"}, {"$ref": "#/no"}]
+)
+async def test_a_schema_that_cannot_be_checked_means_no_marks_and_that_is_said(mark):
+    service, heard = inline(Caller({"properties": {"data": {"properties": {"client_batch_id": mark}}}}), job=JOB), []
+    service._emit = heard.append
+    assert await service.learn() == "unmarked"
+    (event,) = heard
+    assert "the schema of project 42 cannot be checked here" in event.text
+    assert "stays uncertain" in event.text
 
 
 async def test_jobs_of_the_same_name_have_marks_of_their_own():
