@@ -8,9 +8,9 @@ imported when it is called, so that `--help` and a wrong option are answered at 
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ import typer
 import engine
 from engine.cli import options
 from engine.cli.options import Command, Voice
-from engine.cli.output.screen import Screen, say, show, tell_error
+from engine.cli.output.screen import Screen, say, show, tell_error, write_json
 from engine.model.job import DEFAULT_LEDGER
 from engine.progress.text import count
 
@@ -57,6 +57,8 @@ def call(arguments: Sequence[str]) -> int:
         code = command.main(rest, prog_name=name, standalone_mode=False)
     except UsageError as error:
         return _tell_usage(error, as_json=as_json)
+    except BrokenPipeError:  # whoever reads the help has seen enough
+        return 0
     except Exception as error:  # noqa: BLE001 - the last one who can say it in words
         return tell_error(error, as_json=as_json)
     return int(code or 0)
@@ -65,9 +67,10 @@ def call(arguments: Sequence[str]) -> int:
 def _tell_usage(error: Any, *, as_json: bool) -> int:
     """Let typer say what was wrong, where the usage stands and how to get help."""
     error.message = error.message.replace("Value error, ", "")  # how pydantic begins, which typer asks about choices
-    error.show()
+    with suppress(OSError):  # a standard error that is closed or full
+        error.show()
     if as_json:
-        sys.stdout.write(json.dumps({"error": error.format_message(), "exit_code": USAGE}) + "\n")
+        write_json({"error": error.format_message(), "exit_code": USAGE})
     return USAGE
 
 
@@ -126,8 +129,11 @@ def _perform(work: Callable[..., Awaitable[engine.Result]], ledger: Path, voice:
 
 
 def _answered(question: str) -> bool:
+    from engine.cli.signals import breakable
+
     try:
-        return typer.confirm(question, err=True)
+        with breakable():
+            return typer.confirm(question, err=True)
     except typer.Abort:  # Ctrl-C, or the end of the input
         return False
 

@@ -1,13 +1,15 @@
 """Runs an operation in an event loop, shows it while it lasts, and has a signal end it in order; `app` calls it.
 
-The first SIGINT or SIGTERM asks the run to end: nothing new is begun, calls under way finish. A second one ends the
-process where it stands, even if the event loop hangs, because it is taken by a plain signal handler. That is safe:
+The first SIGINT, SIGTERM or SIGHUP asks the run to end: nothing new is begun, calls under way finish. A second one ends
+the process where it stands, and so does time: ten seconds after the first one it is gone, whatever hangs. That is safe:
 what the ledger says is durable before anything builds on it. The same signal again within half a second is no second
-one: `timeout` signals its child and then the child's group, and a person's finger may bounce.
+one: `timeout` signals its child and then the child's group, and a person's finger may bounce. A signal that whoever
+started us has ignored (`nohup`) stays ignored.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import os
@@ -18,24 +20,28 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import anyio
-import anyio.abc
 
 from engine.cli.options import LogFormat, Voice
-from engine.model.errors import BulkSubmitError, Interrupted
+from engine.model.errors import Interrupted
 from engine.progress.display import Display, choose_display
 from engine.progress.events import Listener, Stopping, fan_out
 from engine.progress.log import event_log, set_up_logging
+from engine.progress.standard_error import write_line
 from engine.progress.text import redactor
-from engine.run.context import Stop
+from engine.run.context import DRAIN_SECONDS, Stop
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Listener, Stop], Awaitable[T]]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+END_SECONDS = DRAIN_SECONDS + 1.5
+"""From the first signal to the end of the process at the latest; service managers and containers kill after ten."""
+
 TIDY_SECONDS = 0.5
 """Longest delay of a hard end; whoever signals twice expects it within a second."""
 
@@ -61,8 +67,12 @@ class Broken(Interrupted):
 
 def ask(question: Callable[[], Awaitable[T]], voice: Voice) -> T:
     """Return the answer to a question that changes nothing and shows nothing before its end."""
-    set_up_logging(voice.log_level, as_json=voice.log_format is LogFormat.JSON, redact=redactor(os.environ))
-    return _in_loop(question)
+    _set_up_logging(voice)
+    try:
+        with breakable():
+            return _in_loop(question)
+    except* KeyboardInterrupt:  # starred: a task group may have wrapped it
+        raise Broken(signal.SIGINT) from None
 
 
 def watch(work: Callable[[Listener], Awaitable[T]], voice: Voice) -> T:
@@ -75,8 +85,25 @@ def watch(work: Callable[[Listener], Awaitable[T]], voice: Voice) -> T:
 def perform(work: Work[T], voice: Voice) -> T:
     """Do work that shows how far it is and is ended in order by a signal."""
     display, listener = _shown(voice)
-    with display:
-        return ask(lambda: _attended(work, listener, display), voice)
+    _set_up_logging(voice)
+    with display, _Attendant(display) as attendant:
+        return _in_loop(lambda: attendant.attend(work, listener))
+
+
+@contextmanager
+def breakable() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt, unless it is ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _set_up_logging(voice: Voice) -> None:
+    set_up_logging(voice.log_level, as_json=voice.log_format is LogFormat.JSON, redact=redactor(os.environ))
 
 
 def _shown(voice: Voice) -> tuple[Display, Listener]:
@@ -90,12 +117,8 @@ def _shown(voice: Voice) -> tuple[Display, Listener]:
 
 def _in_loop(work: Callable[[], Awaitable[T]]) -> T:
     _share_one_heap()
-    options = {"use_uvloop": find_spec("uvloop") is not None}
-    try:
-        with collecting():
-            return anyio.run(work, backend="asyncio", backend_options=options)
-    except* KeyboardInterrupt:  # starred: a task group may have wrapped it
-        raise Broken(signal.SIGINT) from None
+    with collecting():
+        return anyio.run(work, backend="asyncio", backend_options={"use_uvloop": find_spec("uvloop") is not None})
 
 
 def _share_one_heap() -> None:
@@ -116,49 +139,73 @@ def collecting() -> Iterator[None]:
         gc.unfreeze()
 
 
-async def _attended(work: Work[T], emit: Listener, display: Display) -> T:
-    stop = Stop()
-    outcome: T | BulkSubmitError
-    async with anyio.create_task_group() as group:
-        await group.start(_heed_signals, stop, emit, display)
-        try:
-            outcome = await work(emit, stop)
-        except BulkSubmitError as error:
-            outcome = error
-        group.cancel_scope.cancel()
-    if isinstance(outcome, BulkSubmitError):
-        raise outcome
-    return outcome
+class _Attendant:
+    """Takes the signals that come during a run.
 
+    They are taken by plain handlers, which work while the event loop hangs, and judged by a thread, which works while
+    the main thread hangs. A handler does no more than to put them into a queue: it may interrupt anything.
+    """
 
-async def _heed_signals(
-    stop: Stop, emit: Listener, display: Display, *, task_status: anyio.abc.TaskStatus[None]
-) -> None:
-    before = [signal.getsignal(number) for number in SIGNALS]
-    try:
-        with anyio.open_signal_receiver(*SIGNALS) as received:
-            task_status.started()
-            first = await anext(received)
-            # Inside of the block: at its end the signals are nobody's for a moment, and the next one may be on its way.
-            _end_on(SIGNALS, first, display)
-            emit(Stopping(f"{first.name} received; calls under way may finish. The same again ends it at once"))
-            stop.request(Interrupted(first))
-            await anyio.sleep_forever()
-    finally:
-        for signal_number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(signal_number, handler)
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._received: SimpleQueue[int | None] = SimpleQueue()
+        self._first: int | None = None
+        self._ask_to_end: Callable[[int], object] = lambda _: None
+        self._thread = threading.Thread(target=self._judge, name="signals", daemon=True)
+        self._before: dict[signal.Signals, object] = {}
 
+    def __enter__(self) -> Self:
+        self._thread.start()
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._take)
+        return self
 
-def _end_on(numbers: tuple[signal.Signals, ...], first: signal.Signals, display: Display) -> None:
-    began = time.monotonic()
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # as it was
+        self._received.put(None)
+        self._thread.join()
 
-    def end(number: int, _frame: FrameType | None) -> None:
-        if number == first and time.monotonic() - began < REPEAT_SECONDS:
+    async def attend(self, work: Work[T], emit: Listener) -> T:
+        """Do the work; it is asked to end once there was a signal."""
+        stop, loop = Stop(), asyncio.get_running_loop()
+
+        def end(number: int) -> None:
+            if stop.error is None:
+                name = signal.Signals(number).name
+                emit(Stopping(f"{name} received; calls under way may finish. The same again ends it at once"))
+                stop.request(Interrupted(number))
+
+        self._ask_to_end = lambda number: loop.call_soon_threadsafe(end, number)
+        if self._first is not None:  # it was there before the loop
+            end(self._first)
+        return await work(emit, stop)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        self._received.put(number)
+
+    def _judge(self) -> None:
+        """Ask for the end at the first signal; end the process at the second one, or when it takes too long."""
+        first = self._first = self._received.get()
+        if first is None:  # the work is done
             return
-        tidying = threading.Thread(target=display.abandon, daemon=True)  # the terminal may be stopped by Ctrl-S
+        began = time.monotonic()
+        with suppress(RuntimeError):  # the loop has just ended
+            self._ask_to_end(first)
+        while (number := self._next(began + END_SECONDS)) is not None:
+            if number != first or time.monotonic() - began >= REPEAT_SECONDS:
+                self._end(number)
+
+    def _next(self, until: float) -> int | None:
+        try:
+            return self._received.get(timeout=max(until - time.monotonic(), 0))
+        except Empty:
+            write_line("bulksubmit: not all that was under way has finished in time; `bulksubmit resume` goes on")
+            return self._first
+
+    def _end(self, number: int) -> None:
+        tidying = threading.Thread(target=self._display.abandon, daemon=True)  # the terminal may be stopped by Ctrl-S
         tidying.start()
         tidying.join(TIDY_SECONDS)
         os._exit(128 + number)
-
-    for number in numbers:
-        signal.signal(number, end)

@@ -8,7 +8,6 @@ wants to know.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -28,6 +27,7 @@ from engine.progress.events import (
     Stopping,
 )
 from engine.progress.snapshot import Progress, Snapshot
+from engine.progress.standard_error import write_line
 from engine.progress.text import clock_time, count, duration, printable, rate, share, size, waiting_line
 
 LINE_SECONDS = 5.0
@@ -64,7 +64,7 @@ class PlainDisplay(Display):
     def __init__(self, clock: Callable[[], float], write: Callable[[str], None] | None = None) -> None:
         """Prepare; lines go to standard error where `write` is left out."""
         self._clock = clock
-        self._write = write or _to_standard_error
+        self._write = write or write_line
         self._progress = Progress(clock)
         self._due = clock() + LINE_SECONDS
 
@@ -159,8 +159,3 @@ def _figures(now: Snapshot) -> str:
         *([count(counts.retries, "retry")] if counts.retries else []),
     ]
     return ", ".join(parts)
-
-
-def _to_standard_error(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

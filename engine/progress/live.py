@@ -7,6 +7,7 @@ reads, and only what `Progress.view` returns, so the event loop is never waited 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -53,7 +54,8 @@ class LiveDisplay(Display):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        with suppress(OSError):  # the terminal is gone: SIGHUP
+            self._live.stop()
 
 
 def draw(now: Snapshot) -> RenderableType:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -35,6 +34,7 @@ from engine.progress.events import (
     Spaced,
     Stopping,
 )
+from engine.progress.standard_error import write_line
 from engine.progress.text import count, duration, printable, share, waiting_line
 
 Redact: TypeAlias = Callable[[str], str]
@@ -82,13 +82,10 @@ class JsonLines(logging.Formatter):
 
 
 class _StandardError(logging.Handler):
-    """Writes to what `sys.stderr` is at the moment: the live view puts itself in between, to print above itself."""
-
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
-        except Exception:  # noqa: BLE001 - a closed standard error must not end the run
+            write_line(self.format(record))
+        except Exception:  # noqa: BLE001 - a line that cannot be worded must not end the run
             self.handleError(record)
 
 

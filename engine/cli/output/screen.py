@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.cli.options import Voice
 from engine.model.errors import BulkSubmitError, Exit
+from engine.progress.standard_error import write_line
 from engine.progress.text import printable, redactor
 
 if TYPE_CHECKING:
@@ -68,13 +69,14 @@ class Screen:
 def show(screen: Screen, voice: Voice) -> int:
     """Write a last screen to standard output; return the exit code."""
     if voice.as_json:
-        _write_json(screen.data)
+        written = write_json(screen.data)
     else:
         # https://no-color.org: present and not empty
         terminal = sys.stdout.isatty()
         colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        _write(text_of(screen, colours=colours, width=shutil.get_terminal_size().columns if terminal else _UNBOUND))
-    return screen.exit_code
+        width = shutil.get_terminal_size().columns if terminal else _UNBOUND
+        written = _write(text_of(screen, colours=colours, width=width))
+    return screen.exit_code if written else screen.exit_code or Exit.ERROR
 
 
 def text_of(screen: Screen, *, colours: bool, width: int = _UNBOUND) -> str:
@@ -148,8 +150,7 @@ def _width(text: str) -> int:
 
 def say(line: str) -> None:
     """Say something at once on standard error, beside the screen that comes at the end."""
-    sys.stderr.write(printable(line) + "\n")
-    sys.stderr.flush()
+    write_line(printable(line))
 
 
 def tell_error(error: BaseException, *, as_json: bool) -> int:
@@ -164,8 +165,8 @@ def tell_error(error: BaseException, *, as_json: bool) -> int:
     message = redactor(os.environ)(message)
     _logger.debug("the command failed", exc_info=error)
     if as_json:
-        _write_json({"error": message, "exit_code": code})
-    sys.stderr.write("bulksubmit: " + "\n".join(printable(line) for line in message.splitlines()) + "\n")
+        write_json({"error": message, "exit_code": code})
+    write_line("bulksubmit: " + "\n".join(map(printable, message.split("\n"))))
     return code
 
 
@@ -177,11 +178,19 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _write_json(data: Mapping[str, Any]) -> None:
-    _write(json.dumps(data) + "\n")  # not orjson: its text is not ASCII, and it refuses the names of odd files
+def write_json(data: Mapping[str, Any]) -> bool:
+    """Write an object on a line of standard output; tell whether whoever wanted it could have got it."""
+    return _write(json.dumps(data) + "\n")  # not orjson: its text is not ASCII, and it refuses the names of odd files
 
 
-def _write(text: str) -> None:
+def _write(text: str) -> bool:
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough
+        return True
+    except OSError as error:
+        write_line(f"bulksubmit: standard output cannot be written ({error.strerror})")
+        return False
+    return True
