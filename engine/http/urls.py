@@ -21,8 +21,49 @@ _PLAIN = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+")
 """The characters of RFC 3986 but `#`: encoders escape all others, and parsers differ about them."""
 _HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """RFC 1123 plus `_` (old S3 buckets), lower case, no dot at the end. Punycode is refused apart: look-alikes."""
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""RFC 6052: the last 32 bits are the IPv4 address that is really reached."""
+_UNICAST_6 = ipaddress.IPv6Network("2000::/3")
+"""All that IANA gives out of IPv6 as global unicast; what lies outside needs no row of its own."""
+_REFUSED_6 = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "2001::/23",  # protocol assignments: Teredo, benchmarking, ORCHID
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4: leads to any IPv4 address
+            "3ffe::/16",  # 6bone, given back
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+_REFUSED_4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared, behind a carrier's NAT
+            "127.0.0.0/8",  # loopback
+            "169.254.0.0/16",  # link-local, and a cloud's metadata
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays of 6to4
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarking
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, and broadcast
+        ),
+    )
+)
+"""The IANA special-purpose address registries (RFC 6890 and later), of which Python's own `is_global` knows as much as
+its version did. What a registry calls global and no host has (192.0.0.9/32, parts of 2001::/23) is refused as well."""
+_WITH_IPV4 = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+"""Mapped addresses, and those of NAT64 (RFC 6052), by which networks without IPv4 reach it: the last 32 bits are the
+IPv4 address that is really reached."""
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+"""RFC 5214: bits 32 to 63 of an address that leads through a tunnel to the IPv4 address in its last 32 bits."""
 _LOOPBACK_6 = ipaddress.IPv6Address("::1")
 _PORTS = {"http": 80, "https": 443}
 
@@ -109,15 +150,14 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address belongs to the open Internet, looking through IPv4 embedded in IPv6."""
+    """Tell whether an IP address is global unicast: one host of the open Internet, whatever Python's version knows."""
     ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if embedded is None and ip in _NAT64:
-            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
-        if embedded is not None:
-            return is_public(str(embedded))
-    return ip.is_global and not ip.is_multicast
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not any(ip in network for network in _REFUSED_4)
+    if any(ip in network for network in _WITH_IPV4):
+        return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)))
+    tunnelled = int(ip) >> 32 & 0xFFFF_FFFF in _ISATAP
+    return ip in _UNICAST_6 and not tunnelled and not any(ip in network for network in _REFUSED_6)
 
 
 def exact_hosts(allowed_hosts: Sequence[str]) -> list[str]:

@@ -176,12 +176,46 @@ def test_loopback_is_known_by_its_usual_forms_only():
     assert [host for host in (*loopback, *others) if is_loopback(host)] == loopback
 
 
-def test_addresses_on_the_open_internet_are_told_from_all_others():
-    public = ["52.216.0.1", "2600:1f18::1", "64:ff9b::34d8:1", "::ffff:52.216.0.1"]
-    others = ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"]  # noqa: S104
-    others += ["224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00::1", "ff02::1"]
-    others += ["::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::1", "2001:0:0:0:0:0:f5ff:fffe"]
-    assert [address for address in (*public, *others) if is_public(address)] == public
+PUBLIC = ["1.1.1.1", "52.216.0.1", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.1"]
+PUBLIC += ["192.31.196.1", "198.17.255.255", "198.20.0.0", "223.255.255.255"]
+PUBLIC += ["2600:1f18::1", "2001:200::1", "2a00:1450:4001::200e", "3fff:1000::1", "2600::200:5eff:3e4d:1"]
+PUBLIC += ["64:ff9b::34d8:1", "::ffff:52.216.0.1"]
+
+NOT_PUBLIC = {
+    "this network": ["0.0.0.0", "0.1.2.3"],  # noqa: S104
+    "private": ["10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "fd00::1", "fc00::1"],
+    "shared": ["100.64.0.1", "100.127.255.255"],
+    "loopback": ["127.0.0.1", "127.255.255.255", "::1"],
+    "link-local": ["169.254.169.254", "fe80::1", "fe80::1%eth0"],
+    "site-local": ["fec0::1", "feff::1"],
+    "unspecified": ["::"],
+    "protocol assignments": ["192.0.0.1", "192.0.0.9", "192.0.0.170", "2001:1::1", "2001:2::1", "2001:1ff::1"],
+    "documentation": ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1", "3fff::1", "3fff:fff::1"],
+    "benchmarking": ["198.18.0.1", "198.19.255.255", "2001:2:0::1"],
+    "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1", "ff0e::1"],
+    "reserved": ["240.0.0.1", "255.255.255.255", "4000::1", "1000::1", "e000::1"],
+    "relays of 6to4": ["192.88.99.1"],
+    "6to4": ["2002:7f00:1::1", "2002:a00:1::1", "2002:34d8:1::1"],
+    "Teredo": ["2001:0:0:0:0:0:f5ff:fffe", "2001::1"],
+    "6bone": ["3ffe::1"],
+    "v4-compatible": ["::10.0.0.1", "::127.0.0.1", "::52.216.0.1"],
+    "v4-translated": ["::ffff:0:10.0.0.1", "::ffff:0:52.216.0.1"],
+    "v4-mapped": ["::ffff:10.0.0.1", "::ffff:169.254.169.254", "::ffff:192.88.99.1"],
+    "NAT64": ["64:ff9b::a00:1", "64:ff9b::a9fe:a9fe"],
+    "local NAT64": ["64:ff9b:1::a00:1", "64:ff9b:1::34d8:1"],
+    "ISATAP": ["2600:1f18::5efe:10.0.0.1", "2600:1f18::200:5efe:10.0.0.1", "2600:1f18::200:5efe:52.216.0.1"],
+    "discard": ["100::1", "100:0:0:1::1"],
+    "segment routing": ["5f00::1"],
+}
+
+
+@pytest.mark.parametrize("kind", NOT_PUBLIC)
+def test_addresses_that_are_no_host_of_the_open_internet_are_refused(kind):
+    assert [address for address in NOT_PUBLIC[kind] if is_public(address)] == []
+
+
+def test_addresses_on_the_open_internet_are_let_through():
+    assert [address for address in PUBLIC if not is_public(address)] == []
 
 
 def test_only_exact_names_are_trusted():
