@@ -31,8 +31,8 @@ from engine.model.errors import Interrupted
 from engine.progress.display import Display, choose_display
 from engine.progress.events import Listener, Stopping, fan_out
 from engine.progress.log import event_log, set_up_logging
+from engine.progress.redaction import redactor
 from engine.progress.standard_error import write_line
-from engine.progress.text import redactor
 from engine.run.context import DRAIN_SECONDS, Stop
 
 T = TypeVar("T")

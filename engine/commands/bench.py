@@ -39,7 +39,7 @@ from engine.model.job import Job
 from engine.model.outcome import Tally
 from engine.model.record import Format, Position
 from engine.progress.events import Listener, fan_out
-from engine.progress.text import redactor
+from engine.progress.redaction import redactor
 from engine.reports.outcomes import OUTCOMES
 from engine.run.context import Stop
 from engine.source.reader import read_blocks

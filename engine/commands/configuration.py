@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from engine.model.errors import ConfigError
-from engine.progress.text import remember_secret
+from engine.progress.redaction import remember_secret
 
 MAX_FILE_BYTES = 1 << 20
 """Of a configuration, and of a file that holds a secret: whatever is longer is something else, /dev/zero for one."""

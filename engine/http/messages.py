@@ -4,8 +4,8 @@ Always the call's kind, method, host, port and path, never its query or body; an
 
 The body of a refusal -> what the service says in it, short enough for one line. Pure.
 
-Understood are `{"errors":[{"type","message"}]}` (Sama), `{"message","code","more_info"}` (Seven Bridges and others) and
-S3's `<Error><Code>…<Message>…`; of a page its title and the beginning of its text, of anything else the latter.
+Understood are `{"errors":[{"type","message"}]}` (Sama), `{"message","code","more_info"}` (Seven Bridges and others),
+S3's `<Error><Code>…<Message>…`, and the title of a page. Nothing else is repeated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import orjson
 from yarl import URL
 
 from engine.http.classify import Said, Verdict, is_for_size
-from engine.http.client import Lost
+from engine.http.losses import Lost
 from engine.model.errors import (
     CallFailed,
     PossiblyApplied,
@@ -29,6 +29,8 @@ from engine.model.errors import (
     UnexpectedAnswer,
     WrongAddress,
 )
+from engine.progress.redaction import foreign_words
+from engine.progress.text import size
 from engine.services.base import Answer, Call
 
 _REDIRECTION = 3
@@ -49,7 +51,7 @@ def failure(
 ) -> CallFailed:
     """Return the error for a call that ended so; `why` it is not tried again, where that was a decision."""
     error = verdict.error or UnexpectedAnswer
-    said = service_words(answer.body, redact) if isinstance(answer, Answer) else answer.detail
+    said = service_words(answer.body, redact) if isinstance(answer, Answer) else ""  # the reason has it all
     parts = [f"{described(call)} {_WHAT[error]}", verdict.reason + _redirection(answer), said]
     message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
     status = answer.status if isinstance(answer, Answer) else None
@@ -89,46 +91,73 @@ def _redirection(answer: Answer | Lost) -> str:
     return f" (a redirect to {host or 'another path'}, which is not followed; check base_url)"
 
 
-MAX_CHARACTERS = 200
-"""Of a text in no known form: enough for a sentence, too little for a stack trace."""
 _MAX_ERRORS = 3
 """Of a list of errors; the first ones tell what is wrong."""
 _MAX_BYTES = 65_536
 """Of a body that is looked at: whoever says more than this is not saying what is wrong."""
 
-_TAG = re.compile(r"(?is)<(script|style|head)\b.*?</\1\s*>|<[^>]*>?")
-_TITLE = re.compile(r"(?is)<title\b[^>]*>([^<]{1,200})</title\s*>")
+# Neither goes beyond the next `<`, so each letter is looked at once.
+_TITLE = re.compile(r"(?i)<title\b[^<>]*>([^<]*)<")
 _S3_ELEMENT = re.compile(r"<(Code|Message)>([^<]*)</\1>")
 
 
 def service_words(body: bytes, redact: Callable[[str], str]) -> str:
-    """Return what a service says went wrong, on one line and without secrets; "" if it says nothing."""
-    # Redacted before it is cut: half a secret would not be recognised any more.
-    text = redact(body[:_MAX_BYTES].decode("utf-8", "replace"))
+    """Return what a service says went wrong, on one line and without secrets; "" if it has no body.
+
+    A body is never quoted: it may hold a presigned URL, or somebody's data. Of one in no known form its kind is named.
+    """
+    if not body.strip():
+        return ""
+    text = _beginning(body)
+    if said := _from_text(text) or _from_json(_json(body)):
+        return foreign_words(said, redact)
+    kind = "a page" if text.lstrip()[:1] == "<" else "JSON" if text.lstrip()[:1] in ("{", "[") else "text"
+    return f"({kind} of {size(len(body))} without words for an error)"
+
+
+def _from_text(text: str) -> str:
+    """Return the words for an error in XML or in a page; "" if there are none."""
     # Not an XML parser: two elements are wanted, and entity bombs are not.
-    elements = dict(_S3_ELEMENT.findall(text)) if text.lstrip().startswith("<") else {}
+    elements = _s3_elements(text)
     if elements:
-        return _one_line(": ".join(html.unescape(elements[name]) for name in ("Code", "Message") if name in elements))
+        return ": ".join(html.unescape(elements[name]) for name in ("Code", "Message") if name in elements)
+    title = _TITLE.search(text) if text.lstrip().startswith("<") else None
+    return html.unescape(title[1]).strip() if title else ""
+
+
+def _json(body: bytes) -> Any:
+    """Return the value of a JSON text, which takes a time in proportion to its length; None if it is none."""
     try:
-        return _one_line(_from_json(orjson.loads(text)) or text)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
-        title = _TITLE.search(text)
-        return _one_line(html.unescape(f"{title[1].strip()}: " if title else "") + html.unescape(_TAG.sub(" ", text)))
+        return None
+
+
+def _beginning(body: bytes) -> str:
+    return body[:_MAX_BYTES].decode("utf-8", "replace")
+
+
+def _s3_elements(text: str) -> dict[str, str]:
+    return dict(_S3_ELEMENT.findall(text)) if text.lstrip().startswith("<") else {}
 
 
 def service_code(body: bytes) -> str:
-    """Return the code that a service gives to what went wrong; "" if it gives none."""
-    text = body[:_MAX_BYTES].decode("utf-8", "replace")
+    """Return the code that a service gives to what went wrong; "" if it gives none that is short enough for one."""
+    text = _beginning(body)
     if text.lstrip().startswith("<"):
-        return str(dict(_S3_ELEMENT.findall(text)).get("Code", ""))
-    try:
-        said = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return ""
+        return _code(_s3_elements(text).get("Code"))
+    said = _json(body)
     errors = said.get("errors") if isinstance(said, dict) else None
     error = errors[0] if isinstance(errors, list) and errors else said
-    code = error.get("type", error.get("code")) if isinstance(error, dict) else None
-    return str(code) if isinstance(code, int | str) else ""
+    return _code(error.get("type", error.get("code"))) if isinstance(error, dict) else ""
+
+
+_LONGEST_CODE = 100
+
+
+def _code(said: Any) -> str:
+    code = str(said) if isinstance(said, int | str) else ""
+    return code if len(code) <= _LONGEST_CODE else ""
 
 
 def is_of_a_store(body: bytes) -> bool:
@@ -144,10 +173,7 @@ _RECORD_KEYS = frozenset(
 
 def names_records(body: bytes) -> bool:
     """Tell whether the body of a refusal says which records are at fault."""
-    try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
+    said = _json(body)
     lists = [value for value in said.values() if isinstance(value, list)] if isinstance(said, dict) else [said]
     entries = [entry for found in lists if isinstance(found, list) for entry in found if isinstance(entry, dict)]
     return any(not _RECORD_KEYS.isdisjoint(entry) for entry in entries)
@@ -157,6 +183,8 @@ def _from_json(said: Any) -> str:
     if not isinstance(said, dict):
         return ""
     errors = said.get("errors")
+    if isinstance(errors, dict):  # field → what is wrong with it
+        errors = [f"{field}: {_word(words)}" for field, words in errors.items() if _word(words)]
     if isinstance(errors, list) and errors:
         words = [_from_error(error) for error in errors[:_MAX_ERRORS]]
         more = [f"and {len(errors) - _MAX_ERRORS} more"] if len(errors) > _MAX_ERRORS else []
@@ -166,14 +194,18 @@ def _from_json(said: Any) -> str:
 
 def _from_error(error: Any) -> str:
     if not isinstance(error, dict):
-        return str(error)
-    kind = error.get("type", error.get("code"))
-    message = error.get("message") or error.get("error") or error.get("detail")
-    more = error.get("more_info")
-    said = ": ".join(str(part) for part in (kind, message) if part not in (None, "")) if message else ""
+        return _word(error)
+    if isinstance(error.get("error"), dict):
+        return _from_error(error["error"])
+    kind = _word(error.get("type", error.get("code")))
+    message = next(filter(None, (_word(error.get(key)) for key in ("message", "error", "detail", "title"))), "")
+    more = _word(error.get("more_info"))
+    said = f"{kind}: {message}" if kind and message else message
     return f"{said} ({more})" if said and more else said
 
 
-def _one_line(text: str) -> str:
-    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"
+def _word(said: Any) -> str:
+    """Return what stands alone or in a list of its own; "" of anything else, which is no word of people's."""
+    if isinstance(said, list) and said:
+        said = said[0]
+    return str(said) if isinstance(said, str | int | float) and not isinstance(said, bool) else ""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -22,7 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from engine.model.errors import UnexpectedAnswer
-from engine.progress.text import redactor
+from engine.progress.redaction import foreign_words
 from engine.services.base import Answer
 
 T = TypeVar("T")
@@ -45,10 +44,6 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 Extra = Annotated[T, msgspec.Meta(extra={"extra": True})]
 """A field that can be done without."""
 
-MOST_CHARACTERS = 300
-"""Of a text of a service's that is kept."""
-_LOOKED_AT = 1000
-"""Characters of it that are looked at: a secret that is cut in half is not known any more."""
 _MOST_ENTRIES = 100
 _MOST_LEVELS = 8
 """Of what a service says of a task besides, as far as it is kept."""
@@ -185,16 +180,8 @@ def path_part(name: str) -> str:
     return quote(name, safe="")
 
 
-@cache
-def _redact() -> Any:
-    return redactor(os.environ)
-
-
-def words(text: str) -> str:
-    """Return what a service says, as it may be kept and shown: one line, not long, without what looks like a secret."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text[:_LOOKED_AT])
-    line = " ".join(str(_redact()(plain)).split())
-    return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 1] + "…"
+words = foreign_words
+"""Returns what a service says, as it may be kept and shown: one line, not long, without what looks like a secret."""
 
 
 def told(value: Any, level: int = 0) -> Any:

@@ -11,7 +11,8 @@ from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.result import Validation
 from engine.model.errors import Exit
 from engine.model.outcome import Fate, Outcome
-from engine.progress.text import count, redactor, size
+from engine.progress.redaction import redactor
+from engine.progress.text import count, size
 from engine.reports.audit import Audit, Reported
 
 _SHOWN_REJECTS = 10

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.cli.options import Voice
 from engine.model.errors import BulkSubmitError, Exit
+from engine.progress.redaction import redactor
 from engine.progress.standard_error import write_line
-from engine.progress.text import printable, redactor
+from engine.progress.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid

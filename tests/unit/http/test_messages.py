@@ -1,10 +1,12 @@
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.http.classify import Verdict
-from engine.http.messages import MAX_CHARACTERS, described, failure, service_code, service_words
+from engine.http.messages import described, failure, service_code, service_words
 from engine.model.errors import Refused
+from engine.progress.redaction import MOST_FOREIGN
 from engine.services.base import Answer, Call
 
 
@@ -64,16 +66,22 @@ def words(body):
         (b"<Error><Message>a &lt;b&gt; &amp; c</Message></Error>", "a <b> & c"),
         (
             b"<html><head><title>502</title><style>x{}</style></head><body><h1>Bad\n Gateway</h1>",
-            "502: Bad Gateway",
+            "502",
         ),
-        (b"<TITLE lang=en>\n403 &lt;no&gt;\n</TITLE>Support ID 123", "403 <no>: 403 <no> Support ID 123"),
-        (b"<html><body><p>Sorry &amp; bye</p><script>var x;</script></body>", "Sorry & bye"),
-        (b"upstream\x1b[31m down\x00", "upstream [31m down"),
-        (b"\xff\xfe", "��"),
-        (b"[1,2]", "[1,2]"),
-        (b'"just a string"', '"just a string"'),
-        (b'{"errors":[]}', '{"errors":[]}'),
-        (b'{"errors":{"url":"missing"}}', '{"errors":{"url":"missing"}}'),
+        (b"<TITLE lang=en>\n403 &lt;no&gt;\n</TITLE>Support ID 123", "403 <no>"),
+        (
+            b"<html><body><p>Sorry &amp; bye</p><script>var x;</script></body>",
+            "(a page of 64 B without words for an error)",
+        ),
+        (b"upstream\x1b[31m down\x00", "(text of 19 B without words for an error)"),
+        (b"\xff\xfe", "(text of 2 B without words for an error)"),
+        (b"[1,2]", "(JSON of 5 B without words for an error)"),
+        (b'"just a string"', "(text of 15 B without words for an error)"),
+        (b'{"errors":[]}', "(JSON of 13 B without words for an error)"),
+        (b'{"errors":{"url":["missing"],"name":"too long"}}', "url: missing; name: too long"),
+        (b'{"error":{"code":404,"message":"no such project"}}', "404: no such project"),
+        (b'{"message":"a\\u001b[31m b\\u2028c"}', "a [31m b c"),
+        (b'{"message":{"tasks_put_url":"https://b/k"}}', "(JSON of 43 B without words for an error)"),
         (b"", ""),
         (b"   ", ""),
     ],
@@ -105,19 +113,24 @@ def test_the_code_of_a_service_is_found_in_the_forms_that_vendors_use(body, code
 
 
 def test_long_words_are_cut():
-    assert len(words(b"x" * 10_000)) == MAX_CHARACTERS
-    assert words(b"x" * 10_000).endswith("…")
+    said = words(orjson.dumps({"message": "x" * 100_000}))
+    assert len(said) == MOST_FOREIGN
+    assert said.endswith("…")
 
 
 def test_secrets_are_taken_out_before_the_text_is_cut():
-    body = b"x" * (MAX_CHARACTERS - 5) + b"s3cr3tkey"
+    body = orjson.dumps({"message": "x" * (MOST_FOREIGN - 5) + "s3cr3tkey"})
     said = service_words(body, lambda text: text.replace("s3cr3tkey", "***"))
     assert "s3c" not in said
+
+
+def test_a_code_that_is_none_is_not_kept():
+    assert service_code(orjson.dumps({"code": "x" * 1000})) == ""
 
 
 @given(st.binary(max_size=400))
 def test_no_body_is_too_strange(body):
     said = words(body)
-    assert len(said) <= MAX_CHARACTERS
+    assert len(said) <= MOST_FOREIGN
     assert said.isprintable()
     assert isinstance(service_code(body), str)

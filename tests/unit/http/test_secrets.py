@@ -74,9 +74,9 @@ def test_the_token_behind_a_scheme_is_a_secret_by_itself():
 )
 def test_parameters_of_presigned_urls_are_hidden_without_being_known(parameter):
     name, value = parameter.split("=")
-    shown = Credentials().redact(f"PUT https://s3.amazonaws.com/b/k?a=1&{parameter}&z=2 failed")
+    shown = Credentials().redact(f"PUT /b/k?a=1&{parameter}&z=2 failed")
     assert value not in shown
-    assert shown == f"PUT https://s3.amazonaws.com/b/k?a=1&{name}=***&z=2 failed"
+    assert shown == f"PUT /b/k?a=1&{name}=***&z=2 failed"
 
 
 def test_nothing_shows_in_repr():

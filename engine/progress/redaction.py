@@ -1,0 +1,159 @@
+"""The one place where secrets are taken out of a text, and where words of others are made fit to be kept and shown.
+
+`http` uses it for all that a service says, displays, log and screens for all that leaves. A text may be from anywhere,
+a traceback of a library, too. So it is judged by its values: what a configuration, a proxy or the environment has named
+a secret, in every form in which it may be echoed. And by its looks: the query of a URL (presigned URLs carry their
+signature there) and the name before its host, and what is assigned to the name of a credential.
+
+Invariant: the time is linear in the length of the text, whoever wrote it. No pattern here has a beginning that may
+match in many ways: each begins with a fixed word, or with a bounded number of letters.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache, lru_cache
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "***"
+SHORTEST_SECRET = 6
+"""A shorter value would also be found where it is none: `API_KEY=test`."""
+MOST_FOREIGN = 300
+"""Letters of others that are kept: a sentence or two, no stack trace and no document."""
+_MOST_READ = 2_000
+"""Letters of others that are looked at: a page may hold a thousand errors of 64 KB."""
+
+_SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE)
+_URL = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]{0,15}:(?:\\?/){2})(?P<rest>[^\s'\"<>]+)", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    r"(?P<kept>(?:access_?-?key(?:id|_id)?|api_?-?key|token|secret|password|passwd|signature|credential|(?<![a-z])sig)"
+    r"(?:\s*=\s*['\"]?|%(?:25){0,3}3d|\\?['\"]\s*:\s*\\?['\"]))[^\s'\",;&}{)(<>\\]+",
+    re.IGNORECASE,
+)
+"""Also those of presigned URLs at S3, GCS (`X-Goog-Signature`) and Azure (`sig`), and how vendors call their keys. Not
+`access_key: …` without quotes: that is how a message about the key begins."""
+_HEADER = re.compile(
+    r"(?P<kept>(?:authorization|auth-token|x-api-key)['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic)\s+)?)[^\s'\",;]+",
+    re.IGNORECASE,
+)
+
+_remembered: set[str] = set()
+"""The secrets that a configuration or a proxy has named. The process's own, as its environment is."""
+
+Redact = Callable[[str], str]
+
+
+def remember_secret(secret: str) -> None:
+    """Hide `secret` from now on, wherever a redactor is used that is made afterwards or was made before."""
+    if len(secret) >= SHORTEST_SECRET:
+        _remembered.add(secret)
+
+
+def redactor(environment: Mapping[str, str]) -> Redact:
+    """Return a function that hides what looks like a secret; `environment` is where secrets are usually kept."""
+    return redacting((), {value for name, value in environment.items() if _SECRET_NAME.search(name)})
+
+
+def redacting(secrets: Collection[str], values: Collection[str] = ()) -> Redact:
+    """Return a function that hides secrets, those that are remembered, and what looks like one.
+
+    `secrets` are found in any mix of escapes. `values`, of which there may be many, in the usual forms only: a pattern
+    for any mix takes 11 ms to make.
+    """
+    ours = frozenset(secrets)
+    # One that holds another one goes first.
+    plain = sorted({form for value in values for form in forms(value)}, key=len, reverse=True)
+
+    def redact(text: str) -> str:
+        if known := _pattern(ours.union(_remembered)):
+            text = known.sub(HIDDEN, text)
+        for form in plain:
+            text = text.replace(form, HIDDEN)
+        text = _URL.sub(_without_secrets, text)
+        for pattern in (_ASSIGNED, _HEADER):
+            text = pattern.sub(rf"\g<kept>{HIDDEN}", text)
+        return text
+
+    return redact
+
+
+def foreign_words(text: str, redact: Redact | None = None) -> str:
+    """Return words of others as they may be kept and shown: without secrets, on one line, `MOST_FOREIGN` letters."""
+    begun = text[:_MOST_READ]
+    if len(text) > _MOST_READ:
+        begun = begun.rpartition(" ")[0] or begun  # half a secret would not be known any more
+    hidden = (redact or _by_environment())(begun)
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in hidden).split())
+    return line if len(line) <= MOST_FOREIGN else line[: MOST_FOREIGN - 1] + "…"
+
+
+@cache
+def _by_environment() -> Redact:
+    return redactor(os.environ)
+
+
+def _without_secrets(found: re.Match[str]) -> str:
+    """Return a URL without its query, and without the name and password before its host."""
+    address, mark, query = found["rest"].partition("?")
+    authority, slash, path = address.partition("/")
+    user, at, host = authority.rpartition("@")
+    place = f"{HIDDEN if user else ''}{at}{host}{slash}{path}{mark}"
+    return f"{found['scheme']}{place}{HIDDEN if query else ''}"
+
+
+def forms(secret: str) -> frozenset[str]:
+    """Return the usual forms in which `secret` may be echoed; none if it is so short that it is found by chance."""
+    if len(secret) < SHORTEST_SECRET:
+        return frozenset()
+    percent = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+    return frozenset({secret, json.dumps(secret)[1:-1], html.escape(secret), *percent, *_base64_forms(secret)})
+
+
+def _base64_forms(secret: str) -> Iterator[str]:
+    """Yield the letters by which `secret` is known within base64, in each of the three places where it may begin."""
+    content = secret.encode("utf-8", "surrogatepass")
+    for before in range(3):
+        known = slice(-(-before * 8 // 6), (before + len(content)) * 8 // 6)  # letters that nothing else has a part in
+        yield base64.b64encode(bytes(before) + content).decode()[known]
+        yield base64.urlsafe_b64encode(bytes(before) + content).decode()[known]
+
+
+@lru_cache(maxsize=8)
+def _pattern(secrets: frozenset[str]) -> re.Pattern[str] | None:
+    """Return a pattern for secrets, in all forms in which servers echo what they were sent.
+
+    Each letter is plain or escaped (percent-encoding, doubled or not, JSON, HTML), in any mix, or all is in base64.
+    """
+    if not secrets:
+        return None
+    ordered = sorted(secrets, key=lambda secret: (-len(secret), secret))  # one that holds another one goes first
+    encoded = {form for secret in ordered if len(secret) >= SHORTEST_SECRET for form in _base64_forms(secret)}
+    return re.compile("|".join([*("".join(map(_escapes, secret)) for secret in ordered), *map(re.escape, encoded)]))
+
+
+_HTML_NAMES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
+
+
+def _escapes(character: str) -> str:
+    """Return a pattern for one character, plain or escaped."""
+    octets, units = character.encode("utf-8", "surrogatepass"), character.encode("utf-16-be", "surrogatepass").hex()
+    point = ord(character)
+    written = [
+        re.escape(character),
+        "".join(f"%(?:25){{0,3}}(?i:{octet:02x})" for octet in octets),  # %41, %2541 (encoded twice), …
+        "".join(rf"\\u(?i:{units[start : start + 4]})" for start in range(0, len(units), 4)),
+        rf"&#0{{0,7}}{point};",
+        rf"&#[xX]0{{0,7}}(?i:{point:x});",
+    ]
+    if character in '"\\/':
+        written.append(rf"\\{re.escape(character)}")
+    if character in _HTML_NAMES:
+        written.append(_HTML_NAMES[character])
+    if character == " ":
+        written.append(r"\+")
+    return f"(?:{'|'.join(written)})"
