@@ -36,6 +36,7 @@ from engine.batch.planning import (
 )
 from engine.clock import Clock, SystemClock
 from engine.commands.configuration import Expand, check, expand_secret, hide_secret, parse_toml, read_text, rooted
+from engine.http.proxies import from_environment
 from engine.http.secrets import Credentials
 from engine.http.urls import check_base_url
 from engine.ledger.base import Ledger
@@ -222,6 +223,7 @@ def check_parts(setup: Setup, job: Job) -> None:
     offline(setup, job)
     Credentials(setup.service.secret_headers(), setup.service.secret_query())
     check_base_url(setup.service.base_url)
+    from_environment()
 
 
 @asynccontextmanager

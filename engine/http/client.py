@@ -1,7 +1,8 @@
-"""A call -> one HTTP request -> what came of it, as a value. The only module of the client that speaks aiohttp.
+"""A call -> one HTTP request -> what came of it, as a value. It alone makes requests; `caller` asks for each.
 
 What aiohttp does on its own and we do not want is switched off here: following redirects, repeating an idempotent
-request on a dropped connection, cookies, proxies and .netrc from the environment, a Content-Type that nobody asked for.
+request on a dropped connection, cookies, .netrc from the environment, a Content-Type that nobody asked for, TLS keys
+written to a file.
 
 No aiohttp error leaves this module, not even as the cause of another: their texts show URLs with access keys.
 """
@@ -11,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Collection
+import sys
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import aiohttp
@@ -22,15 +25,13 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from engine import __version__
-from engine.http.classify import Loss
+from engine.http.losses import MAX_FIELD_BYTES, AnswerLost, ForbiddenAddress, Lost, how_it_broke, loss_of
+from engine.http.proxies import Proxies, from_environment
+from engine.http.reading import AnswerRoom, read_answer
 from engine.http.urls import is_public
-from engine.model.settings import MEBIBYTE, SendSettings
+from engine.model.settings import SendSettings
 from engine.services.base import Answer, Call
 
-MAX_ANSWER_BYTES = 64 * MEBIBYTE
-"""After decompression. A page of 1,000 failed tasks with their data is a few MiB; more is an error or a bomb."""
-MAX_ANSWER_VALUES = 1_000_000
-"""Parsed, that many values take about 100 MB: 60 MiB of `{},{},…` took 1.9 GB. A page of 1,000 tasks has thousands."""
 _CHUNK_BYTES = 256 * 1024
 
 _KEEP_SECONDS = 15.0
@@ -38,19 +39,6 @@ _KEEP_SECONDS = 15.0
 _BUSY_SECONDS = 1.0
 """The same, for calls that are not repeated. Gunicorn closes what has idled for 2 s, Node.js and uvicorn after 5, and
 whoever creates a task for each record has a connection idle for a few milliseconds."""
-
-_UNKNOWN_SIGNER = "if you trust who signed it, name the file of that CA's certificate in the variable SSL_CERT_FILE"
-_WRONG_HOST = "check how the host is written; else somebody stands in between"
-_CERTIFICATE_ADVICE = {
-    9: "check this machine's clock",
-    10: "the server's owner must renew it, unless this machine's clock is wrong",
-    **dict.fromkeys((18, 19, 20, 21), _UNKNOWN_SIGNER),
-    **dict.fromkeys((62, 64), _WRONG_HOST),
-}
-"""OpenSSL's X509_V_ERR_… (x509_vfy.h) → what to do."""
-
-_NO_TLS_THERE = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNSUPPORTED_PROTOCOL"})
-"""OpenSSL's reasons for a server that does not speak TLS at all: no use in trying again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +48,6 @@ class Request:
     call: Call
     url: URL = field(repr=False)
     headers: dict[str, str] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A request without an answer."""
-
-    loss: Loss
-    detail: str = ""
 
 
 class Client(Protocol):
@@ -84,10 +64,6 @@ _NEVER_AGAIN = frozenset({"POST", "PATCH"})
 """What aiohttp sends once in any case."""
 
 
-class _AnswerLost(aiohttp.ClientError):
-    """A connection broke under a request."""
-
-
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Keep aiohttp from sending a PUT, GET or DELETE again behind our back.
 
@@ -98,8 +74,8 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         return await handler(request)
     except aiohttp.ClientConnectorError:
         raise  # a subclass of ClientOSError that says: not sent
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-        raise _AnswerLost from None
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise AnswerLost(how_it_broke(error)) from None
 
 
 async def _in_pieces(call: Call) -> AsyncIterator[memoryview]:
@@ -125,10 +101,10 @@ class HttpClient:
     connection of their own each: 0.8 instead of 0.2 ms a call on loopback, a TLS handshake elsewhere.
     """
 
-    def __init__(self, kept: aiohttp.ClientSession, busy: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
-        self._kept = kept
-        self._busy = busy
-        self._fresh = fresh
+    def __init__(self, sessions: Sequence[aiohttp.ClientSession], proxies: Proxies) -> None:
+        self._kept, self._busy, self._fresh = sessions
+        self._proxies = proxies
+        self._room = AnswerRoom()
 
     async def send(self, request: Request) -> Answer | Lost:
         """Return the answer, whatever its status, or how it was lost."""
@@ -137,6 +113,7 @@ class HttpClient:
         headers, body = request.headers, None
         if call.body is not None:
             headers, body = {**headers, "Content-Length": str(call.size_bytes)}, _in_pieces(call)
+        proxy, reader = self._proxies.before(request.url), object()
         try:
             async with session.request(
                 call.method,
@@ -144,60 +121,36 @@ class HttpClient:
                 headers=headers,
                 data=body,
                 allow_redirects=False,
+                ssl=_tls() if "https" in {request.url.scheme, proxy and proxy.url.scheme} else True,
+                proxy=proxy.url if proxy else None,
+                proxy_headers=proxy.headers if proxy else None,
                 skip_auto_headers=None if "Content-Type" in headers else _NO_TYPE,
                 middlewares=() if call.method in _NEVER_AGAIN else None,
             ) as response:
-                return await _read(response)
+                return await read_answer(response, self._room, reader)
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            return _lost(error)
+            there = request.url.host_port_subcomponent or ""
+            port = "" if request.url.explicit_port else f":{request.url.port}"
+            return loss_of(error, f"{there}{port}" + (f" by {proxy.place}" if proxy else ""))
+        finally:
+            # Not sooner: until here others might begin to read, and from here on the answer goes without a pause to
+            # whoever takes out of it what is needed.
+            self._room.give_back(reader)
 
 
-async def _read(response: aiohttp.ClientResponse) -> Answer | Lost:
-    pieces: list[bytes] = []
-    size = 0
-    while piece := await response.content.read(_CHUNK_BYTES):
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_ANSWER_BYTES:
-            response.close()
-            return Lost(Loss.TOO_LARGE, f"more than {MAX_ANSWER_BYTES // MEBIBYTE} MiB")
-    body = b"".join(pieces)
-    if size > MAX_ANSWER_VALUES and sum(map(body.count, (b"{", b"[", b","))) > MAX_ANSWER_VALUES:
-        return Lost(Loss.TOO_LARGE, f"more than {MAX_ANSWER_VALUES:,} values")
-    return Answer(response.status, response.headers, body)
+@cache
+def _tls() -> ssl.SSLContext:
+    """Return how TLS is spoken, as Python does by default, without what the variable SSLKEYLOGFILE asks for.
 
-
-def _lost(error: Exception) -> Lost:  # noqa: PLR0911 -- a table, in the order in which the classes derive from each other
-    """Say how a request was lost. Only the system's own words are passed on: aiohttp's show the URL."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return Lost(Loss.UNTRUSTED, _distrust(error.certificate_error))
-        case aiohttp.ClientConnectorError(os_error=ForbiddenAddress() as forbidden):
-            return Lost(Loss.FORBIDDEN, f"{forbidden.strerror}. If that is meant, name the host itself in upload_hosts")
-        case aiohttp.ClientConnectorError(os_error=ssl.SSLError(reason=str(reason))) if reason in _NO_TLS_THERE:
-            return Lost(Loss.UNTRUSTED, "the server does not speak TLS at this port; check https and the port")
-        case aiohttp.ClientConnectorError():
-            return Lost(Loss.UNREACHABLE, error.os_error.strerror or type(error.os_error).__name__)
-        case aiohttp.ConnectionTimeoutError():
-            return Lost(Loss.CONNECT_TIMEOUT)
-        case TimeoutError():
-            return Lost(Loss.ANSWER_TIMEOUT)
-        case aiohttp.InvalidURL():
-            return Lost(Loss.FORBIDDEN, "the host is not written in its usual form")
-        case aiohttp.ClientResponseError():
-            return Lost(Loss.GARBLED)
-        case _:
-            return Lost(Loss.CUT)
-
-
-def _distrust(error: Exception) -> str:
-    """Say what is wrong with a certificate, and what to do."""
-    words, advice = getattr(error, "verify_message", ""), _CERTIFICATE_ADVICE.get(getattr(error, "verify_code", 0))
-    return f"{words}; {advice}" if advice else words
-
-
-class ForbiddenAddress(OSError):
-    """A host name resolved to an address that nothing may be sent to."""
+    With the keys of its sessions in a file, whoever has the file reads our credentials in what was recorded on the way.
+    Made at the first https request: it reads all certificates of the system, which takes 0.1 s.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    context.set_alpn_protocols(["http/1.1"])
+    if sys.version_info >= (3, 13):
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    return context
 
 
 class PublicResolver(AbstractResolver):
@@ -233,17 +186,22 @@ async def open_client(
 ) -> AsyncIterator[HttpClient]:
     """Open the connection pools.
 
-    `trusted_hosts` may resolve to any address, others to public ones only; with `anywhere`, all may.
+    `trusted_hosts` may resolve to any address, others to public ones only; with `anywhere`, all may. Behind a proxy,
+    only its own name is resolved here: where the others lead, the proxy decides.
+
+    Raises:
+        ConfigError: a proxy of the environment cannot be used.
     """
+    proxies = from_environment()
     resolver = DefaultResolver()
-    guard = resolver if anywhere else PublicResolver(resolver, trusted_hosts=trusted_hosts)
+    guard = resolver if anywhere else PublicResolver(resolver, trusted_hosts=[*trusted_hosts, *proxies.hosts])
     async with AsyncExitStack() as stack:
         stack.push_async_callback(resolver.close)
-        kept, busy, fresh = [
+        sessions = [
             await stack.enter_async_context(_session(settings, guard, keep_seconds=seconds))
             for seconds in (_KEEP_SECONDS, _BUSY_SECONDS, 0.0)
         ]
-        yield HttpClient(kept, busy, fresh)
+        yield HttpClient(sessions, proxies)
 
 
 def _session(settings: SendSettings, resolver: AbstractResolver, *, keep_seconds: float) -> aiohttp.ClientSession:
@@ -264,5 +222,7 @@ def _session(settings: SendSettings, resolver: AbstractResolver, *, keep_seconds
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         raise_for_status=False,
+        max_line_size=MAX_FIELD_BYTES,
+        max_field_size=MAX_FIELD_BYTES,
         middlewares=(_once,),
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 from contextlib import asynccontextmanager
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -45,6 +47,7 @@ class RawServer:
         self.requests.append((head, await reader.readexactly(int(length[1]) if length else 0)))
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
         if script is RESET:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             return False
         if callable(script):

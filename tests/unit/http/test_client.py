@@ -7,13 +7,15 @@ import zlib
 
 import anyio
 import pytest
-from aiohttp import ClientConnectorCertificateError, ClientConnectorDNSError
+from aiohttp import ClientConnectorCertificateError, ClientConnectorDNSError, ClientConnectorError
 from yarl import URL
 
 from engine import __version__
 from engine.http import client as wire_module
+from engine.http import reading
 from engine.http.classify import Loss
-from engine.http.client import ForbiddenAddress, Lost, PublicResolver, Request, _lost, open_client
+from engine.http.client import PublicResolver, Request, open_client
+from engine.http.losses import ForbiddenAddress, Lost, loss_of
 from engine.model.settings import SendSettings
 from engine.services.base import Answer, Call
 
@@ -39,7 +41,7 @@ async def test_a_connection_lost_while_idle_is_one_attempt_and_not_two(method, e
         first = await wire.send(request(server.url, method, b"1"))
         second = await wire.send(request(server.url, method, b"2"))
         assert isinstance(first, Answer)
-        assert second == Lost(Loss.CUT)
+        assert second.loss is Loss.CUT
         assert [body for _, body in server.requests] == [b"1", b"2"]
         assert server.connections == 1, "or the connection was not kept, and this test shows nothing"
 
@@ -79,27 +81,42 @@ async def test_a_redirect_is_handed_back_and_not_followed(status):
         assert elsewhere.requests == []
 
 
+HEAD = b"HTTP/1.1 200 OK\r\n"
+LONG = b"x" * 100_000
+
+
 @pytest.mark.parametrize(
-    ("script", "loss"),
+    ("script", "loss", "words"),
     [
-        (HANG_UP, Loss.CUT),
-        (RESET, Loss.CUT),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ntruncated", Loss.CUT),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ntrunc", Loss.CUT),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", Loss.GARBLED),
-        (plain(200, b"not gzip", "Content-Encoding: gzip", "Connection: close"), Loss.CUT),
-        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", Loss.GARBLED),
-        (b"HTTP/1.1 two hundred\r\n\r\n", Loss.GARBLED),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", Loss.GARBLED),
-        (hang, Loss.ANSWER_TIMEOUT),
+        (HANG_UP, Loss.CUT, "the server closed it"),
+        (RESET, Loss.CUT, "it was reset"),
+        (HEAD + b"Content-Length: 100\r\n\r\ntruncated", Loss.CUT, "it ended early"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\ntrunc", Loss.CUT, "it ended early"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", Loss.GARBLED, "Invalid character in chunk size"),
+        (plain(200, b"none", "Content-Encoding: gzip", "Connection: close"), Loss.GARBLED, "it says gzip and is not"),
+        (plain(200, b"\xff\xff", "Content-Encoding: deflate"), Loss.GARBLED, "it says deflate and is not"),
+        (plain(200, b"?", "Content-Encoding: br"), Loss.GARBLED, "it says brotli, which was not asked for"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", Loss.GARBLED, "it is not HTTP"),
+        (b"HTTP/1.1 two hundred\r\n\r\n", Loss.GARBLED, "it is not HTTP"),
+        (HEAD + b"X: " + LONG + b"\r\n\r\n", Loss.GARBLED, "a header field is longer than 64 KB"),
+        (HEAD + b"X: x\r\n" * 1000 + b"\r\n", Loss.GARBLED, "Too many headers received"),
+        (HEAD + b"X: a\0b\r\n\r\n", Loss.GARBLED, "a header field holds what none may"),
+        (HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nokk", Loss.GARBLED, "Duplicate Content-Length"),
+        (HEAD + b"Content-Length: -2\r\n\r\nok", Loss.GARBLED, "Invalid character in Content-Length"),
+        (hang, Loss.ANSWER_TIMEOUT, ""),
     ],
-    ids=lambda value: value.name if isinstance(value, Loss) else "",
+    ids=lambda value: value.name if isinstance(value, Loss) else value if isinstance(value, str) else "",
 )
-async def test_an_answer_that_does_not_come_whole_is_lost(script, loss):
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_an_answer_that_does_not_come_whole_is_lost_and_named_for_what_it_is(method, script, loss, words):
     async with raw_server(script) as server:
-        lost = await send(server.url, "POST", b"x", repeatable=False)
-        assert isinstance(lost, Lost)
-        assert lost.loss is loss
+        assert await send(server.url, method, b"x", repeatable=False) == Lost(loss, words)
+
+
+async def test_a_header_field_may_have_64_kb():
+    policy = "default-src https://cdn.example.com; " * 1700
+    async with raw_server(plain(200, b"ok", f"Content-Security-Policy: {policy}")) as server:
+        assert (await send(server.url)).headers["Content-Security-Policy"] == policy.strip()
 
 
 async def test_a_hang_within_the_answer_is_a_time_out_too():
@@ -127,9 +144,24 @@ async def test_no_connection_means_not_sent():
     async with raw_server(OK) as server:
         url = server.url
     lost = await send(url)
-    assert lost.loss is Loss.UNREACHABLE
     assert lost.loss.unsent
-    assert lost.detail
+    assert lost.words == f"no connection: {url.partition('//')[2]}: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "x"), "no such host: h:443: DNS knows no address of it; check how"),
+        (socket.gaierror(socket.EAI_AGAIN, "Try again"), "no connection: h:443: DNS does not answer (Try again)"),
+        (ssl.SSLError(1, "[SSL: TLSV1_ALERT_PROTOCOL_VERSION] x"), "no connection: h:443: TLS failed (SSLError)"),
+        (OSError(113, "Connect call failed ('10.0.0.1', 443)"), "no connection: h:443: No route to host"),
+        (OSError(None, "https://h/?access_key=secret"), "no connection: h:443: OSError"),
+    ],
+)
+def test_no_connection_says_host_port_and_cause(error, words):
+    lost = loss_of(ClientConnectorError(None, error), "h:443")
+    assert lost.loss.unsent
+    assert lost.words.startswith(words)
 
 
 async def test_a_connection_that_does_not_come_about_in_time_means_not_sent(monkeypatch):
@@ -137,7 +169,7 @@ async def test_a_connection_that_does_not_come_about_in_time_means_not_sent(monk
         await anyio.sleep_forever()
 
     monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", never)
-    assert await send("http://127.0.0.1:9/") == Lost(Loss.CONNECT_TIMEOUT)
+    assert await send("http://127.0.0.1:9/") == Lost(Loss.CONNECT_TIMEOUT, "127.0.0.1:9")
 
 
 async def test_a_server_without_tls_is_not_waited_for():
@@ -168,11 +200,12 @@ async def test_a_certificate_that_nobody_vouches_for_ends_the_attempt_before_any
 
 def test_certificate_errors_are_known_though_they_derive_from_connection_errors():
     error = ClientConnectorCertificateError(None, ssl.SSLCertVerificationError())
-    assert _lost(error).loss is Loss.UNTRUSTED
+    assert loss_of(error, "h:443").loss is Loss.UNTRUSTED
 
 
 def test_a_forbidden_address_is_known_behind_the_dns_error():
-    lost = _lost(ClientConnectorDNSError(None, ForbiddenAddress(None, "x resolves to 10.0.0.1")))
+    error = ClientConnectorDNSError(None, ForbiddenAddress(None, "x resolves to 10.0.0.1"))
+    lost = loss_of(error, "x:443")
     assert lost.loss is Loss.FORBIDDEN
     assert "10.0.0.1" in lost.detail
 
@@ -230,7 +263,7 @@ async def test_a_compressed_answer_is_read():
 
 
 async def test_an_answer_larger_than_allowed_is_not_read_to_its_end(monkeypatch):
-    monkeypatch.setattr(wire_module, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(reading, "MAX_ANSWER_BYTES", 1_000_000)
     bomb = zlib.compress(bytes(50_000_000), 9)
     async with raw_server(plain(200, bomb, "Content-Encoding: deflate")) as server:
         assert (await send(server.url)).loss is Loss.TOO_LARGE

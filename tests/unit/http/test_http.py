@@ -9,7 +9,7 @@ from yarl import URL
 
 from engine.http.caller import open_caller
 from engine.http.classify import Loss
-from engine.http.client import _lost
+from engine.http.losses import loss_of
 from engine.model.error_hints import Carries
 from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable, WrongAddress
 from engine.model.settings import SendSettings, ServiceSettings
@@ -98,7 +98,7 @@ KEY_IN = aiohttp.client_reqrep.ConnectionKey(
     ],
 )
 def test_every_error_of_aiohttp_has_its_meaning_and_none_of_its_words(error, loss):
-    lost = _lost(error)
+    lost = loss_of(error, "h:443")
     assert lost.loss is loss
     assert KEY not in repr(lost)
 

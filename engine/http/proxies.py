@@ -1,0 +1,91 @@
+"""The variables HTTPS_PROXY, ALL_PROXY and NO_PROXY -> the proxy that stands before a URL. `client` and wiring ask it.
+
+They are read here and handed to aiohttp one request at a time: its own way (`trust_env`) would read passwords from
+`.netrc`, too. This machine is never reached through a proxy. A proxy's name and password are secrets from the moment
+they are read.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined] # typeshed
+
+from yarl import URL
+
+from engine.http.urls import is_loopback
+from engine.model.errors import ConfigError
+from engine.progress.redaction import remember_secret
+
+_SPOKEN = frozenset({"http", "https"})
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Where a request goes first, and what proves to a proxy who we are."""
+
+    url: URL
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def place(self) -> str:
+        """What people may read of it."""
+        return f"proxy {self.url.host_port_subcomponent}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The proxies of an environment, as `from_environment` found them."""
+
+    by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
+    exempt: str = ""
+    """NO_PROXY: host names, each with all below it; `*` for all."""
+
+    def before(self, url: URL) -> Proxy | None:
+        """Return the proxy that stands before a URL; None if it is called directly."""
+        host = url.host or ""
+        if not self.by_scheme or is_loopback(host):
+            return None
+        proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
+        if proxy is None or proxy_bypass_environment(f"{host}:{url.port}", {"no": self.exempt}):
+            return None
+        return proxy
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """Their names: whoever wrote them into the environment wants them called, wherever they are."""
+        return [proxy.url.host or "" for proxy in self.by_scheme.values()]
+
+
+def from_environment() -> Proxies:
+    """Read the variables, in small letters or, where those are not there, in capitals.
+
+    Raises:
+        ConfigError: one names no proxy that we can speak to; says which, and never shows its value.
+    """
+    found = getproxies_environment()
+    schemes: Sequence[str] = ("https", "all")  # no http: in the clear only this machine is spoken to
+    proxies = {scheme: _proxy(f"{scheme}_proxy".upper(), found[scheme]) for scheme in schemes if scheme in found}
+    return Proxies(proxies, found.get("no", ""))
+
+
+def _proxy(variable: str, value: str) -> Proxy:
+    try:
+        url = URL(value if "://" in value else f"http://{value}")
+        port = url.port
+    except ValueError:
+        raise ConfigError(f"the variable {variable} cannot be read as a URL; write http://host:port") from None
+    if url.scheme not in _SPOKEN or not url.host or port is None:
+        raise ConfigError(
+            f"the variable {variable} names a proxy that is not spoken to ({url.scheme}): write http://host:port, or "
+            "unset it for this command. Hosts that need no proxy stand in NO_PROXY"
+        )
+    headers = {}
+    if url.user or url.password:
+        name, password = unquote(url.raw_user or ""), unquote(url.raw_password or "")
+        for secret in (password, f"{name}:{password}", url.raw_password or ""):
+            remember_secret(secret)
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
+    return Proxy(url.with_user(None).origin(), headers)
