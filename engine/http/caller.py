@@ -20,10 +20,11 @@ from yarl import URL
 
 from engine.clock import Clock, SystemClock
 from engine.http.classify import Loss, Verdict, allowance, asked_wait, judge_loss, judge_refusal, judge_status
-from engine.http.client import Client, Lost, Request, open_client
+from engine.http.client import Client, Request, open_client
+from engine.http.losses import Lost
 from engine.http.messages import described, failure, is_of_a_store, said_in
 from engine.http.retry import CallState, GiveUp, RetryRules, decide
-from engine.http.secrets import Credentials, hiding_query
+from engine.http.secrets import Credentials
 from engine.http.throttle import WORTH_SAYING_SECONDS, Throttle
 from engine.http.urls import check_base_url, check_upload_url, exact_hosts, is_loopback
 from engine.model.error_hints import Pause, Refusal
@@ -31,6 +32,11 @@ from engine.model.errors import Refused, Unavailable, WrongAddress
 from engine.model.settings import SendSettings, ServiceSettings
 from engine.progress.events import CallEnded, CallRetried, CallStarted, Listener, Spaced, unheard
 from engine.services.base import Answer, Call
+
+_SPEAKING = {"Accept": "application/json"}
+"""To a service; not to a store: there a header may be one that the presigned URL was not signed for."""
+_ASKING = {**_SPEAKING, "Cache-Control": "no-cache"}
+"""Where a batch stands: what something in between has kept of it is worth nothing."""
 
 MOST_UNDER_WAY = "as many requests are under way as max_in_flight and polls_in_flight allow"
 
@@ -60,8 +66,8 @@ class HttpCaller:
         self._clock = clock
         self._draw = draw
         self._emit = emit
-        self._rules = RetryRules(settings.retry_base_seconds, settings.retry_cap_seconds, settings.give_up_seconds)
-        self._throttle = Throttle(self._rules, settings.requests_per_second, draw)
+        rules = RetryRules(settings.retry_base_seconds, settings.retry_cap_seconds, settings.give_up_seconds)
+        self._throttle = Throttle(rules, settings.requests_per_second, draw)
         self._next_turn: anyio.Event | None = None
         """Given when a call that probed has ended; None while nobody waits for it."""
         self._in_flight = anyio.Semaphore(settings.most_in_flight + settings.polls_in_flight, fast_acquire=True)
@@ -100,8 +106,10 @@ class HttpCaller:
         if origin != self._origin:
             # A "next page" link, say, that leads elsewhere: the credentials would go with it.
             raise Refused(f"{described(call)} leads away from the service, so it is not made", call=call.kind)
-        proof = self._proof_query
-        return Request(call, url.extend_query(proof) if proof else url, {**call.headers, **self._proof_headers})
+        proof, asking = self._proof_query, _ASKING if call.method == "GET" else _SPEAKING
+        return Request(
+            call, url.extend_query(proof) if proof else url, {**asking, **call.headers, **self._proof_headers}
+        )
 
     async def _admit(self, state: CallState) -> None:
         """Wait until the call may go out."""
@@ -142,7 +150,7 @@ class HttpCaller:
 
     def _judge(self, call: Call, answer: Answer | Lost) -> Verdict:
         if isinstance(answer, Lost):
-            return judge_loss(answer.loss, repeatable=call.repeatable)
+            return judge_loss(answer.loss, answer.words, repeatable=call.repeatable)
         verdict, now = judge_status(answer.status, repeatable=call.repeatable), self._clock.now()
         if call.authenticated and (window := allowance(answer.headers, now)):
             verdict = replace(verdict, window=window)
@@ -166,19 +174,22 @@ class HttpCaller:
 
     def _decide(self, state: CallState, verdict: Verdict, answer: Answer | Lost) -> None:
         """Have the call tried again later, or raise what is known of it."""
-        call, now, known = state.call, self._clock.monotonic(), self._credentials.redact
-        redact = known if call.authenticated else hiding_query(call.url, known)  # a presigned URL is a secret itself
+        call, now, known = state.call, self._clock.monotonic(), self._credentials
+        redact = (
+            known.redact if call.authenticated else known.hiding_query(call.url)
+        )  # a presigned URL is a secret itself
         if verdict.error is not Unavailable:
             failed = failure(call, verdict, answer, redact)
             failed.earlier_lost = state.lost
             raise failed
         heard = self._throttle.heard(call)
-        decision = decide(self._rules, state, verdict, now=now, draw=self._draw(), heard=heard)
+        rules = self._throttle.rules
+        decision = decide(rules, state, verdict, now=now, draw=self._draw(), heard=heard)
         if isinstance(decision, GiveUp):
             ended = replace(verdict, error=WrongAddress) if decision.wrong_address else verdict
             raise failure(call, ended, answer, redact, why=decision.reason)
         reason = f"{verdict.reason}; {decision.reason}"
-        left = max(0.0, self._rules.give_up_seconds - state.failing_seconds(now))
+        left = max(0.0, rules.give_up_seconds - state.failing_seconds(now))
         self._emit(CallRetried(call.kind, state.attempts, decision.after_seconds, reason, left))
         state.retry_at = now + decision.after_seconds
 

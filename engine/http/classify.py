@@ -63,6 +63,8 @@ class Verdict:
     timed_out: bool = False
     reset: bool = False
     """The connection broke under it."""
+    misnamed: bool = False
+    """Nobody has the name that was called."""
     blame: Blame | None = None
     """Whose fault a definite no is."""
     by_proxy: bool = False
@@ -76,12 +78,13 @@ class Loss(Enum):
     """How a request ended without an answer: (what to say, certainly not sent)."""
 
     UNREACHABLE = ("no connection", True)
+    UNKNOWN_HOST = ("no such host", True)
     UNTRUSTED = ("the TLS certificate is not trusted", True)
     FORBIDDEN = ("the address is not one that may be sent to", True)
     CONNECT_TIMEOUT = ("no connection in time", True)
     ANSWER_TIMEOUT = ("no answer in time", False)
     CUT = ("the connection was lost before the answer was complete", False)
-    GARBLED = ("the answer is not HTTP", False)
+    GARBLED = ("the answer cannot be read", False)
     TOO_LARGE = ("the answer is larger than allowed", False)
 
     def __init__(self, words: str, unsent: bool) -> None:  # noqa: FBT001 -- an enum's value can be unpacked only so
@@ -98,8 +101,11 @@ LONGEST_ASKED_SECONDS = 86_400.0
 """A service that asks for more than a day has its clock wrong, or means "do not come back"; both end in giving up."""
 _CLOCKS_AGREE_SECONDS = 2.0
 
-_EPOCH_FROM = 1e9
-"""`X-RateLimit-Reset` is Unix time (Seven Bridges) or seconds left (others); nobody's window lasts 30 years."""
+_EPOCH_FROM, _EPOCH_TO = 1e9, 1e11
+"""A number of seconds so large is Unix time: Seven Bridges' `X-RateLimit-Reset` is, and a few write `Retry-After` so.
+Nobody asks to wait for 30 years."""
+_THOUSAND = 1000.0
+"""Times larger is a number of milliseconds: Unix time in them, or what is left in them, for no window lasts a day."""
 _STATUSES = 64
 """Verdicts kept: where each record is a call, all of them end alike."""
 _TIME_OUTS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT})
@@ -129,16 +135,18 @@ def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
     return replace(verdict, error=error, blame=blame, by_proxy=not said.own, lost=too_slow, timed_out=too_slow)
 
 
-def judge_loss(loss: Loss, *, repeatable: bool) -> Verdict:
-    """Classify a request that got no answer."""
+def judge_loss(loss: Loss, words: str = "", *, repeatable: bool) -> Verdict:
+    """Classify a request that got no answer; `words` say more than the loss itself."""
+    words = words or loss.words
     if loss in (Loss.UNTRUSTED, Loss.FORBIDDEN):
-        return Verdict(WrongAddress, loss.words)
+        return Verdict(WrongAddress, words)
     if loss.unsent:
-        return Verdict(Unavailable, loss.words, timed_out=loss is Loss.CONNECT_TIMEOUT)
+        misnamed = loss is Loss.UNKNOWN_HOST
+        return Verdict(Unavailable, words, timed_out=loss is Loss.CONNECT_TIMEOUT, misnamed=misnamed)
     if loss is Loss.TOO_LARGE or (loss is Loss.GARBLED and not repeatable):  # the next answer would look the same
-        return Verdict(UnexpectedAnswer, loss.words, lost=True)
+        return Verdict(UnexpectedAnswer, words, lost=True)
     error = Unavailable if repeatable else PossiblyApplied
-    return Verdict(error, loss.words, lost=True, timed_out=loss is Loss.ANSWER_TIMEOUT, reset=loss is Loss.CUT)
+    return Verdict(error, words, lost=True, timed_out=loss is Loss.ANSWER_TIMEOUT, reset=loss is Loss.CUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,16 +244,14 @@ def allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
 
     `headers` must be case-insensitive; `now` is Unix seconds by our clock.
     """
-    said = headers.get("X-RateLimit-Remaining")
-    if said is None:
+    remaining = _number(headers.get("X-RateLimit-Remaining", ""))
+    if remaining is None:
         return None
-    try:
-        remaining = int(said)
-        limit = int(headers.get("X-RateLimit-Limit", max(1, remaining)))
-    except ValueError:
+    limit = _number(headers.get("X-RateLimit-Limit", str(max(1.0, remaining))))
+    if not limit or max(limit, remaining) >= _EPOCH_FROM:  # a limit of 0, or one that is none: no call could ever go
         return None
     ends_in = seconds_until(headers.get("X-RateLimit-Reset", ""), server_now(headers, now))
-    return None if ends_in is None else Allowance(limit, remaining, ends_in)
+    return None if ends_in is None else Allowance(int(limit), int(remaining), ends_in)
 
 
 def asked_wait(headers: Mapping[str, str], now: float, *, status: int) -> float | None:
@@ -257,10 +263,11 @@ def asked_wait(headers: Mapping[str, str], now: float, *, status: int) -> float 
     if status < HTTPStatus.BAD_REQUEST:  # there Retry-After says when to ask for the result of this call
         return None
     now = server_now(headers, now)
-    if (asked := retry_after(headers.get("Retry-After", ""), now)) is not None:
+    # What asks for no wait, or for a time that has gone by, asks for nothing: our own backoff is longer.
+    if asked := retry_after(headers.get("Retry-After", ""), now):
         return asked
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return seconds_until(headers.get("X-RateLimit-Reset", ""), now)
+        return seconds_until(headers.get("X-RateLimit-Reset", ""), now) or None
     return None
 
 
@@ -274,25 +281,40 @@ def server_now(headers: Mapping[str, str], now: float) -> float:
 
 
 def retry_after(value: str, now: float) -> float | None:
-    """Read a `Retry-After` (RFC 9110 §10.2.3: seconds or an HTTP date) as seconds from `now`; None if unreadable."""
-    value = value.strip()
-    if (seconds := _number(value)) is not None:
-        return _clamped(seconds)
-    date = _http_date(value)
-    return None if date is None else _clamped(date - now)
+    """Read a `Retry-After` (RFC 9110 §10.2.3: seconds or an HTTP date) as seconds from `now`; None if unreadable.
+
+    Unix time in seconds or milliseconds is known by its size.
+    """
+    number = _number(value)
+    if number is None:
+        date = _http_date(value.strip())
+        return None if date is None else _clamped(date - now)
+    until = _since_epoch(number, now)
+    return until if until is not None or number >= _EPOCH_TO else _clamped(number)
 
 
 def seconds_until(value: str, now: float) -> float | None:
-    """Read an `X-RateLimit-Reset` (Unix seconds, or seconds left) as seconds from `now`; None if unreadable."""
-    number = _number(value.strip())
+    """Read an `X-RateLimit-Reset` (Unix time, or what is left, in seconds or milliseconds) as seconds from `now`."""
+    number = _number(value)
     if number is None:
         return None
-    return _clamped(number - now if number >= _EPOCH_FROM else number)
+    until = _since_epoch(number, now)
+    if until is not None or number >= _EPOCH_TO:
+        return until
+    return _clamped(number if number <= LONGEST_ASKED_SECONDS else number / _THOUSAND)
+
+
+def _since_epoch(number: float, now: float) -> float | None:
+    """Return the seconds from `now` to a time that is written as one number; None if it is too small or too large."""
+    for scale in (1.0, _THOUSAND):
+        if _EPOCH_FROM <= number / scale < _EPOCH_TO:
+            return _clamped(number / scale - now)
+    return None
 
 
 def _number(value: str) -> float | None:
-    # Some services send decimals. No sign, no exponent, no "inf".
-    return float(value) if re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", value) else None
+    # Some services send decimals. No sign, no exponent, no "inf", and not 400 digits.
+    return float(value) if re.fullmatch(r"\s*[0-9]{1,20}(\.[0-9]{1,20})?\s*", value) else None
 
 
 @lru_cache(maxsize=8)  # all answers of a second have the same, and reading it takes as long as reading the answer

@@ -5,12 +5,13 @@ Whether an attempt may be repeated at all says its verdict (`classify`). `decide
 - A call of few tries goes back to whoever made it after a few losses on the way, or answers of a proxy.
 - A proxy's answer is tried again for as long as any trouble, if the service itself has answered in this run. Before
   that, or if the proxy forbids, for a minute: then the address is wrong, or the proxy is, and a person must look.
-- All else is tried again for `give_up_seconds`, ever more seldom (`backoff`).
+- All else is tried again for `give_up_seconds`, ever more seldom (`backoff`); where nothing has ever answered in this
+  run, for a minute.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from engine.http.classify import Verdict
@@ -29,6 +30,8 @@ _TIME_OUT_LOSSES = 2
 PROXY_SECONDS = 60.0
 """For so long a call is tried again that a proxy answers, where the service was never heard: an address may be wrong,
 or a deployment under way. Ingresses answer 404 for seconds while one is."""
+UNANSWERED_SECONDS = 60.0
+"""For so long calls are tried where nothing has ever answered in this run: then it is no outage that will end."""
 _FORBIDDING = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
 """Said by a proxy, it will not end by itself."""
 
@@ -43,6 +46,20 @@ class RetryRules:
     base_seconds: float = 0.5
     cap_seconds: float = 20.0
     give_up_seconds: float = 900.0
+
+    never_answered: bool = False
+    """Nothing has answered in this run."""
+
+    def unanswered(self) -> RetryRules:
+        """Return the rules for as long as nothing has answered."""
+        return replace(self, give_up_seconds=min(self.give_up_seconds, UNANSWERED_SECONDS), never_answered=True)
+
+    @property
+    def limit(self) -> str:
+        """What ends our patience, in words."""
+        if self.never_answered:
+            return "nothing has ever answered in this run"
+        return f"give_up_seconds is {self.give_up_seconds:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +139,10 @@ def decide(
     if hopeless and now - state.proxy_since >= min(PROXY_SECONDS, rules.give_up_seconds):
         words = "what answers there does not speak as it should; check the address, and what stands in between"
         return GiveUp(words, wrong_address=True)
-    return backoff(rules, state.attempts, state.failing_seconds(now), draw, verdict.asked_seconds)
+    decision = backoff(rules, state.attempts, state.failing_seconds(now), draw, verdict.asked_seconds)
+    if isinstance(decision, GiveUp) and verdict.misnamed:
+        return replace(decision, wrong_address=True)
+    return decision
 
 
 def backoff(
@@ -137,14 +157,14 @@ def backoff(
     """
     left = rules.give_up_seconds - failing_seconds
     if left <= 0:
-        return GiveUp(f"it has failed for {failing_seconds:.0f} s, and give_up_seconds is {rules.give_up_seconds:g}")
+        return GiveUp(f"it has failed for {failing_seconds:.0f} s, and {rules.limit}")
     if asked_seconds is None:
         bound = _bound(rules, attempt - 1)
         return Retry(draw * bound, f"full jitter below {bound:g} s")
     if asked_seconds > left:
         return GiveUp(
-            f"the service asks to wait {asked_seconds:.0f} s, which is longer than the {left:.0f} s left of "
-            f"give_up_seconds ({rules.give_up_seconds:g})"
+            f"the service asks to wait {asked_seconds:.0f} s, which is longer than the {left:.0f} s left, for "
+            f"{rules.limit}"
         )
     # A little more than asked for, or all who were told the same second come back in it.
     return Retry(asked_seconds + draw * rules.base_seconds, f"the service asked for {asked_seconds:g} s")

@@ -85,6 +85,8 @@ class Throttle:
         self._named: dict[str, _Lane] = {}
         self._told_until: dict[str, float] = {}
         """Reason of a wait → monotonic seconds until which people know of it."""
+        self._answered = False
+        """Somebody has answered in this run, whatever it was."""
         self._heard: set[bool] = set()
         """Who has answered in words of its own: the service (True), the store (False)."""
 
@@ -102,6 +104,8 @@ class Throttle:
             return waits
         if call.authenticated:  # a store is another host, which knows nothing of the window
             wait = self._window.take(now, yielding=call.yielding)
+            if wait > self._rules.give_up_seconds:
+                return GiveUp(f"{WINDOW_USED_UP} for another {wait:.0f} s, and {self._rules.limit}")
             if wait > 0:
                 return self._telling(Paused(WINDOW_USED_UP, wait), now)
         state.under_way = True
@@ -115,6 +119,7 @@ class Throttle:
         """
         call, lane = state.call, self._lane(state.call)
         news = None
+        self._answered |= verdict is not None and verdict.status is not None
         if verdict is not None:
             news = self._hear(state, verdict, lane.pace if call.lane else self._pace, now)
         elif state.under_way and call.authenticated:
@@ -150,6 +155,11 @@ class Throttle:
         pace.held_for = f"the service asks for it ({verdict.reason})"
         return Paused(pace.held_for, verdict.asked_seconds)
 
+    @property
+    def rules(self) -> RetryRules:
+        """How patient we are, by what is known of the service."""
+        return self._rules if self._answered else self._rules.unanswered()
+
     def heard(self, call: Call) -> bool:
         """Tell whether whoever is called has answered in words of its own in this run."""
         return call.authenticated in self._heard
@@ -171,8 +181,8 @@ class Throttle:
         if not state.probing:
             if outage.turn_taken:
                 return Wait(math.inf, OUTAGE)
-            if failing >= self._rules.give_up_seconds:
-                return GiveUp(f"nothing has got through for {failing:.0f} s")
+            if failing >= self.rules.give_up_seconds:
+                return GiveUp(f"nothing has got through for {failing:.0f} s, and {self.rules.limit}")
             outage.turn_taken = state.probing = True
         wait = outage.probe_at - now
         return Wait(wait, OUTAGE, Paused(OUTAGE, wait)) if wait > _TICK_SECONDS else None

@@ -151,7 +151,13 @@ def test_a_connection_that_broke_is_told_from_a_service_that_is_not_there():
         ("Sun, 01 Mar 2026 13:00:30 +0100", 30),
         ("Sun, 01 Mar 2026 11:00:00 GMT", 0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_ASKED_SECONDS),
-        ("99999999999999999999", LONGEST_ASKED_SECONDS),
+        ("31536000", LONGEST_ASKED_SECONDS),
+        (str(int(NOW) + 2), 2),
+        (str(int(NOW) - 2), 0),
+        (f"{int(NOW) + 2}.5", 2.5),
+        (str(int(NOW + 2) * 1000), 2),
+        ("99999999999999999999", None),
+        ("9" * 400, None),
         ("", None),
         ("-5", None),
         ("1e3", None),
@@ -199,8 +205,17 @@ def test_an_allowance_that_is_used_up_is_waited_for():
     reset = str(int(NOW) + 42)
     assert ask(429, x_ratelimit_reset=reset) == 42
     assert ask(429, x_ratelimit_reset="42") == 42
+    assert ask(429, x_ratelimit_reset=f"{int(NOW) + 42}000") == 42
+    assert ask(429, x_ratelimit_reset="300000") == 300, "300 s in milliseconds: no window lasts three days"
+    assert ask(429, x_ratelimit_reset="4" * 400) is None
     assert ask(429, x_ratelimit_reset="tomorrow") is None
     assert ask(429) is None
+
+
+def test_what_asks_for_no_wait_leaves_it_to_our_own_backoff():
+    for value in ("0", "Sun, 01 Mar 2026 11:00:00 GMT", str(int(NOW) - 60), "-5"):
+        assert ask(429, retry_after=value) is None
+    assert ask(429, retry_after="0", x_ratelimit_reset="42") == 42
 
 
 def test_retry_after_goes_before_the_rate_limit_headers():
@@ -213,6 +228,13 @@ def test_retry_after_goes_before_the_rate_limit_headers():
         ({"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "2000000042"}, (1000, 7, 42)),
         ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "42"}, (7, 7, 42)),
         ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42"}, (1, 0, 42)),
+        ({"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42"}, None),
+        ({"X-RateLimit-Limit": "-1", "X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "42"}, None),
+        ({"X-RateLimit-Limit": "9" * 400, "X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "42"}, None),
+        ({"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "-7", "X-RateLimit-Reset": "42"}, None),
+        ({"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "4" * 400, "X-RateLimit-Reset": "42"}, None),
+        ({"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "4", "X-RateLimit-Reset": "2000000042000"}, (9, 4, 42)),
+        ({"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "4", "X-RateLimit-Reset": "1900000000"}, (9, 4, 0)),
         ({"X-RateLimit-Remaining": "many", "X-RateLimit-Reset": "42"}, None),
         ({"X-RateLimit-Remaining": "7"}, None),
         ({}, None),

@@ -159,11 +159,20 @@ def test_a_probe_that_is_cancelled_leaves_its_turn_to_another():
 
 def test_an_outage_of_longer_than_we_are_patient_is_a_reason_to_give_up():
     one = throttle(give_up_seconds=100.0)
+    ended(one, STATUS, judge_status(200, repeatable=True))
     ended(one, CREATE, LOST)
     waiting = CallState(CREATE)
     one.admit(waiting, 0.0)
     one.observe(waiting, None, 0.0)
-    assert one.admit(waiting, 100.0) == GiveUp("nothing has got through for 100 s")
+    assert one.admit(waiting, 100.0) == GiveUp("nothing has got through for 100 s, and give_up_seconds is 100")
+
+
+def test_a_window_that_ends_later_than_we_are_patient_is_a_reason_to_give_up():
+    one = throttle(give_up_seconds=100.0)
+    ended(one, STATUS, replace(judge_status(200, repeatable=True), window=Allowance(1000, 0, 300.0)))
+    given_up = one.admit(CallState(STATUS), 0.0)
+    assert isinstance(given_up, GiveUp)
+    assert "for another 300 s, and give_up_seconds is 100" in given_up.reason
 
 
 def test_a_call_waits_for_its_own_retry_whose_reason_was_told_when_it_was_decided():
