@@ -3,8 +3,9 @@
 import orjson
 import pytest
 
-from engine.model.errors import Refused, UnexpectedAnswer
-from engine.services.base import Answer
+from engine.model.error_hints import Blame
+from engine.model.errors import ConfigError, Refused, UnexpectedAnswer
+from engine.services.base import Answer, Staged
 from engine.services.decoding import decode
 from engine.services.sama.answers import (
     Creation,
@@ -15,9 +16,9 @@ from engine.services.sama.answers import (
     is_the_stores,
     phase_of,
 )
-from engine.services.sama.service import PAGE_SIZE
+from engine.services.sama.service import PAGE_SIZE, TASKS_PAGE_SIZE
 
-from .scripted import Caller, created, follows, service
+from .scripted import PUT_URL, Caller, Remote, a_batch, created, follows, service
 
 NO_LIST = Refused("there is no list of tasks here", status=404)
 
@@ -264,3 +265,90 @@ async def test_a_list_of_every_task_is_believed_whatever_the_count_says():
 async def test_tasks_that_are_no_list_of_objects_cannot_be_understood(tasks):
     with pytest.raises(UnexpectedAnswer):
         await service(told({"state": "completed", "tasks": tasks})).settlement(*follows(count=1))
+
+
+# What the world sends
+
+
+async def test_half_an_emoji_in_the_words_of_one_task_costs_no_record_its_fate():
+    tasks = b",".join(b'{"id":"t%d","state":"created"}' % number for number in range(999))
+    failed = b'{"state":"failed","errors":[{"type":"Bad","message":"too long \\ud83d"}],"data":{"k":999}}'
+    page = b'{"batch_id":7,"state":"completed","created":999,"total":1000,"tasks":[' + tasks + b"," + failed + b"]}"
+    remote = Remote([{"k": number} for number in range(1000)], failed=[999])
+    settlement = await service(told(page)).settlement(*follows(count=1000, payload=remote.payload, still=True))
+    assert settlement.errors == {999: "Bad: too long ?"}
+    assert (settlement.created, settlement.uncertain) == (999, {})
+
+
+@pytest.mark.parametrize("odd", [5, {}, "x", [5, None], None])
+async def test_odd_messages_of_a_batch_are_none(odd):
+    settlement = await late(2, {"state": "failed", "created": 0, "messages": odd, "tasks": []})
+    assert settlement.errors == dict.fromkeys(range(2), "the batch ended as 'failed'")
+
+
+@pytest.mark.parametrize("odd", [[], {}, [["x"]], "../../x", "a/b", "x" * 201, 1.5, True, -1], ids=repr)
+async def test_an_odd_id_of_a_created_task_makes_that_record_alone_uncertain(odd):
+    page = {"state": "completed", "tasks": [*created("a"), {"state": "created", "id": odd}]}
+    settlement = await late(2, page)
+    assert settlement.task_ids == ["a", None]
+    assert settlement.uncertain.keys() == {1}
+
+
+@pytest.mark.parametrize("odd", [-1, 2**63, "7", 1e300, [], True])
+async def test_an_odd_count_is_none(odd):
+    caller = told({"state": "processing", "created": odd, "tasks": []})
+    (progress,) = await service(caller).progress(follows(count=10))
+    assert (progress.created, progress.finished) == (0, False)
+
+
+async def test_more_created_tasks_than_were_sent_are_not_counted():
+    (progress,) = await service(told({"state": "processing", "created": 10**9})).progress(follows(count=10))
+    assert progress.created == 10
+
+
+@pytest.mark.parametrize("odd", ["../7", "7/continue", "7?x=1", "", "\x00", "x" * 201, [], True, 7.5], ids=repr)
+async def test_an_odd_name_of_a_batch_is_no_name(odd):
+    for answer in ({"batch_id": odd, "tasks_put_url": PUT_URL}, {"id": odd, "tasks_put_url": PUT_URL}):
+        with pytest.raises(UnexpectedAnswer):
+            await service(Caller(answer)).stage(a_batch(), b"[]")
+
+
+async def test_no_odd_name_that_a_ledger_holds_goes_into_a_url():
+    for call in ("standing", "cancel"):
+        caller = Caller()
+        with pytest.raises(UnexpectedAnswer):
+            await getattr(service(caller), call)("../43")
+        assert caller.calls == []
+
+
+@pytest.mark.parametrize("odd", ["", "no url", "ftp://x/y", "https://a b", "https://" + "x" * 9000, 5], ids=repr)
+async def test_an_odd_upload_url_is_none(odd):
+    with pytest.raises(UnexpectedAnswer, match="no tasks_put_url"):
+        await service(Caller({"batch_id": 7, "tasks_put_url": odd})).stage(a_batch(), b"[]")
+
+
+async def test_an_upload_url_that_may_not_be_called_costs_a_fresh_one():
+    staged = Staged("7", "https://elsewhere.example/k")
+    with pytest.raises(Refused, match="elsewhere") as raised:
+        await service(Caller(ConfigError("elsewhere.example is not allowed"))).upload(staged, b"[]")
+    assert raised.value.blame is Blame.URL
+
+
+async def test_a_presigned_url_in_the_words_of_a_task_or_a_batch_is_not_kept():
+    tasks = [{"state": "failed", "errors": [{"type": "E", "message": f"cannot read {PUT_URL}"}]}]
+    settlement = await service(told({"state": "completed", "tasks": tasks})).settlement(*follows(count=1))
+    assert settlement.errors == {0: "E: cannot read https://bucket.s3.amazonaws.com/7?***"}
+    settlement = await late(2, {"state": "failed", "created": 0, "messages": [f"see {PUT_URL}\n"], "tasks": []})
+    assert settlement.errors == dict.fromkeys(range(2), "see https://bucket.s3.amazonaws.com/7?***")
+
+
+async def test_words_of_any_length_are_kept_short():
+    tasks = [{"state": "failed", "errors": [{"type": "E", "message": "x" * 10**6}]}]
+    settlement = await service(told({"state": "completed", "tasks": tasks})).settlement(*follows(count=1))
+    assert len(settlement.errors[0]) == 300
+
+
+async def test_a_list_that_never_goes_on_is_not_read_for_ever():
+    page = {"tasks": [{"id": "a", "state": "new"}] * TASKS_PAGE_SIZE}
+    with pytest.raises(UnexpectedAnswer, match="does not go on"):
+        await service(Caller(*[page] * 3)).working(["7"])

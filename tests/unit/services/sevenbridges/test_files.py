@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from fakes.clock import until
 
-from engine.model.errors import Refused, Unavailable
+from engine.model.errors import Refused, Unavailable, UnexpectedAnswer
 from engine.services.sevenbridges import files as looking_up
 from engine.services.sevenbridges.calls import File, ListShifted, Page
 from engine.services.sevenbridges.files import MOST_CHARACTERS, MOST_NAMES, FileIds, quote
@@ -320,3 +320,12 @@ async def test_what_is_not_there_or_in_several_places_is_told_with_the_place(nam
         await store.ids().filled(PROJECT, {"x": [file("index.fa"), file(name)]})
     assert str(refused.value) == f"inputs.x[1]: project owner/project {complaint}"
     assert (await store.ids().filled(PROJECT, {"x": file("same/y")}))["x"]["path"] == "F2.1"
+
+
+async def test_a_list_that_was_broken_off_by_an_odd_page_is_begun_anew():
+    store = Store(a_fastq="1", b_fastq="2")
+    store.failures = [UnexpectedAnswer("no list")]
+    ids = store.ids()
+    with pytest.raises(UnexpectedAnswer):
+        await ids.filled(PROJECT, {"r": file("a.fastq")})
+    assert await ids.filled(PROJECT, {"r": file("a.fastq")}) == {"r": file("a.fastq", path="1")}

@@ -643,3 +643,62 @@ async def test_the_command_line_says_when_a_record_counts_as_done():
     bridges = service(Caller(bulk(task("QUEUED"))), job=replace(JOB, until="created"), until="finished", run=True)
     (progress,) = await bridges.progress(follows())
     assert progress.finished
+
+
+# What the world sends
+
+
+@pytest.mark.parametrize("odd", ["../x", "a/b", "", "x" * 201, 5, None, []], ids=repr)
+async def test_an_odd_id_of_a_draft_is_none_so_that_the_draft_is_looked_for(odd):
+    with pytest.raises(UnexpectedAnswer):
+        await service(Caller(task(id=odd))).stage(a_batch(), payload())
+
+
+@pytest.mark.parametrize("odd", [5, "x", None, {"resource": {"id": "b"}}, {"resource": {"id": "b", "status": 5}}])
+async def test_an_odd_item_of_a_poll_is_no_matter_of_the_other_tasks(odd):
+    good = task("COMPLETED")
+    answer = {"items": [{"resource": good}, odd]}
+    if isinstance(odd, dict):
+        (progress,) = await service(Caller(answer), **RUNS).progress(follows(TASK_ID, "b"))
+        assert progress.sequence == 0
+    else:
+        with pytest.raises(UnexpectedAnswer):
+            await service(Caller(answer, answer), **RUNS).progress(follows(TASK_ID, "b"))
+
+
+async def test_what_else_is_odd_in_a_task_counts_as_not_there():
+    odd = {"errors": 5, "execution_status": "done", "price": [], "batch": "no", "name": {}, "batch_group": 1}
+    times = {"created_time": 5, "start_time": "x" * 41, "end_time": []}
+    (progress,) = await service(Caller(bulk(task("COMPLETED", **odd, **times))), **RUNS).progress(follows())
+    assert progress.settlement.details == {0: {"status": "COMPLETED"}}
+
+
+@pytest.mark.parametrize("odd", [5, [], {}])
+async def test_a_search_takes_no_list_whose_descriptions_are_odd(odd):
+    """A draft that is passed over is made twice."""
+    with pytest.raises(UnexpectedAnswer):
+        await service(Caller(listed([task(description=odd)]))).find(a_batch(), payload())
+
+
+async def test_a_search_takes_no_list_that_had_to_be_mended():
+    body = b'{"items":[{"id":"a","status":"DRAFT","description":"\\ud83d"}],"links":[]}'
+    with pytest.raises(UnexpectedAnswer):
+        await service(Caller(body)).find(a_batch(), payload())
+
+
+@pytest.mark.parametrize("total", ["-1", "9" * 5000, "1e3", "\u0663", ""])
+async def test_an_odd_total_of_a_list_is_none(total):
+    answer = Answer(200, {"X-Total-Matching-Query": total}, b'{"items":[]}')
+    with pytest.raises(UnexpectedAnswer, match="neither how long"):
+        await service(Caller(answer)).find(a_batch(), payload())
+
+
+async def test_what_is_said_of_a_task_is_kept_within_bounds_and_without_presigned_urls():
+    signed = "https://bucket.s3.amazonaws.com/7?X-Amz-Signature=abc"
+    said = {"message": f"see {signed}", "steps_total": 2**63, "queued": 1}
+    (progress,) = await service(
+        Caller(bulk(task("FAILED", execution_status=said, errors=[{"message": "x" * 10**6}] * 1000))), **RUNS
+    ).progress(follows())
+    details = progress.settlement.details[0]
+    assert details["message"] == "see https://bucket.s3.amazonaws.com/7?***"
+    assert len(orjson.dumps(details)) < 40_000
