@@ -82,13 +82,17 @@ def redacting(secrets: Collection[str], values: Collection[str] = ()) -> Redact:
     return redact
 
 
+_BREAKS = dict.fromkeys("\t\n\v\f\r\x85\u2028\u2029", " ")
+
+
 def foreign_words(text: str, redact: Redact | None = None) -> str:
     """Return words of others as they may be kept and shown: without secrets, on one line, `MOST_FOREIGN` letters."""
     begun = text[:_MOST_READ]
     if len(text) > _MOST_READ:
         begun = begun.rpartition(" ")[0] or begun  # half a secret would not be known any more
-    hidden = (redact or _by_environment())(begun)
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in hidden).split())
+    # What nobody sees is left out and no blank, or it would cut a URL in two of which only one is known as such.
+    plain = "".join(letter if letter.isprintable() else _BREAKS.get(letter, "") for letter in begun)
+    line = " ".join((redact or _by_environment())(plain).split())
     return line if len(line) <= MOST_FOREIGN else line[: MOST_FOREIGN - 1] + "…"
 
 

@@ -141,7 +141,8 @@ def test_what_is_no_name_is_not_put_into_a_url(odd):
     ("said", "kept"),
     [
         ("no such  image", "no such image"),
-        ("two\nlines\x1b[31m\u202e", "two lines [31m"),
+        ("two\nlines\x1b[31m\u202e", "two lines[31m"),
+        (SIGNED.replace("Sig", "Sig\x1f"), "https://bucket.s3.amazonaws.com/k?***"),
         ("see " + SIGNED, "see https://bucket.s3.amazonaws.com/k?***"),
         ("x" * 30_000_000, "x" * 299 + "…"),
     ],
