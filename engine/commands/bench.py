@@ -32,6 +32,7 @@ from engine.commands import wiring
 from engine.commands.paths import claim_output
 from engine.commands.result import exit_code
 from engine.commands.submit import STANDARD_INPUT, work_on
+from engine.files import private
 from engine.http.urls import check_base_url, is_loopback
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import BulkSubmitError, ConfigError, DeadlineReached, SourceError
@@ -327,14 +328,10 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
     return Tally(**{name: sum(getattr(tally, name) for tally in tallies) for name in names})
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
 def _write_lines(path: Path, lines: Iterator[bytes]) -> int:
     """Write each line to a new file; return how many there were."""
     written = 0
-    with _disk(path), open(path, "xb", opener=_private) as file:
+    with _disk(path), open(path, "xb", opener=private) as file:
         for line in lines:
             file.write(line + b"\n")
             written += 1
@@ -360,7 +357,7 @@ def _disk(path: Path) -> Iterator[None]:
 
 def _append(part: Path, whole: Path) -> None:
     """Add the outcomes of a step to those of all."""
-    with _disk(whole), part.open("rb") as lines, open(whole, "ab", opener=_private) as file:
+    with _disk(whole), part.open("rb") as lines, open(whole, "ab", opener=private) as file:
         file.writelines(lines)
 
 
@@ -369,6 +366,6 @@ def _replace(path: Path, content: bytes) -> None:
     beside = path.with_name(f".{path.name}.partial")
     beside.unlink(missing_ok=True)
     with _disk(path):
-        with open(beside, "xb", opener=_private) as file:
+        with open(beside, "xb", opener=private) as file:
             file.write(content)
         beside.replace(path)

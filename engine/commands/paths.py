@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from engine.commands import wiring
+from engine.files import make_private_folder
 from engine.ledger.base import Ledger
-from engine.ledger.files import make_private_folder
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobError
 from engine.reports.outcomes import OUTCOMES, REJECTS

@@ -20,6 +20,7 @@ from engine.commands import wiring
 from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result, UncertainRecords
 from engine.commands.submit import go_on, work_on
+from engine.files import make_private_folder, private, regular
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import Batch, batch_name, good_indexes
@@ -266,16 +267,18 @@ def _rejects(job: Job) -> Path:
 
 def _write(parent: Job, target: Path, chosen: str, takes: _Takes) -> Source:
     rejects = _rejects(parent)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        make_private_folder(target.parent)
+        target.unlink(missing_ok=True)
+        with open(target, "xb", opener=private) as file:
+            file.writelines(_records(parent.name, rejects, takes))
+            file.flush()
+            os.fsync(file.fileno())
+            written = file.tell()
     except OSError as error:
-        raise JobError(f"{target} cannot be written ({error.strerror}); move it out of the way") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.writelines(_records(parent.name, rejects, takes))
-        file.flush()
-        os.fsync(file.fileno())
-        written = file.tell()
+        raise JobError(
+            f"{target} cannot be written ({error.strerror}); make room, or move it out of the way"
+        ) from error
     if not written:
         raise JobError(f"{rejects} holds no record that {chosen}; there is nothing to try again")
     return describe(target, SourceSettings(format=Format.NDJSON), ours=True)
@@ -284,7 +287,7 @@ def _write(parent: Job, target: Path, chosen: str, takes: _Takes) -> Source:
 def _records(job: str, rejects: Path, takes: _Takes) -> Iterator[bytes]:
     """Yield the text of each record that is chosen, as a line, untouched: big integers survive."""
     try:
-        with rejects.open("rb") as lines:
+        with open(rejects, "rb", opener=regular) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     fate, index, text = _record(job, line.strip(), f"{rejects}, line {number}")

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import apsw
 
-from engine.ledger.files import in_turn, make_private_file, make_private_folder
+from engine.files import make_private_folder, refuse_foreign_link
+from engine.ledger.files import in_turn, make_ledger_file
 from engine.model.errors import BulkSubmitError, JobError, LedgerError
 
 APPLICATION_ID = 0x62756C6B
@@ -90,6 +91,7 @@ def open_connections(path: Path, busy_seconds: float, vfs: str | None) -> tuple[
         LedgerError: it cannot be opened, belongs to another program, or to a newer bulksubmit.
     """
     with mapped_errors(path), ExitStack() as undo:
+        refuse_foreign_link(path)
         real = path.resolve()
         writer = undo.enter_context(closing(open_writer(real, busy_seconds, vfs)))
         reader = _connect(real, apsw.SQLITE_OPEN_READONLY, busy_seconds, vfs)
@@ -107,7 +109,7 @@ def open_writer(
         apsw.Error, OSError: it cannot be opened.
     """
     make_private_folder(path.parent)
-    make_private_file(path)
+    make_ledger_file(path)
     with ExitStack() as undo:
         connection = undo.enter_context(closing(_connect(path, apsw.SQLITE_OPEN_READWRITE, busy_seconds, vfs)))
         with ExitStack() as alone:

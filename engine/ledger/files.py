@@ -1,7 +1,4 @@
-"""Files and folders that only their owner can use, whatever the umask, and locks on files.
-
-Called by the ledger, and by whoever makes a folder for reports. SQLite gives -wal and -shm the mode of the file they
-belong to, so one private file makes three.
+"""Locks on files, for the ledger; and the file of the ledger itself, made for its owner only.
 
 A lock is held by one process at most. flock belongs to the open file, so the kernel frees it when the process dies,
 however it dies. Lock files stay: removing one that another process is just opening would let two of them in. `is_held`
@@ -14,47 +11,31 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from engine.files import private, refuse_foreign
 from engine.model.errors import JobLocked
 
-_OWNER_ONLY_FILE = 0o600
-_OWNER_ONLY_FOLDER = 0o700
+_BESIDE = ("-wal", "-shm", "-journal")
+"""SQLite makes them beside the ledger, with its mode; and it reads into the ledger what it finds in them."""
 
 
-def make_private_folder(path: Path) -> None:
-    """Create the folders of `path` that are missing, durably (Path.mkdir would leave its parents to the umask)."""
-    for folder in reversed((path, *path.parents)):
-        if not folder.exists():
-            folder.mkdir(mode=_OWNER_ONLY_FOLDER, exist_ok=True)
-            _sync_folder(folder.parent)
+def make_ledger_file(path: Path) -> None:
+    """Create an empty file, unless there is one; refuse what somebody else may have put there.
 
-
-def _sync_folder(path: Path) -> None:
-    """Make the entries of a folder durable. SQLite does so for the ledger's own folder, not for those above it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_private_file(path: Path) -> None:
-    """Create an empty file, unless there is one: an owner may have opened an old one to others on purpose."""
-    if not path.exists():
-        os.close(_open_private(path))
-
-
-def _open_private(path: Path) -> int:
-    """Return a descriptor of a file, created if need be; refuse a symbolic link, which may lead anywhere."""
-    return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, _OWNER_ONLY_FILE)
+    An owner may have let others read an old one on purpose: that stays so.
+    """
+    os.close(private(path, os.O_CREAT | os.O_RDWR))
+    for ending in _BESIDE:
+        with suppress(FileNotFoundError):
+            refuse_foreign(path.with_name(path.name + ending))
 
 
 @contextmanager
 def in_turn(path: Path) -> Iterator[None]:
     """Wait for the lock and hold it for a moment."""
-    descriptor = _open_private(path)
+    descriptor = private(path, os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -69,7 +50,7 @@ def hold(path: Path, job: str) -> Iterator[None]:
     Raises:
         JobLocked: another process holds it, and which.
     """
-    descriptor = _open_private(path)
+    descriptor = private(path, os.O_CREAT | os.O_RDWR)
     try:
         if not _acquire(descriptor):
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
@@ -85,7 +66,7 @@ def hold(path: Path, job: str) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Tell whether a process holds the lock."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = private(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

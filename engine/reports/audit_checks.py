@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeAlias
 import orjson
 
 from engine.batch.chunker import ReferenceOf, render_payload
+from engine.files import regular
 from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
 from engine.model.errors import SourceError
 from engine.model.job import Job
@@ -268,7 +269,7 @@ class _Report:
         """Lines were expected that could not be made: what stands there cannot be judged."""
         self._find_in_job = find
         self._advice = _REPORT_ADVICE.format(job=job.name)
-        self._file: BinaryIO = files.enter_context(path.open("rb"))
+        self._file: BinaryIO = files.enter_context(open(path, "rb", opener=regular))  # noqa: SIM115 - `files` closes it
         self._is_mended = is_mended
         self._line = 0
 

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, TypeAlias
 import anyio.to_thread
 import orjson
 
+from engine.files import make_private_folder
 from engine.ledger.base import Ledger
-from engine.ledger.files import make_private_folder
 from engine.model.batch import Batch, decode_spans, good_indexes
 from engine.model.job import Job
 from engine.model.outcome import Fate, Outcome, Settlement

@@ -6,7 +6,6 @@ the task's canonical JSON (orjson, sorted keys).
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Literal
 
 import orjson
 
+from engine.files import private
 from engine.sandbox.behaviour import JournalSettings, value_at
 
 EntryKind = Literal["task", "run", "child"]
@@ -52,7 +52,7 @@ class Journal:
         self._file = None
         if settings.path is not None:
             settings.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(settings.path, "ab", buffering=0, opener=_private)  # noqa: SIM115 - `close` closes it
+            self._file = open(settings.path, "ab", buffering=0, opener=private)  # noqa: SIM115 - `close` closes it
 
     def entry(
         self,
@@ -84,10 +84,6 @@ class Journal:
             if isinstance(value, str | int | float):
                 return value
         return None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def read_journal(path: Path) -> Iterator[JournalEntry]:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import aiofiles
 from anyio import CancelScope, to_thread
 
+from engine.files import make_private_folder, private
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
@@ -93,7 +94,8 @@ async def spool(stream: BinaryIO, path: Path, settings: SourceSettings) -> Sourc
     """
     part = path.with_name(path.name + ".part")  # what stands under the final name is whole
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(path.parent)
+        part.unlink(missing_ok=True)
         await _copy(stream, part)
         part.replace(path)
     except OSError as error:
@@ -117,7 +119,7 @@ def _kept(path: Path, settings: SourceSettings) -> Source:
 
 async def _copy(stream: BinaryIO, path: Path) -> None:
     with CancelScope(shield=True):  # a thread opens it: cancelled now, we would never get hold of it
-        file = await aiofiles.open(path, "wb", opener=_private)
+        file = await aiofiles.open(path, "xb", opener=private)
     try:
         while block := await to_thread.run_sync(stream.read, _SPOOL_BYTES, abandon_on_cancel=True):
             await file.write(block)
@@ -126,10 +128,6 @@ async def _copy(stream: BinaryIO, path: Path) -> None:
     finally:
         with CancelScope(shield=True):  # `async with` would wait for the file in vain once it is cancelled
             await file.close()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:

@@ -19,6 +19,7 @@ from engine.cli.options import LEDGER_VARIABLE
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
 from engine.commands.result import Result
+from engine.files import regular
 from engine.model.errors import Exit
 from engine.model.job import DEFAULT_LEDGER, JobState
 from engine.model.outcome import Fate, Tally
@@ -216,7 +217,7 @@ NO_REASONS = Reasons([], 0, whole=True)
 def common_reasons(rejects: Path | None, read_bytes: int = READ_BYTES) -> Reasons:
     """Return the most common reasons of a rejects file; none if there is no such file."""
     try:
-        with (rejects or Path("/nonexistent")).open("rb") as file:
+        with open(rejects or Path("/nonexistent"), "rb", opener=regular) as file:
             lines = file.read(read_bytes).split(b"\n")
             whole = not file.read(1)
     except OSError:

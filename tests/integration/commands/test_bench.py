@@ -252,7 +252,7 @@ async def test_a_full_disk_is_named(desk, monkeypatch):
     def full(path, flags):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(benching, "_private", full)
+    monkeypatch.setattr(benching, "private", full)
     with pytest.raises(BulkSubmitError, match=r"cannot be written \(No space left on device\)"):
         await measured(desk)
 

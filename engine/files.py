@@ -1,0 +1,116 @@
+"""Files and folders that only their owner can use, whatever the umask, and none that somebody else has put there first.
+
+The ledger, the spool, the reports, the bench and the sandbox's journal are opened through it. What is new is made by us
+(O_EXCL). What is there must be a regular file of this user, without a second name, and not writable by everybody: a
+link or a pipe with the name of our file would lead our records elsewhere, or hold us for ever.
+
+A folder that everybody may write into is refused, unless only owners may move things in it (sticky, as /tmp is). A
+group that may write is trusted: somebody has chosen its members.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_OWNER_ONLY_FILE = 0o600
+_OWNER_ONLY_FOLDER = 0o700
+
+
+def make_private_folder(path: Path) -> None:
+    """Create the folders of `path` that are missing, durably (Path.mkdir would leave its parents to the umask).
+
+    Raises:
+        OSError: it cannot be made, or everybody may write into it.
+    """
+    for folder in reversed((path, *path.parents)):
+        if not folder.exists():
+            folder.mkdir(mode=_OWNER_ONLY_FOLDER, exist_ok=True)
+            _sync_folder(folder.parent)
+    mode = path.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise _refusal(path, "everybody may write into this folder: chmod o-w, or name a folder of your own")
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the entries of a folder durable. SQLite does so for the ledger's own folder, not for those above it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def private(path: str | Path, flags: int) -> int:
+    """Return a descriptor of a file of ours; an `opener` of Python's `open`, too, with which it is "xb" or "ab".
+
+    With O_CREAT it is made if there is none, with O_EXCL it must be new.
+
+    Raises:
+        OSError: it cannot be opened, or somebody else may have put it there.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    if flags & os.O_CREAT:
+        try:
+            return os.open(path, flags | os.O_EXCL, _OWNER_ONLY_FILE)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+    refuse_foreign(path)  # before it is opened: to open a device may have effects
+    descriptor = os.open(path, flags & ~os.O_CREAT | os.O_NONBLOCK)
+    try:
+        _check_ours(path, os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def refuse_foreign(path: str | Path) -> None:
+    """Refuse what is at `path`, if somebody else may have put it there.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        OSError: it is not ours; says why, and what to do.
+    """
+    _check_ours(path, os.lstat(path))
+
+
+def refuse_foreign_link(path: Path) -> None:
+    """Refuse a symbolic link that somebody else has made. One of our own may lead to a file of ours."""
+    if path.is_symlink() and path.lstat().st_uid not in {os.geteuid(), 0}:
+        raise _refusal(path, f"it is a link of user {path.lstat().st_uid}: remove it, or name another path")
+
+
+def regular(path: str | Path, flags: int) -> int:
+    """Return a descriptor of a file that is read; an `opener`. A pipe or a device would hold us for ever.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _refusal(path, "it is no regular file: remove it")
+    return descriptor
+
+
+def _check_ours(path: str | Path, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise _refusal(path, "it is a symbolic link: remove it, or name another path")
+    if not stat.S_ISREG(status.st_mode):
+        raise _refusal(path, "it is no regular file: remove it, or name another path")
+    if status.st_uid != os.geteuid():
+        raise _refusal(
+            path, f"it belongs to user {status.st_uid}: run as that user, remove it (or chown), or name another path"
+        )
+    if status.st_nlink > 1:
+        raise _refusal(path, "it has a second name (a hard link): remove it, or name another path")
+    if status.st_mode & stat.S_IWOTH:
+        raise _refusal(path, "everybody may write it: if it is yours, chmod o-w")
+
+
+def _refusal(path: str | Path, why: str) -> OSError:
+    return OSError(errno.EPERM, why, str(path))
