@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 from engine import __version__
@@ -18,7 +19,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, _leave)
     arguments = sys.argv[1:]
     if arguments == ["--version"]:  # scripts ask this often; a parser of options need not be loaded for it
-        sys.stdout.write(f"bulksubmit {__version__}\n")
+        _say_version()
         return
     gc.disable()  # nothing that is imported is garbage; whoever begins to work enables it
     _forbid_core_dumps()
@@ -28,6 +29,12 @@ def main() -> None:
     _close_output()
     gc.freeze()  # or the interpreter, on its way out, would look for garbage among all that was imported: 50 ms
     sys.exit(code)
+
+
+def _say_version() -> None:
+    with suppress(OSError):
+        sys.stdout.write(f"bulksubmit {__version__}\n")
+    _close_output()
 
 
 def _open_streams() -> None:

@@ -39,7 +39,7 @@ T = TypeVar("T")
 Work: TypeAlias = Callable[[Listener, Stop], Awaitable[T]]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-END_SECONDS = DRAIN_SECONDS + 1.5
+END_SECONDS = DRAIN_SECONDS + 1.2
 """From the first signal to the end of the process at the latest; service managers and containers kill after ten."""
 
 TIDY_SECONDS = 0.5

@@ -161,6 +161,20 @@ main()
 """
 
 
+CORES = """
+import atexit, resource, sys
+atexit.register(lambda: print(resource.getrlimit(resource.RLIMIT_CORE)[0]))
+sys.argv = ["bulksubmit", "--help"]
+from engine.__main__ import main
+main()
+"""
+
+
+def test_a_process_that_crashes_leaves_no_memory_on_the_disk():
+    ended = subprocess.run([sys.executable, "-c", CORES], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout.endswith("\n0\n")
+
+
 def test_a_process_that_ends_looks_for_no_garbage_among_its_modules():
     ended = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=30, check=True)
     assert ended.stdout.endswith("True\n")

@@ -13,7 +13,9 @@ from engine.cli.options import Voice
 from engine.cli.signals import REPEAT_SECONDS, perform
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # these tests run in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 from engine.cli.options import Voice
 from engine.cli.signals import ask, perform
 from engine.model.errors import BulkSubmitError
@@ -29,6 +31,11 @@ async def work(emit, stop):
     {then}
     raise stop.error
 
+async def hanging(emit, stop):
+    print("working", flush=True)
+    while True:
+        pass
+
 async def question():
     print("working", flush=True)
     await anyio.sleep_forever()
@@ -38,20 +45,20 @@ try:
 except BulkSubmitError as error:
     print(error.exit_status, flush=True)
 """
+NUMBERS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
-def start(loop, *, then="pass", doing="perform(work, Voice())"):
+def start(loop, *, then="pass", doing="perform(work, Voice())", before=()):
     program = PROGRAM.format(loop=loop, then=then, start=doing)
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*before, sys.executable, "-c", program], **pipes)
     assert process.stdout.readline() == "working\n"
     return process
 
 
 @LOOPS
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@NUMBERS
 def test_the_first_signal_ends_the_run_in_order(loop, number):
     process = start(loop)
     process.send_signal(number)
@@ -72,7 +79,7 @@ def test_the_second_signal_ends_the_process_even_if_the_loop_hangs(loop, then):
 
 
 @LOOPS
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@NUMBERS
 def test_a_signal_that_is_told_twice_at_once_is_one(loop, number):
     process = start(loop, then="await anyio.sleep(0.1)")
     process.send_signal(number)
@@ -91,6 +98,51 @@ def test_the_same_signal_a_second_later_ends_the_process(loop):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGINT
+
+
+@LOOPS
+def test_a_loop_that_hangs_before_the_first_signal_is_ended_by_the_second(loop):
+    process = start(loop, doing="perform(hanging, Voice())")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(REPEAT_SECONDS + 0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=5)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+@LOOPS
+def test_a_signal_that_was_ignored_when_the_process_began_stays_so(loop):
+    process = start(loop, before=["nohup"])
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=REPEAT_SECONDS)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert out.split() == ["draining", str(128 + signal.SIGTERM)]
+    assert "SIGHUP" not in err
+
+
+STARTING = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv[1:] = ["submit", "in.ndjson", "--config", "c.toml"]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever these tests were started with
+from engine.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["resource", "typer", "engine.cli.signals", "pydantic", "engine.commands.submit"])
+def test_ctrl_c_while_modules_are_loaded_ends_without_a_traceback(module):
+    command = [sys.executable, "-c", STARTING.format(module=module)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_a_question_can_be_broken_off_by_one_signal():

@@ -1,13 +1,15 @@
-"""SIGTERM while the service never answers: the command is gone within ten seconds, at a second signal within one."""
+"""SIGTERM while something hangs, the service first of all: gone within ten seconds, at a second signal within one."""
 
 import asyncio
 import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,3 +70,65 @@ async def test_a_signal_ends_a_run_in_time_even_if_the_service_hangs(tmp_path, h
     ends = await asyncio.gather(*(seconds_to_end(way, tmp_path / way.name, hanging[way], again=again) for way in WAYS))
     for way, (seconds, code) in zip(WAYS, ends, strict=True):
         assert (code, seconds < limit) == (128 + signal.SIGTERM, True), f"{way}: {seconds:.1f} s"
+
+
+HANGS = {
+    "a loop that computes": "while True: pass",
+    "a loop that sleeps": "time.sleep(600)",
+    "a reader that reads for ever": "await anyio.to_thread.run_sync(time.sleep, 600)",
+    "a standard error that nobody empties": """
+    while stop.error is None:
+        emit(Noticed("x" * 1_000))
+        await anyio.sleep(0)
+    raise stop.error""",
+    "a disk of the ledger that hangs": """
+    async with SqliteLedger.open(Path("ledger.db"), SystemClock(), hooks=Hooks(lambda _: time.sleep(600))) as ledger:
+        await ledger.create_job(Job("j", "sama", "", (), "out"))""",
+}
+HANGING = """
+import anyio, sys, time
+from pathlib import Path
+from engine.cli.options import Voice
+from engine.cli.signals import perform
+from engine.clock import SystemClock
+from engine.ledger.sqlite import SqliteLedger
+from engine.ledger.writer import Hooks
+from engine.model.errors import BulkSubmitError
+from engine.model.job import Job
+from engine.progress.events import Noticed
+
+async def work(emit, stop):
+    print("working", flush=True)
+    {then}
+
+try:
+    perform(work, Voice())
+except BulkSubmitError as error:
+    sys.exit(error.exit_status)
+"""
+
+
+def seconds_in(hang, folder, *, again):
+    """Return how long a process goes on after its last signal while something hangs, and its exit code."""
+    folder.mkdir()
+    command = [sys.executable, "-c", HANGING.format(then=HANGS[hang])]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"working\n"
+            time.sleep(REPEAT_SECONDS)  # until it hangs
+            process.send_signal(signal.SIGTERM)
+            if again:
+                time.sleep(REPEAT_SECONDS)
+                process.send_signal(signal.SIGTERM)
+            started = time.monotonic()
+            return process.wait(30), time.monotonic() - started
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("again", "limit"), [(False, DRAIN_SECONDS), (True, HARD_SECONDS)], ids=["once", "twice"])
+def test_a_signal_ends_a_process_in_time_whatever_hangs_in_it(tmp_path, again, limit):
+    with ThreadPoolExecutor(len(HANGS)) as side_by_side:
+        ends = list(side_by_side.map(lambda hang: seconds_in(hang, tmp_path / hang, again=again), HANGS))
+    for hang, (code, seconds) in zip(HANGS, ends, strict=True):
+        assert (code, seconds < limit) == (128 + signal.SIGTERM, True), f"{hang}: {seconds:.1f} s"
