@@ -12,21 +12,20 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import cast
 
 from pydantic import SecretStr
 
 from engine.batch.children import Planner, Segment, Standby, plan_in_children
 from engine.batch.chunker import Chunker, Plan, ReferenceOf, no_reference
 from engine.batch.mapping import Mapper
-from engine.clock import Clock, SystemClock
+from engine.clock import SystemClock
 from engine.model.batch import Batch, Limits
 from engine.model.errors import Unavailable
 from engine.model.job import Job
 from engine.model.record import Format, Position, Source
-from engine.model.settings import BatchSettings, ServiceSettings, Settings, SourceSettings
-from engine.progress.events import Listener, unheard
-from engine.services.base import Answer, Call, Caller, Service
+from engine.model.settings import ServiceSettings, Settings, SourceSettings
+from engine.services.base import Answer, Call, Service, ServiceModule
 from engine.source.reader import WINDOW_BYTES, read_blocks
 
 CHILD_BYTES = 1 << 23
@@ -39,25 +38,6 @@ _MOST_ALONE = 4
 """More than this process can take plans from."""
 _QUIET_BLOCKS = 32
 """Blocks, or 4 MiB, without a batch before a step ends all the same: each step costs a change of threads."""
-
-
-@runtime_checkable
-class ServiceModule(Protocol):
-    """What SERVICES and the entry points name: a module mostly, or an object with the same two names."""
-
-    SETTINGS: type[ServiceSettings]
-
-    def build(
-        self,
-        settings: Any,
-        batch: BatchSettings,
-        job: Job,
-        caller: Caller,
-        clock: Clock,
-        emit: Listener = unheard,
-    ) -> Service:
-        """Return the service; it emits what it has `Noticed` of the service that a person should know."""
-        ...
 
 
 def reference_of(service: Service) -> ReferenceOf:

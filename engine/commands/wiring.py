@@ -1,7 +1,7 @@
 """Turns a configuration into the parts of the engine, for all operations. It chooses parts and joins them, no more.
 
-A service is a module with a settings class (`SETTINGS`), and with `build`, which returns a `services.base.Service`.
-One of ours is named in SERVICES, one in a package of its own by an entry point. Nothing else needs to know.
+A service is a `services.base.ServiceModule`. One of ours is named in SERVICES, one in a package of its own by an entry
+point. Nothing else needs to know.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from engine.batch.payload import PayloadReader
 from engine.batch.planning import (
     NoCalls,
     PlanningRecipe,
-    ServiceModule,
     plan_job,
     planning_recipe,
     reference_of,
@@ -51,7 +50,7 @@ from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.run.poller import Poller
 from engine.run.uploader import Uploader
-from engine.services.base import Service
+from engine.services.base import Service, ServiceModule
 from engine.source.reader import read_blocks
 
 SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sevenbridges"}
@@ -265,7 +264,7 @@ def pipeline(
 ) -> Pipeline:
     """Join the parts of one run.
 
-    `in_flight`: the places for batches, where they shall hear of push-back. `pace` holds plans back.
+    `in_flight`: the places for batches, made by a caller that lets it hear of push-back. `pace` holds plans back.
     """
     parts = offline(setup, run.job, run.service)
     send = setup.settings.send
@@ -294,7 +293,7 @@ class _InThreads:
 
     reader: PayloadReader
     _ready: dict[int, bytes] = field(default_factory=dict)
-    """By sequence: those of the windows of the source that were frozen last."""
+    """Payloads read ahead, by sequence."""
 
     async def read(self, batch: Batch) -> bytes:
         ready = self._ready.pop(batch.sequence, None)

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from engine.clock import Clock
 from engine.model.batch import Batch, ClientReference, Limits
 from engine.model.doubt import Again, Standing
 from engine.model.error_hints import Carries
 from engine.model.errors import SourceChanged
+from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Row
+from engine.model.settings import BatchSettings, ServiceSettings
 from engine.model.submission import Submission
+from engine.progress.events import Listener, unheard
 
 Intent: TypeAlias = Callable[[], Awaitable[None]]
 """Makes durable that a call goes out now; awaited each time before it is sent."""
@@ -44,7 +48,8 @@ class Call:
     authenticated: bool = True
     """Carries the service's credentials; a presigned URL must not."""
     reconcilable: bool = False
-    """Not repeatable, but after a lost answer the service can be asked: no reason to go slowly once one was lost."""
+    """Not repeatable, but after a lost answer the service can be asked: so one lost answer does not slow down
+    others."""
     yielding: bool = False
     """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
     intent: Intent | None = field(default=None, compare=False, repr=False)
@@ -52,10 +57,11 @@ class Call:
     carries: Carries = Carries.NOTHING
     """What its refusal can be about."""
     few_tries: bool = False
-    """Handed back after a few losses on the way, or pages of something in between, or an answer that may mean too much
-    at once (`Pause.or_too_much`): whoever makes it finds out whether what it carries is at fault."""
+    """Give up early and return the failure; the caller then tests whether the payload is the cause. Early is: after a
+    few lost attempts, after a few answers of a proxy, or at an answer that may mean too much at once
+    (`Pause.or_too_much`)."""
     lane: str = ""
-    """A limit of its own that the service has for calls of this kind: what it says of it holds no other call."""
+    """Name of a separate limit for this kind of call. A 429 to it delays only calls of this lane."""
     lane_seconds: float = 0.0
     """Least time between two calls of the lane; 0: the service documents none."""
 
@@ -72,7 +78,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A 2xx answer, read to its end."""
+    """An answer, read to its end; services see only those with a 2xx status."""
 
     status: int
     headers: Mapping[str, str]
@@ -91,7 +97,9 @@ class Caller(Protocol):
         Raises:
             Unauthorized, Refused: the service said no; nothing was done.
             Unavailable: retries are spent; nothing was done, or the call is repeatable.
+            WrongAddress: what answers is not the service; as for Unavailable.
             PossiblyApplied: the answer to a call that is not repeatable was lost.
+            UnexpectedAnswer: the answer is too large, or not HTTP, and the call is not repeatable.
         """
         ...
 
@@ -147,7 +155,7 @@ class BatchProgress:
     """Nothing more will happen, as far as a poll can tell: its settlement can be fetched, unless it is here already."""
     settlement: Settlement | None = None
     waiting: bool = False
-    """It was released and has not been begun yet, for all that the service shows."""
+    """It was released and has not been begun yet, as far as the service shows."""
     said: str = ""
     """The service's own word for where it stands."""
     understood: bool = True
@@ -156,6 +164,28 @@ class BatchProgress:
 
 Known: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | None]]
 """Sequence → the batch and where it stands; None if there is none."""
+
+
+@runtime_checkable
+class ServiceModule(Protocol):
+    """A service as the configuration finds it: a module mostly, or an object with the same two names.
+
+    `SERVICES` in `commands.wiring` or an entry point names it.
+    """
+
+    SETTINGS: type[ServiceSettings]
+
+    def build(
+        self,
+        settings: Any,
+        batch: BatchSettings,
+        job: Job,
+        caller: Caller,
+        clock: Clock,
+        emit: Listener = unheard,
+    ) -> Service:
+        """Return the service. `settings`: `[service]`, checked by SETTINGS. `emit` is told what was `Noticed`."""
+        ...
 
 
 class Service(Protocol):
@@ -260,17 +290,17 @@ class Staging(Protocol):
 
 @runtime_checkable
 class Drafting(Protocol):
-    """What was staged has a marker, so that it is found again."""
+    """What was staged is a draft: people see it, and it has a marker, by which it is found again."""
 
     async def find(self, batch: Batch, payload: bytes) -> str | None:
-        """Look once for what an attempt to stage made whose answer was lost; return its name there, None if not seen.
+        """Look once for what an attempt to stage made, if its answer was lost; return its name, None if not seen.
 
         None is no proof: it may still be on its way.
         """
         ...
 
     async def extras(self, known: Known) -> Sequence[str]:
-        """Return the names of what stands at the service with a mark of this job, beside what is known of its batch."""
+        """Return the names of drafts that have a marker of this job and that the ledger does not know."""
         ...
 
 
@@ -321,7 +351,7 @@ class Polling(Protocol):
     async def settlement(self, asked: Asked) -> Settlement | None:
         """Fetch the fate of each record of a batch that the newest poll has called finished; it asked the same.
 
-        None: it is not, by a closer look; it is asked about again.
+        None: a closer look shows that it is not finished; it is asked about again.
         """
         ...
 

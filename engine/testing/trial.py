@@ -15,7 +15,7 @@ import orjson
 from pydantic import SecretStr
 
 from engine.batch.chunker import with_reference
-from engine.batch.planning import ServiceModule, reference_of
+from engine.batch.planning import reference_of
 from engine.clock import Clock, SystemClock
 from engine.model.batch import Batch
 from engine.model.error_hints import Carries
@@ -24,7 +24,7 @@ from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Position, Row
 from engine.model.settings import BatchSettings, ServiceSettings
-from engine.services.base import Answer, Asked, Call, Caller, Service
+from engine.services.base import Answer, Asked, Call, Caller, Service, ServiceModule
 
 MOST_POLLS = 200
 """Polls in which a batch must be settled."""
