@@ -22,13 +22,13 @@ def path_names(paths: Path | str | Sequence[Path | str]) -> list[str]:
 
 
 @asynccontextmanager
-async def open_ledger(path: Path | str) -> AsyncIterator[SqliteLedger]:
-    """Open a ledger that is there; only `submit` makes one.
+async def open_ledger(path: Path | str, *, create: bool = False) -> AsyncIterator[Ledger]:
+    """Open a ledger. This is the one place that chooses the store; `create`: make one where there is none, to `submit`.
 
     Raises:
         JobError: there is none, so there are no jobs.
     """
-    if not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
+    if not create and not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
         raise JobError(f"there is no ledger at {path}: check --ledger and the working folder, or submit a first job")
     async with SqliteLedger.open(Path(path), wiring.CLOCK) as ledger:
         yield ledger

@@ -1,4 +1,4 @@
-"""Ask about jobs: status, report, audit, validate, one record. Nothing is sent, but for the one question of `tasks`."""
+"""Ask about jobs: status, report, audit, validate, one record. Only `status --tasks` calls the service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from engine.commands.paths import open_ledger, path_names
 from engine.commands.result import JobStatus, Result, Validation, summarize
 from engine.commands.submit import STANDARD_INPUT
 from engine.ledger.base import Ledger
-from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import Batch
 from engine.model.errors import JobError
 from engine.model.job import DEFAULT_LEDGER, Job
@@ -174,7 +173,7 @@ def _as_line(task: bytes) -> str:
     return text if len(text) <= TASK_CHARACTERS and len(task) <= 4 * TASK_CHARACTERS else text[:TASK_CHARACTERS] + "…"
 
 
-async def _job_status(job: Job, ledger: SqliteLedger, tell: Callable[[str], None] | None) -> JobStatus:
+async def _job_status(job: Job, ledger: Ledger, tell: Callable[[str], None] | None) -> JobStatus:
     tally = await ledger.tally(job.name)
     working = await _working(job, ledger, tell) if tell else {}
     return JobStatus(job, tally, ledger.is_locked(job.name), working)
@@ -188,7 +187,7 @@ async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Cou
         if counting is None:
             tell(f"job {job.name}: {service.kind} does not say how the work on its tasks goes")
             return counts
-        sizes = [batch.count async for batch, one in ledger.batches(job.name, KNOWN_THERE) if one.remote_id]
+        sizes = [batch.count async for batch, sent in ledger.batches(job.name, KNOWN_THERE) if sent.remote_id]
         if (seconds := counting.working_seconds(sizes)) >= TOLD_SECONDS:
             tell(
                 f"job {job.name}: counting the tasks of {count(len(sizes), 'batch')} by their state takes about "

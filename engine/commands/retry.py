@@ -22,7 +22,6 @@ from engine.commands.result import Result, UncertainRecords
 from engine.commands.submit import go_on, work_on
 from engine.files import make_private_folder, private, regular
 from engine.ledger.base import Ledger
-from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import Batch, batch_name, good_indexes
 from engine.model.doubt import Standing
 from engine.model.errors import JobError
@@ -87,7 +86,7 @@ async def retry(
             return await _work_on_child(parent, partial(retry_source, parent), opened, emit, stop)
 
 
-async def _send_uncertain(name: str, ledger: SqliteLedger, emit: Listener, stop: Stop) -> Result:
+async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
     with ledger.lock(name):
         job = await ledger.job(name)
         found = await uncertain_in(job, ledger)

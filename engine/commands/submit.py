@@ -21,7 +21,6 @@ from engine.commands.columns import check_columns
 from engine.commands.paths import claim_output, open_ledger, path_names
 from engine.commands.result import Result, summarize
 from engine.ledger.base import Ledger
-from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import Batch
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, SourceChanged, StrictRejects
 from engine.model.job import DEFAULT_LEDGER, Job, JobState, check_job_name
@@ -82,7 +81,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     now = wiring.CLOCK.now()
     new = Job(name, setup.service.kind, text, (), str(folder), until=until, strict=strict, created_at=now)
     wiring.check_parts(setup, new)
-    async with SqliteLedger.open(ledger, wiring.CLOCK) as opened:
+    async with open_ledger(ledger, create=True) as opened:
         with opened.lock(name):
             if any(known.name == name for known in await opened.jobs()):
                 raise JobError(
