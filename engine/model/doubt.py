@@ -62,6 +62,8 @@ class Declined(Enum):
     """Declined because the batch is not waiting any more."""
     UNKNOWN = auto()
     """Declined because the service does not know the batch: it is gone, or not there yet."""
+    BY_PROXY = auto()
+    """A proxy keeps answering in the place of the service, which may have it all the same."""
 
 
 class Cancel(Enum):
@@ -83,8 +85,8 @@ class Wish(Enum):
 
 
 MOST_TELLS = 12
-"""Times that one batch is told again in a run while every answer is lost. At one lost in three, fewer would stop one
-job of a hundred thousand batches in ten."""
+"""Times that one batch is released again in a run while every answer is lost. If one answer in three is lost, a smaller
+number would stop one job of a hundred thousand batches in ten."""
 
 MOST_SILENT = 12
 """Questions in a row without an answer that makes sense. Asking is harmless; only time is lost."""

@@ -100,7 +100,7 @@ def _of(state: State, *rows: StepRow) -> Sequence[StepRow]:
 
 _THERE = (Standing.WAITING, Standing.STARTED, Standing.ENDED)
 _NOTHING_MADE = (Standing.WAITING, Standing.ENDED, Standing.UNKNOWN)
-_UNHEEDED = (Declined.NO, Declined.UNKNOWN)
+_UNHEEDED = (Declined.NO, Declined.UNKNOWN, Declined.BY_PROXY)
 """The service said nothing about what the batch holds."""
 _UNASKED = (Again.SEARCH, Again.NEVER)
 """The service has no name for the batch before it is released, so it cannot be asked about it."""
@@ -153,7 +153,7 @@ _STAGING = _of(
 _RELEASING = _of(
     State.RELEASING,
     StepRow(Action.FOLLOW, "the service had started it", standing=(Standing.STARTED,)),
-    # A refusal where nothing was lost before is the plain no of the service, also where it cannot be asked.
+    # If nothing was lost before, a refusal is the service's own no, also where it cannot be asked.
     StepRow(
         Action.DECLINE,
         "the service refused it",
@@ -216,13 +216,13 @@ _RELEASING = _of(
         declined=(Declined.NO,),
         cancel=(Cancel.UNTRIED,),
     ),
-    # What is gone for good would be told over and over if it were told at once: first ask whether it is there.
+    # A batch that is gone for good would be released over and over: first ask whether it is there.
     StepRow(
         Action.TELL,
-        "it was not there to be released, or never heard of it, and waits",
+        "the service did not find the batch when it was released; it waits now",
         again=(Again.REFUSED,),
         standing=(Standing.WAITING,),
-        declined=(Declined.UNKNOWN,),
+        declined=(Declined.UNKNOWN, Declined.BY_PROXY),
         cancel=(Cancel.UNTRIED,),
     ),
     StepRow(

@@ -1,4 +1,4 @@
-"""The whole run on one page: sources in, every record's fate in the ledger out.
+"""The whole run, start here: sources in, every record's fate in the ledger out.
 
     bytes ─ read ─ batches ─ upload ─ submissions ─ follow ─ outcomes
               │frozen           │each step durable       │settled
@@ -10,10 +10,10 @@ by side, joined by one bounded channel and by the number of batches open at the 
 settings alone.
 
 A resumed run is the same run: `_read` first replays what the ledger holds unsettled, then reads on where it stopped.
-A batch of which a call was lost or refused leaves this way for `recovery`, which takes no place in flight while it
-waits. One that is refused as a whole comes back from there in halves; so is one halved that is as large as what was
-refused before, while `plans` cuts the next ones smaller. Inline batches whose answer was lost are searched for at the
-end, when everything else has arrived.
+A batch of which a call was lost or refused goes to `recovery`, which takes no place in flight while it waits. A batch
+refused as a whole comes back as two halves. A frozen batch as large as one that was refused is halved before it is
+sent, and `plans` cuts the next ones smaller. Inline batches whose answer was lost are searched for at the end, when
+everything else has arrived.
 A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger.
 """
 
@@ -47,7 +47,7 @@ from engine.run.uploader import Submitted, Uploader
 Unsent: TypeAlias = tuple[Batch, Submission]
 
 IN_DOUBT = frozenset({State.STAGING, State.RELEASING, State.UNCERTAIN, State.RELEASED})
-"""States that an earlier run left: a call about the batch may have gone out, so it is asked about before it is told."""
+"""States that an earlier run left: a call about the batch may have gone out, so the service is asked first."""
 
 MOST_IN_DOUBT = 1000
 """Batches in doubt at once: each is a task that mostly sleeps, 5 KB of memory."""
@@ -109,7 +109,7 @@ class Pipeline:
     async def _replay(self, unsent: Queue[Unsent]) -> None:
         """Bring back what an earlier run left unsent or in doubt; of a canceled job only what is in doubt.
 
-        All in one reading: of two, the second would find what is already at work on the first one's word.
+        One query for both: a second query would find batches that the first one has already started.
         """
         canceled, by_person = self._job.state is JobState.CANCELED, self._run.again_by_person
         states = UNSENT | {State.UNCERTAIN} | ({State.RELEASED} if by_person else frozenset())
@@ -176,7 +176,7 @@ class Pipeline:
         return False
 
     async def _search_once(self) -> None:
-        """Search when the service is done with the rest: what was accepted and not begun cannot be seen before."""
+        """Search once everything else is settled: before that, a batch may be accepted and not visible yet."""
         rest_ended_at = await self._ledger.last_settled_at(self._job.name)
         async with anyio.create_task_group() as searches:
             self._recoveries = searches
@@ -190,13 +190,13 @@ class Pipeline:
                     rest_ended_at = self._run.clock.now()
                 quiet_from = max(submission.changed_at, rest_ended_at)
                 doubt = left_by_earlier_run(self._run, replace(submission, changed_at=quiet_from))
-                if doubt.wish is Wish.SEND_AGAIN:  # a person's word counts once, and it was sent by it
+                if doubt.wish is Wish.SEND_AGAIN:  # a person's wish counts once, and it was sent again for it
                     doubt = replace(doubt, wish=Wish.SEND)
                 await self._recover(batch, submission, doubt)
 
     async def _take_in(self, unsent: Queue[Unsent], workers: WorkerPool[Slot, Batch, Submission]) -> None:
-        async for one in unsent:
-            waiting = [one]
+        async for first in unsent:
+            waiting = [first]
             while waiting:
                 batch, submission = waiting.pop()
                 if submission.state in IN_DOUBT:
@@ -206,23 +206,27 @@ class Pipeline:
                     waiting += [(half, Submission(half.sequence)) for half in reversed(divided.halves)]
                     continue
                 slot = await self._find_room(batch)
-                if self._run.stop.error is not None:
-                    return  # the upload whose end made room is the one that ended the run
+                if slot is None:
+                    return
                 workers.give(slot, batch, submission)
 
-    async def _find_room(self, batch: Batch) -> Slot:
-        """Wait until one more batch may be open, and take a slot: every upload under way is about to open one.
+    async def _find_room(self, batch: Batch) -> Slot | None:
+        """Wait until one more batch may be open, and take a slot; None if the run ends meanwhile.
 
-        It may as well come into doubt, and how many are is bounded, too.
+        Each upload may end as an open batch, or in doubt; the number of both is limited.
         """
         while (
             not self._poller.has_room(self._in_flight.taken) or self._in_doubt >= MOST_IN_DOUBT
         ) and self._run.stop.error is None:
             await self._poller.wait_for_change()
-        return await self._in_flight.take(batch.size_bytes)
+        slot = await self._in_flight.take(batch.size_bytes)
+        if self._run.stop.error is None:
+            return slot
+        self._in_flight.give_back(slot, None)  # what made room may have ended the run
+        return None
 
     async def _submit_in(self, slot: Slot, batch: Batch, submission: Submission) -> None:
-        """Submit a batch in a slot that was taken for it, and take up what comes of it."""
+        """Submit a batch in a slot that was taken for it, and go on with what comes of it."""
         submitted = await self._in_slot(slot, batch, submission)
         if submitted.doubt is not None:
             await self._recover(batch, submitted.submission, submitted.doubt, submitted.failure)
@@ -231,8 +235,7 @@ class Pipeline:
     async def _submit_halves(self, submitted: Submitted) -> None:
         for half in submitted.halves:
             slot = await self._find_room(half)
-            if self._run.stop.error is not None:
-                self._in_flight.give_back(slot, None)
+            if slot is None:
                 return
             await self._submit_in(slot, half, Submission(half.sequence))
 
@@ -251,7 +254,7 @@ class Pipeline:
     async def _recover(
         self, batch: Batch, submission: Submission, doubt: Doubt, failure: CallFailed | None = None
     ) -> None:
-        """Take a batch out of doubt, beside all else; only the number of those that wait is bounded."""
+        """Take a batch out of doubt in a task of its own; only the number of such tasks is limited."""
         while self._in_doubt >= MOST_IN_DOUBT and self._run.stop.error is None:
             await self._poller.wait_for_change()
         self._in_doubt += 1
@@ -268,21 +271,21 @@ class Pipeline:
         await self._submit_halves(submitted)
 
     async def _carry(self, batch: Batch, submission: Submission) -> Submitted:
-        """Submit a batch that comes out of doubt; it waits for a slot, but for no room: it has been let in before."""
+        """Submit a batch that comes out of doubt; it waits for a slot only: it has passed the limit of open ones."""
         return await self._in_slot(await self._in_flight.take(batch.size_bytes), batch, submission)
 
     async def _follow(self) -> None:
-        in_flight = anyio.Semaphore(self._settings.polls_in_flight)
+        poll_slots = anyio.Semaphore(self._settings.polls_in_flight)
         async with anyio.create_task_group() as polls:
             while group := await self._poller.next_group():
-                await in_flight.acquire()
-                polls.start_soon(self._guarded, self._poll, group, in_flight)
+                await poll_slots.acquire()
+                polls.start_soon(self._guarded, self._poll, group, poll_slots)
 
-    async def _poll(self, group: Sequence[int], in_flight: anyio.Semaphore) -> None:
+    async def _poll(self, group: Sequence[int], poll_slots: anyio.Semaphore) -> None:
         try:
             await self._poller.poll(group)
         finally:
-            in_flight.release()
+            poll_slots.release()
 
     async def _stage(self, grace_seconds: float, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Do `work`; once the run shall end, let it go on for `grace_seconds` and then cancel it."""
@@ -300,7 +303,7 @@ class Pipeline:
 
     async def _cancel_on_stop(self, scope: anyio.CancelScope, grace_seconds: float) -> None:
         await self._run.stop.wait()
-        self._poller.wake()  # a wait for others is no call under way: whoever waits looks why it was woken
+        self._poller.wake()  # waiting for room is not a call: wake the waiters so that they see the stop
         await self._run.clock.sleep(grace_seconds)
         scope.cancel()
 

@@ -1,14 +1,14 @@
 """A frozen batch in, a released one out: stage, upload, release, each step durable before the next call goes out.
 
-This is the happy way. Where a call is lost or refused, the batch leaves with what is known of it (a `Doubt`), and
-`recovery` goes on: it asks, waits, and hands the batch back here once it may be told again. A refusal that is no fault
-of the records (`Blame`) ends the run instead, and leaves the batch unsent.
+If a call is lost or refused, the batch leaves with what is known of it (a `Doubt`), and `recovery` goes on: it asks,
+waits, and hands the batch back here once it may be released again. A refusal that is not the fault of the records
+(`Blame`) ends the run instead, and leaves the batch unsent.
 
-The order is what makes the promise. Staging is harmless. Releasing starts the creation of tasks, so its intent is
-durable first, with the time at which the call goes out.
+The order keeps the promise that nothing is created twice. Staging is harmless. Releasing starts the creation of tasks,
+so its intent is durable first, with the time at which the call goes out.
 
-How large batches may be is learnt here: whoever cuts the next ones keeps below what was refused, and of those that are
-frozen already, one that is as large is halved before it is sent.
+How large batches may be is learnt here: the next ones are cut smaller than what was refused, and a frozen batch as
+large as that is halved before it is sent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from engine.run.suspects import Suspects
 from engine.services.base import Staged, Staging
 
 STAGE_TRIES = 3
-"""Fresh upload URLs that one batch may use up in a run; S3 refusing three new ones is no matter of age."""
+"""Fresh upload URLs that one batch may use up in a run; if S3 refuses three new ones, they are not too old."""
 NO_RECORDS = b"[]"
 """What is uploaded to learn whether anything gets through, to a batch that is never released."""
 
@@ -87,22 +87,23 @@ class Uploader:
         self._suspects = Suspects(run.clock, run.stop)
         self.payloads = payloads
         self._naming: set[str] = set()
-        """Names that are being written down."""
+        """Remote ids that are being written to the ledger."""
 
     async def read_ahead(self, batches: Sequence[Batch]) -> None:
         """Prepare for batches that are about to be submitted."""
         await self.payloads.ahead(batches)
 
     async def submit(self, batch: Batch, submission: Submission) -> Submitted:
-        """Take a batch on: from its beginning, or (RELEASING) release it again, which the table of steps has allowed.
+        """Send a batch from its beginning, or (RELEASING) release it again, which the table of steps has allowed.
 
         Raises:
-            Unauthorized, Unavailable, JobRefused: nothing is to be had this way; the job stops, `resume` goes on.
+            Unauthorized, Unavailable, JobRefused: no batch would get through now; the job stops, `resume` goes on.
             SourceChanged: the source no longer holds what was frozen.
         """
         if divided := await self.divide(batch, submission):
             return divided
-        fresh, began = submission.state is State.FROZEN, self._run.clock.monotonic()
+        fresh = submission.state is State.FROZEN
+        began = self._run.clock.monotonic()
         staging = self._service.staging
         if staging is not None and submission.state is not State.RELEASING:
             submitted = await self._stage(staging, batch, submission)
@@ -159,7 +160,7 @@ class Uploader:
         return Submitted(await self._run.split(batch, submission, halves, reason), halves)
 
     async def tidy_up(self, remote_id: str) -> bool:
-        """Have the service create nothing of a batch any more; tell whether it confirmed that."""
+        """Have the service create nothing of a batch any more; return whether it confirmed that."""
         canceling = self._service.canceling
         if canceling is None:
             return False
@@ -184,13 +185,14 @@ class Uploader:
         """Stage a batch, upload its payload and release it, each time anew where the upload URL does not hold."""
         failures: list[CallFailed] = []
         while len(failures) < STAGE_TRIES:
-            known, payload = submission.remote_id, await self.payloads.read(batch)
+            earlier_id, payload = submission.remote_id, await self.payloads.read(batch)
             intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.STAGING))
             try:
-                staged = await staging.stage(batch, payload, known=known, intent=intent.renew)
+                staged = await staging.stage(batch, payload, known=earlier_id, intent=intent.renew)
             except (Refused, PossiblyApplied) as failure:
                 return await self._failed(batch, intent.submission, failure)
-            # Name and fate are one durable step; up to it STAGING stands, from which the service is searched first.
+            # Remote id and fate are one durable step. Until it is made, the state is STAGING: a later run searches
+            # first.
             if staged.settlement is not None:
                 self._suspects.passed()
                 return await self._settled(batch, intent.submission, staged.settlement, staged.remote_id)
@@ -234,9 +236,9 @@ class Uploader:
     async def _suspected(
         self, batch: Batch, submission: Submission, upload: Callable[[bytes], Awaitable[None]], failure: CallFailed
     ) -> Submitted:
-        """Return that an upload lies with its payload, once something else has got through by the same way.
+        """Return that an upload fails because of its payload, once another payload has got through to the same URL.
 
-        It goes to the same URL: late or not, nothing of it is released.
+        What arrives there is harmless, even late: this batch is not released.
 
         Raises:
             Unavailable, JobRefused: nothing gets through.
@@ -260,7 +262,7 @@ class Uploader:
                 await self._run.move(batch, intent.submission, State.FROZEN)
             elif failure.by_proxy and isinstance(failure, Unavailable):
                 # A proxy keeps answering: the service may have it all the same, and can be asked.
-                return self._in_doubt(intent.submission, failure, declined=Declined.UNKNOWN)
+                return self._in_doubt(intent.submission, failure, declined=Declined.BY_PROXY)
             raise
         except (Refused, PossiblyApplied) as failure:
             if payload is not None:
@@ -279,16 +281,17 @@ class Uploader:
         return Submitted(await self._run.settle(batch, submission, fates, remote_id=name))
 
     async def _named(self, batch: Batch, submission: Submission, state: State, remote_id: str) -> Submitted:
-        """Write down the name that the service gave a batch; one that another batch of the job has counts for none.
+        """Write down the remote id that the service gave a batch; one that another batch of the job has counts as none.
 
-        Everything that is asked about a batch is asked by its name: it would be given the fates of the other.
+        A batch is asked about by its remote id: with the same one, it would be given the fates of the other batch.
         """
-        job, being_written = self._run.job.name, remote_id in self._naming
+        job = self._run.job.name
+        being_written = remote_id in self._naming
         self._naming.add(remote_id)
         try:
             owners = {None, batch.sequence}
-            known = remote_id == submission.remote_id
-            if not known and (being_written or await self._run.ledger.owner(job, remote_id) not in owners):
+            is_its_own = remote_id == submission.remote_id
+            if not is_its_own and (being_written or await self._run.ledger.owner(job, remote_id) not in owners):
                 words = f"batch {batch_name(batch.sequence)} is given the name {remote_id}, which another batch has"
                 return self._in_doubt(submission, UnexpectedAnswer(words))
             return Submitted(await self._run.move(batch, submission, state, remote_id=remote_id))
@@ -297,10 +300,10 @@ class Uploader:
                 self._naming.discard(remote_id)
 
     async def _failed(self, batch: Batch, submission: Submission, failure: Refused | PossiblyApplied) -> Submitted:
-        """Return what a call comes to that was lost, or refused where records may be at fault.
+        """Return what becomes of a batch whose call was lost, or was refused and records may be at fault.
 
         Raises:
-            JobRefused: no record is.
+            JobRefused: no record is at fault.
             Unauthorized, Unavailable: a call without records does not get through, either.
         """
         if not isinstance(failure, Refused) or failure.blame not in {Blame.JOB, Blame.SUSPECT}:
@@ -326,9 +329,10 @@ class Uploader:
 
 
 def _lies_with_the_payload(failures: Sequence[CallFailed]) -> bool:
-    """Tell whether these failures of one upload, newest last, are worth a look whether anything gets through.
+    """Return whether these failures of one upload, newest last, may be due to its payload: then another one is tried.
 
-    A timeout costs minutes, a broken connection may be chance; a page is no word of the store, whatever the URL.
+    One timeout is enough, since the next would cost minutes. A single broken connection may be chance. A proxy's page
+    counts once every fresh URL has met one.
     """
     newest = failures[-1]
     if newest.timed_out:
@@ -340,7 +344,7 @@ def _lies_with_the_payload(failures: Sequence[CallFailed]) -> bool:
 
 @dataclass(slots=True)
 class _Intent:
-    """That a call goes out, as the ledger has it: its time is never much older than the call."""
+    """The ledger's note that a call goes out; its time is never much older than the call."""
 
     run: Run
     batch: Batch
