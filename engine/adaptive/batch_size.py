@@ -81,9 +81,9 @@ class BatchBytes:
             return self._take(size_bytes, seconds)
         if upload is not Upload.TOO_LARGE and size_bytes < SLOW_BYTES:
             return None
-        news = size_bytes <= _GAIN * self.limit
+        news = size_bytes <= _GAIN * self.limit  # a larger one was frozen before the last change
         if upload is not Upload.TIMED_OUT and self._taken >= size_bytes:
-            self._taken = 0  # for its records, or by chance; if the next one of this size fares like it, less is taken
+            self._taken = 0  # as much got through before: its records or chance may be the cause. The next one decides
             return None
         if upload is Upload.TOO_LARGE:
             self._refused = min(size_bytes, self._refused or size_bytes)

@@ -1,5 +1,7 @@
 """Finished calls -> how many may be in flight, with the reason for each change. Pure.
 
+A *call* here is all that one batch does in its slot: to stage, upload and release it, with every retry.
+
 What is sought is the limit at which the service takes most, so throughput is what is compared, and the time of a call
 (RTT) only guides where to look. RTT alone misleads: a database behind a lock answers each of eight calls in turn, and
 takes a fortieth of what it takes from one. Three phases:
@@ -135,8 +137,8 @@ _SURE = 2.5
 _JUMP = 0.25
 """A difference between two runs at one limit that is a change of the service, if chance does not explain it."""
 _REST = 3
-"""A direction is left alone for so many times as long as the probe took that failed there, as a run takes in which the
-service pushed back, or as the pause took that this brought on."""
+"""A direction rests for 3 · t. t is the time of the probe that failed there, of the run in which the service pushed
+back, or of the pause that this caused."""
 _LOOKING = 0.025
 """Share of the time that may be lost by probes."""
 _LONGEST_WAIT = 600.0

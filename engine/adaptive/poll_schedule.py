@@ -5,7 +5,7 @@ it should be done. When that is follows from three figures, which earlier polls 
 
     speed           tasks/s of one batch that is being created
     start_seconds   from a release to the first task, where nothing stands ahead
-    lanes           batches that are created at once; the others wait in line, first come, first served
+    lanes           batches that the service creates at once; the others wait in line, first come, first served
 
 From these, one pass over the open batches foretells when each ends. A poll that finds a batch done does not tell for
 how long it has been. So each such poll moves the next ones a little earlier, until one comes too early: that one shows
@@ -28,16 +28,16 @@ _INFINITE = float("inf")
 _MARGIN = 0.03  # share of its creation time by which a batch is asked about later than it should be done; so, too:
 _MARGIN_TOGETHER = 0.08  # likewise where a poll covers many: waiting lets more finish, and the others cost nothing
 _AGAIN = 0.1  # after which we ask again about what should have been done
-_WAITED = 0.3  # by which it has begun too late for that to be chance
+_WAITED = 0.3  # by which it has begun late, and not by chance
 _STEP, _MOST_STEPS = 0.015, 5
 """The speed is taken to be higher by this share after a poll that found a batch done, doubled with each one in a row.
 After so many in a row it is rather the number of lanes that is wrong."""
 _SMOOTHING = 0.4  # weight of the newest speed: Vector's `ewma_alpha`, which follows a change within about three polls
 _SURPRISE = 0.35  # one look that differs by more from the known speed shows a late begin rather than another speed
 _SURE_TASKS, _SOON_TASKS = 5, 10  # fewer say little of a speed, for counts are whole; to measure it we wait for ten
-_HANGS = 4  # looks that showed nothing new, after which a batch keeps no lane from the others
+_HANGS = 4  # looks that showed nothing new, after which a batch no longer counts as one that is being created
 _MOST_LANES = 64  # more are as good as no limit
-_FIRST_SHARE = 0.1  # of the longest first wait: the first one of all, for the service may be a fast one
+_FIRST_SHARE = 0.1  # of `first_seconds`: when the first batch of all is asked about, for the service may be a fast one
 _LEAST_SECONDS = 0.002  # between two polls of a batch, however fast the service
 _TICK = 1e-6  # seconds that are no difference: clocks are floats
 
@@ -94,15 +94,15 @@ class PollSchedule:
 
     def forget(self, key: int, now: float) -> None:
         """Watch a batch no longer: its fate is known, or it will not be."""
-        one = self._alone.pop(key, None) or self._in_line.pop(key, None)
-        if one is not None:
-            one.ends_at = min(one.ends_at, now)
-            self._ended.append(one)
+        batch = self._alone.pop(key, None) or self._in_line.pop(key, None)
+        if batch is not None:
+            batch.ends_at = min(batch.ends_at, now)
+            self._ended.append(batch)
 
     def ask_again(self, key: int, at: float) -> None:
-        """Have a batch asked about again at a certain time: the answer about it was none."""
-        one = self._find(key, alone=True)
-        one.asked, one.ask_at = False, at
+        """Have a batch asked about again at a certain time: the poll failed, or said nothing of it."""
+        batch = self._find(key, alone=True)
+        batch.asked, batch.ask_at = False, at
 
     def next_due(self) -> float:
         """Return when the next poll is due; infinite if all open batches are being asked about."""
@@ -117,26 +117,26 @@ class PollSchedule:
             return []
         keys = [key for due, _, key in self._plan(self._together) if due < _INFINITE]
         for key in keys:
-            one = self._find(key)
-            one.asked, one.ask_at = True, None
+            batch = self._find(key)
+            batch.asked, batch.ask_at = True, None
         self._polled_at = now
         return keys
 
     def saw(self, key: int, now: float, created: int, *, finished: bool) -> None:
-        """Take in what a look at a batch showed; one that is finished is not asked about unless it is told so."""
-        one = self._find(key)
-        one.asked = finished
+        """Take in what a look at a batch showed; a finished one is not asked about unless `ask_again` is called."""
+        batch = self._find(key)
+        batch.asked = finished
         if finished:
-            self._learn_from_end(one, now)
-            one.ends_at = min(max(one.ends_at, one.looked_at), now)
-        elif created > one.created:
+            self._learn_from_end(batch, now)
+            batch.ends_at = min(max(batch.ends_at, batch.looked_at), now)
+        elif created > batch.created:
             self._learn_from_progress(self._find(key, alone=True), now, created)
         else:
-            one.in_vain += 1
-            self._learn_from_nothing(one, now)
-        if finished or created > one.created:
+            batch.in_vain += 1
+            self._learn_from_nothing(batch, now)
+        if finished or created > batch.created:
             self._moved_at = max(self._moved_at, now)
-        one.looked_at, one.created = now, created
+        batch.looked_at, batch.created = now, created
 
     def _find(self, key: int, *, alone: bool = False) -> PolledBatch:
         if alone and key in self._in_line:
@@ -148,19 +148,19 @@ class PollSchedule:
         free, shortest = self._free_lanes(), (1 + self._margin) * self._fewest / self.speed
         dates: list[tuple[float, int, int]] = []
         first, oldest, still = _INFINITE, True, False
-        for key, one in chain(self._alone.items(), self._in_line.items()):
-            begins_at = max(one.released_at + self.start_seconds, free[0] if free else -_INFINITE)
+        for key, batch in chain(self._alone.items(), self._in_line.items()):
+            begins_at = max(batch.released_at + self.start_seconds, free[0] if free else -_INFINITE)
             if most == 1 and not still and begins_at + shortest >= first and key in self._in_line:
                 break  # neither it nor what comes after is due first: there may be thousands
-            if not one.created and not one.asked:
-                one.begins_at, one.seconds = begins_at, one.count / self.speed
-                one.ends_at = begins_at + one.seconds
-            if free and one.in_vain <= _HANGS:
-                heapq.heapreplace(free, max(one.ends_at, one.looked_at) if self.speed < _INFINITE else _INFINITE)
-            if oldest and one.is_late:
-                still = self._moved_at <= one.ends_at < one.looked_at - max(self._longest_wait, one.seconds) / 2
-            if not one.asked:
-                dates.append((self._due(one, oldest=oldest, still=still), one.number, key))
+            if not batch.created and not batch.asked:
+                batch.begins_at, batch.seconds = begins_at, batch.count / self.speed
+                batch.ends_at = begins_at + batch.seconds
+            if free and batch.in_vain <= _HANGS:
+                heapq.heapreplace(free, max(batch.ends_at, batch.looked_at) if self.speed < _INFINITE else _INFINITE)
+            if oldest and batch.is_late:
+                still = self._moved_at <= batch.ends_at < batch.looked_at - max(self._longest_wait, batch.seconds) / 2
+            if not batch.asked:
+                dates.append((self._due(batch, oldest=oldest, still=still), batch.number, key))
                 first = min(first, dates[-1][0])
             oldest = False
         return heapq.nsmallest(most, dates)
@@ -170,32 +170,32 @@ class PollSchedule:
         if self.lanes == _INFINITE and self.speed < _INFINITE:
             return []
         lanes = int(self.lanes) if self.speed < _INFINITE else self._together
-        ends = sorted(one.ends_at for one in self._ended)[-lanes:]
+        ends = sorted(batch.ends_at for batch in self._ended)[-lanes:]
         return [-_INFINITE] * (lanes - len(ends)) + ends
 
-    def _due(self, one: PolledBatch, *, oldest: bool, still: bool) -> float:
-        if one.ask_at is not None:
-            return one.ask_at
-        if one.is_late:
-            late = one.looked_at - one.ends_at
-            wait = max(_AGAIN * one.seconds, late / 4 if oldest else late, _LEAST_SECONDS)
-            return one.looked_at + min(wait, self._longest_wait)
-        soonest = one.looked_at + (_LEAST_SECONDS if self.speed < _INFINITE else self._first_wait)
-        latest = one.looked_at + self._longest_wait if still else _INFINITE
-        return max(min(one.ends_at + self._margin * one.seconds, latest), soonest)
+    def _due(self, batch: PolledBatch, *, oldest: bool, still: bool) -> float:
+        if batch.ask_at is not None:
+            return batch.ask_at
+        if batch.is_late:
+            late = batch.looked_at - batch.ends_at
+            wait = max(_AGAIN * batch.seconds, late / 4 if oldest else late, _LEAST_SECONDS)
+            return batch.looked_at + min(wait, self._longest_wait)
+        soonest = batch.looked_at + (_LEAST_SECONDS if self.speed < _INFINITE else self._first_wait)
+        latest = batch.looked_at + self._longest_wait if still else _INFINITE
+        return max(min(batch.ends_at + self._margin * batch.seconds, latest), soonest)
 
-    def _learn_from_end(self, one: PolledBatch, now: float) -> None:
+    def _learn_from_end(self, batch: PolledBatch, now: float) -> None:
         """Learn from a batch that is done: it ended between the look before and this one."""
-        if self.speed == _INFINITE or (one.created and not self._sure):
-            least = (one.count - one.created) / max(now - one.looked_at, _LEAST_SECONDS)
+        if self.speed == _INFINITE or (batch.created and not self._sure):
+            least = (batch.count - batch.created) / max(now - batch.looked_at, _LEAST_SECONDS)
             self.speed = max(least, self.speed if self.speed < _INFINITE else 0.0)
-        elif one.is_late and not self._shows:
-            most = one.count / max(one.looked_at - one.begins_at, _LEAST_SECONDS)
+        elif batch.is_late and not self._shows:
+            most = batch.count / max(batch.looked_at - batch.begins_at, _LEAST_SECONDS)
             self.speed += _SMOOTHING * min(0.0, most - self.speed)
             self._sure = True
-        elif one.created or one.is_late or (self._together > 1 and self._shows):
+        elif batch.created or batch.is_late or (self._together > 1 and self._shows):
             pass  # it was foretold from a look at itself; and what rides along shows how far it is
-        elif now > one.ends_at + (self._margin + 2 * _AGAIN) * one.seconds:
+        elif now > batch.ends_at + (self._margin + 2 * _AGAIN) * batch.seconds:
             pass  # it was overdue: that it is done is no news
         elif self._sure and self._steps < _MOST_STEPS:
             self.speed *= 1 + _STEP * 2**self._steps
@@ -203,48 +203,48 @@ class PollSchedule:
         else:  # far faster, or there are more lanes: then what is overdue is asked about, and tells how many
             self.speed, self._steps, self.lanes = 2 * self.speed, 0, _INFINITE
 
-    def _learn_from_progress(self, one: PolledBatch, now: float, created: int) -> None:
+    def _learn_from_progress(self, batch: PolledBatch, now: float, created: int) -> None:
         """Learn from a batch under way how fast it is, and from that when it began."""
-        first = not one.created
+        first = not batch.created
         if first:
-            self._steps, one.seen_at, one.seen = 0, now, created
+            self._steps, batch.seen_at, batch.seen = 0, now, created
         if not self._shows:  # what was learned before took silence for slowness
             self._shows, self._sure = True, False
-            speed = self.speed = created / max(now - one.looked_at, _LEAST_SECONDS)
-        elif created - one.seen >= min(_SURE_TASKS, one.count / 10):  # two looks saw it under way
-            speed = (created - one.seen) / max(now - one.seen_at, _TICK)
+            speed = self.speed = created / max(now - batch.looked_at, _LEAST_SECONDS)
+        elif created - batch.seen >= min(_SURE_TASKS, batch.count / 10):  # two looks saw it under way
+            speed = (created - batch.seen) / max(now - batch.seen_at, _TICK)
             usual = self._sure and abs(speed / self.speed - 1) <= _SURPRISE
             self.speed += (_SMOOTHING if usual else 1) * (speed - self.speed)
             self._sure = True
         else:
-            speed = created / max(now - one.begins_at, _LEAST_SECONDS)
+            speed = created / max(now - batch.begins_at, _LEAST_SECONDS)
             if created < _SURE_TASKS or abs(speed / self.speed - 1) > _SURPRISE:
                 speed = self.speed
             self.speed += _SMOOTHING * (speed - self.speed)
-        seconds, began = one.count / speed, now - created / speed
-        late = began - one.released_at - self.start_seconds
-        if self._sure and late > _WAITED * seconds and not self._count_ahead(one, began - 0.1 * seconds):
+        seconds, began = batch.count / speed, now - created / speed
+        late = began - batch.released_at - self.start_seconds
+        if self._sure and late > _WAITED * seconds and not self._count_ahead(batch, began - 0.1 * seconds):
             self.start_seconds += late
-        one.in_vain, one.begins_at, one.seconds, one.ends_at = 0, began, seconds, began + seconds
+        batch.in_vain, batch.begins_at, batch.seconds, batch.ends_at = 0, began, seconds, began + seconds
         if first and not self._sure:
-            one.ask_at = now + min(_SOON_TASKS / speed, one.ends_at - now)
+            batch.ask_at = now + min(_SOON_TASKS / speed, batch.ends_at - now)
 
-    def _learn_from_nothing(self, one: PolledBatch, now: float) -> None:
+    def _learn_from_nothing(self, batch: PolledBatch, now: float) -> None:
         """Learn from a batch that should be under way and is not: others stand ahead of it, or a start takes longer."""
         if not self._shows:
             self._steps = 0
-            if now > one.begins_at and not self._sure and self.speed < _INFINITE and one.in_vain == 1:
-                self.speed = min(self.speed, one.count / (now - one.begins_at))
-        elif not one.created and (now - one.begins_at) * self.speed >= max(1.0, _WAITED * one.count):
-            if ahead := self._count_ahead(one, now):
+            if now > batch.begins_at and not self._sure and self.speed < _INFINITE and batch.in_vain == 1:
+                self.speed = min(self.speed, batch.count / (now - batch.begins_at))
+        elif not batch.created and (now - batch.begins_at) * self.speed >= max(1.0, _WAITED * batch.count):
+            if ahead := self._count_ahead(batch, now):
                 self.lanes = min(ahead, self.lanes)
-            elif one.in_vain == 1:  # once: else it would never be late, and be asked about all the time
-                self.start_seconds = max(self.start_seconds, now - one.released_at)
+            elif batch.in_vain == 1:  # once: else it would never be late, and be asked about all the time
+                self.start_seconds = max(self.start_seconds, now - batch.released_at)
 
-    def _count_ahead(self, one: PolledBatch, at: float) -> float:
+    def _count_ahead(self, batch: PolledBatch, at: float) -> float:
         """Count the batches released earlier that were being created at a time; infinite if there are very many."""
         count = 0
         for other in chain(self._ended, self._alone.values(), self._in_line.values()):
             works = other.begins_at <= at < other.ends_at and (other.created or other.in_vain <= 1)
-            count += works and other.number < one.number
+            count += works and other.number < batch.number
         return count if count < _MOST_LANES else _INFINITE

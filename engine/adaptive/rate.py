@@ -18,9 +18,9 @@ _SLIGHTLY, _FAR = 0.9, 0.7
 _CLIMB = 0.1
 _CLIMB_CALLS = 50
 _CLIMB_SECONDS = 10.0
-"""By so much the pace has risen after so many calls, or so long if that is more calls, and with the square of their
-number: it stays for long just below the limit, and yet finds soon that a limit was raised. A refusal costs one call in
-fifty at most, and the pause after it, which is a second at least, no more than a tenth of the time."""
+"""pace = pace after the cut · (1 + 0.1 · (calls / n)²), where n is 50 calls, or the calls of 10 s if those are more.
+The square keeps it just below the limit for long, and still finds soon that the limit was raised. So at most one call
+in fifty is pushed back, and the pause after it, at least a second, takes at most a tenth of the time."""
 _MEMORY_CALLS = 32
 _MOMENT_SECONDS = 0.01
 

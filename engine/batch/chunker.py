@@ -148,7 +148,7 @@ def reference_bytes(reference: ClientReference | None) -> int:
 def with_reference(tasks: Sequence[bytes], reference: ClientReference | None) -> Sequence[bytes]:
     """Return the tasks as they go up: each with the mark by which the service can find them again.
 
-    A task that has the input already keeps its own, which its author needs. Texts stay as they are but for the mark.
+    A task that has the input already keeps its own, which its author needs. Texts stay as they are except for the mark.
     """
     if reference is None:
         return tasks

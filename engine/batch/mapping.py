@@ -5,8 +5,8 @@
 What goes up is the text of the source wherever the mapping leaves it alone, because parsing and rendering is lossy:
 integers over 64 bits become floats, `1.0E+2` becomes `100.0`. So there are three ways. A row that the mapping does not
 touch stays as it is, or gets the same bytes put around it as every other row. A row that orjson renders as the source
-has it, but for blanks, loses nothing by that and is rebuilt from its values. Any other row is rebuilt from the text of
-its values, which takes three times as long.
+has it, except for blanks, loses nothing by that and is rebuilt from its values. Any other row is rebuilt from the text
+of its values, which takes three times as long.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Mapper:
 
 
 def _renders_as(row: Row, raw: bytes) -> bool:
-    """Tell whether orjson writes a row as it is written, but for blanks: rendering its values then loses nothing."""
+    """Tell whether orjson writes a row as it is written, except for blanks: rendering its values then loses nothing."""
     try:
         return orjson.dumps(row).translate(None, BLANKS) == raw.translate(None, BLANKS)
     except TypeError:  # it reads 1024 levels and writes 254

@@ -24,12 +24,12 @@ from engine.run.context import Run, Stop, left_by_earlier_run, unless_stopped
 
 CANCELED = "canceled before it was sent"
 _PLAIN = frozenset({State.FROZEN, State.STAGED, State.RELEASED})
-"""States in which there is no doubt whether the service was told."""
+"""States in which no answer is out: it is certain what the service was asked for."""
 _UNSENT = frozenset({State.FROZEN, State.STAGING, State.STAGED, State.SETTLED, State.SPLIT})
 MOST_SHOWN = 5
 """Names that a message spells out."""
 TIDY_SECONDS = 5.0
-"""Longest that a finished run waits for empty batches to be cancelled; they do no harm if they stay."""
+"""Longest that a finished run waits for empty batches to be canceled; they do no harm if they stay."""
 
 
 async def cancel(
@@ -61,7 +61,7 @@ async def cancel(
 
 
 async def cancel_batches(run: Run) -> None:
-    """Tell the service to stop, and settle every batch of which nothing was released.
+    """Have the service stop, and settle every batch of which nothing was released.
 
     What is in doubt is left to the recovery of the run that follows: there it is canceled, too.
     """
@@ -117,7 +117,7 @@ async def _take_back(run: Run, remote_id: str) -> None:
 
 
 async def cancel_orphans(run: Run) -> None:
-    """Tidy up the empty batches that were staged and given up; what cannot be cancelled now is reported."""
+    """Tidy up the empty batches that were staged and given up; what cannot be canceled now is reported."""
     with anyio.move_on_after(TIDY_SECONDS):
         await unless_stopped(run.stop, lambda: _cancel_orphans(run))
 
@@ -125,7 +125,7 @@ async def cancel_orphans(run: Run) -> None:
 async def find_extras(run: Run) -> str:
     """Say what calls whose answer was lost have left at the service beside what is known; "" if nothing.
 
-    It is only told: people copy drafts, and a copy has our mark as well.
+    They are only named: people copy drafts, and a copy has our mark as well.
     """
     job = await run.ledger.job(run.job.name)
     drafting = run.service.drafting

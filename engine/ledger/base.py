@@ -21,7 +21,7 @@ class Ledger(Protocol):
     """The durable memory of jobs. A method returns once what it wrote is on disk.
 
     Raises:
-        JobError: there is no job of that name; so every method that takes the name of a job, but for locks.
+        JobError: there is no job of that name; so every method that takes the name of a job, except for locks.
         LedgerError: it cannot be written or read, was closed, or what is to be written contradicts what it holds.
     """
 

@@ -26,7 +26,7 @@ CREATE TABLE sources (
   job INTEGER NOT NULL REFERENCES jobs (id), -- whose
   number INTEGER NOT NULL,                   -- 0, 1, 2, … in the order given
   path TEXT NOT NULL,                        -- where it lies
-  format TEXT NOT NULL,                      -- ndjson, json or csv
+  format TEXT NOT NULL,                      -- ndjson, json, csv, or the name that a package gives its format
   size INTEGER NOT NULL,                     -- bytes
   mtime_ns INTEGER NOT NULL,                 -- Unix nanoseconds of its last change
   base INTEGER NOT NULL,                     -- offset of its first byte: the sizes of those before it

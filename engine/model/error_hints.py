@@ -30,7 +30,7 @@ class Blame(Enum):
     PAYLOAD = auto()
     """This payload, nobody says which part of it: it goes in halves, and a record that stands alone fails."""
     SUSPECT = auto()
-    """Likewise, if a call without it succeeds afterwards. Else it is no matter of the payload."""
+    """Likewise, if a call without it succeeds afterwards. If none does, the payload is not the cause."""
     URL = auto()
     """The presigned URL: a fresh one may do."""
     KEY = auto()

@@ -3,19 +3,19 @@
 The docstring of a class is its default message. Errors of other libraries are mapped to these where they enter:
 HTTP in `http`, SQLite in `ledger`, files in `source`, the configuration in `commands.configuration`.
 
-A call that does not succeed ends in one of these ways. Each has one word, here and everywhere:
+A call that does not succeed ends in one of these ways:
 
     refused        `Refused`           the service did nothing, and would refuse it again; `Blame` says what follows
     unauthorized   `Unauthorized`      it did nothing, for the credentials do not hold: the run stops, exit code 9
     job refused    `JobRefused`        nothing was done, and no record is at fault: the run stops, exit code 9
-    unavailable    `Unavailable`       the service is not to be had: the run stops, exit code 5
+    unavailable    `Unavailable`       the service cannot be reached, or keeps pushing back: the run stops, exit code 5
     wrong address  `WrongAddress`      what answers is not the service: the run stops, exit code 9
     lost           `PossiblyApplied`   no answer came, and it may have been done: the service is asked
     unexpected     `UnexpectedAnswer`  the answer makes no sense, and it may have been done: the service is asked
 
-*By a proxy* is any of them that something in between has worded, a firewall or a load balancer, and not whoever was
-called: that says nothing of a record, which is a *suspect* at most. *Declined* (`model.doubt`) is a batch whose newest
-call was refused.
+*Pushed back* is a 429: the call is made again later. It is no refusal, and `Unavailable` only if it lasts for too long.
+*By a proxy*: a firewall or a load balancer answered, and not whoever was called. That says nothing of a record, which
+is a *suspect* at most. *Declined* (`model.doubt`) is a batch whose newest call was refused.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class CallFailed(BulkSubmitError):
 
 
 class NotApplied(CallFailed):
-    """The service has certainly not done what the call asked for."""
+    """Nothing was done; or something may have been, and a repeat of the call is harmless (`Call.repeatable`)."""
 
 
 class Refused(NotApplied):
@@ -171,7 +171,7 @@ class Refused(NotApplied):
         self.released_before = released_before
         """It was refused because the batch is not waiting any more: the evidence that an earlier release arrived."""
         self.unknown = False
-        """A release was refused because the service does not know the batch: that is gone, or not there yet."""
+        """A release was refused because there is no such batch: it is gone, or not there yet."""
 
 
 class Unauthorized(NotApplied):

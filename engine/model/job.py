@@ -53,7 +53,7 @@ class Job:
     slowest_start: float = 0.0
     """Seconds: the longest time for which the service went on to say that a released batch waits."""
     lost_stages: int = 0
-    """Calls that make something at the service without releasing it, and whose answer was lost."""
+    """Calls to stage whose answer was lost: each may have left something at the service, which is not released."""
     created_at: float = 0.0
     """Unix seconds."""
 

@@ -138,7 +138,8 @@ class BatchSettings(Section):
 
     max_records: Annotated[int, Field(ge=1)] = 1000
     max_bytes: Annotated[int, Field(ge=1)] = 4 * MEBIBYTE
-    """A batch on the wire is held in memory; 8 in flight make 32 MiB. A single longer record goes alone."""
+    """A batch on the wire is held in memory; all of them together are bounded by `run.in_flight.MOST_BYTES` (32 MiB).
+    A single longer record goes alone."""
 
 
 def _in_flight(value: object) -> str | int:
@@ -158,15 +159,15 @@ class SendSettings(Section):
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""
     polls_per_second: Annotated[float, Field(gt=0)] = 1000.0
-    """A bound, should the foretelling go wrong: a fast service ends a batch with each poll."""
+    """A bound, in case the foretelling goes wrong: a fast service could end a batch with each poll."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
-    """While nothing is known of the service, the oldest released batch is asked about after a tenth of it. Later on,
-    polls come when a batch should be done, which earlier ones foretell."""
+    """While nothing is known of the service, the oldest released batch is asked about after a tenth of it, because the
+    service may be a fast one. Later on, polls come when a batch should be done, which earlier ones foretell."""
     max_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Longest wait between two polls of a batch that does not move, or of which nothing can be foretold."""
     settle_seconds: Annotated[float, Field(gt=0)] | None = None
     """Longest time from a call until everything that the service shows has its effect. After a lost answer nothing is
-    told again before that. The service's own (120 for both) if left out."""
+    released again before that. Left out: the service's default (Sama and Seven Bridges: 120)."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
     answer_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest silence while an answer is awaited or read."""

@@ -1,6 +1,6 @@
-"""What the stages of one run share: its job, its service, its ledger, time, and the wish to end early.
+"""What the parts of one run share: its job, its service, its ledger, time, and the wish to end early.
 
-Each step of a batch is made here: durable in the ledger first, then told to those who listen. Whoever calls `Run.move`,
+Each step of a batch is made here: durable in the ledger first, then told to the listeners. Whoever calls `Run.move`,
 `settle` or `split` has already decided; nothing here looks at the service.
 """
 
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 async def unless_stopped(stop: Stop, work: Callable[[], Awaitable[T]]) -> T | None:
-    """Return what `work` does; cancelled, and None, once the run shall end."""
+    """Return what `work` returns. Once the run shall end, cancel it and return None."""
     result: T | None = None
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
@@ -66,7 +66,7 @@ async def unless_stopped(stop: Stop, work: Callable[[], Awaitable[T]]) -> T | No
 
 
 async def pause_unless_stopped(stop: Stop, clock: Clock, seconds: float) -> bool:
-    """Wait; tell whether the whole time passed before the run was to end."""
+    """Wait; return whether the whole time passed before the run was to end."""
     if stop.error is not None:
         return False
     await unless_stopped(stop, lambda: clock.sleep(seconds))
@@ -80,7 +80,7 @@ async def _cancel_on(stop: Stop, scope: anyio.CancelScope) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one job; handed to each stage."""
+    """One run of one job; handed to each of its parts."""
 
     job: Job
     service: Service
@@ -100,7 +100,7 @@ class Run:
     async def move(
         self, batch: Batch, submission: Submission, state: State, *, remote_id: str | None = None, note: str = ""
     ) -> Submission:
-        """Move a batch to a state; its name at the service is kept, but where it is staged anew or frozen again."""
+        """Move a batch to a state; its remote id is kept, except for STAGING and FROZEN."""
         kept = None if state in {State.STAGING, State.FROZEN} else submission.remote_id
         moved = Submission(batch.sequence, state, remote_id or kept, self.clock.now(), note)
         await self.ledger.move(self.job.name, moved, expected=submission.state)
@@ -111,8 +111,8 @@ class Run:
         self, batch: Batch, submission: Submission, settlement: Settlement, *, remote_id: str | None = None
     ) -> Submission:
         """Remember the fate of each record of a batch."""
-        named, now = remote_id or submission.remote_id, self.clock.now()
-        settled = Submission(batch.sequence, State.SETTLED, named, now, settlement.note)
+        remote_id = remote_id or submission.remote_id
+        settled = Submission(batch.sequence, State.SETTLED, remote_id, self.clock.now(), settlement.note)
         await self.ledger.settle(self.job.name, settled, settlement, expected=submission.state)
         note = settlement.note
         self.emit(BatchMoved(batch.sequence, submission.state, State.SETTLED, batch.count, batch.size_bytes, note))
@@ -145,13 +145,14 @@ class Run:
 
 
 def lost_just_now(run: Run, submission: Submission) -> Doubt:
-    """Return what is known of a batch whose newest call ended just now, without an answer."""
+    """Return what is known of a batch whose newest call ended just now, lost or refused."""
     return replace(left_by_earlier_run(run, submission), since=run.clock.monotonic())
 
 
 def left_by_earlier_run(run: Run, submission: Submission) -> Doubt:
     """Return what is known of a batch as the ledger has it; its quiet time counts from its last step."""
-    staging, clock = run.service.staging if submission.state is State.STAGING else None, run.clock
+    clock = run.clock
+    staging = run.service.staging if submission.state is State.STAGING else None
     wish = Wish.SEND_AGAIN if submission.sequence in run.again_by_person else Wish.SEND
     return Doubt(
         submission.state,

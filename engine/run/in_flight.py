@@ -1,7 +1,8 @@
 """How many batches are on their way to the service at once. Used by the pipeline.
 
 As many as pay: `adaptive.concurrency` finds that out, or the settings say it. Bytes are bounded besides, since a
-payload is held in memory while it is on its way: never more than `MOST_BYTES`, but for one batch alone.
+payload is held in memory while it is on its way: never more than `MOST_BYTES`, except for a single batch that is
+larger.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class InFlight:
             try:
                 await turn.wait()
             except BaseException:
-                if turn.is_set():  # handed a place and cancelled in the same moment: pass it on
+                if turn.is_set():  # handed a place and canceled in the same moment: pass it on
                     self._free(size_bytes)
                 else:
                     self._waiting.remove((size_bytes, turn))

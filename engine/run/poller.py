@@ -1,10 +1,10 @@
 """Released batches in, settled ones out: polls, well timed, until the fate of every record is known.
 
-When which batch is asked about is foretold by `adaptive.poll_schedule` from what earlier polls have shown. What happens
-here is the asking itself, and what follows from the answers: a batch is settled, asked about again, or given up.
+When which batch is asked about is foretold by `adaptive.poll_schedule` from what earlier polls have shown. Here is
+the asking itself, and what follows from the answers: a batch is settled, asked about again, or given up.
 
-A batch that was accepted is never told again from here, however long it says *waiting*: the service may only be slow to
-begin. That is said; and when nothing moves any more, the run ends and names the batches that still wait.
+A batch that was accepted is never released again from here, however long it says *waiting*: the service may only be
+slow to begin. An event says that it waits; and when nothing moves any more, the run ends and names such batches.
 """
 
 from __future__ import annotations
@@ -36,14 +36,13 @@ from engine.model.settings import AUTO, SendSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchesWaiting, BatchProgressed, Noticed
 from engine.progress.text import count
-from engine.run.context import Run, left_by_earlier_run
+from engine.run.context import Run, lost_just_now
 from engine.run.queues import Signal
 from engine.run.uploader import Payloads
 from engine.services.base import Asked, BatchProgress
 
-_LOOK_SECONDS = (
-    1.0  # between two looks over all open batches for those that still wait: there may be a hundred thousand
-)
+_LOOK_SECONDS = 1.0
+"""Between two looks over all open batches for those that still wait: there may be a hundred thousand."""
 _NAMES_SHOWN = 5  # waiting batches that an error names
 _NEWEST = 0.1  # weight of the newest wait, or way to the service and back, in their mean
 
@@ -56,10 +55,10 @@ class _OpenBatch:
     submission: Submission
     released_at: float  # monotonic seconds, as all times here
     asked_at: float
-    moved_at: float  # when something new was seen of it, or it was taken up
+    moved_at: float  # when something new was seen of it, or this run began to follow it
     shown: BatchProgress  # by the newest poll
     question: Asked | None = None  # of the newest poll
-    doubt: Doubt | None = None  # since when polls have failed, and how
+    doubt: Doubt | None = None  # while polls fail: since when, and how
     failures: int = 0  # polls in a row
 
     @property
@@ -101,9 +100,9 @@ class Poller:
         return len(self._open)
 
     def has_room(self, uploads: int) -> bool:
-        """Tell whether one more batch may be on its way to be opened, beside those being uploaded now.
+        """Return whether one more batch may be sent, beside those that are being uploaded now.
 
-        What keeps the service busy says nothing of how many it takes to get there: only those open are held to it.
+        The limit that keeps the service busy counts open batches alone; uploads count for the configured one, too.
         """
         return len(self._open) < self._open_jobs.limit and len(self._open) + uploads < self._open_jobs.most
 
@@ -166,33 +165,41 @@ class Poller:
     async def poll(self, group: Sequence[int]) -> None:
         """Ask about a group once; settle what has finished and queue the rest again."""
         await self._run.clock.sleep(self._pacer.book(self._run.clock.monotonic()))
-        followed = [self._open[sequence] for sequence in group]
+        open_batches = [self._open[sequence] for sequence in group]
         sent_at = self._run.clock.monotonic()
         try:
-            answers = await self._run.polling.progress([self._asked(one, sent_at) for one in followed])
+            answers = await self._run.polling.progress(
+                [self._asked(open_batch, sent_at) for open_batch in open_batches]
+            )
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
             await self._check_reach(failure)
-            for one in followed:
-                await self._excuse(one, failure)
+            for open_batch in open_batches:
+                await self._excuse(open_batch, failure)
             return
         answered_at = self._run.clock.monotonic()
         self._round_trip += (answered_at - sent_at - self._round_trip) * (_NEWEST if self._round_trip else 1)
         seen_at = (sent_at + answered_at) / 2  # the service looked halfway between question and answer
         self._look_for_movement(seen_at)
         said = {progress.sequence: progress for progress in answers}
-        for one in followed:
-            if one.batch.sequence in said:
-                await self._learn(one, said[one.batch.sequence], seen_at)
+        for open_batch in open_batches:
+            if open_batch.batch.sequence in said:
+                await self._learn(open_batch, said[open_batch.batch.sequence], seen_at)
             else:
-                await self._excuse(one, UnexpectedAnswer(f"nothing was said of batch {one.submission.remote_id}"))
+                await self._excuse(
+                    open_batch, UnexpectedAnswer(f"nothing was said of batch {open_batch.submission.remote_id}")
+                )
 
-    def _asked(self, one: _OpenBatch, now: float) -> Asked:
-        still = now - one.moved_at >= self._run.quiet.seconds
-        payload = partial(self._payload, one.batch.sequence)
-        one.question = Asked(
-            one.batch.sequence, one.submission.remote_id, one.batch.count, still=still, payload=payload
+    def _asked(self, open_batch: _OpenBatch, now: float) -> Asked:
+        still = now - open_batch.moved_at >= self._run.quiet.seconds
+        payload = partial(self._payload, open_batch.batch.sequence)
+        open_batch.question = Asked(
+            open_batch.batch.sequence,
+            open_batch.submission.remote_id,
+            open_batch.batch.count,
+            still=still,
+            payload=payload,
         )
-        return one.question
+        return open_batch.question
 
     async def _payload(self, sequence: int) -> bytes:
         """Read the payload of a batch again; its spans are in the ledger."""
@@ -201,15 +208,15 @@ class Poller:
             raise SourceChanged(f"the records of batch {batch_name(sequence)} cannot be read here")
         return await self._payloads.read(found[0])
 
-    async def _learn(self, one: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
-        """Take in what a poll said of one batch of its group; what goes wrong with it is no matter of the others."""
+    async def _learn(self, open_batch: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
+        """Take in what a poll said of one batch of its group; an error here concerns this batch alone."""
         try:
-            await self._take_in(one, progress, seen_at)
+            await self._take_in(open_batch, progress, seen_at)
         except SourceError as error:  # with the file in its place again, a later run asks once more
-            await self._park(one, f"which of its records were created cannot be told: {error}")
+            await self._park(open_batch, f"which of its records were created cannot be told: {error}")
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
             await self._check_reach(failure)
-            await self._excuse(one, failure)
+            await self._excuse(open_batch, failure)
 
     async def _check_reach(self, failure: CallFailed) -> None:
         """End the run if the service is not to be had; a page in its place may be about what was asked alone."""
@@ -222,36 +229,38 @@ class Poller:
         except Refused:
             return  # the service itself says so
 
-    async def _take_in(self, one: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
-        before, one.shown = one.shown, progress
+    async def _take_in(self, open_batch: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
+        before, open_batch.shown = open_batch.shown, progress
         gained = progress.created - before.created
         if gained:
             self._run.emit(BatchProgressed(progress.sequence, progress.created, before.created))
         if gained or progress.said != before.said or progress.waiting != before.waiting:
-            self._moved_at = one.moved_at = seen_at
-        seconds = seen_at - one.released_at
+            self._moved_at = open_batch.moved_at = seen_at
+        seconds = seen_at - open_batch.released_at
         if before.waiting and not progress.waiting and self._run.quiet.saw_start(seconds):
             await self._run.ledger.note_slowest_start(self._run.job.name, seconds)
-        self._mean_wait += (seen_at - one.asked_at - self._mean_wait) * _NEWEST
-        one.asked_at = seen_at
+        self._mean_wait += (seen_at - open_batch.asked_at - self._mean_wait) * _NEWEST
+        open_batch.asked_at = seen_at
         if not progress.understood and progress.said not in self._unknown_words:
             self._unknown_words.add(progress.said)
             text = f"the service calls a batch {progress.said!r}, a word not known here: the states of its tasks count"
             self._run.emit(Noticed(text))
-        settlement = await self._settlement_of(one, progress, seen_at)
+        settlement = await self._settlement_of(open_batch, progress, seen_at)
         self._adapt(gained)
         if settlement is not None:
-            await self._run.settle(one.batch, one.submission, settlement)
-            self._close(one)
+            await self._run.settle(open_batch.batch, open_batch.submission, settlement)
+            self._close(open_batch)
             return
-        one.doubt, one.failures = None, 0
+        open_batch.doubt, open_batch.failures = None, 0
         self.wake()
 
-    async def _settlement_of(self, one: _OpenBatch, progress: BatchProgress, seen_at: float) -> Settlement | None:
-        """Return the fate of each record of a batch that is done by its poll; None if it is not, by a closer look."""
+    async def _settlement_of(
+        self, open_batch: _OpenBatch, progress: BatchProgress, seen_at: float
+    ) -> Settlement | None:
+        """Return the fate of each record of a batch; None if it is not finished, by its poll or by a closer look."""
         settlement, finished = progress.settlement, progress.finished
         try:
-            question = one.question
+            question = open_batch.question
             if finished and settlement is None and question is not None:
                 settlement = await self._run.polling.settlement(question)
                 finished = settlement is not None
@@ -261,21 +270,29 @@ class Poller:
 
     def _look_for_movement(self, now: float) -> None:
         """Say that accepted batches still wait; end the run once nothing has moved for too long."""
-        idle_seconds, quiet = now - self._moved_at, self._run.quiet.seconds
+        quiet = self._run.quiet.seconds
+        idle_seconds = now - self._moved_at
         if idle_seconds < quiet or now - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = now
-        waiting = [one for one in self._open.values() if one.is_stuck and now - one.released_at >= quiet]
+        waiting = [
+            open_batch
+            for open_batch in self._open.values()
+            if open_batch.is_stuck and now - open_batch.released_at >= quiet
+        ]
         if not waiting:
             return
-        names = ", ".join(batch_name(one.batch.sequence) for one in waiting[:_NAMES_SHOWN])
+        names = ", ".join(batch_name(open_batch.batch.sequence) for open_batch in waiting[:_NAMES_SHOWN])
         names += ", …" if len(waiting) > _NAMES_SHOWN else ""
         if now - self._said_at >= quiet:
             self._said_at = now
-            self._run.emit(BatchesWaiting(len(waiting), now - min(one.released_at for one in waiting), names))
+            self._run.emit(
+                BatchesWaiting(len(waiting), now - min(open_batch.released_at for open_batch in waiting), names)
+            )
         limit = max(quiet, self._settings.give_up_seconds)
-        if idle_seconds >= limit and not any(self._may_move(one, limit) for one in self._open.values()):
-            words, job = ", ".join(sorted({one.shown.said or "waiting" for one in waiting})), self._run.job.name
+        if idle_seconds >= limit and not any(self._may_move(open_batch, limit) for open_batch in self._open.values()):
+            words = ", ".join(sorted({open_batch.shown.said or "waiting" for open_batch in waiting}))
+            job = self._run.job.name
             error = StillWaiting(
                 f"nothing has moved for {idle_seconds:.0f} s, and the service still says {words} of "
                 f"{count(len(waiting), 'batch')} that it has accepted: {names}. No record is lost: `bulksubmit resume "
@@ -284,11 +301,15 @@ class Poller:
             )
             self._run.end(error)
 
-    def _may_move(self, one: _OpenBatch, seconds: float) -> bool:
+    def _may_move(self, open_batch: _OpenBatch, seconds: float) -> bool:
         """Tell whether a batch may have moved without a poll that showed it."""
-        if one.shown.created >= one.batch.count:  # its tasks are all there: it is at work, whether that shows or not
+        if (
+            open_batch.shown.created >= open_batch.batch.count
+        ):  # its tasks are all there: it is at work, whether that shows or not
             return True
-        return one.asked_at - self._moved_at < seconds  # it was not asked about, since its end is foretold for later
+        return (
+            open_batch.asked_at - self._moved_at < seconds
+        )  # it was not asked about, since its end is foretold for later
 
     def _adapt(self, gained: int) -> None:
         """Let as many batches be open as keep the service busy until a poll has told of the end of one."""
@@ -300,30 +321,32 @@ class Poller:
             self._run.emit(change)
             self.wake()
 
-    async def _excuse(self, one: _OpenBatch, failure: CallFailed) -> None:
+    async def _excuse(self, open_batch: _OpenBatch, failure: CallFailed) -> None:
         """Ask again later after a poll that failed; park the batch where the table of steps says so."""
         now = self._run.clock.monotonic()
-        doubt = one.doubt or replace(left_by_earlier_run(self._run, one.submission), since=now)
+        doubt = open_batch.doubt or lost_just_now(self._run, open_batch.submission)
         gone = isinstance(failure, Refused) and failure.status == HTTPStatus.NOT_FOUND
-        if gone and doubt.standing is not Standing.UNKNOWN:  # what made no sense before does not count for it
+        if (
+            gone and doubt.standing is not Standing.UNKNOWN
+        ):  # its time counts from the first 404, not from other failures
             doubt = replace(doubt, since=now)
-        one.doubt = doubt.heard(Standing.UNKNOWN if gone else Standing.SILENT, now)
-        step = next_step(one.doubt, self._run.quiet.seconds)
+        open_batch.doubt = doubt.heard(Standing.UNKNOWN if gone else Standing.SILENT, now)
+        step = next_step(open_batch.doubt, self._run.quiet.seconds)
         if step.action is Action.PARK:
-            await self._park(one, f"{step.reason}: {failure}")
+            await self._park(open_batch, f"{step.reason}: {failure}")
             return
-        one.failures += 1
-        wait = min(self._settings.poll_seconds * 2**one.failures, self._settings.max_poll_seconds)
-        self._schedule.ask_again(one.batch.sequence, now + wait)
+        open_batch.failures += 1
+        wait = min(self._settings.poll_seconds * 2**open_batch.failures, self._settings.max_poll_seconds)
+        self._schedule.ask_again(open_batch.batch.sequence, now + wait)
         self.wake()
 
-    async def _park(self, one: _OpenBatch, why: str) -> None:
-        await self._run.move(one.batch, one.submission, State.UNCERTAIN, note=why)
-        self._close(one)
+    async def _park(self, open_batch: _OpenBatch, why: str) -> None:
+        await self._run.move(open_batch.batch, open_batch.submission, State.UNCERTAIN, note=why)
+        self._close(open_batch)
 
-    def _close(self, one: _OpenBatch) -> None:
-        del self._open[one.batch.sequence]
-        self._open_records -= one.batch.count
+    def _close(self, open_batch: _OpenBatch) -> None:
+        del self._open[open_batch.batch.sequence]
+        self._open_records -= open_batch.batch.count
         self._moved_at = self._run.clock.monotonic()
-        self._schedule.forget(one.batch.sequence, self._moved_at)
+        self._schedule.forget(open_batch.batch.sequence, self._moved_at)
         self.wake()

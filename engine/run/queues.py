@@ -49,7 +49,7 @@ class Queue(Generic[T]):
         self._shorter = Signal()
 
     async def put(self, things: Iterable[T]) -> None:
-        """Wait until the line is short enough, then put all of them at its end."""
+        """Wait until the queue is short enough, then put all of them at its end."""
         while len(self._things) >= self._most:
             await self._shorter.wait()
         self._things.extend(things)

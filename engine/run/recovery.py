@@ -1,8 +1,8 @@
-"""A batch in doubt in, one whose place is known out: asked about, told again or given up, as the table of steps says.
+"""A batch in doubt in, one whose place is known out: asked about, sent again or given up, as the table of steps says.
 
 A batch comes here when a call about it was lost or refused, or when an earlier run left it so.
-`model.next_step` decides. What happens here is the asking, the waiting and the writing down. Waiting takes no place
-among the batches in flight, and ends at once when the run ends; the ledger then has what the next run must know.
+`model.next_step` decides. Here a batch is asked about, waited for and written down. Waiting takes no place among the
+batches in flight, and ends at once when the run ends; the ledger then has what the next run must know.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from engine.run.uploader import Payloads, Submitted, Uploader
 
 FIRST_QUESTION_SECONDS = 1.0
 """Before the first question; each wait after it is twice as long as the one before, and the first one twice as long for
-each time that the batch was told again. The last question comes at the end of the quiet time, so most batches are known
-after a few seconds, and none costs more than nine questions in 120 s."""
+each time that the batch was released again. The last question comes at the end of the quiet time, so most batches are
+known after a few seconds, and none costs more than nine questions in 120 s."""
 
 LONGEST_PAUSE_SECONDS = 60.0
 """Between two questions after the quiet time, where the answers make no sense."""
@@ -33,7 +33,7 @@ MOST_SEARCHED = 3
 """Settled batches that a search is tried with: the tasks of one may have been deleted."""
 
 _PAST_SECONDS = 0.01
-"""After the end of the quiet time, for the last question: a clock's last digit shall not cost another one."""
+"""The last question comes this much after the end of the quiet time, so that rounding costs no further question."""
 
 Carry: TypeAlias = Callable[[Batch, Submission], Awaitable[Submitted]]
 """Takes a place in flight, submits a batch and gives the place back."""
@@ -110,7 +110,7 @@ class Recovery:
             await self._run.ledger.note_lost_stage(self._run.job.name)
 
     async def _follow(self, case: _Case, step: NextStep) -> Submitted:
-        if case.submission.state is State.RELEASED:  # a person has it told again, and it was begun by then
+        if case.submission.state is State.RELEASED:  # a person has it released again, and it was begun by then
             return Submitted(case.submission)
         note = f"adopted: {step.reason}"
         return Submitted(await self._run.move(case.batch, case.submission, State.RELEASED, note=note))
@@ -128,7 +128,7 @@ class Recovery:
             return submitted
         if submitted.doubt.state is not case.doubt.state:  # another call than before is in doubt
             await self._note_lost_stage(submitted.doubt)
-            # What a person has told again was told before: a refusal of the second time says nothing about the first.
+            # What a person has released again was released before: a refusal now says nothing about the first time.
             doubt = replace(submitted.doubt, lost=submitted.doubt.lost or step.action is Action.TELL)
             return _Case(case.batch, submitted.submission, doubt, submitted.failure)
         doubt = case.doubt.told(self._run.clock.monotonic(), submitted.doubt.declined)
@@ -155,7 +155,7 @@ class Recovery:
         case = replace(case, waited=case.waited + 1)
         try:
             standing, remote_id = await self._standing(case)
-        except (UnexpectedAnswer, PossiblyApplied):  # no answer of the service's own: it counts for nothing
+        except (UnexpectedAnswer, PossiblyApplied):  # this is no answer about the batch
             standing, remote_id = Standing.SILENT, None
         if remote_id is not None:
             case = replace(case, submission=replace(case.submission, remote_id=remote_id))
@@ -165,7 +165,7 @@ class Recovery:
         """Return how long to wait before the next question: ever longer, but not past the end of the quiet time."""
         doubt, now = case.doubt, self._run.clock.monotonic()
         left = doubt.since + self._run.quiet.seconds - now
-        if case.waited == 0 and left <= 0:  # it was quiet for long enough: one fresh reading tells
+        if case.waited == 0 and left <= 0:  # that time is over: one fresh answer is enough
             return 0.0
         wait = FIRST_QUESTION_SECONDS * 2.0 ** (case.waited + doubt.tells) * (0.5 + self._run.jitter() / 2)
         return min(wait, left + _PAST_SECONDS) if left > 0 else min(wait, LONGEST_PAUSE_SECONDS)
@@ -185,13 +185,14 @@ class Recovery:
     async def _asked(self, remote_id: str) -> Standing:
         try:
             return await self._run.polling.standing(remote_id)
-        except Refused:  # busy, say: no word on the batch
+        except Refused:  # for example, it is busy: this says nothing about the batch
             return Standing.SILENT
 
     async def _located(self, batch: Batch, payload: bytes) -> tuple[Standing, str | None]:
-        # Not since its last step: an intent that is parked by a later run is hours older than that.
+        # Search from the start of the job: the call may be hours older than the last step, which a later run may have
+        # made.
         names = await self._marked(batch, payload)
-        # What another batch of ours is called proves nothing: records may stand in a source twice.
+        # A batch that the ledger knows proves nothing: the same records may stand in a source twice.
         names = [name for name in names if not await self._run.ledger.names(name)]
         if names:
             return Standing.STARTED, names[0]
@@ -203,14 +204,15 @@ class Recovery:
         return await marking.locate(batch, payload, self._run.job.created_at) if marking else ()
 
     async def _search_works(self) -> bool:
-        """Tell whether the same search finds a settled batch of this job: else that it finds nothing proves nothing."""
+        """Return whether the same search finds a settled batch of this job: if not, finding nothing is no proof."""
         async with self._proving:
             if not self._search_proven:
                 self._search_proven = await self._finds_a_settled_one()
         return self._search_proven
 
     async def _finds_a_settled_one(self) -> bool:
-        tried, job, ledger = 0, self._run.job, self._run.ledger
+        job, ledger = self._run.job, self._run.ledger
+        tried = 0
         async for batch, submission in ledger.batches(job.name, frozenset({State.SETTLED})):
             if submission.remote_id is None or not (await ledger.kept(job.name, batch.sequence)).created:
                 continue

@@ -1,9 +1,9 @@
 """Records that a proxy refuses, alone, while a call without them succeeds. Used by the uploader.
 
-A firewall's page, or a connection that always breaks under one upload, is no word of the service about the record. So
-such a record is not failed at once: it waits for a moment in which others get through, and is sent once more. If it is
-refused again, it fails. If three in a row are refused and nothing gets through in between, it is not the records: the
-job stops, and none of them has failed.
+A firewall's page, or a connection that always breaks under one upload, does not show that the service refuses the
+record. So such a record does not fail at once: it waits until others get through, and is sent once more. If it is
+refused again, it fails. If three in a row are refused and nothing gets through in between, the records are not the
+cause: the job stops, and none of them has failed.
 """
 
 from __future__ import annotations
