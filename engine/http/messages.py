@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from yarl import URL
 
 from engine.http.classify import Said, Verdict, is_for_size
@@ -29,6 +28,7 @@ from engine.model.errors import (
     UnexpectedAnswer,
     WrongAddress,
 )
+from engine.model.settings import json_of
 from engine.progress.redaction import foreign_words
 from engine.progress.text import size
 from engine.services.base import Answer, Call
@@ -109,7 +109,7 @@ def service_words(body: bytes, redact: Callable[[str], str]) -> str:
     if not body.strip():
         return ""
     text = _beginning(body)
-    if said := _from_text(text) or _from_json(_json(body)):
+    if said := _from_text(text) or _from_json(json_of(body)):
         return foreign_words(said, redact)
     kind = "a page" if text.lstrip()[:1] == "<" else "JSON" if text.lstrip()[:1] in ("{", "[") else "text"
     return f"({kind} of {size(len(body))} without words for an error)"
@@ -125,14 +125,6 @@ def _from_text(text: str) -> str:
     return html.unescape(title[1]).strip() if title else ""
 
 
-def _json(body: bytes) -> Any:
-    """Return the value of a JSON text, which takes a time in proportion to its length; None if it is none."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-
-
 def _beginning(body: bytes) -> str:
     return body[:_MAX_BYTES].decode("utf-8", "replace")
 
@@ -146,7 +138,7 @@ def service_code(body: bytes) -> str:
     text = _beginning(body)
     if text.lstrip().startswith("<"):
         return _code(_s3_elements(text).get("Code"))
-    said = _json(body)
+    said = json_of(body)
     errors = said.get("errors") if isinstance(said, dict) else None
     error = errors[0] if isinstance(errors, list) and errors else said
     return _code(error.get("type", error.get("code"))) if isinstance(error, dict) else ""
@@ -173,7 +165,7 @@ _RECORD_KEYS = frozenset(
 
 def names_records(body: bytes) -> bool:
     """Tell whether the body of a refusal says which records are at fault."""
-    said = _json(body)
+    said = json_of(body)
     lists = [value for value in said.values() if isinstance(value, list)] if isinstance(said, dict) else [said]
     entries = [entry for found in lists if isinstance(found, list) for entry in found if isinstance(entry, dict)]
     return any(not _RECORD_KEYS.isdisjoint(entry) for entry in entries)

@@ -154,6 +154,55 @@ async def test_what_a_server_tells_of_our_secrets_is_written_nowhere(cage, servi
     cage.search(done.out, done.err)
 
 
+NOBODY = 9
+"""A port where nobody answers: every call is struck."""
+
+
+def status_with(said: str, *tasks: str) -> str:
+    """Return the status of a batch that failed, and why: as a whole, and each of its tasks."""
+    failed = [
+        {"state": "failed", "errors": [{"type": "Fetch", "message": words}], "data": {"id": "0"}} for words in tasks
+    ]
+    counts = {"total": len(failed), "created": 0}
+    return json.dumps({"batch_id": 1, "state": "failed", **counts, "messages": [said], "tasks": failed})
+
+
+async def test_a_presigned_url_in_any_answer_is_written_nowhere(cage):
+    """In one that cannot be read, in a page from the store, in what is said of a batch and of its tasks."""
+    path = f"/bucket/key?X-Amz-Credential=AKIA&X-Amz-Signature={cage.signed}"
+    url = f"https://bucket.s3.amazonaws.com{path}"
+    failed = status_with(f"cannot read {url}", f"cannot fetch {url} nor {quote(url, safe='')}")
+    answers = {
+        "create": [f'{{"batch_id": 1, "tasks_put_url": "{url}"'],
+        "put": [f"<html><title>{url}</title>{url}</html>", ""],
+        "continue": ['{"batch_id": 1}'],
+        "status": [failed],
+        "settlement": [failed],
+    }
+
+    def saying(kind: str) -> Strike:
+        left = answers[kind]
+
+        async def act(exchange) -> bool:
+            await exchange.say(made_up(200, (left.pop(0) if len(left) > 1 else left[0]).encode()).wire)
+            return True
+
+        return Strike(kind, Fault(kind, act), Work.NEVER, lambda number: True)
+
+    said = []
+    async with fault_proxy(NOBODY, sama_kind, list(map(saying, answers))) as proxy:
+        service = f"http://127.0.0.1:{proxy.port}"
+        answers["create"].append(json.dumps({"batch_id": 1, "tasks_put_url": service + path}))
+        config = cage.configure(f"{service}/v2", "file")
+        for command in (["submit", cage.place.write_tasks(1), "--job", "j", "--config", config], ["report", "j"]):
+            done = await cage.place.run(*command, *LOUD, "json", **cage.variables)
+            said += [done.out, done.err]
+        assert set(proxy.struck) == set(answers), said
+    told = (cage.place.folder / ".bulksubmit" / "j" / "outcomes.ndjson").read_text()
+    assert "cannot fetch https://bucket.s3.amazonaws.com/bucket/key?***" in told, said
+    cage.search(*said)
+
+
 @pytest.mark.parametrize(("kept", "form"), [("environment", "json"), ("file", "text")])
 async def test_a_stack_trace_that_shows_the_request_shows_no_secret(cage, kept, form):
     config = cage.configure("http://127.0.0.1:9/v2", kept)

@@ -79,6 +79,10 @@ def words(body):
         (b'"just a string"', "(text of 15 B without words for an error)"),
         (b'{"errors":[]}', "(JSON of 13 B without words for an error)"),
         (b'{"errors":{"url":["missing"],"name":"too long"}}', "url: missing; name: too long"),
+        (
+            b'\xef\xbb\xbf{"message":"half a letter: \\ud83d, an odd byte: \xff"}',
+            "half a letter: , an odd byte: \ufffd",
+        ),
         (b'{"error":{"code":404,"message":"no such project"}}', "404: no such project"),
         (b'{"message":"a\\u001b[31m b\\u2028c"}', "a [31m b c"),
         (b'{"message":{"tasks_put_url":"https://b/k"}}', "(JSON of 43 B without words for an error)"),
