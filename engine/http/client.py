@@ -25,6 +25,7 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from engine import __version__
+from engine.http.heads import put_before
 from engine.http.losses import MAX_FIELD_BYTES, AnswerLost, ForbiddenAddress, Lost, how_it_broke, loss_of
 from engine.http.proxies import Proxies, from_environment
 from engine.http.reading import AnswerRoom, read_answer
@@ -209,6 +210,7 @@ def _session(settings: SendSettings, resolver: AbstractResolver, *, keep_seconds
     # as time spent connecting.
     keeping: dict[str, Any] = {"keepalive_timeout": keep_seconds} if keep_seconds else {"force_close": True}
     connector = aiohttp.TCPConnector(limit=0, resolver=resolver, **keeping)
+    put_before(connector, asyncio.get_running_loop())
     timeout = aiohttp.ClientTimeout(
         total=settings.call_seconds,
         connect=settings.connect_seconds,
