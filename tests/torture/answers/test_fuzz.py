@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from engine.services.sama import answers
+
 from .world import fuzz
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
@@ -28,3 +30,14 @@ def test_no_spoilt_answer_does_harm(part, tmp_path):
         assert not played.complaints, str(played)
         mutations += played.mutations
         seed += PARTS
+
+
+def test_the_judge_sees_words_that_are_kept_as_they_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "words", str)
+    for seed in range(30):
+        (folder := tmp_path / str(seed)).mkdir()
+        played = fuzz(seed, folder)
+        if any("a secret stands in" in one for one in played.complaints):
+            assert f"BULKSUBMIT_SEED={seed} " in str(played)
+            return
+    pytest.fail("it does not")
