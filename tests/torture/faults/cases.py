@@ -103,9 +103,15 @@ class Case:
     def one_at_a_time(self) -> bool:
         """Whether batches go one by one, so that it is certain which request comes next.
 
-        A bulk call would cover all of them, and on a busy machine there might be no third one.
+        A bulk call would cover all of them, and on a busy machine there might be no third one. And three pages in a
+        row in place of one batch's upload rightly stop the job: side by side, one batch may get them all.
         """
-        return self.step.lost is not None or self.fault in catalogue.UNCONNECTED or self.step.kind == "bulk"
+        return (
+            self.step.lost is not None
+            or self.fault in catalogue.UNCONNECTED
+            or self.step.kind == "bulk"
+            or (self.step.kind == "put" and self.fault is catalogue.PAGE)
+        )
 
     @property
     def may_park(self) -> bool:
