@@ -128,7 +128,7 @@ class Task(_Item):
         return words("; ".join(f"inputs.{one.get('input_id', '?')}: {one.get('message', one)}" for one in self.errors))
 
 
-class File(_Item):
+class ListedFile(_Item):
     """A file or a folder, as a list shows it."""
 
     name: Extra[str] = ""
@@ -319,7 +319,7 @@ class Calls:
         query = {"parent": task_id, **_FIELDS}
         return self._pages(Call("children", "GET", self._url("tasks"), query, yielding=True), Task)
 
-    def files(self, place: Place, names: Sequence[str] = ()) -> AsyncIterator[Page[File]]:
+    def files(self, place: Place, names: Sequence[str] = ()) -> AsyncIterator[Page[ListedFile]]:
         """Yield the pages of the files and folders in a place: those that have one of these names, or all.
 
         Raises:
@@ -328,7 +328,7 @@ class Calls:
         # In the address, because a query of a Call has each key once.
         path = "?".join(filter(None, ["files", urlencode([("name", name) for name in names], quote_via=quote)]))
         query = {**place.query, "fields": "id,name,type"}
-        return self._pages(Call("files", "GET", self._url(path), query, few_tries=len(names) > 1), File)
+        return self._pages(Call("files", "GET", self._url(path), query, few_tries=len(names) > 1), ListedFile)
 
     async def _pages(self, call: Call, kind: type[T]) -> AsyncIterator[Page[T]]:
         """Yield all pages of the list that a call asks for, each item once.

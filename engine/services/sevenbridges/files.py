@@ -20,7 +20,7 @@ from urllib.parse import quote
 import anyio
 
 from engine.model.errors import CallFailed, Refused, Unauthorized, Unavailable
-from engine.services.sevenbridges.calls import File, ListShifted, Page, Place
+from engine.services.sevenbridges.calls import ListedFile, ListShifted, Page, Place
 from engine.services.sevenbridges.specs import FILE_CLASSES
 
 MOST_NAMES = 50
@@ -60,7 +60,7 @@ Ids = tuple[str, ...]
 class _FileList:
     """All that is in a place, as far as it has been read."""
 
-    def __init__(self, place: Place, pages: AsyncIterator[Page[File]]) -> None:
+    def __init__(self, place: Place, pages: AsyncIterator[Page[ListedFile]]) -> None:
         self.ids: dict[Name, Ids] = {}
         self.whole = False
         self._place = place
@@ -86,7 +86,7 @@ class _FileList:
 class Names:
     """Finds files by name; `find` yields what has one of some names in a place, or all that is there."""
 
-    def __init__(self, find: Callable[[Place, Sequence[str]], AsyncIterator[Page[File]]]) -> None:
+    def __init__(self, find: Callable[[Place, Sequence[str]], AsyncIterator[Page[ListedFile]]]) -> None:
         self._find = find
         self._lists: dict[Place, _FileList] = {}
         self._lock = anyio.Lock()
@@ -168,14 +168,14 @@ class Names:
             del self._known[oldest]
 
 
-def _sort_in(ids: dict[Name, Ids], place: Place, page: Page[File]) -> None:
+def _sort_in(ids: dict[Name, Ids], place: Place, page: Page[ListedFile]) -> None:
     for item in page.items:
         for kind in _kinds(item):
             name = Name(place, kind, item.name)
             ids[name] = (*ids.get(name, ()), item.id)
 
 
-def _kinds(item: File) -> Sequence[str]:
+def _kinds(item: ListedFile) -> Sequence[str]:
     kind = _TYPES.get(item.type.lower())
     return [kind] if kind else FILE_CLASSES
 
@@ -224,7 +224,7 @@ Found: TypeAlias = Mapping[_Wanted, Sequence[_File]]
 class FileIds:
     """Finds the files that inputs name; `find` yields what has one of some names in a place, or all that is there."""
 
-    def __init__(self, find: Callable[[Place, Sequence[str]], AsyncIterator[Page[File]]]) -> None:
+    def __init__(self, find: Callable[[Place, Sequence[str]], AsyncIterator[Page[ListedFile]]]) -> None:
         self._names = Names(find)
 
     async def filled(self, project: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,7 +21,18 @@ KEY = "sandbox-key"
 SIGNED = f"https://bucket.s3.amazonaws.com/k?X-Amz-Credential={CANARY}&X-Amz-Signature={CANARY}"
 LONG = 40_000
 
-_ODD_TEXTS = ["zz z", "../../x", "a/b", "a?b=c#d", "..", "\x00\x1b[31m\n", "\u202e\u2028", "é" * 300, "x" * LONG, SIGNED]
+_ODD_TEXTS = [
+    "zz z",
+    "../../x",
+    "a/b",
+    "a?b=c#d",
+    "..",
+    "\x00\x1b[31m\n",
+    "\u202e\u2028",
+    "é" * 300,
+    "x" * LONG,
+    SIGNED,
+]
 _TELLTALES = [f"see {SIGNED}", f"access_key={KEY} is no good", f'{{"url":"{SIGNED}"}}', SIGNED]
 _DEEP = b"[" * 3000 + b"]" * 3000
 _RAW = [

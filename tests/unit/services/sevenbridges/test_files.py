@@ -5,7 +5,7 @@ from fakes.clock import until
 
 from engine.model.errors import Refused, Unavailable, UnexpectedAnswer
 from engine.services.sevenbridges import files as looking_up
-from engine.services.sevenbridges.calls import File, ListShifted, Page
+from engine.services.sevenbridges.calls import ListedFile, ListShifted, Page
 from engine.services.sevenbridges.files import MOST_CHARACTERS, MOST_NAMES, FileIds, quote
 
 from .scripted import PROJECT
@@ -58,7 +58,7 @@ class Store:
                 self.listed.append(at)
                 if self.failures or not self.listable:
                     raise self.failures.pop(0) if self.failures else Refused("no lists")
-            yield Page([File(**item) for item in found[start : start + PAGE_ITEMS]], len(found))
+            yield Page([ListedFile(**item) for item in found[start : start + PAGE_ITEMS]], len(found))
 
     def ids(self):
         return FileIds(self.find)
