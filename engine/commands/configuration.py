@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from engine.model.errors import ConfigError
-from engine.progress.redaction import remember_secret
+from engine.progress.redaction import remember_secret, url_passwords
 
 MAX_FILE_BYTES = 1 << 20
 """Of a configuration, and of a file that holds a secret: whatever is longer is something else, /dev/zero for one."""
@@ -109,6 +109,9 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
         ConfigError: names the key, what is wrong with it and, for an unknown key, the nearest known one.
     """
     _refuse_literal_secrets(model, table, where)
+    for key, value in table.items():
+        if key in model.model_fields and not _is_secret(model, key):
+            _refuse_files(value, f"{where}.{key}" if where else key)
     try:
         checked = model.model_validate(_expanded(table, where, expand))
     except ValidationError as error:
@@ -117,13 +120,31 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
         for name in model.model_fields:
             if isinstance(value := getattr(checked, name), SecretStr):
                 remember_secret(value.get_secret_value())
+            elif isinstance(value, str):
+                for password in url_passwords(value):
+                    remember_secret(password)
     return checked
 
 
+def _is_secret(model: type[BaseModel], key: str) -> bool:
+    return key in model.model_fields and model.model_fields[key].annotation is SecretStr
+
+
+def _refuse_files(value: Any, where: str) -> None:
+    """Refuse a reference to a file where what it holds would be no secret: it would be sent, stored and shown."""
+    if isinstance(value, str) and "${file:" in value:
+        raise ConfigError(f"{where}: ${{file:…}} is for secrets only; write the value itself, or ${{env:NAME}}")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_files(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_files(item, where)
+
+
 def _refuse_literal_secrets(model: type[BaseModel], table: dict[str, Any], where: str) -> None:
-    for name, field in model.model_fields.items():
-        value = table.get(name)
-        if field.annotation is SecretStr and isinstance(value, str) and not _REFERENCE.fullmatch(value):
+    for name, value in table.items():
+        if _is_secret(model, name) and isinstance(value, str) and not _REFERENCE.fullmatch(value):
             variable = f"{table.get('kind', 'service')}_{name}".upper()
             raise ConfigError(
                 f"{where}.{name}: a secret does not belong into the file; "

@@ -16,9 +16,9 @@ import html
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 HIDDEN = "***"
 SHORTEST_SECRET = 6
@@ -54,9 +54,18 @@ def remember_secret(secret: str) -> None:
         _remembered.add(secret)
 
 
+def url_passwords(text: str) -> Sequence[str]:
+    """Return the passwords of the URLs in a text, as they stand there and as they are meant."""
+    logins = (found["rest"].partition("/")[0].rpartition("@")[0] for found in _URL.finditer(text))
+    passwords = [login.partition(":")[2] for login in logins]
+    return [form for password in passwords if password for form in {password, unquote(password)}]
+
+
 def redactor(environment: Mapping[str, str]) -> Redact:
     """Return a function that hides what looks like a secret; `environment` is where secrets are usually kept."""
-    return redacting((), {value for name, value in environment.items() if _SECRET_NAME.search(name)})
+    named = [value for name, value in environment.items() if _SECRET_NAME.search(name)]
+    in_urls = [password for value in environment.values() for password in url_passwords(value)]
+    return redacting((), {*named, *in_urls})
 
 
 def redacting(secrets: Collection[str], values: Collection[str] = ()) -> Redact:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine.commands import wiring
 from engine.commands.configuration import expand_secret, hide_secret, parse_toml
 from engine.model.errors import ConfigError, Exit
+from engine.progress.redaction import redactor
 
 CONFIGS = [
     path
@@ -227,6 +228,29 @@ def test_references_stand_anywhere_in_a_value_that_is_no_secret(monkeypatch):
     setup = wiring.load(text)
     assert setup.service.base_url == "http://127.0.0.1:8801/v2"
     assert setup.settings.mapping.defaults == {"tags": ["red", "x"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ('tasks_file_name = "${file:KEY}"', "service.tasks_file_name"),
+        ('base_url = "https://host/${file:KEY}"', "service.base_url"),
+        ('upload_hosts = ["a", "${file:KEY}"]', "service.upload_hosts"),
+        ('[mapping.defaults]\ntags = ["x", { y = "${file:KEY}" }]', "mapping.defaults.tags.y"),
+    ],
+)
+@pytest.mark.parametrize("expand", [expand_secret, hide_secret])
+def test_a_file_is_read_for_a_secret_only(tmp_path, line, place, expand):
+    (tmp_path / "key").write_text("private")
+    with pytest.raises(ConfigError) as caught:
+        wiring.load(MINIMAL + line.replace("KEY", f"{tmp_path}/key"), expand)
+    assert str(caught.value) == f"{place}: ${{file:…}} is for secrets only; write the value itself, or ${{env:NAME}}"
+
+
+def test_the_password_in_a_url_is_a_secret_from_then_on(monkeypatch):
+    monkeypatch.setenv("NAME", "https://me:over%2Dthe-wire@example.com")
+    wiring.load(MINIMAL + 'tasks_file_name = "${env:NAME}"')
+    assert redactor({})("over%2Dthe-wire, over-the-wire") == "***, ***"
 
 
 @pytest.mark.parametrize("value", [None, ""])

@@ -101,3 +101,20 @@ def test_hostile_words_take_no_longer_than_plain_ones(piece):
         foreign_words(text, SECRETS)
         times.append(time.perf_counter() - began)
     assert times[1] < 20 * times[0] + 0.03
+
+
+def test_the_password_of_a_proxy_is_hidden_wherever_it_stands():
+    redact = redactor({"https_proxy": "http://me:hunter3secret@10.0.0.1:3128", "OTHER": "no url"})
+    assert redact("407 for hunter3secret") == "407 for ***"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgres://me:pw@host/db", "postgres://***@host/db"),
+        ("see https://me:p@ss@host/x and socks5h://me@proxy:1", "see https://***@host/x and socks5h://***@proxy:1"),
+        ("https://host/a@b", "https://host/a@b"),
+    ],
+)
+def test_who_calls_is_taken_out_of_any_url(text, shown):
+    assert redactor({})(text) == shown
