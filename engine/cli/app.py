@@ -22,7 +22,7 @@ from engine.cli import options
 from engine.cli.options import Command, Voice
 from engine.cli.output.screen import Screen, say, show, tell_error, write_json
 from engine.model.job import DEFAULT_LEDGER
-from engine.progress.text import count
+from engine.progress.text import count, printable
 
 if TYPE_CHECKING:
     from engine.bench.results import BenchPlan
@@ -133,7 +133,7 @@ def _answered(question: str) -> bool:
 
     try:
         with breakable():
-            return typer.confirm(question, err=True)
+            return typer.confirm(printable(question), err=True)
     except typer.Abort:  # Ctrl-C, or the end of the input
         return False
 

@@ -35,7 +35,7 @@ from engine.progress.events import (
     Stopping,
 )
 from engine.progress.standard_error import write_line
-from engine.progress.text import count, duration, printable, share, waiting_line
+from engine.progress.text import count, duration, printable, share, unsteered_json, waiting_line
 
 Redact: TypeAlias = Callable[[str], str]
 
@@ -53,7 +53,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and below it the traceback if there is one."""
-        return self._redact(super().format(record))
+        return "\n".join(map(printable, self._redact(super().format(record)).split("\n")))
 
 
 class JsonLines(logging.Formatter):
@@ -78,7 +78,7 @@ class JsonLines(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         # Before it becomes JSON: there a quote in a secret is written differently, and would not be found.
         hidden = {key: self._redact(value) if isinstance(value, str) else value for key, value in line.items()}
-        return json.dumps(hidden, ensure_ascii=False)
+        return unsteered_json(json.dumps(hidden, ensure_ascii=False))
 
 
 class _StandardError(logging.Handler):

@@ -65,6 +65,13 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def unsteered_json(text: str) -> str:
+    r"""Return the same JSON, in which what could steer a terminal or break a line is written as `\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+
+
 def waiting_line(batches: int, seconds: float, names: str) -> str:
     """Return what is said of batches that the service has accepted and does not begin with."""
     wait = duration(seconds)

@@ -99,7 +99,7 @@ def text_of(screen: Screen, *, colours: bool, width: int = _UNBOUND) -> str:
     for table in screen.tables:
         if not table.rows:
             continue
-        paragraph(f"\n{table.title}" if table.title else "", Mood.NEUTRAL)
+        paragraph(f"\n{printable(table.title)}" if table.title else "", Mood.NEUTRAL)
         rows = [[printable(cell) for cell in row] for row in [table.header, *table.rows] if row]
         if widths := _widths(table, rows, width):
             console.print(_grid(rows, widths, table.figures))

@@ -236,3 +236,11 @@ def test_where_nobody_can_be_asked_uncertain_records_are_sent_again_only_with_ye
     assert "becomes a second task" in said.json["error"]
     said = say("retry", "nightly", "--uncertain", "--yes", "--json")
     assert (said.json["job"], asked_for(engine)[-1]) == ("nightly", "retry uncertain")
+
+
+def test_words_of_the_service_do_not_steer_the_terminal_of_whoever_is_asked(say, engine, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    engine.again_in = "\x1b[2J\u202e"
+    said = say("retry", "nightly", "--uncertain")
+    assert "\\x1b[2J\\u202e" in said.err
+    assert all(line.isprintable() for line in said.err.split("\n"))

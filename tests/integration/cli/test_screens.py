@@ -11,11 +11,11 @@ from engine.cli.demo import Demo, demo_screen
 from engine.cli.output.bench import bench_screen
 from engine.cli.output.checks import audit_screen, record_screen, validation_screen
 from engine.cli.output.result import common_reasons, next_steps, result_screen
-from engine.cli.output.screen import Mood, Screen, Table, text_of
+from engine.cli.output.screen import Mood, Screen, Table, tell_error, text_of
 from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
 from engine.commands.result import JobStatus, Validation
-from engine.model.errors import StillWaiting
+from engine.model.errors import BulkSubmitError, StillWaiting
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Reject
@@ -85,6 +85,23 @@ def test_a_command_is_never_folded():
     screen = Screen("Done.", {}, tables=[Table([["what for, in some words", "bulksubmit " * 7 + "x"]], whole={1})])
     lines = text_of(screen, colours=False, width=80).splitlines()
     assert lines[2:] == ["  what for, in some words", "      " + "bulksubmit " * 7 + "x"]
+
+
+STEERING = "\x1b[2J\x9b31m\u202egpj.exe\u2066\u2028\u2029\x85\x00\n"
+
+
+def test_no_word_of_others_steers_a_terminal_from_anywhere_on_a_screen():
+    screen = Screen(STEERING, {}, tables=[Table([[STEERING, STEERING]], STEERING, [STEERING, STEERING], whole={1})])
+    for width in (20, 1_000):
+        lines = text_of(screen, colours=False, width=width).split("\n")
+        assert all(line.isprintable() for line in lines)
+
+
+def test_no_word_of_others_steers_a_terminal_from_an_error(capsys):
+    tell_error(BulkSubmitError(STEERING), as_json=True)
+    said = capsys.readouterr()
+    assert all(line.isprintable() for line in [*said.out.split("\n"), *said.err.split("\n")])
+    assert json.loads(said.out)["error"] == STEERING
 
 
 def test_colours_are_for_terminals_only():

@@ -134,3 +134,26 @@ def test_logging_set_up_twice_writes_once(capsys):
     set_up_logging("info", as_json=False, redact=hide)
     event_log()(JobEnded("j", "finished"))
     assert capsys.readouterr().err.count("finished") == 1
+
+
+STEERING = "\x1b[2J\x9b31m\u202egpj.exe\u2066\u2028\u2029\x85\x00"
+"""C0, C1, what turns the direction of writing round, and what ends a line."""
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_word_of_others_steers_a_terminal_or_makes_a_line_of_its_own(capsys, as_json):
+    set_up_logging("info", as_json=as_json, redact=hide)
+    event_log()(Noticed(STEERING))
+    logging.getLogger("aiohttp").error("%s", STEERING)
+    lines = capsys.readouterr().err.split("\n")
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    if as_json:
+        assert [json.loads(line).get("text") for line in lines[:2]] == [STEERING, None]
+        assert json.loads(lines[1])["message"] == STEERING
+
+
+def test_words_of_any_script_stay_as_they_are(capsys):
+    set_up_logging("info", as_json=True, redact=hide)
+    event_log()(Noticed("schön, 日本語, שלום"))
+    assert "schön, 日本語, שלום" in capsys.readouterr().err
