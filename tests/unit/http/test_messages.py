@@ -162,11 +162,11 @@ READERS = [lambda body: service_words(body, str), service_code, names_records, i
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_bodies_take_no_longer_than_plain_ones(piece):
-    """22 KB took 41 s. A ratio, since machines differ; 30 ms are added, for a plain body takes few."""
+    """22 KB took 41 s. A ratio, since machines differ; 0.3 s are added, for a plain body takes few."""
     times = []
     for body in (b"<p>plain words</p> " * 3500, piece.encode() * (65_536 // len(piece))):
         began = time.perf_counter()
         for read in READERS:
             read(body)
         times.append(time.perf_counter() - began)
-    assert times[1] < 20 * times[0] + 0.03
+    assert times[1] < 20 * times[0] + 0.3

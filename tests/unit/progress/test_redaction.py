@@ -92,7 +92,7 @@ SECRETS = redacting({"s3cr3t/key+value", "aaaaaaaaaaaaaaab"})
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_words_take_no_longer_than_plain_ones(piece):
-    """64 KiB took 13 s. A ratio, since machines differ; 30 ms are added, for a plain text takes few."""
+    """64 KiB took 13 s. A ratio, since machines differ; 0.3 s are added, for a plain text takes few."""
     plain, hostile = "plain words " * 6000, piece * (65_536 // len(piece))
     times = []
     for text in (plain, hostile):
@@ -100,7 +100,7 @@ def test_hostile_words_take_no_longer_than_plain_ones(piece):
         SECRETS(text)
         foreign_words(text, SECRETS)
         times.append(time.perf_counter() - began)
-    assert times[1] < 20 * times[0] + 0.03
+    assert times[1] < 20 * times[0] + 0.3
 
 
 def test_the_password_of_a_proxy_is_hidden_wherever_it_stands():
