@@ -27,6 +27,10 @@ def test_it_gives_up_after_give_up_seconds_and_says_for_how_long_it_tried():
     assert "900" in decision.reason
 
 
+def test_the_last_try_is_made_when_patience_ends_and_not_later():
+    assert backoff(RULES, 50, 899, 0.9).after_seconds == 1
+
+
 def test_no_patience_means_no_retry():
     assert isinstance(backoff(RetryRules(give_up_seconds=0), 1, 0, 0.5), GiveUp)
 
