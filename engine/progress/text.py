@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 _SIZES = ("B", "KB", "MB", "GB", "TB", "PB")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _LONG_SECONDS = 10
