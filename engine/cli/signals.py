@@ -13,6 +13,7 @@ import asyncio
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -27,7 +28,7 @@ from typing import Self, TypeAlias, TypeVar
 import anyio
 
 from engine.cli.options import LogFormat, Voice
-from engine.model.errors import Interrupted
+from engine.model.errors import ConfigError, Interrupted
 from engine.progress.display import Display, choose_display
 from engine.progress.events import Listener, Stopping, fan_out
 from engine.progress.log import event_log, set_up_logging
@@ -48,6 +49,9 @@ TIDY_SECONDS = 0.5
 REPEAT_SECONDS = 0.5
 """The same signal again within this time is the first one, told twice."""
 
+
+LEAST_DESCRIPTORS = 64
+"""Files and connections. A command opens up to 22 before its first call, and each call under way one more."""
 
 YOUNG_OBJECTS = 10_000
 """New objects before the cyclic garbage collector looks for garbage among them; Python's own default is 700.
@@ -117,8 +121,26 @@ def _shown(voice: Voice) -> tuple[Display, Listener]:
 
 def _in_loop(work: Callable[[], Awaitable[T]]) -> T:
     _share_one_heap()
+    allow_descriptors()
     with collecting():
         return anyio.run(work, backend="asyncio", backend_options={"use_uvloop": find_spec("uvloop") is not None})
+
+
+def allow_descriptors() -> None:
+    """Let this process open as many files and connections as the system allows it; a shell often grants it fewer.
+
+    Raises:
+        ConfigError: those are too few. Where it runs out of them, any step may fail.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS grants less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft != resource.RLIM_INFINITY and soft < LEAST_DESCRIPTORS:
+        raise ConfigError(
+            f"this process may open only {soft} files at once and needs {LEAST_DESCRIPTORS}: allow more "
+            f"(ulimit -n {LEAST_DESCRIPTORS}), and run the command again"
+        )
 
 
 def _share_one_heap() -> None:

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from engine.model.errors import ConfigError
@@ -21,6 +22,13 @@ from engine.progress.redaction import remember_secret, url_passwords
 
 MAX_FILE_BYTES = 1 << 20
 """Of a configuration, and of a file that holds a secret: whatever is longer is something else, /dev/zero for one."""
+MOST_NESTED = 64
+"""Levels of tables and arrays; a template needs ten."""
+_TOO_DEEP = f"the configuration is nested deeper than {MOST_NESTED} levels: make it flatter"
+_LONG_KEY = re.compile(
+    r"""(?<![\w"'-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){%d}""" % MOST_NESTED  # noqa: UP031
+)
+"""A key of as many parts: reading one of a megabyte takes tomllib many minutes."""
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -45,8 +53,20 @@ def rooted(text: str, keys: Collection[str], folder: Path) -> str:
     if not keys:
         return text
     names = "|".join(map(re.escape, sorted(keys)))
-    path = re.compile(rf"""^(\s*(?:{names})\s*=\s*)(["'])(.+?)\2""", re.MULTILINE)
-    return path.sub(lambda found: f"{found[1]}{found[2]}{folder / found[3]}{found[2]}", text)
+    # Blanks of one line only: over many blank lines, each would be tried as far as the last.
+    path = re.compile(rf"""^([ \t]*(?:{names})[ \t]*=[ \t]*)("(?:[^"\\\n]|\\.)+"|'[^'\n]+')""", re.MULTILINE)
+
+    def absolute(found: re.Match[str]) -> str:
+        return found[1] + orjson.dumps(str(folder / parse_toml(f"path = {found[2]}")["path"])).decode().replace(
+            "\x7f", "\\u007f"
+        )
+
+    try:
+        return path.sub(absolute, text)
+    except TypeError as error:  # the folder's name is not UTF-8, and the ledger could not keep it
+        raise ConfigError(
+            f"{folder} has a name that is not UTF-8: put the configuration into another folder"
+        ) from error
 
 
 def _text_of(path: Path) -> str:
@@ -59,11 +79,26 @@ def _text_of(path: Path) -> str:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the tables of a configuration."""
+    """Return the tables of a configuration.
+
+    Raises:
+        ConfigError: it is no TOML, or nested deeper than any use of it.
+    """
+    if _LONG_KEY.search(text):
+        raise ConfigError(_TOO_DEEP)
     try:
-        return tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration is not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(_TOO_DEEP) from None
+    level: list[Any] = [tables]
+    for _ in range(MOST_NESTED):
+        inner = [list(one.values()) if isinstance(one, dict) else one for one in level]
+        level = [one for values in inner for one in values if isinstance(one, dict | list)]
+        if not level:
+            return tables
+    raise ConfigError(_TOO_DEEP)
 
 
 def expand_secret(key: str, text: str) -> str:

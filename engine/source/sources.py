@@ -177,8 +177,39 @@ def _names(pattern: str) -> Iterator[str]:
     if not glob.has_magic(pattern) or os.path.lexists(pattern):  # a file may be named like a glob
         yield pattern
         return
+    _check_folders(pattern)
     matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - takes absolute and relative patterns alike
     files = sorted(name for name in matches if not Path(name).is_dir())
     if not files:
         raise SourceError(f"{pattern} matches no file: check the folder and the pattern")
     yield from files
+
+
+def _check_folders(pattern: str) -> None:
+    """Check that each folder can be read in which a glob looks: `glob` passes over others, and their files with them.
+
+    Raises:
+        SourceError: one cannot be.
+    """
+    parts = Path(pattern).parts
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    for number in range(first, len(parts)):
+        # `x/*/` names the folders in x, `x/**/` x and all folders below
+        above = os.path.join(*parts[:number], "") if number else "./"  # noqa: PTH118 - a Path has no slash at its end
+        deeper = [f"{above}**/"] if parts[number] == "**" else []
+        for one in (above, *deeper):
+            for folder in glob.iglob(one, recursive=True):  # noqa: PTH207 - takes absolute and relative patterns alike
+                _check_folder(folder, parts[number])
+
+
+def _check_folder(folder: str, part: str) -> None:
+    """Check that a folder can be searched for what one part of a pattern names."""
+    try:
+        if glob.has_magic(part):
+            with os.scandir(folder) as entries:
+                part = next((entry.name for entry in entries), ".")
+        os.lstat(os.path.join(folder, part))  # noqa: PTH118 - names may be listed that cannot be looked up
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise unreadable(folder, error) from error

@@ -146,8 +146,8 @@ async def test_records_to_retry_are_not_written_through_a_link(desk, victim):
     folder = desk.ledger.parent / "j.retry"
     folder.mkdir()
     (folder / "records.ndjson").symlink_to(victim)
-    with pytest.raises(JobError, match="move it out of the way"):
-        await desk.retry()
+    await desk.retry()
+    assert not (folder / "records.ndjson").is_symlink()
 
 
 @pytest.mark.parametrize("name", ["ledger.db", "ledger.db.lock", "ledger.db.j.lock"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.commands import wiring
-from engine.commands.configuration import expand_secret, hide_secret, parse_toml
+from engine.commands.configuration import expand_secret, hide_secret, parse_toml, read_text, rooted
 from engine.model.errors import ConfigError, Exit
 from engine.progress.redaction import redactor
 
@@ -355,3 +355,45 @@ def test_a_path_is_meant_from_the_folder_of_the_file_wherever_it_is_read_again(t
     assert tomllib.loads(text)["service"]["task_schema"] == str(folder / "sub" / "schema.json")
     config.write_text(text)
     assert wiring.read_config(config) == text
+
+
+# deep, long and oddly named
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000 + "]" * 100_000,
+        "a = " + "{a = " * 50_000 + "1" + "}" * 50_000,
+        "a." * 100_000 + "b = 1",
+        '"a b".' * 100_000 + "b = 1",
+        "[" + "a." * 3_000 + "b]",
+        "a = " + "[" * 70 + "]" * 70,
+    ],
+    ids=["arrays", "inline tables", "dotted key", "quoted key", "header", "just too deep"],
+)
+def test_a_configuration_that_is_nested_without_end_is_refused_at_once(text):
+    with pytest.raises(ConfigError, match="nested deeper than 64 levels: make it flatter"):
+        parse_toml(text)
+
+
+def test_a_template_may_be_nested_as_deep_as_anybody_needs():
+    assert parse_toml("a = " + "[" * 60 + "1" + "]" * 60)
+
+
+def test_blank_lines_cost_no_time():
+    text = "\n" * 1_000_000
+    assert rooted(text, ["task_schema"], Path("/")) == text
+
+
+def test_ten_megabytes_are_no_configuration(tmp_path):
+    (tmp_path / "c.toml").write_bytes(b"# " + bytes(10_000_000).replace(b"\0", b"x"))
+    with pytest.raises(ConfigError, match=r"c\.toml cannot be read: longer than 1024 KiB"):
+        read_text(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("folder", ["it's", 'a"b', "a\\b", "a#b = 1", "ü\x7f"])
+@pytest.mark.parametrize("quoted", ['"s.json"', "'s.json'", '"\\u0073.json"'])
+def test_a_path_is_rooted_in_a_folder_of_any_name(folder, quoted):
+    text = rooted(f"[service]\ntask_schema = {quoted} # here\n", ["task_schema"], Path("/") / folder)
+    assert parse_toml(text)["service"]["task_schema"] == f"/{folder}/s.json"

@@ -1,5 +1,8 @@
 import io
+import itertools
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +86,46 @@ def test_a_file_that_may_not_be_read_is_named(folder):
     (folder / "a.ndjson").chmod(0)
     with pytest.raises(SourceError, match="may not be read by this user"):
         find_sources(["a.ndjson"], SETTINGS)
+
+
+@pytest.fixture
+def as_nobody(monkeypatch):
+    """A folder for a user who is not root, who may read everything."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        monkeypatch.chdir(name)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        yield Path(name)
+        if root:
+            os.seteuid(0)
+        for folder in Path(name).rglob("*"):
+            folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mode"),
+    [
+        *itertools.product(["*/*.ndjson", "**/*.ndjson", "[cs]*/**/a.ndjson", "shut/*"], [0, 0o300, 0o400]),
+        ("open/../*/a.ndjson", 0),
+        ("open/../*/a.ndjson", 0o400),
+    ],
+)
+def test_a_folder_that_a_glob_cannot_read_is_an_error_and_its_files_are_not_left_out(as_nobody, pattern, mode):
+    root = os.geteuid() != os.getuid()
+    os.seteuid(0) if root else None
+    for folder in ("open", "shut"):
+        (as_nobody / folder).mkdir()
+        (as_nobody / folder / "a.ndjson").write_text("{}")
+        (as_nobody / folder / "a.ndjson").chmod(0o644)
+        os.chown(as_nobody / folder, 65534, 65534) if root else None
+    (as_nobody / "open").chmod(0o755)
+    os.seteuid(65534) if root else None
+    assert find_sources(["open/*.ndjson"], SETTINGS)
+    (as_nobody / "shut").chmod(mode)
+    with pytest.raises(SourceError, match=r"shut.* may not be read by this user: change its permissions"):
+        find_sources([pattern], SETTINGS)
 
 
 @pytest.mark.parametrize(
