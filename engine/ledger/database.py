@@ -7,6 +7,11 @@ Settings of a connection that writes (https://sqlite.org/pragma.html):
 - WAL: the reader and the writer do not wait for each other, and a commit is one append.
 - synchronous=FULL: a commit has reached the disk when it returns; NORMAL would lose the last ones with the power.
 - a busy timeout, because another job in another process may be writing to the same ledger.
+
+What is newest stands in the WAL beside the file, and whoever copies or moves the file alone leaves it behind. Nobody
+would see it: what is in the file is whole, and old. So the file says itself that it is not all: its version is written
+with LEFT_BEHIND and folded into the file, then written without it, which stands in the WAL only. A file that reads
+LEFT_BEHIND and had no WAL beside it was parted from it. Once the WAL is folded in, by whomever, the file is all.
 """
 
 from __future__ import annotations
@@ -25,6 +30,8 @@ from engine.model.errors import BulkSubmitError, JobError, LedgerError
 
 APPLICATION_ID = 0x62756C6B
 """As schema.sql sets it."""
+LEFT_BEHIND = 1 << 16
+"""Added to the version in a file that is not all; an older bulksubmit takes that for a newer one's, and stops."""
 NAMES_SHOWN = 10
 """Jobs, or faults, that one message names: what fits on a few lines."""
 _QUERY = re.compile(r"^-- name: (\w+)\n-- .+\n((?:(?!-- name:).*\n?)+)", re.MULTILINE)
@@ -108,19 +115,50 @@ def open_writer(
         LedgerError: it belongs to another program, or to a newer bulksubmit.
         apsw.Error, OSError: it cannot be opened.
     """
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists() and not path.exists():  # SQLite would take it for a rest, and remove it
+        raise LedgerError(f"ledger {path} is missing, and its newest steps are in {wal}; put the file back beside it")
     make_private_folder(path.parent)
     make_ledger_file(path)
-    with ExitStack() as undo:
-        connection = undo.enter_context(closing(_connect(path, apsw.SQLITE_OPEN_READWRITE, busy_seconds, vfs)))
-        with ExitStack() as alone:
-            if _version(path, connection, len(steps)) < len(steps):
-                # One process at a time makes or upgrades the file: of two that switch a new one to WAL at once, SQLite
-                # refuses one without regard to its busy timeout.
-                alone.enter_context(in_turn(path.with_name(f"{path.name}.lock")))
-            connection.execute(QUERIES["settings"]).fetchall()
-            _upgrade(connection, steps)
-        undo.pop_all()
-    return connection
+    for _ in range(2):  # not there, and then there: another process has just begun
+        whole = wal.exists()
+        with ExitStack() as undo:
+            connection = undo.enter_context(closing(_connect(path, apsw.SQLITE_OPEN_READWRITE, busy_seconds, vfs)))
+            if _version(path, connection, len(steps)) & LEFT_BEHIND and not whole:
+                continue
+            _prepare(path, connection, steps)
+            undo.pop_all()
+            return connection
+    raise LedgerError(
+        f"ledger {path} is not whole: its newest steps are in {wal.name}, which was left where the file was copied or "
+        f"moved from. Put it beside the file. (`bulksubmit backup` copies a ledger whole, even while a job runs)"
+    )
+
+
+def _prepare(path: Path, connection: apsw.Connection, steps: Sequence[str]) -> None:
+    with ExitStack() as alone:
+        if _version(path, connection, len(steps)) % LEFT_BEHIND < len(steps):
+            # One process at a time makes or upgrades the file: of two that switch a new one to WAL at once, SQLite
+            # refuses one without regard to its busy timeout.
+            alone.enter_context(in_turn(path.with_name(f"{path.name}.lock")))
+        connection.execute(QUERIES["settings"]).fetchall()
+        _upgrade(connection, steps)
+
+
+def mark_left_behind(connection: apsw.Connection) -> None:
+    """Have the file say that it is not all, for what is written from now on stands beside it; the head says how."""
+    # Whatever fails in between: the file must not be left alone while it says so.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    _write_version(connection, LEFT_BEHIND)
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    _write_version(connection, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+
+
+def _write_version(connection: apsw.Connection, mark: int) -> None:
+    connection.execute(QUERIES["begin"])
+    connection.pragma("user_version", int(connection.pragma("user_version")) % LEFT_BEHIND + mark)
+    connection.execute(QUERIES["commit"])
 
 
 def _connect(path: Path, flags: int, busy_seconds: float, vfs: str | None) -> apsw.Connection:
@@ -134,7 +172,7 @@ def _version(path: Path, connection: apsw.Connection, newest: int) -> int:
     if connection.execute(QUERIES["count_tables"]).get and connection.pragma("application_id") != APPLICATION_ID:
         raise LedgerError(f"{path} belongs to another program. Name another file with --ledger.")
     version = int(connection.pragma("user_version"))
-    if version > newest:
+    if version % LEFT_BEHIND > newest:
         raise LedgerError(
             f"ledger {path} was written by a newer bulksubmit: its schema is version {version}, this one knows up to "
             f"{newest}. Update bulksubmit, or name another file with --ledger."
@@ -144,8 +182,9 @@ def _version(path: Path, connection: apsw.Connection, newest: int) -> int:
 
 def _upgrade(connection: apsw.Connection, steps: Sequence[str]) -> None:
     """Take the steps that are missing, all or none; the version is read again since another process may be quicker."""
-    missing = steps[connection.pragma("user_version") :]
-    if missing:
+    version = int(connection.pragma("user_version"))
+    missing = steps[version % LEFT_BEHIND :]
+    if missing or version >= LEFT_BEHIND:  # a process ended while it marked the file
         connection.execute(QUERIES["begin"])
         for step in missing:
             connection.execute(step)

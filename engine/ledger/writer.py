@@ -31,13 +31,16 @@ from typing import Any, Concatenate, TypeAlias
 
 import apsw
 
-from engine.ledger.database import QUERIES, as_ledger_error, job_id
+from engine.ledger.database import QUERIES, as_ledger_error, job_id, mark_left_behind
 from engine.ledger.rows import BatchStep, batch_row, check_joined, reject_row, to_submitted
 from engine.model.batch import Batch
 from engine.model.errors import JobError, LedgerError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.record import Reject
 from engine.model.submission import State
+
+WAL_PAGES = 1_000
+"""4 MB, as SQLite's own https://sqlite.org/pragma.html#pragma_wal_autocheckpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class Writer:
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
         self._failure: Exception | None = None
         self._closed = False
+        self._wal_pages = self._mark_at = 0
+        connection.set_wal_hook(self._note_wal)  # SQLite itself folds nothing in from now on: the mark must be renewed
         # A daemon, so that a program that forgets to close the ledger can end; what is committed is safe.
         self._thread = Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -147,6 +152,7 @@ class Writer:
     def _commit(self, group: Sequence[_Queued]) -> Exception | None:
         """Write a group in one transaction; return what failed it as a whole."""
         try:
+            self._keep_marked()
             self._connection.execute(QUERIES["begin"])
             changes: list[Change] = []
             for _, run in groupby(group, attrgetter("operation")):
@@ -163,6 +169,16 @@ class Writer:
                 self._failure = error
             return error
         return None
+
+    def _note_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _keep_marked(self) -> None:
+        """Fold the WAL into the file before it grows long, and have the file say that it is not all."""
+        if self._wal_pages >= self._mark_at:
+            mark_left_behind(self._connection)
+            self._mark_at = self._wal_pages + WAL_PAGES
 
     def _apply(self, run: Sequence[_Queued], changes: list[Change]) -> None:
         """Run one operation on all its values; if one of them is refused, on each alone.
