@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # type checkers know the name; to import `typing` would t
 
 if TYPE_CHECKING:
     from engine.commands.cancel import cancel
-    from engine.commands.query import audit, find_record, report, status, validate
+    from engine.commands.query import audit, backup, find_record, report, status, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
     from engine.commands.retry import find_uncertain, retry
     from engine.commands.submit import resume, submit
@@ -35,6 +35,7 @@ __all__ = [
     "UncertainRecords",
     "Validation",
     "audit",
+    "backup",
     "cancel",
     "errors",
     "find_record",
@@ -49,7 +50,7 @@ __all__ = [
 
 _HOMES = {
     "engine.commands.cancel": ("cancel",),
-    "engine.commands.query": ("audit", "find_record", "report", "status", "validate"),
+    "engine.commands.query": ("audit", "backup", "find_record", "report", "status", "validate"),
     "engine.commands.result": ("JobStatus", "Result", "UncertainRecords", "Validation"),
     "engine.commands.retry": ("find_uncertain", "retry"),
     "engine.commands.submit": ("resume", "submit"),

@@ -28,13 +28,13 @@ def make_private_folder(path: Path) -> None:
     for folder in reversed((path, *path.parents)):
         if not folder.exists():
             folder.mkdir(mode=_OWNER_ONLY_FOLDER, exist_ok=True)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
     mode = path.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise _refusal(path, "everybody may write into this folder: chmod o-w, or name a folder of your own")
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make the entries of a folder durable. SQLite does so for the ledger's own folder, not for those above it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -100,7 +100,7 @@ def _command(work: Callable[..., Screen | None]) -> Callable[..., Screen | None]
     return work
 
 
-_QUESTIONS = frozenset({"status", "report", "audit"})
+_QUESTIONS = frozenset({"status", "report", "audit", "backup"})
 """Commands that show no progress, so need not be told to be quiet."""
 
 
@@ -233,6 +233,19 @@ def audit(*, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDG
     from engine.cli.signals import ask
 
     return audit_screen(ask(partial(engine.audit, job, ledger), voice), ledger)
+
+
+@_command
+def backup(*, file: options.BackupFile, ledger: options.LedgerPath = DEFAULT_LEDGER, voice: Voice) -> Screen:
+    """Copy the ledger whole, also while jobs run.
+
+    A plain copy of the file leaves behind what stands beside it. Only one of the two may go on: both would send what
+    neither has sent yet.
+    """
+    from engine.cli.output.status import backup_screen
+    from engine.cli.signals import ask
+
+    return backup_screen(ask(partial(engine.backup, file, ledger), voice), file, ledger)
 
 
 @_command

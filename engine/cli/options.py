@@ -87,6 +87,7 @@ LedgerPath: TypeAlias = Annotated[
         envvar=LEDGER_VARIABLE,
     ),
 ]
+BackupFile: TypeAlias = Annotated[Path, _argument("FILE", "File that gets the copy; it must not exist.")]
 Output: TypeAlias = Annotated[
     Path | None,
     _option("-o, --output DIR", "Folder for outcomes.ndjson and rejects.ndjson; .bulksubmit/JOB where it is left out."),

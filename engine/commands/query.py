@@ -98,6 +98,19 @@ async def audit(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Audit:
         return await audit_job(job, opened, evidence)
 
 
+async def backup(to: Path | str, ledger: Path | str = DEFAULT_LEDGER) -> Sequence[Job]:
+    """Copy a ledger into a new file, also while jobs of it run; return the jobs that it holds.
+
+    Raises:
+        JobError: there is no ledger.
+        LedgerError: there is such a file, or it cannot be written.
+    """
+    async with open_ledger(ledger) as opened:
+        await opened.back_up(Path(to).absolute())  # noqa: ASYNC240 - reads no disk
+    async with open_ledger(to) as copied:
+        return await copied.jobs()
+
+
 async def find_record(name: str, index: int, ledger: Path | str = DEFAULT_LEDGER) -> Outcome:
     """Tell what became of the record with this index, counted from 0 over all sources.
 

@@ -16,6 +16,7 @@ LEFT_BEHIND and had no WAL beside it was parted from it. Once the WAL is folded 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import apsw
 
-from engine.files import make_private_folder, refuse_foreign_link
+from engine.files import make_private_folder, private, refuse_foreign_link, sync_folder
 from engine.ledger.files import in_turn, make_ledger_file
 from engine.model.errors import BulkSubmitError, JobError, LedgerError
 
@@ -190,6 +191,28 @@ def _upgrade(connection: apsw.Connection, steps: Sequence[str]) -> None:
             connection.execute(step)
         connection.pragma("user_version", len(steps))
         connection.execute(QUERIES["commit"])
+
+
+def copy_ledger(connection: apsw.Connection, to: Path) -> None:
+    """Copy all that a connection sees into a new file, which is there once it is whole.
+
+    Raises:
+        LedgerError: there is such a file, or it cannot be written.
+    """
+    growing = to.with_name(f"{to.name}.{os.getpid()}.partial")
+    with mapped_errors(to), ExitStack() as undo:
+        if os.path.lexists(to):
+            raise LedgerError(f"{to} exists, and a backup writes over nothing; name another file")
+        make_private_folder(to.parent)
+        os.close(private(growing, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+        undo.callback(growing.unlink, missing_ok=True)
+        with closing(_connect(growing, apsw.SQLITE_OPEN_READWRITE, 0, None)) as copy:
+            with copy.backup("main", connection, "main") as pages:
+                pages.step()  # all at once: what others write meanwhile is no part of it
+            copy.pragma("journal_mode", "delete")  # one file, with nothing beside it
+            copy.pragma("user_version", int(copy.pragma("user_version")) % LEFT_BEHIND)
+        os.link(growing, to)  # unlike a renaming, not over a file that has come in between
+        sync_folder(to.parent)
 
 
 def job_id(connection: apsw.Connection, name: str) -> int:

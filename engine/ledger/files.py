@@ -26,7 +26,10 @@ def make_ledger_file(path: Path) -> None:
 
     An owner may have let others read an old one on purpose: that stays so.
     """
-    os.close(private(path, os.O_CREAT | os.O_RDWR))
+    try:
+        os.close(private(path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+    except FileExistsError:  # not opened: closing it again would take the locks of SQLite off it, all of this process's
+        refuse_foreign(path)
     for ending in _BESIDE:
         with suppress(FileNotFoundError):
             refuse_foreign(path.with_name(path.name + ending))

@@ -27,7 +27,7 @@ import orjson
 from engine.clock import Clock
 from engine.ledger import rows
 from engine.ledger.base import Ledger
-from engine.ledger.database import NAMES_SHOWN, QUERIES, job_id, mapped_errors, open_connections
+from engine.ledger.database import NAMES_SHOWN, QUERIES, copy_ledger, job_id, mapped_errors, open_connections
 from engine.ledger.files import hold, is_held
 from engine.ledger.writer import Hooks, Writer, create_job, freeze, split_batch, take_steps, update_job
 from engine.model.batch import ROOTS, Batch, batch_name
@@ -229,6 +229,14 @@ class SqliteLedger(Ledger):
             *(f"batch {name} is split, and its halves are not where it was" for name in badly_split),
             *(f"{count} rows of {table} belong to no row of {parent}" for (table, parent), count in hanging.items()),
         ]
+
+    async def back_up(self, to: Path) -> None:
+        """Copy the ledger as it is at this moment into a new file, for its owner only; who writes goes on meanwhile.
+
+        Raises:
+            LedgerError: there is such a file already, or it cannot be written.
+        """
+        await self._ask(copy_ledger, to)
 
     # The two threads
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.cli.output.result import command, fate_count, next_steps
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.result import JobStatus
-from engine.model.job import JobState
+from engine.model.job import Job, JobState
 from engine.model.outcome import Fate
 from engine.progress.text import count, size
 
@@ -27,6 +27,16 @@ def jobs_screen(jobs: Sequence[JobStatus], ledger: Path) -> Screen:
         f"{count(len(jobs), 'job')} in {ledger}",
         {"jobs": [_data(status) for status in jobs], "ledger": str(ledger)},
         tables=[Table(rows, header=["job", "state", "records", "of them", "begun"], figures=frozenset({2}))],
+    )
+
+
+def backup_screen(jobs: Sequence[Job], file: Path, ledger: Path) -> Screen:
+    """Return what a backup holds."""
+    return Screen(
+        f"{ledger} is copied to {file}: {count(len(jobs), 'job')}. Only one of the two may go on: both would send what "
+        "neither has sent yet.",
+        {"backup": str(file), "ledger": str(ledger), "jobs": [job.name for job in jobs]},
+        mood=Mood.GOOD,
     )
 
 

@@ -27,6 +27,7 @@ OPERATIONS = [
     "status",
     "report",
     "audit",
+    "backup",
     "find_record",
     "validate",
 ]
@@ -77,6 +78,10 @@ class FakeEngine:
         self._note("audit", name, ledger_path)
         fates = Counter({Fate.CREATED: 7, Fate.FAILED: 2, Fate.REJECTED: 1})
         return Audit(name, 10, 2, fates)
+
+    async def backup(self, to, ledger_path):
+        self._note("backup", to, ledger_path)
+        return [JOB]
 
     async def find_record(self, name, index, ledger_path):
         self._note("find_record", name, index, ledger_path)

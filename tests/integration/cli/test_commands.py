@@ -244,3 +244,10 @@ def test_words_of_the_service_do_not_steer_the_terminal_of_whoever_is_asked(say,
     said = say("retry", "nightly", "--uncertain")
     assert "\\x1b[2J\\u202e" in said.err
     assert all(line.isprintable() for line in said.err.split("\n"))
+
+
+def test_backup_copies_the_ledger_and_says_what_must_not_be_done_with_both(say, engine):
+    said = say("backup", "copy.db", "--ledger", "l.db")
+    assert engine.asked == [("backup", Path("copy.db"), Path("l.db"))]
+    assert said.out.startswith("l.db is copied to copy.db: 1 job. Only one of the two may go on")
+    assert say("backup", "copy.db", "--json").json["jobs"] == ["nightly"]
