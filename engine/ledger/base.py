@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from engine.model.batch import Batch
@@ -178,6 +179,14 @@ class Ledger(Protocol):
 
     async def forget_orphan(self, job: str, remote_id: str) -> None:
         """Remember no longer what is gone from the service."""
+        ...
+
+    async def back_up(self, to: Path) -> None:
+        """Copy the ledger as it is at this moment into a new file, for its owner only; who writes goes on meanwhile.
+
+        Raises:
+            LedgerError: there is such a file already, or it cannot be written.
+        """
         ...
 
     async def close(self) -> None:

@@ -231,11 +231,6 @@ class SqliteLedger(Ledger):
         ]
 
     async def back_up(self, to: Path) -> None:
-        """Copy the ledger as it is at this moment into a new file, for its owner only; who writes goes on meanwhile.
-
-        Raises:
-            LedgerError: there is such a file already, or it cannot be written.
-        """
         await self._ask(copy_ledger, to)
 
     # The two threads
