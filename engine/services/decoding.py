@@ -174,9 +174,7 @@ def path_part(name: str) -> str:
         UnexpectedAnswer: it is none that a service may give.
     """
     if re.match(_ID, name) is None:
-        raise UnexpectedAnswer(
-            f"a name of {len(name)} characters is none that can be asked about: {words(name[:40])!r}"
-        )
+        raise UnexpectedAnswer(f"{words(name)[:40]!r} is not the name of anything that can be asked about")
     return quote(name, safe="")
 
 

@@ -18,6 +18,7 @@ import orjson
 
 from engine.model.outcome import Settlement
 from engine.model.record import Row
+from engine.services.decoding import words
 from engine.services.sama.answers import Creation, CreationTask, Listed
 
 UNPROVEN: Mapping[str, Any] = {"id_proven": False}
@@ -288,7 +289,7 @@ def _different_reasons(listing: Listing, at: Mapping[int, int], places: Places) 
         return ""
     reasons = dict.fromkeys(listing.tasks[number].error for number in at if number not in places.known)
     reasons.pop("", None)
-    return "one of: " + " | ".join(reasons) if len(reasons) > 1 else ""
+    return words("one of: " + " | ".join(reasons)) if len(reasons) > 1 else ""
 
 
 def in_told_order(
