@@ -107,7 +107,11 @@ class PayloadReader:
         try:
             tasks = self._mapper.render(self._raws(batches))
         except SourceError as error:
-            raise self._changed(batches[0], str(error)) from error
+            if not isinstance(error.__cause__, OSError):
+                raise self._changed(batches[0], str(error)) from error
+            raise SourceChanged(
+                f"{error}. Batch {batch_name(batches[0].sequence)} is to be read from it again: then resume"
+            ) from error
         except ValueError as error:  # what was JSON is not any more
             raise self._changed(batches[0], "its records are other ones") from error
         ends = list(accumulate((batch.count for batch in batches), initial=0))
@@ -174,8 +178,7 @@ class PayloadReader:
         last = source_at(self._sources, max(batch.start.offset, batch.end.offset - 1))
         paths = first.path if first == last else f"{first.path} to {last.path}"
         return SourceChanged(
-            f"{paths} changed after batch {batch_name(batch.sequence)} was frozen ({what}). Put the old file back and "
-            "resume, or submit the new one as a new job."
+            f"{paths} changed after batch {batch_name(batch.sequence)} was frozen ({what}). {SourceChanged.PUT_BACK}"
         )
 
 

@@ -168,7 +168,10 @@ async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
     if job.state is JobState.OPEN:
         return await _waiting(job, ledger)
     if job.state is JobState.CANCELED:
-        raise JobError(f"job {job.name!r} was canceled: nothing more of it is sent. Submit its records as a new job")
+        raise JobError(
+            f"job {job.name!r} was canceled: nothing more of it is sent. Submit those that {_rejects(job)} calls "
+            "uncertain as a new job, once you have seen at the service that they are not there"
+        )
     tally = await ledger.tally(job.name)
     if not tally.uncertain:
         raise JobError(f"no record of job {job.name!r} is uncertain; there is nothing to send again")

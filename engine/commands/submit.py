@@ -25,7 +25,7 @@ from engine.model.batch import Batch
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, SourceChanged, StrictRejects
 from engine.model.job import DEFAULT_LEDGER, Job, JobState, check_job_name
 from engine.model.outcome import Tally
-from engine.model.record import Format, Source
+from engine.model.record import Format, Source, source_at
 from engine.model.settings import SourceSettings
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
@@ -160,7 +160,7 @@ async def go_on(
 ) -> Result:
     """Go on with a job that this process has locked; `note` is what to say of one that is finished."""
     if job.state is JobState.CANCELED:
-        raise JobError(f"job {job.name!r} was canceled; `bulksubmit retry {job.name}` sends what was not created")
+        raise JobError(_canceled(job, await ledger.tally(job.name), await ledger.last_batch(job.name)))
     # Records that a settled batch left uncertain stay so: there is nothing that the service could be asked again.
     tally = await ledger.tally(job.name)
     if job.state is JobState.FINISHED and not (tally.states.get(State.UNCERTAIN) or tally.unresolved):
@@ -173,6 +173,20 @@ async def go_on(
         await ledger.set_job_state(job.name, JobState.OPEN)
         job = replace(job, state=JobState.OPEN)
     return await work_on(job, ledger, wiring.load(job.config, processes=processes), emit, stop, changed=changed)
+
+
+def _canceled(job: Job, tally: Tally, last: Batch | None) -> str:
+    """Say what can still be done for the records of a canceled job, none of which may be sent twice."""
+    said = [f"job {job.name!r} was canceled and cannot go on"]
+    if tally.failed or tally.rejected:
+        said.append(f"`bulksubmit retry {job.name}` sends what was read and not created")
+    if not job.read_complete:
+        at = last.end.offset if last else 0
+        source = source_at(job.sources, at)
+        said.append(
+            f"what stands from byte {at - source.base} of {source.path} on was never read: submit that as a new job"
+        )
+    return "; ".join(said)
 
 
 def _changed(job: Job, tally: Tally) -> SourceChanged | None:

@@ -52,6 +52,7 @@ def failure(
     """Return the error for a call that ended so; `why` it is not tried again, where that was a decision."""
     error = verdict.error or UnexpectedAnswer
     said = service_words(answer.body, redact) if isinstance(answer, Answer) else ""  # the reason has it all
+    said = said.removeprefix(f"{verdict.status}: ")  # some give the status as the code of what is wrong, too
     parts = [f"{described(call)} {_WHAT[error]}", verdict.reason + _redirection(answer), said]
     message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
     status = answer.status if isinstance(answer, Answer) else None

@@ -67,7 +67,13 @@ class SourceError(BulkSubmitError):
 
 
 class SourceChanged(SourceError):
-    """A source is not what it was when it was frozen. Put the old file back, or submit the new one as a new job."""
+    """A source is not what it was when it was frozen, or cannot be read any more. Put it back, then resume."""
+
+    PUT_BACK = (
+        "Put the old file back and resume. The new one may hold records that are tasks already: submit only those of "
+        "it that outcomes.ndjson does not call created, as a new job."
+    )
+    """What to do about a file that is another one."""
 
 
 class ReaderLost(BulkSubmitError):
@@ -92,10 +98,6 @@ class LedgerError(BulkSubmitError):
     """The ledger cannot be written or read. Check the disk; `bulksubmit resume` goes on where the job stopped."""
 
     exit_code = Exit.MEND_FIRST
-
-
-class DamagedRow(LedgerError, ValueError):
-    """A row of the ledger holds what no bulksubmit writes. Put a backup back; `bulksubmit audit` says what is wrong."""
 
 
 class StrictRejects(BulkSubmitError):

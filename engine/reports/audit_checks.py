@@ -21,6 +21,7 @@ from engine.files import regular
 from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
 from engine.model.errors import SourceError
 from engine.model.job import Job
+from engine.model.outcome import Fate
 from engine.model.record import Block, Position, Reject, Source, source_at
 from engine.reports.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
 
@@ -240,11 +241,13 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
         """Tell whether a line of the rejects differs as it does where a person mended its record."""
         if {**found, "record": None} != {**expected, "record": None}:
             return False
-        if self._changed_since(str(expected["source"])):
+        # What was sent is proven by the sha256 of its batch; what was rejected, by nothing.
+        if expected["state"] == Fate.REJECTED and self._changed_since(str(expected["source"])):
             self._find(
-                f"record {expected['index']} ({expected['source']}, byte {expected['offset']}): the source was written "
-                f"after the job began, and {self._rejects.path} has the record otherwise. Put the old source back; if "
-                f"only the report was mended, {_REPORT_ADVICE.format(job=self._job.name)}"
+                f"record {expected['index']} ({expected['source']}, byte {expected['offset']}): "
+                f"{self._rejects.path} has it otherwise than the source, which was written after the job began. If it "
+                f"was mended in the report, {_REPORT_ADVICE.format(job=self._job.name)}, once it is retried; if the "
+                "source was changed, put the old file back"
             )
         self.mended += 1
         return True

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -143,17 +145,24 @@ def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
         try:
             status = _status(Path(source.path))
         except SourceError as error:
-            raise SourceChanged(f"{error}; batches of the job were frozen from it") from error
+            raise SourceChanged(f"{error}. The job needs it until it is finished: then resume") from error
         if status.st_size != source.size:
             raise SourceChanged(
                 f"{source.path} has {status.st_size} bytes; it had {source.size} when its batches were frozen. "
-                "Put the old file back and resume, or submit the new one as a new job."
+                f"{SourceChanged.PUT_BACK}"
             )
         if times and status.st_mtime_ns != source.mtime_ns:
             raise SourceChanged(
-                f"{source.path} was written after the job began to read it, and is not read to its end. Submit it as a "
-                "new job; if its content is the same, give it its old time back (touch -d) and resume."
+                f"{source.path} was written after the job began to read it, and is not read to its end. If its content "
+                f"is the same, give it the time that it had and resume: touch -d '{_touched(source.mtime_ns)}' "
+                f"{shlex.quote(source.path)}. {SourceChanged.PUT_BACK}"
             )
+
+
+def _touched(unix_ns: int) -> str:
+    """Return a time as `touch -d` takes it, to the nanosecond."""
+    seconds, ns = divmod(unix_ns, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns:09}Z"
 
 
 def _status(path: Path) -> os.stat_result:

@@ -97,7 +97,7 @@ async def test_records_that_are_not_fit_to_be_sent_stay_here(tmp_path):
 
 async def test_nothing_is_sent_of_a_source_of_nothing_but_rejects(tmp_path):
     path = tmp_path / "tasks.ndjson"
-    path.write_bytes(b"{no json\n" * 40)
+    path.write_bytes(b"no json\n" * 40)
     async with a_bench(tmp_path, sources=[path]) as bench:
         assert await bench.work() is None
         assert bench.service.log == []

@@ -78,7 +78,7 @@ def _still_open(audit: Audit) -> list[str]:
 
 def _advice(audit: Audit, ledger: Path) -> list[list[str]]:
     if not audit.holds:
-        return [["if a source was changed, put the old file back and audit again; else leave ledger and sources alone"]]
+        return [["do what the findings say, then audit again; leave ledger and sources alone otherwise"]]
     if _still_open(audit):
         return [["see how to go on", command(f"status {audit.job}", ledger)]]
     return []

@@ -179,7 +179,7 @@ def next_steps(
     if state == JobState.CANCELED and tally.unresolved:
         steps.append(("end what is unresolved, the canceling was interrupted", f"cancel {job}"))
     elif state == JobState.CANCELED and (tally.failed or tally.rejected):
-        steps.append(("send what was not created after all", f"retry {job}"))
+        steps.append(("send what was read and not created after all", f"retry {job}"))
     elif state == JobState.FINISHED and (tally.failed or tally.rejected):
         steps.append(("send failed and rejected again", f"retry {job}"))
     if tally.uncertain:

@@ -356,3 +356,8 @@ def test_a_demo_that_was_interrupted_keeps_its_exit_code():
     result = replace(RESULT, state=JobState.OPEN, exit_code=130)
     screen = demo_screen(Demo(result, Audit("nightly"), Path("journal"), 9, 0), LEDGER)
     assert screen.exit_code == 130
+
+
+def test_an_audit_that_does_not_hold_asks_for_no_old_file_by_itself():
+    audit = Audit("nightly", 10, 2, Counter(), findings=["rejects.ndjson: `bulksubmit report j` writes it anew"])
+    assert "old file" not in text_of(audit_screen(audit, LEDGER), colours=False)

@@ -5,8 +5,11 @@ from engine.clock import SystemClock
 from engine.commands.cancel import MOST_SHOWN, find_extras
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import Exit, JobError, Unavailable
+from engine.model.job import Job, JobState
+from engine.model.settings import SourceSettings
 from engine.model.submission import State, Submission
 from engine.sandbox.behaviour import CreationPace, Fault, Latency
+from engine.source.sources import find_sources
 
 from .desk import counts, lines, once, stopped, tasks
 
@@ -23,7 +26,7 @@ async def test_cancel_ends_what_the_service_works_on_and_settles_what_was_never_
     assert "canceled before it was sent" in {line["error"] for line in lines(result.rejects)}
     assert desk.calls("continue") == released
     assert (await desk.audit()).holds
-    with pytest.raises(JobError, match="was canceled"):
+    with pytest.raises(JobError, match="was canceled and cannot go on; `bulksubmit retry j` sends what was read"):
         await desk.resume()
 
 
@@ -32,6 +35,20 @@ async def test_cancel_leaves_what_was_created_in_the_meantime(desk):
     await stopped(desk)
     result = await desk.cancel()
     assert result.tally.created == sum(desk.created().values()) >= 30
+
+
+async def test_of_a_canceled_job_no_retry_is_offered_for_what_was_never_read(desk):
+    desk = await desk()
+    source = desk.source(tasks(5))
+    async with SqliteLedger.open(desk.ledger, SystemClock()) as ledger:  # canceled before anything was read
+        found = tuple(find_sources([str(source)], SourceSettings()))
+        await ledger.create_job(Job("j", "sama", desk.config().read_text(), found, "out", JobState.CANCELED))
+    with pytest.raises(JobError) as caught:
+        await desk.resume()
+    assert str(caught.value) == (
+        f"job 'j' was canceled and cannot go on; what stands from byte 0 of {source} on was never read: submit that as "
+        "a new job"
+    )
 
 
 async def test_inline_cancel_leaves_a_batch_uncertain_whose_call_was_under_way(desk):

@@ -338,7 +338,7 @@ class World:
 
 def _line(number, kind):
     if kind is Kind.UNFIT:
-        return b"{no json\n"
+        return b"no json\n"
     return orjson.dumps({"data": {"id": str(number)}}) + b"\n"
 
 

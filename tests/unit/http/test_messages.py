@@ -40,6 +40,13 @@ def test_a_redirect_is_described_with_its_host_and_port(location, said):
     assert said in str(failure(call("http://127.0.0.1:8800/v2"), verdict, answer, str))
 
 
+def test_a_status_that_is_its_own_code_is_said_once():
+    answer = Answer(401, {}, b'{"errors":[{"type":401,"message":"Not authorized."}]}')
+    said = str(failure(call("http://h/v2"), Verdict(Refused, "status 401", 401), answer, str))
+    assert said.count("401") == 1
+    assert said.endswith("status 401: Not authorized.")
+
+
 # What a service says in the body of a refusal
 
 

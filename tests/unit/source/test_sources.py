@@ -1,6 +1,8 @@
 import io
 import itertools
 import os
+import re
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -205,3 +207,28 @@ async def test_a_spool_onto_a_folder_says_so(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SourceError, match="name another folder with --output"):
         await spool(io.BytesIO(b"{}"), tmp_path / "file" / "x", SETTINGS)
+
+
+def test_a_file_that_was_touched_is_told_with_the_time_that_it_had_and_that_brings_it_back(folder):
+    sources = find_sources(["a.ndjson"], SETTINGS)
+    os.utime("a.ndjson", (2e9, 2e9))
+    with pytest.raises(SourceChanged, match="If its content is the same, give it the time that it had") as caught:
+        check_unchanged(sources, times=True)
+    (command,) = re.findall(r"touch -d .*?ndjson", str(caught.value))
+    subprocess.run(command, shell=True, check=True)  # noqa: S602 - as a person would
+    check_unchanged(sources, times=True)
+
+
+def test_a_file_that_is_not_there_is_not_called_a_changed_one(folder):
+    sources = find_sources(["a.ndjson"], SETTINGS)
+    (folder / "a.ndjson").unlink()
+    with pytest.raises(SourceChanged, match=r"does not exist.* needs it until it is finished: then resume") as caught:
+        check_unchanged(sources)
+    assert "new job" not in str(caught.value)
+
+
+def test_another_file_in_its_place_is_not_to_be_submitted_whole(folder):
+    sources = find_sources(["a.ndjson"], SETTINGS)
+    (folder / "a.ndjson").write_bytes(b"{}\n{}\n")
+    with pytest.raises(SourceChanged, match=r"Put the old file back and resume\. .*does not call created"):
+        check_unchanged(sources)
