@@ -48,7 +48,7 @@ _SHUTDOWN_SECONDS = 0.5  # requests that hang on purpose are not waited for
 
 
 class RemoteHostError(SandboxError):
-    """The sandbox serves loopback only, unless `allow_remote` is given: it checks no person's rights."""
+    """The sandbox serves loopback only, unless `--allow-remote` is given: it checks no person's rights."""
 
 
 class ListenError(SandboxError):
@@ -76,7 +76,7 @@ async def running_sandbox(
 ) -> AsyncIterator[Sandbox]:
     """Serve until the block ends; port 0 takes a free one. Raise SandboxError."""
     if not allow_remote and not _is_loopback(host):
-        raise RemoteHostError(f"{host} is not a loopback address: pass allow_remote (--allow-remote) to serve on it")
+        raise RemoteHostError(f"{host} is not a loopback address: pass --allow-remote to serve on it")
     behaviour = behaviour or Behaviour()
     if s3 and behaviour.service != "sama":
         raise BehaviourError("Seven Bridges takes no uploads: leave out --s3")
