@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from typer.core import TyperCommand
 
-from engine.model.record import Format
+from engine.model.record import known_formats
 
 LEDGER_VARIABLE = "BULKSUBMIT_LEDGER"
 DEFAULT_BENCH_RECORDS = 10_000
@@ -53,6 +53,13 @@ def _option(words: str, help_: str, *, default: bool = False, **more: Any) -> An
     return typer.Option(*names, metavar=metavar, show_default=default, help=help_, **more)
 
 
+def _format(name: str | None) -> str | None:
+    """Check the name of a format; those of installed packages are known beside ours."""
+    if name is not None and name not in (known := known_formats()):
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, known))}.")
+    return name
+
+
 _SOURCES = "Files to read, as paths or quoted globs; `-` reads standard input"
 
 Sources: TypeAlias = Annotated[list[str], _argument("SOURCE...", f"{_SOURCES}, which is kept so it can be resumed.")]
@@ -93,9 +100,12 @@ Output: TypeAlias = Annotated[
     _option("-o, --output DIR", "Folder for outcomes.ndjson and rejects.ndjson; .bulksubmit/JOB where it is left out."),
 ]
 SourceFormat: TypeAlias = Annotated[
-    Format | None,
+    str | None,
     _option(
-        "--format FORMAT", "How the sources are written: ndjson, json or csv; told by their names where it is left out."
+        "--format FORMAT",
+        "How the sources are written: ndjson, json, csv or a format that an installed package brings; told by their "
+        "names where it is left out.",
+        callback=_format,
     ),
 ]
 Strict: TypeAlias = Annotated[

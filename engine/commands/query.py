@@ -23,7 +23,7 @@ from engine.model.batch import Batch
 from engine.model.errors import JobError
 from engine.model.job import DEFAULT_LEDGER, Job
 from engine.model.outcome import Outcome
-from engine.model.record import Format, Reject, Source, source_at
+from engine.model.record import Reject, Source, source_at
 from engine.model.submission import State
 from engine.progress.events import JobStarted, Listener, unheard
 from engine.progress.text import count, duration
@@ -130,7 +130,7 @@ async def validate(
     config: Path | str,
     emit: Listener = unheard,
     *,
-    format: Format | None = None,  # noqa: A002 - as the option is called
+    format: str | None = None,  # noqa: A002 - as the option is called
     processes: int | None = None,
 ) -> Validation:
     """Read, map and check everything, the configuration as `submit` does; send nothing. The arguments are those of it.

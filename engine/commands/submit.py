@@ -25,7 +25,7 @@ from engine.model.batch import Batch
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, SourceChanged, StrictRejects
 from engine.model.job import DEFAULT_LEDGER, Job, JobState, check_job_name
 from engine.model.outcome import Tally
-from engine.model.record import Format, Source, source_at
+from engine.model.record import Source, source_at
 from engine.model.settings import SourceSettings
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
@@ -48,7 +48,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     *,
     job: str | None = None,
     output: Path | str | None = None,
-    format: Format | None = None,  # noqa: A002 - as the option is called
+    format: str | None = None,  # noqa: A002 - as the option is called
     until: str = "",
     strict: bool = False,
     processes: int | None = None,

@@ -42,7 +42,7 @@ from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job
-from engine.model.record import Block, Format, Position
+from engine.model.record import Block, Position
 from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
 from engine.run.context import Run, Stop
@@ -166,7 +166,7 @@ class Offline:
         return plan_job(recipe, last, standby)
 
 
-def source_settings(setup: Setup, format_: Format | None) -> SourceSettings:
+def source_settings(setup: Setup, format_: str | None) -> SourceSettings:
     """Return how sources are read, with a format that was named on the command line."""
     return setup.settings.source.model_copy(update={"format": format_} if format_ else {})
 

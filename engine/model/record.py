@@ -31,6 +31,13 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+def known_formats() -> list[str]:
+    """Return the names of all formats: ours first, then those that installed packages bring. None of them is loaded."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and few commands name a format
+
+    return list(dict.fromkeys([*map(str, Format), *sorted(point.name for point in entry_points(group=FORMAT_POINTS))]))
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One file of a job, as it was when the job began."""

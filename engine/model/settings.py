@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
@@ -15,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from pydantic_core import PydanticCustomError
 
 from engine.model.error_hints import Pause, Refusal
-from engine.model.record import FORMAT_POINTS, Format
+from engine.model.record import Format, known_formats
 
 MEBIBYTE = 1024 * 1024
 
@@ -102,10 +101,9 @@ class ServiceSettings(Section):
 
 
 def _known_format(name: str) -> str:
-    known = [str(one) for one in Format]
-    if name in known:
+    if name in list(Format):
         return Format(name)
-    known += [point.name for point in entry_points(group=FORMAT_POINTS)]
+    known = known_formats()
     if name not in known:
         *names, last = map(repr, known)
         raise PydanticCustomError("format", f"input should be {', '.join(names)} or {last}")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import orjson
 
 from engine.model.errors import SourceError
-from engine.model.record import Format
+from engine.model.record import Format, known_formats
 from engine.source.json_text import BLANKS, closed
 from engine.source.splitter import BOM, SourceFile
 
@@ -108,7 +108,7 @@ def guess(head: bytes, path: str, extension: str, delimiter: str) -> str:
     if text and not any(letter.encode() in line for letter in _DELIMITERS + delimiter):
         raise SourceError(
             f"{path} begins with {_shown(line)}, and neither its name nor that says what it is: name its --format "
-            "(ndjson, json or csv)"
+            f"({_either(known_formats())})"
         )
     return Format.CSV
 
@@ -139,6 +139,11 @@ def _text(head: bytes) -> bytes:
     return head.removeprefix(BOM).lstrip(BLANKS)
 
 
+def _either(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
 def _shown(text: bytes) -> str:
     line = text[: 4 * _SHOWN].partition(b"\n")[0].decode(errors="replace").rstrip("\r")
     return repr(line if len(line) <= _SHOWN else line[:_SHOWN] + "…")
@@ -159,7 +164,7 @@ def _check_ndjson(text: bytes, path: str, *, whole: bool) -> None:
     if not objects:
         raise SourceError(
             f"{path} begins with {_shown(text)} and not with an object a line, as NDJSON does: name its --format "
-            "(json or csv), or convert it"
+            f"({_either([name for name in known_formats() if name != Format.NDJSON])}), or convert it"
         )
     if text.startswith(b"{") and (b"\n" in text[:end] if end else _goes_on(text)):
         raise SourceError(
