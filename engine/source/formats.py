@@ -3,15 +3,15 @@
 To add an input format: write a module beside `ndjson.py` with a function `open_splitter(file, settings)` that returns a
 `splitter.Splitter`, name the format in `engine.model.record.Format`, and the module in `FORMATS` and, if its files have
 an extension of their own, in `EXTENSIONS`. A package of its own names such a module by an entry point of the group
-`bulksubmit.formats`; the module itself has the `EXTENSIONS`. Nothing else knows formats. A module is loaded when a
-source has its format.
+`bulksubmit.formats`; the module itself has the `EXTENSIONS`, if there are any. Nothing else knows formats. A module of
+ours is loaded when a source has its format, one of a package also to see whether it has the extension of a source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +39,32 @@ def open_splitter(source: Source, file: SourceFile, settings: SourceSettings) ->
         SourceError: its header cannot be used, or its format is not installed.
     """
     own = FORMATS.get(source.format)
-    module = import_module(own) if own else _installed().get(source.format)
-    if module is None:
-        raise SourceError(f"{source.path} has the format {source.format!r}: install the package that brings it")
+    module = import_module(own) if own else _named(source)
     splitter: Splitter = module.open_splitter(file, settings)
     return splitter
 
 
-def _installed() -> dict[str, Any]:
-    """Return the formats of packages: name → module.
+def _named(source: Source) -> Any:
+    """Return the module of a package's format. No other format is loaded, so a broken one stops nobody else."""
+    for point in entry_points(group=FORMAT_POINTS, name=source.format):
+        return _loaded(point)
+    raise SourceError(f"{source.path} has the format {source.format!r}: install the package that brings it")
+
+
+def _loaded(point: EntryPoint) -> Any:
+    """Load the module of a format.
 
     Raises:
-        SourceError: one of them cannot be loaded.
+        SourceError: it cannot be loaded, for whatever reason.
     """
-    modules = {}
-    for point in entry_points(group=FORMAT_POINTS):
-        try:
-            modules[point.name] = point.load()
-        except (ImportError, AttributeError) as error:
-            raise SourceError(f"the format {point.name!r} is {point.value}, which cannot be loaded: {error}") from error
-    return modules
+    try:
+        module = point.load()
+    except Exception as error:  # the code of a package that is not ours may raise anything
+        said = f"{type(error).__name__}: {error}"
+        raise SourceError(f"the format {point.name!r} is {point.value}, which cannot be loaded: {said}") from error
+    if not hasattr(module, "open_splitter"):
+        raise SourceError(f"the format {point.name!r} is {point.value}, which lacks open_splitter")
+    return module
 
 
 def detect(file: SourceFile, settings: SourceSettings) -> str:
@@ -70,10 +76,29 @@ def detect(file: SourceFile, settings: SourceSettings) -> str:
     path = file.source.path
     head = head_of(file)
     extension = Path(path).suffix.lower()
-    known = settings.format or EXTENSIONS.get(extension) or _installed_for(extension)
-    known = known or guess(head, path, extension, settings.delimiter)
+    known = settings.format or EXTENSIONS.get(extension)
+    if known is None:
+        known, broken = _installed_for(extension)
+        known = known or _told_by_content(head, path, extension, settings, broken)
     check_head(head, path, known)
     return known
+
+
+def _told_by_content(head: bytes, path: str, extension: str, settings: SourceSettings, broken: str) -> str:
+    """Return the format that the content of a file shows; `broken`: what is wrong with formats it might have as well.
+
+    What begins as JSON is believed. A table is a guess: the file may be of the format that cannot be loaded, and its
+    lines would go up as what they are not.
+    """
+    trouble = ""
+    try:
+        shown = guess(head, path, extension, settings.delimiter)
+    except SourceError as error:
+        shown, trouble = None, str(error)
+    if shown is None or (shown == Format.CSV and broken):
+        trouble = trouble or f"{path} may be csv, or of a format that cannot be loaded: name its --format"
+        raise SourceError(f"{trouble}; {broken}" if broken else trouble)
+    return shown
 
 
 def columns_of(source: Source, file: SourceFile, settings: SourceSettings) -> Sequence[str] | None:
@@ -89,8 +114,17 @@ def columns_of(source: Source, file: SourceFile, settings: SourceSettings) -> Se
     return splitter.columns
 
 
-def _installed_for(extension: str) -> str | None:
-    """Return the format of a package whose files have an extension; None if there is none, as for `.json` and none."""
-    if extension in {"", ".json"}:
-        return None
-    return next((name for name, module in _installed().items() if extension in module.EXTENSIONS), None)
+def _installed_for(extension: str) -> tuple[str | None, str]:
+    """Return the format of a package whose files have an extension, None for `.json` and none; and what is broken.
+
+    Which extensions a format has is known to its module alone, so each is loaded. One that cannot be loaded is passed
+    over: another one may have the extension.
+    """
+    broken = []
+    for point in entry_points(group=FORMAT_POINTS) if extension not in {"", ".json"} else ():
+        try:
+            if extension in getattr(_loaded(point), "EXTENSIONS", ()):
+                return point.name, ""
+        except SourceError as error:
+            broken.append(str(error))
+    return None, "; ".join(broken)

@@ -83,6 +83,55 @@ def test_the_format_of_a_package_is_told_by_its_extension_or_named(tmp_path, nam
     assert sorted(server.items) == ["a", "b"]
 
 
+def test_the_option_takes_the_format_of_a_package_and_names_it_where_one_is_needed(tmp_path):
+    desk = Desk(tmp_path, install(tmp_path))
+    (tmp_path / "titles.txt").write_text("a\nb\n")
+    words = ["validate", "titles.txt", "--config", str(desk.config), "--json"]
+    checked = desk.call(*words, "--format", "lines")
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout)["records"] == 2
+    said = json.loads(desk.call(*words).stdout)["error"]
+    assert said.endswith("name its --format (ndjson, json, csv or lines)")
+    said = json.loads(desk.call(*words, "--format", "xml").stdout)["error"]
+    assert said == "Invalid value for '--format': 'xml' is not one of 'ndjson', 'json', 'csv', 'lines'."
+
+
+def break_a_package(folder, code=None):
+    """Install one more format, `broken`, whose module is missing or holds this code."""
+    info = folder / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[bulksubmit.formats]\nbroken = broken_format\n")
+    if code is not None:
+        (folder / "broken_format.py").write_text(code)
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        (None, "which cannot be loaded: ModuleNotFoundError: No module named 'broken_format'"),
+        ("raise OSError('gone')\n", "which cannot be loaded: OSError: gone"),
+        ("EXTENSIONS = ()\n", "which lacks open_splitter"),
+    ],
+)
+def test_a_broken_format_stops_only_files_that_may_have_it(tmp_path, code, complaint):
+    desk = Desk(tmp_path, install(tmp_path))
+    break_a_package(tmp_path, code)
+    words = ["--config", str(desk.config), "--json"]
+    (tmp_path / "y.dat").write_text('{"title": "a"}\n')
+    (tmp_path / "titles.lines").write_text("b\n")
+    checked = desk.call("validate", "y.dat", "titles.lines", *words)
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout)["records"] == 2
+    (tmp_path / "odd.txt").write_text("nothing\n")
+    (tmp_path / "table.txt").write_text("title,more\nc,1\n")
+    for name, advice in (("odd.txt", "name its --format (ndjson"), ("table.txt", "may be csv")):
+        said = json.loads(desk.call("validate", name, *words).stdout)["error"]
+        assert advice in said
+        assert f"the format 'broken' is broken_format, {complaint}" in said
+    assert desk.call("validate", "table.txt", "--format", "csv", *words).returncode == 0
+
+
 def test_a_job_whose_format_is_not_installed_any_more_says_so(tmp_path):
     with serving(ToyServer()) as url:
         desk = Desk(tmp_path, install(tmp_path), url)
