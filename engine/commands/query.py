@@ -16,7 +16,7 @@ from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
 from engine.commands.paths import open_ledger, path_names
-from engine.commands.result import JobStatus, Result, Validation, summarize
+from engine.commands.result import JobStatus, Result, ServiceCan, Validation, service_can, summarize
 from engine.commands.submit import STANDARD_INPUT
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
@@ -189,7 +189,8 @@ def _as_line(task: bytes) -> str:
 async def _job_status(job: Job, ledger: Ledger, tell: Callable[[str], None] | None) -> JobStatus:
     tally = await ledger.tally(job.name)
     working = await _working(job, ledger, tell) if tell else {}
-    return JobStatus(job, tally, ledger.is_locked(job.name), working)
+    can = await anyio.to_thread.run_sync(service_can, job) if tally.uncertain else ServiceCan()
+    return JobStatus(job, tally, ledger.is_locked(job.name), working, can)
 
 
 async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Counter[str]:

@@ -16,6 +16,16 @@ from engine.reports.outcomes import Reports, existing_reports, write_reports
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceCan:
+    """What the service of a job can be asked afterwards: it decides what a person is advised."""
+
+    ask: bool = True
+    """About a batch whose answer was lost: by its name, or by a search."""
+    count: bool = True
+    """How people's work on the created tasks goes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What came of a run."""
 
@@ -33,6 +43,9 @@ class Result:
     """Empty batches left behind at the service."""
     unproven: int = 0
     """Created records whose task id may be that of another record of their batch."""
+    resolved: int = 0
+    """Records whose fate this run has found out; the rest was known before."""
+    service_can: ServiceCan = ServiceCan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ class JobStatus:
     """A process works on it just now."""
     working: Mapping[str, int] = field(default_factory=dict)
     """State of people's work → created tasks; only where asked for."""
+    service_can: ServiceCan = ServiceCan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +98,13 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
     setup: wiring.Setup | None = None,
     note: str = "",
     rewrite: bool = True,
+    before: Tally | None = None,
 ) -> Result:
     """Return the numbers of a job and write its reports; an open job whose records all have their fate is finished.
 
     `started` is the reading of the clock when the operation began, `setup` the job's configuration, where it is loaded
     already. Without `rewrite`, reports that are there are left as they are: a person may be mending the rejects.
+    `before` is what earlier runs had done; left out, this operation sends nothing.
     """
     tally = await ledger.tally(job.name)
     job = await ledger.job(job.name)
@@ -114,7 +130,18 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         reports.rejects if reports else None,
         len(await ledger.orphans(job.name)),
         await ledger.count_unproven(job.name),
+        tally.resolved - before.resolved if before is not None else 0,
+        service_can(job, setup),
     )
+
+
+def service_can(job: Job, setup: wiring.Setup | None = None) -> ServiceCan:
+    """Return what the service of a job can be asked; everything, where its package is not there to tell."""
+    try:
+        service = (wiring.offline(setup, job) if setup else wiring.load_offline(job)).service
+    except (OSError, BulkSubmitError):
+        return ServiceCan()
+    return ServiceCan(service.polling is not None or service.marking is not None, service.counting is not None)
 
 
 async def _reports(job: Job, ledger: Ledger, setup: wiring.Setup | None) -> tuple[Reports | None, str]:

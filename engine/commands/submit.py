@@ -224,7 +224,8 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     last = await ledger.last_batch(job.name)
     with wiring.standby(setup, job, last) as standby:
         read_bytes = last.end.offset if last else 0
-        emit(JobStarted(job.name, job.size_bytes, read_bytes, await ledger.tally(job.name)))
+        before = await ledger.tally(job.name)
+        emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
         in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
         async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened:
             run = replace(opened, emit=emit, again_by_person=again_by_person, changed=changed)
@@ -238,7 +239,7 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
             if isinstance(error, StrictRejects):
                 await ledger.set_job_state(job.name, JobState.CANCELED)
                 await cancel_batches(replace(run, job=replace(run.job, state=JobState.CANCELED)))
-    result = await summarize(job, ledger, started, error, setup=setup, note=note)
+    result = await summarize(job, ledger, started, error, setup=setup, note=note, before=before)
     emit(JobEnded(job.name, result.state))
     return result
 

@@ -112,6 +112,11 @@ class Tally:
     states: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def resolved(self) -> int:
+        """Records whose fate is durable."""
+        return self.created + self.failed + self.rejected + self.uncertain
+
+    @property
     def unresolved(self) -> int:
         """Records read whose end is not known."""
         return self.records - self.created - self.failed - self.rejected - self.uncertain

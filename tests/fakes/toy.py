@@ -14,9 +14,10 @@ KEY = "toy-key"
 
 @dataclass
 class ToyServer:
-    """Creates an item for each title, but for those that are `taken`."""
+    """Creates an item for each title, but for those that are `taken`; the answer about one that is `lost` is lost."""
 
     taken: frozenset = frozenset({"taken"})
+    lost: frozenset = frozenset({"lost"})
     items: list = field(default_factory=list)
 
     def answer(self, method, path, key, body):
@@ -44,6 +45,9 @@ def serving(server):
         def do_POST(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, said = server.answer(self.command, self.path, self.headers.get("X-Api-Key"), body)
+            if server.lost.intersection(server.items):
+                self.close_connection = True
+                return
             text = json.dumps(said).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import orjson
 from engine.cli.options import LEDGER_VARIABLE
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
-from engine.commands.result import Result
+from engine.commands.result import Result, ServiceCan
 from engine.files import regular
 from engine.model.errors import Exit
 from engine.model.job import DEFAULT_LEDGER, JobState
@@ -26,6 +26,7 @@ from engine.model.outcome import Fate, Tally
 from engine.model.submission import State
 from engine.progress.text import count, duration, rate
 
+EVERYTHING = ServiceCan()
 READ_BYTES = 4_000_000
 """Some thousand rejects, parsed in about ten milliseconds."""
 MOST_REASONS = 5
@@ -77,8 +78,8 @@ def _not_created(tally: Tally) -> int:
 
 def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
     tally = result.tally
-    known = tally.records - tally.unresolved
-    speed = f"{rate(known / result.elapsed_seconds)} records a second" if result.elapsed_seconds > 0 and known else ""
+    seconds, resolved = result.elapsed_seconds, result.resolved
+    speed = f"{rate(resolved / seconds)} records a second" if seconds > 0 and resolved else ""
     ids = f"of {count(result.unproven)} it is not proven which id is whose" if result.unproven else ""
     notes = {
         Fate.CREATED: ids,
@@ -121,7 +122,9 @@ def _why(reasons: Reasons, tally: Tally) -> Table:
 
 def _steps(result: Result, ledger: Path) -> list[list[str]]:
     mend_first = result.exit_code == Exit.MEND_FIRST
-    steps = next_steps(result.job, result.state, result.tally, ledger, result.rejects, mend_first=mend_first)
+    steps = next_steps(
+        result.job, result.state, result.tally, ledger, result.rejects, result.service_can, mend_first=mend_first
+    )
     if result.orphans:
         left = f"{count(result.orphans, 'empty batch')} left at the service"
         steps.append((left, "nothing needs to be done"))
@@ -164,8 +167,15 @@ def command(words: str, ledger: Path) -> str:
     return f"bulksubmit {words} --ledger {shlex.quote(str(ledger))}"
 
 
-def next_steps(
-    job: str, state: str, tally: Tally, ledger: Path, rejects: Path | None = None, *, mend_first: bool = False
+def next_steps(  # noqa: PLR0913 - what there is to know of a job
+    job: str,
+    state: str,
+    tally: Tally,
+    ledger: Path,
+    rejects: Path | None = None,
+    service_can: ServiceCan = EVERYTHING,
+    *,
+    mend_first: bool = False,
 ) -> list[tuple[str, str]]:
     """Return (what for, command) of what a person should do about a job that nobody works on, in this order.
 
@@ -183,16 +193,28 @@ def next_steps(
     elif state == JobState.FINISHED and (tally.failed or tally.rejected):
         steps.append(("send failed and rejected again", f"retry {job}"))
     if tally.uncertain:
-        if state == JobState.FINISHED and tally.states.get(State.UNCERTAIN):
-            steps.append(("ask the service again about the uncertain", f"resume {job}"))
-        steps.append(("look at the service for the uncertain", f"status {job} --tasks"))
-        if state == JobState.FINISHED:
-            steps.append(("send them again, if none of them is there", f"retry {job} --uncertain"))
+        steps += _about_uncertain(job, state, tally, service_can)
     if state != JobState.OPEN:
         steps.append(("prove that every record is accounted for", f"audit {job}"))
     if rejects and any(words == f"retry {job}" for _, words in steps):
-        return [("see which were not created, and why", f"less {shlex.quote(str(rejects))}"), *_typed(steps, ledger)]
+        return [_read("see which were not created, and why", rejects), *_typed(steps, ledger)]
+    if rejects and tally.uncertain and not service_can.count:
+        return [_read("see which are uncertain, and look for them at the service", rejects), *_typed(steps, ledger)]
     return _typed(steps, ledger)
+
+
+def _about_uncertain(job: str, state: str, tally: Tally, service_can: ServiceCan) -> Iterator[tuple[str, str]]:
+    """Yield what helps with the uncertain: no question that this service cannot answer."""
+    if service_can.ask and state == JobState.FINISHED and tally.states.get(State.UNCERTAIN):
+        yield "ask the service again about the uncertain", f"resume {job}"
+    if service_can.count:
+        yield "look at the service for the uncertain", f"status {job} --tasks"
+    if state == JobState.FINISHED:
+        yield "send them again, if none of them is there", f"retry {job} --uncertain"
+
+
+def _read(what: str, file: Path) -> tuple[str, str]:
+    return what, f"less {shlex.quote(str(file))}"
 
 
 def _typed(steps: list[tuple[str, str]], ledger: Path) -> list[tuple[str, str]]:

@@ -92,7 +92,8 @@ def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
     job = status.job
     if status.running:
         return [["it is being worked on", command(f"status {job.name}", ledger)]]
-    return [[what, line] for what, line in next_steps(job.name, job.state, status.tally, ledger)]
+    steps = next_steps(job.name, job.state, status.tally, ledger, service_can=status.service_can)
+    return [[what, line] for what, line in steps]
 
 
 def _data(status: JobStatus) -> dict[str, object]:

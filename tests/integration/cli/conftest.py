@@ -32,7 +32,7 @@ OPERATIONS = [
     "validate",
 ]
 TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
-RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/outcomes.ndjson"))
+RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/outcomes.ndjson"), resolved=10)
 SOURCE = Source(0, "in.ndjson", Format.NDJSON, 1_000, 0, 0)
 JOB = Job("nightly", "sama", "", (SOURCE,), "out", JobState.FINISHED, read_complete=True)
 

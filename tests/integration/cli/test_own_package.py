@@ -70,6 +70,27 @@ def test_submit_status_and_audit_know_the_service_of_a_package(tmp_path, process
     assert len({one["task_id"] for one in outcomes if one["task_id"]}) == 3
 
 
+def test_after_a_lost_answer_nobody_is_sent_to_ask_a_service_that_cannot_be_asked(tmp_path):
+    with serving(ToyServer()) as url:
+        desk = Desk(tmp_path, install(tmp_path), url)
+        sent = desk.call("submit", desk.records("lost"), "--config", str(desk.config), "--job", "j")
+        assert sent.returncode == 4, sent.stderr
+        again = desk.call("resume", "j")
+    told = (sent, again, desk.call("status", "j"))
+    for said in told:
+        assert "bulksubmit retry j --uncertain" in said.stdout
+        assert "bulksubmit resume j" not in said.stdout
+        assert "--tasks" not in said.stdout
+
+
+def test_a_job_that_was_finished_before_is_told_without_a_speed(tmp_path):
+    with serving(ToyServer()) as url:
+        desk = Desk(tmp_path, install(tmp_path), url)
+        sent = desk.call("submit", desk.records("a"), "--config", str(desk.config), "--job", "j")
+        assert "records a second" in sent.stdout
+        assert "records a second" not in desk.call("resume", "j").stdout
+
+
 @pytest.mark.parametrize(("name", "more"), [("titles.lines", ""), ("titles.txt", 'format = "lines"')])
 def test_the_format_of_a_package_is_told_by_its_extension_or_named(tmp_path, name, more):
     server = ToyServer()

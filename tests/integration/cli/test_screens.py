@@ -14,7 +14,7 @@ from engine.cli.output.result import common_reasons, next_steps, result_screen
 from engine.cli.output.screen import Mood, Screen, Table, tell_error, text_of
 from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
-from engine.commands.result import JobStatus, Validation
+from engine.commands.result import JobStatus, ServiceCan, Validation
 from engine.model.errors import BulkSubmitError, StillWaiting
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Outcome, Tally
@@ -127,6 +127,13 @@ class TestResult:
         assert screen.headline == "Job nightly is finished: 10 records, all created."
         assert "retry" not in text_of(screen, colours=False)
 
+    def test_tells_a_speed_of_what_this_run_has_done_and_none_of_what_was_done_before(self):
+        def time_told(resolved):
+            return result_screen(replace(RESULT, resolved=resolved), LEDGER).tables[0].rows[-1]
+
+        assert time_told(5) == ["time", "2.5 s", "2 records a second"]
+        assert time_told(0) == ["time", "2.5 s", ""]
+
     def test_of_ids_that_are_not_proven_says_how_many(self):
         tables = result_screen(replace(RESULT, unproven=3), LEDGER).tables
         assert ["created", "7", "of 3 it is not proven which id is whose"] in tables[0].rows
@@ -230,6 +237,19 @@ class TestAdvice:
         ended = result_screen(replace(RESULT, state=JobState.CANCELED, tally=tally), LEDGER)
         asked = job_screen(JobStatus(replace(JOB, state=JobState.CANCELED), tally, running=False), LEDGER)
         assert ended.tables[-2].rows == asked.tables[-1].rows
+
+    @pytest.mark.parametrize("can_ask", [True, False])
+    @pytest.mark.parametrize("can_count", [True, False])
+    def test_names_no_question_that_the_service_cannot_answer(self, can_ask, can_count):
+        tally = Tally(9, 1, 3, 0, 0, 6, {"uncertain": 1})
+        can = ServiceCan(can_ask, can_count)
+        ended = result_screen(replace(RESULT, tally=tally, rejects=Path("r.ndjson"), service_can=can), LEDGER)
+        asked = job_screen(JobStatus(JOB, tally, running=False, service_can=can), LEDGER)
+        wanted = ["resume nightly"] * can_ask + ["status nightly --tasks"] * can_count
+        wanted = [f"bulksubmit {words}" for words in [*wanted, "retry nightly --uncertain", "audit nightly"]]
+        assert [line for _, line in asked.tables[-1].rows] == wanted
+        # Where the service counts nothing, the file says which records a person has to look for there.
+        assert [line for _, line in ended.tables[-2].rows] == ["less r.ndjson"] * (not can_count) + wanted
 
     def test_shows_the_rejects_before_they_are_tried_again(self):
         steps = next_steps("j", JobState.FINISHED, Tally(9, 1, 3, 6), LEDGER, Path("my out/rejects.ndjson"))
