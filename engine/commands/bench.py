@@ -164,7 +164,7 @@ def _planned(order: BenchOrder, setup: wiring.Setup) -> BenchPlan:
     if STANDARD_INPUT in order.sources:
         raise SourceError("bench reads files, not standard input: write it to a file first")
     if not order.sources:
-        generated(setup.service.kind, setup.settings.mapping, 0)
+        generated(setup.module, setup.service.kind, setup.settings.mapping, 0)
     service = setup.service
     host = check_base_url(service.base_url).host or ""
     most = wiring.offline(setup, Job("bench", service.kind, "", (), "")).service.limits.records
@@ -193,7 +193,7 @@ def _settings(setup: wiring.Setup, first: Load) -> dict[str, Any]:
 def _records(order: BenchOrder, setup: wiring.Setup, seed: int | None) -> Iterator[bytes]:
     """Return the records of all steps, each as a line of NDJSON; those of files that cannot be read are left out."""
     if seed is not None:
-        return generated(setup.service.kind, setup.settings.mapping, seed)
+        return generated(setup.module, setup.service.kind, setup.settings.mapping, seed)
     settings = wiring.source_settings(setup, None)
     blocks = read_blocks(find_sources(order.sources, settings), Position(), settings)
     # In JSON a line break can only stand between tokens.

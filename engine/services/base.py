@@ -7,6 +7,7 @@ configuration may decide over an ability. `one_call.OneCall` is the base of a se
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -166,11 +167,16 @@ Known: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | None]]
 """Sequence → the batch and where it stands; None if there is none."""
 
 
+Sample: TypeAlias = Callable[[random.Random, str], Row]
+"""(what draws, name of the task) → a made-up task that the service would take."""
+
+
 @runtime_checkable
 class ServiceModule(Protocol):
     """A service as the configuration finds it: a module mostly, or an object with the same two names.
 
-    `SERVICES` in `commands.wiring` or an entry point names it.
+    `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `Sample`, besides: a
+    bench without files makes its tasks by it.
     """
 
     SETTINGS: type[ServiceSettings]

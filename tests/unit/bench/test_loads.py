@@ -1,4 +1,5 @@
 from itertools import islice
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -9,6 +10,7 @@ from engine.model.batch import Batch
 from engine.model.errors import ConfigError
 from engine.model.record import Position, Reject
 from engine.model.settings import MappingSettings
+from engine.services import sama, sevenbridges
 
 
 def levels(loads):
@@ -160,19 +162,19 @@ def some(count, *what):
 
 
 def test_the_same_seed_makes_the_same_bytes_and_another_one_others():
-    assert some(50, "sama", PLAIN, 7) == some(50, "sama", PLAIN, 7)
-    assert not set(some(50, "sama", PLAIN, 7)) & set(some(50, "sama", PLAIN, 8))
+    assert some(50, sama, "sama", PLAIN, 7) == some(50, sama, "sama", PLAIN, 7)
+    assert not set(some(50, sama, "sama", PLAIN, 7)) & set(some(50, sama, "sama", PLAIN, 8))
 
 
 def test_a_sama_task_has_an_id_of_its_own_and_some_570_bytes():
-    lines = some(1000, "sama", PLAIN, 1)
+    lines = some(1000, sama, "sama", PLAIN, 1)
     assert len({orjson.loads(line)["data"]["id"] for line in lines}) == 1000
     assert all(b"\n" not in line for line in lines)
     assert 540 <= sum(map(len, lines)) / 1000 <= 600
 
 
 def test_where_the_mapping_wraps_rows_a_row_is_made():
-    (line,) = some(1, "sama", MappingSettings(wrap="data"), 1)
+    (line,) = some(1, sama, "sama", MappingSettings(wrap="data"), 1)
     assert "data" not in orjson.loads(line)
     assert "image" in orjson.loads(line)
 
@@ -182,11 +184,25 @@ def test_for_a_template_its_columns_are_made():
         "name": "align ${row.sample}",
         "inputs": {"reads": [{"path": "${row.r1}"}, {"path": "${row.r1}"}], "n": 1},
     }
-    first, second = (orjson.loads(line) for line in some(2, "sevenbridges", MappingSettings(template=template), 3))
+    first, second = (
+        orjson.loads(line) for line in some(2, sevenbridges, "sevenbridges", MappingSettings(template=template), 3)
+    )
     assert first.keys() == {"sample", "r1"}
     assert first["sample"] != second["sample"]
 
 
-def test_tasks_that_depend_on_an_app_are_not_made_up():
-    with pytest.raises(ConfigError, match=r"name a SOURCE with tasks, or write a \[mapping.template\]"):
-        generated("sevenbridges", PLAIN, 1)
+@pytest.mark.parametrize("service", [sevenbridges, SimpleNamespace()])
+def test_tasks_that_the_service_has_no_sample_of_are_not_made_up(service):
+    with pytest.raises(ConfigError) as refused:
+        generated(service, "mine", PLAIN, 1)
+    assert str(refused.value) == (
+        "service.kind 'mine': its tasks cannot be made up: name a SOURCE with tasks, or write a [mapping.template] "
+        "that makes them of generated columns"
+    )
+
+
+def test_a_service_of_a_package_may_bring_a_sample():
+    service = SimpleNamespace(sample=lambda draw, name: {"title": f"{name} of {draw.randrange(9)}"})
+    first, second = some(2, service, "mine", PLAIN, 7)
+    assert orjson.loads(first)["title"].startswith("bench-7-0 of ")
+    assert orjson.loads(second)["title"].startswith("bench-7-1 of ")
