@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -74,17 +74,24 @@ def _tell_usage(error: Any, *, as_json: bool) -> int:
     return USAGE
 
 
-def _command(work: Callable[..., Screen | None]) -> Callable[..., Screen | None]:
+_Work: TypeAlias = Callable[..., Screen | None]
+
+
+def _command(*, shows_progress: bool = True) -> Callable[[_Work], _Work]:
     """Make a function a command: its parameters are options, and so are the fields of a parameter `voice`.
 
-    The screen that it returns is shown at the end, and has the exit code.
+    The screen that it returns is shown at the end, and has the exit code. One that shows no progress has no `--quiet`.
     """
+    return partial(_declared, shows_progress=shows_progress)
+
+
+def _declared(work: _Work, *, shows_progress: bool) -> _Work:
     own = inspect.signature(work, eval_str=True).parameters
     spoken = inspect.signature(Voice, eval_str=True).parameters if "voice" in own else {}
     parameters = {one.name: one.replace(kind=one.KEYWORD_ONLY) for one in [*own.values(), *spoken.values()]}
     parameters.pop("voice", None)
-    if work.__name__ in _QUESTIONS:
-        del parameters["quiet"]
+    if not shows_progress:
+        parameters.pop("quiet", None)
 
     def run(**given: Any) -> None:
         if spoken:
@@ -98,10 +105,6 @@ def _command(work: Callable[..., Screen | None]) -> Callable[..., Screen | None]
     vars(run)["__signature__"] = inspect.Signature(list(parameters.values()))
     app.command(work.__name__, cls=Command, help=work.__doc__, context_settings=CONTEXT)(run)
     return work
-
-
-_QUESTIONS = frozenset({"status", "report", "audit", "backup"})
-"""Commands that show no progress, so need not be told to be quiet."""
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
@@ -138,7 +141,7 @@ def _answered(question: str) -> bool:
         return False
 
 
-@_command
+@_command()
 def submit(
     *,
     sources: options.Sources,
@@ -168,7 +171,7 @@ def submit(
     return _perform(work, ledger, voice)
 
 
-@_command
+@_command()
 def resume(
     *,
     job: options.JobArgument,
@@ -185,7 +188,7 @@ def resume(
     return _perform(partial(engine.resume, job, ledger, config=config, processes=processes), ledger, voice)
 
 
-@_command
+@_command(shows_progress=False)
 def status(
     *,
     job: options.JobIfAny = None,
@@ -201,7 +204,7 @@ def status(
     return job_screen(found[0], ledger) if job else jobs_screen(found, ledger)
 
 
-@_command
+@_command(shows_progress=False)
 def report(
     *,
     job: options.JobArgument,
@@ -223,7 +226,7 @@ def report(
     return result_screen(ask(partial(engine.report, job, ledger), voice), ledger)
 
 
-@_command
+@_command(shows_progress=False)
 def audit(*, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDGER, voice: Voice) -> Screen:
     """Prove that each record has one outcome.
 
@@ -235,7 +238,7 @@ def audit(*, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDG
     return audit_screen(ask(partial(engine.audit, job, ledger), voice), ledger)
 
 
-@_command
+@_command(shows_progress=False)
 def backup(*, file: options.BackupFile, ledger: options.LedgerPath = DEFAULT_LEDGER, voice: Voice) -> Screen:
     """Copy the ledger whole, also while jobs run.
 
@@ -248,7 +251,7 @@ def backup(*, file: options.BackupFile, ledger: options.LedgerPath = DEFAULT_LED
     return backup_screen(ask(partial(engine.backup, file, ledger), voice), file, ledger)
 
 
-@_command
+@_command()
 def retry(
     *,
     job: options.JobArgument,
@@ -285,7 +288,7 @@ def _uncertain_said(job: str, found: engine.UncertainRecords) -> str:
     )
 
 
-@_command
+@_command()
 def cancel(
     *,
     job: options.JobArgument,
@@ -303,7 +306,7 @@ def cancel(
     return _perform(partial(engine.cancel, job, ledger), ledger, voice)
 
 
-@_command
+@_command()
 def validate(
     *,
     sources: options.CheckedSources,
@@ -324,7 +327,7 @@ def validate(
     return validation_screen(watch(work, voice))
 
 
-@_command
+@_command()
 def bench(
     *,
     sources: options.BenchSources = None,
@@ -367,7 +370,7 @@ def _bench_said(plan: BenchPlan) -> str:
     )
 
 
-@_command
+@_command()
 def sandbox(
     *,
     host: options.Host = "127.0.0.1",
@@ -399,7 +402,7 @@ def sandbox(
         )
 
 
-@_command
+@_command()
 def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, voice: Voice) -> Screen:
     """Load 28,000 airports into a sandbox.
 
