@@ -43,7 +43,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 END_SECONDS = DRAIN_SECONDS + 1.2
 """From the first signal to the end of the process at the latest; service managers and containers kill after ten."""
 
-TIDY_SECONDS = 0.5
+HARD_END_SECONDS = 0.5
 """Longest delay of a hard end; whoever signals twice expects it within a second."""
 
 REPEAT_SECONDS = 0.5
@@ -229,5 +229,5 @@ class _Attendant:
     def _end(self, number: int) -> None:
         tidying = threading.Thread(target=self._display.abandon, daemon=True)  # the terminal may be stopped by Ctrl-S
         tidying.start()
-        tidying.join(TIDY_SECONDS)
+        tidying.join(HARD_END_SECONDS)
         os._exit(128 + number)

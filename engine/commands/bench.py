@@ -46,8 +46,8 @@ from engine.run.context import Stop
 from engine.source.reader import read_blocks
 from engine.source.sources import describe, find_sources
 
-SETTLE_SECONDS = 30.0
-SETTLE_STEPS = 3.0
+LEAST_LATE_SECONDS = 30.0
+LATE_STEPS = 3.0
 """A step may take so much longer, whichever is more, until all that was sent is settled; then the bench ends."""
 
 TASKS = "tasks.ndjson"
@@ -214,7 +214,7 @@ async def _one_more(series: _Series, number: int, emit: Listener, stop: Stop) ->
         return
     started = wiring.CLOCK.monotonic()
     meter = Meter(wiring.CLOCK.monotonic, load.rate)
-    limit = series.order.seconds + max(SETTLE_SECONDS, SETTLE_STEPS * series.order.seconds)
+    limit = series.order.seconds + max(LEAST_LATE_SECONDS, LATE_STEPS * series.order.seconds)
     late = DeadlineReached(f"what was sent was not settled within {limit:g} s.")
     with series.ledger.lock(job.name):
         await series.ledger.create_job(job)

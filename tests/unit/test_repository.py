@@ -1,5 +1,6 @@
 """What holds of the repository as a whole: where its tests are, and what a source distribution carries."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -23,6 +24,23 @@ def test_the_unit_tests_mirror_the_engine():
 
 def test_tests_are_of_five_kinds():
     assert folders(ROOT / "tests") == {"fakes", "unit", "integration", "scenarios", "torture", "system"}
+
+
+def numbers(path):
+    """Yield the name and the value of each public constant of a module that is a number."""
+    for line in ast.parse(path.read_text()).body:
+        match line:
+            case ast.Assign([ast.Name(name)], ast.Constant(int() | float() as value)) if not name.startswith("_"):
+                yield name, value
+
+
+def test_no_two_constants_of_the_engine_have_one_name_and_two_values():
+    values = {}
+    for path in sorted((ROOT / "engine").rglob("*.py")):
+        if "sandbox" not in path.parts:  # it serves what others have named
+            for name, value in numbers(path):
+                assert values.setdefault(name, value) == value, f"{name} in {path}"
+    assert values["SETTLE_SECONDS"] == 120.0
 
 
 def pins(name):

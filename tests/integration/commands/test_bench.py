@@ -179,8 +179,8 @@ async def test_an_interrupted_bench_writes_what_it_measured_and_resume_settles_t
 
 
 async def test_a_service_that_does_not_finish_is_not_waited_for_without_end(desk, monkeypatch):
-    monkeypatch.setattr(benching, "SETTLE_SECONDS", 0.5)
-    monkeypatch.setattr(benching, "SETTLE_STEPS", 0.0)
+    monkeypatch.setattr(benching, "LEAST_LATE_SECONDS", 0.5)
+    monkeypatch.setattr(benching, "LATE_STEPS", 0.0)
     desk = await desk(creation=CreationPace(tasks_per_second=0.5))
     bench = await measured(desk, records=20, steps="1,2", seconds=0.5)
     (step,) = bench.steps
