@@ -19,7 +19,7 @@ from benchmarks.harness import Row, Section, Session, Target
 from benchmarks.simulation.creating import TOLERANCE, Creating, Creation, oracle_polls, plan, table
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
-from engine.model.doubt import Standing
+from engine.model.doubt import RemoteStatus
 from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Position
@@ -148,7 +148,7 @@ class _Model:
     def polling(self) -> Polling:
         return self
 
-    async def standing(self, remote_id: str) -> Standing:
+    async def remote_status(self, remote_id: str) -> RemoteStatus:
         raise NotImplementedError(remote_id)
 
     async def settlement(self, asked: Asked) -> Settlement:

@@ -1,13 +1,13 @@
-"""How uploads and creation go -> bytes per batch and open jobs, the two limits coupled with requests in flight. Pure.
+"""How uploads and creation go -> bytes per batch and open batches, two limits coupled with that of requests. Pure.
 
 A batch's size trades the fixed cost of its calls (staging, releasing, the way there and back) against what a service,
-or something in front of it, refuses or does not get in time. Open jobs feed a service that creates tasks in its own
+or something in front of it, refuses or does not get in time. Open batches feed a service that creates tasks in its own
 time: more of them than it works on speed nothing up, fewer leave it idle.
 
 How the three hang together: `concurrency` counts in mean calls, part per call and part per byte, so it finds its limit
 again when batches change their size. The bytes in flight are their product, which `in_flight` bounds: smaller batches
-leave room for more at once. And open jobs are counted by the records of the mean batch: the smaller it is, the more are
-open.
+leave room for more at once. And open batches are counted by the records of the mean batch: the smaller it is, the more
+are open.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class BatchBytes:
         self.limit = self.limit or self.most
 
     def bars(self, size_bytes: int) -> bool:
-        """Tell whether so much did not get through: a batch that was frozen before that had better go in halves."""
+        """Return whether so much did not get through: a batch that was frozen before that had better go in halves."""
         return any(size_bytes >= failed for failed in (self._refused, self._slow) if failed)
 
     def observe(self, size_bytes: int, seconds: float, upload: Upload = Upload.TAKEN) -> LimitChanged | None:
@@ -130,7 +130,7 @@ _WORTH = 0.2
 
 
 @dataclass(slots=True)
-class OpenJobs:
+class OpenBatches:
     """How many batches may be released and not yet settled."""
 
     most: int

@@ -5,7 +5,7 @@ it should be done. When that is follows from three figures, which earlier polls 
 
     speed           tasks/s of one batch that is being created
     start_seconds   from a release to the first task, where nothing stands ahead
-    lanes           batches that the service creates at once; the others wait in line, first come, first served
+    workers         batches that the service creates at once; the others wait in line, first come, first served
 
 From these, one pass over the open batches foretells when each ends. A poll that finds a batch done does not tell for
 how long it has been. So each such poll moves the next ones a little earlier, until one comes too early: that one shows
@@ -31,12 +31,12 @@ _AGAIN = 0.1  # after which we ask again about what should have been done
 _WAITED = 0.3  # by which it has begun late, and not by chance
 _STEP, _MOST_STEPS = 0.015, 5
 """The speed is taken to be higher by this share after a poll that found a batch done, doubled with each one in a row.
-After so many in a row it is rather the number of lanes that is wrong."""
+After so many in a row it is rather the number of workers that is wrong."""
 _SMOOTHING = 0.4  # weight of the newest speed: Vector's `ewma_alpha`, which follows a change within about three polls
 _SURPRISE = 0.35  # one look that differs by more from the known speed shows a late begin rather than another speed
 _SURE_TASKS, _SOON_TASKS = 5, 10  # fewer say little of a speed, for counts are whole; to measure it we wait for ten
 _HANGS = 4  # looks that showed nothing new, after which a batch no longer counts as one that is being created
-_MOST_LANES = 64  # more are as good as no limit
+_MOST_WORKERS = 64  # more are as good as no limit
 _FIRST_SHARE = 0.1  # of `first_seconds`: when the first batch of all is asked about, for the service may be a fast one
 _LEAST_SECONDS = 0.002  # between two polls of a batch, however fast the service
 _TICK = 1e-6  # seconds that are no difference: clocks are floats
@@ -73,7 +73,7 @@ class PollSchedule:
         """Wait for `first_seconds` at most while nothing is known, and for `most_seconds` where nothing moves."""
         self.speed = _INFINITE  # while unknown
         self.start_seconds = 0.0
-        self.lanes = _INFINITE  # as long as no batch was seen to wait
+        self.workers = _INFINITE  # as long as no batch was seen to wait
         self._first_wait, self._longest_wait, self._together = first_seconds * _FIRST_SHARE, most_seconds, together
         self._margin = _MARGIN if together == 1 else _MARGIN_TOGETHER
         self._sure = False  # the speed was measured; before, it is only known not to be lower
@@ -84,7 +84,7 @@ class PollSchedule:
         self._fewest = _INFINITE  # tasks of the smallest batch
         self._alone: dict[int, PolledBatch] = {}  # their dates do not depend on others
         self._in_line: dict[int, PolledBatch] = {}  # the others, by their release
-        self._ended: deque[PolledBatch] = deque(maxlen=_MOST_LANES)  # the newest
+        self._ended: deque[PolledBatch] = deque(maxlen=_MOST_WORKERS)  # the newest
 
     def release(self, key: int, count: int, now: float) -> None:
         """Watch a batch of `count` tasks from now on."""
@@ -145,7 +145,7 @@ class PollSchedule:
 
     def _plan(self, most: int) -> Sequence[tuple[float, int, int]]:
         """Foretell the open batches; return date, number and key of those to ask about first."""
-        free, shortest = self._free_lanes(), (1 + self._margin) * self._fewest / self.speed
+        free, shortest = self._free_workers(), (1 + self._margin) * self._fewest / self.speed
         dates: list[tuple[float, int, int]] = []
         first, oldest, still = _INFINITE, True, False
         for key, batch in chain(self._alone.items(), self._in_line.items()):
@@ -165,13 +165,13 @@ class PollSchedule:
             oldest = False
         return heapq.nsmallest(most, dates)
 
-    def _free_lanes(self) -> list[float]:
-        """Return as a heap when each lane is free; nothing if they have no end. Until a speed is known, try one."""
-        if self.lanes == _INFINITE and self.speed < _INFINITE:
+    def _free_workers(self) -> list[float]:
+        """Return as a heap when each worker is free; nothing if they have no end. Until a speed is known, try one."""
+        if self.workers == _INFINITE and self.speed < _INFINITE:
             return []
-        lanes = int(self.lanes) if self.speed < _INFINITE else self._together
-        ends = sorted(batch.ends_at for batch in self._ended)[-lanes:]
-        return [-_INFINITE] * (lanes - len(ends)) + ends
+        workers = int(self.workers) if self.speed < _INFINITE else self._together
+        ends = sorted(batch.ends_at for batch in self._ended)[-workers:]
+        return [-_INFINITE] * (workers - len(ends)) + ends
 
     def _due(self, batch: PolledBatch, *, oldest: bool, still: bool) -> float:
         if batch.ask_at is not None:
@@ -200,8 +200,8 @@ class PollSchedule:
         elif self._sure and self._steps < _MOST_STEPS:
             self.speed *= 1 + _STEP * 2**self._steps
             self._steps += 1
-        else:  # far faster, or there are more lanes: then what is overdue is asked about, and tells how many
-            self.speed, self._steps, self.lanes = 2 * self.speed, 0, _INFINITE
+        else:  # far faster, or there are more workers: then what is overdue is asked about, and tells how many
+            self.speed, self._steps, self.workers = 2 * self.speed, 0, _INFINITE
 
     def _learn_from_progress(self, batch: PolledBatch, now: float, created: int) -> None:
         """Learn from a batch under way how fast it is, and from that when it began."""
@@ -237,7 +237,7 @@ class PollSchedule:
                 self.speed = min(self.speed, batch.count / (now - batch.begins_at))
         elif not batch.created and (now - batch.begins_at) * self.speed >= max(1.0, _WAITED * batch.count):
             if ahead := self._count_ahead(batch, now):
-                self.lanes = min(ahead, self.lanes)
+                self.workers = min(ahead, self.workers)
             elif batch.in_vain == 1:  # once: else it would never be late, and be asked about all the time
                 self.start_seconds = max(self.start_seconds, now - batch.released_at)
 
@@ -247,4 +247,4 @@ class PollSchedule:
         for other in chain(self._ended, self._alone.values(), self._in_line.values()):
             works = other.begins_at <= at < other.ends_at and (other.created or other.in_vain <= 1)
             count += works and other.number < batch.number
-        return count if count < _MOST_LANES else _INFINITE
+        return count if count < _MOST_WORKERS else _INFINITE

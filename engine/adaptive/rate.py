@@ -53,12 +53,12 @@ class Pacer:
 
 @dataclass(slots=True)
 class LearnedRate:
-    """The pace that a service takes, by its refusals. Counts in calls and not in seconds, so it fits any limit."""
+    """The pace that a service takes, by its push-backs. Counts in calls and not in seconds, so it fits any limit."""
 
     slowest: float = 0.05
     """Calls a second that are never too many."""
     per_second: float | None = None
-    """None: nothing was refused so far."""
+    """None: nothing was pushed back so far."""
     _after_cut: float = 0.0
     _cut_at: float = float("-inf")
     _answered: int = 0
@@ -81,7 +81,7 @@ class LearnedRate:
             climbs = self._answered / max(_CLIMB_CALLS, self._after_cut * _CLIMB_SECONDS)
             self.per_second = self._after_cut * (1 + _CLIMB * climbs**2)
 
-    def refused(self, now: float, sent_at: float, until: float) -> None:
+    def pushed_back(self, now: float, sent_at: float, until: float) -> None:
         """Note a 429 that holds all calls `until`: it cuts the pace, once for all calls that were under way."""
         if sent_at <= self._cut_at:
             return

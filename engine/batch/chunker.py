@@ -22,11 +22,11 @@ from engine.model.record import Block, Position, Reject
 from engine.source.json_text import members
 
 ReferenceOf: TypeAlias = Callable[[int], ClientReference | None]
-"""Sequence of a batch → what its tasks are marked with."""
+"""Sequence of a batch → the client reference of its tasks."""
 
 
 def no_reference(sequence: int) -> None:
-    """Mark nothing: the `ReferenceOf` of a service that finds its batches without marks."""
+    """Return none: the `ReferenceOf` of a service that finds its batches without client references."""
     del sequence
 
 
@@ -141,14 +141,15 @@ def render_payload(tasks: Sequence[bytes], reference: ClientReference | None = N
 
 
 def reference_bytes(reference: ClientReference | None) -> int:
-    """Return the most bytes by which a mark makes a task longer."""
+    """Return the most bytes by which a client reference makes a task longer."""
     return len(_member(reference)) + 1 if reference else 0
 
 
 def with_reference(tasks: Sequence[bytes], reference: ClientReference | None) -> Sequence[bytes]:
-    """Return the tasks as they go up: each with the mark by which the service can find them again.
+    """Return the tasks as they go up: each with the client reference by which the service can find them again.
 
-    A task that has the input already keeps its own, which its author needs. Texts stay as they are except for the mark.
+    A task that has the input already keeps its own, which its author needs. Texts stay as they are except for the
+    client reference.
     """
     if reference is None:
         return tasks

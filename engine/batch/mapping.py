@@ -148,7 +148,7 @@ class Mapper:
 
 
 def _renders_as(row: Row, raw: bytes) -> bool:
-    """Tell whether orjson writes a row as it is written, except for blanks: rendering its values then loses nothing."""
+    """Return whether orjson writes a row as it is, except for blanks: rendering its values then loses nothing."""
     try:
         return orjson.dumps(row).translate(None, BLANKS) == raw.translate(None, BLANKS)
     except TypeError:  # it reads 1024 levels and writes 254

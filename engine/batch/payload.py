@@ -17,7 +17,7 @@ from engine.model.batch import Batch, batch_name, decode_spans, good_indexes, ou
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Position, Source, source_at
 from engine.model.settings import SourceSettings
-from engine.source.formats import open_splitter
+from engine.source.formats import splitter_for
 from engine.source.splitter import SourceFile, Splitter
 
 _GAP_BYTES = 1 << 16
@@ -103,7 +103,7 @@ class PayloadReader:
         return payload if hashlib.sha256(payload).digest() == batch.sha256 else None
 
     def _proven(self, batches: Sequence[Batch]) -> Sequence[tuple[Sequence[bytes], bytes]]:
-        """Return the tasks of each batch without its mark, and the payload, which is what was frozen."""
+        """Return the tasks of each batch without its client reference, and the payload, which is what was frozen."""
         try:
             tasks = self._mapper.render(self._raws(batches))
         except SourceError as error:
@@ -170,7 +170,7 @@ class PayloadReader:
     def _splitter(self, source: Source, file: SourceFile) -> Splitter:
         splitter = self._splitters.get(source.number)
         if splitter is None:
-            splitter = self._splitters[source.number] = open_splitter(source, file, self._settings)
+            splitter = self._splitters[source.number] = splitter_for(source, file, self._settings)
         return splitter
 
     def _changed(self, batch: Batch, what: str) -> SourceChanged:

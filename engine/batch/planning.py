@@ -41,8 +41,8 @@ _QUIET_BLOCKS = 32
 
 
 def reference_of(service: Service) -> ReferenceOf:
-    """Return what marks the tasks of a service."""
-    return service.marking.reference if service.marking else no_reference
+    """Return what gives the tasks of a service their client references."""
+    return service.referencing.reference if service.referencing else no_reference
 
 
 class NoCalls:

@@ -25,7 +25,7 @@ from engine.progress.events import BatchMoved, BatchProgressed, BatchSettled, Ca
 
 SHORTEST = 1e-6
 LONGEST = 1e6
-"""Seconds; what is beyond counts as these, but for the maximum, which is kept as it is."""
+"""Seconds; what is beyond counts as these, except for the maximum, which is kept as it is."""
 _GROWTH = math.log(1.01)
 MOST_BUCKETS = math.ceil(math.log(LONGEST / SHORTEST) / _GROWTH) + 1
 

@@ -19,7 +19,7 @@ import typer
 
 import engine
 from engine.cli import options
-from engine.cli.options import Command, Voice
+from engine.cli.options import Command, OutputOptions
 from engine.cli.output.screen import Screen, say, show, tell_error, write_json
 from engine.model.job import DEFAULT_LEDGER
 from engine.progress.text import count, printable
@@ -78,7 +78,7 @@ _Work: TypeAlias = Callable[..., Screen | None]
 
 
 def _command(*, shows_progress: bool = True) -> Callable[[_Work], _Work]:
-    """Make a function a command: its parameters are options, and so are the fields of a parameter `voice`.
+    """Make a function a command: its parameters are options, and so are the fields of a parameter `output_options`.
 
     The screen that it returns is shown at the end, and has the exit code. One that shows no progress has no `--quiet`.
     """
@@ -87,18 +87,18 @@ def _command(*, shows_progress: bool = True) -> Callable[[_Work], _Work]:
 
 def _declared(work: _Work, *, shows_progress: bool) -> _Work:
     own = inspect.signature(work, eval_str=True).parameters
-    spoken = inspect.signature(Voice, eval_str=True).parameters if "voice" in own else {}
+    spoken = inspect.signature(OutputOptions, eval_str=True).parameters if "output_options" in own else {}
     parameters = {one.name: one.replace(kind=one.KEYWORD_ONLY) for one in [*own.values(), *spoken.values()]}
-    parameters.pop("voice", None)
+    parameters.pop("output_options", None)
     if not shows_progress:
         parameters.pop("quiet", None)
 
     def run(**given: Any) -> None:
         if spoken:
-            given["voice"] = Voice(**{name: given.pop(name) for name in spoken if name in given})
+            given["output_options"] = OutputOptions(**{name: given.pop(name) for name in spoken if name in given})
         screen = work(**given)
         if screen is not None:
-            raise typer.Exit(show(screen, given["voice"]))
+            raise typer.Exit(show(screen, given["output_options"]))
 
     # By these typer learns of the options.
     run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
@@ -123,12 +123,12 @@ def _main(
     pass
 
 
-def _perform(work: Callable[..., Awaitable[engine.Result]], ledger: Path, voice: Voice) -> Screen:
+def _perform(work: Callable[..., Awaitable[engine.Result]], ledger: Path, output_options: OutputOptions) -> Screen:
     """Work on a job; end with its result."""
     from engine.cli.output.result import result_screen
     from engine.cli.signals import perform
 
-    return result_screen(perform(work, voice), ledger)
+    return result_screen(perform(work, output_options), ledger)
 
 
 def _answered(question: str) -> bool:
@@ -153,7 +153,7 @@ def submit(
     until: options.Until = "",
     strict: options.Strict = False,
     processes: options.Processes = None,
-    voice: Voice,
+    output_options: OutputOptions,
 ) -> Screen:
     """Send records and follow each to its end."""
     work = partial(
@@ -168,7 +168,7 @@ def submit(
         strict=strict,
         processes=processes,
     )
-    return _perform(work, ledger, voice)
+    return _perform(work, ledger, output_options)
 
 
 @_command()
@@ -178,14 +178,14 @@ def resume(
     config: options.NewConfig = None,
     processes: options.Processes = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
-    voice: Voice,
+    output_options: OutputOptions,
 ) -> Screen:
     """Go on with a job where it stopped.
 
     What is settled is left alone, what was under way is looked up first, and nothing is sent twice. Of a finished job,
     the service is asked again about what is uncertain, where it can be asked.
     """
-    return _perform(partial(engine.resume, job, ledger, config=config, processes=processes), ledger, voice)
+    return _perform(partial(engine.resume, job, ledger, config=config, processes=processes), ledger, output_options)
 
 
 @_command(shows_progress=False)
@@ -194,13 +194,13 @@ def status(
     job: options.JobIfAny = None,
     tasks: options.Tasks = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
-    voice: Voice,
+    output_options: OutputOptions,
 ) -> Screen:
     """Show where a job stands, or list all jobs."""
     from engine.cli.output.status import job_screen, jobs_screen
     from engine.cli.signals import ask
 
-    found = ask(partial(engine.status, job, ledger, tasks=tasks, tell=say), voice)
+    found = ask(partial(engine.status, job, ledger, tasks=tasks, tell=say), output_options)
     return job_screen(found[0], ledger) if job else jobs_screen(found, ledger)
 
 
@@ -210,7 +210,7 @@ def report(
     job: options.JobArgument,
     record: options.RecordIndex = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
-    voice: Voice,
+    output_options: OutputOptions,
 ) -> Screen:
     """Write the reports again, or find one record.
 
@@ -222,12 +222,14 @@ def report(
     from engine.cli.signals import ask
 
     if record is not None:
-        return record_screen(job, ask(partial(engine.find_record, job, record, ledger), voice))
-    return result_screen(ask(partial(engine.report, job, ledger), voice), ledger)
+        return record_screen(job, ask(partial(engine.find_record, job, record, ledger), output_options))
+    return result_screen(ask(partial(engine.report, job, ledger), output_options), ledger)
 
 
 @_command(shows_progress=False)
-def audit(*, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDGER, voice: Voice) -> Screen:
+def audit(
+    *, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDGER, output_options: OutputOptions
+) -> Screen:
     """Prove that each record has one outcome.
 
     Reads the ledger and every source again, from the first byte to the last; nothing is sent.
@@ -235,11 +237,13 @@ def audit(*, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDG
     from engine.cli.output.checks import audit_screen
     from engine.cli.signals import ask
 
-    return audit_screen(ask(partial(engine.audit, job, ledger), voice), ledger)
+    return audit_screen(ask(partial(engine.audit, job, ledger), output_options), ledger)
 
 
 @_command(shows_progress=False)
-def backup(*, file: options.BackupFile, ledger: options.LedgerPath = DEFAULT_LEDGER, voice: Voice) -> Screen:
+def backup(
+    *, file: options.BackupFile, ledger: options.LedgerPath = DEFAULT_LEDGER, output_options: OutputOptions
+) -> Screen:
     """Copy the ledger whole, also while jobs run.
 
     A plain copy of the file leaves behind what stands beside it. Only one of the two may go on: both would send what
@@ -248,7 +252,7 @@ def backup(*, file: options.BackupFile, ledger: options.LedgerPath = DEFAULT_LED
     from engine.cli.output.status import backup_screen
     from engine.cli.signals import ask
 
-    return backup_screen(ask(partial(engine.backup, file, ledger), voice), file, ledger)
+    return backup_screen(ask(partial(engine.backup, file, ledger), output_options), file, ledger)
 
 
 @_command()
@@ -258,7 +262,7 @@ def retry(
     uncertain: options.Uncertain = False,
     yes: options.Yes = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
-    voice: Voice,
+    output_options: OutputOptions,
 ) -> Screen:
     """Send failed and rejected records again.
 
@@ -271,12 +275,12 @@ def retry(
     if uncertain:
         from engine.cli.signals import ask
 
-        said = _uncertain_said(job, ask(partial(engine.find_uncertain, job, ledger), voice))
+        said = _uncertain_said(job, ask(partial(engine.find_uncertain, job, ledger), output_options))
         if not yes and not sys.stdin.isatty():
             raise engine.errors.JobError(f"{said} Nobody can be asked here: --yes says that they shall be sent again")
         if not yes and not _answered(f"{said} Send them again?"):
             raise engine.errors.BulkSubmitError(f"nothing of job {job} was sent again")
-    return _perform(partial(engine.retry, job, ledger, uncertain=uncertain), ledger, voice)
+    return _perform(partial(engine.retry, job, ledger, uncertain=uncertain), ledger, output_options)
 
 
 def _uncertain_said(job: str, found: engine.UncertainRecords) -> str:
@@ -294,7 +298,7 @@ def cancel(
     job: options.JobArgument,
     yes: options.Yes = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
-    voice: Voice,
+    output_options: OutputOptions,
 ) -> Screen:
     """Send nothing more of a job.
 
@@ -303,7 +307,7 @@ def cancel(
     question = f"Cancel job {job}? Nothing more will be sent and it cannot be resumed; what is created stays."
     if not yes and sys.stdin.isatty() and not _answered(question):
         raise engine.errors.BulkSubmitError(f"job {job} was not canceled")
-    return _perform(partial(engine.cancel, job, ledger), ledger, voice)
+    return _perform(partial(engine.cancel, job, ledger), ledger, output_options)
 
 
 @_command()
@@ -313,7 +317,7 @@ def validate(
     config: options.Config,
     source_format: options.SourceFormat = None,
     processes: options.Processes = None,
-    voice: Voice,
+    output_options: OutputOptions,
 ) -> Screen:
     """Check every record and send nothing.
 
@@ -324,7 +328,7 @@ def validate(
     from engine.cli.signals import watch
 
     work = partial(engine.validate, sources, config, format=source_format, processes=processes)
-    return validation_screen(watch(work, voice))
+    return validation_screen(watch(work, output_options))
 
 
 @_command()
@@ -339,7 +343,7 @@ def bench(
     output: options.BenchFolder = None,
     seed: options.Seed = None,
     yes: options.Yes = False,
-    voice: Voice,
+    output_options: OutputOptions,
 ) -> Screen:
     """Measure how fast a service creates tasks.
 
@@ -352,14 +356,14 @@ def bench(
     from engine.commands import bench as operation
 
     order = BenchOrder(config, sources or [], records, steps, rate or [], seconds, output, seed)
-    plan = ask(partial(operation.bench_plan, order), voice)
+    plan = ask(partial(operation.bench_plan, order), output_options)
     if not plan.local and not yes:
         if not sys.stdin.isatty():
             said = "Nobody can be asked here: --yes says that they shall be created"
             raise engine.errors.ConfigError(f"{_bench_said(plan)} {said}")
         if not _answered(f"{_bench_said(plan)} Create them?"):
             raise engine.errors.BulkSubmitError("nothing was created")
-    return bench_screen(perform(partial(operation.bench, order), voice))
+    return bench_screen(perform(partial(operation.bench, order), output_options))
 
 
 def _bench_said(plan: BenchPlan) -> str:
@@ -403,7 +407,7 @@ def sandbox(
 
 
 @_command()
-def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, voice: Voice) -> Screen:
+def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, output_options: OutputOptions) -> Screen:
     """Load 28,000 airports into a sandbox.
 
     Starts a sandbox of its own, submits the airports of the world to it, audits the job and compares the result with
@@ -412,4 +416,4 @@ def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, voice: Voice) -> 
     from engine.cli.demo import demo_screen, run
     from engine.cli.signals import perform
 
-    return demo_screen(perform(partial(run, folder), voice), folder / "ledger.db")
+    return demo_screen(perform(partial(run, folder), output_options), folder / "ledger.db")

@@ -216,7 +216,7 @@ DemoFolder: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class OutputOptions:
     """How a command speaks while it works and when it is done; each field is an option."""
 
     as_json: Json = False

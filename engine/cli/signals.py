@@ -27,7 +27,7 @@ from typing import Self, TypeAlias, TypeVar
 
 import anyio
 
-from engine.cli.options import LogFormat, Voice
+from engine.cli.options import LogFormat, OutputOptions
 from engine.model.errors import ConfigError, Interrupted
 from engine.progress.display import Display, choose_display
 from engine.progress.events import Listener, Stopping, fan_out
@@ -69,9 +69,9 @@ class Broken(Interrupted):
     """Interrupted. Nothing was changed; run the command again."""
 
 
-def ask(question: Callable[[], Awaitable[T]], voice: Voice) -> T:
+def ask(question: Callable[[], Awaitable[T]], output_options: OutputOptions) -> T:
     """Return the answer to a question that changes nothing and shows nothing before its end."""
-    _set_up_logging(voice)
+    _set_up_logging(output_options)
     try:
         with breakable():
             return _in_loop(question)
@@ -79,17 +79,17 @@ def ask(question: Callable[[], Awaitable[T]], voice: Voice) -> T:
         raise Broken(signal.SIGINT) from None
 
 
-def watch(work: Callable[[Listener], Awaitable[T]], voice: Voice) -> T:
+def watch(work: Callable[[Listener], Awaitable[T]], output_options: OutputOptions) -> T:
     """Do work that shows how far it is and may be broken off anywhere."""
-    display, listener = _shown(voice)
+    display, listener = _shown(output_options)
     with display:
-        return ask(lambda: work(listener), voice)
+        return ask(lambda: work(listener), output_options)
 
 
-def perform(work: Work[T], voice: Voice) -> T:
+def perform(work: Work[T], output_options: OutputOptions) -> T:
     """Do work that shows how far it is and is ended in order by a signal."""
-    display, listener = _shown(voice)
-    _set_up_logging(voice)
+    display, listener = _shown(output_options)
+    _set_up_logging(output_options)
     with display, _Attendant(display) as attendant:
         return _in_loop(lambda: attendant.attend(work, listener))
 
@@ -106,16 +106,20 @@ def breakable() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _set_up_logging(voice: Voice) -> None:
-    set_up_logging(voice.log_level, as_json=voice.log_format is LogFormat.JSON, redact=redactor(os.environ))
+def _set_up_logging(output_options: OutputOptions) -> None:
+    set_up_logging(
+        output_options.log_level, as_json=output_options.log_format is LogFormat.JSON, redact=redactor(os.environ)
+    )
 
 
-def _shown(voice: Voice) -> tuple[Display, Listener]:
+def _shown(output_options: OutputOptions) -> tuple[Display, Listener]:
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    silent = voice.quiet or (voice.detailed and not terminal)
+    silent = output_options.quiet or (output_options.detailed and not terminal)
     display = choose_display(time.monotonic, terminal=terminal, silent=silent)
     # One voice at a time: whoever asks for a log, or for quiet, gets events as log lines instead of the plain ones.
-    listener = fan_out(display.listener, event_log()) if voice.detailed or voice.quiet else display.listener
+    listener = (
+        fan_out(display.listener, event_log()) if output_options.detailed or output_options.quiet else display.listener
+    )
     return display, listener
 
 

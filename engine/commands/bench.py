@@ -263,7 +263,7 @@ async def _step_stop(outer: Stop, seconds: float, late: BulkSubmitError) -> Asyn
     async def release() -> None:
         try:
             await inner.wait()
-        finally:  # also of a step that is cancelled: whoever waits in a thread holds it up
+        finally:  # also of a step that is canceled: whoever waits in a thread holds it up
             ended.set()
 
     async with anyio.create_task_group() as group:

@@ -20,7 +20,7 @@ from engine.model.outcome import Settlement
 from engine.model.submission import State
 from engine.progress.events import Listener, unheard
 from engine.progress.text import count
-from engine.run.context import Run, Stop, left_by_earlier_run, unless_stopped
+from engine.run.context import Run, Stop, doubt_from_ledger, unless_stopped
 
 CANCELED = "canceled before it was sent"
 _PLAIN = frozenset({State.FROZEN, State.STAGED, State.RELEASED})
@@ -66,11 +66,11 @@ async def cancel_batches(run: Run) -> None:
     What is in doubt is left to the recovery of the run that follows: there it is canceled, too.
     """
     async for batch, submission in run.ledger.batches(run.job.name, _PLAIN):
-        doubt = left_by_earlier_run(run, submission)
-        if next_step(doubt, run.quiet.seconds).action is Action.CANCEL:
+        doubt = doubt_from_ledger(run, submission)
+        if next_step(doubt, run.settle_time.seconds).action is Action.CANCEL:
             confirmed = await _cancel_remote(run, str(submission.remote_id))
-            doubt = doubt.canceled(run.clock.monotonic(), Cancel.CONFIRMED if confirmed else Cancel.DECLINED)
-        if next_step(doubt, run.quiet.seconds).action is Action.DECLINE:
+            doubt = doubt.with_cancel(run.clock.monotonic(), Cancel.CONFIRMED if confirmed else Cancel.DECLINED)
+        if next_step(doubt, run.settle_time.seconds).action is Action.FAIL:
             refused = Settlement.refused(batch.count, CANCELED)
             await run.settle(batch, submission, replace(refused, note=CANCELED))
 
@@ -86,7 +86,7 @@ async def _cancel_remote(run: Run, remote_id: str) -> bool:
 
 
 async def is_unsent(job: Job, ledger: Ledger, *, drafts: bool) -> bool:
-    """Tell whether nothing of a job was created or released; `drafts`: people see what its service stages.
+    """Return whether nothing of a job was created or released; `drafts`: people see what its service stages.
 
     Then a call to stage whose answer is out may have made something.
     """
@@ -125,14 +125,14 @@ async def cancel_orphans(run: Run) -> None:
 async def find_extras(run: Run) -> str:
     """Say what calls whose answer was lost have left at the service beside what is known; "" if nothing.
 
-    They are only named: people copy drafts, and a copy has our mark as well.
+    They are only named: people copy drafts, and a copy has our client reference as well.
     """
     job = await run.ledger.job(run.job.name)
     drafting = run.service.drafting
     if not job.lost_stages or drafting is None:
         return ""
     try:
-        found = await unless_stopped(run.stop, lambda: drafting.extras(partial(run.ledger.batch, job.name)))
+        found = await unless_stopped(run.stop, lambda: drafting.find_extras(partial(run.ledger.batch, job.name)))
     except CallFailed as failure:
         return f"answers were lost, and what they may have left at the service could not be listed ({failure})"
     if not found:

@@ -202,7 +202,7 @@ async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Cou
             tell(f"job {job.name}: {service.kind} does not say how the work on its tasks goes")
             return counts
         sizes = [batch.count async for batch, sent in ledger.batches(job.name, KNOWN_THERE) if sent.remote_id]
-        if (seconds := counting.working_seconds(sizes)) >= TOLD_SECONDS:
+        if (seconds := counting.counting_seconds(sizes)) >= TOLD_SECONDS:
             tell(
                 f"job {job.name}: counting the tasks of {count(len(sizes), 'batch')} by their state takes about "
                 f"{duration(seconds)}, as fast as the service lets them be listed"
@@ -211,8 +211,8 @@ async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Cou
         async for _, submission in ledger.batches(job.name, KNOWN_THERE):
             group += [submission.remote_id] if submission.remote_id is not None else []
             if len(group) == counting.polls_together:
-                counts.update(await counting.working(group))
+                counts.update(await counting.count_work(group))
                 group = []
         if group:
-            counts.update(await counting.working(group))
+            counts.update(await counting.count_work(group))
     return counts

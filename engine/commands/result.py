@@ -141,7 +141,7 @@ def service_can(job: Job, setup: wiring.Setup | None = None) -> ServiceCan:
         service = (wiring.offline(setup, job) if setup else wiring.load_offline(job)).service
     except (OSError, BulkSubmitError):
         return ServiceCan()
-    return ServiceCan(service.polling is not None or service.marking is not None, service.counting is not None)
+    return ServiceCan(service.polling is not None or service.referencing is not None, service.counting is not None)
 
 
 async def _reports(job: Job, ledger: Ledger, setup: wiring.Setup | None) -> tuple[Reports | None, str]:

@@ -23,7 +23,7 @@ from engine.commands.submit import go_on, work_on
 from engine.files import make_private_folder, private, regular
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, batch_name, good_indexes
-from engine.model.doubt import Standing
+from engine.model.doubt import RemoteStatus
 from engine.model.errors import JobError
 from engine.model.job import DEFAULT_LEDGER, Job, JobState, check_job_name
 from engine.model.outcome import Fate
@@ -98,7 +98,7 @@ async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop)
         # First: killed in between, a job that seems finished would leave the batches unsent for good.
         await ledger.set_job_state(name, JobState.OPEN)
         job = replace(job, state=JobState.OPEN)
-        return await work_on(job, ledger, setup, emit, stop, again_by_person=found.sequences)
+        return await work_on(job, ledger, setup, emit, stop, released_again_by_user=found.sequences)
 
 
 async def _work_on_child(parent: Job, source: _WriteSource, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
@@ -185,7 +185,7 @@ async def _waiting(job: Job, ledger: Ledger) -> UncertainRecords:
         batches = [
             (batch, replace(submission, note="accepted, and the service says that it waits"))
             async for batch, submission in ledger.batches(job.name, frozenset({State.RELEASED}))
-            if polling and await polling.standing(str(submission.remote_id)) is Standing.WAITING
+            if polling and await polling.remote_status(str(submission.remote_id)) is RemoteStatus.WAITING
         ]
     if not batches:
         raise JobError(f"job {job.name!r} is not finished; `bulksubmit resume {job.name}` first")

@@ -212,13 +212,13 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     stop: Stop,
     *,
     pace: wiring.PlanPace | None = None,
-    again_by_person: frozenset[int] = frozenset(),
+    released_again_by_user: frozenset[int] = frozenset(),
     changed: SourceChanged | None = None,
 ) -> Result:
     """Work on a job that this process has locked until it is finished or stopped, and write its reports.
 
-    `again_by_person`: sequences of the batches that a person has sent again, whatever may come twice. `changed`: the
-    sources are not what they were, so only what was released is followed.
+    `released_again_by_user`: sequences of the batches that a person has sent again, whatever may come twice. `changed`:
+    the sources are not what they were, so only what was released is followed.
     """
     started = wiring.CLOCK.monotonic()
     last = await ledger.last_batch(job.name)
@@ -227,8 +227,8 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
         before = await ledger.tally(job.name)
         emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
         in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
-        async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened:
-            run = replace(opened, emit=emit, again_by_person=again_by_person, changed=changed)
+        async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened_run:
+            run = replace(opened_run, emit=emit, released_again_by_user=released_again_by_user, changed=changed)
             run = await _learnt(run, last)
             pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
             error = stop.error or await _within_deadline(pipeline, run, setup) or changed
@@ -246,11 +246,11 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
 
 async def _learnt(run: Run, last: Batch | None) -> Run:
     """Return the run with what the service says once in the life of a job, before anything is frozen."""
-    marking = run.service.marking
-    if marking is None or run.job.learnt or last is not None:
+    referencing = run.service.referencing
+    if referencing is None or run.job.learnt or last is not None:
         return run
     try:
-        learnt = await unless_stopped(run.stop, marking.learn)
+        learnt = await unless_stopped(run.stop, referencing.learn)
     except BulkSubmitError as error:
         run.end(error)
         return run

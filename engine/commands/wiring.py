@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import anyio.to_thread
 
 from engine.adaptive.batch_size import BatchBytes
-from engine.adaptive.quiet_time import QuietTime
+from engine.adaptive.settle_time import SettleTime
 from engine.batch.children import Standby
 from engine.batch.chunker import Plan
 from engine.batch.mapping import Mapper
@@ -172,7 +172,7 @@ def source_settings(setup: Setup, format_: str | None) -> SourceSettings:
 
 
 def check_replacement(old: str, new: str, *, unsent: bool = False) -> bool:
-    """Check that a job that began with the text `old` can go on with `new`; tell whether its tasks go elsewhere then.
+    """Check that a job that began with the text `old` can go on with `new`; return whether its tasks go elsewhere then.
 
     `unsent`: nothing was created or released, so its tasks may go elsewhere.
 
@@ -242,8 +242,8 @@ async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Servic
 async def open_run(setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> AsyncIterator[Run]:
     """Open the way to the service for one run of a job."""
     async with online(setup, job, emit) as service:
-        quiet = QuietTime(service.settle_seconds, job.slowest_start)
-        yield Run(job, service, ledger, CLOCK, random.random, emit, stop, quiet)
+        settle_time = SettleTime(service.settle_seconds, job.slowest_start)
+        yield Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
 
 
 def standby(setup: Setup, job: Job, last: Batch | None) -> Standby:

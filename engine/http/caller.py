@@ -1,8 +1,14 @@
 """A `Call` -> its 2xx `Answer`, or an error that says what is known of the call's effect. Opened by `commands.wiring`.
 
-The loop: admit, wait, send, judge, observe, decide. `throttle` says when a call may go out and hears how it ended,
-`classify` says what an answer means, `retry` whether to try again. Here is only the doing: a request waits in `_admit`
-and nowhere else, but for a place among the requests under way.
+The loop: admit, wait, send, judge, observe, decide. Here a request waits in `_admit`, and for a place among the
+requests under way, and nowhere else. What is decided, and where:
+
+- what a call may do (repeatable, what it carries, a lane of its own): `services.base.Call`, by each service;
+- when it may go out, and what a 429 or an outage means for others: `throttle`, with the speeds of `adaptive.rate`;
+- what an answer or a loss says of its effect, and whether a repeat is safe: `classify`;
+- whose fault a refusal is: the table in `classify`, after the service's own `error_hint`;
+- when it is tried again, and when no more: `retry`;
+- what becomes of the batch then: `run.uploader`, `run.recovery`; and `run.in_flight` sends fewer at once after a 429.
 """
 
 from __future__ import annotations
@@ -70,7 +76,7 @@ class HttpCaller:
         self._throttle = Throttle(rules, settings.requests_per_second, draw)
         self._next_turn: anyio.Event | None = None
         """Given when a call that probed has ended; None while nobody waits for it."""
-        self._in_flight = anyio.Semaphore(settings.most_in_flight + settings.polls_in_flight, fast_acquire=True)
+        self._request_slots = anyio.Semaphore(settings.most_in_flight + settings.polls_in_flight, fast_acquire=True)
 
     async def call(self, call: Call) -> Answer:
         """Return the 2xx answer.
@@ -78,6 +84,7 @@ class HttpCaller:
         Raises:
             Unauthorized, Refused: the service said no; nothing was done.
             Unavailable: retries are spent, or waiting does not help; nothing was done, or the call is repeatable.
+            WrongAddress: what answers is not the service, or may not be called.
             PossiblyApplied: the answer to a call that is not repeatable was lost.
             UnexpectedAnswer: the answer is too large, or not HTTP and the call not repeatable.
             ConfigError: an upload URL points to where nothing may be sent.
@@ -131,14 +138,14 @@ class HttpCaller:
 
     async def _send(self, request: Request, state: CallState) -> Answer | Lost:
         call, asked_at = request.call, self._clock.monotonic()
-        async with self._in_flight:
+        async with self._request_slots:
             waited = self._clock.monotonic() - asked_at
             if waited > WORTH_SAYING_SECONDS:  # told afterwards: nobody knows before how long the others take
                 self._emit(Spaced(MOST_UNDER_WAY, waited))
             if call.intent is not None:
                 await call.intent()
             state.sent_at = self._clock.monotonic()
-            answer: Answer | Lost = Lost(Loss.UNREACHABLE)  # what a cancelled call counts as
+            answer: Answer | Lost = Lost(Loss.UNREACHABLE)  # a canceled call counts as not sent: sent_bytes 0
             self._emit(CallStarted(call.kind))
             try:
                 answer = await self._client.send(request)
@@ -182,9 +189,9 @@ class HttpCaller:
             failed = failure(call, verdict, answer, redact)
             failed.earlier_lost = state.lost
             raise failed
-        heard = self._throttle.heard(call)
+        has_answered = self._throttle.has_answered(call)
         rules = self._throttle.rules
-        decision = decide(rules, state, verdict, now=now, draw=self._draw(), heard=heard)
+        decision = decide(rules, state, verdict, now=now, draw=self._draw(), has_answered=has_answered)
         if isinstance(decision, GiveUp):
             ended = replace(verdict, error=WrongAddress) if decision.wrong_address else verdict
             raise failure(call, ended, answer, redact, why=decision.reason)

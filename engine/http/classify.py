@@ -1,4 +1,4 @@
-"""How a request ended -> what that says about its effect, and what to do next. Pure.
+"""How a request ended -> what that says about its effect, and whose fault it is. Pure.
 
 A request has three outcomes, not two: applied, not applied, *possibly applied*. Whoever repeats a call of the third
 kind may create everything twice, so where there is doubt the answer here is "possibly": exactness beats speed. The
@@ -10,10 +10,11 @@ doubtful ones, and why they are not taken for a plain no:
 - 302 and 303: the usual answer to a form that *was* processed (post, redirect, get).
 - 500, 502, 504 and any other 5xx except 501 and 505: something broke, and nobody knows at which step.
 
-Whose fault a refusal is stands in `TABLE`: the first row that fits, and the last one fits always. A call that carries
-no record decides no record's fate, and a store that keeps bytes unread decides none either. So a record fails only by
-an answer to a call that carried it, or released it, worded as the service words its errors. What is worded otherwise
-comes from a proxy, a firewall's included: that is no fact about a record before a call without it has succeeded.
+Whose fault a refusal is stands in `BLAME_TABLE`: the first row that fits, and the last one fits always. A call that
+carries no record decides no record's fate, and a store that keeps bytes unread decides none either. So a record fails
+only by an answer to a call that carried it, or released it, worded as the service words its errors. What is worded
+otherwise comes from a proxy, a firewall's included: that is no fact about a record before a call without it has
+succeeded.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Loss(Enum):
         self.unsent = unsent
 
 
-_REFUSED_UNREAD = frozenset({HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_WELCOME_LATER = frozenset({HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 """RFC 8470 §5.2 and RFC 6585 §4: welcome later."""
 _MAY_FOLLOW_SUCCESS = frozenset({HTTPStatus.FOUND, HTTPStatus.SEE_OTHER})
 _CANNOT_DO_THAT = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
@@ -117,7 +118,7 @@ def judge_status(status: int, *, repeatable: bool) -> Verdict:
     reason = f"status {status}"
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Verdict(None, reason, status)
-    if status in _REFUSED_UNREAD:
+    if status in _WELCOME_LATER:
         return Verdict(Unavailable, reason, status)
     doubtful = status in _MAY_FOLLOW_SUCCESS and not repeatable
     definite = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in _CANNOT_DO_THAT
@@ -175,7 +176,7 @@ class BlameRow:
     names_records: bool | None = None
 
     def fits(self, carries: Carries, said: Said) -> bool:
-        """Tell whether it is about a call and an answer like these."""
+        """Return whether it is about a call and an answer like these."""
         words = ((self.carries, carries), (self.statuses, said.status), (self.codes, said.code))
         flags = ((self.own, said.own), (self.names_records, said.names_records))
         return all(not column or value in column for column, value in words) and all(
@@ -196,7 +197,7 @@ _RELEASE = (Carries.RELEASE,)
 _READ = (Carries.RECORDS, Carries.RELEASE)
 _KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _CONTENT = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
-_THERE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE)
+_ABOUT_STATE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE)
 _SIZE = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE,)
 
 _STORE = (
@@ -217,10 +218,10 @@ _SERVICE = (
     BlameRow(Blame.RECORDS, "the service says which", _READ, _CONTENT, names_records=True),
     BlameRow(Blame.PAYLOAD, "the service does not say which", _RECORDS, (*_CONTENT, HTTPStatus.CONFLICT)),
     BlameRow(Blame.PAYLOAD, "the service does not say which", _RELEASE, _CONTENT),
-    BlameRow(Blame.RECORDS, "it is about what was brought before", _RELEASE, _THERE),
+    BlameRow(Blame.RECORDS, "it is about what was brought before", _RELEASE, _ABOUT_STATE),
 )
 
-TABLE: tuple[BlameRow, ...] = (
+BLAME_TABLE: tuple[BlameRow, ...] = (
     *_STORE,
     *_SERVICE,
     # No record was carried, or the status is none that speaks of content: unknown project, wrong method, wrong address.
@@ -231,11 +232,11 @@ TABLE: tuple[BlameRow, ...] = (
 
 def whose_fault(carries: Carries, said: Said) -> Blame:
     """Return whose fault it is that a call was answered so."""
-    return next(row.blame for row in TABLE if row.fits(carries, said))
+    return next(row.blame for row in BLAME_TABLE if row.fits(carries, said))
 
 
 def is_for_size(said: Said) -> bool:
-    """Tell whether a refusal is for the length of what the call carried."""
+    """Return whether a refusal is for the length of what the call carried."""
     return said.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or said.code == TOO_LARGE
 
 

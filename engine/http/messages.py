@@ -1,8 +1,7 @@
 """A call that did not succeed -> the error that says so: what was called, what came back, what to do. Pure.
 
-Always the call's kind, method, host, port and path, never its query or body; and nothing leaves without `redact`.
-
-The body of a refusal -> what the service says in it, short enough for one line. Pure.
+Used by `caller`. It names the call's kind, method, host, port and path, never its query or body, and what the service
+says in the body of its answer, short enough for one line. Invariant: nothing leaves without `redact`.
 
 Understood are `{"errors":[{"type","message"}]}` (Sama), `{"message","code","more_info"}` (Seven Bridges and others),
 S3's `<Error><Code>…<Message>…`, and the title of a page. Nothing else is repeated.
@@ -154,7 +153,7 @@ def _code(said: Any) -> str:
 
 
 def is_of_a_store(body: bytes) -> bool:
-    """Tell whether a store says what went wrong: S3's form, which those that stand in for it have as well."""
+    """Return whether a store says what went wrong: S3's form, which those that stand in for it have as well."""
     return b"<Error>" in body[:_MAX_BYTES] and service_code(body) != ""
 
 
@@ -165,7 +164,7 @@ _RECORD_KEYS = frozenset(
 
 
 def names_records(body: bytes) -> bool:
-    """Tell whether the body of a refusal says which records are at fault."""
+    """Return whether the body of a refusal says which records are at fault."""
     said = json_of(body)
     lists = [value for value in said.values() if isinstance(value, list)] if isinstance(said, dict) else [said]
     entries = [entry for found in lists if isinstance(found, list) for entry in found if isinstance(entry, dict)]

@@ -1,8 +1,9 @@
 """The rule when to try again: what was tried for a call and how its newest attempt ended -> when, or why not. Pure.
 
-Whether an attempt may be repeated at all says its verdict (`classify`). `decide` says when, and when not any more:
+Whether a repeat is safe says `classify`: only a verdict of `Unavailable` comes here. `decide` says when, and when no
+more:
 
-- A call of few tries goes back to whoever made it after a few losses on the way, or answers of a proxy.
+- A call with `few_tries` is given up early; whoever made it then tests whether its payload is the cause.
 - A proxy's answer is tried again for as long as any trouble, if the service itself has answered in this run. Before
   that, or if the proxy forbids, for a minute: then the address is wrong, or the proxy is, and a person must look.
 - All else is tried again for `give_up_seconds`, ever more seldom (`backoff`); where nothing has ever answered in this
@@ -25,17 +26,17 @@ is handed back."""
 MOST_LOSSES = 4
 """Of a call with `few_tries`: connections that broke under it."""
 _TIME_OUT_LOSSES = 2
-"""A timeout counts for so many: the next one would take as long, and random it seldom is."""
+"""A timeout counts for so many: it is seldom chance, and the next one would take as long."""
 
 PROXY_SECONDS = 60.0
-"""For so long a call is tried again that a proxy answers, where the service was never heard: an address may be wrong,
-or a deployment under way. Ingresses answer 404 for seconds while one is."""
+"""A call that a proxy answers is tried again for so long, if the service itself has never answered: an address may be
+wrong, or a deployment under way. Ingresses answer 404 for seconds while one is."""
 UNANSWERED_SECONDS = 60.0
 """For so long calls are tried where nothing has ever answered in this run: then it is no outage that will end."""
 _FORBIDDING = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
 """Said by a proxy, it will not end by itself."""
 
-_MANTISSA = 60
+_MOST_DOUBLINGS = 60
 """Doublings after which the bound is far past any cap; more would overflow a float."""
 
 
@@ -107,25 +108,28 @@ class CallState:
     def failed(self, verdict: Verdict, now: float) -> None:
         """Note an attempt that did not get through."""
         self.attempts += 1
-        self.failing_seconds(now)
+        self.note_failing(now)
         if verdict.by_proxy:
             self.proxy_since = min(self.proxy_since, now)
         if verdict.lost:
             self.lost = True
             self.losses += _TIME_OUT_LOSSES if verdict.timed_out else int(verdict.reset)
 
-    def failing_seconds(self, now: float) -> float:
-        """Return for how long it has not got through; from now on, if this is new."""
+    def note_failing(self, now: float) -> None:
+        """Note that it does not get through; only the first time counts."""
         self.failing_since = min(self.failing_since, now)
-        return now - self.failing_since
+
+    def failing_seconds(self, now: float) -> float:
+        """Return for how long it has not got through; 0 if that was never noted."""
+        return max(0.0, now - self.failing_since)
 
 
 def decide(
-    rules: RetryRules, state: CallState, verdict: Verdict, *, now: float, draw: float, heard: bool
+    rules: RetryRules, state: CallState, verdict: Verdict, *, now: float, draw: float, has_answered: bool
 ) -> Retry | GiveUp:
     """Decide about a call whose newest attempt ended so, and may be repeated.
 
-    `draw` is uniform in [0, 1); `heard`: whoever is called has answered in words of its own in this run.
+    `draw` is uniform in [0, 1); `has_answered`: whoever is called has answered in words of its own in this run.
     """
     call = state.call
     if call.few_tries and state.losses >= MOST_LOSSES:
@@ -135,7 +139,7 @@ def decide(
             return GiveUp("it was turned away again")
         if call.carries is Carries.RELEASE:
             return GiveUp("whether it was released can be asked")
-    hopeless = verdict.by_proxy and (not heard or verdict.status in _FORBIDDING)
+    hopeless = verdict.by_proxy and (not has_answered or verdict.status in _FORBIDDING)
     if hopeless and now - state.proxy_since >= min(PROXY_SECONDS, rules.give_up_seconds):
         words = "what answers there does not speak as it should; check the address, and what stands in between"
         return GiveUp(words, wrong_address=True)
@@ -180,4 +184,4 @@ def probe_spacing(rules: RetryRules, probes: int, draw: float) -> float:
 
 
 def _bound(rules: RetryRules, doublings: int) -> float:
-    return min(rules.cap_seconds, rules.base_seconds * 2.0 ** min(doublings, _MANTISSA))
+    return min(rules.cap_seconds, rules.base_seconds * 2.0 ** min(doublings, _MOST_DOUBLINGS))

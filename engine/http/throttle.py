@@ -1,7 +1,7 @@
 """When may a call go out (`admit`), and what does the end of one say to all others (`observe`)? Pure: no clock, no I/O.
 
 `HttpCaller` asks `admit` before each attempt, waits as long as it says and asks again, until it says 0; what came of
-the attempt goes to `observe`. No other module of the engine hears a push-back of a service, or holds a request back.
+the attempt goes to `observe`. No other module holds a *request* back; `run.in_flight` lowers the number of *batches*.
 What holds one back, in this order:
 
 1. its own retry, whose time `retry.decide` has set;
@@ -60,7 +60,7 @@ LEARNED_PACE = "the service takes no more calls a second than now, by its refusa
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Admission:
     """Ask again after so many seconds; 0: go; infinite: after a call that probes has ended."""
 
     seconds: float
@@ -69,7 +69,7 @@ class Wait:
     """To be told to people; None where they know it already, or need not."""
 
 
-GO = Wait(0.0)
+GO = Admission(0.0)
 
 
 class Throttle:
@@ -87,16 +87,16 @@ class Throttle:
         """Reason of a wait → monotonic seconds until which people know of it."""
         self._answered = False
         """Somebody has answered in this run, whatever it was."""
-        self._heard: set[bool] = set()
+        self._answered_by: set[bool] = set()
         """Who has answered in words of its own: the service (True), the store (False)."""
 
-    def admit(self, state: CallState, now: float) -> Wait | GiveUp:
+    def admit(self, state: CallState, now: float) -> Admission | GiveUp:
         """Say whether a call may go out now, when to ask again, or that it had better give up.
 
         `now` is monotonic seconds.
         """
         if state.retry_at - now > _TICK_SECONDS:
-            return Wait(state.retry_at - now, "it is tried again later")  # `CallRetried` has told of it
+            return Admission(state.retry_at - now, "it is tried again later")  # `CallRetried` has told of it
         call, lane = state.call, self._lane(state.call)
         if (lane.outage.probing or state.probing) and (held := self._turn(state, lane.outage, now)):
             return held
@@ -114,8 +114,8 @@ class Throttle:
     def observe(self, state: CallState, verdict: Verdict | None, now: float) -> Paused | None:
         """Take in how an attempt ended; return what is to be told to people, if the service asks all to wait.
 
-        `verdict`: None where the call is given up, whatever it still holds: its turn to probe, or a request of the
-        window that it got no answer to.
+        `verdict`: None if the call was canceled. Then it gives back what it holds: its turn to probe, or its request
+        of the window.
         """
         call, lane = state.call, self._lane(state.call)
         news = None
@@ -127,7 +127,7 @@ class Throttle:
         if verdict is not None and verdict.error in (None, Refused, Unauthorized):
             lane.outage.answered(state.price)
             if not verdict.by_proxy:
-                self._heard.add(call.authenticated)
+                self._answered_by.add(call.authenticated)
         elif verdict is not None:
             state.failed(verdict, now)
             unknown = verdict.lost and not (call.repeatable or call.reconcilable)
@@ -140,14 +140,15 @@ class Throttle:
         return news
 
     def _hear(self, state: CallState, verdict: Verdict, pace: _Pace, now: float) -> Paused | None:
-        """Take in what an answer says of how fast calls may go out; this is where a 429 is heard."""
-        until, pushed_back = now + (verdict.asked_seconds or 0.0), verdict.status == HTTPStatus.TOO_MANY_REQUESTS
+        """Take in what an answer says of how fast calls may go out; this is where a 429 is handled (for calls)."""
+        until = now + (verdict.asked_seconds or 0.0)
+        pushed_back = verdict.status == HTTPStatus.TOO_MANY_REQUESTS
         if state.call.authenticated:
-            # What it says of a window when it refuses calls of one kind is said of those alone.
+            # A 429 to a call that names a lane speaks of that lane alone, and so does the window in its headers.
             window = None if pushed_back and state.call.lane else verdict.window
-            self._window.answered(now, window, refused=pushed_back)
+            self._window.answered(now, window, pushed_back=pushed_back)
             if pushed_back and window is None:  # else the window is known to the call, and there is no pace to learn
-                pace.rate.refused(now, state.sent_at, until)
+                pace.rate.pushed_back(now, state.sent_at, until)
             elif verdict.status is not None and not pushed_back:
                 pace.rate.answered(state.sent_at)
         if not verdict.asked_seconds or not pace.pacer.hold(until):
@@ -160,9 +161,9 @@ class Throttle:
         """How patient we are, by what is known of the service."""
         return self._rules if self._answered else self._rules.unanswered()
 
-    def heard(self, call: Call) -> bool:
-        """Tell whether whoever is called has answered in words of its own in this run."""
-        return call.authenticated in self._heard
+    def has_answered(self, call: Call) -> bool:
+        """Return whether whoever is called has answered in words of its own in this run."""
+        return call.authenticated in self._answered_by
 
     def _lane(self, call: Call) -> _Lane:
         if not call.authenticated:
@@ -175,25 +176,26 @@ class Throttle:
             return self._named[call.lane]
         return self._repeatable if call.repeatable or call.reconcilable else self._unrepeatable
 
-    def _turn(self, state: CallState, outage: Outage, now: float) -> Wait | GiveUp | None:
+    def _turn(self, state: CallState, outage: Outage, now: float) -> Admission | GiveUp | None:
         """Give a call the turn to probe if nobody has it; None once it is time to."""
+        state.note_failing(now)
         failing = max(state.failing_seconds(now), outage.failing_seconds(now))
         if not state.probing:
             if outage.turn_taken:
-                return Wait(math.inf, OUTAGE)
+                return Admission(math.inf, OUTAGE)
             if failing >= self.rules.give_up_seconds:
                 return GiveUp(f"nothing has got through for {failing:.0f} s, and {self.rules.limit}")
             outage.turn_taken = state.probing = True
         wait = outage.probe_at - now
-        return Wait(wait, OUTAGE, Paused(OUTAGE, wait)) if wait > _TICK_SECONDS else None
+        return Admission(wait, OUTAGE, Paused(OUTAGE, wait)) if wait > _TICK_SECONDS else None
 
-    def _place(self, state: CallState, lane: _Lane, now: float) -> Wait | GiveUp | None:
+    def _place(self, state: CallState, lane: _Lane, now: float) -> Admission | GiveUp | None:
         """Take a place in the queue of all calls, and in that of the lane; None once it is due."""
         call = state.call
         slower = lane.pace if lane.pace.pacer.held_until > self._pace.pacer.held_until else self._pace
         held_until = slower.pacer.held_until
         if state.due is None or held_until - state.due > _TICK_SECONDS:
-            # One that was told off while it waited has lost its place: all queue anew behind the pause.
+            # A pause that came while it waited takes its place away: all calls queue anew behind the pause.
             if held_until - now > self._rules.give_up_seconds:
                 return GiveUp(f"the service asks not to be called for {held_until - now:.0f} s")
             wait = self._pace.pacer.book(now)
@@ -206,16 +208,16 @@ class Throttle:
         if wait <= _TICK_SECONDS:
             return None
         if held_until > now:  # people were told when it was heard
-            return Wait(wait, slower.held_for)
+            return Admission(wait, slower.held_for)
         _, reason = min(pace.slowest(learned=call.authenticated) for pace in (self._pace, lane.pace))
         return self._telling(Spaced(reason, wait), now)
 
-    def _telling(self, news: Paused | Spaced, now: float) -> Wait:
+    def _telling(self, news: Paused | Spaced, now: float) -> Admission:
         """Return a wait that people are told of, unless they know of it, or it is short."""
         told = news.wait_seconds <= WORTH_SAYING_SECONDS or now < self._told_until.get(news.reason, 0.0)
         if not told:
             self._told_until[news.reason] = now + news.wait_seconds
-        return Wait(news.wait_seconds, news.reason, None if told else news)
+        return Admission(news.wait_seconds, news.reason, None if told else news)
 
 
 @dataclass(slots=True)
@@ -340,10 +342,10 @@ class WindowBudget:
         self._unanswered += 1
         return 0.0
 
-    def answered(self, now: float, allowance: Allowance | None, *, refused: bool = False) -> None:
+    def answered(self, now: float, allowance: Allowance | None, *, pushed_back: bool = False) -> None:
         """Note that a call ended, what its answer said of the window, if anything, and whether it was a 429."""
         self._unanswered -= 1
-        if refused and allowance is not None:
+        if pushed_back and allowance is not None:
             # Also when its reset has come by our clock: that has whole seconds, and clocks differ.
             self._limit, self._remaining = allowance.limit, 0
             self._ends_at = now + max(allowance.ends_in_seconds, _LATE_SECONDS)

@@ -141,7 +141,7 @@ def _is_numeric(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` is this machine: `localhost`, or a loopback address in its usual form."""
+    """Return whether `host` is this machine: `localhost`, or a loopback address in its usual form."""
     try:
         ip = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -150,7 +150,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is global unicast: one host of the open Internet, whatever Python's version knows."""
+    """Return whether an IP address is global unicast: one host of the open Internet, whatever Python knows."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return not any(ip in network for network in _REFUSED_4)

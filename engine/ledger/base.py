@@ -63,7 +63,7 @@ class Ledger(Protocol):
         ...
 
     def is_locked(self, name: str) -> bool:
-        """Tell whether a process holds the job."""
+        """Return whether a process holds the job."""
         ...
 
     async def freeze(self, job: str, batches: Sequence[Batch], rejects: Sequence[Reject], *, last: bool) -> None:
@@ -109,8 +109,8 @@ class Ledger(Protocol):
         """
         ...
 
-    async def names(self, remote_id: str) -> bool:
-        """Tell whether some batch of some job has this name at the service."""
+    async def has_remote_id(self, remote_id: str) -> bool:
+        """Return whether some batch of some job has this name at the service."""
         ...
 
     async def owner(self, job: str, remote_id: str) -> int | None:
@@ -121,7 +121,7 @@ class Ledger(Protocol):
         """Return when a batch of the job was settled last, in Unix seconds; 0 if none was."""
         ...
 
-    def divided(self, job: str) -> AsyncIterator[Batch]:
+    def split_batches(self, job: str) -> AsyncIterator[Batch]:
         """Yield the batches, and the parts, in whose place parts stand."""
         ...
 
@@ -137,7 +137,7 @@ class Ledger(Protocol):
         """Yield the settled batches of some of whose records nobody knows, with the fate of each record."""
         ...
 
-    async def kept(self, job: str, sequence: int) -> Kept:
+    async def stored_fates(self, job: str, sequence: int) -> Kept:
         """Return what a batch's row counts, and the settlement that is kept of it, in whatever state it is.
 
         Raises:
@@ -161,7 +161,7 @@ class Ledger(Protocol):
         """Count the created records of a job whose id may be that of another record of their batch."""
         ...
 
-    async def loose_rows(self, job: str) -> Sequence[str]:
+    async def inconsistent_rows(self, job: str) -> Sequence[str]:
         """Say of which rows one half is missing: of this job's batches, and of any table's."""
         ...
 

@@ -67,7 +67,7 @@ def hold(path: Path, job: str) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a process holds the lock."""
+    """Return whether a process holds the lock."""
     try:
         descriptor = private(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -92,7 +92,7 @@ UPDATE jobs SET lost_stages = lost_stages + 1 WHERE id = :job;
 UPDATE jobs SET state = :state WHERE id = :job;
 
 -- name: frozen_end
--- Tell whether a job is read to its end, and where its last batch ends; parts are no news of that.
+-- Return whether a job is read to its end, and where its last batch ends; parts are no news of that.
 SELECT read_complete, sequence, end_offset, end_index
 FROM jobs LEFT JOIN batches ON job = id AND sequence <= 0xFFFFFFFF
 WHERE id = :job
@@ -180,7 +180,7 @@ ORDER BY sequence DESC
 LIMIT 1;
 
 -- name: names
--- Tell whether a batch of any job has this name at the service; by job, as the index of names is.
+-- Return whether a batch of any job has this name at the service; by job, as the index of names is.
 SELECT 1 FROM jobs CROSS JOIN batches ON job = id WHERE remote_id = :remote_id LIMIT 1;
 
 -- name: last_settled_at
@@ -275,7 +275,7 @@ WHERE
   )
 LIMIT :limit;
 
--- name: loose_rows
+-- name: inconsistent_rows
 -- Name tables with rows that hang on a row that is not there, and the tables that should hold it.
 PRAGMA foreign_key_check;
 

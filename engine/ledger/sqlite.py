@@ -165,7 +165,7 @@ class SqliteLedger(Ledger):
             for part in await self._rows("parts", rows.to_submitted, job, **parts):
                 yield part
 
-    async def divided(self, job: str) -> AsyncIterator[Batch]:
+    async def split_batches(self, job: str) -> AsyncIterator[Batch]:
         states = _array(frozenset({State.SPLIT}))
         async for batch, _ in self._pages("batches", rows.to_submitted, job, states=states, last=_LAST_SEQUENCE):
             yield batch
@@ -181,7 +181,7 @@ class SqliteLedger(Ledger):
         found = await self._rows("batch_at", rows.to_submitted, job, record_index=index)
         return found[0] if found else None
 
-    async def names(self, remote_id: str) -> bool:
+    async def has_remote_id(self, remote_id: str) -> bool:
         return bool(await self._rows("names", int, None, remote_id=remote_id))
 
     async def owner(self, job: str, remote_id: str) -> int | None:
@@ -199,7 +199,7 @@ class SqliteLedger(Ledger):
         wanted = orjson.dumps(list(sequences)).decode()
         return dict(await self._rows("settlements", rows.to_numbered_settlement, job, sequences=wanted))
 
-    async def kept(self, job: str, sequence: int) -> Kept:
+    async def stored_fates(self, job: str, sequence: int) -> Kept:
         (kept,) = await self._rows("kept", rows.to_kept, job, sequence=sequence)
         return kept
 
@@ -220,10 +220,12 @@ class SqliteLedger(Ledger):
     async def orphans(self, job: str) -> Sequence[str]:
         return await self._rows("orphans", str, job)
 
-    async def loose_rows(self, job: str) -> Sequence[str]:
+    async def inconsistent_rows(self, job: str) -> Sequence[str]:
         bare = await self._rows("batches_without_spans", int, job, limit=NAMES_SHOWN)
         badly_split = await self._rows("badly_split", batch_name, job, limit=NAMES_SHOWN)
-        hanging = Counter(await self._rows("loose_rows", lambda table, _row, parent, _key: (table, parent), None))
+        hanging = Counter(
+            await self._rows("inconsistent_rows", lambda table, _row, parent, _key: (table, parent), None)
+        )
         return [
             *(f"batch {sequence} has no row in spans" for sequence in bare),
             *(f"batch {name} is split, and its halves are not where it was" for name in badly_split),

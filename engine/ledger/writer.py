@@ -100,7 +100,7 @@ class Writer:
         self._thread.start()
 
     async def write(self, operation: Operation, *values: object) -> None:
-        """Run `operation` and return once it is on disk. If the caller is cancelled, it runs all the same.
+        """Run `operation` and return once it is on disk. If the caller is canceled, it runs all the same.
 
         Those who pass the same operation at the time share one call of it, with the values of all.
 
@@ -204,7 +204,7 @@ class Writer:
 
 
 def _resolve(group: Sequence[_Queued]) -> None:
-    """Tell those who wait; those who were cancelled meanwhile do not."""
+    """Tell those who wait; those who were canceled meanwhile do not."""
     for queued in group:
         if queued.future.done():
             continue

@@ -5,8 +5,9 @@ what it did. So one early *waiting* proves nothing, and a refusal of a repeat sa
 are proof:
 
 - The service shows that the batch was started. Then it is followed.
-- It has shown nothing else than *waiting* up to the end of the quiet time after the last call that may have had an
-  effect. Then, and only then, that call is taken for one that never arrived. (How long that is: `adaptive.quiet_time`.)
+- It has shown nothing else than *waiting* up to the end of the settle time after the last call that may have had an
+  effect. Then, and only then, that call is taken for one that never arrived. (How long that is:
+  `adaptive.settle_time`.)
 
 `Doubt` holds what is known; what follows from it stands in the table of `next_step`.
 """
@@ -29,13 +30,13 @@ class Again(StrEnum):
     ASK = "ask"
     """The service can be asked about the batch by its name."""
     SEARCH = "search"
-    """What the call made can be found by a mark of ours."""
+    """What the call made can be found by a client reference of ours."""
     NEVER = "never"
     """Nothing: whether it arrived cannot be found out."""
 
 
-class Standing(Enum):
-    """What the service says of a batch when it is asked, or searched for it."""
+class RemoteStatus(Enum):
+    """The remote status of a batch: what the service says when it is asked about it, or searched for it."""
 
     SILENT = auto()
     """Nothing: it was not asked yet, or its answer makes no sense."""
@@ -45,7 +46,7 @@ class Standing(Enum):
     """It was released; or a search found its tasks."""
     ENDED = auto()
     """It has ended, and nothing of it was created."""
-    UNKNOWN = auto()
+    NOT_THERE = auto()
     """There is no such batch; or a search, which is known to find what is there, found nothing."""
     UNPROVEN = auto()
     """A search found nothing, and was never seen to find anything."""
@@ -60,7 +61,7 @@ class Declined(Enum):
     """Declined, for what the batch holds or for an unknown reason."""
     RELEASED_BEFORE = auto()
     """Declined because the batch is not waiting any more."""
-    UNKNOWN = auto()
+    NOT_THERE = auto()
     """Declined because the service does not know the batch: it is gone, or not there yet."""
     BY_PROXY = auto()
     """A proxy keeps answering in the place of the service, which may have it all the same."""
@@ -84,7 +85,7 @@ class Wish(Enum):
     """Whatever may come twice: `retry --uncertain`."""
 
 
-MOST_TELLS = 12
+MOST_REPEATS = 12
 """Times that one batch is released again in a run while every answer is lost. If one answer in three is lost, a smaller
 number would stop one job of a hundred thousand batches in ten."""
 
@@ -108,30 +109,35 @@ class Doubt:
     """A call to make or to release it may have arrived."""
     declined: Declined = Declined.NO
     cancel: Cancel = Cancel.UNTRIED
-    standing: Standing = Standing.SILENT
+    remote_status: RemoteStatus = RemoteStatus.SILENT
     asked_at: float = float("-inf")
-    """When the question was sent that `standing` answers."""
-    tells: int = 0
+    """When the question was sent that `remote_status` answers."""
+    repeats: int = 0
     silent: int = 0
     """Questions in a row without an answer that makes sense."""
 
-    def heard(self, standing: Standing, asked_at: float) -> Doubt:
+    def with_answer(self, remote_status: RemoteStatus, asked_at: float) -> Doubt:
         """Take in what the service says to a question that was sent at a time."""
-        if standing is Standing.SILENT:
+        if remote_status is RemoteStatus.SILENT:
             return replace(self, silent=self.silent + 1)
-        return replace(self, standing=standing, asked_at=asked_at, silent=0)
+        return replace(self, remote_status=remote_status, asked_at=asked_at, silent=0)
 
-    def told(self, now: float, declined: Declined) -> Doubt:
+    def with_repeat(self, now: float, declined: Declined) -> Doubt:
         """Take in that it was released again and the answer was lost or the call declined; the call ended at `now`."""
         lost = declined is Declined.NO
         return replace(
-            self, since=now, lost=self.lost or lost, declined=declined, standing=Standing.SILENT, tells=self.tells + 1
+            self,
+            since=now,
+            lost=self.lost or lost,
+            declined=declined,
+            remote_status=RemoteStatus.SILENT,
+            repeats=self.repeats + 1,
         )
 
-    def canceled(self, now: float, cancel: Cancel) -> Doubt:
+    def with_cancel(self, now: float, cancel: Cancel) -> Doubt:
         """Take in what became of our call to cancel it."""
-        return replace(self, since=now, cancel=cancel, standing=Standing.SILENT)
+        return replace(self, since=now, cancel=cancel, remote_status=RemoteStatus.SILENT)
 
-    def is_quiet(self, quiet_seconds: float) -> bool:
-        """Tell whether the newest reading was made when every call of ours must have shown its effect."""
-        return self.standing is not Standing.SILENT and self.asked_at - self.since >= quiet_seconds
+    def is_past_settle_time(self, settle_seconds: float) -> bool:
+        """Return whether the newest reading was made when every call of ours must have shown its effect."""
+        return self.remote_status is not RemoteStatus.SILENT and self.asked_at - self.since >= settle_seconds

@@ -176,7 +176,7 @@ class Refused(NotApplied):
         """It was refused for its size."""
         self.released_before = released_before
         """It was refused because the batch is not waiting any more: the evidence that an earlier release arrived."""
-        self.unknown = False
+        self.batch_not_found = False
         """A release was refused because there is no such batch: it is gone, or not there yet."""
 
 

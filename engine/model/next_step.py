@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from engine.model.doubt import MOST_SILENT, MOST_TELLS, Again, Cancel, Declined, Doubt, Standing, Wish
+from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, Cancel, Declined, Doubt, RemoteStatus, Wish
 from engine.model.submission import State
 
 NEVER_ARRIVED = "no search found it: it never arrived"
@@ -22,7 +22,7 @@ class Action(Enum):
 
     ASK = auto()
     """Ask the service later, or again."""
-    TELL = auto()
+    RELEASE_AGAIN = auto()
     """Release it (again)."""
     STAGE = auto()
     """Stage it again, from the beginning."""
@@ -34,8 +34,8 @@ class Action(Enum):
     """It was released: follow it."""
     CANCEL = auto()
     """Ask the service to create nothing of it."""
-    DECLINE = auto()
-    """It is certain that nothing was created and nothing will be: halve it, or let its records fail."""
+    FAIL = auto()
+    """It is certain that nothing was created and nothing will be: its records fail, or it is halved."""
     PARK = auto()
     """It cannot be found out what became of it: it is uncertain."""
     STOP = auto()
@@ -58,35 +58,35 @@ class StepRow:
     reason: str
     state: Collection[State] = ()
     again: Collection[Again] = ()
-    standing: Collection[Standing] = ()
+    remote_status: Collection[RemoteStatus] = ()
     declined: Collection[Declined] = ()
     cancel: Collection[Cancel] = ()
     wish: Collection[Wish] = ()
-    quiet: bool | None = None
-    """The newest reading was made at the end of the quiet time, or later."""
+    past_settle_time: bool | None = None
+    """The newest reading was made at the end of the settle time, or later."""
     lost: bool | None = None
     named: bool | None = None
-    told_out: bool | None = None
-    """It was told MOST_TELLS times."""
-    silent_out: bool | None = None
+    out_of_repeats: bool | None = None
+    """It was made or released again MOST_REPEATS times."""
+    out_of_questions: bool | None = None
     """It was asked MOST_SILENT times in vain."""
 
-    def fits(self, doubt: Doubt, *, quiet: bool) -> bool:
+    def fits(self, doubt: Doubt, *, past_settle_time: bool) -> bool:
         """Return whether the row is about a doubt like this."""
         words = (
             (self.state, doubt.state),
             (self.again, doubt.again),
-            (self.standing, doubt.standing),
+            (self.remote_status, doubt.remote_status),
             (self.declined, doubt.declined),
             (self.cancel, doubt.cancel),
             (self.wish, doubt.wish),
         )
         flags = (
-            (self.quiet, quiet),
+            (self.past_settle_time, past_settle_time),
             (self.lost, doubt.lost),
             (self.named, doubt.named),
-            (self.told_out, doubt.tells >= MOST_TELLS),
-            (self.silent_out, doubt.silent >= MOST_SILENT),
+            (self.out_of_repeats, doubt.repeats >= MOST_REPEATS),
+            (self.out_of_questions, doubt.silent >= MOST_SILENT),
         )
         return all(not column or value in column for column, value in words) and all(
             wanted is None or wanted == flag for wanted, flag in flags
@@ -98,9 +98,9 @@ def _of(state: State, *rows: StepRow) -> Sequence[StepRow]:
     return [row if row.state else replace(row, state=(state,)) for row in rows]
 
 
-_THERE = (Standing.WAITING, Standing.STARTED, Standing.ENDED)
-_NOTHING_MADE = (Standing.WAITING, Standing.ENDED, Standing.UNKNOWN)
-_UNHEEDED = (Declined.NO, Declined.UNKNOWN, Declined.BY_PROXY)
+_THERE = (RemoteStatus.WAITING, RemoteStatus.STARTED, RemoteStatus.ENDED)
+_NOTHING_MADE = (RemoteStatus.WAITING, RemoteStatus.ENDED, RemoteStatus.NOT_THERE)
+_UNHEEDED = (Declined.NO, Declined.NOT_THERE, Declined.BY_PROXY)
 """The service said nothing about what the batch holds."""
 _UNASKED = (Again.SEARCH, Again.NEVER)
 """The service has no name for the batch before it is released, so it cannot be asked about it."""
@@ -111,51 +111,64 @@ _SILENCE = (
         Action.PARK,
         "the service says nothing of it that makes sense",
         state=(State.RELEASED, State.UNCERTAIN),
-        silent_out=True,
+        out_of_questions=True,
     ),
-    StepRow(Action.STOP, "the service does not say what became of it", silent_out=True),
+    StepRow(Action.STOP, "the service does not say what became of it", out_of_questions=True),
 )
 
 _STAGING = _of(
     State.STAGING,
     StepRow(
-        Action.DECLINE,
+        Action.FAIL,
         "the service refused it, and nothing was lost before",
         state=(State.FROZEN, State.STAGING, State.STAGED),
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
         lost=False,
     ),
-    StepRow(Action.STOP, "the answers to its staging are lost again and again", told_out=True),
+    StepRow(Action.STOP, "the answers to its staging are lost again and again", out_of_repeats=True),
     StepRow(
-        Action.DECLINE,
+        Action.FAIL,
         "the service refused it, and what was lost before is empty",
         again=(Again.SAFE,),
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
     ),
     StepRow(Action.STAGE, "an empty batch may be made twice", again=(Again.SAFE,), wish=(Wish.SEND,)),
-    StepRow(Action.DECLINE, "an empty batch creates nothing", again=(Again.SAFE,)),
-    StepRow(Action.DECLINE, "what was made is canceled", cancel=(Cancel.CONFIRMED,)),
+    StepRow(Action.FAIL, "an empty batch creates nothing", again=(Again.SAFE,)),
+    StepRow(Action.FAIL, "what was made is canceled", cancel=(Cancel.CONFIRMED,)),
     StepRow(Action.PARK, "what was made could not be canceled", cancel=(Cancel.DECLINED,)),
-    StepRow(Action.CANCEL, "what was made shall not stay", standing=_THERE, wish=(Wish.CANCEL,)),
-    StepRow(Action.CANCEL, "what an earlier call made shall not stay", standing=_THERE, declined=(Declined.REFUSED,)),
-    StepRow(Action.ADOPT, "what the lost call made was found", standing=_THERE),
-    StepRow(Action.DECLINE, "nothing was made", standing=(Standing.UNKNOWN,), wish=(Wish.CANCEL,), quiet=True),
+    StepRow(Action.CANCEL, "what was made shall not stay", remote_status=_THERE, wish=(Wish.CANCEL,)),
     StepRow(
-        Action.DECLINE,
-        "it was refused, and nothing was made before",
-        standing=(Standing.UNKNOWN,),
-        declined=(Declined.REFUSED,),
-        quiet=True,
+        Action.CANCEL, "what an earlier call made shall not stay", remote_status=_THERE, declined=(Declined.REFUSED,)
     ),
-    StepRow(Action.STAGE, "nothing was found for all of the quiet time", standing=(Standing.UNKNOWN,), quiet=True),
+    StepRow(Action.ADOPT, "what the lost call made was found", remote_status=_THERE),
+    StepRow(
+        Action.FAIL,
+        "nothing was made",
+        remote_status=(RemoteStatus.NOT_THERE,),
+        wish=(Wish.CANCEL,),
+        past_settle_time=True,
+    ),
+    StepRow(
+        Action.FAIL,
+        "it was refused, and nothing was made before",
+        remote_status=(RemoteStatus.NOT_THERE,),
+        declined=(Declined.REFUSED,),
+        past_settle_time=True,
+    ),
+    StepRow(
+        Action.STAGE,
+        "nothing was found for the whole settle time",
+        remote_status=(RemoteStatus.NOT_THERE,),
+        past_settle_time=True,
+    ),
 )
 
 _RELEASING = _of(
     State.RELEASING,
-    StepRow(Action.FOLLOW, "the service had started it", standing=(Standing.STARTED,)),
+    StepRow(Action.FOLLOW, "the service had started it", remote_status=(RemoteStatus.STARTED,)),
     # If nothing was lost before, a refusal is the service's own no, also where it cannot be asked.
     StepRow(
-        Action.DECLINE,
+        Action.FAIL,
         "the service refused it",
         again=_UNASKED,
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
@@ -171,46 +184,48 @@ _RELEASING = _of(
         cancel=(Cancel.UNTRIED,),
     ),
     StepRow(
-        Action.DECLINE,
+        Action.FAIL,
         "it is canceled, and nothing was created",
-        standing=_NOTHING_MADE,
+        remote_status=_NOTHING_MADE,
         cancel=(Cancel.CONFIRMED,),
-        quiet=True,
+        past_settle_time=True,
     ),
-    StepRow(Action.ASK, "it is canceled; what was told before may still show", cancel=(Cancel.CONFIRMED,)),
+    StepRow(Action.ASK, "it is canceled; an earlier release may still show", cancel=(Cancel.CONFIRMED,)),
     StepRow(
         Action.PARK,
         "it could not be canceled, and the service does not say that it was started",
-        standing=(Standing.WAITING, Standing.UNKNOWN),
+        remote_status=(RemoteStatus.WAITING, RemoteStatus.NOT_THERE),
         cancel=(Cancel.DECLINED,),
-        quiet=True,
+        past_settle_time=True,
     ),
-    StepRow(Action.FOLLOW, "it has ended; its settlement tells the rest", standing=(Standing.ENDED,)),
+    StepRow(Action.FOLLOW, "it has ended; its settlement tells the rest", remote_status=(RemoteStatus.ENDED,)),
     StepRow(
-        Action.DECLINE,
+        Action.FAIL,
         "the service refused it while it waited",
-        standing=(Standing.WAITING,),
+        remote_status=(RemoteStatus.WAITING,),
         declined=(Declined.REFUSED,),
         lost=False,
     ),
     StepRow(
         Action.CANCEL,
         "it was refused, and an earlier release may have arrived",
-        standing=(Standing.WAITING,),
+        remote_status=(RemoteStatus.WAITING,),
         declined=(Declined.REFUSED,),
         cancel=(Cancel.UNTRIED,),
-        quiet=True,
+        past_settle_time=True,
     ),
-    StepRow(Action.PARK, "the service no longer knows it", standing=(Standing.UNKNOWN,), quiet=True),
+    StepRow(
+        Action.PARK, "the service no longer knows it", remote_status=(RemoteStatus.NOT_THERE,), past_settle_time=True
+    ),
     StepRow(
         Action.STOP,
         "the answers to its release are lost again and again",
         declined=_UNHEEDED,
         cancel=(Cancel.UNTRIED,),
-        told_out=True,
+        out_of_repeats=True,
     ),
     StepRow(
-        Action.TELL,
+        Action.RELEASE_AGAIN,
         "a second release is refused where the first one arrived",
         again=(Again.REFUSED,),
         declined=(Declined.NO,),
@@ -218,82 +233,94 @@ _RELEASING = _of(
     ),
     # A batch that is gone for good would be released over and over: first ask whether it is there.
     StepRow(
-        Action.TELL,
+        Action.RELEASE_AGAIN,
         "the service did not find the batch when it was released; it waits now",
         again=(Again.REFUSED,),
-        standing=(Standing.WAITING,),
-        declined=(Declined.UNKNOWN, Declined.BY_PROXY),
+        remote_status=(RemoteStatus.WAITING,),
+        declined=(Declined.NOT_THERE, Declined.BY_PROXY),
         cancel=(Cancel.UNTRIED,),
     ),
     StepRow(
-        Action.TELL,
-        "it has said waiting, and nothing else, for all of the quiet time",
+        Action.RELEASE_AGAIN,
+        "it has said waiting, and nothing else, for the whole settle time",
         again=(Again.ASK,),
-        standing=(Standing.WAITING,),
+        remote_status=(RemoteStatus.WAITING,),
         declined=_UNHEEDED,
         cancel=(Cancel.UNTRIED,),
-        quiet=True,
+        past_settle_time=True,
     ),
 )
 
 _UNCERTAIN = _of(
     State.UNCERTAIN,
-    StepRow(Action.FOLLOW, "the service has it after all", standing=(Standing.STARTED, Standing.ENDED)),
+    StepRow(Action.FOLLOW, "the service has it after all", remote_status=(RemoteStatus.STARTED, RemoteStatus.ENDED)),
     StepRow(
-        Action.TELL,
-        "it still waits, and a person has it told again",
+        Action.RELEASE_AGAIN,
+        "it still waits, and a person has it released again",
         state=(State.UNCERTAIN, State.RELEASED),
         again=(Again.ASK, Again.REFUSED),
-        standing=(Standing.WAITING,),
+        remote_status=(RemoteStatus.WAITING,),
         wish=(Wish.SEND_AGAIN,),
     ),
     StepRow(Action.SEND, "a person has it sent again", wish=(Wish.SEND_AGAIN,), named=False),
     StepRow(
         Action.SEND,
         "the service does not have it, and a person has it sent again",
-        standing=(Standing.UNKNOWN, Standing.WAITING),
+        remote_status=(RemoteStatus.NOT_THERE, RemoteStatus.WAITING),
         wish=(Wish.SEND_AGAIN,),
     ),
     StepRow(Action.PARK, "nobody can know", again=(Again.NEVER,), named=False),
     StepRow(
-        Action.DECLINE,
+        Action.FAIL,
         NEVER_ARRIVED,
         again=(Again.SEARCH,),
-        standing=(Standing.UNKNOWN,),
+        remote_status=(RemoteStatus.NOT_THERE,),
         wish=(Wish.CANCEL,),
-        quiet=True,
+        past_settle_time=True,
         named=False,
     ),
-    StepRow(Action.SEND, NEVER_ARRIVED, again=(Again.SEARCH,), standing=(Standing.UNKNOWN,), quiet=True, named=False),
+    StepRow(
+        Action.SEND,
+        NEVER_ARRIVED,
+        again=(Again.SEARCH,),
+        remote_status=(RemoteStatus.NOT_THERE,),
+        past_settle_time=True,
+        named=False,
+    ),
     StepRow(
         Action.PARK,
         "a search finds nothing of it, and has never been seen to find anything",
         again=(Again.SEARCH,),
-        standing=(Standing.UNPROVEN,),
-        quiet=True,
+        remote_status=(RemoteStatus.UNPROVEN,),
+        past_settle_time=True,
         named=False,
     ),
     StepRow(
         Action.CANCEL,
         "nothing more is to be created",
-        standing=(Standing.WAITING,),
+        remote_status=(RemoteStatus.WAITING,),
         cancel=(Cancel.UNTRIED,),
         wish=(Wish.CANCEL,),
         named=True,
     ),
     StepRow(
-        Action.DECLINE,
+        Action.FAIL,
         "it is canceled, and nothing was created",
-        standing=_NOTHING_MADE,
+        remote_status=_NOTHING_MADE,
         cancel=(Cancel.CONFIRMED,),
-        quiet=True,
+        past_settle_time=True,
     ),
-    StepRow(Action.ASK, "it is canceled; what was told before may still show", cancel=(Cancel.CONFIRMED,), quiet=False),
-    # It was accepted once, or asked about in vain: only a person may have it told again.
+    StepRow(
+        Action.ASK,
+        "it is canceled; an earlier release may still show",
+        cancel=(Cancel.CONFIRMED,),
+        past_settle_time=False,
+    ),
+    # It was accepted once, or asked about in vain: only a person may have it released again.
     StepRow(
         Action.PARK,
         "the service still does not say what became of it",
-        standing=(Standing.WAITING, Standing.UNKNOWN),
+        remote_status=(RemoteStatus.WAITING, RemoteStatus.NOT_THERE),
         named=True,
     ),
 )
@@ -304,24 +331,29 @@ _RELEASED = _of(
         Action.SEND,
         "it still waits, and a person has it sent again",
         again=_UNASKED,
-        standing=(Standing.WAITING,),
+        remote_status=(RemoteStatus.WAITING,),
         wish=(Wish.SEND_AGAIN,),
     ),
     StepRow(
         Action.CANCEL,
         "nothing more of it is to be created",
-        standing=(Standing.SILENT,),
+        remote_status=(RemoteStatus.SILENT,),
         cancel=(Cancel.UNTRIED,),
         wish=(Wish.CANCEL,),
     ),
-    StepRow(Action.FOLLOW, "what it created is to be told", wish=(Wish.CANCEL,), quiet=False),
-    StepRow(Action.FOLLOW, "the service works on it", standing=(Standing.STARTED, Standing.ENDED)),
-    StepRow(Action.FOLLOW, "it may only be slow to begin", standing=(Standing.WAITING,)),
-    StepRow(Action.PARK, "the service no longer says anything of it", standing=(Standing.UNKNOWN,), quiet=True),
+    StepRow(Action.FOLLOW, "what it created is to be told", wish=(Wish.CANCEL,), past_settle_time=False),
+    StepRow(Action.FOLLOW, "the service works on it", remote_status=(RemoteStatus.STARTED, RemoteStatus.ENDED)),
+    StepRow(Action.FOLLOW, "it may only be slow to begin", remote_status=(RemoteStatus.WAITING,)),
+    StepRow(
+        Action.PARK,
+        "the service no longer says anything of it",
+        remote_status=(RemoteStatus.NOT_THERE,),
+        past_settle_time=True,
+    ),
 )
 
 _OTHERS = (
-    StepRow(Action.DECLINE, "nothing of it was sent", state=(State.FROZEN,), wish=(Wish.CANCEL,)),
+    StepRow(Action.FAIL, "nothing of it was sent", state=(State.FROZEN,), wish=(Wish.CANCEL,)),
     StepRow(
         Action.CANCEL,
         "it was staged, and shall not stay",
@@ -329,16 +361,16 @@ _OTHERS = (
         cancel=(Cancel.UNTRIED,),
         wish=(Wish.CANCEL,),
     ),
-    StepRow(Action.DECLINE, "it was never released", state=(State.STAGED,), wish=(Wish.CANCEL,)),
+    StepRow(Action.FAIL, "it was never released", state=(State.STAGED,), wish=(Wish.CANCEL,)),
     StepRow(Action.ASK, "what was lost may still show"),
 )
 
-TABLE: tuple[StepRow, ...] = (*_SILENCE, *_STAGING, *_RELEASING, *_UNCERTAIN, *_RELEASED, *_OTHERS)
+STEP_TABLE: tuple[StepRow, ...] = (*_SILENCE, *_STAGING, *_RELEASING, *_UNCERTAIN, *_RELEASED, *_OTHERS)
 """Every row, in order: the first that fits counts, and the last one fits always."""
 
 
-def next_step(doubt: Doubt, quiet_seconds: float) -> NextStep:
-    """Return what to do next about a batch in doubt, where every call shows its effect within `quiet_seconds`."""
-    quiet = doubt.is_quiet(quiet_seconds)
-    row = next(row for row in TABLE if row.fits(doubt, quiet=quiet))
+def next_step(doubt: Doubt, settle_seconds: float) -> NextStep:
+    """Return what to do next about a batch in doubt, where every call shows its effect within `settle_seconds`."""
+    past_settle_time = doubt.is_past_settle_time(settle_seconds)
+    row = next(row for row in STEP_TABLE if row.fits(doubt, past_settle_time=past_settle_time))
     return NextStep(row.action, row.reason)

@@ -76,7 +76,7 @@ class ServiceSettings(Section):
         return {}
 
     def speaks(self, body: bytes) -> bool:
-        """Tell whether the body of a refusal is worded as the service words its errors: here, a JSON object.
+        """Return whether the body of a refusal is worded as the service words its errors: here, a JSON object.
 
         What is not comes from something in between: a proxy, a firewall.
         """

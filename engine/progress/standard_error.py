@@ -50,7 +50,7 @@ def _descriptor(stream: TextIO) -> int | None:
 
 
 def _fits(descriptor: int, content: bytes) -> bool:
-    """Write what there is room for; tell whether that was all."""
+    """Write what there is room for; return whether that was all."""
     room = select.poll()
     room.register(descriptor, select.POLLOUT)
     for begin in range(0, len(content), select.PIPE_BUF):  # a pipe that has room at all has room for so much

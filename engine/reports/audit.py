@@ -208,10 +208,10 @@ async def audit(job: Job, ledger: Ledger, evidence: Evidence) -> Audit:
 
 async def _check_divided(result: Audit, job: Job, ledger: Ledger, recut: Recut) -> None:
     """Check what parts stand for: it must have been cut as they were, and has no fate of its own."""
-    async for whole in ledger.divided(job.name):
+    async for whole in ledger.split_batches(job.name):
         rejects = await ledger.rejects(job.name, whole.start.index, whole.end.index)
         result.find_all(await anyio.to_thread.run_sync(recut.check, whole, rejects))
-        if await ledger.kept(job.name, whole.sequence) != Kept():
+        if await ledger.stored_fates(job.name, whole.sequence) != Kept():
             result.find(f"batch {batch_name(whole.sequence)}: it is split, and yet has an outcome of its own")
 
 
@@ -275,14 +275,14 @@ async def _kept(result: Audit, job: Job, ledger: Ledger, batch: Batch, submissio
     rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index)
     fates = Kept()
     try:
-        fates = await ledger.kept(job.name, batch.sequence)
+        fates = await ledger.stored_fates(job.name, batch.sequence)
     except (ValueError, TypeError, AttributeError) as error:
         result.find(f"batch {batch_name(batch.sequence)}: its settlement cannot be read ({error})")
     return _Kept(batch, submission, fates, rejects)
 
 
 def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
-    """Count the fates of a batch; tell whether they are whole."""
+    """Count the fates of a batch; return whether they are whole."""
     before = len(result.findings)
     batch, submission = kept.batch, kept.submission
     result.fates[Fate.REJECTED] += len(kept.rejects)
@@ -345,7 +345,7 @@ async def _check_ids(result: Audit, job: Job, ledger: Ledger, hashes: frozenset[
         return
     async for batch, _ in ledger.batches(job.name, frozenset({State.SETTLED})):
         try:
-            settlement = (await ledger.kept(job.name, batch.sequence)).settlement
+            settlement = (await ledger.stored_fates(job.name, batch.sequence)).settlement
         except (ValueError, TypeError, AttributeError):
             continue  # found before
         hits = list(repeated(settlement.task_ids, hashes)) if settlement else []
@@ -386,7 +386,7 @@ async def _check_rest(result: Audit, job: Job, ledger: Ledger) -> None:
     rejects = await ledger.count_rejects(job.name)
     if rejects != result.fates[Fate.REJECTED]:
         result.find(f"the ledger has {rejects} rejects, {result.fates[Fate.REJECTED]} of them within a batch")
-    result.find_all(await ledger.loose_rows(job.name))
+    result.find_all(await ledger.inconsistent_rows(job.name))
 
 
 def _sum(fates: dict[Fate, int]) -> str:

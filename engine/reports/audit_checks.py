@@ -238,7 +238,7 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
         self._rejects.finish()
 
     def _is_mended(self, expected: dict[str, Any], found: dict[str, Any]) -> bool:
-        """Tell whether a line of the rejects differs as it does where a person mended its record."""
+        """Return whether a line of the rejects differs as it does where a person mended its record."""
         if {**found, "record": None} != {**expected, "record": None}:
             return False
         # What was sent is proven by the sha256 of its batch; what was rejected, by nothing.

@@ -114,7 +114,7 @@ def batch_fates(job: Job, known: KnownBatch, task_url: TaskUrl) -> Sequence[Fate
 def _sent(
     job: Job, known: KnownBatch, places: Sequence[_Place], task_url: TaskUrl, *, without: Collection[int] = ()
 ) -> Iterator[Fated]:
-    """Yield the fate of each record that went up, but for those at some positions."""
+    """Yield the fate of each record that went up, except for those at some positions."""
     submission, settlement = known.submission, known.settlement
     fate = Fate.UNRESOLVED
     error: str | None = f"its batch is {submission.state}"

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import anyio
 
-from engine.adaptive.quiet_time import QuietTime
+from engine.adaptive.settle_time import SettleTime
 from engine.clock import Clock
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
@@ -90,9 +90,9 @@ class Run:
     """Random numbers in [0, 1)."""
     emit: Listener
     stop: Stop
-    quiet: QuietTime = field(default_factory=QuietTime)
+    settle_time: SettleTime = field(default_factory=SettleTime)
     """How long the service may take until it shows what a call did."""
-    again_by_person: frozenset[int] = frozenset()
+    released_again_by_user: frozenset[int] = frozenset()
     """Sequences of the batches that a person has sent again, whatever may come twice."""
     changed: SourceChanged | None = None
     """The source is not what it was: only what the service has is followed, and then the run ends with this."""
@@ -144,16 +144,16 @@ class Run:
         self.stop.request(error)
 
 
-def lost_just_now(run: Run, submission: Submission) -> Doubt:
+def doubt_after_call(run: Run, submission: Submission) -> Doubt:
     """Return what is known of a batch whose newest call ended just now, lost or refused."""
-    return replace(left_by_earlier_run(run, submission), since=run.clock.monotonic())
+    return replace(doubt_from_ledger(run, submission), since=run.clock.monotonic())
 
 
-def left_by_earlier_run(run: Run, submission: Submission) -> Doubt:
-    """Return what is known of a batch as the ledger has it; its quiet time counts from its last step."""
+def doubt_from_ledger(run: Run, submission: Submission) -> Doubt:
+    """Return what is known of a batch as the ledger has it; its settle time counts from its last step."""
     clock = run.clock
     staging = run.service.staging if submission.state is State.STAGING else None
-    wish = Wish.SEND_AGAIN if submission.sequence in run.again_by_person else Wish.SEND
+    wish = Wish.SEND_AGAIN if submission.sequence in run.released_again_by_user else Wish.SEND
     return Doubt(
         submission.state,
         staging.stage_again if staging else run.service.again,

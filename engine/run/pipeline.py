@@ -31,13 +31,13 @@ from anyio.abc import TaskGroup
 from engine.adaptive.concurrency import CallFate
 from engine.batch.chunker import Plan
 from engine.model.batch import Batch
-from engine.model.doubt import MOST_TELLS, Again, Doubt, Wish
+from engine.model.doubt import MOST_REPEATS, Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, CallFailed, StrictRejects
 from engine.model.job import JobState
 from engine.model.settings import SendSettings
 from engine.model.submission import UNSENT, State, Submission
 from engine.progress.events import BatchesFrozen
-from engine.run.context import DRAIN_SECONDS, Run, left_by_earlier_run
+from engine.run.context import DRAIN_SECONDS, Run, doubt_from_ledger
 from engine.run.in_flight import InFlight, Slot
 from engine.run.poller import Poller
 from engine.run.queues import Queue, WorkerPool
@@ -81,10 +81,10 @@ class Pipeline:
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
         unsent: Queue[Unsent] = Queue(self._settings.most_in_flight)
-        async with anyio.create_task_group() as stages:
-            stages.start_soon(self._stage, 0.0, self._read, unsent)
-            stages.start_soon(self._stage, DRAIN_SECONDS, self._upload, unsent)
-            stages.start_soon(self._stage, 0.0, self._follow)
+        async with anyio.create_task_group() as parts:
+            parts.start_soon(self._part, 0.0, self._read, unsent)
+            parts.start_soon(self._part, DRAIN_SECONDS, self._upload, unsent)
+            parts.start_soon(self._part, 0.0, self._follow)
         return self._run.stop.error
 
     async def _read(self, unsent: Queue[Unsent]) -> None:
@@ -103,7 +103,7 @@ class Pipeline:
 
     async def _follow_released(self) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
-            if submission.sequence not in self._run.again_by_person:
+            if submission.sequence not in self._run.released_again_by_user:
                 self._poller.add(batch, submission)
 
     async def _replay(self, unsent: Queue[Unsent]) -> None:
@@ -111,10 +111,10 @@ class Pipeline:
 
         One query for both: a second query would find batches that the first one has already started.
         """
-        canceled, by_person = self._job.state is JobState.CANCELED, self._run.again_by_person
-        states = UNSENT | {State.UNCERTAIN} | ({State.RELEASED} if by_person else frozenset())
+        canceled, by_user = self._job.state is JobState.CANCELED, self._run.released_again_by_user
+        states = UNSENT | {State.UNCERTAIN} | ({State.RELEASED} if by_user else frozenset())
         async for batch, submission in self._ledger.batches(self._job.name, states):
-            if submission.state is State.RELEASED and submission.sequence not in by_person:
+            if submission.state is State.RELEASED and submission.sequence not in by_user:
                 continue
             if submission.state in IN_DOUBT:
                 if not self._is_searched_for_last(submission):
@@ -124,7 +124,7 @@ class Pipeline:
 
     def _is_searched_for_last(self, submission: Submission) -> bool:
         unnamed = submission.state is State.UNCERTAIN and submission.remote_id is None
-        return unnamed and submission.sequence not in self._run.again_by_person
+        return unnamed and submission.sequence not in self._run.released_again_by_user
 
     async def _freeze(self, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
         if self._job.read_complete:
@@ -153,17 +153,17 @@ class Pipeline:
         async with anyio.create_task_group() as uploads:
             self._recoveries = uploads
             workers = WorkerPool(uploads, partial(self._guarded, self._submit_in))
-            await self._stage(0.0, self._take_in, unsent, workers)
+            await self._part(0.0, self._start_uploads, unsent, workers)
             workers.dismiss()
         if self._run.stop.error is None:
             await self._guarded(self._search)
         self._poller.finish()
 
     async def _search(self) -> None:
-        """Find by their marks the batches whose answer was lost, and again those that were then sent, and lost anew."""
+        """Search for the batches whose answer was lost, and again for those that were then sent and lost anew."""
         if self._run.service.again is not Again.SEARCH:
             return
-        for _ in range(MOST_TELLS):
+        for _ in range(MOST_REPEATS):
             began = self._run.clock.now()
             await self._search_once()
             if self._run.stop.error is not None or not await self._lost_since(began):
@@ -188,22 +188,22 @@ class Pipeline:
                     if self._run.stop.error is not None:
                         return
                     rest_ended_at = self._run.clock.now()
-                quiet_from = max(submission.changed_at, rest_ended_at)
-                doubt = left_by_earlier_run(self._run, replace(submission, changed_at=quiet_from))
+                settle_from = max(submission.changed_at, rest_ended_at)
+                doubt = doubt_from_ledger(self._run, replace(submission, changed_at=settle_from))
                 if doubt.wish is Wish.SEND_AGAIN:  # a person's wish counts once, and it was sent again for it
                     doubt = replace(doubt, wish=Wish.SEND)
                 await self._recover(batch, submission, doubt)
 
-    async def _take_in(self, unsent: Queue[Unsent], workers: WorkerPool[Slot, Batch, Submission]) -> None:
+    async def _start_uploads(self, unsent: Queue[Unsent], workers: WorkerPool[Slot, Batch, Submission]) -> None:
         async for first in unsent:
             waiting = [first]
             while waiting:
                 batch, submission = waiting.pop()
                 if submission.state in IN_DOUBT:
-                    await self._recover(batch, submission, left_by_earlier_run(self._run, submission))
+                    await self._recover(batch, submission, doubt_from_ledger(self._run, submission))
                     continue
                 if divided := await self._uploader.divide(batch, submission):  # each half takes a slot of its own
-                    waiting += [(half, Submission(half.sequence)) for half in reversed(divided.halves)]
+                    waiting += [(half, Submission(half.sequence)) for half in reversed(divided.to_send)]
                     continue
                 slot = await self._find_room(batch)
                 if slot is None:
@@ -230,10 +230,10 @@ class Pipeline:
         submitted = await self._in_slot(slot, batch, submission)
         if submitted.doubt is not None:
             await self._recover(batch, submitted.submission, submitted.doubt, submitted.failure)
-        await self._submit_halves(submitted)
+        await self._submit_rest(submitted)
 
-    async def _submit_halves(self, submitted: Submitted) -> None:
-        for half in submitted.halves:
+    async def _submit_rest(self, submitted: Submitted) -> None:
+        for half in submitted.to_send:
             slot = await self._find_room(half)
             if slot is None:
                 return
@@ -268,7 +268,7 @@ class Pipeline:
             self._poller.wake()
         if submitted.submission.state is State.RELEASED and not self._poller.follows(batch.sequence):
             self._poller.add(batch, submitted.submission)
-        await self._submit_halves(submitted)
+        await self._submit_rest(submitted)
 
     async def _carry(self, batch: Batch, submission: Submission) -> Submitted:
         """Submit a batch that comes out of doubt; it waits for a slot only: it has passed the limit of open ones."""
@@ -287,7 +287,7 @@ class Pipeline:
         finally:
             poll_slots.release()
 
-    async def _stage(self, grace_seconds: float, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+    async def _part(self, grace_seconds: float, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Do `work`; once the run shall end, let it go on for `grace_seconds` and then cancel it."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_on_stop, group.cancel_scope, grace_seconds)
@@ -312,7 +312,7 @@ def _fate_of(submitted: Submitted) -> CallFate | None:
     """Return how a batch fared, for the number in flight; None if that says nothing of the service's speed."""
     if submitted.doubt is not None:
         return CallFate.LOST if submitted.doubt.lost else None
-    return None if submitted.halves else CallFate.DONE
+    return None if submitted.to_send else CallFate.DONE
 
 
 def frozen_event(plan: Plan) -> BatchesFrozen:

@@ -16,11 +16,11 @@ from http import HTTPStatus
 
 import anyio
 
-from engine.adaptive.batch_size import OpenJobs
+from engine.adaptive.batch_size import OpenBatches
 from engine.adaptive.poll_schedule import PollSchedule
 from engine.adaptive.rate import Pacer
 from engine.model.batch import Batch, batch_name
-from engine.model.doubt import Doubt, Standing
+from engine.model.doubt import Doubt, RemoteStatus
 from engine.model.errors import (
     CallFailed,
     Refused,
@@ -36,7 +36,7 @@ from engine.model.settings import AUTO, SendSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchesWaiting, BatchProgressed, Noticed
 from engine.progress.text import count
-from engine.run.context import Run, lost_just_now
+from engine.run.context import Run, doubt_after_call
 from engine.run.queues import Signal
 from engine.run.uploader import Payloads
 from engine.services.base import Asked, BatchProgress
@@ -82,7 +82,7 @@ class Poller:
         together = polling.polls_together if polling else 1
         self._schedule = PollSchedule(settings.poll_seconds, settings.max_poll_seconds, together)
         self._pacer = Pacer(settings.polls_per_second)
-        self._open_jobs = OpenJobs(
+        self._open_limit = OpenBatches(
             settings.max_open_batches or (polling.open_batches if polling else 1), self._moved_at
         )
         # Where one poll covers many batches the service works on all of them at once: each one open adds to its speed.
@@ -104,10 +104,10 @@ class Poller:
 
         The limit that keeps the service busy counts open batches alone; uploads count for the configured one, too.
         """
-        return len(self._open) < self._open_jobs.limit and len(self._open) + uploads < self._open_jobs.most
+        return len(self._open) < self._open_limit.limit and len(self._open) + uploads < self._open_limit.most
 
     def follows(self, sequence: int) -> bool:
-        """Tell whether a batch is followed already."""
+        """Return whether a batch is followed already."""
         return sequence in self._open
 
     def add(self, batch: Batch, submission: Submission) -> None:
@@ -190,13 +190,13 @@ class Poller:
                 )
 
     def _asked(self, open_batch: _OpenBatch, now: float) -> Asked:
-        still = now - open_batch.moved_at >= self._run.quiet.seconds
+        unmoved = now - open_batch.moved_at >= self._run.settle_time.seconds
         payload = partial(self._payload, open_batch.batch.sequence)
         open_batch.question = Asked(
             open_batch.batch.sequence,
             open_batch.submission.remote_id,
             open_batch.batch.count,
-            still=still,
+            unmoved=unmoved,
             payload=payload,
         )
         return open_batch.question
@@ -211,7 +211,7 @@ class Poller:
     async def _learn(self, open_batch: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
         """Take in what a poll said of one batch of its group; an error here concerns this batch alone."""
         try:
-            await self._take_in(open_batch, progress, seen_at)
+            await self._apply_answer(open_batch, progress, seen_at)
         except SourceError as error:  # with the file in its place again, a later run asks once more
             await self._park(open_batch, f"which of its records were created cannot be told: {error}")
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
@@ -229,7 +229,7 @@ class Poller:
         except Refused:
             return  # the service itself says so
 
-    async def _take_in(self, open_batch: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
+    async def _apply_answer(self, open_batch: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
         before, open_batch.shown = open_batch.shown, progress
         gained = progress.created - before.created
         if gained:
@@ -237,7 +237,7 @@ class Poller:
         if gained or progress.said != before.said or progress.waiting != before.waiting:
             self._moved_at = open_batch.moved_at = seen_at
         seconds = seen_at - open_batch.released_at
-        if before.waiting and not progress.waiting and self._run.quiet.saw_start(seconds):
+        if before.waiting and not progress.waiting and self._run.settle_time.saw_start(seconds):
             await self._run.ledger.note_slowest_start(self._run.job.name, seconds)
         self._mean_wait += (seen_at - open_batch.asked_at - self._mean_wait) * _NEWEST
         open_batch.asked_at = seen_at
@@ -270,26 +270,26 @@ class Poller:
 
     def _look_for_movement(self, now: float) -> None:
         """Say that accepted batches still wait; end the run once nothing has moved for too long."""
-        quiet = self._run.quiet.seconds
+        settle_seconds = self._run.settle_time.seconds
         idle_seconds = now - self._moved_at
-        if idle_seconds < quiet or now - self._looked_at < _LOOK_SECONDS:
+        if idle_seconds < settle_seconds or now - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = now
         waiting = [
             open_batch
             for open_batch in self._open.values()
-            if open_batch.is_stuck and now - open_batch.released_at >= quiet
+            if open_batch.is_stuck and now - open_batch.released_at >= settle_seconds
         ]
         if not waiting:
             return
         names = ", ".join(batch_name(open_batch.batch.sequence) for open_batch in waiting[:_NAMES_SHOWN])
         names += ", …" if len(waiting) > _NAMES_SHOWN else ""
-        if now - self._said_at >= quiet:
+        if now - self._said_at >= settle_seconds:
             self._said_at = now
             self._run.emit(
                 BatchesWaiting(len(waiting), now - min(open_batch.released_at for open_batch in waiting), names)
             )
-        limit = max(quiet, self._settings.give_up_seconds)
+        limit = max(settle_seconds, self._settings.give_up_seconds)
         if idle_seconds >= limit and not any(self._may_move(open_batch, limit) for open_batch in self._open.values()):
             words = ", ".join(sorted({open_batch.shown.said or "waiting" for open_batch in waiting}))
             job = self._run.job.name
@@ -302,7 +302,7 @@ class Poller:
             self._run.end(error)
 
     def _may_move(self, open_batch: _OpenBatch, seconds: float) -> bool:
-        """Tell whether a batch may have moved without a poll that showed it."""
+        """Return whether a batch may have moved without a poll that showed it."""
         if (
             open_batch.shown.created >= open_batch.batch.count
         ):  # its tasks are all there: it is at work, whether that shows or not
@@ -316,7 +316,7 @@ class Poller:
         if not self._adapts:
             return
         now, records = self._run.clock.monotonic(), self._open_records / len(self._open)
-        change = self._open_jobs.observe(gained, now, batch_records=records, lag_seconds=self._mean_wait)
+        change = self._open_limit.observe(gained, now, batch_records=records, lag_seconds=self._mean_wait)
         if change is not None:
             self._run.emit(change)
             self.wake()
@@ -324,14 +324,14 @@ class Poller:
     async def _excuse(self, open_batch: _OpenBatch, failure: CallFailed) -> None:
         """Ask again later after a poll that failed; park the batch where the table of steps says so."""
         now = self._run.clock.monotonic()
-        doubt = open_batch.doubt or lost_just_now(self._run, open_batch.submission)
+        doubt = open_batch.doubt or doubt_after_call(self._run, open_batch.submission)
         gone = isinstance(failure, Refused) and failure.status == HTTPStatus.NOT_FOUND
         if (
-            gone and doubt.standing is not Standing.UNKNOWN
+            gone and doubt.remote_status is not RemoteStatus.NOT_THERE
         ):  # its time counts from the first 404, not from other failures
             doubt = replace(doubt, since=now)
-        open_batch.doubt = doubt.heard(Standing.UNKNOWN if gone else Standing.SILENT, now)
-        step = next_step(open_batch.doubt, self._run.quiet.seconds)
+        open_batch.doubt = doubt.with_answer(RemoteStatus.NOT_THERE if gone else RemoteStatus.SILENT, now)
+        step = next_step(open_batch.doubt, self._run.settle_time.seconds)
         if step.action is Action.PARK:
             await self._park(open_batch, f"{step.reason}: {failure}")
             return

@@ -34,7 +34,7 @@ from engine.model.errors import (
 from engine.model.job import JobState
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.run.context import Run, lost_just_now
+from engine.run.context import Run, doubt_after_call
 from engine.run.suspects import Suspects
 from engine.services.base import Staged, Staging
 
@@ -68,8 +68,8 @@ class Submitted:
     """Where a batch stands after it was submitted."""
 
     submission: Submission
-    halves: Sequence[Batch] = ()
-    """Frozen in its place, if it is SPLIT; the batch itself, if it is to be sent once more."""
+    to_send: Sequence[Batch] = ()
+    """Its two halves, if it is SPLIT; the batch itself, if it is to be sent once more."""
     doubt: Doubt | None = None
     """What is known of it, if a call was lost or refused: it goes on to recovery."""
     failure: CallFailed | None = None
@@ -123,7 +123,7 @@ class Uploader:
             return None
         return await self.split(batch, submission, "as much did not get through before")
 
-    async def decline(
+    async def halve_or_fail(
         self, batch: Batch, submission: Submission, failure: CallFailed | None, reason: str, *, canceled: bool = False
     ) -> Submitted:
         """Halve a batch that was refused as a whole; of any other, each record fails. Nothing of it may be created.
@@ -188,7 +188,7 @@ class Uploader:
             earlier_id, payload = submission.remote_id, await self.payloads.read(batch)
             intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.STAGING))
             try:
-                staged = await staging.stage(batch, payload, known=earlier_id, intent=intent.renew)
+                staged = await staging.stage(batch, payload, earlier_id=earlier_id, intent=intent.renew)
             except (Refused, PossiblyApplied) as failure:
                 return await self._failed(batch, intent.submission, failure)
             # Remote id and fate are one durable step. Until it is made, the state is STAGING: a later run searches
@@ -321,7 +321,7 @@ class Uploader:
 
     def _in_doubt(self, submission: Submission, failure: CallFailed, *, declined: Declined = Declined.NO) -> Submitted:
         """Return what is known of a batch whose newest call was refused or lost."""
-        doubt = replace(lost_just_now(self._run, submission), declined=declined)
+        doubt = replace(doubt_after_call(self._run, submission), declined=declined)
         if isinstance(failure, Refused):
             lost = failure.earlier_lost and submission.state is not State.STAGED  # an upload creates nothing
             doubt = replace(doubt, lost=lost, declined=_kind_of(failure))
@@ -357,6 +357,6 @@ class _Intent:
 
 
 def _kind_of(refusal: Refused) -> Declined:
-    if refusal.unknown:
-        return Declined.UNKNOWN
+    if refusal.batch_not_found:
+        return Declined.NOT_THERE
     return Declined.RELEASED_BEFORE if refusal.released_before else Declined.REFUSED

@@ -165,7 +165,7 @@ class CallbackSender:
         self.send = self._bodies.put_nowait
 
     async def run(self) -> None:
-        """Send until cancelled."""
+        """Send until canceled."""
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             await asyncio.gather(*(self._send_all(session) for _ in range(_SENDERS)))
@@ -215,7 +215,7 @@ class _Server:
         return app
 
     async def run(self, callbacks: CallbackSender | None) -> None:
-        """Do what becomes due and send callbacks, until cancelled."""
+        """Do what becomes due and send callbacks, until canceled."""
         await asyncio.gather(self._keep_up(), *([callbacks.run()] if callbacks else []))
 
     async def _keep_up(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from engine.clock import Clock
 from engine.model.batch import Batch, ClientReference, Limits
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.error_hints import Carries
 from engine.model.errors import SourceChanged
 from engine.model.job import Job
@@ -140,8 +140,8 @@ class Asked:
     remote_id: str | None
     count: int
     """Records that went up."""
-    still: bool = False
-    """Nothing of it has moved for all of the quiet time."""
+    unmoved: bool = False
+    """Nothing of it has moved for the whole settle time."""
     payload: Callable[[], Awaitable[bytes]] = field(default=_no_payload, repr=False, compare=False)
     """Reads its payload again, for a service that tells tasks by their content. Raises: SourceChanged."""
 
@@ -163,7 +163,7 @@ class BatchProgress:
     """It is a word that we know."""
 
 
-Known: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | None]]
+BatchLookup: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | None]]
 """Sequence → the batch and where it stands; None if there is none."""
 
 
@@ -205,7 +205,7 @@ class Service(Protocol):
     limits: Limits
     settle_seconds: float
     """Longest time from a call until reads show its effect, where the configuration does not say; see
-    `adaptive.quiet_time`.
+    `adaptive.settle_time`.
     """
 
     @property
@@ -224,8 +224,8 @@ class Service(Protocol):
         ...
 
     @property
-    def marking(self) -> Marking | None:
-        """Finds tasks by a mark; wherever `again` may be SEARCH."""
+    def referencing(self) -> Referencing | None:
+        """Finds tasks by a client reference; wherever `again` may be SEARCH."""
         ...
 
     @property
@@ -278,9 +278,9 @@ class Staging(Protocol):
         ...
 
     async def stage(
-        self, batch: Batch, payload: bytes, *, known: str | None = None, intent: Intent = no_intent
+        self, batch: Batch, payload: bytes, *, earlier_id: str | None = None, intent: Intent = no_intent
     ) -> Staged:
-        """Begin a batch harmlessly, or go on with what an earlier attempt made, if it is `known` and still there.
+        """Begin a batch harmlessly, or go on with what an earlier attempt made: `earlier_id`, if that is still there.
 
         `intent` is awaited before a call goes out that makes what people see.
 
@@ -296,7 +296,7 @@ class Staging(Protocol):
 
 @runtime_checkable
 class Drafting(Protocol):
-    """What was staged is a draft: people see it, and it has a marker, by which it is found again."""
+    """What was staged is a draft: people see it, and it has a client reference, by which it is found again."""
 
     async def find(self, batch: Batch, payload: bytes) -> str | None:
         """Look once for what an attempt to stage made, if its answer was lost; return its name, None if not seen.
@@ -305,14 +305,14 @@ class Drafting(Protocol):
         """
         ...
 
-    async def extras(self, known: Known) -> Sequence[str]:
+    async def find_extras(self, lookup: BatchLookup) -> Sequence[str]:
         """Return the names of drafts that have a marker of this job and that the ledger does not know."""
         ...
 
 
 @runtime_checkable
-class Marking(Protocol):
-    """Tasks carry a mark of their batch, so that a batch without a name is found again."""
+class Referencing(Protocol):
+    """Tasks carry a client reference of their batch, so that a batch without a name is found again."""
 
     async def learn(self) -> str:
         """Ask what must be known before anything is frozen, and return it, never "".
@@ -322,7 +322,7 @@ class Marking(Protocol):
         ...
 
     def reference(self, sequence: int) -> ClientReference | None:
-        """Return what the tasks of a batch are marked with, so that `locate` finds them; None where nothing does."""
+        """Return the client reference of the tasks of a batch, by which `locate` finds them; None if it cannot."""
         ...
 
     async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
@@ -342,7 +342,7 @@ class Polling(Protocol):
     open_batches: int
     """Batches that may be open at once where the settings do not say; memory bounds it."""
 
-    async def standing(self, remote_id: str) -> Standing:
+    async def remote_status(self, remote_id: str) -> RemoteStatus:
         """Ask whether a batch was released.
 
         Raises:
@@ -376,12 +376,12 @@ class Counting(Protocol):
     """The work on created tasks can be counted."""
 
     polls_together: int
-    """Batches that one `working` call covers; as in `Polling`."""
+    """Batches that one `count_work` call covers; as in `Polling`."""
 
-    async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
+    async def count_work(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the created tasks of up to `polls_together` batches by how the work on them stands."""
         ...
 
-    def working_seconds(self, tasks: Sequence[int]) -> float:
+    def counting_seconds(self, tasks: Sequence[int]) -> float:
         """Return how long it takes at least to count batches of so many created tasks: people are told beforehand."""
         ...

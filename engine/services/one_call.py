@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.clock import Clock
 from engine.model.batch import Batch, Limits
 from engine.model.doubt import Again
@@ -32,7 +32,7 @@ class OneCall:
 
     again = Again.NEVER
     settle_seconds = SETTLE_SECONDS
-    staging = drafting = marking = polling = canceling = counting = None
+    staging = drafting = referencing = polling = canceling = counting = None
 
     def __init__(
         self,

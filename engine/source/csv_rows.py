@@ -1,8 +1,7 @@
 """The CSV format: each row below the header is a record, rendered as JSON. Blank lines are no records.
 
-Python's csv module decides what a row is (RFC 4180,
-strictly); a row that it refuses ends with its line. Numbers and JSON keep their text: what a person wrote is what goes
-up.
+Python's csv module decides what a row is (RFC 4180, strictly); a row that it refuses ends with its line. Numbers and
+JSON keep their text: what a person wrote is what goes up.
 """
 
 from __future__ import annotations

@@ -28,11 +28,11 @@ FORMATS: dict[str, str] = {
 }
 """Format → the module that knows it."""
 
-EXTENSIONS = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV, ".tsv": Format.CSV}
+OUR_EXTENSIONS = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV, ".tsv": Format.CSV}
 """`.json` is not among them: people give that name to arrays and to NDJSON, so its content decides."""
 
 
-def open_splitter(source: Source, file: SourceFile, settings: SourceSettings) -> Splitter:
+def splitter_for(source: Source, file: SourceFile, settings: SourceSettings) -> Splitter:
     """Return what cuts `source` into records.
 
     Raises:
@@ -76,7 +76,7 @@ def detect(file: SourceFile, settings: SourceSettings) -> str:
     path = file.source.path
     head = head_of(file)
     extension = Path(path).suffix.lower()
-    known = settings.format or EXTENSIONS.get(extension)
+    known = settings.format or OUR_EXTENSIONS.get(extension)
     if known is None:
         known, broken = _installed_for(extension)
         known = known or _told_by_content(head, path, extension, settings, broken)
@@ -107,7 +107,7 @@ def columns_of(source: Source, file: SourceFile, settings: SourceSettings) -> Se
     Raises:
         SourceError: the header cannot be used.
     """
-    splitter = open_splitter(source, file, settings)
+    splitter = splitter_for(source, file, settings)
     if not isinstance(splitter, WithHeader):
         return None
     check_columns(splitter.columns, splitter.delimiter, head_of(file), source.path)

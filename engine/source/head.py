@@ -193,7 +193,7 @@ def _holds_several(line: bytes) -> bool:
 
 
 def _goes_on(text: bytes) -> bool:
-    """Tell whether the first line breaks off as pretty-printed JSON does; the object's end is not in the head."""
+    """Return whether the first line breaks off as pretty-printed JSON does; the object's end is not in the head."""
     first, newline, _ = text.partition(b"\n")
     line = first.rstrip(BLANKS) if newline else b""
     return line.endswith((b"{", b"[", b",")) and not _is_json(line.rstrip(b","))

@@ -1,6 +1,6 @@
 """The JSON text of records: parse it, say why a text is not JSON, and find where its elements and members end.
 
-Used by the formats, the mapping and the client references. Finding ends is exact on any bytes and parses no value.
+Used by the formats, `mapping`, `chunker` and `retry`. Finding ends is exact on any bytes and parses no value.
 """
 
 from __future__ import annotations

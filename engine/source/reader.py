@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from engine.model.record import Block, Format, Position, Reject, Source
 from engine.model.settings import SourceSettings
-from engine.source.formats import open_splitter
+from engine.source.formats import splitter_for
 from engine.source.splitter import SourceFile, Splitter, Window, too_long
 
 WINDOW_BYTES = 1 << 17
@@ -78,7 +78,7 @@ class _SourceReader:
         self._source = source
         self._until = until
         self._file = file
-        self._splitter: Splitter = open_splitter(source, file, settings)
+        self._splitter: Splitter = splitter_for(source, file, settings)
         self._max_record_bytes = settings.max_record_bytes
         self._window_bytes = window_bytes
         self._longest = max(window_bytes, settings.max_record_bytes + _SEPARATOR_BYTES)

@@ -120,7 +120,7 @@ def _kept(path: Path, settings: SourceSettings) -> Source:
 
 
 async def _copy(stream: BinaryIO, path: Path) -> None:
-    with CancelScope(shield=True):  # a thread opens it: cancelled now, we would never get hold of it
+    with CancelScope(shield=True):  # a thread opens it: canceled now, we would never get hold of it
         file = await aiofiles.open(path, "xb", opener=private)
     try:
         while block := await to_thread.run_sync(stream.read, _SPOOL_BYTES, abandon_on_cancel=True):
@@ -128,7 +128,7 @@ async def _copy(stream: BinaryIO, path: Path) -> None:
         await file.flush()
         await to_thread.run_sync(os.fsync, file.fileno())
     finally:
-        with CancelScope(shield=True):  # `async with` would wait for the file in vain once it is cancelled
+        with CancelScope(shield=True):  # `async with` would wait for the file in vain once it is canceled
             await file.close()
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from engine.model.batch import Batch
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import BulkSubmitError, CallFailed, PossiblyApplied, Refused
 from engine.model.settings import BatchSettings
 from engine.services.base import (
@@ -24,8 +24,8 @@ from engine.services.base import (
     Canceling,
     Counting,
     Drafting,
-    Marking,
     Polling,
+    Referencing,
     Staging,
 )
 from engine.testing.trial import PromiseBroken, Subject, Trial, hold, hold_settled, never
@@ -37,7 +37,7 @@ NONSENSE = (b"", b"null", b"[]", b"{}", b'{"unheard": "of"}', b"<html>busy</html
 ABILITIES: Mapping[str, type] = {
     "staging": Staging,
     "drafting": Drafting,
-    "marking": Marking,
+    "referencing": Referencing,
     "polling": Polling,
     "canceling": Canceling,
     "counting": Counting,
@@ -62,7 +62,7 @@ async def has_the_abilities_that_it_names(subject: Subject) -> None:
     for name, ability in ABILITIES.items():
         one = getattr(service, name)
         hold(one is None or isinstance(one, ability), f"{name} lacks methods of {ability.__name__}")
-    needs = {Again.ASK: service.polling, Again.REFUSED: service.polling, Again.SEARCH: service.marking}
+    needs = {Again.ASK: service.polling, Again.REFUSED: service.polling, Again.SEARCH: service.referencing}
     hold(needs.get(service.again, service), f"again is {service.again}, and the ability that this needs is missing")
     if service.staging is not None:
         stage_again = service.staging.stage_again
@@ -157,7 +157,7 @@ async def a_lost_release_that_arrived_is_known(subject: Subject) -> None:
     name = await _lose_release(trial, batch, payload, arrives=True)
     service = trial.service
     if service.again is Again.ASK:
-        await _wait_for_standing(trial, name, Standing.STARTED, Standing.ENDED)
+        await _wait_for_remote_status(trial, name, RemoteStatus.STARTED, RemoteStatus.ENDED)
     elif service.again is Again.REFUSED:
         try:
             await trial.released(batch, name, payload)
@@ -183,7 +183,7 @@ async def a_lost_release_that_never_arrived_is_known(subject: Subject) -> None:
         return
     name = await _lose_release(trial, batch, payload, arrives=False)
     if trial.service.again is Again.ASK:
-        await _wait_for_standing(trial, name, Standing.WAITING)
+        await _wait_for_remote_status(trial, name, RemoteStatus.WAITING)
     if trial.service.again is Again.SEARCH:
         found = await _located(trial, batch, payload)
         hold(not found, f"locate finds {found}, and nothing was sent")
@@ -212,28 +212,31 @@ async def _lose_release(trial: Trial, batch: Batch, payload: bytes, *, arrives: 
 
 
 async def _located(trial: Trial, batch: Batch, payload: bytes) -> str | None:
-    marking = trial.service.marking
-    names = await marking.locate(batch, payload, trial.job.created_at) if marking is not None else ()
+    referencing = trial.service.referencing
+    names = await referencing.locate(batch, payload, trial.job.created_at) if referencing is not None else ()
     hold(len(names) <= 1, f"locate finds {names}, and one batch was sent")
     return names[0] if names else None
 
 
-async def _wait_for_standing(trial: Trial, name: str | None, *wanted: Standing) -> None:
+async def _wait_for_remote_status(trial: Trial, name: str | None, *wanted: RemoteStatus) -> None:
     polling = trial.service.polling
-    standing = await polling.standing(str(name)) if polling is not None else Standing.SILENT
-    hold(standing in wanted, f"standing is {standing.name}, and should be {' or '.join(one.name for one in wanted)}")
+    remote_status = await polling.remote_status(str(name)) if polling is not None else RemoteStatus.SILENT
+    hold(
+        remote_status in wanted,
+        f"remote_status is {remote_status.name}, and should be {' or '.join(one.name for one in wanted)}",
+    )
 
 
 async def a_batch_that_is_not_there_is_said_to_be_unknown(subject: Subject) -> None:
-    """`standing` of a name that nobody has given is UNKNOWN, or the question is refused; it is never another one."""
+    """`remote_status` of a name that nobody has given is NOT_THERE, or the question is refused; nothing else."""
     polling = (await Trial.of(subject)).service.polling
     if polling is None:
         return
     try:
-        standing = await polling.standing("0")
+        remote_status = await polling.remote_status("0")
     except CallFailed:
         return
-    hold(standing is Standing.UNKNOWN, f"a batch that is not there is said to be {standing.name}")
+    hold(remote_status is RemoteStatus.NOT_THERE, f"a batch that is not there is said to be {remote_status.name}")
 
 
 async def canceled_is_not_created(subject: Subject) -> None:
@@ -247,8 +250,11 @@ async def canceled_is_not_created(subject: Subject) -> None:
     if settlement is not None:
         return
     await service.canceling.cancel(name)
-    standing = await service.polling.standing(name)
-    hold(standing in {Standing.ENDED, Standing.UNKNOWN}, f"a canceled batch is said to be {standing.name}")
+    remote_status = await service.polling.remote_status(name)
+    hold(
+        remote_status in {RemoteStatus.ENDED, RemoteStatus.NOT_THERE},
+        f"a canceled batch is said to be {remote_status.name}",
+    )
     hold(subject.created() == 0, f"{subject.created()} tasks of a canceled batch were created")
 
 

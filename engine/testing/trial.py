@@ -148,8 +148,8 @@ class Trial:
     async def of(cls, subject: Subject) -> Trial:
         """Begin a job, as a run does."""
         trial = cls(subject)
-        if trial.service.marking is not None:
-            trial.job = replace(trial.job, learnt=await trial.service.marking.learn())
+        if trial.service.referencing is not None:
+            trial.job = replace(trial.job, learnt=await trial.service.referencing.learn())
             trial.service = trial.built()
         return trial
 
@@ -165,11 +165,13 @@ class Trial:
         """Note that a call goes out: the engine makes it durable."""
         self.between.intents += 1
 
-    async def staged(self, batch: Batch, payload: bytes, known: str | None = None) -> tuple[str, Settlement | None]:
+    async def staged(
+        self, batch: Batch, payload: bytes, earlier_id: str | None = None
+    ) -> tuple[str, Settlement | None]:
         """Stage and upload a batch; return its name there, and its settlement, if that was all."""
         staging = self.service.staging
         assert staging is not None  # noqa: S101 - for the type: whoever calls has asked
-        staged = await staging.stage(batch, payload, known=known, intent=self.intend)
+        staged = await staging.stage(batch, payload, earlier_id=earlier_id, intent=self.intend)
         if staged.settlement is None:
             await staging.upload(staged, payload)
         return staged.remote_id, staged.settlement
@@ -203,7 +205,7 @@ class Trial:
             return payload
 
         for number in range(MOST_POLLS):
-            asked = Asked(batch.sequence, name, batch.count, still=number > MOST_POLLS // 2, payload=read)
+            asked = Asked(batch.sequence, name, batch.count, unmoved=number > MOST_POLLS // 2, payload=read)
             (progress,) = await polling.progress([asked])
             settlement = progress.settlement
             if progress.finished and settlement is None:

@@ -17,7 +17,7 @@ from engine.model.job import Job
 from engine.model.settings import AUTO, MappingSettings, SendSettings, SourceSettings
 from engine.model.submission import State, Submission
 from engine.reports.audit import Evidence
-from engine.run.context import Run, Stop, left_by_earlier_run
+from engine.run.context import Run, Stop, doubt_from_ledger
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import IN_DOUBT, Pipeline
 from engine.run.poller import Poller
@@ -138,15 +138,17 @@ class Bench:
         uploader = Uploader(run, self, sizes)
         recovery = Recovery(run, uploader, self, uploader.submit)
         if submission.state in IN_DOUBT:
-            return await recovery.resolve(batch, submission, left_by_earlier_run(run, submission))
+            return await recovery.resolve(batch, submission, doubt_from_ledger(run, submission))
         submitted = await uploader.submit(batch, submission)
         if submitted.doubt is None:
             return submitted
         return await recovery.resolve(batch, submitted.submission, submitted.doubt, submitted.failure)
 
-    def pipeline(self, *, strict=False, again_by_person=(), **settings):
+    def pipeline(self, *, strict=False, released_again_by_user=(), **settings):
         send, run = SendSettings(**settings), self.run()
-        run = replace(run, job=replace(run.job, strict=strict), again_by_person=frozenset(again_by_person))
+        run = replace(
+            run, job=replace(run.job, strict=strict), released_again_by_user=frozenset(released_again_by_user)
+        )
         return self.joined(run, send, BatchBytes(self.service.limits.bytes) if send.max_in_flight == AUTO else None)
 
     def joined(self, run, send, sizes):
@@ -159,7 +161,7 @@ class Bench:
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""
-        # What a run that was cancelled had queued is written first, as it is before a process ends.
+        # What a run that was canceled had queued is written first, as it is before a process ends.
         await self.ledger.set_job_state(self.job.name, self.job.state)
         self.job = await self.ledger.job(self.job.name)
         return await self.pipeline(**options).work()

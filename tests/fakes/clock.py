@@ -18,7 +18,7 @@ async def until(happened):
 
 @asynccontextmanager
 async def under_way(work):
-    """Let some work run beside the block; what is left of it at the end of the block is cancelled."""
+    """Let some work run beside the block; what is left of it at the end of the block is canceled."""
     task = asyncio.create_task(work)
     try:
         yield task
@@ -81,7 +81,7 @@ class FakeClock:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self):
-        while self._sleepers and self._sleepers[0][2].done():  # cancelled
+        while self._sleepers and self._sleepers[0][2].done():  # canceled
             heapq.heappop(self._sleepers)
         self._watching = bool(self._sleepers) and not self._outside
         if not self._watching:

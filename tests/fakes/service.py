@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from engine.model.batch import ClientReference, Limits, batch_name
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.error_hints import Blame
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcome import Settlement
@@ -146,7 +146,7 @@ class FakeService:
         return self if self.stage_again is Again.SEARCH else None
 
     @property
-    def marking(self):
+    def referencing(self):
         return self if self.marks else None
 
     @property
@@ -182,15 +182,15 @@ class FakeService:
             made = [remote_id for remote_id, remote in self.remotes.items() if remote.sequence == batch.sequence]
             return made[0] if made else None
 
-    async def extras(self, known):
+    async def find_extras(self, lookup):
         return []
 
-    async def stage(self, batch, payload, *, known=None, intent=no_intent):
+    async def stage(self, batch, payload, *, earlier_id=None, intent=no_intent):
         await intent()
         async with self._call("stage", "send"):
             if self.done_by == "stage":
                 self._turn_away(payload, Blame.SUSPECT)
-                return self._draft(batch, payload, known)
+                return self._draft(batch, payload, earlier_id)
             remote_id = self._new(batch)
         return Staged(remote_id, f"https://store.example/{remote_id}", self.clock.monotonic() + self.url_seconds)
 
@@ -221,14 +221,14 @@ class FakeService:
             self._create(remote_id)
         return Released(remote_id, self._settlement(remote_id) if self.done_by == "release" else None)
 
-    async def standing(self, remote_id):
-        async with self._call("standing", "ask"):
+    async def remote_status(self, remote_id):
+        async with self._call("remote_status", "ask"):
             if remote_id not in self.remotes:
-                return Standing.UNKNOWN
+                return RemoteStatus.NOT_THERE
             remote = self.remotes[remote_id]
             if remote.releases and not self._waits(remote_id):
-                return Standing.STARTED
-            return Standing.ENDED if remote.canceled else Standing.WAITING
+                return RemoteStatus.STARTED
+            return RemoteStatus.ENDED if remote.canceled else RemoteStatus.WAITING
 
     async def progress(self, followed):
         self.polled.append((self.clock.monotonic(), [submission.sequence for submission in followed]))
@@ -245,10 +245,10 @@ class FakeService:
                 raise Refused("no such batch", status=404)
             self.remotes[remote_id].canceled = True
 
-    async def working(self, remote_ids):
+    async def count_work(self, remote_ids):
         return {}
 
-    def working_seconds(self, tasks):
+    def counting_seconds(self, tasks):
         return 0.0
 
     def ids(self):
@@ -297,12 +297,12 @@ class FakeService:
         self.remotes[remote_id] = Remote(batch.sequence, payload)
         return remote_id
 
-    def _draft(self, batch, payload, known):
-        """Make a batch's tasks, unless it is known which ones an earlier call has made."""
-        if known is None:
-            known = self._new(batch, payload)
-            self._create(known)
-        return Staged(known, settlement=self._settlement(known))
+    def _draft(self, batch, payload, earlier_id):
+        """Make a batch's tasks, unless an earlier call has made them: `earlier_id`."""
+        if earlier_id is None:
+            earlier_id = self._new(batch, payload)
+            self._create(earlier_id)
+        return Staged(earlier_id, settlement=self._settlement(earlier_id))
 
     def _settlement(self, remote_id):
         remote = self.remotes[remote_id]

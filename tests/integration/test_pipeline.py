@@ -9,7 +9,7 @@ from fakes.clock import under_way, until
 from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
 
 from engine.adaptive.concurrency import LimitChanged
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.ledger.writer import Hooks
 from engine.model.batch import ROOTS, Limits
 from engine.model.doubt import MOST_SILENT
@@ -97,7 +97,7 @@ async def test_records_that_are_not_fit_to_be_sent_stay_here(tmp_path):
 
 async def test_nothing_is_sent_of_a_source_of_nothing_but_rejects(tmp_path):
     path = tmp_path / "tasks.ndjson"
-    path.write_bytes(b"no json\n" * 40)
+    path.write_bytes(b"{no json\n" * 40)
     async with a_bench(tmp_path, sources=[path]) as bench:
         assert await bench.work() is None
         assert bench.service.log == []
@@ -411,7 +411,7 @@ async def test_a_job_that_meets_one_trouble_after_the_other_ends_with_each_recor
     async with a_bench(tmp_path, records=120, release_again="duplicate", tasks_per_second=20.0) as bench:
         service = bench.service
         service.faults = {"stage": drawn(troubles), "upload": drawn(uploads), "release": drawn(releases)}
-        service.faults |= {"standing": drawn(troubles), "progress": drawn(troubles), "settlement": drawn(troubles)}
+        service.faults |= {"remote_status": drawn(troubles), "progress": drawn(troubles), "settlement": drawn(troubles)}
         while not await finished(bench):
             assert max(service.ids().values(), default=0) <= 1
         assert service.ids() == once(120)
@@ -493,7 +493,7 @@ async def test_a_signal_ends_the_wait_of_batches_in_doubt_at_once_and_the_next_r
         releases = timed(bench, "release")
         assert await bench.work() is None
         assert len(releases) == 2
-        assert min(releases) >= SETTLE_SECONDS, "the quiet time has gone on from the lost answers"
+        assert min(releases) >= SETTLE_SECONDS, "the settle time has gone on from the lost answers"
         assert max(releases) < 2 * SETTLE_SECONDS
         assert bench.service.ids() == once(30)
 
@@ -511,7 +511,7 @@ async def test_so_it_is_where_what_was_sent_again_is_lost(tmp_path):
         (batch,) = await bench.freeze()
         await bench.bring(batch, State.RELEASED, "forgotten")
         await bench.ledger.move("j", Submission(0, State.UNCERTAIN, "forgotten"), expected=State.RELEASED)
-        assert await bench.work(again_by_person=[0]) is None
+        assert await bench.work(released_again_by_user=[0]) is None
         assert (await bench.ledger.job("j")).lost_stages == 1
         assert bench.service.ids() == once(10)
 
@@ -539,7 +539,7 @@ async def test_what_the_service_has_accepted_is_never_told_again_by_a_run(tmp_pa
 async def test_a_person_may_have_told_again_what_the_service_does_not_begin_with(tmp_path):
     async with a_bench(tmp_path, records=10, swallows=Counter(r1=1)) as bench:
         assert isinstance(await bench.work(), StillWaiting)
-        assert await bench.work(again_by_person=[0]) is None
+        assert await bench.work(released_again_by_user=[0]) is None
         assert bench.service.calls("release") == ["release"] * 2
         assert bench.service.ids() == once(10)
         assert await bench.states() == [State.SETTLED]
@@ -549,7 +549,7 @@ async def test_what_was_begun_before_the_word_of_the_person_came_is_only_followe
     async with a_bench(tmp_path, records=10, release_again="duplicate", starts={"r1": 2000.0}) as bench:
         assert isinstance(await bench.work(), StillWaiting)
         await bench.clock.sleep(2000.0)
-        assert await bench.work(again_by_person=[0]) is None
+        assert await bench.work(released_again_by_user=[0]) is None
         assert bench.service.calls("release") == ["release"]
         assert bench.service.ids() == once(10)
 
@@ -560,7 +560,7 @@ async def test_what_is_uncertain_goes_again_where_a_person_says_so_and_nowhere_e
         assert await bench.work(max_in_flight=1) is None
         uncertain = [one.sequence for one in await bench.submissions() if one.state is State.UNCERTAIN]
         assert uncertain == [0, 1]
-        assert await bench.work(again_by_person=[0]) is None
+        assert await bench.work(released_again_by_user=[0]) is None
         assert await bench.states() == [State.SETTLED, State.UNCERTAIN, State.SETTLED]
         assert bench.service.ids() == {str(number): 1 for number in range(30) if number not in range(10, 20)}
 
@@ -569,7 +569,7 @@ async def test_a_refusal_of_what_a_person_has_told_again_says_nothing_about_the_
     async with a_bench(tmp_path, records=10, starts={"r1": 2500.0}) as bench:
         assert isinstance(await bench.work(), StillWaiting)
         bench.service.faults = {"release": [refused()], "cancel": [refused()]}
-        await bench.work(again_by_person=[0])
+        await bench.work(released_again_by_user=[0])
         assert await bench.states() == [State.UNCERTAIN], "it was accepted before: it may begin at any time"
         assert bench.service.ids() == once(10)
 
@@ -601,7 +601,7 @@ async def test_a_canceled_job_sends_nothing_more_and_follows_what_was_released(t
         assert (await bench.ledger.tally("j")).created == 10
 
 
-async def test_of_a_canceled_job_a_batch_fails_once_nothing_of_it_shows_for_all_of_the_quiet_time(
+async def test_of_a_canceled_job_a_batch_fails_once_nothing_of_it_shows_for_all_of_the_settle_time(
     tmp_path,
 ):
     async with a_bench(tmp_path, records=10) as bench:
@@ -763,7 +763,7 @@ def times_of(bench, kind):
     return times
 
 
-async def test_each_batch_is_searched_for_a_whole_quiet_time_after_the_rest_has_ended(tmp_path):
+async def test_each_batch_is_searched_for_a_whole_settle_time_after_the_rest_has_ended(tmp_path):
     """What was accepted and not begun cannot be seen: its turn may come with the end of the others."""
     async with a_bench(tmp_path, records=40, stages=False, marks=True, tasks_per_second=0.01) as bench:
         bench.service.faults["release"] = [lost(applied=False), lost(applied=False)]

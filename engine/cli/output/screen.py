@@ -16,7 +16,7 @@ from enum import StrEnum
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.cli.options import Voice
+from engine.cli.options import OutputOptions
 from engine.model.errors import BulkSubmitError, Exit
 from engine.progress.redaction import redactor
 from engine.progress.standard_error import write_line
@@ -67,9 +67,9 @@ class Screen:
     exit_code: int = 0
 
 
-def show(screen: Screen, voice: Voice) -> int:
+def show(screen: Screen, output_options: OutputOptions) -> int:
     """Write a last screen to standard output; return the exit code."""
-    if voice.as_json:
+    if output_options.as_json:
         written = write_json(screen.data)
     else:
         # https://no-color.org: present and not empty
@@ -180,7 +180,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def write_json(data: Mapping[str, Any]) -> bool:
-    """Write an object on a line of standard output; tell whether whoever wanted it could have got it."""
+    """Write an object on a line of standard output; return whether whoever wanted it could have got it."""
     return _write(json.dumps(data) + "\n")  # not orjson: its text is not ASCII, and it refuses the names of odd files
 
 

@@ -135,7 +135,7 @@ class SevenBridgesTasks:
         return task_id
 
     def remove(self, task: SevenBridgesTask, at: float) -> None:
-        """Forget a task, but for reads that lag."""
+        """Forget a task, except for reads that lag."""
         task.removed_at = at
         if not self._lists_lag:
             for numbers in (self._all, self._by_project[task.draft.project]):

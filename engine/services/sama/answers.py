@@ -22,7 +22,7 @@ from typing import Annotated
 import msgspec
 import orjson
 
-from engine.model.doubt import Standing
+from engine.model.doubt import RemoteStatus
 from engine.model.errors import UnexpectedAnswer
 from engine.model.record import Row
 from engine.services.base import Answer
@@ -158,7 +158,7 @@ class MadeTask(_Stated):
             raise UnexpectedAnswer("tasks: a task does not say when it was created") from error
 
     def is_one_of(self, candidates: Sequence[Row]) -> bool:
-        """Tell whether it holds what we sent; the service may have added outputs to it."""
+        """Return whether it holds what we sent; the service may have added outputs to it."""
         data = self.inputs
         return any(all(key in data and data[key] == value for key, value in sent.items()) for sent in candidates)
 
@@ -239,15 +239,15 @@ def _object_in(raw: msgspec.Raw) -> Row | None:
     return found if isinstance(found, dict) else None
 
 
-def standing_of(status: CreationStatus) -> Standing:
+def remote_status_of(status: CreationStatus) -> RemoteStatus:
     """Return whether a batch was continued, by its creation status."""
     if not status.word:
         raise UnexpectedAnswer("status: the answer names no state", call="status")
     phase = phase_of(status.word)
     if phase is Phase.WAITING:
-        return Standing.WAITING
+        return RemoteStatus.WAITING
     ended = phase in {Phase.FAILED, Phase.CANCELED} and status.created == 0
-    return Standing.ENDED if ended else Standing.STARTED
+    return RemoteStatus.ENDED if ended else RemoteStatus.STARTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,7 @@ _PAGE = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
 def is_the_stores(answer: Answer) -> bool:
-    """Tell whether a 2xx answer to an upload is a store's: empty, or in a store's own form.
+    """Return whether a 2xx answer to an upload is a store's: empty, or in a store's own form.
 
     S3 answers with an `ETag` and no body; other stores need not. A page, and JSON without an `ETag`, came from
     something in between.

@@ -213,9 +213,9 @@ class Fates:
         # What such a batch does not list was not created: it failed, or we canceled it.
         failed = phase is Phase.FAILED or (phase is Phase.CANCELED and str(asked.remote_id) in self._canceled)
         listing = Listing(asked.count, tasks, word, status.summary, missing_failed=failed, loose=loose)
-        if not listing.whole and not (asked.still and phase in ENDS):
+        if not listing.whole and not (asked.unmoved and phase in ENDS):
             return None
-        if listing.doubtful and not asked.still:
+        if listing.doubtful and not asked.unmoved:
             return None
         async with self._one_at_a_time:
             settlement = await self._weighed(asked, listing, order)
@@ -238,7 +238,7 @@ class Fates:
         settlement = settle(listing, places, order_holds=order.holds, interchangeable=alike)
         if settlement is None and evidence.unreadable is not None:
             raise evidence.unreadable
-        if settlement is None and asked.still:
+        if settlement is None and asked.unmoved:
             settlement = settle_known(listing, places)
         return settlement
 

@@ -1,4 +1,4 @@
-"""The project's own JSON Schema of a task: whether a task fits it, and whether tasks can carry a mark; `service` asks.
+"""The project's own JSON Schema of a task: does a task fit it, can tasks carry a client reference? `service` asks.
 
 A schema comes from the service, or from a vendor as a file, so it is foreign: nothing that it refers to is fetched, its
 patterns are matched in linear time, and how long it is, how deep and how much it refers to itself is bounded. What
@@ -21,7 +21,7 @@ import orjson
 from engine.model.errors import ConfigError
 from engine.model.record import Row
 
-MARK = "client_batch_id"
+REFERENCE_INPUT = "client_batch_id"
 """The input by which the vendor lets tasks be found again."""
 
 MAX_SCHEMA_BYTES = 1 << 20
@@ -96,8 +96,8 @@ def _place(path: list[str | int]) -> str:
     return "".join(steps).removeprefix(".") or "the task"
 
 
-def takes_marks(schema: object) -> bool:
-    """Tell whether a project's JSON Schema has the input and lets a mark of ours stand in it.
+def takes_references(schema: object) -> bool:
+    """Return whether a project's JSON Schema has the input and lets a client reference of ours stand in it.
 
     Raises:
         UncheckableSchema: it has the input, and what may stand there cannot be found out.
@@ -105,11 +105,11 @@ def takes_marks(schema: object) -> bool:
     if not isinstance(schema, dict):
         return False
     found = [
-        f"{place}/{MARK}"
+        f"{place}/{REFERENCE_INPUT}"
         for data in _properties(schema, "")
         if "data" in data[1]
         for place, own in _properties(data[1]["data"], f"{data[0]}/data")
-        if MARK in own
+        if REFERENCE_INPUT in own
     ]
     return all(_validator(schema, place).is_valid(_LONGEST_MARK) for place in found) and bool(found)
 
@@ -184,7 +184,7 @@ def _worded(error: Exception) -> str:
 
 
 def _is_known(dialect: object) -> bool:
-    """Tell whether a schema says in which dialect it is written; in any other, it is read as one of the newest."""
+    """Return whether a schema says in which dialect it is written; in any other, it is read as one of the newest."""
     return dialect is None or not isinstance(dialect, str) or "json-schema.org/" in dialect
 
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import orjson
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.clock import Clock
 from engine.model.batch import Batch, ClientReference, Limits, batch_name
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.error_hints import Blame, Carries
 from engine.model.errors import ConfigError, Refused, UnexpectedAnswer, WrongAddress
 from engine.model.job import Job
@@ -51,10 +51,10 @@ from engine.services.sama.answers import (
     creation_of,
     is_the_stores,
     phase_of,
-    standing_of,
+    remote_status_of,
 )
 from engine.services.sama.fates import PAGE_SIZE, TASKS_PAGE_SIZE, TASKS_SECONDS, Fates, TaskList
-from engine.services.sama.schema import MARK, UncheckableSchema, read_schema, schema_check, takes_marks
+from engine.services.sama.schema import REFERENCE_INPUT, UncheckableSchema, read_schema, schema_check, takes_references
 from engine.services.sama.settings import SamaSettings
 from engine.services.sama.tasks import field_error
 
@@ -106,7 +106,7 @@ class Sama:
             raise ConfigError(f"--until {job.until}: a Sama task is done when it is created; leave --until out")
         presigned = settings.mode == "presigned"
         self.staging: Sama | None = self if presigned else None
-        self.marking: Sama | None = None if presigned else self
+        self.referencing: Sama | None = None if presigned else self
         self.polling = self.canceling = self.counting = self
         self.limits = Limits(min(batch.max_records, settings.max_tasks_per_batch), batch.max_bytes)
         self._settings = settings
@@ -122,7 +122,7 @@ class Sama:
         self._job_name = job.name
         word, _, token = job.learnt.partition(" ")
         self._token = token if word == MARKED else ""
-        """What the marks of a job have in common; "" if it has none."""
+        """What the client references of a job have in common; "" if it has none."""
         self._tasks = TaskList(self._project, caller)
         self._fates = Fates(self._status, self._tasks, clock)
         self._polls_that_end = 0.0
@@ -168,9 +168,9 @@ class Sama:
             return False
 
     def _takes_marks(self, schema: Any) -> bool:
-        """Go on without marks where the project's schema is beyond us, and say what that costs."""
+        """Go on without client references where the project's schema is beyond us, and say what that costs."""
         try:
-            return takes_marks(schema)
+            return takes_references(schema)
         except UncheckableSchema as error:
             project = self._settings.project_id
             said = f"the schema of project {project} cannot be checked here ({error}), so its tasks carry no mark: "
@@ -181,7 +181,7 @@ class Sama:
         """Return the `client_batch_id` of a batch, where the project has that input and it is needed."""
         if not self._token:
             return None
-        return ClientReference("data", MARK, f"{self._job_name}-{self._token}-{batch_name(sequence)}")
+        return ClientReference("data", REFERENCE_INPUT, f"{self._job_name}-{self._token}-{batch_name(sequence)}")
 
     async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
         """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry.
@@ -191,14 +191,16 @@ class Sama:
         """
         inputs: dict[str, list[Row]] = {}
         for task in orjson.loads(payload):
-            inputs.setdefault(str(task["data"].get(MARK)), []).append(task["data"])
+            inputs.setdefault(str(task["data"].get(REFERENCE_INPUT)), []).append(task["data"])
         reference = self.reference(batch.sequence)
         ours: set[str] = set()
         alike: set[str] = set()
         for value, candidates in inputs.items():
-            async for task in self._tasks.all({MARK: value, f"{MARK}_match_type": "exact"}, mend=False):
-                if str(task.inputs.get(MARK)) != value:
-                    raise UnexpectedAnswer(f"tasks: the service does not search by {MARK}", call="tasks")
+            async for task in self._tasks.all(
+                {REFERENCE_INPUT: value, f"{REFERENCE_INPUT}_match_type": "exact"}, mend=False
+            ):
+                if str(task.inputs.get(REFERENCE_INPUT)) != value:
+                    raise UnexpectedAnswer(f"tasks: the service does not search by {REFERENCE_INPUT}", call="tasks")
                 if reference is not None and value == reference.value:
                     ours.add(task.batch)
                 elif task.made_at >= since - SKEW_SECONDS and task.is_one_of(candidates):
@@ -212,10 +214,10 @@ class Sama:
         return total == records
 
     async def stage(
-        self, batch: Batch, payload: bytes, *, known: str | None = None, intent: Intent = no_intent
+        self, batch: Batch, payload: bytes, *, earlier_id: str | None = None, intent: Intent = no_intent
     ) -> Staged:
         """Create an empty batch. An earlier one is empty, too, and its upload URL died with the process."""
-        del batch, payload, known, intent
+        del batch, payload, earlier_id, intent
         started = self._clock.monotonic()
         answer = await self._post("create", "batches.json", orjson.dumps(self._options))
         told = decode(answer, ToldBatch, call="create")
@@ -272,28 +274,28 @@ class Sama:
         ).name  # else it is not Sama who answered: we ask what became of it
         return Released(remote_id)
 
-    async def standing(self, remote_id: str) -> Standing:
+    async def remote_status(self, remote_id: str) -> RemoteStatus:
         """Ask whether the batch still waits for `continue`."""
         try:
             status = await self._status(remote_id, page=None)
         except Refused as refusal:
             if refusal.status == HTTPStatus.NOT_FOUND:
-                return Standing.UNKNOWN
+                return RemoteStatus.NOT_THERE
             raise
-        return standing_of(status)
+        return remote_status_of(status)
 
     async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
         """Ask for the counts alone (`page_size=0`), unless most polls find the end: then for the fates at once."""
         (asked,) = followed
         remote_id = str(asked.remote_id)
-        with_fates = asked.still or not self._counts_shown or self._polls_that_end > _LIKELY
+        with_fates = asked.unmoved or not self._counts_shown or self._polls_that_end > _LIKELY
         status = await self._status(remote_id, 1 if with_fates else None)
         word, created = status.word, self._created_in(status)
         phase = phase_of(word)
         finished = phase in ENDS or created >= asked.count
         self._polls_that_end += (finished - self._polls_that_end) * _NEWEST
         # A word that nobody knows may be one for the end: whether looking pays is seen by one look.
-        finished |= asked.still or (phase is Phase.UNKNOWN and self._looks_pay.get(word, True))
+        finished |= asked.unmoved or (phase is Phase.UNKNOWN and self._looks_pay.get(word, True))
         if finished:
             self._found[remote_id] = word, status if with_fates else None
         understood, waiting = phase is not Phase.UNKNOWN or not word, phase is Phase.WAITING
@@ -324,13 +326,13 @@ class Sama:
         await self._post("cancel", f"batches/{path_part(remote_id)}/cancel.json", None)
         self._fates.was_canceled(remote_id)
 
-    async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
+    async def count_work(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the batch's tasks by the state of people's work on them."""
         (remote_id,) = remote_ids
         tasks = self._tasks.all({"batch_id": remote_id}, least=TASKS_PAGE_SIZE)
         return Counter([task.word or "unknown" async for task in tasks])
 
-    def working_seconds(self, tasks: Sequence[int]) -> float:
+    def counting_seconds(self, tasks: Sequence[int]) -> float:
         """Return how long `working` takes at least: a page a second, and one that is not full is the last."""
         return sum(number // TASKS_PAGE_SIZE + 1 for number in tasks) * TASKS_SECONDS
 
@@ -362,4 +364,3 @@ class Sama:
 
 
 build = Sama
-"""The one thing that `wiring` calls."""

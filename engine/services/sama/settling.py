@@ -249,7 +249,7 @@ def settle_known(listing: Listing, places: Places) -> Settlement:
 
 
 def matters(listing: Listing, places: Places) -> bool:
-    """Tell whether the records whose place is open have unlike fates, so that it matters which task is whose."""
+    """Return whether the records whose place is open have unlike fates, so that it matters which task is whose."""
     missing = set() if places.complete else {listing.missing}
     return len(missing.union(map(listing.kinds.__getitem__, places.open_tasks))) > 1
 

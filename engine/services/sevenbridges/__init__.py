@@ -1,6 +1,6 @@
 """Seven Bridges: single task specs in, drafts, running tasks and batch tasks with their children out.
 
-The harmless first step is a DRAFT that carries a marker; `actions/run` starts it. See `service`.
+The harmless first step is a DRAFT that carries a client reference; `actions/run` starts it. See `service`.
 """
 
 from engine.services.sevenbridges.service import build

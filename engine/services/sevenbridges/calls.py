@@ -78,7 +78,7 @@ class Task(_Item):
     name: Extra[str] = ""
     project: Extra[_Project | None] = None
     description: str | None = None
-    """Needed as it is: a draft whose marker is not read is made twice."""
+    """Needed as it is: a draft whose reference is not read is made twice."""
     parent: Extra[Name | None] = None
     batch: Extra[bool] = False
     """It is a parent: it has children, or will have."""
@@ -252,7 +252,7 @@ class Calls:
         """Create a draft.
 
         Raises:
-            PossiblyApplied: the answer was lost; the draft can be looked for by its marker.
+            PossiblyApplied: the answer was lost; the draft can be looked for by its reference.
         """
         # The body has "batch": false as well; the query is how the vendor's client says it.
         query = {**_FIELDS, "batch": "False"} if disable_batch else _FIELDS

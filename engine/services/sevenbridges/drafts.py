@@ -1,4 +1,4 @@
-"""Markers of drafts whose creation was not answered in, the drafts out that were created after all.
+"""References of drafts whose creation was not answered in, the drafts out that were created after all.
 
 A listing of a project costs many requests, and an outage loses many answers at once. So whoever looks for a draft says
 so, waits a moment, and then one listing serves all who had said so before it began. It goes back no further than one of
@@ -18,7 +18,7 @@ from engine.model.batch import Batch
 from engine.model.job import Job
 from engine.services.sevenbridges.calls import ListShifted, Page, Task
 
-MARKER = re.compile(r"\[bulksubmit [^\s\]]+\]")
+REFERENCE = re.compile(r"\[bulksubmit [^\s\]]+\]")
 """At the end of a draft's description."""
 
 GATHER_SECONDS = 0.5
@@ -38,39 +38,39 @@ class DraftSearch:
         self._wanted: dict[str, float] = {}
         self._found: dict[str, Task] = {}
         self._looked_for: dict[str, float] = {}
-        """Marker → up to which time the listings have shown that its draft is not there."""
+        """Reference → up to which time the listings have shown that its draft is not there."""
         self._begun = self._done = 0
         self._covered = 0.0
         """What the last listing found, or not, up to this time (Unix seconds, the service's clock) is certain."""
 
-    async def find(self, marker: str, since: float, lag_seconds: float) -> Task | None:
-        """Return the draft with this marker, created at `since` or later (Unix seconds, the service's clock).
+    async def find(self, reference: str, since: float, lag_seconds: float) -> Task | None:
+        """Return the draft with this reference, created at `since` or later (Unix seconds, the service's clock).
 
         None proves nothing: it may still come. A list lags `lag_seconds` behind at most, and so far may the clocks of
         two of the service's machines differ; what was listed before that is not listed again.
         """
-        if marker in self._looked_for:
-            since = max(since, self._looked_for[marker] - lag_seconds)
-        self._wanted[marker] = since
+        if reference in self._looked_for:
+            since = max(since, self._looked_for[reference] - lag_seconds)
+        self._wanted[reference] = since
         asked = self._begun
         try:
             await self._clock.sleep(GATHER_SECONDS)
             async with self._lock:
                 if self._done <= asked:  # none that began after we had asked is done
                     await self._list()
-            self._looked_for[marker] = self._covered
-            return self._found.get(marker)
+            self._looked_for[reference] = self._covered
+            return self._found.get(reference)
         finally:
-            del self._wanted[marker]
-            self._found.pop(marker, None)
+            del self._wanted[reference]
+            self._found.pop(reference, None)
 
-    async def marked(self, since: float) -> AsyncIterator[tuple[str, Task]]:
-        """Yield the tasks from a time on that have a marker, with it; not the children: they show their parent's."""
+    async def referenced(self, since: float) -> AsyncIterator[tuple[str, Task]]:
+        """Yield the tasks from a time on that have a reference, with it; not the children: they show their parent's."""
         async for page in self._list_since(since):
             for task in page.items:
-                marker = None if task.parent else _marker_of(task)
-                if marker is not None:
-                    yield marker, task
+                reference = None if task.parent else _reference_in(task)
+                if reference is not None:
+                    yield reference, task
 
     async def _list(self) -> None:
         self._begun += 1
@@ -98,23 +98,23 @@ class DraftSearch:
 
     def _note(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            # A child has the description of its parent. Of two with one marker the first counts: people clone tasks.
-            marker = None if task.parent else _marker_of(task)
-            if marker in self._wanted:
-                self._found.setdefault(marker, task)
+            # A child has the description of its parent. Of two with one reference the first counts: people clone tasks.
+            reference = None if task.parent else _reference_in(task)
+            if reference in self._wanted:
+                self._found.setdefault(reference, task)
 
 
-def _marker_of(task: Task) -> str | None:
-    return next(reversed(MARKER.findall(task.description or "")), None)
+def _reference_in(task: Task) -> str | None:
+    return next(reversed(REFERENCE.findall(task.description or "")), None)
 
 
-def marker_of(job: Job, batch: Batch) -> str:
+def draft_reference(job: Job, batch: Batch) -> str:
     """Return the words by which a draft is known again: of this record of this job, and of no namesake elsewhere."""
     digest = sha256(repr(job.created_at).encode() + batch.sha256).hexdigest()[:12]
     return f"[bulksubmit {job.name}/{batch.sequence}/{digest}]"
 
 
-def sequence_in(marker: str, job: Job) -> int | None:
-    """Return the sequence of the batch that a marker names; None if it is not one of a job of this name."""
-    name, _, rest = marker.removeprefix("[bulksubmit ").rpartition("/")[0].rpartition("/")
+def sequence_in(reference: str, job: Job) -> int | None:
+    """Return the sequence of the batch that a reference names; None if it is not one of a job of this name."""
+    name, _, rest = reference.removeprefix("[bulksubmit ").rpartition("/")[0].rpartition("/")
     return int(rest) if name == job.name and rest.isdecimal() else None

@@ -1,8 +1,8 @@
 """Batches of one task spec in; drafts, running tasks and parents with their children out.
 
-Staging creates a DRAFT whose description ends with a marker. If the answer is lost, the draft is looked for by the
-marker, and created again only once it is certain not to come: people see drafts. Releasing runs it, which the service
-does once only. Without `run` the draft is all there is to do.
+Staging creates a DRAFT whose description ends with a client reference. If the answer is lost, the draft is looked for
+by the reference, and created again only once it is certain not to come: people see drafts. Releasing runs it, which the
+service does once only. Without `run` the draft is all there is to do.
 
 A task that was created stays created, however it ends: sending its record again would make a second one. How it ended
 stands in the outcome's details.
@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.clock import Clock
 from engine.model.batch import Batch, Limits
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.error_hints import Blame
 from engine.model.errors import ConfigError, NotApplied, PossiblyApplied, Refused, UnexpectedAnswer
 from engine.model.job import Job
@@ -25,7 +25,7 @@ from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, Noticed, unheard
-from engine.services.base import Asked, BatchProgress, Caller, Intent, Known, Released, Staged, no_intent
+from engine.services.base import Asked, BatchLookup, BatchProgress, Caller, Intent, Released, Staged, no_intent
 from engine.services.sevenbridges.calls import (
     DRAFT,
     KNOWN,
@@ -36,7 +36,7 @@ from engine.services.sevenbridges.calls import (
     child_details,
     details_of,
 )
-from engine.services.sevenbridges.drafts import DraftSearch, marker_of, sequence_in
+from engine.services.sevenbridges.drafts import DraftSearch, draft_reference, sequence_in
 from engine.services.sevenbridges.files import FileIds
 from engine.services.sevenbridges.settings import APP_CODES, PROJECT_CODES, SevenBridgesSettings
 from engine.services.sevenbridges.specs import body_of, exact, merged, part_flaw, spec_flaw
@@ -54,7 +54,7 @@ class SevenBridges:
     """The service `sevenbridges`; see the module's head."""
 
     kind = "sevenbridges"
-    marking = None
+    referencing = None
     """A draft has a name of its own before it is run."""
     again = Again.REFUSED
     """The vendor's codes 7007 and 7010: what is no draft any more is not run."""
@@ -102,16 +102,16 @@ class SevenBridges:
         return self._settings.task_url(self._settings.project, task_id)
 
     async def find(self, batch: Batch, payload: bytes) -> str | None:
-        """Look for a draft by its marker."""
+        """Look for a draft by its reference."""
         spec = merged(exact(payload), self._defaults)
-        task = await self._found(batch, spec, marker_of(self._job, batch))
+        task = await self._found(batch, spec, draft_reference(self._job, batch))
         if task is None:
             return None
         self._adopted[task.id] = task
         return task.id
 
-    async def extras(self, known: Known) -> Sequence[str]:
-        """Return the ids of tasks that carry the marker of a batch and are not the task that is known of it.
+    async def find_extras(self, lookup: BatchLookup) -> Sequence[str]:
+        """Return the ids of tasks that carry the reference of a batch and are not the task that is known of it.
 
         Only in the configured project: where records name their own, nobody knows which ones there are.
         """
@@ -119,23 +119,23 @@ class SevenBridges:
         if project is None:
             return ()
         found = []
-        async for marker, task in self._search_of(project).marked(self._job.created_at - OUR_CLOCK_SECONDS):
-            sequence = sequence_in(marker, self._job)
-            batch, submission = (await known(sequence) if sequence is not None else None) or (None, None)
-            ours = batch is not None and marker_of(self._job, batch) == marker
+        async for reference, task in self._search_of(project).referenced(self._job.created_at - OUR_CLOCK_SECONDS):
+            sequence = sequence_in(reference, self._job)
+            batch, submission = (await lookup(sequence) if sequence is not None else None) or (None, None)
+            ours = batch is not None and draft_reference(self._job, batch) == reference
             if ours and submission is not None and submission.remote_id != task.id:
                 found.append(task.id)
         return found
 
     async def stage(
-        self, batch: Batch, payload: bytes, *, known: str | None = None, intent: Intent = no_intent
+        self, batch: Batch, payload: bytes, *, earlier_id: str | None = None, intent: Intent = no_intent
     ) -> Staged:
-        """Create a draft with a marker, or go on with the one that is known."""
+        """Create a draft with a reference, or go on with the one that is known."""
         spec = merged(exact(payload), self._defaults)
-        if known is not None:
-            task = self._adopted.pop(known, None) or await self._kept(known)
+        if earlier_id is not None:
+            task = self._adopted.pop(earlier_id, None) or await self._kept(earlier_id)
         else:
-            task = await self._created(batch, spec, marker_of(self._job, batch), intent)
+            task = await self._created(batch, spec, draft_reference(self._job, batch), intent)
         self._sent_after.pop(batch.sequence, None)
         self._notice_status(task)
         if not self._settings.run:
@@ -161,7 +161,7 @@ class SevenBridges:
         try:
             task = await self._calls.run(str(remote_id))
         except Refused as refusal:
-            refusal.unknown = refusal.status == GONE
+            refusal.batch_not_found = refusal.status == GONE
             refusal.released_before = refusal.code in NO_DRAFT
             raise
         self._notice_status(task)
@@ -169,16 +169,16 @@ class SevenBridges:
             return Released(task.id, settlement=self._settlement(task))
         return Released(task.id)
 
-    async def standing(self, remote_id: str) -> Standing:
+    async def remote_status(self, remote_id: str) -> RemoteStatus:
         """Ask whether the task is still a draft."""
         try:
             task = await self._calls.get(remote_id)
         except Refused as refusal:
             if refusal.status == GONE:
-                return Standing.UNKNOWN
+                return RemoteStatus.NOT_THERE
             raise
         self._notice_status(task)
-        return Standing.WAITING if task.status == DRAFT else Standing.STARTED
+        return RemoteStatus.WAITING if task.status == DRAFT else RemoteStatus.STARTED
 
     async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
         """Ask about up to PAGE_ITEMS tasks in one call; nothing is said of one that is not there any more."""
@@ -211,7 +211,7 @@ class SevenBridges:
         if task.status in STOPPABLE:
             await self._calls.abort(remote_id)
 
-    async def working(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
+    async def count_work(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count tasks by status, and of parents their children."""
         tasks = await self._calls.bulk(remote_ids)
         counts = Counter({"not found": len(remote_ids) - len(tasks)})
@@ -219,7 +219,7 @@ class SevenBridges:
             counts.update(task.children if task.batch and task.exists else [task.status.lower()])
         return +counts  # without those that are 0
 
-    def working_seconds(self, tasks: Sequence[int]) -> float:
+    def counting_seconds(self, tasks: Sequence[int]) -> float:
         """Return that nobody waits for it: one call counts PAGE_ITEMS tasks."""
         del tasks
         return 0.0
@@ -237,34 +237,36 @@ class SevenBridges:
                 raise PossiblyApplied(f"draft {task_id} is not to be seen", call="get") from refusal
             raise
 
-    async def _found(self, batch: Batch, spec: Row, marker: str) -> Task | None:
+    async def _found(self, batch: Batch, spec: Row, reference: str) -> Task | None:
         since = self._sent_after.get(batch.sequence, self._job.created_at - OUR_CLOCK_SECONDS)
-        return await self._search_of(str(spec["project"])).find(marker, since, self.settle_seconds)
+        return await self._search_of(str(spec["project"])).find(reference, since, self.settle_seconds)
 
     def _search_of(self, project: str) -> DraftSearch:
         if project not in self._searches:
             self._searches[project] = DraftSearch(partial(self._calls.created_since, project), self._clock)
         return self._searches[project]
 
-    async def _created(self, batch: Batch, spec: Row, marker: str, intent: Intent) -> Task:
+    async def _created(self, batch: Batch, spec: Row, reference: str, intent: Intent) -> Task:
         try:
             whole = spec
             if "inputs" in spec:
                 whole = {**spec, "inputs": await self._files.filled(spec["project"], spec["inputs"])}
             self._sent_after.setdefault(batch.sequence, self._earliest())
             unbatched = spec.get("batch") is False
-            task = await self._calls.create(body_of(whole, marker), disable_batch=unbatched, intent=intent)
+            task = await self._calls.create(body_of(whole, reference), disable_batch=unbatched, intent=intent)
         except NotApplied as refusal:
+            # `create` is not repeatable, so nothing of it was made; the calls before it make nothing. And without an
+            # entry a search only begins earlier, when the job did.
             self._sent_after.pop(batch.sequence, None)
             if isinstance(refusal, Refused) and self._brings_its_own(spec, refusal.code):
                 refusal.blame = Blame.RECORDS
             raise
-        self._notice_description(task, marker)
+        self._notice_description(task, reference)
         self._service_time = max(self._service_time or 0.0, task.created_at or 0.0) or None
         return task
 
     def _brings_its_own(self, spec: Row, code: str) -> bool:
-        """Tell whether a refusal that names project or app is about one that a record names instead of the settings."""
+        """Return whether a refusal that names project or app is about one that the record names, not the settings."""
         key = "project" if code in PROJECT_CODES else "app" if code in APP_CODES else None
         return key is not None and spec[key] != self._defaults.get(key)
 
@@ -297,13 +299,14 @@ class SevenBridges:
                 "it is taken for started, and for ended once it has an end_time",
             )
 
-    def _notice_description(self, task: Task, marker: str) -> None:
-        """Warn of a draft whose description came back without the marker that it was sent with."""
-        if marker not in (task.description or ""):
+    def _notice_description(self, task: Task, reference: str) -> None:
+        """Warn of a draft whose description came back without the reference that it was sent with."""
+        if reference not in (task.description or ""):
             self._notice(
                 "description",
-                f"the description of task {task.id} has lost the marker at its end ({marker}): the service may cut "
-                "long ones. If the creation of such a draft is not answered, it is not found again and is made twice; "
+                f"the description of task {task.id} has lost the client reference at its end ({reference}): the "
+                "service may cut long ones. If the creation of such a draft is not answered, it is not found again and "
+                "is made twice; "
                 "shorten the descriptions",
             )
 

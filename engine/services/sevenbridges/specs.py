@@ -60,10 +60,10 @@ def merged(spec: Row, defaults: Row) -> Row:
     return whole
 
 
-def body_of(whole: Row, marker: str) -> bytes:
-    """Return the body that creates a draft; its description is the spec's own, to the last blank, and the marker."""
+def body_of(whole: Row, reference: str) -> bytes:
+    """Return the body that creates a draft; its description is the spec's own, to the last blank, and the reference."""
     own = whole.get("description")
-    body = {**whole, "description": f"{own} {marker}" if own else marker}
+    body = {**whole, "description": f"{own} {reference}" if own else reference}
     if "batch_by" in whole:
         body["batch_by"] = {**whole["batch_by"], "type": whole["batch_by"]["type"].upper()}
     return orjson.dumps(body)

@@ -89,8 +89,8 @@ def test_a_second_process_on_the_same_job_is_refused(workplace):
     wait_for(lambda: workplace.sandbox.markers)
     try:
         assert workplace.run("resume", "held").code == 6
-        cancelled = workplace.run("cancel", "held", "--yes")
-        assert cancelled.code == 6
+        canceled = workplace.run("cancel", "held", "--yes")
+        assert canceled.code == 6
     finally:
         process.kill()
         process.wait()

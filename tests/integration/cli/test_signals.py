@@ -9,14 +9,14 @@ import time
 import pytest
 
 from engine.cli.app import call
-from engine.cli.options import Voice
+from engine.cli.options import OutputOptions
 from engine.cli.signals import REPEAT_SECONDS, perform
 
 PROGRAM = """
 import signal, sys, time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # these tests run in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
-from engine.cli.options import Voice
+from engine.cli.options import OutputOptions
 from engine.cli.signals import ask, perform
 from engine.model.errors import BulkSubmitError
 import anyio
@@ -49,7 +49,7 @@ NUMBERS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, sign
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
-def start(loop, *, then="pass", doing="perform(work, Voice())", before=()):
+def start(loop, *, then="pass", doing="perform(work, OutputOptions())", before=()):
     program = PROGRAM.format(loop=loop, then=then, start=doing)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([*before, sys.executable, "-c", program], **pipes)
@@ -102,7 +102,7 @@ def test_the_same_signal_a_second_later_ends_the_process(loop):
 
 @LOOPS
 def test_a_loop_that_hangs_before_the_first_signal_is_ended_by_the_second(loop):
-    process = start(loop, doing="perform(hanging, Voice())")
+    process = start(loop, doing="perform(hanging, OutputOptions())")
     process.send_signal(signal.SIGTERM)
     time.sleep(REPEAT_SECONDS + 0.1)
     process.send_signal(signal.SIGTERM)
@@ -146,7 +146,7 @@ def test_ctrl_c_while_modules_are_loaded_ends_without_a_traceback(module):
 
 
 def test_a_question_can_be_broken_off_by_one_signal():
-    process = start("asyncio", doing="ask(question, Voice())")
+    process = start("asyncio", doing="ask(question, OutputOptions())")
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "130\n"
 
@@ -155,7 +155,7 @@ def test_the_collector_passes_over_what_was_imported_and_only_during_the_work():
     async def work(emit, stop):
         return gc.get_freeze_count(), gc.isenabled()
 
-    frozen, enabled = perform(work, Voice(quiet=True))
+    frozen, enabled = perform(work, OutputOptions(quiet=True))
     assert frozen > 10_000
     assert enabled
     assert gc.get_freeze_count() == 0

@@ -90,7 +90,7 @@ async def test_a_batch_whose_release_is_unclear_is_followed_if_it_was_started_an
     assert (await desk.audit()).holds
 
 
-async def test_what_was_only_staged_is_cancelled_at_the_service_too(desk):
+async def test_what_was_only_staged_is_canceled_at_the_service_too(desk):
     desk = await desk(faults=(Fault("put", "refuse", nth=(1,)),))
     await desk.submit(desk.source(tasks(10)), desk.config(send="give_up_seconds = 0.0"))
     assert (await desk.status()).tally.states == {"staged": 1}
@@ -141,7 +141,7 @@ async def extras_said(tmp_path, found, *, lost=True):
             assert (await known(7)) is None
             return found
 
-        bench.service.extras = extras
+        bench.service.find_extras = extras
         if lost:
             await bench.ledger.note_lost_stage("j")
         return await find_extras(bench.run())

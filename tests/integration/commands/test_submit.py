@@ -197,7 +197,7 @@ async def test_a_signal_stops_the_run_in_order_and_resume_creates_the_rest_once(
     assert (await desk.audit()).holds
 
 
-async def test_empty_batches_left_behind_are_cancelled_at_the_end(desk):
+async def test_empty_batches_left_behind_are_canceled_at_the_end(desk):
     desk = await desk(faults=(Fault("put", "refuse", nth=(1,), status=403),))
     result = await desk.submit(desk.source(tasks(10)))
     assert (result.exit_code, result.orphans) == (Exit.ALL_CREATED, 0)
@@ -205,7 +205,7 @@ async def test_empty_batches_left_behind_are_cancelled_at_the_end(desk):
     assert desk.created() == once(10)
 
 
-async def test_empty_batches_that_could_not_be_cancelled_are_told_of(desk):
+async def test_empty_batches_that_could_not_be_canceled_are_told_of(desk):
     faults = (Fault("put", "refuse", nth=(1,), status=403), Fault("cancel", "refuse", nth=(1,), status=400))
     desk = await desk(faults=faults)
     result = await desk.submit(desk.source(tasks(10)))
@@ -772,7 +772,7 @@ async def test_a_batch_that_is_accepted_and_never_begun_stops_the_job_which_name
     assert "the service still says waiting of 1 batch that it has accepted: 1." in result.message
     assert next(event.names for event in desk.events if isinstance(event, BatchesWaiting)) == "1"
     assert (await desk.resume()).exit_code == Exit.STOPPED_EARLY
-    assert desk.calls("continue") == 3, "it is followed on and not told again"
+    assert desk.calls("continue") == 3, "it is followed on and not released again"
 
 
 async def test_of_a_job_that_is_not_finished_a_person_can_have_told_again_what_the_service_says_waiting_of(desk):

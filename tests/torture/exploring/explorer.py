@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import product
 from random import Random
 
-from engine.model.doubt import Again, Cancel, Declined, Doubt, Standing
+from engine.model.doubt import Again, Cancel, Declined, Doubt, RemoteStatus
 from engine.model.next_step import Action, next_step
 from engine.model.submission import TRANSITIONS, State
 
@@ -75,9 +75,9 @@ class Dice(Chooser):
 
 
 @lru_cache(None)
-def decided(doubt, quiet_seconds):
+def decided(doubt, settle_seconds):
     """Return the step of the engine's own table; the same question is asked a million times."""
-    return next_step(doubt, quiet_seconds)
+    return next_step(doubt, settle_seconds)
 
 
 @dataclass
@@ -193,7 +193,7 @@ class Walk:
 
     def _heard_of_call(self, declined, *, lost):
         if self.doubt is not None and self.doubt.state is self.state:
-            self.doubt = self.doubt.told(self.service.now, declined)
+            self.doubt = self.doubt.with_repeat(self.service.now, declined)
         else:
             self.doubt = replace(self._left(), since=self.service.now, lost=lost, declined=declined)
 
@@ -220,7 +220,7 @@ class Walk:
                 self.doubt = None
                 # At its end, a run searches for what carries a mark.
                 return None if self.manner.again is Again.SEARCH and not self.named else "uncertain"
-            case Action.DECLINE:
+            case Action.FAIL:
                 return "failed"
             case Action.STOP:
                 return "stopped"
@@ -232,14 +232,14 @@ class Walk:
             case Action.SEND:
                 self.doubt = None
                 self._move(State.FROZEN)
-            case Action.TELL:
+            case Action.RELEASE_AGAIN:
                 return self._release()
         return None
 
     def doubt_now(self):
         """Return the doubt in times from the service's now on, so that equal doubts are equal."""
         doubt, now = self.doubt, self.service.now
-        asked = doubt.asked_at if doubt.standing is not Standing.SILENT else float("-inf")
+        asked = doubt.asked_at if doubt.remote_status is not RemoteStatus.SILENT else float("-inf")
         since = max(doubt.since - now, -2 * SETTLE)
         return replace(doubt, since=since, asked_at=max(asked - now, since - 1) if asked > float("-inf") else asked)
 
@@ -248,16 +248,16 @@ class Walk:
         self.service.pass_time(wait)
         asked_at = self.service.now
         if self._choose("question", ["answered", *self._loss(["makes no sense"])]) != "answered":
-            self.doubt = self.doubt.heard(Standing.SILENT, asked_at)
+            self.doubt = self.doubt.with_answer(RemoteStatus.SILENT, asked_at)
             return
         if self.state is State.STAGING:
-            standing = self.service.find()
+            remote_status = self.service.find()
         elif self.named:
-            standing = self.service.standing()
+            remote_status = self.service.remote_status()
         else:
-            standing = self.service.search()
-        self._say(f"the service says {standing.name}")
-        self.doubt = self.doubt.heard(standing, asked_at)
+            remote_status = self.service.search()
+        self._say(f"the service says {remote_status.name}")
+        self.doubt = self.doubt.with_answer(remote_status, asked_at)
         return
 
     def _cancel(self):
@@ -269,19 +269,19 @@ class Walk:
         if end.startswith("dies"):
             raise Killed
         cancel = Cancel.CONFIRMED if confirmed and end == "answered" else Cancel.DECLINED
-        self.doubt = self.doubt.canceled(self.service.now, cancel)
+        self.doubt = self.doubt.with_cancel(self.service.now, cancel)
 
     def _follow(self):
         """Poll a released batch until its end shows."""
         begun = self.service.now
         while True:
             self._check_place()
-            standing = self.service.standing() if self.manner.stages else self.service.search()
-            if standing is Standing.STARTED:
+            remote_status = self.service.remote_status() if self.manner.stages else self.service.search()
+            if remote_status is RemoteStatus.STARTED:
                 return "created"
-            if standing is Standing.ENDED:
+            if remote_status is RemoteStatus.ENDED:
                 return "failed"
-            if standing is Standing.UNKNOWN and self.manner.stages:
+            if remote_status is RemoteStatus.NOT_THERE and self.manner.stages:
                 return "uncertain"
             if self.ends_waiting and self.service.now - begun > GIVE_UP:
                 return "stopped"

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from fakes.bench import a_bench
 from fakes.service import FakeService, Killed
 
-from engine.model.doubt import Declined, Standing
+from engine.model.doubt import Declined, RemoteStatus
 from engine.model.errors import PossiblyApplied, Refused, StillWaiting, Unavailable
 from engine.model.outcome import Settlement
 from engine.model.submission import State
@@ -58,13 +58,13 @@ class PlayedService(FakeService):
             raise PossiblyApplied("the answer was lost")
 
     async def find(self, batch, payload):
-        return "r1" if self._catch_up().find() is Standing.WAITING else None
+        return "r1" if self._catch_up().find() is RemoteStatus.WAITING else None
 
     async def locate(self, batch, payload, since):
-        return ["r1"] if self._catch_up().search() is Standing.STARTED else []
+        return ["r1"] if self._catch_up().search() is RemoteStatus.STARTED else []
 
-    async def stage(self, batch, payload, *, known=None, intent=None):
-        if known is None and self.truth.manner.stage_again.value == "search":
+    async def stage(self, batch, payload, *, earlier_id=None, intent=None):
+        if earlier_id is None and self.truth.manner.stage_again.value == "search":
             self._called("create a draft", "make")
         return Staged("r1")
 
@@ -82,19 +82,19 @@ class PlayedService(FakeService):
         if end != "declined":
             raise PossiblyApplied("the answer was lost")
         refusal = Refused("no", status=422, released_before=objection is Declined.RELEASED_BEFORE)
-        refusal.unknown = objection is Declined.UNKNOWN
+        refusal.batch_not_found = objection is Declined.NOT_THERE
         raise refusal
 
-    async def standing(self, remote_id):
-        return self._catch_up().standing()
+    async def remote_status(self, remote_id):
+        return self._catch_up().remote_status()
 
     async def progress(self, followed):
         truth = self._catch_up()
-        standing = truth.standing() if truth.manner.stages else truth.search()
-        if standing is Standing.UNKNOWN and truth.manner.stages:
+        remote_status = truth.remote_status() if truth.manner.stages else truth.search()
+        if remote_status is RemoteStatus.NOT_THERE and truth.manner.stages:
             raise Refused("there is no such batch", status=404)
-        created = RECORDS if standing is Standing.STARTED else 0
-        finished = standing in {Standing.STARTED, Standing.ENDED}
+        created = RECORDS if remote_status is RemoteStatus.STARTED else 0
+        finished = remote_status in {RemoteStatus.STARTED, RemoteStatus.ENDED}
         return [BatchProgress(followed[0].sequence, created, finished, waiting=not finished)]
 
     async def settlement(self, asked):

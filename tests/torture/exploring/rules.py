@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.model.doubt import Again, Declined, Standing
+from engine.model.doubt import Again, Declined, RemoteStatus
 from engine.model.next_step import Action, NextStep
 from engine.model.submission import State
 
 from .worlds import Manner
 
 
-def old_rule(doubt, quiet_seconds):
+def old_rule(doubt, settle_seconds):
     """Return what was done before: one early *waiting* was proof, and a refused repeat refused the records."""
-    del quiet_seconds
+    del settle_seconds
     return NextStep(_old_action(doubt), "the old rule")
 
 
@@ -22,22 +22,22 @@ def _old_action(doubt):
         return _staged_before(doubt)
     if doubt.again in {Again.SEARCH, Again.NEVER} and not doubt.named:
         return Action.PARK
-    match doubt.standing:
-        case Standing.SILENT:
+    match doubt.remote_status:
+        case RemoteStatus.SILENT:
             return Action.ASK
-        case Standing.STARTED | Standing.ENDED:
+        case RemoteStatus.STARTED | RemoteStatus.ENDED:
             return Action.FOLLOW
-        case Standing.UNKNOWN:
+        case RemoteStatus.NOT_THERE:
             return Action.PARK
-    return Action.TELL if doubt.declined is Declined.NO else Action.DECLINE
+    return Action.RELEASE_AGAIN if doubt.declined is Declined.NO else Action.FAIL
 
 
 def _staged_before(doubt):
     if doubt.again is Again.SAFE:
         return Action.STAGE
-    if doubt.standing is Standing.WAITING:
+    if doubt.remote_status is RemoteStatus.WAITING:
         return Action.ADOPT
-    return Action.STAGE if doubt.standing is Standing.UNKNOWN else Action.ASK
+    return Action.STAGE if doubt.remote_status is RemoteStatus.NOT_THERE else Action.ASK
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.model.doubt import Again, Declined, Standing
+from engine.model.doubt import Again, Declined, RemoteStatus
 
 SETTLE = 4
 """Quarters in a settle time."""
@@ -104,7 +104,7 @@ class Service:
     def objection(self):
         """Return how a release that arrives now is declined; None if it is taken."""
         if self._hidden:
-            return Declined.UNKNOWN
+            return Declined.NOT_THERE
         if self.canceled is not None:
             return self._words
         if self.created:
@@ -135,23 +135,23 @@ class Service:
             self.made = ()  # the draft is deleted
         return True
 
-    def standing(self):
+    def remote_status(self):
         """Return what it shows of a batch that it has a name for."""
         if self._hidden:
-            return Standing.UNKNOWN
+            return RemoteStatus.NOT_THERE
         shown = self.now - self.manner.lag
         if any(at <= shown for at in self.created):
-            return Standing.STARTED
+            return RemoteStatus.STARTED
         if self.canceled is not None and self.canceled <= shown:
-            return Standing.UNKNOWN if self.manner.stage_again is Again.SEARCH else Standing.ENDED
-        return Standing.WAITING
+            return RemoteStatus.NOT_THERE if self.manner.stage_again is Again.SEARCH else RemoteStatus.ENDED
+        return RemoteStatus.WAITING
 
     def search(self):
         """Return what a search by mark shows."""
         shown = self.now - self.manner.lag
-        return Standing.STARTED if any(at <= shown for at in self.created) else Standing.UNKNOWN
+        return RemoteStatus.STARTED if any(at <= shown for at in self.created) else RemoteStatus.NOT_THERE
 
     def find(self):
         """Return what a search for a draft shows."""
         shown = self.now - self.manner.lag
-        return Standing.WAITING if any(at <= shown for at in self.made) else Standing.UNKNOWN
+        return RemoteStatus.WAITING if any(at <= shown for at in self.made) else RemoteStatus.NOT_THERE

@@ -14,7 +14,7 @@ from itertools import count
 
 from fakes.service import FakeService, Fault
 
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import PossiblyApplied, Refused
 from engine.services.base import BatchProgress, Staged, no_intent
 
@@ -85,18 +85,18 @@ class LateService(FakeService):
         """Tell whether a batch was a draft that was deleted."""
         return self.done_by == "stage" and self.remotes[remote_id].canceled
 
-    async def stage(self, batch, payload, *, known=None, intent=no_intent):
+    async def stage(self, batch, payload, *, earlier_id=None, intent=no_intent):
         if not self.drafts:
-            return await super().stage(batch, payload, known=known, intent=intent)
-        if known is None:
+            return await super().stage(batch, payload, earlier_id=earlier_id, intent=intent)
+        if earlier_id is None:
             await intent()
         async with self._call("stage", "send"):
-            if known is None:
-                known = self._new(batch, payload)
-                self._later(known, lambda at: self.made.setdefault(known, at))
-            elif not self._is_seen(known):
+            if earlier_id is None:
+                earlier_id = self._new(batch, payload)
+                self._later(earlier_id, lambda at: self.made.setdefault(earlier_id, at))
+            elif not self._is_seen(earlier_id):
                 raise PossiblyApplied("the draft is not to be seen")
-            return Staged(known)
+            return Staged(earlier_id)
 
     async def find(self, batch, payload):
         async with self._call("find", "ask"):
@@ -108,15 +108,15 @@ class LateService(FakeService):
             name for name in await super().locate(batch, payload, since) if self._shows_begun(name, self.seen_after)
         ]
 
-    async def standing(self, remote_id):
-        async with self._call("standing", "ask"):
+    async def remote_status(self, remote_id):
+        async with self._call("remote_status", "ask"):
             if self.is_gone(remote_id):
-                return Standing.UNKNOWN
+                return RemoteStatus.NOT_THERE
             if self._shows_begun(remote_id):
-                return Standing.STARTED
+                return RemoteStatus.STARTED
             if self._shows_canceled(remote_id):
-                return Standing.ENDED
-            return Standing.UNKNOWN if self.drafts and not self._is_seen(remote_id) else Standing.WAITING
+                return RemoteStatus.ENDED
+            return RemoteStatus.NOT_THERE if self.drafts and not self._is_seen(remote_id) else RemoteStatus.WAITING
 
     async def cancel(self, remote_id):
         async with self._call("cancel", "ask"):

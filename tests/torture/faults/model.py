@@ -33,7 +33,7 @@ from engine.commands.cancel import cancel_batches, cancel_orphans
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
 from engine.model.batch import Limits, good_indexes
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import CallFailed, Interrupted, JobError, LedgerError, PossiblyApplied
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Settlement
@@ -338,19 +338,19 @@ class World:
 
 def _line(number, kind):
     if kind is Kind.UNFIT:
-        return b"no json\n"
+        return b"{no json\n"
     return orjson.dumps({"data": {"id": str(number)}}) + b"\n"
 
 
 # What a process may be started for, as the operations of `engine` do it
 
 
-async def resume(life, in_flight, again_by_person=frozenset()):
+async def resume(life, in_flight, released_again_by_user=frozenset()):
     """Go on with the job; return why the run ended early, if it did."""
     job = life.job
     if job.state is JobState.FINISHED and not (await life.ledger.tally(JOB)).uncertain:
         return None
-    run = replace(life.run(), again_by_person=again_by_person)
+    run = replace(life.run(), released_again_by_user=released_again_by_user)
     error = await life.pipeline_of(run, in_flight).work()
     if error is None:
         await cancel_orphans(run)
@@ -365,7 +365,7 @@ async def send_again(life, in_flight):
     again = {
         submission.sequence
         async for _, submission in life.ledger.batches(JOB, states)
-        if not waits or await life.service.standing(submission.remote_id) is Standing.WAITING
+        if not waits or await life.service.remote_status(submission.remote_id) is RemoteStatus.WAITING
     }
     await life.ledger.set_job_state(JOB, JobState.OPEN)
     life.job = await life.ledger.job(JOB)

@@ -27,7 +27,7 @@ from engine.commands.cancel import CANCELED
 from engine.model.error_hints import Blame
 from engine.model.errors import LedgerError, PossiblyApplied, Refused, StillWaiting, Unavailable, UnexpectedAnswer
 from engine.model.job import JobState
-from engine.model.next_step import TABLE, Action
+from engine.model.next_step import STEP_TABLE, Action
 from engine.model.outcome import Fate
 from engine.model.submission import TRANSITIONS, State
 
@@ -55,7 +55,7 @@ PLANS = st.builds(
     in_flight=st.integers(1, 4),
 )
 
-NOTHING_CAME_OF_IT = [row.reason for row in TABLE if row.action is Action.DECLINE]
+NOTHING_CAME_OF_IT = [row.reason for row in STEP_TABLE if row.action is Action.FAIL]
 """What the table of steps says of a batch in doubt of which nothing was created."""
 NO = "no thanks"
 ALL_OF_IT = "something in it is bad"
@@ -105,7 +105,7 @@ CALLS = {
     "stage": [*ANSWERS, "lost", "lost, applied", *UNANSWERED_LATE],
     "upload": [*ANSWERS, "unavailable, applied", "refused, its URL too old", "refused as a whole"],
     "release": [*ANSWERS, "lost", "lost, applied", "refused as a whole", *LATE, "swallowed"],
-    "standing": ALWAYS,
+    "remote_status": ALWAYS,
     "progress": ALWAYS,
     "settlement": ALWAYS,
     "locate": ALWAYS,
@@ -125,7 +125,7 @@ CALLS_OF = {
     "staged, polled together": CALLS.keys() - {"locate", "find", "settlement"},
     "drafts": CALLS.keys() - {"locate"},
     "done by its stage": {"stage", "find", "cancel"},
-    "done by its release": {"stage", "upload", "release", "standing", "cancel"},
+    "done by its release": {"stage", "upload", "release", "remote_status", "cancel"},
     "inline": INLINE,
     "inline, done by its release": {"release"},
     "inline, marked": INLINE | {"locate"},
@@ -383,7 +383,7 @@ STORIES = {
         [(("release", "swallowed"), 0)] * 9,
         [],
     ),
-    "what a person has told again is taken up once": (
+    "what a person has released again is taken up once": (
         Plan((Kind.GOOD,) * 9, "staged", batch=1),
         [(("release", "swallowed"), 0)] * 9,
         [],

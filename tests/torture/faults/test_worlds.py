@@ -17,7 +17,7 @@ from .worlds import Death, Plan, drawn, play
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 SEEDS = [int(os.environ["BULKSUBMIT_SEED"])] if "BULKSUBMIT_SEED" in os.environ else range(300 if TORTURE else 20)
 OLD_SETTLE_SECONDS = 2.0
-"""What was waited for before a release was told again."""
+"""What was waited for before a release was released again."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -196,7 +196,7 @@ def play(plan: Plan, folder: Path) -> Played:
 
 
 @asynccontextmanager
-async def _standing_still(clock, manager):
+async def _remote_status_still(clock, manager):
     """Let no time pass while something is opened or closed in a thread."""
     async with AsyncExitStack() as stack:
         with clock.stopped():
@@ -245,7 +245,7 @@ class _World:
         @asynccontextmanager
         async def open_in_step(path, _, **__):
             hooks = Hooks(before_commit=self._before, on_commit=self._after)
-            async with _standing_still(clock, open_ledger(path, clock, hooks=hooks)) as ledger:
+            async with _remote_status_still(clock, open_ledger(path, clock, hooks=hooks)) as ledger:
                 InStep(ledger._writer)
                 ledger._writer._connection.pragma("synchronous", 0)  # a lost power is another test's matter
                 yield Watched(ledger, clock)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.adaptive.batch_size import SLOW_BYTES, BatchBytes, OpenJobs, Upload
+from engine.adaptive.batch_size import SLOW_BYTES, BatchBytes, OpenBatches, Upload
 
 MEBIBYTE = 2**20
 
@@ -146,40 +146,40 @@ def test_batches_never_leave_what_is_allowed(uploads):
 
 
 def test_open_jobs_follow_the_creation_speed_by_littles_law():
-    jobs = OpenJobs(most=500)
+    jobs = OpenBatches(most=500)
     change = jobs.observe(3000, 1.0, batch_records=1000, lag_seconds=2.0)
     assert (change.name, change.before, change.after) == ("max_open_batches", 500, 16)  # twice six, and four
     assert "3000 tasks/s" in change.reason
 
 
 def test_a_slow_service_still_has_the_next_jobs_in_line():
-    jobs = OpenJobs(most=500)
+    jobs = OpenBatches(most=500)
     jobs.observe(3, 1.0, batch_records=1000, lag_seconds=1.0)
     assert 4 <= jobs.limit <= 5
 
 
 def test_small_changes_of_speed_make_no_noise():
-    jobs = OpenJobs(most=500)
+    jobs = OpenBatches(most=500)
     jobs.observe(30_000, 1.0, batch_records=1000, lag_seconds=2.0)
     assert jobs.observe(31_000, 2.0, batch_records=1000, lag_seconds=2.0) is None
 
 
 def test_the_speed_is_that_of_a_whole_second_whatever_polls_fall_into_it():
-    jobs = OpenJobs(most=500)
+    jobs = OpenBatches(most=500)
     assert jobs.observe(1000, 0.4, batch_records=1000, lag_seconds=2.0) is None
     assert jobs.observe(2000, 0.9, batch_records=1000, lag_seconds=2.0) is None
     assert "3000 tasks/s" in jobs.observe(0, 1.0, batch_records=1000, lag_seconds=2.0).reason
 
 
 def test_the_speed_follows_what_is_seen():
-    jobs = OpenJobs(most=500)
+    jobs = OpenBatches(most=500)
     for second in range(1, 12):
         jobs.observe(1000 if second == 1 else 3000, float(second), batch_records=1000, lag_seconds=2.0)
     assert 15 <= jobs.limit <= 16  # nearly as if it had been 3,000 from the beginning
 
 
 def test_open_jobs_never_exceed_what_is_allowed_nor_stop_for_want_of_news():
-    jobs = OpenJobs(most=10)
+    jobs = OpenBatches(most=10)
     assert jobs.observe(10**6, 1.0, batch_records=10, lag_seconds=5.0) is None
     assert jobs.observe(0, 61.0, batch_records=10, lag_seconds=5.0) is None
     assert jobs.limit == 10

@@ -56,9 +56,9 @@ def test_the_head_of_the_line_is_asked_about_at_least_every_quarter_of_its_age()
 
 
 def test_how_many_batches_are_worked_on_at_once_is_found_out():
-    assert follow(Creating(500, 1)).schedule.lanes == 1
-    assert follow(Creating(500, 4)).schedule.lanes == 4
-    assert follow(Creating(500, ENDLESS)).schedule.lanes == float("inf")
+    assert follow(Creating(500, 1)).schedule.workers == 1
+    assert follow(Creating(500, 4)).schedule.workers == 4
+    assert follow(Creating(500, ENDLESS)).schedule.workers == float("inf")
 
 
 def test_how_long_a_start_takes_is_found_out():

@@ -59,7 +59,7 @@ def calls_against(limit_at, seconds, *, burst=5, rate=None):
             tokens -= 1
             rate.answered(now)
         else:
-            rate.refused(now, now, now + 1.0)
+            rate.pushed_back(now, now, now + 1.0)
             now += 1.0
     return calls
 
@@ -97,10 +97,10 @@ def test_calls_that_were_on_their_way_together_cut_the_pace_once():
     rate = LearnedRate()
     for _ in range(10):
         rate.book(0.0)
-    rate.refused(1.0, 0.0, 2.0)
+    rate.pushed_back(1.0, 0.0, 2.0)
     pace = rate.per_second
     assert pace == pytest.approx(7)
-    rate.refused(1.1, 0.0, 2.0)
+    rate.pushed_back(1.1, 0.0, 2.0)
     rate.answered(0.5)
     assert rate.per_second == pace
     assert rate.book(1.2) == pytest.approx(0.8)
@@ -112,5 +112,5 @@ def test_a_service_that_refuses_everything_is_still_asked_now_and_then():
     now = 0.0
     for _ in range(100):
         now += rate.book(now) + 1
-        rate.refused(now, now, now)
+        rate.pushed_back(now, now, now)
     assert rate.per_second == 0.1

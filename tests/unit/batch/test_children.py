@@ -228,7 +228,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("doing", ["planning", "standing by"])
+@pytest.mark.parametrize("doing", ["planning", "remote_status by"])
 def test_no_child_outlives_its_parent(doing):
     recipe = Endless(sources_of(b"{}\n"))
     command = [sys.executable, "-c", PARENT, pickle.dumps(recipe).hex(), doing]

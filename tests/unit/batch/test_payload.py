@@ -57,13 +57,15 @@ def test_a_payload_read_back_is_what_was_frozen_and_planning_goes_on_from_any_ba
 @settings(max_examples=100)
 def test_halves_hold_the_records_of_the_whole_and_are_read_back_as_they_were_frozen(data, kind, reference):
     sources = sources_of(*(data.draw(CONTENTS[kind]) for _ in range(2)), kind=kind)
-    marking = (lambda sequence: ClientReference("data", "mark", str(sequence))) if reference else no_reference
+    referencing = (lambda sequence: ClientReference("data", "mark", str(sequence))) if reference else no_reference
     try:
-        mapper, batches, plans = planned(sources, MappingSettings(wrap="data"), Limits(8, 10_000), reference=marking)
+        mapper, batches, plans = planned(
+            sources, MappingSettings(wrap="data"), Limits(8, 10_000), reference=referencing
+        )
     except SourceError:
         reject()  # a header is refused
     rejects = [bad.index for plan in plans for bad in plan.rejects]
-    reader = PayloadReader(sources, SourceSettings(), mapper, marking)
+    reader = PayloadReader(sources, SourceSettings(), mapper, referencing)
     for batch in batches:
         if batch.count < 2:
             continue
@@ -86,8 +88,8 @@ def test_halves_hold_the_records_of_the_whole_and_are_read_back_as_they_were_fro
 @given(st.integers(1, 5), st.integers(60, 200))
 def test_a_mark_counts_as_bytes_of_its_batch(records, most_bytes):
     sources = sources_of(b"".join(b'{"a":%d}\n' % number for number in range(9)))
-    marking = lambda sequence: ClientReference("data", "mark", f"{sequence:>20}")  # noqa: E731 - said where it is used
-    _, batches, _ = planned(sources, MappingSettings(wrap="data"), Limits(records, most_bytes), reference=marking)
+    referencing = lambda sequence: ClientReference("data", "mark", f"{sequence:>20}")  # noqa: E731 - said where it is used
+    _, batches, _ = planned(sources, MappingSettings(wrap="data"), Limits(records, most_bytes), reference=referencing)
     assert sum(batch.count for batch in batches) == 9
     assert all(batch.size_bytes <= most_bytes or batch.count == 1 for batch in batches)
 

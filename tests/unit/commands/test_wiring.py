@@ -11,7 +11,7 @@ import pytest
 from fakes.bench import write_records
 from fakes.processes import children
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.batch import planning as rules
 from engine.batch.children import Standby
 from engine.batch.chunker import no_reference
@@ -298,7 +298,7 @@ async def test_calls_carry_the_key_and_are_told_to_who_listens():
     async with running_sandbox() as sandbox:
         setup = wiring.load(config(sandbox.url))
         async with wiring.online(setup, JOB, events.append) as service:
-            assert await service.working("1") == {}
+            assert await service.count_work("1") == {}
     assert [event.kind for event in events] == ["tasks", "tasks"]
 
 
@@ -308,11 +308,11 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
         setup = wiring.load(config(sandbox.url))
         async with wiring.online(setup, JOB, lambda _: None) as service:
             with pytest.raises(Unauthorized):
-                await service.working("1")
+                await service.count_work("1")
 
 
 @pytest.mark.parametrize(
-    ("more", "slowest", "own", "quiet"),
+    ("more", "slowest", "own", "settle_seconds"),
     [
         ("", 0.0, SETTLE_SECONDS, SETTLE_SECONDS),
         ("settle_seconds = 7.0", 0.0, 7.0, 7.0),
@@ -320,11 +320,13 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
         ("search_seconds = 2.0", 0.0, 14.0, 14.0),
     ],
 )
-async def test_the_quiet_time_is_what_is_configured_or_twice_the_slowest_start_of_the_job(more, slowest, own, quiet):
+async def test_the_settle_time_is_what_is_configured_or_twice_the_slowest_start_of_the_job(
+    more, slowest, own, settle_seconds
+):
     setup, job = wiring.load(config(more=more)), replace(JOB, slowest_start=slowest)
     async with wiring.open_run(setup, job, ledger=None, emit=lambda _: None, stop=Stop()) as run:
         assert run.service.settle_seconds == own
-        assert run.quiet.seconds == quiet
+        assert run.settle_time.seconds == settle_seconds
 
 
 async def test_a_settle_time_of_one_job_is_not_that_of_the_next():

@@ -716,7 +716,7 @@ async def test_a_refusal_for_the_credentials_tells_it_too(make):
     assert raised.value.earlier_lost
 
 
-async def test_a_cancelled_call_ends_for_the_listeners_too(make):
+async def test_a_canceled_call_ends_for_the_listeners_too(make):
     caller, _, events = make(answer(), seconds=60)
     with anyio.move_on_after(0):
         await caller.call(STATUS)

@@ -59,10 +59,10 @@ async def test_the_largest_answer_never_waits_for_others():
 async def test_an_answer_that_is_given_up_gives_its_room_back():
     room = AnswerRoom(total=15, largest=10)
     await room.take("first", 10)
-    cancelled = asyncio.create_task(read(room, "second", [5, 5], []))
+    canceled = asyncio.create_task(read(room, "second", [5, 5], []))
     await asyncio.sleep(0)
-    cancelled.cancel()
-    await asyncio.wait([cancelled])
+    canceled.cancel()
+    await asyncio.wait([canceled])
     assert room.held == 10
 
 

@@ -20,9 +20,9 @@ from engine.http.throttle import (
     REOPEN_TOKENS,
     WINDOW_USED_UP,
     YIELDED_SHARE,
+    Admission,
     Outage,
     Throttle,
-    Wait,
     WindowBudget,
 )
 from engine.progress.events import Paused, Spaced
@@ -60,7 +60,7 @@ def test_whoever_is_held_by_a_push_back_says_what_the_service_said_and_people_ar
     one = throttle()
     reason = "the service asks for it (status 429)"
     assert ended(one, STATUS, replace(PUSHED_BACK, asked_seconds=30.0)) == Paused(reason, 30.0)
-    assert one.admit(CallState(CREATE), 10.0) == Wait(20.0, reason)
+    assert one.admit(CallState(CREATE), 10.0) == Admission(20.0, reason)
 
 
 def test_a_push_back_of_one_lane_holds_no_other():
@@ -89,16 +89,16 @@ def test_whoever_waits_for_the_configured_pace_says_so():
     one = throttle(requests_per_second=0.25)
     admitted(one, STATUS)
     reason = "requests_per_second is 0.25"
-    assert one.admit(CallState(STATUS), 0.0) == Wait(4.0, reason, Spaced(reason, 4.0))
-    assert one.admit(CallState(STATUS), 1.0) == Wait(7.0, reason), "people know of it for three seconds more"
-    assert one.admit(CallState(STATUS), 5.0) == Wait(7.0, reason, Spaced(reason, 7.0))
+    assert one.admit(CallState(STATUS), 0.0) == Admission(4.0, reason, Spaced(reason, 4.0))
+    assert one.admit(CallState(STATUS), 1.0) == Admission(7.0, reason), "people know of it for three seconds more"
+    assert one.admit(CallState(STATUS), 5.0) == Admission(7.0, reason, Spaced(reason, 7.0))
 
 
 def test_whoever_waits_for_the_documented_pace_of_its_lane_says_so_and_no_other_call_waits():
     one, call = throttle(), replace(LISTED, lane_seconds=4.0)
     admitted(one, call)
     reason = "the service takes one such call in 4 s"
-    assert one.admit(CallState(call), 0.0) == Wait(4.0, reason, Spaced(reason, 4.0))
+    assert one.admit(CallState(call), 0.0) == Admission(4.0, reason, Spaced(reason, 4.0))
     assert one.admit(CallState(STATUS), 0.0) == GO
 
 
@@ -117,7 +117,7 @@ def test_whoever_waits_for_the_pace_that_a_service_was_found_to_take_says_so():
 def test_a_wait_of_a_second_at_most_is_no_news():
     one = throttle(requests_per_second=1.0)
     admitted(one, STATUS)
-    assert one.admit(CallState(STATUS), 0.0) == Wait(1.0, "requests_per_second is 1")
+    assert one.admit(CallState(STATUS), 0.0) == Admission(1.0, "requests_per_second is 1")
 
 
 @pytest.mark.parametrize("yielding", [False, True])
@@ -125,8 +125,8 @@ def test_whoever_waits_for_the_next_window_says_so(yielding):
     one = throttle()
     ended(one, STATUS, replace(OK, window=Allowance(10, 0, 40.0)))
     call = replace(STATUS, yielding=yielding)
-    assert one.admit(CallState(call), 0.0) == Wait(40.0, WINDOW_USED_UP, Paused(WINDOW_USED_UP, 40.0))
-    assert one.admit(CallState(call), 10.0) == Wait(30.0, WINDOW_USED_UP), "people know of it"
+    assert one.admit(CallState(call), 0.0) == Admission(40.0, WINDOW_USED_UP, Paused(WINDOW_USED_UP, 40.0))
+    assert one.admit(CallState(call), 10.0) == Admission(30.0, WINDOW_USED_UP), "people know of it"
     assert one.admit(CallState(call), 40.0) == GO
 
 
@@ -134,11 +134,11 @@ def test_whoever_probes_says_so_and_the_others_wait_until_it_has_ended():
     one = throttle()
     ended(one, CREATE, LOST)
     probe, other = CallState(CREATE), CallState(CREATE)
-    assert one.admit(probe, 0.0) == Wait(0.375, OUTAGE, Paused(OUTAGE, 0.375))
-    assert one.admit(other, 0.0) == Wait(math.inf, OUTAGE)
+    assert one.admit(probe, 0.0) == Admission(0.375, OUTAGE, Paused(OUTAGE, 0.375))
+    assert one.admit(other, 0.0) == Admission(math.inf, OUTAGE)
     assert one.admit(probe, 0.375) == GO
     one.observe(probe, LOST, 1.0)
-    assert one.admit(other, 1.0) == Wait(0.75, OUTAGE, Paused(OUTAGE, 0.75))
+    assert one.admit(other, 1.0) == Admission(0.75, OUTAGE, Paused(OUTAGE, 0.75))
 
 
 def test_other_lanes_are_not_held_by_an_outage():
@@ -148,7 +148,7 @@ def test_other_lanes_are_not_held_by_an_outage():
     assert one.admit(CallState(PUT), 0.0) == GO
 
 
-def test_a_probe_that_is_cancelled_leaves_its_turn_to_another():
+def test_a_probe_that_is_canceled_leaves_its_turn_to_another():
     one = throttle()
     ended(one, CREATE, LOST)
     probe = CallState(CREATE)
@@ -184,12 +184,12 @@ def test_a_call_waits_for_its_own_retry_whose_reason_was_told_when_it_was_decide
     assert one.admit(state, 7.0) == GO
 
 
-def test_a_call_that_was_cancelled_under_way_counts_as_a_request_of_the_window():
+def test_a_call_that_was_canceled_under_way_counts_as_a_request_of_the_window():
     one = throttle()
     ended(one, STATUS, replace(OK, window=Allowance(10, 2, 40.0)))
-    cancelled = admitted(one, STATUS)
-    one.observe(cancelled, None, 0.0)
-    one.observe(cancelled, None, 0.0)
+    canceled = admitted(one, STATUS)
+    one.observe(canceled, None, 0.0)
+    one.observe(canceled, None, 0.0)
     admitted(one, STATUS)
     assert one.admit(CallState(STATUS), 0.0).seconds > 0
 
@@ -374,7 +374,7 @@ def test_a_server_with_a_fixed_window_is_never_asked_too_much(steps, limit):
 def test_after_a_429_nobody_calls_for_a_moment_even_if_the_reset_has_come_by_our_clock():
     budget = opened(limit=10, remaining=5, ends_in=5.0)
     budget.take(5.0, yielding=False)
-    budget.answered(5.0, Allowance(10, 0, 0.0), refused=True)
+    budget.answered(5.0, Allowance(10, 0, 0.0), pushed_back=True)
     assert budget.take(5.0, yielding=False) == 1.0
     assert budget.take(6.0, yielding=False) == 0
 

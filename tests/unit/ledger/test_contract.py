@@ -349,7 +349,7 @@ async def test_a_settlement_may_leave_records_uncertain_and_the_others_keep_thei
     assert (await submission(ledger, job, 0)).state is State.SETTLED
     assert await ledger.settlement(job, 0) == one_of_each()
     assert await ledger.tally(job) == Tally(3, 1, created=1, failed=1, uncertain=1, states={"settled": 1})
-    assert await ledger.kept(job, 0) == Kept(1, 1, 1, one_of_each())
+    assert await ledger.stored_fates(job, 0) == Kept(1, 1, 1, one_of_each())
 
 
 async def test_created_records_whose_ids_are_not_proven_are_counted(ledger):
@@ -471,7 +471,7 @@ async def test_settled_batches_of_which_records_are_uncertain_are_found_again(le
 async def test_what_is_not_settled_keeps_no_fate(ledger):
     job = await frozen(ledger)
     await bring(ledger, job, 0, State.UNCERTAIN)
-    assert await ledger.kept(job, 0) == Kept()
+    assert await ledger.stored_fates(job, 0) == Kept()
 
 
 # Holding and closing

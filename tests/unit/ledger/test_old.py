@@ -77,7 +77,7 @@ async def test_its_batches_stand_where_they_stood(ledger):
 async def test_its_settlements_read_the_same(ledger):
     failed = Settlement(["6b0aeea1345dc6e900000000", None], {1: "InvalidInputSchema: data.status must not be broken."})
     assert await ledger.settlement(PRESIGNED, 0) == failed
-    assert await ledger.kept(PRESIGNED, 0) == Kept(1, 1, 0, failed)
+    assert await ledger.stored_fates(PRESIGNED, 0) == Kept(1, 1, 0, failed)
     assert await ledger.settlement(PRESIGNED, 1) is None
     assert [(await ledger.settlement(INLINE, at)).created for at in (0, 2)] == [2, 2]
     for name in (PRESIGNED, INLINE):

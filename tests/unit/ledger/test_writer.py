@@ -1,4 +1,4 @@
-"""One thread, many operations in a commit: who waits, who is cancelled, who is refused, and what the hooks see."""
+"""One thread, many operations in a commit: who waits, who is canceled, who is refused, and what the hooks see."""
 
 import asyncio
 import threading
@@ -123,7 +123,7 @@ async def test_steps_and_settlements_that_wait_are_taken_each_as_if_it_were_alon
     assert await ledger.settlements("j", range(5)) == {1: right}
 
 
-async def test_a_cancelled_caller_leaves_the_writer_and_the_others_alone(ledger, gate):
+async def test_a_canceled_caller_leaves_the_writer_and_the_others_alone(ledger, gate):
     await frozen(ledger, batches=3)
     tasks = await gate.gather(*moves(ledger, range(3)))
     tasks[0].cancel()
@@ -226,7 +226,7 @@ def test_a_loop_that_is_gone_is_no_concern_of_the_writer(path, gate):
 
     async def forgetful():
         writer = Writer(path, connection, gate.hooks)
-        (_cancelled_by_run,) = await gate.gather(writer.write(operation))
+        (_canceled_by_run,) = await gate.gather(writer.write(operation))
         return writer
 
     writer = asyncio.run(forgetful())

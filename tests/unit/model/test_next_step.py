@@ -5,21 +5,21 @@ from itertools import product
 
 import pytest
 
-from engine.model.doubt import MOST_SILENT, MOST_TELLS, Again, Cancel, Declined, Doubt, Standing, Wish
-from engine.model.next_step import TABLE, Action, StepRow, next_step
+from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, Cancel, Declined, Doubt, RemoteStatus, Wish
+from engine.model.next_step import STEP_TABLE, Action, StepRow, next_step
 from engine.model.submission import State
 
-QUIET_SECONDS = 120.0
+SETTLE_SECONDS = 120.0
 YES_OR_NO = (False, True)
 
 
-def doubt(state, again=Again.ASK, *, quiet=False, **known):
-    """Return what is known of a batch; `quiet`: the newest reading was made at the end of the quiet time."""
-    return Doubt(state, again, since=0.0, asked_at=QUIET_SECONDS if quiet else 1.0, **known)
+def doubt(state, again=Again.ASK, *, past_settle_time=False, **known):
+    """Return what is known of a batch; `past_settle_time`: the newest reading was made at its end."""
+    return Doubt(state, again, since=0.0, asked_at=SETTLE_SECONDS if past_settle_time else 1.0, **known)
 
 
 def step(*args, **known):
-    return next_step(doubt(*args, **known), QUIET_SECONDS)
+    return next_step(doubt(*args, **known), SETTLE_SECONDS)
 
 
 # The table as a whole
@@ -30,54 +30,63 @@ def cases_of(row):
     words = product(
         row.state or State,
         row.again or Again,
-        row.standing or Standing,
+        row.remote_status or RemoteStatus,
         row.declined or Declined,
         row.cancel or Cancel,
         row.wish or Wish,
     )
     flags = [
         YES_OR_NO if wanted is None else (wanted,)
-        for wanted in (row.quiet, row.lost, row.named, row.told_out, row.silent_out)
+        for wanted in (row.past_settle_time, row.lost, row.named, row.out_of_repeats, row.out_of_questions)
     ]
-    for state, again, standing, declined, cancel, wish in words:
-        for quiet, lost, named, told_out, silent_out in product(*flags):
-            if quiet and standing is Standing.SILENT:  # a reading that was none
+    for state, again, remote_status, declined, cancel, wish in words:
+        for past_settle_time, lost, named, out_of_repeats, out_of_questions in product(*flags):
+            if past_settle_time and remote_status is RemoteStatus.SILENT:  # a reading that was none
                 continue
-            tells, silent = MOST_TELLS * told_out, MOST_SILENT * silent_out
-            more = {"lost": lost, "named": named, "tells": tells, "silent": silent, "cancel": cancel, "wish": wish}
-            yield doubt(state, again, quiet=quiet, standing=standing, declined=declined, **more)
+            repeats, silent = MOST_REPEATS * out_of_repeats, MOST_SILENT * out_of_questions
+            more = {"lost": lost, "named": named, "repeats": repeats, "silent": silent, "cancel": cancel, "wish": wish}
+            yield doubt(
+                state, again, past_settle_time=past_settle_time, remote_status=remote_status, declined=declined, **more
+            )
 
 
 def first_that_fits(known):
-    return next(row for row in TABLE if row.fits(known, quiet=known.is_quiet(QUIET_SECONDS)))
+    return next(
+        row for row in STEP_TABLE if row.fits(known, past_settle_time=known.is_past_settle_time(SETTLE_SECONDS))
+    )
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.action.name}: {row.reason}")
+@pytest.mark.parametrize("row", STEP_TABLE, ids=lambda row: f"{row.action.name}: {row.reason}")
 def test_each_row_counts_for_something_that_no_row_before_it_fits(row):
     assert any(first_that_fits(known) is row for known in cases_of(row))
 
 
 def test_the_last_row_fits_always():
-    assert TABLE[-1] == StepRow(Action.ASK, TABLE[-1].reason)
+    assert STEP_TABLE[-1] == StepRow(Action.ASK, STEP_TABLE[-1].reason)
 
 
 def test_a_step_is_that_of_the_first_row_that_fits_with_its_reason():
-    known = doubt(State.RELEASING, standing=Standing.WAITING, quiet=True)
+    known = doubt(State.RELEASING, remote_status=RemoteStatus.WAITING, past_settle_time=True)
     row = first_that_fits(known)
-    assert step(State.RELEASING, standing=Standing.WAITING, quiet=True) == next_step(known, QUIET_SECONDS)
-    assert (next_step(known, QUIET_SECONDS).action, next_step(known, QUIET_SECONDS).reason) == (row.action, row.reason)
+    assert step(State.RELEASING, remote_status=RemoteStatus.WAITING, past_settle_time=True) == next_step(
+        known, SETTLE_SECONDS
+    )
+    assert (next_step(known, SETTLE_SECONDS).action, next_step(known, SETTLE_SECONDS).reason) == (
+        row.action,
+        row.reason,
+    )
 
 
 def test_what_was_accepted_is_told_again_by_a_person_only():
-    tells = [row for row in TABLE if row.action is Action.TELL and State.RELEASED in row.state]
-    assert [row.wish for row in tells] == [(Wish.SEND_AGAIN,)]
+    repeats = [row for row in STEP_TABLE if row.action is Action.RELEASE_AGAIN and State.RELEASED in row.state]
+    assert [row.wish for row in repeats] == [(Wish.SEND_AGAIN,)]
 
 
-def test_nothing_that_may_have_arrived_is_declined_before_the_quiet_time_is_over():
+def test_nothing_that_may_have_arrived_is_declined_before_the_settle_time_is_over():
     """But where it was canceled while it was staged: what is staged creates nothing."""
-    for row in TABLE:
-        if row.action is Action.DECLINE and {State.RELEASING, State.UNCERTAIN} & set(row.state):
-            assert row.quiet or row.lost is False
+    for row in STEP_TABLE:
+        if row.action is Action.FAIL and {State.RELEASING, State.UNCERTAIN} & set(row.state):
+            assert row.past_settle_time or row.lost is False
 
 
 # When a reading proves something
@@ -85,37 +94,46 @@ def test_nothing_that_may_have_arrived_is_declined_before_the_quiet_time_is_over
 
 def test_a_reading_counts_from_when_its_question_was_sent():
     known = doubt(State.RELEASING)
-    assert not known.heard(Standing.WAITING, QUIET_SECONDS - 0.1).is_quiet(QUIET_SECONDS)
-    assert known.heard(Standing.WAITING, QUIET_SECONDS).is_quiet(QUIET_SECONDS)
+    assert not known.with_answer(RemoteStatus.WAITING, SETTLE_SECONDS - 0.1).is_past_settle_time(SETTLE_SECONDS)
+    assert known.with_answer(RemoteStatus.WAITING, SETTLE_SECONDS).is_past_settle_time(SETTLE_SECONDS)
 
 
 def test_no_reading_is_no_proof_however_much_time_has_passed():
-    assert not doubt(State.RELEASING, quiet=True).is_quiet(QUIET_SECONDS)
+    assert not doubt(State.RELEASING, past_settle_time=True).is_past_settle_time(SETTLE_SECONDS)
 
 
 def test_an_answer_without_sense_leaves_what_was_said_before_and_counts():
-    known = doubt(State.RELEASING).heard(Standing.WAITING, 50.0).heard(Standing.SILENT, 60.0)
-    assert (known.standing, known.asked_at, known.silent) == (Standing.WAITING, 50.0, 1)
-    assert known.heard(Standing.WAITING, 70.0).silent == 0
+    known = doubt(State.RELEASING).with_answer(RemoteStatus.WAITING, 50.0).with_answer(RemoteStatus.SILENT, 60.0)
+    assert (known.remote_status, known.asked_at, known.silent) == (RemoteStatus.WAITING, 50.0, 1)
+    assert known.with_answer(RemoteStatus.WAITING, 70.0).silent == 0
 
 
 @pytest.mark.parametrize("declined", Declined)
-def test_after_it_was_told_again_the_quiet_time_begins_anew(declined):
-    known = doubt(State.RELEASING, standing=Standing.WAITING, quiet=True).told(200.0, declined)
-    assert (known.since, known.standing, known.tells, known.declined) == (200.0, Standing.SILENT, 1, declined)
-    assert not known.heard(Standing.WAITING, 200.0 + QUIET_SECONDS - 1).is_quiet(QUIET_SECONDS)
+def test_after_it_was_told_again_the_settle_time_begins_anew(declined):
+    known = doubt(State.RELEASING, remote_status=RemoteStatus.WAITING, past_settle_time=True).with_repeat(
+        200.0, declined
+    )
+    assert (known.since, known.remote_status, known.repeats, known.declined) == (
+        200.0,
+        RemoteStatus.SILENT,
+        1,
+        declined,
+    )
+    assert not known.with_answer(RemoteStatus.WAITING, 200.0 + SETTLE_SECONDS - 1).is_past_settle_time(SETTLE_SECONDS)
 
 
 def test_a_refused_repeat_does_not_undo_that_an_earlier_one_was_lost():
     lost, refused = doubt(State.RELEASING), doubt(State.RELEASING, lost=False)
-    assert lost.told(1.0, Declined.REFUSED).lost
-    assert not refused.told(1.0, Declined.REFUSED).lost
-    assert refused.told(1.0, Declined.NO).lost
+    assert lost.with_repeat(1.0, Declined.REFUSED).lost
+    assert not refused.with_repeat(1.0, Declined.REFUSED).lost
+    assert refused.with_repeat(1.0, Declined.NO).lost
 
 
-def test_after_a_cancel_the_quiet_time_begins_anew():
-    known = doubt(State.RELEASING, standing=Standing.WAITING, quiet=True).canceled(200.0, Cancel.CONFIRMED)
-    assert (known.since, known.standing, known.cancel) == (200.0, Standing.SILENT, Cancel.CONFIRMED)
+def test_after_a_cancel_the_settle_time_begins_anew():
+    known = doubt(State.RELEASING, remote_status=RemoteStatus.WAITING, past_settle_time=True).with_cancel(
+        200.0, Cancel.CONFIRMED
+    )
+    assert (known.since, known.remote_status, known.cancel) == (200.0, RemoteStatus.SILENT, Cancel.CONFIRMED)
 
 
 # Staging
@@ -125,22 +143,25 @@ def test_after_a_cancel_the_quiet_time_begins_anew():
     ("known", "action"),
     [
         ({"again": Again.SAFE}, Action.STAGE),
-        ({"again": Again.SAFE, "wish": Wish.CANCEL}, Action.DECLINE),
-        ({"again": Again.SAFE, "declined": Declined.REFUSED}, Action.DECLINE),
+        ({"again": Again.SAFE, "wish": Wish.CANCEL}, Action.FAIL),
+        ({"again": Again.SAFE, "declined": Declined.REFUSED}, Action.FAIL),
         ({}, Action.ASK),
-        ({"standing": Standing.UNKNOWN}, Action.ASK),
-        ({"standing": Standing.UNKNOWN, "quiet": True}, Action.STAGE),
-        ({"standing": Standing.WAITING}, Action.ADOPT),
-        ({"standing": Standing.WAITING, "wish": Wish.CANCEL}, Action.CANCEL),
-        ({"standing": Standing.WAITING, "declined": Declined.REFUSED}, Action.CANCEL),
-        ({"cancel": Cancel.CONFIRMED}, Action.DECLINE),
+        ({"remote_status": RemoteStatus.NOT_THERE}, Action.ASK),
+        ({"remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True}, Action.STAGE),
+        ({"remote_status": RemoteStatus.WAITING}, Action.ADOPT),
+        ({"remote_status": RemoteStatus.WAITING, "wish": Wish.CANCEL}, Action.CANCEL),
+        ({"remote_status": RemoteStatus.WAITING, "declined": Declined.REFUSED}, Action.CANCEL),
+        ({"cancel": Cancel.CONFIRMED}, Action.FAIL),
         ({"cancel": Cancel.DECLINED}, Action.PARK),
-        ({"declined": Declined.REFUSED, "lost": False}, Action.DECLINE),
-        ({"declined": Declined.REFUSED, "standing": Standing.UNKNOWN}, Action.ASK),
-        ({"declined": Declined.REFUSED, "standing": Standing.UNKNOWN, "quiet": True}, Action.DECLINE),
-        ({"wish": Wish.CANCEL, "standing": Standing.UNKNOWN}, Action.ASK),
-        ({"wish": Wish.CANCEL, "standing": Standing.UNKNOWN, "quiet": True}, Action.DECLINE),
-        ({"tells": MOST_TELLS}, Action.STOP),
+        ({"declined": Declined.REFUSED, "lost": False}, Action.FAIL),
+        ({"declined": Declined.REFUSED, "remote_status": RemoteStatus.NOT_THERE}, Action.ASK),
+        (
+            {"declined": Declined.REFUSED, "remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True},
+            Action.FAIL,
+        ),
+        ({"wish": Wish.CANCEL, "remote_status": RemoteStatus.NOT_THERE}, Action.ASK),
+        ({"wish": Wish.CANCEL, "remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True}, Action.FAIL),
+        ({"repeats": MOST_REPEATS}, Action.STOP),
         ({"silent": MOST_SILENT}, Action.STOP),
     ],
 )
@@ -155,17 +176,17 @@ def test_what_was_staged_without_an_answer(known, action):
     ("known", "action"),
     [
         ({}, Action.ASK),
-        ({"standing": Standing.WAITING}, Action.ASK),
-        ({"standing": Standing.WAITING, "quiet": True}, Action.TELL),
-        ({"standing": Standing.STARTED}, Action.FOLLOW),
-        ({"standing": Standing.ENDED}, Action.FOLLOW),
-        ({"standing": Standing.UNKNOWN}, Action.ASK),
-        ({"standing": Standing.UNKNOWN, "quiet": True}, Action.PARK),
-        ({"again": Again.REFUSED}, Action.TELL),
+        ({"remote_status": RemoteStatus.WAITING}, Action.ASK),
+        ({"remote_status": RemoteStatus.WAITING, "past_settle_time": True}, Action.RELEASE_AGAIN),
+        ({"remote_status": RemoteStatus.STARTED}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.ENDED}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.NOT_THERE}, Action.ASK),
+        ({"remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True}, Action.PARK),
+        ({"again": Again.REFUSED}, Action.RELEASE_AGAIN),
         ({"again": Again.SEARCH, "named": False}, Action.PARK),
         ({"again": Again.NEVER, "named": False}, Action.PARK),
-        ({"again": Again.NEVER, "named": False, "declined": Declined.REFUSED, "lost": False}, Action.DECLINE),
-        ({"tells": MOST_TELLS}, Action.STOP),
+        ({"again": Again.NEVER, "named": False, "declined": Declined.REFUSED, "lost": False}, Action.FAIL),
+        ({"repeats": MOST_REPEATS}, Action.STOP),
         ({"silent": MOST_SILENT}, Action.STOP),
     ],
 )
@@ -177,20 +198,35 @@ def test_a_release_without_an_answer(known, action):
     ("known", "action"),
     [
         ({"declined": Declined.RELEASED_BEFORE}, Action.FOLLOW),
-        ({"declined": Declined.RELEASED_BEFORE, "standing": Standing.WAITING, "quiet": True}, Action.FOLLOW),
+        (
+            {"declined": Declined.RELEASED_BEFORE, "remote_status": RemoteStatus.WAITING, "past_settle_time": True},
+            Action.FOLLOW,
+        ),
         ({"declined": Declined.REFUSED}, Action.ASK),
-        ({"declined": Declined.REFUSED, "standing": Standing.WAITING}, Action.ASK),
-        ({"declined": Declined.REFUSED, "standing": Standing.WAITING, "lost": False}, Action.DECLINE),
-        ({"declined": Declined.REFUSED, "standing": Standing.WAITING, "quiet": True}, Action.CANCEL),
-        ({"declined": Declined.REFUSED, "standing": Standing.STARTED}, Action.FOLLOW),
-        ({"declined": Declined.UNKNOWN, "again": Again.REFUSED}, Action.ASK),
-        ({"declined": Declined.UNKNOWN, "again": Again.REFUSED, "standing": Standing.UNKNOWN}, Action.ASK),
-        ({"declined": Declined.UNKNOWN, "again": Again.REFUSED, "standing": Standing.WAITING}, Action.TELL),
-        ({"declined": Declined.UNKNOWN, "standing": Standing.WAITING}, Action.ASK),
-        ({"declined": Declined.UNKNOWN, "standing": Standing.WAITING, "quiet": True}, Action.TELL),
-        ({"declined": Declined.UNKNOWN, "standing": Standing.UNKNOWN, "quiet": True}, Action.PARK),
-        ({"declined": Declined.UNKNOWN, "standing": Standing.STARTED}, Action.FOLLOW),
-        ({"declined": Declined.UNKNOWN, "tells": MOST_TELLS}, Action.STOP),
+        ({"declined": Declined.REFUSED, "remote_status": RemoteStatus.WAITING}, Action.ASK),
+        ({"declined": Declined.REFUSED, "remote_status": RemoteStatus.WAITING, "lost": False}, Action.FAIL),
+        (
+            {"declined": Declined.REFUSED, "remote_status": RemoteStatus.WAITING, "past_settle_time": True},
+            Action.CANCEL,
+        ),
+        ({"declined": Declined.REFUSED, "remote_status": RemoteStatus.STARTED}, Action.FOLLOW),
+        ({"declined": Declined.NOT_THERE, "again": Again.REFUSED}, Action.ASK),
+        ({"declined": Declined.NOT_THERE, "again": Again.REFUSED, "remote_status": RemoteStatus.NOT_THERE}, Action.ASK),
+        (
+            {"declined": Declined.NOT_THERE, "again": Again.REFUSED, "remote_status": RemoteStatus.WAITING},
+            Action.RELEASE_AGAIN,
+        ),
+        ({"declined": Declined.NOT_THERE, "remote_status": RemoteStatus.WAITING}, Action.ASK),
+        (
+            {"declined": Declined.NOT_THERE, "remote_status": RemoteStatus.WAITING, "past_settle_time": True},
+            Action.RELEASE_AGAIN,
+        ),
+        (
+            {"declined": Declined.NOT_THERE, "remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True},
+            Action.PARK,
+        ),
+        ({"declined": Declined.NOT_THERE, "remote_status": RemoteStatus.STARTED}, Action.FOLLOW),
+        ({"declined": Declined.NOT_THERE, "repeats": MOST_REPEATS}, Action.STOP),
     ],
 )
 def test_a_release_that_was_refused(known, action):
@@ -201,16 +237,16 @@ def test_a_release_that_was_refused(known, action):
     ("known", "action"),
     [
         ({"wish": Wish.CANCEL}, Action.CANCEL),
-        ({"wish": Wish.CANCEL, "standing": Standing.STARTED}, Action.FOLLOW),
+        ({"wish": Wish.CANCEL, "remote_status": RemoteStatus.STARTED}, Action.FOLLOW),
         ({"cancel": Cancel.CONFIRMED}, Action.ASK),
-        ({"cancel": Cancel.CONFIRMED, "standing": Standing.WAITING}, Action.ASK),
-        ({"cancel": Cancel.CONFIRMED, "standing": Standing.WAITING, "quiet": True}, Action.DECLINE),
-        ({"cancel": Cancel.CONFIRMED, "standing": Standing.UNKNOWN, "quiet": True}, Action.DECLINE),
-        ({"cancel": Cancel.CONFIRMED, "standing": Standing.ENDED, "quiet": True}, Action.DECLINE),
-        ({"cancel": Cancel.CONFIRMED, "standing": Standing.STARTED, "quiet": True}, Action.FOLLOW),
-        ({"cancel": Cancel.DECLINED, "standing": Standing.WAITING}, Action.ASK),
-        ({"cancel": Cancel.DECLINED, "standing": Standing.WAITING, "quiet": True}, Action.PARK),
-        ({"cancel": Cancel.DECLINED, "standing": Standing.STARTED}, Action.FOLLOW),
+        ({"cancel": Cancel.CONFIRMED, "remote_status": RemoteStatus.WAITING}, Action.ASK),
+        ({"cancel": Cancel.CONFIRMED, "remote_status": RemoteStatus.WAITING, "past_settle_time": True}, Action.FAIL),
+        ({"cancel": Cancel.CONFIRMED, "remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True}, Action.FAIL),
+        ({"cancel": Cancel.CONFIRMED, "remote_status": RemoteStatus.ENDED, "past_settle_time": True}, Action.FAIL),
+        ({"cancel": Cancel.CONFIRMED, "remote_status": RemoteStatus.STARTED, "past_settle_time": True}, Action.FOLLOW),
+        ({"cancel": Cancel.DECLINED, "remote_status": RemoteStatus.WAITING}, Action.ASK),
+        ({"cancel": Cancel.DECLINED, "remote_status": RemoteStatus.WAITING, "past_settle_time": True}, Action.PARK),
+        ({"cancel": Cancel.DECLINED, "remote_status": RemoteStatus.STARTED}, Action.FOLLOW),
     ],
 )
 def test_a_release_that_was_to_be_undone(known, action):
@@ -224,12 +260,12 @@ def test_a_release_that_was_to_be_undone(known, action):
     ("known", "action"),
     [
         ({}, Action.ASK),
-        ({"standing": Standing.STARTED}, Action.FOLLOW),
-        ({"standing": Standing.ENDED}, Action.FOLLOW),
-        ({"standing": Standing.WAITING, "quiet": True}, Action.PARK),
-        ({"standing": Standing.UNKNOWN}, Action.PARK),
-        ({"standing": Standing.WAITING, "wish": Wish.SEND_AGAIN}, Action.TELL),
-        ({"standing": Standing.UNKNOWN, "wish": Wish.SEND_AGAIN}, Action.SEND),
+        ({"remote_status": RemoteStatus.STARTED}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.ENDED}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.WAITING, "past_settle_time": True}, Action.PARK),
+        ({"remote_status": RemoteStatus.NOT_THERE}, Action.PARK),
+        ({"remote_status": RemoteStatus.WAITING, "wish": Wish.SEND_AGAIN}, Action.RELEASE_AGAIN),
+        ({"remote_status": RemoteStatus.NOT_THERE, "wish": Wish.SEND_AGAIN}, Action.SEND),
         ({"silent": MOST_SILENT}, Action.PARK),
     ],
 )
@@ -243,10 +279,10 @@ def test_an_uncertain_batch_that_has_a_name(known, action):
         ({"again": Again.NEVER}, Action.PARK),
         ({"again": Again.NEVER, "wish": Wish.SEND_AGAIN}, Action.SEND),
         ({}, Action.ASK),
-        ({"standing": Standing.UNKNOWN}, Action.ASK),
-        ({"standing": Standing.UNKNOWN, "quiet": True}, Action.SEND),
-        ({"standing": Standing.UNKNOWN, "quiet": True, "wish": Wish.CANCEL}, Action.DECLINE),
-        ({"standing": Standing.STARTED}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.NOT_THERE}, Action.ASK),
+        ({"remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True}, Action.SEND),
+        ({"remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True, "wish": Wish.CANCEL}, Action.FAIL),
+        ({"remote_status": RemoteStatus.STARTED}, Action.FOLLOW),
         ({"wish": Wish.SEND_AGAIN}, Action.SEND),
     ],
 )
@@ -261,14 +297,14 @@ def test_an_uncertain_batch_that_has_none(known, action):
     ("known", "action"),
     [
         ({}, Action.ASK),
-        ({"standing": Standing.WAITING, "quiet": True}, Action.FOLLOW),
-        ({"standing": Standing.STARTED, "quiet": True}, Action.FOLLOW),
-        ({"standing": Standing.UNKNOWN}, Action.ASK),
-        ({"standing": Standing.UNKNOWN, "quiet": True}, Action.PARK),
+        ({"remote_status": RemoteStatus.WAITING, "past_settle_time": True}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.STARTED, "past_settle_time": True}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.NOT_THERE}, Action.ASK),
+        ({"remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True}, Action.PARK),
         ({"silent": MOST_SILENT - 1}, Action.ASK),
         ({"silent": MOST_SILENT}, Action.PARK),
-        ({"standing": Standing.WAITING, "wish": Wish.SEND_AGAIN}, Action.TELL),
-        ({"standing": Standing.STARTED, "wish": Wish.SEND_AGAIN}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.WAITING, "wish": Wish.SEND_AGAIN}, Action.RELEASE_AGAIN),
+        ({"remote_status": RemoteStatus.STARTED, "wish": Wish.SEND_AGAIN}, Action.FOLLOW),
         ({"wish": Wish.CANCEL}, Action.CANCEL),
         ({"wish": Wish.CANCEL, "cancel": Cancel.CONFIRMED}, Action.FOLLOW),
         ({"wish": Wish.CANCEL, "cancel": Cancel.DECLINED}, Action.FOLLOW),
@@ -279,8 +315,8 @@ def test_a_batch_that_the_service_has_accepted(known, action):
 
 
 def test_a_canceled_job_sends_nothing_and_leaves_nothing_staged():
-    assert step(State.FROZEN, wish=Wish.CANCEL).action is Action.DECLINE
+    assert step(State.FROZEN, wish=Wish.CANCEL).action is Action.FAIL
     staged = doubt(State.STAGED, wish=Wish.CANCEL)
-    assert next_step(staged, QUIET_SECONDS).action is Action.CANCEL
+    assert next_step(staged, SETTLE_SECONDS).action is Action.CANCEL
     for cancel in (Cancel.CONFIRMED, Cancel.DECLINED):
-        assert next_step(replace(staged, cancel=cancel), QUIET_SECONDS).action is Action.DECLINE
+        assert next_step(replace(staged, cancel=cancel), SETTLE_SECONDS).action is Action.FAIL

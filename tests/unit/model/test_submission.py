@@ -51,7 +51,7 @@ def test_only_a_batch_of_which_a_call_may_have_arrived_becomes_uncertain():
 
 
 def test_what_is_released_is_never_staged_or_frozen_from_there():
-    """That it is told again is for a person to say, which the table of steps sees to."""
+    """That it is released again is for a person to say, which the table of steps sees to."""
     assert TRANSITIONS[State.RELEASED] == {State.SETTLED, State.UNCERTAIN, State.RELEASING}
 
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from fakes.bench import a_bench
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.errors import SourceChanged, SourceError, StillWaiting
 from engine.model.settings import SendSettings
 from engine.model.submission import State
@@ -61,9 +61,9 @@ async def test_a_batch_that_is_called_something_unknown_for_good_ends_the_run_an
 async def test_a_batch_is_still_once_nothing_of_it_has_moved_for_the_settle_time(bench):
     asked = saying(bench.service, ["processing", "processing", "processing", "queued"])
     await bench.work(give_up_seconds=600)
-    assert not asked[0].still
-    assert asked[-1].still
-    moments = [at for at, one in enumerate(asked) if one.still]
+    assert not asked[0].unmoved
+    assert asked[-1].unmoved
+    moments = [at for at, one in enumerate(asked) if one.unmoved]
     assert moments[0] > 0
     assert bench.clock.monotonic() > SETTLE_SECONDS
     assert {one.count for one in asked} == {10}

@@ -108,7 +108,7 @@ async def test_payloads_under_way_are_bounded_and_one_that_is_longer_goes_alone(
         assert crowd.inside == ["half", "other half", "long", "short"]
 
 
-async def test_one_cancelled_while_waiting_takes_no_place_with_it(places):
+async def test_one_canceled_while_waiting_takes_no_place_with_it(places):
     one = places(1)
     slot = await one.take(1)
     with anyio.move_on_after(0):
@@ -117,7 +117,7 @@ async def test_one_cancelled_while_waiting_takes_no_place_with_it(places):
     assert (await one.take(1)).in_flight == 1
 
 
-async def test_one_cancelled_while_it_waits_for_room_lets_the_next_go(places):
+async def test_one_canceled_while_it_waits_for_room_lets_the_next_go(places):
     async with anyio.create_task_group() as group:
         crowd = Crowd(places(9), group)
         await crowd.add("half", size_bytes=MOST_BYTES // 2)
@@ -129,7 +129,7 @@ async def test_one_cancelled_while_it_waits_for_room_lets_the_next_go(places):
         assert crowd.inside == ["half", "short"]
 
 
-async def test_one_cancelled_in_the_moment_of_its_turn_passes_the_place_on(places):
+async def test_one_canceled_in_the_moment_of_its_turn_passes_the_place_on(places):
     one = places(1)
     slot = await one.take(1)
     async with anyio.create_task_group() as group:

@@ -8,7 +8,7 @@ from fakes.bench import a_bench
 from fakes.clock import under_way, until
 from fakes.service import Fault, refused, unauthorized, unavailable
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.doubt import MOST_SILENT
 from engine.model.errors import Exit, StillWaiting, UnexpectedAnswer
 from engine.model.settings import SendSettings
@@ -261,27 +261,27 @@ async def test_only_bad_answers_in_a_row_count(chase):
 async def test_a_batch_that_the_service_does_not_know_yet_is_asked_about_on(chase, call):
     chase = await chase(service={"faults": {call: [GONE] * 6}})
     await chase.to_the_end()
-    assert chase.poll_times[-1] < chase.run.quiet.seconds
+    assert chase.poll_times[-1] < chase.run.settle_time.seconds
     assert await chase.bench.states() == [State.SETTLED]
 
 
 @pytest.mark.parametrize("call", ["progress", "settlement"])
-async def test_a_batch_that_the_service_has_not_known_for_all_of_the_quiet_time_is_parked(chase, call):
+async def test_a_batch_that_the_service_has_not_known_for_all_of_the_settle_time_is_parked(chase, call):
     chase = await chase(service={"faults": {call: [GONE] * FOR_EVER}})
     await chase.to_the_end()
     (submission,) = await chase.bench.submissions()
     assert submission.state is State.UNCERTAIN
     assert submission.note == "the service no longer says anything of it: no such batch"
     first, last = chase.poll_times[0], chase.poll_times[-1]
-    assert last - first >= chase.run.quiet.seconds
-    assert chase.poll_times[-2] - first < chase.run.quiet.seconds
+    assert last - first >= chase.run.settle_time.seconds
+    assert chase.poll_times[-2] - first < chase.run.settle_time.seconds
 
 
-async def test_the_quiet_time_of_a_batch_that_is_not_known_begins_when_that_is_said(chase):
+async def test_the_settle_time_of_a_batch_that_is_not_known_begins_when_that_is_said(chase):
     bad = [NONSENSE] * 9  # in two minutes
     chase = await chase(service={"faults": {"progress": [*bad, GONE]}})
     await chase.to_the_end()
-    assert chase.poll_times[len(bad)] > chase.run.quiet.seconds
+    assert chase.poll_times[len(bad)] > chase.run.settle_time.seconds
     assert await chase.bench.states() == [State.SETTLED]
 
 
@@ -402,7 +402,7 @@ async def to_the_stop(chase):
     return chase.run.stop.error
 
 
-async def test_that_the_service_does_not_begin_is_said_once_each_quiet_time(chase):
+async def test_that_the_service_does_not_begin_is_said_once_each_settle_time(chase):
     chase = await chase(batches=3, service=not_begun("r1", "r2", "r3", until=500.0))
     assert await to_the_stop(chase) is None
     assert {(event.batches, event.names) for event in told(chase)} == {(3, "0, 1, 2")}
@@ -415,7 +415,7 @@ async def test_of_many_that_wait_the_first_are_named(chase):
     assert [(event.batches, event.names) for event in told(chase)] == [(7, "0, 1, 2, 3, 4, …")]
 
 
-async def test_nothing_is_said_of_a_service_that_begins_within_the_quiet_time(chase):
+async def test_nothing_is_said_of_a_service_that_begins_within_the_settle_time(chase):
     chase = await chase(batches=3, service=not_begun("r1", "r2", "r3", until=100.0))
     assert await to_the_stop(chase) is None
     assert told(chase) == []
@@ -439,13 +439,13 @@ async def test_a_batch_that_the_service_never_begins_ends_the_run_which_names_it
     assert "`bulksubmit retry j --uncertain`" in str(error)
     assert GIVE_UP_SECONDS <= chase.clock.elapsed < GIVE_UP_SECONDS + 60
     assert await chase.bench.states() == [State.SETTLED, State.RELEASED, State.SETTLED]
-    assert chase.service.calls("release") == ["release"] * 3, "it is not told again"
+    assert chase.service.calls("release") == ["release"] * 3, "it is not released again"
 
 
-async def test_the_run_is_given_the_quiet_time_at_least(chase):
+async def test_the_run_is_given_the_settle_time_at_least(chase):
     chase = await chase(service=not_begun("r1"), give_up_seconds=0.0)
     assert isinstance(await to_the_stop(chase), StillWaiting)
-    assert chase.run.quiet.seconds <= chase.clock.elapsed < chase.run.quiet.seconds + 60
+    assert chase.run.settle_time.seconds <= chase.clock.elapsed < chase.run.settle_time.seconds + 60
 
 
 async def test_a_run_goes_on_while_the_service_works_on_anything(chase):
@@ -478,11 +478,11 @@ async def test_the_slowest_start_is_learnt_and_kept_with_the_job(chase):
     await chase.to_the_end()
     slowest = (await chase.bench.ledger.job("j")).slowest_start
     assert 90.0 <= slowest < 125.0, "when it was seen, which is when it was asked about"
-    assert chase.run.quiet.seconds == pytest.approx(max(120.0, 2 * slowest))
+    assert chase.run.settle_time.seconds == pytest.approx(max(120.0, 2 * slowest))
 
 
 async def test_a_start_that_changes_nothing_is_not_written(chase):
     chase = await chase(batches=2, service={"starts": {"r1": 10.0, "r2": 20.0}})
     await chase.to_the_end()
     assert (await chase.bench.ledger.job("j")).slowest_start == 0.0
-    assert chase.run.quiet.seconds == 120.0
+    assert chase.run.settle_time.seconds == 120.0

@@ -1,4 +1,4 @@
-"""A batch in doubt: asked about, told again only when that is safe, and never called failed while it may exist."""
+"""A batch in doubt: asked about, released again only when that is safe, and never called failed while it may exist."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -9,8 +9,8 @@ from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, un
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS, QuietTime
-from engine.model.doubt import MOST_SILENT, MOST_TELLS, Again, Standing
+from engine.adaptive.settle_time import SETTLE_SECONDS, SettleTime
+from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, RemoteStatus
 from engine.model.errors import BulkSubmitError, Refused, Unauthorized, Unavailable, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.model.submission import UNSENT, State, Submission
@@ -51,17 +51,17 @@ async def fate(bench):
 def lagging(bench, seconds):
     """Have the service's word on a batch be what was true so long ago."""
     service, shown = bench.service, {}
-    create, standing = service._create, service.standing
+    create, remote_status = service._create, service.remote_status
 
     def noting(remote_id):
         create(remote_id)
         shown.setdefault(remote_id, bench.clock.monotonic() + seconds)
 
     async def late(remote_id):
-        now = await standing(remote_id)
-        return Standing.WAITING if bench.clock.monotonic() < shown.get(remote_id, 0) else now
+        now = await remote_status(remote_id)
+        return RemoteStatus.WAITING if bench.clock.monotonic() < shown.get(remote_id, 0) else now
 
-    service._create, service.standing = noting, late
+    service._create, service.remote_status = noting, late
 
 
 # After a kill
@@ -78,7 +78,7 @@ async def released_before(bench, *, applied):
     return batch
 
 
-async def test_a_batch_found_releasing_is_told_again_once_it_has_waited_for_all_of_the_quiet_time(bench):
+async def test_a_batch_found_releasing_is_told_again_once_it_has_waited_for_all_of_the_settle_time(bench):
     batch = await released_before(bench, applied=False)
     began = bench.clock.monotonic()
     assert (await bench.submit(batch)).state is State.RELEASED
@@ -91,7 +91,7 @@ async def test_long_after_the_kill_one_fresh_reading_is_enough(bench):
     batch = await released_before(bench, applied=False)
     await bench.clock.sleep(SETTLE_SECONDS)
     assert (await bench.submit(batch)).state is State.RELEASED
-    assert bench.service.log == ["standing", "release"]
+    assert bench.service.log == ["remote_status", "release"]
 
 
 async def test_a_batch_found_releasing_that_was_started_is_adopted(bench):
@@ -99,7 +99,7 @@ async def test_a_batch_found_releasing_that_was_started_is_adopted(bench):
     submission = await bench.submit(batch)
     assert (submission.state, submission.remote_id) == (State.RELEASED, "r1")
     assert "adopted" in submission.note
-    assert bench.service.log == ["standing"]
+    assert bench.service.log == ["remote_status"]
     assert bench.service.ids() == EACH_ONCE
 
 
@@ -112,13 +112,13 @@ async def test_a_release_that_a_lagging_status_hides_after_a_kill_is_not_told_ag
     assert bench.service.ids() == EACH_ONCE
 
 
-async def test_a_batch_found_releasing_that_the_service_does_not_know_for_all_of_the_quiet_time_is_uncertain(bench):
+async def test_a_batch_found_releasing_that_the_service_does_not_know_for_all_of_the_settle_time_is_uncertain(bench):
     batch = await one_batch(bench)
     await bench.bring(batch, State.RELEASING, "forgotten")
     submission = await bench.submit(batch)
     assert submission.state is State.UNCERTAIN
     assert "no longer knows it" in submission.note
-    assert set(bench.service.log) == {"standing"}
+    assert set(bench.service.log) == {"remote_status"}
     assert await bench.states() == [State.UNCERTAIN]
 
 
@@ -128,7 +128,7 @@ async def test_inline_a_batch_found_releasing_is_uncertain_and_not_sent(inline):
     assert inline.service.log == []
 
 
-async def test_an_intent_that_waited_for_its_call_is_written_again_so_that_the_quiet_time_counts_from_the_call(bench):
+async def test_an_intent_that_waited_for_its_call_is_written_again_so_that_the_settle_time_counts_from_the_call(bench):
     batch = await one_batch(bench)
     release = bench.service.release
 
@@ -148,9 +148,9 @@ async def test_so_is_the_intent_to_stage_what_people_see(tmp_path):
     async with a_bench(tmp_path, records=3, done_by="stage") as bench:
         batch, stage = await one_batch(bench), bench.service.stage
 
-        async def after_a_pause(batch, payload, *, known=None, intent):
+        async def after_a_pause(batch, payload, *, earlier_id=None, intent):
             await bench.clock.sleep(500.0)
-            return await stage(batch, payload, known=known, intent=intent)
+            return await stage(batch, payload, earlier_id=earlier_id, intent=intent)
 
         bench.service.stage = after_a_pause
         bench.service.faults = {"stage": [killed(applied=True)]}
@@ -174,13 +174,13 @@ async def uncertain(bench, *, applied):
 async def test_an_uncertain_batch_that_was_started_after_all_is_followed(bench):
     batch = await uncertain(bench, applied=True)
     assert (await bench.submit(batch)).state is State.RELEASED
-    assert bench.service.log == ["standing"]
+    assert bench.service.log == ["remote_status"]
 
 
 async def test_an_uncertain_batch_that_waits_is_left_to_a_person(bench):
     batch = await uncertain(bench, applied=False)
     assert (await bench.submit(batch)).state is State.UNCERTAIN
-    assert bench.service.log == ["standing"]
+    assert bench.service.log == ["remote_status"]
 
 
 async def test_an_uncertain_batch_that_is_still_not_known_stays_as_it_is(bench):
@@ -204,7 +204,7 @@ async def test_after_a_lost_answer_exactly_one_release_is_applied(bench, applied
     assert bench.service.ids() == EACH_ONCE
 
 
-async def test_before_each_further_release_the_service_has_said_waiting_for_all_of_the_quiet_time(bench):
+async def test_before_each_further_release_the_service_has_said_waiting_for_all_of_the_settle_time(bench):
     bench.service.release_again = "duplicate"
     bench.service.faults = {"release": [lost(applied=False), lost(applied=False), lost(applied=True)]}
     times, release = [], bench.service.release
@@ -219,13 +219,13 @@ async def test_before_each_further_release_the_service_has_said_waiting_for_all_
     assert bench.service.ids() == EACH_ONCE
 
 
-async def test_questions_come_ever_more_seldom_and_the_last_one_at_the_end_of_the_quiet_time(bench):
+async def test_questions_come_ever_more_seldom_and_the_last_one_at_the_end_of_the_settle_time(bench):
     bench.service.faults = {"release": [lost(applied=False)]}
     await bench.submit(await one_batch(bench))
     waits = [seconds for seconds in bench.clock.slept if seconds]
     assert waits[:6] == [FIRST_QUESTION_SECONDS * 2**number for number in range(6)]
     assert sum(waits) == pytest.approx(SETTLE_SECONDS, abs=0.1)
-    assert bench.service.calls("standing") == ["standing"] * 7
+    assert bench.service.calls("remote_status") == ["remote_status"] * 7
 
 
 async def test_a_service_that_was_seen_to_be_slow_is_given_twice_that_time(tmp_path):
@@ -238,27 +238,30 @@ async def test_a_service_that_was_seen_to_be_slow_is_given_twice_that_time(tmp_p
 
 
 def _slow(run):
-    run.quiet.saw_start(300.0)
+    run.settle_time.saw_start(300.0)
     return run
 
 
-def test_the_quiet_time_grows_only_when_twice_the_slowest_start_is_longer():
-    quiet = QuietTime(120.0)
-    assert [quiet.saw_start(seconds) for seconds in (10.0, 60.0, 61.0, 30.0)] == [False, False, True, False]
-    assert quiet.seconds == 122.0
+def test_the_settle_time_grows_only_when_twice_the_slowest_start_is_longer():
+    settle_time = SettleTime(120.0)
+    assert [settle_time.saw_start(seconds) for seconds in (10.0, 60.0, 61.0, 30.0)] == [False, False, True, False]
+    assert settle_time.seconds == 122.0
 
 
 @pytest.mark.parametrize("applied", [False, True])
 async def test_an_answer_without_sense_to_our_question_is_no_answer_and_we_ask_again(bench, applied):
     bench.service.release_again = "duplicate"
-    bench.service.faults = {"release": [lost(applied=applied)], "standing": [Fault(UnexpectedAnswer("<html>"))] * 2}
+    bench.service.faults = {
+        "release": [lost(applied=applied)],
+        "remote_status": [Fault(UnexpectedAnswer("<html>"))] * 2,
+    }
     assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
     assert bench.service.ids() == EACH_ONCE
 
 
 async def test_a_service_that_never_answers_our_question_with_sense_stops_the_job(bench):
     answers = [Fault(UnexpectedAnswer("<html>"))] * MOST_SILENT
-    bench.service.faults = {"release": [lost(applied=True)], "standing": answers}
+    bench.service.faults = {"release": [lost(applied=True)], "remote_status": answers}
     batch = await one_batch(bench)
     with pytest.raises(Unavailable, match="does not say"):
         await bench.submit(batch)
@@ -268,7 +271,7 @@ async def test_a_service_that_never_answers_our_question_with_sense_stops_the_jo
 
 
 async def test_a_service_that_never_answers_a_release_stops_the_job_and_a_later_run_goes_on(bench):
-    bench.service.faults = {"release": [lost(applied=False)] * (MOST_TELLS + 1)}
+    bench.service.faults = {"release": [lost(applied=False)] * (MOST_REPEATS + 1)}
     batch = await one_batch(bench)
     with pytest.raises(Unavailable, match="resume"):
         await bench.submit(batch)
@@ -280,13 +283,13 @@ async def test_a_service_that_never_answers_a_release_stops_the_job_and_a_later_
 async def test_a_wait_ends_at_once_when_the_run_ends_and_leaves_the_batch_as_it_is(bench):
     bench.service.faults = {"release": [lost(applied=False)]}
     batch = await one_batch(bench)
-    standing = bench.service.standing
+    remote_status = bench.service.remote_status
 
     async def and_then_a_signal(remote_id):
         bench.end()
-        return await standing(remote_id)
+        return await remote_status(remote_id)
 
-    bench.service.standing = and_then_a_signal
+    bench.service.remote_status = and_then_a_signal
     assert (await bench.submit(batch)).state is State.RELEASING
     assert bench.clock.monotonic() == FIRST_QUESTION_SECONDS
     assert await bench.states() == [State.RELEASING]
@@ -296,7 +299,7 @@ async def test_a_wait_ends_at_once_when_the_run_ends_and_leaves_the_batch_as_it_
 
 
 async def test_a_refused_repeat_is_the_evidence_that_the_first_release_arrived(bench):
-    """The status is behind for longer than it should be, so it is told again, and refused for the first one."""
+    """The status is behind for longer than it should be, so it is released again, and refused for the first one."""
     lagging(bench, 3 * SETTLE_SECONDS)
     bench.service.faults = {"release": [lost(applied=True)]}
     submission = await bench.submit(await one_batch(bench))
@@ -310,7 +313,7 @@ async def test_where_the_vendor_documents_that_a_repeat_is_refused_it_is_told_ag
     monkeypatch.setattr(type(bench.service), "again", Again.REFUSED)
     bench.service.faults = {"release": [lost(applied=True)]}
     assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
-    assert bench.service.calls("release", "standing") == ["release", "release"]
+    assert bench.service.calls("release", "remote_status") == ["release", "release"]
     assert bench.clock.monotonic() == 0.0
     assert bench.service.ids() == EACH_ONCE
 
@@ -322,14 +325,14 @@ async def test_a_release_that_something_in_between_keeps_turning_away_is_asked_a
     page.by_proxy = True
     bench.service.faults = {"release": [Fault(page, applied=True)]}
     assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
-    assert bench.service.calls("release", "standing") == ["release", "standing"]
+    assert bench.service.calls("release", "remote_status") == ["release", "remote_status"]
     assert bench.service.ids() == EACH_ONCE
 
 
 async def test_a_release_that_is_refused_at_first_and_waits_is_the_plain_no_of_the_service(bench):
     bench.service.faults = {"release": [refused("not this one")]}
     assert (await bench.submit(await one_batch(bench))).state is State.SETTLED
-    assert bench.service.calls("release", "standing", "cancel") == ["release", "standing", "cancel"]
+    assert bench.service.calls("release", "remote_status", "cancel") == ["release", "remote_status", "cancel"]
 
 
 def poisoned(folder, **service):
@@ -370,7 +373,7 @@ async def test_what_shows_up_after_a_confirmed_cancel_is_followed(tmp_path):
 
 
 async def test_credentials_that_do_not_hold_for_a_question_stop_the_job_and_new_ones_go_on(bench):
-    bench.service.faults = {"release": [lost(applied=True)], "standing": [unauthorized()]}
+    bench.service.faults = {"release": [lost(applied=True)], "remote_status": [unauthorized()]}
     batch = await one_batch(bench)
     with pytest.raises(Unauthorized):
         await bench.submit(batch)
@@ -416,14 +419,14 @@ async def test_what_a_list_shows_late_is_not_made_twice(tmp_path):
 
 
 async def test_a_harmless_stage_whose_answer_is_lost_is_made_again_at_once(bench):
-    bench.service.faults = {"stage": [lost(applied=True)] * (MOST_TELLS - 1)}
+    bench.service.faults = {"stage": [lost(applied=True)] * (MOST_REPEATS - 1)}
     assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
     assert bench.clock.monotonic() == 0.0
     assert (await bench.ledger.job("j")).lost_stages == 0
 
 
 async def test_a_stage_of_which_every_answer_is_lost_stops_the_job_and_a_later_run_goes_on(bench):
-    bench.service.faults = {"stage": [lost(applied=True)] * (MOST_TELLS + 1)}
+    bench.service.faults = {"stage": [lost(applied=True)] * (MOST_REPEATS + 1)}
     batch = await one_batch(bench)
     with pytest.raises(Unavailable, match="again and again"):
         await bench.submit(batch)
@@ -505,7 +508,7 @@ async def test_the_name_of_another_batch_proves_nothing(tmp_path):
         assert set(bench.service.ids().values()) == {1}
 
 
-async def test_a_batch_that_no_search_finds_for_all_of_the_quiet_time_is_sent_again(marked):
+async def test_a_batch_that_no_search_finds_for_all_of_the_settle_time_is_sent_again(marked):
     batch = await unanswered(marked, applied=False)
     submission = await marked.submit(batch)
     assert submission.state is State.RELEASED
@@ -574,7 +577,7 @@ FAULTS = {
         killed(applied=False),
         killed(applied=True),
     ],
-    "standing": [
+    "remote_status": [
         None,
         None,
         refused("what?", status=400),
@@ -647,9 +650,9 @@ async def test_inline_whatever_goes_wrong_a_batch_is_never_created_twice(tmp_pat
 
 
 async def test_a_refusal_of_a_question_is_no_word_on_the_batch(bench):
-    bench.service.faults = {"release": [lost(applied=True)], "standing": [Fault(Refused("busy", status=409))]}
+    bench.service.faults = {"release": [lost(applied=True)], "remote_status": [Fault(Refused("busy", status=409))]}
     assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
-    assert bench.service.calls("standing") == ["standing"] * 2
+    assert bench.service.calls("remote_status") == ["remote_status"] * 2
 
 
 async def test_what_a_dead_process_has_sent_is_searched_for_from_the_beginning_of_the_job(marked):

@@ -4,9 +4,9 @@ import pytest
 from fakes.bench import a_bench
 from fakes.service import FakeService, lost
 
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import Refused, Unavailable
-from engine.model.next_step import MOST_TELLS
+from engine.model.next_step import MOST_REPEATS
 from engine.model.submission import State
 from engine.services.base import no_intent
 
@@ -23,13 +23,13 @@ class Shy(FakeService):
         if self.clock.monotonic() < self.released_from:
             self.log.append("release")
             refusal = Refused("no such batch", status=404)
-            refusal.unknown = True
+            refusal.batch_not_found = True
             raise refusal
         return await super().release(batch, remote_id, payload, intent)
 
-    async def standing(self, remote_id):
-        standing = await super().standing(remote_id)
-        return standing if self.clock.monotonic() >= self.shown_from else Standing.UNKNOWN
+    async def remote_status(self, remote_id):
+        remote_status = await super().remote_status(remote_id)
+        return remote_status if self.clock.monotonic() >= self.shown_from else RemoteStatus.NOT_THERE
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ async def test_what_is_not_there_for_half_a_minute_is_released_once_it_is(bench)
     assert 30 <= bench.clock.elapsed < 65
 
 
-async def test_what_is_gone_is_uncertain_after_the_quiet_time_and_told_once(bench):
+async def test_what_is_gone_is_uncertain_after_the_settle_time_and_told_once(bench):
     bench.service.released_from = bench.service.shown_from = float("inf")
     assert await submitted(bench) is State.UNCERTAIN
     (submission,) = await bench.submissions()
     assert submission.note == "the service no longer knows it: no such batch"
     assert bench.service.calls("release") == ["release"]
-    assert len(bench.service.calls("standing")) < 10
+    assert len(bench.service.calls("remote_status")) < 10
     assert 120 <= bench.clock.elapsed < 121
 
 
@@ -73,7 +73,7 @@ async def test_what_is_shown_and_can_never_be_released_ends_the_run(bench):
     bench.service.released_from = float("inf")
     with pytest.raises(Unavailable):
         await submitted(bench)
-    assert len(bench.service.calls("release")) == MOST_TELLS + 1
+    assert len(bench.service.calls("release")) == MOST_REPEATS + 1
     assert bench.clock.elapsed > 600
 
 

@@ -217,7 +217,7 @@ async def test_a_refusal_settles_the_batch_as_failed_in_the_words_of_the_service
 
 @pytest.mark.parametrize("call", ["upload", "release"])
 @pytest.mark.parametrize("answer", [None, unavailable(), refused()], ids=["done", "unavailable", "refused"])
-async def test_what_was_staged_of_a_refused_batch_is_cancelled_where_possible(bench, call, answer):
+async def test_what_was_staged_of_a_refused_batch_is_canceled_where_possible(bench, call, answer):
     bench.service.faults = {call: [refused("not this one")], "cancel": [answer]}
     assert (await bench.submit(await one_batch(bench))).state is State.SETTLED
     assert bench.service.calls("cancel") == ["cancel"]
@@ -283,8 +283,8 @@ async def test_an_upload_url_that_is_too_old_is_not_used(bench):
     bench.service.url_seconds = 5.0
     stage, seconds = bench.service.stage, [6.0]
 
-    async def slow_once(batch, payload, *, known=None, intent):
-        staged = await stage(batch, payload, known=known, intent=intent)
+    async def slow_once(batch, payload, *, earlier_id=None, intent):
+        staged = await stage(batch, payload, earlier_id=earlier_id, intent=intent)
         await bench.clock.sleep(seconds.pop() if seconds else 0.0)
         return staged
 
@@ -423,7 +423,7 @@ async def halve_until_done(bench, sizes=None):
     while waiting:
         batch = waiting.pop(0)
         submitted = await bench.carry(batch, sizes)
-        waiting = [*submitted.halves, *waiting]
+        waiting = [*submitted.to_send, *waiting]
 
 
 async def errors_of(bench):

@@ -9,7 +9,7 @@ from fakes.toy import KEY
 
 from engine.batch.planning import service_at
 from engine.model.batch import ClientReference
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import PossiblyApplied, Refused
 from engine.model.outcome import Settlement
 from engine.services.base import Answer, BatchProgress, Call, Released, Staged, no_intent
@@ -152,7 +152,7 @@ class Stager:
     """A service with every ability but counting, and the ways in which it may be broken."""
 
     kind, settle_seconds, polls_together, open_batches = "toy", 1.0, 1, 10
-    broken, counting, drafting, marking = "", None, None, None
+    broken, counting, drafting, referencing = "", None, None, None
     again, stage_again = Again.ASK, Again.SAFE
 
     def __init__(self, settings, batch, job, caller, clock):
@@ -172,7 +172,7 @@ class Stager:
         call = Call(kind, "POST", f"https://toy.example/{name}", body=body, **flags)
         return decode(await self.caller.call(call), dict)
 
-    async def stage(self, batch, payload, *, known=None, intent=no_intent):
+    async def stage(self, batch, payload, *, earlier_id=None, intent=no_intent):
         said = await self._call("stage", intent=intent, repeatable=self.broken != "stage")
         return Staged(str(said.get("name")))
 
@@ -187,15 +187,15 @@ class Stager:
             raise
         return Released(remote_id)
 
-    async def standing(self, remote_id):
+    async def remote_status(self, remote_id):
         if self.broken == "unknown":
-            return Standing.WAITING
+            return RemoteStatus.WAITING
         state = (await self._call("status", remote_id)).get("state")
         if self.broken == "ask" or (self.broken == "canceled" and state == "canceled"):
-            return Standing.WAITING
+            return RemoteStatus.WAITING
         if self.broken == "started":
-            return Standing.STARTED
-        return {"waiting": Standing.WAITING, "canceled": Standing.ENDED}.get(state, Standing.STARTED)
+            return RemoteStatus.STARTED
+        return {"waiting": RemoteStatus.WAITING, "canceled": RemoteStatus.ENDED}.get(state, RemoteStatus.STARTED)
 
     async def progress(self, followed):
         (asked,) = followed
@@ -227,7 +227,7 @@ class ForgettingDrafter(Stager):
     async def find(self, batch, payload):
         return None
 
-    async def extras(self, known):
+    async def find_extras(self, known):
         return ()
 
 
@@ -236,7 +236,7 @@ class ForgettingSearcher(Stager):
 
     def __init__(self, *parts):
         super().__init__(*parts)
-        self.marking, self.staging = self, None
+        self.referencing, self.staging = self, None
 
     async def learn(self):
         return "marked"

@@ -110,9 +110,9 @@ def created(*ids):
     return [{"id": task_id, "state": "created"} for task_id in ids]
 
 
-async def settled_by(sama, remote, *, still=False):
+async def settled_by(sama, remote, *, unmoved=False):
     """Poll and settle a batch as the poller does; None where it is not done."""
-    asked = Asked(0, "7", len(remote.records), still=still, payload=remote.payload)
+    asked = Asked(0, "7", len(remote.records), unmoved=unmoved, payload=remote.payload)
     (progress,) = await sama.progress([asked])
     return await sama.settlement(asked) if progress.finished else None
 

@@ -34,7 +34,7 @@ def told(*pages):
 async def late(records, page, **more):
     """Settle a batch of which nothing has moved for the whole settle time."""
     sama = service(told(page, *[{**page, "tasks": []}] * 2))
-    asked = follows(count=records, still=True, **more)
+    asked = follows(count=records, unmoved=True, **more)
     await sama.progress(asked)
     return await sama.settlement(*asked)
 
@@ -136,7 +136,7 @@ async def test_what_is_missing_after_our_own_cancel_was_confirmed_was_not_create
     page = {"state": "canceled", "created": 0, "tasks": []}
     sama = service(told({"batch_id": 7}, page, page))
     await sama.cancel("7")
-    asked = follows(count=2, still=True)
+    asked = follows(count=2, unmoved=True)
     await sama.progress(asked)
     settlement = await sama.settlement(*asked)
     assert settlement.errors == dict.fromkeys(range(2), "the batch ended as 'canceled'")
@@ -275,7 +275,7 @@ async def test_half_an_emoji_in_the_words_of_one_task_costs_no_record_its_fate()
     failed = b'{"state":"failed","errors":[{"type":"Bad","message":"too long \\ud83d"}],"data":{"k":999}}'
     page = b'{"batch_id":7,"state":"completed","created":999,"total":1000,"tasks":[' + tasks + b"," + failed + b"]}"
     remote = Remote([{"k": number} for number in range(1000)], failed=[999])
-    settlement = await service(told(page)).settlement(*follows(count=1000, payload=remote.payload, still=True))
+    settlement = await service(told(page)).settlement(*follows(count=1000, payload=remote.payload, unmoved=True))
     assert settlement.errors == {999: "Bad: too long ?"}
     assert (settlement.created, settlement.uncertain) == (999, {})
 
@@ -314,7 +314,7 @@ async def test_an_odd_name_of_a_batch_is_no_name(odd):
 
 
 async def test_no_odd_name_that_a_ledger_holds_goes_into_a_url():
-    for call in ("standing", "cancel"):
+    for call in ("remote_status", "cancel"):
         caller = Caller()
         with pytest.raises(UnexpectedAnswer):
             await getattr(service(caller), call)("../43")
@@ -359,7 +359,9 @@ async def test_a_list_that_never_goes_on_is_not_read_for_ever():
 
 async def test_many_different_reasons_are_told_in_one_short_line():
     tasks = [{"state": "failed", "errors": [{"type": "E", "message": f"no {number}"}]} for number in range(500)]
-    settlement = await service(told({"state": "completed", "tasks": tasks})).settlement(*follows(count=500, still=True))
+    settlement = await service(told({"state": "completed", "tasks": tasks})).settlement(
+        *follows(count=500, unmoved=True)
+    )
     assert len(settlement.errors) == 500
     assert {len(error) for error in settlement.errors.values()} == {300}
     assert settlement.errors[0].startswith("one of: E: no 0 | E: no 1 | ")

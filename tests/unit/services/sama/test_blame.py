@@ -45,7 +45,7 @@ async def test_an_upload_has_as_many_tries_as_it_is_given(few_tries):
 
 
 async def test_the_list_of_tasks_has_a_limit_of_its_own():
-    call = await made(lambda sama: sama.working(["7"]), {"tasks": []})
+    call = await made(lambda sama: sama.count_work(["7"]), {"tasks": []})
     assert (call.lane, call.lane_seconds) == ("tasks", 1.05)
     assert not (await made(lambda sama: sama.look(), {"project": {}})).lane
 

@@ -67,7 +67,7 @@ async def test_failed_tasks_that_show_no_data_have_the_list_of_created_ones_read
 async def test_where_nothing_shows_which_ones_failed_it_is_asked_again_and_then_nobody_knows():
     remote = Remote(records(MANY), failed=[5], order=shuffled(MANY), data=False, tasks=False)
     assert await settled(remote) is None
-    settlement = await settled(remote, still=True)
+    settlement = await settled(remote, unmoved=True)
     assert settlement.uncertain.keys() == set(range(MANY))
     assert not settlement.unclear()
 
@@ -124,7 +124,7 @@ async def test_a_batch_cut_short_by_our_cancel_tells_by_content_what_was_created
     remote.failed = dict.fromkeys(remote.order[120:], "never")
     sama._fates.was_canceled("7")
     assert await settled_by(sama, remote) is None, "what is missing may still show"
-    settlement = await settled_by(sama, remote, still=True)
+    settlement = await settled_by(sama, remote, unmoved=True)
     assert {at for at, task_id in enumerate(settlement.task_ids) if task_id} == set(remote.order[:120])
     assert set(settlement.errors.values()) == {"the batch ended as 'canceled'"}
 
@@ -132,7 +132,7 @@ async def test_a_batch_cut_short_by_our_cancel_tells_by_content_what_was_created
 async def test_what_a_batch_that_ended_too_early_does_not_list_is_uncertain():
     remote = Remote(records(MANY), order=shuffled(MANY), listed=120)
     remote.failed = dict.fromkeys(remote.order[120:], "never")
-    settlement = await settled(remote, still=True)
+    settlement = await settled(remote, unmoved=True)
     assert {at for at, task_id in enumerate(settlement.task_ids) if task_id} == set(remote.order[:120])
     assert settlement.uncertain.keys() == set(remote.order[120:])
 

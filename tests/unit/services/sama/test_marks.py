@@ -101,8 +101,8 @@ async def test_a_schema_at_hand_is_not_asked_for(tmp_path):
 
 
 def test_presigned_batches_have_a_name_and_need_no_mark():
-    assert service().marking is None
-    assert inline(None).marking
+    assert service().referencing is None
+    assert inline(None).referencing
 
 
 def test_a_mark_names_job_and_batch_and_is_the_same_in_every_run():

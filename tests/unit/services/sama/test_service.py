@@ -5,9 +5,9 @@ import pytest
 from fakes.clock import FakeClock
 from pydantic import SecretStr
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.batch import Limits
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
 from engine.model.settings import BatchSettings
 from engine.services import sama
@@ -66,7 +66,7 @@ async def test_a_release_is_never_repeated_by_whoever_makes_the_call():
 
 async def test_a_batch_that_was_staged_before_is_not_gone_on_with():
     caller = Caller({"batch_id": 8, "tasks_put_url": PUT_URL})
-    assert (await service(caller).stage(a_batch(), b"[]", known="7")).remote_id == "8"
+    assert (await service(caller).stage(a_batch(), b"[]", earlier_id="7")).remote_id == "8"
 
 
 @pytest.mark.parametrize("mode", ["presigned", "inline"])
@@ -125,7 +125,7 @@ async def test_a_release_is_not_believed_unless_the_service_itself_answers(answe
 
 async def test_an_answer_without_a_state_does_not_say_that_a_batch_was_started():
     with pytest.raises(UnexpectedAnswer, match="state"):
-        await service(Caller({"ok": True})).standing("7")
+        await service(Caller({"ok": True})).remote_status("7")
 
 
 async def test_a_page_without_the_state_of_a_finished_batch_settles_nothing():
@@ -244,25 +244,25 @@ def test_the_key_travels_in_the_query_and_nowhere_else():
 
 
 @pytest.mark.parametrize(
-    ("status", "standing"),
+    ("status", "remote_status"),
     [
-        ({"state": "waiting"}, Standing.WAITING),
-        ({"status": "waiting"}, Standing.WAITING),
+        ({"state": "waiting"}, RemoteStatus.WAITING),
+        ({"status": "waiting"}, RemoteStatus.WAITING),
         *[
-            ({"state": state}, Standing.STARTED)
+            ({"state": state}, RemoteStatus.STARTED)
             for state in ("queued", "processing", "completed", "failed", "canceled")
         ],
-        ({"state": "brand new word"}, Standing.STARTED),
-        *[({"state": state, "created": 0}, Standing.ENDED) for state in ("failed", "canceled")],
-        *[({"state": state, "created": 1}, Standing.STARTED) for state in ("failed", "canceled")],
-        ({"state": "completed", "created": 0}, Standing.STARTED),
-        ({"state": "waiting", "created": 0}, Standing.WAITING),
-        (Refused("no such batch", status=404), Standing.UNKNOWN),
+        ({"state": "brand new word"}, RemoteStatus.STARTED),
+        *[({"state": state, "created": 0}, RemoteStatus.ENDED) for state in ("failed", "canceled")],
+        *[({"state": state, "created": 1}, RemoteStatus.STARTED) for state in ("failed", "canceled")],
+        ({"state": "completed", "created": 0}, RemoteStatus.STARTED),
+        ({"state": "waiting", "created": 0}, RemoteStatus.WAITING),
+        (Refused("no such batch", status=404), RemoteStatus.NOT_THERE),
     ],
 )
-async def test_only_a_batch_that_waits_may_be_released_again(status, standing):
+async def test_only_a_batch_that_waits_may_be_released_again(status, remote_status):
     caller = Caller(status)
-    assert await service(caller).standing("7") is standing
+    assert await service(caller).remote_status("7") is remote_status
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("status", "GET", f"{API}/batches/7.json")
     assert call.query == {"page_size": "0"}
@@ -272,7 +272,7 @@ async def test_only_a_batch_that_waits_may_be_released_again(status, standing):
 @pytest.mark.parametrize("error", [Refused("what?", status=400), Unauthorized(status=401)])
 async def test_a_question_that_is_refused_is_no_answer(error):
     with pytest.raises(type(error)):
-        await service(Caller(error)).standing("7")
+        await service(Caller(error)).remote_status("7")
 
 
 # Polls
@@ -303,7 +303,7 @@ async def test_a_batch_is_looked_at_once_all_its_tasks_are_counted_whatever_it_i
 
 async def test_a_batch_of_which_nothing_moves_is_looked_at_with_its_tasks():
     caller = Caller({"state": "processing", "created": 3})
-    (progress,) = await service(caller).progress(follows(still=True))
+    (progress,) = await service(caller).progress(follows(unmoved=True))
     assert progress.finished
     assert caller.calls[0].query["page_size"] == str(PAGE_SIZE)
 
@@ -402,7 +402,7 @@ async def test_a_poll_answered_with_nonsense_says_so(answer):
 async def test_tasks_are_counted_by_how_work_on_them_stands_over_all_pages():
     first = [{"state": "new"}] * (TASKS_PAGE_SIZE - 1) + [{"state": "in progress"}]
     caller = Caller({"tasks": first}, {"tasks": [{"status": "completed"}, {"id": "x"}]})
-    assert await service(caller).working(["7"]) == {"new": 99, "in progress": 1, "completed": 1, "unknown": 1}
+    assert await service(caller).count_work(["7"]) == {"new": 99, "in progress": 1, "completed": 1, "unknown": 1}
     assert [call.query for call in caller.calls] == [
         {"batch_id": "7", "omit_answers": "true", "page": page, "page_size": "100"} for page in ("1", "2")
     ]

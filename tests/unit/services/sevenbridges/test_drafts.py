@@ -194,5 +194,5 @@ async def test_all_that_is_marked_is_listed_and_clones_are_listed_as_well(projec
     project.add("j/2", 1002, parent="t1")
     project.add("j/3", 1003, description="without a marker")
     project.add("k/1", 1004, description=f"cloned from {reference('j/1')}, then {reference('k/1')}")
-    found = [(marker, task.id) async for marker, task in project.search().marked(1000.0)]
+    found = [(marker, task.id) async for marker, task in project.search().referenced(1000.0)]
     assert found == [(reference("j/1"), "t1"), (reference("j/1"), "t2"), (reference("k/1"), "t5")]

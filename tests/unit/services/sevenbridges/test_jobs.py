@@ -217,7 +217,7 @@ async def test_whatever_the_service_does_each_task_is_made_and_run_once_and_foll
 GONE = Reads(single_seconds=10**6, list_seconds=10**6, new_are_unknown=True)
 
 
-async def test_a_draft_that_is_gone_is_uncertain_after_the_quiet_time_and_told_once(bench):
+async def test_a_draft_that_is_gone_is_uncertain_after_the_settle_time_and_told_once(bench):
     bench = await bench(reads=GONE, unwritten=SevenBridgesUnwritten(run_lag_seconds=10**6))
     result = await bench.submit(specs(3))
     assert (result.state, result.exit_code, result.tally.uncertain) == ("finished", Exit.SOME_UNCERTAIN, 3)
@@ -230,7 +230,7 @@ async def test_a_description_that_is_cut_is_told_once_a_run(bench):
     result = await bench.submit(specs(9, description="x" * 100))
     assert (result.exit_code, bench.times()) == (Exit.ALL_CREATED, once(9))
     (text,) = bench.noticed
-    assert "has lost the marker at its end ([bulksubmit j/" in text
+    assert "has lost the client reference at its end ([bulksubmit j/" in text
 
 
 async def test_each_status_never_heard_of_is_told_once_a_run(bench):

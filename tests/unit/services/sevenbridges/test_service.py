@@ -3,16 +3,16 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from engine.adaptive.quiet_time import SETTLE_SECONDS
+from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.batch import Limits
-from engine.model.doubt import Again, Standing
+from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.model.settings import BatchSettings
 from engine.model.submission import State, Submission
 from engine.services.base import Answer, BatchProgress, Released, Staged
 from engine.services.sevenbridges.calls import BULK_FIELDS, TASK_FIELDS, time_text
-from engine.services.sevenbridges.drafts import marker_of
+from engine.services.sevenbridges.drafts import draft_reference
 from engine.services.sevenbridges.service import OUR_CLOCK_SECONDS
 
 from .scripted import (
@@ -34,7 +34,7 @@ from .scripted import (
     task,
 )
 
-MARKER = marker_of(JOB, a_batch())
+REFERENCE = draft_reference(JOB, a_batch())
 RUNS = {"project": PROJECT, "app": APP, "run": True}
 ERRORS = [{"type": "error/task_validation/input/required", "message": "This input is required.", "input_id": "reads"}]
 CRITERIA = {"type": "CRITERIA", "criteria": ["metadata.library_id", "metadata.sample_id"]}
@@ -55,7 +55,7 @@ async def test_staging_creates_a_draft_that_carries_a_marker():
     assert (call.kind, call.method, call.url) == ("create", "POST", f"{API}/tasks")
     assert call.query == {"fields": TASK_FIELDS}
     assert call.headers == {"Content-Type": "application/json"}
-    assert orjson.loads(call.body) == {"project": PROJECT, "app": APP, "name": "n", "description": f"d {MARKER}"}
+    assert orjson.loads(call.body) == {"project": PROJECT, "app": APP, "name": "n", "description": f"d {REFERENCE}"}
     assert (call.repeatable, call.reconcilable, call.authenticated, call.yielding) == (False, True, True, False)
 
 
@@ -82,7 +82,7 @@ async def test_the_defaults_of_the_configuration_go_up_with_the_spec():
     defaults |= {"execution_settings": {"instance_type": "c4.2xlarge"}, "output_location": {"main_location": "r"}}
     await service(caller, name="n", inputs={"threads": 4}, **defaults).stage(a_batch(), payload())
     sent = orjson.loads(caller.calls[0].body)
-    spec = {"project": PROJECT, "app": APP, "name": "n", "inputs": {"threads": 4}, "description": MARKER}
+    spec = {"project": PROJECT, "app": APP, "name": "n", "inputs": {"threads": 4}, "description": REFERENCE}
     assert sent == {**spec, **defaults}
 
 
@@ -136,7 +136,7 @@ async def test_a_create_whose_answer_is_no_task_may_have_been_applied(answer):
 
 
 async def test_after_a_lost_answer_the_draft_is_looked_for_and_gone_on_with():
-    caller = Caller(PossiblyApplied("lost"), listed([task(id="other"), task(description=f"d {MARKER}")]))
+    caller = Caller(PossiblyApplied("lost"), listed([task(id="other"), task(description=f"d {REFERENCE}")]))
     bridges = service(caller, run=True)
     with pytest.raises(PossiblyApplied):
         await bridges.stage(a_batch(), payload())
@@ -152,7 +152,7 @@ async def test_after_a_lost_answer_the_draft_is_looked_for_and_gone_on_with():
         "limit": "100",
         "offset": "0",
     }
-    assert await bridges.stage(a_batch(), payload(), known=TASK_ID) == Staged(TASK_ID)
+    assert await bridges.stage(a_batch(), payload(), earlier_id=TASK_ID) == Staged(TASK_ID)
     assert caller.kinds == ["create", "find"], "what the search has seen need not be asked for"
 
 
@@ -164,22 +164,22 @@ async def test_one_look_that_finds_nothing_says_so_and_creates_nothing():
 
 async def test_a_draft_that_an_earlier_run_made_is_asked_for_by_its_name():
     caller = Caller(task())
-    assert await service(caller, run=True).stage(a_batch(), payload(), known=TASK_ID) == Staged(TASK_ID)
+    assert await service(caller, run=True).stage(a_batch(), payload(), earlier_id=TASK_ID) == Staged(TASK_ID)
     (call,) = caller.calls
     assert (call.kind, call.url) == ("get", f"{API}/tasks/{TASK_ID}")
 
 
 async def test_a_draft_that_is_known_and_not_to_be_seen_may_still_be_there():
     with pytest.raises(PossiblyApplied, match=f"draft {TASK_ID} is not to be seen"):
-        await service(Caller(Refused("no such task", status=404))).stage(a_batch(), payload(), known=TASK_ID)
+        await service(Caller(Refused("no such task", status=404))).stage(a_batch(), payload(), earlier_id=TASK_ID)
     with pytest.raises(Refused):
-        await service(Caller(Refused("busy", status=409))).stage(a_batch(), payload(), known=TASK_ID)
+        await service(Caller(Refused("busy", status=409))).stage(a_batch(), payload(), earlier_id=TASK_ID)
 
 
 async def test_a_search_goes_back_by_the_settle_time_from_the_newest_draft_known_when_the_lost_call_went_out():
     caller = Caller(task(created_time="2027-01-15T09:00:00Z"), PossiblyApplied("lost"))
     caller.answers += [task(created_time="2027-01-15T09:30:00Z"), listed([]), PossiblyApplied("lost again")]
-    caller.answers += [listed([task(description=MARKER)])]
+    caller.answers += [listed([task(description=REFERENCE)])]
     bridges = service(caller)
     bridges.settle_seconds = 7.0
     await bridges.stage(a_batch(1), payload())
@@ -190,28 +190,28 @@ async def test_a_search_goes_back_by_the_settle_time_from_the_newest_draft_known
     with pytest.raises(PossiblyApplied):
         await bridges.stage(a_batch(), payload())
     assert await bridges.find(a_batch(), payload()) == TASK_ID
-    await bridges.stage(a_batch(), payload(), known=TASK_ID)
+    await bridges.stage(a_batch(), payload(), earlier_id=TASK_ID)
     froms = {call.query["created_from"] for call in caller.calls if call.kind == "find"}
     assert froms == {time_text(NOW + 3600 - 7)}
     assert bridges._sent_after == {}
 
 
 async def test_adopted_without_run_it_says_how_it_stands():
-    caller = Caller(listed([task("QUEUED", description=MARKER)]))
+    caller = Caller(listed([task("QUEUED", description=REFERENCE)]))
     bridges = service(caller, project=PROJECT)
     found = await bridges.find(a_batch(), payload())
-    assert (await bridges.stage(a_batch(), payload(), known=found)).settlement == settled(status="QUEUED")
+    assert (await bridges.stage(a_batch(), payload(), earlier_id=found)).settlement == settled(status="QUEUED")
 
 
 async def test_one_that_somebody_mended_and_ran_is_not_deleted_for_its_errors():
-    caller = Caller(listed([task("RUNNING", description=MARKER, errors=ERRORS)]))
+    caller = Caller(listed([task("RUNNING", description=REFERENCE, errors=ERRORS)]))
     bridges = service(caller, run=True)
     found = await bridges.find(a_batch(), payload())
-    assert await bridges.stage(a_batch(), payload(), known=found) == Staged(TASK_ID)
+    assert await bridges.stage(a_batch(), payload(), earlier_id=found) == Staged(TASK_ID)
 
 
 async def test_the_pages_of_a_search_overlap_by_one_so_that_none_slips_by():
-    first, second = [task(id=f"t{n}") for n in range(3)], [task(id="t2"), task(id="t3", description=MARKER)]
+    first, second = [task(id=f"t{n}") for n in range(3)], [task(id="t2"), task(id="t3", description=REFERENCE)]
     caller = Caller(listed(first, 4), listed(second, 4))
     assert await service(caller).find(a_batch(), payload()) == "t3"
     assert [call.query["offset"] for call in caller.calls] == ["0", "2"]
@@ -220,7 +220,7 @@ async def test_the_pages_of_a_search_overlap_by_one_so_that_none_slips_by():
 async def test_a_list_from_which_something_was_deleted_meanwhile_is_read_again():
     first = [task(id=f"t{n}") for n in range(3)]
     caller = Caller(listed(first, 4), listed([task(id="t3")], 3))
-    caller.answers += [listed([task(id="t1"), task(id="t2"), task(id="t3", description=MARKER)])]
+    caller.answers += [listed([task(id="t1"), task(id="t2"), task(id="t3", description=REFERENCE)])]
     assert await service(caller).find(a_batch(), payload()) == "t3"
     assert [call.query["offset"] for call in caller.calls] == ["0", "2", "0"]
 
@@ -234,7 +234,7 @@ async def test_a_list_that_says_it_has_more_than_it_shows_is_not_taken_for_whole
 async def test_a_list_that_does_not_say_how_long_it_is_is_read_as_far_as_its_links_lead():
     following = {"links": [{"rel": "prev"}, {"rel": "next", "href": f"{API}/tasks?offset=2"}]}
     first = {"items": [task(id=f"t{n}") for n in range(3)], **following}
-    last = {"items": [task(id="t2"), task(id="t3", description=MARKER)], "links": [{"rel": "prev"}]}
+    last = {"items": [task(id="t2"), task(id="t3", description=REFERENCE)], "links": [{"rel": "prev"}]}
     caller = Caller(first, last)
     assert await service(caller).find(a_batch(), payload()) == "t3"
     assert [call.query["offset"] for call in caller.calls] == ["0", "2"]
@@ -256,7 +256,7 @@ async def test_a_list_that_cannot_be_understood_does_not_say_that_nothing_is_the
 
 
 def draft(number, batch, **fields):
-    return task(id=f"t{number}", description=f"d {marker_of(JOB, batch)}", **fields)
+    return task(id=f"t{number}", description=f"d {draft_reference(JOB, batch)}", **fields)
 
 
 def knowing(**names):
@@ -274,7 +274,7 @@ def knowing(**names):
 async def test_a_task_with_the_marker_of_a_batch_that_is_another_task_is_extra():
     one, two, three = (a_batch(sequence) for sequence in (1, 2, 3))
     caller = Caller(listed([draft(1, one), draft(2, two), draft(3, two), draft(4, three), task(id="t5")]))
-    extras = await service(caller, project=PROJECT).extras(knowing(b1="t1", b2="t3", b3="t4"))
+    extras = await service(caller, project=PROJECT).find_extras(knowing(b1="t1", b2="t3", b3="t4"))
     assert extras == ["t2"]
     (call,) = caller.calls
     assert (call.kind, call.query["created_from"]) == ("find", time_text(NOW - OUR_CLOCK_SECONDS))
@@ -282,7 +282,7 @@ async def test_a_task_with_the_marker_of_a_batch_that_is_another_task_is_extra()
 
 async def test_a_task_of_a_batch_of_which_nothing_is_known_there_is_extra():
     listing = listed([draft(1, a_batch(1))])
-    assert await service(Caller(listing), project=PROJECT).extras(knowing(b1=None)) == ["t1"]
+    assert await service(Caller(listing), project=PROJECT).find_extras(knowing(b1=None)) == ["t1"]
 
 
 async def test_what_belongs_to_others_is_not_extra():
@@ -290,12 +290,12 @@ async def test_what_belongs_to_others_is_not_extra():
     other_job = task(id="t4", description="[bulksubmit other/1/0123456789ab]")
     child = draft(5, a_batch(2), parent="t1")
     listing = listed([draft(1, unknown), draft(3, namesake), other_job, child])
-    assert await service(Caller(listing), project=PROJECT).extras(knowing(b2="t9")) == []
+    assert await service(Caller(listing), project=PROJECT).find_extras(knowing(b2="t9")) == []
 
 
 async def test_where_each_record_names_its_project_nobody_knows_where_to_look():
     caller = Caller()
-    assert await service(caller).extras(knowing(b1="t1")) == ()
+    assert await service(caller).find_extras(knowing(b1="t1")) == ()
     assert caller.calls == []
 
 
@@ -315,26 +315,28 @@ async def test_what_was_certainly_not_created_leaves_nothing_to_look_for(error):
 
 async def test_a_draft_that_comes_back_with_its_marker_is_nothing_to_tell():
     events = []
-    await service(Caller(task(description=f"d {MARKER}")), emit=events.append).stage(a_batch(), payload())
+    await service(Caller(task(description=f"d {REFERENCE}")), emit=events.append).stage(a_batch(), payload())
     assert events == []
 
 
 async def test_a_description_that_has_lost_its_marker_is_told_once():
     events = []
-    bridges = service(Caller(*[task(description=f"d {MARKER[:-3]}")] * 2), emit=events.append)
+    bridges = service(Caller(*[task(description=f"d {REFERENCE[:-3]}")] * 2), emit=events.append)
     for _ in range(2):
         await bridges.stage(a_batch(), payload())
     (event,) = events
-    assert event.text.startswith(f"the description of task {TASK_ID} has lost the marker at its end ({MARKER})")
+    assert event.text.startswith(
+        f"the description of task {TASK_ID} has lost the client reference at its end ({REFERENCE})"
+    )
 
 
 async def test_each_status_never_heard_of_is_told_once_wherever_it_shows():
     events = []
-    said = [task("NEW"), bulk(task("NEW"), task("QUEUED")), task("NEWER"), task("NEWEST", description=MARKER)]
+    said = [task("NEW"), bulk(task("NEW"), task("QUEUED")), task("NEWER"), task("NEWEST", description=REFERENCE)]
     bridges = service(Caller(*said), emit=events.append, **RUNS)
     await bridges.release(a_batch(), TASK_ID, None)
     await bridges.progress(follows())
-    await bridges.standing(TASK_ID)
+    await bridges.remote_status(TASK_ID)
     await bridges.stage(a_batch(), payload())
     assert [event.text.split(",")[0] for event in events] == [
         f"task {TASK_ID} has the status {word}" for word in ("NEW", "NEWER", "NEWEST")
@@ -364,7 +366,7 @@ async def test_a_run_is_refused_for_what_is_not_there_for_what_is_no_draft_or_fo
     refusal.code = code
     with pytest.raises(Refused) as caught:
         await service(Caller(refusal), **RUNS).release(a_batch(), TASK_ID, None)
-    assert (caught.value.unknown, caught.value.released_before) == (unknown, released_before)
+    assert (caught.value.batch_not_found, caught.value.released_before) == (unknown, released_before)
 
 
 @pytest.mark.parametrize(
@@ -382,24 +384,24 @@ async def test_there_is_nothing_to_upload():
 
 
 @pytest.mark.parametrize(
-    ("answer", "standing"),
+    ("answer", "remote_status"),
     [
-        (task("DRAFT"), Standing.WAITING),
-        *[(task(status), Standing.STARTED) for status in ("CREATING", "QUEUED", "RUNNING", "COMPLETED", "ABORTED")],
-        (task("BRAND_NEW"), Standing.STARTED),
-        (Refused("no such task", status=404), Standing.UNKNOWN),
+        (task("DRAFT"), RemoteStatus.WAITING),
+        *[(task(status), RemoteStatus.STARTED) for status in ("CREATING", "QUEUED", "RUNNING", "COMPLETED", "ABORTED")],
+        (task("BRAND_NEW"), RemoteStatus.STARTED),
+        (Refused("no such task", status=404), RemoteStatus.NOT_THERE),
     ],
 )
-async def test_only_a_draft_may_be_run_again(answer, standing):
+async def test_only_a_draft_may_be_run_again(answer, remote_status):
     caller = Caller(answer)
-    assert await service(caller, **RUNS).standing(TASK_ID) is standing
+    assert await service(caller, **RUNS).remote_status(TASK_ID) is remote_status
     assert (caller.calls[0].method, caller.calls[0].url) == ("GET", f"{API}/tasks/{TASK_ID}")
 
 
 @pytest.mark.parametrize("error", [Refused("what?", status=400), Unauthorized(status=401)])
 async def test_a_question_that_is_refused_is_no_answer(error):
     with pytest.raises(type(error)):
-        await service(Caller(error)).standing(TASK_ID)
+        await service(Caller(error)).remote_status(TASK_ID)
 
 
 # Following
@@ -601,7 +603,7 @@ async def test_work_is_counted_by_status_and_by_the_children_of_parents():
     ids = ["a", "b", "c", "d", "e"]
     said = [task("QUEUED", id="a"), parent("RUNNING", queued=2, running=3, completed=1), task("DRAFT", batch=True)]
     caller = Caller(bulk(*said, task("FAILED"), {"code": 7002}))
-    assert await service(caller).working(ids) == {
+    assert await service(caller).count_work(ids) == {
         "queued": 3,
         "running": 3,
         "completed": 1,

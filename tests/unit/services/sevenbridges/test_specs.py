@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from engine.model.errors import ConfigError, Refused
-from engine.services.sevenbridges.drafts import MARKER, marker_of, sequence_in
+from engine.services.sevenbridges.drafts import REFERENCE, draft_reference, sequence_in
 from engine.services.sevenbridges.specs import body_of, exact, merged, spec_flaw
 
 from .scripted import APP, JOB, PROJECT, SPEC, a_batch, service
@@ -198,10 +198,10 @@ STORED = [str, str.strip, lambda text: " ".join(text.split()), lambda text: f"{t
 @pytest.mark.parametrize("description", AS_WRITTEN)
 @pytest.mark.parametrize("stored", STORED)
 def test_a_description_goes_up_as_it_is_written_and_the_marker_after_it_is_found_again(description, stored):
-    marker = marker_of(JOB, a_batch())
-    sent = orjson.loads(body_of({"description": description}, marker))["description"]
-    assert sent == f"{description} {marker}"
-    assert MARKER.findall(stored(sent))[-1] == marker
+    reference = draft_reference(JOB, a_batch())
+    sent = orjson.loads(body_of({"description": description}, reference))["description"]
+    assert sent == f"{description} {reference}"
+    assert REFERENCE.findall(stored(sent))[-1] == reference
 
 
 def test_the_type_of_batching_goes_up_as_the_vendor_writes_it():
@@ -211,16 +211,16 @@ def test_the_type_of_batching_goes_up_as_the_vendor_writes_it():
 
 def test_a_marker_belongs_to_one_record_of_one_job():
     batch = a_batch()
-    marker = marker_of(JOB, batch)
-    assert marker.startswith("[bulksubmit cohort/7/")
-    assert MARKER.findall(f"seen [bulksubmit old/1/f] and {marker}")[-1] == marker
+    reference = draft_reference(JOB, batch)
+    assert reference.startswith("[bulksubmit cohort/7/")
+    assert REFERENCE.findall(f"seen [bulksubmit old/1/f] and {reference}")[-1] == reference
     others = [
-        marker_of(replace(JOB, name="cohort.retry"), batch),
-        marker_of(replace(JOB, created_at=JOB.created_at + 1), batch),
-        marker_of(JOB, a_batch(8)),
-        marker_of(JOB, a_batch(sha256=b"\x01" * 32)),
+        draft_reference(replace(JOB, name="cohort.retry"), batch),
+        draft_reference(replace(JOB, created_at=JOB.created_at + 1), batch),
+        draft_reference(JOB, a_batch(8)),
+        draft_reference(JOB, a_batch(sha256=b"\x01" * 32)),
     ]
-    assert len({marker, *others}) == 5
+    assert len({reference, *others}) == 5
 
 
 def test_a_value_too_deep_behind_a_repeated_key_is_refused_and_ends_nothing_else():
@@ -230,14 +230,14 @@ def test_a_value_too_deep_behind_a_repeated_key_is_refused_and_ends_nothing_else
 
 
 @pytest.mark.parametrize(
-    ("marker", "sequence"),
+    ("reference", "sequence"),
     [
-        (marker_of(JOB, a_batch(8)), 8),
-        (marker_of(replace(JOB, name="cohort.retry"), a_batch(8)), None),
-        (marker_of(replace(JOB, name="a/b"), a_batch(8)), None),
+        (draft_reference(JOB, a_batch(8)), 8),
+        (draft_reference(replace(JOB, name="cohort.retry"), a_batch(8)), None),
+        (draft_reference(replace(JOB, name="a/b"), a_batch(8)), None),
         ("[bulksubmit cohort/x/0123456789ab]", None),
         ("[bulksubmit cohort]", None),
     ],
 )
-def test_a_marker_tells_the_batch_of_a_job_of_this_name_only(marker, sequence):
-    assert sequence_in(marker, JOB) == sequence
+def test_a_marker_tells_the_batch_of_a_job_of_this_name_only(reference, sequence):
+    assert sequence_in(reference, JOB) == sequence

@@ -1,4 +1,4 @@
-"""How long a service may take until it shows what a call did: the quiet time, before which silence proves nothing.
+"""How long a service may take until it shows what a call did: the settle time, before which silence proves nothing.
 
 It is what the configuration or the service says (`send.settle_seconds`), or twice the longest time that an answered
 release of this job took to leave *waiting*, whichever is longer: a service that was seen to be slow is given more.
@@ -14,8 +14,8 @@ _MARGIN = 2.0
 """The next one may be slower than the slowest one yet."""
 
 
-class QuietTime:
-    """The quiet time of one job; grows as its service is seen to be slow."""
+class SettleTime:
+    """The settle time of one job; grows as its service is seen to be slow."""
 
     def __init__(self, settle_seconds: float = SETTLE_SECONDS, slowest_start: float = 0.0) -> None:
         """Begin with what earlier runs have seen: the longest time to leave *waiting*, in seconds."""
@@ -24,11 +24,11 @@ class QuietTime:
 
     @property
     def seconds(self) -> float:
-        """The quiet time."""
+        """The settle time."""
         return max(self._settle_seconds, _MARGIN * self._slowest_start)
 
     def saw_start(self, seconds: float) -> bool:
-        """Note how long an answered release took to leave *waiting*; tell whether the quiet time grew by it."""
+        """Note how long an answered release took to leave *waiting*; return whether the settle time grew by it."""
         before = self.seconds
         self._slowest_start = max(self._slowest_start, seconds)
         return self.seconds > before
