@@ -16,11 +16,11 @@ from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
 from engine.commands.paths import open_ledger, path_names
-from engine.commands.result import JobStatus, Result, ServiceCan, Validation, service_can, summarize
+from engine.commands.result import DAMAGED, JobStatus, Result, ServiceCan, Validation, service_can, summarize
 from engine.commands.submit import STANDARD_INPUT
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
-from engine.model.errors import JobError
+from engine.model.errors import DamagedRow, JobError
 from engine.model.job import DEFAULT_LEDGER, Job
 from engine.model.outcome import Outcome
 from engine.model.record import Reject, Source, source_at
@@ -119,7 +119,11 @@ async def find_record(name: str, index: int, ledger: Path | str = DEFAULT_LEDGER
     """
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
-        outcome = await fate_of(job, opened, wiring.load_offline(job).service.task_url, index)
+        task_url = wiring.load_offline(job).service.task_url
+        try:
+            outcome = await fate_of(job, opened, task_url, index)
+        except DAMAGED as error:
+            raise DamagedRow(f"ledger {ledger}: its rows do not fit each other ({error}): put a backup back") from error
     if outcome is None:
         raise JobError(f"job {name!r} has no record {index}; indexes count from 0 over all sources")
     return outcome

@@ -14,6 +14,9 @@ from engine.model.outcome import Tally
 from engine.model.record import Reject
 from engine.reports.outcomes import Reports, existing_reports, write_reports
 
+DAMAGED = (ValueError, TypeError, LookupError)
+"""What goes wrong where rows of the ledger do not fit each other: no bulksubmit writes such, but a disk may."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceCan:
@@ -148,7 +151,7 @@ async def _reports(job: Job, ledger: Ledger, setup: wiring.Setup | None) -> tupl
     try:
         offline = wiring.offline(setup, job) if setup else wiring.load_offline(job)
         reports = await write_reports(job, ledger, offline.service.task_url, offline.payloads(job).as_json)
-    except (OSError, BulkSubmitError) as error:
+    except (OSError, BulkSubmitError, *DAMAGED) as error:
         return None, f"the reports could not be written ({error}); `bulksubmit report {job.name}` writes them later"
     return reports, ""
 

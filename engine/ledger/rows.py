@@ -19,6 +19,9 @@ from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.record import Position, Reject, Source
 from engine.model.submission import TRANSITIONS, State, Submission
 
+_SPOILT_RECORDS = 1_000_000
+"""A number that is wrong by less can be looked into: the audit says what is wrong with it."""
+
 
 @dataclass(slots=True)  # not frozen, which would double the time to make one, and one is made for each step
 class BatchStep:
@@ -171,8 +174,16 @@ def to_job(*columns: Any) -> Job:
 
 
 def to_batch(*columns: Any) -> Batch:
-    """Return a batch by its eleven columns."""
-    return Batch(columns[0], Position(*columns[1:4]), Position(*columns[4:7]), *columns[7:])
+    """Return a batch by its eleven columns.
+
+    Raises:
+        ValueError: it has more records than bytes, by far: whoever counted up to that would never end.
+    """
+    batch = Batch(columns[0], Position(*columns[1:4]), Position(*columns[4:7]), *columns[7:])
+    records = max(batch.count, batch.end.index - batch.start.index)
+    if records > batch.end.offset - batch.start.offset + _SPOILT_RECORDS:
+        raise ValueError(f"batch {batch_name(batch.sequence)} has {records} records in fewer bytes")
+    return batch
 
 
 def to_submitted(*columns: Any) -> tuple[Batch, Submission]:

@@ -31,6 +31,7 @@ from engine.ledger.database import NAMES_SHOWN, QUERIES, copy_ledger, job_id, ma
 from engine.ledger.files import hold, is_held
 from engine.ledger.writer import Hooks, Writer, create_job, freeze, split_batch, take_steps, update_job
 from engine.model.batch import ROOTS, Batch, batch_name
+from engine.model.errors import DamagedRow
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.record import Reject
@@ -277,7 +278,7 @@ def _fetch(
     connection: apsw.Connection, query: str, make: Callable[..., T], job: str | None, bindings: Mapping[str, Any]
 ) -> list[T]:
     key = None if job is None else job_id(connection, job)
-    return [make(*columns) for columns in connection.execute(QUERIES[query], {"job": key, **bindings}).fetchall()]
+    return [_made(make, columns) for columns in connection.execute(QUERIES[query], {"job": key, **bindings}).fetchall()]
 
 
 def _page(
@@ -293,11 +294,23 @@ def _page(
     bindings = {"job": job_id(connection, job), "limit": _PAGE_BATCHES, **bindings}
     with closing(connection.execute(QUERIES[query], bindings)) as found:
         for row in found:
-            page.append(make(*row))
+            page.append(_made(make, row))
             held += len(page[-1][0].spans)
             if held >= _PAGE_SPANS_BYTES:
                 break
     return page
+
+
+def _made(make: Callable[..., T], columns: Sequence[Any]) -> T:
+    """Return what `make` makes of a row.
+
+    Raises:
+        DamagedRow: its columns are not what a ledger writes.
+    """
+    try:
+        return make(*columns)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise DamagedRow(f"a row of the ledger holds what no bulksubmit writes ({error}): put a backup back") from error
 
 
 def _array(states: frozenset[State]) -> str:

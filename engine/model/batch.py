@@ -105,7 +105,10 @@ def outer_edges(start: int, spans: bytes) -> tuple[int, int]:
 
 
 def _pairs(spans: bytes) -> array[int]:
-    pairs = array(spans[:1].decode(), spans[1:])
+    kind = spans[:1].decode("ascii", "replace")
+    if kind not in {"I", "Q"}:
+        raise ValueError(f"spans begin with {kind!r}, not with I or Q")
+    pairs = array(kind, spans[1:])
     if sys.byteorder == "big":
         pairs.byteswap()
     return pairs

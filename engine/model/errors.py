@@ -100,6 +100,10 @@ class LedgerError(BulkSubmitError):
     exit_code = Exit.MEND_FIRST
 
 
+class DamagedRow(LedgerError, ValueError):
+    """A row of the ledger holds what no bulksubmit writes. Put a backup back; `bulksubmit audit` says what is wrong."""
+
+
 class StrictRejects(BulkSubmitError):
     """A record is not fit to be sent, and `--strict` allows none. Nothing was sent."""
 

@@ -48,7 +48,8 @@ async def test_one_record_that_a_firewall_turns_away_fails_with_the_title_of_its
     assert (result.state, result.exit_code, counts(result)) == ("finished", Exit.SOME_FAILED, (59, 1, 0, 0, 0))
     (line,) = lines(result.rejects)
     assert line["index"] == at
-    assert "403 Forbidden: Support ID 123" in line["error"]
+    assert "403 Forbidden" in line["error"]
+    assert "Support ID" not in line["error"]  # a page is not quoted: it may echo what it was sent
     assert desk.created() == {str(number): 1 for number in range(60) if number != at}
     assert (await desk.audit()).holds
 
