@@ -31,12 +31,12 @@ from engine.http.losses import Lost
 from engine.http.messages import described, failure, is_of_a_store, said_in
 from engine.http.retry import CallState, GiveUp, RetryRules, decide
 from engine.http.secrets import Credentials
-from engine.http.throttle import WORTH_SAYING_SECONDS, Throttle
+from engine.http.throttle import Throttle
 from engine.http.urls import check_base_url, check_upload_url, exact_hosts, is_loopback
 from engine.model.error_hints import Pause, Refusal
 from engine.model.errors import Refused, Unavailable, WrongAddress
 from engine.model.settings import SendSettings, ServiceSettings
-from engine.progress.events import CallEnded, CallRetried, CallStarted, Listener, Spaced, unheard
+from engine.progress.events import WORTH_SAYING_SECONDS, CallEnded, CallRetried, CallStarted, Listener, Spaced, unheard
 from engine.services.base import Answer, Call
 
 _SPEAKING = {"Accept": "application/json"}

@@ -1,8 +1,10 @@
 """When may a call go out (`admit`), and what does the end of one say to all others (`observe`)? Pure: no clock, no I/O.
 
 `HttpCaller` asks `admit` before each attempt, waits as long as it says and asks again, until it says 0; what came of
-the attempt goes to `observe`. No other module holds a *request* back; `run.in_flight` lowers the number of *batches*.
-What holds one back, in this order:
+the attempt goes to `observe`. `run.in_flight` lowers the number of *batches*. Calls that are made already
+wait here alone; what waits before it makes one says so by the same event: a poll for its turn (`polls_per_second`, in
+`run.poller`), a question about a lost answer (`run.recovery`), a service for what it reads to appear (Sama's first
+proof). What holds a call back, in this order:
 
 1. its own retry, whose time `retry.decide` has set;
 2. an outage of the calls that fail together (`Outage`): one of them at a time goes out, as a probe;
@@ -29,7 +31,7 @@ from engine.adaptive.rate import LearnedRate, Pacer
 from engine.http.classify import Allowance, Verdict
 from engine.http.retry import CallState, GiveUp, RetryRules, probe_spacing
 from engine.model.errors import Refused, Unauthorized
-from engine.progress.events import Paused, Spaced
+from engine.progress.events import Paused, Spaced, ToldWaits
 from engine.services.base import Call
 
 BUDGET_TOKENS = 500
@@ -51,9 +53,6 @@ _LATE_SECONDS = 1.0
 
 _TICK_SECONDS = 1e-6
 """A sleep to a time may end so much before it: sums of floating-point numbers are rounded."""
-WORTH_SAYING_SECONDS = 1.0
-"""A shorter wait is no news."""
-
 OUTAGE = "the service does not answer; one call at a time tries"
 WINDOW_USED_UP = "the request budget of this window is used up"
 LEARNED_PACE = "the service takes no more calls a second than now, by its refusals"
@@ -83,8 +82,7 @@ class Throttle:
         self._window = WindowBudget()
         self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(rules)) for _ in range(3))
         self._named: dict[str, _Lane] = {}
-        self._told_until: dict[str, float] = {}
-        """Reason of a wait → monotonic seconds until which people know of it."""
+        self._told = ToldWaits()
         self._answered = False
         """Somebody has answered in this run, whatever it was."""
         self._answered_by: set[bool] = set()
@@ -214,10 +212,7 @@ class Throttle:
 
     def _telling(self, news: Paused | Spaced, now: float) -> Admission:
         """Return a wait that people are told of, unless they know of it, or it is short."""
-        told = news.wait_seconds <= WORTH_SAYING_SECONDS or now < self._told_until.get(news.reason, 0.0)
-        if not told:
-            self._told_until[news.reason] = now + news.wait_seconds
-        return Admission(news.wait_seconds, news.reason, None if told else news)
+        return Admission(news.wait_seconds, news.reason, self._told.news(news, now))
 
 
 @dataclass(slots=True)

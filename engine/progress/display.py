@@ -97,7 +97,7 @@ class PlainDisplay(Display):
                 return _first_failure(event)
             case CallRetried() if not self._progress.retrying:
                 return _first_retry(event)
-            case Paused() if not self._progress.paused:
+            case Paused() if not (event.brief or self._progress.paused):
                 return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
             case BatchesWaiting():
                 return waiting_line(event.batches, event.seconds, event.names)

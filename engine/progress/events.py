@@ -127,6 +127,10 @@ class CallRetried:
     """For so long it is tried again and again; None: not known."""
 
 
+WORTH_SAYING_SECONDS = 1.0
+"""A shorter wait is no news for people."""
+
+
 @dataclass(frozen=True, slots=True)
 class Paused:
     """The service cannot be reached, or pushes back: calls wait."""
@@ -134,13 +138,33 @@ class Paused:
     reason: str
     wait_seconds: float
 
+    @property
+    def brief(self) -> bool:
+        """Whether people need not hear of it; a batch that met it took longer all the same."""
+        return self.wait_seconds <= WORTH_SAYING_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Spaced:
-    """Calls go out, each in its turn: the next one waits for so long, by the pace that is configured or was learnt."""
+    """The next call waits for its turn, by a pace that is configured or learnt, or until it may have an answer."""
 
     reason: str
     wait_seconds: float
+
+
+class ToldWaits:
+    """Until when people know of a wait, by its reason: each is told once while it lasts, and a short one never."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        """Reason → monotonic seconds."""
+
+    def news(self, wait: Paused | Spaced, now: float) -> Paused | Spaced | None:
+        """Return a wait that begins now if people are to be told of it."""
+        if wait.wait_seconds <= WORTH_SAYING_SECONDS or now < self._until.get(wait.reason, 0.0):
+            return None
+        self._until[wait.reason] = now + wait.wait_seconds
+        return wait
 
 
 @dataclass(frozen=True, slots=True)

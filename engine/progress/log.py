@@ -125,6 +125,8 @@ def _level(event: Event) -> int:
             return logging.WARNING
         case BatchSettled(uncertain=uncertain) if uncertain:
             return logging.WARNING
+        case Paused() if event.brief:
+            return logging.DEBUG
         case BatchesFrozen(last=True):
             return logging.INFO
         case _:

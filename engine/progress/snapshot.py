@@ -141,6 +141,8 @@ class Progress:
                 counts.retry_reason, counts.retried_at = event.reason, self._clock()
             case BatchesWaiting():
                 counts.waiting = waiting_line(event.batches, event.seconds, event.names)
+            case Paused() if event.brief:
+                pass
             case Paused():
                 counts.pause_reason, counts.paused_until = event.reason, self._clock() + event.wait_seconds
             case Spaced():

@@ -21,7 +21,7 @@ from engine.model.errors import BulkSubmitError, SourceChanged, UnexpectedAnswer
 from engine.model.job import Job, JobState
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.progress.events import BatchMoved, BatchSettled, Listener, Stopping
+from engine.progress.events import BatchMoved, BatchSettled, Listener, Spaced, Stopping, ToldWaits
 from engine.services.base import Polling, Service
 
 DRAIN_SECONDS = 8.0
@@ -96,6 +96,13 @@ class Run:
     """Sequences of the batches that a person has sent again, whatever may come twice."""
     changed: SourceChanged | None = None
     """The source is not what it was: only what the service has is followed, and then the run ends with this."""
+
+    told_waits: ToldWaits = field(default_factory=ToldWaits)
+
+    def tell_wait(self, reason: str, seconds: float) -> None:
+        """Tell people why something waits, once while it lasts."""
+        if news := self.told_waits.news(Spaced(reason, seconds), self.clock.monotonic()):
+            self.emit(news)
 
     async def move(
         self, batch: Batch, submission: Submission, state: State, *, remote_id: str | None = None, note: str = ""

@@ -164,7 +164,9 @@ class Poller:
 
     async def poll(self, group: Sequence[int]) -> None:
         """Ask about a group once; settle what has finished and queue the rest again."""
-        await self._run.clock.sleep(self._pacer.book(self._run.clock.monotonic()))
+        wait = self._pacer.book(self._run.clock.monotonic())
+        self._run.tell_wait(f"polls_per_second is {self._settings.polls_per_second:g}", wait)
+        await self._run.clock.sleep(wait)
         open_batches = [self._open[sequence] for sequence in group]
         sent_at = self._run.clock.monotonic()
         try:

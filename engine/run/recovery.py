@@ -151,7 +151,9 @@ class Recovery:
         )
 
     async def _ask(self, case: _Case) -> _Case | Submitted:
-        if not await pause_unless_stopped(self._run.stop, self._run.clock, self._pause_seconds(case)):
+        pause = self._pause_seconds(case)
+        self._run.tell_wait("an answer was lost, and the service is asked what became of it", pause)
+        if not await pause_unless_stopped(self._run.stop, self._run.clock, pause):
             return Submitted(case.submission)
         asked_at = self._run.clock.monotonic()
         case = replace(case, waited=case.waited + 1)

@@ -17,6 +17,7 @@ from engine.clock import Clock
 from engine.model.errors import PossiblyApplied, Refused, SourceError, Unavailable, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.model.record import Row
+from engine.progress.events import Listener, Spaced, ToldWaits, unheard
 from engine.services.base import Asked, Call, Caller
 from engine.services.decoding import decode
 from engine.services.sama.answers import (
@@ -55,6 +56,8 @@ TASKS_SECONDS = 1.05
 
 PROOF_PAUSES = (1.0, 2.0, 4.0)
 """Seconds before the very first proof is tried again: the list of tasks may lag behind. All other batches wait."""
+
+NOT_LISTED = "the service does not list the tasks of a batch yet, by which their order is proven"
 
 _THREAD_BYTES = 256 * 1024
 """A larger payload is read in a thread: it takes more than a few milliseconds."""
@@ -132,11 +135,19 @@ class _Evidence:
 class Fates:
     """Settles the batches of one run."""
 
-    def __init__(self, status: Callable[[str, int], Awaitable[CreationStatus]], tasks: TaskList, clock: Clock) -> None:
-        """Take what fetches a page of a creation status, by batch and number."""
+    def __init__(
+        self,
+        status: Callable[[str, int], Awaitable[CreationStatus]],
+        tasks: TaskList,
+        clock: Clock,
+        emit: Listener = unheard,
+    ) -> None:
+        """Take what fetches a page of a creation status, by batch and number; `emit` is told of waits."""
         self._status = status
         self._tasks = tasks
         self._clock = clock
+        self._emit = emit
+        self._told_waits = ToldWaits()
         self._listed_order, self._told_order = TaskOrder(), TaskOrder()
         self._one_at_a_time = anyio.Lock()
         self._told: dict[str, str] = {}
@@ -263,6 +274,8 @@ class Fates:
                 return {}
             if page or pause is None:
                 return _content_of(page, listing)
+            if news := self._told_waits.news(Spaced(NOT_LISTED, pause), self._clock.monotonic()):
+                self._emit(news)
             await self._clock.sleep(pause)
         return {}
 

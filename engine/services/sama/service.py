@@ -124,7 +124,7 @@ class Sama:
         self._token = token if word == MARKED else ""
         """What the client references of a job have in common; "" if it has none."""
         self._tasks = TaskList(self._project, caller)
-        self._fates = Fates(self._status, self._tasks, clock)
+        self._fates = Fates(self._status, self._tasks, clock, emit)
         self._polls_that_end = 0.0
         self._looks_pay: dict[str, bool] = {}
         """By word that we do not know: whether a batch that was called so turned out to be done."""

@@ -38,6 +38,7 @@ EVENTS = [
     (CallRetried("put", 2, 1.5, "status 503"), "INFO"),
     (Noticed("a status never heard of"), "WARNING"),
     (Paused("asked to", 12.0), "WARNING"),
+    (Paused("one call at a time tries", 0.3), "DEBUG"),
     (Spaced("requests_per_second is 0.5", 12.0), "INFO"),
     (LimitChanged("max_batch_bytes", 4096, 2048, "a payload of 4000 bytes was too large"), "DEBUG"),
     (Stopping("SIGTERM"), "WARNING"),

@@ -71,6 +71,7 @@ def moved(sequence, before, after, records=10, reason=""):
         ([CallStarted("put"), CallStarted("put"), CallEnded("put", 1.0, 9, 200)], {"in_flight": 1}),
         ([CallRetried("put", 1, 0.5, "HTTP 503")], {"retries": 1, "note": "last retry: HTTP 503"}),
         ([Paused("asked to", 12.0)], {"note": "waiting 12 s: asked to"}),
+        ([Paused("asked to", 12.0), Paused("one call tries", 0.3)], {"note": "waiting 12 s: asked to"}),
         (
             [Spaced("requests_per_second is 0.5", 4.0)],
             {"note": "calls wait for their turn: requests_per_second is 0.5"},

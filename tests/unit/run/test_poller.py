@@ -13,7 +13,7 @@ from engine.model.doubt import MOST_SILENT
 from engine.model.errors import Exit, StillWaiting, UnexpectedAnswer
 from engine.model.settings import SendSettings
 from engine.model.submission import State
-from engine.progress.events import BatchesWaiting, BatchMoved, BatchProgressed, BatchSettled
+from engine.progress.events import BatchesWaiting, BatchMoved, BatchProgressed, BatchSettled, Spaced
 from engine.run.poller import Poller
 
 NONSENSE = Fault(UnexpectedAnswer("not JSON"))
@@ -169,6 +169,16 @@ async def test_polls_keep_the_pace(chase):
     chase = await chase(batches=5, polls_per_second=2.0)
     await chase.to_the_end()
     assert chase.poll_times == pytest.approx([0.05, 0.55, 1.05, 1.55, 2.05])
+
+
+@pytest.mark.parametrize(
+    ("polls_per_second", "told"),
+    [(0.3, [Spaced("polls_per_second is 0.3", pytest.approx(10 / 3, abs=0.1))] * 4), (2.0, [])],
+)
+async def test_a_poll_that_waits_over_a_second_for_its_turn_says_why(chase, polls_per_second, told):
+    chase = await chase(batches=5, polls_per_second=polls_per_second)
+    await chase.to_the_end()
+    assert [event for event in chase.bench.events if isinstance(event, Spaced)] == told
 
 
 async def test_a_new_batch_is_asked_about_soon_even_while_the_next_poll_is_far_away(chase):

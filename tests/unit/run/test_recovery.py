@@ -14,6 +14,7 @@ from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, RemoteStatus
 from engine.model.errors import BulkSubmitError, Refused, Unauthorized, Unavailable, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.model.submission import UNSENT, State, Submission
+from engine.progress.events import Spaced
 from engine.run.recovery import FIRST_QUESTION_SECONDS
 
 EACH_ONCE = {"0": 1, "1": 1, "2": 1}
@@ -226,6 +227,9 @@ async def test_questions_come_ever_more_seldom_and_the_last_one_at_the_end_of_th
     assert waits[:6] == [FIRST_QUESTION_SECONDS * 2**number for number in range(6)]
     assert sum(waits) == pytest.approx(SETTLE_SECONDS, abs=0.1)
     assert bench.service.calls("remote_status") == ["remote_status"] * 7
+    told = [event for event in bench.events if isinstance(event, Spaced)]
+    assert [event.wait_seconds for event in told] == [seconds for seconds in waits if seconds > 1]
+    assert {event.reason for event in told} == {"an answer was lost, and the service is asked what became of it"}
 
 
 async def test_a_service_that_was_seen_to_be_slow_is_given_twice_that_time(tmp_path):

@@ -9,6 +9,7 @@ from engine.model.errors import Refused
 from engine.model.job import Job
 from engine.model.record import Position
 from engine.model.settings import BatchSettings
+from engine.progress.events import unheard
 from engine.services import sama
 from engine.services.base import Answer, Asked
 from engine.services.sama.settings import SamaSettings
@@ -93,9 +94,9 @@ class Remote:
 JOB = Job("nightly", "sama", "", (), "")
 
 
-def service(caller=None, *, batch=None, clock=None, **keys):
+def service(caller=None, *, batch=None, clock=None, emit=unheard, **keys):
     values = {"kind": "sama", "project_id": 42, "access_key": SecretStr("the-key"), **keys}
-    return sama.build(SamaSettings(**values), batch or BatchSettings(), JOB, caller, clock or FakeClock())
+    return sama.build(SamaSettings(**values), batch or BatchSettings(), JOB, caller, clock or FakeClock(), emit)
 
 
 def a_batch(count=2):

@@ -4,8 +4,9 @@ import orjson
 import pytest
 
 from engine.model.errors import SourceChanged, UnexpectedAnswer
+from engine.progress.events import Spaced
 from engine.services.base import Asked
-from engine.services.sama.fates import PROOF_PAUSES
+from engine.services.sama.fates import NOT_LISTED, PROOF_PAUSES
 from engine.services.sama.settling import PROOF_BATCHES, Contents, TaskOrder
 
 from .scripted import Caller, Remote, a_batch, service, settled, settled_by
@@ -232,6 +233,13 @@ async def test_the_first_proof_waits_a_little_for_a_list_that_lags_behind():
     tasks, remote._made = remote._made, lambda: tasks() if remote.calls_of("tasks") > 2 else []
     assert (await settled(remote)).details == {}
     assert remote.calls_of("tasks") <= 1 + len(PROOF_PAUSES)
+
+
+async def test_whoever_waits_for_a_list_that_lags_behind_says_so_where_it_takes_over_a_second():
+    remote, events = Remote(records(MANY)), []
+    tasks, remote._made = remote._made, lambda: tasks() if remote.calls_of("tasks") > 3 else []
+    await settled_by(service(remote, emit=events.append), remote)
+    assert events == [Spaced(NOT_LISTED, seconds) for seconds in PROOF_PAUSES if seconds > 1]
 
 
 async def test_a_single_record_needs_no_proof():
