@@ -1,10 +1,10 @@
 """When may a call go out (`admit`), and what does the end of one say to all others (`observe`)? Pure: no clock, no I/O.
 
 `HttpCaller` asks `admit` before each attempt, waits as long as it says and asks again, until it says 0; what came of
-the attempt goes to `observe`. `run.in_flight` lowers the number of *batches*. Calls that are made already
-wait here alone; what waits before it makes one says so by the same event: a poll for its turn (`polls_per_second`, in
-`run.poller`), a question about a lost answer (`run.recovery`), a service for what it reads to appear (Sama's first
-proof). What holds a call back, in this order:
+the attempt goes to `observe`. No other module holds a *request* back; `run.in_flight` lowers the number of *batches*.
+What waits before it makes a call says so by the same event: a poll for its turn (`polls_per_second`, in `run.poller`),
+a question about a lost answer (`run.recovery`), a service for what it reads to appear (Sama's first proof). What holds
+a call back, in this order:
 
 1. its own retry, whose time `retry.decide` has set;
 2. an outage of the calls that fail together (`Outage`): one of them at a time goes out, as a probe;

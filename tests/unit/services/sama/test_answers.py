@@ -354,7 +354,7 @@ async def test_words_of_any_length_are_kept_short():
 async def test_a_list_that_never_goes_on_is_not_read_for_ever():
     page = {"tasks": [{"id": "a", "state": "new"}] * TASKS_PAGE_SIZE}
     with pytest.raises(UnexpectedAnswer, match="does not go on"):
-        await service(Caller(*[page] * 3)).working(["7"])
+        await service(Caller(*[page] * 3)).count_work(["7"])
 
 
 async def test_many_different_reasons_are_told_in_one_short_line():
