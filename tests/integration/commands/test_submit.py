@@ -499,7 +499,7 @@ async def test_where_not_all_was_sent_what_was_released_is_followed_and_then_the
     assert (result.state, result.exit_code) == ("open", Exit.MEND_FIRST)
     assert 0 < result.tally.created < 40
     assert result.tally.created + result.tally.unresolved == 40
-    assert "batches of the job were frozen from it" in result.message
+    assert "does not exist: check the path" in result.message
     source.write_bytes(content)
     assert (await desk.resume()).exit_code == Exit.ALL_CREATED
     assert desk.created() == once(40)
