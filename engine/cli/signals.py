@@ -188,8 +188,8 @@ class _Attendant:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type] # as it was
+        for number, handler in self._before.items():  # as it was; but who was told to end says so by its exit code
+            signal.signal(number, handler if self._first is None else _exit_now)  # type: ignore[arg-type]
         self._received.put(None)
         self._thread.join()
 
@@ -235,3 +235,7 @@ class _Attendant:
         tidying.start()
         tidying.join(HARD_END_SECONDS)
         os._exit(128 + number)
+
+
+def _exit_now(number: int, _frame: FrameType | None) -> None:
+    os._exit(128 + number)

@@ -50,6 +50,8 @@ def sources_of(*contents: bytes, kind: Format = Format.NDJSON, suffix: str = "")
     base = 0
     for number, content in enumerate(contents):
         path = Path(_FOLDER.name) / f"{next(_NUMBERS) % 50}{suffix}"
+        if path.is_dir():  # a test has put one in the place of its file
+            path.rmdir()
         path.write_bytes(content)
         sources.append(Source(number, str(path), kind, len(content), 0, base))
         base += len(content)

@@ -88,7 +88,7 @@ HANGS = {
 HANGING = """
 import anyio, sys, time
 from pathlib import Path
-from engine.cli.options import Voice
+from engine.cli.options import OutputOptions
 from engine.cli.signals import perform
 from engine.clock import SystemClock
 from engine.ledger.sqlite import SqliteLedger
@@ -102,7 +102,7 @@ async def work(emit, stop):
     {then}
 
 try:
-    perform(work, Voice())
+    perform(work, OutputOptions())
 except BulkSubmitError as error:
     sys.exit(error.exit_status)
 """
