@@ -221,8 +221,7 @@ def check_parts(setup: Setup, job: Job) -> None:
     """
     offline(setup, job)
     Credentials(setup.service.secret_headers(), setup.service.secret_query())
-    check_base_url(setup.service.base_url)
-    from_environment()
+    from_environment().before(check_base_url(setup.service.base_url))
 
 
 @asynccontextmanager
@@ -230,6 +229,7 @@ async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Servic
     """Open the way to the service."""
     from engine.http.caller import open_caller  # noqa: PLC0415 - aiohttp: 0.1 s, only where something is sent
 
+    from_environment().before(check_base_url(setup.service.base_url))  # whatever cannot be called, better now
     send = setup.settings.send
     async with open_caller(setup.service, send, clock=CLOCK, emit=emit) as opened:
         opened_service = setup.module.build(setup.service, setup.settings.batch, job, opened, CLOCK, emit)

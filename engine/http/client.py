@@ -108,7 +108,11 @@ class HttpClient:
         self._room = AnswerRoom()
 
     async def send(self, request: Request) -> Answer | Lost:
-        """Return the answer, whatever its status, or how it was lost."""
+        """Return the answer, whatever its status, or how it was lost.
+
+        Raises:
+            ConfigError: the URL needs the proxy of the environment, which cannot be used.
+        """
         call = request.call
         session = self._kept if call.repeatable else self._busy if call.reconcilable else self._fresh
         headers, body = request.headers, None
@@ -189,9 +193,6 @@ async def open_client(
 
     `trusted_hosts` may resolve to any address, others to public ones only; with `anywhere`, all may. Behind a proxy,
     only its own name is resolved here: where the others lead, the proxy decides.
-
-    Raises:
-        ConfigError: a proxy of the environment cannot be used.
     """
     proxies = from_environment()
     resolver = DefaultResolver()

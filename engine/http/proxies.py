@@ -37,41 +37,56 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxies of an environment, as `from_environment` found them."""
+    """The proxy of an environment, as `from_environment` found it, and who is called without it."""
 
-    by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
+    proxy: Proxy | None = None
     exempt: str = ""
     """NO_PROXY: host names, each with all below it; `*` for all."""
+    unusable: str = ""
+    """Why the proxy that is named cannot be used. An error only for a URL that needs it: a SOCKS proxy may be meant for
+    other programs, and this machine is called without any."""
 
     def before(self, url: URL) -> Proxy | None:
-        """Return the proxy that stands before a URL; None if it is called directly."""
+        """Return the proxy that stands before a URL; None if it is called directly.
+
+        Raises:
+            ConfigError: the URL needs the proxy, and that is none that we can speak to.
+        """
         host = url.host or ""
-        if not self.by_scheme or is_loopback(host):
+        if is_loopback(host) or proxy_bypass_environment(f"{host}:{url.port}", {"no": self.exempt}):
             return None
-        proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
-        if proxy is None or proxy_bypass_environment(f"{host}:{url.port}", {"no": self.exempt}):
-            return None
-        return proxy
+        if self.unusable:
+            raise ConfigError(self.unusable)
+        return self.proxy
 
     @property
     def hosts(self) -> Sequence[str]:
         """Their names: whoever wrote them into the environment wants them called, wherever they are."""
-        return [proxy.url.host or "" for proxy in self.by_scheme.values()]
+        return [self.proxy.url.host or ""] if self.proxy else []
 
 
 def from_environment() -> Proxies:
-    """Read the variables, in small letters or, where those are not there, in capitals.
+    """Read the variables, in small letters or, where those are not there, in capitals; ALL_PROXY without HTTPS_PROXY.
 
-    Raises:
-        ConfigError: one names no proxy that we can speak to; says which, and never shows its value.
+    No HTTP_PROXY: in the clear only this machine is spoken to.
     """
     found = getproxies_environment()
-    schemes: Sequence[str] = ("https", "all")  # no http: in the clear only this machine is spoken to
-    proxies = {scheme: _proxy(f"{scheme}_proxy".upper(), found[scheme]) for scheme in schemes if scheme in found}
-    return Proxies(proxies, found.get("no", ""))
+    exempt = found.get("no", "")
+    scheme = next((scheme for scheme in ("https", "all") if scheme in found), None)
+    if scheme is None:
+        return Proxies(exempt=exempt)
+    try:
+        return Proxies(_proxy(f"{scheme}_proxy".upper(), found[scheme]), exempt)
+    except ConfigError as error:
+        return Proxies(exempt=exempt, unusable=str(error))
 
 
 def _proxy(variable: str, value: str) -> Proxy:
+    """Read a variable.
+
+    Raises:
+        ConfigError: it names no proxy that we can speak to; says which, and never shows its value.
+    """
     try:
         url = URL(value if "://" in value else f"http://{value}")
         port = url.port

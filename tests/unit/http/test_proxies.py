@@ -64,6 +64,19 @@ def test_a_password_is_no_part_of_the_address_and_hidden_everywhere(proxies):
 
 @pytest.mark.parametrize("value", ["socks5://p:1", "http://", "http://p:999999", "ftp://p", "http://[::1"])
 def test_a_proxy_that_cannot_be_used_is_an_error_that_names_the_variable_and_not_its_value(proxies, value):
+    found = proxies(HTTPS_PROXY=value.replace("//", "//robot:passw0rd@"))
     with pytest.raises(ConfigError, match="HTTPS_PROXY") as caught:
-        proxies(HTTPS_PROXY=value.replace("//", "//robot:passw0rd@"))
+        found.before(URL("https://api.sama.com/v2"))
     assert "passw0rd" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "expected"),
+    [
+        ({}, "http://127.0.0.1:8800/v2", None),
+        ({"NO_PROXY": "sama.com"}, "https://api.sama.com/v2", None),
+        ({"HTTPS_PROXY": "http://p:1"}, "https://api.sama.com/v2", "http://p:1"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_no_error_where_it_is_not_needed(proxies, variables, url, expected):
+    assert before(proxies(ALL_PROXY="socks5://s:1", **variables), url) == expected
