@@ -14,6 +14,9 @@ from engine import __version__
 
 def main() -> None:
     """Be the command `bulksubmit`."""
+    # Before anything loads aiohttp: its import makes contexts of TLS that would write their keys there. A path that
+    # cannot be written would end us, and a pipe that nobody reads would hold us.
+    os.environ.pop("SSLKEYLOGFILE", None)
     _open_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
         signal.signal(signal.SIGINT, _leave)

@@ -51,3 +51,14 @@ def run(tmp_path, url):
 def test_a_socks_proxy_is_no_matter_where_this_machine_is_called(run, command):
     done = run(command, ALL_PROXY="socks5://127.0.0.1:9", all_proxy="socks5://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_file_for_keys_of_tls_that_cannot_be_written_is_no_matter(run, tmp_path):
+    done = run("submit", SSLKEYLOGFILE=str(tmp_path / "none" / "keys"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_pipe_for_keys_of_tls_that_nobody_reads_holds_nothing_up(run, tmp_path):
+    os.mkfifo(tmp_path / "keys")
+    done = run("submit", SSLKEYLOGFILE=str(tmp_path / "keys"))
+    assert done.returncode == 0, done.stderr
