@@ -82,6 +82,7 @@ class Loss(Enum):
     UNKNOWN_HOST = ("no such host", True)
     UNTRUSTED = ("the TLS certificate is not trusted", True)
     FORBIDDEN = ("the address is not one that may be sent to", True)
+    TURNED_AWAY = ("the proxy wants a name and password", True)
     CONNECT_TIMEOUT = ("no connection in time", True)
     ANSWER_TIMEOUT = ("no answer in time", False)
     CUT = ("the connection was lost before the answer was complete", False)
@@ -139,7 +140,7 @@ def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
 def judge_loss(loss: Loss, words: str = "", *, repeatable: bool) -> Verdict:
     """Classify a request that got no answer; `words` say more than the loss itself."""
     words = words or loss.words
-    if loss in (Loss.UNTRUSTED, Loss.FORBIDDEN):
+    if loss in (Loss.UNTRUSTED, Loss.FORBIDDEN, Loss.TURNED_AWAY):
         return Verdict(WrongAddress, words)
     if loss.unsent:
         misnamed = loss is Loss.UNKNOWN_HOST

@@ -129,8 +129,8 @@ def _unreachable(error: OSError, to: str) -> Lost:  # noqa: PLR0911 -- a table
 def _turned_away(status: int, to: str) -> Lost:
     """Say what a proxy answers that does not connect."""
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        words = "the proxy wants a name and password: write them into HTTPS_PROXY as http://name:password@host:port"
-        return Lost(Loss.FORBIDDEN, f"{to}: {words}")
+        # Not as a URL with both in it: that looks like a secret and would be shown without them.
+        return Lost(Loss.TURNED_AWAY, f"{to}: write user name and password into HTTPS_PROXY, before the host")
     return Lost(Loss.UNREACHABLE, f"{to}: the proxy does not connect (status {status})")
 
 

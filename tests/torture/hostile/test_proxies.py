@@ -66,6 +66,9 @@ async def test_a_proxy_that_wants_another_password_is_a_matter_for_a_person(plac
     done, _ = await submitted(place, authority, refusal, HTTPS_PROXY="{proxy}")
     assert done.code == 9, done.err
     assert "the proxy wants a name and password" in done.err
+    assert "write user name and password into HTTPS_PROXY, before the host" in done.err
+    assert "***" not in done.err
+    assert "not one that may be sent to" not in done.err
     assert told_of_the_password(place, done) == []
 
 

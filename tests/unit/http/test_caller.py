@@ -190,6 +190,7 @@ FAILURES = [
     (lost(Loss.TOO_LARGE), UnexpectedAnswer, None),
     (lost(Loss.UNTRUSTED, "self-signed certificate"), WrongAddress, None),
     (lost(Loss.FORBIDDEN, "x resolves to 10.0.0.1"), WrongAddress, None),
+    (lost(Loss.TURNED_AWAY, "api.sama.com:443 by proxy p:3128"), WrongAddress, None),
 ]
 
 
