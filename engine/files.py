@@ -93,7 +93,7 @@ def regular(path: str | Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _refusal(path, "it is no regular file: remove it")
+        raise _refusal(path, "it is no regular file: remove it, or name another path")
     return descriptor
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from engine.files import regular
 from engine.model.errors import ConfigError
 from engine.progress.redaction import remember_secret, url_passwords
 
@@ -43,7 +44,7 @@ def read_text(path: Path) -> str:
         ConfigError: it cannot be read.
     """
     try:
-        return _text_of(path)
+        return _text_of(path)  # a pipe, too, as in --config <(…)
     except (OSError, ValueError) as error:
         raise ConfigError(f"configuration {path} cannot be read: {error}") from error
 
@@ -69,9 +70,9 @@ def rooted(text: str, keys: Collection[str], folder: Path) -> str:
         ) from error
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: Path, opener: Callable[[str, int], int] | None = None) -> str:
     """Return what a short file holds; a ValueError if it is none, or not UTF-8."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=opener) as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"longer than {MAX_FILE_BYTES // 1024} KiB")
@@ -132,8 +133,10 @@ def _resolved(key: str, kind: str, name: str) -> str:
             raise ConfigError(f"{key}: environment variable {name} is not set")
         return os.environ[name]
     try:
-        return _text_of(Path(name)).strip()
-    except (OSError, ValueError) as error:  # of a UnicodeDecodeError the words show what the file holds
+        return _text_of(Path(name), opener=regular).strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: {name} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # of a UnicodeDecodeError the words show what the file holds
         raise ConfigError(f"{key}: {name} cannot be read: {error.__class__.__name__}") from None
 
 

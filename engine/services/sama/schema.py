@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from engine.files import regular
 from engine.model.errors import ConfigError
 from engine.model.record import Row
 
@@ -60,7 +61,7 @@ def read_schema(path: Path) -> Any:
         ConfigError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             text = file.read(MAX_SCHEMA_BYTES + 1)
         if len(text) <= MAX_SCHEMA_BYTES:
             return orjson.loads(text)

@@ -268,7 +268,25 @@ def test_a_variable_that_is_not_set_is_named_with_its_key_wherever_it_stands():
 
 def test_a_file_of_a_secret_that_cannot_be_read_is_named_with_its_key(tmp_path):
     text = MINIMAL.replace("${env:SAMA_ACCESS_KEY}", f"${{file:{tmp_path}/none}}")
-    assert complaint(text) == f"service.access_key: {tmp_path}/none cannot be read: FileNotFoundError"
+    assert complaint(text) == f"service.access_key: {tmp_path}/none cannot be read: No such file or directory"
+
+
+def test_a_pipe_or_a_device_holds_no_secret_and_holds_nobody(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        said = complaint(MINIMAL.replace("${env:SAMA_ACCESS_KEY}", f"${{file:{path}}}"))
+        why = "it is no regular file: remove it, or name another path"
+        assert said == f"service.access_key: {path} cannot be read: {why}"
+
+
+def test_a_configuration_may_come_through_a_pipe():
+    read_end, write_end = os.pipe()
+    os.write(write_end, MINIMAL.encode())
+    os.close(write_end)
+    try:
+        assert read_text(Path(f"/dev/fd/{read_end}")) == MINIMAL
+    finally:
+        os.close(read_end)
 
 
 @pytest.mark.parametrize("written", ["literal-key-123", "", "prefix-${env:SAMA_ACCESS_KEY}", "$SAMA_ACCESS_KEY"])

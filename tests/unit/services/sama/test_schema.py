@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from pathlib import Path
 
@@ -160,9 +161,11 @@ def test_a_long_file_is_no_schema(tmp_path):
         service(task_schema=path)
 
 
-def test_a_device_is_read_no_further_than_a_schema_may_be_long():
-    with pytest.raises(ConfigError, match=r"/dev/zero is not a usable JSON Schema: it is longer"):
-        service(task_schema=Path("/dev/zero"))
+def test_a_pipe_or_a_device_is_no_schema_and_holds_nobody(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=rf"{path} is not a usable JSON Schema: .*no regular file"):
+            service(task_schema=path)
 
 
 @pytest.mark.parametrize("text", ["no json", '{"type": "nonsense"}'])
