@@ -7,6 +7,7 @@ cannot be checked within these bounds is an error, never a guess.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,8 @@ _LONGEST_MARK = "j" * 100 + "-0123456789abcdef-4294967295" + ".2" * 10
 """A job's name may have 100 characters; its batches are numbered, and their parts by their halves."""
 _SHOWN = 200
 """Letters of a reason: it quotes the value."""
+_VALUE = "\ue000"
+"""Stands in the engine's words for the value; a letter that Unicode leaves to private use."""
 _UNFETCHED = re.compile(r"Resource '([^']+)' is not present")
 _NO_PATTERN = ' is not a "regex"'
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*")
@@ -86,9 +89,25 @@ def schema_check(schema: Any, path: Path | None) -> Callable[[Row], str | None]:
 def _schema_error(validator: Any, task: Row) -> str | None:
     try:
         error = next(validator.iter_errors(task), None)
+        reason = _reason(error) if error else ""
     except ValueError as unfit:  # a text that is no Unicode, a number without end, nesting without end
         return f"it cannot be checked against service.task_schema: {unfit}"[:_SHOWN]
-    return None if error is None else f"{_place(error.instance_path)}: {error.message[:_SHOWN]}"
+    return None if error is None else f"{_place(error.instance_path)}: {reason}"
+
+
+def _reason(error: Any) -> str:
+    """Return what a value breaks; of a long one, the keyword and what it wants, so that the value hides neither."""
+    about = error.kind.error if error.kind.name == "propertyNames" else error  # it is the name that does not fit
+    whole = _whole(about)
+    if len(whole) <= _SHOWN:
+        return whole
+    return f"{error.kind.name}: {about.message.replace(_VALUE, 'the value')[:_SHOWN]}"
+
+
+def _whole(error: Any) -> str:
+    """Return the engine's words with the value in them."""
+    value = json.dumps(error.instance, ensure_ascii=False, separators=(",", ":"))
+    return str(error.message).replace(_VALUE, value, 1)
 
 
 def _place(path: list[str | int]) -> str:
@@ -161,6 +180,7 @@ def _validator(schema: Any, place: str | None = None) -> Any:
             retriever=retrieve,
             pattern_options=jsonschema_rs.RegexOptions(size_limit=most, dfa_size_limit=most),
             validate_formats=False,
+            mask=_VALUE,
             keywords={"contentEncoding": _Unasserted, "contentMediaType": _Unasserted},
         )
     except (ValueError, TypeError) as error:
@@ -170,7 +190,8 @@ def _validator(schema: Any, place: str | None = None) -> Any:
 
 
 def _worded(error: Exception) -> str:
-    message = str(getattr(error, "message", error))
+    judged = hasattr(error, "kind")  # the schema itself, as a value
+    message = _whole(error) if judged else str(error)
     if found := _UNFETCHED.match(message):
         return (
             f"it refers to {found[1][:_SHOWN]}, and nothing is fetched; put what is meant there into the schema itself"
@@ -181,7 +202,7 @@ def _worded(error: Exception) -> str:
             f"the pattern {pattern} is none, or cannot be matched in linear time: it looks ahead, looks behind, refers "
             "back or is too large; take it out"
         )
-    return message[:_SHOWN]
+    return _reason(error) if judged else message[:_SHOWN]
 
 
 def _is_known(dialect: object) -> bool:

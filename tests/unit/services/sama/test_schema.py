@@ -54,8 +54,29 @@ def test_the_rules_of_sama_come_before_the_schema(schema):
     assert service(task_schema=schema).check({"data": {}, "priority": "x"}).startswith("priority: ")
 
 
-def test_a_long_value_does_not_fill_the_reason(schema):
-    assert len(service(task_schema=schema).check({"data": {"name": "x" * 10_000}})) < 300
+LONG = "x" * 10_000
+HIDDEN = [
+    ({"maxLength": 5}, LONG, "maxLength: the value is longer than 5 characters"),
+    ({"type": "integer"}, LONG, 'type: the value is not of type "integer"'),
+    ({"enum": ["a", "b"]}, LONG, 'enum: the value is not one of "a" or "b"'),
+    ({"pattern": "^y+$"}, LONG, 'pattern: the value does not match "^y+$"'),
+    ({"minItems": 4}, [LONG], "minItems: the value has less than 4 items"),
+    ({"propertyNames": {"maxLength": 5}}, {LONG: 1}, "propertyNames: the value is longer than 5 characters"),
+    ({"propertyNames": {"maxLength": 5}}, {"longer": LONG}, '"longer" is longer than 5 characters'),
+    ({"required": ["name"]}, {"box": LONG}, '"name" is a required property'),
+    ({"const": 3}, LONG, "3 was expected"),
+    ({"anyOf": [{"type": "null"}]}, LONG, "anyOf: the value is not valid under any of the schemas listed in the"),
+    ({"not": {"const": LONG}}, LONG, 'not: {"const":"xxx'),
+    ({"additionalProperties": False, "properties": {"a": {}}}, {LONG: 1}, "additionalProperties: Additional prop"),
+]
+"""(schema, value, what is said of it)"""
+
+
+@pytest.mark.parametrize(("schema", "value", "reason"), HIDDEN)
+def test_a_long_value_does_not_hide_what_it_breaks(schema, value, reason):
+    said = schema_check({"properties": {"data": schema}}, None)({"data": value})
+    assert said.startswith(f"data: {reason}")
+    assert len(said) < 300
 
 
 DRAFT_4, DRAFT_7 = (f"http://json-schema.org/draft-0{number}/schema#" for number in (4, 7))
@@ -124,7 +145,10 @@ BEYOND_US = {
     "read from a device": ({"properties": {"a": {"$ref": "file:///dev/zero"}}}, "nothing is fetched"),
     "relative to its name": ({"$id": "http://10.0.0.1/a", "$ref": "b"}, "nothing is fetched"),
     "nowhere": ({"$ref": "#/nowhere"}, "nowhere"),
-    "a pattern that looks ahead": ({"pattern": "(?=a)b"}, "cannot be matched in linear time"),
+    "a pattern that looks ahead": (
+        {"pattern": "(?=a)b"},
+        'the pattern "(?=a)b" is none, or cannot be matched in linear time',
+    ),
     "a pattern that refers back": ({"patternProperties": {r"(a)\1": {}}}, "cannot be matched in linear time"),
     "a pattern that needs much memory": ({"pattern": "(a{1000}){1000}"}, "cannot be matched in linear time"),
     "references that double": (doubled(60), "refers to itself so often"),
@@ -132,7 +156,9 @@ BEYOND_US = {
     "schemas that double": (doubled(60, "d{}", **{"$id": 1}), "refers to itself so often"),
     "nesting": (nested(500), "Recursion limit reached"),
     "too many parts": ({"enum": [{}] * 100_001}, "has more than 100,000 parts"),
-    "no schema": ([1], "is not of types"),
+    "no schema": ([1], "[1] is not of types"),
+    "a wrong word": ({"minItems": -1}, "-1 is less than the minimum of 0"),
+    "a long wrong word": ({"type": "x" * 300}, "anyOf: the value is not valid under any"),
 }
 
 
