@@ -24,6 +24,7 @@ import orjson
 from engine.model.errors import SourceError
 from engine.model.record import Row
 from engine.model.settings import SourceSettings
+from engine.source.head import delimiter_hint
 from engine.source.json_text import explain, invalid_utf8
 from engine.source.splitter import BOM, CUT_RECORDS, WINDOW_PIECES, Cut, SourceFile, Window, too_long
 
@@ -88,8 +89,7 @@ def _header(text: bytes, delimiter: str, path: str, *, whole: bool) -> tuple[Seq
             break
         if problem is not None:
             raise SourceError(
-                f"the header of {path} cannot be read: {_in_words(problem)}. Is source.delimiter, {delimiter!r}, the "
-                "one that the file has?"
+                f"the header of {path} cannot be read: {_in_words(problem)}. {delimiter_hint(text, delimiter, path)}"
             )
         if row.values[0]:
             return row.values[0], row.after[0]

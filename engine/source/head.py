@@ -7,6 +7,7 @@ reject. So each rule looks at several lines, or at what no file of the format ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import orjson
@@ -21,6 +22,7 @@ _LINES = 10
 """Lines that are looked at: if none of so many holds an object, the file is no NDJSON."""
 _BYTE_ORDER_MARK = "\ufeff"
 _DELIMITERS = ";\t|,"
+_QUOTED = re.compile(rb'"(?:[^"]|"")*+"([;\t|,])')
 _SHOWN = 40
 
 _UNREADABLE = {
@@ -240,21 +242,47 @@ def _check_csv(text: bytes, path: str) -> None:
 def check_columns(names: Sequence[str], delimiter: str, head: bytes, path: str) -> None:
     """Check that the header of a CSV file was cut at the delimiter that the file has.
 
-    A name in quotes is taken as it is: so a column may be called `a;b`.
+    A name in quotes is taken as it is, so a column may be called `a;b`, unless each line below is parted alike.
 
     Raises:
         SourceError: it was not; says which delimiter the file seems to have.
     """
-    text = _text(head)
-    if len(names) == 1 and not text.startswith(b'"'):
-        counts = {other: names[0].count(other) for other in _DELIMITERS if other != delimiter}
-        other = max(counts, key=lambda one: counts[one])
-        if counts[other]:
-            raise SourceError(
-                f"the header of {path} is one column, {_shown(names[0].encode(errors='replace'))}: if its columns are "
-                f"parted by {other!r}, {_cure(other, path)}; if it is one, put its name into quotes"
-            )
+    if len(names) == 1:
+        _check_one_column(names[0], delimiter, _text(head), path)
     _check_letters(names, path, "the header")
+
+
+def _check_one_column(name: str, delimiter: str, text: bytes, path: str) -> None:
+    below = [line.decode(errors="replace") for line in text.split(b"\n")[1:] if line.strip(BLANKS)][:_LINES]
+    quoted = text.startswith(b'"')
+    if name.startswith("#") and not quoted and below:
+        parts = [one for one in delimiter + _DELIMITERS if one not in name and all(one in line for line in below)]
+        if parts:
+            raise SourceError(
+                f"{path} begins with {_shown(text)}, which seems to be a comment, for the lines below have several "
+                f"columns, parted by {parts[0]!r}: remove it (sed 1d); if it names one column, put it into quotes"
+            )
+    counts = {other: name.count(other) for other in _DELIMITERS if other != delimiter}
+    other = max(counts, key=lambda one: counts[one])
+    if not counts[other]:
+        return
+    begun = f"the header of {path} is one column, {_shown(name.encode(errors='replace'))}: if its columns are parted by"
+    if not quoted:
+        raise SourceError(f"{begun} {other!r}, {_cure(other, path)}; if it is one, put its name into quotes")
+    if below and all(line.count(other) == counts[other] for line in below):
+        raise SourceError(
+            f"{begun} {other!r}, remove the quotes around each line (sed 's/^\"//; s/\"[[:space:]]*$//') and "
+            f"{_cure(other, path)}; if it is one, give it a name without {other!r}"
+        )
+
+
+def delimiter_hint(text: bytes, delimiter: str, path: str) -> str:
+    """Return what to do about a header that cannot be cut: what follows its first name, in quotes, tells most."""
+    found = _QUOTED.match(_text(text))
+    other = found[1].decode() if found else delimiter
+    if other != delimiter:
+        return f"If its columns are parted by {other!r}, {_cure(other, path)}"
+    return f"Is source.delimiter, {delimiter!r}, the one that the file has?"
 
 
 def _cure(delimiter: str, path: str) -> str:
