@@ -139,13 +139,16 @@ def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
     copy that is put back has a new one. What is not frozen yet (`times`) is known to be another file only by its time.
 
     Raises:
-        SourceChanged: a file is missing, or longer or shorter than it was.
+        SourceChanged: a file is missing, something else, or longer or shorter than it was.
     """
     for source in sources:
         try:
             status = _status(Path(source.path))
         except SourceError as error:
             raise SourceChanged(f"{error}. The job needs it until it is finished: then resume") from error
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise SourceChanged(f"{source.path} is {kind} now; it was a file. {SourceChanged.PUT_BACK}")
         if status.st_size != source.size:
             raise SourceChanged(
                 f"{source.path} has {status.st_size} bytes; it had {source.size} when its batches were frozen. "

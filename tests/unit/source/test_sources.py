@@ -173,6 +173,13 @@ def test_a_source_of_another_size_is_refused_and_one_put_back_is_not(folder):
     (folder / "b.ndjson").unlink()
     with pytest.raises(SourceChanged, match=r"b\.ndjson does not exist"):
         check_unchanged(sources)
+    (folder / "b.ndjson").mkdir()
+    with pytest.raises(SourceChanged, match=r"b\.ndjson is a folder now; it was a file"):
+        check_unchanged(sources)
+    (folder / "b.ndjson").rmdir()
+    os.mkfifo(folder / "b.ndjson")
+    with pytest.raises(SourceChanged, match=r"b\.ndjson is no regular file now"):
+        check_unchanged(sources)
 
 
 async def test_standard_input_is_spooled_to_a_private_file(tmp_path):
