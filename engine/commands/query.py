@@ -170,12 +170,13 @@ async def _validated(setup: wiring.Setup, found: tuple[Source, ...], emit: Liste
     shown: list[tuple[str, Reject]] = []
     while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
         read = sum(batch.end.index - batch.start.index for batch in plan.batches)
-        batches, records, rejected = batches + len(plan.batches), records + read, rejected + len(plan.rejects)
+        batches += sum(batch.count > 0 for batch in plan.batches)  # one without a task is never sent
+        records, rejected = records + read, rejected + len(plan.rejects)
         shown += [(source_at(found, bad.offset).path, bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
         first = first or next((batch for batch in plan.batches if batch.count), None)
         emit(frozen_event(plan))
     tasks = await anyio.to_thread.run_sync(_first_tasks, offline, job, first) if first else []
-    return Validation(records, rejected, batches, job.size_bytes, shown, tasks)
+    return Validation(records, rejected, batches, job.size_bytes if batches else 0, shown, tasks)
 
 
 def _first_tasks(offline: wiring.Offline, job: Job, batch: Batch) -> list[str]:

@@ -199,6 +199,15 @@ async def test_validate_counts_and_sends_nothing(desk):
     assert events[-1].last
 
 
+@pytest.mark.parametrize(("text", "records"), [("", 0), ("a,b\n", 0), ("a,b\n1,2\n", 1)])
+async def test_validate_counts_no_batch_where_nothing_would_be_sent(desk, text, records):
+    desk = await desk()
+    path = desk.folder / "rows.csv"
+    path.write_text(text)
+    result, _ = await validated(desk, path)
+    assert (result.records, result.rejected, result.batches, result.size_bytes) == (records, records, 0, 0)
+
+
 async def test_validate_shows_the_first_rejects_and_counts_them_all(desk):
     desk = await desk()
     source = desk.source([{"input": 1}] * 60 + tasks(1000) + [{"input": 1}] * 1900)  # over several steps of reading
