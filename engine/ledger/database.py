@@ -11,13 +11,15 @@ Settings of a connection that writes (https://sqlite.org/pragma.html):
 What is newest stands in the WAL beside the file, and whoever copies or moves the file alone leaves it behind. Nobody
 would see it: what is in the file is whole, and old. So the file says itself that it is not all: its version is written
 with LEFT_BEHIND and folded into the file, then written without it, which stands in the WAL only. A file that reads
-LEFT_BEHIND and had no WAL beside it was parted from it. Once the WAL is folded in, by whomever, the file is all.
+LEFT_BEHIND, with no WAL beside it that goes on from it, was parted from it; that some file has the WAL's name says
+nothing. Once the WAL is folded in, by whomever, the file is all.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.resources import files
@@ -121,11 +123,12 @@ def open_writer(
         raise LedgerError(f"ledger {path} is missing, and its newest steps are in {wal}; put the file back beside it")
     make_private_folder(path.parent)
     make_ledger_file(path)
-    for _ in range(2):  # not there, and then there: another process has just begun
-        whole = wal.exists()
+    for _ in range(2):  # another process may be marking the file just now
         with ExitStack() as undo:
             connection = undo.enter_context(closing(_connect(path, apsw.SQLITE_OPEN_READWRITE, busy_seconds, vfs)))
-            if _version(path, connection, len(steps)) & LEFT_BEHIND and not whole:
+            if _version(path, connection, len(steps)) & LEFT_BEHIND and not _wal_goes_on(connection):
+                if wal.exists() and wal.stat().st_size:  # whoever it belongs to: SQLite would remove it
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 continue
             _prepare(path, connection, steps)
             undo.pop_all()
@@ -134,6 +137,32 @@ def open_writer(
         f"ledger {path} is not whole: its newest steps are in {wal.name}, which was left where the file was copied or "
         f"moved from. Put it beside the file. (`bulksubmit backup` copies a ledger whole, even while a job runs)"
     )
+
+
+def _wal_goes_on(connection: apsw.Connection) -> bool:
+    """Return whether the WAL goes on from a file that reads LEFT_BEHIND: a process ended while it marked the file.
+
+    A file that was parted may have a WAL all the same: an empty one, one of another file, a damaged one, or one that
+    another program has begun. Ours is the one that the first page of the file was folded in from, or one that was begun
+    anew once all of it was folded in: its header counts that, and its first salt is one more than before.
+    https://sqlite.org/fileformat2.html#the_write_ahead_log
+    """
+    if not int.from_bytes(connection.read("main", 0, 60, 4)[1]) & LEFT_BEHIND:  # so the mark itself is in the WAL
+        return True
+    if connection.pragma("journal_mode") != "wal":
+        return False
+    begun_anew, salts = struct.unpack(">I8s", connection.read("main", 1, 12, 12)[1])
+    page_size = int(connection.pragma("page_size"))
+    frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)  # only asks how many are whole
+    if begun_anew and not frames:  # the process ended before the first frame was whole: behind it is what was before
+        first, second = (connection.read("main", 1, 40 + at, 8)[1] for at in (0, 24 + page_size))
+        before = (int.from_bytes(salts[:4]) - 1) % 2**32
+        return int.from_bytes(first[:4]) == before or (first == salts != second)
+    if begun_anew:
+        return True
+    first_page = connection.read("main", 0, 0, page_size)
+    starts = range(32, 32 + frames * (24 + page_size), 24 + page_size)
+    return any(connection.read("main", 1, start + 24, page_size) == first_page for start in starts)
 
 
 def _prepare(path: Path, connection: apsw.Connection, steps: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import signal
 import sys
+from contextlib import closing
 
 import apsw
 import pytest
@@ -45,6 +46,90 @@ async def test_it_is_recognised_whenever_it_was_parted(path, clock, tmp_path):
             with pytest.raises(LedgerError, match="is not whole"):
                 await names(copy, clock)
         assert path.stat().st_size > WAL_PAGES * 4096  # so much was folded in meanwhile
+
+
+def begun_by_another_program(copy):
+    """The WAL of a program that has changed the copy and ended in the middle."""
+    shutil.copy(copy, twin := copy.with_name("twin.db"))
+    with closing(apsw.Connection(str(twin))) as others:
+        others.execute("CREATE TABLE theirs (a); INSERT INTO theirs VALUES (1)")
+        return twin.with_name("twin.db-wal").read_bytes()
+
+
+def of_another_file(copy):
+    """Its frames do not belong to its header: SQLite reads none of them."""
+    wal = bytearray(begun_by_another_program(copy))
+    wal[12:24] = b"\0\0\0\7" + b"othersal"
+    return bytes(wal)
+
+
+FOREIGN = {
+    "empty": lambda _: b"",
+    "a header only": lambda copy: begun_by_another_program(copy)[:32],
+    "of another file": of_another_file,
+    "begun by another program": begun_by_another_program,
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+async def test_a_wal_that_does_not_go_on_from_the_file_does_not_make_it_whole(path, clock, tmp_path, kind):
+    async with SqliteLedger.open(path, clock) as ledger:
+        await ledger.create_job(a_job())
+        copy = await parted(ledger, path, tmp_path / "copy.db")
+        wal = copy.with_name("copy.db-wal")
+        wal.write_bytes(found := FOREIGN[kind](copy))
+        before = copy.read_bytes()
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="is not whole"):
+                await names(copy, clock)
+        assert copy.read_bytes() == before
+        assert not found or wal.read_bytes() == found
+        shutil.copy(f"{path}-wal", wal)
+    assert await names(copy, clock) == {"j"}
+
+
+async def test_a_damaged_wal_does_not_make_it_whole(path, clock, tmp_path):
+    async with SqliteLedger.open(path, clock) as ledger:
+        await ledger.create_job(a_job("before"))
+    async with SqliteLedger.open(path, clock) as ledger:
+        await ledger.create_job(a_job())
+        copy = await parted(ledger, path, tmp_path / "copy.db")
+        wal = bytearray(path.with_name("ledger.db-wal").read_bytes())
+    wal[100] ^= 1
+    copy.with_name("copy.db-wal").write_bytes(wal)
+    with pytest.raises(LedgerError, match="is not whole"):
+        await names(copy, clock)
+    assert copy.with_name("copy.db-wal").read_bytes() == wal
+
+
+async def test_a_file_that_another_program_holds_open_is_still_not_whole(path, clock, tmp_path):
+    async with SqliteLedger.open(path, clock) as ledger:
+        await ledger.create_job(a_job())
+        copy = await parted(ledger, path, tmp_path / "copy.db")
+    with closing(apsw.Connection(str(copy))) as others:
+        others.execute("SELECT * FROM jobs").fetchall()
+        with pytest.raises(LedgerError, match="is not whole"):
+            await names(copy, clock)
+        assert others.pragma("user_version") > LEFT_BEHIND
+
+
+@pytest.mark.parametrize("frames", [0, 1], ids=["the header", "half a frame"])
+async def test_a_kill_while_the_wal_is_begun_anew_leaves_it_whole(path, clock, tmp_path, frames):
+    """SQLite writes a new header over the old one, then the first frame; the process may end in between."""
+    copy = tmp_path / "copy.db"
+    async with SqliteLedger.open(path, clock) as ledger:
+        await ledger.create_job(a_job("before"))
+    connection = open_writer(path)
+    connection.pragma("user_version", connection.pragma("user_version") + LEFT_BEHIND)
+    connection.wal_checkpoint()
+    old = path.with_name("ledger.db-wal").read_bytes()
+    shutil.copy(path, copy)
+    connection.pragma("user_version", connection.pragma("user_version") - LEFT_BEHIND)
+    new = path.with_name("ledger.db-wal").read_bytes()
+    cut = 32 + frames * 1_000
+    copy.with_name("copy.db-wal").write_bytes(new[:cut] + old[cut:])
+    connection.close()
+    assert await names(copy, clock) == {"before"}
 
 
 async def test_with_what_stood_beside_it_the_file_is_whole(path, clock, tmp_path):
