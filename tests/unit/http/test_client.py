@@ -136,8 +136,9 @@ async def test_an_answer_that_trickles_for_ever_ends_with_the_call_deadline():
             await anyio.sleep(0.02)
 
     async with raw_server(trickle) as server:
-        settings = SendSettings(connect_seconds=1, answer_seconds=1, call_seconds=0.2)
-        assert await send(server.url, settings=settings) == Lost(Loss.ANSWER_TIMEOUT)
+        for bound in ({"call_seconds": 0.2}, {"give_up_seconds": 0.2}):
+            settings = SendSettings(connect_seconds=1, answer_seconds=1, **bound)
+            assert await send(server.url, settings=settings) == Lost(Loss.ANSWER_TIMEOUT)
 
 
 async def test_no_connection_means_not_sent():
