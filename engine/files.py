@@ -6,12 +6,15 @@ link or a pipe with the name of our file would lead our records elsewhere, or ho
 
 A folder that everybody may write into is refused, unless only owners may move things in it (sticky, as /tmp is). A
 group that may write is trusted: somebody has chosen its members.
+
+No refusal says to remove a file: it may be a ledger, and all that a job has done would be done again.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -81,7 +84,7 @@ def refuse_foreign(path: str | Path) -> None:
 def refuse_foreign_link(path: Path) -> None:
     """Refuse a symbolic link that somebody else has made. One of our own may lead to a file of ours."""
     if path.is_symlink() and path.lstat().st_uid not in {os.geteuid(), 0}:
-        raise _refusal(path, f"it is a link of user {path.lstat().st_uid}: remove it, or name another path")
+        raise _refusal(path, f"it is a link of user {path.lstat().st_uid}: name the file that it should lead to")
 
 
 def regular(path: str | Path, flags: int) -> int:
@@ -93,21 +96,31 @@ def regular(path: str | Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _refusal(path, "it is no regular file: remove it, or name another path")
+        raise _refusal(path, "it is no regular file: move it away, or name another path")
     return descriptor
+
+
+def explains_itself(error: OSError) -> bool:
+    """Return whether it is a refusal of this module, which says what is so and what to do."""
+    return error.errno == errno.EPERM and error.strerror != os.strerror(errno.EPERM)
 
 
 def _check_ours(path: str | Path, status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise _refusal(path, "it is a symbolic link: remove it, or name another path")
+        raise _refusal(path, "it is a symbolic link: put the file itself in its place, or name another path")
     if not stat.S_ISREG(status.st_mode):
-        raise _refusal(path, "it is no regular file: remove it, or name another path")
+        raise _refusal(path, "it is no regular file: move it away, or name another path")
     if status.st_uid != os.geteuid():
         raise _refusal(
-            path, f"it belongs to user {status.st_uid}: run as that user, remove it (or chown), or name another path"
+            path, f"it belongs to user {status.st_uid}: run as that user, chown it, or use a copy of it at another path"
         )
     if status.st_nlink > 1:
-        raise _refusal(path, "it has a second name (a hard link): remove it, or name another path")
+        name, copy = shlex.quote(str(path)), shlex.quote(f"{path}.copy")
+        raise _refusal(
+            path,
+            "it has a second name (a hard link, as `cp -al` makes), and what is written here would stand there, too. "
+            f"Once no process works on it, make it a file of its own: cp -p {name} {copy} && mv {copy} {name}",
+        )
     if status.st_mode & stat.S_IWOTH:
         raise _refusal(path, "everybody may write it: if it is yours, chmod o-w")
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import apsw
 
-from engine.files import make_private_folder, private, refuse_foreign_link, sync_folder
+from engine.files import explains_itself, make_private_folder, private, refuse_foreign_link, sync_folder
 from engine.ledger.files import in_turn, make_ledger_file
 from engine.model.errors import BulkSubmitError, JobError, LedgerError
 
@@ -77,7 +77,10 @@ def as_ledger_error(path: Path, error: Exception) -> BulkSubmitError:
     if isinstance(error, BulkSubmitError):
         return error
     words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
-    mapped = LedgerError(f"ledger {path}: {words} ({type(error).__name__}: {error})")
+    told = f"{words} ({type(error).__name__}: {error})"
+    if isinstance(error, OSError) and explains_itself(error):
+        told = str(error.strerror) if error.filename == str(path) else f"{error.filename}: {error.strerror}"
+    mapped = LedgerError(f"ledger {path}: {told}")
     mapped.__cause__ = error
     return mapped
 

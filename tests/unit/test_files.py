@@ -1,12 +1,13 @@
 """Files that are ours are made by us alone; what somebody else has put there first is never opened."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from engine.files import make_private_folder, private, refuse_foreign, refuse_foreign_link, regular
+from engine.files import explains_itself, make_private_folder, private, refuse_foreign, refuse_foreign_link, regular
 
 
 def written_by(opener, path, mode):
@@ -54,7 +55,7 @@ PLANTED = {
     "a device": (a_device, "no regular file"),
     "a link": (a_link, "a symbolic link"),
     "a link to nowhere": (a_dangling_link, "a symbolic link"),
-    "a second name": (a_second_name, "second name"),
+    "a second name": (a_second_name, r"second name .*: cp -p \S+/file \S+/file\.copy && mv \S+/file\.copy \S+/file"),
     "somebody else's file": (foreign, "belongs to user 65534: run as that user"),
     "a file that everybody may write": (open_to_all, "chmod o-w"),
 }
@@ -64,12 +65,19 @@ PLANTED = {
 def test_what_was_put_there_first_is_not_opened(tmp_path, kind):
     plant, words = PLANTED[kind]
     plant(tmp_path / "file")
-    with pytest.raises(OSError, match=words):
+    with pytest.raises(OSError, match=words) as refusal:
         written_by(private, tmp_path / "file", "ab")
+    assert "remove" not in str(refusal.value)
+    assert explains_itself(refusal.value)
     with pytest.raises(FileExistsError):
         written_by(private, tmp_path / "file", "xb")
     if (tmp_path / "other").exists():
         assert (tmp_path / "other").read_bytes() == b"theirs"
+
+
+def test_what_the_system_refuses_does_not_explain_itself():
+    assert not explains_itself(PermissionError(errno.EPERM, os.strerror(errno.EPERM), "file"))
+    assert not explains_itself(PermissionError("x"))
 
 
 def test_a_file_is_made_for_its_owner_only_and_opened_again(tmp_path):

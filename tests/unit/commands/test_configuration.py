@@ -275,7 +275,7 @@ def test_a_pipe_or_a_device_holds_no_secret_and_holds_nobody(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         said = complaint(MINIMAL.replace("${env:SAMA_ACCESS_KEY}", f"${{file:{path}}}"))
-        why = "it is no regular file: remove it, or name another path"
+        why = "it is no regular file: move it away, or name another path"
         assert said == f"service.access_key: {path} cannot be read: {why}"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import stat
 
 import apsw
@@ -167,6 +168,22 @@ async def test_a_damaged_ledger_is_named_when_the_damage_is_met(path, clock):
     async with SqliteLedger.open(path, clock) as ledger:
         with pytest.raises(LedgerError, match=r"the file is damaged; put a backup back"):
             await all_batches(ledger, "j")
+
+
+async def test_a_ledger_with_a_second_name_is_kept_and_can_be_used_as_the_error_says(path, clock, tmp_path):
+    """As a snapshot leaves it that was taken with `cp -al`."""
+    async with SqliteLedger.open(path, clock) as ledger:
+        await ledger.create_job(a_job())
+    (tmp_path / "snapshot.db").hardlink_to(path)
+    told = rf"^ledger {path}: it has a second name .* make it a file of its own: (cp .*)$"
+    with pytest.raises(LedgerError, match=told) as refusal:
+        async with SqliteLedger.open(path, clock):
+            pass
+    assert "remove" not in str(refusal.value)
+    advice = re.match(told, str(refusal.value))[1]
+    assert await (await asyncio.create_subprocess_shell(advice)).wait() == 0
+    async with SqliteLedger.open(path, clock) as ledger:
+        assert [job.name for job in await ledger.jobs()] == ["j"]
 
 
 @pytest.mark.parametrize("name", ["folder", "file/ledger.db"])
