@@ -3,7 +3,8 @@
 `http` uses it for all that a service says, displays, log and screens for all that leaves. A text may be from anywhere,
 a traceback of a library, too. So it is judged by its values: what a configuration, a proxy or the environment has named
 a secret, in every form in which it may be echoed. And by its looks: the query of a URL (presigned URLs carry their
-signature there) and the name before its host, and what is assigned to the name of a credential.
+signature there) and the name before its host, and what is assigned to the name of a credential: in a query, a header,
+an element of XML.
 
 Invariant: the time is linear in the length of the text, whoever wrote it. No pattern here has a beginning that may
 match in many ways: each begins with a fixed word, or with a bounded number of letters.
@@ -29,18 +30,53 @@ _MOST_READ = 2_000
 """Letters of others that are looked at: a page may hold a thousand errors of 64 KB."""
 
 _SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE)
-_URL = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]{0,15}:(?:\\?/){2})(?P<rest>[^\s'\"<>]+)", re.IGNORECASE)
+_URL = re.compile(
+    r"\b(?P<scheme>[a-z][a-z0-9+.-]{0,15}:(?:\\?/){2})"
+    r"(?P<rest>[^\s'\"<>?]*(?:\?(?:[^\s'\"<>]|(?!['\"]>)['\"<>]{1,3}(?=[\w%&=+.-]))*)?)",
+    re.IGNORECASE,
+)
+"""A quote or bracket that more of a query follows at once is part of it: `?a='b'&c=1`."""
+_LOGIN = re.compile(r"(?P<kept>(?<![:/\\])\\?/\\?/)[^\s/@'\"<>\\]{1,256}(?=@)")
+"""Of a URL without a scheme."""
+_QUERY_BEGINS = re.compile(r"\?|%(?:25){0,3}3f|\\u003f|&#(?:0{0,7}63|x0{0,7}3f);", re.IGNORECASE)
+_NAMES = (
+    r"(?:access_?-?key(?:id|_id)?|api_?-?key|account_?-?key|key-pair-id|token|secret|password|passwd|signature|credential"
+    r"|(?:(?<![a-z])|(?<=3f))sig)"
+)
+"""Also those of presigned URLs at S3, GCS (`X-Goog-Signature`), CloudFront (`Key-Pair-Id`), Azure (`sig`, also behind
+an encoded `?`), and how vendors call their keys."""
+_EQUALS = r"%(?:25){0,3}3d|\\{1,4}u003d|&#(?:0{0,7}61|x0{0,7}3d);|&equals;"
 _ASSIGNED = re.compile(
-    r"(?P<kept>(?:access_?-?key(?:id|_id)?|api_?-?key|token|secret|password|passwd|signature|credential|(?<![a-z])sig)"
-    r"(?:\s*=\s*['\"]?|%(?:25){0,3}3d|\\?['\"]\s*:\s*\\?['\"]))[^\s'\",;&}{)(<>\\]+",
+    rf"(?P<kept>{_NAMES}(?:\s*=\s*['\"]?|{_EQUALS}|\\?['\"]\s*:\s*\\?['\"]))"
+    r"(?:[^\s'\",;&}{)(<>\\]|\\/|\\u00(?:2[bf]|3d)|&#x?[0-9a-f]{1,6};)+",
     re.IGNORECASE,
 )
-"""Also those of presigned URLs at S3, GCS (`X-Goog-Signature`) and Azure (`sig`), and how vendors call their keys. Not
-`access_key: …` without quotes: that is how a message about the key begins."""
+"""Not `access_key: …` without quotes: that is how a message about the key begins. Escapes within the value belong to
+it."""
 _HEADER = re.compile(
-    r"(?P<kept>(?:authorization|auth-token|x-api-key)['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic)\s+)?)[^\s'\",;]+",
+    r"(?P<kept>(?:(?:authorization|auth-token|x-api-key)['\"]?\s*[:=]"
+    r"|-(?:signature|token|secret|password|credential|api-key|key-id)['\"]?\s*:)"
+    r"\s*['\"]?(?:(?:bearer|basic)\s+)?)[^\s'\",;]+",
     re.IGNORECASE,
 )
+"""A hyphen before the name is what tells `x-amz-security-token: …` from a sentence about a token."""
+_BEARER = re.compile(
+    r"(?P<kept>\bbearer(?:\s|%20){1,4})"
+    r"(?!(?:auth[a-z]{0,20}|tokens?|realm|scheme|credentials?|error|header|format|methods?|required)\b)[\w.~+/=-]{6,}",
+    re.IGNORECASE,
+)
+_COOKIE = re.compile(
+    r"(?P<kept>cookie['\"]?\s*[:=]\s*['\"]?)(?:[^\n'\"<>]|(?<==)['\"]|(?<==\\)['\"])+",
+    re.IGNORECASE,
+)
+"""All that stands behind it: each part may be one."""
+_ELEMENT = re.compile(
+    r"(?P<kept>(?:<|&lt;)[a-z0-9:_-]{0,40}?(?:signature|access_?-?key|secret|token|password|credential|cookie)"
+    r"[^<>&]{0,80}(?:>|&gt;)(?:<!\[CDATA\[)?)[^<>&]+",
+    re.IGNORECASE,
+)
+"""Of XML: S3 tells what was signed, and by whom."""
+_LOOKS = (_LOGIN, _ASSIGNED, _HEADER, _BEARER, _COOKIE, _ELEMENT)
 
 _remembered: set[str] = set()
 """The secrets that a configuration or a proxy has named. The process's own, as its environment is."""
@@ -84,7 +120,7 @@ def redacting(secrets: Collection[str], values: Collection[str] = ()) -> Redact:
         for form in plain:
             text = text.replace(form, HIDDEN)
         text = _URL.sub(_without_secrets, text)
-        for pattern in (_ASSIGNED, _HEADER):
+        for pattern in _LOOKS:
             text = pattern.sub(rf"\g<kept>{HIDDEN}", text)
         return text
 
@@ -112,7 +148,9 @@ def _by_environment() -> Redact:
 
 def _without_secrets(found: re.Match[str]) -> str:
     """Return a URL without its query, and without the name and password before its host."""
-    address, mark, query = found["rest"].partition("?")
+    rest = found["rest"]
+    begins = _QUERY_BEGINS.search(rest)
+    address, mark, query = (rest[: begins.start()], begins[0], rest[begins.end() :]) if begins else (rest, "", "")
     authority, slash, path = address.partition("/")
     user, at, host = authority.rpartition("@")
     place = f"{HIDDEN if user else ''}{at}{host}{slash}{path}{mark}"

@@ -44,10 +44,50 @@ def test_what_looks_like_a_secret_is_hidden(text, hidden):
         "abc and /home/me stay: too short, or not named like a secret",
         "unexpected token: '}' at line 3",
         "see https://host/path#part",
+        "Bearer token is missing; WWW-Authenticate: Bearer realm=x",
+        "the token: it is old. Access key: unknown",
+        "write user name and password into HTTPS_PROXY, before the host",
+        "file:///home/me@here and a // b@c",
+        "<Code>InvalidToken</Code>",
     ],
 )
 def test_words_about_secrets_stay(text):
     assert redactor(ENVIRONMENT)(text) == text
+
+
+FOREIGN = [
+    ("X-Amz-Signature: c0ffee.9", "X-Amz-Signature: ***"),
+    ("x-amz-security-token:c0ffee.9", "x-amz-security-token:***"),
+    ("<SignatureProvided>c0ffee.9</SignatureProvided>", "<SignatureProvided>***</SignatureProvided>"),
+    ("<AWSAccessKeyId>c0ffee.9</AWSAccessKeyId>", "<AWSAccessKeyId>***</AWSAccessKeyId>"),
+    ("&lt;AWSAccessKeyId&gt;c0ffee.9&lt;/", "&lt;AWSAccessKeyId&gt;***&lt;/"),
+    ('<s3:Token a="b"><![CDATA[c0ffee.9]]>', '<s3:Token a="b"><![CDATA[***>'),
+    ("https://h/x%3Fsig%3Dc0ffee.9", "https://h/x%3F***"),
+    ("https://h/x%253Fany%253Dc0ffee.9 failed", "https://h/x%253F*** failed"),
+    ("h/x%3Fsig%3Dc0ffee.9", "h/x%3Fsig%3D***"),
+    (r"sig\u003dc0ffee.9", r"sig\u003d***"),
+    (r"signature=ab\/c0ffee.9", "signature=***"),
+    ("Signature&#61;c0ffee.9&x=1", "Signature&#61;***&x=1"),
+    ("Signature&#x3D;ab&#43;c0ffee.9", "Signature&#x3D;***"),
+    ("Bearer c0ffee.9 is not known", "Bearer *** is not known"),
+    ("Set-Cookie: a=c0ffee.9; b=c0ffee.9", "Set-Cookie: ***"),
+    ('Cookie: a="c0ffee.9', "Cookie: ***"),
+    ("'set-cookie': 'a=c0ffee.9', 'x': 1", "'set-cookie': '***', 'x': 1"),
+    ("AccountName=me;AccountKey=c0ffee.9==;x=1", "AccountName=me;AccountKey=***;x=1"),
+    ("Key-Pair-Id=c0ffee.9&x", "Key-Pair-Id=***&x"),
+    ("//user:c0ffee.9@host/x", "//***@host/x"),
+    (r"\/\/user:c0ffee.9@host", r"\/\/***@host"),
+    ("https://h/x?a='c0ffee.9'&b=1", "https://h/x?***"),
+    ("https://h/x?a=<c0ffee.9", "https://h/x?***"),
+    ('https://h/x?a=1"c0ffee.9', "https://h/x?***"),
+    ('<a href="https://h/x?a=c0ffee.9">here</a>', '<a href="https://h/x?***">here</a>'),
+    ('{"url":"https://h/x?a=c0ffee.9","b":1}', '{"url":"https://h/x?***","b":1}'),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), FOREIGN)
+def test_words_of_others_hold_no_secret_in_any_of_the_ways_in_which_servers_write_it(text, shown):
+    assert foreign_words(text, redactor({})) == shown
 
 
 SIGNED = "https://bucket.s3.amazonaws.com/k?X-Amz-Signature=c0ffee&X-Amz-Expires=5"
@@ -86,6 +126,32 @@ HOSTILE += [
     "&sig",
     "sig",
 ]
+HOSTILE += [
+    "<a",
+    "<token",
+    "<token>",
+    "&lt;",
+    "&lt;token&gt;",
+    "//",
+    "//a",
+    "//a@",
+    "\\/",
+    "bearer ",
+    "bearer  a",
+    "?'",
+]
+HOSTILE += [
+    "https://a?'",
+    "https://a?''a",
+    "a?<",
+    "cookie",
+    "cookie: ",
+    'cookie: ="',
+    "-token",
+    "-token :",
+    "token\\u003d",
+]
+HOSTILE += ["sig=\\/", "sig=&#1", "sig&#0", "%3f", "https://%25", '="', "token ", "'", 'https://"a']
 HOSTILE += ["%25", "%2525", "&#0", "&#x0", "\\u", "s3", "s3cr3t", "a://", "%3d", "\\'", " "]
 SECRETS = redacting({"s3cr3t/key+value", "aaaaaaaaaaaaaaab"})
 
