@@ -145,22 +145,22 @@ def open_writer(
 def _wal_goes_on(connection: apsw.Connection) -> bool:
     """Return whether the WAL goes on from a file that reads LEFT_BEHIND: a process ended while it marked the file.
 
-    A file that was parted may have a WAL all the same: an empty one, one of another file, a damaged one, or one that
-    another program has begun. Ours is the one that the first page of the file was folded in from, or one that was begun
-    anew once all of it was folded in: its header counts that, and its first salt is one more than before.
+    A file that was parted may have a WAL all the same: an empty one, one of another file, or one that another program
+    has begun. Ours is the one that the first page of the file was folded in from, or one that was begun anew once all
+    was folded in: its header counts that, and its first salt is one more than before. What the power cut short in just
+    that moment looks like a damaged one, and is taken for ours.
     https://sqlite.org/fileformat2.html#the_write_ahead_log
     """
     if not int.from_bytes(connection.read("main", 0, 60, 4)[1]) & LEFT_BEHIND:  # so the mark itself is in the WAL
         return True
     if connection.pragma("journal_mode") != "wal":
         return False
-    begun_anew, salts = struct.unpack(">I8s", connection.read("main", 1, 12, 12)[1])
+    begun_anew, salt = struct.unpack(">II", connection.read("main", 1, 12, 8)[1])
     page_size = int(connection.pragma("page_size"))
     frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)  # only asks how many are whole
-    if begun_anew and not frames:  # the process ended before the first frame was whole: behind it is what was before
-        first, second = (connection.read("main", 1, 40 + at, 8)[1] for at in (0, 24 + page_size))
-        before = (int.from_bytes(salts[:4]) - 1) % 2**32
-        return int.from_bytes(first[:4]) == before or (first == salts != second)
+    if not frames:  # the first one was being written over: header, salt and page may be new or old, each for itself
+        there, frame_salt = connection.read("main", 1, 40, 4)
+        return there and (int.from_bytes(frame_salt) - salt) % 2**32 in {0, 1, 2**32 - 1}
     if begun_anew:
         return True
     first_page = connection.read("main", 0, 0, page_size)

@@ -88,20 +88,6 @@ async def test_a_wal_that_does_not_go_on_from_the_file_does_not_make_it_whole(pa
     assert await names(copy, clock) == {"j"}
 
 
-async def test_a_damaged_wal_does_not_make_it_whole(path, clock, tmp_path):
-    async with SqliteLedger.open(path, clock) as ledger:
-        await ledger.create_job(a_job("before"))
-    async with SqliteLedger.open(path, clock) as ledger:
-        await ledger.create_job(a_job())
-        copy = await parted(ledger, path, tmp_path / "copy.db")
-        wal = bytearray(path.with_name("ledger.db-wal").read_bytes())
-    wal[100] ^= 1
-    copy.with_name("copy.db-wal").write_bytes(wal)
-    with pytest.raises(LedgerError, match="is not whole"):
-        await names(copy, clock)
-    assert copy.with_name("copy.db-wal").read_bytes() == wal
-
-
 async def test_a_file_that_another_program_holds_open_is_still_not_whole(path, clock, tmp_path):
     async with SqliteLedger.open(path, clock) as ledger:
         await ledger.create_job(a_job())
