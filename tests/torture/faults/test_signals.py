@@ -39,6 +39,10 @@ def hanging(tmp_path_factory):
         }
 
 
+TERMINATED = {128 + signal.SIGTERM, -signal.SIGTERM}
+"""A shell shows both as 143: the second signal may come while the interpreter shuts down."""
+
+
 async def seconds_to_end(way, folder, port, *, again):
     """Return how long a command goes on after its last signal, and its exit code."""
     folder.mkdir()
@@ -69,7 +73,7 @@ async def seconds_to_end(way, folder, port, *, again):
 async def test_a_signal_ends_a_run_in_time_even_if_the_service_hangs(tmp_path, hanging, again, limit):
     ends = await asyncio.gather(*(seconds_to_end(way, tmp_path / way.name, hanging[way], again=again) for way in WAYS))
     for way, (seconds, code) in zip(WAYS, ends, strict=True):
-        assert (code, seconds < limit) == (128 + signal.SIGTERM, True), f"{way}: {seconds:.1f} s"
+        assert (code in TERMINATED, seconds < limit) == (True, True), f"{way}: {code} after {seconds:.1f} s"
 
 
 HANGS = {
@@ -131,4 +135,4 @@ def test_a_signal_ends_a_process_in_time_whatever_hangs_in_it(tmp_path, again, l
     with ThreadPoolExecutor(len(HANGS)) as side_by_side:
         ends = list(side_by_side.map(lambda hang: seconds_in(hang, tmp_path / hang, again=again), HANGS))
     for hang, (code, seconds) in zip(HANGS, ends, strict=True):
-        assert (code, seconds < limit) == (128 + signal.SIGTERM, True), f"{hang}: {seconds:.1f} s"
+        assert (code in TERMINATED, seconds < limit) == (True, True), f"{hang}: {code} after {seconds:.1f} s"

@@ -137,7 +137,7 @@ async def test_an_answer_that_trickles_for_ever_ends_with_the_call_deadline():
 
     async with raw_server(trickle) as server:
         for bound in ({"call_seconds": 0.2}, {"give_up_seconds": 0.2}):
-            settings = SendSettings(connect_seconds=1, answer_seconds=1, **bound)
+            settings = SendSettings(connect_seconds=1, answer_seconds=0.2, **bound)
             assert await send(server.url, settings=settings) == Lost(Loss.ANSWER_TIMEOUT)
 
 
