@@ -1,6 +1,7 @@
 """Finished calls -> how many may be in flight, with the reason for each change. Pure.
 
-A *call* here is all that one batch does in its slot: to stage, upload and release it, with every retry.
+A *call* here is all that one batch does in its slot: to stage, upload and release it, with every retry. The three
+phases share what they have measured, so they stand in one module, although it is a long one.
 
 What is sought is the limit at which the service takes most, so throughput is what is compared, and the time of a call
 (RTT) only guides where to look. RTT alone misleads: a database behind a lock answers each of eight calls in turn, and

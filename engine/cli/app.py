@@ -1,7 +1,8 @@
 """The command line: arguments in, exit code out. Each command is declared here, and only here.
 
 A command has its options, its help, the operation that it calls and the screen that it ends with. What it needs is
-imported when it is called, so that `--help` and a wrong option are answered at once.
+imported when it is called, so that `--help` and a wrong option are answered at once. The module is a long one, since
+it names each option of all the commands.
 """
 # ruff: noqa: PLC0415, PLR0913 - imports wait until a command is called; a command has one argument for each option
 
