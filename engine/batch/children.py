@@ -21,10 +21,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import cycle, islice
 from typing import IO, Any, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.batch.chunker import Plan
 from engine.model.batch import Batch
@@ -48,8 +50,7 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "LC_C
 """Variables that a child gets: what the interpreter needs and how paths are written. The rest may be secrets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """What is to be planned: from `start`, with batches numbered from `sequence` on, to the joined offset `stop`."""
 
     start: Position

@@ -11,11 +11,11 @@ import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeAlias
 
 import orjson
+from msgspec import Struct
 
 from engine.model.batch import Batch, ClientReference, Limits, encode_spans
 from engine.model.record import Block, Position, Reject
@@ -30,8 +30,7 @@ def no_reference(sequence: int) -> None:
     del sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What one step of planning brought; often no batch."""
 
     batches: Sequence[Batch]

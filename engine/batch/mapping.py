@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import orjson
+from msgspec.structs import replace
 
 from engine.model.errors import ConfigError
 from engine.model.record import Block, Row

@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import cast
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from engine.batch.children import Planner, Segment, Standby, plan_in_children
@@ -53,8 +54,7 @@ class NoCalls:
         raise Unavailable(f"{call.kind}: nothing is sent here", call=call.kind)
 
 
-@dataclass(frozen=True, slots=True)
-class PlanningRecipe:
+class PlanningRecipe(Struct, frozen=True):
     """All that a process needs to plan a job; without its secrets."""
 
     job: Job

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import orjson
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.bench.loads import Knee, Load, Point, Timing, closed_loads, find_knee, generated, open_loads, paced
 from engine.bench.meter import Meter
@@ -95,8 +96,7 @@ async def bench(order: BenchOrder, emit: Listener, stop: Stop) -> Bench:
         return await series.write()
 
 
-@dataclass(slots=True)
-class _Series:
+class _Series(Struct):
     """A bench under way."""
 
     order: BenchOrder
@@ -109,8 +109,8 @@ class _Series:
     records: Iterator[bytes]
     """Those that no step has sent."""
     began: float = field(default_factory=wiring.CLOCK.monotonic)
-    steps: list[BenchStep] = field(default_factory=list)
-    tallies: list[Tally] = field(default_factory=list)
+    steps: list[BenchStep] = []
+    tallies: list[Tally] = []
     error: BulkSubmitError | None = None
     ended: str = ""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct
 
 from engine.commands import wiring
 from engine.ledger.base import Ledger
@@ -18,8 +19,7 @@ DAMAGED = (ValueError, TypeError, LookupError)
 """What goes wrong where rows of the ledger do not fit each other: no bulksubmit writes such, but a disk may."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceCan:
+class ServiceCan(Struct, frozen=True):
     """What the service of a job can be asked afterwards: it decides what a person is advised."""
 
     ask: bool = True
@@ -28,8 +28,7 @@ class ServiceCan:
     """How people's work on the created tasks goes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What came of a run."""
 
     job: str
@@ -51,8 +50,7 @@ class Result:
     service_can: ServiceCan = ServiceCan()
 
 
-@dataclass(frozen=True, slots=True)
-class UncertainRecords:
+class UncertainRecords(Struct, frozen=True):
     """What of a job may be at the service without anybody knowing, and would be sent again next."""
 
     records: int
@@ -65,21 +63,19 @@ class UncertainRecords:
     """Of the batches, where they are sent again in their place."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobStatus:
+class JobStatus(Struct, frozen=True):
     """Where a job stands."""
 
     job: Job
     tally: Tally
     running: bool
     """A process works on it just now."""
-    working: Mapping[str, int] = field(default_factory=dict)
+    working: Mapping[str, int] = {}
     """State of people's work → created tasks; only where asked for."""
     service_can: ServiceCan = ServiceCan()
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
+class Validation(Struct, frozen=True):
     """What reading everything found, nothing sent."""
 
     records: int

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio.to_thread
 import orjson
+from msgspec.structs import replace
 
 from engine.commands import wiring
 from engine.commands.paths import claim_output, open_ledger

@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio.to_thread
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
@@ -66,8 +67,7 @@ PlanPace: TypeAlias = Callable[[Iterator[Plan]], Iterator[Plan]]
 """Plans as they were read → the same, each when it shall be sent. It is asked in a worker thread and may wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """A checked configuration."""
 
     settings: Settings
@@ -139,8 +139,7 @@ def _service_place(kind: object) -> str:
     raise ConfigError(f"service.kind: {kind!r} is not a service; {hint}")
 
 
-@dataclass(frozen=True, slots=True)
-class Offline:
+class Offline(Struct, frozen=True):
     """The parts that need no network: to validate, to report, to audit."""
 
     service: Service
@@ -287,12 +286,11 @@ _SMALL_BYTES = 16 * 1024
 """A payload up to this size takes less time to read than the change to a thread and back."""
 
 
-@dataclass(frozen=True, slots=True)
-class _InThreads:
+class _InThreads(Struct, frozen=True):
     """`Payloads` of an uploader, read without holding up the event loop; small ones many at once."""
 
     reader: PayloadReader
-    _ready: dict[int, bytes] = field(default_factory=dict)
+    _ready: dict[int, bytes] = {}
     """Payloads read ahead, by sequence."""
 
     async def read(self, batch: Batch) -> bytes:

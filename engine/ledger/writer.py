@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -30,6 +30,7 @@ from threading import Thread
 from typing import Any, Concatenate, TypeAlias
 
 import apsw
+from msgspec.structs import asdict
 
 from engine.ledger.database import QUERIES, as_ledger_error, job_id, mark_left_behind
 from engine.ledger.rows import BatchStep, batch_row, check_joined, reject_row, to_submitted
@@ -217,7 +218,7 @@ def _resolve(group: Sequence[_Queued]) -> None:
 def create_job(connection: apsw.Connection, job: Job, now: float) -> Sequence[Change]:
     """Remember a new job; its time is now if it names none."""
     row = asdict(job) | {"created_at": job.created_at or now}
-    sources = row.pop("sources")
+    del row["sources"]
     if connection.execute(QUERIES["job_id"], {"name": check_job_name(job.name)}).get is not None:
         raise JobError(
             f"there is a job {job.name!r} already. Take another name with --job, "
@@ -225,7 +226,7 @@ def create_job(connection: apsw.Connection, job: Job, now: float) -> Sequence[Ch
         )
     connection.execute(QUERIES["add_job"], row)
     key = {"job": connection.last_insert_rowid()}
-    connection.executemany(QUERIES["add_source"], [source | key for source in sources])
+    connection.executemany(QUERIES["add_source"], [asdict(source) | key for source in job.sources])
     return [Change("create_job", job.name, state=job.state)]
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+
+from msgspec import Struct
 
 from engine.model.record import Position
 
@@ -23,16 +24,14 @@ ROOTS = 1 << 32
 """Sequences below it are those of batches as they were read; from it on, of parts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What one batch may hold at most."""
 
     records: int
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Records that go up together."""
 
     sequence: int
@@ -53,8 +52,7 @@ class Batch:
         return self.end.index - self.start.index - self.count
 
 
-@dataclass(frozen=True, slots=True)
-class ClientReference:
+class ClientReference(Struct, frozen=True):
     """What is put into every task of a batch that has no such input yet, so that the batch can be found by it."""
 
     under: str

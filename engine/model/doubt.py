@@ -14,8 +14,10 @@ are proof:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum, StrEnum, auto
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.model.submission import State
 
@@ -93,8 +95,7 @@ MOST_SILENT = 12
 """Questions in a row without an answer that makes sense. Asking is harmless; only time is lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+class Doubt(Struct, frozen=True):
     """What is known of a batch of which an answer was lost, or a release declined. Times are monotonic seconds."""
 
     state: State

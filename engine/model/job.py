@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from msgspec import Struct
 
 from engine.model.errors import JobError
 from engine.model.record import Source
@@ -27,8 +28,7 @@ class JobState(StrEnum):
     """A person ended it; what was created stays."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """One load, as the ledger knows it."""
 
     name: str

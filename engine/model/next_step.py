@@ -8,8 +8,10 @@ the tests walks through it with everything that may happen to a call.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum, auto
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, Cancel, Declined, Doubt, RemoteStatus, Wish
 from engine.model.submission import State
@@ -42,16 +44,14 @@ class Action(Enum):
     """End the run; `resume` asks again."""
 
 
-@dataclass(frozen=True, slots=True)
-class NextStep:
+class NextStep(Struct, frozen=True):
     """What to do next, and why."""
 
     action: Action
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StepRow:
+class StepRow(Struct, frozen=True):
     """One row of the table. A column that is left out fits everything."""
 
     action: Action

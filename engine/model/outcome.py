@@ -6,9 +6,10 @@ Every record has exactly one fate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 
 class Fate(StrEnum):
@@ -25,19 +26,18 @@ class Fate(StrEnum):
     """Its end is not known yet; `resume` goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """The fate of every record of a batch, by position in the batch."""
 
     task_ids: Sequence[str | None]
     """The service's id for each record; None where no task is known."""
-    errors: Mapping[int, str] = field(default_factory=dict)
+    errors: Mapping[int, str] = {}
     """Position → the service's reason, for the records that it refused."""
     note: str = ""
     """What a person should know of the batch besides."""
-    details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    details: Mapping[int, Mapping[str, Any]] = {}
     """Position → what else the service says of the record's task, as JSON: its status, its children."""
-    uncertain: Mapping[int, str] = field(default_factory=dict)
+    uncertain: Mapping[int, str] = {}
     """Position → why it is uncertain what became of the record. Each position has an id, an error or an uncertainty."""
 
     @property
@@ -57,8 +57,7 @@ class Settlement:
         return cls([None] * count, dict.fromkeys(range(count), reason))
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """What the ledger holds of a batch's records, in whatever state the batch is: for the audit."""
 
     created: int = 0
@@ -68,8 +67,7 @@ class Kept:
     settlement: Settlement | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one record: a line of `outcomes.ndjson`."""
 
     index: int
@@ -81,7 +79,7 @@ class Outcome:
     batch_id: str | None = None
     url: str | None = None
     error: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = {}
     """Further keys of the line, where the service has more to say."""
 
     def as_line(self) -> dict[str, Any]:
@@ -99,8 +97,7 @@ class Outcome:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """How many records ended how, and how many batches stand where: the numbers of a job."""
 
     records: int = 0
@@ -109,7 +106,7 @@ class Tally:
     failed: int = 0
     rejected: int = 0
     uncertain: int = 0
-    states: Mapping[str, int] = field(default_factory=dict)
+    states: Mapping[str, int] = {}
 
     @property
     def resolved(self) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 _T = TypeVar("_T")
 
@@ -38,8 +39,7 @@ def known_formats() -> list[str]:
     return list(dict.fromkeys([*map(str, Format), *sorted(point.name for point in entry_points(group=FORMAT_POINTS))]))
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """One file of a job, as it was when the job began."""
 
     number: int
@@ -63,8 +63,7 @@ def source_at(sources: Sequence[Source], offset: int) -> Source:
     return sources[bisect_right(sources, offset, key=lambda source: source.base) - 1]
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """Where reading goes on: the next byte (joined), the index of the next record, its line (1-based, per source)."""
 
     offset: int = 0
@@ -72,8 +71,7 @@ class Position:
     line: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(Struct, frozen=True):
     """A record that cannot be submitted as it stands, and why."""
 
     index: int
@@ -84,8 +82,7 @@ class Reject:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """A run of consecutive records of one source: columns of equal length, and the rejects among them."""
 
     end: Position

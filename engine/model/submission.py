@@ -17,8 +17,9 @@ one that has not been sent yet, once others have shown that it would not get thr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class State(StrEnum):
@@ -64,8 +65,7 @@ UNSENT = frozenset({State.FROZEN, State.STAGING, State.STAGED, State.RELEASING})
 """States from which the uploader goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True):
     """A batch's life at the service, as the ledger knows it."""
 
     sequence: int

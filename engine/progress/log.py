@@ -10,8 +10,9 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any, TypeAlias
+
+import msgspec
 
 from engine.adaptive.concurrency import LimitChanged
 from engine.model.batch import batch_name
@@ -107,7 +108,7 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
     def log(event: Event) -> None:
         level = _level(event)
         if logger.isEnabledFor(level):
-            facts = {"event": type(event).__name__, **asdict(event)}
+            facts = {"event": type(event).__name__, **msgspec.to_builtins(event)}
             logger.log(level, "%s", printable(_sentence(event)), extra={"facts": facts})
 
     return log

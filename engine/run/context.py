@@ -7,10 +7,11 @@ Each step of a batch is made here: durable in the ledger first, then told to the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import anyio
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SettleTime
 from engine.clock import Clock
@@ -78,8 +79,7 @@ async def _cancel_on(stop: Stop, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One run of one job; handed to each of its parts."""
 
     job: Job

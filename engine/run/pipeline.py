@@ -20,13 +20,13 @@ A run ends early by `Stop`: nothing new is begun, calls under way may finish, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from engine.adaptive.concurrency import CallFate
 from engine.batch.chunker import Plan

@@ -10,11 +10,12 @@ slow to begin. An event says that it waits; and when nothing moves any more, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
 import anyio
+from msgspec.structs import replace
 
 from engine.adaptive.batch_size import OpenBatches
 from engine.adaptive.poll_schedule import PollSchedule

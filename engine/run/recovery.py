@@ -8,10 +8,11 @@ batches in flight, and ends at once when the run ends; the ledger then has what 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import anyio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.model.batch import Batch, batch_name
 from engine.model.doubt import Again, Cancel, Doubt, RemoteStatus
@@ -39,8 +40,7 @@ Carry: TypeAlias = Callable[[Batch, Submission], Awaitable[Submitted]]
 """Takes a place in flight, submits a batch and gives the place back."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     """One batch in doubt."""
 
     batch: Batch

@@ -14,9 +14,11 @@ large as that is halved before it is sent.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes, Upload
 from engine.model.batch import Batch, batch_name

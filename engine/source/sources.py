@@ -12,12 +12,12 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import aiofiles
 from anyio import CancelScope, to_thread
+from msgspec.structs import replace
 
 from engine.files import make_private_folder, private
 from engine.model.errors import SourceChanged, SourceError

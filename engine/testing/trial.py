@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import count
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from engine.batch.chunker import with_reference

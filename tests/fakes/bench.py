@@ -1,10 +1,11 @@
 """A job of small records on a real ledger, a fake service and made-up time, joined as the engine joins them."""
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
+from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes
 from engine.batch.mapping import Mapper

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from engine.cli.output.result import command
 from engine.cli.output.screen import Mood, Screen, Table

@@ -1,8 +1,8 @@
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.model.errors import JobLocked, SourceChanged, StillWaiting, Unavailable
 from engine.model.job import JobState

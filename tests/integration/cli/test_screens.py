@@ -1,10 +1,10 @@
 import json
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from unit.bench.benches import bench
 
 from engine.cli.demo import Demo, demo_screen

@@ -9,10 +9,12 @@ The bounds: at most 3 lost answers and 2 kills a path, time in quarters of the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from random import Random
+
+from msgspec.structs import replace
 
 from engine.model.doubt import Again, Cancel, Declined, Doubt, RemoteStatus
 from engine.model.next_step import Action, next_step

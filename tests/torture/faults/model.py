@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ import orjson
 from fakes.bench import Bench
 from fakes.clock import FakeClock, Watched
 from fakes.service import Killed
+from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes
 from engine.commands import wiring

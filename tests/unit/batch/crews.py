@@ -3,7 +3,9 @@
 import os
 import signal
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from engine.batch.mapping import Mapper
 from engine.batch.planning import plan_batches

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -6,6 +5,7 @@ import pytest
 from fakes.inputs import CONTENTS, WINDOWS, read, sources_of
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.batch.chunker import no_reference
 from engine.batch.mapping import Mapper

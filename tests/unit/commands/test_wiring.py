@@ -2,7 +2,6 @@ import ast
 import pickle
 import re
 from contextlib import closing
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import orjson
 import pytest
 from fakes.bench import write_records
 from fakes.processes import children
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.batch import planning as rules

@@ -1,8 +1,7 @@
 """What every implementation of `Ledger` keeps. Another one is one more line in IMPLEMENTATIONS."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
@@ -10,7 +9,6 @@ from engine.model.batch import decode_spans, encode_spans, part_sequences
 from engine.model.errors import JobError, JobLocked, LedgerError
 from engine.model.job import JobState
 from engine.model.outcome import Kept, Settlement, Tally
-from engine.model.record import Position
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
 
 from .values import (
@@ -191,7 +189,7 @@ async def test_batches_join_those_frozen_before(ledger):
 async def test_lines_may_begin_anew_with_a_source(ledger):
     await ledger.create_job(a_job())
     first, second = a_batch(0), a_batch(1)
-    object.__setattr__(second, "start", Position(second.start.offset, second.start.index, 1))
+    second = replace(second, start=replace(second.start, line=1))
     await ledger.freeze("j", [first, second], [], last=True)
     assert await ledger.last_batch("j") == second
 

@@ -3,12 +3,12 @@
 import asyncio
 import tempfile
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.ledger.rows import to_submitted
 from engine.ledger.sqlite import SqliteLedger, _page

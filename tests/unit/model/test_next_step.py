@@ -1,9 +1,9 @@
 """The table of steps: every row counts somewhere, and what it says of a batch in each state."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, Cancel, Declined, Doubt, RemoteStatus, Wish
 from engine.model.next_step import STEP_TABLE, Action, StepRow, next_step

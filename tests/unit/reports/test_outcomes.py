@@ -1,11 +1,11 @@
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 from fakes.bench import a_bench
 from fakes.fates import BIG, every_fate, settle, write
+from msgspec.structs import replace
 
 from engine.model.batch import Limits
 from engine.model.errors import SourceChanged

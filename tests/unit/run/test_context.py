@@ -1,9 +1,8 @@
 """The durable steps of a batch: what the ledger has of each, and what is told of it."""
 
-from dataclasses import replace
-
 import pytest
 from fakes.bench import a_bench
+from msgspec.structs import replace
 
 from engine.ledger.writer import Hooks
 from engine.model.errors import LedgerError

@@ -1,6 +1,5 @@
 """A batch in doubt: asked about, released again only when that is safe, and never called failed while it may exist."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,6 +7,7 @@ from fakes.bench import a_bench
 from fakes.service import Fault, Killed, killed, lost, refused, unauthorized, unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS, SettleTime
 from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, RemoteStatus

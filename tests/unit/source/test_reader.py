@@ -1,11 +1,11 @@
 import gc
-from dataclasses import replace
 
 import orjson
 import pytest
 from fakes.inputs import CONTENTS, WINDOWS, Found, read, records_of, sources_of
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Format, Position

@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 import orjson
 import pytest
 from fakes.clock import FakeClock
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from engine.adaptive.settle_time import SETTLE_SECONDS

@@ -1,7 +1,6 @@
-from dataclasses import replace
-
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.batch import Limits

@@ -1,7 +1,6 @@
-from dataclasses import replace
-
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from engine.model.errors import ConfigError, Refused
 from engine.services.sevenbridges.drafts import REFERENCE, draft_reference, sequence_in
