@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import msgspec
 import orjson
 from msgspec.structs import replace
 
@@ -24,6 +25,7 @@ from engine.model.errors import ConfigError
 from engine.model.record import Block, Row
 from engine.model.settings import MappingSettings
 from engine.source.json_text import BLANKS, members
+from engine.source.splitter import Proof
 
 _ROUTES = 1000
 """Sets of columns whose routes are remembered; a source where every row has others must not fill the memory."""
@@ -50,13 +52,18 @@ class _Unmappable(ValueError):
 class Mapper:
     """Makes tasks of rows. Safe to share between threads.
 
-    `check` says why the service would not take a task, or None.
+    `check` says why the service would not take a task, or None. A task that `plain_task` takes passes it unseen.
 
     Raises:
         ConfigError: the mapping contradicts itself, or a default is no JSON.
     """
 
-    def __init__(self, settings: MappingSettings, check: Callable[[Row], str | None]) -> None:
+    def __init__(
+        self,
+        settings: MappingSettings,
+        check: Callable[[Row], str | None],
+        plain_task: type[msgspec.Struct] | None = None,
+    ) -> None:
         _refuse_contradictions(settings)
         _refuse_unfit_values(settings)
         self._settings = settings
@@ -67,12 +74,17 @@ class Mapper:
         self._reshapes = self._template is not None or not plainly_wrapped
         self._prefix, self._suffix = _surroundings(settings)
         self._check = check
+        self.proof = None if self._reshapes or plain_task is None else self._proof(plain_task)
+        """Takes records that become tasks without a look at their values: `apply` needs no rows of them."""
         self._route = lru_cache(_ROUTES)(self._new_route)
 
     def apply(self, block: Block) -> Block:
         """Return the tasks of a block; rows that cannot be mapped or do not pass the check become rejects."""
+        if block.rows is None:
+            return replace(block, raws=self._surrounded(block.raws))
         flaws: dict[int, str] = {}
-        values, tasks = self._reshaped(block.raws, block.rows, flaws) if self._reshapes else self._wrapped(block)
+        make = self._reshaped if self._reshapes else self._wrapped
+        values, tasks = make(block.raws, block.rows, flaws)
         reasons = list(map(self._check, values))
         if reasons.count(None) < len(reasons):
             for position, reason in enumerate(reasons):
@@ -86,10 +98,25 @@ class Mapper:
             return self._reshaped(raws, list(map(orjson.loads, raws)), {})[1]
         return self._surrounded(raws)
 
-    def _wrapped(self, block: Block) -> tuple[Sequence[Row], Sequence[bytes]]:
+    def _proof(self, plain_task: type[msgspec.Struct]) -> Proof | None:
+        """Return what takes a record if `plain_task` takes the task that is made by putting something around it."""
+        if self._settings.wrap is None:
+            return msgspec.json.Decoder(plain_task)
+        fields = msgspec.structs.fields(plain_task)
+        kinds = [field.type for field in fields if field.encode_name == self._settings.wrap]
+        try:
+            msgspec.json.decode(self._prefix + b"{}" + self._suffix, type=plain_task)
+        except msgspec.DecodeError:
+            return None
+        is_object = bool(kinds) and isinstance(kinds[0], type) and issubclass(kinds[0], msgspec.Struct)
+        return msgspec.json.Decoder(kinds[0]) if is_object else None
+
+    def _wrapped(
+        self, raws: Sequence[bytes], rows: Sequence[Row], _flaws: dict[int, str]
+    ) -> tuple[Sequence[Row], Sequence[bytes]]:
         wrap, defaults = self._settings.wrap, self._settings.defaults
-        values = block.rows if wrap is None else [{wrap: row, **defaults} for row in block.rows]
-        return values, self._surrounded(block.raws)
+        values = rows if wrap is None else [{wrap: row, **defaults} for row in rows]
+        return values, self._surrounded(raws)
 
     def _surrounded(self, raws: Sequence[bytes]) -> Sequence[bytes]:
         prefix, suffix = self._prefix, self._suffix

@@ -74,7 +74,7 @@ class PlanningRecipe(Struct, frozen=True):
     def __call__(self) -> Planner:
         """Join the parts."""
         service = self._service()
-        mapper = Mapper(self.settings.mapping, service.check)
+        mapper = Mapper(self.settings.mapping, service.check, service.plain_task)
 
         def plan(segment: Segment) -> Iterator[Plan]:
             return plan_batches(
@@ -161,7 +161,7 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
     reached = start or Position()
     chunker = Chunker(limits, reached, sequence, reference)
     quiet = 0
-    for block in read_blocks(sources, reached, settings, window_bytes, stop=stop):
+    for block in read_blocks(sources, reached, settings, window_bytes, stop=stop, proof=mapper.proof):
         plan = chunker.feed(mapper.apply(block))
         quiet = 0 if plan.batches else (quiet + 1) % _QUIET_BLOCKS
         if not quiet:

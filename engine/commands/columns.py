@@ -70,7 +70,7 @@ async def _met(
         block = await anyio.to_thread.run_sync(next, blocks, None)
         if block is None or (stop is not None and stop.error is not None):
             break
-        rows = block.rows if thorough else block.rows[: MOST_RECORDS - records]
+        rows = (block.rows or ())[: None if thorough else MOST_RECORDS - records]
         met.update(*rows)
         records, size_bytes = records + len(rows), size_bytes + sum(block.lengths)
     return met, records

@@ -152,7 +152,8 @@ class Offline(Struct, frozen=True):
 
     def tasks(self, job: Job, start: Position) -> Iterator[Block]:
         """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""
-        return map(self.mapper.apply, read_blocks(job.sources, start, self.setup.settings.source))
+        blocks = read_blocks(job.sources, start, self.setup.settings.source, proof=self.mapper.proof)
+        return map(self.mapper.apply, blocks)
 
     def plans(
         self, job: Job, last: Batch | None, standby: Standby | None = None, most_bytes: int | None = None
@@ -204,7 +205,7 @@ def _shaping(tables: dict[str, Any], mendable: frozenset[str]) -> dict[str, Any]
 def offline(setup: Setup, job: Job, service: Service | None = None) -> Offline:
     """Join the parts that need no network, with a service that calls nobody unless one is given."""
     service = service or setup.module.build(setup.service, setup.settings.batch, job, NoCalls(), CLOCK)
-    return Offline(service, Mapper(setup.settings.mapping, service.check), setup)
+    return Offline(service, Mapper(setup.settings.mapping, service.check, service.plain_task), setup)
 
 
 def load_offline(job: Job) -> Offline:

@@ -97,8 +97,8 @@ class Block(Struct, frozen=True):
     raws: Sequence[bytes]
     """Each record as JSON: the source's own bytes, or rendered where the source is no JSON. After the mapping: the task
     that goes up for it."""
-    rows: Sequence[Row]
-    """Each of `raws`, parsed."""
+    rows: Sequence[Row] | None
+    """Each of `raws`, parsed; None where it is proved that nobody needs that."""
     rejects: Sequence[Reject] = ()
 
     def without(self, flaws: Mapping[int, str]) -> Block:
@@ -115,7 +115,7 @@ class Block(Struct, frozen=True):
             lengths=at(good, self.lengths),
             lines=at(good, self.lines),
             raws=at(good, self.raws),
-            rows=at(good, self.rows),
+            rows=None if self.rows is None else at(good, self.rows),
             rejects=sorted([*self.rejects, *bad], key=lambda reject: reject.index),
         )
 

@@ -34,7 +34,7 @@ class OneCall:
 
     again = Again.NEVER
     settle_seconds = SETTLE_SECONDS
-    staging = drafting = referencing = polling = canceling = counting = None
+    staging = drafting = referencing = polling = canceling = counting = plain_task = None
 
     def __init__(
         self,

@@ -6,13 +6,15 @@ Used by the formats, `mapping`, `chunker` and `retry`. Finding ends is exact on 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from engine.model.record import Row
-from engine.source.splitter import too_long
+from engine.source.splitter import Proof, too_long
 
 BLANKS = b" \t\r\n"
 """What JSON allows around values (RFC 8259, section 2)."""
@@ -46,6 +48,9 @@ _STRINGS = re.compile(_STRING, re.DOTALL)
 _SHALLOW = re.compile(_nested(6), re.DOTALL)
 """A whole array or object, nested at most six times: most elements, in a fifth of the time that single steps take."""
 _OUTSIDE_OR_WHOLE = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
+_LEVELS = 1024
+"""Of nesting, as orjson takes them."""
+_NO_OPENING = bytes(set(range(256)) - set(b"[{"))
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _RUN_BYTES = 1 << 14
@@ -159,6 +164,24 @@ def closed(raw: bytes, at: int) -> int:
     return 0
 
 
+def proven(raws: Sequence[bytes], max_record_bytes: int, proof: Proof | None) -> bool:
+    """Return whether `parse` would find no flaw in any text and nobody needs its rows, in a quarter of the time.
+
+    What a proof skips it judges as orjson does, but for UTF-8 and for nesting.
+    """
+    longest = max(map(len, raws), default=0)
+    if proof is None or longest > max_record_bytes:
+        return False
+    whole = b"\n".join(raws)  # a newline, or the end of one text could complete a letter of the next
+    try:
+        if not whole.isascii():
+            whole.decode()
+        deque(map(proof.decode, raws), 0)  # one by one: of lines together, two broken ones can make a good one
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return longest <= _LEVELS or max(len(raw.translate(None, _NO_OPENING)) for raw in raws) <= _LEVELS
+
+
 def parse(raws: Sequence[bytes], max_record_bytes: int) -> tuple[list[Row], dict[int, str]]:
     """Return a row for each text, and by position why a text is not a record; then its row is empty."""
     rows: list[Any] = []
@@ -197,7 +220,7 @@ def explain(raw: bytes, error: orjson.JSONDecodeError) -> str:
     if encoding:
         return encoding
     if error.msg == "depth limit exceeded":
-        return "nested deeper than 1024 levels"
+        return f"nested deeper than {_LEVELS} levels"
     where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno} of the record"
     return f"not valid JSON: {error.msg} at {where}"
 

@@ -8,8 +8,8 @@ from itertools import accumulate, islice
 
 from engine.model.record import at
 from engine.model.settings import SourceSettings
-from engine.source.json_text import BLANKS, parse
-from engine.source.splitter import BOM, CUT_RECORDS, Cut, SourceFile, Window
+from engine.source.json_text import BLANKS, parse, proven
+from engine.source.splitter import BOM, CUT_RECORDS, Cut, Proof, SourceFile, Window
 
 
 def open_splitter(_file: SourceFile, settings: SourceSettings) -> NdjsonSplitter:
@@ -35,11 +35,11 @@ class NdjsonSplitter:
             if not window.last and not lines[-1].endswith(b"\n"):
                 lines.pop()
             if lines:
-                cut = self._cut(lines, offset, line)
+                cut = self._cut(lines, offset, line, window.proof)
                 offset, line = cut.end, cut.end_line
                 yield cut
 
-    def _cut(self, lines: Sequence[bytes], offset: int, line: int) -> Cut:
+    def _cut(self, lines: Sequence[bytes], offset: int, line: int, proof: Proof | None) -> Cut:
         raws = list(map(bytes.strip, lines))
         lengths = list(map(len, raws))
         offsets = list(accumulate(map(len, lines), initial=offset))
@@ -52,7 +52,8 @@ class NdjsonSplitter:
         if not all(raws):
             kept = [position for position, raw in enumerate(raws) if raw]
             raws, lengths, offsets, numbers = at(kept, raws), at(kept, lengths), at(kept, offsets), at(kept, numbers)
-        rows, flaws = parse(raws, self._max_record_bytes)
+        most = self._max_record_bytes
+        rows, flaws = (None, {}) if proven(raws, most, proof) else parse(raws, most)
         return Cut(offsets, lengths, numbers, raws, rows, flaws, end, line + len(lines))
 
     def skip(self, window: Window) -> LineSkip:

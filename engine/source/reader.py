@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from engine.model.record import Block, Format, Position, Reject, Source
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
-from engine.source.splitter import SourceFile, Splitter, Window, too_long
+from engine.source.splitter import Proof, SourceFile, Splitter, Window, too_long
 
 WINDOW_BYTES = 1 << 17
 """What is parsed of it stays in the second-level cache: 256 KiB took a fifth longer, 1 MiB a quarter."""
@@ -33,12 +33,14 @@ def read_blocks(
     window_bytes: int = WINDOW_BYTES,
     *,
     stop: int | None = None,
+    proof: Proof | None = None,
 ) -> Iterator[Block]:
     """Yield the records of `sources` from `start` on, up to the joined offset `stop`, at most 1,000 a block.
 
     `start` is the beginning, the end of an earlier block, or the offset, index and line of a good record. A
     block may be empty: then reading went on by a window without coming to the end of a record. `window_bytes` is at
-    least 4: a byte order mark and one more. `stop` is the end of a source or, in NDJSON, of a line.
+    least 4: a byte order mark and one more. `stop` is the end of a source or, in NDJSON, of a line. Without a `proof`,
+    each block has rows.
 
     Raises:
         SourceError: a file cannot be read.
@@ -50,7 +52,7 @@ def read_blocks(
         if position.offset >= until:
             continue
         with SourceFile(source) as file:
-            blocks = _SourceReader(source, file, settings, window_bytes, until).blocks(position)
+            blocks = _SourceReader(source, file, settings, window_bytes, until).blocks(position, proof)
             while (block := _next(blocks)) is not None:
                 position = block.end
                 yield block
@@ -83,11 +85,11 @@ class _SourceReader:
         self._window_bytes = window_bytes
         self._longest = max(window_bytes, settings.max_record_bytes + _SEPARATOR_BYTES)
 
-    def blocks(self, position: Position) -> Iterator[Block]:
+    def blocks(self, position: Position, proof: Proof | None) -> Iterator[Block]:
         size = self._window_bytes
         while position.offset < self._until:
             line = 1 if position.offset == self._source.base else position.line  # lines count per source
-            window = Window(self._source, position.offset, line, self._read(position.offset, size))
+            window = Window(self._source, position.offset, line, self._read(position.offset, size), proof)
             for cut in self._splitter.cuts(window):
                 first, after = position.index, position.index + len(cut.offsets)
                 position = self._end(cut.end, after, cut.end_line)

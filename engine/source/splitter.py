@@ -3,6 +3,10 @@
 The reader owns the file, the windows and the positions; a splitter knows only its format. The reader passes a `Window`
 of bytes, and the splitter returns `Cut`s of whole records. Where a record is longer than every window, the splitter
 returns a `Skip`, which finds the end of the record in constant memory.
+
+The values of records (`rows`) are there only for who looks at them. Mostly nobody does: then the window has a `proof`,
+a decoder that takes a text only if nobody needs its values. Where `json_text.proven` says that it takes each record of
+a cut, the cut goes without rows (None). A splitter that knows nothing of proofs returns rows at all times.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
 
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Row, Source
@@ -25,6 +31,9 @@ CUT_RECORDS = 1000
 WINDOW_PIECES = 1 << 16
 """Pieces that a window is split into at once, so one that grew for a long record never becomes millions of them."""
 
+Proof: TypeAlias = msgspec.json.Decoder[Any]
+"""Takes a record if nobody needs its values; what it skips need not be UTF-8, nor nested less than orjson takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -36,6 +45,8 @@ class Window:
     line: int
     """Line of the first byte."""
     data: bytes = field(repr=False)
+    proof: Proof | None = field(default=None, repr=False)
+    """None: the values of all records are needed."""
 
     @property
     def first(self) -> bool:
@@ -58,8 +69,8 @@ class Cut:
     lines: Sequence[int]
     raws: Sequence[bytes]
     """Each record as JSON text."""
-    rows: Sequence[Row]
-    """Each record, parsed; an empty row in place of a bad one."""
+    rows: Sequence[Row] | None
+    """Each record, parsed; an empty row in place of a bad one. None: the window's proof takes each of them."""
     flaws: Mapping[int, str]
     """Position in the columns → why this record cannot be used."""
     end: int

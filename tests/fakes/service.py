@@ -154,6 +154,7 @@ class FakeService:
         return self
 
     canceling = counting = polling
+    plain_task = None
 
     def check(self, task):
         return "data: missing" if "data" not in task else None

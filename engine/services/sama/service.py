@@ -56,7 +56,7 @@ from engine.services.sama.answers import (
 from engine.services.sama.fates import PAGE_SIZE, TASKS_PAGE_SIZE, TASKS_SECONDS, Fates, TaskList
 from engine.services.sama.schema import REFERENCE_INPUT, UncheckableSchema, read_schema, schema_check, takes_references
 from engine.services.sama.settings import SamaSettings
-from engine.services.sama.tasks import field_error
+from engine.services.sama.tasks import PlainTask, field_error
 
 UPLOAD_URL_SECONDS = 4 * 3600 - 600
 """The vendor's page: 4 hours. Ten minutes are kept for the upload itself and for clocks that differ."""
@@ -119,6 +119,7 @@ class Sama:
         self._emit = emit
         self._schema = read_schema(settings.task_schema) if settings.task_schema else None
         self._schema_error = schema_check(self._schema, settings.task_schema) if self._schema else None
+        self.plain_task = None if self._schema_error else PlainTask
         self._job_name = job.name
         word, _, token = job.learnt.partition(" ")
         self._token = token if word == MARKED else ""

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import orjson
 
 from engine.model.record import Row
+from engine.services.decoding import Anything
 
 INT32 = range(-(2**31), 2**31)
 TASK_KEYS = ("data", "priority", "reserve_for", "submit", "duration")
+
+
+class PlainTask(msgspec.Struct, forbid_unknown_fields=True):
+    """A task in which `field_error` finds nothing. One with a duration is left to it: that goes with `submit` only."""
+
+    data: Anything
+    priority: Annotated[int, msgspec.Meta(ge=INT32.start, lt=INT32.stop)] = 0
+    reserve_for: str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] = ""
+    submit: bool = False
 
 
 def field_error(task: Row) -> str | None:

@@ -54,6 +54,8 @@ class SevenBridges:
     """The service `sevenbridges`; see the module's head."""
 
     kind = "sevenbridges"
+    plain_task = None
+    """Files and batches stand anywhere in a spec."""
     referencing = None
     """A draft has a name of its own before it is run."""
     again = Again.REFUSED

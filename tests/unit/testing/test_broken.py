@@ -152,7 +152,7 @@ class Stager:
     """A service with every ability but counting, and the ways in which it may be broken."""
 
     kind, settle_seconds, polls_together, open_batches = "toy", 1.0, 1, 10
-    broken, counting, drafting, referencing = "", None, None, None
+    broken, counting, drafting, referencing, plain_task = "", None, None, None, None
     again, stage_again = Again.ASK, Again.SAFE
 
     def __init__(self, settings, batch, job, caller, clock):
