@@ -14,7 +14,8 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
+from operator import add, sub
 
 from msgspec import Struct
 
@@ -78,8 +79,8 @@ def batch_name(sequence: int) -> str:
 
 def encode_spans(start: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
     """Pack (gap, length) pairs relative to joined offset `start`: 8 bytes a record, 16 where a gap exceeds 4 GiB."""
-    ends = [offset + length for offset, length in zip(offsets, lengths, strict=True)]
-    gaps = [offset - end for offset, end in zip(offsets, [start, *ends], strict=False)]
+    ends = map(add, offsets, lengths)
+    gaps = list(map(sub, offsets, chain((start,), ends)))
     code = "I" if max(gaps, default=0) < 2**32 else "Q"
     pairs = array(code, bytes(2 * len(gaps) * array(code).itemsize))
     pairs[0::2] = array(code, gaps)

@@ -9,6 +9,7 @@ It blocks: the pipeline runs it in a worker thread.
 from __future__ import annotations
 
 import gc
+from codecs import utf_8_decode
 from collections.abc import Iterator, Sequence
 
 from engine.model.record import Block, Format, Position, Reject, Source
@@ -89,7 +90,8 @@ class _SourceReader:
         size = self._window_bytes
         while position.offset < self._until:
             line = 1 if position.offset == self._source.base else position.line  # lines count per source
-            window = Window(self._source, position.offset, line, self._read(position.offset, size), proof)
+            data = self._read(position.offset, size)
+            window = Window(self._source, position.offset, line, data, proof if _is_utf8(data) else None)
             for cut in self._splitter.cuts(window):
                 first, after = position.index, position.index + len(cut.offsets)
                 position = self._end(cut.end, after, cut.end_line)
@@ -129,6 +131,14 @@ class _SourceReader:
             reason += skip.unclosed
         reject = Reject(position.index, start, reached - start, start_line, reason)
         yield _nothing(self._end(reached, position.index + 1, line), (reject,))
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Return whether this is UTF-8, but for a letter at its end that is not whole: no record ends with one."""
+    try:
+        return data.isascii() or bool(utf_8_decode(data))
+    except UnicodeDecodeError:
+        return False
 
 
 def _nothing(end: Position, rejects: Sequence[Reject] = ()) -> Block:

@@ -32,7 +32,7 @@ WINDOW_PIECES = 1 << 16
 """Pieces that a window is split into at once, so one that grew for a long record never becomes millions of them."""
 
 Proof: TypeAlias = msgspec.json.Decoder[Any]
-"""Takes a record if nobody needs its values; what it skips need not be UTF-8, nor nested less than orjson takes."""
+"""Takes a record if nobody needs its values; of what it skips it checks neither the UTF-8 nor the nesting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Window:
     """Line of the first byte."""
     data: bytes = field(repr=False)
     proof: Proof | None = field(default=None, repr=False)
-    """None: the values of all records are needed."""
+    """None: the values of all records are needed, or the bytes are not all UTF-8."""
 
     @property
     def first(self) -> bool:
