@@ -38,17 +38,17 @@ RELEASE operation;
 -- Remember a new job; the name must be free.
 INSERT INTO jobs (
   name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start,
-  lost_stages, created_at
+  lost_stages, created_at, family, delta
 )
 VALUES (
   :name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :strict, :learnt, :slowest_start,
-  :lost_stages, :created_at
+  :lost_stages, :created_at, :family, :delta
 );
 
 -- name: add_source
 -- Remember one file of a job.
-INSERT INTO sources (job, number, path, format, size, mtime_ns, base)
-VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base);
+INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode)
+VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode);
 
 -- name: job_id
 -- Find a job by its name.
@@ -63,10 +63,11 @@ SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
 SELECT
   name, service, config,
   (
-    SELECT JSON_GROUP_ARRAY(JSON_ARRAY(number, path, format, size, mtime_ns, base) ORDER BY number)
+    SELECT JSON_GROUP_ARRAY(JSON_ARRAY(number, path, format, size, mtime_ns, base, inode) ORDER BY number)
     FROM sources WHERE job = id
   ),
-  output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start, lost_stages, created_at
+  output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start, lost_stages, created_at,
+  family, delta
 FROM jobs
 WHERE :job IS NULL OR id = :job
 ORDER BY id DESC;

@@ -167,10 +167,14 @@ def reject_row(job: int, reject: Reject) -> Mapping[str, Any]:
 
 def to_job(*columns: Any) -> Job:
     """Return a job by its columns; its sources are a JSON array of theirs."""
-    name, service, config, sources, output, state, read_complete, parent, attempt, until, strict, *rest = columns
+    name, service, config, sources, output, state, read_complete, parent, attempt, until, *rest = columns
     files = [Source(*columns) for columns in orjson.loads(sources)]
+    strict, learnt, slowest_start, lost_stages, created_at, family, delta = rest
     where_it_stands = (JobState(state), bool(read_complete), parent, attempt, until, bool(strict))
-    return Job(name, service, config, files, output, *where_it_stands, *rest)
+    learnt_of_service = (learnt, slowest_start, lost_stages)
+    return Job(
+        name, service, config, files, output, *where_it_stands, *learnt_of_service, created_at, family, bool(delta)
+    )
 
 
 def to_batch(*columns: Any) -> Batch:

@@ -118,3 +118,79 @@ ALTER TABLE batches ADD COLUMN uncertain INTEGER NOT NULL DEFAULT 0;
 
 -- A batch is found by its name at the service: before another one is given that name, and when a search has found it.
 CREATE INDEX named ON batches (job, remote_id) WHERE remote_id IS NOT NULL;
+
+-- version 4: loads that come back each night: what their family knows, their runs, and what came of records later
+-- jobs.family: name of the load that comes back; empty: it does not
+ALTER TABLE jobs ADD COLUMN family TEXT NOT NULL DEFAULT '';
+
+-- jobs.delta: 1: records that its family has created are skipped
+ALTER TABLE jobs ADD COLUMN delta INTEGER NOT NULL DEFAULT 0;
+
+-- sources.inode: with path, size and mtime_ns, tells a file from another one while it is read; 0: not known
+ALTER TABLE sources ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE known (
+  -- Which job of a family has taken a record last. It is written with the batch, before anything of it is sent; what
+  -- became of the record stands with that job. A plain table: 29 to 36 bytes a record.
+  hash INTEGER PRIMARY KEY,      -- the first 63 bits of the sha256 of family and record, by its key or by its task
+  rest BLOB NOT NULL,            -- the next 4 bytes of it; by key, then 6 bytes of the sha256 of the task
+  job INTEGER NOT NULL,          -- whose
+  record_index INTEGER NOT NULL  -- its number in the whole input, from 0
+) STRICT;
+
+CREATE TABLE skips (
+  -- Records side by side that were not sent, since records side by side of one job of the family are the same.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  record_index INTEGER NOT NULL,             -- number of the first in the whole input, from 0
+  count INTEGER NOT NULL,                    -- records
+  start_offset INTEGER NOT NULL,             -- first byte of the first
+  spans BLOB NOT NULL,                       -- where each stands, from start_offset on: as in spans
+  other INTEGER NOT NULL,                    -- the job that has them
+  other_index INTEGER NOT NULL,              -- number of the first in its input
+  why TEXT NOT NULL,                         -- created: it made them; uncertain: nobody knows; changed: in key mode
+  PRIMARY KEY (job, record_index)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE runs (
+  -- The work of one process on a job.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  number INTEGER NOT NULL,                   -- 1, 2, …
+  begun_at REAL NOT NULL,                    -- Unix seconds
+  ended_at REAL,                             -- Unix seconds; null while it runs, and for good if it was killed
+  exit_code INTEGER,                         -- what the process told its parent; null likewise
+  reason TEXT NOT NULL,                      -- why it ended, in words; empty if it came to its end
+  host TEXT NOT NULL,                        -- name of the machine
+  version TEXT NOT NULL,                     -- of bulksubmit
+  counts TEXT NOT NULL,                      -- JSON object: what it did, as far as it is known
+  PRIMARY KEY (job, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE samples (
+  -- What a run did in some seconds: ten, and the more the longer it runs, so that there are never many.
+  job INTEGER NOT NULL,     -- whose
+  run INTEGER NOT NULL,     -- its number
+  at REAL NOT NULL,         -- Unix seconds
+  figures TEXT NOT NULL,    -- JSON object: rates, limits and waits
+  PRIMARY KEY (job, run, at),
+  FOREIGN KEY (job, run) REFERENCES runs (job, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE origins (
+  -- Where a record of a retry comes from: a record of the job's parent.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  record_index INTEGER NOT NULL,             -- its number in the retry
+  parent_index INTEGER NOT NULL,             -- its number in the parent
+  PRIMARY KEY (job, record_index)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX parents ON origins (job, parent_index);
+
+CREATE TABLE later_fates (
+  -- What became of a created record's task afterwards.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  record_index INTEGER NOT NULL,             -- its number in the whole input
+  fate TEXT NOT NULL,                        -- failed: its task did; undone: it was taken back
+  reason TEXT NOT NULL,                      -- the service's words, or ours
+  seen_at REAL NOT NULL,                     -- Unix seconds
+  PRIMARY KEY (job, record_index)
+) STRICT, WITHOUT ROWID;

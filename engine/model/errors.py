@@ -36,8 +36,14 @@ class Exit(IntEnum):
     STOPPED_EARLY = 5
     """Try `resume` later: the service is down, or time or a budget has run out."""
     LOCKED = 6
+    LIMIT = 7
+    """A limit that a person has set was met: too many failures, or too many records that are new."""
+    NOTHING = 8
+    """There was nothing to send, and whoever asked wants to hear of it."""
     MEND_FIRST = 9
     """A person must mend something, then `resume`: key, project, configuration, source, disk or address."""
+    TASKS_FAILED = 10
+    """All were created, and some of the tasks failed later."""
 
 
 class BulkSubmitError(Exception):

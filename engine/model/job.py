@@ -56,6 +56,10 @@ class Job(Struct, frozen=True):
     """Calls to stage whose answer was lost: each may have left something at the service, which is not released."""
     created_at: float = 0.0
     """Unix seconds."""
+    family: str = ""
+    """The load that comes back, each night say, and that this job is one of; "" if it does not."""
+    delta: bool = False
+    """Records that a job of its family has created are skipped."""
 
     @property
     def size_bytes(self) -> int:

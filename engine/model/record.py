@@ -51,6 +51,8 @@ class Source(Struct, frozen=True):
     mtime_ns: int
     base: int
     """Joined offset of its first byte."""
+    inode: int = 0
+    """Of the file system; 0 if it is not known."""
 
     @property
     def end(self) -> int:
