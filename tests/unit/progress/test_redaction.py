@@ -1,8 +1,9 @@
+import random
 import time
 
 import pytest
 
-from engine.progress.redaction import foreign_words, redacting, redactor
+from engine.progress.redaction import all_foreign_words, foreign_words, redacting, redactor
 
 ENVIRONMENT = {"SAMA_ACCESS_KEY": "k3y-value", "SB_AUTH_TOKEN": "k3y-value-longer", "MY_KEY": "abc", "HOME": "/home/me"}
 
@@ -184,3 +185,24 @@ def test_the_password_of_a_proxy_is_hidden_wherever_it_stands():
 )
 def test_who_calls_is_taken_out_of_any_url(text, shown):
     assert redactor({})(text) == shown
+
+
+_PIECES = [
+    *("too", "long", " ", " ", ": ", "\n", "  ", "é", "\u202e", "\u0131", "***", "x" * 290),
+    *("key", "access_key", "TOKEN", "s\u0131g", "=", "=***", "ab12cd", "'", '"', "bearer ", "Cookie: ", "&equals;"),
+    *("https://", "//", "user:pass@", "host/x", "?", "a=1", "<Secret>", "<", ">", "authorization", "%3D", "\\u003d"),
+]
+
+
+def test_many_words_of_others_are_kept_as_each_of_them_alone():
+    draw = random.Random(14)
+    plain = [f"Bad: the value {number} of /data/name is too long" for number in range(50)]
+    assert all_foreign_words(plain) == plain == [foreign_words(text) for text in plain]
+    for size in (0, 1, 1, 2, 2, 3) * 500:
+        texts = ["".join(draw.choices(_PIECES, k=draw.randrange(7))) for _ in range(size)]
+        assert all_foreign_words(texts) == [foreign_words(text) for text in texts], texts
+
+
+def test_a_letter_that_is_as_good_as_one_of_ascii_hides_no_secret():
+    assert redactor({})("to\u212aen=hello") == "to\u212aen=***"
+    assert redactor({})("cred\u0131ntial=hello s\u0131g=hello") == "cred\u0131ntial=hello s\u0131g=***"
