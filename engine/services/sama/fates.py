@@ -23,7 +23,6 @@ from engine.services.decoding import decode
 from engine.services.sama.answers import (
     ENDS,
     CreationStatus,
-    CreationTask,
     Listed,
     MadeTask,
     Phase,
@@ -171,39 +170,37 @@ class Fates:
             SourceError: it matters which record a task is of, and the records are not to be had any more.
         """
         remote_id = str(asked.remote_id)
-        rows, status = await self._rows(asked, first_page)
-        settlement = self._plain(asked, rows) or await self._judged(asked, rows, status)
+        pages = await self._pages(asked, first_page)
+        settlement = self._plain(asked, pages) or await self._judged(asked, pages)
         if settlement is not None:
             self._told.pop(remote_id, None)
             self._canceled.discard(remote_id)
         return settlement
 
-    async def _rows(
-        self, asked: Asked, first_page: CreationStatus | None
-    ) -> tuple[Sequence[CreationTask], CreationStatus]:
+    async def _pages(self, asked: Asked, first_page: CreationStatus | None) -> Sequence[CreationStatus]:
         """Fetch the whole list; it may be shorter than the batch, if it has not ended, or ended early."""
-        rows: list[CreationTask] = []
-        status = CreationStatus()
+        pages: list[CreationStatus] = []
+        rows, page = 0, first_page
         for number in count(1):
-            if number == 1 and first_page is not None:
-                status = first_page
-            else:
-                status = await self._status(str(asked.remote_id), number)
-                if not status.word and status.created is None:
+            if page is None:
+                page = await self._status(str(asked.remote_id), number)
+                if not page.word and page.created is None:
                     raise UnexpectedAnswer("status: this is no page of a batch", call="status")
-            page = status.tasks or []
-            rows += page
+            pages.append(page)
+            size = len(page.tasks or ())
+            rows += size
             # A page may be shorter than we asked for; unless a total says so, only an empty one shows that this is all.
-            last = len(page) < PAGE_SIZE or status.total == asked.count
-            if not page or len(rows) > asked.count or (len(rows) == asked.count and last):
+            last = size < PAGE_SIZE or page.total == asked.count
+            if not size or rows > asked.count or (rows == asked.count and last):
                 break
-        if len(rows) > asked.count:
-            raise UnexpectedAnswer(f"the service lists {len(rows)} tasks for {asked.count} records")
-        return rows, status
+            page = None
+        if rows > asked.count:
+            raise UnexpectedAnswer(f"the service lists {rows} tasks for {asked.count} records")
+        return pages
 
-    def _plain(self, asked: Asked, rows: Sequence[CreationTask]) -> Settlement | None:
+    def _plain(self, asked: Asked, pages: Sequence[CreationStatus]) -> Settlement | None:
         """Settle a batch that needs no evidence: all its tasks were created, and the order is known or past knowing."""
-        ids = plainly_created(rows, asked.count)
+        ids = plainly_created(pages, asked.count)
         if ids is None or str(asked.remote_id) in self._told:
             return None
         order = self._listed_order
@@ -212,10 +209,10 @@ class Fates:
         order.settled()
         return all_created(ids, proven=asked.count == 1 or order.holds)
 
-    async def _judged(self, asked: Asked, rows: Sequence[CreationTask], status: CreationStatus) -> Settlement | None:
+    async def _judged(self, asked: Asked, pages: Sequence[CreationStatus]) -> Settlement | None:
         """Settle a batch by its list, in the order in which ids were told, if they were, and by evidence."""
-        tasks: Sequence[Listed] = list(map(listed, rows))
-        word, order = status.word, self._listed_order
+        tasks: Sequence[Listed] = [task for page in pages for task in listed(page)]
+        word, order = pages[-1].word, self._listed_order
         phase, loose = phase_of(word), frozenset[int]()
         told = self._told.get(str(asked.remote_id))
         arranged = in_told_order(tasks, told.split("\n"), asked.count) if told else None
@@ -223,7 +220,7 @@ class Fates:
             (tasks, loose), order = arranged, self._told_order
         # What such a batch does not list was not created: it failed, or we canceled it.
         failed = phase is Phase.FAILED or (phase is Phase.CANCELED and str(asked.remote_id) in self._canceled)
-        listing = Listing(asked.count, tasks, word, status.summary, missing_failed=failed, loose=loose)
+        listing = Listing(asked.count, tasks, word, pages[-1].summary, missing_failed=failed, loose=loose)
         if not listing.whole and not (asked.unmoved and phase in ENDS):
             return None
         if listing.doubtful and not asked.unmoved:

@@ -46,10 +46,12 @@ from engine.services.sama.answers import (
     ENDS,
     Creation,
     CreationStatus,
+    MixedPage,
     Phase,
     ToldBatch,
-    creation_of,
+    creation_status,
     is_the_stores,
+    listed,
     phase_of,
     remote_status_of,
 )
@@ -309,7 +311,7 @@ class Sama:
         created = status.created
         if created is None and status.word:
             self._counts_shown = False
-            created = sum(creation_of(task.word) is Creation.CREATED for task in status.tasks or ())
+            created = sum(task.creation is Creation.CREATED for task in listed(status))
         if created is None:
             raise UnexpectedAnswer("status: the answer says nothing of the batch", call="status")
         return created
@@ -361,7 +363,7 @@ class Sama:
             query = {"page_size": str(PAGE_SIZE), "page": str(page)}
         url = f"{self._project}/batches/{path_part(remote_id)}.json"
         answer = await self._caller.call(Call("status", "GET", url, query=query, yielding=True))
-        return decode(answer, CreationStatus, call="status")
+        return creation_status(answer) if page else decode(answer, MixedPage, call="status")
 
 
 build = Sama

@@ -19,7 +19,7 @@ import orjson
 from engine.model.outcome import Settlement
 from engine.model.record import Row
 from engine.services.decoding import words
-from engine.services.sama.answers import Creation, CreationTask, Listed
+from engine.services.sama.answers import CreatedPage, Creation, CreationStatus, Listed
 
 UNPROVEN: Mapping[str, Any] = {"id_proven": False}
 """Said of a record whose task exists, and whose id may be that of another record of its batch."""
@@ -214,11 +214,15 @@ class TaskOrder:
         self.proof = Proof.BROKEN
 
 
-def plainly_created(tasks: Sequence[CreationTask], records: int) -> Sequence[str] | None:
+def plainly_created(pages: Sequence[CreationStatus], records: int) -> Sequence[str] | None:
     """Return the ids if the list is nothing but one created task a record: nearly all are, so it must be quick."""
-    ids = [task.id for task in tasks if task.state == "created"]
-    plain = len(ids) == len(tasks) == records == len(set(ids)) and set(map(type, ids)) <= {str}
-    return [str(task_id) for task_id in ids] if plain else None
+    ids: list[str] = []
+    for page in pages:
+        if isinstance(page, CreatedPage):
+            ids += [task.id for task in page.tasks]
+        elif page.tasks:
+            return None
+    return ids if len(set(ids)) == len(ids) == records else None
 
 
 def all_created(ids: Sequence[str], *, proven: bool) -> Settlement:

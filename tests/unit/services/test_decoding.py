@@ -6,7 +6,7 @@ import pytest
 
 from engine.model.errors import UnexpectedAnswer
 from engine.services.base import Answer
-from engine.services.decoding import Count, Extra, Id, Name, Word, decode, path_part, told, words
+from engine.services.decoding import Count, Extra, Id, Name, Word, are_names, decode, path_part, told, words
 
 SIGNED = "https://bucket.s3.amazonaws.com/k?X-Amz-Signature=5ec7e75ec7e7"
 
@@ -173,6 +173,17 @@ def test_what_is_said_of_a_task_besides_is_kept_within_bounds():
     text = orjson.dumps(kept)
     assert len(text) < 1000
     assert b"5ec7e7" not in text
+
+
+@pytest.mark.parametrize(
+    "odd", ["", ".", "..", ".a", "a/b", "a b", "a\n", "\na", "a\nb", "é", "\x00", "x" * 201, SIGNED], ids=short
+)
+def test_one_that_is_no_name_is_seen_among_many(odd):
+    names = ["48f79ccf-12b3-45b6-789c-b1e8d88dabcd", "x" * 200, "a.b:c=d@e~f+g", "7"]
+    assert are_names(names)
+    assert are_names([])
+    for at in range(len(names) + 1):
+        assert not are_names([*names[:at], odd, *names[at:]])
 
 
 def test_a_name_is_a_text():

@@ -1,5 +1,7 @@
 """What a creation status says, and what is made of it; which task is which record stands in test_fates."""
 
+import random
+
 import orjson
 import pytest
 
@@ -8,12 +10,16 @@ from engine.model.errors import ConfigError, Refused, UnexpectedAnswer
 from engine.services.base import Answer, Staged
 from engine.services.decoding import decode
 from engine.services.sama.answers import (
+    CreatedPage,
     Creation,
     MadeTask,
+    MixedPage,
     Phase,
     ToldBatch,
     creation_of,
+    creation_status,
     is_the_stores,
+    listed,
     phase_of,
 )
 from engine.services.sama.service import PAGE_SIZE, TASKS_PAGE_SIZE
@@ -145,6 +151,27 @@ async def test_what_is_missing_after_our_own_cancel_was_confirmed_was_not_create
 @pytest.mark.parametrize("state", ["processing", "brand new word"])
 async def test_a_batch_that_has_not_ended_by_its_own_word_is_followed_on_however_still_it_is(state):
     assert await late(2, {"state": state, "created": 0, "tasks": []}) is None
+
+
+_ODD = rb'"b"  "../x"  ""  "a\n"  5  -1  null  "created"  "Created"  "cre\u0061ted"  "failed"  "\ud83d"  1e999  {"k":1}'
+_ODD_VALUES = [*_ODD.split(b"  "), b'"\xff"', b'[{"message":"no"}]']
+_KEYS = [b"id", b"id", b"state", b"state", b"status", b"task_id", b"errors", b"data", b"new"]
+
+
+def test_a_page_of_created_tasks_is_read_as_any_other_however_it_is_spoilt():
+    draw, quick = random.Random(14), 0
+    for _ in range(2000):
+        tasks = [[b'"id":"%s"' % name, b'"state":"created"'] for name in (b"a", b"b", b"c")]
+        for task in draw.sample([*tasks, tasks], k=draw.randrange(3)):
+            task.insert(draw.randrange(3), b'"%s":%s' % (draw.choice(_KEYS), draw.choice(_ODD_VALUES)))
+        shown = b",".join(b"{%s}" % b",".join(task) if isinstance(task, list) else b"{%s}" % task for task in tasks)
+        answer = Answer(200, {}, b'{"state":"completed","created":3,"total":3,"tasks":[%s]}' % shown)
+        page, exact = creation_status(answer), decode(answer, MixedPage)
+        quick += isinstance(page, CreatedPage)
+        told = [[(fate.creation, fate.task_id, fate.data) for fate in listed(one)] for one in (page, exact)]
+        assert told[0] == told[1], answer.body
+        assert (page.word, page.created, page.total) == (exact.word, exact.created, exact.total)
+    assert 500 < quick < 1500
 
 
 async def test_pages_are_read_to_the_last():
