@@ -162,17 +162,18 @@ def all_foreign_words(texts: Sequence[str]) -> Sequence[str]:
 
     No pattern needs anything before or behind a line, so what it finds in one text it finds among others, too.
     """
-    lines = "\n".join(["", *texts, ""])
+    different = dict.fromkeys(texts)
+    lines = "\n".join(["", *different, ""])
     plain = (
-        lines.count("\n") == len(texts) + 1
+        lines.count("\n") == len(different) + 1
         and lines.replace("\n", "").isprintable()
         and not any(blanks in lines for blanks in ("  ", " \n", "\n "))
-        and max(map(len, texts), default=0) <= MOST_FOREIGN
+        and max(map(len, different), default=0) <= MOST_FOREIGN
         and _by_environment()(lines) == lines
     )
     if plain:
         return texts
-    kept = {text: foreign_words(text) for text in set(texts)}
+    kept = {text: foreign_words(text) for text in different}
     return [kept[text] for text in texts]
 
 

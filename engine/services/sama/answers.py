@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -31,7 +31,7 @@ _Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,8000}\Z")]
 _NO_DATA = msgspec.Raw()
 
 
-class _Stated(msgspec.Struct):
+class _Stated(msgspec.Struct, gc=False):
     """What has a state, under whichever name."""
 
     state: Extra[Word] = ""
@@ -85,7 +85,7 @@ class ToldBatch(msgspec.Struct):
         return ()
 
 
-class Problem(msgspec.Struct):
+class Problem(msgspec.Struct, gc=False):
     """Why a task was not created."""
 
     type: Extra[str | int] = "error"
@@ -210,7 +210,7 @@ class Phase(Enum):
     """It says nothing, or a word that is none of ours."""
 
 
-class Creation(Enum):
+class Creation(IntEnum):  # whose hash is that of an int, and not made in Python
     """How far the creation of one task is."""
 
     CREATED = auto()

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
 
@@ -30,9 +30,6 @@ _UNKNOWN_WHICH = "the service does not say which records of its batch became tas
 
 PROOF_BATCHES = 100
 """Settled from one proof of the order to the next: a call in four hundred."""
-
-_Shape: TypeAlias = frozenset[str]
-_Content: TypeAlias = tuple[_Shape, bytes]
 
 
 class Listing:
@@ -57,20 +54,14 @@ class Listing:
         self.missing_failed, self.loose = missing_failed, loose
         self.missing = Creation.FAILED if missing_failed else Creation.OPEN
         """What became of a record that has no task in a final state; CANCELED counts as FAILED here."""
-        self.kinds: list[Creation] = []
+        kinds = {**_KINDS, Creation.OPEN: self.missing}
+        self.kinds = [kinds[task.creation] for task in tasks]
         """What became of the record of each task: CREATED, FAILED or OPEN."""
-        self.whole = len(tasks) == records
+        self.whole = len(tasks) == records and Creation.OPEN not in {task.creation for task in tasks}
         """Each record has a task in a final state."""
-        ids: dict[int, str] = {}
-        errors: set[str] = set()
-        for number, task in enumerate(tasks):
-            self.kinds.append(_KINDS.get(task.creation, self.missing))
-            self.whole &= task.creation is not Creation.OPEN
-            errors.add(task.error)
-            if task.creation is Creation.CREATED:
-                ids[number] = task.task_id
+        ids = {number: task.task_id for number, task in enumerate(tasks) if task.creation is Creation.CREATED}
         fates = {*self.kinds, self.missing} if len(tasks) < records else set(self.kinds)
-        self.alike = len(fates) == 1 and len(errors) <= 1
+        self.alike = len(fates) == 1 and len({task.error for task in tasks}) <= 1
         """All records have the same fate for the same reason, so that only their ids need a place."""
         self.created = len(ids)
         times = Counter(ids.values())
@@ -86,7 +77,7 @@ class Listing:
 
     def shown(self) -> dict[int, Row]:
         """Return number → inputs of the tasks that were not created and show them."""
-        return {number: task.data for number, task in enumerate(self.tasks) if task.data is not None}
+        return {number: data for number, task in enumerate(self.tasks) if (data := task.data) is not None}
 
 
 _KINDS = {
@@ -104,24 +95,27 @@ class Contents:
     """
 
     def __init__(self, payload: bytes) -> None:
-        self._at = [_content(task["data"]) for task in orjson.loads(payload)]
+        held = [_held(task["data"]) for task in orjson.loads(payload)]
+        self._at = list(map(_digest, held))
         # The largest first: what shows more inputs is rather the record that has more than one with outputs.
-        self._shapes = sorted(dict(self._at), key=len, reverse=True)
+        self._shapes = sorted(dict.fromkeys(map(frozenset, held)), key=len, reverse=True)
 
     def places(self, shown: Mapping[int, Row]) -> dict[int, int]:
         """Return number in a list → position of the tasks that are shown, each position once; those found nowhere not.
 
         Where several positions hold the same, a task gets the one that has its number, if that is one of them.
         """
-        free: dict[_Content, list[int]] = {}
+        free: dict[bytes, list[int]] = {}
         for position, content in enumerate(self._at):
             free.setdefault(content, []).append(position)
         found = {}
         for number, task in sorted(shown.items()):
-            data = {key: value for key, value in task.items() if value is not None}
+            data = _held(task)
             for shape in self._shapes:
-                positions = free.get(_content(data, shape)) if shape <= data.keys() else None
-                if positions:
+                if not shape <= data.keys():
+                    continue
+                part = data if len(shape) == len(data) else {key: data[key] for key in shape}
+                if positions := free.get(_digest(part)):
                     found[number] = number if number in positions else positions[0]
                     positions.remove(found[number])
                     break
@@ -132,10 +126,13 @@ class Contents:
         return len(set(map(self._at.__getitem__, positions)))
 
 
-def _content(data: Row, shape: _Shape | None = None) -> _Content:
-    held = {key: value for key, value in data.items() if value is not None and (shape is None or key in shape)}
-    digest = blake2b(orjson.dumps(held, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
-    return frozenset(held), digest
+def _held(data: Row) -> Row:
+    """Return inputs without those that are null."""
+    return {key: value for key, value in data.items() if value is not None} if None in data.values() else data
+
+
+def _digest(held: Row) -> bytes:
+    return blake2b(orjson.dumps(held, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
 class Places:
