@@ -85,8 +85,7 @@ _LOOKS = (
     (_COOKIE, ("cookie",)),
     (_ELEMENT, ("<", "&lt;")),
 )
-"""With each pattern words of which it must hold one: to look for those takes a tenth of the time, and mostly none is
-there."""
+"""Patterns, and words of which a text that one fits holds one: to look for those takes a tenth of the time."""
 
 _remembered: set[str] = set()
 """The secrets that a configuration or a proxy has named. The process's own, as its environment is."""
@@ -150,9 +149,7 @@ def foreign_words(text: str, redact: Redact | None = None) -> str:
     if len(text) > _MOST_READ:
         begun = begun.rpartition(" ")[0] or begun  # half a secret would not be known any more
     # What nobody sees is left out and no blank, or it would cut a URL in two of which only one is known as such.
-    plain = begun
-    if not begun.isprintable():
-        plain = "".join(letter if letter.isprintable() else _BREAKS.get(letter, "") for letter in begun)
+    plain = begun if begun.isprintable() else "".join(a if a.isprintable() else _BREAKS.get(a, "") for a in begun)
     line = " ".join((redact or _by_environment())(plain).split())
     return line if len(line) <= MOST_FOREIGN else line[: MOST_FOREIGN - 1] + "…"
 

@@ -291,8 +291,7 @@ class Listed(msgspec.Struct, frozen=True, gc=False):
     @property
     def data(self) -> Row | None:
         """Its inputs, where the service shows them: the vendor says that it does for failed ones."""
-        task = self.task
-        return None if task is None else _object_in(task.data) or _object_in(task.request_data)
+        return (_object_in(self.task.data) or _object_in(self.task.request_data)) if self.task else None
 
 
 def listed(page: CreationStatus) -> Sequence[Listed]:
@@ -306,8 +305,7 @@ def listed(page: CreationStatus) -> Sequence[Listed]:
 
 def _listed(task: CreationTask, said: str) -> Listed:
     word, task_id = task.word, id_of(task)
-    creation = creation_of(word)
-    if creation is Creation.CREATED:
+    if (creation := creation_of(word)) is Creation.CREATED:
         return Listed(creation, task_id)
     return Listed(creation, task_id, said or f"the task's creation ended as {word!r}", task)
 

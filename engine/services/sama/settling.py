@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
 import orjson
 
 from engine.model.outcome import Settlement
@@ -166,8 +166,7 @@ class Proof(Enum):
     BROKEN = auto()
 
 
-@dataclass(slots=True)
-class TaskOrder:
+class TaskOrder(msgspec.Struct):
     """Whether one kind of list stands in the order in which tasks were sent: a guess until it was proven.
 
     The proof is one page of the project's tasks, which shows their content. It is due for the first batch and for every
