@@ -34,6 +34,7 @@ def test_no_spoilt_answer_does_harm(part, tmp_path):
 
 def test_the_judge_sees_words_that_are_kept_as_they_come(tmp_path, monkeypatch):
     monkeypatch.setattr(answers, "words", str)
+    monkeypatch.setattr(answers, "words_of_all", list)
     for seed in range(30):
         (folder := tmp_path / str(seed)).mkdir()
         played = fuzz(seed, folder)
