@@ -34,7 +34,8 @@ _ID, _IDS = rf"^{_LETTERS}\Z", re.compile(rf"(?:{_LETTERS}\n)*+\Z")
 
 Name = Annotated[str, msgspec.Meta(pattern=_ID)]
 """How a service calls a batch, a task or a file."""
-Id = Name | Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Id = Name | Number
 """The same, where it may be a number."""
 
 Word = Annotated[str, msgspec.Meta(pattern=r"^[\w .-]{1,60}\Z")]

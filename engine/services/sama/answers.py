@@ -25,7 +25,18 @@ from engine.model.doubt import RemoteStatus
 from engine.model.errors import UnexpectedAnswer
 from engine.model.record import Row
 from engine.services.base import Answer
-from engine.services.decoding import Count, Extra, Id, Word, are_names, decode, decode_if_right, words, words_of_all
+from engine.services.decoding import (
+    Count,
+    Extra,
+    Id,
+    Number,
+    Word,
+    are_names,
+    decode,
+    decode_if_right,
+    words,
+    words_of_all,
+)
 
 _Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,8000}\Z")]
 _NO_DATA = msgspec.Raw()
@@ -52,16 +63,19 @@ class _Named(msgspec.Struct):
     task_id: Extra[Id | None] = None
 
 
+_Ids = Extra[list[str | Number | _Named]]
+
+
 class ToldBatch(msgspec.Struct):
     """The answer to a call that made, released or canceled a batch."""
 
     batch_id: Id | None = None
     id: Id | None = None
     tasks_put_url: Extra[_Url] = ""
-    task_ids: Extra[list[Id | _Named]] = []
-    tasks: Extra[list[Id | _Named]] = []
-    ids: Extra[list[Id | _Named]] = []
-    created_tasks: Extra[list[Id | _Named]] = []
+    task_ids: _Ids = []
+    tasks: _Ids = []
+    ids: _Ids = []
+    created_tasks: _Ids = []
 
     @property
     def name(self) -> str:
@@ -80,7 +94,7 @@ class ToldBatch(msgspec.Struct):
         """
         for found in (self.task_ids, self.tasks, self.ids, self.created_tasks):
             ids = [id_of(one) if isinstance(one, _Named) else str(one) for one in found]
-            if found and all(ids) and len(set(ids)) == len(ids):
+            if found and are_names(ids) and len(set(ids)) == len(ids):
                 return ids
         return ()
 

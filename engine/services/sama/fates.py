@@ -200,10 +200,12 @@ class Fates:
 
     def _plain(self, asked: Asked, pages: Sequence[CreationStatus]) -> Settlement | None:
         """Settle a batch that needs no evidence: all its tasks were created, and the order is known or past knowing."""
-        ids = plainly_created(pages, asked.count)
-        if ids is None or str(asked.remote_id) in self._told:
+        ids, order = plainly_created(pages, asked.count), self._listed_order
+        if ids is None:
             return None
-        order = self._listed_order
+        told = self._told.get(str(asked.remote_id), "").split("\n")
+        if len(told) == len(ids) and set(told) == set(ids):
+            ids, order = told, self._told_order
         if asked.count > 1 and order.due:
             return None
         order.settled()

@@ -211,6 +211,7 @@ def test_the_states_of_a_task_are_the_vendors():
         {"tasks": [{"id": "a"}, {"task_id": "b", "state": "queued"}]},
         {"batch_id": 7, "ids": ["a", "b"], "task_ids": []},
         {"tasks": ["a", "b"]},
+        {"task_ids": ["a", "../b"], "tasks": ["a", -1], "ids": ["a", "b"]},
     ],
 )
 def test_ids_in_an_answer_are_taken_where_they_are(body):
@@ -218,7 +219,7 @@ def test_ids_in_an_answer_are_taken_where_they_are(body):
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"tasks": [{}]}, {"tasks": 2}, {"task_ids": ["a", "a"]}, {"task_ids": ["a", None]}]
+    "body", [{}, {"tasks": [{}]}, {"tasks": 2}, {"task_ids": ["a", "a"]}, {"task_ids": ["a", None]}, {"ids": ["a\n"]}]
 )
 def test_what_is_no_list_of_different_ids_tells_nothing(body):
     assert told_batch(body).told_ids == ()
