@@ -155,23 +155,23 @@ def foreign_words(text: str, redact: Redact | None = None) -> str:
 
 
 def all_foreign_words(texts: Sequence[str]) -> Sequence[str]:
-    """Return `foreign_words` of each text. One look at all of them, line by line, shows whether any is to be changed.
-
-    No pattern needs anything before or behind a line, so what it finds in one text it finds among others, too.
-    """
+    """Return `foreign_words` of each text: mostly the texts as they are, which one look at all of them shows."""
     different = dict.fromkeys(texts)
-    lines = "\n".join(["", *different, ""])
-    plain = (
-        lines.count("\n") == len(different) + 1
-        and lines.replace("\n", "").isprintable()
-        and not any(blanks in lines for blanks in ("  ", " \n", "\n "))
-        and max(map(len, different), default=0) <= MOST_FOREIGN
-        and _by_environment()(lines) == lines
-    )
-    if plain:
+    if max(map(len, different), default=0) <= MOST_FOREIGN and _are_plain(different):
         return texts
     kept = {text: foreign_words(text) for text in different}
     return [kept[text] for text in texts]
+
+
+def _are_plain(texts: Collection[str]) -> bool:
+    """Return whether nothing of some short texts is changed; what a pattern finds in one it finds in the line of it."""
+    lines = "\n".join(["", *texts, ""])
+    return (
+        lines.count("\n") == len(texts) + 1
+        and lines.replace("\n", "").isprintable()
+        and not any(blanks in lines for blanks in ("  ", " \n", "\n "))
+        and _by_environment()(lines) == lines
+    )
 
 
 @cache

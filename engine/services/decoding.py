@@ -101,7 +101,10 @@ def decode_if_right(body: bytes, kind: type[T]) -> T | None:
 
 
 def are_names(texts: Sequence[str]) -> bool:
-    """Return whether each is a `Name`: all by one call, since one for each takes ten times as long."""
+    """Return whether each is a `Name`: all by one call, since one for each takes ten times as long.
+
+    The pattern never goes back: to be able to would take 100 bytes a name, and an answer may hold millions.
+    """
     lines = "\n".join([*texts, ""])
     return lines.count("\n") == len(texts) and _IDS.match(lines) is not None
 
