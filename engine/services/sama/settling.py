@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from enum import Enum, auto
 from hashlib import blake2b
 from typing import Any
 
@@ -158,14 +157,6 @@ class Places:
         return {**self.known, **dict(zip(own, own, strict=True)), **dict(zip(others, positions, strict=False))}
 
 
-class Proof(Enum):
-    """What was seen of the order of a list."""
-
-    NONE = auto()
-    HOLDS = auto()
-    BROKEN = auto()
-
-
 class TaskOrder(msgspec.Struct):
     """Whether one kind of list stands in the order in which tasks were sent: a guess until it was proven.
 
@@ -174,21 +165,18 @@ class TaskOrder(msgspec.Struct):
     what follows the order is said to be unproven. Once the order was seen broken, nothing follows it any more.
     """
 
-    proof: Proof = Proof.NONE
+    holds: bool = False
+    """It was proven, and never seen broken."""
     tried: int = 0
     """Proofs in a row that were not to be had."""
+    _broken: bool = False
     _batches: int = 0
     _due_at: int = 0
 
     @property
-    def holds(self) -> bool:
-        """Whether it was proven, and never seen broken."""
-        return self.proof is Proof.HOLDS
-
-    @property
     def due(self) -> bool:
         """Whether the batch that is settled next is to prove it."""
-        return self.proof is not Proof.BROKEN and self._batches >= self._due_at
+        return not self._broken and self._batches >= self._due_at
 
     def settled(self) -> None:
         """Count a batch."""
@@ -196,8 +184,7 @@ class TaskOrder(msgspec.Struct):
 
     def proven(self) -> None:
         """Note that one page fits."""
-        if self.proof is Proof.NONE:
-            self.proof = Proof.HOLDS
+        self.holds = not self._broken
         self.tried, self._due_at = 0, self._batches + PROOF_BATCHES
 
     def not_proven(self) -> None:
@@ -207,7 +194,7 @@ class TaskOrder(msgspec.Struct):
 
     def broken(self) -> None:
         """Note that a task stands elsewhere than its record."""
-        self.proof = Proof.BROKEN
+        self.holds, self._broken = False, True
 
 
 def plainly_created(pages: Sequence[CreationStatus], records: int) -> Sequence[str] | None:
