@@ -33,6 +33,8 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum
 
+import msgspec
+
 from engine.adaptive.throughput import CallCost, Throughput
 from engine.model.settings import MOST_IN_FLIGHT
 
@@ -48,8 +50,7 @@ class CallFate(Enum):
     """No answer, or one that says that the service broke."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """A call that has ended."""
 
     started: float
@@ -61,8 +62,7 @@ class Finished:
     fate: CallFate = CallFate.DONE
 
 
-@dataclass(frozen=True, slots=True)
-class LimitChanged:
+class LimitChanged(msgspec.Struct, frozen=True):
     """One of the coupled limits has a new value."""
 
     name: str

@@ -13,15 +13,16 @@ requests under way, and nowhere else. What is decided, and where:
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import lru_cache
 from http import HTTPStatus
 
 import anyio
+from msgspec.structs import replace
 from yarl import URL
 
 from engine.clock import Clock, SystemClock
@@ -76,7 +77,7 @@ class HttpCaller:
         self._throttle = Throttle(rules, settings.requests_per_second, draw)
         self._next_turn: anyio.Event | None = None
         """Given when a call that probed has ended; None while nobody waits for it."""
-        self._request_slots = anyio.Semaphore(settings.most_in_flight + settings.polls_in_flight, fast_acquire=True)
+        self._request_slots = asyncio.Semaphore(settings.most_in_flight + settings.polls_in_flight)
 
     async def call(self, call: Call) -> Answer:
         """Return the 2xx answer.
@@ -98,7 +99,7 @@ class HttpCaller:
                 self._observe(state, verdict)
                 if verdict.error is None and isinstance(answer, Answer):
                     # A service may repeat our credentials; for most answers that is the body itself.
-                    return replace(answer, body=self._credentials.hide(answer.body))
+                    return Answer(answer.status, answer.headers, self._credentials.hide(answer.body))
                 self._decide(state, verdict, answer)
         except BaseException:
             self._observe(state, None)

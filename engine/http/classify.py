@@ -22,12 +22,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import lru_cache
 from http import HTTPStatus
+
+import msgspec
+from msgspec.structs import replace
 
 from engine.model.error_hints import Blame, Carries
 from engine.model.errors import (
@@ -41,8 +44,7 @@ from engine.model.errors import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True):
     """What an answer says of the service's window of requests."""
 
     limit: int
@@ -50,8 +52,7 @@ class Allowance:
     ends_in_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """How a request ended."""
 
     error: type[CallFailed] | None
@@ -151,8 +152,7 @@ def judge_loss(loss: Loss, words: str = "", *, repeatable: bool) -> Verdict:
     return Verdict(error, words, lost=True, timed_out=loss is Loss.ANSWER_TIMEOUT, reset=loss is Loss.CUT)
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """What an answer says that is no success."""
 
     status: int
@@ -314,9 +314,12 @@ def _since_epoch(number: float, now: float) -> float | None:
     return None
 
 
+_DECIMAL = re.compile(r"\s*[0-9]{1,20}(\.[0-9]{1,20})?\s*")
+"""Some services send decimals. No sign, no exponent, no "inf", and not 400 digits."""
+
+
 def _number(value: str) -> float | None:
-    # Some services send decimals. No sign, no exponent, no "inf", and not 400 digits.
-    return float(value) if re.fullmatch(r"\s*[0-9]{1,20}(\.[0-9]{1,20})?\s*", value) else None
+    return float(value) if value and _DECIMAL.fullmatch(value) else None
 
 
 @lru_cache(maxsize=8)  # all answers of a second have the same, and reading it takes as long as reading the answer

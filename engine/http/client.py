@@ -13,13 +13,13 @@ import asyncio
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
 import aiohttp
+import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
@@ -42,13 +42,16 @@ _BUSY_SECONDS = 1.0
 whoever creates a task for each record has a connection idle for a few milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A call, complete with what proves who we are."""
 
     call: Call
-    url: URL = field(repr=False)
-    headers: dict[str, str] = field(repr=False)
+    url: URL
+    headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """Return the call: all else holds secrets."""
+        return f"Request({self.call})"
 
 
 class Client(Protocol):
@@ -80,9 +83,9 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
 
 
 async def _in_pieces(call: Call) -> AsyncIterator[memoryview]:
-    """Yield a body in pieces that are never copied, so that the event loop stays free between them.
+    """Yield a long body in pieces that are never copied, so that the event loop stays free between them.
 
-    aiohttp writes bytes in one piece and warns of more than 1 MiB, and of a BytesIO it makes a copy.
+    aiohttp writes bytes in one piece, after a copy of them, and warns of more than 1 MiB; of a BytesIO it makes a copy.
     """
     for piece in call.pieces:
         view = memoryview(piece)
@@ -115,16 +118,17 @@ class HttpClient:
         """
         call = request.call
         session = self._kept if call.repeatable else self._busy if call.reconcilable else self._fresh
-        headers, body = request.headers, None
-        if call.body is not None:
-            headers, body = {**headers, "Content-Length": str(call.size_bytes)}, _in_pieces(call)
+        headers, length = request.headers, call.size_bytes
+        data: bytes | AsyncIterator[memoryview] | None = call.body if isinstance(call.body, bytes) else None
+        if call.body is not None and (data is None or length > _CHUNK_BYTES):
+            headers, data = {**headers, "Content-Length": str(length)}, _in_pieces(call)
         proxy, reader = self._proxies.before(request.url), object()
         try:
             async with session.request(
                 call.method,
                 request.url,
                 headers=headers,
-                data=body,
+                data=data,
                 allow_redirects=False,
                 ssl=_tls() if "https" in {request.url.scheme, proxy and proxy.url.scheme} else True,
                 proxy=proxy.url if proxy else None,

@@ -15,7 +15,6 @@ from typing import Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-_END = re.compile(rb"\r?\n\r?\n")
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+(?:[ \t]*,[ \t]*\d+)*)[ \t]*\r?\n")
 _LONGEST = 256 * 1024
 """Of a head that is waited for. The parser has bounds of its own for each field and their number."""
@@ -38,7 +37,7 @@ class SingleLength(ResponseHandler):
         """Hand on what arrived, a head as a whole."""
         if self._begun is not None and data:
             data = self._begun + data
-            if _is_head(data) and not _END.search(data) and len(data) < _LONGEST:
+            if _is_head(data) and not _end(data) and len(data) < _LONGEST:
                 self._begun = data
                 return
             # After one that only says to wait (103, 100), another one comes.
@@ -58,10 +57,19 @@ def _is_head(data: bytes) -> bool:
     return data.startswith(b"HTTP/"[: len(data)])
 
 
+def _end(data: bytes) -> int:
+    """Return where a head ends; 0 if that is still to come. Not by a pattern: that takes ten times as long."""
+    end = data.find(b"\n\r\n") + 3
+    bare = data.find(b"\n\n", 0, end if end > 2 else None) + 2  # noqa: PLR2004 -- found
+    return bare if bare > 1 else end if end > 2 else 0  # noqa: PLR2004 -- likewise
+
+
 def with_one_length(data: bytes) -> bytes:
     """Return an answer as it came, but for an equal Content-Length that its head says again."""
-    end = _END.search(data)
-    head = data[: end.end()] if end else b""
+    head = data[: _end(data)]
+    _, *lines = head.lower().split(b"\ncontent-length:")
+    if len(lines) < 2 and b"," not in b"".join(lines).partition(b"\n")[0]:  # noqa: PLR2004 -- as a rule
+        return data
     found = _LENGTH.findall(head)
     lengths = {length.strip() for field in found for length in field.split(b",")}
     if len(lengths) != 1 or (len(found) == 1 and b"," not in found[0]):

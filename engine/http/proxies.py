@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import unquote
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined] # typeshed
 
@@ -52,8 +53,7 @@ class Proxies:
         Raises:
             ConfigError: the URL needs the proxy, and that is none that we can speak to.
         """
-        host = url.host or ""
-        if is_loopback(host) or proxy_bypass_environment(f"{host}:{url.port}", {"no": self.exempt}):
+        if _is_called_directly(url.host or "", url.port, self.exempt):
             return None
         if self.unusable:
             raise ConfigError(self.unusable)
@@ -63,6 +63,11 @@ class Proxies:
     def hosts(self) -> Sequence[str]:
         """Their names: whoever wrote them into the environment wants them called, wherever they are."""
         return [self.proxy.url.host or ""] if self.proxy else []
+
+
+@lru_cache(maxsize=64)  # before each request, and all go to a few hosts
+def _is_called_directly(host: str, port: int | None, exempt: str) -> bool:
+    return is_loopback(host) or bool(proxy_bypass_environment(f"{host}:{port}", {"no": exempt}))
 
 
 def from_environment() -> Proxies:

@@ -12,8 +12,10 @@ more:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from http import HTTPStatus
+
+import msgspec
+from msgspec.structs import replace
 
 from engine.http.classify import Verdict
 from engine.model.error_hints import Carries
@@ -40,8 +42,7 @@ _MOST_DOUBLINGS = 60
 """Doublings after which the bound is far past any cap; more would overflow a float."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryRules:
+class RetryRules(msgspec.Struct, frozen=True):
     """How patient we are."""
 
     base_seconds: float = 0.5
@@ -63,16 +64,14 @@ class RetryRules:
         return f"give_up_seconds is {self.give_up_seconds:g}"
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """Try again."""
 
     after_seconds: float
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(msgspec.Struct, frozen=True):
     """Do not try again."""
 
     reason: str
@@ -80,8 +79,7 @@ class GiveUp:
     """Whoever answers is not the service: a person must look."""
 
 
-@dataclass(slots=True)
-class CallState:
+class CallState(msgspec.Struct):
     """One call on its way: what was tried for it, and how it stands with the throttle. Times are monotonic seconds."""
 
     call: Call

@@ -6,28 +6,27 @@ One event per block, batch or call, never one per record.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import msgspec
 
 from engine.adaptive.concurrency import LimitChanged
 from engine.model.outcome import Settlement, Tally
 from engine.model.submission import State
 
 
-@dataclass(frozen=True, slots=True)
-class JobStarted:
+class JobStarted(msgspec.Struct, frozen=True):
     """A process begins to work on a job."""
 
     job: str
     size_bytes: int
     read_bytes: int = 0
     """Read by earlier runs."""
-    before: Tally = field(default_factory=Tally)
+    before: Tally = msgspec.field(default_factory=Tally)
     """What earlier runs have done."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchesFrozen:
+class BatchesFrozen(msgspec.Struct, frozen=True):
     """Batches were cut and are durable."""
 
     batches: int
@@ -39,8 +38,7 @@ class BatchesFrozen:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BatchMoved:
+class BatchMoved(msgspec.Struct, frozen=True):
     """A batch changed its state."""
 
     sequence: int
@@ -51,8 +49,7 @@ class BatchMoved:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchProgressed:
+class BatchProgressed(msgspec.Struct, frozen=True):
     """A poll found more of a batch's tasks created."""
 
     sequence: int
@@ -60,8 +57,7 @@ class BatchProgressed:
     before: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchSettled:
+class BatchSettled(msgspec.Struct, frozen=True):
     """The fate of each record of a batch is durable: known, or found to be uncertain."""
 
     sequence: int
@@ -79,8 +75,7 @@ class BatchSettled:
         return cls(sequence, settlement.created, len(errors), first, len(uncertain))
 
 
-@dataclass(frozen=True, slots=True)
-class BatchesWaiting:
+class BatchesWaiting(msgspec.Struct, frozen=True):
     """The service has accepted batches and does not begin with them; they are followed and not released again."""
 
     batches: int
@@ -90,22 +85,19 @@ class BatchesWaiting:
     """Of the first ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Noticed:
+class Noticed(msgspec.Struct, frozen=True):
     """Something new about the service that a person should know; emitted once a run."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallStarted:
+class CallStarted(msgspec.Struct, frozen=True):
     """A request goes out."""
 
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallEnded:
+class CallEnded(msgspec.Struct, frozen=True):
     """An answer came, or the wait for it ended."""
 
     kind: str
@@ -115,8 +107,7 @@ class CallEnded:
     """None: no answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallRetried:
+class CallRetried(msgspec.Struct, frozen=True):
     """A call will be made again."""
 
     kind: str
@@ -131,8 +122,7 @@ WORTH_SAYING_SECONDS = 1.0
 """A shorter wait is no news for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(msgspec.Struct, frozen=True):
     """The service cannot be reached, or pushes back: calls wait."""
 
     reason: str
@@ -144,8 +134,7 @@ class Paused:
         return self.wait_seconds <= WORTH_SAYING_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Spaced:
+class Spaced(msgspec.Struct, frozen=True):
     """The next call waits for its turn, by a pace that is configured or learnt, or until it may have an answer."""
 
     reason: str
@@ -167,15 +156,13 @@ class ToldWaits:
         return wait
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(msgspec.Struct, frozen=True):
     """The run ends before the job is finished."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobEnded:
+class JobEnded(msgspec.Struct, frozen=True):
     """The run is over."""
 
     job: str

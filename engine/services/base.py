@@ -34,17 +34,16 @@ async def no_intent() -> None:
     """Make nothing durable: a call that may be forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request to a service, without its credentials: those are added on the wire and never seen here."""
 
     kind: str
     """A word for events and rate rules: `create`, `put`, `continue`, `status`."""
     method: str
     url: str
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | tuple[bytes, ...] | None = field(default=None, repr=False)
+    query: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    body: bytes | tuple[bytes, ...] | None = None
     """In pieces where a large one would have to be copied to stand among others."""
     repeatable: bool = True
     """Harmless if it happens twice. If not, a lost answer is raised at once as `PossiblyApplied`."""
@@ -55,7 +54,7 @@ class Call:
     others."""
     yielding: bool = False
     """Leaves most of a limited request budget to calls that are not: a poll, beside the creation of tasks."""
-    intent: Intent | None = field(default=None, compare=False, repr=False)
+    intent: Intent | None = None
     """Awaited each time before the call is sent: a call may wait for long until it is its turn."""
     carries: Carries = Carries.NOTHING
     """What its refusal can be about."""
@@ -68,6 +67,10 @@ class Call:
     lane_seconds: float = 0.0
     """Least time between two calls of the lane; 0: the service documents none."""
 
+    def __repr__(self) -> str:
+        """Return what kind of call it is: its URL may be presigned, and its body is somebody's data."""
+        return f"Call({self.kind!r}, {self.method!r})"
+
     @property
     def pieces(self) -> tuple[bytes, ...]:
         """The body; () if there is none."""
@@ -76,16 +79,19 @@ class Call:
     @property
     def size_bytes(self) -> int:
         """Length of the body."""
-        return sum(map(len, self.pieces))
+        return len(self.body) if isinstance(self.body, bytes) else sum(map(len, self.pieces))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer, read to its end; services see only those with a 2xx status."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Return its status: its headers and its body may hold secrets, and somebody's data."""
+        return f"Answer({self.status})"
 
 
 JSON_HEADERS = {"Content-Type": "application/json"}

@@ -6,10 +6,9 @@ answer names its task.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.clock import Clock
@@ -86,9 +85,7 @@ class OneCall:
         """Make the one call."""
         del remote_id
         payload = payload or b"[]"
-        call = dataclasses.replace(
-            self.request(batch, payload), repeatable=False, intent=intent, carries=Carries.RECORDS
-        )
+        call = replace(self.request(batch, payload), repeatable=False, intent=intent, carries=Carries.RECORDS)
         settlement = self.settle(payload, await self.caller.call(call))
         ids = [task_id for task_id in settlement.task_ids if task_id is not None]
         if len(settlement.task_ids) != batch.count or settlement.unclear():
@@ -96,7 +93,7 @@ class OneCall:
         if len(set(ids)) != len(ids) or not all(map(_is_id, ids)):
             raise UnexpectedAnswer("the answer does not give each task an id of its own", call=call.kind)
         errors = {position: words(str(error)) for position, error in settlement.errors.items()}
-        return Released(None, msgspec.structs.replace(settlement, errors=errors))
+        return Released(None, replace(settlement, errors=errors))
 
 
 def _is_id(found: Any) -> bool:

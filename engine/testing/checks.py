@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from typing import Any, TypeAlias
 
 import orjson
+from msgspec.structs import replace
 
 from engine.model.batch import Batch
 from engine.model.doubt import Again, RemoteStatus

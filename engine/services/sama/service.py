@@ -12,11 +12,11 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.clock import Clock

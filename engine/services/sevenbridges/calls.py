@@ -6,13 +6,14 @@ Only here its words are read. Where an answer cannot be understood, an Unexpecte
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 import orjson
+from msgspec.structs import replace
 
 from engine.model.error_hints import Carries
 from engine.model.errors import UnexpectedAnswer

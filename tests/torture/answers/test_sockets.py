@@ -1,10 +1,10 @@
 """The real command over real sockets, 64 batches in flight, and half of the answers spoilt: in bounded memory."""
 
 import random
-from dataclasses import replace
 
 import pytest
 from fakes.served import served
+from msgspec.structs import replace
 
 from engine.services.base import Answer
 from torture.faults.judge import Judge, lines

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from multidict import CIMultiDict
 from pydantic import SecretStr
 

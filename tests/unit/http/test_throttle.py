@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.http.classify import Allowance, Loss, judge_loss, judge_status
 from engine.http.retry import CallState, GiveUp, RetryRules
