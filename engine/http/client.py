@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import Connection
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
@@ -34,6 +35,8 @@ from engine.model.settings import SendSettings
 from engine.services.base import Answer, Call
 
 _CHUNK_BYTES = 256 * 1024
+_SHORT_BYTES = 16 * 1024
+"""A body up to this size fits into what a socket takes at once (Linux, `tcp_wmem`): nothing of it is waited for."""
 
 _KEEP_SECONDS = 15.0
 """For how long a connection may idle and be used again; aiohttp's own default."""
@@ -95,6 +98,26 @@ async def _in_pieces(call: Call) -> AsyncIterator[memoryview]:
             yield view[start : start + _CHUNK_BYTES]
 
 
+class _WholeRequest(aiohttp.ClientRequest):
+    """A request whose body, if it is bytes, goes out with its head: aiohttp would start a task to write it."""
+
+    _bytes: bytes | None = None
+
+    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
+        """Note a body; one that is bytes has its length and its type among the headers."""
+        if isinstance(body, bytes):
+            self._bytes, body = body, None
+            self.headers["Content-Length"] = str(len(self._bytes))
+        super().update_body_from_data(body, _stacklevel)
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Write the request; the loop writes head and body by one system call where it can (uvloop)."""
+        response = await super().send(conn)
+        if self._bytes and conn.transport is not None:
+            conn.transport.write(self._bytes)
+        return response
+
+
 class HttpClient:
     """Requests over aiohttp.
 
@@ -120,11 +143,11 @@ class HttpClient:
         session = self._kept if call.repeatable else self._busy if call.reconcilable else self._fresh
         headers, length = request.headers, call.size_bytes
         data: bytes | AsyncIterator[memoryview] | None = call.body if isinstance(call.body, bytes) else None
-        if call.body is not None and (data is None or length > _CHUNK_BYTES):
+        if call.body is not None and (data is None or length > _SHORT_BYTES):
             headers, data = {**headers, "Content-Length": str(length)}, _in_pieces(call)
         proxy, reader = self._proxies.before(request.url), object()
         try:
-            async with session.request(
+            response = await session.request(
                 call.method,
                 request.url,
                 headers=headers,
@@ -135,7 +158,10 @@ class HttpClient:
                 proxy_headers=proxy.headers if proxy else None,
                 skip_auto_headers=None if "Content-Type" in headers else _NO_TYPE,
                 middlewares=() if call.method in _NEVER_AGAIN else None,
-            ) as response:
+            )
+            if response.content.is_eof():  # as a rule: a short answer comes with its head, and nothing is waited for
+                return Answer(response.status, response.headers, response.content.read_nowait())
+            async with response:
                 return await read_answer(response, self._room, reader)
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             there = request.url.host_port_subcomponent or ""
@@ -225,6 +251,7 @@ def _session(settings: SendSettings, resolver: AbstractResolver, *, keep_seconds
     )
     return aiohttp.ClientSession(
         connector=connector,
+        request_class=_WholeRequest,
         timeout=timeout,
         headers={"User-Agent": f"bulksubmit/{__version__}"},
         cookie_jar=aiohttp.DummyCookieJar(),

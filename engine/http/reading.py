@@ -71,8 +71,6 @@ async def read_answer(response: aiohttp.ClientResponse, room: AnswerRoom, reader
 
     Whoever calls gives back the room of `reader`, at last.
     """
-    if response.content.is_eof():  # as a rule: a short answer comes with its head, and nothing is waited for
-        return Answer(response.status, response.headers, response.content.read_nowait())
     content = BytesIO()  # which hands out its bytes without a copy
     while piece := await response.content.read(_CHUNK_BYTES):
         if content.tell() + len(piece) > MAX_ANSWER_BYTES:
