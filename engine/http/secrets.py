@@ -14,6 +14,8 @@ from yarl import URL
 from engine.model.errors import ConfigError
 from engine.progress.redaction import HIDDEN, Redact, forms, redacting
 
+_HIDDEN = HIDDEN.encode()
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -47,7 +49,7 @@ class Credentials:
         At the speed of memory, since whole pages of tasks pass; presigned URLs stay, for they are to be called.
         """
         for form in self._forms:
-            body = body.replace(form, HIDDEN.encode())
+            body = body.replace(form, _HIDDEN)
         return body
 
     def hiding_query(self, url: str) -> Redact:

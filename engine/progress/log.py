@@ -106,7 +106,7 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
     logger = logger or logging.getLogger(f"{LOGGER}.events")
 
     def log(event: Event) -> None:
-        level = _level(event)
+        level = _LEVELS.get(type(event)) or _level(event)
         if logger.isEnabledFor(level):
             facts = {"event": type(event).__name__, **msgspec.to_builtins(event)}
             logger.log(level, "%s", printable(_sentence(event)), extra={"facts": facts})
@@ -115,23 +115,25 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
 
 
 _LEVELS: Mapping[type[Event], int] = {
-    **dict.fromkeys((BatchesWaiting, Noticed, Paused, Stopping), logging.WARNING),
-    **dict.fromkeys((JobStarted, JobEnded, BatchSettled, CallRetried, Spaced), logging.INFO),
+    **dict.fromkeys((BatchesWaiting, Noticed, Stopping), logging.WARNING),
+    **dict.fromkeys((JobStarted, JobEnded, CallRetried, Spaced), logging.INFO),
+    **dict.fromkeys((BatchProgressed, CallStarted, CallEnded, LimitChanged), logging.DEBUG),
 }
+"""Of events that are all alike; `_level` looks at the others."""
 
 
 def _level(event: Event) -> int:
     match event:
-        case BatchMoved(after=State.UNCERTAIN):
-            return logging.WARNING
-        case BatchSettled(uncertain=uncertain) if uncertain:
-            return logging.WARNING
-        case Paused() if event.brief:
-            return logging.DEBUG
+        case BatchMoved():
+            return logging.WARNING if event.after is State.UNCERTAIN else logging.DEBUG
+        case BatchSettled():
+            return logging.WARNING if event.uncertain else logging.INFO
+        case Paused():
+            return logging.DEBUG if event.brief else logging.WARNING
         case BatchesFrozen(last=True):
             return logging.INFO
         case _:
-            return _LEVELS.get(type(event), logging.DEBUG)
+            return logging.DEBUG
 
 
 def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind of event

@@ -7,11 +7,11 @@ larger.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from dataclasses import dataclass
 from http import HTTPStatus
 
-import anyio
+import msgspec
 
 from engine.adaptive.concurrency import CallFate, Concurrency, Finished
 from engine.clock import Clock
@@ -22,8 +22,7 @@ MOST_BYTES = 32 * MEBIBYTE
 """Payloads under way at once; one that alone is longer goes alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """A place that is taken."""
 
     size_bytes: int
@@ -48,7 +47,7 @@ class InFlight:
         self._paused_until = float("-inf")
         self._taken = 0
         self._bytes = 0
-        self._waiting: deque[tuple[int, anyio.Event]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
     def limit(self) -> int:
@@ -67,19 +66,17 @@ class InFlight:
 
     async def take(self, size_bytes: int) -> Slot:
         """Wait for a place, and for room in memory."""
-        turn = anyio.Event()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size_bytes, turn))
         self._hand_on()
-        if not turn.is_set():
-            try:
-                await turn.wait()
-            except BaseException:
-                if turn.is_set():  # handed a place and canceled in the same moment: pass it on
-                    self._free(size_bytes)
-                else:
-                    self._waiting.remove((size_bytes, turn))
-                    self._hand_on()
-                raise
+        try:
+            await turn
+        except BaseException:
+            if turn.cancelled():
+                self._hand_on()
+            else:  # handed a place and canceled in the same moment: pass it on
+                self._free(size_bytes)
+            raise
         return Slot(size_bytes, self._taken, self._clock.monotonic())
 
     def give_back(self, slot: Slot, fate: CallFate | None) -> None:
@@ -100,12 +97,15 @@ class InFlight:
         """Give places to those who wait, in their order, as long as there is room for the first."""
         while self._waiting and self._taken < self._limit:
             size_bytes, turn = self._waiting[0]
+            if turn.cancelled():
+                self._waiting.popleft()
+                continue
             if self._bytes and self._bytes + size_bytes > MOST_BYTES:
                 return
             self._waiting.popleft()
             self._taken += 1
             self._bytes += size_bytes
-            turn.set()
+            turn.set_result(None)
 
     def hear(self, event: Event) -> None:
         """Take note of push-back, which a call may meet many times before it gets through, and of pauses.

@@ -113,21 +113,23 @@ class Caller(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True):
     """A harmless beginning at the service."""
 
     remote_id: str
-    upload_url: str | None = field(default=None, repr=False)
+    upload_url: str | None = None
     """Presigned: a secret while it lives, so it is kept in memory only."""
     expires_at: float = float("inf")
     """Clock.monotonic() seconds."""
     settlement: Settlement | None = None
     """The fate of the records, where staging was all there is to do."""
 
+    def __repr__(self) -> str:
+        """Return its name at the service, which is no secret."""
+        return f"Staged({self.remote_id!r})"
 
-@dataclass(frozen=True, slots=True)
-class Released:
+
+class Released(msgspec.Struct, frozen=True):
     """What the service said when it was told to start."""
 
     remote_id: str | None
@@ -154,8 +156,7 @@ class Asked:
     """Reads its payload again, for a service that tells tasks by their content. Raises: SourceChanged."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchProgress:
+class BatchProgress(msgspec.Struct, frozen=True):
     """What one poll says of one batch."""
 
     sequence: int

@@ -276,7 +276,8 @@ def _nameless(value: Any, place: str) -> Iterator[tuple[str, str, str]]:
         if _is_nameless(value):
             yield place, value["class"], value["name"]
         for key, one in value.items():
-            yield from _nameless(one, f"{place}.{key}")
+            if isinstance(one, dict | list):
+                yield from _nameless(one, f"{place}.{key}")
 
 
 def _is_nameless(value: Mapping[str, Any]) -> bool:
