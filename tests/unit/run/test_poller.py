@@ -1,12 +1,12 @@
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from fakes.bench import a_bench
 from fakes.clock import under_way, until
 from fakes.service import Fault, refused, unauthorized, unavailable
+from msgspec.structs import replace
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.doubt import MOST_SILENT
