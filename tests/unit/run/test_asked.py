@@ -1,10 +1,9 @@
 """What goes with a poll, and what a poll may say: a word that nobody knows, or that a batch is not done after all."""
 
-from dataclasses import replace
-
 import orjson
 import pytest
 from fakes.bench import a_bench
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.errors import SourceChanged, SourceError, StillWaiting

@@ -1,11 +1,11 @@
 import asyncio
 from contextlib import AsyncExitStack
+from itertools import pairwise
 
 import pytest
 from fakes.bench import a_bench
 from fakes.clock import under_way, until
 from fakes.service import Fault, refused, unauthorized, unavailable
-from msgspec.structs import replace
 from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS

@@ -1,11 +1,12 @@
 """Each check is seen to fail: by a toy that breaks just its promise, or by a service that stages and does."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import orjson
 import pytest
 from fakes.toy import KEY
+from msgspec.structs import replace
 
 from engine.batch.planning import service_at
 from engine.model.batch import ClientReference
