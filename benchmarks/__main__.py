@@ -39,6 +39,7 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "peers": peers.measure,
     "presigned": presigned.measure,
     "per_record": per_record.measure,
+    "request": per_record.measure_request,
     "memory": memory.measure,
     "resume": resume.measure,
     "following": following.measure,

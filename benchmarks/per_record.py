@@ -52,3 +52,34 @@ def measure(session: Session) -> Section:
     ]
     settings = {"records": count, "requests at once": IN_FLIGHT}
     return Section("per_record", "One request per record", METHOD, rows, contenders, runs, settings)
+
+
+ALONE = "a request by aiohttp alone"
+ADDED = "a request by the engine's caller"
+BODY_BYTES = 570
+"""Of a typical record."""
+
+REQUEST_METHOD = f"""The same body of {BODY_BYTES} bytes is POSTed again and again over connections that are kept, \
+{IN_FLIGHT} at once, to an nginx that answers with a draft: by a bare session of aiohttp, and by the engine's caller, \
+which paces, guards, judges, hides secrets and tells a display. Counted is CPU time without the start; seconds in the \
+table are CPU seconds."""
+
+
+def measure_request(session: Session) -> Section:
+    """Measure what the engine adds to a request, without a source and a ledger."""
+    count = session.size(20_000, 4_000)
+    with nginx(session.folder) as url:
+        contenders = [
+            Contender(
+                name,
+                python("benchmarks.contenders.request", way, f"{url}/v2/tasks", BODY_BYTES, count, IN_FLIGHT),
+                count,
+                "requests",
+            )
+            for name, way in ((ADDED, "engine"), (ALONE, "aiohttp"))
+        ]
+        runs = alternate(contenders, session.rounds(7, 40), session.folder)
+    added = [ours.seconds / bare.seconds - 1 for ours, bare in zip(runs[ADDED], runs[ALONE], strict=True)]
+    row = Row("what the engine adds to a request, CPU", "what aiohttp takes", added, Target(0.4, at_least=False))
+    settings = {"requests": count, "requests at once": IN_FLIGHT, "bytes": BODY_BYTES}
+    return Section("request", "What a request costs", REQUEST_METHOD, [row], contenders, runs, settings)
