@@ -14,8 +14,7 @@ from importlib.metadata import EntryPoint
 from typing import cast
 
 from msgspec import Struct
-from msgspec.structs import replace
-from pydantic import SecretStr
+from msgspec.structs import asdict, replace
 
 from engine.batch.children import Planner, Segment, Standby, plan_in_children
 from engine.batch.chunker import Chunker, Plan, ReferenceOf, no_reference
@@ -25,7 +24,7 @@ from engine.model.batch import Batch, Limits
 from engine.model.errors import Unavailable
 from engine.model.job import Job
 from engine.model.record import Format, Position, Source
-from engine.model.settings import ServiceSettings, Settings, SourceSettings
+from engine.model.settings import SecretStr, ServiceSettings, Settings, SourceSettings
 from engine.services.base import Answer, Call, Service, ServiceModule
 from engine.source.reader import WINDOW_BYTES, read_blocks
 
@@ -98,8 +97,8 @@ def service_at(place: str) -> ServiceModule:
 
 def planning_recipe(job: Job, settings: Settings, service: ServiceSettings, module: str) -> PlanningRecipe:
     """Return what makes the planner of `job`, in this process or another: with stars in place of secrets."""
-    hidden = {name: SecretStr("********") for name, value in service if isinstance(value, SecretStr)}
-    return PlanningRecipe(replace(job, config=""), settings, service.model_copy(update=hidden), module)
+    hidden = {name: SecretStr("********") for name, value in asdict(service).items() if isinstance(value, SecretStr)}
+    return PlanningRecipe(replace(job, config=""), settings, replace(service, **hidden), module)
 
 
 def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -230,8 +231,35 @@ class OutputOptions:
         return self.log_format is LogFormat.JSON or self.log_level in {LogLevel.DEBUG, LogLevel.INFO}
 
 
+def _taken(parameter: Any, context: Any, value: Any) -> Any:
+    """Return what a parameter was given, as its type wants it; what is a text or a default needs no reading.
+
+    Typer would load pydantic for it, and have it build a reader of each parameter: a fifth of what a short load costs.
+    What is to be read or to be complained about is still typer's.
+    """
+    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)  # None: typer before 0.29
+    if parameter.required and not value:
+        kind = None
+    if kind is not None and value is None:
+        value = () if parameter.nargs == -1 or parameter.multiple else None
+    elif kind == list[str]:
+        value = list(value)
+    elif kind in {str, Path} and isinstance(value, str):
+        value = kind(value)
+    elif not (isinstance(kind, type) and isinstance(value, kind)):
+        return type(parameter).process_value(parameter, context, value)
+    return parameter.callback(context, parameter, value) if parameter.callback else value
+
+
 class Command(TyperCommand):
     """A command whose arguments are called by their metavars alone; typer would say `{SOURCE}...` and `<list[str]>`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, `--help` among them; each takes its value by `_taken`."""
+        parameters: list[Any] = super().get_params(ctx)
+        for parameter in parameters:
+            parameter.process_value = partial(_taken, parameter)
+        return parameters
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
         """Return what follows the name of the command in its usage line."""

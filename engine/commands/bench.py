@@ -304,15 +304,15 @@ def _check_fit(setup: wiring.Setup, job: Job, first: Sequence[bytes]) -> None:
 def _at(load: Load, setup: wiring.Setup) -> wiring.Setup:
     """Return the configuration with the load of a step."""
     settings = setup.settings
-    batch = settings.batch.model_copy(update={"max_records": load.batch_records})
+    batch = replace(settings.batch, max_records=load.batch_records)
     update: dict[str, Any] = {}
     if load.rate is None:
         # A place is held until the batch's fate is known: with sending alone bounded, whatever is taken in at once is
         # sent at once, and the time to created says how long the line was that the bench itself has made.
         at_once = {"max_open_batches": load.in_flight} if load.in_flight else {}
         update = {"max_in_flight": load.in_flight or "auto", **at_once}
-    send = settings.send.model_copy(update=update)
-    return replace(setup, settings=settings.model_copy(update={"batch": batch, "send": send}))
+    send = replace(settings.send, **update)
+    return replace(setup, settings=replace(settings, batch=batch, send=send))
 
 
 def _lead_on(loads: Sequence[Load]) -> str:

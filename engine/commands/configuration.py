@@ -10,15 +10,18 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
+import msgspec
 import orjson
-from pydantic import BaseModel, SecretStr, ValidationError
+from msgspec.structs import fields
 
 from engine.files import regular
 from engine.model.errors import ConfigError
+from engine.model.settings import SecretStr, Section, of_text
 from engine.progress.redaction import remember_secret, url_passwords
 
 MAX_FILE_BYTES = 1 << 20
@@ -32,7 +35,7 @@ _LONG_KEY = re.compile(
 """A key of as many parts: reading one of a megabyte takes tomllib many minutes."""
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound=Section)
 Expand = Callable[[str, str], str]
 """(key, text) → text with its references replaced."""
 
@@ -146,26 +149,33 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
     Raises:
         ConfigError: names the key, what is wrong with it and, for an unknown key, the nearest known one.
     """
-    _refuse_literal_secrets(model, table, where)
+    secrets = {field.name for field in fields(model) if field.type is SecretStr}
     for key, value in table.items():
-        if key in model.model_fields and not _is_secret(model, key):
+        if key in secrets:
+            _refuse_literal(value, f"{where}.{key}", f"{table.get('kind', 'service')}_{key}".upper())
+        elif key in model.__struct_fields__:
             _refuse_files(value, f"{where}.{key}" if where else key)
+    values = _expanded(table, where, expand)
     try:
-        checked = model.model_validate(_expanded(table, where, expand))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_complaint(model, where, dict(item)) for item in error.errors())) from None
+        checked = model.of(values)
+    except msgspec.ValidationError:
+        complaints: list[str] = []
+        checked = _mended(model, values, where, complaints)
+        if complaints:
+            raise ConfigError("\n".join(complaints)) from None
     if expand is expand_secret:
-        for name in model.model_fields:
-            if isinstance(value := getattr(checked, name), SecretStr):
-                remember_secret(value.get_secret_value())
-            elif isinstance(value, str):
-                for password in url_passwords(value):
-                    remember_secret(password)
+        _remember(checked)
     return checked
 
 
-def _is_secret(model: type[BaseModel], key: str) -> bool:
-    return key in model.model_fields and model.model_fields[key].annotation is SecretStr
+def _remember(checked: Section) -> None:
+    """Have the secrets of a table hidden from now on, those in URLs too."""
+    for value in msgspec.structs.asdict(checked).values():
+        if isinstance(value, SecretStr):
+            remember_secret(value.get_secret_value())
+        elif isinstance(value, str):
+            for password in url_passwords(value):
+                remember_secret(password)
 
 
 def _refuse_files(value: Any, where: str) -> None:
@@ -180,14 +190,12 @@ def _refuse_files(value: Any, where: str) -> None:
             _refuse_files(item, where)
 
 
-def _refuse_literal_secrets(model: type[BaseModel], table: dict[str, Any], where: str) -> None:
-    for name, value in table.items():
-        if _is_secret(model, name) and isinstance(value, str) and not _REFERENCE.fullmatch(value):
-            variable = f"{table.get('kind', 'service')}_{name}".upper()
-            raise ConfigError(
-                f"{where}.{name}: a secret does not belong into the file; "
-                f'write "${{env:{variable}}}" or "${{file:/path}}" and keep it there'
-            )
+def _refuse_literal(value: Any, where: str, variable: str) -> None:
+    if isinstance(value, str) and not _REFERENCE.fullmatch(value):
+        raise ConfigError(
+            f"{where}: a secret does not belong into the file; "
+            f'write "${{env:{variable}}}" or "${{file:/path}}" and keep it there'
+        )
 
 
 def _expanded(value: Any, where: str, expand: Expand) -> Any:
@@ -200,24 +208,75 @@ def _expanded(value: Any, where: str, expand: Expand) -> Any:
     return value
 
 
-def _complaint(model: type[BaseModel], where: str, item: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
-    if item["type"] == "extra_forbidden":
-        known = _keys_at(model, item["loc"][:-1])
-        near = get_close_matches(str(item["loc"][-1]), known, 1)
+_MEANT = {"yes": True, "y": True, "on": True, "t": True, "no": False, "n": False, "off": False, "f": False}
+"""What a variable may say besides true, false, 1 and 0."""
+
+
+def _mended(kind: Any, value: Any, place: str, complaints: list[str]) -> Any:
+    """Return what `value` says if it is read with good will; add what is wrong with each part of it.
+
+    msgspec itself stops at the first mistake, and this names them all. It is slow, so only what msgspec refused comes
+    here.
+    """
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return _mended_table(kind, value, place, complaints)
+    inside = get_args(kind)
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {key: _mended(inside[1], item, f"{place}.{key}", complaints) for key, item in value.items()}
+    if get_origin(kind) in {list, tuple} and isinstance(value, list):
+        items = [_mended(inside[0], item, f"{place}.{number}", complaints) for number, item in enumerate(value)]
+        return items if get_origin(kind) is list else tuple(items)
+    stripped = value.strip() if isinstance(value, str) else value
+    for read in (value, stripped, _MEANT.get(stripped.lower()) if isinstance(value, str) else value):
+        with suppress(msgspec.ValidationError):
+            return msgspec.convert(read, kind, strict=False, dec_hook=of_text)
+    from msgspec.inspect import type_info  # noqa: PLC0415 - needed where something is wrong
+
+    complaints.append(f"{place}: must be {_words(type_info(kind))}")
+    return value
+
+
+def _mended_table(model: type[Model], table: Any, place: str, complaints: list[str]) -> Model | None:
+    if not isinstance(table, dict):
+        complaints.append(f"{place}: must be a table, [{place}]")
+        return None
+    begin, before = f"{place}." if place else "", len(complaints)
+    known = {field.name: field for field in fields(model)}
+    for key in [key for key in table if key not in known]:
+        near = get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        return f"{place}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"{place}: missing"
-    if item["type"] == "model_type":
-        return f"{place}: must be a table, [{place}]"
-    return f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}"
+        complaints.append(f"{begin}{key}: unknown key; {hint}")
+    values = {}
+    for key, field in known.items():
+        if key in table:
+            values[key] = _mended(field.type, table[key], f"{begin}{key}", complaints)
+        elif field.required:
+            complaints.append(f"{begin}{key}: missing")
+    if len(complaints) == before:
+        try:
+            return model(**values)
+        except ValueError as error:
+            complaints.append(f"{begin}{error}")
+    return None
 
 
-def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    for part in path:
-        inner = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+_NOUNS = {"BoolType": "true or false", "DictType": "a table", "ListType": "a list", "VarTupleType": "a list"}
+
+
+def _words(kind: Any) -> str:
+    """Return what people call a type, which msgspec describes."""
+    from msgspec import inspect  # noqa: PLC0415 - see above
+
+    match kind:
+        case inspect.UnionType():
+            return " or ".join(_words(one) for one in kind.types if not isinstance(one, inspect.NoneType))
+        case inspect.LiteralType():
+            *names, last = map(repr, kind.values)
+            return f"{', '.join(names)} or {last}" if names else last
+        case inspect.IntType() | inspect.FloatType():
+            noun = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+            least = "" if kind.ge is None else f" from {kind.ge}" + (" on" if kind.le is None else f" to {kind.le}")
+            return noun + (least if kind.gt is None else f" above {kind.gt}")
+        case inspect.StrType(max_length=1):
+            return "one character"
+    return _NOUNS.get(type(kind).__name__, "a text")

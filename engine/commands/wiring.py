@@ -97,8 +97,8 @@ def load(text: str, expand: Expand = expand_secret, *, processes: int | None = N
     module = _service_module(service.get("kind"))
     settings = check(Settings, {**tables, "service": {}}, "", expand)
     if processes is not None:
-        source = settings.source.model_copy(update={"processes": processes})
-        settings = settings.model_copy(update={"source": source})
+        source = replace(settings.source, processes=processes)
+        settings = replace(settings, source=source)
     return Setup(settings, check(module.SETTINGS, service, "service", expand), module)
 
 
@@ -161,14 +161,14 @@ class Offline(Struct, frozen=True):
         """Cut the sources of `job` into batches of `most_bytes`, if said, from where the batch frozen `last` ends."""
         recipe = _recipe(self.setup, job)
         if most_bytes is not None:
-            batch = recipe.settings.batch.model_copy(update={"max_bytes": most_bytes})
-            recipe = replace(recipe, settings=recipe.settings.model_copy(update={"batch": batch}))
+            batch = replace(recipe.settings.batch, max_bytes=most_bytes)
+            recipe = replace(recipe, settings=replace(recipe.settings, batch=batch))
         return plan_job(recipe, last, standby)
 
 
 def source_settings(setup: Setup, format_: str | None) -> SourceSettings:
     """Return how sources are read, with a format that was named on the command line."""
-    return setup.settings.source.model_copy(update={"format": format_} if format_ else {})
+    return replace(setup.settings.source, format=format_) if format_ else setup.settings.source
 
 
 def check_replacement(old: str, new: str, *, unsent: bool = False) -> bool:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import SecretStr
 from yarl import URL
 
 from engine.model.errors import ConfigError
+from engine.model.settings import SecretStr
 from engine.progress.redaction import HIDDEN, Redact, forms, redacting
 
 _HIDDEN = HIDDEN.encode()

@@ -1,4 +1,4 @@
-"""The configuration, checked by pydantic: every key with its default and the reason for it. Unknown keys are errors.
+"""The configuration, read by msgspec: every key with its default and the reason for it. Unknown keys are errors.
 
 `commands.configuration` reads a file into it. The keys of `[service]` stand in the settings of each service.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+import msgspec
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
+from msgspec import Meta
 
 from engine.model.error_hints import Pause, Refusal
 from engine.model.record import Format, known_formats
@@ -31,10 +31,55 @@ _SEARCHES = 7
 _LONGEST_ERROR_BYTES = 64 * 1024
 
 
-class Section(BaseModel):
-    """A table of the configuration: unknown keys are errors, values cannot change."""
+class SecretStr:
+    """A text that nothing shows: whoever sends it asks for it by name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_secret_value(self) -> str:
+        """Return it in the clear."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretStr) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return "**********"
+
+    def __repr__(self) -> str:
+        return f"SecretStr('{self}')"
+
+
+def of_text(kind: type[Any], value: object) -> Any:
+    """Return what a text stands for: a path, say, or a secret. msgspec asks this about types that it does not know."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("not a text")  # noqa: TRY004 - msgspec turns this one into an error of its own
+    return kind(value)
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration: unknown keys are errors, values cannot change.
+
+    A class on it says `kw_only=True`, too. What no type can say is checked in `__post_init__`, whose ValueError begins
+    with the key.
+    """
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Self:
+        """Return a table as the class wants it; a number or a yes may be written as a text, as variables are.
+
+        Raises:
+            msgspec.ValidationError: about the first value that is wrong.
+        """
+        return msgspec.convert(table, cls, strict=False, dec_hook=of_text)
 
 
 def json_of(body: bytes) -> Any:
@@ -53,7 +98,7 @@ def json_of(body: bytes) -> Any:
         return None
 
 
-class ServiceSettings(Section):
+class ServiceSettings(Section, frozen=True, kw_only=True):
     """`[service]`: what every service has; each adds its own keys in its own file."""
 
     MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url"})
@@ -100,33 +145,31 @@ class ServiceSettings(Section):
         return ()
 
 
-def _known_format(name: str) -> str:
-    if name in list(Format):
-        return Format(name)
-    known = known_formats()
-    if name not in known:
-        *names, last = map(repr, known)
-        raise PydanticCustomError("format", f"input should be {', '.join(names)} or {last}")
-    return name
-
-
-class SourceSettings(Section):
+class SourceSettings(Section, frozen=True, kw_only=True):
     """`[source]`: how the input is written down."""
 
-    format: Annotated[str, AfterValidator(_known_format)] | None = None
+    format: str | None = None
     """Found by extension or content where it is left out."""
-    max_record_bytes: Annotated[int, Field(ge=1)] = 16 * MEBIBYTE
+    max_record_bytes: Annotated[int, Meta(ge=1)] = 16 * MEBIBYTE
     """A longer record is rejected unread, so one endless line cannot fill the memory. Sama's longest input is 16 MB."""
     types: dict[str, Literal["string", "integer", "number", "boolean", "json"]] = {}
     """CSV column → type of its values; an empty field becomes null, and columns that are not named stay strings."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     """Of CSV."""
-    processes: Annotated[int, Field(ge=0, le=64)] | None = None
+    processes: Annotated[int, Meta(ge=0, le=64)] | None = None
     """Processes that read beside this one. Left out: with two cores or more, one for a large input that is sent, or one
     for each core if it is only read."""
 
+    def __post_init__(self) -> None:
+        if self.format is None or self.format in list(Format):
+            return
+        known = known_formats()
+        if self.format not in known:
+            *names, last = map(repr, known)
+            raise ValueError(f"format: must be {', '.join(names)} or {last}")
 
-class MappingSettings(Section):
+
+class MappingSettings(Section, frozen=True, kw_only=True):
     """`[mapping]`: how a source row becomes a task. All left out: the row is the task."""
 
     wrap: str | None = None
@@ -143,68 +186,60 @@ class MappingSettings(Section):
     """The task, with `${row.column}` where a value of the row goes; alone in its string, it keeps its type."""
 
 
-class BatchSettings(Section):
+class BatchSettings(Section, frozen=True, kw_only=True):
     """`[batch]`: how records are cut into batches; the service's own limits hold in any case."""
 
-    max_records: Annotated[int, Field(ge=1)] = 1000
-    max_bytes: Annotated[int, Field(ge=1)] = 4 * MEBIBYTE
+    max_records: Annotated[int, Meta(ge=1)] = 1000
+    max_bytes: Annotated[int, Meta(ge=1)] = 4 * MEBIBYTE
     """A batch on the wire is held in memory; all of them together are bounded by `run.in_flight.MOST_BYTES` (32 MiB).
     A single longer record goes alone."""
 
 
-def _in_flight(value: object) -> str | int:
-    if value == AUTO or (type(value) is int and value in range(1, _MOST_CHOSEN + 1)):
-        return value
-    raise PydanticCustomError("in_flight", f'must be "{AUTO}" or a number from 1 to {_MOST_CHOSEN}')
-
-
-class SendSettings(Section):
+class SendSettings(Section, frozen=True, kw_only=True):
     """`[send]`: how hard the service is driven and when we give up."""
 
-    max_in_flight: Annotated[Literal["auto"] | int, PlainValidator(_in_flight)] = "auto"
+    max_in_flight: Literal["auto"] | Annotated[int, Meta(ge=1, le=_MOST_CHOSEN)] = "auto"
     """Batches being staged, uploaded or released at once; `auto` finds out how many the service takes best."""
-    max_open_batches: Annotated[int, Field(ge=1)] | None = None
+    max_open_batches: Annotated[int, Meta(ge=1)] | None = None
     """Batches released and not yet settled; the uploader waits at the limit. The service's own default if left out."""
-    polls_in_flight: Annotated[int, Field(ge=1, le=1000)] = 4
-    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    polls_in_flight: Annotated[int, Meta(ge=1, le=1000)] = 4
+    requests_per_second: Annotated[float, Meta(gt=0)] | None = None
     """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""
-    polls_per_second: Annotated[float, Field(gt=0)] = 1000.0
+    polls_per_second: Annotated[float, Meta(gt=0)] = 1000.0
     """A bound, in case the foretelling goes wrong: a fast service could end a batch with each poll."""
-    poll_seconds: Annotated[float, Field(gt=0)] = 0.5
+    poll_seconds: Annotated[float, Meta(gt=0)] = 0.5
     """While nothing is known of the service, the oldest released batch is asked about after a tenth of it, because the
     service may be a fast one. Later on, polls come when a batch should be done, which earlier ones foretell."""
-    max_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
+    max_poll_seconds: Annotated[float, Meta(gt=0)] = 30.0
     """Longest wait between two polls of a batch that does not move, or of which nothing can be foretold."""
-    settle_seconds: Annotated[float, Field(gt=0)] | None = None
+    settle_seconds: Annotated[float, Meta(gt=0)] | None = None
     """Longest time from a call until everything that the service shows has its effect. After a lost answer nothing is
     released again before that. Left out: the service's default (Sama and Seven Bridges: 120)."""
-    connect_seconds: Annotated[float, Field(gt=0)] = 10.0
-    answer_seconds: Annotated[float, Field(gt=0)] = 60.0
+    connect_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    answer_seconds: Annotated[float, Meta(gt=0)] = 60.0
     """Longest silence while an answer is awaited or read."""
-    call_seconds: Annotated[float, Field(gt=0)] = 300.0
+    call_seconds: Annotated[float, Meta(gt=0)] = 300.0
     """Longest whole call, upload included."""
-    retry_base_seconds: Annotated[float, Field(gt=0)] = 0.5
-    retry_cap_seconds: Annotated[float, Field(gt=0)] = 20.0
-    give_up_seconds: Annotated[float, Field(ge=0)] = 900.0
+    retry_base_seconds: Annotated[float, Meta(gt=0)] = 0.5
+    retry_cap_seconds: Annotated[float, Meta(gt=0)] = 20.0
+    give_up_seconds: Annotated[float, Meta(ge=0)] = 900.0
     """A call that has failed for this long stops the job (exit 5; `resume` goes on)."""
-    deadline_seconds: Annotated[float, Field(gt=0)] | None = None
+    deadline_seconds: Annotated[float, Meta(gt=0)] | None = None
     """Longest whole run; then the job stops (exit 5)."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _settle_for_search(cls, table: Any) -> Any:
-        """Read the `search_seconds` of older files and ledgers: its three searches took seven times that.
+    search_seconds: Any = None
+    """Of older files and ledgers, whose three searches took seven times that. No value of it is an error, since a job
+    that an older version began must go on."""
 
-        No value of it is an error, since a job that an older version began must go on.
-        """
-        if not isinstance(table, dict) or "search_seconds" not in table:
-            return table
-        kept = {key: value for key, value in table.items() if key != "search_seconds"}
+    def __post_init__(self) -> None:
+        if self.search_seconds is None or self.settle_seconds is not None:
+            return
         try:
-            seconds = _SEARCHES * float(table["search_seconds"])
+            seconds = _SEARCHES * float(self.search_seconds)
         except (TypeError, ValueError):
-            return kept
-        return {"settle_seconds": seconds, **kept} if seconds > 0 else kept
+            return
+        if seconds > 0:
+            msgspec.structs.force_setattr(self, "settle_seconds", seconds)
 
     @property
     def most_in_flight(self) -> int:
@@ -212,7 +247,7 @@ class SendSettings(Section):
         return MOST_IN_FLIGHT if self.max_in_flight == AUTO else int(self.max_in_flight)
 
 
-class Settings(Section):
+class Settings(Section, frozen=True, kw_only=True):
     """The whole file. `service` is checked by the service it names."""
 
     service: dict[str, Any]

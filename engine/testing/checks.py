@@ -53,7 +53,7 @@ async def is_built_without_a_call(subject: Subject) -> None:
     hold(0 < limits.records <= batch.max_records, f"{limits} ignores the configuration's {batch.max_records} records")
     hold(0 < limits.bytes <= batch.max_bytes, f"{limits} ignores the configuration's {batch.max_bytes} bytes")
     hold("7" in trial.service.task_url("7"), "task_url does not hold the task's id")
-    hold(subject.settings().model_config.get("frozen"), "its settings can be changed")
+    hold(subject.settings().__struct_config__.frozen, "its settings can be changed")
 
 
 async def has_the_abilities_that_it_names(subject: Subject) -> None:

@@ -12,8 +12,7 @@ from itertools import count
 from typing import Any
 
 import orjson
-from msgspec.structs import replace
-from pydantic import SecretStr
+from msgspec.structs import asdict, replace
 
 from engine.batch.chunker import with_reference
 from engine.batch.planning import reference_of
@@ -24,7 +23,7 @@ from engine.model.errors import PossiblyApplied
 from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Position, Row
-from engine.model.settings import BatchSettings, ServiceSettings
+from engine.model.settings import BatchSettings, SecretStr, ServiceSettings
 from engine.services.base import Answer, Asked, Call, Caller, Service, ServiceModule
 
 MOST_POLLS = 200
@@ -78,12 +77,12 @@ class Subject:
     @property
     def secrets(self) -> Sequence[str]:
         """The values of the keys that hold secrets."""
-        values = [value for _, value in self.settings() if isinstance(value, SecretStr)]
+        values = [value for value in asdict(self.settings()).values() if isinstance(value, SecretStr)]
         return [value.get_secret_value() for value in values]
 
     def settings(self) -> ServiceSettings:
         """Return the checked `[service]`."""
-        return self.module.SETTINGS.model_validate(self.keys)
+        return self.module.SETTINGS.of(self.keys)
 
 
 def never(call: Call) -> bool:

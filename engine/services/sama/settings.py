@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SecretStr
+from msgspec import Meta
 
-from engine.model.settings import ServiceSettings, json_of
+from engine.model.settings import SecretStr, ServiceSettings, json_of
 
 
-class SamaSettings(ServiceSettings):
+class SamaSettings(ServiceSettings, frozen=True, kw_only=True):
     """`[service]` with `kind = "sama"`."""
 
     MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url", "access_key", "upload_hosts", "notification_email"})
@@ -20,7 +20,7 @@ class SamaSettings(ServiceSettings):
 
     kind: Literal["sama"]
     base_url: str = "https://api.sama.com/v2"
-    project_id: Annotated[int, Field(ge=0, lt=2**63)]
+    project_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     access_key: SecretStr
     mode: Literal["presigned", "inline"] = "presigned"
     notification_email: str | None = None
@@ -31,7 +31,7 @@ class SamaSettings(ServiceSettings):
     """Hosts to which `tasks_put_url` may point, besides the service's own when it is on loopback."""
     task_schema: Path | None = None
     """The project's JSON Schema of a task (`/schemas/create_task.json`), to find bad tasks before they are sent."""
-    max_tasks_per_batch: Annotated[int, Field(ge=1)] = 1000
+    max_tasks_per_batch: Annotated[int, Meta(ge=1)] = 1000
     """The vendor's limit, should it change."""
 
     @property

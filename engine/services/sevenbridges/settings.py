@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import orjson
-from pydantic import SecretStr, field_validator
+from msgspec.structs import force_setattr
 
 from engine.model.error_hints import Blame, Pause, Refusal
 from engine.model.record import Row
-from engine.model.settings import ServiceSettings, json_of
+from engine.model.settings import SecretStr, ServiceSettings, json_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,25 @@ SPEC_KEYS = (
 Each may also stand in `[service]`, as the default of specs that lack it."""
 
 
-class SevenBridgesSettings(ServiceSettings):
+def _address(name: str) -> str:
+    if name in PLATFORMS:
+        return PLATFORMS[name].api
+    if "://" not in name:
+        near = get_close_matches(name, PLATFORMS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLATFORMS)}"
+        raise ValueError(f"base_url: {name!r} is neither a URL nor the name of a platform; {hint}")
+    return name.rstrip("/")
+
+
+def _is_json(table: dict[str, Any] | None) -> bool:
+    """Return whether JSON can say it: not dates, inf, nan, integers over 64 bits."""
+    try:
+        return bool(orjson.loads(orjson.dumps(table)) == table)
+    except TypeError:
+        return False
+
+
+class SevenBridgesSettings(ServiceSettings, frozen=True, kw_only=True):
     """`[service]` with `kind = "sevenbridges"`."""
 
     MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url", "auth_token"})
@@ -93,28 +111,11 @@ class SevenBridgesSettings(ServiceSettings):
     execution_settings: dict[str, Any] | None = None
     output_location: dict[str, Any] | None = None
 
-    @field_validator("base_url")
-    @classmethod
-    def _address(cls, name: str) -> str:
-        if name in PLATFORMS:
-            return PLATFORMS[name].api
-        if "://" not in name:
-            near = get_close_matches(name, PLATFORMS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLATFORMS)}"
-            raise ValueError(f"{name!r} is neither a URL nor the name of a platform; {hint}")
-        return name.rstrip("/")
-
-    @field_validator("inputs", "batch_by", "execution_settings", "output_location")
-    @classmethod
-    def _json(cls, table: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Refuse what TOML can say and JSON cannot: dates, inf, nan, integers over 64 bits."""
-        try:
-            fit = orjson.loads(orjson.dumps(table)) == table
-        except TypeError:
-            fit = False
-        if not fit:
-            raise ValueError(f"{table!r} holds what is no JSON value; put it into quotes")
-        return table
+    def __post_init__(self) -> None:
+        force_setattr(self, "base_url", _address(self.base_url))
+        for key in ("inputs", "batch_by", "execution_settings", "output_location"):
+            if not _is_json(getattr(self, key)):
+                raise ValueError(f"{key}: {getattr(self, key)!r} holds what is no JSON value; put it into quotes")
 
     def error_hint(self, status: int, body: bytes) -> Pause | Refusal | None:
         """Tell maintenance (503, code 0) from an outage, and what names a project, an app or a thing from the rest."""

@@ -3,10 +3,9 @@
 from typing import Literal
 
 import msgspec
-from pydantic import SecretStr
 
 from engine.model.outcome import Settlement
-from engine.model.settings import ServiceSettings
+from engine.model.settings import SecretStr, ServiceSettings
 from engine.services.base import JSON_HEADERS, Call
 from engine.services.decoding import Name, decode
 from engine.services.one_call import OneCall
@@ -21,7 +20,7 @@ class Items(msgspec.Struct):
     items: list[Item]
 
 
-class ToySettings(ServiceSettings):
+class ToySettings(ServiceSettings, frozen=True, kw_only=True):
     kind: Literal["toy"]
     api_key: SecretStr
 

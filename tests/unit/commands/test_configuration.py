@@ -179,15 +179,18 @@ def test_a_service_that_we_do_not_know_is_answered_with_the_nearest(kind, said):
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ('[send]\nmax_in_flight = "many"', 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
-        ("[send]\nmax_in_flight = 0", 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
-        ("[send]\nmax_in_flight = 1001", 'send.max_in_flight: must be "auto" or a number from 1 to 1000'),
-        ("[send]\npoll_seconds = 0", "send.poll_seconds: input should be greater than 0"),
-        ("[batch]\nmax_records = 1.5", "batch.max_records: input should be a valid integer"),
-        ('[source]\nformat = "xml"', "source.format: input should be 'ndjson', 'json' or 'csv'"),
-        ('[source.types]\nlat = "float"', "source.types.lat: input should be 'string', 'integer', 'number'"),
-        ('[source]\ndelimiter = ";;"', "source.delimiter: string should have at most 1 character"),
-        ('[mapping]\ndrop = "lid"', "mapping.drop: input should be a valid list"),
+        ('[send]\nmax_in_flight = "many"', "send.max_in_flight: must be 'auto' or a whole number from 1 to 1000"),
+        ("[send]\nmax_in_flight = 0", "send.max_in_flight: must be 'auto' or a whole number from 1 to 1000"),
+        ("[send]\nmax_in_flight = 1001", "send.max_in_flight: must be 'auto' or a whole number from 1 to 1000"),
+        ("[send]\npoll_seconds = 0", "send.poll_seconds: must be a number above 0"),
+        ("[batch]\nmax_records = 1.5", "batch.max_records: must be a whole number from 1 on"),
+        ('[source]\nformat = "xml"', "source.format: must be 'ndjson', 'json' or 'csv'"),
+        (
+            '[source.types]\nlat = "float"',
+            "source.types.lat: must be 'boolean', 'integer', 'json', 'number' or 'string'",
+        ),
+        ('[source]\ndelimiter = ";;"', "source.delimiter: must be one character"),
+        ('[mapping]\ndrop = "lid"', "mapping.drop: must be a list"),
         ("[[send]]\nmax_in_flight = 1", "send: must be a table, [send]"),
     ],
 )
@@ -198,10 +201,10 @@ def test_a_value_of_the_wrong_kind_is_explained_at_its_place(written, said):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('project_id = "forty-two"', "service.project_id: input should be a valid integer"),
-        ("project_id = -1", "service.project_id: input should be greater than or equal to 0"),
-        ('project_id = 1\nmode = "fast"', "service.mode: input should be 'presigned' or 'inline'"),
-        ("project_id = 1\nmax_tasks_per_batch = 0", "service.max_tasks_per_batch: input should be greater than"),
+        ('project_id = "forty-two"', "service.project_id: must be a whole number from 0 to 9223372036854775807"),
+        ("project_id = -1", "service.project_id: must be a whole number from 0 to "),
+        ('project_id = 1\nmode = "fast"', "service.mode: must be 'inline' or 'presigned'"),
+        ("project_id = 1\nmax_tasks_per_batch = 0", "service.max_tasks_per_batch: must be a whole number from 1 on"),
     ],
 )
 def test_a_service_explains_its_own_keys_likewise(line, said):

@@ -271,8 +271,8 @@ def test_nothing_outside_of_a_service_names_one_of_its_keys():
     keys = {
         name
         for module in wiring.SERVICES.values()
-        for name in import_module(module).SETTINGS.model_fields
-        if "_" in name and name not in ServiceSettings.model_fields
+        for name in import_module(module).SETTINGS.__struct_fields__
+        if "_" in name and name not in ServiceSettings.__struct_fields__
     }
     assert {"access_key", "project_id", "auth_token", "task_schema"} <= keys
     keys -= {"upload_hosts"}  # a word of the transport's own as well: where presigned URLs may lead

@@ -10,7 +10,6 @@ import anyio
 import pytest
 from msgspec.structs import replace
 from multidict import CIMultiDict
-from pydantic import SecretStr
 
 from engine.http.caller import HttpCaller
 from engine.http.classify import Loss
@@ -27,7 +26,7 @@ from engine.model.errors import (
     UnexpectedAnswer,
     WrongAddress,
 )
-from engine.model.settings import SendSettings, ServiceSettings
+from engine.model.settings import SecretStr, SendSettings, ServiceSettings
 from engine.progress.events import CallEnded, CallRetried, CallStarted, Paused, Spaced
 from engine.services.base import Answer, Call
 
@@ -72,8 +71,8 @@ class ScriptedWire:
 class Service(ServiceSettings):
     """One that words its errors as a test says."""
 
-    _error_hint: Any = None
-    _speaks: Any = None
+    hint: Any = None
+    speech: Any = None
 
     def secret_headers(self):
         return {"X-Token": SecretStr("t0ken-of-ours")}
@@ -85,10 +84,10 @@ class Service(ServiceSettings):
         return ("*.amazonaws.com",)
 
     def error_hint(self, status, body):
-        return self._error_hint and self._error_hint(status, body)
+        return self.hint and self.hint(status, body)
 
     def speaks(self, body):
-        return self._speaks is None or self._speaks(body)
+        return self.speech is None or self.speech(body)
 
 
 @pytest.fixture
@@ -96,8 +95,7 @@ def make(clock):
     def build(*script, seconds=0.0, base_url=BASE, error_hint=None, speech=None, **settings):
         wire = ScriptedWire(clock, script[0] if callable(script[0]) else list(script), seconds=seconds)
         events = []
-        service = Service(kind="test", base_url=base_url)
-        service._error_hint, service._speaks = error_hint, speech
+        service = Service(kind="test", base_url=base_url, hint=error_hint, speech=speech)
         draw = random.Random(7).random
         caller = HttpCaller(wire, service, SendSettings(**settings), clock=clock, draw=draw, emit=events.append)
         return caller, wire, events

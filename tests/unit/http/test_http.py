@@ -4,7 +4,6 @@ import aiohttp
 import anyio
 import pytest
 from aioresponses import aioresponses
-from pydantic import SecretStr
 from yarl import URL
 
 from engine.http.caller import open_caller
@@ -12,7 +11,7 @@ from engine.http.classify import Loss
 from engine.http.losses import loss_of
 from engine.model.error_hints import Carries
 from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable, WrongAddress
-from engine.model.settings import SendSettings, ServiceSettings
+from engine.model.settings import SecretStr, SendSettings, ServiceSettings
 from engine.services.base import Call
 
 from .raw_server import HANG_UP, OK, RESET, hang, plain, raw_server

@@ -5,10 +5,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from engine.http.secrets import Credentials
 from engine.model.errors import ConfigError
+from engine.model.settings import SecretStr
 
 KEY = "k3y/with+odd =chars&\"é'<>"
 

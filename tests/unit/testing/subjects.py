@@ -68,7 +68,7 @@ async def _before_sandbox(kind, keys, behaviour, *, made="task", **tasks):
     module = service_at(f"engine.services.{kind}")
     async with running_sandbox(behaviour) as sandbox:
         keys = {**keys, "base_url": sandbox.url}
-        settings = module.SETTINGS.model_validate(keys)
+        settings = module.SETTINGS.of(keys)
         async with open_caller(settings, SendSettings()) as caller:
             path = behaviour.journal.path
             yield Subject(

@@ -1,10 +1,10 @@
 """What Sama's calls carry, how its errors are worded, and what explains a refusal."""
 
 import pytest
-from pydantic import SecretStr
 
 from engine.model.error_hints import Carries
 from engine.model.errors import Refused, Unauthorized, WrongAddress
+from engine.model.settings import SecretStr
 from engine.services.base import Staged
 from engine.services.sama.service import UNMARKED
 from engine.services.sama.settings import SamaSettings

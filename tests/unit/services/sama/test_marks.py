@@ -2,11 +2,10 @@ import orjson
 import pytest
 from fakes.clock import FakeClock
 from msgspec.structs import replace
-from pydantic import SecretStr
 
 from engine.model.batch import part_sequences
 from engine.model.errors import Refused, Unauthorized, UnexpectedAnswer
-from engine.model.settings import BatchSettings
+from engine.model.settings import BatchSettings, SecretStr
 from engine.services import sama
 from engine.services.sama.settings import SamaSettings
 

@@ -2,13 +2,12 @@ import orjson
 import pytest
 from fakes.clock import FakeClock
 from msgspec.structs import replace
-from pydantic import SecretStr
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.batch import Limits
 from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
-from engine.model.settings import BatchSettings
+from engine.model.settings import BatchSettings, SecretStr
 from engine.services import sama
 from engine.services.base import Released, Staged
 from engine.services.sama.service import PAGE_SIZE, TASKS_PAGE_SIZE, UPLOAD_URL_SECONDS

@@ -2,12 +2,11 @@
 
 import orjson
 from fakes.clock import FakeClock
-from pydantic import SecretStr
 
 from engine.model.batch import Batch
 from engine.model.job import Job
 from engine.model.record import Position
-from engine.model.settings import BatchSettings
+from engine.model.settings import BatchSettings, SecretStr
 from engine.model.submission import State, Submission
 from engine.progress.events import unheard
 from engine.services import sevenbridges
