@@ -18,6 +18,9 @@ import shlex
 import stat
 from pathlib import Path
 
+DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
+"""Remembers the jobs of the working folder."""
+
 _OWNER_ONLY_FILE = 0o600
 _OWNER_ONLY_FOLDER = 0o700
 

@@ -22,7 +22,7 @@ import engine
 from engine.cli import options
 from engine.cli.options import Command, OutputOptions
 from engine.cli.output.screen import Screen, say, show, tell_error, write_json
-from engine.model.job import DEFAULT_LEDGER
+from engine.files import DEFAULT_LEDGER
 from engine.progress.text import count, printable
 
 if TYPE_CHECKING:

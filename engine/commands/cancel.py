@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
+from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.doubt import Cancel
 from engine.model.errors import CallFailed, JobError, JobRefused, Refused
-from engine.model.job import DEFAULT_LEDGER, Job, JobState
+from engine.model.job import Job, JobState
 from engine.model.next_step import Action, next_step
 from engine.model.outcome import Settlement
 from engine.model.submission import State

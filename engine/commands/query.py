@@ -18,10 +18,11 @@ from engine.commands.columns import check_columns
 from engine.commands.paths import open_ledger, path_names
 from engine.commands.result import DAMAGED, JobStatus, Result, ServiceCan, Validation, service_can, summarize
 from engine.commands.submit import STANDARD_INPUT
+from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.errors import DamagedRow, JobError
-from engine.model.job import DEFAULT_LEDGER, Job
+from engine.model.job import Job
 from engine.model.outcome import Outcome
 from engine.model.record import Reject, Source, source_at
 from engine.model.submission import State

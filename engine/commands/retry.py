@@ -20,12 +20,12 @@ from engine.commands import wiring
 from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result, UncertainRecords
 from engine.commands.submit import go_on, work_on
-from engine.files import make_private_folder, private, regular
+from engine.files import DEFAULT_LEDGER, make_private_folder, private, regular
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, batch_name, good_indexes
 from engine.model.doubt import RemoteStatus
 from engine.model.errors import JobError
-from engine.model.job import DEFAULT_LEDGER, Job, JobState, check_job_name
+from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Fate
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings

@@ -20,10 +20,11 @@ from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, 
 from engine.commands.columns import check_columns
 from engine.commands.paths import claim_output, open_ledger, path_names
 from engine.commands.result import Result, summarize
+from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, SourceChanged, StrictRejects
-from engine.model.job import DEFAULT_LEDGER, Job, JobState, check_job_name
+from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Tally
 from engine.model.record import Source, source_at
 from engine.model.settings import SourceSettings

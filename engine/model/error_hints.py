@@ -5,9 +5,8 @@ The table that tells whose fault a refusal is stands in `http.classify`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
-
-from msgspec import Struct
 
 
 class Carries(Enum):
@@ -42,7 +41,8 @@ class Blame(Enum):
     """Nobody: the same call may succeed later."""
 
 
-class Pause(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)  # no Struct: `--help` needs this module, and not msgspec, which takes 5 ms
+class Pause:
     """Nothing was done and nothing will be for a while: nobody calls for `seconds`."""
 
     seconds: float
@@ -51,7 +51,8 @@ class Pause(Struct, frozen=True):
     """The service says the same to a call that asks for too much at once: one of few tries is refused instead."""
 
 
-class Refusal(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Refusal:
     """Nothing was done, and the next call like it would be refused as well; whose fault that is."""
 
     reason: str

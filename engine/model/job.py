@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 
 from msgspec import Struct
 
 from engine.model.errors import JobError
 from engine.model.record import Source
 
-DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
-"""Remembers the jobs of the working folder."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

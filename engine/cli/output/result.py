@@ -19,9 +19,9 @@ from engine.cli.options import LEDGER_VARIABLE
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
 from engine.commands.result import Result, ServiceCan
-from engine.files import regular
+from engine.files import DEFAULT_LEDGER, regular
 from engine.model.errors import Exit
-from engine.model.job import DEFAULT_LEDGER, JobState
+from engine.model.job import JobState
 from engine.model.outcome import Fate, Tally
 from engine.model.submission import State
 from engine.progress.text import count, duration, rate
