@@ -13,8 +13,9 @@ are open.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from engine.adaptive.concurrency import LimitChanged
 from engine.adaptive.throughput import CallCost
@@ -43,8 +44,7 @@ class Upload(Enum):
     RESET = "was cut off again and again"
 
 
-@dataclass(slots=True)
-class BatchBytes:
+class BatchBytes(Struct):
     """How many bytes the batches cut from now on may have. Tell it of batches that could be smaller.
 
     Nothing larger than what got through is tried again: as many as are in flight would fail before the first answer
@@ -129,8 +129,7 @@ _WORTH = 0.2
 """A change by less is not worth an event."""
 
 
-@dataclass(slots=True)
-class OpenBatches:
+class OpenBatches(Struct):
     """How many batches may be released and not yet settled."""
 
     most: int

@@ -20,8 +20,9 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
+
+from msgspec import Struct
 
 _INFINITE = float("inf")
 
@@ -42,8 +43,7 @@ _LEAST_SECONDS = 0.002  # between two polls of a batch, however fast the service
 _TICK = 1e-6  # seconds that are no difference: clocks are floats
 
 
-@dataclass(slots=True)
-class PolledBatch:
+class PolledBatch(Struct):
     """What is known of one open batch; times are those of the monotonic clock."""
 
     number: int  # in the order of releases

@@ -10,7 +10,8 @@ A service that limits the rate without saying how far (429 and no window in its 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 _STEADY_CALLS = 20
 """Answered since the last cut: the pace then was nearly right, else too high."""
@@ -25,8 +26,7 @@ _MEMORY_CALLS = 32
 _MOMENT_SECONDS = 0.01
 
 
-@dataclass(slots=True)
-class Pacer:
+class Pacer(Struct):
     """The pace of one or more callers."""
 
     per_second: float | None = None
@@ -51,8 +51,7 @@ class Pacer:
         return True
 
 
-@dataclass(slots=True)
-class LearnedRate:
+class LearnedRate(Struct):
     """The pace that a service takes, by its push-backs. Counts in calls and not in seconds, so it fits any limit."""
 
     slowest: float = 0.05

@@ -6,7 +6,7 @@ on its size (`CallCost`). So batches of mixed sizes neither look like noise wher
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 _COST_MEMORY = 0.998
 """It looks back over some five hundred: the mean of a few batches of mixed sizes is no unit to measure by."""
@@ -18,8 +18,7 @@ _LEAST_SPREAD = 0.05
 """Deviation of the sizes from their mean below which they count as one size."""
 
 
-@dataclass(slots=True)
-class CallCost:
+class CallCost(Struct):
     """By how much the time of a call depends on its size: a regression that forgets."""
 
     _weight: float = 0.0
@@ -58,8 +57,7 @@ class CallCost:
         return min(1.0, max(0.0, slope * self.mean_bytes / self.mean_seconds))
 
 
-@dataclass(frozen=True, slots=True)
-class Throughput:
+class Throughput(Struct, frozen=True):
     """What is answered a second. Kept in both units, for what is worth more is learned on the way."""
 
     calls: float

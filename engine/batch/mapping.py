@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
 import orjson
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.model.errors import ConfigError
@@ -35,8 +35,7 @@ _MISWRITTEN = re.compile(r"\$\{(?!row\.[^}]+\})\s*rows?\b[^}]*\}?")
 """Other `${…}` may be meant for the service."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
+class _Route(Struct, frozen=True):
     """Where the values of rows with the same columns go: pairs of key and column."""
 
     inputs: Sequence[tuple[str, str]]

@@ -11,7 +11,6 @@ import errno
 import os
 import socket
 import ssl
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import aiohttp
@@ -24,6 +23,7 @@ from aiohttp.http_exceptions import (
     LineTooLong,
     TransferEncodingError,
 )
+from msgspec import Struct
 
 from engine.http.classify import Loss
 
@@ -48,8 +48,7 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
 _RESETS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """A request without an answer."""
 
     loss: Loss

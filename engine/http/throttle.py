@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from http import HTTPStatus
+
+from msgspec import Struct, field
 
 from engine.adaptive.rate import LearnedRate, Pacer
 from engine.http.classify import Allowance, Verdict
@@ -58,8 +59,7 @@ WINDOW_USED_UP = "the request budget of this window is used up"
 LEARNED_PACE = "the service takes no more calls a second than now, by its refusals"
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """Ask again after so many seconds; 0: go; infinite: after a call that probes has ended."""
 
     seconds: float
@@ -215,8 +215,7 @@ class Throttle:
         return Admission(news.wait_seconds, news.reason, self._told.news(news, now))
 
 
-@dataclass(slots=True)
-class _Pace:
+class _Pace(Struct):
     """How fast calls go out: as configured and asked for, and as the service was found to take them."""
 
     pacer: Pacer = field(default_factory=Pacer)
@@ -232,8 +231,7 @@ class _Pace:
         return min(fixed, found) if learned else fixed
 
 
-@dataclass(slots=True)
-class _Lane:
+class _Lane(Struct):
     """Calls that get through or fail together."""
 
     outage: Outage
@@ -241,8 +239,7 @@ class _Lane:
     """Of what was said to calls that name this lane."""
 
 
-@dataclass(slots=True)
-class Outage:
+class Outage(Struct):
     """Whether the calls of one lane go out freely, or one at a time as probes.
 
     A retry budget as in the AWS SDKs keeps a dead service from being hammered: retries cost tokens, successes earn
@@ -303,8 +300,7 @@ class Outage:
         return self._last_failure_at - self._first_failure_at
 
 
-@dataclass(slots=True)
-class WindowBudget:
+class WindowBudget(Struct):
     """The requests of the current window that are still ours.
 
     A fixed window (Seven Bridges: 1,000 requests in 5 minutes) is used to its last request and never beyond. The

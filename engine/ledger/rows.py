@@ -7,10 +7,10 @@ the fate of each of its records, or with halves that cover it exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from engine.model.batch import Batch, batch_name, part_sequences
 from engine.model.errors import LedgerError
@@ -23,8 +23,7 @@ _SPOILT_RECORDS = 1_000_000
 """A number that is wrong by less can be looked into: the audit says what is wrong with it."""
 
 
-@dataclass(slots=True)  # not frozen, which would double the time to make one, and one is made for each step
-class BatchStep:
+class BatchStep(Struct):
     """One step of a batch: what it becomes, if it still stands where it is expected.
 
     Raises:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -30,6 +29,7 @@ from threading import Thread
 from typing import Any, Concatenate, TypeAlias
 
 import apsw
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from engine.ledger.database import QUERIES, as_ledger_error, job_id, mark_left_behind
@@ -44,8 +44,7 @@ WAL_PAGES = 1_000
 """4 MB, as SQLite's own https://sqlite.org/pragma.html#pragma_wal_autocheckpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One thing that an operation wrote."""
 
     operation: str
@@ -62,8 +61,7 @@ Operation: TypeAlias = Callable[Concatenate[apsw.Connection, ...], Sequence[Chan
 Hook: TypeAlias = Callable[[Sequence[Change]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(Struct, frozen=True):
     """Called in the writer thread with the changes of each group: tests fail the disk or end the process there."""
 
     before_commit: Hook | None = None
@@ -72,8 +70,7 @@ class Hooks:
     """The changes are durable, and nobody who waits for them knows it yet."""
 
 
-@dataclass(slots=True)
-class _Queued:
+class _Queued(Struct):
     """An operation on its way to the disk, and back to whoever waits for it."""
 
     operation: Operation

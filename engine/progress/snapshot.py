@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.adaptive.concurrency import LimitChanged
 from engine.model.submission import State
@@ -38,8 +40,7 @@ _SHORTEST_SECONDS = 1.0
 """A rate over less than this is noise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Eta:
+class Eta(Struct, frozen=True):
     """When the run will end, and what that rests on."""
 
     seconds: float | None
@@ -47,8 +48,7 @@ class Eta:
     basis: str
 
 
-@dataclass(slots=True)
-class Counts:
+class Counts(Struct):
     """What is known of the job at hand; one object, so that a new job begins with nothing of the last."""
 
     job: str = ""
@@ -78,7 +78,7 @@ class Counts:
     # Every key from the start: a renderer in another thread may iterate while an event is folded in.
     states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
     """State → batches, as far as this run has met them."""
-    seen_created: dict[int, int] = field(default_factory=dict)
+    seen_created: dict[int, int] = {}
     """Open batch → tasks of it already counted as created."""
 
     @property
@@ -87,8 +87,7 @@ class Counts:
         return self.created + self.failed + self.rejected + self.uncertain
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """How a run stands at one moment."""
 
     counts: Counts

@@ -10,11 +10,11 @@ slow to begin. An event says that it waits; and when nothing moves any more, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
 import anyio
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.adaptive.batch_size import OpenBatches
@@ -48,8 +48,7 @@ _NAMES_SHOWN = 5  # waiting batches that an error names
 _NEWEST = 0.1  # weight of the newest wait, or way to the service and back, in their mean
 
 
-@dataclass(slots=True)
-class _OpenBatch:
+class _OpenBatch(Struct):
     """A batch that the service works on."""
 
     batch: Batch  # without its spans: thousands of batches may be open

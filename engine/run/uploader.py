@@ -14,10 +14,10 @@ large as that is halved before it is sent.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes, Upload
@@ -65,8 +65,7 @@ class Payloads(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(Struct, frozen=True):
     """Where a batch stands after it was submitted."""
 
     submission: Submission
@@ -344,8 +343,7 @@ def _lies_with_the_payload(failures: Sequence[CallFailed]) -> bool:
     return newest.by_proxy and len(failures) == STAGE_TRIES
 
 
-@dataclass(slots=True)
-class _Intent:
+class _Intent(Struct):
     """The ledger's note that a call goes out; its time is never much older than the call."""
 
     run: Run

@@ -10,10 +10,10 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+from msgspec import Struct
 
 from engine.cli.options import LEDGER_VARIABLE
 from engine.cli.output.screen import Mood, Screen, Table
@@ -221,8 +221,7 @@ def _typed(steps: list[tuple[str, str]], ledger: Path) -> list[tuple[str, str]]:
     return [(what, command(words, ledger)) for what, words in steps]
 
 
-@dataclass(frozen=True, slots=True)
-class Reasons:
+class Reasons(Struct, frozen=True):
     """Why records were not created."""
 
     top: Sequence[tuple[int, str]]

@@ -12,12 +12,12 @@ whichever it is; a small folder costs one request.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import anyio
+from msgspec import Struct
 
 from engine.model.errors import CallFailed, Refused, Unauthorized, Unavailable
 from engine.services.sevenbridges.calls import ListedFile, ListShifted, Page, Place
@@ -43,8 +43,7 @@ _TOO_MUCH = frozenset(
 """What may be said of many names and not of fewer; `settings.ruling` refuses a 503 that is for nothing else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True):
     """What a file is looked for by."""
 
     place: Place
@@ -200,8 +199,7 @@ Path = tuple[str, ...]
 """Of folders, and the name itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """A file that an input names."""
 
     kind: str
@@ -209,8 +207,7 @@ class _Wanted:
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     """One that has a name."""
 
     id: str

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import orjson
+from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from engine.model.error_hints import Blame, Pause, Refusal
@@ -17,8 +17,7 @@ from engine.model.record import Row
 from engine.model.settings import SecretStr, ServiceSettings, json_of
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(Struct, frozen=True):
     """One of the vendor's sites."""
 
     api: str
