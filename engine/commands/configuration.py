@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import msgspec
+import msgspec.inspect
 import orjson
 from msgspec.structs import fields
 
@@ -155,14 +155,10 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
             _refuse_literal(value, f"{where}.{key}", f"{table.get('kind', 'service')}_{key}".upper())
         elif key in model.__struct_fields__:
             _refuse_files(value, f"{where}.{key}" if where else key)
-    values = _expanded(table, where, expand)
-    try:
-        checked = model.of(values)
-    except msgspec.ValidationError:
-        complaints: list[str] = []
-        checked = _mended(model, values, where, complaints)
-        if complaints:
-            raise ConfigError("\n".join(complaints)) from None
+    complaints: list[str] = []
+    checked = _table(model, _expanded(table, where, expand), where, complaints)
+    if checked is None:
+        raise ConfigError("\n".join(complaints))
     if expand is expand_secret:
         _remember(checked)
     return checked
@@ -212,31 +208,22 @@ _MEANT = {"yes": True, "y": True, "on": True, "t": True, "no": False, "n": False
 """What a variable may say besides true, false, 1 and 0."""
 
 
-def _mended(kind: Any, value: Any, place: str, complaints: list[str]) -> Any:
-    """Return what `value` says if it is read with good will; add what is wrong with each part of it.
-
-    msgspec itself stops at the first mistake, and this names them all. It is slow, so only what msgspec refused comes
-    here.
-    """
+def _value(kind: Any, value: Any, place: str, complaints: list[str]) -> Any:
+    """Return a value as its type wants it; what cannot be read so is told in `complaints`."""
     if isinstance(kind, type) and issubclass(kind, Section):
-        return _mended_table(kind, value, place, complaints)
-    inside = get_args(kind)
+        return _table(kind, value, place, complaints)
     if get_origin(kind) is dict and isinstance(value, dict):
-        return {key: _mended(inside[1], item, f"{place}.{key}", complaints) for key, item in value.items()}
-    if get_origin(kind) in {list, tuple} and isinstance(value, list):
-        items = [_mended(inside[0], item, f"{place}.{number}", complaints) for number, item in enumerate(value)]
-        return items if get_origin(kind) is list else tuple(items)
-    stripped = value.strip() if isinstance(value, str) else value
-    for read in (value, stripped, _MEANT.get(stripped.lower()) if isinstance(value, str) else value):
+        return {key: _value(get_args(kind)[1], item, f"{place}.{key}", complaints) for key, item in value.items()}
+    meant = [_MEANT.get(value.strip().lower(), value.strip())] if isinstance(value, str) else []
+    for written in (value, *meant):
         with suppress(msgspec.ValidationError):
-            return msgspec.convert(read, kind, strict=False, dec_hook=of_text)
-    from msgspec.inspect import type_info  # noqa: PLC0415 - needed where something is wrong
-
-    complaints.append(f"{place}: must be {_words(type_info(kind))}")
-    return value
+            return msgspec.convert(written, kind, strict=False, dec_hook=of_text)
+    complaints.append(f"{place}: must be {_words(msgspec.inspect.type_info(kind))}")
+    return None
 
 
-def _mended_table(model: type[Model], table: Any, place: str, complaints: list[str]) -> Model | None:
+def _table(model: type[Model], table: Any, place: str, complaints: list[str]) -> Model | None:
+    """Return a table as a checked `model`; None, and all that is wrong with it in `complaints`."""
     if not isinstance(table, dict):
         complaints.append(f"{place}: must be a table, [{place}]")
         return None
@@ -249,34 +236,29 @@ def _mended_table(model: type[Model], table: Any, place: str, complaints: list[s
     values = {}
     for key, field in known.items():
         if key in table:
-            values[key] = _mended(field.type, table[key], f"{begin}{key}", complaints)
+            values[key] = _value(field.type, table[key], f"{begin}{key}", complaints)
         elif field.required:
             complaints.append(f"{begin}{key}: missing")
-    if len(complaints) == before:
-        try:
-            return model(**values)
-        except ValueError as error:
-            complaints.append(f"{begin}{error}")
-    return None
+    try:
+        return model(**values) if len(complaints) == before else None
+    except ValueError as error:
+        complaints.append(f"{begin}{error}")
+        return None
 
 
-_NOUNS = {"BoolType": "true or false", "DictType": "a table", "ListType": "a list", "VarTupleType": "a list"}
-
-
-def _words(kind: Any) -> str:
-    """Return what people call a type, which msgspec describes."""
-    from msgspec import inspect  # noqa: PLC0415 - see above
-
+def _words(kind: msgspec.inspect.Type) -> str:
+    """Return what people call a type."""
     match kind:
-        case inspect.UnionType():
-            return " or ".join(_words(one) for one in kind.types if not isinstance(one, inspect.NoneType))
-        case inspect.LiteralType():
+        case msgspec.inspect.UnionType():
+            return " or ".join(_words(one) for one in kind.types if not isinstance(one, msgspec.inspect.NoneType))
+        case msgspec.inspect.LiteralType():
             *names, last = map(repr, kind.values)
             return f"{', '.join(names)} or {last}" if names else last
-        case inspect.IntType() | inspect.FloatType():
-            noun = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            noun = "a whole number" if isinstance(kind, msgspec.inspect.IntType) else "a number"
             least = "" if kind.ge is None else f" from {kind.ge}" + (" on" if kind.le is None else f" to {kind.le}")
             return noun + (least if kind.gt is None else f" above {kind.gt}")
-        case inspect.StrType(max_length=1):
+        case msgspec.inspect.StrType(max_length=1):
             return "one character"
-    return _NOUNS.get(type(kind).__name__, "a text")
+    nouns = {"BoolType": "true or false", "DictType": "a table", "ListType": "a list", "VarTupleType": "a list"}
+    return nouns.get(type(kind).__name__, "a text")

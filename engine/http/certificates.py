@@ -19,19 +19,10 @@ class _Unread(ssl.SSLContext):
     """A context that becomes an ordinary one, with its certificates, when it is first used for a connection."""
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        """Begin a connection of an event loop."""
-        return _read(self).wrap_bio(*arguments, **named)
-
-    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
-        """Begin a connection of a socket."""
-        return _read(self).wrap_socket(*arguments, **named)
-
-
-def _read(context: ssl.SSLContext) -> ssl.SSLContext:
-    # First the certificates: another thread may use the context from the moment on in which it seems ordinary.
-    _reading(context)
-    context.__class__ = ssl.SSLContext
-    return context
+        """Begin a connection."""
+        _reading(self)  # first: another thread may use the context from the moment on in which it seems ordinary
+        self.__class__ = ssl.SSLContext  # type: ignore[assignment]
+        return self.wrap_bio(*arguments, **named)
 
 
 def load_aiohttp() -> None:

@@ -43,17 +43,8 @@ class SecretStr:
         """Return it in the clear."""
         return self._text
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SecretStr) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __str__(self) -> str:
-        return "**********"
-
     def __repr__(self) -> str:
-        return f"SecretStr('{self}')"
+        return "SecretStr('**********')"
 
 
 def of_text(kind: type[Any], value: object) -> Any:

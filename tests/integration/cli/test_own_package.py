@@ -171,7 +171,7 @@ def test_a_format_that_nobody_brings_is_refused_with_those_that_are_known(tmp_pa
     desk.config.write_text(desk.config.read_text() + 'format = "xml"')
     refused = desk.call("validate", desk.records("a"), "--config", str(desk.config))
     assert refused.returncode == 2
-    assert "source.format: input should be 'ndjson', 'json', 'csv' or 'lines'" in " ".join(refused.stderr.split())
+    assert "source.format: must be 'ndjson', 'json', 'csv' or 'lines'" in " ".join(refused.stderr.split())
 
 
 def test_a_kind_that_is_not_installed_is_refused_with_those_that_are(tmp_path):

@@ -138,7 +138,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["resource", "typer", "engine.cli.signals", "pydantic", "engine.commands.submit"])
+@pytest.mark.parametrize("module", ["resource", "typer", "engine.cli.signals", "msgspec", "engine.commands.submit"])
 def test_ctrl_c_while_modules_are_loaded_ends_without_a_traceback(module):
     command = [sys.executable, "-c", STARTING.format(module=module)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

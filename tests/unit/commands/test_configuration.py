@@ -211,6 +211,15 @@ def test_a_service_explains_its_own_keys_likewise(line, said):
     assert complaint(MINIMAL.replace("project_id = 42", line)).startswith(said)
 
 
+@pytest.mark.parametrize(("said", "run"), [("yes", True), ("ON", True), ("1", True), (" false", False), ("n", False)])
+def test_a_variable_may_hold_a_number_or_a_yes(monkeypatch, said, run):
+    monkeypatch.setenv("SAID", said)
+    monkeypatch.setenv("NUMBER", " 43 ")
+    text = """[service]\nkind = "sevenbridges"\nauth_token = "${env:SAMA_ACCESS_KEY}"\nrun = "${env:SAID}"\n"""
+    setup = wiring.load(text + '[batch]\nmax_records = "${env:NUMBER}"')
+    assert (setup.service.run, setup.settings.batch.max_records) == (run, 43)
+
+
 # Secrets
 
 
