@@ -51,13 +51,13 @@ def measure(session: Session) -> Section:
     rows: list[Row] = []
     runs: Runs = {}
     contenders: list[Contender] = []
-    with nginx(session.folder) as url:
-        for kind in KINDS:
+    for kind in KINDS:
+        with nginx(session.folder, kind) as url:
             taking_part = _contenders(session, url, kind)
-            taken = alternate(taking_part, session.rounds(3, 80), session.folder)
-            rows += _rows(kind, taken)
-            contenders += taking_part
-            runs |= taken
+            taken = alternate(taking_part, session.rounds(5, 110), session.folder)
+        rows += _rows(kind, taken)
+        contenders += taking_part
+        runs |= taken
     size = session.size(200, 60)
     settings = {"megabytes": size, "requests at once": IN_FLIGHT, "records a batch": BATCH_RECORDS}
     return Section("end_to_end", "End to end, from the file to nginx", METHOD, rows, contenders, runs, settings)

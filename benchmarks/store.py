@@ -16,13 +16,15 @@ from itertools import count
 import orjson
 from aiohttp import web
 
+from benchmarks.nginx import answers
+from benchmarks.workload import BATCH_RECORDS
 from engine.sandbox.seaweed import SeaweedUploads, seaweed_uploads
 
-TASKS = 1000
-"""Of every batch."""
+KIND = "typical"
+"""Of the records that are sent."""
 
 LIFETIME_SECONDS = 4 * 3600.0
-PROJECT = 1000
+PROJECT = BATCH_RECORDS[KIND]
 
 
 class Desk:
@@ -31,9 +33,7 @@ class Desk:
     def __init__(self, uploads: SeaweedUploads) -> None:
         self._uploads = uploads
         self._numbers = count(1)
-        counts = {"batch_id": 1, "state": "completed", "total": TASKS, "created": TASKS, "failed": 0}
-        listed = [{"id": f"{number:024x}", "state": "created"} for number in range(TASKS)]
-        self._counts, self._tasks = orjson.dumps(counts), orjson.dumps({**counts, "tasks": listed})
+        self._answers = answers(KIND)
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -41,6 +41,7 @@ class Desk:
         app.router.add_post(f"{batches}.json", self.create)
         app.router.add_post(batches + "/{id}/continue.json", self.release)
         app.router.add_get(batches + "/{id}.json", self.status)
+        app.router.add_get(f"/v2/projects/{PROJECT}/tasks.json", self.shown)
         app.router.add_get("/urls", self.urls)
 
     async def create(self, request: web.Request) -> web.Response:
@@ -55,7 +56,12 @@ class Desk:
 
     async def status(self, request: web.Request) -> web.Response:
         """Say that all is created."""
-        return _json(self._tasks if "page" in request.query else self._counts)
+        return _json(self._answers["tasks" if "page" in request.query else "counts"])
+
+    async def shown(self, request: web.Request) -> web.Response:
+        """Show the data of tasks."""
+        del request
+        return _json(self._answers["shown"])
 
     async def urls(self, request: web.Request) -> web.Response:
         """Answer with fresh URLs, one a line."""

@@ -12,29 +12,32 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import orjson
 
 MEGABYTE = 10**6
 BLOCK_RECORDS = 1000
-"""Distinct records before they repeat but for their number; and records in a batch, so files end with a full batch."""
+"""Files have a multiple of so many records, so that they end with a full batch of any size below."""
 
 
 def records(kind: str, seed: int = 1) -> Iterator[bytes]:
-    """Yield records without end, each with its number as marker; their mean size is SIZES[kind]."""
-    number = 0
-    tails = _tails(kind, seed)
-    while True:
-        for tail in tails:
-            yield b'{"data":{"client_batch_id":"record-%09d",%b' % (number, tail)
-            number += 1
+    """Yield records without end; their mean size is SIZES[kind].
+
+    They repeat after a batch. So a server that is given no more than a batch's size can show the content of its tasks,
+    as a real one does; the engine proves by it which id is whose.
+    """
+    return cycle(batch_records(kind, seed))
 
 
-def _tails(kind: str, seed: int) -> list[bytes]:
+def batch_records(kind: str, seed: int = 1) -> list[bytes]:
+    """Return the records of one batch, each with its number in it; no two are alike."""
     draw = random.Random(seed)
-    return [orjson.dumps(KINDS[kind](draw))[1:] + b"}" for _ in range(BLOCK_RECORDS)]
+    return [
+        b'{"data":{"client_batch_id":"record-%09d",%b}' % (number, orjson.dumps(KINDS[kind](draw))[1:])
+        for number in range(BATCH_RECORDS[kind])
+    ]
 
 
 def _small(draw: random.Random) -> dict[str, object]:

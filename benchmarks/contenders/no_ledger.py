@@ -1,4 +1,4 @@
-"""The engine without its memory: the same job, its ledger forgets at once, and there is no report at the end.
+"""The engine without its memory: the same job, its ledger writes nothing, and there is no report at the end.
 
     python -m benchmarks.contenders.no_ledger SOURCE CONFIG
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,26 +27,35 @@ from engine.source.sources import find_sources
 
 
 class Forgetful:
-    """A ledger that remembers nothing: what a run asks of it is answered as for a job that has just begun."""
+    """A ledger that writes nothing: it knows where the records of batches under way stand, and forgets the rest."""
 
-    async def freeze(self, *_: Any, **__: Any) -> None:
-        """Forget batches."""
+    def __init__(self) -> None:
+        self._batches: dict[int, Batch] = {}
+
+    async def freeze(self, _job: str, batches: Sequence[Batch], *_: Any, **__: Any) -> None:
+        """Know batches until they are settled: the proof of the tasks' order reads one again."""
+        self._batches.update((batch.sequence, batch) for batch in batches)
 
     async def move(self, *_: Any, **__: Any) -> None:
         """Forget a step."""
 
-    async def settle(self, *_: Any, **__: Any) -> None:
-        """Forget the fate of records."""
+    async def settle(self, _job: str, submission: Submission, *_: Any, **__: Any) -> None:
+        """Forget a batch, and the fate of its records."""
+        self._batches.pop(submission.sequence, None)
 
     async def last_batch(self, job: str) -> None:
         """Return None: there is none."""
 
-    async def batch(self, *_: Any) -> None:
-        """Return None: it is forgotten, and with it where its records stand."""
+    async def batch(self, _job: str, sequence: int) -> tuple[Batch, Submission] | None:
+        """Return a batch under way."""
+        batch = self._batches.get(sequence)
+        return (batch, Submission(sequence)) if batch else None
 
-    async def names_of(self, *_: Any) -> tuple[str, ...]:
-        """Return no names."""
-        return ()
+    async def owner(self, *_: Any) -> None:
+        """Return None: no batch is remembered that could have this remote id."""
+
+    async def note_slowest_start(self, *_: Any) -> None:
+        """Forget how long a batch waited."""
 
     async def batches(self, *_: Any) -> AsyncIterator[tuple[Batch, Submission]]:
         """Yield nothing."""
