@@ -19,16 +19,6 @@ from benchmarks.simulation.sweep import COARSE, SETTINGS, Comparison
 NEAR = Target(90, at_least=True)
 BEFORE = HELD_OUT / "before.json"
 
-CAUSES = {
-    "busy-by-turns": """A flat top: 7 in flight are within 6% of the 10 that are best, less than a step has to bring \
-or a short run can tell from noise. Whether it stays below differs from seed to seed.""",
-    "penalty-box": """Each overstep costs fifteen seconds, a tenth of the job; there is no telling where the limit is \
-without one, and the saved-up calls hide it: what is taken for a while is too much later. A first leap and the steps \
-down from it make some seven.""",
-    "swapping": """Two hills: 12 in flight get three quarters of the best; past a valley of a quarter, 64 get more. \
-Whoever climbs stays on the first hill, which is right wherever the second is not there.""",
-}
-
 METHOD = f"""A server is described by a file: its capacity, how its answers slow down as calls crowd in, what it \
 refuses, and what changes on the way. Each runs in made-up time under every fixed setting of {SETTINGS[0]} to \
 {SETTINGS[-1]} calls in flight, under the engine's controller, and under two rivals written from their published \
@@ -85,6 +75,5 @@ def _rows(comparisons: Sequence[Comparison], prefix: str = "") -> Sequence[Row]:
         name: [100 * one.share for one in some] for name, some in groupby(comparisons, lambda one: one.server.name)
     }
     return [
-        Row(f"throughput, {prefix}{name}", "best fixed setting", figures, NEAR, "%", CAUSES.get(name, ""))
-        for name, figures in shares.items()
+        Row(f"throughput, {prefix}{name}", "best fixed setting", figures, NEAR, "%") for name, figures in shares.items()
     ]

@@ -93,6 +93,8 @@ class Target:
 
     bound: float
     at_least: bool = True
+    wish: float | None = None
+    """What would be better still."""
 
     def met(self, value: float) -> bool:
         """Tell whether `value` reaches it."""
@@ -112,8 +114,6 @@ class Row:
     target: Target | None = None
     """None: there for comparison."""
     unit: str = TIMES
-    cause: str = ""
-    """Why it is missed and what was tried, where that is known."""
 
     @property
     def spread(self) -> Spread:

@@ -1,18 +1,22 @@
 """Results in, a page in Markdown out that reads like a paper: what was measured, how, side by side, and what is missed.
 
-python -m benchmarks.page FOLDER writes the page of the results in FOLDER once more.
+`python -m benchmarks` writes it; `python -m benchmarks.page FOLDER` writes it once more, for the results in FOLDER. Why
+a row misses its target stands in `causes.toml`, not in the results, so that it can be told when the figures are known.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from benchmarks.harness import MEBIBYTE, Spread, Target
 from benchmarks.results import Document, load
 
 FILE = "README.md"
+CAUSES = tomllib.loads(Path(__file__).with_name("causes.toml").read_text(encoding="utf-8"))
 
 INTRODUCTION = """# How fast bulksubmit is
 
@@ -28,8 +32,8 @@ QUICK = (
 )
 
 
-def page(document: Document) -> str:
-    """Return the page."""
+def page(document: Document, causes: Mapping[str, str] = CAUSES) -> str:
+    """Return the page; `causes`: pattern of a row's name -> why it is missed."""
     sections = document["sections"]
     parts = [INTRODUCTION]
     if any(section["quick"] for section in sections.values()):
@@ -37,7 +41,7 @@ def page(document: Document) -> str:
     parts += [_circumstances(sections), "## All rows\n", _rows(sections)]
     parts.append("![Each row against its target](overview.svg)\n")
     parts += [_section(name, section) for name, section in sections.items()]
-    parts += [_missed(sections), _not_measured(sections)]
+    parts += [_missed(sections, causes), _not_measured(sections)]
     return "\n".join(parts)
 
 
@@ -60,9 +64,9 @@ def _circumstances(sections: Document) -> str:
 
 
 def _rows(sections: Document) -> str:
-    lines = ["| measure | against | figure | target | |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| measure | against | figure | target | | wish |", "| --- | --- | --- | --- | --- | --- |"]
     lines += [
-        f"| {row['measure']} | {row['against']} | {_figure(row)} | {_target(row)} | {_verdict(row)} |"
+        f"| {row['measure']} | {row['against']} | {_figure(row)} | {_target(row)} | {_verdict(row)} | {_wish(row)} |"
         for section in sections.values()
         for row in section["rows"]
     ]
@@ -90,6 +94,15 @@ def _short(value: float) -> str:
 
 def _target(row: Document) -> str:
     return f"{Target(**row['target'])} {row['unit']}" if row["target"] else ""
+
+
+def _wish(row: Document) -> str:
+    """Return what would be better still, and whether it came true."""
+    target = Target(**row["target"]) if row["target"] else Target(0)
+    if target.wish is None:
+        return ""
+    wish = Target(target.wish, target.at_least)
+    return f"{wish} {row['unit']}{', met' if wish.met(row['median']) else ''}"
 
 
 def _verdict(row: Document) -> str:
@@ -128,16 +141,25 @@ def _contenders(section: Document) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _missed(sections: Document) -> str:
+def _missed(sections: Document, causes: Mapping[str, str]) -> str:
     rows = [row for section in sections.values() for row in section["rows"] if row["met"] is False]
     if not rows:
         return "## What is missed\n\nNothing: every row reaches its target.\n"
     lines = [
-        f"- {row['measure']}{' against ' + row['against'] if row['against'] else ''}: {_short(row['median'])} "
-        f"{row['unit']}, wanted {_target(row)}. {row['cause'] or 'The cause is not known yet.'}"
+        f"- {_name(row)}: {_short(row['median'])} {row['unit']}, wanted {_target(row)}. {_cause(row, causes)}"
         for row in rows
     ]
     return "## What is missed\n\n" + "\n".join(lines) + "\n"
+
+
+def _name(row: Document) -> str:
+    return f"{row['measure']} against {row['against']}" if row["against"] else str(row["measure"])
+
+
+def _cause(row: Document, causes: Mapping[str, str]) -> str:
+    """Return the first text whose pattern fits, on one line."""
+    found = (text for pattern, text in causes.items() if fnmatchcase(_name(row), pattern))
+    return " ".join(next(found, "The cause is not known yet.").split())
 
 
 def _not_measured(sections: Document) -> str:

@@ -67,5 +67,4 @@ def _row(row: Row) -> Document:
         "figures": list(row.figures),
         **asdict(row.spread),
         "met": row.met,
-        "cause": row.cause,
     }
