@@ -7,7 +7,7 @@ one writes below `.bench/`, so that it never stands in for the other.
 from __future__ import annotations
 
 import argparse
-import compileall
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +30,7 @@ from benchmarks import (
     scaling,
     start,
 )
-from benchmarks.harness import ROOT, WORKPLACE, NotMeasured, Section, Session, commit, machine, peer
+from benchmarks.harness import ROOT, WORKPLACE, NotMeasured, Section, Session, commit, compile_code, machine, peer
 
 MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "start": start.measure,
@@ -52,7 +52,8 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write down."""
     options = _options().parse_args(arguments)
-    compileall.compile_dir(ROOT / "engine", quiet=2)  # the peers are: pip did it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started ends, too
+    compile_code()
     folder = options.results or (WORKPLACE / "quick" if options.quick else ROOT / "benchmarks" / "results")
     document = results.load(folder)
     for name in options.only or MEASURES:

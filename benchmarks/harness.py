@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,10 @@ from typing import Any, TypeAlias
 ROOT = Path(__file__).resolve().parent.parent
 WORKPLACE = ROOT / ".bench"
 """Everything that may be thrown away: the peers' packages, workloads, the folders in which contenders run."""
+
+PEERS = WORKPLACE / "peers" / "bin" / "python"
+OPTIMISED = {"PGO": "--enable-optimizations", "LTO": "--with-lto"}
+"""How an interpreter was built, and the option of its `configure` for it."""
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 MEBIBYTE = 1024 * 1024
@@ -288,10 +293,9 @@ def peer(module: str, *arguments: str | Path | int) -> list[str]:
     Raises:
         NotMeasured: they are not installed.
     """
-    interpreter = WORKPLACE / "peers" / "bin" / "python"
-    if not interpreter.exists():
+    if not PEERS.exists():
         raise NotMeasured("the peers' packages are missing: make bench installs them")
-    return [str(interpreter), "-m", module, *map(str, arguments)]
+    return [str(PEERS), "-m", module, *map(str, arguments)]
 
 
 def machine() -> dict[str, object]:
@@ -305,9 +309,29 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "memory_gib": round(int(memory) / 2**20, 1),
         "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "python": interpreter(),
         "load_before": os.getloadavg()[0],
     }
+
+
+def interpreter() -> str:
+    """Return the version of Python and how it was built; without PGO and LTO it is slower."""
+    options = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    built = [*platform.python_build(), platform.python_compiler()]
+    built += [f"{'' if flag in options else 'no '}{name}" for name, flag in OPTIMISED.items()]
+    built.append("no GIL" if sysconfig.get_config_var("Py_GIL_DISABLED") else "GIL")
+    return f"{platform.python_version()} ({', '.join(' '.join(part.split()) for part in built)})"
+
+
+def compile_code() -> None:
+    """Compile what measured processes import, in each interpreter that runs them; a user's was compiled by pip."""
+    pythons = [Path(sys.executable), *filter(Path.exists, [PEERS])]
+    for python in pythons:
+        ours = [str(python), "-m", "compileall", "-q", str(ROOT / "engine"), str(ROOT / "benchmarks")]
+        subprocess.run(ours, check=True)
+        packages = next((python.parent.parent / "lib").glob("python*/site-packages"), None)
+        if packages:
+            subprocess.run([str(python), "-m", "compileall", "-q", str(packages)], check=False)
 
 
 def _lines(path: str) -> list[str]:

@@ -1,4 +1,6 @@
 import os
+import platform
+import re
 import subprocess
 import sys
 
@@ -14,6 +16,8 @@ from benchmarks.harness import (
     Spread,
     Target,
     alternate,
+    compile_code,
+    interpreter,
     memory_ratios,
     run_once,
     speed_ratios,
@@ -68,6 +72,18 @@ def test_a_contender_may_say_what_its_time_was(tmp_path):
     words = """print('noise'); print('{"seconds": 12.5, "work": 25}')"""
     taken = run_once(python(words), tmp_path)
     assert (taken.seconds, taken.work, taken.speed) == (12.5, 25, 2.0)
+
+
+def test_a_measured_process_finds_the_code_compiled(tmp_path):
+    compile_code()
+    loading = "import os, sys, engine.cli.app, engine.commands.submit, benchmarks.contenders.no_ledger"
+    cached = "{getattr(one, '__cached__', None) for one in sys.modules.values()} - {None}"
+    run_once(python(f"{loading}; sys.exit([path for path in {cached} if not os.path.exists(path)] or None)"), tmp_path)
+
+
+def test_the_interpreter_and_its_build_are_told():
+    assert interpreter().startswith(platform.python_version())
+    assert re.search(r"PGO, .*LTO, .*GIL", interpreter())
 
 
 def test_one_that_fails_is_named_with_what_it_said(tmp_path):
