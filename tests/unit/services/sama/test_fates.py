@@ -1,5 +1,6 @@
 """Which task is which record: by content where fates differ, and by an order that was proven for the ids."""
 
+import anyio
 import orjson
 import pytest
 
@@ -201,6 +202,30 @@ async def test_the_order_is_proven_for_the_first_batch_and_every_hundredth():
     for _ in range(2 * PROOF_BATCHES + 1):
         assert (await settled_by(sama, remote)).details == {}
     assert remote.calls_of("tasks") == 3
+
+
+async def test_while_the_order_is_proven_again_other_batches_go_on_by_the_proof_before():
+    remote, listed = Remote(records(MANY)), anyio.Event()
+    sama, answer = service(remote), remote.call
+    for _ in range(PROOF_BATCHES):
+        await settled_by(sama, remote)
+
+    async def late(call):
+        if call.kind == "tasks":
+            await listed.wait()
+        return await answer(call)
+
+    async def settle():
+        ended.append(await settled_by(sama, remote))
+
+    remote.call, ended = late, []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settle)
+        tasks.start_soon(settle)
+        await anyio.wait_all_tasks_blocked()
+        assert [one.details for one in ended] == [{}]
+        listed.set()
+    assert remote.calls_of("tasks") == 2
 
 
 async def test_an_order_that_is_broken_later_is_not_followed_any_more():
