@@ -20,11 +20,13 @@ CAUSES = tomllib.loads(Path(__file__).with_name("causes.toml").read_text(encodin
 
 INTRODUCTION = """# How fast bulksubmit is
 
-Every figure on this page is a ratio of things that were measured in turn in one run, or a quantity with a limit of its
-own. A figure stands as its median, with the least and the greatest of the repetitions in brackets; a target is held
-against the median. Machines are noisy and differ, so no test asserts any of this: `make bench` measures it again, and
-every repetition is in [results.json](results.json). The records are generated from a seed: small (150 bytes), typical
-(570 bytes: nested boxes, escaped quotes, braces inside strings) and large (20 KB).
+Every figure on this page is a ratio of things that were measured in turn in one run (a speed: ours divided by the
+other's, so more is better), or a quantity with a limit of its own. A figure stands as its median, with the least and
+the greatest of the repetitions in brackets. A target is held against the median; a wish is what would be better still.
+Machines are noisy and differ, so no test asserts any of this: `make bench` measures it again, in some 20 minutes, and
+every repetition is in [results.json](results.json). All Python code is compiled before (`.pyc`), as it is where pip
+installed it. The records are generated from a seed: small (150 bytes), typical (570 bytes: nested boxes, escaped
+quotes, braces inside strings) and large (20 KB); within a batch no two are alike.
 """
 
 QUICK = (

@@ -56,7 +56,7 @@ def measure(session: Session) -> Section:
     with nginx(session.folder) as url:
         contenders = _contenders(session, url, source, count)
         failures: dict[str, str] = {}
-        runs = alternate(contenders, session.rounds(5, 280), session.folder, failures=failures)
+        runs = alternate(contenders, session.rounds(5, 200), session.folder, failures=failures)
     if NAME in failures:
         raise NotMeasured(failures[NAME])
     settings = {"records": count, "requests at once": IN_FLIGHT}

@@ -45,7 +45,7 @@ def measure(session: Session) -> Section:
     runs: Runs = {}
     for kind in KINDS:
         taking_part = _contenders(session, kind, megabytes, array_megabytes)
-        taken = alternate(taking_part, session.rounds(5, 45), session.folder)
+        taken = alternate(taking_part, session.rounds(5, 55), session.folder)
         rows += _rows(kind, taken)
         contenders += taking_part
         runs |= taken
