@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -83,7 +84,10 @@ def _measured(name: str, sections: results.Document, *, quick: bool) -> results.
         try:
             section = MEASURES[name](Session(Path(folder), quick, sections))
         except NotMeasured as missing:
-            section = Section(name, name.replace("_", " "), "", not_measured=[str(missing)])
+            section = _nothing(name, str(missing))
+        except Exception as failure:  # noqa: BLE001 - one measure that breaks does not cost the others
+            traceback.print_exc()
+            section = _nothing(name, f"it broke: {failure!r}")
     seconds = time.monotonic() - started
     document = results.as_json(section, {**where, "seconds": round(seconds, 1)})
     print(f"{section.title} ({seconds:.0f} s)")
@@ -91,6 +95,10 @@ def _measured(name: str, sections: results.Document, *, quick: bool) -> results.
         "\n".join(filter(None, [page.table(document["rows"]), *(f"  not measured: {m}" for m in section.not_measured)]))
     )
     return document
+
+
+def _nothing(name: str, why: str) -> Section:
+    return Section(name, name.replace("_", " "), "", not_measured=[why])
 
 
 def _draw(folder: Path) -> None:

@@ -15,9 +15,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from benchmarks.harness import MEBIBYTE, ROOT, NotMeasured, Row, Run, Section, Session, Target
 from benchmarks.ours import KEYS, NAME, sama_config

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from benchmarks import __main__ as benchmarks
 from benchmarks import page, results
 from benchmarks.harness import ROOT, Contender, Row, Run, Section, Target
 
@@ -101,6 +102,12 @@ def test_the_results_in_the_repository_are_one_page_one_json_and_the_plots_that_
     shown = re.findall(r"!\[.*\]\((.*)\)", text)
     assert {path.name for path in WRITTEN.iterdir()} == {page.FILE, results.FILE, *shown}
     assert sum(path.stat().st_size for path in WRITTEN.iterdir()) <= 2**20
+
+
+def test_a_measure_that_breaks_is_named_and_does_not_end_the_run(monkeypatch):
+    monkeypatch.setitem(benchmarks.MEASURES, "start", lambda session: session.nothing)
+    measured = benchmarks._measured("start", {}, quick=True)
+    assert measured["not_measured"][0].startswith("it broke: AttributeError")
 
 
 @pytest.mark.slow
