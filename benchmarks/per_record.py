@@ -11,9 +11,9 @@ VENDOR = "sevenbridges-python, 100 threads"
 AIOHTTP = "bare aiohttp loop"
 IN_FLIGHT = 100
 
-METHOD = f"""Each record is a task spec, and each becomes a draft by a request of its own; nginx answers each with \
-a draft and tells of no request budget. {IN_FLIGHT} requests are under way at once for every contender. \
-bulksubmit validates each spec, gives it a marker, makes its steps durable and writes a report. The vendor's client \
+METHOD = f"""Each record is a task spec, and each becomes a draft by a request of its own; nginx answers each with a \
+draft and tells of no request budget. {IN_FLIGHT} requests are under way at once for every contender. bulksubmit \
+validates each spec, gives it a client reference, makes its steps durable and writes a report. The vendor's client \
 reads the same file and creates from {IN_FLIGHT} threads. The bare loop of aiohttp sends each line of the file as it \
 stands."""
 
@@ -36,7 +36,7 @@ def measure(session: Session) -> Section:
                 AIOHTTP,
                 python("benchmarks.contenders.replay", f"{url}/v2/tasks", source, IN_FLIGHT),
                 count,
-                remark="no parsing, no marker, no ledger",
+                remark="no parsing, no client reference, no ledger",
             ),
         ]
         runs = alternate(contenders, session.rounds(5, 70), session.folder)

@@ -27,12 +27,12 @@ CEILING, WITHOUT_GC = "orjson.loads, ready blocks", "orjson.loads, ready blocks,
 WHOLE, IJSON = "orjson.loads, whole array", "ijson (yajl2_c)"
 
 METHOD = """All that `validate` does, and a run before it sends: records are found, parsed, checked by Sama's rules, \
-cut into batches, hashed, and where they stand is packed, in as many processes as the engine takes by itself: from \
-128 MiB on one for each core. In one process, records are found, parsed, checked and handed on as columns with their \
-offsets. The ceiling parses the same bytes in blocks of 1,000 records (of large ones 100, which is faster) that were \
-cut before, in one thread; once more with Python's cyclic collector at rest. An array is one top-level JSON array of \
-the same records. Each contender says how long it read; imports are not counted, processes that it starts are. Memory \
-is the peak of the process less that of one that read a single batch."""
+cut into batches, hashed, and their places are packed for the ledger, in as many processes as the engine takes by \
+itself: from 128 MiB on one for each core. In one process, records are found, parsed, checked and handed on as \
+columns with their offsets. The ceiling parses the same bytes in blocks of 1,000 records (of large ones 100, which is \
+faster) that were cut before, in one thread; once more with Python's cyclic collector at rest. An array is one \
+top-level JSON array of the same records. Each contender says how long it read; imports are not counted, processes \
+that it starts are. Memory is the peak of the process less that of one that read a single batch."""
 
 ARRAY_KIND = "typical"
 
