@@ -3,18 +3,17 @@
 `commands.result` and `commands.query` call it. Both files are written batch by batch beside their final name and moved
 there when whole, so a reader never sees half.
 
-Nearly all records of most jobs were created, and their lines differ in four values only. Those lines are put together
-column by column: a fifth of the time that an object and a call for each line take. The audit makes each line by itself
-and compares, so neither way is its own judge.
+Nearly all records of most jobs were created, and their lines differ in four values only. Those lines are one join over
+columns: a tenth of the time that an object and a call for each line take. The audit makes each line by itself and
+compares, so neither way is its own judge.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -26,7 +25,7 @@ from engine.ledger.base import Ledger
 from engine.model.batch import Batch, decode_spans, good_indexes
 from engine.model.job import Job
 from engine.model.outcome import Fate, Outcome, Settlement
-from engine.model.record import Reject, source_at
+from engine.model.record import Reject, at, source_at
 from engine.model.submission import State, Submission
 
 OUTCOMES = "outcomes.ndjson"
@@ -55,11 +54,10 @@ class KnownBatch:
     """Of those that went up, once the batch is settled."""
     rejects: Sequence[Reject]
 
-    def places(self) -> Sequence[_Place]:
-        """Return where each record stands that went up."""
+    def places(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Return index, joined offset and length of each record that went up, as columns."""
         offsets, lengths = decode_spans(self.batch.start.offset, self.batch.spans)
-        indexes = good_indexes(self.batch, [reject.index for reject in self.rejects])
-        return list(zip(indexes, offsets, lengths, strict=True))
+        return good_indexes(self.batch, [reject.index for reject in self.rejects]), offsets, lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +73,6 @@ TaskUrl: TypeAlias = Callable[[str], str]
 RecordAt: TypeAlias = Callable[[int, int], bytes]
 """(joined offset, length) → the record as JSON, whatever it held."""
 _Followed: TypeAlias = tuple[Batch, Submission]
-_Place: TypeAlias = tuple[int, int, int]
-"""Index, joined offset and length of a record."""
 
 _GROUP_RECORDS = 1000
 """Batches are asked about and written together until they hold so many records: both cost a change of threads."""
@@ -106,14 +102,12 @@ async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequen
 
 def batch_fates(job: Job, known: KnownBatch, task_url: TaskUrl) -> Sequence[Fated]:
     """Return the fate of every record of a batch, in order of their indexes."""
-    sent = _sent(job, known, known.places(), task_url)
+    sent = _sent(job, known, task_url)
     refused = [_rejected(job, reject) for reject in known.rejects]
     return sorted([*sent, *refused], key=lambda fated: fated.outcome.index) if refused else list(sent)
 
 
-def _sent(
-    job: Job, known: KnownBatch, places: Sequence[_Place], task_url: TaskUrl, *, without: Collection[int] = ()
-) -> Iterator[Fated]:
+def _sent(job: Job, known: KnownBatch, task_url: TaskUrl, without: Collection[int] = ()) -> Iterator[Fated]:
     """Yield the fate of each record that went up, except for those at some positions."""
     submission, settlement = known.submission, known.settlement
     fate = Fate.UNRESOLVED
@@ -123,7 +117,7 @@ def _sent(
     task_id: str | None = None
     url: str | None = None
     details: Mapping[str, Any] = {}
-    for position, (index, offset, length) in enumerate(places):
+    for position, (index, offset, length) in enumerate(zip(*known.places(), strict=True)):
         if position in without:
             continue
         if settlement is not None:
@@ -157,7 +151,7 @@ async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: 
         def write(group: Sequence[KnownBatch]) -> None:
             for known in group:
                 lines, others = _batch_lines(job, known, task_url)
-                outcomes.write(b"".join(lines))
+                outcomes.write(lines)
                 rejects.write(b"".join(reject_lines(job, others, record_at)))
 
         async for group in _groups(ledger.batches(job.name)):
@@ -188,63 +182,58 @@ def existing_reports(job: Job) -> Reports | None:
     return reports if reports.outcomes.exists() and reports.rejects.exists() else None
 
 
-def _batch_lines(job: Job, known: KnownBatch, task_url: TaskUrl) -> tuple[Sequence[bytes], Sequence[Fated]]:
-    """Return the outcomes' line of each record by index, and the fate of each that was not plainly created."""
-    places = known.places()
-    plain = _plainly_created(known.settlement) if known.settlement else {}
-    where = places if len(plain) == len(places) else [places[position] for position in plain]
-    created = _created_lines(job, where, known.submission, list(plain.values()), task_url)
-    if created and len(created) == len(places) and not known.rejects:
+def _batch_lines(job: Job, known: KnownBatch, task_url: TaskUrl) -> tuple[bytes, Sequence[Fated]]:
+    """Return the outcomes' lines of a batch by index, and the fate of each record that was not plainly created."""
+    plain = _plainly_created(known.settlement) if known.settlement else ()
+    created = _created_lines(job, known, plain, task_url)
+    if created and len(plain) == known.batch.end.index - known.batch.start.index:
         return created, ()
     done = plain if created else ()
-    sent = _sent(job, known, places, task_url, without=done)
+    sent = _sent(job, known, task_url, frozenset(done))
     others = [*sent, *(_rejected(job, reject) for reject in known.rejects)]
     others.sort(key=lambda fated: fated.outcome.index)
-    indexes = [places[position][0] for position in done] + [fated.outcome.index for fated in others]
-    lines = dict(zip(indexes, [*created, *outcome_lines(others)], strict=True))
-    return [lines[index] for index in sorted(lines)], others
+    indexes = at(done, known.places()[0]) + [fated.outcome.index for fated in others]
+    lines = dict(zip(indexes, [*created.splitlines(keepends=True), *outcome_lines(others)], strict=True))
+    return b"".join(lines[index] for index in sorted(lines)), others
 
 
-def _plainly_created(settlement: Settlement) -> Mapping[int, str]:
-    """Return position → id of each record that became a task of which there is nothing else to say."""
-    details = settlement.details
-    return {at: task_id for at, task_id in enumerate(settlement.task_ids) if task_id and at not in details}
+def _plainly_created(settlement: Settlement) -> Sequence[int]:
+    """Return the positions of the records that became tasks of which there is nothing else to say."""
+    task_ids, details = settlement.task_ids, settlement.details
+    if not details and all(task_ids):
+        return range(len(task_ids))
+    return [position for position, task_id in enumerate(task_ids) if task_id and position not in details]
 
 
-def _created_lines(
-    job: Job, places: Sequence[_Place], submission: Submission, task_ids: Sequence[str], task_url: TaskUrl
-) -> Sequence[bytes]:
-    """Return the line of each of some records that were plainly created; none if they have to be made one by one."""
-    if not places:
-        return ()
-    source = source_at(job.sources, places[0][1])
-    if places[-1][1] >= source.end:  # the batch runs across files
-        return ()
-    indexes, offsets, _ = zip(*places, strict=True)
-    varying = {
-        "index": _texts(indexes),
-        "offset": _texts([offset - source.base for offset in offsets]),
-        "task_id": _texts(task_ids),
-        "url": _texts(list(map(task_url, task_ids))),
-    }
-    if any(len(texts) != len(places) for texts in varying.values()):
-        return ()
-    columns: list[Iterable[bytes]] = []
-    fixed = b"{"
-    for key, value in Outcome(0, source.path, 0, Fate.CREATED, batch_id=submission.remote_id).as_line().items():
-        fixed += orjson.dumps(key) + b":"
+def _created_lines(job: Job, known: KnownBatch, positions: Sequence[int], task_url: TaskUrl) -> bytes:
+    """Return the lines of the records at some positions, all plainly created; none if they are made one by one."""
+    indexes, offsets, _ = known.places()
+    task_ids: Sequence[Any] = known.settlement.task_ids if known.settlement else ()
+    if not positions or not len(indexes) == len(offsets) == len(task_ids):
+        return b""
+    if len(positions) < len(task_ids):
+        indexes, offsets, task_ids = at(positions, indexes), at(positions, offsets), at(positions, task_ids)
+    source = source_at(job.sources, offsets[0])
+    if offsets[-1] >= source.end:  # the batch runs across files
+        return b""
+    in_source = [offset - source.base for offset in offsets] if source.base else offsets
+    varying = {"index": list(indexes), "offset": in_source, "task_id": task_ids, "url": list(map(task_url, task_ids))}
+    line = [b"{"]
+    """What all lines share, with a gap between for each value that varies."""
+    for key, value in Outcome(0, source.path, 0, Fate.CREATED, batch_id=known.submission.remote_id).as_line().items():
+        line[-1] += orjson.dumps(key) + b":"
         if key in varying:
-            columns += [repeat(fixed), varying[key]]
-            fixed = b","
+            line += [b"", b","]
         else:
-            fixed += orjson.dumps(value) + b","
-    columns.append(repeat(fixed.removesuffix(b",") + b"}\n"))
-    return list(map(b"".join, zip(*columns, strict=False)))
-
-
-def _texts(values: Sequence[int | str]) -> Sequence[bytes]:
-    """Return each value as JSON; more texts than values if a comma stands within one."""
-    return orjson.dumps(values)[1:-1].split(b",")
+            line[-1] += orjson.dumps(value) + b","
+    line[-1] = line[-1].removesuffix(b",") + b"}\n"
+    lines = line * len(positions)
+    for gap, values in enumerate(varying.values()):
+        texts = orjson.dumps(values)[1:-1].split(b",")
+        if len(texts) != len(positions):  # a comma stands within one
+            return b""
+        lines[2 * gap + 1 :: len(line)] = texts
+    return b"".join(lines)
 
 
 def outcome_lines(block: Sequence[Fated]) -> Iterator[bytes]:
