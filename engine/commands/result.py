@@ -13,7 +13,7 @@ from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Tally
 from engine.model.record import Reject
-from engine.reports.outcomes import Reports, existing_reports, write_reports
+from engine.reports.outcomes import Reports, ReportWriter, existing_reports
 
 DAMAGED = (ValueError, TypeError, LookupError)
 """What goes wrong where rows of the ledger do not fit each other: no bulksubmit writes such, but a disk may."""
@@ -98,19 +98,21 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
     note: str = "",
     rewrite: bool = True,
     before: Tally | None = None,
+    begun: ReportWriter | None = None,
 ) -> Result:
     """Return the numbers of a job and write its reports; an open job whose records all have their fate is finished.
 
     `started` is the reading of the clock when the operation began, `setup` the job's configuration, where it is loaded
     already. Without `rewrite`, reports that are there are left as they are: a person may be mending the rejects.
-    `before` is what earlier runs had done; left out, this operation sends nothing.
+    `before` is what earlier runs had done; left out, this operation sends nothing. `begun`: the reports, as far as they
+    were written beside the run.
     """
     tally = await ledger.tally(job.name)
     job = await ledger.job(job.name)
     reports = None if rewrite else existing_reports(job)
     trouble = ""
     if reports is None:
-        reports, trouble = await _reports(job, ledger, setup)
+        reports, trouble = await _reports(job, ledger, setup, begun)
     if error is None and job.state is JobState.OPEN and job.read_complete and not tally.unresolved:
         # Last of all: killed before it, the job is worked on once more, and then its reports are written.
         await ledger.set_job_state(job.name, JobState.FINISHED)
@@ -143,13 +145,20 @@ def service_can(job: Job, setup: wiring.Setup | None = None) -> ServiceCan:
     return ServiceCan(service.polling is not None or service.referencing is not None, service.counting is not None)
 
 
-async def _reports(job: Job, ledger: Ledger, setup: wiring.Setup | None) -> tuple[Reports | None, str]:
+def report_writer(job: Job, ledger: Ledger, setup: wiring.Setup | None = None) -> ReportWriter:
+    """Return what writes the reports of a job."""
+    offline = wiring.offline(setup, job) if setup else wiring.load_offline(job)
+    return ReportWriter(job, ledger, offline.service.task_url, offline.payloads(job).as_json)
+
+
+async def _reports(
+    job: Job, ledger: Ledger, setup: wiring.Setup | None, begun: ReportWriter | None
+) -> tuple[Reports | None, str]:
     try:
-        offline = wiring.offline(setup, job) if setup else wiring.load_offline(job)
-        reports = await write_reports(job, ledger, offline.service.task_url, offline.payloads(job).as_json)
+        with begun or report_writer(job, ledger, setup) as writer:
+            return await writer.finish(), ""
     except (OSError, BulkSubmitError, *DAMAGED) as error:
         return None, f"the reports could not be written ({error}); `bulksubmit report {job.name}` writes them later"
-    return reports, ""
 
 
 def exit_code(tally: Tally, error: BulkSubmitError | None) -> int:

@@ -19,7 +19,7 @@ from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
 from engine.commands.paths import claim_output, open_ledger, path_names
-from engine.commands.result import Result, summarize
+from engine.commands.result import Result, report_writer, summarize
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
@@ -30,6 +30,7 @@ from engine.model.record import Source, source_at
 from engine.model.settings import SourceSettings
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
+from engine.reports.outcomes import ReportWriter
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
@@ -223,24 +224,25 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     """
     started = wiring.CLOCK.monotonic()
     last = await ledger.last_batch(job.name)
-    with wiring.standby(setup, job, last) as standby:
-        read_bytes = last.end.offset if last else 0
-        before = await ledger.tally(job.name)
-        emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
-        in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
-        async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened_run:
-            run = replace(opened_run, emit=emit, released_again_by_user=released_again_by_user, changed=changed)
-            run = await _learnt(run, last)
-            pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
-            error = stop.error or await _within_deadline(pipeline, run, setup) or changed
-            note = ""
-            if error is None:
-                await cancel_orphans(run)
-                note = await find_extras(run)
-            if isinstance(error, StrictRejects):
-                await ledger.set_job_state(job.name, JobState.CANCELED)
-                await cancel_batches(replace(run, job=replace(run.job, state=JobState.CANCELED)))
-    result = await summarize(job, ledger, started, error, setup=setup, note=note, before=before)
+    with report_writer(job, ledger, setup) as reports:
+        with wiring.standby(setup, job, last) as standby:
+            read_bytes = last.end.offset if last else 0
+            before = await ledger.tally(job.name)
+            emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
+            in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
+            async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened_run:
+                run = replace(opened_run, released_again_by_user=released_again_by_user, changed=changed)
+                run = await _learnt(replace(run, emit=fan_out(emit, reports.hear)), last)
+                pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
+                error = stop.error or await _within_deadline(pipeline, run, setup, reports) or changed
+                note = ""
+                if error is None:
+                    await cancel_orphans(run)
+                    note = await find_extras(run)
+                if isinstance(error, StrictRejects):
+                    await ledger.set_job_state(job.name, JobState.CANCELED)
+                    await cancel_batches(replace(run, job=replace(run.job, state=JobState.CANCELED)))
+        result = await summarize(job, ledger, started, error, setup=setup, note=note, before=before, begun=reports)
     emit(JobEnded(job.name, result.state))
     return result
 
@@ -261,7 +263,9 @@ async def _learnt(run: Run, last: Batch | None) -> Run:
     return replace(run, job=replace(run.job, learnt=learnt))
 
 
-async def _within_deadline(pipeline: Pipeline, run: Run, setup: wiring.Setup) -> BulkSubmitError | None:
+async def _within_deadline(
+    pipeline: Pipeline, run: Run, setup: wiring.Setup, reports: ReportWriter
+) -> BulkSubmitError | None:
     async def watch() -> None:
         if (seconds := setup.settings.send.deadline_seconds) is not None:
             await wiring.CLOCK.sleep(seconds)
@@ -269,6 +273,7 @@ async def _within_deadline(pipeline: Pipeline, run: Run, setup: wiring.Setup) ->
 
     async with anyio.create_task_group() as group:
         group.start_soon(watch)
+        group.start_soon(reports.follow)
         error = await pipeline.work()
         group.cancel_scope.cancel()
     return error

@@ -102,10 +102,13 @@ class Ledger(Protocol):
         """
         ...
 
-    def batches(self, job: str, states: frozenset[State] | None = None) -> AsyncIterator[tuple[Batch, Submission]]:
+    def batches(
+        self, job: str, states: frozenset[State] | None = None, *, after: int = -1
+    ) -> AsyncIterator[tuple[Batch, Submission]]:
         """Yield batches with their submissions in the order of their records, parts in the place of what is split.
 
         They may move meanwhile: nothing is held open between two of them. `states`: only those in one of these.
+        `after`: only those that come after the batch with this sequence.
         """
         ...
 

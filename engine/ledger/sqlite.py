@@ -153,11 +153,12 @@ class SqliteLedger(Ledger):
         return found[0] if found else None
 
     async def batches(
-        self, job: str, states: frozenset[State] | None = None
+        self, job: str, states: frozenset[State] | None = None, *, after: int = -1
     ) -> AsyncIterator[tuple[Batch, Submission]]:
         wanted = frozenset(State) if states is None else states
         # Those that are split are among them always: their parts may be in one of the states.
-        pages = self._pages("batches", rows.to_submitted, job, states=_array(wanted | {State.SPLIT}), last=ROOTS - 1)
+        bindings = {"states": _array(wanted | {State.SPLIT}), "last": ROOTS - 1}
+        pages = self._pages("batches", rows.to_submitted, job, after, **bindings)
         async for batch, submission in pages:
             if submission.state is not State.SPLIT:
                 yield batch, submission
@@ -242,10 +243,9 @@ class SqliteLedger(Ledger):
         await self._writer.write(partial(update_job, query=query, name=name, bindings=bindings))
 
     async def _pages(
-        self, query: str, make: Callable[..., tuple[Batch, T]], job: str, **bindings: Any
+        self, query: str, make: Callable[..., tuple[Batch, T]], job: str, after: int = -1, **bindings: Any
     ) -> AsyncIterator[tuple[Batch, T]]:
         """Yield what stands beside batches, in their order. Nothing is held open between two pages."""
-        after = -1
         while page := await self._ask(_page, query, make, job, bindings | {"after": after}):
             for pair in page:
                 yield pair

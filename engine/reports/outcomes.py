@@ -1,7 +1,10 @@
 """Writes a job's two report files, `outcomes.ndjson` and `rejects.ndjson`, and tells the fate of one record.
 
-`commands.result` and `commands.query` call it. Both files are written batch by batch beside their final name and moved
-there when whole, so a reader never sees half.
+`commands.submit`, `commands.result` and `commands.query` call it. Both files are written batch by batch beside their
+final name and moved there when whole, so a reader never sees half. Beside a run they grow with it, as far as all
+batches from the first one on are settled: nothing that a line says of a settled batch changes any more. The state has
+no step out of it, and settlement, spans and rejects are written once. All is read from the ledger, so the files say
+what it says, and what an earlier process left behind counts for nothing.
 
 Nearly all records of most jobs were created, and their lines differ in four values only. Those lines are one join over
 columns: a tenth of the time that an object and a call for each line take. The audit makes each line by itself and
@@ -10,23 +13,26 @@ compares, so neither way is its own judge.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
+import anyio
 import anyio.to_thread
 import orjson
 
-from engine.files import make_private_folder
+from engine.files import make_private_folder, private
 from engine.ledger.base import Ledger
-from engine.model.batch import Batch, decode_spans, good_indexes
+from engine.model.batch import ROOTS, Batch, decode_spans, good_indexes
 from engine.model.job import Job
 from engine.model.outcome import Fate, Outcome, Settlement
-from engine.model.record import Reject, at, source_at
+from engine.model.record import Position, Reject, at, source_at
 from engine.model.submission import State, Submission
+from engine.progress.events import BatchSettled, Event
 
 OUTCOMES = "outcomes.ndjson"
 REJECTS = "rejects.ndjson"
@@ -74,8 +80,13 @@ RecordAt: TypeAlias = Callable[[int, int], bytes]
 """(joined offset, length) → the record as JSON, whatever it held."""
 _Followed: TypeAlias = tuple[Batch, Submission]
 
-_GROUP_RECORDS = 1000
-"""Batches are asked about and written together until they hold so many records: both cost a change of threads."""
+_GROUP_RECORDS = 2000
+"""Batches are asked about and written together until they hold so many records: both cost a change of threads. A
+record of batches of 1,000 costs 0.80 µs in groups of 1,000, 0.70 of 2,000, 0.67 of 4,000."""
+_LOOK_RECORDS = 10_000
+"""Records settled between two looks for what can be written: one for each 2,000 costs 0.2 to 0.4 µs a record."""
+ROOM_BYTES = 64 * 1024 * 1024
+"""Beside a run the reports leave so much of the disk to the ledger: without it the sending would end."""
 
 
 async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Outcome | None:
@@ -141,44 +152,141 @@ def _rejected(job: Job, reject: Reject) -> Fated:
     return Fated(outcome, reject.offset, reject.length, reject.line)
 
 
-async def write_reports(job: Job, ledger: Ledger, task_url: TaskUrl, record_at: RecordAt) -> Reports:
-    """Write both reports into the job's output folder."""
-    folder = Path(job.output)
-    reports = Reports(folder / OUTCOMES, folder / REJECTS)
-    await anyio.to_thread.run_sync(make_private_folder, folder)
-    with _replaced(reports.outcomes) as outcomes, _replaced(reports.rejects) as rejects:
+class ReportWriter(AbstractContextManager["ReportWriter"]):
+    """Writes both reports of one job into its output folder; what is not finished when the block ends is removed."""
 
-        def write(group: Sequence[KnownBatch]) -> None:
-            for known in group:
-                lines, others = _batch_lines(job, known, task_url)
-                outcomes.write(lines)
-                rejects.write(b"".join(reject_lines(job, others, record_at)))
+    def __init__(
+        self, job: Job, ledger: Ledger, task_url: TaskUrl, record_at: RecordAt, room_bytes: int = ROOM_BYTES
+    ) -> None:
+        self._job = job
+        self._ledger = ledger
+        self._task_url = task_url
+        self._record_at = record_at
+        self._room_bytes = room_bytes
+        self._news = _LOOK_RECORDS  # so that the first one is looked at: earlier runs may have settled much
+        """Records settled since the last look."""
+        self._due = anyio.Event()
+        self._begin_anew()
 
-        async for group in _groups(ledger.batches(job.name)):
-            await anyio.to_thread.run_sync(write, await _known(job, ledger, group))
-    return reports
+    def _begin_anew(self) -> None:
+        self._files: Sequence[_Growing] = ()
+        """Outcomes and rejects, once something of them is written."""
+        self._written = Position()
+        """Where the records end whose lines are written."""
+        self._next = 0
+        """Sequence of the first batch of which something is missing; of a split one, parts may be written."""
 
+    def hear(self, event: Event) -> None:
+        """Listen to the run, to know when there is something to write."""
+        if isinstance(event, BatchSettled):
+            self._news += event.created + event.failed + event.uncertain
+            if self._news >= _LOOK_RECORDS:
+                self._news = 0
+                self._due.set()
 
-async def _groups(
-    batches: AsyncIterator[_Followed],
-) -> AsyncIterator[Sequence[_Followed]]:
-    """Yield batches in groups of about `_GROUP_RECORDS` records, one batch at least."""
-    group: list[_Followed] = []
-    records = 0
-    async for batch, submission in batches:
-        group.append((batch, submission))
-        records += batch.end.index - batch.start.index
-        if records >= _GROUP_RECORDS:
+    async def follow(self) -> None:
+        """Write what is settled while the run goes on, until it is canceled.
+
+        If that cannot be done, it is no matter of the run: `finish` begins anew, and says what is wrong.
+        """
+        with suppress(Exception):
+            while True:
+                await self._due.wait()
+                self._due = anyio.Event()
+                found = await self._ledger.batch(self._job.name, self._next)
+                if found and found[1].state in {State.SETTLED, State.SPLIT}:  # cheaper than a page in vain
+                    await self._write_on(frozenset({State.SETTLED}))
+
+    async def finish(self) -> Reports:
+        """Write the rest, whatever became of it, and put both files in the place of those that were there.
+
+        Raises:
+            OSError, SourceError, LedgerError: they could not be written, and the old ones stay.
+            ValueError, TypeError, LookupError: likewise, since the ledger is damaged.
+        """
+        if not all(growing.is_there() for growing in self._files):  # `report` was called meanwhile
+            self._discard()
+        await self._write_on(None)
+        return await anyio.to_thread.run_sync(self._put_in_place)
+
+    async def _write_on(self, states: frozenset[State] | None) -> None:
+        """Write the batches that come next, as long as they are in some states.
+
+        Each group is written in a thread, and the next one is begun by the event loop, after all that is due there: so
+        the sending waits no longer than a group takes, some milliseconds.
+        """
+        async for group in self._groups(states):
+            known = await _known(self._job, self._ledger, group)
+            await anyio.to_thread.run_sync(self._write, known, self._room_bytes if states else 0)
+
+    async def _groups(self, states: frozenset[State] | None) -> AsyncIterator[Sequence[_Followed]]:
+        """Yield these batches in groups of about `_GROUP_RECORDS` records, one batch at least."""
+        group: list[_Followed] = []
+        records = 0
+        written = reached = self._written
+        async for batch, submission in self._ledger.batches(self._job.name, states, after=self._next - 1):
+            if (batch.end.offset, batch.end.index) <= (written.offset, written.index):
+                continue  # a part of a batch of which not all was written
+            if states and batch.start != reached:
+                break  # what lies between is in another state
+            reached = batch.end
+            group.append((batch, submission))
+            records += batch.end.index - batch.start.index
+            if records >= _GROUP_RECORDS:
+                yield group
+                group, records = [], 0
+        if group:
             yield group
-            group, records = [], 0
-    if group:
-        yield group
+
+    def _write(self, group: Sequence[KnownBatch], room_bytes: int) -> None:
+        """Write the lines of some batches if so much room is left on the disk; if it fails, remove both files."""
+        try:
+            outcomes, rejects = self._files = self._files or self._opened()
+            outcomes.check_room(room_bytes)
+            for known in group:
+                lines, others = _batch_lines(self._job, known, self._task_url)
+                outcomes.file.write(lines)
+                rejects.file.writelines(reject_lines(self._job, others, self._record_at))
+            for growing in self._files:
+                growing.file.flush()
+        except BaseException:
+            self._discard()
+            raise
+        batch = group[-1].batch
+        self._written = batch.end
+        self._next = batch.sequence + 1 if batch.sequence < ROOTS else batch.sequence % ROOTS
+
+    def _opened(self) -> Sequence[_Growing]:
+        reports = reports_of(self._job)
+        make_private_folder(reports.outcomes.parent)
+        return _Growing(reports.outcomes), _Growing(reports.rejects)
+
+    def _put_in_place(self) -> Reports:
+        self._files = self._files or self._opened()
+        for growing in self._files:
+            os.fsync(growing.file.fileno())
+        for growing in self._files:
+            growing.put_in_place()
+        return reports_of(self._job)
+
+    def _discard(self) -> None:
+        for growing in self._files:
+            growing.discard()
+        self._begin_anew()
+
+    def __exit__(self, *_: object) -> None:
+        self._discard()
+
+
+def reports_of(job: Job) -> Reports:
+    """Return where the reports of a job are, or will be."""
+    folder = Path(job.output)
+    return Reports(folder / OUTCOMES, folder / REJECTS)
 
 
 def existing_reports(job: Job) -> Reports | None:
     """Return the reports that were written before, if both are there."""
-    folder = Path(job.output)
-    reports = Reports(folder / OUTCOMES, folder / REJECTS)
+    reports = reports_of(job)
     return reports if reports.outcomes.exists() and reports.rejects.exists() else None
 
 
@@ -264,14 +372,37 @@ def _reject_line(job: Job, fated: Fated, record_at: RecordAt) -> bytes:
     return orjson.dumps(line) + b"\n"
 
 
-@contextmanager
-def _replaced(path: Path) -> Iterator[BinaryIO]:
-    """Open a new private file and put it in the place of `path` once it is whole and on disk."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+class _Growing:
+    """A new private file beside its final path. What an earlier process left there is removed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._partial = path.with_name(f".{path.name}.partial")
+        self._partial.unlink(missing_ok=True)
+        self.file = open(self._partial, "xb", opener=private)  # noqa: SIM115 - closed when it is put in place
+
+    def check_room(self, least_bytes: int) -> None:
+        """Raise OSError if less is left on its disk."""
+        disk = os.fstatvfs(self.file.fileno())
+        if disk.f_bavail * disk.f_frsize < least_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def is_there(self) -> bool:
+        """Return whether nobody has removed or replaced it."""
+        try:
+            return os.path.samestat(self._partial.lstat(), os.fstat(self.file.fileno()))
+        except FileNotFoundError:
+            return False
+
+    def put_in_place(self) -> None:
+        """Move it to its path."""
+        self.file.close()
+        self._partial.replace(self.path)
+
+    def discard(self) -> None:
+        """Remove it, unless it is in its place."""
+        if not self.file.closed:
+            if self.is_there():
+                self._partial.unlink()
+            with suppress(OSError):  # what it still holds does not fit on the disk
+                self.file.close()

@@ -112,8 +112,8 @@ class Watched:
 
         return call
 
-    async def batches(self, job, states=None):
-        pages = self._ledger.batches(job, states)
+    async def batches(self, *args, **options):
+        pages = self._ledger.batches(*args, **options)
         while True:
             with self._clock.stopped():
                 pair = await anext(pages, None)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from engine.model.batch import Limits
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
-from engine.reports.outcomes import write_reports
+from engine.reports.outcomes import ReportWriter
 from fakes.bench import a_bench
 
 BIG = "12345678901234567890123"
@@ -38,4 +38,11 @@ async def settle(bench, batch, settlement, remote_id="r1"):
 
 async def write(bench, record_at=None):
     """Write the reports of a job."""
-    return await write_reports(bench.job, bench.ledger, bench.service.task_url, record_at or bench.reader.as_json)
+    with writer_of(bench, record_at) as writer:
+        return await writer.finish()
+
+
+def writer_of(bench, record_at=None, **options):
+    """Return what writes the reports of a job."""
+    url, record_at = bench.service.task_url, record_at or bench.reader.as_json
+    return ReportWriter(bench.job, bench.ledger, url, record_at, **options)

@@ -67,6 +67,7 @@ class Lives:
         audit = await engine.audit("j", ledger)
         if not audit.holds:
             complaints += audit.findings or ["the audit does not hold"]
+        complaints += await _unlike_anew(home, ledger)
         return End(end["died"], tally, [f"{home}, {deaths}: {complaint}" for complaint in complaints])
 
     async def _ordered(self, order: dict) -> dict:
@@ -83,6 +84,16 @@ class Lives:
             self.ends.pop(end["number"]).set_result(end)
         for waiting in self.ends.values():
             waiting.set_exception(ChildProcessError(GONE))
+
+
+async def _unlike_anew(home: Path, ledger: Path) -> list[str]:
+    """Say which reports, written beside lives that ended early, are not as they are when they are written at once."""
+    reports = [home / "outcomes.ndjson", home / "rejects.ndjson"]
+    beside = [path.read_bytes() for path in reports]
+    await engine.report("j", ledger)
+    return [
+        f"{path} is another one anew" for path, was in zip(reports, beside, strict=True) if path.read_bytes() != was
+    ]
 
 
 @asynccontextmanager

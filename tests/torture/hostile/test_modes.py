@@ -1,11 +1,12 @@
 """Everything that a job writes, under a umask that forbids nothing: for its owner alone, also while it is written."""
 
 import os
+from contextlib import closing
 
 import pytest
 
 from engine.model.settings import SourceSettings
-from engine.reports.outcomes import _replaced
+from engine.reports.outcomes import _Growing
 from engine.sandbox.server import running_sandbox
 from engine.source.sources import spool
 
@@ -55,8 +56,7 @@ def no_umask():
 
 @pytest.mark.usefixtures("no_umask")
 def test_a_report_is_private_while_it_is_written(tmp_path):
-    with _replaced(tmp_path / "outcomes.ndjson") as file:
-        file.write(b"x")
+    with closing(_Growing(tmp_path / "outcomes.ndjson").file):
         assert [(path.name, mode(path)) for path in tmp_path.iterdir()] == [(".outcomes.ndjson.partial", 0o600)]
 
 

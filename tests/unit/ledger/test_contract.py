@@ -406,6 +406,14 @@ async def test_many_batches_are_read_in_order_across_pages(ledger):
     assert [batch.sequence for batch, _ in await all_batches(ledger, job)] == list(range(1_001))
 
 
+async def test_batches_are_read_from_one_of_them_on(ledger):
+    job = await frozen(ledger, batches=3)
+    parts = await split(ledger, job, 1)
+    found = [batch.sequence async for batch, _ in ledger.batches(job, after=0)]
+    assert found == [*(part.sequence for part in parts), 2]
+    assert [batch async for batch in ledger.batches(job, after=2)] == []
+
+
 async def test_batches_may_move_while_they_are_read(ledger):
     job = await frozen(ledger, batches=450, records=1)
     seen = []

@@ -5,13 +5,12 @@ import orjson
 import pytest
 
 import engine
-from engine.commands import wiring
+from engine.commands.result import report_writer
 from engine.ledger.database import STEPS
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.job import JobState
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.submission import State
-from engine.reports.outcomes import write_reports
 
 from .old import BEGAN, INLINE, INLINE_MARK, PRESIGNED, REMOTE_IDS, URL, write_old_ledger
 from .values import all_batches
@@ -99,8 +98,7 @@ async def test_its_outcomes_read_the_same(ledger):
     }
     for name, expected in states.items():
         job = await ledger.job(name)
-        offline = wiring.load_offline(job)
-        reports = await write_reports(job, ledger, offline.service.task_url, offline.payloads(job).as_json)
+        reports = await report_writer(job, ledger).finish()
         lines = [orjson.loads(line) for line in reports.outcomes.read_bytes().splitlines()]
         assert [line["state"] for line in lines] == expected
         assert {line["url"] for line in lines if line["task_id"]} == {

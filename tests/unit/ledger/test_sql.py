@@ -26,6 +26,12 @@ def test_every_query_compiles_and_is_used(name):
     assert f'"{name}"' in CODE
 
 
+def test_what_is_known_of_settled_records_is_written_once():
+    """Reports are written beside a run: no line of a settled batch may change."""
+    for sql in QUERIES.values():
+        assert not re.search(r"(UPDATE|REPLACE INTO|DELETE FROM) (settlements|spans|rejects|sources)\b", sql)
+
+
 def test_every_query_is_read():
     text = FOLDER.joinpath("queries.sql").read_text()
     assert len(QUERIES) == text.count("\n-- name:")

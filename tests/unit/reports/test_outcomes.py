@@ -1,16 +1,22 @@
+import asyncio
+import random
 import stat
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
 import pytest
 from fakes.bench import a_bench
-from fakes.fates import BIG, every_fate, settle, write
+from fakes.clock import until
+from fakes.fates import BIG, every_fate, settle, write, writer_of
 from msgspec.structs import replace
 
 from engine.model.batch import Limits
 from engine.model.errors import SourceChanged
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
+from engine.progress.events import BatchSettled
+from engine.reports.audit import audit
 from engine.reports.outcomes import KnownBatch, batch_fates, fate_of, outcome_lines
 
 
@@ -280,3 +286,145 @@ async def test_however_many_batches_there_are_each_record_has_its_line(tmp_path)
         await bench.freeze()
         reports = await write(bench)
     assert [line["index"] for line in lines_of(reports.outcomes)] == list(range(2001))
+
+
+# Beside a run
+
+
+ENOUGH = BatchSettled(0, 10_000, 0)
+"""Enough is settled for a look, whatever it is."""
+
+
+@asynccontextmanager
+async def followed(bench, record_at=None, **options):
+    """Write the reports beside the block."""
+    with writer_of(bench, record_at, **options) as writer:
+        following = asyncio.create_task(writer.follow())
+        yield writer, following
+        following.cancel()
+        await asyncio.wait([following])
+
+
+def growing(bench, name="outcomes.ndjson"):
+    """Return what is written so far."""
+    path = Path(bench.job.output) / f".{name}.partial"
+    return path.read_bytes() if path.exists() else b""
+
+
+async def look(writer, bench, lines):
+    """Have the writer look, and wait until it has written so many lines."""
+    writer.hear(ENOUGH)
+    await until(lambda: growing(bench).count(b"\n") == lines)
+
+
+async def advance(bench, draw, batch):
+    """Take a frozen batch some way; return the parts that stand for it, if any do."""
+    rejects = await bench.ledger.rejects("j", batch.start.index, batch.end.index)
+    step = draw.choice(["settle", "settle", "refuse", "split"] * 4 + ["doubt"])
+    if step == "split" and batch.count > 1:
+        halves = await bench.halves(batch, [reject.index for reject in rejects])
+        await bench.ledger.split("j", Submission(batch.sequence, State.SPLIT), halves, expected=State.FROZEN)
+        return halves
+    if step == "doubt":
+        await bench.bring(batch, State.RELEASED, f"r{batch.sequence}")
+        doubt = Submission(batch.sequence, State.UNCERTAIN, f"r{batch.sequence}", note="lost")
+        await bench.ledger.move("j", doubt, expected=State.RELEASED)
+        return ()
+    ids = [f"t{batch.sequence}-{number}" for number in range(batch.count)]
+    settlement = Settlement.refused(batch.count, "no") if step == "refuse" else Settlement(ids)
+    await settle(bench, batch, settlement, f"r{batch.sequence}")
+    return ()
+
+
+async def settled_prefix(bench):
+    """Count the records before the first one whose batch is not settled."""
+    count = 0
+    for batch, submission in await bench.batches():
+        if submission.state is not State.SETTLED:
+            break
+        count = batch.end.index
+    return count
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_reports_follow_the_settled_batches_and_are_at_last_what_they_would_be_written_at_once(tmp_path, seed):
+    draw = random.Random(seed)
+    paths = [tmp_path / f"{name}.ndjson" for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"".join(draw.choice([b'{"data":{}}\n'] * 4 + [b"no json\n"]) for _ in range(15)))
+    async with a_bench(tmp_path, sources=paths, limits=Limits(4, 1 << 20)) as bench:
+        waiting = [batch for batch in await bench.freeze() if batch.count]
+        async with followed(bench) as (writer, following):
+            while len(waiting) > draw.randrange(4):
+                batch = waiting.pop(draw.choice([0, 0, -1]))
+                waiting = [*await advance(bench, draw, batch), *waiting]
+                await look(writer, bench, await settled_prefix(bench))
+            assert not following.done()
+            following.cancel()
+            reports = await writer.finish()
+        written = reports.outcomes.read_bytes(), reports.rejects.read_bytes()
+        assert (await audit(bench.job, bench.ledger, bench.evidence)).holds
+        reports = await write(bench)
+        assert written == (reports.outcomes.read_bytes(), reports.rejects.read_bytes())
+
+
+async def settled_three(bench):
+    for batch in await bench.freeze():
+        await settle(bench, batch, Settlement([f"t{batch.sequence}"]), f"r{batch.sequence}")
+
+
+async def test_what_an_earlier_process_left_behind_counts_for_nothing(tmp_path):
+    async with a_bench(tmp_path, records=3, limits=ONE_RECORD) as bench:
+        await settled_three(bench)
+        (tmp_path / "output").mkdir()
+        (tmp_path / "output" / ".outcomes.ndjson.partial").write_text("half a li")
+        async with followed(bench) as (writer, _):
+            await look(writer, bench, 3)
+            assert len(lines_of((await writer.finish()).outcomes)) == 3
+
+
+async def test_reports_that_cannot_be_written_beside_a_run_end_nothing_and_are_written_after_it(tmp_path):
+    async with a_bench(tmp_path, records=3, limits=ONE_RECORD) as bench:
+        await settled_three(bench)
+        async with followed(bench, room_bytes=1 << 62) as (writer, following):
+            writer.hear(ENOUGH)
+            await following
+            assert list((tmp_path / "output").iterdir()) == []
+            assert len(lines_of((await writer.finish()).outcomes)) == 3
+
+
+async def test_a_source_that_is_gone_for_a_while_beside_a_run_is_read_after_it(tmp_path):
+    answers = [SourceChanged(), b'"there again"']
+
+    def record_at(offset, length):
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    async with a_bench(tmp_path, records=2, limits=ONE_RECORD) as bench:
+        created, refused = await bench.freeze()
+        await settle(bench, created, Settlement(["t0"]))
+        await settle(bench, refused, Settlement.refused(1, "no"), "r2")
+        async with followed(bench, record_at) as (writer, following):
+            writer.hear(ENOUGH)
+            await following
+            reports = await writer.finish()
+        assert [line["state"] for line in lines_of(reports.outcomes)] == ["created", "failed"]
+        assert [line["record"] for line in lines_of(reports.rejects)] == ["there again"]
+
+
+async def test_reports_that_are_written_by_somebody_else_meanwhile_are_written_anew(tmp_path):
+    async with a_bench(tmp_path, records=3, limits=ONE_RECORD) as bench:
+        await settled_three(bench)
+        async with followed(bench) as (writer, _):
+            await look(writer, bench, 3)
+            (await write(bench)).outcomes.unlink()
+            assert len(lines_of((await writer.finish()).outcomes)) == 3
+
+
+async def test_nothing_is_left_of_reports_whose_run_breaks_off(tmp_path):
+    async with a_bench(tmp_path, records=3, limits=ONE_RECORD) as bench:
+        await settled_three(bench)
+        async with followed(bench) as (writer, _):
+            await look(writer, bench, 3)
+        assert list((tmp_path / "output").iterdir()) == []
