@@ -18,7 +18,7 @@ import orjson
 from msgspec import Struct
 
 from engine.model.batch import Batch, ClientReference, Limits, encode_spans
-from engine.model.record import Block, Position, Reject
+from engine.model.record import Block, Position, Reject, loads
 from engine.source.json_text import members
 
 ReferenceOf: TypeAlias = Callable[[int], ClientReference | None]
@@ -166,7 +166,7 @@ def _with_reference(task: bytes, reference: ClientReference, member: bytes, foun
 
 
 def _rebuilt(task: bytes, reference: ClientReference, member: bytes) -> bytes:
-    inputs = orjson.loads(task)[reference.under]
+    inputs = loads(task)[reference.under]
     if reference.key in inputs:
         return task
     texts = members(task)

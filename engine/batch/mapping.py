@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.model.errors import ConfigError
-from engine.model.record import Block, Row
+from engine.model.record import Block, Row, loads
 from engine.model.settings import MappingSettings
 from engine.source.json_text import BLANKS, members
 from engine.source.splitter import Proof
@@ -94,7 +94,7 @@ class Mapper:
     def render(self, raws: Sequence[bytes]) -> Sequence[bytes]:
         """Return the tasks of records that were good before: the same bytes that `apply` made of them."""
         if self._reshapes:
-            return self._reshaped(raws, list(map(orjson.loads, raws)), {})[1]
+            return self._reshaped(raws, list(map(loads, raws)), {})[1]
         return self._surrounded(raws)
 
     def _proof(self, plain_task: type[msgspec.Struct]) -> Proof | None:

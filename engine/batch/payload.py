@@ -15,7 +15,7 @@ from engine.batch.chunker import ReferenceOf, frozen, no_reference, render_paylo
 from engine.batch.mapping import Mapper
 from engine.model.batch import Batch, batch_name, decode_spans, good_indexes, outer_edges, part_sequences
 from engine.model.errors import SourceChanged, SourceError
-from engine.model.record import Position, Source, source_at
+from engine.model.record import Position, Source, loads, source_at
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
 from engine.source.splitter import SourceFile, Splitter
@@ -143,7 +143,7 @@ class PayloadReader:
         try:
             with SourceFile(source) as file:
                 (text,) = self._splitter(source, file).raws([raw])
-            orjson.loads(text)
+            loads(text)
         except ValueError:
             return orjson.dumps(raw.decode("utf-8", "replace"))
         return text

@@ -27,7 +27,7 @@ from engine.model.doubt import RemoteStatus
 from engine.model.errors import JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Fate
-from engine.model.record import Format, Source
+from engine.model.record import Format, Source, loads
 from engine.model.settings import SourceSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import Listener, unheard
@@ -302,7 +302,7 @@ def _records(job: str, rejects: Path, takes: _Takes) -> Iterator[bytes]:
 def _record(job: str, line: bytes, where: str) -> tuple[Fate, object, bytes]:
     """Return fate, index and text of the record in a line of a rejects file."""
     try:
-        values = orjson.loads(line)
+        values = loads(line)
         fate = Fate(values["state"])
         texts = members(line)
     except (ValueError, KeyError, TypeError) as error:

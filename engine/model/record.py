@@ -7,17 +7,47 @@ Python object per record would cost more than parsing it.
 
 from __future__ import annotations
 
+import math
+import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
+import orjson
 from msgspec import Struct
 
 _T = TypeVar("_T")
 
 Row: TypeAlias = dict[str, Any]
 """One parsed record."""
+
+_TEXTS_AND_NUMBERS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?+|[-+.0-9eE]{5,}+', re.DOTALL)
+_NUMBER = re.compile(rb"(-?)(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?")
+
+
+def loads(text: bytes) -> Any:
+    """Return the value of a JSON text as orjson does; but a number beyond a double, which it refuses, is 1e308.
+
+    Such a number is valid JSON, and what goes up for it is its text. Of this size it is as good for a check, and unlike
+    infinity it can be written down.
+
+    Raises:
+        orjson.JSONDecodeError: it is no JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if not error.msg.startswith("number is infinity"):
+            raise
+        return orjson.loads(_TEXTS_AND_NUMBERS.sub(_bounded, text))
+
+
+def _bounded(found: re.Match[bytes]) -> bytes:
+    """Return a number that is not beyond a double, as long as the one that was found; any other text as it is."""
+    number = _NUMBER.fullmatch(found[0])
+    beyond = number is not None and math.isinf(float(found[0]))
+    return (number[1] + b"1e308").ljust(len(found[0])) if number and beyond else found[0]
 
 
 FORMAT_POINTS = "bulksubmit.formats"

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-import orjson
-
 from engine.batch.chunker import ReferenceOf, render_payload
 from engine.files import regular
 from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
 from engine.model.errors import SourceError
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import Block, Position, Reject, Source, source_at
+from engine.model.record import Block, Position, Reject, Source, loads, source_at
 from engine.reports.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
 
 TasksFrom: TypeAlias = Callable[[Position], Iterator[Block]]
@@ -230,7 +228,7 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
             self._find(f"{self._rejects.path}: not compared for records {indexes[0]} to {indexes[-1]}: {error}")
             lines = []
             self._rejects.lost = True
-        self._rejects.expect([int(orjson.loads(line)["index"]) for line in lines], lines)
+        self._rejects.expect([int(loads(line)["index"]) for line in lines], lines)
 
     def finish(self) -> None:
         """See that nothing stands behind the last record."""
@@ -307,9 +305,9 @@ class _Report:
 
     def _judge(self, index: int, expected: bytes, found: bytes) -> None:
         """Say how a line differs that stands where that of record `index` should."""
-        wanted = orjson.loads(expected)
+        wanted = loads(expected)
         try:
-            values = orjson.loads(found)
+            values = loads(found)
         except ValueError:
             values = None
         if not isinstance(values, dict):
@@ -345,7 +343,7 @@ class _Report:
 def _index(line: bytes) -> int | None:
     """Return the index of a line, None if it has none."""
     try:
-        index = orjson.loads(line)["index"]
+        index = loads(line)["index"]
     except (ValueError, KeyError, TypeError):
         return None
     return index if isinstance(index, int) else None

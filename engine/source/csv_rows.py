@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from engine.model.errors import SourceError
-from engine.model.record import Row
+from engine.model.record import Row, loads
 from engine.model.settings import SourceSettings
 from engine.source.head import delimiter_hint
 from engine.source.json_text import explain, invalid_utf8
@@ -213,7 +213,7 @@ class CsvSplitter:
         except (TypeError, UnicodeEncodeError) as error:  # surrogates stand for bytes that are no UTF-8
             raise BadValue(invalid_utf8(text)) from error
         try:
-            return raw, orjson.loads(raw) if self._types else row
+            return raw, loads(raw) if self._types else row
         except orjson.JSONDecodeError as error:
             raise BadValue(explain(raw, error)) from error
 
@@ -367,7 +367,7 @@ def _boolean(text: str) -> bool:
 
 def _json(text: str) -> orjson.Fragment:
     try:
-        orjson.loads(text)
+        loads(text.encode())
     except orjson.JSONDecodeError as error:
         raise ValueError(f"valid JSON ({error.msg} at column {error.colno})") from error
     return orjson.Fragment(text)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import orjson
 
 from engine.model.errors import SourceError
-from engine.model.record import Format, known_formats
+from engine.model.record import Format, known_formats, loads
 from engine.source.json_text import BLANKS, closed
 from engine.source.splitter import BOM, SourceFile
 
@@ -209,7 +209,7 @@ def _first_object(text: bytes) -> int:
 
 def _is_json(text: bytes) -> bool:
     try:
-        orjson.loads(text)
+        loads(text)
     except orjson.JSONDecodeError:
         return False
     return True
@@ -218,7 +218,7 @@ def _is_json(text: bytes) -> bool:
 def _check_keys(text: bytes, path: str) -> None:
     end = _first_object(text)
     if end:
-        _check_letters(list(orjson.loads(text[:end])), path, "the first record")
+        _check_letters(list(loads(text[:end])), path, "the first record")
 
 
 # CSV

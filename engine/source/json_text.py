@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from engine.model.record import Row
+from engine.model.record import Row, loads
 from engine.source.splitter import Proof, too_long
 
 BLANKS = b" \t\r\n"
@@ -188,10 +188,13 @@ def parse(raws: Sequence[bytes], max_record_bytes: int) -> tuple[list[Row], dict
     while len(rows) < len(texts):
         try:
             rows.extend(parsing)  # keeps what came before an error, and the iterator goes on after it
-        except orjson.JSONDecodeError as error:
+        except orjson.JSONDecodeError:
             position = len(rows)
-            flaws.setdefault(position, explain(texts[position], error))
-            rows.append({})
+            try:
+                rows.append(loads(texts[position]))
+            except orjson.JSONDecodeError as error:
+                flaws.setdefault(position, explain(texts[position], error))
+                rows.append({})
     if set(map(type, rows)) - {dict}:
         for position, row in enumerate(rows):
             if type(row) is not dict:

@@ -11,12 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
+import msgspec
 import orjson
 from msgspec.structs import replace
 
 from engine.model.batch import Batch
 from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import BulkSubmitError, CallFailed, PossiblyApplied, Refused
+from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.services.base import (
     Answer,
@@ -26,6 +28,7 @@ from engine.services.base import (
     Drafting,
     Polling,
     Referencing,
+    Service,
     Staging,
 )
 from engine.testing.trial import PromiseBroken, Subject, Trial, hold, hold_settled, never
@@ -71,7 +74,7 @@ async def has_the_abilities_that_it_names(subject: Subject) -> None:
 
 
 async def checks_tasks_without_io(subject: Subject) -> None:
-    """`check` says what is wrong with a task and names the field. It asks nobody and changes nothing."""
+    """`check` names what is wrong with a task, asks nobody and changes nothing; `plain_task` takes no bad one."""
     trial = Trial(subject)
     for task in (*subject.good, *subject.refused):
         before = orjson.dumps(task)
@@ -82,7 +85,15 @@ async def checks_tasks_without_io(subject: Subject) -> None:
         said = trial.service.check(task)
         hold(not inspect.isawaitable(said), "check is asked per record: it must not be async")
         hold(isinstance(said, str) and name in said, f"check does not name {name!r}: {said}")
+        hold(not _is_plain(trial.service, task), f"plain_task takes a task that check does not: {said}")
     hold(not trial.between.calls, f"check calls the service: {trial.between.calls}")
+
+
+def _is_plain(service: Service, task: Row) -> bool:
+    try:
+        return service.plain_task is not None and bool(msgspec.convert(task, service.plain_task))
+    except msgspec.ValidationError:
+        return False
 
 
 async def creates_each_task_once(subject: Subject) -> None:

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import orjson
 from msgspec import Struct
 
 from engine.cli.options import LEDGER_VARIABLE
@@ -23,6 +22,7 @@ from engine.files import DEFAULT_LEDGER, regular
 from engine.model.errors import Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Tally
+from engine.model.record import loads
 from engine.model.submission import State
 from engine.progress.text import count, duration, rate
 
@@ -248,7 +248,7 @@ def common_reasons(rejects: Path | None, read_bytes: int = READ_BYTES) -> Reason
     groups: dict[str, tuple[int, str]] = {}
     for line in lines:
         if line:
-            reason = str(orjson.loads(line).get("error") or "no reason given")
+            reason = str(loads(line).get("error") or "no reason given")
             key = _PARTICULARS.sub("0", reason)
             number, first = groups.get(key, (0, reason))
             groups[key] = (number + 1, first)

@@ -26,7 +26,7 @@ from engine.model.error_hints import Blame, Carries
 from engine.model.errors import ConfigError, Refused, UnexpectedAnswer, WrongAddress
 from engine.model.job import Job
 from engine.model.outcome import Settlement
-from engine.model.record import Row
+from engine.model.record import Row, loads
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, Noticed, unheard
 from engine.services.base import (
@@ -193,7 +193,7 @@ class Sama:
         that are new and hold what we sent, in a batch of as many.
         """
         inputs: dict[str, list[Row]] = {}
-        for task in orjson.loads(payload):
+        for task in loads(payload):
             inputs.setdefault(str(task["data"].get(REFERENCE_INPUT)), []).append(task["data"])
         reference = self.reference(batch.sequence)
         ours: set[str] = set()

@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from engine.model.outcome import Settlement
-from engine.model.record import Row
+from engine.model.record import Row, loads
 from engine.services.decoding import words
 from engine.services.sama.answers import CreatedPage, Creation, CreationStatus, Listed
 
@@ -94,7 +94,7 @@ class Contents:
     """
 
     def __init__(self, payload: bytes) -> None:
-        held = [_held(task["data"]) for task in orjson.loads(payload)]
+        held = [_held(task["data"]) for task in loads(payload)]
         self._at = list(map(_digest, held))
         # The largest first: what shows more inputs is rather the record that has more than one with outputs.
         self._shapes = sorted(dict.fromkeys(map(frozenset, held)), key=len, reverse=True)

@@ -14,7 +14,7 @@ from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import PossiblyApplied, Refused
 from engine.model.outcome import Settlement
 from engine.services.base import Answer, BatchProgress, Call, Released, Staged, no_intent
-from engine.services.decoding import decode
+from engine.services.decoding import Anything, decode
 from engine.services.one_call import OneCall
 from engine.testing import CHECKS, PromiseBroken, Subject, checks
 
@@ -96,6 +96,7 @@ TOYS = {
     "is_built_without_a_call": toy(module(CallingToy)),
     "has_the_abilities_that_it_names": broken_toy(again=Again.ASK),
     "checks_tasks_without_io": toy(module(AskingToy)),
+    "checks_tasks_without_io, but proves too much": broken_toy(plain_task=Anything),
     "creates_each_task_once": broken_toy(
         settle=lambda self, payload, answer: Settlement.refused(len(orjson.loads(payload)), "none is named")
     ),
