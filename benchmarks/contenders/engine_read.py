@@ -15,7 +15,6 @@ from engine.commands import wiring
 from engine.commands.wiring import Offline
 from engine.model.job import Job
 from engine.model.record import Position
-from engine.source.reader import read_blocks
 from engine.source.sources import find_sources
 
 CONFIG = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:SAMA_ACCESS_KEY}"\n'
@@ -28,14 +27,13 @@ def main() -> None:
     job = Job("bench", "sama", CONFIG, find_sources([source], setup.settings.source), "")
     parts = wiring.offline(setup, job)
     started = time.perf_counter()
-    count = read(parts, job, setup) if way == "read" else plan(parts, job)
+    count = read(parts, job) if way == "read" else plan(parts, job)
     print(json.dumps({"seconds": time.perf_counter() - started, "work": count}))
 
 
-def read(parts: Offline, job: Job, setup: wiring.Setup) -> int:
+def read(parts: Offline, job: Job) -> int:
     """Count the records that are fit to be sent."""
-    blocks = read_blocks(job.sources, Position(), setup.settings.source)
-    return sum(len(parts.mapper.apply(block).raws) for block in blocks)
+    return sum(len(block.raws) for block in parts.tasks(job, Position()))
 
 
 def plan(parts: Offline, job: Job) -> int:

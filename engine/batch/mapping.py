@@ -25,7 +25,7 @@ from engine.model.errors import ConfigError
 from engine.model.record import Block, Row, loads
 from engine.model.settings import MappingSettings
 from engine.source.json_text import BLANKS, members
-from engine.source.splitter import Proof
+from engine.source.splitter import RecordProof
 
 _ROUTES = 1000
 """Sets of columns whose routes are remembered; a source where every row has others must not fill the memory."""
@@ -97,7 +97,7 @@ class Mapper:
             return self._reshaped(raws, list(map(loads, raws)), {})[1]
         return self._surrounded(raws)
 
-    def _proof(self, plain_task: type[msgspec.Struct]) -> Proof | None:
+    def _proof(self, plain_task: type[msgspec.Struct]) -> RecordProof | None:
         """Return what takes a record if `plain_task` takes the task that is made by putting something around it."""
         if self._settings.wrap is None:
             return msgspec.json.Decoder(plain_task)

@@ -14,6 +14,8 @@ import orjson
 from multidict import MultiMapping
 from yarl import URL
 
+from engine.model.record import loads
+
 _HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
 _PARAMETER = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 
@@ -42,7 +44,7 @@ class SandboxRequest:
         Raise WrongInput.
         """
         try:
-            body = orjson.loads(self.body) if self.body and not self.body.isspace() else None
+            body = loads(self.body) if self.body and not self.body.isspace() else None
         except orjson.JSONDecodeError as error:
             raise WrongInput(f"The body is not JSON: {error}.", is_json=False) from error
         if not isinstance(body, dict | None):

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from engine.model.record import Row, loads
-from engine.source.splitter import Proof, too_long
+from engine.source.splitter import RecordProof, too_long
 
 BLANKS = b" \t\r\n"
 """What JSON allows around values (RFC 8259, section 2)."""
@@ -164,7 +164,7 @@ def closed(raw: bytes, at: int) -> int:
     return 0
 
 
-def proven(raws: Sequence[bytes], max_record_bytes: int, proof: Proof | None) -> bool:
+def proven(raws: Sequence[bytes], max_record_bytes: int, proof: RecordProof | None) -> bool:
     """Return whether `parse` would find no flaw in any text, and nobody needs the rows: in a quarter of the time.
 
     The texts are UTF-8. What a proof skips it judges as orjson does, but for the nesting.

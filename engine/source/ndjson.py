@@ -9,7 +9,7 @@ from itertools import accumulate, islice
 from engine.model.record import at
 from engine.model.settings import SourceSettings
 from engine.source.json_text import BLANKS, parse, proven
-from engine.source.splitter import BOM, CUT_RECORDS, Cut, Proof, SourceFile, Window
+from engine.source.splitter import BOM, CUT_RECORDS, Cut, RecordProof, SourceFile, Window
 
 
 def open_splitter(_file: SourceFile, settings: SourceSettings) -> NdjsonSplitter:
@@ -39,7 +39,7 @@ class NdjsonSplitter:
                 offset, line = cut.end, cut.end_line
                 yield cut
 
-    def _cut(self, lines: Sequence[bytes], offset: int, line: int, proof: Proof | None) -> Cut:
+    def _cut(self, lines: Sequence[bytes], offset: int, line: int, proof: RecordProof | None) -> Cut:
         raws = list(map(bytes.strip, lines))
         lengths = list(map(len, raws))
         offsets = list(accumulate(map(len, lines), initial=offset))

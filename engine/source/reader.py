@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from engine.model.record import Block, Format, Position, Reject, Source
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
-from engine.source.splitter import Proof, SourceFile, Splitter, Window, too_long
+from engine.source.splitter import RecordProof, SourceFile, Splitter, Window, too_long
 
 WINDOW_BYTES = 1 << 17
 """What is parsed of it stays in the second-level cache: 256 KiB took a fifth longer, 1 MiB a quarter."""
@@ -34,7 +34,7 @@ def read_blocks(
     window_bytes: int = WINDOW_BYTES,
     *,
     stop: int | None = None,
-    proof: Proof | None = None,
+    proof: RecordProof | None = None,
 ) -> Iterator[Block]:
     """Yield the records of `sources` from `start` on, up to the joined offset `stop`, at most 1,000 a block.
 
@@ -86,7 +86,7 @@ class _SourceReader:
         self._window_bytes = window_bytes
         self._longest = max(window_bytes, settings.max_record_bytes + _SEPARATOR_BYTES)
 
-    def blocks(self, position: Position, proof: Proof | None) -> Iterator[Block]:
+    def blocks(self, position: Position, proof: RecordProof | None) -> Iterator[Block]:
         size = self._window_bytes
         while position.offset < self._until:
             line = 1 if position.offset == self._source.base else position.line  # lines count per source

@@ -31,7 +31,7 @@ CUT_RECORDS = 1000
 WINDOW_PIECES = 1 << 16
 """Pieces that a window is split into at once, so one that grew for a long record never becomes millions of them."""
 
-Proof: TypeAlias = msgspec.json.Decoder[Any]
+RecordProof: TypeAlias = msgspec.json.Decoder[Any]
 """Takes a record if nobody needs its values; of what it skips it checks neither the UTF-8 nor the nesting."""
 
 
@@ -45,7 +45,7 @@ class Window:
     line: int
     """Line of the first byte."""
     data: bytes = field(repr=False)
-    proof: Proof | None = field(default=None, repr=False)
+    proof: RecordProof | None = field(default=None, repr=False)
     """None: the values of all records are needed, or the bytes are not all UTF-8."""
 
     @property

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from random import Random
 
-import orjson
-
+from engine.model.record import loads
 from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.journal import Journal
 from engine.sandbox.messages import (
@@ -167,7 +166,7 @@ class SamaService(SandboxService):
             self._uploads.forget(batch.project_id, batch.batch_id)
 
     def _read_tasks(self, body: bytes) -> list[object]:
-        tasks = orjson.loads(body)
+        tasks = loads(body)
         if not isinstance(tasks, list):
             raise ValueError("The tasks file must hold an array of tasks.")  # noqa: TRY004 - wrong data, no wrong call
         if len(tasks) > self._behaviour.max_upload_tasks:

@@ -26,8 +26,6 @@ class PlainTask(msgspec.Struct, forbid_unknown_fields=True):
 
 def field_error(task: Row) -> str | None:
     """Return why no project would take a task, naming the field; None if nothing is wrong with it."""
-    if task.keys() == {"data"} and type(task["data"]) is dict:
-        return None
     for key in task:
         if key not in TASK_KEYS:
             return _unknown_key(key)
