@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from engine.model.errors import ConfigError
 from engine.model.record import Block, Row, loads
 from engine.model.settings import MappingSettings
+from engine.services.decoding import Anything
 from engine.source.json_text import BLANKS, members
 from engine.source.splitter import RecordProof
 
@@ -101,14 +102,12 @@ class Mapper:
         """Return what takes a record if `plain_task` takes the task that is made by putting something around it."""
         if self._settings.wrap is None:
             return msgspec.json.Decoder(plain_task)
-        fields = msgspec.structs.fields(plain_task)
-        kinds = [field.type for field in fields if field.encode_name == self._settings.wrap]
+        kinds = {field.encode_name: field.type for field in msgspec.structs.fields(plain_task)}
         try:
             msgspec.json.decode(self._prefix + b"{}" + self._suffix, type=plain_task)
         except msgspec.DecodeError:
             return None
-        is_object = bool(kinds) and isinstance(kinds[0], type) and issubclass(kinds[0], msgspec.Struct)
-        return msgspec.json.Decoder(kinds[0]) if is_object else None
+        return msgspec.json.Decoder(Anything) if kinds.get(self._settings.wrap) is Anything else None
 
     def _wrapped(
         self, raws: Sequence[bytes], rows: Sequence[Row], _flaws: dict[int, str]
