@@ -1,13 +1,16 @@
 r"""The JSON array format: each element of one array of objects is a record.
 
-Where an element ends is known in two ways. The exact way scans strings and brackets. The quick way guesses: most
-arrays are written by a program and have the same bytes between all their elements, from the closing brace over the
-comma to the next element's first key. The window is split at those bytes. A piece that begins where an element begins,
-and that orjson takes as a whole object, *is* that element, so the next piece begins where an element begins, too. A
-piece that orjson refuses is scanned instead, up to where pieces and elements meet again. So a wrong guess costs time
-but never a record, and each byte is scanned once and parsed twice at most.
+Where elements end is known in three ways. The exact way scans strings and brackets, one element after the other. The
+other two take many at once, up to a guessed place: most arrays have the same bytes between all their elements, from the
+comma to the next one's first keys, and the last such bytes of a window probably part two elements.
 
-Elements end at a comma or bracket outside their own brackets; orjson judges whatever stands between. So one broken
+The quickest way splits the text before that place at all such bytes. A piece that begins where an element begins, and
+that the window's proof takes as a whole, *is* that element, so the next piece begins where an element begins, too. If
+one is not taken, msgspec reads the text as an array and says which bytes each element has, whatever stands between
+them. If it refuses, too, one element is taken the exact way. The next guess then looks four times as far as that one
+went, so guesses cost a few times what the exact way costs at most, and a wrong one never costs a record.
+
+Elements end at a comma or bracket outside their own brackets; `parse` judges whatever stands between. So one broken
 element is one reject, as long as its brackets and quotes balance; if not, one reject takes the rest of the file.
 
 Reading may go on before a separator, where a block ended, or at an element, where a batch ended.
@@ -16,27 +19,23 @@ Reading may go on before a separator, where a block ended, or at an element, whe
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import accumulate, repeat, takewhile
+from itertools import accumulate, repeat
 
-import orjson
+import msgspec
 
 from engine.model.record import Row
 from engine.model.settings import SourceSettings
-from engine.source.json_text import BLANKS, ElementScan, parse
-from engine.source.splitter import CUT_RECORDS, WINDOW_PIECES, Cut, SourceFile, Window
+from engine.source.json_text import BLANKS, ElementScan, parse, proven
+from engine.source.splitter import CUT_RECORDS, Cut, Skip, SourceFile, Window
 
-_OPENED = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*(\[?)[ \t\r\n]*")
-_SEPARATED = re.compile(rb"[ \t\r\n]*(?:,[ \t\r\n]*)?")
-_BLANK = re.compile(rb"[ \t\r\n]*")
-_BETWEEN = re.compile(rb'([ \t\r\n]*,[ \t\r\n]*)(\{)([ \t\r\n]*"[^"\\]{0,256}"[ \t\r\n]*:)?')
-"""From one element to the next one's first key."""
+_BLANK = rb"[ \t\r\n]*"
+_OPENED = re.compile(rb"(?:\xef\xbb\xbf)?_(?P<within>\[_(?P<closing>\]_)?)?".replace(b"_", _BLANK))
+_SEPARATED = re.compile(rb"_(?P<within>,_|(?P<closing>\]_)?)".replace(b"_", _BLANK))
+_BETWEEN = re.compile(rb'(((?P<gap>_,_)\{)(?:_"[^"\\]{0,256}"_:)?)(?:_\{_"[^"\\]{0,256}"_:)?'.replace(b"_", _BLANK))
+"""From one element over the next one's brace to its first key, and to that one's first: the longer, the rarer."""
 
-_OPENINGS = 8
-"""First keys that are remembered: some writers begin with an optional one. Each new one splits a window again."""
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _NOT_OPENED = "the file does not begin with [, so it is no JSON array; records on lines of their own are format ndjson"
 _NOT_CLOSED = "the array is not closed: its ] is missing, so the file may have been cut short"
@@ -54,257 +53,189 @@ class JsonArraySplitter:
 
     def __init__(self, max_record_bytes: int) -> None:
         self._max_record_bytes = max_record_bytes
-        self._separator: _Separator | None = None
-        self._guess_key = True
+        self._between: re.Match[bytes] | None = None
 
     def cuts(self, window: Window) -> Iterator[Cut]:
         """Yield the whole elements of a window."""
-        elements = _ArrayWindow(window, self._max_record_bytes, self._separator, guess_key=self._guess_key)
-        while elements.advance():
-            if elements.full:
-                yield elements.cut()
-        if elements.pending:
-            yield elements.cut()
-        self._separator = None if elements.misguessed else elements.separator
-        self._guess_key ^= elements.misguessed
+        elements = _ArrayWindow(window, self._max_record_bytes, self._between)
+        yield from elements.cuts()
+        self._between = elements.between
 
-    def skip(self, window: Window) -> ElementScan:
+    def skip(self, window: Window) -> Skip:
         """Return what finds the end of the element at the head of `window`."""
-        before = (_OPENED if window.first else _SEPARATED).match(window.data)
-        return ElementScan(before.end() if before else 0)
+        before = _matched(_OPENED if window.first else _SEPARATED, window.data)
+        return _Rest(before.start("closing") + 1) if before["closing"] else ElementScan(before.end())
 
     def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
         """Return `slices`: they are JSON."""
         return slices
 
 
-@dataclass(frozen=True, slots=True)
-class _Separator:
-    """A guess of the bytes between elements."""
+class _Rest:
+    """All that is left of a source: behind the array are more blanks than a window holds; a `Skip`."""
 
-    gap: bytes
-    """From the end of one element to the beginning of the next."""
-    openings: tuple[bytes, ...]
-    """How elements begin: with a brace, and with a first key where that is guessed, too."""
+    unclosed = "; " + _GOES_ON
 
-    def split(self, data: bytes) -> list[bytes]:
-        """Return `data` in pieces, of which each but the last one is followed by the gap and an opening."""
-        if len(self.openings) > 1:
-            beginning = b"|".join(map(re.escape, self.openings))
-            return re.split(re.escape(self.gap) + b"(?=" + beginning + b")", data, maxsplit=WINDOW_PIECES)
-        (opening,) = self.openings
-        first, *others = data.split(self.gap + opening, WINDOW_PIECES)  # in a third of a pattern's time
-        return [first, *[opening + other for other in others]]
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def feed(self, data: bytes) -> None:
+        """Find no end in `data`."""
+
+
+def _matched(pattern: re.Pattern[bytes], data: bytes, at: int = 0) -> re.Match[bytes]:
+    found = pattern.match(data, at)
+    assert found is not None  # noqa: S101 - the patterns take no bytes at all, too
+    return found
 
 
 class _ArrayWindow:
-    """Walks over the elements of one window: `advance`, take a `cut` whenever `full`, and at the end if `pending`.
+    """The elements of one window; `between` is what was found last between two elements, if any."""
 
-    `separator` is what an earlier window has learnt, if any; with `guess_key`, a new one holds the first key.
-    """
-
-    def __init__(self, window: Window, max_record_bytes: int, separator: _Separator | None, *, guess_key: bool) -> None:
-        self.separator = separator
+    def __init__(self, window: Window, max_record_bytes: int, between: re.Match[bytes] | None) -> None:
+        self.between = between
         self._window = window
         self._data = window.data
-        self._source_end = window.source.end - window.offset
+        self._proof = window.proof
         self._max_record_bytes = max_record_bytes
-        self._guess_key = guess_key
-        self._pieces: list[bytes] = []
-        self._edges: list[int] = []  # where each piece begins, and at last where the one after them does
-        self._quick = self._exact = 0
-        self._tried = CUT_RECORDS  # pieces at once
         self._multiline = b"\n" in window.data
         self._counted, self._line = 0, window.line
-        self._clear()
-        self._at = self._enter()
-        if self._at is not None:
-            self._split(self._at)
-
-    def _clear(self) -> None:
-        self._starts: list[int] = []
+        self._offsets: list[int] = []
         self._lengths: list[int] = []
         self._raws: list[bytes] = []
-        self._rows: list[Row] = []
-        self._flaws: dict[int, str] = {}
-        self._end: int | None = None  # where the cut ends, if not with its last element
+        self._done = 0  # so many are in a cut
+        self._unproved = 0  # so many, up to the last one that no proof has taken
+        self._lost = ""  # why the last element is a reject that takes all the rest
+        self._end: int | None = None  # where the last cut ends, if not with its last element
 
-    @property
-    def full(self) -> bool:
-        """There are enough elements for a whole cut."""
-        return len(self._starts) >= CUT_RECORDS
+    def cuts(self) -> Iterator[Cut]:
+        """Yield the elements."""
+        at = self._element(_matched(_OPENED if self._window.first else _SEPARATED, self._data))
+        reach = len(self._data)
+        while at is not None:
+            following = self._take_many(at, at + reach)
+            if following is None:
+                following = self._take_one(at)
+            elif at + reach >= len(self._data) and not self._window.last:
+                following = None  # the next window begins with what is not whole in this one
+            reach = 4 * ((following or at) - at)
+            at = following
+            while len(self._offsets) - self._done >= CUT_RECORDS:
+                yield self._cut()
+        if self._done < len(self._offsets) or self._end is not None:
+            yield self._cut()
 
-    @property
-    def pending(self) -> bool:
-        """There are elements, or an end, that no cut has taken."""
-        return bool(self._starts) or self._end is not None
+    def _cut(self) -> Cut:
+        """Return the next elements that no cut has taken."""
+        taken = slice(self._done, self._done + CUT_RECORDS)
+        offsets, lengths, raws = self._offsets[taken], self._lengths[taken], self._raws[taken]
+        rows: Sequence[Row] | None = None
+        flaws: dict[int, str] = {}
+        if self._unproved > self._done or not raws:
+            rows, flaws = parse(raws, self._max_record_bytes)
+        self._done += len(raws)
+        end = offsets[-1] + lengths[-1] if offsets else 0
+        if self._done == len(self._raws):
+            end, self._end = end if self._end is None else self._end, None
+            if self._lost:
+                flaws[len(raws) - 1] = self._lost
+        lines = self._lines_at(offsets)
+        return Cut(offsets, lengths, lines, raws, rows, flaws, end, self._lines_at([end])[0])
 
-    @property
-    def misguessed(self) -> bool:
-        """The guess failed too often: keys vary, so it should go without; or objects are nested, so it needs one."""
-        return self._exact > 2 + (self._quick >> 3)
+    def _lines_at(self, offsets: Sequence[int]) -> Sequence[int]:
+        """Return the lines of what stands there, behind all that was asked for before."""
+        if not self._multiline:
+            return [self._line] * len(offsets)
+        places = [self._counted, *[offset - self._window.offset for offset in offsets]]
+        newlines = map(self._data.count, repeat(b"\n"), places, places[1:])
+        first, *lines = accumulate(newlines, initial=self._line)
+        self._counted, self._line = places[-1], lines[-1] if lines else first
+        return lines
 
-    def advance(self) -> bool:
-        """Take the next elements; return whether more may follow in this window."""
-        if self._at is not None:
-            following = self._take_pieces(self._at)
-            self._at = self._take_element(self._at) if following is None else following
-        if self._edges[-1:] == [self._at] and not self._window.last:
-            self._at = None  # the next window begins with what is not whole in this one
-        return self._at is not None
-
-    def cut(self) -> Cut:
-        """Return the elements taken since the last cut."""
-        offset, data, starts = self._window.offset, self._data, self._starts
-        edges = [self._counted, *starts]
-        newlines = map(data.count, repeat(b"\n"), edges, starts) if self._multiline else repeat(0, len(starts))
-        lines = list(accumulate(newlines, initial=self._line))
-        end = starts[-1] + self._lengths[-1] if self._end is None else self._end
-        self._counted, self._line = end, lines[-1] + data.count(b"\n", edges[-1], end)
-        cut = Cut(
-            offsets=[offset + start for start in starts],
-            lengths=self._lengths,
-            lines=lines[1:],
-            raws=self._raws,
-            rows=self._rows,
-            flaws=self._flaws,
-            end=offset + end,
-            end_line=self._line,
-        )
-        self._clear()
-        return cut
-
-    def _enter(self) -> int | None:
-        """Return where the first element begins; None if the window has none."""
-        if self._window.first:
-            return self._enter_array()
-        return self._element_after(_skip_blanks(self._data, 0))
-
-    def _enter_array(self) -> int | None:
-        opened = _OPENED.match(self._data)
-        at = opened.end() if opened else 0
-        if opened and opened[1]:
-            return self._element_or_close(at)
+    def _element(self, before: re.Match[bytes]) -> int | None:
+        """Return where the element begins that follows `before`; None if this window has none."""
+        at = before.end()
+        outside = _GOES_ON if before["closing"] else _NOT_OPENED if before["within"] is None else ""
         if at < len(self._data):
-            self._lose(at, _NOT_OPENED)
+            if not outside:
+                return at
+            self._lose(at, outside)
         elif self._window.last:
-            self._end = at  # nothing but blanks is no record
+            if outside:
+                self._end = self._window.offset + at  # nothing but blanks is no record
+            else:
+                self._lose(at, _NOT_CLOSED)
         return None
-
-    def _element_after(self, at: int) -> int | None:
-        """Return where the next element begins, from where the one before it ended."""
-        if self._data[at : at + 1] != b",":
-            return self._element_or_close(at)
-        return self._element_or_end(_skip_blanks(self._data, at + 1))
-
-    def _element_or_close(self, at: int) -> int | None:
-        if self._data[at : at + 1] != b"]":
-            return self._element_or_end(at)
-        self._close(at)
-        return None
-
-    def _element_or_end(self, at: int) -> int | None:
-        if at < len(self._data):
-            return at
-        if self._window.last:
-            self._lose(at, _NOT_CLOSED)
-        return None
-
-    def _close(self, at: int) -> None:
-        """End the array at its bracket: nothing but blanks may follow."""
-        rest = _skip_blanks(self._data, at + 1)
-        if rest < len(self._data):
-            self._lose(rest, _GOES_ON)
-        elif self._window.last:
-            self._end = rest
 
     def _lose(self, at: int, reason: str) -> None:
         """Reject all from `at` to the end of the source."""
-        start = min(at, self._source_end - 1)  # a reject stands on a byte, be it the last one of a record
-        self._add(start, b"", {}, reason)
-        self._lengths[-1] = self._source_end - start
-        self._end = self._source_end
+        self._end = self._window.source.end
+        start = min(self._window.offset + at, self._end - 1)  # on a byte, be it the last one of a record
+        self._add([start], [b""])
+        self._lengths[-1] = self._end - start
+        self._lost = reason
 
-    def _add(self, start: int, raw: bytes, row: Row, flaw: str | None) -> None:
-        if flaw is not None:
-            self._flaws[len(self._starts)] = flaw
-        self._starts.append(start)
-        self._lengths.append(len(raw))
-        self._raws.append(raw)
-        self._rows.append(row)
+    def _add(self, offsets: Sequence[int], raws: Sequence[bytes], *, proved: bool = False) -> None:
+        self._offsets += offsets
+        self._raws += raws
+        self._lengths += map(len, raws)
+        if not proved:
+            self._unproved = len(self._raws)
 
-    def _take_element(self, at: int) -> int | None:
-        """Take one element the exact way; return where the next one begins, None if this window has none."""
+    def _take_one(self, at: int) -> int | None:
+        """Take an element the exact way; return where the next one begins, None if this window has none."""
         end = ElementScan().feed(self._data, at)
         if end is None and not self._window.last:
             return None
         raw = self._data[at:end].rstrip(BLANKS)
-        (row,), flaws = parse([raw], self._max_record_bytes)
-        flaw = flaws.get(0)
-        if end is None and flaw is not None:
-            self._lose(at, flaw + _UNBALANCED)
+        if end is None and (flaws := parse([raw], self._max_record_bytes)[1]):
+            self._lose(at, flaws[0] + _UNBALANCED)
             return None
-        self._add(at, raw, row, flaw)
-        self._exact += 1
-        if end is None:
-            self._lose(len(self._data), _NOT_CLOSED)
+        self._add([self._window.offset + at], [raw], proved=self._proven([raw]))
+        self.between = _BETWEEN.match(self._data, at + len(raw)) or self.between
+        return self._element(_matched(_SEPARATED, self._data, at + len(raw)))
+
+    def _take_many(self, at: int, until: int) -> int | None:
+        """Take all elements up to a guessed place; return where the next one begins, None if the guess was wrong."""
+        if self.between is None:
             return None
-        following = self._element_after(end)
-        if following is not None and (self._learn(at + len(raw)) or not self._edges):
-            self._split(following)
-        return following
-
-    def _learn(self, end: int) -> bool:
-        """Guess the separator from what follows the element that ends at `end`; return whether the guess is new."""
-        between = _BETWEEN.match(self._data, end)
-        if between is None:
-            return False
-        gap, brace, key = between.groups(b"")
-        opening = brace + key if self._guess_key else brace
-        known = self.separator.openings if self.separator else ()
-        if self.separator and (self.separator.gap != gap or opening in known or len(known) == _OPENINGS):
-            return False
-        self.separator = _Separator(gap, (*known, opening))
-        return True
-
-    def _split(self, start: int) -> None:
-        """Split the window from an element's `start` on: once, and again for each opening that is learnt in it."""
-        if self.separator is None or self._data[start : start + 1] != b"{":
-            return
-        self._pieces = self.separator.split(self._data[start:])
-        self._pieces.pop()  # its end is not in the window
-        gap_bytes = len(self.separator.gap)
-        self._edges = list(accumulate([len(piece) + gap_bytes for piece in self._pieces], initial=start))
-
-    def _take_pieces(self, at: int) -> int | None:
-        """Take the pieces from `at` on that are elements; return where the next one begins, None if there are none."""
-        first = bisect_left(self._edges, at)
-        if first >= len(self._pieces) or self._edges[first] != at:
+        for between in self.between.group(0, 1, 2):
+            end = self._data.rfind(between, at, until)
+            if end > at:
+                break
+        else:
             return None
-        pieces = self._pieces[first : first + min(self._tried, CUT_RECORDS - len(self._starts))]
-        taken = _parsed_until_failure(pieces, self._rows, self._max_record_bytes)
-        # Few after a failure: with a thousand at hand for each that fails, bad ones took the square of their number.
-        self._tried = 1 if taken < len(pieces) else self._tried * 4
-        if not taken:
+        text, gap = self._data[at:end], self.between["gap"]
+        opening = between[len(gap) :]
+        pieces = _pieces(text, between, opening) if self._proof and opening != b"{" else []
+        proved = bool(pieces) and self._proven(pieces)
+        raws = list(map(bytes.rstrip, pieces)) if proved else _whole(text)
+        if not raws:
+            self._proof = None  # a broken element is likely, and then all those around it are parsed
             return None
-        self._starts += self._edges[first : first + taken]
-        self._lengths += map(len, pieces[:taken])
-        self._raws += pieces[:taken]
-        self._quick += taken
-        return self._edges[first + taken]
+        if gap.join(raws) == text:
+            places = list(accumulate([len(raw) + len(gap) for raw in raws[:-1]], initial=self._window.offset + at))
+        else:
+            places = []
+            for raw in raws:
+                places.append(self._window.offset + at)
+                at = _matched(_SEPARATED, self._data, at + len(raw)).end()
+        self._add(places, raws, proved=proved or (raws != pieces and self._proven(raws)))
+        return end + len(gap)
+
+    def _proven(self, raws: Sequence[bytes]) -> bool:
+        return proven(raws, self._max_record_bytes, self._proof)
 
 
-def _skip_blanks(data: bytes, at: int) -> int:
-    blank = _BLANK.match(data, at)
-    return blank.end() if blank else at
+def _pieces(text: bytes, between: bytes, opening: bytes) -> list[bytes]:
+    """Return what stands between `between`, each piece with its `opening`."""
+    first, *others = text.split(between)
+    return [first, *[opening + other for other in others]]
 
 
-def _parsed_until_failure(pieces: Sequence[bytes], rows: list[Row], max_record_bytes: int) -> int:
-    """Parse pieces onto `rows` until one is no JSON or too long; return how many were taken."""
-    before = len(rows)
-    fitting = pieces
-    if max(map(len, pieces), default=0) > max_record_bytes:
-        fitting = list(takewhile(lambda piece: len(piece) <= max_record_bytes, pieces))
-    with suppress(orjson.JSONDecodeError):
-        rows.extend(map(orjson.loads, fitting))  # keeps what came before an error
-    return len(rows) - before
+def _whole(text: bytes) -> list[bytes]:
+    """Return the elements of `text`; none if its last one is not whole, or one is broken."""
+    try:
+        return list(map(bytes, _elements(b"[%b]" % text)))
+    except (msgspec.DecodeError, RecursionError):
+        return []

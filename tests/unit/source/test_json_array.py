@@ -1,11 +1,16 @@
+import os
 import time
+from random import Random
 
+import msgspec
 import orjson
 import pytest
-from fakes.inputs import read
+from fakes.inputs import read, sources_of
 
-from engine.model.record import Format
-from engine.source.json_text import ElementScan
+from engine.model.record import Format, Position
+from engine.model.settings import SourceSettings
+from engine.source.json_text import ElementScan, parse
+from engine.source.reader import read_blocks
 
 
 def read_array(content: bytes, **options):
@@ -106,6 +111,52 @@ def test_a_wrong_guess_of_the_separator_costs_no_record(content, window_bytes):
     assert [record.row for record in found.records] == orjson.loads(content)
 
 
+class Labelled(msgspec.Struct):
+    a: object
+
+
+BLANKS = [b"", b"", b"", b" ", b"\n", b"\r\n\t"]
+VALUES = [
+    b"1", b'"},{"', b'"},{\\"a\\":"', b"[]", b"{}", b'[{"a":1},{"a":2}]', b'{"a":{"a":"]"}}', b'"\\\\"', b'"\xc3\xa9"',
+]  # fmt: skip
+BROKEN = [
+    b"", b"5", b"[{},{}]", b"{}{}", b'{"a":1]', b'{"a":1}}', b'{"a":"\xff"}', b'{"a":\x00}', b'{"a":[1},{2]}', b"}",
+    b'{"a":01}', b'{"a":1,}', b'{"a":"\x01"}', b'{"a":"\\ud800"}', b'{"a":1} {"a":2}',
+]  # fmt: skip
+
+
+def drawn_elements(random):
+    """Return elements, and what stands before each and after the last one."""
+    keys, broken, same = random.choice([b"a", b"ab"]), random.choice([0, 0, 0.02, 0.3]), random.choice([0, 0.5, 1])
+    blank = lambda: random.choice(BLANKS)  # noqa: E731
+    member = lambda: b"".join((blank(), b'"%c":' % random.choice(keys), blank(), random.choice(VALUES), blank()))  # noqa: E731
+    good = lambda: b"{" + b",".join(member() for _ in range(random.randint(1, 3))) + b"}"  # noqa: E731
+    count, usual = random.choice([2, 3, 40, 300]), blank() + b"," + blank()
+    elements = [random.choice(BROKEN) if random.random() < broken else good() for _ in range(count)]
+    commas = [usual if random.random() < same else blank() + b"," + blank() for _ in elements[1:]]
+    return elements, [blank() + b"[" + blank(), *commas, blank() + b"]" + blank()]
+
+
+@pytest.mark.parametrize("seed", range(6000 if os.environ.get("BULKSUBMIT_TORTURE") else 60))
+def test_elements_are_found_whatever_stands_in_and_between_them(seed):
+    random = Random(seed)
+    elements, gaps = drawn_elements(random)
+    content, wanted = gaps[0], []
+    for element, gap in zip(elements, gaps[1:], strict=True):
+        at = len(content) + (0 if element else len(gap) - len(gap.lstrip()))  # nothing at all stands where a comma does
+        wanted.append((at, element, parse([element], 1000)[1].get(0)))
+        content += element + gap
+    sources = sources_of(content, kind=Format.JSON)
+    for proof in (None, msgspec.json.Decoder(Labelled)):
+        window_bytes = random.choice([4, 7, 16, 61, 300, 6000, 1 << 17])
+        found = []
+        for block in read_blocks(sources, Position(), SourceSettings(), window_bytes, proof=proof):
+            assert block.rows == list(map(orjson.loads, block.raws)) or (proof and block.rows is None)
+            found += [(offset, raw, None) for offset, raw in zip(block.offsets, block.raws, strict=True)]
+            found += [(each.offset, content[each.offset :][: each.length], each.reason) for each in block.rejects]
+        assert sorted(found, key=lambda each: each[0]) == wanted
+
+
 def test_elements_that_begin_with_one_key_or_another_are_not_scanned(monkeypatch):
     scanned = []
     feed = ElementScan.feed
@@ -115,6 +166,14 @@ def test_elements_that_begin_with_one_key_or_another_are_not_scanned(monkeypatch
     )
     assert len(found.records) == 9000
     assert len(scanned) < 20
+
+
+def test_blanks_without_end_behind_the_array_are_one_reject():
+    found = read_array(b'[{"a":1}]' + b" " * 9000, window_bytes=64, max_record_bytes=100)
+    assert len(found.records) == 1
+    (reject,) = found.rejects
+    assert (reject.index, reject.offset) == (1, 9)
+    assert "text after the array's closing ]" in reject.reason
 
 
 def test_records_keep_their_lines():
