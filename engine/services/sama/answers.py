@@ -23,7 +23,7 @@ import orjson
 
 from engine.model.doubt import RemoteStatus
 from engine.model.errors import UnexpectedAnswer
-from engine.model.record import Row
+from engine.model.record import Row, loads
 from engine.services.base import Answer
 from engine.services.decoding import (
     Count,
@@ -275,7 +275,7 @@ def id_of(task: CreationTask | MadeTask | _Named) -> str:
 def _object_in(raw: msgspec.Raw) -> Row | None:
     """Return the object that stands in an answer; None if it is another thing."""
     try:
-        found = orjson.loads(bytes(raw))
+        found = loads(bytes(raw))
     except orjson.JSONDecodeError:
         return None
     return found if isinstance(found, dict) else None
