@@ -43,6 +43,12 @@ class SecretStr:
         """Return it in the clear."""
         return self._text
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretStr) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
     def __repr__(self) -> str:
         return "SecretStr('**********')"
 
