@@ -71,8 +71,7 @@ class LimitChanged(msgspec.Struct, frozen=True):
     reason: str
 
 
-@dataclass(slots=True)
-class _Trial:
+class _Trial(msgspec.Struct):
     """Calls counted while the limit stands."""
 
     limit: int
@@ -160,8 +159,7 @@ class Direction(Enum):
     DOWN = -1
 
 
-@dataclass(slots=True)
-class _Search:
+class _Search(msgspec.Struct):
     """One direction: how soon to look there again, and how far."""
 
     not_before: float = -math.inf
@@ -185,8 +183,7 @@ def _both_ways() -> dict[Direction, _Search]:
     return {way: _Search() for way in Direction}
 
 
-@dataclass(slots=True)
-class _Roof:
+class _Roof(msgspec.Struct):
     """Where the service pushed back: not to be tried again for a while, twice as long after each time."""
 
     height: int
