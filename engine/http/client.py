@@ -159,8 +159,9 @@ class HttpClient:
                 skip_auto_headers=None if "Content-Type" in headers else _NO_TYPE,
                 middlewares=() if call.method in _NEVER_AGAIN else None,
             )
-            if response.content.is_eof():  # as a rule: a short answer comes with its head, and nothing is waited for
-                return Answer(response.status, response.headers, response.content.read_nowait())
+            content = response.content
+            if content.is_eof() and not content.exception():  # as a rule: it came with its head, and is short
+                return Answer(response.status, response.headers, content.read_nowait())
             async with response:
                 return await read_answer(response, self._room, reader)
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError

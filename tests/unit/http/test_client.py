@@ -230,6 +230,18 @@ async def test_a_large_body_goes_up_whole_with_its_length_and_without_a_warning(
         assert b"chunked" not in head
 
 
+@pytest.mark.parametrize("size", [0, 1, 16 * 1024, 16 * 1024 + 1])
+async def test_a_body_goes_up_once_with_its_length_and_no_type_that_nobody_gave_it(size):
+    body = b"x" * size
+    async with raw_server(OK) as server:
+        for pieces in (body, (body[:1], body[1:])):
+            assert isinstance(await send(server.url, "POST", pieces), Answer)
+        assert isinstance(await send(server.url, "POST", b"next"), Answer)
+        assert [received for _, received in server.requests] == [body, body, b"next"]
+        assert all(b"\r\nContent-Length: %d\r\n" % len(received) in head for head, received in server.requests)
+        assert not any(b"Content-Type" in head or b"chunked" in head for head, _ in server.requests)
+
+
 async def test_the_request_carries_our_name_and_nothing_that_nobody_asked_for():
     async with raw_server(plain(200, b"", "Set-Cookie: id=1; Path=/")) as server:
         url = server.url.replace("127.0.0.1", "localhost")  # cookie jars take none from an address
