@@ -85,12 +85,19 @@ class PollSchedule:
         self._alone: dict[int, PolledBatch] = {}  # their dates do not depend on others
         self._in_line: dict[int, PolledBatch] = {}  # the others, by their release
         self._ended: deque[PolledBatch] = deque(maxlen=_MOST_WORKERS)  # the newest
+        self._first: float | None = None  # the earliest date of all; None if they must be foretold anew
 
     def release(self, key: int, count: int, now: float) -> None:
         """Watch a batch of `count` tasks from now on."""
         self._number += 1
         self._fewest = min(self._fewest, count)
-        self._in_line[key] = PolledBatch(self._number, max(1, count), now, now)
+        batch = self._in_line[key] = PolledBatch(self._number, max(1, count), now, now)
+        if self._first is not None and self.workers == _INFINITE and self.speed < _INFINITE:  # it waits for no other
+            batch.begins_at, batch.seconds = now + self.start_seconds, batch.count / self.speed
+            batch.ends_at = batch.begins_at + batch.seconds
+            self._first = min(self._first, self._due(batch, oldest=False, still=False))
+        else:
+            self._first = None
 
     def forget(self, key: int, now: float) -> None:
         """Watch a batch no longer: its fate is known, or it will not be."""
@@ -98,33 +105,38 @@ class PollSchedule:
         if batch is not None:
             batch.ends_at = min(batch.ends_at, now)
             self._ended.append(batch)
+            self._first = None
 
     def ask_again(self, key: int, at: float) -> None:
         """Have a batch asked about again at a certain time: the poll failed, or said nothing of it."""
         batch = self._find(key, alone=True)
         batch.asked, batch.ask_at = False, at
+        self._first = None
 
     def next_due(self) -> float:
         """Return when the next poll is due; infinite if all open batches are being asked about."""
-        first = next((due for due, _, _ in self._plan(1)), _INFINITE)
+        if self._first is None:
+            self._first = next((due for due, _, _ in self._plan(1)), _INFINITE)
         measured = self._together > 1 and self.speed < _INFINITE
         pause = self._margin * self._fewest / self.speed if measured else 0.0  # more fit into the next one
-        return max(first, self._polled_at + pause)
+        return max(self._first, self._polled_at + pause)
 
     def take(self, now: float) -> Sequence[int]:
         """Take the batches that the next poll is about, if it is due: up to `together`, those due first."""
         if self.next_due() > now + _TICK:
             return []
-        keys = [key for due, _, key in self._plan(self._together) if due < _INFINITE]
+        dates = self._plan(self._together + (self._together > 1))  # one more, which is due first then
+        keys = [key for due, _, key in dates[: self._together] if due < _INFINITE]
         for key in keys:
             batch = self._find(key)
             batch.asked, batch.ask_at = True, None
         self._polled_at = now
+        self._first = None if self._together == 1 else (*(due for due, _, _ in dates[self._together :]), _INFINITE)[0]
         return keys
 
     def saw(self, key: int, now: float, created: int, *, finished: bool) -> None:
         """Take in what a look at a batch showed; a finished one is not asked about unless `ask_again` is called."""
-        batch = self._find(key)
+        batch, self._first = self._find(key), None
         batch.asked = finished
         if finished:
             self._learn_from_end(batch, now)
