@@ -43,6 +43,9 @@ class Forgetful:
         """Forget a batch, and the fate of its records."""
         self._batches.pop(submission.sequence, None)
 
+    async def written(self) -> None:
+        """Return at once: nothing is kept that could be waited for."""
+
     async def last_batch(self, job: str) -> None:
         """Return None: there is none."""
 

@@ -19,7 +19,9 @@ from engine.model.submission import State, Submission
 
 
 class Ledger(Protocol):
-    """The durable memory of jobs. A method returns once what it wrote is on disk.
+    """The durable memory of jobs. A method returns once what it wrote is on disk, and what was asked for before it.
+
+    Without `wait` it returns at once; if such a step is refused, `written` says so, and so do later ones of its batch.
 
     Raises:
         JobError: there is no job of that name; so every method that takes the name of a job, except for locks.
@@ -78,15 +80,20 @@ class Ledger(Protocol):
         """Return the batch frozen last."""
         ...
 
-    async def move(self, job: str, submission: Submission, *, expected: State) -> None:
+    async def move(
+        self, job: str, submission: Submission, *, expected: State, unique: bool = False, wait: bool = True
+    ) -> None:
         """Set a batch's submission; a remote id given up by staging again is kept among the orphans.
 
         Raises:
             LedgerError: it is not in state `expected`, the step is not in TRANSITIONS, or it leads to SETTLED or SPLIT.
+            NameTaken: `unique`, and another batch of the job has its remote id.
         """
         ...
 
-    async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
+    async def settle(
+        self, job: str, submission: Submission, settlement: Settlement, *, expected: State, wait: bool = True
+    ) -> None:
         """Move a batch to SETTLED together with the fate of its records.
 
         Raises:
@@ -114,10 +121,6 @@ class Ledger(Protocol):
 
     async def has_remote_id(self, remote_id: str) -> bool:
         """Return whether some batch of some job has this name at the service."""
-        ...
-
-    async def owner(self, job: str, remote_id: str) -> int | None:
-        """Return the sequence of the batch that has this name at the service; None if none of the job has it."""
         ...
 
     async def last_settled_at(self, job: str) -> float:
@@ -190,6 +193,10 @@ class Ledger(Protocol):
         Raises:
             LedgerError: there is such a file already, or it cannot be written.
         """
+        ...
+
+    async def written(self) -> None:
+        """Return once every step is on disk that nobody waited for. Raises: LedgerError, if one is not."""
         ...
 
     async def close(self) -> None:

@@ -132,12 +132,20 @@ WHERE job = :job AND sequence = :sequence AND remote_id IS NOT NULL AND remote_i
 
 -- name: move
 -- Take a batch one step on, if it stands where it is expected and, where its records are settled, has as many of them.
+-- `unique`: and if no other batch of the job has its name.
 UPDATE batches
 SET
   state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, created = :created, failed = :failed,
   uncertain = :uncertain
-WHERE job = :job AND sequence = :sequence AND state = :expected AND count = COALESCE(:records, count)
-RETURNING 1;
+WHERE
+  job = :job AND sequence = :sequence AND state = :expected AND count = COALESCE(:records, count)
+  AND NOT (
+    :unique
+    AND EXISTS (
+      SELECT 1 FROM batches AS other
+      WHERE other.job = :job AND other.remote_id = :remote_id AND other.sequence <> :sequence
+    )
+  );
 
 -- name: state
 -- Tell where a batch stands and how many of its records go up.
@@ -187,10 +195,6 @@ SELECT 1 FROM jobs CROSS JOIN batches ON job = id WHERE remote_id = :remote_id L
 -- name: last_settled_at
 -- Read when a batch of a job was settled last; 0 if none was.
 SELECT COALESCE(MAX(changed_at), 0) FROM batches WHERE job = :job AND state = 'settled';
-
--- name: owner
--- Find the batch of a job that has this name at the service.
-SELECT sequence FROM batches WHERE job = :job AND remote_id = :remote_id LIMIT 1;
 
 -- name: count_unproven
 -- Count the created records of a job whose id may be that of another record of their batch.

@@ -13,7 +13,7 @@ import orjson
 from msgspec import Struct
 
 from engine.model.batch import Batch, batch_name, part_sequences
-from engine.model.errors import LedgerError
+from engine.model.errors import LedgerError, NameTaken
 from engine.model.job import Job, JobState
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.record import Position, Reject, Source
@@ -42,6 +42,8 @@ class BatchStep(Struct):
     """The fate of its records, if it is settled by it."""
     halves: tuple[Batch, ...] = ()
     """The two parts that stand for it, if it is split by it."""
+    unique: bool = False
+    """No other batch of the job may have its remote id."""
 
     def __post_init__(self) -> None:
         state = self.submission.state
@@ -58,40 +60,21 @@ class BatchStep(Struct):
         change = f"the step from {self.expected} to {self.submission.state}"
         return f"job {self.job!r}, batch {batch_name(self.submission.sequence)}: {change}"
 
-    def row(self, job: int) -> Mapping[str, Any]:
-        """Return the columns that it writes: of the batch and, if it is settled, of its settlement."""
-        submission, settlement = self.submission, self.settlement
-        row = {
-            "job": job,
-            "sequence": submission.sequence,
-            "expected": self.expected,
-            "state": submission.state,
-            "remote_id": submission.remote_id,
-            "changed_at": self.now,
-            "note": submission.note,
-            "records": None,
-            "created": 0,
-            "failed": 0,
-            "uncertain": 0,
-        }
-        if settlement is None:
-            return row
-        return row | {
-            "records": len(settlement.task_ids),
-            "created": settlement.created,
-            "failed": len(settlement.errors),
-            "uncertain": len(settlement.uncertain),
-            "task_ids": _json(settlement.task_ids),
-            "errors": _json(_by_reason(settlement.errors)),
-            "details": _json(settlement.details) if settlement.details else None,
-            "uncertain_for": _json(_by_reason(settlement.uncertain)) if settlement.uncertain else None,
-        }
+    def row(self, job: int) -> Sequence[Any]:
+        """Return what the query `move` wants to know, in its order."""
+        submission, fates = self.submission, self.settlement
+        ended = (0, 0, 0) if fates is None else (fates.created, len(fates.errors), len(fates.uncertain))
+        records = None if fates is None else len(fates.task_ids)
+        became = (submission.state, submission.remote_id, self.now, submission.note, *ended)
+        return (*became, job, submission.sequence, self.expected, records, self.unique)
 
     def refusal(self, found: Sequence[Sequence[Any]]) -> LedgerError:
         """Say why it was not taken; `found` are the rows of the batch: its state, and how many of its records go up."""
         if not found:
             return LedgerError(f"{self} cannot be taken: there is no such batch")
         ((state, count),) = found
+        if self.unique and state == self.expected:
+            return NameTaken(f"{self}: another batch has the name {self.submission.remote_id}")
         if self.settlement is None or state != self.expected:
             is_in = f"it is in state {state}. Is another process working on the job?"
             return LedgerError(f"{self} cannot be taken: {is_in}")
@@ -132,36 +115,29 @@ def check_joined(job: str, frozen_end: Sequence[Any], batches: Sequence[Batch]) 
         due, end = due + 1, batch.end
 
 
-def batch_row(job: int, batch: Batch, now: float) -> Mapping[str, Any]:
-    """Return the columns of a batch that is frozen; one of no records is settled at once."""
-    return {
-        "job": job,
-        "sequence": batch.sequence,
-        "start_offset": batch.start.offset,
-        "start_index": batch.start.index,
-        "start_line": batch.start.line,
-        "end_offset": batch.end.offset,
-        "end_index": batch.end.index,
-        "end_line": batch.end.line,
-        "count": batch.count,
-        "size_bytes": batch.size_bytes,
-        "sha256": batch.sha256,
-        "spans": batch.spans,
-        "state": State.FROZEN if batch.count else State.SETTLED,
-        "changed_at": now,
-    }
+def batch_row(job: int, batch: Batch, now: float) -> Sequence[Any]:
+    """Return what `add_batch` wants to know, in its order; a batch of no records is settled at once."""
+    start, end = batch.start, batch.end
+    edges = (start.offset, start.index, start.line, end.offset, end.index, end.line)
+    state = State.FROZEN if batch.count else State.SETTLED
+    return (job, batch.sequence, *edges, batch.count, batch.size_bytes, batch.sha256, state, now)
 
 
-def reject_row(job: int, reject: Reject) -> Mapping[str, Any]:
-    """Return the columns of a reject."""
-    return {
-        "job": job,
-        "record_index": reject.index,
-        "start_offset": reject.offset,
-        "length": reject.length,
-        "line": reject.line,
-        "reason": reject.reason,
-    }
+def reject_row(job: int, reject: Reject) -> Sequence[Any]:
+    """Return what `add_reject` wants to know, in its order."""
+    return (job, reject.index, reject.offset, reject.length, reject.line, reject.reason)
+
+
+def settlement_row(job: int, sequence: int, fates: Settlement) -> Sequence[Any]:
+    """Return what `add_settlement` wants to know, in its order."""
+    return (
+        job,
+        sequence,
+        _json(fates.task_ids),
+        _json(_by_reason(fates.errors)) if fates.errors else "{}",
+        _json(fates.details) if fates.details else None,
+        _json(_by_reason(fates.uncertain)) if fates.uncertain else None,
+    )
 
 
 def to_job(*columns: Any) -> Job:

@@ -1,11 +1,11 @@
 # ruff: noqa: D102 - what each method does stands once, in base.py
 """The `Ledger` in one SQLite file, as `async with SqliteLedger.open(path, clock) as ledger`.
 
-    await move(…) ─ take_steps ─ queue ─ writer thread ─ COMMIT ─ future        writer.py
+    await move(…) ─ take_steps ─ group ─ writer thread ─ COMMIT ─ future        writer.py
     await tally(…) ── _fetch ─────────── reader thread ─ SELECT ─ future
 
 Called by `commands/`, which opens it; all others know the `Ledger` of base.py. Two connections to one file, which WAL
-allows without waiting. A read sees all that was awaited before it. The functions below the class run in the reader's
+allows without waiting. A read sees all that was asked for before it. The functions below the class run in the reader's
 thread.
 """
 
@@ -15,7 +15,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -31,7 +31,7 @@ from engine.ledger.database import NAMES_SHOWN, QUERIES, copy_ledger, job_id, ma
 from engine.ledger.files import hold, is_held
 from engine.ledger.writer import Hooks, Writer, create_job, freeze, split_batch, take_steps, update_job
 from engine.model.batch import ROOTS, Batch, batch_name
-from engine.model.errors import DamagedRow
+from engine.model.errors import BulkSubmitError, DamagedRow
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.record import Reject
@@ -134,13 +134,17 @@ class SqliteLedger(Ledger):
         now = self._clock.now()
         await self._writer.write(partial(freeze, name=job, batches=batches, rejects=rejects, now=now, last=last))
 
-    async def move(self, job: str, submission: Submission, *, expected: State) -> None:
-        step = rows.BatchStep("move", job, submission, expected, self._clock.now())
-        await self._writer.write(take_steps, step)
+    async def move(
+        self, job: str, submission: Submission, *, expected: State, unique: bool = False, wait: bool = True
+    ) -> None:
+        step = rows.BatchStep("move", job, submission, expected, self._clock.now(), unique=unique)
+        await self._writer.write(take_steps, step, wait=wait)
 
-    async def settle(self, job: str, submission: Submission, settlement: Settlement, *, expected: State) -> None:
+    async def settle(
+        self, job: str, submission: Submission, settlement: Settlement, *, expected: State, wait: bool = True
+    ) -> None:
         step = rows.BatchStep("settle", job, submission, expected, self._clock.now(), settlement)
-        await self._writer.write(take_steps, step)
+        await self._writer.write(take_steps, step, wait=wait)
 
     async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
         step = rows.BatchStep("split", job, submission, expected, self._clock.now(), halves=halves)
@@ -185,10 +189,6 @@ class SqliteLedger(Ledger):
 
     async def has_remote_id(self, remote_id: str) -> bool:
         return bool(await self._rows("names", int, None, remote_id=remote_id))
-
-    async def owner(self, job: str, remote_id: str) -> int | None:
-        found = await self._rows("owner", int, job, remote_id=remote_id)
-        return found[0] if found else None
 
     async def last_settled_at(self, job: str) -> float:
         (at,) = await self._rows("last_settled_at", float, job)
@@ -258,9 +258,14 @@ class SqliteLedger(Ledger):
     async def _ask(self, question: Callable[..., T], *details: Any) -> T:
         """Run `question` on the connection that reads, in its thread."""
         self._writer.check_open()
+        with suppress(BulkSubmitError):  # told to whoever waits for a step; what is on disk can be read all the same
+            await self._writer.written()
         loop = asyncio.get_running_loop()
         with mapped_errors(self._path):
             return await loop.run_in_executor(self._reading, question, self._reader, *details)
+
+    async def written(self) -> None:
+        await self._writer.written()
 
     async def close(self) -> None:
         self._writer.stop()

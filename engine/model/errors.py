@@ -106,6 +106,10 @@ class LedgerError(BulkSubmitError):
     exit_code = Exit.MEND_FIRST
 
 
+class NameTaken(LedgerError):
+    """The service gave a batch a name that another batch of the job has. `bulksubmit resume` asks what became of it."""
+
+
 class DamagedRow(LedgerError, ValueError):
     """A row of the ledger holds what no bulksubmit writes. Put a backup back; `bulksubmit audit` says what is wrong."""
 

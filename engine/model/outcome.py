@@ -47,6 +47,8 @@ class Settlement(Struct, frozen=True):
 
     def unclear(self) -> frozenset[int]:
         """Return the positions that have none of an id, an error and an uncertainty, or two of them."""
+        if not self.errors and not self.uncertain and None not in self.task_ids:
+            return frozenset()
         errors, uncertain = self.errors.keys(), self.uncertain.keys()
         missing = not all(self.task_ids)  # mostly none is, and this is seen in C
         without_id = {at for at, task_id in enumerate(self.task_ids) if task_id is None} if missing else set()

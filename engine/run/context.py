@@ -105,26 +105,50 @@ class Run(Struct, frozen=True):
             self.emit(news)
 
     async def move(
-        self, batch: Batch, submission: Submission, state: State, *, remote_id: str | None = None, note: str = ""
+        self,
+        batch: Batch,
+        submission: Submission,
+        state: State,
+        *,
+        remote_id: str | None = None,
+        note: str = "",
+        wait: bool = True,
     ) -> Submission:
-        """Move a batch to a state; its remote id is kept, except for STAGING and FROZEN."""
+        """Move a batch to a state; its remote id is kept, except for STAGING and FROZEN.
+
+        `wait`: if not, its next step makes this one durable, too; until then a crash may take it back.
+
+        Raises:
+            NameTaken: another batch of the job has the remote id that it is given.
+        """
         kept = None if state in {State.STAGING, State.FROZEN} else submission.remote_id
         moved = Submission(batch.sequence, state, remote_id or kept, self.clock.now(), note)
-        await self.ledger.move(self.job.name, moved, expected=submission.state)
+        unique = remote_id not in {None, submission.remote_id}
+        await self.ledger.move(self.job.name, moved, expected=submission.state, unique=unique, wait=wait)
         self.emit(BatchMoved(batch.sequence, submission.state, state, batch.count, batch.size_bytes, note))
         return moved
 
     async def settle(
-        self, batch: Batch, submission: Submission, settlement: Settlement, *, remote_id: str | None = None
+        self,
+        batch: Batch,
+        submission: Submission,
+        settlement: Settlement,
+        *,
+        remote_id: str | None = None,
+        wait: bool = True,
     ) -> Submission:
-        """Remember the fate of each record of a batch."""
+        """Remember the fate of each record of a batch. `wait`: if not, the caller has it told once it is on disk."""
         remote_id = remote_id or submission.remote_id
         settled = Submission(batch.sequence, State.SETTLED, remote_id, self.clock.now(), settlement.note)
-        await self.ledger.settle(self.job.name, settled, settlement, expected=submission.state)
-        note = settlement.note
-        self.emit(BatchMoved(batch.sequence, submission.state, State.SETTLED, batch.count, batch.size_bytes, note))
-        self.emit(BatchSettled.of(batch.sequence, settlement))
+        await self.ledger.settle(self.job.name, settled, settlement, expected=submission.state, wait=wait)
+        if wait:
+            self.tell_settled(batch, submission.state, settlement)
         return settled
+
+    def tell_settled(self, batch: Batch, before: State, settlement: Settlement) -> None:
+        """Tell the listeners that a batch is settled."""
+        self.emit(BatchMoved(batch.sequence, before, State.SETTLED, batch.count, batch.size_bytes, settlement.note))
+        self.emit(BatchSettled.of(batch.sequence, settlement))
 
     async def split(self, batch: Batch, submission: Submission, halves: tuple[Batch, Batch], reason: str) -> Submission:
         """Let two halves stand for a batch."""

@@ -85,6 +85,7 @@ class Pipeline:
             parts.start_soon(self._part, 0.0, self._read, unsent)
             parts.start_soon(self._part, DRAIN_SECONDS, self._upload, unsent)
             parts.start_soon(self._part, 0.0, self._follow)
+        await self._guarded(self._ledger.written)
         return self._run.stop.error
 
     async def _read(self, unsent: Queue[Unsent]) -> None:

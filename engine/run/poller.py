@@ -58,6 +58,7 @@ class _OpenBatch(Struct):
     moved_at: float  # when something new was seen of it, or this run began to follow it
     shown: BatchProgress  # by the newest poll
     question: Asked | None = None  # of the newest poll
+    settlement: Settlement | None = None  # handed to the ledger
     doubt: Doubt | None = None  # while polls fail: since when, and how
     failures: int = 0  # polls in a row
 
@@ -139,11 +140,7 @@ class Poller:
         while not (group := self._schedule.take(self._arrival)):
             if self._complete and not self._open:
                 return []
-            due_at = self._schedule.next_due()
-            if due_at == float("inf"):
-                await self.wait_for_change()
-            else:
-                await self._sleep_until(due_at)
+            await self._sleep_until(self._schedule.next_due())
         return group
 
     @property
@@ -152,15 +149,18 @@ class Poller:
         return self._run.clock.monotonic() + self._round_trip / 2
 
     async def _sleep_until(self, due_at: float) -> None:
-        """Sleep until a poll must be sent to arrive in time, but no longer than until something changes."""
+        """Sleep until a poll must be sent to arrive in time, or until one is due earlier, or none any more."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._wake_after, due_at - self._arrival)
-            await self.wait_for_change()  # here and not in the other task, which begins a turn of the loop later
-            group.cancel_scope.cancel()
+            group.start_soon(self._wake_after, due_at - self._arrival, group.cancel_scope)
+            while not group.cancel_scope.cancel_called:
+                await self.wait_for_change()  # here and not in the other task, which begins a turn of the loop later
+                if self._schedule.next_due() < due_at or (self._complete and not self._open):
+                    group.cancel_scope.cancel()
 
-    async def _wake_after(self, seconds: float) -> None:
-        await self._run.clock.sleep(seconds)
-        self.wake()
+    async def _wake_after(self, seconds: float, sleep: anyio.CancelScope) -> None:
+        if seconds < float("inf"):
+            await self._run.clock.sleep(seconds)
+            sleep.cancel()
 
     async def poll(self, group: Sequence[int]) -> None:
         """Ask about a group once; settle what has finished and queue the rest again."""
@@ -183,13 +183,16 @@ class Poller:
         seen_at = (sent_at + answered_at) / 2  # the service looked halfway between question and answer
         self._look_for_movement(seen_at)
         said = {progress.sequence: progress for progress in answers}
-        for open_batch in open_batches:
-            if open_batch.batch.sequence in said:
-                await self._learn(open_batch, said[open_batch.batch.sequence], seen_at)
-            else:
-                await self._excuse(
-                    open_batch, UnexpectedAnswer(f"nothing was said of batch {open_batch.submission.remote_id}")
-                )
+        try:
+            for open_batch in open_batches:
+                if open_batch.batch.sequence in said:
+                    await self._learn(open_batch, said[open_batch.batch.sequence], seen_at)
+                else:
+                    await self._excuse(
+                        open_batch, UnexpectedAnswer(f"nothing was said of batch {open_batch.submission.remote_id}")
+                    )
+        finally:
+            await self._close_settled(open_batches)
 
     def _asked(self, open_batch: _OpenBatch, now: float) -> Asked:
         unmoved = now - open_batch.moved_at >= self._run.settle_time.seconds
@@ -250,8 +253,8 @@ class Poller:
         settlement = await self._settlement_of(open_batch, progress, seen_at)
         self._adapt(gained)
         if settlement is not None:
-            await self._run.settle(open_batch.batch, open_batch.submission, settlement)
-            self._close(open_batch)
+            open_batch.settlement = settlement
+            await self._run.settle(open_batch.batch, open_batch.submission, settlement, wait=False)
             return
         open_batch.doubt, open_batch.failures = None, 0
         self.wake()
@@ -345,6 +348,15 @@ class Poller:
     async def _park(self, open_batch: _OpenBatch, why: str) -> None:
         await self._run.move(open_batch.batch, open_batch.submission, State.UNCERTAIN, note=why)
         self._close(open_batch)
+
+    async def _close_settled(self, group: Sequence[_OpenBatch]) -> None:
+        """Wait once until the fates of a group are on disk, then follow these batches no longer."""
+        settled = [(open_batch, fates) for open_batch in group if (fates := open_batch.settlement) is not None]
+        if settled:
+            await self._run.ledger.written()
+        for open_batch, fates in settled:
+            self._run.tell_settled(open_batch.batch, open_batch.submission.state, fates)
+            self._close(open_batch)
 
     def _close(self, open_batch: _OpenBatch) -> None:
         del self._open[open_batch.batch.sequence]

@@ -1,4 +1,4 @@
-"""A frozen batch in, a released one out: stage, upload, release, each step durable before the next call goes out.
+"""A frozen batch in, a released one out: stage, upload, release, each step durable before a call that builds on it.
 
 If a call is lost or refused, the batch leaves with what is known of it (a `Doubt`), and `recovery` goes on: it asks,
 waits, and hands the batch back here once it may be released again. A refusal that is not the fault of the records
@@ -22,11 +22,12 @@ from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes, Upload
 from engine.model.batch import Batch, batch_name
-from engine.model.doubt import Declined, Doubt
+from engine.model.doubt import Again, Declined, Doubt
 from engine.model.error_hints import Blame
 from engine.model.errors import (
     CallFailed,
     JobRefused,
+    NameTaken,
     PossiblyApplied,
     Refused,
     Unauthorized,
@@ -87,8 +88,6 @@ class Uploader:
         self._service = run.service
         self._suspects = Suspects(run.clock, run.stop)
         self.payloads = payloads
-        self._naming: set[str] = set()
-        """Remote ids that are being written to the ledger."""
 
     async def read_ahead(self, batches: Sequence[Batch]) -> None:
         """Prepare for batches that are about to be submitted."""
@@ -187,7 +186,9 @@ class Uploader:
         failures: list[CallFailed] = []
         while len(failures) < STAGE_TRIES:
             earlier_id, payload = submission.remote_id, await self.payloads.read(batch)
-            intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.STAGING))
+            # A call that may be made twice may be made before its intent is durable: frozen is as good as staging then.
+            wait = staging.stage_again is not Again.SAFE
+            intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.STAGING, wait=wait))
             try:
                 staged = await staging.stage(batch, payload, earlier_id=earlier_id, intent=intent.renew)
             except (Refused, PossiblyApplied) as failure:
@@ -286,19 +287,11 @@ class Uploader:
 
         A batch is asked about by its remote id: with the same one, it would be given the fates of the other batch.
         """
-        job = self._run.job.name
-        being_written = remote_id in self._naming
-        self._naming.add(remote_id)
         try:
-            owners = {None, batch.sequence}
-            is_its_own = remote_id == submission.remote_id
-            if not is_its_own and (being_written or await self._run.ledger.owner(job, remote_id) not in owners):
-                words = f"batch {batch_name(batch.sequence)} is given the name {remote_id}, which another batch has"
-                return self._in_doubt(submission, UnexpectedAnswer(words))
             return Submitted(await self._run.move(batch, submission, state, remote_id=remote_id))
-        finally:
-            if not being_written:
-                self._naming.discard(remote_id)
+        except NameTaken:
+            words = f"batch {batch_name(batch.sequence)} is given the name {remote_id}, which another batch has"
+            return self._in_doubt(submission, UnexpectedAnswer(words))
 
     async def _failed(self, batch: Batch, submission: Submission, failure: Refused | PossiblyApplied) -> Submitted:
         """Return what becomes of a batch whose call was lost, or was refused and records may be at fault.

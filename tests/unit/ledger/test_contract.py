@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import decode_spans, encode_spans, part_sequences
-from engine.model.errors import JobError, JobLocked, LedgerError
+from engine.model.errors import JobError, JobLocked, LedgerError, NameTaken
 from engine.model.job import JobState
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
@@ -359,11 +359,40 @@ async def test_created_records_whose_ids_are_not_proven_are_counted(ledger):
     assert await ledger.count_unproven(job) == 2
 
 
-async def test_a_batch_is_found_by_its_name_at_the_service(ledger):
-    job = await frozen(ledger)
-    assert await ledger.owner(job, "r") is None
+async def test_a_name_that_another_batch_of_the_job_has_is_refused_where_it_must_be_unique(ledger):
+    job = await frozen(ledger, batches=3)
     await bring(ledger, job, 0, State.STAGED)
-    assert await ledger.owner(job, "r") == 0
+    await bring(ledger, job, 1, State.STAGING)
+    await ledger.move(job, Submission(2, State.STAGING), expected=State.FROZEN, wait=False)
+    for sequence in (1, 2):
+        with pytest.raises(NameTaken, match=f"batch {sequence}: .* another batch has the name r"):
+            await ledger.move(job, Submission(sequence, State.STAGED, "r"), expected=State.STAGING, unique=True)
+    await ledger.move(job, Submission(1, State.STAGED, "r1"), expected=State.STAGING, unique=True)
+    assert (await ledger.tally(job)).states == {"staged": 2, "staging": 1}
+
+
+async def test_a_step_that_nobody_waits_for_is_written_before_the_next_one_and_seen_by_every_read(ledger):
+    job = await frozen(ledger, batches=2)
+    await ledger.move(job, Submission(0, State.STAGING), expected=State.FROZEN, wait=False)
+    await ledger.move(job, Submission(0, State.STAGED, "a"), expected=State.STAGING)
+    await ledger.move(job, Submission(0, State.STAGING), expected=State.STAGED, wait=False)
+    await ledger.move(job, Submission(0, State.STAGED, "b"), expected=State.STAGING, wait=False)
+    await ledger.move(job, Submission(0, State.STAGING), expected=State.STAGED, wait=False)
+    assert (await submission(ledger, job, 0)).state is State.STAGING
+    assert await ledger.orphans(job) == ["a", "b"]
+    await ledger.written()
+
+
+async def test_a_step_that_nobody_waits_for_and_that_is_refused_is_told_by_written(ledger):
+    job = await frozen(ledger, batches=3)
+    await ledger.move(job, Submission(0, State.STAGED, "r"), expected=State.STAGING, wait=False)
+    await ledger.move(job, Submission(1, State.STAGING), expected=State.FROZEN)
+    with pytest.raises(LedgerError, match="it is in state frozen"):
+        await ledger.move(job, Submission(0, State.RELEASING), expected=State.STAGED)
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="batch 0: the step from staging to staged cannot be taken"):
+            await ledger.written()
+    assert (await ledger.tally(job)).states == {"frozen": 2, "staging": 1}  # it can be read all the same
 
 
 async def test_when_a_batch_was_settled_last_is_known(ledger):

@@ -164,6 +164,23 @@ async def test_a_failed_commit_fails_its_group_and_all_later_ones(ledger, gate, 
     assert (await ledger.tally("j")).states == {"frozen": 3}
 
 
+async def test_a_disk_that_fails_under_a_step_that_nobody_waits_for_is_told_by_written(ledger, gate):
+    await frozen(ledger)
+    await ledger.move("j", Submission(0, State.STAGING), expected=State.FROZEN, wait=False)
+    gate.error = apsw.FullError("full")
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="the disk is full"):
+            await ledger.written()
+    assert (await ledger.tally("j")).states == {"frozen": 1}
+
+
+async def test_steps_gather_for_a_turn_of_the_loop_and_while_a_group_is_written(ledger, gate):
+    await frozen(ledger, batches=8)
+    await ledger.move("j", Submission(7, State.STAGING), expected=State.FROZEN, wait=False)
+    await asyncio.gather(*moves(ledger, range(3)))
+    assert [change.sequence for change in gate.groups[-1]] == [7, 0, 1, 2]
+
+
 async def test_a_ledger_that_another_program_holds_refuses_and_goes_on_later(path, clock):
     async with SqliteLedger.open(path, clock, busy_seconds=0) as ledger:
         await frozen(ledger)
