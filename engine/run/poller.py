@@ -352,6 +352,8 @@ class Poller:
     async def _close_settled(self, group: Sequence[_OpenBatch]) -> None:
         """Wait once until the fates of a group are on disk, then follow these batches no longer."""
         settled = [(open_batch, fates) for open_batch in group if (fates := open_batch.settlement) is not None]
+        for open_batch, _ in settled:  # a later poll may be about some of the group as well: only one closes each
+            open_batch.settlement = None
         if settled:
             await self._run.ledger.written()
         for open_batch, fates in settled:
