@@ -1,6 +1,7 @@
 import json
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,9 +27,10 @@ def test_members_are_the_text_of_each_value(row, write):
     assert all(text == text.strip() for text in found.values())
 
 
-def test_members_of_any_depth_are_found():
-    deep = b"[" * 500 + b'{"a":"]"}' + b"]" * 500
-    assert members(b'{"a":' + deep + b' , "b" :1.0E+2}') == {"a": deep, "b": b"1.0E+2"}
+@pytest.mark.parametrize("levels", [3, 1020])
+def test_members_of_any_depth_are_found(levels):
+    deep = b"[" * levels + b'{"a":"]"}' + b"]" * levels
+    assert members(b'{"a":' + deep + b' , "b" :1.0E+2,"c":1e999}') == {"a": deep, "b": b"1.0E+2", "c": b"1e999"}
 
 
 def test_of_duplicate_names_the_last_counts_however_it_is_written():
