@@ -1,14 +1,11 @@
 r"""The JSON array format: each element of one array of objects is a record.
 
-Where elements end is known in three ways. The exact way scans strings and brackets, one element after the other. The
-other two take many at once, up to a guessed place: most arrays have the same bytes between all their elements, from the
-comma to the next one's first keys, and the last such bytes of a window probably part two elements.
-
-The quickest way splits the text before that place at all such bytes. A piece that begins where an element begins, and
-that the window's proof takes as a whole, *is* that element, so the next piece begins where an element begins, too. If
-one is not taken, msgspec reads the text as an array and says which bytes each element has, whatever stands between
-them. If it refuses, too, one element is taken the exact way. The next guess then looks four times as far as that one
-went, so guesses cost a few times what the exact way costs at most, and a wrong one never costs a record.
+Where elements end is known in two ways. The exact way scans strings and brackets, one element after the other. The
+quick one takes many at once, up to a guessed place: most arrays have the same bytes between all their elements, from
+the comma to the next one's first keys, and the last such bytes of a window probably part two elements. msgspec reads
+the text before that place as an array and says which bytes each element has. If it refuses, one element is taken the
+exact way. The next guess then looks four times as far as that one went, so guesses cost a few times what the exact way
+costs at most, and a wrong one never costs a record.
 
 Elements end at a comma or bracket outside their own brackets; `parse` judges whatever stands between. So one broken
 element is one reject, as long as its brackets and quotes balance; if not, one reject takes the rest of the file.
@@ -206,11 +203,9 @@ class _ArrayWindow:
         else:
             return None
         text, gap = self._data[at:end], self.between["gap"]
-        opening = between[len(gap) :]
-        pieces = _pieces(text, between, opening) if self._proof and opening != b"{" else []
-        proved = bool(pieces) and self._proven(pieces)
-        raws = list(map(bytes.rstrip, pieces)) if proved else _whole(text)
-        if not raws:
+        try:
+            raws = list(map(bytes, _elements(b"[%b]" % text)))
+        except (msgspec.DecodeError, RecursionError):
             self._proof = None  # a broken element is likely, and then all those around it are parsed
             return None
         if gap.join(raws) == text:
@@ -220,22 +215,8 @@ class _ArrayWindow:
             for raw in raws:
                 places.append(self._window.offset + at)
                 at = _matched(_SEPARATED, self._data, at + len(raw)).end()
-        self._add(places, raws, proved=proved or (raws != pieces and self._proven(raws)))
+        self._add(places, raws, proved=self._proven(raws))
         return end + len(gap)
 
     def _proven(self, raws: Sequence[bytes]) -> bool:
         return proven(raws, self._max_record_bytes, self._proof)
-
-
-def _pieces(text: bytes, between: bytes, opening: bytes) -> list[bytes]:
-    """Return what stands between `between`, each piece with its `opening`."""
-    first, *others = text.split(between)
-    return [first, *[opening + other for other in others]]
-
-
-def _whole(text: bytes) -> list[bytes]:
-    """Return the elements of `text`; none if its last one is not whole, or one is broken."""
-    try:
-        return list(map(bytes, _elements(b"[%b]" % text)))
-    except (msgspec.DecodeError, RecursionError):
-        return []
