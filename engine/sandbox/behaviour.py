@@ -5,22 +5,21 @@ Each field's default is the friendliest behaviour: no latency, instant creation,
 `settings.py`.
 """
 
-import dataclasses
 import difflib
 import re
 import tomllib
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Literal
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails
+from msgspec import Meta, field
+from msgspec.structs import replace
 
 from engine.model.errors import ConfigError
+from engine.model.settings import Section
+from engine.model.tables import table_of
 from engine.sandbox.settings import SandboxPlatform, SandboxSama, SecondCall
 
 ALL_CALLS = "all"
@@ -52,16 +51,7 @@ class BehaviourError(SandboxError):
     """The behaviour file is wrong; the message names the key."""
 
 
-def _below_the_file(path: Path, info: ValidationInfo) -> Path:
-    return Path(info.context or "") / path
-
-
-def _one_or_many(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-FilePath = Annotated[Path, AfterValidator(_below_the_file)]
-Markers = Annotated[tuple[str, ...], Strict(strict=False), BeforeValidator(_one_or_many)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 def value_at(document: object, path: tuple[str, ...]) -> object:
@@ -73,21 +63,14 @@ def value_at(document: object, path: tuple[str, ...]) -> object:
     return document
 
 
-def _check_share(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must be from 0 to 1, not {share}")
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(Section, frozen=True):
     """Answer a call after `seconds` plus up to `jitter_seconds` more."""
 
     seconds: float = 0.0
     jitter_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class CreationPace:
+class CreationPace(Section, frozen=True):
     """How fast accepted tasks are created; 0 tasks per second means at once, 0 parallel batches means all of them.
 
     A canceled batch keeps its turn among the parallel ones: turns are planned when a batch is accepted. The `stalled`
@@ -101,16 +84,14 @@ class CreationPace:
     stall_seconds: float = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class WorkPace:
+class WorkPace(Section, frozen=True):
     """How fast people work on a batch's tasks; at 0 a task stays `new` (or `completed`, if it was submitted)."""
 
     tasks_per_second: float = 0.0
     step_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class FailureRule:
+class FailureRule(Section, frozen=True):
     """Fail a task whose value at `path` equals or matches, or a `share` of all tasks (drawn with `seed`).
 
     Sama does not create such a task; Seven Bridges creates it, and it fails when it is run.
@@ -119,17 +100,16 @@ class FailureRule:
     path: str = ""
     equals: str | int | float | bool | None = None
     matches: str = ""
-    share: float = 0.0
+    share: Share = 0.0
     seed: int = 0
     type: str = "InvalidInputSchema"
     message: str = "The sandbox was told to fail this task."
 
     def __post_init__(self) -> None:
-        _check_share(self.share)
         if bool(self.path) != (self.equals is not None or bool(self.matches)):
-            raise ValueError("path goes with either equals or matches")
+            raise ValueError("path: goes with either equals or matches")
         if not self.path and self.share == 0:
-            raise ValueError("give path, or share, or both")
+            raise ValueError("path: give it, or share, or both")
         try:
             re.compile(self.matches)
         except re.error as error:
@@ -150,16 +130,14 @@ class FailureRule:
         return value == self.equals
 
 
-@dataclass(frozen=True, slots=True)
-class RefusalRule(FailureRule):
+class RefusalRule(FailureRule, frozen=True):
     """Refuse every batch that holds a task for which the rule holds, as a whole and without saying which task it is."""
 
     status: int = 422
     message: str = "The sandbox was told to refuse this batch."
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(Section, frozen=True):
     """Answer 429 to every call past `requests` in a window of `seconds`."""
 
     requests: int
@@ -168,8 +146,7 @@ class RateLimit:
     retry_after: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Section, frozen=True):
     """Strike the `nth` calls (from 1), `every` so many, or a `share` of them (drawn with `seed`).
 
     Or strike every call from `from_seconds` to `to_seconds` after the start.
@@ -194,7 +171,7 @@ class Fault:
     kind: FaultKind
     nth: tuple[int, ...] = ()
     every: int = 0
-    share: float = 0.0
+    share: Share = 0.0
     seed: int = 0
     from_seconds: float = 0.0
     to_seconds: float = 0.0
@@ -203,13 +180,11 @@ class Fault:
     retry_after_seconds: int | None = None
 
     def __post_init__(self) -> None:
-        _check_share(self.share)
         if not (self.nth or self.every or self.share or self.to_seconds > self.from_seconds):
-            raise ValueError("this fault never strikes: give nth, every, share, or from_seconds and to_seconds")
+            raise ValueError("nth: this fault never strikes: give nth, every, share, or from_seconds and to_seconds")
 
 
-@dataclass(frozen=True, slots=True)
-class Reads:
+class Reads(Section, frozen=True):
     """How far reads lag behind writes: a read says what was true so many seconds ago.
 
     Sama: `status`, `task`, `tasks` and `delivered`. Seven Bridges: `get`, `bulk` and `details` are single, `list` is a
@@ -223,8 +198,7 @@ class Reads:
     new_are_unknown: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
+class Callbacks(Section, frozen=True):
     """Report each created or failed task to `url`, in five tries; an empty `url` reports nothing.
 
     A try that is not answered within `timeout_seconds` has failed: a receiver that hangs holds up nothing else.
@@ -241,30 +215,25 @@ class Callbacks:
     timeout_seconds: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class JournalSettings:
+class JournalSettings(Section, frozen=True):
     """Where the journal goes, and the dotted paths at which a task's marker stands: the first one present counts."""
 
-    path: FilePath | None = None
-    marker: Markers = ("data.id", "data.client_batch_id", "name")
+    path: Path | None = None
+    marker: tuple[str, ...] | str = ("data.id", "data.client_batch_id", "name")
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(Section, frozen=True):
     """A project that exists, and the file with the JSON Schema that its tasks must satisfy."""
 
     id: int
-    schema: FilePath | None = None
+    schema: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Behaviour:
+class Behaviour(Section, frozen=True):
     """Everything that a sandbox can be told. With no `projects`, every project id exists.
 
     `cancel` "lie" is accepted, and stops nothing: neither tasks that are being created, nor a late release.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # of the tables in it too
 
     service: ServiceKind = "sama"
     access_keys: tuple[str, ...] = ("sandbox-key",)
@@ -284,18 +253,13 @@ class Behaviour:
     reads: Reads = Reads()
     callbacks: Callbacks = Callbacks()
     journal: JournalSettings = JournalSettings()
-    latency: Mapping[str, Latency] = field(default_factory=lambda: MappingProxyType({}))
+    latency: dict[str, Latency] = field(default_factory=dict)
     failures: tuple[FailureRule, ...] = ()
     refusals: tuple[RefusalRule, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()
     faults: tuple[Fault, ...] = ()
-    sama: SandboxSama = field(default_factory=SandboxSama)
-    sevenbridges: SandboxPlatform = field(default_factory=SandboxPlatform)
-
-
-_BEHAVIOUR = TypeAdapter(Behaviour)
-_UNKNOWN_KEY = "unexpected_keyword_argument"
-_WORDS = {"missing": "missing", "missing_argument": "missing", "dataclass_type": "expected a table"}
+    sama: SandboxSama = SandboxSama()
+    sevenbridges: SandboxPlatform = SandboxPlatform()
 
 
 def load_behaviour(path: Path) -> Behaviour:
@@ -313,11 +277,16 @@ def parse_behaviour(text: str, base: Path = Path()) -> Behaviour:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BehaviourError(f"the behaviour file is not TOML: {error}") from error
-    try:
-        # As JSON, because strict checks take a list for a tuple and a text for a path only there.
-        return _BEHAVIOUR.validate_json(orjson.dumps(table), context=base)
-    except ValidationError as error:
-        raise BehaviourError("\n".join(_complaint(item) for item in error.errors(include_url=False))) from None
+    complaints: list[str] = []
+    said = table_of(Behaviour, table, "", complaints)
+    if said is None:
+        raise BehaviourError("\n".join(complaints))
+
+    def rooted(path: Path | None) -> Path | None:
+        return path and base / path
+
+    projects = tuple(replace(project, schema=rooted(project.schema)) for project in said.projects)
+    return replace(said, projects=projects, journal=replace(said.journal, path=rooted(said.journal.path)))
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> BehaviourError:
@@ -326,32 +295,3 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> BehaviourError:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     return BehaviourError(f"unknown {what} {name!r}: {hint}")
-
-
-def _complaint(item: ErrorDetails) -> str:
-    *table, last = item["loc"] or ("",)
-    place = _dotted((*table, last))
-    if item["type"] == _UNKNOWN_KEY:
-        return str(unknown_name("key", place, [_dotted((*table, key)) for key in _keys_at(table)]))
-    if item["type"] == "value_error":
-        return f"{place}: {item['ctx']['error']}"
-    return f"{place}: {_WORDS.get(item['type']) or _wrong_value(item)}"
-
-
-def _wrong_value(item: ErrorDetails) -> str:
-    return f"{item['msg'][:1].lower()}{item['msg'][1:]}, not {item['input']!r}"
-
-
-def _dotted(place: Iterable[int | str]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-
-
-def _keys_at(place: Iterable[int | str]) -> list[str]:
-    """Follow a place in the file through tables, arrays and tables of tables to the keys that it may have."""
-    hint: Any = Behaviour
-    for part in place:
-        if dataclasses.is_dataclass(hint):
-            hint = get_type_hints(hint)[str(part)]
-        else:
-            hint = get_args(hint)[0 if isinstance(part, int) else -1]
-    return [field.name for field in dataclasses.fields(hint)]

@@ -48,7 +48,8 @@ class Journal:
     def __init__(self, settings: JournalSettings) -> None:
         """Open the file for appending, creating its directory."""
         self.enabled = settings.path is not None
-        self._markers = [tuple(path.split(".")) for path in settings.marker]
+        marker = (settings.marker,) if isinstance(settings.marker, str) else settings.marker
+        self._markers = [tuple(path.split(".")) for path in marker]
         self._file = None
         if settings.path is not None:
             settings.path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,13 +14,14 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
 import aiohttp
 import orjson
 from aiohttp import web
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import (
     Behaviour,

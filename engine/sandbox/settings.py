@@ -6,9 +6,11 @@ seconds.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from engine.model.settings import Section
 
 SecondCall = Literal["error", "noop", "duplicate", "html"]
 """What becomes of a second call that releases the same: refused, answered, obeyed, or refused by an HTML page (409)."""
@@ -18,8 +20,7 @@ _PROJECT = re.compile(r"[^/]+/[^/]+")
 _APP = re.compile(r"[^/]+/[^/]+/[^/]+")
 
 
-@dataclass(frozen=True, slots=True)
-class SamaUnwritten:
+class SamaUnwritten(Section, frozen=True):
     """What no page of the vendor's says; each value but the default is the opposite of what the engine believes.
 
     batch_words             words of a batch's states that are other ones
@@ -37,7 +38,7 @@ class SamaUnwritten:
     zones                   times have a zone
     """
 
-    batch_words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    batch_words: Mapping[str, str] = {}
     case: Literal["lower", "title", "upper"] = "lower"
     counts: bool = True
     etag: bool = True
@@ -47,29 +48,26 @@ class SamaUnwritten:
     same_id_every: int = 0
     searches: bool = True
     task_order: Literal["sent", "shuffled", "shifted"] = "sent"
-    task_words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    task_words: Mapping[str, str] = {}
     told_ids: Literal["", "task_ids", "tasks", "ids"] = ""
     zones: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxSama:
+class SandboxSama(Section, frozen=True):
     """Keys of Sama alone that stand in a table of their own; 0 lists of tasks a second: as many as are asked for."""
 
     task_lists_per_second: float = 1.0  # the vendor's limit
-    unwritten: SamaUnwritten = field(default_factory=SamaUnwritten)
+    unwritten: SamaUnwritten = SamaUnwritten()
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Section, frozen=True):
     """Admit `requests` in a window of `seconds`, 429 after that; 0 requests: no limit, and no headers about it."""
 
     requests: int = 1000  # the vendor's limit
     seconds: float = 300.0  # the vendor's window
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(Section, frozen=True):
     """How long a task stays in each state once it is run, and how many tasks run at once (0: all)."""
 
     creating_seconds: float = 0.0
@@ -79,8 +77,7 @@ class Life:
     parallel: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AppInput:
+class AppInput(Section, frozen=True):
     """One input of an app."""
 
     id: str
@@ -88,8 +85,7 @@ class AppInput:
     required: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class App:
+class App(Section, frozen=True):
     """An app that exists: `id` is owner/project/app. With a `batch_input` its tasks are batches unless told otherwise.
 
     `batch_by` holds the criteria of that default; empty means by ITEM.
@@ -103,11 +99,10 @@ class App:
 
     def __post_init__(self) -> None:
         if not _APP.fullmatch(self.id):
-            raise ValueError(f"an app's id is owner/project/app, not {self.id!r}")
+            raise ValueError(f"id: an app's id is owner/project/app, not {self.id!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class FileRule:
+class FileRule(Section, frozen=True):
     """`count` files of a project, whose `name` and `metadata` may use {n}, the file's number from 0, and {group}.
 
     A name such as "sub/folder/reads.fastq" puts them into folders.
@@ -117,29 +112,22 @@ class FileRule:
 
     project: str
     name: str
-    count: int = 1
-    group_size: int = 1
-    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    count: Annotated[int, Meta(ge=1)] = 1
+    group_size: Annotated[int, Meta(ge=1)] = 1
+    metadata: Mapping[str, str] = {}
     id: str = ""
 
     def __post_init__(self) -> None:
         if self.id and self.count != 1:
-            raise ValueError("an id goes with one file only")
-        if self.count < 1 or self.group_size < 1:
-            raise ValueError("count and group_size must be 1 at least")
+            raise ValueError("id: goes with one file only")
         for template in (self.name, *self.metadata.values()):
-            _check_template(template)
+            try:
+                template.format(n=0, group=0)
+            except (LookupError, ValueError, AttributeError) as error:
+                raise ValueError(f"name and metadata: {template!r} may use {{n}} and {{group}} only") from error
 
 
-def _check_template(template: str) -> None:
-    try:
-        template.format(n=0, group=0)
-    except (LookupError, ValueError, AttributeError) as error:
-        raise ValueError(f"{template!r} may use {{n}} and {{group}} only") from error
-
-
-@dataclass(frozen=True, slots=True)
-class SevenBridgesUnwritten:
+class SevenBridgesUnwritten(Section, frozen=True):
     """What no page of the vendor's says; each value but the default is the opposite of what the engine believes.
 
     bare_bulk_fields    what a bulk call brings whose `fields` lack the keyword `resource`: {"resource": {}}, {}, or all
@@ -163,13 +151,12 @@ class SevenBridgesUnwritten:
     list_order: Literal["asked", "newest"] = "asked"
     most_names: int = 0
     run_lag_seconds: float = 0.0
-    status_words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    status_words: Mapping[str, str] = {}
     total_header: bool = True
     z_times: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxPlatform:
+class SandboxPlatform(Section, frozen=True):
     """What exists. With no `projects` every project does, with no `apps` every app, with no `files` every file id."""
 
     user: str = "sandbox"
@@ -179,9 +166,9 @@ class SandboxPlatform:
     life: Life = Life()
     apps: tuple[App, ...] = ()
     files: tuple[FileRule, ...] = ()
-    unwritten: SevenBridgesUnwritten = field(default_factory=SevenBridgesUnwritten)
+    unwritten: SevenBridgesUnwritten = SevenBridgesUnwritten()
 
     def __post_init__(self) -> None:
         for project in (*self.projects, *(rule.project for rule in self.files)):
             if not _PROJECT.fullmatch(project):
-                raise ValueError(f"a project's id is owner/project, not {project!r}")
+                raise ValueError(f"projects: a project's id is owner/project, not {project!r}")

@@ -7,9 +7,9 @@ up for before each of them.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from engine.http.classify import Loss

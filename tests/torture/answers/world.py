@@ -10,9 +10,11 @@ import asyncio
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
+
+from msgspec.structs import replace
 
 import engine
 from engine.commands.result import Result

@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from engine.sandbox.behaviour import CreationPace, Fault, parse_behaviour
 
@@ -50,7 +51,7 @@ def test_worlds_show_what_comes_of_telling_again_too_soon(tmp_path):
 
 def plan_of(way, *deaths, **behaviour):
     base = parse_behaviour(way.behaviour)
-    return Plan(0, way, 3, replace(base, **behaviour), deaths)
+    return Plan(0, way, 3, structs.replace(base, **behaviour), deaths)
 
 
 ONCE_BAD = {

@@ -15,13 +15,14 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
 import anyio.to_thread
 from fakes.clock import FakeClock, Watched
 from fakes.sandbox import InProcessSandbox
+from msgspec.structs import replace
 
 import engine
 from engine.commands import wiring

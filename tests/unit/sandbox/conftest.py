@@ -1,9 +1,9 @@
 import contextlib
-from dataclasses import replace
 
 import aiohttp
 import pytest
 from fakes.clock import FakeClock
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.server import running_sandbox

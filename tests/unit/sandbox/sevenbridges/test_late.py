@@ -1,10 +1,9 @@
 """Work that comes later than its call, or never; what a task says until then, and what a second call does to it."""
 
-from dataclasses import replace
-
 import aiohttp
 import pytest
 from fakes.clock import until
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import Fault, JournalSettings
 from engine.sandbox.journal import count_markers, read_journal

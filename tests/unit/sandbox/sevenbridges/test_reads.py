@@ -1,8 +1,7 @@
 """Reads that lag behind writes: single ones and lists, each by a time of its own."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import Fault, JournalSettings, Reads
 from engine.sandbox.journal import count_markers

@@ -1,0 +1,82 @@
+"""A table of TOML in, a checked value of its type out, in one walk that names every mistake.
+
+`commands.configuration` and `sandbox.behaviour` read their files so. Where anything is wrong, there is no value.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args, get_origin
+
+import msgspec.inspect
+from msgspec.structs import fields
+
+from engine.model.settings import Section, of_text
+
+Model = TypeVar("Model", bound=Section)
+
+_MEANT = {"yes": True, "y": True, "on": True, "t": True, "no": False, "n": False, "off": False, "f": False}
+"""What a variable may say besides true, false, 1 and 0."""
+
+
+def table_of(model: type[Model], table: Any, place: str, complaints: list[str]) -> Model | None:
+    """Return a table as a checked `model`; None, and all that is wrong with it in `complaints`."""
+    if not isinstance(table, dict):
+        complaints.append(f"{place}: must be a table, [{place}]")
+        return None
+    begin, before = f"{place}." if place else "", len(complaints)
+    known = {field.name: field for field in fields(model)}
+    for key in [key for key in table if key not in known]:
+        near = get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        complaints.append(f"{begin}{key}: unknown key; {hint}")
+    values = {}
+    for key, field in known.items():
+        if key in table:
+            values[key] = _value(field.type, table[key], f"{begin}{key}", complaints)
+        elif field.required:
+            complaints.append(f"{begin}{key}: missing")
+    try:
+        return model(**values) if len(complaints) == before else None
+    except ValueError as error:
+        complaints.append(f"{begin}{error}")
+        return None
+
+
+def _value(kind: Any, value: Any, place: str, complaints: list[str]) -> Any:
+    """Return a value as its type wants it; what cannot be read so is told in `complaints`."""
+    if _is_table(kind):
+        return table_of(kind, value, place, complaints)
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {key: _value(get_args(kind)[1], item, f"{place}.{key}", complaints) for key, item in value.items()}
+    if get_origin(kind) is tuple and _is_table(get_args(kind)[0]) and isinstance(value, list):
+        return tuple(_value(get_args(kind)[0], item, f"{place}[{at}]", complaints) for at, item in enumerate(value))
+    meant = [_MEANT.get(value.strip().lower(), value.strip())] if isinstance(value, str) else []
+    for written in (value, *meant):
+        with suppress(msgspec.ValidationError):
+            return msgspec.convert(written, kind, strict=False, dec_hook=of_text)
+    complaints.append(f"{place}: must be {_words(msgspec.inspect.type_info(kind))}")
+    return None
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _words(kind: msgspec.inspect.Type) -> str:
+    """Return what people call a type."""
+    match kind:
+        case msgspec.inspect.UnionType():
+            return " or ".join(_words(one) for one in kind.types if not isinstance(one, msgspec.inspect.NoneType))
+        case msgspec.inspect.LiteralType():
+            *names, last = map(repr, kind.values)
+            return f"{', '.join(names)} or {last}" if names else last
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            noun = "a whole number" if isinstance(kind, msgspec.inspect.IntType) else "a number"
+            least = "" if kind.ge is None else f" from {kind.ge}" + (" on" if kind.le is None else f" to {kind.le}")
+            return noun + (least if kind.gt is None else f" above {kind.gt}")
+        case msgspec.inspect.StrType(max_length=1):
+            return "one character"
+    nouns = {"BoolType": "true or false", "DictType": "a table", "ListType": "a list", "VarTupleType": "a list"}
+    return nouns.get(type(kind).__name__, "a text")
