@@ -13,19 +13,8 @@ from contextlib import AbstractContextManager
 
 from engine.model.batch import batch_name
 from engine.model.submission import State
-from engine.progress.events import (
-    BatchesFrozen,
-    BatchesWaiting,
-    BatchMoved,
-    BatchSettled,
-    CallRetried,
-    Event,
-    JobEnded,
-    JobStarted,
-    Noticed,
-    Paused,
-    Stopping,
-)
+from engine.progress import events
+from engine.progress.events import Event
 from engine.progress.snapshot import Progress, Snapshot
 from engine.progress.standard_error import write_line
 from engine.progress.text import clock_time, count, duration, printable, rate, share, size, waiting_line
@@ -75,9 +64,9 @@ class PlainDisplay(Display):
         if news:
             self._say(news)
         match event:
-            case JobStarted() | Stopping():
+            case events.JobStarted() | events.Stopping():
                 self._due = self._clock() + LINE_SECONDS
-            case JobEnded():
+            case events.JobEnded():
                 self._due = math.inf
         if self._clock() >= self._due:
             self._say(progress_line(self._progress.view()))
@@ -89,29 +78,29 @@ class PlainDisplay(Display):
     def _news(self, event: Event) -> str:  # noqa: PLR0911 - one sentence for each kind of event
         """Return the line to be written at once. Called before the event is folded, so it knows the first of a kind."""
         match event:
-            case JobStarted():
+            case events.JobStarted():
                 return _beginning(event)
-            case BatchesFrozen(last=True):
+            case events.BatchesFrozen(last=True):
                 return f"all is read: {count(self._progress.counts.records + event.records, 'record')}"
-            case BatchSettled() | BatchMoved() if not self._progress.counts.first_failure:
+            case events.BatchSettled() | events.BatchMoved() if not self._progress.counts.first_failure:
                 return _first_failure(event)
-            case CallRetried() if not self._progress.retrying:
+            case events.CallRetried() if not self._progress.retrying:
                 return _first_retry(event)
-            case Paused() if not (event.brief or self._progress.paused):
+            case events.Paused() if not (event.brief or self._progress.paused):
                 return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
-            case BatchesWaiting():
+            case events.BatchesWaiting():
                 return waiting_line(event.batches, event.seconds, event.names)
-            case Stopping():
+            case events.Stopping():
                 return f"stopping: {event.reason}"
-            case Noticed():
+            case events.Noticed():
                 return event.text
-            case JobEnded():
+            case events.JobEnded():
                 return f"job {event.job} is {event.state}; {_figures(self._progress.view())}"
             case _:
                 return ""
 
 
-def _beginning(event: JobStarted) -> str:
+def _beginning(event: events.JobStarted) -> str:
     if not event.read_bytes:
         return f"job {event.job}: {size(event.size_bytes)} to read"
     read = share(event.read_bytes, event.size_bytes)
@@ -121,19 +110,19 @@ def _beginning(event: JobStarted) -> str:
     )
 
 
-def _first_failure(event: BatchSettled | BatchMoved) -> str:
+def _first_failure(event: events.BatchSettled | events.BatchMoved) -> str:
     match event:
-        case BatchSettled(failed=0, uncertain=uncertain) if uncertain:
+        case events.BatchSettled(failed=0, uncertain=uncertain) if uncertain:
             return f"{count(uncertain, 'record')} of batch {batch_name(event.sequence)} uncertain: {event.first_error}"
-        case BatchSettled(first_error=error) if error:
+        case events.BatchSettled(first_error=error) if error:
             return f"first failure, in batch {batch_name(event.sequence)}: {error}"
-        case BatchMoved(after=State.UNCERTAIN):
+        case events.BatchMoved(after=State.UNCERTAIN):
             return f"batch {batch_name(event.sequence)} is uncertain: {event.reason}"
         case _:
             return ""
 
 
-def _first_retry(event: CallRetried) -> str:
+def _first_retry(event: events.CallRetried) -> str:
     left = "" if event.left_seconds is None else f" for up to {duration(event.left_seconds)}"
     return f"{event.kind} did not succeed ({event.reason}); calls that fail are tried again{left}"
 

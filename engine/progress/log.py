@@ -17,24 +17,8 @@ import msgspec
 from engine.adaptive.concurrency import LimitChanged
 from engine.model.batch import batch_name
 from engine.model.submission import State
-from engine.progress.events import (
-    BatchesFrozen,
-    BatchesWaiting,
-    BatchMoved,
-    BatchProgressed,
-    BatchSettled,
-    CallEnded,
-    CallRetried,
-    CallStarted,
-    Event,
-    JobEnded,
-    JobStarted,
-    Listener,
-    Noticed,
-    Paused,
-    Spaced,
-    Stopping,
-)
+from engine.progress import events
+from engine.progress.events import Event, Listener
 from engine.progress.standard_error import write_line
 from engine.progress.text import count, duration, printable, share, unsteered_json, waiting_line
 
@@ -115,22 +99,22 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
 
 
 _LEVELS: Mapping[type[Event], int] = {
-    **dict.fromkeys((BatchesWaiting, Noticed, Stopping), logging.WARNING),
-    **dict.fromkeys((JobStarted, JobEnded, CallRetried, Spaced), logging.INFO),
-    **dict.fromkeys((BatchProgressed, CallStarted, CallEnded, LimitChanged), logging.DEBUG),
+    **dict.fromkeys((events.BatchesWaiting, events.Noticed, events.Stopping), logging.WARNING),
+    **dict.fromkeys((events.JobStarted, events.JobEnded, events.CallRetried, events.Spaced), logging.INFO),
+    **dict.fromkeys((events.BatchProgressed, events.CallStarted, events.CallEnded, LimitChanged), logging.DEBUG),
 }
 """Of events that are all alike; `_level` looks at the others."""
 
 
 def _level(event: Event) -> int:
     match event:
-        case BatchMoved():
+        case events.BatchMoved():
             return logging.WARNING if event.after is State.UNCERTAIN else logging.DEBUG
-        case BatchSettled():
+        case events.BatchSettled():
             return logging.WARNING if event.uncertain else logging.INFO
-        case Paused():
+        case events.Paused():
             return logging.DEBUG if event.brief else logging.WARNING
-        case BatchesFrozen(last=True):
+        case events.BatchesFrozen(last=True):
             return logging.INFO
         case _:
             return logging.DEBUG
@@ -138,41 +122,41 @@ def _level(event: Event) -> int:
 
 def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind of event
     match event:
-        case JobStarted():
+        case events.JobStarted():
             return f"job {event.job} started: {share(event.read_bytes, event.size_bytes)} of its sources read before"
-        case BatchesFrozen():
+        case events.BatchesFrozen():
             end = "; the sources end here" if event.last else ""
             return f"{count(event.batches, 'batch')} frozen, {count(event.rejected, 'record')} rejected{end}"
-        case BatchMoved():
+        case events.BatchMoved():
             reason = f": {event.reason}" if event.reason else ""
             return f"batch {batch_name(event.sequence)} went from {event.before} to {event.after}{reason}"
-        case BatchProgressed():
+        case events.BatchProgressed():
             return f"batch {batch_name(event.sequence)}: {event.created} tasks created so far"
-        case BatchSettled():
+        case events.BatchSettled():
             return f"batch {batch_name(event.sequence)} settled: {_fates(event)}"
-        case BatchesWaiting():
+        case events.BatchesWaiting():
             return waiting_line(event.batches, event.seconds, event.names)
-        case CallStarted():
+        case events.CallStarted():
             return f"call {event.kind} started"
-        case CallEnded():
+        case events.CallEnded():
             answer = "no answer" if event.status is None else f"HTTP {event.status}"
             return f"call {event.kind} ended after {duration(event.seconds)}: {answer}"
-        case CallRetried():
+        case events.CallRetried():
             again = duration(event.wait_seconds)
             return f"call {event.kind}, attempt {event.attempt}: {event.reason}; again in {again}"
-        case Paused() | Spaced():
+        case events.Paused() | events.Spaced():
             return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
         case LimitChanged():
             return f"{event.name} goes from {event.before} to {event.after}: {event.reason}"
-        case Stopping():
+        case events.Stopping():
             return f"stopping: {event.reason}"
-        case Noticed():
+        case events.Noticed():
             return event.text
-        case JobEnded():
+        case events.JobEnded():
             return f"job {event.job} ended: {event.state}"
 
 
-def _fates(event: BatchSettled) -> str:
+def _fates(event: events.BatchSettled) -> str:
     uncertain = f", {event.uncertain} uncertain" if event.uncertain else ""
     reason = f"; first {'error' if event.failed else 'reason'}: {event.first_error}" if event.first_error else ""
     return f"{event.created} created, {event.failed} failed{uncertain}{reason}"

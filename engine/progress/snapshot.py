@@ -14,22 +14,8 @@ from msgspec.structs import replace
 
 from engine.adaptive.concurrency import LimitChanged
 from engine.model.submission import State
-from engine.progress.events import (
-    BatchesFrozen,
-    BatchesWaiting,
-    BatchMoved,
-    BatchProgressed,
-    BatchSettled,
-    CallEnded,
-    CallRetried,
-    CallStarted,
-    Event,
-    JobEnded,
-    JobStarted,
-    Paused,
-    Spaced,
-    Stopping,
-)
+from engine.progress import events
+from engine.progress.events import Event
 from engine.progress.text import waiting_line
 
 WINDOW_SECONDS = 30.0
@@ -117,40 +103,40 @@ class Progress:
         """Take an event into the picture."""
         counts = self.counts
         match event:
-            case CallStarted():
+            case events.CallStarted():
                 counts.in_flight += 1
-            case CallEnded():
+            case events.CallEnded():
                 counts.in_flight -= 1
                 counts.sent_bytes += event.sent_bytes
-            case BatchMoved():
+            case events.BatchMoved():
                 _move(counts, event)
-            case BatchProgressed():
+            case events.BatchProgressed():
                 counts.waiting = ""
                 counts.created += event.created - counts.seen_created.get(event.sequence, 0)
                 counts.seen_created[event.sequence] = event.created
-            case BatchSettled():
+            case events.BatchSettled():
                 counts.created += event.created - counts.seen_created.pop(event.sequence, 0)
                 counts.failed += event.failed
                 counts.uncertain += event.uncertain
                 counts.first_failure = counts.first_failure or event.first_error
-            case BatchesFrozen():
+            case events.BatchesFrozen():
                 _freeze(counts, event)
-            case CallRetried():
+            case events.CallRetried():
                 counts.retries += 1
                 counts.retry_reason, counts.retried_at = event.reason, self._clock()
-            case BatchesWaiting():
+            case events.BatchesWaiting():
                 counts.waiting = waiting_line(event.batches, event.seconds, event.names)
-            case Paused() if event.brief:
+            case events.Paused() if event.brief:
                 pass
-            case Paused():
+            case events.Paused():
                 counts.pause_reason, counts.paused_until = event.reason, self._clock() + event.wait_seconds
-            case Spaced():
+            case events.Spaced():
                 counts.spaced_reason, counts.spaced_until = event.reason, self._clock() + event.wait_seconds
-            case Stopping():
+            case events.Stopping():
                 counts.stopping = event.reason
-            case JobStarted():
+            case events.JobStarted():
                 self._start(event)
-            case JobEnded() | LimitChanged():
+            case events.JobEnded() | LimitChanged():
                 pass
 
     @property
@@ -168,7 +154,7 @@ class Progress:
         """Since the job was begun by this process."""
         return self._clock() - self._began
 
-    def _start(self, event: JobStarted) -> None:
+    def _start(self, event: events.JobStarted) -> None:
         self.counts = Counts(
             job=event.job,
             size_bytes=event.size_bytes,
@@ -208,7 +194,7 @@ class Progress:
         return (counts.settled - settled) / seconds, (counts.sent_bytes - sent_bytes) / seconds
 
 
-def _move(counts: Counts, event: BatchMoved) -> None:
+def _move(counts: Counts, event: events.BatchMoved) -> None:
     # A resumed run meets batches that an earlier one froze: they are counted from here on.
     counts.states[event.before] = max(0, counts.states[event.before] - 1)
     counts.states[event.after] += 1
@@ -223,7 +209,7 @@ def _move(counts: Counts, event: BatchMoved) -> None:
         counts.uncertain = max(0, counts.uncertain - event.records)
 
 
-def _freeze(counts: Counts, event: BatchesFrozen) -> None:
+def _freeze(counts: Counts, event: events.BatchesFrozen) -> None:
     counts.states[State.FROZEN] += event.batches
     counts.records += event.records
     counts.rejected += event.rejected
