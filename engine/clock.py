@@ -13,15 +13,12 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return Unix seconds."""
-        ...
 
     def monotonic(self) -> float:
         """Return seconds that never jump."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        ...
 
 
 class SystemClock:

@@ -62,7 +62,6 @@ class Client(Protocol):
 
     async def send(self, request: Request) -> Answer | Lost:
         """Return the answer, whatever its status, or how it was lost."""
-        ...
 
 
 _NO_TYPE = ("Content-Type",)

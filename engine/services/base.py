@@ -110,7 +110,6 @@ class Caller(Protocol):
             PossiblyApplied: the answer to a call that is not repeatable was lost.
             UnexpectedAnswer: the answer is too large, or not HTTP, and the call is not repeatable.
         """
-        ...
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -200,7 +199,6 @@ class ServiceModule(Protocol):
         emit: Listener = unheard,
     ) -> Service:
         """Return the service. `settings`: `[service]`, checked by SETTINGS. `emit` is told what was `Noticed`."""
-        ...
 
 
 class Service(Protocol):
@@ -220,37 +218,30 @@ class Service(Protocol):
     @property
     def again(self) -> Again:
         """What makes it safe to release a batch again whose release was lost."""
-        ...
 
     @property
     def staging(self) -> Staging | None:
         """A harmless first step. None: `release` carries the payload and is never repeated on its own."""
-        ...
 
     @property
     def drafting(self) -> Drafting | None:
         """Finds what a lost call to stage made; wherever `stage_again` is SEARCH."""
-        ...
 
     @property
     def referencing(self) -> Referencing | None:
         """Finds tasks by a client reference; wherever `again` may be SEARCH."""
-        ...
 
     @property
     def polling(self) -> Polling | None:
         """Asks about batches by their names; wherever `again` is ASK or REFUSED, or a batch is not settled at once."""
-        ...
 
     @property
     def canceling(self) -> Canceling | None:
         """Stops what is not created yet."""
-        ...
 
     @property
     def counting(self) -> Counting | None:
         """Counts how people's work on created tasks goes."""
-        ...
 
     @property
     def plain_task(self) -> type[msgspec.Struct] | None:
@@ -258,22 +249,18 @@ class Service(Protocol):
 
         It is decoded in C, so a record costs a quarter. It may leave out tasks that `check` takes.
         """
-        ...
 
     def check(self, task: Row) -> str | None:
         """Return why the service would not take this task, naming the field; None if it would. No I/O."""
-        ...
 
     def task_url(self, task_id: str) -> str:
         """Return the page on which people see a task."""
-        ...
 
     async def look(self) -> str:
         """Make a cheap call that carries no record; return what it shows of the place where tasks go, in words.
 
         It is made to explain a refusal, and to learn whether what was refused gets through without its records.
         """
-        ...
 
     async def release(
         self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
@@ -282,7 +269,6 @@ class Service(Protocol):
 
         With `staging`, `remote_id` says what was staged; without it, there is the `payload`.
         """
-        ...
 
 
 @runtime_checkable
@@ -292,7 +278,6 @@ class Staging(Protocol):
     @property
     def stage_again(self) -> Again:
         """What makes it safe to stage a batch again: SAFE, or SEARCH where people see what was made."""
-        ...
 
     async def stage(
         self, batch: Batch, payload: bytes, *, earlier_id: str | None = None, intent: Intent = no_intent
@@ -304,11 +289,9 @@ class Staging(Protocol):
         Raises:
             PossiblyApplied: the answer was lost; `stage_again` says what makes it safe to call again.
         """
-        ...
 
     async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
         """Bring the payload to a staged batch; may be repeated. `few_tries`: as of the `Call` that it is."""
-        ...
 
 
 @runtime_checkable
@@ -320,11 +303,9 @@ class Drafting(Protocol):
 
         None is no proof: it may still be on its way.
         """
-        ...
 
     async def find_extras(self, lookup: BatchLookup) -> Sequence[str]:
         """Return the names of drafts that have a marker of this job and that the ledger does not know."""
-        ...
 
 
 @runtime_checkable
@@ -336,18 +317,15 @@ class Referencing(Protocol):
 
         It is asked once and remembered as `Job.learnt`, so that every run makes the same payloads.
         """
-        ...
 
     def reference(self, sequence: int) -> ClientReference | None:
         """Return the client reference of the tasks of a batch, by which `locate` finds them; None if it cannot."""
-        ...
 
     async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
         """Search for a batch sent without a name of its own at `since` (Unix seconds); return the names it has there.
 
         None found is no proof: it may still be on its way.
         """
-        ...
 
 
 @runtime_checkable
@@ -365,18 +343,15 @@ class Polling(Protocol):
         Raises:
             UnexpectedAnswer: the answer makes no sense.
         """
-        ...
 
     async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
         """Ask how far up to `polls_together` batches are."""
-        ...
 
     async def settlement(self, asked: Asked) -> Settlement | None:
         """Fetch the fate of each record of a batch that the newest poll has called finished; it asked the same.
 
         None: a closer look shows that it is not finished; it is asked about again.
         """
-        ...
 
 
 @runtime_checkable
@@ -385,7 +360,6 @@ class Canceling(Protocol):
 
     async def cancel(self, remote_id: str) -> None:
         """Ask the service to create nothing more of a batch."""
-        ...
 
 
 @runtime_checkable
@@ -397,8 +371,6 @@ class Counting(Protocol):
 
     async def count_work(self, remote_ids: Sequence[str]) -> Mapping[str, int]:
         """Count the created tasks of up to `polls_together` batches by how the work on them stands."""
-        ...
 
     def counting_seconds(self, tasks: Sequence[int]) -> float:
         """Return how long it takes at least to count batches of so many created tasks: people are told beforehand."""
-        ...

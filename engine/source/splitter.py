@@ -84,16 +84,13 @@ class Skip(Protocol):
     @property
     def start(self) -> int:
         """Where in the window the record begins."""
-        ...
 
     @property
     def unclosed(self) -> str:
         """What to add to the reject's reason if the source ends first; empty where that is a fair end."""
-        ...
 
     def feed(self, data: bytes) -> int | None:
         """Take the next bytes from the record's start on; return where in them it ends, None if it does not."""
-        ...
 
 
 class Splitter(Protocol):
@@ -104,15 +101,12 @@ class Splitter(Protocol):
 
         None at all asks for a longer window; the last window of a source must be used up.
         """
-        ...
 
     def skip(self, window: Window) -> Skip:
         """Return what finds the end of the record at the head of `window`."""
-        ...
 
     def raws(self, slices: Sequence[bytes]) -> Sequence[bytes]:
         """Return the JSON text of records that were good before, from their bytes in the source."""
-        ...
 
 
 @runtime_checkable
@@ -122,12 +116,10 @@ class WithHeader(Protocol):
     @property
     def columns(self) -> Sequence[str]:
         """Their names."""
-        ...
 
     @property
     def delimiter(self) -> str:
         """What parts them."""
-        ...
 
 
 class SourceFile(AbstractContextManager["SourceFile"]):
