@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count, pairwise, takewhile
 from typing import Any, TypeAlias
 
 import orjson
+from msgspec import Struct
 
 from engine.batch.chunker import Plan
 from engine.model.batch import Batch
@@ -32,8 +32,7 @@ MOST_CHOSEN = 1000
 """The most that `send.max_in_flight` may be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """What one step asks of the service."""
 
     records: int
@@ -115,8 +114,7 @@ def _check_rising(numbers: Sequence[float], option: str) -> None:
             raise ConfigError(f"{option}: {after:g} after {before:g}; each must be above the one before by a tenth")
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """What a step reached."""
 
     throughput: float
@@ -125,8 +123,7 @@ class Point:
     """Seconds; the median."""
 
 
-@dataclass(frozen=True, slots=True)
-class Knee:
+class Knee(Struct, frozen=True):
     """The last step that paid."""
 
     place: int
@@ -150,8 +147,7 @@ Due: TypeAlias = Callable[[Batch, float], None]
 """Is told of each batch, and of the monotonic second at which it was due."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(Struct, frozen=True):
     """The time, and how to wait."""
 
     monotonic: Callable[[], float]

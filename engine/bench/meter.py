@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from statistics import median
+
+from msgspec import Struct
 
 from engine.model.batch import ROOTS, Batch
 from engine.model.submission import State
@@ -35,8 +36,7 @@ DONE = frozenset({State.SETTLED, State.UNCERTAIN})
 """States with which a batch gives back its place; of one that was split, that of its last part."""
 
 
-@dataclass(frozen=True, slots=True)
-class Percentiles:
+class Percentiles(Struct, frozen=True):
     """How long it took, in seconds; 0 where nothing was counted."""
 
     count: int
@@ -92,8 +92,7 @@ class Histogram:
         return Percentiles(self.count, p50, p90, p99, p999, self.longest)
 
 
-@dataclass(frozen=True, slots=True)
-class Second:
+class Second(Struct, frozen=True):
     """What one second of a step brought."""
 
     second: int
@@ -106,8 +105,7 @@ class Second:
     """Time to created of those."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(Struct, frozen=True):
     """What was measured of a step. Times in seconds."""
 
     seconds: float
@@ -138,8 +136,7 @@ class Measure:
     timeline: Sequence[Second]
 
 
-@dataclass(slots=True)
-class _Carried:
+class _Carried(Struct):
     """One batch as it was read, its parts included."""
 
     due: float
@@ -147,7 +144,7 @@ class _Carried:
     began: float | None = None
     done: float | None = None
     failed: int = 0
-    seen: list[tuple[float, int]] = field(default_factory=list)
+    seen: list[tuple[float, int]] = []
     """When how many more of its records were seen created."""
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from html import escape
+
+from msgspec import Struct
 
 from engine.bench.results import Bench, BenchStep, rows
 
@@ -156,16 +157,14 @@ def _over_time(steps: Sequence[BenchStep]) -> Plot:
 # A plot is one SVG element: lines with axes, units and a legend
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """Points that belong together, from left to right."""
 
     name: str
     points: Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Plot:
+class Plot(Struct, frozen=True):
     """Lines in one pair of axes."""
 
     title: str
@@ -175,12 +174,11 @@ class Plot:
     lines: Sequence[Line]
     names: Sequence[str] = ()
     """Of the places 0, 1, 2 … where the horizontal axis holds steps instead of numbers."""
-    marks: Sequence[tuple[float, str]] = field(default_factory=list)
+    marks: Sequence[tuple[float, str]] = []
     """Upright lines and what they mean."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+class _Frame(Struct, frozen=True):
     least: float
     most: float
     high: float

@@ -6,9 +6,10 @@ The command reads the order, `commands.bench` makes the results, and the screen 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, to_builtins
 
 from engine.bench.loads import Knee, Load
 from engine.bench.meter import Measure, Percentiles
@@ -46,8 +47,7 @@ TROUBLE = frozenset({"failed", "unfinished", "429", "errors", "retries"})
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
-@dataclass(frozen=True, slots=True)
-class BenchOrder:
+class BenchOrder(Struct, frozen=True):
     """What is to be measured."""
 
     config: Path
@@ -66,8 +66,7 @@ class BenchOrder:
     """Of the generated tasks; drawn where left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class BenchPlan:
+class BenchPlan(Struct, frozen=True):
     """What an order would do."""
 
     kind: str
@@ -84,8 +83,7 @@ class BenchPlan:
         return sum(load.records for load in self.loads)
 
 
-@dataclass(frozen=True, slots=True)
-class BenchStep:
+class BenchStep(Struct, frozen=True):
     """A load and what was measured under it."""
 
     load: Load
@@ -106,8 +104,7 @@ class BenchStep:
         return self.measure.batches < MANY_BATCHES and not self.measure.unfinished
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
+class Bench(Struct, frozen=True):
     """What was measured."""
 
     plan: BenchPlan
@@ -208,7 +205,7 @@ def _step(step: BenchStep) -> dict[str, Any]:
         "batch_records": load.batch_records,
         "job": step.job,
         "started_seconds": round(step.started, 3),
-        **asdict(measure),
+        **to_builtins(measure),
         "seconds": round(measure.seconds, 3),
         "throughput": round(measure.throughput, 2),
         "time_to_created": _percentiles(measure.time_to_created),

@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -164,8 +163,7 @@ class Said(msgspec.Struct, frozen=True):
     """It says which records are at fault: others may have been taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlameRow:
+class BlameRow(msgspec.Struct, frozen=True):
     """One row of the table. A column that is left out fits everything."""
 
     blame: Blame

@@ -6,11 +6,11 @@ makes the request, and treats the connection as the answer says.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote
 
 import orjson
+from msgspec import Struct, to_builtins
 from multidict import MultiMapping
 from yarl import URL
 
@@ -20,8 +20,7 @@ _HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Someth
 _PARAMETER = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxRequest:
+class SandboxRequest(Struct, frozen=True):
     """One request. `body` is None if it is larger than allowed; `params` are the parts of the path that have a name.
 
     `headers` are found in any case of their names.
@@ -31,7 +30,7 @@ class SandboxRequest:
     url: URL
     headers: Mapping[str, str]
     body: bytes | None = b""
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = {}
 
     @property
     def query(self) -> MultiMapping[str]:
@@ -52,13 +51,12 @@ class SandboxRequest:
         return {key: value for key, value in (body or {}).items() if value is not None}
 
 
-@dataclass(slots=True)
-class SandboxAnswer:
+class SandboxAnswer(Struct):
     """One answer, to be sent `after_seconds`: whole, half of it, or nothing, which breaks the connection."""
 
     status: int = 200
     body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
     sent: Literal["whole", "half", "nothing"] = "whole"
     after_seconds: float = 0.0
 
@@ -66,8 +64,7 @@ class SandboxAnswer:
 Handler = Callable[[SandboxRequest], SandboxAnswer]
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxCall:
+class SandboxCall(Struct, frozen=True):
     """A request, what kind of call it is, and the handler that does its work."""
 
     kind: str
@@ -91,8 +88,7 @@ class WrongInput(Exception):
         self.is_json = is_json
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """One path of a service, such as `/tasks/{task_id}` or `/files/{n:[0-9]+}`, for one method."""
 
     method: str
@@ -143,7 +139,7 @@ def flag_of(values: Mapping[str, object], name: str) -> bool | None:
 
 def json_answer(body: object, status: int = 200) -> SandboxAnswer:
     """Answer with JSON."""
-    return SandboxAnswer(status, orjson.dumps(body), {"Content-Type": "application/json"})
+    return SandboxAnswer(status, orjson.dumps(body, default=to_builtins), {"Content-Type": "application/json"})
 
 
 def html_answer(status: int) -> SandboxAnswer:

@@ -14,13 +14,13 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
 import aiohttp
 import orjson
 from aiohttp import web
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.sandbox.behaviour import (
@@ -56,8 +56,7 @@ class ListenError(SandboxError):
     """The port cannot be listened on: another process may hold it; port 0 takes a free one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(Struct, frozen=True):
     """A server that runs: `url` is the base of the API of `service`, `stats` what it has seen so far."""
 
     url: str

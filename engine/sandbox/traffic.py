@@ -10,8 +10,11 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import (
     ALL_CALLS,
@@ -120,8 +123,7 @@ class RateLimits:
         return limit.call == kind or (limit.call == ALL_CALLS and kind not in self._outside)
 
 
-@dataclass(frozen=True, slots=True)
-class CallKinds:
+class CallKinds(Struct, frozen=True):
     """The kinds of calls that a service has.
 
     `outside` ones go to another host: limits for "all" do not count them. `deferrable` ones hand their work to the

@@ -12,7 +12,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum, auto
 from io import BytesIO
@@ -20,6 +19,7 @@ from itertools import accumulate, islice
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from engine.model.errors import SourceError
 from engine.model.record import Row, loads
@@ -229,8 +229,7 @@ def _whole(rows: _Rows, *, to_end: bool) -> _Rows | None:
 # How Python's csv module takes rows, and where a row ends that is too long to be held
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
+class _Rows(Struct, frozen=True):
     """Rows as the csv module sees them, as columns."""
 
     values: list[list[str]]

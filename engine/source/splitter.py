@@ -59,8 +59,7 @@ class Window:
         return self.offset + len(self.data) == self.source.end
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(msgspec.Struct, frozen=True):
     """Consecutive records, good and bad, as columns; together with their separators they end at `end`."""
 
     offsets: Sequence[int]

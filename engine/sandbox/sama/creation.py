@@ -14,10 +14,11 @@ A task's id holds where the task stands, so that no table of ids is needed: serv
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import Behaviour, value_at
 from engine.sandbox.journal import Journal
@@ -40,8 +41,7 @@ class BatchState(StrEnum):
     CANCELED = "canceled"
 
 
-@dataclass(frozen=True, slots=True)
-class TaskAddress:
+class TaskAddress(Struct, frozen=True):
     """Where a task stands: batch, run of the batch (from 0), position in it (from 0)."""
 
     batch_id: int
@@ -63,8 +63,7 @@ class TaskAddress:
         return address if address.task_id(started) == task_id else None
 
 
-@dataclass(slots=True)
-class CreationRun:
+class CreationRun(Struct):
     """One creation of a batch's tasks, planned at `planned_at`; `number` counts the runs of a batch from 0."""
 
     batch_id: int
@@ -78,8 +77,8 @@ class CreationRun:
     planned_at: float = 0.0
     canceled_at: float = 0.0
     stall_seconds: float = 0.0
-    failures: dict[int, tuple[FailedTask, ...]] = field(default_factory=dict)
-    failed_data: dict[int, object] = field(default_factory=dict)
+    failures: dict[int, tuple[FailedTask, ...]] = {}
+    failed_data: dict[int, object] = {}
 
     def due(self, now: float) -> int:
         """Say how many tasks count as created (or failed) at this time."""
@@ -138,16 +137,14 @@ class CreationRun:
         return "ready" if ahead == 0 else "preprocessing" if ahead < _PREPROCESSED else "queued"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """What a batch says to people, and since when."""
 
     at: float
     text: str
 
 
-@dataclass(slots=True)
-class SandboxBatch:
+class SandboxBatch(Struct):
     """A batch at the service.
 
     `closed` is the state of a batch that ended without a run, at `closed_at`; `continued` is True from the moment its
@@ -157,8 +154,8 @@ class SandboxBatch:
     project_id: int
     batch_id: int
     opened_at: float
-    runs: list[CreationRun] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    runs: list[CreationRun] = []
+    messages: list[Message] = []
     closed: BatchState | None = None
     closed_at: float = 0.0
     continued: bool = False

@@ -7,13 +7,13 @@ because the vendor's client sends them.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Never
 
 import jsonschema_rs
 import orjson
+from msgspec import Struct
 
 from engine.sandbox.behaviour import BehaviourError, FailureRule, Project
 from engine.sandbox.messages import SandboxAnswer, SandboxRefusal, json_answer
@@ -45,8 +45,7 @@ def refusal(status: int, message: str, type: int | str | None = None) -> Sandbox
     return SandboxRefusal(error_answer(status, message, type))
 
 
-@dataclass(frozen=True, slots=True)
-class FailedTask:
+class FailedTask(Struct, frozen=True):
     """Why a task was not created."""
 
     type: int | str

@@ -6,10 +6,12 @@ start on, and takes `step_seconds` from each state to the next. A project's list
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.messages import (
@@ -40,8 +42,7 @@ ProjectHandler = Callable[[SandboxRequest, int], SandboxAnswer]
 """A handler that is given the project, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class SamaTaskFilter:
+class SamaTaskFilter(Struct, frozen=True):
     """What a list call asks for; None asks for nothing. Times are epoch seconds."""
 
     batch_id: int | None = None
@@ -66,8 +67,7 @@ class SamaTaskFilter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(Struct, frozen=True):
     state: str | None = None
     priority: int | None = None
     deleted: bool = False
@@ -77,8 +77,7 @@ class _Change:
 _UNCHANGED = _Change()
 
 
-@dataclass(frozen=True, slots=True)
-class SamaTask:
+class SamaTask(Struct, frozen=True):
     """One created task as calls see it."""
 
     id: str

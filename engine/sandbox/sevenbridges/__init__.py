@@ -6,10 +6,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.journal import Journal
@@ -63,7 +62,7 @@ class SevenBridgesService(SandboxService):
         """Raise BehaviourError for what cannot be served."""
         settings = self._settings = behaviour.sevenbridges
         vendors = (RateLimit(settings.rate.requests, settings.rate.seconds),) if settings.rate.requests > 0 else ()
-        limited = structs.replace(behaviour, rate_limits=(*vendors, *behaviour.rate_limits))
+        limited = replace(behaviour, rate_limits=(*vendors, *behaviour.rate_limits))
         traffic = Traffic(limited, calls=CALLS, error=_error, clock=clock)
         self._behaviour, self._clock, self._reads = behaviour, clock, behaviour.reads
         self._unwritten, self._agenda, self._stats = settings.unwritten, traffic.agenda, traffic.stats

@@ -6,9 +6,11 @@ made up as they are named; the files of a project that has folders are made once
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.sandbox.messages import Handler, SandboxAnswer, SandboxRequest, WrongInput, json_answer
 from engine.sandbox.settings import App, FileRule, SandboxPlatform
@@ -21,8 +23,7 @@ _PROJECT = re.compile(r"[^/]+/[^/]+")
 _APP = re.compile(r"([^/]+/[^/]+/[^/]+?)(?:/(\d+))?")
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(Struct, frozen=True):
     """A file or a folder of a project; `parent` is the id of the folder that it is in, "" in the project's root."""
 
     id: str
@@ -33,8 +34,7 @@ class File:
     parent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FileFilter:
+class FileFilter(Struct, frozen=True):
     """What a list call asks for: any of the names (empty: all), all of the metadata, within one folder or the root."""
 
     project: str

@@ -5,11 +5,12 @@ come in the order of their first file, and a value that a file lacks is null in 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from sys import intern
 from typing import Any
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.sandbox.messages import WrongInput
 from engine.sandbox.settings import App, AppInput
@@ -170,8 +171,7 @@ def _fits(value: Any, kind: str) -> bool:
     return isinstance(value, _TYPES[kind]) and (kind in ("boolean", "any") or not isinstance(value, bool))
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(Struct, frozen=True):
     """A child task to be."""
 
     draft: Draft

@@ -17,7 +17,8 @@ import secrets
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.journal import EntryKind, Journal
@@ -46,8 +47,7 @@ ORDERS: dict[str, Callable[[SevenBridgesTask], float | str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SevenBridgesTaskFilter:
+class SevenBridgesTaskFilter(Struct, frozen=True):
     """What a list call asks for; None asks for nothing."""
 
     project: str | None = None

@@ -6,11 +6,12 @@ A draft is what may be edited and copied; a task is a draft with an id and a lif
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.sandbox.sevenbridges.answers import Fields, View, time_text
 
@@ -32,8 +33,7 @@ TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.ABORTED})
 ABORTABLE = frozenset({Status.CREATING, Status.QUEUED, Status.RUNNING})
 
 
-@dataclass(frozen=True, slots=True)
-class Batching:
+class Batching(Struct, frozen=True):
     """How a parent's inputs are divided: by ITEM, or by the `criteria`, metadata fields as `metadata.<field>`."""
 
     input: str
@@ -44,16 +44,14 @@ class Batching:
         return {"type": "CRITERIA", "criteria": list(self.criteria)} if self.criteria else {"type": "ITEM"}
 
 
-@dataclass(frozen=True, slots=True)
-class BatchGroup:
+class BatchGroup(Struct, frozen=True):
     """Which part of its parent's inputs a child has."""
 
     value: str
     fields: Mapping[str, str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class InputError:
+class InputError(Struct, frozen=True):
     """Why a draft cannot be run."""
 
     type: str
@@ -61,8 +59,7 @@ class InputError:
     input_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """What a user asked for. `inputs` is a JSON object, kept as text: a hundred thousand of them must fit.
 
     A text and not orjson's bytes, each of which keeps hold of the larger buffer that it was written into.
@@ -92,8 +89,7 @@ class Draft:
         return document
 
 
-@dataclass(slots=True, eq=False)
-class SevenBridgesTask:
+class SevenBridgesTask(Struct, eq=False):
     """One task: `number` counts all tasks of the server from 0; times are epoch seconds.
 
     `since` holds the statuses after DRAFT in the order in which it came into them, each with the time of that.
@@ -108,7 +104,7 @@ class SevenBridgesTask:
     errors: tuple[InputError, ...] = ()
     parent: "SevenBridgesTask | None" = None
     group: BatchGroup | None = None
-    since: dict[Status, float] = field(default_factory=dict)
+    since: dict[Status, float] = {}
     message: str = ""
     removed_at: float | None = None
     children: range = range(0)

@@ -6,7 +6,6 @@ Only here its words are read. Where an answer cannot be understood, an Unexpecte
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -139,8 +138,7 @@ class ListedFile(_Item):
 T = TypeVar("T", bound=_Item)
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class Page(msgspec.Struct, Generic[T], frozen=True):
     """One page of a list."""
 
     items: Sequence[T]
@@ -222,8 +220,7 @@ PAGE_ITEMS = 100
 _FIELDS = {"fields": TASK_FIELDS}
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where files are: in the root of a project, or in a folder of it."""
 
     project: str

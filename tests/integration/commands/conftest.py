@@ -1,7 +1,7 @@
 import contextlib
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from engine.sandbox.behaviour import Behaviour, JournalSettings
 from engine.sandbox.server import running_sandbox

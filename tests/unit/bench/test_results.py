@@ -1,9 +1,9 @@
 import json
-from dataclasses import replace
 from html import escape
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from engine.bench.page import headline, page, ticks
 from engine.bench.results import HEADER, document, rows
