@@ -31,16 +31,8 @@ from http import HTTPStatus
 import msgspec
 from msgspec.structs import replace
 
+from engine.model import errors
 from engine.model.error_hints import Blame, Carries
-from engine.model.errors import (
-    CallFailed,
-    PossiblyApplied,
-    Refused,
-    Unauthorized,
-    Unavailable,
-    UnexpectedAnswer,
-    WrongAddress,
-)
 
 
 class Allowance(msgspec.Struct, frozen=True):
@@ -54,7 +46,7 @@ class Allowance(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct, frozen=True):
     """How a request ended."""
 
-    error: type[CallFailed] | None
+    error: type[errors.CallFailed] | None
     """What it comes to if it is not tried again; None: it was done. `Unavailable` alone may be tried again."""
     reason: str
     status: int | None = None
@@ -120,19 +112,19 @@ def judge_status(status: int, *, repeatable: bool) -> Verdict:
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Verdict(None, reason, status)
     if status in _WELCOME_LATER:
-        return Verdict(Unavailable, reason, status)
+        return Verdict(errors.Unavailable, reason, status)
     doubtful = status in _MAY_FOLLOW_SUCCESS and not repeatable
     definite = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in _CANNOT_DO_THAT
     if definite and not doubtful and status != HTTPStatus.REQUEST_TIMEOUT:
-        return Verdict(Refused, reason, status)
-    error = Unavailable if repeatable else PossiblyApplied
+        return Verdict(errors.Refused, reason, status)
+    error = errors.Unavailable if repeatable else errors.PossiblyApplied
     return Verdict(error, reason, status, lost=True, timed_out=status in _TIME_OUTS)
 
 
 def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
     """Add to the verdict of a definite no whose fault it is, and so what it comes to."""
     blame = whose_fault(carries, said)
-    error = Unauthorized if blame is Blame.KEY else Unavailable if blame is Blame.NOT_NOW else Refused
+    error = {Blame.KEY: errors.Unauthorized, Blame.NOT_NOW: errors.Unavailable}.get(blame, errors.Refused)
     too_slow = carries is Carries.BYTES and said.code == STORE_TIME_OUT
     return replace(verdict, error=error, blame=blame, by_proxy=not said.own, lost=too_slow, timed_out=too_slow)
 
@@ -141,13 +133,13 @@ def judge_loss(loss: Loss, words: str = "", *, repeatable: bool) -> Verdict:
     """Classify a request that got no answer; `words` say more than the loss itself."""
     words = words or loss.words
     if loss in (Loss.UNTRUSTED, Loss.FORBIDDEN, Loss.TURNED_AWAY):
-        return Verdict(WrongAddress, words)
+        return Verdict(errors.WrongAddress, words)
     if loss.unsent:
         misnamed = loss is Loss.UNKNOWN_HOST
-        return Verdict(Unavailable, words, timed_out=loss is Loss.CONNECT_TIMEOUT, misnamed=misnamed)
+        return Verdict(errors.Unavailable, words, timed_out=loss is Loss.CONNECT_TIMEOUT, misnamed=misnamed)
     if loss is Loss.TOO_LARGE or (loss is Loss.GARBLED and not repeatable):  # the next answer would look the same
-        return Verdict(UnexpectedAnswer, words, lost=True)
-    error = Unavailable if repeatable else PossiblyApplied
+        return Verdict(errors.UnexpectedAnswer, words, lost=True)
+    error = errors.Unavailable if repeatable else errors.PossiblyApplied
     return Verdict(error, words, lost=True, timed_out=loss is Loss.ANSWER_TIMEOUT, reset=loss is Loss.CUT)
 
 

@@ -14,15 +14,7 @@ import ssl
 from http import HTTPStatus
 
 import aiohttp
-from aiohttp.http_exceptions import (
-    BadStatusLine,
-    ContentEncodingError,
-    ContentLengthError,
-    HttpProcessingError,
-    InvalidHeader,
-    LineTooLong,
-    TransferEncodingError,
-)
+from aiohttp import http_exceptions
 from msgspec import Struct
 
 from engine.http.classify import Loss
@@ -139,19 +131,19 @@ def _unreadable(error: aiohttp.ClientPayloadError | aiohttp.ClientResponseError)
     while cause is not None and type(cause) in {aiohttp.ClientPayloadError, aiohttp.ClientResponseError, _WRAPPER}:
         cause = cause.__cause__ or cause.__context__
     match cause:
-        case ContentEncodingError():
+        case http_exceptions.ContentEncodingError():
             return Lost(Loss.GARBLED, _encoding(cause.message))
-        case ContentLengthError():
+        case http_exceptions.ContentLengthError():
             return Lost(Loss.CUT, "it ended early")
-        case TransferEncodingError() if cause.message.startswith("Not enough data"):
+        case http_exceptions.TransferEncodingError() if cause.message.startswith("Not enough data"):
             return Lost(Loss.CUT, "it ended early")
-        case LineTooLong():
+        case http_exceptions.LineTooLong():
             return Lost(Loss.GARBLED, f"a header field is longer than {MAX_FIELD_BYTES // 1024} KB")
-        case BadStatusLine():
+        case http_exceptions.BadStatusLine():
             return Lost(Loss.GARBLED, "it is not HTTP")
-        case InvalidHeader():
+        case http_exceptions.InvalidHeader():
             return Lost(Loss.GARBLED, "a header field holds what none may")
-        case HttpProcessingError():
+        case http_exceptions.HttpProcessingError():
             return Lost(Loss.GARBLED, cause.message.partition("\n")[0].rstrip(":. ")[:80])
         case OSError() | aiohttp.ClientError():
             return Lost(Loss.CUT, how_it_broke(cause))
@@ -159,7 +151,7 @@ def _unreadable(error: aiohttp.ClientPayloadError | aiohttp.ClientResponseError)
             return Lost(Loss.CUT if isinstance(error, aiohttp.ClientPayloadError) else Loss.GARBLED)
 
 
-_WRAPPER = HttpProcessingError
+_WRAPPER = http_exceptions.HttpProcessingError
 """What aiohttp puts around the parser's own error, of which it is the base class."""
 
 

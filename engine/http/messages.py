@@ -18,15 +18,7 @@ from yarl import URL
 
 from engine.http.classify import Said, Verdict, is_for_size
 from engine.http.losses import Lost
-from engine.model.errors import (
-    CallFailed,
-    PossiblyApplied,
-    Refused,
-    Unauthorized,
-    Unavailable,
-    UnexpectedAnswer,
-    WrongAddress,
-)
+from engine.model import errors
 from engine.model.settings import json_of
 from engine.progress.redaction import foreign_words
 from engine.progress.text import size
@@ -35,21 +27,21 @@ from engine.services.base import Answer, Call
 _REDIRECTION = 3
 """The class of RFC 9110 §15.4."""
 
-_WHAT: dict[type[CallFailed], str] = {
-    Refused: "was refused",
-    Unauthorized: "was refused, the credentials do not hold. Renew them, then resume",
-    WrongAddress: "cannot be made",
-    Unavailable: "did not succeed",
-    PossiblyApplied: "may or may not have been applied",
-    UnexpectedAnswer: "may or may not have been applied, its answer cannot be used",
+_WHAT: dict[type[errors.CallFailed], str] = {
+    errors.Refused: "was refused",
+    errors.Unauthorized: "was refused, the credentials do not hold. Renew them, then resume",
+    errors.WrongAddress: "cannot be made",
+    errors.Unavailable: "did not succeed",
+    errors.PossiblyApplied: "may or may not have been applied",
+    errors.UnexpectedAnswer: "may or may not have been applied, its answer cannot be used",
 }
 
 
 def failure(
     call: Call, verdict: Verdict, answer: Answer | Lost, redact: Callable[[str], str], *, why: str = ""
-) -> CallFailed:
+) -> errors.CallFailed:
     """Return the error for a call that ended so; `why` it is not tried again, where that was a decision."""
-    error = verdict.error or UnexpectedAnswer
+    error = verdict.error or errors.UnexpectedAnswer
     said = service_words(answer.body, redact) if isinstance(answer, Answer) else ""  # the reason has it all
     said = said.removeprefix(f"{verdict.status}: ")  # some give the status as the code of what is wrong, too
     parts = [f"{described(call)} {_WHAT[error]}", verdict.reason + _redirection(answer), said]
@@ -58,7 +50,7 @@ def failure(
     failed = error(redact(message), call=call.kind, status=status)
     if isinstance(answer, Answer) and verdict.blame is not None:
         failed.code = service_code(answer.body)
-        if isinstance(failed, Refused):
+        if isinstance(failed, errors.Refused):
             failed.blame = verdict.blame
             failed.too_large = is_for_size(Said(answer.status, code=failed.code))
     failed.by_proxy = verdict.by_proxy
