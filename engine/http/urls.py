@@ -23,22 +23,15 @@ _HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-
 """RFC 1123 plus `_` (old S3 buckets), lower case, no dot at the end. Punycode is refused apart: look-alikes."""
 _UNICAST_6 = ipaddress.IPv6Network("2000::/3")
 """All that IANA gives out of IPv6 as global unicast; what lies outside needs no row of its own."""
-_REFUSED_6 = tuple(
+_REFUSED = tuple(
     map(
-        ipaddress.IPv6Network,
+        ipaddress.ip_network,
         (
             "2001::/23",  # protocol assignments: Teredo, benchmarking, ORCHID
             "2001:db8::/32",  # documentation
             "2002::/16",  # 6to4: leads to any IPv4 address
             "3ffe::/16",  # 6bone, given back
             "3fff::/20",  # documentation
-        ),
-    )
-)
-_REFUSED_4 = tuple(
-    map(
-        ipaddress.IPv4Network,
-        (
             "0.0.0.0/8",  # this network
             "10.0.0.0/8",  # private
             "100.64.0.0/10",  # shared, behind a carrier's NAT
@@ -152,12 +145,13 @@ def is_loopback(host: str) -> bool:
 def is_public(address: str) -> bool:
     """Return whether an IP address is global unicast: one host of the open Internet, whatever Python knows."""
     ip = ipaddress.ip_address(address)
+    refused = any(ip in network for network in _REFUSED)
     if isinstance(ip, ipaddress.IPv4Address):
-        return not any(ip in network for network in _REFUSED_4)
+        return not refused
     if any(ip in network for network in _WITH_IPV4):
         return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)))
     tunnelled = int(ip) >> 32 & 0xFFFF_FFFF in _ISATAP
-    return ip in _UNICAST_6 and not tunnelled and not any(ip in network for network in _REFUSED_6)
+    return ip in _UNICAST_6 and not tunnelled and not refused
 
 
 def exact_hosts(allowed_hosts: Sequence[str]) -> list[str]:
