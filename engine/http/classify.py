@@ -304,7 +304,7 @@ def _since_epoch(number: float, now: float) -> float | None:
     return None
 
 
-_DECIMAL = re.compile(r"\s*[0-9]{1,20}(\.[0-9]{1,20})?\s*")
+_DECIMAL = re.compile(r"[ \t]*[0-9]{1,20}(\.[0-9]{1,20})?[ \t]*")
 """Some services send decimals. No sign, no exponent, no "inf", and not 400 digits."""
 
 

@@ -3,7 +3,7 @@ from email.utils import format_datetime
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -174,6 +174,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
 
 
 @given(st.text())
+@example("0\x1f")
 def test_whatever_stands_in_retry_after_the_wait_is_sane(value):
     seconds = retry_after(value, NOW)
     assert seconds is None or 0 <= seconds <= LONGEST_ASKED_SECONDS
