@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import orjson
 from msgspec import Struct
 
 from engine.model.batch import Batch, ClientReference, Limits, encode_spans
-from engine.model.record import Block, Position, Reject, loads
+from engine.model.record import Block, Position, Reject, Skip, Taken, loads
 from engine.source.json_text import members
 
 ReferenceOf: TypeAlias = Callable[[int], ClientReference | None]
@@ -30,16 +30,27 @@ def no_reference(sequence: int) -> None:
     del sequence
 
 
+_Indexed = TypeVar("_Indexed", Reject, Skip, Taken)
+
+
 class Plan(Struct, frozen=True):
     """What one step of planning brought; often no batch."""
 
     batches: Sequence[Batch]
     rejects: Sequence[Reject]
-    """Those within the boundaries of `batches`."""
+    """Those within the boundaries of `batches`; so the next two."""
     reached: Position
     """How far reading came; the batches may end before."""
     last: bool
     """The sources end here."""
+    skips: Sequence[Skip] = ()
+    taken: Sequence[Taken] = ()
+    """How the family of the job will know the records that go up."""
+
+
+_SKIPPED_A_RECORD = 16
+"""A batch may skip so many times as many records as it may hold: few new ones among many known fill it better."""
+_LEAST_SKIPPED = 1000
 
 
 class Chunker:
@@ -52,13 +63,20 @@ class Chunker:
         self._reached = start
         self._closed: list[Batch] = []
         self._closed_rejects: list[Reject] = []
+        self._closed_skips: list[Skip] = []
+        self._closed_taken: list[Taken] = []
+        self._most_skipped = max(_LEAST_SKIPPED, _SKIPPED_A_RECORD * limits.records)
         self._open(start)
 
     def feed(self, block: Block) -> Plan:
         """Take a block and return the batches that are closed by it."""
-        if len(self._rejects) >= self._limits.records and (block.raws or block.rejects):
-            self._close(self._reached)  # or bad records without end would fill the memory
+        something = bool(block.raws or block.rejects or block.skips)
+        if something and (len(self._rejects) >= self._limits.records or self._skipped >= self._most_skipped):
+            self._close(self._reached)  # or bad or known records without end would fill the memory
         self._rejects += block.rejects
+        self._skips += block.skips
+        self._skipped += sum(skip.count for skip in block.skips)
+        self._taken += block.taken
         self._take(block)
         self._reached = block.end
         return self._plan(last=False)
@@ -70,8 +88,8 @@ class Chunker:
         return self._plan(last=True)
 
     def _plan(self, *, last: bool) -> Plan:
-        plan = Plan(self._closed, self._closed_rejects, self._reached, last)
-        self._closed, self._closed_rejects = [], []
+        plan = Plan(self._closed, self._closed_rejects, self._reached, last, self._closed_skips, self._closed_taken)
+        self._closed, self._closed_rejects, self._closed_skips, self._closed_taken = [], [], [], []
         return plan
 
     def _take(self, block: Block) -> None:
@@ -100,21 +118,45 @@ class Chunker:
         self._tasks: list[bytes] = []
         self._size = 1  # the opening bracket
         self._rejects: list[Reject] = []
+        self._skips: list[Skip] = []
+        self._skipped = 0
+        self._taken: list[Taken] = []
         self._reference_bytes = reference_bytes(self._reference(self._sequence))
 
     def _close(self, end: Position) -> None:
         payload = render_payload(self._tasks, self._reference(self._sequence))
-        self._closed.append(frozen(self._sequence, self._start, end, payload, self._offsets, self._lengths))
-        within = [reject for reject in self._rejects if reject.index < end.index]
-        later = self._rejects[len(within) :]
-        self._closed_rejects += within
+        rejects, later_rejects = _parted(self._rejects, end.index)
+        skips, later_skips = _parted(self._skips, end.index)
+        taken, later_taken = _parted(self._taken, end.index)
+        skipped = sum(skip.count for skip in skips)
+        self._closed.append(
+            frozen(self._sequence, self._start, end, payload, self._offsets, self._lengths, skipped=skipped)
+        )
+        self._closed_rejects += rejects
+        self._closed_skips += skips
+        self._closed_taken += taken
         self._sequence += 1
+        skipped_later = self._skipped - skipped
         self._open(end)
-        self._rejects = later
+        self._rejects, self._skips, self._taken = later_rejects, later_skips, later_taken
+        self._skipped = skipped_later
 
 
-def frozen(
-    sequence: int, start: Position, end: Position, payload: bytes, offsets: Sequence[int], lengths: Sequence[int]
+def _parted(column: list[_Indexed], end: int) -> tuple[list[_Indexed], list[_Indexed]]:
+    """Return those with an index before `end`, and the rest; all are in the order of their indexes."""
+    border = bisect_left(column, end, key=lambda one: one.index)
+    return column[:border], column[border:]
+
+
+def frozen(  # noqa: PLR0913 - what a batch is made of
+    sequence: int,
+    start: Position,
+    end: Position,
+    payload: bytes,
+    offsets: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    skipped: int = 0,
 ) -> Batch:
     """Return the batch that holds the records at `offsets` and has this payload."""
     return Batch(
@@ -125,6 +167,7 @@ def frozen(
         size_bytes=len(payload),
         sha256=hashlib.sha256(payload).digest(),
         spans=encode_spans(start.offset, offsets, lengths),
+        skipped=skipped,
     )
 
 

@@ -15,7 +15,7 @@ from engine.batch.chunker import ReferenceOf, frozen, no_reference, render_paylo
 from engine.batch.mapping import Mapper
 from engine.model.batch import Batch, batch_name, decode_spans, good_indexes, outer_edges, part_sequences
 from engine.model.errors import SourceChanged, SourceError
-from engine.model.record import Position, Source, loads, source_at
+from engine.model.record import Position, Skip, Source, loads, source_at
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
 from engine.source.splitter import SourceFile, Splitter
@@ -61,8 +61,8 @@ class PayloadReader:
         """
         return [payload for _, payload in self._proven(batches)]
 
-    def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
-        """Return two batches in the place of one of at least two records, given the indexes rejected in it.
+    def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skip] = ()) -> tuple[Batch, Batch]:
+        """Return two batches in the place of one of at least two records, given the indexes rejected in it, and skips.
 
         Their records are the first and the second half of its own; together they cover the same bytes.
 
@@ -72,15 +72,16 @@ class PayloadReader:
         ((tasks, _),) = self._proven([batch])
         offsets, lengths = decode_spans(batch.start.offset, batch.spans)
         middle = batch.count // 2
-        index = good_indexes(batch, rejected)[middle]
+        index = good_indexes(batch, rejected, skips)[middle]
+        skipped = sum(skip.count for skip in skips if skip.index < index)
         border = Position(offsets[middle], index, self._line(batch.start, offsets[middle]))
         first, second = part_sequences(batch.sequence)
         before, after = slice(middle), slice(middle, None)
         payload = render_payload(tasks[before], self._reference(first))
         rest = render_payload(tasks[after], self._reference(second))
         return (
-            frozen(first, batch.start, border, payload, offsets[before], lengths[before]),
-            frozen(second, border, batch.end, rest, offsets[after], lengths[after]),
+            frozen(first, batch.start, border, payload, offsets[before], lengths[before], skipped=skipped),
+            frozen(second, border, batch.end, rest, offsets[after], lengths[after], skipped=batch.skipped - skipped),
         )
 
     def _plain(self, batch: Batch) -> bytes | None:

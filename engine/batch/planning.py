@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from importlib.metadata import EntryPoint
-from typing import cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -27,6 +28,9 @@ from engine.model.record import Format, Position, Source
 from engine.model.settings import SecretStr, ServiceSettings, Settings, SourceSettings
 from engine.services.base import Answer, Call, Service, ServiceModule
 from engine.source.reader import WINDOW_BYTES, read_blocks
+
+if TYPE_CHECKING:
+    from engine.batch.known import Known
 
 CHILD_BYTES = 1 << 24
 """From here on a process of its own reads beside the sending. It starts up in 0.12 s of a second core, while this one
@@ -61,11 +65,13 @@ class PlanningRecipe(Struct, frozen=True):
     service: ServiceSettings
     module: str
     """As an entry point says it: `package.module`, or `package.module:object`."""
+    ledger: Path | None = None
+    """Where it stands what the family of the job knows; nothing is looked up without it."""
 
     @property
-    def has_references(self) -> bool:
-        """Whether payloads depend on the sequence of their batch."""
-        return reference_of(self._service())(0) is not None
+    def in_turn(self) -> bool:
+        """Whether what is planned depends on what was planned before: sequences, or what a family knows."""
+        return self.job.family != "" or reference_of(self._service())(0) is not None
 
     def _service(self) -> Service:
         return service_at(self.module).build(self.service, self.settings.batch, self.job, NoCalls(), SystemClock())
@@ -76,18 +82,28 @@ class PlanningRecipe(Struct, frozen=True):
         mapper = Mapper(self.settings.mapping, service.check, service.plain_task)
 
         def plan(segment: Segment) -> Iterator[Plan]:
-            return plan_batches(
-                self.job.sources,
-                self.settings.source,
-                mapper,
-                service.limits,
-                start=segment.start,
-                sequence=segment.sequence,
-                reference=reference_of(service),
-                stop=segment.stop,
-            )
+            with ExitStack() as opened:
+                yield from plan_batches(
+                    self.job.sources,
+                    self.settings.source,
+                    mapper,
+                    service.limits,
+                    start=segment.start,
+                    sequence=segment.sequence,
+                    reference=reference_of(service),
+                    stop=segment.stop,
+                    known=self._known(opened),
+                )
 
         return plan
+
+    def _known(self, opened: ExitStack) -> Known | None:
+        if not self.job.family or self.ledger is None:
+            return None
+        from engine.batch.known import Known  # noqa: PLC0415 - with SQLite, which other jobs do not need to plan
+        from engine.ledger.known import KnownRecords  # noqa: PLC0415 - likewise
+
+        return Known(opened.enter_context(KnownRecords(self.ledger)), self.job, self.settings.delta)
 
 
 def service_at(place: str) -> ServiceModule:
@@ -95,10 +111,12 @@ def service_at(place: str) -> ServiceModule:
     return cast("ServiceModule", EntryPoint("", place, "").load())
 
 
-def planning_recipe(job: Job, settings: Settings, service: ServiceSettings, module: str) -> PlanningRecipe:
+def planning_recipe(
+    job: Job, settings: Settings, service: ServiceSettings, module: str, ledger: Path | None = None
+) -> PlanningRecipe:
     """Return what makes the planner of `job`, in this process or another: with stars in place of secrets."""
     hidden = {name: SecretStr("********") for name, value in asdict(service).items() if isinstance(value, SecretStr)}
-    return PlanningRecipe(replace(job, config=""), settings, replace(service, **hidden), module)
+    return PlanningRecipe(replace(job, config=""), settings, replace(service, **hidden), module, ledger)
 
 
 def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:
@@ -116,7 +134,7 @@ def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Standby | None
     start, sequence = (last.end, last.sequence + 1) if last else (Position(), 0)
     whole = Segment(start, sequence, recipe.job.size_bytes)
     children = _child_count(recipe, whole.stop - start.offset, alone=standby is None)
-    if children > 1 and recipe.has_references:  # only a child that begins where the last batch ends knows the sequences
+    if children > 1 and recipe.in_turn:  # only a child that begins where the last batch ends knows what was before
         children = 1
     if not children:
         return recipe()(whole)
@@ -148,6 +166,7 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
     reference: ReferenceOf = no_reference,
     stop: int | None = None,
     window_bytes: int = WINDOW_BYTES,
+    known: Known | None = None,
 ) -> Iterator[Plan]:
     """Yield batches from `start` up to `stop`, numbered from `sequence` on; the last step, and only that, says so.
 
@@ -160,8 +179,10 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
     reached = start or Position()
     chunker = Chunker(limits, reached, sequence, reference)
     quiet = 0
-    for block in read_blocks(sources, reached, settings, window_bytes, stop=stop, proof=mapper.proof):
-        plan = chunker.feed(mapper.apply(block))
+    proof = None if known and known.marker.needs_rows else mapper.proof
+    for block in read_blocks(sources, reached, settings, window_bytes, stop=stop, proof=proof):
+        tasks = mapper.apply(block)
+        plan = chunker.feed(known.apply(block, tasks) if known else tasks)
         quiet = 0 if plan.batches else (quiet + 1) % _QUIET_BLOCKS
         if not quiet:
             yield plan

@@ -154,6 +154,9 @@ def submit(
     until: options.Until = "",
     strict: options.Strict = False,
     processes: options.Processes = None,
+    delta: options.Delta = False,
+    family: options.Family = None,
+    accept_new: options.AcceptNew = False,
     output_options: OutputOptions,
 ) -> Screen:
     """Send records and follow each to its end."""
@@ -168,6 +171,9 @@ def submit(
         until=until,
         strict=strict,
         processes=processes,
+        delta=delta,
+        family=family,
+        accept_new=accept_new,
     )
     return _perform(work, ledger, output_options)
 

@@ -116,6 +116,20 @@ Strict: TypeAlias = Annotated[
         "Read everything first; send nothing if a record is not fit to be sent or a mapped column is missing.",
     ),
 ]
+Delta: TypeAlias = Annotated[
+    bool, _option("--delta", "Send only what no earlier job of the family has created; [delta] says how it is known.")
+]
+Family: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--family NAME",
+        "The load that comes back, which this job is one of; with --delta the configuration file's name where it is "
+        "left out.",
+    ),
+]
+AcceptNew: TypeAlias = Annotated[
+    bool, _option("--accept-new", "Go on although more records are new to the family than [delta] allows.")
+]
 Processes: TypeAlias = Annotated[
     int | None,
     _option(

@@ -1,4 +1,4 @@
-"""Are the columns there that `[mapping]` names? `submit` and `validate` ask before a job is made.
+"""Are the columns there that `[mapping]` and `delta.key` name? `submit` and `validate` ask before a job is made.
 
 A column that is misspelt would be passed over in silence: what it should rename, drop or pick goes up unchanged. A
 header tells at once. Records without one may lack a column now and then, so it is missed only if none of many has it.
@@ -39,6 +39,8 @@ async def check_columns(
         ConfigError: a header lacks a column, or `thorough` and no record has it; names the key and what it may mean.
     """
     named = named_columns(settings.mapping)
+    if settings.delta.key is not None:
+        named = {**named, settings.delta.key: "delta.key"}
     if not named:
         return ""
     headers = await anyio.to_thread.run_sync(lambda: [(one, header_of(one, source)) for one in sources])

@@ -12,7 +12,8 @@ from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Tally
-from engine.model.record import Reject
+from engine.model.record import Reject, Why
+from engine.progress.text import count
 from engine.reports.outcomes import Reports, ReportWriter, existing_reports
 
 DAMAGED = (ValueError, TypeError, LookupError)
@@ -119,7 +120,9 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         job = await ledger.job(job.name)
     if not tally.records and job.read_complete:
         note = note or "the sources hold no record"
-    code = exit_code(tally, error)
+    held_back = await ledger.held_back(job.name) if tally.skipped else ()
+    note = "; ".join(filter(None, [note, _about_held_back(held_back)]))
+    code = exit_code(tally, error, doubtful=any(why is Why.UNCERTAIN for why, _, _ in held_back))
     return Result(
         job.name,
         job.state,
@@ -161,14 +164,28 @@ async def _reports(
         return None, f"the reports could not be written ({error}); `bulksubmit report {job.name}` writes them later"
 
 
-def exit_code(tally: Tally, error: BulkSubmitError | None) -> int:
-    """Return what tells a scheduler how a run ended."""
+def _about_held_back(held_back: Sequence[tuple[Why, str, int]]) -> str:
+    """Say of which records an earlier job does not plainly have the same, and what helps."""
+    said = []
+    for why, job, number in held_back:
+        if why is Why.UNCERTAIN:
+            said.append(
+                f"{count(number, 'record')} not sent, since nobody knew what became of the same in job {job}: "
+                f"`bulksubmit status {job}` says what helps"
+            )
+        else:
+            said.append(f"{count(number, 'record')} changed since job {job} and not sent (delta.changed)")
+    return "; ".join(said)
+
+
+def exit_code(tally: Tally, error: BulkSubmitError | None, *, doubtful: bool = False) -> int:
+    """Return what tells a scheduler how a run ended; `doubtful`: records wait for what became of an earlier job's."""
     if isinstance(error, ConfigError | SourceError):  # the job exists: once it is mended, `resume` goes on
         return Exit.MEND_FIRST
     if error is not None:
         return error.exit_status
     if tally.unresolved:
         return Exit.STOPPED_EARLY
-    if tally.uncertain:
+    if tally.uncertain or doubtful:
         return Exit.SOME_UNCERTAIN
     return Exit.SOME_FAILED if tally.failed or tally.rejected else Exit.ALL_CREATED

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result, UncertainRecords
-from engine.commands.submit import go_on, work_on
+from engine.commands.submit import family_lock, go_on, work_on
 from engine.files import DEFAULT_LEDGER, make_private_folder, private, regular
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, batch_name, good_indexes
@@ -75,7 +75,7 @@ async def retry(
             return await _send_uncertain(name, opened, emit, stop)
         parent = await opened.job(name)
         child = retry_name(parent)
-        with opened.lock(child):
+        with opened.lock(child), family_lock(parent, opened):
             existing = [job for job in await opened.jobs() if job.name == child]
             if existing:
                 check_retried(parent, existing[0])
@@ -83,16 +83,21 @@ async def retry(
                 return await go_on(existing[0], opened, emit, stop, note=note)
             if parent.state is JobState.OPEN:
                 raise JobError(f"job {name!r} is not finished; `bulksubmit resume {name}` first")
-            return await _work_on_child(parent, partial(retry_source, parent), opened, emit, stop)
+            # What another job of the family has created since is not sent a second time.
+            missed = replace(parent, delta=bool(parent.family))
+            return await _work_on_child(missed, partial(retry_source, parent), opened, emit, stop)
 
 
 async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
-    with ledger.lock(name):
+    job = await ledger.job(name)
+    with ledger.lock(name), family_lock(job, ledger):
         job = await ledger.job(name)
         found = await uncertain_in(job, ledger)
         if found.job != name:
             with ledger.lock(found.job):
-                return await _work_on_child(job, partial(uncertain_source, job, ledger), ledger, emit, stop)
+                # Whatever the family says of them, a person wants them sent.
+                resent = replace(job, delta=False)
+                return await _work_on_child(resent, partial(uncertain_source, job, ledger), ledger, emit, stop)
         check_unchanged(job.sources, times=False)
         setup = wiring.load(job.config)
         # First: killed in between, a job that seems finished would leave the batches unsent for good.
@@ -254,7 +259,8 @@ async def uncertain_source(parent: Job, ledger: Ledger, folder: Path) -> Source:
     indexes: set[int] = set()
     async for batch, settlement in ledger.partly_uncertain(parent.name):
         rejects = await ledger.rejects(parent.name, batch.start.index, batch.end.index)
-        sent = good_indexes(batch, [reject.index for reject in rejects])
+        skips = await ledger.skips(parent.name, batch.start.index, batch.end.index)
+        sent = good_indexes(batch, [reject.index for reject in rejects], skips)
         indexes.update(sent[position] for position in settlement.uncertain)
 
     def takes(fate: Fate, index: object) -> bool:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import anyio
 from msgspec.structs import replace
 
+from engine.batch.known import check_new
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
@@ -54,6 +56,9 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     until: str = "",
     strict: bool = False,
     processes: int | None = None,
+    delta: bool = False,
+    family: str | None = None,
+    accept_new: bool = False,
 ) -> Result:
     """Make a job of the records in some files and work on it until it is finished or stopped.
 
@@ -69,9 +74,14 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         until: when a record counts as done, in the words of its service; its default where empty.
         strict: send nothing if any record is not fit to be sent.
         processes: that read beside this one; as configured where left out.
+        delta: skip the records that an earlier job of the family has created.
+        family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
+            out, otherwise none. Whatever the job sends, its family knows from then on.
+        accept_new: go on although more records are new to the family than `[delta]` allows.
 
     Raises:
         ConfigError, SourceError, JobError: nothing was sent.
+        TooManyNew: likewise, and there is no job.
         JobLocked: another process works on a job of that name.
         Interrupted: while standard input was spooled; there is no job.
     """
@@ -82,9 +92,11 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     folder = Path(output or ledger.parent / name).absolute()  # noqa: ASYNC240 - reads no disk
     now = wiring.CLOCK.now()
     new = Job(name, setup.service.kind, text, (), str(folder), until=until, strict=strict, created_at=now)
+    if delta or family:
+        new = replace(new, family=check_job_name(family or config.stem), delta=delta)
     wiring.check_parts(setup, new)
     async with open_ledger(ledger, create=True) as opened:
-        with opened.lock(name):
+        with opened.lock(name), family_lock(new, opened):
             if any(known.name == name for known in await opened.jobs()):
                 raise JobError(
                     f"job {name!r} exists; `bulksubmit resume {name}` goes on with it, or choose another --job"
@@ -92,19 +104,50 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             await claim_output(folder, opened)
             found = await _sources(sources, wiring.source_settings(setup, format), folder / SPOOLED, stop)
             new = replace(new, sources=found)
-            if unmet := await _unmet(new, setup, wiring.source_settings(setup, format), folder, stop):
+            settings = wiring.source_settings(setup, format)
+            if unmet := await _checked(new, setup, settings, folder, stop, opened, accept_new=accept_new):
                 emit(Noticed(unmet))
             await opened.create_job(new)
             return await work_on(new, opened, setup, emit, stop)
 
 
-async def _unmet(job: Job, setup: wiring.Setup, settings: SourceSettings, folder: Path, stop: Stop) -> str:
-    """Return what is said of columns that `[mapping]` names and no record has; raise if that must not be."""
+def family_lock(job: Job, ledger: Ledger) -> AbstractContextManager[None]:
+    """Hold the family of a job, if it is one of any: what one job of it sends, another must not miss."""
+    return ledger.lock_family(job.family) if job.family else nullcontext()
+
+
+async def _checked(  # noqa: PLR0913 - what is checked before there is a job
+    job: Job,
+    setup: wiring.Setup,
+    settings: SourceSettings,
+    folder: Path,
+    stop: Stop,
+    ledger: Ledger,
+    *,
+    accept_new: bool,
+) -> str:
+    """Return what is said of columns that the configuration names and no record has; raise if that must not be.
+
+    Raises:
+        ConfigError: a column is missing.
+        TooManyNew: of a job with delta, and not to be accepted.
+    """
     try:
-        return await check_columns(job.sources, setup.settings, settings, thorough=job.strict, stop=stop)
+        unmet = await check_columns(job.sources, setup.settings, settings, thorough=job.strict, stop=stop)
+        if job.delta and not accept_new:
+            await _check_new(job, setup, ledger)
     except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
         (folder / SPOOLED).unlink(missing_ok=True)
         raise
+    return unmet
+
+
+async def _check_new(job: Job, setup: wiring.Setup, ledger: Ledger) -> None:
+    judged = setup.settings.delta.judged_records
+    if await ledger.family_created(job.family) >= judged:
+        offline = wiring.offline(setup, job)
+        seen, new = await anyio.to_thread.run_sync(offline.count_new, job, ledger.path, judged)
+        check_new(seen, new, setup.settings.delta, job.family)
 
 
 async def resume(
@@ -136,7 +179,7 @@ async def resume(
     stop = stop or Stop()
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
-        with opened.lock(name):
+        with opened.lock(name), family_lock(job, opened):
             if config is not None:
                 job = await _replace_config(job, wiring.read_config(Path(config)), opened, emit, stop)
             return await go_on(job, opened, emit, stop, processes=processes)
@@ -161,6 +204,11 @@ async def go_on(
     job: Job, ledger: Ledger, emit: Listener, stop: Stop, *, note: str = "", processes: int | None = None
 ) -> Result:
     """Go on with a job that this process has locked; `note` is what to say of one that is finished."""
+    if later := await ledger.taken_over_by(job.name):
+        raise JobError(
+            f"job {job.name!r} cannot go on: job {later!r} of its family has sent records of it since it was canceled. "
+            "`bulksubmit submit --delta` with its sources finds what is still missing"
+        )
     if job.state is JobState.CANCELED:
         raise JobError(_canceled(job, await ledger.tally(job.name), await ledger.last_batch(job.name)))
     # Records that a settled batch left uncertain stay so: there is nothing that the service could be asked again.

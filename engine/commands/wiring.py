@@ -22,6 +22,7 @@ from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
 from engine.batch.children import Standby
 from engine.batch.chunker import Plan
+from engine.batch.known import Known, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
 from engine.batch.planning import (
@@ -41,10 +42,11 @@ from engine.http.proxies import from_environment
 from engine.http.secrets import Credentials
 from engine.http.urls import check_base_url
 from engine.ledger.base import Ledger
+from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job
-from engine.model.record import Block, Position
+from engine.model.record import Block, Position, Skip
 from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
 from engine.run.context import Run, Stop
@@ -153,14 +155,37 @@ class Offline(Struct, frozen=True):
 
     def tasks(self, job: Job, start: Position) -> Iterator[Block]:
         """Read and map the sources of `job` again from `start` on, whatever batches were made of them."""
-        blocks = read_blocks(job.sources, start, self.setup.settings.source, proof=self.mapper.proof)
-        return map(self.mapper.apply, blocks)
+        marker = marker_for(job, self.setup.settings.delta)
+        proof = None if marker and marker.needs_rows else self.mapper.proof
+        for block in read_blocks(job.sources, start, self.setup.settings.source, proof=proof):
+            tasks = self.mapper.apply(block)
+            yield marker.mark(block, tasks) if marker else tasks
+
+    def count_new(self, job: Job, ledger: Path, most: int) -> tuple[int, int]:
+        """Look the first records of `job` up, `most` of them; return how many that were, and how many are new."""
+        settings = self.setup.settings
+        with KnownRecords(ledger) as records:
+            known = Known(records, job, settings.delta)
+            proof = None if known.marker.needs_rows else self.mapper.proof
+            for block in read_blocks(job.sources, Position(), settings.source, proof=proof):
+                known.apply(block, self.mapper.apply(block))
+                if known.seen >= most:
+                    break
+        return known.seen, known.new
 
     def plans(
-        self, job: Job, last: Batch | None, standby: Standby | None = None, most_bytes: int | None = None
+        self,
+        job: Job,
+        last: Batch | None,
+        standby: Standby | None = None,
+        most_bytes: int | None = None,
+        ledger: Path | None = None,
     ) -> Iterator[Plan]:
-        """Cut the sources of `job` into batches of `most_bytes`, if said, from where the batch frozen `last` ends."""
-        recipe = _recipe(self.setup, job)
+        """Cut the sources of `job` into batches of `most_bytes`, if said, from where the batch frozen `last` ends.
+
+        What the family of the job knows is looked up in the `ledger`.
+        """
+        recipe = replace(_recipe(self.setup, job), ledger=ledger)
         if most_bytes is not None:
             batch = replace(recipe.settings.batch, max_bytes=most_bytes)
             recipe = replace(recipe, settings=replace(recipe.settings, batch=batch))
@@ -273,7 +298,7 @@ def pipeline(
     sizes = BatchBytes(run.service.limits.bytes)
 
     def cut(last: Batch | None, most_bytes: int) -> Generator[Plan, None, None]:
-        yield from parts.plans(run.job, last, standby, most_bytes)
+        yield from parts.plans(run.job, last, standby, most_bytes, run.ledger.path)
 
     def plans(last: Batch | None) -> Iterator[Plan]:
         cut_anew = replanned(cut, last, lambda: sizes.limit)
@@ -307,6 +332,6 @@ class _InThreads(Struct, frozen=True):
                 payloads = await anyio.to_thread.run_sync(self.reader.read_each, small)
                 self._ready.update(zip((batch.sequence for batch in small), payloads, strict=True))
 
-    async def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
+    async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skip] = ()) -> tuple[Batch, Batch]:
         self._ready.pop(batch.sequence, None)
-        return await anyio.to_thread.run_sync(self.reader.halves, batch, rejected)
+        return await anyio.to_thread.run_sync(self.reader.halves, batch, rejected, skips)

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from engine.model.batch import Batch
 from engine.model.job import Job, JobState
-from engine.model.outcome import Kept, Settlement, Tally
-from engine.model.record import Reject
+from engine.model.outcome import Holding, Kept, Settlement, Tally
+from engine.model.record import Reject, Skip, Taken, Why
 from engine.model.submission import State, Submission
 
 
@@ -60,16 +60,36 @@ class Ledger(Protocol):
         """Remember the configuration with which the job goes on."""
         ...
 
+    @property
+    def path(self) -> Path:
+        """Where it is: `ledger.known` opens it there, in other processes too."""
+        ...
+
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold the job for this process; freed when it dies. Raises: JobLocked."""
+        ...
+
+    def lock_family(self, family: str) -> AbstractContextManager[None]:
+        """Hold a family likewise, so that no two jobs of it are worked on at once. Raises: JobLocked."""
         ...
 
     def is_locked(self, name: str) -> bool:
         """Return whether a process holds the job."""
         ...
 
-    async def freeze(self, job: str, batches: Sequence[Batch], rejects: Sequence[Reject], *, last: bool) -> None:
-        """Remember batches (as FROZEN; those of no records as SETTLED) and rejects. `last`: the sources end here.
+    async def freeze(
+        self,
+        job: str,
+        batches: Sequence[Batch],
+        rejects: Sequence[Reject],
+        *,
+        last: bool,
+        skips: Sequence[Skip] = (),
+        taken: Sequence[Taken] = (),
+    ) -> None:
+        """Remember batches (as FROZEN; those of no records as SETTLED), rejects and skips.
+
+        `last`: the sources end here. `taken`: the records that go up, as the family knows them from then on.
 
         Raises:
             LedgerError: they do not start at sequence 0, offset 0, record 0, or where the batch frozen last ends.
@@ -157,6 +177,30 @@ class Ledger(Protocol):
 
     async def batch_at(self, job: str, index: int) -> tuple[Batch, Submission] | None:
         """Return the batch that holds the record with this index; None if that was not read."""
+        ...
+
+    async def skips(self, job: str, start: int, stop: int) -> Sequence[Skip]:
+        """Return the skips with start ≤ index < stop, by index."""
+        ...
+
+    async def holders(self, skips: Sequence[Skip]) -> Sequence[Sequence[Holding]]:
+        """Return, for each record of some skips, what the other job has in its place."""
+        ...
+
+    async def count_skipped(self, job: str) -> int:
+        """Count the skipped records of a job, wherever they stand."""
+        ...
+
+    async def held_back(self, job: str) -> Sequence[tuple[Why, str, int]]:
+        """Return why, the other job and how many: the skipped records that the other job has not plainly created."""
+        ...
+
+    async def taken_over_by(self, job: str) -> str | None:
+        """Return the job that has sent records which this one, canceled, had not sent; None if none has."""
+        ...
+
+    async def family_created(self, family: str) -> int:
+        """Count the records that the jobs of a family have created."""
         ...
 
     async def count_rejects(self, job: str) -> int:

@@ -35,6 +35,8 @@ APPLICATION_ID = 0x62756C6B
 """As schema.sql sets it."""
 LEFT_BEHIND = 1 << 16
 """Added to the version in a file that is not all; an older bulksubmit takes that for a newer one's, and stops."""
+_READER_SECONDS = 10.0
+"""A reader waits only while the WAL is begun anew."""
 NAMES_SHOWN = 10
 """Jobs, or faults, that one message names: what fits on a few lines."""
 _QUERY = re.compile(r"^-- name: (\w+)\n-- .+\n((?:(?!-- name:).*\n?)+)", re.MULTILINE)
@@ -193,6 +195,11 @@ def _write_version(connection: apsw.Connection, mark: int) -> None:
     connection.execute(QUERIES["begin"])
     connection.pragma("user_version", int(connection.pragma("user_version")) % LEFT_BEHIND + mark)
     connection.execute(QUERIES["commit"])
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """Open a ledger that is there, to read beside whoever writes. Raises: apsw.Error."""
+    return _connect(path, apsw.SQLITE_OPEN_READONLY, _READER_SECONDS, None)
 
 
 def _connect(path: Path, flags: int, busy_seconds: float, vfs: str | None) -> apsw.Connection:

@@ -47,8 +47,8 @@ def in_turn(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def hold(path: Path, job: str) -> Iterator[None]:
-    """Hold the lock, the file naming this process.
+def hold(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock, the file naming this process; `what` is what it then works on.
 
     Raises:
         JobLocked: another process holds it, and which.
@@ -57,7 +57,7 @@ def hold(path: Path, job: str) -> Iterator[None]:
     try:
         if not _acquire(descriptor):
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise JobLocked(f"process {holder} is working on job {job!r}. Wait until it ends, or stop it first.")
+            raise JobLocked(f"process {holder} is working on {what}. Wait until it ends, or stop it first.")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield

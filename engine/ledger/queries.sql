@@ -108,11 +108,11 @@ UPDATE jobs SET read_complete = 1 WHERE id = :job;
 -- Freeze a batch.
 INSERT INTO batches (
   job, sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256,
-  state, remote_id, changed_at, note, created, failed
+  skipped, state, remote_id, changed_at, note, created, failed
 )
 VALUES (
   :job, :sequence, :start_offset, :start_index, :start_line, :end_offset, :end_index, :end_line, :count, :size_bytes,
-  :sha256, :state, NULL, :changed_at, '', 0, 0
+  :sha256, :skipped, :state, NULL, :changed_at, '', 0, 0
 );
 
 -- name: add_spans
@@ -123,6 +123,33 @@ INSERT INTO spans (job, sequence, spans) VALUES (:job, :sequence, :spans);
 -- Remember a record that is not fit to be sent.
 INSERT INTO rejects (job, record_index, start_offset, length, line, reason)
 VALUES (:job, :record_index, :start_offset, :length, :line, :reason);
+
+-- name: add_skip
+-- Remember records that are skipped.
+INSERT INTO skips (job, record_index, count, start_offset, spans, other, other_index, why)
+VALUES (:job, :record_index, :count, :start_offset, :spans, :other, :other_index, :why);
+
+-- name: copy_known
+-- Keep what is known by a hash beside what will be.
+INSERT OR IGNORE INTO copies (hash, job, record_index, rest)
+SELECT hash, job, record_index, rest FROM known WHERE hash = :hash;
+
+-- name: add_copy
+-- Remember one more record of a hash that is known.
+INSERT INTO copies (hash, job, record_index, rest) VALUES (:hash, :job, :record_index, :rest);
+
+-- name: add_known
+-- Remember which job has taken a record last.
+INSERT INTO known (hash, rest, job, record_index) VALUES (:hash, :rest, :job, :record_index)
+ON CONFLICT (hash) DO UPDATE SET rest = excluded.rest, job = excluded.job, record_index = excluded.record_index;
+
+-- name: set_taken_over
+-- Remember that another job has sent records of this one.
+UPDATE jobs SET taken_over = :by WHERE id = :job;
+
+-- name: taken_over
+-- Name the job that has sent records of this one since it was ended.
+SELECT later.name FROM jobs JOIN jobs AS later ON later.id = jobs.taken_over WHERE jobs.id = :job;
 
 -- name: keep_orphan
 -- Keep the remote id that the coming step of a batch gives up, if it has one.
@@ -173,7 +200,7 @@ WHERE job = :job AND sequence = :sequence;
 -- Read the settled batches of some of whose records nobody knows, with the fate of each record.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  task_ids, errors, details, settlements.uncertain
+  skipped, task_ids, errors, details, settlements.uncertain
 FROM batches JOIN spans USING (job, sequence) JOIN settlements USING (job, sequence)
 WHERE job = :job AND sequence > :after AND batches.uncertain > 0
 ORDER BY sequence
@@ -182,7 +209,8 @@ LIMIT :limit;
 -- name: last_batch
 -- Read the batch frozen last.
 SELECT
-  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans
+  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
+  skipped
 FROM batches JOIN spans USING (job, sequence)
 WHERE job = :job AND sequence <= 0xFFFFFFFF
 ORDER BY sequence DESC
@@ -206,7 +234,7 @@ WHERE job = :job AND details LIKE '%"id_proven":false%' AND json_extract(json_ea
 -- Read the parts that stand for a batch, in the order of their records, and stand in one of some states.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  state, remote_id, changed_at, note
+  skipped, state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE
   job = :job AND sequence > 0xFFFFFFFF AND sequence & 0xFFFFFFFF = :sequence
@@ -218,7 +246,7 @@ ORDER BY start_index;
 -- submissions.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  state, remote_id, changed_at, note
+  skipped, state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE
   job = :job AND sequence > :after AND sequence <= :last AND state IN (SELECT value FROM json_each(:states))
@@ -229,7 +257,7 @@ LIMIT :limit;
 -- Read one batch or part.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  state, remote_id, changed_at, note
+  skipped, state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE job = :job AND sequence = :sequence;
 
@@ -237,7 +265,7 @@ WHERE job = :job AND sequence = :sequence;
 -- Read the batch that holds one record; of batches within each other the smallest.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  state, remote_id, changed_at, note
+  skipped, state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE job = :job AND start_index <= :record_index AND end_index > :record_index AND state <> 'split'
 ORDER BY end_index - start_index
@@ -249,6 +277,24 @@ SELECT record_index, start_offset, length, line, reason
 FROM rejects
 WHERE job = :job AND record_index >= :start AND record_index < :stop
 ORDER BY record_index;
+
+-- name: skips
+-- Read the skips that begin in a range of records.
+SELECT record_index, count, start_offset, spans, name, other_index, why
+FROM skips JOIN jobs ON id = other
+WHERE job = :job AND record_index >= :start AND record_index < :stop
+ORDER BY record_index;
+
+-- name: count_skipped
+-- Count the skipped records of a job, wherever they stand.
+SELECT COALESCE(SUM(count), 0) FROM skips WHERE job = :job;
+
+-- name: held_back
+-- Count the skipped records that the other job has not plainly created, by why and by that job.
+SELECT why, name, SUM(count)
+FROM skips JOIN jobs ON id = other
+WHERE job = :job AND why <> 'created'
+GROUP BY why, name;
 
 -- name: count_rejects
 -- Count the rejects of a job, wherever they stand.
@@ -288,8 +334,8 @@ PRAGMA foreign_key_check;
 -- Count batches and records by state, parts in the place of what they are parts of; sums over batches, so 10,000,000
 -- records in 10,000 batches take milliseconds.
 SELECT
-  state, COUNT(*), SUM(count), SUM(created), SUM(failed), SUM(uncertain), SUM(end_index - start_index - count),
-  MAX(end_index)
+  state, COUNT(*), SUM(count), SUM(created), SUM(failed), SUM(uncertain),
+  SUM(end_index - start_index - count - skipped), SUM(skipped), MAX(end_index)
 FROM batches
 WHERE job = :job AND state <> 'split'
 GROUP BY state;
@@ -306,3 +352,51 @@ WHERE job = :job AND NOT EXISTS (
   WHERE batches.job = orphans.job AND batches.sequence = orphans.sequence AND batches.remote_id = orphans.remote_id
 )
 ORDER BY sequence;
+
+-- name: known
+-- Find which job has taken records last, by their hashes (a JSON array).
+SELECT hash, rest, job, record_index FROM known WHERE hash IN (SELECT value FROM json_each(:hashes));
+
+-- name: copies
+-- Find the further records of a hash.
+SELECT rest, job, record_index FROM copies WHERE hash = :hash;
+
+-- name: read_known
+-- Prepare a connection that looks up records: pages come from the system's memory, which all processes share.
+PRAGMA mmap_size = 1099511627776;
+PRAGMA temp_store = FILE;
+
+-- name: standing
+-- Read the name and the state of a job, and whether anything of it was undone.
+SELECT name, state, EXISTS (SELECT 1 FROM later_fates WHERE job = id AND fate = 'undone')
+FROM jobs WHERE id = :job;
+
+-- name: places
+-- Read the batches of a job that send something: where each begins, and whether all of it was created.
+SELECT start_index, sequence, state = 'settled' AND created = count
+FROM batches
+WHERE job = :job AND state <> 'split' AND count > 0
+ORDER BY start_index;
+
+-- name: is_undone
+-- Return whether a created record was taken back.
+SELECT 1 FROM later_fates WHERE job = :job AND record_index = :record_index AND fate = 'undone';
+
+-- name: covering_skip
+-- Find the skip of a job that may cover a record of another one: the last one that begins at or before it.
+SELECT record_index, count, other_index
+FROM skips
+WHERE job = :job AND other = :other AND other_index <= :other_index
+ORDER BY other_index DESC
+LIMIT 1;
+
+-- name: skip_at
+-- Find the skip that may hold a record of a job.
+SELECT record_index, count, start_offset, spans
+FROM skips WHERE job = :job AND record_index <= :record_index
+ORDER BY record_index DESC
+LIMIT 1;
+
+-- name: family_created
+-- Count the records that the jobs of a family have created, those taken back included.
+SELECT COALESCE(SUM(created), 0) FROM jobs CROSS JOIN batches ON job = id WHERE family = :family AND batches.state <> 'split';

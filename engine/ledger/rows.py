@@ -16,7 +16,7 @@ from engine.model.batch import Batch, batch_name, part_sequences
 from engine.model.errors import LedgerError, NameTaken
 from engine.model.job import Job, JobState
 from engine.model.outcome import Kept, Settlement, Tally
-from engine.model.record import Position, Reject, Source
+from engine.model.record import Position, Reject, Skip, Source, Taken, Why
 from engine.model.submission import TRANSITIONS, State, Submission
 
 _SPOILT_RECORDS = 1_000_000
@@ -88,6 +88,7 @@ class BatchStep(Struct):
             and (first.start, second.end) == (whole.start, whole.end)
             and first.end == second.start
             and first.count + second.count == whole.count
+            and first.skipped + second.skipped == whole.skipped
             and min(first.count, second.count) > 0
         )
         if not fine:
@@ -120,7 +121,7 @@ def batch_row(job: int, batch: Batch, now: float) -> Sequence[Any]:
     start, end = batch.start, batch.end
     edges = (start.offset, start.index, start.line, end.offset, end.index, end.line)
     state = State.FROZEN if batch.count else State.SETTLED
-    return (job, batch.sequence, *edges, batch.count, batch.size_bytes, batch.sha256, state, now)
+    return (job, batch.sequence, *edges, batch.count, batch.size_bytes, batch.sha256, batch.skipped, state, now)
 
 
 def reject_row(job: int, reject: Reject) -> Sequence[Any]:
@@ -140,6 +141,31 @@ def settlement_row(job: int, sequence: int, fates: Settlement) -> Sequence[Any]:
     )
 
 
+def skip_row(job: int, skip: Skip, other: int) -> Mapping[str, Any]:
+    """Return the columns of records that are skipped; `other` has them."""
+    return {
+        "job": job,
+        "record_index": skip.index,
+        "count": skip.count,
+        "start_offset": skip.offset,
+        "spans": skip.spans,
+        "other": other,
+        "other_index": skip.other_index,
+        "why": skip.why,
+    }
+
+
+def known_row(job: int, taken: Taken) -> Mapping[str, Any]:
+    """Return the columns by which a family knows a record."""
+    return {"hash": taken.hash, "rest": taken.rest, "job": job, "record_index": taken.index}
+
+
+def to_skip(*columns: Any) -> Skip:
+    """Return records that were skipped by their columns."""
+    index, count, offset, spans, other, other_index, why = columns
+    return Skip(index, count, offset, spans, other, other_index, Why(why))
+
+
 def to_job(*columns: Any) -> Job:
     """Return a job by its columns; its sources are a JSON array of theirs."""
     name, service, config, sources, output, state, read_complete, parent, attempt, until, *rest = columns
@@ -153,7 +179,7 @@ def to_job(*columns: Any) -> Job:
 
 
 def to_batch(*columns: Any) -> Batch:
-    """Return a batch by its eleven columns.
+    """Return a batch by its twelve columns.
 
     Raises:
         ValueError: it has more records than bytes, by far: whoever counted up to that would never end.
@@ -167,13 +193,13 @@ def to_batch(*columns: Any) -> Batch:
 
 def to_submitted(*columns: Any) -> tuple[Batch, Submission]:
     """Return a batch and where it stands, by the columns of both."""
-    state, remote_id, changed_at, note = columns[11:]
-    return to_batch(*columns[:11]), Submission(columns[0], State(state), remote_id, changed_at, note)
+    state, remote_id, changed_at, note = columns[12:]
+    return to_batch(*columns[:12]), Submission(columns[0], State(state), remote_id, changed_at, note)
 
 
 def to_settled(*columns: Any) -> tuple[Batch, Settlement]:
     """Return a batch and the fate of its records, by the columns of both."""
-    return to_batch(*columns[:11]), to_settlement(*columns[11:])
+    return to_batch(*columns[:12]), to_settlement(*columns[12:])
 
 
 def to_settlement(task_ids: str | None, errors: str, details: str | None, uncertain: str | None) -> Settlement:
@@ -206,7 +232,7 @@ def to_tally(rows: Sequence[Sequence[Any]]) -> Tally:
     """Return the numbers of a job by those of each state of its batches."""
     if not rows:
         return Tally()
-    states, batches, counts, created, failed, uncertain, rejected, ends = zip(*rows, strict=True)
+    states, batches, counts, created, failed, uncertain, rejected, skipped, ends = zip(*rows, strict=True)
     return Tally(
         records=max(ends),
         batches=sum(batches),
@@ -214,6 +240,7 @@ def to_tally(rows: Sequence[Sequence[Any]]) -> Tally:
         failed=sum(failed),
         rejected=sum(rejected),
         uncertain=dict(zip(states, counts, strict=True)).get(State.UNCERTAIN, 0) + sum(uncertain),
+        skipped=sum(skipped),
         states=dict(zip(states, batches, strict=True)),
     )
 

@@ -129,6 +129,12 @@ ALTER TABLE jobs ADD COLUMN delta INTEGER NOT NULL DEFAULT 0;
 -- sources.inode: with path, size and mtime_ns, tells a file from another one while it is read; 0: not known
 ALTER TABLE sources ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;
 
+-- jobs.taken_over: job of the family that has sent records which this one, canceled, had not; null: none has
+ALTER TABLE jobs ADD COLUMN taken_over INTEGER;
+
+-- batches.skipped: records between its first and its last that are in skips
+ALTER TABLE batches ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0;
+
 CREATE TABLE known (
   -- Which job of a family has taken a record last. It is written with the batch, before anything of it is sent; what
   -- became of the record stands with that job. A plain table: 29 to 36 bytes a record.
@@ -137,6 +143,16 @@ CREATE TABLE known (
   job INTEGER NOT NULL,          -- whose
   record_index INTEGER NOT NULL  -- its number in the whole input, from 0
 ) STRICT;
+
+CREATE TABLE copies (
+  -- Further records of a hash that stands in known: the same ones twice in a load or while nobody knew what became of
+  -- the first, a key whose record was another one before, and other records that happen to have the hash.
+  hash INTEGER NOT NULL,         -- as in known
+  job INTEGER NOT NULL,          -- likewise
+  record_index INTEGER NOT NULL, -- likewise
+  rest BLOB NOT NULL,            -- likewise
+  PRIMARY KEY (hash, job, record_index)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE skips (
   -- Records side by side that were not sent, since records side by side of one job of the family are the same.
@@ -150,6 +166,12 @@ CREATE TABLE skips (
   why TEXT NOT NULL,                         -- created: it made them; uncertain: nobody knows; changed: in key mode
   PRIMARY KEY (job, record_index)
 ) STRICT, WITHOUT ROWID;
+
+-- A key that comes twice in a load is found by it, and what a source no longer has.
+CREATE INDEX skipped ON skips (job, other, other_index, count);
+
+-- People hear of these at the end of a run; mostly there are none.
+CREATE INDEX held_back ON skips (job, why, other, count) WHERE why <> 'created';
 
 CREATE TABLE runs (
   -- The work of one process on a job.

@@ -15,7 +15,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -29,12 +29,13 @@ from engine.ledger import rows
 from engine.ledger.base import Ledger
 from engine.ledger.database import NAMES_SHOWN, QUERIES, copy_ledger, job_id, mapped_errors, open_connections
 from engine.ledger.files import hold, is_held
+from engine.ledger.known import KnownRecords
 from engine.ledger.writer import Hooks, Writer, create_job, freeze, split_batch, take_steps, update_job
 from engine.model.batch import ROOTS, Batch, batch_name
 from engine.model.errors import BulkSubmitError, DamagedRow
 from engine.model.job import Job, JobState, check_job_name
-from engine.model.outcome import Kept, Settlement, Tally
-from engine.model.record import Reject
+from engine.model.outcome import Holding, Kept, Settlement, Tally
+from engine.model.record import Reject, Skip, Taken, Why
 from engine.model.submission import State, Submission
 
 T = TypeVar("T")
@@ -58,6 +59,8 @@ class SqliteLedger(Ledger):
         self._writer = writer
         self._reader = reader
         self._reading = ThreadPoolExecutor(1, "ledger-reader")
+        self._known: KnownRecords | None = None
+        """Of the reader's thread, once something was skipped."""
 
     @classmethod
     @asynccontextmanager
@@ -114,11 +117,23 @@ class SqliteLedger(Ledger):
     async def forget_orphan(self, job: str, remote_id: str) -> None:
         await self._update("forget_orphan", job, remote_id=remote_id)
 
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        return self._held(self._lock_path(name), f"job {name!r}")
+
+    def lock_family(self, family: str) -> AbstractContextManager[None]:
+        # No job has a plus sign in its name.
+        path = self._path.with_name(f"{self._path.name}.{check_job_name(family)}+family.lock")
+        return self._held(path, f"a job of family {family!r}")
+
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def _held(self, path: Path, what: str) -> Iterator[None]:
         with ExitStack() as held:
             with mapped_errors(self._path):  # errors of taking it, not of the work done meanwhile
-                held.enter_context(hold(self._lock_path(name), name))
+                held.enter_context(hold(path, what))
             yield
 
     def is_locked(self, name: str) -> bool:
@@ -130,9 +145,28 @@ class SqliteLedger(Ledger):
 
     # Batches and their steps
 
-    async def freeze(self, job: str, batches: Sequence[Batch], rejects: Sequence[Reject], *, last: bool) -> None:
-        now = self._clock.now()
-        await self._writer.write(partial(freeze, name=job, batches=batches, rejects=rejects, now=now, last=last))
+    async def freeze(
+        self,
+        job: str,
+        batches: Sequence[Batch],
+        rejects: Sequence[Reject],
+        *,
+        last: bool,
+        skips: Sequence[Skip] = (),
+        taken: Sequence[Taken] = (),
+    ) -> None:
+        await self._writer.write(
+            partial(
+                freeze,
+                name=job,
+                batches=batches,
+                rejects=rejects,
+                now=self._clock.now(),
+                last=last,
+                skips=skips,
+                taken=taken,
+            )
+        )
 
     async def move(
         self, job: str, submission: Submission, *, expected: State, unique: bool = False, wait: bool = True
@@ -208,6 +242,31 @@ class SqliteLedger(Ledger):
     async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
         return await self._rows("rejects", Reject, job, start=start, stop=stop)
 
+    async def skips(self, job: str, start: int, stop: int) -> Sequence[Skip]:
+        return await self._rows("skips", rows.to_skip, job, start=start, stop=stop)
+
+    async def holders(self, skips: Sequence[Skip]) -> Sequence[Sequence[Holding]]:
+        return await self._ask(self._holdings, skips) if skips else []
+
+    def _holdings(self, _reader: apsw.Connection, skips: Sequence[Skip]) -> Sequence[Sequence[Holding]]:
+        self._known = self._known or KnownRecords(self._path)
+        return [self._known.holdings(skip) for skip in skips]
+
+    async def count_skipped(self, job: str) -> int:
+        (count,) = await self._rows("count_skipped", int, job)
+        return count
+
+    async def held_back(self, job: str) -> Sequence[tuple[Why, str, int]]:
+        return await self._rows("held_back", lambda why, other, count: (Why(why), other, count), job)
+
+    async def taken_over_by(self, job: str) -> str | None:
+        found = await self._rows("taken_over", str, job)
+        return found[0] if found else None
+
+    async def family_created(self, family: str) -> int:
+        (count,) = await self._rows("family_created", int, None, family=family)
+        return count
+
     async def count_rejects(self, job: str) -> int:
         (count,) = await self._rows("count_rejects", int, job)
         return count
@@ -276,6 +335,8 @@ class SqliteLedger(Ledger):
         """Close the writer last: the connection that is left alone folds the WAL into the file and removes it."""
         self._reading.shutdown()
         self._reader.close()
+        if self._known is not None:
+            self._known.close()
         self._writer.join()
 
 

@@ -36,11 +36,20 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from engine.ledger.database import QUERIES, as_ledger_error, job_id, mark_left_behind
-from engine.ledger.rows import BatchStep, batch_row, check_joined, reject_row, settlement_row, to_submitted
+from engine.ledger.rows import (
+    BatchStep,
+    batch_row,
+    check_joined,
+    known_row,
+    reject_row,
+    settlement_row,
+    skip_row,
+    to_submitted,
+)
 from engine.model.batch import Batch
 from engine.model.errors import JobError, LedgerError
 from engine.model.job import Job, JobState, check_job_name
-from engine.model.record import Reject
+from engine.model.record import Place, Reject, Skip, Taken
 from engine.model.submission import State
 
 WAL_PAGES = 1_000
@@ -280,7 +289,7 @@ def update_job(connection: apsw.Connection, query: str, name: str, bindings: Map
     return [Change(query, name, state=bindings.get("state"))]
 
 
-def freeze(
+def freeze(  # noqa: PLR0913 - all of one step of reading
     connection: apsw.Connection,
     name: str,
     batches: Sequence[Batch],
@@ -288,16 +297,31 @@ def freeze(
     now: float,
     *,
     last: bool,
+    skips: Sequence[Skip] = (),
+    taken: Sequence[Taken] = (),
 ) -> Sequence[Change]:
-    """Remember batches and rejects; `last`: the sources end here."""
+    """Remember batches, rejects, skips and what the family knows from now on; `last`: the sources end here."""
     job = job_id(connection, name)
     (end,) = connection.execute(QUERIES["frozen_end"], {"job": job}).fetchall()
     check_joined(name, end, batches)
     changes = _add_batches(connection, "freeze", name, job, batches, now)
     connection.executemany(QUERIES["add_reject"], [reject_row(job, reject) for reject in rejects])
+    others = {skip.other: job_id(connection, skip.other) for skip in skips}
+    connection.executemany(QUERIES["add_skip"], [skip_row(job, skip, others[skip.other]) for skip in skips])
+    _take(connection, job, taken)
     if last:
         connection.execute(QUERIES["set_read_complete"], {"job": job})
     return changes or [Change("freeze", name)]
+
+
+def _take(connection: apsw.Connection, job: int, taken: Sequence[Taken]) -> None:
+    """Remember the records that a job takes, so that its family knows them before anything of them is sent."""
+    rows = {place: [known_row(job, one) for one in taken if one.place is place] for place in Place} if taken else {}
+    connection.executemany(QUERIES["copy_known"], rows.get(Place.OVER, ()))
+    connection.executemany(QUERIES["add_known"], [*rows.get(Place.OVER, ()), *rows.get(Place.ROW, ())])
+    connection.executemany(QUERIES["add_copy"], rows.get(Place.COPY, ()))
+    for name in {name for one in taken for name in one.instead_of}:
+        connection.execute(QUERIES["set_taken_over"], {"job": job_id(connection, name), "by": job})
 
 
 def _add_batches(

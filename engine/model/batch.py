@@ -19,7 +19,7 @@ from operator import add, sub
 
 from msgspec import Struct
 
-from engine.model.record import Position
+from engine.model.record import Position, Skip
 
 ROOTS = 1 << 32
 """Sequences below it are those of batches as they were read; from it on, of parts."""
@@ -39,18 +39,20 @@ class Batch(Struct, frozen=True):
     start: Position
     end: Position
     count: int
-    """Records that go up; those rejected locally between `start` and `end` are not among them."""
+    """Records that go up; those rejected or skipped between `start` and `end` are not among them."""
     size_bytes: int
     """Length of the payload."""
     sha256: bytes
     """Of the payload: `[task,task,…]`, exactly as sent."""
     spans: bytes
     """Where each record stands: see `encode_spans`."""
+    skipped: int = 0
+    """Records between `start` and `end` that do not go up since their family knows them."""
 
     @property
     def rejected(self) -> int:
-        """Records between `start` and `end` that do not go up."""
-        return self.end.index - self.start.index - self.count
+        """Records between `start` and `end` that were not fit to go up."""
+        return self.end.index - self.start.index - self.count - self.skipped
 
 
 class ClientReference(Struct, frozen=True):
@@ -113,10 +115,10 @@ def _pairs(spans: bytes) -> array[int]:
     return pairs
 
 
-def good_indexes(batch: Batch, rejected: Sequence[int]) -> Sequence[int]:
-    """Return the index of each record that goes up, given the indexes of those rejected in the batch."""
+def good_indexes(batch: Batch, rejected: Sequence[int], skips: Sequence[Skip] = ()) -> Sequence[int]:
+    """Return the index of each record that goes up, given the indexes of those rejected in the batch, and the skips."""
     everything = range(batch.start.index, batch.end.index)
-    if not rejected:
+    if not rejected and not skips:
         return everything
-    bad = frozenset(rejected)
+    bad = frozenset(chain(rejected, *(range(skip.index, skip.index + skip.count) for skip in skips)))
     return [index for index in everything if index not in bad]

@@ -120,6 +120,12 @@ class StrictRejects(BulkSubmitError):
     exit_code = Exit.SOME_FAILED
 
 
+class TooManyNew(BulkSubmitError):
+    """More records are new to the family than a changed load explains. Nothing was sent; see --accept-new."""
+
+    exit_code = Exit.LIMIT
+
+
 class StillWaiting(BulkSubmitError):
     """Nothing moves, and the service does not begin with what it has accepted. `bulksubmit resume` follows it on."""
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 
 class Fate(StrEnum):
-    """The five ends of a record; every record has exactly one."""
+    """The ends of a record; every record has exactly one."""
 
     CREATED = "created"
     FAILED = "failed"
@@ -22,6 +22,8 @@ class Fate(StrEnum):
     """It never left: it was not fit to be sent."""
     UNCERTAIN = "uncertain"
     """It was sent, and what became of it cannot be found out."""
+    SKIPPED = "skipped"
+    """It was not sent, since an earlier job of its family has it."""
     UNRESOLVED = "unresolved"
     """Its end is not known yet; `resume` goes on."""
 
@@ -100,6 +102,16 @@ class Outcome(Struct, frozen=True):
         }
 
 
+class Holding(Struct, frozen=True, gc=False):
+    """What another job has in the place of a record that was skipped."""
+
+    job: str
+    index: int
+    task_id: str | None = None
+    """None: nobody knew when it was skipped."""
+    batch_id: str | None = None
+
+
 class Tally(Struct, frozen=True):
     """How many records ended how, and how many batches stand where: the numbers of a job."""
 
@@ -110,13 +122,14 @@ class Tally(Struct, frozen=True):
     rejected: int = 0
     uncertain: int = 0
     states: Mapping[str, int] = {}
+    skipped: int = 0
 
     @property
     def resolved(self) -> int:
         """Records whose fate is durable."""
-        return self.created + self.failed + self.rejected + self.uncertain
+        return self.created + self.failed + self.rejected + self.uncertain + self.skipped
 
     @property
     def unresolved(self) -> int:
         """Records read whose end is not known."""
-        return self.records - self.created - self.failed - self.rejected - self.uncertain
+        return self.records - self.resolved

@@ -114,6 +114,60 @@ class Reject(Struct, frozen=True):
     reason: str
 
 
+class Why(StrEnum):
+    """Why records are skipped."""
+
+    CREATED = "created"
+    """The other job has created them."""
+    UNCERTAIN = "uncertain"
+    """The other job has sent them, or is about to, and nobody knows yet what becomes of them."""
+    CHANGED = "changed"
+    """The other job has created records of these keys; the records are other ones now."""
+
+
+class Skip(Struct, frozen=True):
+    """Records side by side that are not sent, since records side by side of another job of the family are the same."""
+
+    index: int
+    """Of the first."""
+    count: int
+    offset: int
+    """Joined, of the first."""
+    spans: bytes
+    """Where each stands, from `offset` on: see `encode_spans`."""
+    other: str
+    """Name of the job that has them."""
+    other_index: int
+    """Of the first one there."""
+    why: Why
+
+
+class Place(StrEnum):
+    """Where the ledger remembers that a record was taken."""
+
+    ROW = "row"
+    """In place of what it knew of the record: nothing, or one that was not created."""
+    OVER = "over"
+    """Likewise; what it knew is kept beside it, for it was created, with other content."""
+    COPY = "copy"
+    """Beside what it knows, which stays."""
+
+
+class Taken(Struct, frozen=True, gc=False):
+    """A record that goes up, as its family will know it."""
+
+    hash: int
+    rest: bytes
+    index: int
+    place: Place = Place.ROW
+    instead_of: tuple[str, ...] = ()
+    """Jobs that were ended before they had sent the record: they must not go on."""
+
+
+Mark: TypeAlias = tuple[int, bytes]
+"""Hash and rest: what a family knows a record by. The table `known` says more."""
+
+
 class Block(Struct, frozen=True):
     """A run of consecutive records of one source: columns of equal length, and the rejects among them."""
 
@@ -132,6 +186,11 @@ class Block(Struct, frozen=True):
     rows: Sequence[Row] | None
     """Each of `raws`, parsed; None where it is proved that nobody needs that."""
     rejects: Sequence[Reject] = ()
+    marks: Sequence[Mark] = ()
+    """Of each record, where its job is one of a family."""
+    skips: Sequence[Skip] = ()
+    """Records that were left out, since their family knows them."""
+    taken: Sequence[Taken] = ()
 
     def without(self, flaws: Mapping[int, str]) -> Block:
         """Return the block with the records at some positions made rejects, each for its reason."""
@@ -149,6 +208,7 @@ class Block(Struct, frozen=True):
             raws=at(good, self.raws),
             rows=None if self.rows is None else at(good, self.rows),
             rejects=sorted([*self.rejects, *bad], key=lambda reject: reject.index),
+            marks=at(good, self.marks) if self.marks else (),
         )
 
 

@@ -244,6 +244,20 @@ class SendSettings(Section, frozen=True, kw_only=True):
         return MOST_IN_FLIGHT if self.max_in_flight == AUTO else int(self.max_in_flight)
 
 
+class DeltaSettings(Section, frozen=True, kw_only=True):
+    """`[delta]`: how the jobs of a family know a record again."""
+
+    key: str | None = None
+    """Column whose value names a record; its records are known by what goes up for them where it is left out."""
+    changed: Literal["send", "skip", "report"] = "send"
+    """What becomes of a record whose key is known and which goes up with other content: it is sent, skipped, or skipped
+    and named in the reports."""
+    judged_records: Annotated[int, Meta(ge=1)] = 10_000
+    """So many are looked at before anything is sent, where the family has created as many."""
+    most_new: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    """Share of them that may be new: with more, a changed mapping or export would create everything again."""
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole file. `service` is checked by the service it names."""
 
@@ -252,3 +266,4 @@ class Settings(Section, frozen=True, kw_only=True):
     mapping: MappingSettings = MappingSettings()
     batch: BatchSettings = BatchSettings()
     send: SendSettings = SendSettings()
+    delta: DeltaSettings = DeltaSettings()

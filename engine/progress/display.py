@@ -137,11 +137,16 @@ def progress_line(now: Snapshot) -> str:
 def _figures(now: Snapshot) -> str:
     counts = now.counts
     read = f"read {count(counts.records)} ({share(counts.read_bytes, counts.size_bytes)})"
-    bad = {"failed": counts.failed, "rejected": counts.rejected, "uncertain": counts.uncertain}
+    others = {
+        "skipped": counts.skipped,
+        "failed": counts.failed,
+        "rejected": counts.rejected,
+        "uncertain": counts.uncertain,
+    }
     parts = [
         *([read] if counts.size_bytes else []),
         f"created {count(counts.created)}",
-        *(f"{count(number)} {fate}" for fate, number in bad.items() if number),
+        *(f"{count(number)} {fate}" for fate, number in others.items() if number),
         f"{rate(now.tasks_per_second)} tasks/s",
         f"{size(now.bytes_per_second)}/s",
         f"{counts.in_flight} in flight",

@@ -30,12 +30,14 @@ class BatchesFrozen(msgspec.Struct, frozen=True):
     """Batches were cut and are durable."""
 
     batches: int
-    """Those that go up; one of nothing but rejects is settled already."""
+    """Those that go up; one of nothing but rejects and known records is settled already."""
     records: int
     rejected: int
     read_bytes: int
     """Joined offset up to which the sources are frozen."""
     last: bool
+    skipped: int = 0
+    """Records that the family of the job has already."""
 
 
 class BatchMoved(msgspec.Struct, frozen=True):

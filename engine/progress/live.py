@@ -23,7 +23,7 @@ from engine.progress.text import clock_time, count, duration, printable, rate, s
 
 FRAMES_PER_SECOND = 4
 _BAR_WIDTH = 30
-_STYLES = {"created": "green", "failed": "red", "rejected": "yellow", "uncertain": "magenta"}
+_STYLES = {"created": "green", "failed": "red", "rejected": "yellow", "uncertain": "magenta", "skipped": "cyan"}
 
 
 class LiveDisplay(Display):
@@ -95,7 +95,11 @@ def _bar(done: int, total: int, words: str) -> RenderableType:
 def _fates(counts: Counts) -> Text:
     numbers = {fate: getattr(counts, fate) for fate in _STYLES}
     return _joined(
-        [(f"{count(number)} {fate}", _STYLES[fate] if number else "dim") for fate, number in numbers.items()]
+        [
+            (f"{count(number)} {fate}", _STYLES[fate] if number else "dim")
+            for fate, number in numbers.items()
+            if number or fate != "skipped"  # most jobs know nothing of earlier ones
+        ]
     )
 
 

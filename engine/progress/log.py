@@ -126,7 +126,8 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line f
             return f"job {event.job} started: {share(event.read_bytes, event.size_bytes)} of its sources read before"
         case events.BatchesFrozen():
             end = "; the sources end here" if event.last else ""
-            return f"{count(event.batches, 'batch')} frozen, {count(event.rejected, 'record')} rejected{end}"
+            skipped = f", {count(event.skipped)} skipped" if event.skipped else ""
+            return f"{count(event.batches, 'batch')} frozen, {count(event.rejected, 'record')} rejected{skipped}{end}"
         case events.BatchMoved():
             reason = f": {event.reason}" if event.reason else ""
             return f"batch {batch_name(event.sequence)} went from {event.before} to {event.after}{reason}"

@@ -46,6 +46,7 @@ class Counts(Struct):
     failed: int = 0
     rejected: int = 0
     uncertain: int = 0
+    skipped: int = 0
     in_flight: int = 0
     """Requests without an answer yet."""
     retries: int = 0
@@ -70,7 +71,7 @@ class Counts(Struct):
     @property
     def settled(self) -> int:
         """Records whose fate is known."""
-        return self.created + self.failed + self.rejected + self.uncertain
+        return self.created + self.failed + self.rejected + self.uncertain + self.skipped
 
 
 class Snapshot(Struct, frozen=True):
@@ -165,6 +166,7 @@ class Progress:
             created=event.before.created,
             failed=event.before.failed,
             uncertain=event.before.uncertain,
+            skipped=event.before.skipped,
             states={state: event.before.states.get(state, 0) for state in State},
         )
         self._began = self._clock()
@@ -213,6 +215,7 @@ def _freeze(counts: Counts, event: events.BatchesFrozen) -> None:
     counts.states[State.FROZEN] += event.batches
     counts.records += event.records
     counts.rejected += event.rejected
+    counts.skipped += event.skipped
     counts.read_bytes = event.read_bytes
     counts.read_complete = event.last
 

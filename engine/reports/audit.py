@@ -25,14 +25,15 @@ import anyio.to_thread
 
 from engine.batch.chunker import ReferenceOf
 from engine.ledger.base import Ledger
+from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch, batch_name, good_indexes
-from engine.model.errors import SourceError
+from engine.model.errors import DamagedRow, SourceError
 from engine.model.job import Job, JobState
-from engine.model.outcome import Fate, Kept, Settlement, Tally
-from engine.model.record import Position, Reject, Source
+from engine.model.outcome import Fate, Holding, Kept, Settlement, Tally
+from engine.model.record import Position, Reject, Skip, Source
 from engine.model.submission import State, Submission
 from engine.progress.text import count
-from engine.reports.audit_checks import Recut, ReportsCheck, TasksFrom, place
+from engine.reports.audit_checks import FamilyProof, Recut, ReportsCheck, TasksFrom, place
 from engine.reports.outcomes import Fated, KnownBatch, RecordAt, TaskUrl, batch_fates, existing_reports
 from engine.source.sources import check_unchanged
 
@@ -80,7 +81,7 @@ class Audit:
 
     @property
     def holds(self) -> bool:
-        """Whether input = created + failed + rejected + uncertain + unresolved, each record once."""
+        """Whether input = created + failed + rejected + uncertain + skipped + unresolved, each record once."""
         return not self.findings and self.records == self.fates.total()
 
     def find(self, what: str) -> None:
@@ -171,6 +172,8 @@ class _Kept:
     submission: Submission
     fates: Kept
     rejects: Sequence[Reject]
+    skips: Sequence[Skip]
+    holders: Sequence[Sequence[Holding]]
 
     @property
     def named(self) -> str:
@@ -184,19 +187,22 @@ async def audit(job: Job, ledger: Ledger, evidence: Evidence) -> Audit:
     with ExitStack() as opened:
         repeats = opened.enter_context(Repeats())
         reports = await _reports(result, job, ledger, evidence, opened)
-        recut = Recut(job.sources, evidence.tasks_from, evidence.reference)
+        family = None
+        if job.family:
+            family = FamilyProof(opened.enter_context(KnownRecords(ledger.path)), job)
+        recut = Recut(job.sources, evidence.tasks_from, evidence.reference, family)
         expected = Position()
         async for batch, submission in ledger.batches(job.name):
             _check_place(result, job, batch, expected)
             kept = await _kept(result, job, ledger, batch, submission)
             whole = _check_fates(result, kept, repeats)
-            result.find_all(await anyio.to_thread.run_sync(recut.check, batch, kept.rejects))
+            result.find_all(await anyio.to_thread.run_sync(recut.check, batch, kept.rejects, kept.skips))
             if reports is not None and whole:
                 await anyio.to_thread.run_sync(reports.check, _listed(result, job, kept, evidence.task_url))
             result.batches += 1
             result.records += batch.end.index - batch.start.index
             expected = batch.end
-        await _check_divided(result, job, ledger, Recut(job.sources, evidence.tasks_from, evidence.reference))
+        await _check_divided(result, job, ledger, Recut(job.sources, evidence.tasks_from, evidence.reference, family))
         if reports is not None:
             await anyio.to_thread.run_sync(reports.finish)
             result.mended = reports.mended
@@ -210,7 +216,8 @@ async def _check_divided(result: Audit, job: Job, ledger: Ledger, recut: Recut) 
     """Check what parts stand for: it must have been cut as they were, and has no fate of its own."""
     async for whole in ledger.split_batches(job.name):
         rejects = await ledger.rejects(job.name, whole.start.index, whole.end.index)
-        result.find_all(await anyio.to_thread.run_sync(recut.check, whole, rejects))
+        skips = await ledger.skips(job.name, whole.start.index, whole.end.index)
+        result.find_all(await anyio.to_thread.run_sync(recut.check, whole, rejects, skips))
         if await ledger.stored_fates(job.name, whole.sequence) != Kept():
             result.find(f"batch {batch_name(whole.sequence)}: it is split, and yet has an outcome of its own")
 
@@ -273,12 +280,18 @@ def _check_place(result: Audit, job: Job, batch: Batch, expected: Position) -> N
 
 async def _kept(result: Audit, job: Job, ledger: Ledger, batch: Batch, submission: Submission) -> _Kept:
     rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index)
+    skips = await ledger.skips(job.name, batch.start.index, batch.end.index)
+    holders: Sequence[Sequence[Holding]] = ()
+    try:
+        holders = await ledger.holders(skips)
+    except DamagedRow as error:
+        result.find(f"batch {batch_name(batch.sequence)}: {error}")
     fates = Kept()
     try:
         fates = await ledger.stored_fates(job.name, batch.sequence)
     except (ValueError, TypeError, AttributeError) as error:
         result.find(f"batch {batch_name(batch.sequence)}: its settlement cannot be read ({error})")
-    return _Kept(batch, submission, fates, rejects)
+    return _Kept(batch, submission, fates, rejects, skips, holders)
 
 
 def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
@@ -288,6 +301,11 @@ def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
     result.fates[Fate.REJECTED] += len(kept.rejects)
     if len(kept.rejects) != batch.rejected:
         result.find(f"{kept.named}: {batch.rejected} records were rejected, {len(kept.rejects)} rejects are there")
+    skipped = sum(skip.count for skip in kept.skips)
+    if skipped:
+        result.fates[Fate.SKIPPED] += skipped
+    if skipped != batch.skipped:
+        result.find(f"{kept.named}: {batch.skipped} records were skipped, {skipped} are in skips")
     if submission.state is State.SETTLED:
         _check_settlement(result, kept, repeats)
     else:
@@ -301,7 +319,8 @@ def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
 def _listed(result: Audit, job: Job, kept: _Kept, task_url: TaskUrl) -> Sequence[Fated]:
     settlement = (kept.fates.settlement or Settlement([])) if kept.submission.state is State.SETTLED else None
     try:
-        return batch_fates(job, KnownBatch(kept.batch, kept.submission, settlement, kept.rejects), task_url)
+        known = KnownBatch(kept.batch, kept.submission, settlement, kept.rejects, kept.skips, kept.holders)
+        return batch_fates(job, known, task_url)
     except (ValueError, IndexError) as error:
         result.find(f"{kept.named}: its records cannot be listed ({error})")
         return ()
@@ -352,7 +371,8 @@ async def _check_ids(result: Audit, job: Job, ledger: Ledger, hashes: frozenset[
         if not hits:
             continue
         rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index)
-        indexes = good_indexes(batch, [reject.index for reject in rejects])
+        skips = await ledger.skips(job.name, batch.start.index, batch.end.index)
+        indexes = good_indexes(batch, [reject.index for reject in rejects], skips)
         for at, task_id in hits:
             record = f"record {indexes[at] if at < len(indexes) else '?'} (batch {batch_name(batch.sequence)})"
             if task_id in first:
@@ -386,6 +406,9 @@ async def _check_rest(result: Audit, job: Job, ledger: Ledger) -> None:
     rejects = await ledger.count_rejects(job.name)
     if rejects != result.fates[Fate.REJECTED]:
         result.find(f"the ledger has {rejects} rejects, {result.fates[Fate.REJECTED]} of them within a batch")
+    skipped = await ledger.count_skipped(job.name)
+    if skipped != result.fates[Fate.SKIPPED]:
+        result.find(f"the ledger has {skipped} skipped records, {result.fates[Fate.SKIPPED]} of them within a batch")
     result.find_all(await ledger.inconsistent_rows(job.name))
 
 

@@ -10,17 +10,19 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from engine.batch.chunker import ReferenceOf, render_payload
+from engine.batch.known import FIRST_OF_KEY, SHARED, second_of_key
 from engine.files import regular
+from engine.ledger.known import Holder, KnownRecords
 from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
-from engine.model.errors import SourceError
+from engine.model.errors import DamagedRow, SourceError
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import Block, Position, Reject, Source, loads, source_at
+from engine.model.record import Block, Mark, Position, Reject, Skip, Source, Why, at, loads, source_at
 from engine.reports.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
 
 TasksFrom: TypeAlias = Callable[[Position], Iterator[Block]]
@@ -42,6 +44,9 @@ class _Cut:
     lengths: Sequence[int]
     tasks: Sequence[bytes]
     rejects: Sequence[Reject]
+    indexes: Sequence[int]
+    marks: Sequence[Mark]
+    """None of a job of no family."""
     end_line: int | None
     """Line of the end; None where no record or block ends there, so that only reading once more could tell it."""
 
@@ -54,22 +59,33 @@ class Recut:
     matter how the records were once divided into batches.
     """
 
-    def __init__(self, sources: Sequence[Source], tasks_from: TasksFrom, reference: ReferenceOf) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        tasks_from: TasksFrom,
+        reference: ReferenceOf,
+        family: FamilyProof | None = None,
+    ) -> None:
         self._sources = sources
+        self._family = family
         self._reference = reference
         self._tasks_from = tasks_from
         self._due: tuple[int, int] | None = None
 
-    def check(self, batch: Batch, rejects: Sequence[Reject]) -> list[str]:
-        """Return what is wrong with a batch and the rejects within it."""
+    def check(self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skip] = ()) -> list[str]:
+        """Return what is wrong with a batch, and the rejects and skips within it."""
         if self._due != (batch.start.offset, batch.start.index):
             self._begin(batch.start)
         self._due = None
         try:
             cut = self._take(batch.end.offset)
-        except SourceError as error:
+            differences: list[str] = []
+            if self._family is not None:
+                cut, differences = self._family.sent_of(cut, rejects, skips)
+        except (SourceError, DamagedRow) as error:
             return [f"{self._named(batch)}: {error}"]
-        wrong = [f"{self._named(batch)}: {what}; {_LEDGER_ADVICE}" for what in self._differences(batch, rejects, cut)]
+        differences += self._differences(batch, rejects, skips, cut)
+        wrong = [f"{self._named(batch)}: {what}; {_LEDGER_ADVICE}" for what in differences]
         if not wrong:
             self._due = (batch.end.offset, batch.end.index)
         return wrong
@@ -81,6 +97,8 @@ class Recut:
         self._lengths: list[int] = []
         self._lines: list[int] = []
         self._tasks: list[bytes] = []
+        self._indexes: list[int] = []
+        self._marks: list[Mark] = []
         self._rejects: list[Reject] = []
 
     def _take(self, end: int) -> _Cut:
@@ -90,6 +108,8 @@ class Recut:
             self._lengths += block.lengths
             self._lines += block.lines
             self._tasks += block.raws
+            self._indexes += block.indexes
+            self._marks += block.marks
             self._rejects += block.rejects
             self._reached = block.end
         good = bisect_left(self._offsets, end)
@@ -99,9 +119,12 @@ class Recut:
             self._lengths[:good],
             self._tasks[:good],
             self._rejects[:bad],
+            self._indexes[:good],
+            self._marks[:good],
             self._line_at(end, good, bad),
         )
-        for column in (self._offsets, self._lengths, self._lines, self._tasks):
+        columns: list[list[Any]] = [self._offsets, self._lengths, self._lines, self._tasks, self._indexes, self._marks]
+        for column in columns:
             del column[:good]
         del self._rejects[:bad]
         return cut
@@ -113,16 +136,16 @@ class Recut:
             return self._rejects[bad].line
         return self._reached.line if self._reached.offset == end else None
 
-    def _differences(self, batch: Batch, rejects: Sequence[Reject], cut: _Cut) -> Iterator[str]:
+    def _differences(self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skip], cut: _Cut) -> Iterator[str]:
         count = len(cut.offsets)
         same_places = (
-            count + len(cut.rejects) == batch.end.index - batch.start.index
+            count + len(cut.rejects) + batch.skipped == batch.end.index - batch.start.index
             and count == batch.count
             and list(cut.rejects) == list(rejects)
             and encode_spans(batch.start.offset, cut.offsets, cut.lengths) == batch.spans
         )
         if not same_places:
-            yield self._first_difference(batch, rejects, cut)
+            yield self._first_difference(batch, rejects, skips, cut)
             return
         payload = render_payload(cut.tasks, self._reference(batch.sequence))
         if len(payload) != batch.size_bytes:
@@ -132,17 +155,15 @@ class Recut:
         if cut.end_line not in {None, batch.end.line}:
             yield f"it ends in line {cut.end_line}, not {batch.end.line}"
 
-    def _first_difference(self, batch: Batch, rejects: Sequence[Reject], cut: _Cut) -> str:
+    def _first_difference(self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skip], cut: _Cut) -> str:
         """Name the first record of which ledger and source say different things."""
-        bad = {reject.index: reject for reject in cut.rejects}
-        indexes = range(batch.start.index, batch.start.index + len(cut.offsets) + len(bad))
-        good = [index for index in indexes if index not in bad]
-        found = _described(good, cut.offsets, cut.lengths, cut.rejects)
+        found = _described(cut.indexes, cut.offsets, cut.lengths, cut.rejects)
         try:
             offsets, lengths = decode_spans(batch.start.offset, batch.spans)
         except ValueError:
             return "its spans cannot be read"
-        stated = _described(good_indexes(batch, [reject.index for reject in rejects]), offsets, lengths, rejects)
+        good = good_indexes(batch, [reject.index for reject in rejects], skips)
+        stated = _described(good, offsets, lengths, rejects)
         for index in sorted(found.keys() | stated.keys()):
             ours, theirs = stated.get(index), found.get(index)
             if ours != theirs:
@@ -188,6 +209,110 @@ def place(sources: Sequence[Source], offset: int) -> str:
         return f"byte {offset} of no source"
     source = source_at(sources, offset)
     return f"{source.path}, byte {offset - source.base}"
+
+
+class FamilyProof:
+    """Proves what was skipped, and what was rejected for its key: by the hash of the record and what the ledger knows.
+
+    What cannot be seen: that a record was *uncertain* when it was skipped, once somebody knows more.
+    """
+
+    def __init__(self, records: KnownRecords, job: Job) -> None:
+        self._records = records
+        self._job = job
+        self._own = records.job_id(job.name)
+
+    def sent_of(self, cut: _Cut, rejects: Sequence[Reject], skips: Sequence[Skip]) -> tuple[_Cut, list[str]]:
+        """Return what of a cut must have gone up, and what is wrong with what did not."""
+        out: set[int] = set()
+        wrong: list[str] = []
+        for skip in skips:
+            first = bisect_left(cut.indexes, skip.index)
+            here = slice(first, first + skip.count)
+            out.update(range(first, first + skip.count))
+            wrong += self._wrong(skip, cut, here)
+        second = self._second_of_key(cut, rejects)
+        if not skips and not second:
+            return cut, wrong
+        out.update(second)
+        good = [position for position in range(len(cut.offsets)) if position not in out]
+        bad = sorted([*cut.rejects, *second.values()], key=lambda reject: reject.index)
+        sent = replace(
+            cut,
+            offsets=at(good, cut.offsets),
+            lengths=at(good, cut.lengths),
+            tasks=at(good, cut.tasks),
+            rejects=bad,
+            indexes=at(good, cut.indexes),
+            marks=at(good, cut.marks) if cut.marks else (),
+        )
+        return sent, wrong
+
+    def _wrong(self, skip: Skip, cut: _Cut, here: slice) -> Iterator[str]:
+        """Yield what is wrong with a skip, once."""
+        named = f"record {skip.index} and {skip.count - 1} after it are skipped"
+        there = list(cut.indexes[here]) == list(range(skip.index, skip.index + skip.count))
+        if not there or encode_spans(skip.offset, cut.offsets[here], cut.lengths[here]) != skip.spans:
+            yield f"{named}, and the source has other records there"
+            return
+        other = self._records.job_id(skip.other)
+        if len(cut.marks) != len(cut.offsets):
+            yield f"{named}, and the job is one of no family"
+            return
+        rows = self._records.find([hash_ for hash_, _ in cut.marks[here]])
+        for number, mark in enumerate(cut.marks[here]):
+            holder = (other, skip.other_index + number)
+            if reason := self._unproven(mark, holder, skip.why, rows.get(mark[0])):
+                index, other_index = skip.index + number, holder[1]
+                yield f"record {index} is skipped for record {other_index} of job {skip.other!r}: {reason}"
+                return
+
+    def _unproven(self, mark: Mark, holder: Holder, why: Why, row: tuple[bytes, int, int] | None) -> str:
+        """Return why a record was not to be skipped for another one; "" if it was."""
+        fate = self._records.fate(holder)
+        if why is not Why.UNCERTAIN and self._records.task_id(holder) is None:
+            return "that one was not created"
+        if fate not in {Fate.CREATED, Fate.UNCERTAIN}:  # since then: and another job may have taken it over
+            return ""
+        known = [*([row] if row else []), *(() if row and row[1:] == holder else self._records.copies(mark[0]))]
+        rests = [rest for rest, *found in known if tuple(found) == holder and rest[:SHARED] == mark[1][:SHARED]]
+        if not rests:
+            return "the ledger does not know that one by the same hash"
+        return "it has not changed" if why is Why.CHANGED and rests[0] == mark[1] else ""
+
+    def _second_of_key(self, cut: _Cut, rejects: Sequence[Reject]) -> dict[int, Reject]:
+        """Return, by position, the rejects of a cut that rightly were rejected since their key came before."""
+        found = {}
+        for reject in rejects:
+            position = bisect_left(cut.indexes, reject.index)
+            earlier = FIRST_OF_KEY.match(reject.reason)
+            if (
+                earlier is None
+                or not cut.marks
+                or position == len(cut.indexes)
+                or cut.indexes[position] != reject.index
+            ):
+                continue
+            place = cut.offsets[position], cut.lengths[position]
+            if place == (reject.offset, reject.length) and self._is_second(
+                cut.marks[position], int(earlier[1]), reject
+            ):
+                found[position] = reject
+        return found
+
+    def _is_second(self, mark: Mark, first: int, reject: Reject) -> bool:
+        """Return whether the record `first` of this job has the key of a later one."""
+        if first >= reject.index:
+            return False
+        offset, _ = self._records.place((self._own, first))
+        if reject.reason != second_of_key(self._job.sources, first, offset):
+            return False
+        row = self._records.find([mark[0]]).get(mark[0])
+        holders = [*([row] if row else []), *self._records.copies(mark[0])]
+        same = {(job, index) for rest, job, index in holders if rest[:SHARED] == mark[1][:SHARED]}
+        return (self._own, first) in same or any(
+            self._records.skipped_for(self._own, holder, 1) == [(first, holder[1])] for holder in same
+        )
 
 
 class ReportsCheck(AbstractContextManager["ReportsCheck"]):

@@ -29,8 +29,8 @@ from engine.files import make_private_folder, private
 from engine.ledger.base import Ledger
 from engine.model.batch import ROOTS, Batch, decode_spans, good_indexes
 from engine.model.job import Job
-from engine.model.outcome import Fate, Outcome, Settlement
-from engine.model.record import Position, Reject, at, source_at
+from engine.model.outcome import Fate, Holding, Outcome, Settlement
+from engine.model.record import Position, Reject, Skip, Why, at, source_at
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchSettled, Event
 
@@ -38,6 +38,8 @@ OUTCOMES = "outcomes.ndjson"
 REJECTS = "rejects.ndjson"
 REPLAYABLE = frozenset({Fate.FAILED, Fate.REJECTED})
 """Fates after which sending the record again cannot make a second task."""
+_NOT_REJECTED = frozenset({Fate.CREATED, Fate.SKIPPED, Fate.UNRESOLVED})
+"""Fates of records that do not stand in the rejects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,14 @@ class KnownBatch:
     settlement: Settlement | None
     """Of those that went up, once the batch is settled."""
     rejects: Sequence[Reject]
+    skips: Sequence[Skip] = ()
+    holders: Sequence[Sequence[Holding]] = ()
+    """For each record of each skip, what the other job has in its place."""
 
     def places(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """Return index, joined offset and length of each record that went up, as columns."""
         offsets, lengths = decode_spans(self.batch.start.offset, self.batch.spans)
-        return good_indexes(self.batch, [reject.index for reject in self.rejects]), offsets, lengths
+        return good_indexes(self.batch, [reject.index for reject in self.rejects], self.skips), offsets, lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +106,26 @@ async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequen
     settled = [batch.sequence for batch, submission in group if submission.state is State.SETTLED]
     settlements = await ledger.settlements(job.name, settled)
     return [
-        KnownBatch(
-            batch,
-            submission,
-            settlements.get(batch.sequence),
-            await ledger.rejects(job.name, batch.start.index, batch.end.index) if batch.rejected else (),
-        )
+        await known_batch(job, ledger, batch, submission, settlements.get(batch.sequence))
         for batch, submission in group
     ]
+
+
+async def known_batch(
+    job: Job, ledger: Ledger, batch: Batch, submission: Submission, settlement: Settlement | None
+) -> KnownBatch:
+    """Return a batch with what the ledger knows of those of its records that did not go up."""
+    start, stop = batch.start.index, batch.end.index
+    rejects = await ledger.rejects(job.name, start, stop) if batch.rejected else ()
+    skips = await ledger.skips(job.name, start, stop) if batch.skipped else ()
+    return KnownBatch(batch, submission, settlement, rejects, skips, await ledger.holders(skips))
 
 
 def batch_fates(job: Job, known: KnownBatch, task_url: TaskUrl) -> Sequence[Fated]:
     """Return the fate of every record of a batch, in order of their indexes."""
     sent = _sent(job, known, task_url)
-    refused = [_rejected(job, reject) for reject in known.rejects]
-    return sorted([*sent, *refused], key=lambda fated: fated.outcome.index) if refused else list(sent)
+    others = [*(_rejected(job, reject) for reject in known.rejects), *_skipped(job, known, task_url)]
+    return sorted([*sent, *others], key=lambda fated: fated.outcome.index) if others else list(sent)
 
 
 def _sent(job: Job, known: KnownBatch, task_url: TaskUrl, without: Collection[int] = ()) -> Iterator[Fated]:
@@ -150,6 +160,34 @@ def _rejected(job: Job, reject: Reject) -> Fated:
     source = source_at(job.sources, reject.offset)
     outcome = Outcome(reject.index, source.path, reject.offset - source.base, Fate.REJECTED, error=reject.reason)
     return Fated(outcome, reject.offset, reject.length, reject.line)
+
+
+_WHY_SKIPPED = {
+    Why.CREATED: None,
+    Why.UNCERTAIN: "nobody knew what became of record {index} of job {job}, which it is the same as: not sent again",
+    Why.CHANGED: "record {index} of job {job} has its key and other content: not sent (delta.changed)",
+}
+
+
+def _skipped(job: Job, known: KnownBatch, task_url: TaskUrl) -> Iterator[Fated]:
+    """Yield the fate of each record that was skipped, with the job and the task that have it."""
+    for skip, holders in zip(known.skips, known.holders, strict=True):
+        places = zip(*decode_spans(skip.offset, skip.spans), strict=True)
+        reason = _WHY_SKIPPED[skip.why]
+        for at_, ((offset, length), held) in enumerate(zip(places, holders, strict=True)):
+            source = source_at(job.sources, offset)
+            outcome = Outcome(
+                skip.index + at_,
+                source.path,
+                offset - source.base,
+                Fate.SKIPPED,
+                held.task_id,
+                held.batch_id,
+                task_url(held.task_id) if held.task_id else None,
+                reason.format(index=held.index, job=held.job) if reason else None,
+                {"job": held.job, "record": held.index},
+            )
+            yield Fated(outcome, offset, length)
 
 
 class ReportWriter(AbstractContextManager["ReportWriter"]):
@@ -298,7 +336,7 @@ def _batch_lines(job: Job, known: KnownBatch, task_url: TaskUrl) -> tuple[bytes,
         return created, ()
     done = plain if created else ()
     sent = _sent(job, known, task_url, frozenset(done))
-    others = [*sent, *(_rejected(job, reject) for reject in known.rejects)]
+    others = [*sent, *(_rejected(job, reject) for reject in known.rejects), *_skipped(job, known, task_url)]
     others.sort(key=lambda fated: fated.outcome.index)
     indexes = at(done, known.places()[0]) + [fated.outcome.index for fated in others]
     lines = dict(zip(indexes, [*created.splitlines(keepends=True), *outcome_lines(others)], strict=True))
@@ -350,8 +388,8 @@ def outcome_lines(block: Sequence[Fated]) -> Iterator[bytes]:
 
 
 def reject_lines(job: Job, block: Sequence[Fated], record_at: RecordAt) -> Iterator[bytes]:
-    """Yield the line of each record that stands in the rejects: not created, and not still on its way."""
-    kept = (fated for fated in block if fated.outcome.state not in {Fate.CREATED, Fate.UNRESOLVED})
+    """Yield the line of each record that stands in the rejects: not created, by whichever job, nor on its way."""
+    kept = (fated for fated in block if fated.outcome.state not in _NOT_REJECTED)
     return (_reject_line(job, fated, record_at) for fated in kept)
 
 

@@ -133,13 +133,15 @@ class Pipeline:
         plans = self._plans(await self._ledger.last_batch(self._job.name))
         while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
             if plan.batches or plan.last:
-                await self._ledger.freeze(self._job.name, plan.batches, plan.rejects, last=plan.last)
+                await self._ledger.freeze(
+                    self._job.name, plan.batches, plan.rejects, last=plan.last, skips=plan.skips, taken=plan.taken
+                )
             self._run.emit(frozen_event(plan))
             await pass_on(plan)
 
     async def _send_all(self, unsent: Queue[Unsent], batches: Sequence[Batch]) -> None:
         await self._uploader.read_ahead(batches)
-        # One of nothing but rejects is settled as it is frozen.
+        # One of nothing but rejects and known records is settled as it is frozen.
         await unsent.put([(batch, Submission(batch.sequence)) for batch in batches if batch.count])
 
     async def _refuse_rejects(self, plan: Plan) -> None:
@@ -320,4 +322,5 @@ def frozen_event(plan: Plan) -> BatchesFrozen:
     """Return what one step of reading brought, for those who watch."""
     going_up = sum(batch.count > 0 for batch in plan.batches)
     records = sum(batch.end.index - batch.start.index for batch in plan.batches)
-    return BatchesFrozen(going_up, records, len(plan.rejects), plan.reached.offset, plan.last)
+    skipped = sum(batch.skipped for batch in plan.batches)
+    return BatchesFrozen(going_up, records, len(plan.rejects), plan.reached.offset, plan.last, skipped)

@@ -36,6 +36,7 @@ from engine.model.errors import (
 )
 from engine.model.job import JobState
 from engine.model.outcome import Settlement
+from engine.model.record import Skip
 from engine.model.submission import State, Submission
 from engine.run.context import Run, doubt_after_call
 from engine.run.suspects import Suspects
@@ -61,8 +62,8 @@ class Payloads(Protocol):
         """Prepare for batches that are to be read once each, and soon."""
         ...
 
-    async def halves(self, batch: Batch, rejected: Sequence[int]) -> tuple[Batch, Batch]:
-        """Return two batches in the place of one, given the indexes rejected in it. Raises: SourceChanged."""
+    async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skip] = ()) -> tuple[Batch, Batch]:
+        """Return two batches in the place of one, given what of it does not go up. Raises: SourceChanged."""
         ...
 
 
@@ -156,7 +157,8 @@ class Uploader:
         """Let two halves stand for a batch."""
         job = self._run.job.name
         rejects = await self._run.ledger.rejects(job, batch.start.index, batch.end.index) if batch.rejected else ()
-        halves = await self.payloads.halves(batch, [reject.index for reject in rejects])
+        skips = await self._run.ledger.skips(job, batch.start.index, batch.end.index) if batch.skipped else ()
+        halves = await self.payloads.halves(batch, [reject.index for reject in rejects], skips)
         return Submitted(await self._run.split(batch, submission, halves, reason), halves)
 
     async def tidy_up(self, remote_id: str) -> bool:

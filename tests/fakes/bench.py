@@ -101,8 +101,8 @@ class Bench:
     async def ahead(self, batches):
         self.ahead_of += [batch.sequence for batch in batches]
 
-    async def halves(self, batch, rejected):
-        return self.reader.halves(batch, rejected)
+    async def halves(self, batch, rejected, skips=()):
+        return self.reader.halves(batch, rejected, skips)
 
     async def freeze(self):
         """Freeze all of the sources; return the batches."""

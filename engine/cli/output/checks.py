@@ -22,7 +22,8 @@ _SHOWN_REJECTS = 10
 def audit_screen(audit: Audit, ledger: Path) -> Screen:
     """Return whether every record has exactly one fate, what is still open, and the sum that shows it."""
     fates = {fate.value: audit.fates[fate] for fate in Fate}
-    total = " + ".join(f"{count(number)} {fate}" for fate, number in fates.items())
+    shown = [fate for fate in fates if fate != Fate.SKIPPED or fates[fate]]
+    total = " + ".join(f"{count(fates[fate])} {fate}" for fate in shown)
     wrong = len(audit.findings)
     exit_code = Exit.ALL_CREATED if audit.holds else Exit.ERROR
     return Screen(

@@ -63,6 +63,9 @@ def _headline(result: Result) -> str:
         return f"Job {result.job} is finished: no records."
     if tally.created == tally.records:
         return f"Job {result.job} is finished: {count(tally.records, 'record')}, all created."
+    if tally.created + tally.skipped == tally.records:
+        fates = f"{count(tally.created)} created, {count(tally.skipped)} known already"
+        return f"Job {result.job} is finished: {count(tally.records, 'record')}, {fates}."
     return f"Job {result.job} is finished: {count(tally.created)} of {count(tally.records, 'record')} created."
 
 
@@ -86,9 +89,10 @@ def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
         Fate.FAILED: _who_said_no(result, reasons),
         Fate.REJECTED: "not fit to be sent, never left",
         Fate.UNCERTAIN: "sent, but nobody knows what became of them",
+        Fate.SKIPPED: "known already, from an earlier job of the family",
         Fate.UNRESOLVED: "not known yet",
     }
-    fates = [[fate.value, count(fate_count(tally, fate)), notes.get(fate, "")] for fate in Fate]
+    fates = [[fate.value, count(fate_count(tally, fate)), notes.get(fate, "")] for fate in fates_shown(tally)]
     states = ", ".join(f"{number:,} {state}" for state, number in tally.states.items() if number)
     return [
         ["records", count(tally.records), ""],
@@ -105,6 +109,11 @@ def _who_said_no(result: Result, reasons: Reasons) -> str:
     if canceled == result.tally.failed:
         return CANCELED
     return f"{CANCELED}, or the service said no"
+
+
+def fates_shown(tally: Tally) -> Sequence[Fate]:
+    """Return the fates that a person is told of; nothing is skipped where a job has no family."""
+    return [fate for fate in Fate if fate is not Fate.SKIPPED or tally.skipped]
 
 
 def fate_count(tally: Tally, fate: Fate) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli.output.result import command, fate_count, next_steps
+from engine.cli.output.result import command, fate_count, fates_shown, next_steps
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.result import JobStatus
 from engine.model.job import Job, JobState
@@ -47,7 +47,7 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
     counts = [
         ["records", count(status.tally.records), "" if job.read_complete else "the sources are not read to the end"]
     ]
-    counts += [[fate.value, count(fate_count(status.tally, fate)), ""] for fate in Fate]
+    counts += [[fate.value, count(fate_count(status.tally, fate)), ""] for fate in fates_shown(status.tally)]
     counts.append(["batches", count(status.tally.batches), batches])
     return Screen(
         f"Job {job.name} is {_state(status)}.",
@@ -83,6 +83,8 @@ def _facts(status: JobStatus) -> list[list[str]]:
     job = status.job
     facts = [["service", job.service], ["begun", _moment(job.created_at)], ["reports", job.output]]
     facts += [["source", f"{source.path} ({size(source.size)})"] for source in job.sources]
+    if job.family:
+        facts.append(["family", f"{job.family}{', what it knows is skipped' if job.delta else ''}"])
     if job.parent:
         facts.append(["retries", job.parent])
     return facts
@@ -104,6 +106,8 @@ def _data(status: JobStatus) -> dict[str, object]:
         "running": status.running,
         "service": job.service,
         "parent": job.parent,
+        "family": job.family,
+        "delta": job.delta,
         "attempt": job.attempt,
         "created_at": job.created_at,
         "read_complete": job.read_complete,

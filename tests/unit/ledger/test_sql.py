@@ -35,7 +35,7 @@ def test_what_is_known_of_settled_records_is_written_once():
 def test_every_query_is_read():
     text = FOLDER.joinpath("queries.sql").read_text()
     assert len(QUERIES) == text.count("\n-- name:")
-    used = set(re.findall(r'(?:QUERIES\[|_update\(|_rows\(|_pages\()"(\w+)"', CODE))
+    used = set(re.findall(r'(?:QUERIES\[|_update\(|_rows\(|_pages\(|_ask\()"(\w+)"', CODE))
     assert used == set(QUERIES)
 
 
@@ -43,7 +43,9 @@ def test_every_query_looks_up_by_key():
     """No statement on batches or what hangs on them walks through those of other jobs; jobs are few."""
     connection = schema()
     for name, sql in QUERIES.items():
-        if re.search(r"\b(batches|spans|settlements|rejects|orphans)\b", sql) and not sql.startswith("INSERT INTO"):
+        if re.search(
+            r"\b(batches|spans|settlements|rejects|orphans|skips|copies|known|later_fates)\b", sql
+        ) and not sql.startswith("INSERT INTO"):
             plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(re.findall(r":(\w+)", sql)))
             assert not [row for *_, row in plan if re.match(r"SCAN (?!jobs|json_each)", row)], name
 

@@ -32,8 +32,9 @@ def test_a_refused_batch_fails_each_record_for_one_reason():
 
 def test_what_has_no_end_yet_is_unresolved():
     assert Tally(records=100, created=40, failed=3, rejected=2, uncertain=5).unresolved == 50
+    assert Tally(records=100, created=40, skipped=60).unresolved == 0
     assert Tally().unresolved == 0
 
 
-def test_a_record_has_one_of_five_ends():
-    assert [fate.value for fate in Fate] == ["created", "failed", "rejected", "uncertain", "unresolved"]
+def test_a_record_has_one_of_six_ends():
+    assert [fate.value for fate in Fate] == ["created", "failed", "rejected", "uncertain", "skipped", "unresolved"]

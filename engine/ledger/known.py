@@ -1,0 +1,223 @@
+"""What a family of jobs knows of records, looked up by hash; and what became of each with the job that has it.
+
+`batch.known` asks it block by block, in the process that plans; `reports/` asks it about the records that were skipped.
+It reads on a connection of its own and never writes. What it remembers of a job is three columns, one entry a batch, so
+its memory grows with batches and not with records.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import orjson
+from msgspec import Struct
+
+from engine.ledger import rows
+from engine.ledger.database import QUERIES, mapped_errors, open_reader
+from engine.model.batch import Batch, decode_spans, good_indexes
+from engine.model.errors import DamagedRow
+from engine.model.job import JobState
+from engine.model.outcome import Fate, Holding, Settlement
+from engine.model.record import Reject, Skip, Why
+from engine.model.submission import State, Submission
+
+Holder: TypeAlias = tuple[int, int]
+"""Job, by its short name, and index: a record that a family knows."""
+
+_JOBS = 1000
+"""Jobs that are remembered; a family of some years has one for each night."""
+_BATCHES = 64
+"""Batches of which the fate of each record is remembered: most batches are wholly created, and need none."""
+
+
+class _Batches(Struct, frozen=True):
+    """The batches of a job that send something, as columns."""
+
+    name: str
+    state: JobState
+    undone: bool
+    """Some of its created records were taken back."""
+    starts: array[int]
+    sequences: array[int]
+    whole: bytes
+    """1: every record of the batch was created."""
+
+
+class _Fates(Struct, frozen=True):
+    """A batch and the fate of each of its records."""
+
+    batch: Batch
+    submission: Submission
+    settlement: Settlement | None
+    indexes: Sequence[int]
+    """Of the records that go up."""
+
+    def position(self, index: int) -> int:
+        """Return where among them a record stands."""
+        return bisect_right(self.indexes, index) - 1
+
+
+class KnownRecords(AbstractContextManager["KnownRecords"]):
+    """Looks up records in the ledger at a path. One thread at a time uses it.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with mapped_errors(path):
+            self._connection = open_reader(path)
+            self._connection.execute(QUERIES["read_known"]).fetchall()
+        self._batches = lru_cache(_JOBS)(self._read_batches)
+        self._fates = lru_cache(_BATCHES)(self._read_fates)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._connection.close()
+
+    def job_id(self, name: str) -> int:
+        """Return the short name of a job; -1 if there is none."""
+        found = self._ask("job_id", name=name)
+        return int(found[0][0]) if found else -1
+
+    def job_name(self, job: int) -> str:
+        """Return the name of a job."""
+        return self._batches(job).name
+
+    def find(self, hashes: Sequence[int]) -> Mapping[int, tuple[bytes, int, int]]:
+        """Return hash → rest, job and index of the records that are known by some hashes."""
+        wanted = orjson.dumps(hashes).decode()
+        return {found: (rest, job, index) for found, rest, job, index in self._ask("known", hashes=wanted)}
+
+    def copies(self, hash_: int) -> Sequence[tuple[bytes, int, int]]:
+        """Return rest, job and index of the further records of a hash."""
+        return [(rest, job, index) for rest, job, index in self._ask("copies", hash=hash_)]
+
+    def fate(self, holder: Holder) -> Fate:
+        """Return what became of a record.
+
+        UNCERTAIN also stands for one that is still on its way. UNRESOLVED is one that its job, canceled, has not sent.
+        FAILED is one that was taken back, too.
+        """
+        job, index = holder
+        batches = self._batches(job)
+        at = bisect_right(batches.starts, index) - 1
+        if at >= 0 and batches.whole[at] and not batches.undone:
+            return Fate.CREATED
+        if at < 0:
+            raise DamagedRow(f"job {batches.name!r} has no batch with record {index}, which its family knows")
+        if batches.undone and self._ask("is_undone", job=job, record_index=index):
+            return Fate.FAILED
+        found = self._fates(job, batches.sequences[at])
+        if found.settlement is not None:
+            position = found.position(index)
+            if found.settlement.task_ids[position] is not None:
+                return Fate.CREATED
+            return Fate.UNCERTAIN if position in found.settlement.uncertain else Fate.FAILED
+        sent = found.submission.state not in {State.FROZEN, State.STAGING, State.STAGED}
+        return Fate.UNCERTAIN if sent or batches.state is not JobState.CANCELED else Fate.UNRESOLVED
+
+    def holdings(self, skip: Skip) -> Sequence[Holding]:
+        """Return what the other job has in the place of each skipped record; what nobody knew then is not told now."""
+        places = range(skip.other_index, skip.other_index + skip.count)
+        if skip.why is Why.UNCERTAIN:
+            return [Holding(skip.other, index) for index in places]
+        job = self.job_id(skip.other)
+        return [Holding(skip.other, index, *self.task((job, index))) for index in places]
+
+    def task_id(self, holder: Holder) -> str | None:
+        """Return the id of the task that a record became, taken back since or not; None if it became none."""
+        found = self._batch_of(holder)
+        position = found.position(holder[1]) if found else -1
+        if found is None or found.settlement is None or position < 0 or found.indexes[position] != holder[1]:
+            return None
+        return found.settlement.task_ids[position]
+
+    def task(self, holder: Holder) -> tuple[str | None, str | None]:
+        """Return the id of the task that a record became, if it did, and the name of its batch at the service."""
+        job, index = holder
+        found = self._batch_of(holder)
+        position = found.position(index) if found else -1
+        if found is None or found.settlement is None or position < 0 or found.indexes[position] != index:
+            raise DamagedRow(f"job {self.job_name(job)!r} has created no record {index}, which was skipped for it")
+        return found.settlement.task_ids[position], found.submission.remote_id
+
+    def _batch_of(self, holder: Holder) -> _Fates | None:
+        job, index = holder
+        batches = self._batches(job)
+        at = bisect_right(batches.starts, index) - 1
+        return self._fates(job, batches.sequences[at]) if at >= 0 else None
+
+    def place(self, holder: Holder) -> tuple[int, int]:
+        """Return joined offset and length of a record, sent or skipped."""
+        job, index = holder
+        if found := self._batch_of(holder):
+            position = found.position(index)
+            if position >= 0 and found.indexes[position] == index:
+                offsets, lengths = decode_spans(found.batch.start.offset, found.batch.spans)
+                return offsets[position], lengths[position]
+        for first, count, offset, spans in self._ask("skip_at", job=job, record_index=index):
+            if index < first + count:
+                offsets, lengths = decode_spans(offset, spans)
+                return offsets[index - first], lengths[index - first]
+        raise DamagedRow(f"job {self.job_name(job)!r} has no record {index}, which its family knows")
+
+    def skipped_for(self, job: int, first: Holder, count: int) -> Sequence[tuple[int, int]]:
+        """Return (index, other index) of what `job` skipped for one of `count` records of another one."""
+        other, start = first
+        found: list[tuple[int, int]] = []
+        last = start + count - 1
+        while last >= start and (skips := self._ask("covering_skip", job=job, other=other, other_index=last)):
+            ((index, length, other_index),) = skips
+            covered = range(max(start, other_index), min(last + 1, other_index + length))
+            if not covered:
+                break
+            found += [(index + at - other_index, at) for at in covered]
+            last = covered[0] - 1
+        return found
+
+    def frozen_end(self, job: int) -> int:
+        """Return the index of the first record that is not frozen yet."""
+        return max((index or 0 for *_, index in self._ask("frozen_end", job=job)), default=0)
+
+    def _read_batches(self, job: int) -> _Batches:
+        found = self._ask("standing", job=job)
+        if not found:
+            raise DamagedRow(f"ledger {self._path}: a family knows records of a job that is missing: put a backup back")
+        ((name, state, undone),) = found
+        places = self._ask("places", job=job)
+        return _Batches(
+            name,
+            JobState(state),
+            bool(undone),
+            array("q", [start for start, _, _ in places]),
+            array("q", [sequence for _, sequence, _ in places]),
+            bytes(whole for _, _, whole in places),
+        )
+
+    def _read_fates(self, job: int, sequence: int) -> _Fates:
+        (columns,) = self._ask("batch", job=job, sequence=sequence)
+        batch, submission = rows.to_submitted(*columns)
+        here = {"job": job, "start": batch.start.index, "stop": batch.end.index}
+        rejects = [Reject(*one).index for one in self._ask("rejects", **here)] if batch.rejected else []
+        skips = [rows.to_skip(*one) for one in self._ask("skips", **here)] if batch.skipped else []
+        settled = self._ask("settlements", job=job, sequences=f"[{sequence}]")
+        settlement = rows.to_numbered_settlement(*settled[0])[1] if settled else None
+        return _Fates(batch, submission, settlement, good_indexes(batch, rejects, skips))
+
+    def _ask(self, query: str, **bindings: Any) -> Sequence[tuple[Any, ...]]:
+        try:
+            with mapped_errors(self._path):
+                return self._connection.execute(QUERIES[query], bindings).fetchall()
+        except (ValueError, TypeError) as error:
+            raise DamagedRow(f"ledger {self._path}: {error}") from error
