@@ -36,14 +36,28 @@ from tests.torture.faults.power import FailingPower, Tail
 
 
 async def work(order: dict, hooks: Hooks) -> int:
-    """Go on with the job, or begin it, if its first life was too short even for that."""
-    ledger = Path(order["ledger"])
+    """Go on with the job, or begin it, if its first life was too short even for that.
+
+    With nights, a job of its family stands before it, with some of its records, and one after it, with all of them.
+    """
     outcomes._LOOK_RECORDS = 1  # reports are written beside the run however small it is
+    if "before" not in order:
+        return await one_job(order, "j", order["source"], hooks)
+    family = {"family": "nightly", "delta": True}
+    await one_job(order, "before", order["before"], Hooks(), **family)
+    code = await one_job(order, "j", order["source"], hooks, **family)
+    await one_job(order, "again", order["source"], Hooks(), **family)
+    return code
+
+
+async def one_job(order: dict, name: str, source: str, hooks: Hooks, **options) -> int:
+    ledger, output = Path(order["ledger"]), Path(order["output"])
     try:
-        result = await engine.resume("j", ledger)
+        result = await engine.resume(name, ledger)
     except JobError:
         with patch.object(SqliteLedger, "open", partial(SqliteLedger.open, hooks=hooks)):
-            result = await engine.submit(order["source"], order["config"], ledger, job="j", output=order["output"])
+            folder = output if name == "j" else output / name
+            result = await engine.submit(source, order["config"], ledger, job=name, output=folder, **options)
     return result.exit_code
 
 

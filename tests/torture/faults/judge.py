@@ -56,6 +56,8 @@ class Judge:
         found = []
         for outcome, marker in zip(outcomes, markers, strict=True):
             created, state = self.task_ids.get(marker, []), outcome["state"]
+            if state == "skipped":  # for one that an earlier job created, or does not know about
+                state = "uncertain" if outcome["error"] else "created"
             tally.created += bool(created)
             tally.parked += state == "uncertain"
             tally.knowable += state == "uncertain" and not way.parks
@@ -67,7 +69,7 @@ class Judge:
                 found.append(f"{marker} is said to be task {outcome['task_id']}, and is {created}")
             if state not in {"created", "uncertain"}:
                 found.append(f"{marker} is {state} ({outcome['error']}), and there is {created}")
-            if state == "created" and way.children:
+            if outcome["state"] == "created" and way.children:
                 found += self._unfit_parent(way, outcome, marker)
         return found
 

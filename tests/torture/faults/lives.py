@@ -45,8 +45,8 @@ class Lives:
     begun: int = 0
     ends: dict[int, asyncio.Future[dict]] = field(default_factory=dict)
 
-    async def live(self, way: Way, batches: int, deaths: Sequence[dict]) -> End:
-        """Have one job's processes die these deaths, then one finish it."""
+    async def live(self, way: Way, batches: int, deaths: Sequence[dict], *, nights: bool = False) -> End:
+        """Have one job's processes die these deaths, then one finish it; `nights`: it is the second of three."""
         self.begun += 1
         number, home = self.begun, self.folder / f"life-{self.begun}"
         home.mkdir()
@@ -55,6 +55,11 @@ class Lives:
         way.write_config(config, port, project=home.name)
         markers = way.write_tasks(source, home.name, batches)
         paths = {"config": config, "source": source, "ledger": ledger, "output": home}
+        if nights:  # the first of them has every other batch
+            records = source.read_bytes().splitlines(keepends=True)
+            known = [record for number, record in enumerate(records) if number // way.batch % 2]
+            paths["before"] = home / "before.ndjson"
+            paths["before"].write_bytes(b"".join(known))
         async with self.places:
             end = await self._ordered({"number": number, **paths, "deaths": list(deaths)})
         tally = Tally()
@@ -64,9 +69,13 @@ class Lives:
             complaints.append(f"the exit code is {end['code']}, not {expected}")
         if tally.parked and not way.parks:
             complaints.append(f"{tally.parked} records are uncertain")
-        audit = await engine.audit("j", ledger)
-        if not audit.holds:
-            complaints += audit.findings or ["the audit does not hold"]
+        for job in ["before", "j", "again"] if nights else ["j"]:
+            audit = await engine.audit(job, ledger)
+            if not audit.holds:
+                complaints += audit.findings or [f"the audit of {job} does not hold"]
+        if nights:
+            again = lines(home / "again" / "outcomes.ndjson")
+            complaints += [f"{one} is not skipped by the next night" for one in again if one["state"] != "skipped"]
         complaints += await _unlike_anew(home, ledger)
         return End(end["died"], tally, [f"{home}, {deaths}: {complaint}" for complaint in complaints])
 

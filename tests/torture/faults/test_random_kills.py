@@ -24,7 +24,9 @@ JOBS = 4
 
 async def lived(lives, way, deaths, tally, batches=BATCHES):
     """Let jobs live and die side by side; return how often they died."""
-    ends = await asyncio.gather(*(lives.live(way, batches, one) for one in deaths))
+    ends = await asyncio.gather(
+        *(lives.live(way, batches, one, nights=number % 2 == 0) for number, one in enumerate(deaths))
+    )
     for end in ends:
         end.tally.crashes = end.died
         tally.add(end.tally)

@@ -42,6 +42,7 @@ from .tally import Tally
 from .ways import BRIDGES, MARKED, SCHEMA, SECRETS, WAYS, Way
 
 JOB = "j"
+NIGHT = "night"
 SETTLE_SECONDS = 120.0
 LATE_SECONDS = [3.0, 20.0, 60.0]
 LAG_SECONDS = [0.0, 0.0, 2.0, 10.0, 30.0]
@@ -82,6 +83,8 @@ class Plan:
     canceled_at: int | None = None
     """After which death a person has the job canceled."""
     settle_seconds: float = SETTLE_SECONDS
+    nights: bool = False
+    """A job of the same family comes after it, with the same source, and sends what is missing."""
 
     def __str__(self) -> str:
         manner = self.behaviour
@@ -99,6 +102,7 @@ class Plan:
             "cancel": manner.cancel,
             "deaths": ", ".join(f"{one.at} {one.number:g}" for one in self.deaths),
             "canceled after": self.canceled_at,
+            "nights": self.nights,
         }
         return f"seed {self.seed}: {self.batches} batches, {self.way}; " + "; ".join(
             f"{name}: {word}" for name, word in words.items()
@@ -136,7 +140,7 @@ def drawn(seed: int, ways: Sequence[Way] = WAYS) -> Plan:
         faults=tuple(_faults(draw, way)),
         sevenbridges=bridges,
     )
-    return Plan(seed, way, draw.randint(1, 12), behaviour, deaths, canceled_at)
+    return Plan(seed, way, draw.randint(1, 12), behaviour, deaths, canceled_at, nights=seed % 3 == 0)
 
 
 RELEASES = {"sama": ["continue", "create"], "sevenbridges": ["create", "run"]}
@@ -233,6 +237,7 @@ class _World:
         self._work: asyncio.Task | None = None
         self._history: list[tuple[float, str, int | None]] = []
         self._is_canceled = False
+        self._job = JOB
         self.kills = self.runs = 0
 
     def made_up(self):
@@ -258,21 +263,31 @@ class _World:
         yield wiring, "CLOCK", clock
 
     async def play(self) -> Played:
-        result = await self._lives()
-        await self._sandbox.come_to_rest()
-        audit = await engine.audit(JOB, self._ledger)
+        result = await self._lives(self.plan.deaths)
         tally = Tally(faults=self._sandbox.faults, crashes=self.kills)
+        complaints = await self._complaints(result, tally)
+        if self.plan.nights:
+            self._job, self._is_canceled = NIGHT, False
+            self.plan = replace(self.plan, canceled_at=None)
+            result = await self._lives([])
+            complaints += [f"the night: {one}" for one in await self._complaints(result, Tally())]
+        return Played(self.plan, tally, self.runs, result, complaints, self._history)
+
+    async def _complaints(self, result: Result, tally: Tally) -> list[str]:
+        """Return what is wrong with a job that has come to its end."""
+        await self._sandbox.come_to_rest()
+        audit = await engine.audit(self._job, self._ledger)
         complaints = self._judged(result, tally)
         if not audit.holds:
             complaints += audit.findings or ["the audit does not hold"]
         ends = {JobState.CANCELED} if self._is_canceled else {JobState.FINISHED}
         if result.state not in ends:
             complaints.append(f"it does not end: {result.state}, exit {result.exit_code}: {result.message}")
-        return Played(self.plan, tally, self.runs, result, complaints, self._history)
+        return complaints
 
-    async def _lives(self) -> Result:
+    async def _lives(self, dying: Sequence[Death]) -> Result:
         """Let processes live and die, and the last ones live until nothing is left to do."""
-        deaths: list[Death | None] = [*self.plan.deaths, *[None] * MOST_RUNS]
+        deaths: list[Death | None] = [*dying, *[None] * MOST_RUNS]
         result, asked_again = None, False
         for number, death in enumerate(deaths):
             canceled = self.plan.canceled_at is not None and number >= self.plan.canceled_at
@@ -290,20 +305,21 @@ class _World:
 
     async def _go_on(self, stop: Stop) -> Result:
         try:
-            return await engine.resume(JOB, self._ledger, stop=stop)
+            return await engine.resume(self._job, self._ledger, stop=stop)
         except JobError as error:
             if "no job" not in str(error) and "no ledger" not in str(error):
                 raise
-        output = self._folder / f"out-{self._life}"
-        return await engine.submit(self._source, self._config, self._ledger, stop=stop, job=JOB, output=output)
+        family = {"family": "nightly", "delta": True} if self.plan.nights else {}
+        order = {"job": self._job, "output": self._folder / f"out-{self._job}-{self._life}", **family}
+        return await engine.submit(self._source, self._config, self._ledger, stop=stop, **order)
 
     async def _send_again(self, stop: Stop) -> Result:
         """Do what a person does who is told that the service does not begin with some batches."""
-        return await engine.retry(JOB, self._ledger, stop=stop, uncertain=True)
+        return await engine.retry(self._job, self._ledger, stop=stop, uncertain=True)
 
     async def _cancel(self, stop: Stop) -> Result:
         try:
-            result = await engine.cancel(JOB, self._ledger, stop=stop)
+            result = await engine.cancel(self._job, self._ledger, stop=stop)
         except JobError:  # there is no job yet, or it is finished
             return await self._go_on(stop)
         self._is_canceled = True
