@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # type checkers know the name; to import `typing` would t
 
 if TYPE_CHECKING:
     from engine.commands.cancel import cancel
-    from engine.commands.query import audit, backup, find_record, report, status, validate
+    from engine.commands.query import audit, backup, find_record, missing, report, status, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
     from engine.commands.retry import find_uncertain, retry
     from engine.commands.submit import resume, submit
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.model.outcome import Outcome
     from engine.model.record import Format
     from engine.reports.audit import Audit
+    from engine.reports.missing import Missing
     from engine.run.context import Stop
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "Format",
     "Job",
     "JobStatus",
+    "Missing",
     "Outcome",
     "Result",
     "Stop",
@@ -40,6 +42,7 @@ __all__ = [
     "errors",
     "find_record",
     "find_uncertain",
+    "missing",
     "report",
     "resume",
     "retry",
@@ -50,7 +53,7 @@ __all__ = [
 
 _HOMES = {
     "engine.commands.cancel": ("cancel",),
-    "engine.commands.query": ("audit", "backup", "find_record", "report", "status", "validate"),
+    "engine.commands.query": ("audit", "backup", "find_record", "missing", "report", "status", "validate"),
     "engine.commands.result": ("JobStatus", "Result", "UncertainRecords", "Validation"),
     "engine.commands.retry": ("find_uncertain", "retry"),
     "engine.commands.submit": ("resume", "submit"),
@@ -58,6 +61,7 @@ _HOMES = {
     "engine.model.outcome": ("Outcome",),
     "engine.model.record": ("Format",),
     "engine.reports.audit": ("Audit",),
+    "engine.reports.missing": ("Missing",),
     "engine.run.context": ("Stop",),
 }
 """Module → the names that stand there, as the imports above have them."""

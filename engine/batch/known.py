@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import orjson
@@ -23,12 +23,10 @@ from engine.model.batch import encode_spans
 from engine.model.errors import TooManyNew
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import Block, Mark, Place, Skip, Source, Taken, Why, at, source_at
+from engine.model.record import SHARED, Block, Mark, Place, Row, Skip, Source, Taken, Why, at, source_at
 from engine.model.settings import DeltaSettings
 from engine.source.json_text import members
 
-SHARED = 4
-"""Bytes of `rest` that go on with the hash; what follows, in key mode, is of the task."""
 _CHANGED = 6
 _MOST_PENDING = 50_000
 """Records that are planned and not frozen; when there are more, the ledger is asked how far freezing came."""
@@ -47,7 +45,7 @@ class Marker:
         """Return `tasks`, made of the records of `source`, with the mark of each; one without a key is a reject."""
         if self._key is None:
             return replace(tasks, marks=[self._mark(task) for task in tasks.raws])
-        keys = dict(zip(source.indexes, self._keys(source), strict=True))
+        keys = dict(zip(source.indexes, map(self.key_of, source.raws, source.rows or ()), strict=True))
         flaws = {position: self._flaw for position, index in enumerate(tasks.indexes) if keys[index] is None}
         tasks = tasks.without(flaws)
         pairs = zip(tasks.indexes, tasks.raws, strict=True)
@@ -66,17 +64,14 @@ class Marker:
             rest += hashlib.sha256(task).digest()[:_CHANGED]
         return int.from_bytes(digest[:8]) >> 1, rest
 
-    def _keys(self, block: Block) -> Iterator[bytes | None]:
-        """Yield the key of each record as text with its type: 7 is another key than "7"."""
-        key = str(self._key)
-        for raw, row in zip(block.raws, block.rows or (), strict=True):
-            value = row.get(key)
-            if value is None:
-                yield None
-            elif isinstance(value, str | int):
-                yield orjson.dumps(value)
-            else:  # a number may have more digits than a double
-                yield members(raw)[key].strip()
+    def key_of(self, raw: bytes, row: Row) -> bytes | None:
+        """Return the key of a record as text with its type, for 7 is another key than "7"; None if it has none."""
+        value = row.get(str(self._key))
+        if value is None:
+            return None
+        if isinstance(value, str | int):
+            return orjson.dumps(value)
+        return members(raw)[str(self._key)].strip()  # a number may have more digits than a double
 
 
 def marker_for(job: Job, settings: DeltaSettings) -> Marker | None:

@@ -216,18 +216,21 @@ def report(
     *,
     job: options.JobArgument,
     record: options.RecordIndex = None,
+    missing: options.MissingKeys = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
 ) -> Screen:
     """Write the reports again, or find one record.
 
     The reports are outcomes.ndjson and rejects.ndjson in the job's output folder; `--record` tells what became of one
-    record and writes nothing.
+    record and writes nothing. `--missing` writes missing.ndjson there and nothing else.
     """
-    from engine.cli.output.checks import record_screen
+    from engine.cli.output.checks import missing_screen, record_screen
     from engine.cli.output.result import result_screen
     from engine.cli.signals import ask
 
+    if missing:
+        return missing_screen(ask(partial(engine.missing, job, ledger), output_options))
     if record is not None:
         return record_screen(job, ask(partial(engine.find_record, job, record, ledger), output_options))
     return result_screen(ask(partial(engine.report, job, ledger), output_options), ledger)

@@ -154,6 +154,10 @@ RecordIndex: TypeAlias = Annotated[
     int | None,
     _option("--record N", "Tell only what became of this record, counted from 0; no file is written.", min=0),
 ]
+MissingKeys: TypeAlias = Annotated[
+    bool,
+    _option("--missing", "List what the job's family has created and its source no longer has, in missing.ndjson."),
+]
 Uncertain: TypeAlias = Annotated[bool, _option("--uncertain", "Send those that may exist already again, after asking.")]
 Yes: TypeAlias = Annotated[bool, _option("-y, --yes", "Do not ask first.")]
 Json: TypeAlias = Annotated[bool, _option("--json", "Write one JSON object to standard output and nothing else.")]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio.to_thread
 
+from engine.batch.known import marker_for
 from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
@@ -20,19 +21,21 @@ from engine.commands.result import DAMAGED, JobStatus, Result, ServiceCan, Valid
 from engine.commands.submit import STANDARD_INPUT
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
+from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
-from engine.model.errors import DamagedRow, JobError
+from engine.model.errors import DamagedRow, JobError, SourceError
 from engine.model.job import Job
 from engine.model.outcome import Outcome
-from engine.model.record import Reject, Source, source_at
+from engine.model.record import Reject, Source, loads, source_at
 from engine.model.submission import State
 from engine.progress.events import JobStarted, Listener, unheard
 from engine.progress.text import count, duration
 from engine.reports.audit import Audit, Evidence
 from engine.reports.audit import audit as audit_job
+from engine.reports.missing import Missing, write_missing
 from engine.reports.outcomes import fate_of
 from engine.run.pipeline import frozen_event
-from engine.source.sources import find_sources, spool
+from engine.source.sources import check_unchanged, find_sources, spool
 
 KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
 """States of batches about which the service can be asked, if they have a name there."""
@@ -75,6 +78,52 @@ async def report(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Result:
     """
     async with open_ledger(ledger) as opened:
         return await summarize(await opened.job(name), opened, wiring.CLOCK.monotonic())
+
+
+async def missing(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Missing:
+    """List what the family of a job has created and the job's source no longer has, in `missing.ndjson`.
+
+    A record is named by its key where there is one and its own source still is what it was; else by job, record and
+    task. What is in the source and not fit to be sent counts as missing: nobody has looked it up.
+
+    Raises:
+        JobError: there is no such job, it has skipped nothing, or it has not read its source to the end.
+    """
+    async with open_ledger(ledger) as opened:
+        job = await opened.job(name)
+        if not job.delta or not job.read_complete:
+            why = "was not submitted with --delta" if not job.delta else "has not read its source to the end"
+            raise JobError(f"job {name!r} {why}, so it cannot tell what the source no longer has")
+        jobs = {one.name: one for one in await opened.jobs() if one.family == job.family}
+        return await anyio.to_thread.run_sync(_missing, job, jobs, opened.path)
+
+
+def _missing(job: Job, jobs: Mapping[str, Job], ledger: Path) -> Missing:
+    keys = cache(lambda name: _KeysOf(jobs[name]))
+    with KnownRecords(ledger) as records:
+        task_url = wiring.load_offline(job).service.task_url
+        return write_missing(job, records, task_url, lambda name, offset, length: keys(name).key(offset, length))
+
+
+class _KeysOf:
+    """Reads the keys of a job's records from its sources, as long as those are what they were."""
+
+    def __init__(self, job: Job) -> None:
+        self._offline = wiring.load_offline(job)
+        self._payloads = self._offline.payloads(job)
+        self._marker = marker_for(job, self._offline.setup.settings.delta)
+        try:
+            check_unchanged(job.sources, times=True)
+        except SourceError:
+            self._marker = None
+
+    def key(self, offset: int, length: int) -> bytes | None:
+        """Return the key of a record as JSON; None if there is none, or nobody can tell any more."""
+        if self._marker is None or not self._marker.needs_rows:
+            return None
+        text = self._payloads.as_json(offset, length)
+        row = loads(text)
+        return self._marker.key_of(text, row) if isinstance(row, dict) else None
 
 
 async def audit(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Audit:

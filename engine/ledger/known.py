@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from engine.model.batch import Batch, decode_spans, good_indexes
 from engine.model.errors import DamagedRow
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Holding, Settlement
-from engine.model.record import Reject, Skip, Why
+from engine.model.record import Mark, Reject, Skip, Why
 from engine.model.submission import State, Submission
 
 Holder: TypeAlias = tuple[int, int]
@@ -172,6 +172,15 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
                 return offsets[index - first], lengths[index - first]
         raise DamagedRow(f"job {self.job_name(job)!r} has no record {index}, which its family knows")
 
+    def family_records(self, family: str, own: int) -> Iterator[tuple[Holder, Mark]]:
+        """Yield what a family knows from before the job `own`, in the order of jobs and records."""
+        for job, index, hash_, rest in self._stream("family_records", family=family, own=own):
+            yield (job, index), (hash_, rest)
+
+    def skipped_by(self, own: int) -> Iterator[tuple[Holder, int]]:
+        """Yield, in the same order, for which records a job has skipped its own: the first of a run, and how many."""
+        return (((other, index), count) for other, index, count in self._stream("skipped_by", own=own))
+
     def skipped_for(self, job: int, first: Holder, count: int) -> Sequence[tuple[int, int]]:
         """Return (index, other index) of what `job` skipped for one of `count` records of another one."""
         other, start = first
@@ -214,6 +223,10 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
         settled = self._ask("settlements", job=job, sequences=f"[{sequence}]")
         settlement = rows.to_numbered_settlement(*settled[0])[1] if settled else None
         return _Fates(batch, submission, settlement, good_indexes(batch, rejects, skips))
+
+    def _stream(self, query: str, **bindings: Any) -> Iterator[tuple[Any, ...]]:
+        with mapped_errors(self._path):
+            yield from self._connection.execute(QUERIES[query], bindings)
 
     def _ask(self, query: str, **bindings: Any) -> Sequence[tuple[Any, ...]]:
         try:

@@ -390,6 +390,17 @@ WHERE job = :job AND other = :other AND other_index <= :other_index
 ORDER BY other_index DESC
 LIMIT 1;
 
+-- name: family_records
+-- Read which records the jobs of a family have taken last, up to one of them, and without what that one has taken.
+SELECT job, record_index, hash, rest
+FROM known
+WHERE job IN (SELECT id FROM jobs WHERE family = :family AND id < :own)
+ORDER BY job, record_index;
+
+-- name: skipped_by
+-- Read for which records of other jobs a job has skipped its own.
+SELECT other, other_index, count FROM skips WHERE job = :own ORDER BY other, other_index;
+
 -- name: skip_at
 -- Find the skip that may hold a record of a job.
 SELECT record_index, count, start_offset, spans

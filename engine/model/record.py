@@ -166,6 +166,8 @@ class Taken(Struct, frozen=True, gc=False):
 
 Mark: TypeAlias = tuple[int, bytes]
 """Hash and rest: what a family knows a record by. The table `known` says more."""
+SHARED = 4
+"""Bytes of the rest that go on with the hash; what follows, where a record is known by a key, is of its task."""
 
 
 class Block(Struct, frozen=True):

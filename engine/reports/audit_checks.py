@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from engine.batch.chunker import ReferenceOf, render_payload
-from engine.batch.known import FIRST_OF_KEY, SHARED, second_of_key
+from engine.batch.known import FIRST_OF_KEY, second_of_key
 from engine.files import regular
 from engine.ledger.known import Holder, KnownRecords
 from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
 from engine.model.errors import DamagedRow, SourceError
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import Block, Mark, Position, Reject, Skip, Source, Why, at, loads, source_at
+from engine.model.record import SHARED, Block, Mark, Position, Reject, Skip, Source, Why, at, loads, source_at
 from engine.reports.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
 
 TasksFrom: TypeAlias = Callable[[Position], Iterator[Block]]

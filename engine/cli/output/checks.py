@@ -15,6 +15,7 @@ from engine.model.outcome import Fate, Outcome
 from engine.progress.redaction import redactor
 from engine.progress.text import count, size
 from engine.reports.audit import Audit, Reported
+from engine.reports.missing import Missing
 
 _SHOWN_REJECTS = 10
 
@@ -123,6 +124,24 @@ def _verdict(validation: Validation) -> str:
     if not validation.records:
         return "The sources hold no record."
     return f"{'The' if validation.records == 1 else 'All'} {count(validation.records, 'record')} can be sent."
+
+
+def missing_screen(missing: Missing) -> Screen:
+    """Return what a family has created and the source of a job no longer has."""
+    named = [
+        [str(one["key"] or ""), f"job {one['job']}, record {one['record']}, task {one['task_id']}"]
+        for one in missing.examples
+    ]
+    more = f" (the first {len(named)} of {count(missing.records)})" if len(named) < missing.records else ""
+    records = f"{count(missing.records, 'record')} that family {missing.family} has created"
+    return Screen(
+        f"{records} {'is' if missing.records == 1 else 'are'} not in the source of job {missing.job} any more.",
+        {"job": missing.job, "family": missing.family, "records": missing.records, "missing": str(missing.file)},
+        tables=[
+            Table(named, f"Missing{more}"),
+            Table([["all of them", str(missing.file)]], "Files", whole=frozenset({1})),
+        ],
+    )
 
 
 def record_screen(job: str, outcome: Outcome) -> Screen:

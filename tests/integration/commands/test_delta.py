@@ -222,3 +222,37 @@ async def test_a_family_with_a_name_that_no_file_could_have_is_refused(desk):
     desk = await desk()
     with pytest.raises(JobError, match="cannot be used"):
         await night(desk, tasks(1), "n1", family="../x")
+
+
+class TestMissing:
+    async def test_what_the_source_no_longer_has_is_listed_by_key_where_its_own_source_is_there(self, desk):
+        desk = await desk()
+        config = desk.config(more=BY_KEY.format(more=""))
+        await night(desk, keyed(range(25), v=1), "n1", config)
+        await night(desk, keyed(range(5, 30), v=1), "n2", config)
+        gone = await engine.missing("n2", desk.ledger)
+        assert (gone.records, [line["key"] for line in lines(gone.file)]) == (5, [str(at) for at in range(5)])
+        tonight = [*keyed(range(0, 30, 2), v=1), *keyed([1], v=2)]
+        await night(desk, tonight, "n3", config)
+        desk.source(keyed([]), "n2.ndjson")
+        gone = await engine.missing("n3", desk.ledger)
+        assert [(line["key"], line["job"], line["record"]) for line in lines(gone.file)] == [
+            *((str(at), "n1", at) for at in range(3, 25, 2)),
+            *((None, "n2", at - 5) for at in range(25, 30, 2)),
+        ]
+        assert all(line["task_id"] and line["url"] for line in lines(gone.file))
+
+    async def test_by_content_records_are_named_by_job_and_task(self, desk):
+        desk = await desk()
+        await night(desk, tasks(12), "n1")
+        await night(desk, [*tasks(5), *tasks(5), *tasks(3, 9)], "n2")
+        gone = await engine.missing("n2", desk.ledger)
+        assert [(line["key"], line["job"], line["record"]) for line in lines(gone.file)] == [
+            (None, "n1", at) for at in range(5, 9)
+        ]
+
+    async def test_only_a_night_that_has_read_its_source_can_tell(self, desk):
+        desk = await desk()
+        await night(desk, tasks(2), "n1", delta=False)
+        with pytest.raises(JobError, match="was not submitted with --delta"):
+            await engine.missing("n1", desk.ledger)
