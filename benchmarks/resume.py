@@ -96,13 +96,14 @@ def _job(place: Path, url: str, total: int) -> Job:
 async def _write_ledger(path: Path, job: Job, total: int) -> None:
     async with SqliteLedger.open(path, SystemClock()) as ledger:
         await ledger.create_job(job)
-        batches = _batches(total)
-        while group := list(islice(batches, AT_ONCE)):
+        found = batches(total)
+        while group := list(islice(found, AT_ONCE)):
             await ledger.freeze(JOB, group, (), last=False)
             await asyncio.gather(*(_settle(ledger, batch) for batch in group))
 
 
-def _batches(total: int) -> Iterator[Batch]:
+def batches(total: int) -> Iterator[Batch]:
+    """Yield batches of so many records in all."""
     size = SIZES["typical"]
     lengths = [size - 1] * BLOCK_RECORDS
     for sequence in range(total // BLOCK_RECORDS):

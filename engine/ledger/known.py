@@ -75,6 +75,8 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
         with mapped_errors(path):
             self._connection = open_reader(path)
             self._connection.execute(QUERIES["read_known"]).fetchall()
+        self._whole = -1, 0, 0
+        """Job, first index and end of the wholly created batch that was met last: neighbours are mostly asked about."""
         self._batches = lru_cache(_JOBS)(self._read_batches)
         self._fates = lru_cache(_BATCHES)(self._read_fates)
 
@@ -110,9 +112,14 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
         FAILED is one that was taken back, too.
         """
         job, index = holder
+        whole_job, first, end = self._whole
+        if job == whole_job and first <= index < end:
+            return Fate.CREATED
         batches = self._batches(job)
         at = bisect_right(batches.starts, index) - 1
         if at >= 0 and batches.whole[at] and not batches.undone:
+            end = batches.starts[at + 1] if at + 1 < len(batches.starts) else index + 1
+            self._whole = job, batches.starts[at], end
             return Fate.CREATED
         if at < 0:
             raise DamagedRow(f"job {batches.name!r} has no batch with record {index}, which its family knows")
