@@ -18,11 +18,40 @@ import shlex
 import stat
 from pathlib import Path
 
+from engine.model.errors import ConfigError
+
 DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
-"""Remembers the jobs of the working folder."""
+"""Remembers the jobs of the working folder, if it is there. This very object stands for a ledger that nobody has named:
+`find_ledger` says where that is."""
+LEDGER_VARIABLE = "BULKSUBMIT_LEDGER"
 
 _OWNER_ONLY_FILE = 0o600
 _OWNER_ONLY_FOLDER = 0o700
+
+
+def find_ledger(configured: Path | None = None) -> Path:
+    """Return where the ledger is that nobody has named: the first of four places.
+
+    The variable, the configuration, the working folder if it has a ledger, the user's folder for data. The last is
+    $XDG_DATA_HOME, by https://specifications.freedesktop.org/basedir-spec/latest, and needs no HOME: cron may set none.
+
+    Raises:
+        ConfigError: it would be in the home folder, and this user has none.
+    """
+    if named := os.environ.get(LEDGER_VARIABLE):
+        return Path(named)
+    if configured is not None:
+        return configured
+    if any(os.path.lexists(f"{DEFAULT_LEDGER}{ending}") for ending in ("", "-wal")):  # a WAL alone: it was parted
+        return DEFAULT_LEDGER
+    data = Path(os.environ.get("XDG_DATA_HOME") or "")  # one that is not absolute does not count
+    if not data.is_absolute():
+        data = Path(os.path.expanduser("~/.local/share"))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
+    if not data.is_absolute():
+        raise ConfigError(
+            f"no ledger is named, and this user has no home folder: --ledger or {LEDGER_VARIABLE} names one"
+        )
+    return data / "bulksubmit" / "ledger.db"
 
 
 def make_private_folder(path: Path) -> None:

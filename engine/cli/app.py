@@ -153,13 +153,17 @@ def submit(
     source_format: options.SourceFormat = None,
     until: options.Until = "",
     strict: options.Strict = False,
+    again: options.Again = False,
     processes: options.Processes = None,
     delta: options.Delta = False,
     family: options.Family = None,
     accept_new: options.AcceptNew = False,
     output_options: OutputOptions,
 ) -> Screen:
-    """Send records and follow each to its end."""
+    """Send records and follow each to its end.
+
+    What a job of the ledger has taken already is not sent a second time, unless you say --again.
+    """
     work = partial(
         engine.submit,
         sources,
@@ -170,6 +174,7 @@ def submit(
         format=source_format,
         until=until,
         strict=strict,
+        again=again,
         processes=processes,
         delta=delta,
         family=family,

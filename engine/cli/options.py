@@ -11,7 +11,8 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from typer.core import TyperCommand
 
-LEDGER_VARIABLE = "BULKSUBMIT_LEDGER"
+from engine.files import LEDGER_VARIABLE, find_ledger
+
 DEFAULT_BENCH_RECORDS = 10_000
 DEFAULT_BENCH_SECONDS = 10.0
 DEFAULT_DEMO = Path(".bulksubmit/demo")
@@ -61,6 +62,27 @@ def _format(name: str | None) -> str | None:
     return name
 
 
+def _ledger(context: typer.Context, value: Path) -> Path:
+    """Return the ledger that was named, on the command line or by the environment, or the one to be found."""
+    source = context.get_parameter_source("ledger")
+    if source is not None and source.name != "DEFAULT":
+        return value
+    config = context.params.get("config")  # options that were given are read before those that were not
+    return find_ledger(_configured_ledger(config) if config is not None else None)
+
+
+def _configured_ledger(config: Path) -> Path | None:
+    from engine.commands import wiring  # noqa: PLC0415 - only where a configuration is read anyway
+    from engine.model.errors import ConfigError  # noqa: PLC0415
+
+    if not config.is_file():  # a pipe can be read once only
+        return None
+    try:
+        return wiring.configured_ledger(config, wiring.read_config(config))
+    except ConfigError:  # whoever uses it says why
+        return None
+
+
 _SOURCES = "Files to read, as paths or quoted globs; `-` reads standard input"
 
 Sources: TypeAlias = Annotated[list[str], _argument("SOURCE...", f"{_SOURCES}, which is kept so it can be resumed.")]
@@ -90,15 +112,19 @@ LedgerPath: TypeAlias = Annotated[
     Path,
     _option(
         "--ledger PATH",
-        "File that remembers all jobs and what became of every record.",
-        default=True,
+        "File that remembers all jobs and what became of every record. Left out: what the configuration names, "
+        ".bulksubmit/ledger.db if it is there, else bulksubmit/ledger.db in the user's folder for data.",
         envvar=LEDGER_VARIABLE,
+        callback=_ledger,
     ),
 ]
 BackupFile: TypeAlias = Annotated[Path, _argument("FILE", "File that gets the copy; it must not exist.")]
 Output: TypeAlias = Annotated[
     Path | None,
-    _option("-o, --output DIR", "Folder for outcomes.ndjson and rejects.ndjson; .bulksubmit/JOB where it is left out."),
+    _option(
+        "-o, --output DIR",
+        "Folder for outcomes.ndjson and rejects.ndjson; JOB, beside the ledger, where it is left out.",
+    ),
 ]
 SourceFormat: TypeAlias = Annotated[
     str | None,
@@ -129,6 +155,10 @@ Family: TypeAlias = Annotated[
 ]
 AcceptNew: TypeAlias = Annotated[
     bool, _option("--accept-new", "Go on although more records are new to the family than [delta] allows.")
+]
+Again: TypeAlias = Annotated[
+    bool,
+    _option("--again", "Send the records even if a job has taken them already: every task is created a second time."),
 ]
 Processes: TypeAlias = Annotated[
     int | None,

@@ -9,10 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from engine.commands import wiring
-from engine.files import make_private_folder
+from engine.files import DEFAULT_LEDGER, find_ledger, make_private_folder
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import JobError
+from engine.model.errors import JobError, JobLocked
 from engine.reports.outcomes import OUTCOMES, REJECTS
 
 
@@ -21,17 +21,29 @@ def path_names(paths: Path | str | Sequence[Path | str]) -> list[str]:
     return [str(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
 
 
+def ledger_path(named: Path | str, configured: Path | None = None) -> Path:
+    """Return where a ledger is; if nobody has named it, it may be `configured`."""
+    return find_ledger(configured) if named is DEFAULT_LEDGER else Path(named)
+
+
 @asynccontextmanager
-async def open_ledger(path: Path | str, *, create: bool = False) -> AsyncIterator[Ledger]:
+async def open_ledger(named: Path | str, *, create: bool = False) -> AsyncIterator[Ledger]:
     """Open a ledger. This is the one place that chooses the store; `create`: make one where there is none, to `submit`.
+
+    What is said of a job says of which ledger: who stands in another folder sees why it is not found.
 
     Raises:
         JobError: there is none, so there are no jobs.
     """
+    path = ledger_path(named)
     if not create and not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
         raise JobError(f"there is no ledger at {path}: check --ledger and the working folder, or submit a first job")
-    async with SqliteLedger.open(Path(path), wiring.CLOCK) as ledger:
-        yield ledger
+    async with SqliteLedger.open(path, wiring.CLOCK) as ledger:
+        try:
+            yield ledger
+        except (JobError, JobLocked) as error:
+            error.args = (f"ledger {path}: {error}",)
+            raise
 
 
 async def claim_output(folder: Path, ledger: Ledger) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import partial
+from itertools import count as count_from
 from pathlib import Path
 
 import anyio
@@ -20,12 +21,21 @@ from engine.batch.known import check_new
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
-from engine.commands.paths import claim_output, open_ledger, path_names
+from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
+from engine.commands.taken import refuse_taken
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
-from engine.model.errors import BulkSubmitError, DeadlineReached, JobError, SourceChanged, StrictRejects
+from engine.model.errors import (
+    BulkSubmitError,
+    DeadlineReached,
+    JobError,
+    JobLocked,
+    OtherJobs,
+    SourceChanged,
+    StrictRejects,
+)
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Tally
 from engine.model.record import Source, source_at
@@ -55,6 +65,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     format: str | None = None,  # noqa: A002 - as the option is called
     until: str = "",
     strict: bool = False,
+    again: bool = False,
     processes: int | None = None,
     delta: bool = False,
     family: str | None = None,
@@ -68,11 +79,12 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         ledger: file that remembers all jobs; made where there is none.
         emit: is told what happens.
         stop: ends the run early.
-        job: name of the job; the configuration file's name and the time where left out.
+        job: name of the job; the configuration file's name and the time where left out, with a number if it is taken.
         output: folder of the reports; one of the job's name beside the ledger where left out.
         format: how the sources are written; told by their names where left out.
         until: when a record counts as done, in the words of its service; its default where empty.
         strict: send nothing if any record is not fit to be sent.
+        again: send the records even if a job of this ledger has taken them already.
         processes: that read beside this one; as configured where left out.
         delta: skip the records that an earlier job of the family has created.
         family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
@@ -82,32 +94,38 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     Raises:
         ConfigError, SourceError, JobError: nothing was sent.
         TooManyNew: likewise, and there is no job.
-        JobLocked: another process works on a job of that name.
+        AlreadyTaken: a job has taken the same records. Nothing was sent.
+        JobLocked: another process works on a job of that name, or on the same records.
         Interrupted: while standard input was spooled; there is no job.
     """
-    config, ledger, stop = Path(config), Path(ledger), stop or Stop()
+    config, stop = Path(config), stop or Stop()
     text = wiring.read_config(config)
+    ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
     setup = wiring.load(text, processes=processes)
     name = check_job_name(job or f"{config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    folder = Path(output or ledger.parent / name).absolute()  # noqa: ASYNC240 - reads no disk
     now = wiring.CLOCK.now()
-    new = Job(name, setup.service.kind, text, (), str(folder), until=until, strict=strict, created_at=now)
+    new = Job(name, setup.service.kind, text, (), "", until=until, strict=strict, created_at=now)
     if delta or family:
         new = replace(new, family=check_job_name(family or config.stem), delta=delta)
     wiring.check_parts(setup, new)
     async with open_ledger(ledger, create=True) as opened:
-        with opened.lock(name), family_lock(new, opened):
-            if any(known.name == name for known in await opened.jobs()):
-                raise JobError(
-                    f"job {name!r} exists; `bulksubmit resume {name}` goes on with it, or choose another --job"
-                )
+        with ExitStack() as held:
+            name = await _take_name(name, opened, held, given=job is not None)
+            held.enter_context(family_lock(new, opened))
+            folder = Path(output or ledger.parent / name).absolute()  # noqa: ASYNC240 - reads no disk
             await claim_output(folder, opened)
-            found = await _sources(sources, wiring.source_settings(setup, format), folder / SPOOLED, stop)
-            new = replace(new, sources=found)
             settings = wiring.source_settings(setup, format)
-            if unmet := await _checked(new, setup, settings, folder, stop, opened, accept_new=accept_new):
-                emit(Noticed(unmet))
-            await opened.create_job(new)
+            found = await _sources(sources, settings, folder / SPOOLED, stop)
+            new = replace(new, name=name, output=str(folder), sources=found)
+            try:
+                if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
+                    emit(Noticed(unmet))
+                if delta and not accept_new:
+                    await _check_new(new, setup, opened)
+                await _make(new, opened, emit, stop, again=again)
+            except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
+                (folder / SPOOLED).unlink(missing_ok=True)
+                raise
             return await work_on(new, opened, setup, emit, stop)
 
 
@@ -116,38 +134,56 @@ def family_lock(job: Job, ledger: Ledger) -> AbstractContextManager[None]:
     return ledger.lock_family(job.family) if job.family else nullcontext()
 
 
-async def _checked(  # noqa: PLR0913 - what is checked before there is a job
-    job: Job,
-    setup: wiring.Setup,
-    settings: SourceSettings,
-    folder: Path,
-    stop: Stop,
-    ledger: Ledger,
-    *,
-    accept_new: bool,
-) -> str:
-    """Return what is said of columns that the configuration names and no record has; raise if that must not be.
+async def _check_new(job: Job, setup: wiring.Setup, ledger: Ledger) -> None:
+    """Raise if too many records are new to the family.
 
     Raises:
-        ConfigError: a column is missing.
-        TooManyNew: of a job with delta, and not to be accepted.
+        TooManyNew: they are.
     """
-    try:
-        unmet = await check_columns(job.sources, setup.settings, settings, thorough=job.strict, stop=stop)
-        if job.delta and not accept_new:
-            await _check_new(job, setup, ledger)
-    except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
-        (folder / SPOOLED).unlink(missing_ok=True)
-        raise
-    return unmet
-
-
-async def _check_new(job: Job, setup: wiring.Setup, ledger: Ledger) -> None:
     judged = setup.settings.delta.judged_records
     if await ledger.family_created(job.family) >= judged:
         offline = wiring.offline(setup, job)
         seen, new = await anyio.to_thread.run_sync(offline.count_new, job, ledger.path, judged)
         check_new(seen, new, setup.settings.delta, job.family)
+
+
+async def _take_name(name: str, ledger: Ledger, held: ExitStack, *, given: bool) -> str:
+    """Return a name that no job has, locked as long as `held` is: `name`, or NAME-2, … if it was not `given`.
+
+    Raises:
+        JobError: there is a job of the name that was given.
+        JobLocked: another process works on that.
+    """
+    for number in count_from(1):
+        free = name if number == 1 else check_job_name(f"{name}-{number}")
+        with ExitStack() as tried:
+            try:
+                tried.enter_context(ledger.lock(free))
+            except JobLocked:
+                if given:
+                    raise
+                continue
+            if all(known.name != free for known in await ledger.jobs()):
+                held.push(tried.pop_all())
+                return free
+        if given:
+            break
+    raise JobError(f"job {name!r} exists; `bulksubmit resume {name}` goes on with it, or choose another --job")
+
+
+async def _make(new: Job, ledger: Ledger, emit: Listener, stop: Stop, *, again: bool) -> None:
+    """Remember a new job, unless another one has taken its records; what is made meanwhile is looked at, too."""
+    if again or new.delta:  # delta knows each record
+        await ledger.create_job(new)
+        return
+    seen: set[str] = set()
+    while True:
+        jobs = [job for job in await ledger.jobs() if job.name not in seen]
+        await refuse_taken(new, jobs, ledger, emit, stop)
+        seen.update(job.name for job in jobs)
+        with suppress(OtherJobs):
+            await ledger.create_job(new, seen=seen)
+            return
 
 
 async def resume(
@@ -176,12 +212,21 @@ async def resume(
         SourceChanged: a source is not what it was.
         JobLocked: another process works on it.
     """
-    stop = stop or Stop()
+    stop, text = stop or Stop(), None
+    if config is not None:
+        text = wiring.read_config(Path(config))
+        ledger = ledger_path(ledger, wiring.configured_ledger(Path(config), text))
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
+<<<<<<< HEAD
         with opened.lock(name), family_lock(job, opened):
             if config is not None:
                 job = await _replace_config(job, wiring.read_config(Path(config)), opened, emit, stop)
+=======
+        with opened.lock(name):
+            if text is not None:
+                job = await _replace_config(job, text, opened, emit, stop)
+>>>>>>> 203c566 (Not twice by accident: submit stops at what a job of the ledger has taken; two submits of one second get two names; the default ledger)
             return await go_on(job, opened, emit, stop, processes=processes)
 
 

@@ -6,6 +6,7 @@ point. Nothing else needs to know.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 
 import anyio.to_thread
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
@@ -88,6 +89,18 @@ def read_config(path: Path) -> str:
     """
     text = read_text(path)
     return rooted(text, _service_settings(text).PATHS, path.parent.resolve())
+
+
+def configured_ledger(path: Path, text: str) -> Path | None:
+    """Return the ledger that the configuration at `path` names, meant from its folder; None if it names none.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if "ledger" not in parse_toml(text):
+        return None
+    named = load(text, hide_secret).settings.ledger or ""
+    return path.parent / Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
 
 
 def load(text: str, expand: Expand = expand_secret, *, processes: int | None = None) -> Setup:
@@ -225,7 +238,26 @@ def _shaping(tables: dict[str, Any], mendable: frozenset[str]) -> dict[str, Any]
     kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in mendable}
     source = {key: value for key, value in tables.get("source", {}).items() if key != "processes"}
     kept |= {"source": source} if source else {}
-    return kept | {key: value for key, value in tables.items() if key not in {"service", "source", "send"}}
+    return kept | {key: value for key, value in tables.items() if key not in {"service", "source", "send", "ledger"}}
+
+
+def makes_same_tasks(old: str, new: str) -> bool:
+    """Return whether two configurations make the same tasks of the same records, at the same place.
+
+    How records are cut into batches does not count. One that cannot be read any more is not the same.
+    """
+    try:
+        return _making(load(old, hide_secret)) == _making(load(new, hide_secret))
+    except ConfigError:
+        return False
+
+
+def _making(setup: Setup) -> tuple[object, ...]:
+    """Return what decides over the tasks that are made of records, and over where they go."""
+    service, source = asdict(setup.service), replace(setup.settings.source, format=None, processes=None)
+    for key in setup.service.MENDABLE - {"base_url"}:  # another address is another service: a sandbox, say
+        service.pop(key, None)
+    return service, source, setup.settings.mapping
 
 
 def offline(setup: Setup, job: Job, service: Service | None = None) -> Offline:

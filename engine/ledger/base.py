@@ -6,7 +6,7 @@ disk. Sequences are those of batches and of parts (`model/batch.py`), times are 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -28,8 +28,13 @@ class Ledger(Protocol):
         LedgerError: it cannot be written or read, was closed, or what is to be written contradicts what it holds.
     """
 
-    async def create_job(self, job: Job) -> None:
-        """Remember a new job; the time is now if it names none. Raises: JobError if the name is taken."""
+    async def create_job(self, job: Job, *, seen: Collection[str] | None = None) -> None:
+        """Remember a new job; the time is now if it names none. `seen`: names of jobs, only if there are no others.
+
+        Raises:
+            JobError: the name is taken.
+            OtherJobs: there is a job that is not among those `seen`: it was made meanwhile.
+        """
         ...
 
     async def job(self, name: str) -> Job:

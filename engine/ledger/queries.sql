@@ -50,6 +50,10 @@ VALUES (
 INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode)
 VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode);
 
+-- name: unseen
+-- Name a job that is not among some: one that was made after somebody has looked.
+SELECT name FROM jobs WHERE name NOT IN (SELECT value FROM json_each(:seen)) LIMIT 1;
+
 -- name: job_id
 -- Find a job by its name.
 SELECT id FROM jobs WHERE name = :name;

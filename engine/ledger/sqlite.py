@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
@@ -89,8 +89,8 @@ class SqliteLedger(Ledger):
 
     # Jobs
 
-    async def create_job(self, job: Job) -> None:
-        await self._writer.write(partial(create_job, job=job, now=self._clock.now()))
+    async def create_job(self, job: Job, *, seen: Collection[str] | None = None) -> None:
+        await self._writer.write(partial(create_job, job=job, now=self._clock.now(), seen=seen))
 
     async def job(self, name: str) -> Job:
         (job,) = await self._rows("jobs", rows.to_job, name)

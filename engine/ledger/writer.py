@@ -22,7 +22,7 @@ long by another program changes nothing: only that group is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
@@ -32,6 +32,7 @@ from threading import Thread
 from typing import Any, Concatenate, TypeAlias
 
 import apsw
+import orjson
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -47,7 +48,7 @@ from engine.ledger.rows import (
     to_submitted,
 )
 from engine.model.batch import Batch
-from engine.model.errors import JobError, LedgerError
+from engine.model.errors import JobError, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.record import Place, Reject, Skip, Taken
 from engine.model.submission import State
@@ -268,8 +269,12 @@ def _nothing(_connection: apsw.Connection) -> Sequence[Change]:
     return ()
 
 
-def create_job(connection: apsw.Connection, job: Job, now: float) -> Sequence[Change]:
-    """Remember a new job; its time is now if it names none."""
+def create_job(
+    connection: apsw.Connection, job: Job, now: float, seen: Collection[str] | None = None
+) -> Sequence[Change]:
+    """Remember a new job; its time is now if it names none. `seen`: only if there is no job but these."""
+    if seen is not None and connection.execute(QUERIES["unseen"], {"seen": orjson.dumps([*seen]).decode()}).get:
+        raise OtherJobs
     row = asdict(job) | {"created_at": job.created_at or now}
     del row["sources"]
     if connection.execute(QUERIES["job_id"], {"name": check_job_name(job.name)}).get is not None:

@@ -94,6 +94,14 @@ class JobError(BulkSubmitError):
     exit_code = Exit.USAGE
 
 
+class AlreadyTaken(JobError):
+    """A job has taken these records already. `--again` creates every task a second time."""
+
+
+class OtherJobs(JobError):
+    """There is a job that whoever makes one does not know of. Look at it, then make yours."""
+
+
 class JobLocked(BulkSubmitError):
     """Another process is working on this job. Wait until it ends, or stop it first."""
 

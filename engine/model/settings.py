@@ -262,6 +262,8 @@ class Settings(Section, frozen=True, kw_only=True):
     """The whole file. `service` is checked by the service it names."""
 
     service: dict[str, Any]
+    ledger: Annotated[str, Meta(min_length=1)] | None = None
+    """Remembers the jobs, if neither --ledger nor the environment names one; a path, meant from the file's folder."""
     source: SourceSettings = SourceSettings()
     mapping: MappingSettings = MappingSettings()
     batch: BatchSettings = BatchSettings()

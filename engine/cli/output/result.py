@@ -6,7 +6,6 @@ of `rejects.ndjson`, so that the screen of a hundred million rejects comes as qu
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.cli.options import LEDGER_VARIABLE
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
 from engine.commands.result import Result, ServiceCan
-from engine.files import DEFAULT_LEDGER, regular
+from engine.files import find_ledger, regular
 from engine.model.errors import Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Tally
@@ -171,7 +169,7 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
 
 def command(words: str, ledger: Path) -> str:
     """Return `bulksubmit WORDS`, with the ledger unless it would be found without being named."""
-    if ledger == Path(os.environ.get(LEDGER_VARIABLE) or DEFAULT_LEDGER):
+    if ledger == find_ledger():
         return f"bulksubmit {words}"
     return f"bulksubmit {words} --ledger {shlex.quote(str(ledger))}"
 

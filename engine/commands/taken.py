@@ -1,0 +1,130 @@
+"""Finds the job that has taken the same records before, so that nobody submits a file twice by accident.
+
+`submit` asks before it makes a job. No hash of a file is kept: where a job of as many bytes and the same configuration
+is known, its batches are rendered from the new files, and their sha256 are compared with those in the ledger, up to
+the first that differs. So most files are read once, and the old ones need not be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+import anyio.to_thread
+from msgspec.structs import replace
+
+from engine.batch.payload import PayloadReader
+from engine.commands import wiring
+from engine.ledger.base import Ledger
+from engine.model.batch import Batch
+from engine.model.errors import AlreadyTaken, JobLocked, SourceChanged
+from engine.model.job import Job, JobState
+from engine.model.outcome import Tally
+from engine.model.submission import State
+from engine.progress.events import Listener, Noticed
+from engine.progress.text import count, size
+from engine.run.context import Stop
+
+TOLD_BYTES = 1 << 28
+"""Reading less takes no second, which is not worth a word."""
+GROUP_BYTES = 1 << 22
+"""Payloads that are compared in one go: each costs a change of threads."""
+
+_UNDER_WAY = frozenset({State.STAGING, State.STAGED, State.RELEASING, State.RELEASED, State.UNCERTAIN})
+
+
+async def refuse_taken(new: Job, jobs: Sequence[Job], ledger: Ledger, emit: Listener, stop: Stop) -> None:
+    """Raise if one of `jobs` has taken the records of `new`.
+
+    Jobs that have created nothing, and of which nothing is under way or uncertain, do not count; nor do retries.
+
+    Raises:
+        AlreadyTaken: one has; says which, and what can be done.
+        JobLocked: one does so just now.
+        Interrupted: while the sources were compared.
+    """
+    for job in jobs:
+        if job.parent is None and job.size_bytes == new.size_bytes and job.size_bytes and _makes_same_tasks(job, new):
+            await _refuse(new, job, ledger, emit, stop)
+
+
+def _makes_same_tasks(job: Job, new: Job) -> bool:
+    return job.service == new.service and wiring.makes_same_tasks(job.config, new.config)
+
+
+async def _refuse(new: Job, job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> None:
+    running = ledger.is_locked(job.name)
+    if running and _files(job) == _files(new):
+        raise JobLocked(_running(job))
+    tally = await ledger.tally(job.name)
+    if not (running or tally.created or tally.uncertain or not _UNDER_WAY.isdisjoint(tally.states)):
+        return
+    if await _holds(new, job, ledger, emit, stop):
+        raise JobLocked(_running(job)) if running else AlreadyTaken(_taken(job, tally))
+
+
+def _files(job: Job) -> Sequence[tuple[object, ...]]:
+    return [(source.path, source.inode, source.size, source.mtime_ns) for source in job.sources]
+
+
+async def _holds(new: Job, job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> bool:
+    """Return whether the sources of `new` hold all that `job` has frozen, and that is something."""
+    reader = wiring.load_offline(job).payloads(replace(job, sources=new.sources))
+    compared, told = 0, new.size_bytes < TOLD_BYTES
+    async for group in _groups(job, ledger):
+        if stop.error is not None:
+            raise stop.error
+        if not await anyio.to_thread.run_sync(partial(_same, reader, group)):
+            return False
+        compared += len(group)
+        if not told:
+            told = True
+            emit(
+                Noticed(f"the sources begin as those of job {job.name}: all {size(new.size_bytes)} are compared first")
+            )
+    return compared > 0
+
+
+async def _groups(job: Job, ledger: Ledger) -> AsyncIterator[list[Batch]]:
+    """Yield the batches with records, some MB at a time, the first one alone: another file mostly differs in it."""
+    group: list[Batch] = []
+    most_bytes = held = 0
+    async for batch, _ in ledger.batches(job.name):
+        if batch.count:
+            group.append(batch)
+            held += batch.size_bytes
+        if held > most_bytes:
+            yield group
+            group, held, most_bytes = [], 0, GROUP_BYTES
+    if group:
+        yield group
+
+
+def _same(reader: PayloadReader, batches: Sequence[Batch]) -> bool:
+    try:
+        for batch in batches:
+            reader.read(batch)
+    except SourceChanged:
+        return False
+    return True
+
+
+def _running(job: Job) -> str:
+    return (
+        f"job {job.name!r} works on these records just now. Wait until it ends; `bulksubmit status {job.name}` says "
+        "how far it is"
+    )
+
+
+def _taken(job: Job, tally: Tally) -> str:
+    done = f"{count(tally.created)} of {count(tally.records, 'record')} created"
+    ways = {
+        JobState.OPEN: f"`bulksubmit resume {job.name}` goes on with it",
+        JobState.FINISHED: f"`bulksubmit status {job.name}` says what can be done about the rest",
+        JobState.CANCELED: f"`bulksubmit status {job.name}` says what can be done about it",
+    }
+    way = "" if tally.created == tally.records and job.state is JobState.FINISHED else f"{ways[job.state]}. "
+    return (
+        f"job {job.name!r} has taken these records already, and is {job.state} ({done}). Nothing was sent. {way}"
+        "--delta sends only records that are new; --again sends all, and creates every task a second time"
+    )
