@@ -20,6 +20,13 @@ settings.register_profile("house", deadline=None)  # a busy machine is no failur
 settings.load_profile("house")
 
 
+@pytest.fixture(autouse=True)
+def _a_home_of_its_own(monkeypatch, tmp_path_factory):
+    """Let no test see, or make, the ledger of whoever runs the tests: left out, it is that of the working folder."""
+    monkeypatch.setenv("BULKSUBMIT_LEDGER", ".bulksubmit/ledger.db")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "data"))
+
+
 @pytest.fixture
 def clock():
     return FakeClock()

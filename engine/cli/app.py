@@ -237,7 +237,7 @@ def report(
     if missing:
         return missing_screen(ask(partial(engine.missing, job, ledger), output_options))
     if record is not None:
-        return record_screen(job, ask(partial(engine.find_record, job, record, ledger), output_options))
+        return record_screen(job, ask(partial(engine.find_record, job, record, ledger), output_options), ledger)
     return result_screen(ask(partial(engine.report, job, ledger), output_options), ledger)
 
 
@@ -290,7 +290,8 @@ def retry(
     if uncertain:
         from engine.cli.signals import ask
 
-        said = _uncertain_said(job, ask(partial(engine.find_uncertain, job, ledger), output_options))
+        found = _uncertain_said(job, ask(partial(engine.find_uncertain, job, ledger), output_options))
+        said = f"Job {job} of ledger {ledger}: {found}"
         if not yes and not sys.stdin.isatty():
             raise engine.errors.JobError(f"{said} Nobody can be asked here: --yes says that they shall be sent again")
         if not yes and not _answered(f"{said} Send them again?"):
@@ -319,7 +320,8 @@ def cancel(
 
     The service is asked to create nothing more of what it has; what is created stays.
     """
-    question = f"Cancel job {job}? Nothing more will be sent and it cannot be resumed; what is created stays."
+    what_follows = "Nothing more will be sent and it cannot be resumed; what is created stays."
+    question = f"Cancel job {job} of ledger {ledger}? {what_follows}"
     if not yes and sys.stdin.isatty() and not _answered(question):
         raise engine.errors.BulkSubmitError(f"job {job} was not canceled")
     return _perform(partial(engine.cancel, job, ledger), ledger, output_options)

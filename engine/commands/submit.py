@@ -218,15 +218,9 @@ async def resume(
         ledger = ledger_path(ledger, wiring.configured_ledger(Path(config), text))
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
-<<<<<<< HEAD
         with opened.lock(name), family_lock(job, opened):
-            if config is not None:
-                job = await _replace_config(job, wiring.read_config(Path(config)), opened, emit, stop)
-=======
-        with opened.lock(name):
             if text is not None:
                 job = await _replace_config(job, text, opened, emit, stop)
->>>>>>> 203c566 (Not twice by accident: submit stops at what a job of the ledger has taken; two submits of one second get two names; the default ledger)
             return await go_on(job, opened, emit, stop, processes=processes)
 
 

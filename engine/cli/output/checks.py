@@ -41,11 +41,15 @@ def audit_screen(audit: Audit, ledger: Path) -> Screen:
             "reports": str(audit.reports),
             "mended": audit.mended,
             "findings": audit.findings,
+            "ledger": str(ledger),
             "exit_code": int(exit_code),
         },
         mood=(Mood.MIXED if _still_open(audit) else Mood.GOOD) if audit.holds else Mood.BAD,
         tables=[
-            Table([[f"{count(audit.records, 'record')} read", f"= {total}"], *_extent(audit)]),
+            Table(
+                [[f"{count(audit.records, 'record')} read", f"= {total}"], *_extent(audit), ["ledger", str(ledger)]],
+                whole=frozenset({1}),
+            ),
             Table([[finding] for finding in audit.findings], "Findings"),
             Table(_advice(audit, ledger), "What to do next"),
         ],
@@ -144,7 +148,7 @@ def missing_screen(missing: Missing) -> Screen:
     )
 
 
-def record_screen(job: str, outcome: Outcome) -> Screen:
+def record_screen(job: str, outcome: Outcome, ledger: Path) -> Screen:
     """Return what became of one record."""
     facts = {
         "source": f"{outcome.source}, byte {outcome.offset:,}",
@@ -152,10 +156,11 @@ def record_screen(job: str, outcome: Outcome) -> Screen:
         "batch": outcome.batch_id,
         "page": outcome.url,
         "reason": outcome.error,
+        "ledger": str(ledger),
     }
     return Screen(
         f"Record {outcome.index:,} of job {job}: {outcome.state}.",
-        {"job": job, **asdict(outcome)},
+        {"job": job, **asdict(outcome), "ledger": str(ledger)},
         mood=Mood.GOOD if outcome.state is Fate.CREATED else Mood.MIXED,
         tables=[Table([[what, fact] for what, fact in facts.items() if fact])],
     )

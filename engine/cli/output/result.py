@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -17,7 +18,7 @@ from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
 from engine.commands.result import Result, ServiceCan
 from engine.files import find_ledger, regular
-from engine.model.errors import Exit
+from engine.model.errors import ConfigError, Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Tally
 from engine.model.record import loads
@@ -169,8 +170,9 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
 
 def command(words: str, ledger: Path) -> str:
     """Return `bulksubmit WORDS`, with the ledger unless it would be found without being named."""
-    if ledger == find_ledger():
-        return f"bulksubmit {words}"
+    with suppress(ConfigError):  # without a home folder it has to be named
+        if ledger == find_ledger():
+            return f"bulksubmit {words}"
     return f"bulksubmit {words} --ledger {shlex.quote(str(ledger))}"
 
 

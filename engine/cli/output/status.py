@@ -60,7 +60,7 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
                 "Created tasks, by how people's work on them stands",
                 figures=frozenset({1}),
             ),
-            Table(_facts(status), "About it", whole=frozenset({1})),
+            Table([*_facts(status), ["ledger", str(ledger)]], "About it", whole=frozenset({1})),
             Table(_next(status, ledger), "What to do next", whole=frozenset({1})),
         ],
     )

@@ -135,7 +135,6 @@ def engine():
 @pytest.fixture
 def say(engine, capsys, monkeypatch):
     """Call `bulksubmit …` with the fake engine."""
-    monkeypatch.delenv("BULKSUBMIT_LEDGER", raising=False)
     for name in OPERATIONS:
         monkeypatch.setattr(f"engine.{name}", getattr(engine, name))
     for name in ("bench", "bench_plan"):

@@ -18,6 +18,7 @@ OPTIONS = {
     "format": None,
     "until": "",
     "strict": False,
+    "again": False,
     "processes": None,
 }
 """Of submit, where only the configuration is named."""
@@ -66,7 +67,7 @@ PROMISED = {
                 "submit",
                 ["a", "-"],
                 LEDGER,
-                OPTIONS | {"job": "j", "output": Path("out"), "strict": True, "until": "finished"},
+                OPTIONS | {"job": "j", "output": Path("out"), "strict": True, "again": False, "until": "finished"},
             ),
         ),
     ],
@@ -191,7 +192,7 @@ def test_whoever_cancels_at_a_terminal_is_asked_first(say, engine, monkeypatch, 
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     said = say("cancel", "nightly", "--json")
     assert len(engine.asked) == asked
-    assert "Cancel job nightly?" in said.err
+    assert "Cancel job nightly of ledger .bulksubmit/ledger.db?" in said.err
     assert said.json.get("error", "") == ("" if asked else "job nightly was not canceled")
 
 

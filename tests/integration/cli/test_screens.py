@@ -26,11 +26,6 @@ from .conftest import JOB, RESULT, TALLY
 LEDGER = Path(".bulksubmit/ledger.db")
 
 
-@pytest.fixture(autouse=True)
-def _usual_ledger(monkeypatch):
-    monkeypatch.delenv("BULKSUBMIT_LEDGER", raising=False)
-
-
 def rejects(folder, *errors):
     path = folder / "rejects.ndjson"
     path.write_text("".join(json.dumps({"index": 1, "error": error, "record": {}}) + "\n" for error in errors))
@@ -66,7 +61,9 @@ NARROW = {
         Validation(10, 1, 2, 1_000, [("in/a/folder/tasks.ndjson", Reject(4, 480, 7, 5, f"not valid JSON. {TROUBLE}"))])
     ),
     "audit": lambda: audit_screen(Audit("nightly", 10**9, 2, Counter(dict.fromkeys(Fate, 10**8))), LEDGER),
-    "record": lambda: record_screen("nightly", Outcome(7, "in.csv", 9, Fate.FAILED, batch_id="b" * 90, error=TROUBLE)),
+    "record": lambda: record_screen(
+        "nightly", Outcome(7, "in.csv", 9, Fate.FAILED, batch_id="b" * 90, error=TROUBLE), LEDGER
+    ),
     "bench": lambda: bench_screen(bench()),
 }
 
@@ -356,7 +353,7 @@ def test_a_validation_shows_the_first_rejects():
 
 def test_a_record_is_told_with_its_reason():
     outcome = Outcome(48_211, "in.csv", 12_345, Fate.FAILED, batch_id="b1", error="no url")
-    text = text_of(record_screen("nightly", outcome), colours=False)
+    text = text_of(record_screen("nightly", outcome, LEDGER), colours=False)
     assert text.startswith("Record 48,211 of job nightly: failed.")
     assert "in.csv, byte 12,345" in text
     assert "no url" in text

@@ -31,7 +31,7 @@ async def test_status_tells_where_a_job_stands(desk):
 async def test_status_of_all_jobs_has_the_newest_first(desk):
     desk = await desk()
     for name in ("a", "b"):
-        await desk.submit(desk.source(tasks(1)), job=name)
+        await desk.submit(desk.source(tasks(1)), job=name, again=True)
     assert [status.job.name for status in await engine.status(None, desk.ledger)] == ["b", "a"]
 
 

@@ -57,7 +57,7 @@ async def test_a_run_is_the_same_with_other_processes_that_read(desk, processes)
     desk, before = await desk(), children()
     source = desk.source([*tasks(25), {"priority": "high"}, *tasks(5, start=25)])
     here = await desk.submit(source, job="here", processes=0)
-    there = await desk.submit(source, job="there", processes=processes)
+    there = await desk.submit(source, job="there", processes=processes, again=True)
     assert children() == before
     assert (there.exit_code, there.tally) == (here.exit_code, here.tally)
     left_out = {"task_id", "batch_id", "url"}
@@ -106,7 +106,7 @@ async def test_the_reports_stand_beside_the_ledger_or_where_they_are_wanted(desk
     source = desk.source(tasks(1))
     assert (await desk.submit(source)).outcomes == tmp_path / "state" / "j" / "outcomes.ndjson"
     assert (
-        await desk.submit(source, job="k", output=tmp_path / "here")
+        await desk.submit(source, job="k", output=tmp_path / "here", again=True)
     ).outcomes == tmp_path / "here" / "outcomes.ndjson"
 
 

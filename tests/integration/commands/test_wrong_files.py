@@ -75,7 +75,6 @@ WRONG = [
 def say(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
-    monkeypatch.delenv("BULKSUBMIT_LEDGER", raising=False)
 
     def run(*arguments, more=""):
         (tmp_path / "c.toml").write_text(CONFIG.format(more=more))

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import decode_spans, encode_spans, part_sequences
-from engine.model.errors import JobError, JobLocked, LedgerError, NameTaken
+from engine.model.errors import JobError, JobLocked, LedgerError, NameTaken, OtherJobs
 from engine.model.job import JobState
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
@@ -54,6 +54,15 @@ async def test_a_job_comes_back_as_it_went_in(ledger):
 async def test_a_job_without_a_time_begins_now(ledger, clock):
     await ledger.create_job(a_job(created_at=0.0))
     assert (await ledger.job("j")).created_at == clock.now()
+
+
+async def test_a_job_is_not_made_beside_one_that_its_maker_has_not_seen(ledger):
+    await ledger.create_job(a_job("first"), seen=())
+    with pytest.raises(OtherJobs):
+        await ledger.create_job(a_job("second"), seen=())
+    assert [job.name for job in await ledger.jobs()] == ["first"]
+    await ledger.create_job(a_job("second"), seen={"first", "one that is gone"})
+    assert [job.name for job in await ledger.jobs()] == ["second", "first"]
 
 
 async def test_a_name_is_taken_once(ledger):

@@ -1,0 +1,86 @@
+"""Where the ledger is that nobody has named, and what messages say of it."""
+
+from pathlib import Path
+
+import pytest
+
+import engine
+from engine.clock import SystemClock
+from engine.commands.paths import ledger_path
+from engine.commands.wiring import configured_ledger
+from engine.files import DEFAULT_LEDGER, find_ledger
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import ConfigError, JobError, JobLocked
+from engine.model.job import Job
+
+CONFIG = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:KEY}"\n'
+
+
+@pytest.fixture(autouse=True)
+def _new_user(tmp_path, monkeypatch):
+    """Stand in an empty folder, with a home and nothing in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BULKSUBMIT_LEDGER")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", "/home/her")
+
+
+def test_the_first_of_variable_configuration_folder_and_data_folder_is_taken(tmp_path, monkeypatch):
+    configured = tmp_path / "by-config.db"
+    assert find_ledger() == Path("/home/her/.local/share/bulksubmit/ledger.db")
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert find_ledger() == Path("/data/bulksubmit/ledger.db")
+    DEFAULT_LEDGER.parent.mkdir()
+    assert find_ledger() == Path("/data/bulksubmit/ledger.db")
+    DEFAULT_LEDGER.touch()
+    assert find_ledger() == DEFAULT_LEDGER
+    assert find_ledger(configured) == configured
+    monkeypatch.setenv("BULKSUBMIT_LEDGER", "there.db")
+    assert find_ledger(configured) == Path("there.db")
+
+
+def test_a_ledger_that_is_named_is_that_one(tmp_path):
+    assert ledger_path(".bulksubmit/ledger.db") == Path(".bulksubmit/ledger.db")
+    assert ledger_path(Path(".bulksubmit/ledger.db"), tmp_path / "c.db") == Path(".bulksubmit/ledger.db")
+    assert ledger_path(DEFAULT_LEDGER, tmp_path / "c.db") == tmp_path / "c.db"
+
+
+def test_of_a_ledger_that_was_moved_without_its_newest_steps_no_new_one_is_begun_elsewhere(tmp_path):
+    DEFAULT_LEDGER.parent.mkdir()
+    DEFAULT_LEDGER.with_name("ledger.db-wal").touch()
+    assert find_ledger() == DEFAULT_LEDGER
+
+
+def test_a_folder_for_data_that_is_not_absolute_does_not_count(monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", "data")
+    assert find_ledger() == Path("/home/her/.local/share/bulksubmit/ledger.db")
+
+
+def test_without_home_the_user_has_one_all_the_same_or_is_told_what_to_do(monkeypatch):
+    monkeypatch.delenv("HOME")
+    assert find_ledger().is_absolute()
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as where a user has no entry: in containers
+    with pytest.raises(ConfigError, match="--ledger or BULKSUBMIT_LEDGER names one"):
+        find_ledger()
+
+
+def test_the_configuration_names_it_from_its_own_folder(tmp_path):
+    path = tmp_path / "there" / "c.toml"
+    assert configured_ledger(path, CONFIG) is None
+    assert configured_ledger(path, 'ledger = "l.db"\n' + CONFIG) == tmp_path / "there" / "l.db"
+    assert configured_ledger(path, 'ledger = "/l.db"\n' + CONFIG) == Path("/l.db")
+    assert configured_ledger(path, 'ledger = "~/l.db"\n' + CONFIG) == Path("/home/her/l.db")
+    with pytest.raises(ConfigError, match="ledger: must be a text"):
+        configured_ledger(path, "ledger = 7\n" + CONFIG)
+
+
+async def test_what_is_said_of_a_job_names_the_ledger(tmp_path):
+    path = tmp_path / "l.db"
+    with pytest.raises(JobError, match=f"there is no ledger at {path}"):
+        await engine.status("j", path)
+    async with SqliteLedger.open(path, SystemClock()) as holder:
+        await holder.create_job(Job("j", "sama", CONFIG, (), "out"))
+        with holder.lock("j"), pytest.raises(JobLocked, match=f"^ledger {path}: process"):
+            await engine.resume("j", path)
+    with pytest.raises(JobError, match=f"^ledger {path}: there is no job 'k'; there are: j"):
+        await engine.status("k", path)
