@@ -83,6 +83,17 @@ def test_the_ledger_may_be_named_by_the_environment(say, engine, monkeypatch):
     assert engine.asked == [("resume", "a", Path("there/l.db"))]
 
 
+def test_the_ledger_may_be_named_by_the_configuration(say, engine, monkeypatch, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('ledger = "l.db"\n[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:KEY}"\n')
+    monkeypatch.delenv("BULKSUBMIT_LEDGER")
+    say("resume", "a", "--config", config)
+    say("resume", "a", "--config", config, "--ledger", "x.db")
+    monkeypatch.setenv("BULKSUBMIT_LEDGER", "there/l.db")
+    say("resume", "a", "--config", config)
+    assert [asked[2] for asked in engine.asked] == [tmp_path / "l.db", Path("x.db"), Path("there/l.db")]
+
+
 @pytest.mark.parametrize("command", ["submit", "resume", "retry", "cancel", "report"])
 def test_a_run_answers_with_one_json_object_and_its_exit_code(say, command):
     arguments = ["in.ndjson", "--config", "c.toml"] if command == "submit" else ["nightly"]

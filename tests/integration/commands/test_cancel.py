@@ -46,8 +46,8 @@ async def test_of_a_canceled_job_no_retry_is_offered_for_what_was_never_read(des
     with pytest.raises(JobError) as caught:
         await desk.resume()
     assert str(caught.value) == (
-        f"ledger {desk.ledger}: job 'j' was canceled and cannot go on; what stands from byte 0 of {source} on was never "
-        "read: submit that as a new job"
+        f"ledger {desk.ledger}: job 'j' was canceled and cannot go on; what stands from byte 0 of {source} on was "
+        "never read: submit that as a new job"
     )
 
 
