@@ -42,7 +42,8 @@ async def open_ledger(named: Path | str, *, create: bool = False) -> AsyncIterat
         try:
             yield ledger
         except (JobError, JobLocked) as error:
-            error.args = (f"ledger {path}: {error}",)
+            if not str(error).startswith(of := f"ledger {path}: "):  # the operation may be a part of another one
+                error.args = (f"{of}{error}",)
             raise
 
 

