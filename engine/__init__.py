@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.model.job import Job
     from engine.model.outcome import Outcome
     from engine.model.record import Format
+    from engine.model.settings import RunLimits
     from engine.reports.audit import Audit
     from engine.reports.missing import Missing
     from engine.run.context import Stop
@@ -33,6 +34,7 @@ __all__ = [
     "Missing",
     "Outcome",
     "Result",
+    "RunLimits",
     "Stop",
     "UncertainRecords",
     "Validation",
@@ -60,6 +62,7 @@ _HOMES = {
     "engine.model.job": ("Job",),
     "engine.model.outcome": ("Outcome",),
     "engine.model.record": ("Format",),
+    "engine.model.settings": ("RunLimits",),
     "engine.reports.audit": ("Audit",),
     "engine.reports.missing": ("Missing",),
     "engine.run.context": ("Stop",),

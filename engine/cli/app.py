@@ -12,6 +12,7 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -20,7 +21,7 @@ import typer
 
 import engine
 from engine.cli import options
-from engine.cli.options import Command, OutputOptions
+from engine.cli.options import Command, LimitOptions, OutputOptions
 from engine.cli.output.screen import Screen, say, show, tell_error, write_json
 from engine.files import DEFAULT_LEDGER
 from engine.progress.text import count, printable
@@ -79,24 +80,29 @@ _Work: TypeAlias = Callable[..., Screen | None]
 
 
 def _command(*, shows_progress: bool = True) -> Callable[[_Work], _Work]:
-    """Make a function a command: its parameters are options, and so are the fields of a parameter `output_options`.
+    """Make a function a command: its parameters are options, and so are the fields of those in `_GROUPS`.
 
     The screen that it returns is shown at the end, and has the exit code. One that shows no progress has no `--quiet`.
     """
     return partial(_declared, shows_progress=shows_progress)
 
 
+_GROUPS: dict[str, type[Any]] = {"limits": LimitOptions, "output_options": OutputOptions}
+"""Parameter that stands for many options → what holds them."""
+
+
 def _declared(work: _Work, *, shows_progress: bool) -> _Work:
-    own = inspect.signature(work, eval_str=True).parameters
-    spoken = inspect.signature(OutputOptions, eval_str=True).parameters if "output_options" in own else {}
-    parameters = {one.name: one.replace(kind=one.KEYWORD_ONLY) for one in [*own.values(), *spoken.values()]}
-    parameters.pop("output_options", None)
+    own = dict(inspect.signature(work, eval_str=True).parameters)
+    groups = {name: inspect.signature(_GROUPS[name], eval_str=True).parameters for name in own if name in _GROUPS}
+    spread = [one for name, one in own.items() if name not in groups]
+    spread += [one for fields in groups.values() for one in fields.values()]
+    parameters = {one.name: one.replace(kind=one.KEYWORD_ONLY) for one in spread}
     if not shows_progress:
         parameters.pop("quiet", None)
 
     def run(**given: Any) -> None:
-        if spoken:
-            given["output_options"] = OutputOptions(**{name: given.pop(name) for name in spoken if name in given})
+        for group, fields in groups.items():
+            given[group] = _GROUPS[group](**{name: given.pop(name) for name in fields if name in given})
         screen = work(**given)
         if screen is not None:
             raise typer.Exit(show(screen, given["output_options"]))
@@ -158,6 +164,7 @@ def submit(
     delta: options.Delta = False,
     family: options.Family = None,
     accept_new: options.AcceptNew = False,
+    limits: LimitOptions,
     output_options: OutputOptions,
 ) -> Screen:
     """Send records and follow each to its end.
@@ -179,8 +186,13 @@ def submit(
         delta=delta,
         family=family,
         accept_new=accept_new,
+        limits=_run_limits(limits),
     )
     return _perform(work, ledger, output_options)
+
+
+def _run_limits(said: LimitOptions) -> engine.RunLimits:
+    return engine.RunLimits(**asdict(said))
 
 
 @_command()
@@ -190,6 +202,7 @@ def resume(
     config: options.NewConfig = None,
     processes: options.Processes = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
+    limits: LimitOptions,
     output_options: OutputOptions,
 ) -> Screen:
     """Go on with a job where it stopped.
@@ -197,7 +210,8 @@ def resume(
     What is settled is left alone, what was under way is looked up first, and nothing is sent twice. Of a finished job,
     the service is asked again about what is uncertain, where it can be asked.
     """
-    return _perform(partial(engine.resume, job, ledger, config=config, processes=processes), ledger, output_options)
+    work = partial(engine.resume, job, ledger, config=config, processes=processes, limits=_run_limits(limits))
+    return _perform(work, ledger, output_options)
 
 
 @_command(shows_progress=False)

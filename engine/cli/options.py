@@ -177,6 +177,35 @@ Until: TypeAlias = Annotated[
         "if left out.",
     ),
 ]
+Deadline: TypeAlias = Annotated[
+    str,
+    _option("--deadline WHEN", "Be done by then, a time as 05:30 or a duration as 2h30m; the rest is for later (5)."),
+]
+OpenWindow: TypeAlias = Annotated[
+    str,
+    _option(
+        "--window FROM-TO",
+        "Work only between these times of the day, as in 22:00-06:00, and be done when it closes (5).",
+    ),
+]
+Zone: TypeAlias = Annotated[
+    str,
+    _option("--zone ZONE", "Whose clocks are meant, as in Europe/Berlin; those of this machine where it is left out."),
+]
+RecordLimit: TypeAlias = Annotated[
+    int | None, _option("--max-records N", "Send no more records than that in this run (5).", min=1)
+]
+FailureLimit: TypeAlias = Annotated[
+    str,
+    _option(
+        "--max-failed LIMIT",
+        "Send nothing more once more of the job's records fail or are rejected (7): a number, or, from 1,000 records "
+        "on, a share as 1%.",
+    ),
+]
+FailIfEmpty: TypeAlias = Annotated[
+    bool, _option("--fail-if-empty", "Exit with 8 if no record was sent: there was none, or none that is new.")
+]
 Tasks: TypeAlias = Annotated[
     bool, _option("--tasks", "Ask the service as well how people's work on the created tasks stands.")
 ]
@@ -262,6 +291,18 @@ JournalFile: TypeAlias = Annotated[
 DemoFolder: TypeAlias = Annotated[
     Path, _option("--folder DIR", "Folder for the demo's ledger, reports and journal.", default=True)
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """When a run ends before its job; each field is an option."""
+
+    deadline: Deadline = ""
+    window: OpenWindow = ""
+    zone: Zone = ""
+    max_records: RecordLimit = None
+    max_failed: FailureLimit = ""
+    fail_if_empty: FailIfEmpty = False
 
 
 @dataclass(frozen=True, slots=True)

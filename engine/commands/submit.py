@@ -39,10 +39,11 @@ from engine.model.errors import (
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Tally
 from engine.model.record import Source, source_at
-from engine.model.settings import SourceSettings
+from engine.model.settings import RunLimits, SourceSettings
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
 from engine.reports.outcomes import ReportWriter
+from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
@@ -70,6 +71,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     delta: bool = False,
     family: str | None = None,
     accept_new: bool = False,
+    limits: RunLimits | None = None,
 ) -> Result:
     """Make a job of the records in some files and work on it until it is finished or stopped.
 
@@ -86,13 +88,14 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         strict: send nothing if any record is not fit to be sent.
         again: send the records even if a job of this ledger has taken them already.
         processes: that read beside this one; as configured where left out.
+        limits: of this run; what is left out is as configured.
         delta: skip the records that an earlier job of the family has created.
         family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
             out, otherwise none. Whatever the job sends, its family knows from then on.
         accept_new: go on although more records are new to the family than `[delta]` allows.
 
     Raises:
-        ConfigError, SourceError, JobError: nothing was sent.
+        ConfigError, SourceError, JobError, WindowClosed: nothing was sent.
         TooManyNew: likewise, and there is no job.
         AlreadyTaken: a job has taken the same records. Nothing was sent.
         JobLocked: another process works on a job of that name, or on the same records.
@@ -101,7 +104,8 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     config, stop = Path(config), stop or Stop()
     text = wiring.read_config(config)
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
-    setup = wiring.load(text, processes=processes)
+    setup = wiring.load(text, processes=processes, limits=limits)
+    check_open(setup.settings.window, wiring.CLOCK.now())
     name = check_job_name(job or f"{config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     now = wiring.CLOCK.now()
     new = Job(name, setup.service.kind, text, (), "", until=until, strict=strict, created_at=now)
@@ -186,7 +190,7 @@ async def _make(new: Job, ledger: Ledger, emit: Listener, stop: Stop, *, again: 
             return
 
 
-async def resume(
+async def resume(  # noqa: PLR0913 - what a person can say of it
     name: str,
     ledger: Path | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
@@ -194,6 +198,7 @@ async def resume(
     *,
     config: Path | str | None = None,
     processes: int | None = None,
+    limits: RunLimits | None = None,
 ) -> Result:
     """Go on with a job where it stopped; a finished one is reported as it is.
 
@@ -205,12 +210,14 @@ async def resume(
         config: from now on the job's configuration; addresses, secrets and `[send]` may differ, and where tasks go
             while nothing was created or released.
         processes: that read beside this one; as configured where left out.
+        limits: of this run; what is left out is as configured.
 
     Raises:
         JobError: there is no such job, or it was canceled.
         ConfigError: the new configuration would make other batches.
         SourceChanged: a source is not what it was.
         JobLocked: another process works on it.
+        WindowClosed: it is not the time for it.
     """
     stop, text = stop or Stop(), None
     if config is not None:
@@ -221,7 +228,7 @@ async def resume(
         with opened.lock(name), family_lock(job, opened):
             if text is not None:
                 job = await _replace_config(job, text, opened, emit, stop)
-            return await go_on(job, opened, emit, stop, processes=processes)
+            return await go_on(job, opened, emit, stop, processes=processes, limits=limits)
 
 
 async def _replace_config(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> Job:
@@ -239,10 +246,21 @@ async def _replace_config(job: Job, config: str, ledger: Ledger, emit: Listener,
     return replace(job, config=config)
 
 
-async def go_on(
-    job: Job, ledger: Ledger, emit: Listener, stop: Stop, *, note: str = "", processes: int | None = None
+async def go_on(  # noqa: PLR0913 - what a run is made of
+    job: Job,
+    ledger: Ledger,
+    emit: Listener,
+    stop: Stop,
+    *,
+    note: str = "",
+    processes: int | None = None,
+    limits: RunLimits | None = None,
+    overwritten: SourceChanged | None = None,
 ) -> Result:
-    """Go on with a job that this process has locked; `note` is what to say of one that is finished."""
+    """Go on with a job that this process has locked; `note` is what to say of one that is finished.
+
+    `overwritten`: the caller knows that a source is not what it was, so only what was released is followed.
+    """
     if later := await ledger.taken_over_by(job.name):
         raise JobError(
             f"job {job.name!r} cannot go on: job {later!r} of its family has sent records of it since it was canceled. "
@@ -254,14 +272,18 @@ async def go_on(
     tally = await ledger.tally(job.name)
     if job.state is JobState.FINISHED and not (tally.states.get(State.UNCERTAIN) or tally.unresolved):
         return await summarize(job, ledger, wiring.CLOCK.monotonic(), note=note, rewrite=False)
-    changed = None
-    if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
+    setup = wiring.load(job.config, processes=processes, limits=limits)
+    check_open(setup.settings.window, wiring.CLOCK.now())
+    changed = overwritten
+    if changed is None and (
+        not job.read_complete or not UNSENT.isdisjoint(tally.states)
+    ):  # what was released is followed in any case
         changed = _changed(job, tally)
     if job.state is JobState.FINISHED:
         # First: what no search finds is sent again. Killed in between, a job that seems finished would leave it so.
         await ledger.set_job_state(job.name, JobState.OPEN)
         job = replace(job, state=JobState.OPEN)
-    return await work_on(job, ledger, wiring.load(job.config, processes=processes), emit, stop, changed=changed)
+    return await work_on(job, ledger, setup, emit, stop, changed=changed)
 
 
 def _canceled(job: Job, tally: Tally, last: Batch | None) -> str:
@@ -317,11 +339,18 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
             before = await ledger.tally(job.name)
             emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
             in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
-            async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened_run:
-                run = replace(opened_run, released_again_by_user=released_again_by_user, changed=changed)
+            bounds = _bounds(setup, before, stop, emit)
+            heard = fan_out(emit, in_flight.hear, bounds.hear)
+            async with wiring.open_run(setup, job, ledger, heard, stop) as opened_run:
+                most = setup.settings.limits.max_records
+                run = replace(
+                    opened_run, released_again_by_user=released_again_by_user, changed=changed, most_records=most
+                )
                 run = await _learnt(replace(run, emit=fan_out(emit, reports.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
-                error = stop.error or await _within_deadline(pipeline, run, setup, reports) or changed
+                error = stop.error or await _within_deadline(pipeline, run, setup, reports, bounds) or changed
+                if error is stop.sending_error and stop.error is None and await _is_done(job.name, ledger):
+                    error = None  # nothing was left to be sent
                 note = ""
                 if error is None:
                     await cancel_orphans(run)
@@ -350,8 +379,18 @@ async def _learnt(run: Run, last: Batch | None) -> Run:
     return replace(run, job=replace(run.job, learnt=learnt))
 
 
+def _bounds(setup: wiring.Setup, before: Tally, stop: Stop, emit: Listener) -> Bounds:
+    settings = setup.settings
+    ending = ending_of(settings.window, setup.deadline_at, wiring.CLOCK.now())
+    return Bounds(settings.limits, ending, before, wiring.CLOCK, stop, emit)
+
+
+async def _is_done(name: str, ledger: Ledger) -> bool:
+    return (await ledger.job(name)).read_complete and not (await ledger.tally(name)).unresolved
+
+
 async def _within_deadline(
-    pipeline: Pipeline, run: Run, setup: wiring.Setup, reports: ReportWriter
+    pipeline: Pipeline, run: Run, setup: wiring.Setup, reports: ReportWriter, bounds: Bounds
 ) -> BulkSubmitError | None:
     async def watch() -> None:
         if (seconds := setup.settings.send.deadline_seconds) is not None:
@@ -360,6 +399,7 @@ async def _within_deadline(
 
     async with anyio.create_task_group() as group:
         group.start_soon(watch)
+        group.start_soon(bounds.watch)
         group.start_soon(reports.follow)
         error = await pipeline.work()
         group.cancel_scope.cancel()

@@ -47,8 +47,9 @@ from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job
+from engine.model.night import deadline_at, zone_of
 from engine.model.record import Block, Position, Skip
-from engine.model.settings import AUTO, ServiceSettings, Settings, SourceSettings
+from engine.model.settings import AUTO, RunLimits, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
 from engine.run.context import Run, Stop
 from engine.run.in_flight import InFlight
@@ -77,6 +78,8 @@ class Setup(Struct, frozen=True):
     settings: Settings
     service: ServiceSettings
     module: ServiceModule
+    deadline_at: float | None = None
+    """Unix seconds by which a run has ended."""
 
 
 def read_config(path: Path) -> str:
@@ -103,8 +106,12 @@ def configured_ledger(path: Path, text: str) -> Path | None:
     return path.parent / Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
 
 
-def load(text: str, expand: Expand = expand_secret, *, processes: int | None = None) -> Setup:
-    """Check the text of a configuration; `processes` stands above `source.processes`.
+def load(
+    text: str, expand: Expand = expand_secret, *, processes: int | None = None, limits: RunLimits | None = None
+) -> Setup:
+    """Check the text of a configuration; `processes` stands above `source.processes`, `limits` above what it limits.
+
+    A deadline counts from now on.
 
     Raises:
         ConfigError: names the key and what to do.
@@ -115,7 +122,13 @@ def load(text: str, expand: Expand = expand_secret, *, processes: int | None = N
     if processes is not None:
         source = replace(settings.source, processes=processes)
         settings = replace(settings, source=source)
-    return Setup(settings, check(module.SETTINGS, service, "service", expand), module)
+    try:
+        settings = limits.over(settings) if limits else settings
+    except ValueError as error:
+        raise ConfigError(f"{error}") from error
+    deadline, zone = settings.limits.deadline, zone_of(settings.window.zone)
+    at = deadline_at(deadline, CLOCK.now(), zone) if deadline else None
+    return Setup(settings, check(module.SETTINGS, service, "service", expand), module, at)
 
 
 def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -210,6 +223,10 @@ def source_settings(setup: Setup, format_: str | None) -> SourceSettings:
     return replace(setup.settings.source, format=format_) if format_ else setup.settings.source
 
 
+_CHANGEABLE = frozenset({"send", "window", "limits", "ledger"})
+"""Tables that decide over no batch."""
+
+
 def check_replacement(old: str, new: str, *, unsent: bool = False) -> bool:
     """Check that a job that began with the text `old` can go on with `new`; return whether its tasks go elsewhere then.
 
@@ -238,7 +255,7 @@ def _shaping(tables: dict[str, Any], mendable: frozenset[str]) -> dict[str, Any]
     kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in mendable}
     source = {key: value for key, value in tables.get("source", {}).items() if key != "processes"}
     kept |= {"source": source} if source else {}
-    return kept | {key: value for key, value in tables.items() if key not in {"service", "source", "send", "ledger"}}
+    return kept | {key: value for key, value in tables.items() if key not in {"service", "source", *_CHANGEABLE}}
 
 
 def makes_same_tasks(old: str, new: str) -> bool:

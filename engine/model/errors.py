@@ -159,6 +159,24 @@ class DeadlineReached(BulkSubmitError):
     exit_code = Exit.STOPPED_EARLY
 
 
+class WindowClosed(BulkSubmitError):
+    """The window in which work may be done is closed. `bulksubmit resume` goes on once it is open."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
+class RecordsSent(BulkSubmitError):
+    """As many records were sent as one run may send. `bulksubmit resume` sends the next ones."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
+class TooManyFailed(BulkSubmitError):
+    """More records failed than may. Look at rejects.ndjson; `bulksubmit resume` with another --max-failed goes on."""
+
+    exit_code = Exit.LIMIT
+
+
 class CallFailed(BulkSubmitError):
     """A call to the service did not succeed."""
 

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import msgspec
 import orjson
 from msgspec import Meta
 
 from engine.model.error_hints import Pause, Refusal
+from engine.model.night import Window, clock_time, deadline_at, most_failed, zone_of
 from engine.model.record import Format, known_formats
 
 MEBIBYTE = 1024 * 1024
@@ -258,6 +260,61 @@ class DeltaSettings(Section, frozen=True, kw_only=True):
     """Share of them that may be new: with more, a changed mapping or export would create everything again."""
 
 
+class WindowSettings(Section, frozen=True, kw_only=True):
+    """`[window]`: between which times of the day work may be done; at any time where it is left out."""
+
+    opens: str = ""
+    """As in "22:00"."""
+    closes: str = ""
+    """On the same day, or on the next one if it is earlier."""
+    zone: str = ""
+    """IANA name of the zone whose clocks are meant, also by `limits.deadline`; that of this machine if left out."""
+
+    def __post_init__(self) -> None:
+        _check_key("zone", zone_of, self.zone)
+        if bool(self.opens) != bool(self.closes):
+            raise ValueError(f"{'closes' if self.opens else 'opens'}: missing; a window has both times")
+        if self.opens:
+            _check_key("opens", clock_time, self.opens)
+            _check_key("closes", clock_time, self.closes)
+            if clock_time(self.opens) == clock_time(self.closes):
+                raise ValueError("closes: a window that closes when it opens is none; leave both out")
+
+    @property
+    def window(self) -> Window | None:
+        """The window; None if work may be done at any time."""
+        if not self.opens:
+            return None
+        return Window(clock_time(self.opens), clock_time(self.closes), zone_of(self.zone))
+
+
+class LimitSettings(Section, frozen=True, kw_only=True):
+    """`[limits]`: when a run ends before its job does, so that somebody can look at it, or others can work."""
+
+    deadline: str = ""
+    """A time of the day, as in "05:30", or a duration, as in "2h30m": by then a run has ended (exit 5)."""
+    max_records: Annotated[int, Meta(ge=1)] | None = None
+    """Most records that a run sends (exit 5)."""
+    max_failed: str = ""
+    """Most records of a job that may fail or be rejected, as in "1%" or "500" (exit 7). A share is judged from the
+    1,000th record on whose fate is known."""
+    fail_if_empty: bool = False
+    """Exit 8 instead of 0 where no record was sent: there was none, or none that is new."""
+
+    def __post_init__(self) -> None:
+        if self.deadline:
+            _check_key("deadline", partial(deadline_at, now=0.0, zone=None), self.deadline)
+        if self.max_failed:
+            _check_key("max_failed", most_failed, self.max_failed)
+
+
+def _check_key(key: str, read: Callable[[str], object], value: str) -> None:
+    try:
+        read(value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole file. `service` is checked by the service it names."""
 
@@ -269,3 +326,40 @@ class Settings(Section, frozen=True, kw_only=True):
     batch: BatchSettings = BatchSettings()
     send: SendSettings = SendSettings()
     delta: DeltaSettings = DeltaSettings()
+    window: WindowSettings = WindowSettings()
+    limits: LimitSettings = LimitSettings()
+
+
+class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person says of one run; what is said here stands above `[window]` and `[limits]`."""
+
+    deadline: str = ""
+    window: str = ""
+    """As in "22:00-06:00"."""
+    zone: str = ""
+    max_records: int | None = None
+    max_failed: str = ""
+    fail_if_empty: bool = False
+
+    def over(self, settings: Settings) -> Settings:
+        """Return settings with what is said here.
+
+        Raises:
+            ValueError: something of it cannot be read; begins with its name.
+        """
+        opens, dash, closes = self.window.partition("-")
+        if self.window and not dash:
+            raise ValueError(f"window: {self.window!r} has no two times; write it as 22:00-06:00")
+        said = {"opens": opens.strip(), "closes": closes.strip(), "zone": self.zone}
+        window = _laid_over(settings.window, said)
+        names = ("deadline", "max_records", "max_failed", "fail_if_empty")
+        limits = _laid_over(settings.limits, {name: getattr(self, name) for name in names})
+        return msgspec.structs.replace(settings, window=window, limits=limits)
+
+
+_Table = TypeVar("_Table", bound=Section)
+
+
+def _laid_over(table: _Table, said: Mapping[str, Any]) -> _Table:
+    """Return a table with what is said; what is not said stays."""
+    return type(table)(**{**msgspec.structs.asdict(table), **{key: value for key, value in said.items() if value}})

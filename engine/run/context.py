@@ -34,17 +34,31 @@ class Stop:
 
     def __init__(self) -> None:
         self.error: BulkSubmitError | None = None
+        self.sending_error: BulkSubmitError | None = None
+        """Why nothing more is sent; what is under way is followed to its end."""
         self._requested = anyio.Event()
+        self._sending_over = anyio.Event()
 
     def request(self, error: BulkSubmitError) -> None:
         """End the run in order: nothing new is begun, what is under way may finish. The first reason stands."""
         if self.error is None:
             self.error = error
             self._requested.set()
+        self.end_sending(error)
+
+    def end_sending(self, error: BulkSubmitError) -> None:
+        """Have nothing more sent: what is under way is followed to its end, and then the run ends with this."""
+        if self.sending_error is None:
+            self.sending_error = error
+            self._sending_over.set()
 
     async def wait(self) -> None:
         """Return once the run shall end."""
         await self._requested.wait()
+
+    async def wait_for_sending(self) -> None:
+        """Return once nothing more shall be sent."""
+        await self._sending_over.wait()
 
 
 T = TypeVar("T")
@@ -96,6 +110,9 @@ class Run(Struct, frozen=True):
     """Sequences of the batches that a person has sent again, whatever may come twice."""
     changed: SourceChanged | None = None
     """The source is not what it was: only what the service has is followed, and then the run ends with this."""
+
+    most_records: int | None = None
+    """So many are sent at most."""
 
     told_waits: ToldWaits = field(default_factory=ToldWaits)
 
@@ -167,6 +184,12 @@ class Run(Struct, frozen=True):
         if self.service.polling is None:
             raise UnexpectedAnswer(f"service {self.service.kind} cannot be asked about its batches")
         return self.service.polling
+
+    def end_sending(self, error: BulkSubmitError) -> None:
+        """Send nothing more because of `error`, follow what is under way, and then end the run."""
+        if self.stop.sending_error is None:
+            self.emit(Stopping(str(error)))
+        self.stop.end_sending(error)
 
     def end(self, error: BulkSubmitError) -> None:
         """End the run early because of `error`."""

@@ -14,7 +14,9 @@ A batch of which a call was lost or refused goes to `recovery`, which takes no p
 refused as a whole comes back as two halves. A frozen batch as large as one that was refused is halved before it is
 sent, and `plans` cuts the next ones smaller. Inline batches whose answer was lost are searched for at the end, when
 everything else has arrived.
-A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger.
+A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger. Or
+a limit is met: then nothing more is sent, and what is under way is followed to its end. A batch with more records than
+may still be sent is halved until its first ones fit.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ from engine.adaptive.concurrency import CallFate
 from engine.batch.chunker import Plan
 from engine.model.batch import Batch
 from engine.model.doubt import MOST_REPEATS, Again, Doubt, Wish
-from engine.model.errors import BulkSubmitError, CallFailed, StrictRejects
+from engine.model.errors import BulkSubmitError, CallFailed, RecordsSent, StrictRejects
 from engine.model.job import JobState
 from engine.model.settings import SendSettings
 from engine.model.submission import UNSENT, State, Submission
 from engine.progress.events import BatchesFrozen
+from engine.progress.text import count
 from engine.run.context import DRAIN_SECONDS, Run, doubt_from_ledger
 from engine.run.in_flight import InFlight, Slot
 from engine.run.poller import Poller
@@ -77,16 +80,18 @@ class Pipeline:
         self._recoveries: TaskGroup
         """Where batches in doubt are taken care of: beside the uploads, and at the end beside the searches."""
         self._in_doubt = 0
+        self._began = run.clock.now()
+        self._records_sent = 0
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
         unsent: Queue[Unsent] = Queue(self._settings.most_in_flight)
         async with anyio.create_task_group() as parts:
-            parts.start_soon(self._part, 0.0, self._read, unsent)
+            parts.start_soon(self._sending, self._read, unsent)
             parts.start_soon(self._part, DRAIN_SECONDS, self._upload, unsent)
             parts.start_soon(self._part, 0.0, self._follow)
         await self._guarded(self._ledger.written)
-        return self._run.stop.error
+        return self._run.stop.error or self._run.stop.sending_error
 
     async def _read(self, unsent: Queue[Unsent]) -> None:
         try:
@@ -156,9 +161,9 @@ class Pipeline:
         async with anyio.create_task_group() as uploads:
             self._recoveries = uploads
             workers = WorkerPool(uploads, partial(self._guarded, self._submit_in))
-            await self._part(0.0, self._start_uploads, unsent, workers)
+            await self._sending(self._start_uploads, unsent, workers)
             workers.dismiss()
-        if self._run.stop.error is None:
+        if self._run.stop.sending_error is None:
             await self._guarded(self._search)
         self._poller.finish()
 
@@ -169,7 +174,7 @@ class Pipeline:
         for _ in range(MOST_REPEATS):
             began = self._run.clock.now()
             await self._search_once()
-            if self._run.stop.error is not None or not await self._lost_since(began):
+            if self._run.stop.sending_error is not None or not await self._lost_since(began):
                 return
 
     async def _lost_since(self, began: float) -> bool:
@@ -186,6 +191,9 @@ class Pipeline:
             async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
                 if submission.remote_id is not None:
                     continue
+                if submission.changed_at < self._began and not self._count_sent(batch):
+                    self._run.end_sending(self._all_sent())
+                    return
                 while self._poller.open_batches:
                     await self._poller.wait_for_change()
                     if self._run.stop.error is not None:
@@ -198,32 +206,66 @@ class Pipeline:
                 await self._recover(batch, submission, doubt)
 
     async def _start_uploads(self, unsent: Queue[Unsent], workers: WorkerPool[Slot, Batch, Submission]) -> None:
+        held_back = False
         async for first in unsent:
             waiting = [first]
             while waiting:
                 batch, submission = waiting.pop()
                 if submission.state in IN_DOUBT:
-                    await self._recover(batch, submission, doubt_from_ledger(self._run, submission))
+                    if self._count_sent(batch):
+                        await self._recover(batch, submission, doubt_from_ledger(self._run, submission))
+                    else:  # it may be sent again, and cannot be cut
+                        held_back = True
                     continue
+                if not self._may_send(batch):
+                    if self._may_send():
+                        halves = await self._uploader.split(batch, submission, "a run may not send as many records")
+                        waiting += [(half, Submission(half.sequence)) for half in reversed(halves.to_send)]
+                        continue
+                    self._run.end_sending(self._all_sent())
+                    return
                 if divided := await self._uploader.divide(batch, submission):  # each half takes a slot of its own
                     waiting += [(half, Submission(half.sequence)) for half in reversed(divided.to_send)]
                     continue
                 slot = await self._find_room(batch)
                 if slot is None:
                     return
+                self._count_sent(batch)
                 workers.give(slot, batch, submission)
+        if held_back:
+            self._run.end_sending(self._all_sent())
+
+    def _may_send(self, batch: Batch | None = None) -> bool:
+        """Return whether this run may send a batch as a whole, or any record."""
+        most = self._run.most_records
+        return most is None or self._records_sent + (batch.count if batch else 1) <= most
+
+    def _count_sent(self, batch: Batch) -> bool:
+        """Count a batch as sent, unless this run may not send it; return whether it may."""
+        if not self._may_send(batch):
+            return False
+        self._records_sent += batch.count
+        return True
+
+    def _all_sent(self) -> RecordsSent:
+        sent, most = self._records_sent, self._run.most_records or 0
+        rest = "" if sent == most else ", fewer than a batch has of which an answer was lost"
+        return RecordsSent(
+            f"{count(sent, 'record')} {'was' if sent == 1 else 'were'} sent, and a run may send {most:,} "
+            f"(max_records){rest}. `bulksubmit resume {self._job.name}` sends the next ones"
+        )
 
     async def _find_room(self, batch: Batch) -> Slot | None:
-        """Wait until one more batch may be open, and take a slot; None if the run ends meanwhile.
+        """Wait until one more batch may be open, and take a slot; None if nothing more is sent.
 
         Each upload may end as an open batch, or in doubt; the number of both is limited.
         """
         while (
             not self._poller.has_room(self._in_flight.taken) or self._in_doubt >= MOST_IN_DOUBT
-        ) and self._run.stop.error is None:
+        ) and self._run.stop.sending_error is None:
             await self._poller.wait_for_change()
         slot = await self._in_flight.take(batch.size_bytes)
-        if self._run.stop.error is None:
+        if self._run.stop.sending_error is None:
             return slot
         self._in_flight.give_back(slot, None)  # what made room may have ended the run
         return None
@@ -274,7 +316,12 @@ class Pipeline:
         await self._submit_rest(submitted)
 
     async def _carry(self, batch: Batch, submission: Submission) -> Submitted:
-        """Submit a batch that comes out of doubt; it waits for a slot only: it has passed the limit of open ones."""
+        """Submit a batch that comes out of doubt; it waits for a slot only: it has passed the limit of open ones.
+
+        Once nothing more is sent, one that is to be sent from its beginning is left to the next run.
+        """
+        if self._run.stop.sending_error is not None and submission.state is not State.RELEASING:
+            return Submitted(submission)
         return await self._in_slot(await self._in_flight.take(batch.size_bytes), batch, submission)
 
     async def _follow(self) -> None:
@@ -292,8 +339,21 @@ class Pipeline:
 
     async def _part(self, grace_seconds: float, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Do `work`; once the run shall end, let it go on for `grace_seconds` and then cancel it."""
+        await self._until(self._run.stop.wait, grace_seconds, work, *args)
+
+    async def _sending(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do `work`; cancel it once nothing more shall be sent."""
+        await self._until(self._run.stop.wait_for_sending, 0.0, work, *args)
+
+    async def _until(
+        self,
+        over: Callable[[], Awaitable[None]],
+        grace_seconds: float,
+        work: Callable[..., Awaitable[None]],
+        *args: Any,
+    ) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(self._cancel_on_stop, group.cancel_scope, grace_seconds)
+            group.start_soon(self._cancel_once, over, group.cancel_scope, grace_seconds)
             await self._guarded(work, *args)
             group.cancel_scope.cancel()
 
@@ -304,8 +364,10 @@ class Pipeline:
         except BulkSubmitError as error:
             self._run.end(error)
 
-    async def _cancel_on_stop(self, scope: anyio.CancelScope, grace_seconds: float) -> None:
-        await self._run.stop.wait()
+    async def _cancel_once(
+        self, over: Callable[[], Awaitable[None]], scope: anyio.CancelScope, grace_seconds: float
+    ) -> None:
+        await over()
         self._poller.wake()  # waiting for room is not a call: wake the waiters so that they see the stop
         await self._run.clock.sleep(grace_seconds)
         scope.cancel()
