@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # type checkers know the name; to import `typing` would t
 
 if TYPE_CHECKING:
     from engine.commands.cancel import cancel
+    from engine.commands.nightly import nightly
     from engine.commands.query import audit, backup, find_record, missing, report, status, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
     from engine.commands.retry import find_uncertain, retry
@@ -45,6 +46,7 @@ __all__ = [
     "find_record",
     "find_uncertain",
     "missing",
+    "nightly",
     "report",
     "resume",
     "retry",
@@ -55,6 +57,7 @@ __all__ = [
 
 _HOMES = {
     "engine.commands.cancel": ("cancel",),
+    "engine.commands.nightly": ("nightly",),
     "engine.commands.query": ("audit", "backup", "find_record", "missing", "report", "status", "validate"),
     "engine.commands.result": ("JobStatus", "Result", "UncertainRecords", "Validation"),
     "engine.commands.retry": ("find_uncertain", "retry"),

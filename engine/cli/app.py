@@ -214,6 +214,41 @@ def resume(
     return _perform(work, ledger, output_options)
 
 
+@_command()
+def nightly(
+    *,
+    sources: options.NightSources,
+    config: options.Config,
+    family: options.Family = None,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    source_format: options.SourceFormat = None,
+    until: options.Until = "",
+    accept_new: options.AcceptNew = False,
+    processes: options.Processes = None,
+    limits: LimitOptions,
+    output_options: OutputOptions,
+) -> Screen:
+    """End what earlier nights left open, then send what is new.
+
+    One line for cron. An open job of the family goes on to its end if its files are what they were. Else what was
+    released is followed, and it is closed: its unsent records are sent from tonight's files. Then the records that no
+    job of the family has created are sent, as job FAMILY-DATE. If an open job cannot be ended, that one is not begun.
+    """
+    work = partial(
+        engine.nightly,
+        sources,
+        config,
+        ledger,
+        family=family,
+        format=source_format,
+        until=until,
+        accept_new=accept_new,
+        processes=processes,
+        limits=_run_limits(limits),
+    )
+    return _perform(work, ledger, output_options)
+
+
 @_command(shows_progress=False)
 def status(
     *,

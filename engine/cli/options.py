@@ -86,6 +86,7 @@ def _configured_ledger(config: Path) -> Path | None:
 _SOURCES = "Files to read, as paths or quoted globs; `-` reads standard input"
 
 Sources: TypeAlias = Annotated[list[str], _argument("SOURCE...", f"{_SOURCES}, which is kept so it can be resumed.")]
+NightSources: TypeAlias = Annotated[list[str], _argument("SOURCE...", "Files to read, as paths or quoted globs.")]
 CheckedSources: TypeAlias = Annotated[list[str], _argument("SOURCE...", f"{_SOURCES}.")]
 BenchSources: TypeAlias = Annotated[
     list[str] | None,

@@ -88,6 +88,10 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         strict: send nothing if any record is not fit to be sent.
         again: send the records even if a job of this ledger has taken them already.
         processes: that read beside this one; as configured where left out.
+        delta: skip the records that an earlier job of the family has created.
+        family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
+            out, otherwise none. Whatever the job sends, its family knows from then on.
+        accept_new: go on although more records are new to the family than `[delta]` allows.
         limits: of this run; what is left out is as configured.
         delta: skip the records that an earlier job of the family has created.
         family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
@@ -274,11 +278,9 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
         return await summarize(job, ledger, wiring.CLOCK.monotonic(), note=note, rewrite=False)
     setup = wiring.load(job.config, processes=processes, limits=limits)
     check_open(setup.settings.window, wiring.CLOCK.now())
-    changed = overwritten
-    if changed is None and (
-        not job.read_complete or not UNSENT.isdisjoint(tally.states)
-    ):  # what was released is followed in any case
-        changed = _changed(job, tally)
+    changed = None
+    if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
+        changed = overwritten or _changed(job, tally)
     if job.state is JobState.FINISHED:
         # First: what no search finds is sent again. Killed in between, a job that seems finished would leave it so.
         await ledger.set_job_state(job.name, JobState.OPEN)

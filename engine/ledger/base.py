@@ -78,6 +78,10 @@ class Ledger(Protocol):
         """Hold a family likewise, so that no two jobs of it are worked on at once. Raises: JobLocked."""
         ...
 
+    def lock_nights(self, family: str) -> AbstractContextManager[None]:
+        """Hold the nightly loads of a family likewise: from the end of the last one to the end of tonight's."""
+        ...
+
     def is_locked(self, name: str) -> bool:
         """Return whether a process holds the job."""
         ...

@@ -129,6 +129,11 @@ class SqliteLedger(Ledger):
         path = self._path.with_name(f"{self._path.name}.{check_job_name(family)}+family.lock")
         return self._held(path, f"a job of family {family!r}")
 
+    def lock_nights(self, family: str) -> AbstractContextManager[None]:
+        # No job has a plus sign in its name.
+        path = self._path.with_name(f"{self._path.name}.{check_job_name(family)}+nights.lock")
+        return self._held(path, f"the nightly load of family {family!r}")
+
     @contextmanager
     def _held(self, path: Path, what: str) -> Iterator[None]:
         with ExitStack() as held:

@@ -71,7 +71,9 @@ def day_of(now: float, zone: ZoneInfo | None) -> date:
 
 
 def deadline_at(text: str, now: float, zone: ZoneInfo | None) -> float:
-    """Return the moment of a deadline: the next such time of the day, or so long from now. Raises: ValueError."""
+    """Return a deadline: a moment, the next such time of the day, or so long from now. Raises: ValueError."""
+    if "T" in text:
+        return datetime.fromisoformat(text).timestamp()
     if ":" not in text:
         return now + duration_seconds(text)
     clock, today = clock_time(text), day_of(now, zone)

@@ -36,6 +36,8 @@ class Stop:
         self.error: BulkSubmitError | None = None
         self.sending_error: BulkSubmitError | None = None
         """Why nothing more is sent; what is under way is followed to its end."""
+        self.records_sent = 0
+        """By all runs that it ends, one after the other; a limit of records holds for them together."""
         self._requested = anyio.Event()
         self._sending_over = anyio.Event()
 

@@ -81,7 +81,6 @@ class Pipeline:
         """Where batches in doubt are taken care of: beside the uploads, and at the end beside the searches."""
         self._in_doubt = 0
         self._began = run.clock.now()
-        self._records_sent = 0
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
@@ -238,17 +237,17 @@ class Pipeline:
     def _may_send(self, batch: Batch | None = None) -> bool:
         """Return whether this run may send a batch as a whole, or any record."""
         most = self._run.most_records
-        return most is None or self._records_sent + (batch.count if batch else 1) <= most
+        return most is None or self._run.stop.records_sent + (batch.count if batch else 1) <= most
 
     def _count_sent(self, batch: Batch) -> bool:
         """Count a batch as sent, unless this run may not send it; return whether it may."""
         if not self._may_send(batch):
             return False
-        self._records_sent += batch.count
+        self._run.stop.records_sent += batch.count
         return True
 
     def _all_sent(self) -> RecordsSent:
-        sent, most = self._records_sent, self._run.most_records or 0
+        sent, most = self._run.stop.records_sent, self._run.most_records or 0
         rest = "" if sent == most else ", fewer than a batch has of which an answer was lost"
         return RecordsSent(
             f"{count(sent, 'record')} {'was' if sent == 1 else 'were'} sent, and a run may send {most:,} "

@@ -1,0 +1,263 @@
+"""Load what comes back each night: end what earlier nights have left open, then send what is new tonight.
+
+The command `nightly` calls it, mostly from cron. While it works it holds the nights of the family, so no two of them
+work at once. Tonight's job is begun only when every earlier one of the family has ended: what the service may still
+create of it would be sent again otherwise, or be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count as numbers
+from pathlib import Path
+
+import anyio.to_thread
+from msgspec.structs import replace
+
+from engine.commands import wiring
+from engine.commands.cancel import cancel
+from engine.commands.paths import ledger_path, open_ledger, path_names
+from engine.commands.result import Result
+from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, submit
+from engine.files import DEFAULT_LEDGER
+from engine.ledger.base import Ledger
+from engine.model.errors import ConfigError, Exit, SourceChanged
+from engine.model.job import Job, JobState, check_job_name
+from engine.model.night import day_of, zone_of
+from engine.model.record import Source
+from engine.model.settings import RunLimits, WindowSettings
+from engine.model.submission import State
+from engine.progress.events import Listener, Noticed, unheard
+from engine.run.bounds import check_open
+from engine.run.context import Stop
+from engine.source.sources import find_sources
+
+_AT_THE_SERVICE = frozenset({State.RELEASING, State.RELEASED})
+"""States of batches of which something may still be created."""
+
+
+async def nightly(  # noqa: PLR0913 - what a person can say of a load
+    sources: Path | str | Sequence[Path | str],
+    config: Path | str,
+    ledger: Path | str = DEFAULT_LEDGER,
+    emit: Listener = unheard,
+    stop: Stop | None = None,
+    *,
+    family: str | None = None,
+    format: str | None = None,  # noqa: A002 - as the option is called
+    until: str = "",
+    accept_new: bool = False,
+    processes: int | None = None,
+    limits: RunLimits | None = None,
+) -> Result:
+    """End the open jobs of a family, oldest first, then send what is new in some files as tonight's job.
+
+    An open job goes on to its end if its sources still are what they were. Else what was released of it is followed,
+    and it is closed: its unsent records are found in tonight's files, where they still are. Tonight's job is called
+    after the family and the day on which the night begins. Called again in the same night, it goes on with that job;
+    once that is finished, nothing is sent, unless the files are other ones by now.
+
+    Args:
+        sources: a path or a glob, or several.
+        config: TOML file.
+        ledger: file that remembers all jobs; made where there is none.
+        emit: is told what happens.
+        stop: ends the run early.
+        family: name of the load; the configuration file's name where left out.
+        format: how the sources are written; told by their names where left out.
+        until: when a record counts as done, in the words of its service; its default where empty.
+        accept_new: go on although more records are new to the family than `[delta]` allows.
+        processes: that read beside this one; as configured where left out.
+        limits: of this call, all its jobs together; what is left out is as configured.
+
+    Returns:
+        What came of tonight's job, or of the one before it that could not be ended.
+
+    Raises:
+        ConfigError, SourceError, JobError, WindowClosed: nothing was sent.
+        JobLocked: another process works on the family.
+    """
+    config, stop = Path(config), stop or Stop()
+    family = check_job_name(family or config.stem)
+    if STANDARD_INPUT in path_names(sources):
+        raise ConfigError("nightly reads files, for it may have to read them again; write standard input to one first")
+    text = wiring.read_config(config)
+    ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
+    setup = wiring.load(text, limits=limits)
+    check_open(setup.settings.window, wiring.CLOCK.now())
+    settings = wiring.source_settings(setup, format)
+    # First: if tonight's files are not there, nothing is closed for the want of them.
+    found = await anyio.to_thread.run_sync(partial(find_sources, path_names(sources), settings))
+    if setup.deadline_at is not None:  # one moment for all jobs
+        at = datetime.fromtimestamp(setup.deadline_at, UTC).isoformat()
+        limits = replace(limits or RunLimits(), deadline=at)
+    night = _Night(_name_of_night(family, setup.settings.window), emit, stop, limits, processes)
+    async with open_ledger(ledger, create=True) as opened:
+        with opened.lock_nights(family):
+            ended: list[Result] = []
+            for job in await _left_open(family, opened):
+                result = await night.end(job, opened, ledger)
+                if result.state == JobState.OPEN or await _may_create(result.job, opened):
+                    return night.not_begun(result)
+                ended.append(result)
+            if stop.sending_error is not None:
+                return night.not_begun(ended[-1])
+            jobs = {job.name: job for job in await opened.jobs()}
+            name, last = _names(night.name, jobs)
+            if last is not None and _same(last.sources, found):
+                result = await night.repeat(last, opened, ended)
+            else:
+                result = await submit(
+                    sources,
+                    config,
+                    ledger,
+                    emit,
+                    stop,
+                    job=name,
+                    format=format,
+                    until=until,
+                    processes=processes,
+                    delta=True,
+                    family=family,
+                    accept_new=accept_new,
+                    limits=limits,
+                )
+            return _with_earlier(result, ended)
+
+
+def _name_of_night(family: str, settings: WindowSettings) -> str:
+    """Return the name of tonight's job: after midnight a window belongs to the day on which it opened."""
+    now, window = wiring.CLOCK.now(), settings.window
+    day = window.at(now).day if window else day_of(now, zone_of(settings.zone))
+    return f"{family}-{day.isoformat()}"
+
+
+async def _left_open(family: str, ledger: Ledger) -> Sequence[Job]:
+    """Return the jobs of a family that have not ended, oldest first; a canceled one may have been left half-way."""
+    jobs = [job for job in await ledger.jobs() if job.family == family]
+    return [
+        job
+        for job in reversed(jobs)
+        if job.state is JobState.OPEN or (job.state is JobState.CANCELED and await _may_create(job.name, ledger))
+    ]
+
+
+async def _may_create(name: str, ledger: Ledger) -> bool:
+    states = (await ledger.tally(name)).states
+    return any(states.get(state) for state in _AT_THE_SERVICE)
+
+
+def _names(night: str, jobs: dict[str, Job]) -> tuple[str, Job | None]:
+    """Return a name for one more job of a night, and the job of it that there was last, if any."""
+    last = None
+    for name in _candidates(night):
+        if name not in jobs:
+            return name, last
+        last = jobs[name]
+    raise AssertionError("numbers do not end")
+
+
+def _candidates(night: str) -> Iterator[str]:
+    yield night
+    for number in numbers(2):
+        yield f"{night}.{number}"
+
+
+def _same(before: Sequence[Source], now: Sequence[Source]) -> bool:
+    """Return whether files are the ones that a job was made of."""
+    return [one.path for one in before] == [one.path for one in now] and all(
+        _is_file_of(old, new.size, new.mtime_ns, new.inode) for old, new in zip(before, now, strict=True)
+    )
+
+
+def _is_file_of(source: Source, size: int, mtime_ns: int, inode: int) -> bool:
+    """Return whether a file is the one that a source was made of; an old ledger knows no inode, which is 0 there."""
+    return (source.size, source.mtime_ns) == (size, mtime_ns) and source.inode in {0, inode}
+
+
+def _with_earlier(result: Result, ended: Sequence[Result]) -> Result:
+    """Return the result of tonight's job with what is to be known of the jobs that were ended before it."""
+    others = [one for one in ended if one.job != result.job]
+    said = [_said_of(one) for one in others]
+    codes = [one.exit_code for one in others if one.state == JobState.FINISHED]
+    code = result.exit_code or next(filter(None, codes), Exit.ALL_CREATED)
+    return replace(result, message="; ".join(filter(None, [result.message, *said])), exit_code=code)
+
+
+def _said_of(ended: Result) -> str:
+    if ended.state == JobState.FINISHED:
+        return f"job {ended.job} was ended first: {ended.tally.created:,} of {ended.tally.records:,} created"
+    return (
+        f"job {ended.job} was closed first, for its files were written anew: {ended.tally.created:,} of "
+        f"{ended.tally.records:,} created; the others are sent if they are in tonight's files"
+    )
+
+
+class _Night:
+    """What all jobs of one call share."""
+
+    def __init__(self, name: str, emit: Listener, stop: Stop, limits: RunLimits | None, processes: int | None) -> None:
+        self.name = name
+        self._emit = emit
+        self._stop = stop
+        self._limits = limits
+        self._processes = processes
+
+    async def end(self, job: Job, opened: Ledger, ledger: Path | str) -> Result:
+        """Work on an open job to its end, or close it if its sources are other ones by now."""
+        self._emit(Noticed(f"job {job.name} of the same family is open: it is ended first"))
+        with opened.lock(job.name), family_lock(job, opened):
+            job = await opened.job(job.name)
+            changed = await anyio.to_thread.run_sync(_overwritten, job)
+            if job.state is JobState.OPEN:
+                result = await self._go_on(job, opened, changed)
+                if result.state == JobState.FINISHED or changed is None or self._stop.sending_error is not None:
+                    return result
+                if await _may_create(job.name, opened):
+                    return result
+        return await cancel(job.name, ledger, self._emit, self._stop)
+
+    async def repeat(self, job: Job, opened: Ledger, ended: Sequence[Result]) -> Result:
+        """Return what came of a job of this night that was made of the very files of now; nothing new is in them."""
+        for result in ended:
+            if result.job == job.name:
+                return result
+        with opened.lock(job.name), family_lock(job, opened):
+            result = await self._go_on(await opened.job(job.name), opened, None)
+        said = f"job {job.name} has loaded these files already, and they have not changed since: nothing was sent"
+        return replace(result, message="; ".join(filter(None, [said, result.message])))
+
+    async def _go_on(self, job: Job, opened: Ledger, changed: SourceChanged | None) -> Result:
+        return await go_on(
+            job,
+            opened,
+            self._emit,
+            self._stop,
+            processes=self._processes,
+            limits=self._limits,
+            overwritten=changed,
+        )
+
+    def not_begun(self, result: Result) -> Result:
+        """Return the result of a job after which tonight's cannot begin; when it is tonight's, nothing is added."""
+        if result.job.startswith(self.name):
+            return result
+        why, code = result.message, result.exit_code
+        if result.state != JobState.OPEN and (over := self._stop.sending_error) is not None:
+            why, code = str(over), over.exit_status
+        why = "; ".join(filter(None, [why, f"so tonight's job {self.name} is not begun"]))
+        return replace(result, message=why, exit_code=code or Exit.STOPPED_EARLY)
+
+
+def _overwritten(job: Job) -> SourceChanged | None:
+    """Return how the files of a job have changed, be it only that they were written anew; None if they have not."""
+    for source in job.sources:
+        try:
+            status = Path(source.path).stat()
+        except OSError as error:
+            return SourceChanged(f"{source.path} cannot be read any more: {error.strerror}")
+        if not _is_file_of(source, status.st_size, status.st_mtime_ns, status.st_ino):
+            return SourceChanged(f"{source.path} was written anew since job {job.name} began to read it")
+    return None
