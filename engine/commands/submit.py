@@ -342,13 +342,12 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
             emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
             in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
             bounds = _bounds(setup, before, stop, emit)
-            heard = fan_out(emit, in_flight.hear, bounds.hear)
-            async with wiring.open_run(setup, job, ledger, heard, stop) as opened_run:
+            async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened_run:
                 most = setup.settings.limits.max_records
                 run = replace(
                     opened_run, released_again_by_user=released_again_by_user, changed=changed, most_records=most
                 )
-                run = await _learnt(replace(run, emit=fan_out(emit, reports.hear)), last)
+                run = await _learnt(replace(run, emit=fan_out(emit, reports.hear, bounds.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
                 error = stop.error or await _within_deadline(pipeline, run, setup, reports, bounds) or changed
                 if error is stop.sending_error and stop.error is None and await _is_done(job.name, ledger):

@@ -145,10 +145,13 @@ class Bench:
             return submitted
         return await recovery.resolve(batch, submitted.submission, submitted.doubt, submitted.failure)
 
-    def pipeline(self, *, strict=False, released_again_by_user=(), **settings):
+    def pipeline(self, *, strict=False, released_again_by_user=(), most_records=None, **settings):
         send, run = SendSettings(**settings), self.run()
         run = replace(
-            run, job=replace(run.job, strict=strict), released_again_by_user=frozenset(released_again_by_user)
+            run,
+            job=replace(run.job, strict=strict),
+            released_again_by_user=frozenset(released_again_by_user),
+            most_records=most_records,
         )
         return self.joined(run, send, BatchBytes(self.service.limits.bytes) if send.max_in_flight == AUTO else None)
 
