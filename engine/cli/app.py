@@ -36,7 +36,9 @@ CONTEXT: dict[str, Any] = {"help_option_names": ["--help", "-h"], "max_content_w
 
 app = typer.Typer(
     help="Submit records in bulk to an HTTP API: each becomes a task once, and each is accounted for.",
-    epilog="First steps: `bulksubmit demo`. Your own load: `validate`, then `submit`, then `audit`.",
+    epilog="First steps: `bulksubmit demo`. Your own load: `validate`, then `submit`, then `audit`. Exit codes: 0 all "
+    "created, 2 usage, 3 some failed, 4 some uncertain, 5 go on later, 6 locked, 7 a limit is met, 8 nothing to send, "
+    "9 a person must mend something, 10 tasks failed later; README says which a scheduler may try again.",
     rich_markup_mode=None,  # rich would double the time that --help takes
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -228,9 +230,9 @@ def nightly(
     limits: LimitOptions,
     output_options: OutputOptions,
 ) -> Screen:
-    """End what earlier nights left open, then send what is new.
+    """Send what is new tonight: a line for cron.
 
-    One line for cron. An open job of the family goes on to its end if its files are what they were. Else what was
+    First every open job of the family is ended. It goes on to its end if its files are what they were; else what was
     released is followed, and it is closed: its unsent records are sent from tonight's files. Then the records that no
     job of the family has created are sent, as job FAMILY-DATE. If an open job cannot be ended, that one is not begun.
     """

@@ -40,6 +40,7 @@ from engine.model.errors import BulkSubmitError, ConfigError, DeadlineReached, S
 from engine.model.job import Job
 from engine.model.outcome import Tally
 from engine.model.record import Format, Position
+from engine.model.settings import LimitSettings, WindowSettings
 from engine.progress.events import Listener, fan_out
 from engine.progress.redaction import redactor
 from engine.reports.outcomes import OUTCOMES
@@ -302,7 +303,7 @@ def _check_fit(setup: wiring.Setup, job: Job, first: Sequence[bytes]) -> None:
 
 
 def _at(load: Load, setup: wiring.Setup) -> wiring.Setup:
-    """Return the configuration with the load of a step."""
+    """Return the configuration with the load of a step; limits are for jobs, and would end a step too early."""
     settings = setup.settings
     batch = replace(settings.batch, max_records=load.batch_records)
     update: dict[str, Any] = {}
@@ -312,7 +313,8 @@ def _at(load: Load, setup: wiring.Setup) -> wiring.Setup:
         at_once = {"max_open_batches": load.in_flight} if load.in_flight else {}
         update = {"max_in_flight": load.in_flight or "auto", **at_once}
     send = replace(settings.send, **update)
-    return replace(setup, settings=replace(settings, batch=batch, send=send))
+    settings = replace(settings, batch=batch, send=send, window=WindowSettings(), limits=LimitSettings())
+    return replace(setup, settings=settings, deadline_at=None)
 
 
 def _lead_on(loads: Sequence[Load]) -> str:

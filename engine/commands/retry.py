@@ -32,6 +32,7 @@ from engine.model.settings import SourceSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import Listener, unheard
 from engine.reports.outcomes import REJECTS, REPLAYABLE
+from engine.run.bounds import check_open
 from engine.run.context import Stop
 from engine.source.json_text import members
 from engine.source.sources import check_unchanged, describe
@@ -100,6 +101,7 @@ async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop)
                 return await _work_on_child(resent, partial(uncertain_source, job, ledger), ledger, emit, stop)
         check_unchanged(job.sources, times=False)
         setup = wiring.load(job.config)
+        check_open(setup.settings.window, wiring.CLOCK.now())
         # First: killed in between, a job that seems finished would leave the batches unsent for good.
         await ledger.set_job_state(name, JobState.OPEN)
         job = replace(job, state=JobState.OPEN)
@@ -108,6 +110,8 @@ async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop)
 
 async def _work_on_child(parent: Job, source: _WriteSource, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
     """Make the job that tries records of `parent` again, its name locked, and work on it."""
+    setup = wiring.load(parent.config)
+    check_open(setup.settings.window, wiring.CLOCK.now())
     name = retry_name(parent)
     folder = Path(parent.output).with_name(name)
     await claim_output(folder, ledger)
@@ -126,7 +130,7 @@ async def _work_on_child(parent: Job, source: _WriteSource, ledger: Ledger, emit
         created_at=wiring.CLOCK.now(),
     )
     await ledger.create_job(job)
-    return await work_on(job, ledger, wiring.load(job.config), emit, stop)
+    return await work_on(job, ledger, setup, emit, stop)
 
 
 def retry_name(job: Job) -> str:

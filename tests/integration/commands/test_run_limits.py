@@ -151,3 +151,14 @@ async def test_a_table_of_limits_that_is_wrong_names_the_key(desk, table, words)
     desk = await desk()
     with pytest.raises(ConfigError, match=words):
         await desk.submit(desk.source(tasks(1)), desk.config(more=table))
+
+
+async def test_what_failed_is_sent_again_only_while_the_window_is_open(desk):
+    desk = await desk(failures=(BROKEN,))
+    closed = "[window]\nopens = '{}'\ncloses = '{}'\nzone = 'UTC'".format(*hours_from_now(2, 3).split("-"))
+    open_now = limits(window=hours_from_now(-1, 3), zone="UTC")
+    config = desk.config(more=closed)
+    await desk.submit(desk.source(tasks(5, status="broken")), config, limits=open_now)
+    with pytest.raises(WindowClosed):
+        await desk.retry()
+    assert [one.job.name for one in await engine.status(None, desk.ledger)] == ["j"]
