@@ -8,11 +8,13 @@ create of it would be sent again otherwise, or be missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count as numbers
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 from msgspec.structs import replace
 
@@ -20,17 +22,18 @@ from engine.commands import wiring
 from engine.commands.cancel import cancel
 from engine.commands.paths import ledger_path, open_ledger, path_names
 from engine.commands.result import Result
-from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, submit
+from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, replace_config, submit
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
-from engine.model.errors import ConfigError, Exit, SourceChanged
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceChanged
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.night import day_of, zone_of
+from engine.model.outcome import Tally
 from engine.model.record import Source
-from engine.model.settings import RunLimits, WindowSettings
+from engine.model.settings import LimitSettings, RunLimits, WindowSettings
 from engine.model.submission import State
 from engine.progress.events import Listener, Noticed, unheard
-from engine.run.bounds import check_open
+from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Stop
 from engine.source.sources import find_sources
 
@@ -90,10 +93,8 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
     settings = wiring.source_settings(setup, format)
     # First: if tonight's files are not there, nothing is closed for the want of them.
     found = await anyio.to_thread.run_sync(partial(find_sources, path_names(sources), settings))
-    if setup.deadline_at is not None:  # one moment for all jobs
-        at = datetime.fromtimestamp(setup.deadline_at, UTC).isoformat()
-        limits = replace(limits or RunLimits(), deadline=at)
-    night = _Night(_name_of_night(family, setup.settings.window), emit, stop, limits, processes)
+    limits = _for_all_jobs(setup)
+    night = _Night(_name_of_night(family, setup.settings.window), text, setup, emit, stop, limits, processes)
     async with open_ledger(ledger, create=True) as opened:
         with opened.lock_nights(family):
             ended: list[Result] = []
@@ -125,6 +126,20 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
                     limits=limits,
                 )
             return _with_earlier(result, ended)
+
+
+def _for_all_jobs(setup: wiring.Setup) -> RunLimits:
+    """Return the limits of tonight, which hold for the jobs of earlier nights too; the deadline is one moment."""
+    window, said = setup.settings.window, setup.settings.limits
+    at = setup.deadline_at
+    return RunLimits(
+        deadline="" if at is None else datetime.fromtimestamp(at, UTC).isoformat(),
+        window=f"{window.opens}-{window.closes}" if window.opens else "",
+        zone=window.zone,
+        max_records=said.max_records,
+        max_failed=said.max_failed,
+        fail_if_empty=said.fail_if_empty,
+    )
 
 
 def _name_of_night(family: str, settings: WindowSettings) -> str:
@@ -182,7 +197,8 @@ def _with_earlier(result: Result, ended: Sequence[Result]) -> Result:
     others = [one for one in ended if one.job != result.job]
     said = [_said_of(one) for one in others]
     codes = [one.exit_code for one in others if one.state == JobState.FINISHED]
-    code = result.exit_code or next(filter(None, codes), Exit.ALL_CREATED)
+    failed = [code for code in codes if code not in {Exit.ALL_CREATED, Exit.NOTHING}]
+    code = result.exit_code or next(iter(failed), Exit.ALL_CREATED)
     return replace(result, message="; ".join(filter(None, [result.message, *said])), exit_code=code)
 
 
@@ -198,8 +214,20 @@ def _said_of(ended: Result) -> str:
 class _Night:
     """What all jobs of one call share."""
 
-    def __init__(self, name: str, emit: Listener, stop: Stop, limits: RunLimits | None, processes: int | None) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what they share
+        self,
+        name: str,
+        config: str,
+        setup: wiring.Setup,
+        emit: Listener,
+        stop: Stop,
+        limits: RunLimits,
+        processes: int | None,
+    ) -> None:
+        """Join it."""
         self.name = name
+        self._config = config
+        self._setup = setup
         self._emit = emit
         self._stop = stop
         self._limits = limits
@@ -212,12 +240,28 @@ class _Night:
             job = await opened.job(job.name)
             changed = await anyio.to_thread.run_sync(_overwritten, job)
             if job.state is JobState.OPEN:
+                with suppress(ConfigError):  # with another mapping, say, it ends as it began
+                    job = await replace_config(job, self._config, opened, self._emit, self._stop)
                 result = await self._go_on(job, opened, changed)
                 if result.state == JobState.FINISHED or changed is None or self._stop.sending_error is not None:
                     return result
-                if await _may_create(job.name, opened):
-                    return result
-        return await cancel(job.name, ledger, self._emit, self._stop)
+        return await self._close(job.name, ledger)
+
+    async def _close(self, name: str, ledger: Path | str) -> Result:
+        """Cancel a job, in no more time than there is."""
+        ending = ending_of(self._setup.settings.window, self._setup.deadline_at, wiring.CLOCK.now())
+        bounds = Bounds(LimitSettings(), ending, Tally(), wiring.CLOCK, self._stop, self._emit)
+        canceled: Result | BulkSubmitError
+        async with anyio.create_task_group() as group:
+            group.start_soon(bounds.watch)
+            try:
+                canceled = await cancel(name, ledger, self._emit, self._stop)
+            except BulkSubmitError as error:  # raised below: a task group would wrap it
+                canceled = error
+            group.cancel_scope.cancel()
+        if isinstance(canceled, BulkSubmitError):
+            raise canceled
+        return canceled
 
     async def repeat(self, job: Job, opened: Ledger, ended: Sequence[Result]) -> Result:
         """Return what came of a job of this night that was made of the very files of now; nothing new is in them."""

@@ -231,11 +231,11 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
         job = await opened.job(name)
         with opened.lock(name), family_lock(job, opened):
             if text is not None:
-                job = await _replace_config(job, text, opened, emit, stop)
+                job = await replace_config(job, text, opened, emit, stop)
             return await go_on(job, opened, emit, stop, processes=processes, limits=limits)
 
 
-async def _replace_config(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> Job:
+async def replace_config(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> Job:
     """Give a job another configuration; what it has staged at another place is canceled first.
 
     Raises:

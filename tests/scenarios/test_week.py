@@ -34,8 +34,10 @@ class Export:
         return self.rows
 
 
+TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
+DEATHS = [*range(1, 60, 1 if TORTURE else 7)]
 DELTAS = {"content": "", "key, changed skipped": 'key = "id"\nchanged = "skip"'}
-if os.environ.get("BULKSUBMIT_TORTURE") == "1":
+if TORTURE:
     DELTAS["key, changed sent"] = 'key = "id"'
 
 
@@ -55,7 +57,7 @@ async def test_a_week_of_nights(tmp_path, monkeypatch, delta):  # noqa: PLR0915 
     # Wednesday: it grows, some rows change, some are gone; the process is killed in the middle
     await week.until("2026-10-21 22:00")
     week.export(export.day(new=30, changed=10, gone=5))
-    await week.killed_night(requests=12)
+    assert await week.killed_night(requests=12)
     assert (await week.status("load-2026-10-21")).job.state == "open"
 
     # Thursday: the file is another one, so Wednesday's job is closed, and what it had not sent goes tonight
@@ -128,3 +130,22 @@ async def test_a_week_of_nights(tmp_path, monkeypatch, delta):  # noqa: PLR0915 
         assert last <= contents.keys()
     assert contents.keys() <= {content(row) for row in export.ever} | last
     assert Counter((await week.jobs()).values()) == {"finished": 5, "canceled": 2}
+
+
+@pytest.mark.parametrize("number", DEATHS)
+@pytest.mark.parametrize("what", ["requests", "steps"])
+async def test_a_night_that_is_killed_anywhere_is_made_up_for(tmp_path, monkeypatch, what, number):
+    week, export = Week(tmp_path, monkeypatch, begins="2026-10-20 22:00", delta="most_new = 1"), Export()
+    week.export(export.day(new=40))
+    assert await week.killed_night(requests=9)
+    await week.until("2026-10-21 22:00")
+    week.export(export.day(new=10, changed=3, gone=3))
+    await week.killed_night(**{what: number})
+    await week.until("2026-10-22 22:00")
+    week.export(export.day(new=10))
+    result = await week.night()
+    assert (result.job, result.exit_code) == ("load-2026-10-22", Exit.ALL_CREATED), result
+    _, contents = await week.created()
+    assert set(contents.values()) == {1}
+    assert {content(row) for row in export.rows.items()} <= contents.keys()
+    assert set((await week.jobs()).values()) <= {"finished", "canceled"}

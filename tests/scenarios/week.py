@@ -75,7 +75,8 @@ class Week:
         self._sandbox = InProcessSandbox(behaviour, self.clock, folder)
         self.file = folder / "export.ndjson"
         self.maintenance = False
-        self._dies_after: int | None = None
+        self._lives_for = {"requests": 0, "steps": 0}
+        """What is left to be done until the process dies; 0: it lives."""
         self._dead = False
         self._life = 0
         self._work: asyncio.Task[Result] | None = None
@@ -121,14 +122,18 @@ class Week:
         config.write_text(CONFIG.format(send=send, mapping=mapping, delta=self._delta))
         return await engine.nightly(self.file, config, self.ledger, family="load", limits=LIMITS, **order)
 
-    async def killed_night(self, requests: int) -> None:
-        """Have a process work that is killed when the service has handled so many requests."""
-        self._dies_after = requests
+    async def killed_night(self, **lives_for: int) -> bool:
+        """Have a process work that is killed after so many `requests` or durable `steps`; return whether it was."""
+        self._lives_for |= lives_for
         self._work = asyncio.ensure_future(self.night())
         (came_of_it,) = await asyncio.gather(self._work, return_exceptions=True)
-        assert self._dead, f"it was done before: {came_of_it}"
-        self._dead, self._dies_after = False, None
+        self._lives_for = dict.fromkeys(self._lives_for, 0)
+        if not self._dead:
+            assert isinstance(came_of_it, Result), came_of_it
+            return False
+        self._dead = False
         self._life += 1
+        return True
 
     async def status(self, job: str):
         """Return where a job stands."""
@@ -161,15 +166,19 @@ class Week:
         if self.maintenance:
             return Answer(503, CIMultiDict(), b"")
         answer = await self._sandbox.serve(request)
-        if self._dies_after is not None:
-            self._dies_after -= 1
-            if self._dies_after == 0:
-                self._die()
-                raise Dead
+        self._strike("requests")
         return answer
 
     def _before(self, _changes) -> None:
         if self._dead:
+            raise Dead
+        self._strike("steps")
+
+    def _strike(self, what: str) -> None:
+        left = self._lives_for[what]
+        self._lives_for[what] = max(0, left - 1)
+        if left == 1:
+            self._die()
             raise Dead
 
     def _die(self) -> None:

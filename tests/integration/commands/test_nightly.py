@@ -190,6 +190,30 @@ async def test_that_an_earlier_job_had_failures_is_told_by_the_exit_code(night):
     assert (result.job, result.tally.created, result.exit_code) == (desk.tonight, 5, Exit.SOME_FAILED)
 
 
+async def test_an_open_job_goes_on_with_what_a_person_has_mended_in_the_configuration(night):
+    desk = await night()
+    await left_open(desk)
+    wrong = desk.config(url="http://127.0.0.1:1/v2", send="give_up_seconds = 0.2")
+    source = desk.source(tasks(5, start=60), "tonight.ndjson")
+    stopped = await desk.nightly(source, wrong)
+    assert (stopped.job, stopped.state) == ("load-before", "open")
+    assert "is not begun" in stopped.message
+    result = await desk.nightly(source)
+    assert (result.job, result.exit_code) == (desk.tonight, Exit.ALL_CREATED)
+    assert desk.created() == once(65)
+
+
+async def test_an_open_job_keeps_the_mapping_that_it_began_with(night):
+    desk = await night()
+    await left_open(desk)
+    more = "[mapping]\ndefaults = { priority = 3 }"
+    result = await desk.nightly(desk.source(tasks(5, start=60), "tonight.ndjson"), desk.config(more=more))
+    assert (result.job, result.exit_code) == (desk.tonight, Exit.ALL_CREATED)
+    assert (await desk.status("load-before")).job.state == "finished"
+    assert desk.created() == once(65)
+    assert (await desk.audit("load-before")).holds
+
+
 # Limits of the whole call
 
 
