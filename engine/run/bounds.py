@@ -74,7 +74,7 @@ class Bounds:
         self._said = limits.max_failed
         self._most_failed, self._is_share = most_failed(self._said) if self._said else (float("inf"), False)
         self._failed = before.failed + before.rejected
-        self._judged = before.resolved
+        self._judged = before.created + before.failed + before.rejected + before.uncertain
         self._ending = ending
         self._clock = clock
         self._began = clock.now()
@@ -83,6 +83,7 @@ class Bounds:
         self._since: dict[int, float] = {}
         """Batch that is under way → monotonic seconds at which its first call began; the oldest first."""
         self._slowest = 0.0
+        self._judge(0, 0)
 
     def hear(self, event: Event) -> None:
         """Take note of what becomes of batches and records."""

@@ -80,13 +80,15 @@ class Pipeline:
         self._recoveries: TaskGroup
         """Where batches in doubt are taken care of: beside the uploads, and at the end beside the searches."""
         self._in_doubt = 0
+        self._earlier_followed = anyio.Event()
+        """Set once what earlier runs have released is followed."""
         self._began = run.clock.now()
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
         unsent: Queue[Unsent] = Queue(self._settings.most_in_flight)
         async with anyio.create_task_group() as parts:
-            parts.start_soon(self._sending, self._read, unsent)
+            parts.start_soon(self._part, 0.0, self._read, unsent)
             parts.start_soon(self._part, DRAIN_SECONDS, self._upload, unsent)
             parts.start_soon(self._part, 0.0, self._follow)
         await self._guarded(self._ledger.written)
@@ -95,16 +97,22 @@ class Pipeline:
     async def _read(self, unsent: Queue[Unsent]) -> None:
         try:
             await self._follow_released()
-            if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
-                await self._replay(unsent)
-            elif self._run.changed is None and self._job.strict:
-                await self._freeze(self._refuse_rejects)
-                await self._replay(unsent)
-            elif self._run.changed is None:
-                await self._replay(unsent)
-                await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
+        finally:
+            self._earlier_followed.set()
+        try:
+            await self._sending(self._feed, unsent)
         finally:
             unsent.end()
+
+    async def _feed(self, unsent: Queue[Unsent]) -> None:
+        if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
+            await self._replay(unsent)
+        elif self._run.changed is None and self._job.strict:
+            await self._freeze(self._refuse_rejects)
+            await self._replay(unsent)
+        elif self._run.changed is None:
+            await self._replay(unsent)
+            await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
 
     async def _follow_released(self) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
@@ -164,6 +172,7 @@ class Pipeline:
             workers.dismiss()
         if self._run.stop.sending_error is None:
             await self._guarded(self._search)
+        await self._earlier_followed.wait()
         self._poller.finish()
 
     async def _search(self) -> None:

@@ -145,3 +145,18 @@ async def test_a_batch_whose_answer_was_lost_is_not_searched_for_any_more_and_th
         assert len(bench.service.journal) == 10
         assert await bench.work() is None
         assert bench.service.ids() == once(20)
+
+
+async def test_what_earlier_runs_have_released_is_followed_even_if_nothing_may_be_sent(tmp_path):
+    async with a_bench(tmp_path, records=30, tasks_per_second=1) as bench:
+        async with under_way(bench.pipeline(max_in_flight=1).work()) as work:
+            await until(lambda: bench.service.log.count("release") == 2)
+            bench.end()
+            await work
+        pipeline = bench.pipeline()
+        bench.stop.end_sending(WindowClosed("over"))
+        assert str(await pipeline.work()) == "over"
+        assert State.RELEASED not in await bench.states()
+        assert await created(bench) >= 10
+        assert await bench.work() is None
+        assert bench.service.ids() == once(30)

@@ -58,6 +58,11 @@ async def test_too_many_failures_stop_a_job_and_another_limit_has_it_go_on(desk)
     assert result.tally.failed in {10, 20}
     assert len(desk.created()) < 180
     assert "9 may (max_failed)" in result.message
+    sent, created = desk.calls("create"), len(desk.created())
+    again = await desk.resume(limits=limits(max_failed="9"))
+    assert (again.state, again.exit_code) == ("open", Exit.LIMIT)
+    assert desk.calls("create") == sent
+    assert len(desk.created()) == created
     again = await desk.resume(limits=limits(max_failed="20"))
     assert (again.state, again.exit_code) == ("finished", Exit.SOME_FAILED)
     assert counts(again) == (180, 20, 0, 0, 0)
