@@ -103,7 +103,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
                 if result.state == JobState.OPEN or await _may_create(result.job, opened):
                     return night.not_begun(result)
                 ended.append(result)
-            if stop.sending_error is not None:
+            if ended and stop.sending_error is not None:
                 return night.not_begun(ended[-1])
             jobs = {job.name: job for job in await opened.jobs()}
             name, last = _names(night.name, jobs)
