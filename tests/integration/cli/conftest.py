@@ -17,11 +17,13 @@ from engine.commands.result import JobStatus, Result, UncertainRecords, Validati
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Format, Reject, Source
+from engine.model.settings import RunLimits
 from engine.reports.audit import Audit
 
 OPERATIONS = [
     "submit",
     "resume",
+    "nightly",
     "retry",
     "find_uncertain",
     "cancel",
@@ -54,8 +56,12 @@ class FakeEngine:
     async def submit(self, sources, config, ledger_path, emit, stop, **options):
         return self._work("submit", sources, ledger_path, emit, {"config": config, **options})
 
-    async def resume(self, name, ledger_path, emit, stop, *, config=None, processes=None):
-        return self._work("resume", name, ledger_path, emit, *filter(None, [config, processes]))
+    async def resume(self, name, ledger_path, emit, stop, **options):
+        said = [option for option in options.values() if option is not None and option != RunLimits()]
+        return self._work("resume", name, ledger_path, emit, *said)
+
+    async def nightly(self, sources, config, ledger_path, emit, stop, **options):
+        return self._work("nightly", sources, ledger_path, emit, {"config": config, **options})
 
     async def retry(self, name, ledger_path, emit, stop, *, uncertain=False):
         return self._work("retry uncertain" if uncertain else "retry", name, ledger_path, emit)

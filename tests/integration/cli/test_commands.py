@@ -8,6 +8,7 @@ from engine.model.errors import JobLocked, SourceChanged, StillWaiting, Unavaila
 from engine.model.job import JobState
 from engine.model.outcome import Tally
 from engine.model.record import Format
+from engine.model.settings import RunLimits
 from engine.progress.events import JobEnded, JobStarted
 
 LEDGER = Path(".bulksubmit/ledger.db")
@@ -20,8 +21,13 @@ OPTIONS = {
     "strict": False,
     "again": False,
     "processes": None,
+    "delta": False,
+    "family": None,
+    "accept_new": False,
+    "limits": RunLimits(),
 }
 """Of submit, where only the configuration is named."""
+NIGHT = {key: OPTIONS[key] for key in ("config", "format", "until", "processes", "family", "accept_new", "limits")}
 PROMISED = {
     "job",
     "state",
@@ -41,6 +47,19 @@ PROMISED = {
     [
         (["resume", "a"], ("resume", "a", LEDGER)),
         (["resume", "a", "--config", "new.toml"], ("resume", "a", LEDGER, Path("new.toml"))),
+        (
+            ["resume", "a", "--max-records", "5", "--max-failed", "1%", "--fail-if-empty"],
+            ("resume", "a", LEDGER, RunLimits(max_records=5, max_failed="1%", fail_if_empty=True)),
+        ),
+        (
+            ["nightly", "a", "b", "-c", "c.toml", "--window", "22:00-06:00", "--zone", "UTC", "--deadline", "2h"],
+            (
+                "nightly",
+                ["a", "b"],
+                LEDGER,
+                {**NIGHT, "limits": RunLimits(deadline="2h", window="22:00-06:00", zone="UTC")},
+            ),
+        ),
         (["retry", "a"], ("retry", "a", LEDGER)),
         (["cancel", "a", "--yes"], ("cancel", "a", LEDGER)),
         (["status"], ("status", None, LEDGER, False)),
