@@ -18,7 +18,7 @@ import orjson
 from msgspec import Struct
 
 from engine.model.batch import Batch, ClientReference, Limits, encode_spans
-from engine.model.record import Block, Position, Reject, Skip, Taken, loads
+from engine.model.record import Block, Position, Reject, Skipped, Taken, loads
 from engine.source.json_text import members
 
 ReferenceOf: TypeAlias = Callable[[int], ClientReference | None]
@@ -30,7 +30,7 @@ def no_reference(sequence: int) -> None:
     del sequence
 
 
-_Indexed = TypeVar("_Indexed", Reject, Skip, Taken)
+_Indexed = TypeVar("_Indexed", Reject, Skipped, Taken)
 
 
 class Plan(Struct, frozen=True):
@@ -43,7 +43,7 @@ class Plan(Struct, frozen=True):
     """How far reading came; the batches may end before."""
     last: bool
     """The sources end here."""
-    skips: Sequence[Skip] = ()
+    skips: Sequence[Skipped] = ()
     taken: Sequence[Taken] = ()
     """How the family of the job will know the records that go up."""
 
@@ -63,7 +63,7 @@ class Chunker:
         self._reached = start
         self._closed: list[Batch] = []
         self._closed_rejects: list[Reject] = []
-        self._closed_skips: list[Skip] = []
+        self._closed_skips: list[Skipped] = []
         self._closed_taken: list[Taken] = []
         self._most_skipped = max(_LEAST_SKIPPED, _SKIPPED_A_RECORD * limits.records)
         self._open(start)
@@ -118,7 +118,7 @@ class Chunker:
         self._tasks: list[bytes] = []
         self._size = 1  # the opening bracket
         self._rejects: list[Reject] = []
-        self._skips: list[Skip] = []
+        self._skips: list[Skipped] = []
         self._skipped = 0
         self._taken: list[Taken] = []
         self._reference_bytes = reference_bytes(self._reference(self._sequence))

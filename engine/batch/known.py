@@ -23,7 +23,7 @@ from engine.model.batch import encode_spans
 from engine.model.errors import TooManyNew
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import SHARED, Block, Mark, Place, Row, Skip, Source, Taken, Why, at, source_at
+from engine.model.record import SHARED, Block, KeptAs, Mark, Row, Skipped, Source, Taken, Why, at, source_at
 from engine.model.settings import DeltaSettings
 from engine.source.json_text import members
 
@@ -183,7 +183,7 @@ class Known:
                 report = changed and self._changed == "report"
                 return _Left(0, index, held.holder, Why.CHANGED if report else Why.CREATED)
         beside = own is not None or pending is not None or (row is not None and row[0][:SHARED] != shared)
-        return self._take(Taken(hash_, rest, index, Place.COPY if beside else Place.ROW), held, others)
+        return self._take(Taken(hash_, rest, index, KeptAs.COPY if beside else KeptAs.ROW), held, others)
 
     def _take(self, taken: Taken, held: _Candidate | None, others: Sequence[_Candidate]) -> Taken | None:
         """Return how the family will know a record that goes up; None if it knows it as well without."""
@@ -192,11 +192,11 @@ class Known:
             unsent = [self._records.job_name(other.holder[0]) for other in others if other.fate is Fate.UNRESOLVED]
             return replace(taken, instead_of=tuple(unsent))
         if held.fate is Fate.UNCERTAIN:
-            return replace(taken, place=Place.COPY)
+            return replace(taken, kept_as=KeptAs.COPY)
         if held.rest == taken.rest:
             return None
         self.new += 1
-        return replace(taken, place=Place.OVER) if taken.place is Place.ROW else taken
+        return replace(taken, kept_as=KeptAs.OVER) if taken.kept_as is KeptAs.ROW else taken
 
     def _candidates(self, hash_: int, shared: bytes, row: tuple[bytes, int, int] | None) -> list[_Candidate]:
         """Return the records that a mark may mean; only the first, if it was created."""
@@ -251,12 +251,12 @@ class Known:
             )
         return replace(block, marks=(), skips=skips, taken=taken)
 
-    def _skip(self, block: Block, run: Sequence[_Left]) -> Skip:
+    def _skip(self, block: Block, run: Sequence[_Left]) -> Skipped:
         first, last = run[0].position, run[-1].position + 1
         offset = block.offsets[first]
         spans = encode_spans(offset, block.offsets[first:last], block.lengths[first:last])
         other, other_index = run[0].holder
-        return Skip(run[0].index, len(run), offset, spans, self._records.job_name(other), other_index, run[0].why)
+        return Skipped(run[0].index, len(run), offset, spans, self._records.job_name(other), other_index, run[0].why)
 
     def _forget_frozen(self) -> None:
         """Keep what is not frozen yet: the rest is found in the ledger."""

@@ -15,7 +15,7 @@ from engine.batch.chunker import ReferenceOf, frozen, no_reference, render_paylo
 from engine.batch.mapping import Mapper
 from engine.model.batch import Batch, batch_name, decode_spans, good_indexes, outer_edges, part_sequences
 from engine.model.errors import SourceChanged, SourceError
-from engine.model.record import Position, Skip, Source, loads, source_at
+from engine.model.record import Position, Skipped, Source, loads, source_at
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
 from engine.source.splitter import SourceFile, Splitter
@@ -61,7 +61,7 @@ class PayloadReader:
         """
         return [payload for _, payload in self._proven(batches)]
 
-    def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skip] = ()) -> tuple[Batch, Batch]:
+    def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> tuple[Batch, Batch]:
         """Return two batches in the place of one of at least two records, given the indexes rejected in it, and skips.
 
         Their records are the first and the second half of its own; together they cover the same bytes.

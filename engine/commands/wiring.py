@@ -48,7 +48,7 @@ from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job
 from engine.model.night import deadline_at, zone_of
-from engine.model.record import Block, Position, Skip
+from engine.model.record import Block, Position, Skipped
 from engine.model.settings import AUTO, RunLimits, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
 from engine.run.context import Run, Stop
@@ -381,6 +381,6 @@ class _InThreads(Struct, frozen=True):
                 payloads = await anyio.to_thread.run_sync(self.reader.read_each, small)
                 self._ready.update(zip((batch.sequence for batch in small), payloads, strict=True))
 
-    async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skip] = ()) -> tuple[Batch, Batch]:
+    async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> tuple[Batch, Batch]:
         self._ready.pop(batch.sequence, None)
         return await anyio.to_thread.run_sync(self.reader.halves, batch, rejected, skips)

@@ -14,7 +14,7 @@ from typing import Protocol
 from engine.model.batch import Batch
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, Settlement, Tally
-from engine.model.record import Reject, Skip, Taken, Why
+from engine.model.record import Reject, Skipped, Taken, Why
 from engine.model.submission import State, Submission
 
 
@@ -93,7 +93,7 @@ class Ledger(Protocol):
         rejects: Sequence[Reject],
         *,
         last: bool,
-        skips: Sequence[Skip] = (),
+        skips: Sequence[Skipped] = (),
         taken: Sequence[Taken] = (),
     ) -> None:
         """Remember batches (as FROZEN; those of no records as SETTLED), rejects and skips.
@@ -188,11 +188,11 @@ class Ledger(Protocol):
         """Return the batch that holds the record with this index; None if that was not read."""
         ...
 
-    async def skips(self, job: str, start: int, stop: int) -> Sequence[Skip]:
+    async def skips(self, job: str, start: int, stop: int) -> Sequence[Skipped]:
         """Return the skips with start ≤ index < stop, by index."""
         ...
 
-    async def holders(self, skips: Sequence[Skip]) -> Sequence[Sequence[Holding]]:
+    async def holders(self, skips: Sequence[Skipped]) -> Sequence[Sequence[Holding]]:
         """Return, for each record of some skips, what the other job has in its place."""
         ...
 

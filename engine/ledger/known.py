@@ -24,7 +24,7 @@ from engine.model.batch import Batch, decode_spans, good_indexes
 from engine.model.errors import DamagedRow
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Holding, Settlement
-from engine.model.record import Mark, Reject, Skip, Why
+from engine.model.record import Mark, Reject, Skipped, Why
 from engine.model.submission import State, Submission
 
 Holder: TypeAlias = tuple[int, int]
@@ -134,7 +134,7 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
         sent = found.submission.state not in {State.FROZEN, State.STAGING, State.STAGED}
         return Fate.UNCERTAIN if sent or batches.state is not JobState.CANCELED else Fate.UNRESOLVED
 
-    def holdings(self, skip: Skip) -> Sequence[Holding]:
+    def holdings(self, skip: Skipped) -> Sequence[Holding]:
         """Return what the other job has in the place of each skipped record; what nobody knew then is not told now."""
         places = range(skip.other_index, skip.other_index + skip.count)
         if skip.why is Why.UNCERTAIN:

@@ -16,7 +16,7 @@ from engine.model.batch import Batch, batch_name, part_sequences
 from engine.model.errors import LedgerError, NameTaken
 from engine.model.job import Job, JobState
 from engine.model.outcome import Kept, Settlement, Tally
-from engine.model.record import Position, Reject, Skip, Source, Taken, Why
+from engine.model.record import Position, Reject, Skipped, Source, Taken, Why
 from engine.model.submission import TRANSITIONS, State, Submission
 
 _SPOILT_RECORDS = 1_000_000
@@ -141,7 +141,7 @@ def settlement_row(job: int, sequence: int, fates: Settlement) -> Sequence[Any]:
     )
 
 
-def skip_row(job: int, skip: Skip, other: int) -> Mapping[str, Any]:
+def skip_row(job: int, skip: Skipped, other: int) -> Mapping[str, Any]:
     """Return the columns of records that are skipped; `other` has them."""
     return {
         "job": job,
@@ -160,10 +160,10 @@ def known_row(job: int, taken: Taken) -> Mapping[str, Any]:
     return {"hash": taken.hash, "rest": taken.rest, "job": job, "record_index": taken.index}
 
 
-def to_skip(*columns: Any) -> Skip:
+def to_skip(*columns: Any) -> Skipped:
     """Return records that were skipped by their columns."""
     index, count, offset, spans, other, other_index, why = columns
-    return Skip(index, count, offset, spans, other, other_index, Why(why))
+    return Skipped(index, count, offset, spans, other, other_index, Why(why))
 
 
 def to_job(*columns: Any) -> Job:

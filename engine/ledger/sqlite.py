@@ -35,7 +35,7 @@ from engine.model.batch import ROOTS, Batch, batch_name
 from engine.model.errors import BulkSubmitError, DamagedRow
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Holding, Kept, Settlement, Tally
-from engine.model.record import Reject, Skip, Taken, Why
+from engine.model.record import Reject, Skipped, Taken, Why
 from engine.model.submission import State, Submission
 
 T = TypeVar("T")
@@ -157,7 +157,7 @@ class SqliteLedger(Ledger):
         rejects: Sequence[Reject],
         *,
         last: bool,
-        skips: Sequence[Skip] = (),
+        skips: Sequence[Skipped] = (),
         taken: Sequence[Taken] = (),
     ) -> None:
         await self._writer.write(
@@ -247,13 +247,13 @@ class SqliteLedger(Ledger):
     async def rejects(self, job: str, start: int, stop: int) -> Sequence[Reject]:
         return await self._rows("rejects", Reject, job, start=start, stop=stop)
 
-    async def skips(self, job: str, start: int, stop: int) -> Sequence[Skip]:
+    async def skips(self, job: str, start: int, stop: int) -> Sequence[Skipped]:
         return await self._rows("skips", rows.to_skip, job, start=start, stop=stop)
 
-    async def holders(self, skips: Sequence[Skip]) -> Sequence[Sequence[Holding]]:
+    async def holders(self, skips: Sequence[Skipped]) -> Sequence[Sequence[Holding]]:
         return await self._ask(self._holdings, skips) if skips else []
 
-    def _holdings(self, _reader: apsw.Connection, skips: Sequence[Skip]) -> Sequence[Sequence[Holding]]:
+    def _holdings(self, _reader: apsw.Connection, skips: Sequence[Skipped]) -> Sequence[Sequence[Holding]]:
         self._known = self._known or KnownRecords(self._path)
         return [self._known.holdings(skip) for skip in skips]
 

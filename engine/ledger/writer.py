@@ -50,7 +50,7 @@ from engine.ledger.rows import (
 from engine.model.batch import Batch
 from engine.model.errors import JobError, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
-from engine.model.record import Place, Reject, Skip, Taken
+from engine.model.record import KeptAs, Reject, Skipped, Taken
 from engine.model.submission import State
 
 WAL_PAGES = 1_000
@@ -302,7 +302,7 @@ def freeze(  # noqa: PLR0913 - all of one step of reading
     now: float,
     *,
     last: bool,
-    skips: Sequence[Skip] = (),
+    skips: Sequence[Skipped] = (),
     taken: Sequence[Taken] = (),
 ) -> Sequence[Change]:
     """Remember batches, rejects, skips and what the family knows from now on; `last`: the sources end here."""
@@ -321,10 +321,12 @@ def freeze(  # noqa: PLR0913 - all of one step of reading
 
 def _take(connection: apsw.Connection, job: int, taken: Sequence[Taken]) -> None:
     """Remember the records that a job takes, so that its family knows them before anything of them is sent."""
-    rows = {place: [known_row(job, one) for one in taken if one.place is place] for place in Place} if taken else {}
-    connection.executemany(QUERIES["copy_known"], rows.get(Place.OVER, ()))
-    connection.executemany(QUERIES["add_known"], [*rows.get(Place.OVER, ()), *rows.get(Place.ROW, ())])
-    connection.executemany(QUERIES["add_copy"], rows.get(Place.COPY, ()))
+    if not taken:
+        return
+    rows = {kept_as: [known_row(job, one) for one in taken if one.kept_as is kept_as] for kept_as in KeptAs}
+    connection.executemany(QUERIES["copy_known"], rows[KeptAs.OVER])
+    connection.executemany(QUERIES["add_known"], [*rows[KeptAs.OVER], *rows[KeptAs.ROW]])
+    connection.executemany(QUERIES["add_copy"], rows[KeptAs.COPY])
     for name in {name for one in taken for name in one.instead_of}:
         connection.execute(QUERIES["set_taken_over"], {"job": job_id(connection, name), "by": job})
 

@@ -19,7 +19,7 @@ from operator import add, sub
 
 from msgspec import Struct
 
-from engine.model.record import Position, Skip
+from engine.model.record import Position, Skipped
 
 ROOTS = 1 << 32
 """Sequences below it are those of batches as they were read; from it on, of parts."""
@@ -115,7 +115,7 @@ def _pairs(spans: bytes) -> array[int]:
     return pairs
 
 
-def good_indexes(batch: Batch, rejected: Sequence[int], skips: Sequence[Skip] = ()) -> Sequence[int]:
+def good_indexes(batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> Sequence[int]:
     """Return the index of each record that goes up, given the indexes of those rejected in the batch, and the skips."""
     everything = range(batch.start.index, batch.end.index)
     if not rejected and not skips:

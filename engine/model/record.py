@@ -125,7 +125,7 @@ class Why(StrEnum):
     """The other job has created records of these keys; the records are other ones now."""
 
 
-class Skip(Struct, frozen=True):
+class Skipped(Struct, frozen=True):
     """Records side by side that are not sent, since records side by side of another job of the family are the same."""
 
     index: int
@@ -142,7 +142,7 @@ class Skip(Struct, frozen=True):
     why: Why
 
 
-class Place(StrEnum):
+class KeptAs(StrEnum):
     """Where the ledger remembers that a record was taken."""
 
     ROW = "row"
@@ -159,7 +159,7 @@ class Taken(Struct, frozen=True, gc=False):
     hash: int
     rest: bytes
     index: int
-    place: Place = Place.ROW
+    kept_as: KeptAs = KeptAs.ROW
     instead_of: tuple[str, ...] = ()
     """Jobs that were ended before they had sent the record: they must not go on."""
 
@@ -190,7 +190,7 @@ class Block(Struct, frozen=True):
     rejects: Sequence[Reject] = ()
     marks: Sequence[Mark] = ()
     """Of each record, where its job is one of a family."""
-    skips: Sequence[Skip] = ()
+    skips: Sequence[Skipped] = ()
     """Records that were left out, since their family knows them."""
     taken: Sequence[Taken] = ()
 

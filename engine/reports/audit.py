@@ -30,7 +30,7 @@ from engine.model.batch import Batch, batch_name, good_indexes
 from engine.model.errors import DamagedRow, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Holding, Kept, Settlement, Tally
-from engine.model.record import Position, Reject, Skip, Source
+from engine.model.record import Position, Reject, Skipped, Source
 from engine.model.submission import State, Submission
 from engine.progress.text import count
 from engine.reports.audit_checks import FamilyProof, Recut, ReportsCheck, TasksFrom, place
@@ -172,7 +172,7 @@ class _Kept:
     submission: Submission
     fates: Kept
     rejects: Sequence[Reject]
-    skips: Sequence[Skip]
+    skips: Sequence[Skipped]
     holders: Sequence[Sequence[Holding]]
 
     @property

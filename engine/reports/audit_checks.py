@@ -22,7 +22,7 @@ from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, go
 from engine.model.errors import DamagedRow, SourceError
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import SHARED, Block, Mark, Position, Reject, Skip, Source, Why, at, loads, source_at
+from engine.model.record import SHARED, Block, Mark, Position, Reject, Skipped, Source, Why, at, loads, source_at
 from engine.reports.outcomes import Fated, RecordAt, Reports, outcome_lines, reject_lines
 
 TasksFrom: TypeAlias = Callable[[Position], Iterator[Block]]
@@ -72,7 +72,7 @@ class Recut:
         self._tasks_from = tasks_from
         self._due: tuple[int, int] | None = None
 
-    def check(self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skip] = ()) -> list[str]:
+    def check(self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skipped] = ()) -> list[str]:
         """Return what is wrong with a batch, and the rejects and skips within it."""
         if self._due != (batch.start.offset, batch.start.index):
             self._begin(batch.start)
@@ -136,7 +136,9 @@ class Recut:
             return self._rejects[bad].line
         return self._reached.line if self._reached.offset == end else None
 
-    def _differences(self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skip], cut: _Cut) -> Iterator[str]:
+    def _differences(
+        self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skipped], cut: _Cut
+    ) -> Iterator[str]:
         count = len(cut.offsets)
         same_places = (
             count + len(cut.rejects) + batch.skipped == batch.end.index - batch.start.index
@@ -155,7 +157,7 @@ class Recut:
         if cut.end_line not in {None, batch.end.line}:
             yield f"it ends in line {cut.end_line}, not {batch.end.line}"
 
-    def _first_difference(self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skip], cut: _Cut) -> str:
+    def _first_difference(self, batch: Batch, rejects: Sequence[Reject], skips: Sequence[Skipped], cut: _Cut) -> str:
         """Name the first record of which ledger and source say different things."""
         found = _described(cut.indexes, cut.offsets, cut.lengths, cut.rejects)
         try:
@@ -222,7 +224,7 @@ class FamilyProof:
         self._job = job
         self._own = records.job_id(job.name)
 
-    def sent_of(self, cut: _Cut, rejects: Sequence[Reject], skips: Sequence[Skip]) -> tuple[_Cut, list[str]]:
+    def sent_of(self, cut: _Cut, rejects: Sequence[Reject], skips: Sequence[Skipped]) -> tuple[_Cut, list[str]]:
         """Return what of a cut must have gone up, and what is wrong with what did not."""
         out: set[int] = set()
         wrong: list[str] = []
@@ -248,11 +250,15 @@ class FamilyProof:
         )
         return sent, wrong
 
-    def _wrong(self, skip: Skip, cut: _Cut, here: slice) -> Iterator[str]:
+    def _wrong(self, skip: Skipped, cut: _Cut, here: slice) -> Iterator[str]:
         """Yield what is wrong with a skip, once."""
         named = f"record {skip.index} and {skip.count - 1} after it are skipped"
         there = list(cut.indexes[here]) == list(range(skip.index, skip.index + skip.count))
-        if not there or encode_spans(skip.offset, cut.offsets[here], cut.lengths[here]) != skip.spans:
+        if (
+            not there
+            or cut.offsets[here.start] != skip.offset
+            or encode_spans(skip.offset, cut.offsets[here], cut.lengths[here]) != skip.spans
+        ):
             yield f"{named}, and the source has other records there"
             return
         other = self._records.job_id(skip.other)

@@ -30,7 +30,7 @@ from engine.ledger.base import Ledger
 from engine.model.batch import ROOTS, Batch, decode_spans, good_indexes
 from engine.model.job import Job
 from engine.model.outcome import Fate, Holding, Outcome, Settlement
-from engine.model.record import Position, Reject, Skip, Why, at, source_at
+from engine.model.record import Position, Reject, Skipped, Why, at, source_at
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchSettled, Event
 
@@ -61,7 +61,7 @@ class KnownBatch:
     settlement: Settlement | None
     """Of those that went up, once the batch is settled."""
     rejects: Sequence[Reject]
-    skips: Sequence[Skip] = ()
+    skips: Sequence[Skipped] = ()
     holders: Sequence[Sequence[Holding]] = ()
     """For each record of each skip, what the other job has in its place."""
 

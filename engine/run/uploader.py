@@ -36,7 +36,7 @@ from engine.model.errors import (
 )
 from engine.model.job import JobState
 from engine.model.outcome import Settlement
-from engine.model.record import Skip
+from engine.model.record import Skipped
 from engine.model.submission import State, Submission
 from engine.run.context import Run, doubt_after_call
 from engine.run.suspects import Suspects
@@ -62,7 +62,7 @@ class Payloads(Protocol):
         """Prepare for batches that are to be read once each, and soon."""
         ...
 
-    async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skip] = ()) -> tuple[Batch, Batch]:
+    async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> tuple[Batch, Batch]:
         """Return two batches in the place of one, given what of it does not go up. Raises: SourceChanged."""
         ...
 

@@ -1,11 +1,14 @@
 """Nights: the same load comes back, and only what no earlier job of its family has created is sent."""
 
+from contextlib import closing
+
+import apsw
 import pytest
 
 import engine
 from engine.clock import SystemClock
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import JobError, JobLocked, TooManyNew
+from engine.model.errors import BulkSubmitError, JobError, JobLocked, TooManyNew
 from engine.model.job import JobState
 
 from .desk import counts, lines, once, tasks
@@ -256,3 +259,52 @@ class TestMissing:
         await night(desk, tasks(2), "n1", delta=False)
         with pytest.raises(JobError, match="was not submitted with --delta"):
             await engine.missing("n1", desk.ledger)
+
+
+async def test_the_audit_finds_what_was_changed_of_skips(desk):
+    """Every column and row of what a night has skipped, and of what its family knows of it."""
+    desk = await desk()
+    config = desk.config(more=BY_KEY.format(more='changed = "report"'))
+    await night(desk, keyed(range(12), v=1), "n1", config)
+    await night(desk, [*keyed(range(3, 9), v=1), *keyed([20, 21]), *keyed([2, 3], v=2)], "n2", config)
+    assert await holds(desk, "n2")
+    whole = desk.ledger.read_bytes()
+    missed = []
+    for sql in tampering(desk.ledger):
+        desk.ledger.write_bytes(whole)
+        with closing(apsw.Connection(str(desk.ledger))) as connection:
+            try:
+                connection.execute(sql)
+            except apsw.ConstraintError:
+                continue
+        try:
+            found = not await holds(desk, "n2")
+        except (ValueError, BulkSubmitError):
+            found = True
+        if not found:
+            missed.append(sql)
+    assert missed == []
+
+
+def tampering(path):
+    """Yield statements that change a row or a value of what is kept of skips."""
+    with closing(apsw.Connection(str(path))) as connection:
+        skips = connection.execute("SELECT record_index, why FROM skips").fetchall()
+        hashes = connection.execute("SELECT hash FROM known WHERE job = 1 AND record_index IN (2, 3, 8)").fetchall()
+    for at, why in skips:
+        here = f"WHERE job = 2 AND record_index = {at}"
+        yield f"DELETE FROM skips {here}"  # noqa: S608 - numbers
+        for column in ("record_index", "count", "start_offset", "other", "other_index", "job"):
+            yield f"UPDATE skips SET {column} = {column} + 1 {here}"  # noqa: S608 - numbers
+            yield f"UPDATE skips SET {column} = {column} - 1 {here}"  # noqa: S608 - numbers
+        yield f"UPDATE skips SET spans = substr(spans, 1, length(spans) - 1) {here}"  # noqa: S608 - numbers
+        yield f"UPDATE skips SET spans = spans || x'00' {here}"  # noqa: S608 - numbers
+        for other in {"created", "changed", "uncertain", "x"} - {why}:
+            yield f"UPDATE skips SET why = '{other}' {here}"  # noqa: S608 - numbers
+    yield "UPDATE batches SET skipped = skipped + 1 WHERE job = 2"
+    yield "UPDATE batches SET skipped = skipped - 1, count = count + 1 WHERE job = 2"
+    for (hash_,) in hashes:
+        yield f"DELETE FROM known WHERE hash = {hash_}"  # noqa: S608 - numbers
+        yield f"UPDATE known SET hash = hash + 1 WHERE hash = {hash_}"  # noqa: S608 - numbers
+        yield f"UPDATE known SET record_index = record_index + 1 WHERE hash = {hash_}"  # noqa: S608 - numbers
+        yield f"UPDATE known SET rest = substr(rest, 2) || x'00' WHERE hash = {hash_}"  # noqa: S608 - numbers
