@@ -21,7 +21,7 @@ from engine.model.record import SHARED, Mark
 from engine.reports.outcomes import TaskUrl
 
 MISSING = "missing.ndjson"
-MOST_EXAMPLES = 10
+MISSING_SHOWN = 10
 
 
 class Missing(Struct, frozen=True):
@@ -57,7 +57,7 @@ def write_missing(
             line = {"job": name, "record": index, "task_id": task_id, "url": task_url(task_id) if task_id else None}
             text = orjson.dumps({"key": None if key is None else orjson.Fragment(key), **line})
             file.write(text + b"\n")
-            if number < MOST_EXAMPLES:
+            if number < MISSING_SHOWN:
                 examples.append({"key": None if key is None else key.decode(), **line})
             number += 1
         file.flush()
