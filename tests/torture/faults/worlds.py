@@ -237,6 +237,7 @@ class _World:
         self._work: asyncio.Task | None = None
         self._history: list[tuple[float, str, int | None]] = []
         self._is_canceled = False
+        self._canceled_at = plan.canceled_at
         self._job = JOB
         self.kills = self.runs = 0
 
@@ -268,7 +269,7 @@ class _World:
         complaints = await self._complaints(result, tally)
         if self.plan.nights:
             self._job, self._is_canceled = NIGHT, False
-            self.plan = replace(self.plan, canceled_at=None)
+            self._canceled_at = None
             result = await self._lives([])
             complaints += [f"the night: {one}" for one in await self._complaints(result, Tally())]
         return Played(self.plan, tally, self.runs, result, complaints, self._history)
@@ -290,7 +291,7 @@ class _World:
         deaths: list[Death | None] = [*dying, *[None] * MOST_RUNS]
         result, asked_again = None, False
         for number, death in enumerate(deaths):
-            canceled = self.plan.canceled_at is not None and number >= self.plan.canceled_at
+            canceled = self._canceled_at is not None and number >= self._canceled_at
             waits = death is None and result is not None and WAITING in result.message
             work = self._cancel if canceled else self._send_again if waits else self._go_on
             result = await self._live(work, death)
