@@ -17,6 +17,8 @@ SEED = 11
 BATCHES = 3
 GROUP = 8
 """Syncs at a time."""
+NIGHT_SYNCS = 60
+"""About as many as three nights have, at least."""
 MOST_SYNCS = 200
 """More than such a job has."""
 
@@ -27,6 +29,22 @@ def cuts(draw, number):
         return [[{"sync": number, "tail": draw.choice(list(Tail))}]]
     again = [[{"sync": draw.randint(1, number), "tail": draw.choice(list(Tail))}] for _ in Tail]
     return [[{"sync": number, "tail": tail}, *second] for tail, second in zip(Tail, [[], *again[1:]], strict=True)]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_nights_between_which_the_power_goes_lose_nothing_and_create_nothing_twice(lives, way, tally):
+    """Three jobs of a family have three times as many syncs; some of them are drawn."""
+    draw = random.Random(f"{SEED}{way}")
+    drawn = sorted(draw.sample(range(1, NIGHT_SYNCS), NIGHT_SYNCS // 2 if TORTURE else 5))
+    deaths = [[{"sync": number, "tail": draw.choice(list(Tail))}] for number in drawn]
+    ends = await asyncio.gather(*(lives.live(way, BATCHES, death, nights=True) for death in deaths))
+    for end in ends:
+        end.tally.power_cuts = end.died
+        tally.add(end.tally)
+        assert not end.complaints
+    assert sum(end.died for end in ends) > len(ends) / 3
+    assert not lives.sandboxes[way.behaviour][1].duplicated
 
 
 @pytest.mark.asyncio(loop_scope="session")
