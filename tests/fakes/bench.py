@@ -1,6 +1,6 @@
 """A job of small records on a real ledger, a fake service and made-up time, joined as the engine joins them."""
 
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,14 +8,16 @@ import orjson
 from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes
+from engine.batch.known import Known, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
 from engine.batch.planning import plan_batches, replanned
+from engine.ledger.known import KnownRecords
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
-from engine.model.settings import AUTO, MappingSettings, SendSettings, SourceSettings
+from engine.model.settings import AUTO, DeltaSettings, MappingSettings, SendSettings, SourceSettings
 from engine.model.submission import State, Submission
 from engine.reports.audit import Evidence
 from engine.run.context import Run, Stop, doubt_from_ledger
@@ -76,24 +78,34 @@ class Bench:
     def evidence(self):
         """What an audit holds the job against; its windows are other ones than those of the first reading."""
 
+        marker = marker_for(self.job, DeltaSettings())
+
         def tasks_from(start):
-            return map(self.mapper.apply, read_blocks(self.job.sources, start, SourceSettings(), 100))
+            for block in read_blocks(self.job.sources, start, SourceSettings(), 100):
+                tasks = self.mapper.apply(block)
+                yield marker.mark(block, tasks) if marker else tasks
 
         return Evidence("fake", tasks_from, self.service.reference, self.service.task_url, self.reader.as_json)
 
     def plans(self, last=None, most_bytes=None):
         start, sequence = (last.end, last.sequence + 1) if last else (None, 0)
         limits = self.service.limits
-        return plan_batches(
-            self.job.sources,
-            SourceSettings(),
-            self.mapper,
-            replace(limits, bytes=most_bytes or limits.bytes),
-            start=start,
-            sequence=sequence,
-            reference=self.service.reference,
-            window_bytes=256,
-        )
+        with ExitStack() as opened:
+            known = None
+            if self.job.family:
+                records = opened.enter_context(KnownRecords(self.ledger.path))
+                known = Known(records, self.job, DeltaSettings())
+            yield from plan_batches(
+                self.job.sources,
+                SourceSettings(),
+                self.mapper,
+                replace(limits, bytes=most_bytes or limits.bytes),
+                start=start,
+                sequence=sequence,
+                reference=self.service.reference,
+                window_bytes=256,
+                known=known,
+            )
 
     async def read(self, batch):
         return self.reader.read(batch)
@@ -107,7 +119,9 @@ class Bench:
     async def freeze(self):
         """Freeze all of the sources; return the batches."""
         for plan in self.plans():
-            await self.ledger.freeze(self.job.name, plan.batches, plan.rejects, last=plan.last)
+            await self.ledger.freeze(
+                self.job.name, plan.batches, plan.rejects, last=plan.last, skips=plan.skips, taken=plan.taken
+            )
         return [batch for batch, _ in await self.batches()]
 
     async def batches(self):

@@ -31,6 +31,7 @@ from msgspec.structs import replace
 from engine.adaptive.batch_size import BatchBytes
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans
+from engine.ledger.known import KnownRecords
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
 from engine.model.batch import Limits, good_indexes
@@ -248,7 +249,8 @@ class World:
         self.server = self._server()
         self._source = self._home / "tasks.ndjson"
         self._source.write_bytes(b"".join(_line(number, kind) for number, kind in enumerate(plan.records)))
-        self._job = Job(JOB, "fake", "", find_sources([str(self._source)], SourceSettings()), str(self._home / "out"))
+        sources = find_sources([str(self._source)], SourceSettings())
+        self._job = Job(JOB, "fake", "", sources, str(self._home / "out"), family="nightly", delta=True)
         self.live(lambda life: life.ledger.create_job(self._job), None)
 
     def close(self):
@@ -425,7 +427,23 @@ async def look(life):
     audited = await audit(life.job, life.ledger, life.evidence)
     if not audited.holds:
         findings += audited.findings or ["the audit does not hold"]
+    findings += await at_once(family_word, life, outcomes)
     return Sight(life.job, tuple(outcomes), tuple(findings))
+
+
+def family_word(life, outcomes):
+    """Return of which records the family knows something else than what became of them."""
+    canceled = life.job.state is JobState.CANCELED
+    with KnownRecords(life.ledger.path) as records:
+        known = {index for (_, index), _ in records.family_records("nightly", 2)}
+        sent = {index for index, outcome in enumerate(outcomes) if outcome.fate is not Fate.REJECTED}
+        findings = [f"the family knows {known}, and {sent} are frozen"] if known != sent else []
+        for index in known & sent:
+            fate, word = outcomes[index].fate, records.fate((1, index))
+            unsent = {Fate.UNRESOLVED, Fate.UNCERTAIN} if canceled else {Fate.UNCERTAIN}
+            if word not in (unsent if fate is Fate.UNRESOLVED else {fate}):
+                findings.append(f"record {index} is {fate}, and its family says {word}")
+    return findings
 
 
 def _outcome(batch, submission, settlement, at):
