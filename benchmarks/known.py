@@ -72,11 +72,10 @@ def make(path: Path, total: int) -> int:
         for pragma in ("cache_size = -4000000", "synchronous = OFF", "journal_mode = OFF"):
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(QUERIES["begin"])
-        rows = (dict(batch_row(1, batch, 0)) | {"state": "settled"} for batch in batches(total))
-        for row in rows:
-            connection.execute(QUERIES["add_batch"], row)
-            connection.execute(QUERIES["add_spans"], row)
-        connection.execute("UPDATE batches SET created = count")
+        for batch in batches(total):
+            connection.execute(QUERIES["add_batch"], batch_row(1, batch, 0))
+            connection.execute(QUERIES["add_spans"], (1, batch.sequence, batch.spans))
+        connection.execute("UPDATE batches SET created = count, state = 'settled'")
         before = connection.pragma("page_count")
         connection.executemany(
             QUERIES["add_known"], (known_row(1, Taken(*mark(index), index)) for index in range(total))

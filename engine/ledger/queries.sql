@@ -140,7 +140,7 @@ SELECT hash, job, record_index, rest FROM known WHERE hash = :hash;
 
 -- name: add_copy
 -- Remember one more record of a hash that is known.
-INSERT INTO copies (hash, job, record_index, rest) VALUES (:hash, :job, :record_index, :rest);
+INSERT INTO copies (hash, rest, job, record_index) VALUES (:hash, :rest, :job, :record_index);
 
 -- name: add_known
 -- Remember which job has taken a record last.

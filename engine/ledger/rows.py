@@ -141,23 +141,14 @@ def settlement_row(job: int, sequence: int, fates: Settlement) -> Sequence[Any]:
     )
 
 
-def skip_row(job: int, skip: Skipped, other: int) -> Mapping[str, Any]:
-    """Return the columns of records that are skipped; `other` has them."""
-    return {
-        "job": job,
-        "record_index": skip.index,
-        "count": skip.count,
-        "start_offset": skip.offset,
-        "spans": skip.spans,
-        "other": other,
-        "other_index": skip.other_index,
-        "why": skip.why,
-    }
+def skip_row(job: int, skip: Skipped, other: int) -> Sequence[Any]:
+    """Return what `add_skip` wants to know, in its order; `other` has the records."""
+    return (job, skip.index, skip.count, skip.offset, skip.spans, other, skip.other_index, skip.why)
 
 
-def known_row(job: int, taken: Taken) -> Mapping[str, Any]:
-    """Return the columns by which a family knows a record."""
-    return {"hash": taken.hash, "rest": taken.rest, "job": job, "record_index": taken.index}
+def known_row(job: int, taken: Taken) -> Sequence[Any]:
+    """Return what `add_known` and `add_copy` want to know, in their order."""
+    return (taken.hash, taken.rest, job, taken.index)
 
 
 def to_skip(*columns: Any) -> Skipped:

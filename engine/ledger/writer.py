@@ -324,7 +324,7 @@ def _take(connection: apsw.Connection, job: int, taken: Sequence[Taken]) -> None
     if not taken:
         return
     rows = {kept_as: [known_row(job, one) for one in taken if one.kept_as is kept_as] for kept_as in KeptAs}
-    connection.executemany(QUERIES["copy_known"], rows[KeptAs.OVER])
+    connection.executemany(QUERIES["copy_known"], [(hash_,) for hash_, *_ in rows[KeptAs.OVER]])
     connection.executemany(QUERIES["add_known"], [*rows[KeptAs.OVER], *rows[KeptAs.ROW]])
     connection.executemany(QUERIES["add_copy"], rows[KeptAs.COPY])
     for name in {name for one in taken for name in one.instead_of}:
