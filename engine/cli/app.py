@@ -286,7 +286,7 @@ def report(
     from engine.cli.signals import ask
 
     if missing:
-        return missing_screen(ask(partial(engine.missing, job, ledger), output_options))
+        return missing_screen(ask(partial(engine.missing, job, ledger), output_options), ledger)
     if record is not None:
         return record_screen(job, ask(partial(engine.find_record, job, record, ledger), output_options), ledger)
     return result_screen(ask(partial(engine.report, job, ledger), output_options), ledger)

@@ -130,7 +130,7 @@ def _verdict(validation: Validation) -> str:
     return f"{'The' if validation.records == 1 else 'All'} {count(validation.records, 'record')} can be sent."
 
 
-def missing_screen(missing: Missing) -> Screen:
+def missing_screen(missing: Missing, ledger: Path) -> Screen:
     """Return what a family has created and the source of a job no longer has."""
     named = [
         [str(one["key"] or ""), f"job {one['job']}, record {one['record']}, task {one['task_id']}"]
@@ -140,10 +140,16 @@ def missing_screen(missing: Missing) -> Screen:
     records = f"{count(missing.records, 'record')} that family {missing.family} has created"
     return Screen(
         f"{records} {'is' if missing.records == 1 else 'are'} not in the source of job {missing.job} any more.",
-        {"job": missing.job, "family": missing.family, "records": missing.records, "missing": str(missing.file)},
+        {
+            "job": missing.job,
+            "family": missing.family,
+            "records": missing.records,
+            "missing": str(missing.file),
+            "ledger": str(ledger),
+        },
         tables=[
             Table(named, f"Missing{more}"),
-            Table([["all of them", str(missing.file)]], "Files", whole=frozenset({1})),
+            Table([["all of them", str(missing.file)], ["ledger", str(ledger)]], "Files", whole=frozenset({1})),
         ],
     )
 

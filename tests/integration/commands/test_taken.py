@@ -191,3 +191,12 @@ async def test_what_takes_long_is_said_and_can_be_interrupted(desk, monkeypatch)
     stop.request(engine.errors.Interrupted(15))
     with pytest.raises(engine.errors.Interrupted):
         await engine.submit(source, desk.config(), desk.ledger, stop=stop)
+
+
+async def test_delta_knows_each_record_and_needs_no_look_at_the_whole(desk):
+    desk = await desk()
+    source = desk.source(tasks(45))
+    await desk.submit(source, family="nights")
+    result = await desk.submit(source, job="k", delta=True, family="nights")
+    assert (result.tally.created, result.tally.skipped) == (0, 45)
+    assert desk.created() == once(45)
