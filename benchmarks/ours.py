@@ -51,7 +51,7 @@ def drafts_config(path: Path, url: str, in_flight: int) -> Path:
 def submitting(source: Path, config: Path, work: float, name: str = NAME, *, unit: str = "records") -> Contender:
     """Return bulksubmit, submitting a source: ledger and reports on disk, every task followed to its creation."""
     command = [sys.executable, "-m", "engine", "submit", str(source), "--config", str(config)]
-    command += ["--job", "bench", "--json", "--quiet"]
+    command += ["--job", "bench", "--ledger", ".bulksubmit/ledger.db", "--json", "--quiet"]
     remark = "durable ledger, every task followed to its creation, reports written"
     return Contender(name, command, work, unit, KEYS, remark)
 
