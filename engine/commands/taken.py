@@ -30,7 +30,8 @@ TOLD_BYTES = 1 << 28
 GROUP_BYTES = 1 << 22
 """Payloads that are compared in one go: each costs a change of threads."""
 
-_UNDER_WAY = frozenset({State.STAGING, State.STAGED, State.RELEASING, State.RELEASED, State.UNCERTAIN})
+_RELEASED = frozenset({State.RELEASING, State.RELEASED, State.UNCERTAIN})
+_STAGED = frozenset({State.STAGING, State.STAGED})
 
 
 async def refuse_taken(new: Job, jobs: Sequence[Job], ledger: Ledger, emit: Listener, stop: Stop) -> None:
@@ -57,19 +58,27 @@ async def _refuse(new: Job, job: Job, ledger: Ledger, emit: Listener, stop: Stop
     if running and _files(job) == _files(new):
         raise JobLocked(_running(job))
     tally = await ledger.tally(job.name)
-    if not (running or tally.created or tally.uncertain or not _UNDER_WAY.isdisjoint(tally.states)):
-        return
-    if await _holds(new, job, ledger, emit, stop):
+    offline = wiring.load_offline(job)
+    drafts = offline.service.drafting is not None
+    if (running or _has_sent(job, tally, drafts=drafts)) and await _holds(new, job, offline, ledger, emit, stop):
         raise JobLocked(_running(job)) if running else AlreadyTaken(_taken(job, tally))
+
+
+def _has_sent(job: Job, tally: Tally, *, drafts: bool) -> bool:
+    """Return whether something of a job was created, or may be; `drafts`: people see what its service stages."""
+    states = {state for state, number in tally.states.items() if number}
+    at_the_service = _RELEASED | _STAGED if drafts else _RELEASED
+    lost = drafts and job.lost_stages
+    return bool(tally.created or tally.uncertain or lost or not at_the_service.isdisjoint(states))
 
 
 def _files(job: Job) -> Sequence[tuple[object, ...]]:
     return [(source.path, source.inode, source.size, source.mtime_ns) for source in job.sources]
 
 
-async def _holds(new: Job, job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> bool:
+async def _holds(new: Job, job: Job, offline: wiring.Offline, ledger: Ledger, emit: Listener, stop: Stop) -> bool:
     """Return whether the sources of `new` hold all that `job` has frozen, and that is something."""
-    reader = wiring.load_offline(job).payloads(replace(job, sources=new.sources))
+    reader = offline.payloads(replace(job, sources=new.sources))
     compared, told = 0, new.size_bytes < TOLD_BYTES
     async for group in _groups(job, ledger):
         if stop.error is not None:

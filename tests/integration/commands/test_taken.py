@@ -200,3 +200,10 @@ async def test_delta_knows_each_record_and_needs_no_look_at_the_whole(desk):
     result = await desk.submit(source, job="k", delta=True, family="nights")
     assert (result.tally.created, result.tally.skipped) == (0, 45)
     assert desk.created() == once(45)
+
+
+async def test_a_job_whose_first_call_never_arrived_does_not_count(desk):
+    desk = await desk()
+    source, config = desk.source(tasks(5)), desk.config(send="give_up_seconds = 0", url="http://127.0.0.1:1/v2")
+    assert (await desk.submit(source, config)).state == "open"
+    assert (await desk.submit(source, config, job="k")).state == "open"
