@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.cancel import cancel
 from engine.commands.paths import ledger_path, open_ledger, path_names
-from engine.commands.result import Result
+from engine.commands.result import Result, told_if_empty
 from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, replace_config, submit
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
@@ -271,7 +271,8 @@ class _Night:
         with opened.lock(job.name), family_lock(job, opened):
             result = await self._go_on(await opened.job(job.name), opened, None)
         said = f"job {job.name} has loaded these files already, and they have not changed since: nothing was sent"
-        return replace(result, message="; ".join(filter(None, [said, result.message])))
+        code = told_if_empty(result.exit_code, result.tally, self._setup)
+        return replace(result, message="; ".join(filter(None, [said, result.message])), exit_code=code)
 
     async def _go_on(self, job: Job, opened: Ledger, changed: SourceChanged | None) -> Result:
         return await go_on(

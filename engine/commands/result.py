@@ -123,8 +123,8 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
     held_back = await ledger.held_back(job.name) if tally.skipped else ()
     note = "; ".join(filter(None, [note, _about_held_back(held_back)]))
     code = exit_code(tally, error, doubtful=any(why is Why.UNCERTAIN for why, _, _ in held_back))
-    if setup is not None and setup.settings.limits.fail_if_empty and code == Exit.ALL_CREATED and not tally.created:
-        code = Exit.NOTHING
+    if setup is not None:
+        code = told_if_empty(code, tally, setup)
     return Result(
         job.name,
         job.state,
@@ -178,6 +178,12 @@ def _about_held_back(held_back: Sequence[tuple[Why, str, int]]) -> str:
         else:
             said.append(f"{count(number, 'record')} changed since job {job} and not sent (delta.changed)")
     return "; ".join(said)
+
+
+def told_if_empty(code: int, tally: Tally, setup: wiring.Setup) -> int:
+    """Return the exit code of a run: another one if no record was sent and whoever asked wants to hear of that."""
+    empty = code == Exit.ALL_CREATED and not tally.created
+    return Exit.NOTHING if empty and setup.settings.limits.fail_if_empty else code
 
 
 def exit_code(tally: Tally, error: BulkSubmitError | None, *, doubtful: bool = False) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 import engine
 from engine.model.errors import ConfigError, Exit, JobLocked, SourceError, WindowClosed
-from engine.sandbox.behaviour import FailureRule, Fault
+from engine.sandbox.behaviour import CreationPace, FailureRule, Fault
 
 from .desk import counts, once, tasks
 
@@ -269,3 +269,22 @@ async def test_a_night_without_a_new_record_is_told_where_it_is_asked_for(night)
     desk = await night()
     result = await desk.nightly(desk.source([]), limits=limits(fail_if_empty=True))
     assert (result.state, result.exit_code) == ("finished", Exit.NOTHING)
+    source = desk.source(tasks(5))
+    assert (await desk.nightly(source, limits=limits(fail_if_empty=True))).exit_code == Exit.ALL_CREATED
+    overwrite(desk, source, tasks(5))
+    for _ in range(2):
+        result = await desk.nightly(source, limits=limits(fail_if_empty=True))
+        assert (result.job, result.exit_code) == (f"{desk.tonight}.3", Exit.NOTHING)
+    assert desk.created() == once(5)
+
+
+async def test_the_deadline_is_one_moment_for_all_jobs_of_the_call(night):
+    desk = await night(creation=CreationPace(tasks_per_second=40))
+    await left_open(desk, count=300)
+    began = time.monotonic()
+    config, source = desk.config(send="max_open_batches = 1"), desk.source(tasks(5, start=300), "tonight.ndjson")
+    result = await desk.nightly(source, config, limits=limits(deadline="2s"))
+    assert time.monotonic() - began < 4
+    assert (result.job, result.state, result.exit_code) == ("load-before", "open", Exit.STOPPED_EARLY)
+    assert "the deadline, 2" in result.message
+    assert "is not begun" in result.message
