@@ -25,7 +25,7 @@ from engine.commands.result import Result, told_if_empty
 from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, replace_config, submit
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceChanged
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, SourceChanged
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.night import day_of, zone_of
 from engine.model.outcome import Tally
@@ -264,10 +264,19 @@ class _Night:
         return canceled
 
     async def repeat(self, job: Job, opened: Ledger, ended: Sequence[Result]) -> Result:
-        """Return what came of a job of this night that was made of the very files of now; nothing new is in them."""
+        """Return what came of a job of this night that was made of the very files of now; nothing new is in them.
+
+        Raises:
+            JobError: a person has canceled it.
+        """
         for result in ended:
             if result.job == job.name:
                 return result
+        if job.state is JobState.CANCELED:
+            raise JobError(
+                f"job {job.name!r} of this night was canceled, and its files have not changed: nothing is sent. "
+                f"`bulksubmit resume {job.name}` may go on with it; the next night sends what it has not"
+            )
         with opened.lock(job.name), family_lock(job, opened):
             result = await self._go_on(await opened.job(job.name), opened, None)
         said = f"job {job.name} has loaded these files already, and they have not changed since: nothing was sent"

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 import engine
-from engine.model.errors import ConfigError, Exit, JobLocked, SourceError, WindowClosed
+from engine.model.errors import ConfigError, Exit, JobError, JobLocked, SourceError, WindowClosed
 from engine.sandbox.behaviour import CreationPace, FailureRule, Fault
 
 from .desk import counts, once, tasks
@@ -95,6 +95,18 @@ async def test_a_file_that_came_anew_the_same_night_is_a_further_job_of_it(night
     assert (result.job, result.state) == (f"{desk.tonight}.2", "finished")
     assert desk.created() == once(10)
     assert (await desk.nightly(source)).job == f"{desk.tonight}.2"
+
+
+async def test_a_job_that_a_person_has_canceled_is_not_begun_anew_the_same_night(night):
+    desk = await night()
+    source, desk.stop_at = desk.source(tasks(60)), 2
+    await desk.nightly(source, desk.config(send="max_in_flight = 1"))
+    desk.stop_at = None
+    await desk.cancel(desk.tonight)
+    created = desk.created()
+    with pytest.raises(JobError, match=r"of this night was canceled, and its files have not changed"):
+        await desk.nightly(source)
+    assert desk.created() == created
 
 
 async def test_standard_input_is_refused_and_a_missing_file_closes_nothing(night):
