@@ -123,7 +123,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
     held_back = await ledger.held_back(job.name) if tally.skipped else ()
     note = "; ".join(filter(None, [note, _about_held_back(held_back)]))
     code = exit_code(tally, error, doubtful=any(why is Why.UNCERTAIN for why, _, _ in held_back))
-    if setup is not None:
+    if setup is not None and job.state is JobState.FINISHED:
         code = told_if_empty(code, tally, setup)
     return Result(
         job.name,
