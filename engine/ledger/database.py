@@ -131,11 +131,15 @@ def open_writer(
     for _ in range(2):  # another process may be marking the file just now
         with ExitStack() as undo:
             connection = undo.enter_context(closing(_connect(path, apsw.SQLITE_OPEN_READWRITE, busy_seconds, vfs)))
-            if _version(path, connection, len(steps)) & LEFT_BEHIND and not _wal_goes_on(connection):
+            marked = _version(path, connection, len(steps)) & LEFT_BEHIND
+            if marked and not _wal_goes_on(connection):
                 if wal.exists() and wal.stat().st_size:  # whoever it belongs to: SQLite would remove it
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 continue
+            if marked:  # the disk may fail once more: the file must not be left alone while it says so
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             _prepare(path, connection, steps)
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             undo.pop_all()
             return connection
     raise LedgerError(
