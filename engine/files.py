@@ -25,6 +25,9 @@ DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
 `find_ledger` says where that is."""
 LEDGER_VARIABLE = "BULKSUBMIT_LEDGER"
 
+DISK_ROOM_BYTES = 64 * 1024 * 1024
+"""Left on a disk by all that is written beside a run: without room for its ledger the run would end."""
+
 _OWNER_ONLY_FILE = 0o600
 _OWNER_ONLY_FOLDER = 0o700
 
@@ -67,6 +70,15 @@ def make_private_folder(path: Path) -> None:
     mode = path.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise _refusal(path, "everybody may write into this folder: chmod o-w, or name a folder of your own")
+
+
+def has_disk_room(folder: Path) -> bool:
+    """Return whether more than DISK_ROOM_BYTES are left on the disk of a folder; not of one that is not there."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize >= DISK_ROOM_BYTES
 
 
 def sync_folder(path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -167,6 +168,7 @@ def submit(
     family: options.Family = None,
     accept_new: options.AcceptNew = False,
     limits: LimitOptions,
+    metrics_textfile: options.MetricsTextfile = None,
     output_options: OutputOptions,
 ) -> Screen:
     """Send records and follow each to its end.
@@ -189,6 +191,7 @@ def submit(
         family=family,
         accept_new=accept_new,
         limits=_run_limits(limits),
+        metrics_textfile=metrics_textfile,
     )
     return _perform(work, ledger, output_options)
 
@@ -203,6 +206,7 @@ def resume(
     job: options.JobArgument,
     config: options.NewConfig = None,
     processes: options.Processes = None,
+    metrics_textfile: options.MetricsTextfile = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     limits: LimitOptions,
     output_options: OutputOptions,
@@ -212,7 +216,15 @@ def resume(
     What is settled is left alone, what was under way is looked up first, and nothing is sent twice. Of a finished job,
     the service is asked again about what is uncertain, where it can be asked.
     """
-    work = partial(engine.resume, job, ledger, config=config, processes=processes, limits=_run_limits(limits))
+    work = partial(
+        engine.resume,
+        job,
+        ledger,
+        config=config,
+        processes=processes,
+        limits=_run_limits(limits),
+        metrics_textfile=metrics_textfile,
+    )
     return _perform(work, ledger, output_options)
 
 
@@ -227,6 +239,7 @@ def nightly(
     until: options.Until = "",
     accept_new: options.AcceptNew = False,
     processes: options.Processes = None,
+    metrics_textfile: options.MetricsTextfile = None,
     limits: LimitOptions,
     output_options: OutputOptions,
 ) -> Screen:
@@ -247,6 +260,7 @@ def nightly(
         accept_new=accept_new,
         processes=processes,
         limits=_run_limits(limits),
+        metrics_textfile=metrics_textfile,
     )
     return _perform(work, ledger, output_options)
 
@@ -256,15 +270,24 @@ def status(
     *,
     job: options.JobIfAny = None,
     tasks: options.Tasks = False,
+    state: options.WantedState = None,
+    since: options.Since = None,
+    limit: options.MostJobs = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
 ) -> Screen:
-    """Show where a job stands, or list all jobs."""
-    from engine.cli.output.status import job_screen, jobs_screen
+    """Show where a job stands, or list all jobs.
+
+    Of one job: its runs, why the last one ended, what is safe, and the command that goes on.
+    """
+    from engine.cli.output.status import job_screen, jobs_screen, moment_of
     from engine.cli.signals import ask
 
-    found = ask(partial(engine.status, job, ledger, tasks=tasks, tell=say), output_options)
-    return job_screen(found[0], ledger) if job else jobs_screen(found, ledger)
+    if job and (state or since or limit):
+        raise typer.BadParameter("--state, --since and --limit choose among jobs; leave them out, or leave out JOB")
+    work = partial(engine.status, job, ledger, tasks=tasks, tell=say, state=state, limit=limit)
+    found = ask(partial(work, since=moment_of(since, time.time()) if since else 0.0), output_options)
+    return job_screen(found[0], ledger) if job else jobs_screen(found, ledger, chosen=bool(state or since))
 
 
 @_command(shows_progress=False)

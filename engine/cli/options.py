@@ -42,6 +42,15 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class ListedState(StrEnum):
+    """Which jobs `status` lists."""
+
+    RUNNING = "running"
+    OPEN = "open"
+    FINISHED = "finished"
+    CANCELED = "canceled"
+
+
 def _argument(metavar: str, help_: str) -> Any:
     return typer.Argument(metavar=metavar, show_default=False, help=help_)
 
@@ -81,6 +90,18 @@ def _configured_ledger(config: Path) -> Path | None:
         return wiring.configured_ledger(config, wiring.read_config(config))
     except ConfigError:  # whoever uses it says why
         return None
+
+
+def _since(text: str | None) -> str | None:
+    """Check that it is a date, a time or a duration."""
+    if text is not None:
+        from engine.cli.output.status import moment_of  # noqa: PLC0415 - only where one is named
+
+        try:
+            moment_of(text, 0.0)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    return text
 
 
 _SOURCES = "Files to read, as paths or quoted globs; `-` reads standard input"
@@ -170,6 +191,13 @@ Processes: TypeAlias = Annotated[
         max=64,
     ),
 ]
+MetricsTextfile: TypeAlias = Annotated[
+    Path | None,
+    _option(
+        "--metrics-textfile FILE",
+        "Write metrics for Prometheus' node_exporter there, whole each time: at the start, each minute and at the end.",
+    ),
+]
 Until: TypeAlias = Annotated[
     str,
     _option(
@@ -209,6 +237,21 @@ FailIfEmpty: TypeAlias = Annotated[
 ]
 Tasks: TypeAlias = Annotated[
     bool, _option("--tasks", "Ask the service as well how people's work on the created tasks stands.")
+]
+WantedState: TypeAlias = Annotated[
+    ListedState | None, _option("--state STATE", "List only jobs that are running, open, finished or canceled.")
+]
+Since: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--since WHEN",
+        "List only jobs of which something was heard since then: a date or a time, as 2026-11-01 or 2026-11-01T22:00, "
+        "or so long ago, as 7d or 12h.",
+        callback=_since,
+    ),
+]
+MostJobs: TypeAlias = Annotated[
+    int | None, _option("--limit N", "List no more jobs than that, the newest ones.", min=1)
 ]
 RecordIndex: TypeAlias = Annotated[
     int | None,

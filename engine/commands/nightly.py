@@ -22,6 +22,7 @@ from engine.commands import wiring
 from engine.commands.cancel import cancel
 from engine.commands.paths import ledger_path, open_ledger, path_names
 from engine.commands.result import Result, told_if_empty
+from engine.commands.runs import tells_collector
 from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, replace_config, submit
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
@@ -41,6 +42,7 @@ _AT_THE_SERVICE = frozenset({State.RELEASING, State.RELEASED})
 """States of batches of which something may still be created."""
 
 
+@tells_collector
 async def nightly(  # noqa: PLR0913 - what a person can say of a load
     sources: Path | str | Sequence[Path | str],
     config: Path | str,
@@ -54,6 +56,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
     accept_new: bool = False,
     processes: int | None = None,
     limits: RunLimits | None = None,
+    metrics_textfile: Path | str | None = None,
 ) -> Result:
     """End the open jobs of a family, oldest first, then send what is new in some files as tonight's job.
 
@@ -74,6 +77,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
         accept_new: go on although more records are new to the family than `[delta]` allows.
         processes: that read beside this one; as configured where left out.
         limits: of this call, all its jobs together; what is left out is as configured.
+        metrics_textfile: gets the metrics for Prometheus' node_exporter; the one of the configuration where left out.
 
     Returns:
         What came of tonight's job, or of the one before it that could not be ended.
@@ -88,7 +92,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
         raise ConfigError("nightly reads files, for it may have to read them again; write standard input to one first")
     text = wiring.read_config(config)
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
-    setup = wiring.load(text, limits=limits)
+    setup = wiring.load(text, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
     settings = wiring.source_settings(setup, format)
     # First: if tonight's files are not there, nothing is closed for the want of them.
@@ -124,6 +128,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
                     family=family,
                     accept_new=accept_new,
                     limits=limits,
+                    metrics_textfile=metrics_textfile,
                 )
             return _with_earlier(result, ended)
 
@@ -292,6 +297,7 @@ class _Night:
             processes=self._processes,
             limits=self._limits,
             overwritten=changed,
+            textfile=self._setup.textfile,
         )
 
     def not_begun(self, result: Result) -> Result:

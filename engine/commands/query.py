@@ -24,7 +24,7 @@ from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
 from engine.model.errors import DamagedRow, JobError, SourceError
-from engine.model.job import Job
+from engine.model.job import Job, JobState
 from engine.model.outcome import Outcome
 from engine.model.record import Reject, Source, loads, source_at
 from engine.model.submission import State
@@ -46,28 +46,49 @@ TOLD_SECONDS = 3.0
 MOST_REJECTS = 100
 """Rejects that a validation shows; more would only scroll by."""
 
+RUNNING = "running"
+"""What `status` calls a job that a process works on, beside the states of jobs."""
+
 TASKS_SHOWN = 3
 TASK_CHARACTERS = 100
 """Of each task that a validation shows: what fits on a line."""
 
 
-async def status(
+async def status(  # noqa: PLR0913 - what a person can ask
     name: str | None = None,
     ledger: Path | str = DEFAULT_LEDGER,
     *,
     tasks: bool = False,
     tell: Callable[[str], None] = lambda _: None,
+    state: str | None = None,
+    since: float = 0.0,
+    limit: int | None = None,
 ) -> Sequence[JobStatus]:
     """Tell where a job, or every job, stands; `tasks` asks the service how people's work on created tasks stands.
 
-    `tell` is told beforehand if that takes long.
+    Args:
+        name: of the job; all of them, newest first, where left out.
+        ledger: file that remembers them.
+        tasks: ask the service as well.
+        tell: is told beforehand if that takes long.
+        state: only jobs in this state: open, finished or canceled; or running, whatever the state.
+        since: only jobs of which something was heard since then, in Unix seconds.
+        limit: the most jobs to return.
 
     Raises:
         JobError: there is no such job.
     """
     async with open_ledger(ledger) as opened:
-        jobs = [await opened.job(name)] if name else await opened.jobs()
-        return [await _job_status(job, opened, tell if tasks else None) for job in jobs]
+        if name:
+            return [await _job_status(await opened.job(name), opened, tell if tasks else None, whole=True)]
+        found: list[JobStatus] = []
+        for job in await opened.jobs():
+            if len(found) == limit:
+                break
+            if state is None or (opened.is_locked(job.name) if state == RUNNING else job.state == state):
+                status = await _job_status(job, opened, tell if tasks else None)
+                found += [status] if status.running or status.last_sign_at >= since else []
+        return found
 
 
 async def report(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Result:
@@ -174,9 +195,24 @@ async def find_record(name: str, index: int, ledger: Path | str = DEFAULT_LEDGER
             outcome = await fate_of(job, opened, task_url, index)
         except DAMAGED as error:
             raise DamagedRow(f"ledger {ledger}: its rows do not fit each other ({error}): put a backup back") from error
-    if outcome is None:
-        raise JobError(f"job {name!r} has no record {index}; indexes count from 0 over all sources")
+        if outcome is None:
+            raise JobError(await _not_read(job, opened, index))
     return outcome
+
+
+async def _not_read(job: Job, ledger: Ledger, index: int) -> str:
+    """Return why a record has no fate: there is none of that index, or nobody has come so far."""
+    last = await ledger.last_batch(job.name)
+    reached = last.end.index if last else 0
+    if job.read_complete:
+        return f"job {job.name!r} has no record {index}; indexes count from 0 over all sources"
+    if ledger.is_locked(job.name):
+        where = f"job {job.name!r} has come to record {reached:,} and goes on"
+    elif job.state is JobState.CANCELED:
+        where = f"job {job.name!r} was canceled at record {reached:,}"
+    else:
+        where = f"job {job.name!r} stopped at record {reached:,}; `bulksubmit resume {job.name}` goes on"
+    return f"record {index:,} is not read yet: {where}"
 
 
 async def validate(
@@ -241,11 +277,18 @@ def _as_line(task: bytes) -> str:
     return text if len(text) <= TASK_CHARACTERS and len(task) <= 4 * TASK_CHARACTERS else text[:TASK_CHARACTERS] + "…"
 
 
-async def _job_status(job: Job, ledger: Ledger, tell: Callable[[str], None] | None) -> JobStatus:
+async def _job_status(
+    job: Job, ledger: Ledger, tell: Callable[[str], None] | None, *, whole: bool = False
+) -> JobStatus:
+    running = ledger.is_locked(job.name)
+    runs = await ledger.runs(job.name)  # after the lock, or a run that ends between would look like one that was killed
+    running = running or ledger.is_locked(job.name)  # and one that begins between, too
+    wanted = bool(runs) and (whole or runs[-1].ended_at is None)
+    samples = await ledger.samples(job.name, runs[-1].number) if wanted else ()
     tally = await ledger.tally(job.name)
     working = await _working(job, ledger, tell) if tell else {}
     can = await anyio.to_thread.run_sync(service_can, job) if tally.uncertain else ServiceCan()
-    return JobStatus(job, tally, ledger.is_locked(job.name), working, can)
+    return JobStatus(job, tally, running, working, can, runs, samples)
 
 
 async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Counter[str]:

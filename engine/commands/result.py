@@ -13,6 +13,7 @@ from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Tally
 from engine.model.record import Reject, Why
+from engine.model.runs import PastRun, Sample
 from engine.progress.text import count
 from engine.reports.outcomes import Reports, ReportWriter, existing_reports
 
@@ -74,6 +75,22 @@ class JobStatus(Struct, frozen=True):
     working: Mapping[str, int] = {}
     """State of people's work → created tasks; only where asked for."""
     service_can: ServiceCan = ServiceCan()
+    runs: Sequence[PastRun] = ()
+    """Oldest first; what the newest one does, `running` tells."""
+    samples: Sequence[Sample] = ()
+    """Of the newest run, oldest first; only where one job is asked about."""
+
+    @property
+    def last_sign_at(self) -> float:
+        """When something of the job was heard last, in Unix seconds."""
+        newest = self.runs[-1] if self.runs else None
+        signs = [self.job.created_at, *([newest.begun_at, newest.ended_at or 0.0] if newest else [])]
+        return max(signs + [sample.at for sample in self.samples[-1:]])
+
+    @property
+    def killed(self) -> bool:
+        """The newest run has no end, and nobody works on the job."""
+        return bool(self.runs) and self.runs[-1].ended_at is None and not self.running
 
 
 class Validation(Struct, frozen=True):

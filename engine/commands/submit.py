@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import partial
 from itertools import count as count_from
 from pathlib import Path
+from typing import Any
 
 import anyio
 from msgspec.structs import replace
@@ -23,6 +24,7 @@ from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, 
 from engine.commands.columns import check_columns
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
+from engine.commands.runs import RunMemory, remember_refusal, tells_collector
 from engine.commands.taken import refuse_taken
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
@@ -42,7 +44,6 @@ from engine.model.record import Source, source_at
 from engine.model.settings import RunLimits, SourceSettings
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
-from engine.reports.outcomes import ReportWriter
 from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
@@ -54,6 +55,7 @@ SPOOLED = "standard-input"
 """The file that standard input becomes, in the job's output folder."""
 
 
+@tells_collector
 async def submit(  # noqa: PLR0913 - what a person can say of a job
     sources: Path | str | Sequence[Path | str],
     config: Path | str,
@@ -72,6 +74,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     family: str | None = None,
     accept_new: bool = False,
     limits: RunLimits | None = None,
+    metrics_textfile: Path | str | None = None,
 ) -> Result:
     """Make a job of the records in some files and work on it until it is finished or stopped.
 
@@ -93,6 +96,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             out, otherwise none. Whatever the job sends, its family knows from then on.
         accept_new: go on although more records are new to the family than `[delta]` allows.
         limits: of this run; what is left out is as configured.
+        metrics_textfile: gets the metrics for Prometheus' node_exporter; the one of the configuration where left out.
 
     Raises:
         ConfigError, SourceError, JobError, WindowClosed: nothing was sent.
@@ -104,7 +108,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     config, stop = Path(config), stop or Stop()
     text = wiring.read_config(config)
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
-    setup = wiring.load(text, processes=processes, limits=limits)
+    setup = wiring.load(text, processes=processes, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
     name = check_job_name(job or f"{config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     now = wiring.CLOCK.now()
@@ -190,6 +194,7 @@ async def _make(new: Job, ledger: Ledger, emit: Listener, stop: Stop, *, again: 
             return
 
 
+@tells_collector
 async def resume(  # noqa: PLR0913 - what a person can say of it
     name: str,
     ledger: Path | str = DEFAULT_LEDGER,
@@ -199,6 +204,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
     config: Path | str | None = None,
     processes: int | None = None,
     limits: RunLimits | None = None,
+    metrics_textfile: Path | str | None = None,
 ) -> Result:
     """Go on with a job where it stopped; a finished one is reported as it is.
 
@@ -211,6 +217,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
             while nothing was created or released.
         processes: that read beside this one; as configured where left out.
         limits: of this run; what is left out is as configured.
+        metrics_textfile: as of `submit`.
 
     Raises:
         JobError: there is no such job, or it was canceled.
@@ -228,7 +235,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
         with opened.lock(name), family_lock(job, opened):
             if text is not None:
                 job = await replace_config(job, text, opened, emit, stop)
-            return await go_on(job, opened, emit, stop, processes=processes, limits=limits)
+            return await go_on(job, opened, emit, stop, processes=processes, limits=limits, textfile=metrics_textfile)
 
 
 async def replace_config(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> Job:
@@ -256,6 +263,7 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
     processes: int | None = None,
     limits: RunLimits | None = None,
     overwritten: SourceChanged | None = None,
+    textfile: Path | str | None = None,
 ) -> Result:
     """Go on with a job that this process has locked; `note` is what to say of one that is finished.
 
@@ -272,11 +280,15 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
     tally = await ledger.tally(job.name)
     if job.state is JobState.FINISHED and not (tally.states.get(State.UNCERTAIN) or tally.unresolved):
         return await summarize(job, ledger, wiring.CLOCK.monotonic(), note=note, rewrite=False)
-    setup = wiring.load(job.config, processes=processes, limits=limits)
-    check_open(setup.settings.window, wiring.CLOCK.now())
     changed = None
-    if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
-        changed = overwritten or _changed(job, tally)
+    try:
+        setup = wiring.load(job.config, processes=processes, limits=limits, textfile=textfile)
+        check_open(setup.settings.window, wiring.CLOCK.now())
+        if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
+            changed = overwritten or _changed(job, tally)
+    except BulkSubmitError as error:
+        await remember_refusal(job, ledger, error, textfile)
+        raise
     if job.state is JobState.FINISHED:
         # First: what no search finds is sent again. Killed in between, a job that seems finished would leave it so.
         await ledger.set_job_state(job.name, JobState.OPEN)
@@ -329,7 +341,23 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     `released_again_by_user`: sequences of the batches that a person has sent again, whatever may come twice. `changed`:
     the sources are not what they were, so only what was released is followed.
     """
-    started = wiring.CLOCK.monotonic()
+    work = partial(_work_on, pace=pace, released_again_by_user=released_again_by_user, changed=changed)
+    async with RunMemory(job, ledger, emit, setup.textfile) as memory:
+        return memory.end(await work(job, ledger, setup, memory, stop))
+
+
+async def _work_on(  # noqa: PLR0913 - as above
+    job: Job,
+    ledger: Ledger,
+    setup: wiring.Setup,
+    memory: RunMemory,
+    stop: Stop,
+    *,
+    pace: wiring.PlanPace | None,
+    released_again_by_user: frozenset[int],
+    changed: SourceChanged | None,
+) -> Result:
+    started, emit = wiring.CLOCK.monotonic(), memory.emit
     last = await ledger.last_batch(job.name)
     with report_writer(job, ledger, setup) as reports:
         with wiring.standby(setup, job, last) as standby:
@@ -345,7 +373,8 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
                 )
                 run = await _learnt(replace(run, emit=fan_out(emit, reports.hear, bounds.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
-                error = stop.error or await _within_deadline(pipeline, run, setup, reports, bounds) or changed
+                beside = (bounds.watch, reports.follow, partial(memory.follow, in_flight))
+                error = stop.error or await _within_deadline(pipeline, run, setup, beside) or changed
                 if error is stop.sending_error and stop.error is None and await _is_done(job.name, ledger):
                     error = None  # nothing was left to be sent
                 note = ""
@@ -387,17 +416,18 @@ async def _is_done(name: str, ledger: Ledger) -> bool:
 
 
 async def _within_deadline(
-    pipeline: Pipeline, run: Run, setup: wiring.Setup, reports: ReportWriter, bounds: Bounds
+    pipeline: Pipeline, run: Run, setup: wiring.Setup, beside: Sequence[Callable[[], Coroutine[Any, Any, None]]]
 ) -> BulkSubmitError | None:
+    """Work to the end or the deadline; `beside` goes on meanwhile."""
+
     async def watch() -> None:
         if (seconds := setup.settings.send.deadline_seconds) is not None:
             await wiring.CLOCK.sleep(seconds)
             run.end(DeadlineReached())
 
     async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        group.start_soon(bounds.watch)
-        group.start_soon(reports.follow)
+        for work in (watch, *beside):
+            group.start_soon(work)
         error = await pipeline.work()
         group.cancel_scope.cancel()
     return error

@@ -81,6 +81,12 @@ class Setup(Struct, frozen=True):
     deadline_at: float | None = None
     """Unix seconds by which a run has ended."""
 
+    @property
+    def textfile(self) -> Path | None:
+        """Where metrics go."""
+        textfile = self.settings.metrics.textfile
+        return None if textfile is None else Path(textfile)
+
 
 def read_config(path: Path) -> str:
     """Return the text of a configuration file, its relative paths made absolute: they are meant from the file's folder.
@@ -107,11 +113,16 @@ def configured_ledger(path: Path, text: str) -> Path | None:
 
 
 def load(
-    text: str, expand: Expand = expand_secret, *, processes: int | None = None, limits: RunLimits | None = None
+    text: str,
+    expand: Expand = expand_secret,
+    *,
+    processes: int | None = None,
+    limits: RunLimits | None = None,
+    textfile: Path | str | None = None,
 ) -> Setup:
     """Check the text of a configuration; `processes` stands above `source.processes`, `limits` above what it limits.
 
-    A deadline counts from now on.
+    `textfile` stands above `metrics.textfile`. A deadline counts from now on.
 
     Raises:
         ConfigError: names the key and what to do.
@@ -122,6 +133,8 @@ def load(
     if processes is not None:
         source = replace(settings.source, processes=processes)
         settings = replace(settings, source=source)
+    if textfile is not None:
+        settings = replace(settings, metrics=replace(settings.metrics, textfile=str(Path(textfile).absolute())))
     try:
         settings = limits.over(settings) if limits else settings
     except ValueError as error:
@@ -223,7 +236,7 @@ def source_settings(setup: Setup, format_: str | None) -> SourceSettings:
     return replace(setup.settings.source, format=format_) if format_ else setup.settings.source
 
 
-_CHANGEABLE = frozenset({"send", "window", "limits", "ledger"})
+_CHANGEABLE = frozenset({"send", "window", "limits", "ledger", "metrics"})
 """Tables that decide over no batch."""
 
 

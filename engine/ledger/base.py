@@ -15,6 +15,7 @@ from engine.model.batch import Batch
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, Settlement, Tally
 from engine.model.record import Reject, Skipped, Taken, Why
+from engine.model.runs import PastRun, Sample, Standing
 from engine.model.submission import State, Submission
 
 
@@ -238,6 +239,37 @@ class Ledger(Protocol):
 
     async def forget_orphan(self, job: str, remote_id: str) -> None:
         """Remember no longer what is gone from the service."""
+        ...
+
+    async def add_run(self, job: str, run: PastRun) -> None:
+        """Remember that a process begins to work on a job; whoever holds the job's lock numbers its runs."""
+        ...
+
+    async def set_run(self, job: str, run: PastRun) -> None:
+        """Remember what a run has done so far, and how it ended if it did."""
+        ...
+
+    async def runs(self, job: str) -> Sequence[PastRun]:
+        """Return the runs of a job, oldest first."""
+        ...
+
+    async def add_sample(self, job: str, run: int, sample: Sample) -> None:
+        """Remember what a run did in the last seconds, unless the disk is nearly full."""
+        ...
+
+    async def thin_samples(self, job: str, run: int) -> None:
+        """Forget every second sample of a run; the newest one stays."""
+        ...
+
+    async def samples(self, job: str, run: int) -> Sequence[Sample]:
+        """Return the samples of a run, oldest first."""
+        ...
+
+    async def standing(self, load: str) -> Standing:
+        """Return how the runs of a load went: of a family's jobs or, where none is of that family, of the job so named.
+
+        No error if there is no such load: then no run of it has ended.
+        """
         ...
 
     async def back_up(self, to: Path) -> None:

@@ -415,3 +415,46 @@ LIMIT 1;
 -- name: family_created
 -- Count the records that the jobs of a family have created, those taken back included.
 SELECT COALESCE(SUM(created), 0) FROM jobs CROSS JOIN batches ON job = id WHERE family = :family AND batches.state <> 'split';
+
+-- name: add_run
+-- Remember that a process begins to work on a job.
+INSERT INTO runs (job, number, begun_at, ended_at, exit_code, reason, host, version, counts)
+VALUES (:job, :number, :begun_at, :ended_at, :exit_code, :reason, :host, :version, :counts);
+
+-- name: set_run
+-- Remember what a run has done so far, and how it ended if it did.
+UPDATE runs SET ended_at = :ended_at, exit_code = :exit_code, reason = :reason, counts = :counts
+WHERE job = :job AND number = :number;
+
+-- name: runs
+-- Read the runs of a job, oldest first.
+SELECT number, begun_at, host, version, ended_at, exit_code, reason, counts FROM runs WHERE job = :job ORDER BY number;
+
+-- name: load_standing
+-- Tell when a run of a load ended well, when one ended at all, and how; a load is a family, or a job that is of none.
+WITH ended AS (
+  SELECT ended_at, exit_code FROM jobs CROSS JOIN runs ON job = id
+  WHERE ended_at IS NOT NULL AND (family = :load OR family = '' AND name = :load)
+)
+SELECT
+  COALESCE((SELECT MAX(ended_at) FROM ended WHERE exit_code = 0), 0),
+  COALESCE((SELECT MAX(ended_at) FROM ended), 0),
+  (SELECT exit_code FROM ended ORDER BY ended_at DESC LIMIT 1);
+
+-- name: add_sample
+-- Remember what a run did in the last seconds.
+INSERT OR REPLACE INTO samples (job, run, at, figures) VALUES (:job, :run, :at, :figures);
+
+-- name: thin_samples
+-- Forget every second sample of a run, the newest one not among them.
+DELETE FROM samples
+WHERE job = :job AND run = :run AND at IN (
+  SELECT at FROM (
+    SELECT at, ROW_NUMBER() OVER (ORDER BY at DESC) AS place FROM samples WHERE job = :job AND run = :run
+  )
+  WHERE place % 2 = 0
+);
+
+-- name: samples
+-- Read the samples of a run, oldest first.
+SELECT figures FROM samples WHERE job = :job AND run = :run ORDER BY at;

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from engine.model.batch import Batch, batch_name, part_sequences
 from engine.model.errors import LedgerError, NameTaken
 from engine.model.job import Job, JobState
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.record import Position, Reject, Skipped, Source, Taken, Why
+from engine.model.runs import PastRun, RunCounts, Sample
 from engine.model.submission import TRANSITIONS, State, Submission
 
 _SPOILT_RECORDS = 1_000_000
@@ -234,6 +237,26 @@ def to_tally(rows: Sequence[Sequence[Any]]) -> Tally:
         skipped=sum(skipped),
         states=dict(zip(states, batches, strict=True)),
     )
+
+
+def run_row(run: PastRun) -> Mapping[str, Any]:
+    """Return the columns of a run."""
+    return asdict(run) | {"counts": msgspec.json.encode(run.counts).decode()}
+
+
+def to_run(*columns: Any) -> PastRun:
+    """Return a run by its columns. Raises: ValueError if a ledger does not write such."""
+    return replace(PastRun(*columns), counts=msgspec.json.decode(columns[-1], type=RunCounts))
+
+
+def figures(sample: Sample) -> str:
+    """Return a sample as it is kept."""
+    return msgspec.json.encode(sample).decode()
+
+
+def to_sample(text: str) -> Sample:
+    """Return a sample that was kept. Raises: ValueError if a ledger does not write such."""
+    return msgspec.json.decode(text, type=Sample)
 
 
 def _json(value: object) -> str:

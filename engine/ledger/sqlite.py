@@ -25,6 +25,7 @@ import apsw
 import orjson
 
 from engine.clock import Clock
+from engine.files import has_disk_room
 from engine.ledger import rows
 from engine.ledger.base import Ledger
 from engine.ledger.database import NAMES_SHOWN, QUERIES, copy_ledger, job_id, mapped_errors, open_connections
@@ -36,6 +37,7 @@ from engine.model.errors import BulkSubmitError, DamagedRow
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Holding, Kept, Settlement, Tally
 from engine.model.record import Reject, Skipped, Taken, Why
+from engine.model.runs import PastRun, Sample, Standing
 from engine.model.submission import State, Submission
 
 T = TypeVar("T")
@@ -297,6 +299,32 @@ class SqliteLedger(Ledger):
             *(f"batch {name} is split, and its halves are not where it was" for name in badly_split),
             *(f"{count} rows of {table} belong to no row of {parent}" for (table, parent), count in hanging.items()),
         ]
+
+    # Runs
+
+    async def add_run(self, job: str, run: PastRun) -> None:
+        await self._update("add_run", job, **rows.run_row(run))
+
+    async def set_run(self, job: str, run: PastRun) -> None:
+        await self._update("set_run", job, **rows.run_row(run))
+
+    async def runs(self, job: str) -> Sequence[PastRun]:
+        return await self._rows("runs", rows.to_run, job)
+
+    async def add_sample(self, job: str, run: int, sample: Sample) -> None:
+        if not has_disk_room(self._path.parent):
+            return  # a disk that is full for this would end the run
+        await self._update("add_sample", job, run=run, at=sample.at, figures=rows.figures(sample))
+
+    async def thin_samples(self, job: str, run: int) -> None:
+        await self._update("thin_samples", job, run=run)
+
+    async def samples(self, job: str, run: int) -> Sequence[Sample]:
+        return await self._rows("samples", rows.to_sample, job, run=run)
+
+    async def standing(self, load: str) -> Standing:
+        (standing,) = await self._rows("load_standing", Standing, None, load=load)
+        return standing
 
     async def back_up(self, to: Path) -> None:
         await self._ask(copy_ledger, to)

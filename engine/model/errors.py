@@ -20,6 +20,7 @@ is a *suspect* at most. *Declined* (`model.doubt`) is a batch whose newest call 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 
 from engine.model.error_hints import Blame
@@ -254,3 +255,17 @@ class PossiblyApplied(CallFailed):
 
 class UnexpectedAnswer(PossiblyApplied):
     """The service answered something that cannot be understood."""
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return what to tell of an error: task groups wrap what they meet, and an error of ours says what to do."""
+    found = list(_leaves(error))
+    return next((leaf for leaf in found if isinstance(leaf, BulkSubmitError)), found[0])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -315,6 +315,17 @@ def _check_key(key: str, read: Callable[[str], object], value: str) -> None:
         raise ValueError(f"{key}: {error}") from error
 
 
+class MetricsSettings(Section, frozen=True, kw_only=True):
+    """`[metrics]`: what is told to those who watch loads that come back."""
+
+    textfile: str | None = None
+    """For the textfile collector of Prometheus' node_exporter, with an absolute path; its name ends with .prom."""
+
+    def __post_init__(self) -> None:
+        if self.textfile is not None and not self.textfile.startswith("/"):
+            raise ValueError("textfile: must be an absolute path")
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole file. `service` is checked by the service it names."""
 
@@ -325,6 +336,7 @@ class Settings(Section, frozen=True, kw_only=True):
     mapping: MappingSettings = MappingSettings()
     batch: BatchSettings = BatchSettings()
     send: SendSettings = SendSettings()
+    metrics: MetricsSettings = MetricsSettings()
     delta: DeltaSettings = DeltaSettings()
     window: WindowSettings = WindowSettings()
     limits: LimitSettings = LimitSettings()

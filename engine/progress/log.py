@@ -25,6 +25,8 @@ from engine.progress.text import count, duration, printable, share, unsteered_js
 Redact: TypeAlias = Callable[[str], str]
 
 LOGGER = "engine"
+ECS_VERSION = "8.11.0"
+"""Of https://www.elastic.co/guide/en/ecs/current; only additions have come since."""
 
 
 class TextLines(logging.Formatter):
@@ -42,7 +44,11 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and for an event its name and its fields."""
+    """One JSON object a line: time, level, logger, message, and for an event its name and its fields.
+
+    Time and level stand there a second time, by the names of the Elastic Common Schema, which shippers of logs know.
+    Its `event.name` does not: `event` is a text here, and one document cannot have both.
+    """
 
     converter = staticmethod(time.gmtime)
 
@@ -52,15 +58,21 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object on one line."""
+        moment, level = f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03}Z", record.levelname.lower()
         line: dict[str, Any] = {
-            "time": f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03}Z",
-            "level": record.levelname.lower(),
+            "time": moment,
+            "level": level,
             "logger": record.name,
             "message": record.getMessage(),
             **getattr(record, "facts", {}),
+            "@timestamp": moment,
+            "log.level": level,
+            "ecs.version": ECS_VERSION,
+            "service.name": "bulksubmit",
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
+            line["error.type"] = getattr(record.exc_info[0], "__name__", "")
         # Before it becomes JSON: there a quote in a secret is written differently, and would not be found.
         hidden = {key: self._redact(value) if isinstance(value, str) else value for key, value in line.items()}
         return unsteered_json(json.dumps(hidden, ensure_ascii=False))
@@ -90,7 +102,7 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
     logger = logger or logging.getLogger(f"{LOGGER}.events")
 
     def log(event: Event) -> None:
-        level = _LEVELS.get(type(event)) or _level(event)
+        level = level_of(event)
         if logger.isEnabledFor(level):
             facts = {"event": type(event).__name__, **msgspec.to_builtins(event)}
             logger.log(level, "%s", printable(_sentence(event)), extra={"facts": facts})
@@ -104,6 +116,11 @@ _LEVELS: Mapping[type[Event], int] = {
     **dict.fromkeys((events.BatchProgressed, events.CallStarted, events.CallEnded, LimitChanged), logging.DEBUG),
 }
 """Of events that are all alike; `_level` looks at the others."""
+
+
+def level_of(event: Event) -> int:
+    """Return how important the line of an event is."""
+    return _LEVELS.get(type(event)) or _level(event)
 
 
 def _level(event: Event) -> int:

@@ -73,6 +73,11 @@ class Counts(Struct):
         """Records whose fate is known."""
         return self.created + self.failed + self.rejected + self.uncertain + self.skipped
 
+    @property
+    def unresolved(self) -> int:
+        """Records that are read and whose fate is not known."""
+        return self.records - self.settled
+
 
 class Snapshot(Struct, frozen=True):
     """How a run stands at one moment."""
@@ -96,7 +101,8 @@ class Progress:
         """Begin with nothing. `clock` returns seconds that never jump."""
         self._clock = clock
         self.counts = Counts()
-        self._began = clock()
+        self.began = clock()
+        """When this process began with the job."""
         self._samples: deque[tuple[float, int, int]] = deque()
         """When, and the records settled and the bytes sent by then."""
 
@@ -153,7 +159,7 @@ class Progress:
     @property
     def elapsed_seconds(self) -> float:
         """Since the job was begun by this process."""
-        return self._clock() - self._began
+        return self._clock() - self.began
 
     def _start(self, event: events.JobStarted) -> None:
         self.counts = Counts(
@@ -169,8 +175,8 @@ class Progress:
             skipped=event.before.skipped,
             states={state: event.before.states.get(state, 0) for state in State},
         )
-        self._began = self._clock()
-        self._samples = deque([(self._began, self.counts.settled, 0)])
+        self.began = self._clock()
+        self._samples = deque([(self.began, self.counts.settled, 0)])
 
     def view(self) -> Snapshot:
         """Return how the run stands now."""
@@ -179,9 +185,7 @@ class Progress:
         tasks_per_second, bytes_per_second = self._rates(now, counts)
         expected = _expected_records(counts)
         eta = _eta(counts, expected, tasks_per_second, paused=now < counts.paused_until)
-        return Snapshot(
-            counts, now - self._began, tasks_per_second, bytes_per_second, expected, eta, _note(counts, now)
-        )
+        return Snapshot(counts, now - self.began, tasks_per_second, bytes_per_second, expected, eta, _note(counts, now))
 
     def _rates(self, now: float, counts: Counts) -> tuple[float, float]:
         """Return records settled and bytes sent per second, over the window."""

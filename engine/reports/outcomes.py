@@ -25,7 +25,7 @@ import anyio
 import anyio.to_thread
 import orjson
 
-from engine.files import make_private_folder, private
+from engine.files import DISK_ROOM_BYTES, make_private_folder, private
 from engine.ledger.base import Ledger
 from engine.model.batch import ROOTS, Batch, decode_spans, good_indexes
 from engine.model.job import Job
@@ -90,8 +90,6 @@ _GROUP_RECORDS = 2000
 record of batches of 1,000 costs 0.80 µs in groups of 1,000, 0.70 of 2,000, 0.67 of 4,000."""
 _LOOK_RECORDS = 10_000
 """Records settled between two looks for what can be written: one for each 2,000 costs 0.2 to 0.4 µs a record."""
-ROOM_BYTES = 64 * 1024 * 1024
-"""Beside a run the reports leave so much of the disk to the ledger: without it the sending would end."""
 
 
 async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Outcome | None:
@@ -194,7 +192,7 @@ class ReportWriter(AbstractContextManager["ReportWriter"]):
     """Writes both reports of one job into its output folder; what is not finished when the block ends is removed."""
 
     def __init__(
-        self, job: Job, ledger: Ledger, task_url: TaskUrl, record_at: RecordAt, room_bytes: int = ROOM_BYTES
+        self, job: Job, ledger: Ledger, task_url: TaskUrl, record_at: RecordAt, room_bytes: int = DISK_ROOM_BYTES
     ) -> None:
         self._job = job
         self._ledger = ledger

@@ -10,14 +10,14 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.cli.options import OutputOptions
-from engine.model.errors import BulkSubmitError, Exit
+from engine.model.errors import BulkSubmitError, Exit, cause_of
 from engine.progress.redaction import redactor
 from engine.progress.standard_error import write_line
 from engine.progress.text import printable
@@ -156,8 +156,7 @@ def say(line: str) -> None:
 
 def tell_error(error: BaseException, *, as_json: bool) -> int:
     """Say what went wrong and return the exit code; the traceback is for the log, at its level DEBUG."""
-    found = list(_leaves(error))  # task groups wrap what they meet, and an error of ours says what to do
-    cause = next((leaf for leaf in found if isinstance(leaf, BulkSubmitError)), found[0])
+    cause = cause_of(error)
     if isinstance(cause, BulkSubmitError):
         message, code = str(cause), cause.exit_status
     else:
@@ -169,14 +168,6 @@ def tell_error(error: BaseException, *, as_json: bool) -> int:
         write_json({"error": message, "exit_code": code})
     write_line("bulksubmit: " + "\n".join(map(printable, message.split("\n"))))
     return code
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def write_json(data: Mapping[str, Any]) -> bool:

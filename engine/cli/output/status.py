@@ -4,29 +4,70 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import asdict
 
 from engine.cli.output.result import command, fate_count, fates_shown, next_steps
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.result import JobStatus
+from engine.model.errors import Exit
 from engine.model.job import Job, JobState
+from engine.model.night import duration_seconds
 from engine.model.outcome import Fate
-from engine.progress.text import count, size
+from engine.model.runs import PastRun, Sample
+from engine.model.submission import State
+from engine.progress.log_file import LOG_FILE
+from engine.progress.text import count, duration, rate, size
+
+MOST_RUNS = 10
+"""The newest so many are shown; `--json` has all of them."""
 
 
-def jobs_screen(jobs: Sequence[JobStatus], ledger: Path) -> Screen:
-    """Return all jobs, a line each, in the order given."""
+def moment_of(text: str, now: float) -> float:
+    """Return the Unix seconds of a date, of a time, of this machine's clock if it says no other, or of so long ago.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        pass
+    try:
+        return now - duration_seconds(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no date, time or duration: write it as 2026-11-01, 2026-11-01T22:00, 7d or 12h"
+        ) from None
+
+
+def jobs_screen(jobs: Sequence[JobStatus], ledger: Path, *, chosen: bool = False) -> Screen:
+    """Return all jobs, or those that were `chosen`, a line each, in the order given."""
+    if not jobs and chosen:
+        return Screen(f"No such job in {ledger}.", {"jobs": [], "ledger": str(ledger)})
     if not jobs:
         headline = f"No jobs in {ledger} yet. `{command('submit SOURCE --config FILE', ledger)}` makes one."
         return Screen(headline, {"jobs": [], "ledger": str(ledger)})
     rows = [
-        [status.job.name, _state(status), count(status.tally.records), _fates(status), _moment(status.job.created_at)]
+        [
+            status.job.name,
+            _state(status),
+            count(status.tally.records),
+            _fates(status),
+            _moment(status.job.created_at),
+            _ended(status, status.runs[-1]) if status.runs else "",
+        ]
         for status in jobs
     ]
     return Screen(
         f"{count(len(jobs), 'job')} in {ledger}",
         {"jobs": [_data(status) for status in jobs], "ledger": str(ledger)},
-        tables=[Table(rows, header=["job", "state", "records", "of them", "begun"], figures=frozenset({2}))],
+        tables=[
+            Table(rows, header=["job", "state", "records", "of them", "begun", "last run"], figures=frozenset({2}))
+        ],
     )
 
 
@@ -51,19 +92,117 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
     counts.append(["batches", count(status.tally.batches), batches])
     return Screen(
         f"Job {job.name} is {_state(status)}.",
-        {**_data(status), "ledger": str(ledger)},
+        {
+            **_data(status),
+            "stands": dict(_where_it_stands(status)),
+            "next": [{"what": what, "command": line} for what, line in _next(status, ledger)],
+            "ledger": str(ledger),
+        },
         mood=Mood.GOOD if job.state is JobState.FINISHED else Mood.MIXED,
         tables=[
             Table(counts, figures=frozenset({1})),
+            Table(_where_it_stands(status), "Where it stands"),
             Table(
                 [[state, count(number)] for state, number in status.working.items()],
                 "Created tasks, by how people's work on them stands",
                 figures=frozenset({1}),
             ),
+            _runs(status),
             Table([*_facts(status), ["ledger", str(ledger)]], "About it", whole=frozenset({1})),
             Table(_next(status, ledger), "What to do next", whole=frozenset({1})),
         ],
     )
+
+
+def _where_it_stands(status: JobStatus) -> list[list[str]]:
+    """Return what the newest run came to, since when, and what is safe; nothing of a job that no run is known of."""
+    if not status.runs:
+        return []
+    run, now = status.runs[-1], status.samples[-1] if status.samples else None
+    rows = []
+    if status.running:
+        rows.append(["working", f"since {_moment(run.begun_at)} on {run.host}"])
+        if now is not None:
+            rows.append(["lately", _pace(now)])
+    elif status.killed:
+        rows.append(
+            ["stopped", f"was killed or lost its machine ({run.host}); last sign at {_moment(status.last_sign_at)}"]
+        )
+    elif run.ended_at is not None:
+        rows.append(["stopped" if status.job.state is JobState.OPEN else "ended", _since(run.ended_at)])
+        rows.append(["exit code", str(run.exit_code)])
+    if run.reason:
+        rows.append(["why", run.reason])
+    if run.counts.warnings:
+        rows.append(["warnings", f"{count(run.counts.warnings)} of that run, in {Path(status.job.output) / LOG_FILE}"])
+    if status.job.state is JobState.OPEN and not status.running:
+        rows.append(["safe", _safe(status)])
+    return rows
+
+
+def _since(at: float) -> str:
+    return f"{_moment(at)}, {duration(max(0.0, time.time() - at))} ago"
+
+
+def _pace(sample: Sample) -> str:
+    parts = [
+        f"{rate(sample.tasks_per_second)} tasks/s",
+        f"{size(sample.bytes_per_second)}/s",
+        f"{rate(sample.requests_per_second)} requests/s",
+        f"{count(sample.in_flight, 'batch')} of {count(sample.limit)} in flight",
+        *(f"waited {duration(seconds)}: {reason}" for reason, seconds in sample.waits.items()),
+        *(f"{count(number, 'retry')}: {reason}" for reason, number in sample.retries.items()),
+    ]
+    return ", ".join(parts)
+
+
+def _safe(status: JobStatus) -> str:
+    """Return what a stopped job has at the service and here; none of it is lost or sent twice by going on."""
+    states = status.tally.states
+    parts = {
+        "settled for good": states.get(State.SETTLED, 0),
+        "at the service, to be followed": states.get(State.RELEASED, 0),
+        "about which the service is asked first": sum(
+            states.get(state, 0) for state in (State.STAGING, State.RELEASING, State.UNCERTAIN)
+        ),
+        "not sent yet": states.get(State.FROZEN, 0) + states.get(State.STAGED, 0),
+    }
+    said = [f"{count(number, 'batch')} {what}" for what, number in parts.items() if number]
+    return "; ".join([*said, "nothing is lost, and nothing is sent twice when it goes on"])
+
+
+def _runs(status: JobStatus) -> Table:
+    shown = status.runs[-MOST_RUNS:]
+    left_out = len(status.runs) - len(shown)
+    rows = [
+        [
+            str(run.number),
+            _moment(run.begun_at),
+            _lasted(status, run),
+            _ended(status, run),
+            count(run.counts.created),
+            count(run.counts.failed + run.counts.rejected),
+            count(run.counts.warnings),
+        ]
+        for run in shown
+    ]
+    title = f"Runs{f', the last {len(shown)} of {len(status.runs)}' if left_out else ''}"
+    header = ["run", "begun", "for", "end", "created", "failed", "warnings"]
+    return Table(rows, title, header=header, figures=frozenset({0, 4, 5, 6}))
+
+
+def _lasted(status: JobStatus, run: PastRun) -> str:
+    """Return how long a run took; of a killed one so long as there was a sign of it, known of the newest only."""
+    if run.ended_at is not None:
+        return duration(run.ended_at - run.begun_at)
+    return duration(status.last_sign_at - run.begun_at) if run is status.runs[-1] else ""
+
+
+def _ended(status: JobStatus, run: PastRun) -> str:
+    """Return how a run ended, as short as can be."""
+    if run.exit_code is not None:
+        return f"exit {run.exit_code}"
+    return "running" if status.running and run is status.runs[-1] else "killed"
 
 
 def _state(status: JobStatus) -> str:
@@ -94,8 +233,17 @@ def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
     job = status.job
     if status.running:
         return [["it is being worked on", command(f"status {job.name}", ledger)]]
-    steps = next_steps(job.name, job.state, status.tally, ledger, service_can=status.service_can)
+    last = status.runs[-1].exit_code if status.runs else None
+    mend_first = job.state is JobState.OPEN and last in {Exit.MEND_FIRST, Exit.USAGE}
+    steps = next_steps(job.name, job.state, status.tally, ledger, service_can=status.service_can, mend_first=mend_first)
+    if mend_first:
+        steps.insert(1, ("or with a configuration that is mended", command(f"resume {job.name} --config FILE", ledger)))
     return [[what, line] for what, line in steps]
+
+
+def _run_data(status: JobStatus, run: PastRun) -> dict[str, object]:
+    ended = _ended(status, run)
+    return {**msgspec.to_builtins(run), "counts": asdict(run.counts), "state": "ended" if "exit" in ended else ended}
 
 
 def _data(status: JobStatus) -> dict[str, object]:
@@ -119,4 +267,8 @@ def _data(status: JobStatus) -> dict[str, object]:
         "working": dict(status.working),
         "output": job.output,
         "sources": [source.path for source in job.sources],
+        "killed": status.killed,
+        "last_sign_at": status.last_sign_at,
+        "runs": [_run_data(status, run) for run in status.runs],
+        "samples": [asdict(sample) for sample in status.samples],
     }

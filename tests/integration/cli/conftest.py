@@ -73,8 +73,8 @@ class FakeEngine:
     async def cancel(self, name, ledger_path, emit, stop):
         return self._work("cancel", name, ledger_path, emit)
 
-    async def status(self, name, ledger_path, *, tasks=False, tell=None):
-        self._note("status", name, ledger_path, tasks)
+    async def status(self, name, ledger_path, *, tasks=False, tell=None, **wanted):
+        self._note("status", name, ledger_path, tasks, *filter(None, wanted.values()))
         return [JobStatus(JOB, TALLY, running=False, working={"completed": 3} if tasks else {})]
 
     async def report(self, name, ledger_path):

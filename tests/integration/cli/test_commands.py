@@ -25,6 +25,7 @@ OPTIONS = {
     "family": None,
     "accept_new": False,
     "limits": RunLimits(),
+    "metrics_textfile": None,
 }
 """Of submit, where only the configuration is named."""
 NIGHT = {key: OPTIONS[key] for key in ("config", "format", "until", "processes", "family", "accept_new", "limits")}
@@ -64,6 +65,9 @@ PROMISED = {
         (["cancel", "a", "--yes"], ("cancel", "a", LEDGER)),
         (["status"], ("status", None, LEDGER, False)),
         (["status", "a", "--tasks"], ("status", "a", LEDGER, True)),
+        (["status", "--state", "open", "--limit", "20"], ("status", None, LEDGER, False, "open", 20)),
+        (["status", "--since", "2026-11-01T22:00Z"], ("status", None, LEDGER, False, 1_793_570_400.0)),
+        (["resume", "a", "--metrics-textfile", "a.prom"], ("resume", "a", LEDGER, Path("a.prom"))),
         (["report", "a"], ("report", "a", LEDGER)),
         (["report", "a", "--record", "48211"], ("find_record", "a", 48211, LEDGER)),
         (["audit", "a", "--ledger", "x.db"], ("audit", "a", Path("x.db"))),
@@ -94,6 +98,18 @@ PROMISED = {
 def test_a_command_asks_the_engine_for_what_was_typed(say, engine, arguments, asked):
     say(*arguments)
     assert engine.asked == [asked]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--since", "lately"], "'lately' is no date, time or duration: write it as 2026-11-01"),
+        (["a", "--limit", "3"], "--state, --since and --limit choose among jobs"),
+    ],
+)
+def test_a_choice_among_jobs_that_means_nothing_is_refused(say, arguments, said):
+    refused = say("status", *arguments)
+    assert (refused.code, said in refused.err) == (2, True)
 
 
 def test_the_ledger_may_be_named_by_the_environment(say, engine, monkeypatch):

@@ -11,7 +11,7 @@ from engine.model.record import Format
 from engine.progress.events import BatchesFrozen, JobStarted
 from engine.sandbox.behaviour import CreationPace, FailureRule, RefusalRule
 
-from .desk import counts, lines, tasks
+from .desk import counts, lines, stopped, tasks
 
 BROKEN = FailureRule(path="data.status", equals="broken", message="data.status must not be broken.")
 
@@ -171,6 +171,42 @@ async def test_a_record_that_was_not_read_is_an_error(desk):
     await desk.submit(desk.source(tasks(5)))
     with pytest.raises(JobError, match="has no record 5; indexes count from 0"):
         await engine.find_record("j", 5, desk.ledger)
+
+
+async def test_a_record_that_is_not_read_yet_is_said_to_be_so(desk):
+    desk = await desk()
+    await stopped(desk, 5_000, service="", send="max_open_batches = 1")
+    read = (await desk.status()).tally.records
+    assert read < 5_000
+    with pytest.raises(JobError) as refused:
+        await engine.find_record("j", 4_999, desk.ledger)
+    assert str(refused.value) == (
+        f"record 4,999 is not read yet: job 'j' stopped at record {read:,}; `bulksubmit resume j` goes on"
+    )
+    await desk.cancel()
+    with pytest.raises(JobError, match="record 4,999 is not read yet: job 'j' was canceled at record"):
+        await engine.find_record("j", 4_999, desk.ledger)
+
+
+async def test_jobs_are_listed_by_state_by_time_and_no_more_than_wanted(desk):
+    desk = await desk()
+    await stopped(desk)
+    for job in ("k", "l"):
+        await desk.submit(desk.source(tasks(5), "more.ndjson"), job=job)
+
+    async def listed(**wanted):
+        return [status.job.name for status in await engine.status(None, desk.ledger, **wanted)]
+
+    assert await listed() == ["l", "k", "j"]
+    assert await listed(state="finished") == ["l", "k"]
+    assert await listed(state="open", limit=20) == ["j"]
+    assert await listed(state="running") == []
+    assert await listed(limit=2) == ["l", "k"]
+    k_ended = (await desk.status("k")).runs[-1].ended_at
+    assert await listed(since=k_ended) == ["l", "k"]
+    assert await listed(since=k_ended + 3_600) == []
+    assert (await desk.resume()).state == "finished"
+    assert await listed(since=k_ended + 1e-6) == ["l", "j"]  # begun before, and heard of since
 
 
 # validate

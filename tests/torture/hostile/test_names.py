@@ -124,7 +124,12 @@ async def test_a_folder_of_reports_may_be_a_link_and_touches_nothing_else_there(
     (desk.folder / "out").symlink_to(elsewhere)
     result = await desk.submit(desk.source(tasks(3)), output=desk.folder / "out")
     assert counts(result) == (3, 0, 0, 0, 0)
-    assert sorted(path.name for path in elsewhere.iterdir()) == ["outcomes.ndjson", "rejects.ndjson", "theirs"]
+    assert sorted(path.name for path in elsewhere.iterdir()) == [
+        "log.ndjson",
+        "outcomes.ndjson",
+        "rejects.ndjson",
+        "theirs",
+    ]
     assert (elsewhere / "theirs").read_bytes() == VICTIM
 
 

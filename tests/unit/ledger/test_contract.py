@@ -9,6 +9,7 @@ from engine.model.batch import decode_spans, encode_spans, part_sequences
 from engine.model.errors import JobError, JobLocked, LedgerError, NameTaken, OtherJobs
 from engine.model.job import JobState
 from engine.model.outcome import Kept, Settlement, Tally
+from engine.model.runs import PastRun, RunCounts, Sample, Standing
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
 
 from .values import (
@@ -105,6 +106,8 @@ async def test_an_unknown_job_is_answered_with_those_there_are(ledger):
         lambda ledger: ledger.rejects("x", 0, 9),
         lambda ledger: ledger.tally("x"),
         lambda ledger: ledger.orphans("x"),
+        lambda ledger: ledger.add_run("x", PastRun(1, 5.0, "host", "1.0")),
+        lambda ledger: ledger.runs("x"),
     ],
 )
 async def test_every_call_names_an_unknown_job(ledger, call):
@@ -125,6 +128,41 @@ async def test_a_job_keeps_its_state(ledger, state):
     await ledger.create_job(a_job())
     await ledger.set_job_state("j", state)
     assert (await ledger.job("j")).state is state
+
+
+# Runs
+
+RUN = PastRun(1, 5.0, "host", "1.0")
+ENDED = replace(RUN, ended_at=9.5, exit_code=5, reason="down", counts=RunCounts(7, 3, sent_bytes=9, seconds={"all": 4}))
+
+
+async def test_runs_come_back_as_they_went_in_oldest_first(ledger):
+    await ledger.create_job(a_job())
+    assert await ledger.runs("j") == []
+    for run in (RUN, replace(RUN, number=2, begun_at=20.0), ENDED):
+        await (ledger.set_run if run is ENDED else ledger.add_run)("j", run)
+    assert await ledger.runs("j") == [ENDED, replace(RUN, number=2, begun_at=20.0)]
+
+
+async def test_of_the_samples_of_a_run_every_second_one_is_forgotten_and_the_newest_stays(ledger):
+    await ledger.create_job(a_job())
+    samples = [Sample(at, 10.0, 1.5, limit_reason="push-back", waits={"maintenance": 3.0}) for at in (10.0, 20.0, 30.0)]
+    for run in (RUN, replace(RUN, number=2)):
+        await ledger.add_run("j", run)
+        for sample in samples:
+            await ledger.add_sample("j", run.number, sample)
+    await ledger.thin_samples("j", 1)
+    assert await ledger.samples("j", 1) == [samples[0], samples[2]]
+    assert await ledger.samples("j", 2) == samples
+
+
+async def test_a_failed_run_of_a_load_does_not_hide_when_one_succeeded_last(ledger):
+    assert await ledger.standing("f") == Standing()
+    for name, ended_at, code in (("a", 7.0, 0), ("b", 9.5, 5), ("c", None, None), ("f", 3.0, 0)):
+        await ledger.create_job(a_job(name, family="" if name == "f" else "f"))
+        await ledger.add_run(name, replace(RUN, ended_at=ended_at, exit_code=code))
+    assert await ledger.standing("f") == Standing(7.0, 9.5, 5)
+    assert await ledger.standing("a") == Standing()  # of a family: told by that
 
 
 # Freezing

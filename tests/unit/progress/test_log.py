@@ -69,7 +69,12 @@ def test_a_json_line_holds_the_facts(capsys):
     set_up_logging("info", as_json=True, redact=hide)
     event_log()(BatchSettled(3, 9, 1, "no url"))
     line = json.loads(capsys.readouterr().err)
-    assert line.pop("time").endswith("Z")
+    assert line.pop("time") == line.pop("@timestamp")
+    assert {name: line.pop(name) for name in ("ecs.version", "log.level", "service.name")} == {
+        "ecs.version": "8.11.0",
+        "log.level": "info",
+        "service.name": "bulksubmit",
+    }
     assert line == {
         "level": "info",
         "logger": "engine.events",

@@ -1,0 +1,291 @@
+"""Remembers what a run does and how it ends: in the ledger, in the job's log file, and for who collects metrics.
+
+`submit.work_on` has a `RunMemory` around each run. It is begun in the ledger before anything is sent; killed, it stays
+without an end. What goes on beside the run, every ten seconds a sample, is no matter of the run: it neither delays nor
+fails it. What failed before there was a run is told to the collector of metrics, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from functools import wraps
+from inspect import signature
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self
+
+import anyio
+import anyio.to_thread
+from msgspec.structs import asdict, replace
+
+from engine import __version__
+from engine.commands import wiring
+from engine.commands.configuration import hide_secret
+from engine.commands.paths import ledger_path, open_ledger
+from engine.commands.result import Result
+from engine.ledger.base import Ledger
+from engine.model.errors import BulkSubmitError, Exit, JobError, JobLocked, LedgerError, cause_of
+from engine.model.job import Job
+from engine.model.outcome import Fate, Tally
+from engine.model.runs import PastRun, Standing
+from engine.progress.events import Listener, Noticed, fan_out
+from engine.progress.figures import RunFigures
+from engine.progress.log_file import JobLog
+from engine.progress.metrics import LoadMetrics, metrics_text, write_textfile
+from engine.progress.redaction import redactor
+from engine.progress.snapshot import Counts
+from engine.progress.text import count, rate
+from engine.run.in_flight import InFlight
+
+P = ParamSpec("P")
+
+SAMPLE_SECONDS = 10.0
+MOST_SAMPLES = 360
+"""Of a run: an hour of it. When they are so many, every second one is forgotten, and the next ones are twice as far
+apart."""
+METRICS_SECONDS = 60.0
+
+
+class RunMemory:
+    """What is remembered of one run, while the block lasts: `async with RunMemory(…) as memory`."""
+
+    def __init__(self, job: Job, ledger: Ledger, emit: Listener, textfile: Path | None) -> None:
+        self._job = job
+        self._ledger = ledger
+        self._textfile = textfile
+        self._redact = redactor(os.environ)
+        self._figures = RunFigures(wiring.CLOCK.monotonic)
+        self._log = JobLog(Path(job.output), wiring.CLOCK.monotonic, self._redact)
+        self._run: PastRun
+        self._result: Result | None = None
+        self._told_of_textfile = False
+        self.emit = fan_out(emit, self._figures.hear, self._log.hear)
+
+    async def __aenter__(self) -> Self:
+        self._run = _begun(len(await self._ledger.runs(self._job.name)) + 1)
+        await self._ledger.add_run(self._job.name, self._run)
+        self._log.__enter__()
+        run = self._run
+        facts = {"run": run.number, "host": run.host, "version": run.version, "pid": os.getpid()}
+        self._log.say(logging.INFO, f"run {run.number} of job {self._job.name} begins", event="RunBegun", **facts)
+        await self._tell_metrics(self._figures.of_job)
+        return self
+
+    def end(self, result: Result) -> Result:
+        """Take note of how the run ended, before the block does."""
+        self._result = result
+        return result
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._end(error)
+
+    async def _end(self, error: BaseException | None) -> None:
+        result, job = self._result, self._job.name
+        if result is not None:
+            code, reason, tally = result.exit_code, result.message, result.tally
+        else:
+            (code, reason), tally = _failure(error), None
+        reason = self._redact(reason)
+        self._log.say(
+            logging.INFO if code == Exit.ALL_CREATED else logging.WARNING,
+            f"run {self._run.number} of job {job} ends with exit code {code}{f': {reason}' if reason else ''}",
+            event="RunEnded",
+            run=self._run.number,
+            exit_code=int(code),
+            reason=reason,
+        )
+        await anyio.to_thread.run_sync(self._log.__exit__)
+        counts = self._figures.counts(self._log.warnings, tally)
+        self._run = replace(self._run, ended_at=wiring.CLOCK.now(), exit_code=int(code), reason=reason, counts=counts)
+        with suppress(BulkSubmitError):  # the run itself has met what is wrong there
+            await self._ledger.set_run(job, self._run)
+        await self._tell_metrics(tally or self._figures.of_job)
+
+    async def follow(self, in_flight: InFlight) -> None:
+        """Take samples and tell metrics until it is canceled. If that cannot be done, it is no matter of the run."""
+        with suppress(Exception):
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._take_samples, in_flight)
+                if self._textfile is not None:
+                    group.start_soon(self._tell_each_minute)
+
+    async def _take_samples(self, in_flight: InFlight) -> None:
+        seconds, kept = SAMPLE_SECONDS, 0
+        while True:
+            await wiring.CLOCK.sleep(seconds)
+            with suppress(BulkSubmitError):
+                await self._take_sample(in_flight)
+            kept += 1
+            if kept == MOST_SAMPLES:
+                with suppress(BulkSubmitError):
+                    await self._ledger.thin_samples(self._job.name, self._run.number)
+                seconds, kept = 2 * seconds, kept // 2
+
+    async def _take_sample(self, in_flight: InFlight) -> None:
+        sample = self._figures.sample(wiring.CLOCK.now(), in_flight.taken, in_flight.limit)
+        sample = replace(
+            sample,
+            limit_reason=self._redact(sample.limit_reason),
+            waits=self._hidden(sample.waits),
+            retries=self._hidden(sample.retries),
+        )
+        now = self._figures.of_job
+        told = f"{count(now.records)} read, {count(now.created)} created, {rate(sample.tasks_per_second)} tasks/s"
+        self._log.say(logging.INFO, told, event="RunSampled", **asdict(sample))
+        await self._ledger.add_sample(self._job.name, self._run.number, sample)
+        self._run = replace(self._run, counts=self._figures.counts(self._log.warnings))
+        await self._ledger.set_run(self._job.name, self._run)
+
+    def _hidden(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return {self._redact(reason): number for reason, number in sums.items()}
+
+    async def _tell_each_minute(self) -> None:
+        while True:
+            await wiring.CLOCK.sleep(METRICS_SECONDS)
+            await self._tell_metrics(self._figures.of_job)
+
+    async def _tell_metrics(self, numbers: Counts | Tally) -> None:
+        if self._textfile is None:
+            return
+        seconds = self._figures.counts(0).seconds
+        if trouble := await tell_metrics(self._textfile, self._job, self._ledger, numbers, seconds):
+            if not self._told_of_textfile:
+                self.emit(Noticed(trouble))
+            self._told_of_textfile = True
+
+
+def _begun(number: int) -> PastRun:
+    return PastRun(number, wiring.CLOCK.now(), os.uname().nodename, __version__)
+
+
+def _failure(error: BaseException | None) -> tuple[int, str]:
+    """Return exit code and reason of a run that ended by an exception."""
+    if error is None:  # nobody has said how it ended: a defect of ours
+        return Exit.ERROR, "it ended without a result"
+    cause = cause_of(error)
+    if isinstance(cause, BulkSubmitError):
+        return cause.exit_status, str(cause)
+    if isinstance(cause, Exception):
+        return Exit.ERROR, f"unexpected error: {type(cause).__name__}: {cause}"
+    return Exit.ERROR, f"the program that ran it has broken it off ({type(cause).__name__})"
+
+
+async def remember_refusal(job: Job, ledger: Ledger, error: BulkSubmitError, textfile: Path | str | None) -> None:
+    """Remember a run that ended before it could begin: nobody may have read what it said."""
+    with suppress(BulkSubmitError):
+        run = _begun(len(await ledger.runs(job.name)) + 1)
+        reason = redactor(os.environ)(str(error))
+        run = replace(run, ended_at=run.begun_at, exit_code=int(error.exit_status), reason=reason)
+        await ledger.add_run(job.name, run)
+        if textfile is None:
+            textfile = wiring.load(job.config, hide_secret).textfile
+        if textfile is not None:
+            await tell_metrics(Path(textfile), job, ledger, await ledger.tally(job.name), {})
+
+
+async def tell_metrics(
+    textfile: Path, job: Job, ledger: Ledger, numbers: Counts | Tally, seconds: Mapping[str, float]
+) -> str:
+    """Write the metrics of a job's load; return what is wrong with the file, if it cannot be written."""
+    load = job.family or job.name
+    try:
+        standing = await ledger.standing(load)
+    except BulkSubmitError:
+        return ""  # the run itself meets it, too
+    return await _write(textfile, load, standing, numbers, seconds)
+
+
+async def _write(
+    textfile: Path, load: str, standing: Standing, numbers: Counts | Tally, seconds: Mapping[str, float]
+) -> str:
+    records = {fate.value: getattr(numbers, fate.value) for fate in Fate}
+    metrics = LoadMetrics(load, __version__, standing, records, seconds)
+    try:
+        await anyio.to_thread.run_sync(lambda: write_textfile(textfile, metrics_text(metrics)))
+    except OSError as error:
+        return f"metrics: {textfile} cannot be written ({error.strerror or error}); the job goes on without"
+    return ""
+
+
+def tells_collector(operation: Callable[P, Awaitable[Result]]) -> Callable[P, Coroutine[Any, Any, Result]]:
+    """Have an operation tell the collector of metrics what no run of it tells: that it failed before or after one.
+
+    Its arguments are those of `submit`, `resume` or `nightly`, by name.
+    """
+
+    @wraps(operation)
+    async def telling(*args: P.args, **options: P.kwargs) -> Result:
+        bound = signature(operation).bind(*args, **options)
+        bound.apply_defaults()
+        ending = _Ending(bound.arguments, wiring.CLOCK.now())
+        try:
+            result = await operation(*args, **options)
+        except BulkSubmitError as error:
+            if not isinstance(error, JobLocked):  # who holds the job tells of it
+                await ending.tell_error(error)
+            raise
+        await ending.tell_result(result)
+        return result
+
+    return telling
+
+
+class _Ending:
+    """How an operation ended, for the collector of metrics, where that is wanted."""
+
+    def __init__(self, arguments: Mapping[str, Any], began: float) -> None:
+        self._began = began
+        self._ledger: Path | str = arguments["ledger"]
+        self._config = Path(arguments["config"]) if arguments.get("config") is not None else None
+        stem = self._config.stem if self._config else ""
+        family = arguments.get("family") or (stem if arguments.get("delta") else "")
+        self._load: str = family or arguments.get("job") or arguments.get("name") or stem
+        self._named = arguments["metrics_textfile"]
+
+    def _textfile(self) -> Path | None:
+        """Return where metrics go; what the configuration says of it, and of the ledger, is read once more."""
+        textfile = None
+        if self._config is not None and self._config.is_file():  # a pipe can be read once only
+            with suppress(BulkSubmitError):
+                text = wiring.read_config(self._config)
+                self._ledger = ledger_path(self._ledger, wiring.configured_ledger(self._config, text))
+                textfile = wiring.load(text, hide_secret).textfile if "textfile" in text else None
+        return textfile if self._named is None else Path(self._named)
+
+    async def tell_error(self, error: BulkSubmitError) -> None:
+        """Tell of an operation that failed, unless a run of it has done so."""
+        textfile = self._textfile()
+        if textfile is None:
+            return
+        standing = Standing(last_success=None)  # not known where the ledger cannot be read
+        if not isinstance(error, LedgerError):
+            with suppress(BulkSubmitError):
+                async with open_ledger(self._ledger) as opened:
+                    with suppress(JobError):
+                        self._load = (await opened.job(self._load)).family or self._load
+                    standing = await opened.standing(self._load)
+        if standing.last_completion < self._began:
+            standing = replace(standing, last_completion=wiring.CLOCK.now(), exit_code=int(error.exit_status))
+            await _write(textfile, self._load, standing, Tally(), {})
+
+    async def tell_result(self, result: Result) -> None:
+        """Tell of an operation whose exit code is not that of its last run: a night that did not begin, say."""
+        textfile = self._textfile()
+        if textfile is None:
+            return
+        with suppress(BulkSubmitError):
+            async with open_ledger(self._ledger) as opened:
+                job = await opened.job(result.job)
+                load, newest = job.family or job.name, (await opened.runs(job.name))[-1:]
+                standing = await opened.standing(load)
+            if result.exit_code and result.exit_code != standing.exit_code:
+                standing = replace(standing, last_completion=wiring.CLOCK.now(), exit_code=int(result.exit_code))
+            elif textfile.exists():
+                return
+            await _write(textfile, load, standing, result.tally, newest[0].counts.seconds if newest else {})

@@ -1,0 +1,84 @@
+"""Beside a run: samples that stay few, however long it takes, and metrics each minute; neither is the run's matter."""
+
+from itertools import pairwise
+
+import orjson
+import pytest
+from fakes.clock import FakeClock, Watched, under_way
+
+from engine.commands import runs, wiring
+from engine.commands.runs import METRICS_SECONDS, SAMPLE_SECONDS, RunMemory
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import LedgerError
+from engine.model.job import Job
+from engine.model.settings import SendSettings
+from engine.progress.events import JobStarted, unheard
+from engine.run.in_flight import InFlight
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(wiring, "CLOCK", clock)
+    return clock
+
+
+@pytest.fixture
+async def ledger(tmp_path, clock):
+    async with SqliteLedger.open(tmp_path / "ledger.db", clock) as ledger:
+        await ledger.create_job(Job("j", "sama", "", (), str(tmp_path)))
+        yield Watched(ledger, clock)
+
+
+async def followed(ledger, clock, seconds, textfile=None):
+    """Let a run go on for so long."""
+    async with RunMemory(await ledger.job("j"), ledger, unheard, textfile) as memory:
+        memory.emit(JobStarted("j", 1_000))
+        async with under_way(memory.follow(InFlight(SendSettings(), clock, unheard))):
+            await clock.sleep(seconds)
+
+
+async def test_a_run_is_sampled_every_ten_seconds(ledger, clock):
+    await followed(ledger, clock, 35.0)
+    samples = await ledger.samples("j", 1)
+    assert [sample.at - clock._started for sample in samples] == pytest.approx([10.0, 20.0, 30.0])
+    assert [sample.seconds for sample in samples] == [SAMPLE_SECONDS] * 3
+
+
+async def test_a_long_run_has_no_more_samples_and_they_cover_all_of_it(ledger, clock, monkeypatch):
+    monkeypatch.setattr(runs, "MOST_SAMPLES", 8)
+    await followed(ledger, clock, 1_005.0)
+    samples = await ledger.samples("j", 1)
+    assert len(samples) <= 8
+    at = [sample.at - clock._started for sample in samples]
+    gaps = {round(later - earlier) for earlier, later in pairwise(at)}
+    assert len(gaps) == 1
+    assert at[0] <= max(gaps)
+    assert at[-1] > 1_005 - 2 * max(gaps)
+
+
+async def test_samples_that_cannot_be_kept_are_no_matter_of_the_run(ledger, clock, monkeypatch):
+    async def refused(*_):
+        raise LedgerError
+
+    monkeypatch.setattr(ledger._ledger, "add_sample", refused)
+    await followed(ledger, clock, 25.0)
+    assert (await ledger.runs("j"))[0].ended_at is not None
+
+
+async def test_the_log_has_a_line_for_each_sample(ledger, clock, tmp_path):
+    await followed(ledger, clock, 25.0)
+    log = [orjson.loads(line) for line in (tmp_path / "log.ndjson").read_bytes().splitlines()]
+    assert [line["event"] for line in log] == ["RunBegun", "JobStarted", "RunSampled", "RunSampled", "RunEnded"]
+
+
+async def test_metrics_are_written_each_minute(ledger, clock, tmp_path, monkeypatch):
+    told = []
+
+    async def tell(textfile, *_):
+        told.append(clock.elapsed)
+        return ""
+
+    monkeypatch.setattr(runs, "tell_metrics", tell)
+    await followed(ledger, clock, 150.0, tmp_path / "j.prom")
+    assert told == pytest.approx([0.0, METRICS_SECONDS, 2 * METRICS_SECONDS, 150.0])
