@@ -181,7 +181,7 @@ async def test_a_record_that_is_not_read_yet_is_said_to_be_so(desk):
     with pytest.raises(JobError) as refused:
         await engine.find_record("j", 4_999, desk.ledger)
     assert str(refused.value) == (
-        f"record 4,999 is not read yet: job 'j' stopped at record {read:,}; `bulksubmit resume j` goes on"
+        f"ledger {desk.ledger}: record 4,999 is not read yet: job 'j' stopped at record {read:,}; `bulksubmit resume j` goes on"
     )
     await desk.cancel()
     with pytest.raises(JobError, match="record 4,999 is not read yet: job 'j' was canceled at record"):
@@ -192,7 +192,7 @@ async def test_jobs_are_listed_by_state_by_time_and_no_more_than_wanted(desk):
     desk = await desk()
     await stopped(desk)
     for job in ("k", "l"):
-        await desk.submit(desk.source(tasks(5), "more.ndjson"), job=job)
+        await desk.submit(desk.source(tasks(5), f"{job}.ndjson"), job=job, again=True)
 
     async def listed(**wanted):
         return [status.job.name for status in await engine.status(None, desk.ledger, **wanted)]
