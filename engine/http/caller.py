@@ -80,14 +80,9 @@ class HttpCaller:
         self._request_slots = asyncio.Semaphore(settings.most_in_flight + settings.polls_in_flight)
 
     async def call(self, call: Call) -> Answer:
-        """Return the 2xx answer.
+        """Return the 2xx answer; raise as `Caller.call` says.
 
         Raises:
-            Unauthorized, Refused: the service said no; nothing was done.
-            Unavailable: retries are spent, or waiting does not help; nothing was done, or the call is repeatable.
-            WrongAddress: what answers is not the service, or may not be called.
-            PossiblyApplied: the answer to a call that is not repeatable was lost.
-            UnexpectedAnswer: the answer is too large, or not HTTP and the call not repeatable.
             ConfigError: an upload URL points to where nothing may be sent.
         """
         request, state = self._request(call), CallState(call)

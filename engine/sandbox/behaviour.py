@@ -26,20 +26,9 @@ ALL_CALLS = "all"
 
 ServiceKind = Literal["sama", "sevenbridges"]
 CancelAnswer = Literal["accept", "refuse", "lie"]
-FaultKind = Literal[
-    "refuse",
-    "refuse_after",
-    "drop_before",
-    "drop_after",
-    "hang",
-    "html",
-    "truncate",
-    "act_later",
-    "drop_late",
-    "refuse_late",
-    "html_late",
-    "swallow",
-]
+LateKind = Literal["act_later", "drop_late", "refuse_late", "html_late", "swallow"]
+"""Of faults that put the work of a call off."""
+FaultKind = Literal["refuse", "refuse_after", "drop_before", "drop_after", "hang", "html", "truncate", LateKind]
 CallbackAuth = Literal["none", "basic", "access_key", "token", "hmac"]
 
 

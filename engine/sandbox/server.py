@@ -8,7 +8,6 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import ipaddress
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from aiohttp import web
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.http.urls import is_loopback
 from engine.sandbox.behaviour import (
     Behaviour,
     BehaviourError,
@@ -37,7 +37,7 @@ from engine.sandbox.sama import SamaService
 from engine.sandbox.sama.uploads import Uploads
 from engine.sandbox.seaweed import SeaweedUploads, seaweed_uploads
 from engine.sandbox.sevenbridges import SevenBridgesService
-from engine.sandbox.traffic import SandboxService, Sleep, Stats
+from engine.sandbox.traffic import SandboxService, Stats
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ async def running_sandbox(
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Sandbox]:
     """Serve until the block ends; port 0 takes a free one. Raise SandboxError."""
-    if not allow_remote and not _is_loopback(host):
+    if not allow_remote and not is_loopback(host):
         raise RemoteHostError(f"{host} is not a loopback address: pass --allow-remote to serve on it")
     behaviour = behaviour or Behaviour()
     if s3 and behaviour.service != "sama":
@@ -146,21 +146,14 @@ def _welcome(sandbox: Sandbox, behaviour: Behaviour) -> str:
     return f"{served} (access key: {keys}; process {os.getpid()}; Ctrl-C ends it)."
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class CallbackSender:
     """POSTs bodies to the user's URL in the background: five tries each, any 2xx is success.
 
     The canonical string of the HMAC is this sandbox's choice: the value of `X-wsm-date`, a line feed, the body.
     """
 
-    def __init__(self, settings: Callbacks, sleep: Sleep = asyncio.sleep) -> None:
-        self._settings, self._sleep = settings, sleep
+    def __init__(self, settings: Callbacks) -> None:
+        self._settings = settings
         self._bodies: asyncio.Queue[bytes] = asyncio.Queue()
         self.send = self._bodies.put_nowait
 
@@ -176,7 +169,7 @@ class CallbackSender:
             for _ in range(TRIES):
                 if await self._send(session, body):
                     break
-                await self._sleep(self._settings.retry_seconds)
+                await asyncio.sleep(self._settings.retry_seconds)
 
     async def _send(self, session: aiohttp.ClientSession, body: bytes) -> bool:
         query = {"access_key": self._settings.secret} if self._settings.auth == "access_key" else {}

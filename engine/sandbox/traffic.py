@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import get_args
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from engine.sandbox.behaviour import (
     BehaviourError,
     Fault,
     FaultKind,
+    LateKind,
     Latency,
     RateLimit,
     unknown_name,
@@ -43,8 +45,7 @@ ReadBody = Callable[[SandboxCall], Awaitable[bytes | None]]
 """Returns the body of a request, None if it is larger than allowed."""
 Sleep = Callable[[float], Awaitable[object]]
 
-DEFERRING: frozenset[FaultKind] = frozenset({"act_later", "drop_late", "refuse_late", "html_late", "swallow"})
-"""Kinds of faults that put the work of a call off."""
+DEFERRING: frozenset[FaultKind] = frozenset(get_args(LateKind))
 _WITHOUT_WORK: frozenset[FaultKind] = frozenset({"refuse", "drop_before", "html"})
 _INSTANT = Latency()
 
