@@ -36,16 +36,9 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _QUOTE, _COMMA, _CLOSED_ARRAY = b'",]'
 _OPENING = b"[{"
 
-_STRINGS = re.compile(_STRING, re.DOTALL)
-_OUTSIDE_OR_WHOLE = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
 _LEVELS = 1024
 """Of nesting, as orjson takes them."""
 _NO_OPENING = bytes(set(range(256)) - set(b"[{"))
-_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_RUN_BYTES = 1 << 14
-"""An element longer than this is scanned in runs: bracket by bracket, a gigabyte of coordinates would take minutes."""
-_RUN_NESTING = 32
 
 
 class ElementScan:
@@ -61,14 +54,9 @@ class ElementScan:
 
     def feed(self, data: bytes, at: int = 0) -> int | None:
         """Return where the comma or bracket stands that ends the element; None if beyond `data`."""
-        next_run = at + _RUN_BYTES
         while at < len(data):
             if self._in_string:
                 at = self._leave_string(data, at)
-                continue
-            if self._depth and at >= next_run:
-                next_run = at + _RUN_BYTES
-                at = self._pass_run(data, at)
                 continue
             found = (_INSIDE if self._depth else _OUTSIDE).match(data, at)
             if found is None:
@@ -77,20 +65,6 @@ class ElementScan:
             if self._ends(data[at - 1]):
                 return at - 1
         return None
-
-    def _pass_run(self, data: bytes, at: int) -> int:
-        """Go over a run of bytes at once, if the element does not end in it; return where to go on."""
-        run = _OUTSIDE_OR_WHOLE.match(data, at, at + _RUN_BYTES)
-        if run is None:
-            return at
-        brackets = _STRINGS.sub(b"", run[0]).translate(_AS_SQUARE, _NO_BRACKETS)
-        for _ in range(_RUN_NESTING):
-            brackets = brackets.replace(b"[]", b"")  # what is left at last: closing ones, then opening ones
-        closing = brackets.count(b"]")
-        if closing >= self._depth or b"[]" in brackets:
-            return at
-        self._depth += len(brackets) - 2 * closing
-        return run.end()
 
     def _ends(self, token: int) -> bool:
         """Take the next token; return whether the element ends before it."""
