@@ -69,7 +69,6 @@ class HttpCaller:
         self._upload_hosts = service.allowed_upload_hosts()
         self._local = is_loopback(base_url.host or "")
         self._credentials = Credentials(service.secret_headers(), service.secret_query())
-        self._proof_headers, self._proof_query = self._credentials.header_values(), self._credentials.query_values()
         self._clock = clock
         self._draw = draw
         self._emit = emit
@@ -109,9 +108,9 @@ class HttpCaller:
         if origin != self._origin:
             # A "next page" link, say, that leads elsewhere: the credentials would go with it.
             raise Refused(f"{described(call)} leads away from the service, so it is not made", call=call.kind)
-        proof, asking = self._proof_query, _ASKING if call.method == "GET" else _SPEAKING
+        proof, asking = self._credentials.query, _ASKING if call.method == "GET" else _SPEAKING
         return Request(
-            call, url.extend_query(proof) if proof else url, {**asking, **call.headers, **self._proof_headers}
+            call, url.extend_query(proof) if proof else url, {**asking, **call.headers, **self._credentials.headers}
         )
 
     async def _admit(self, state: CallState) -> None:

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 from yarl import URL
 
@@ -17,31 +16,17 @@ from engine.progress.redaction import HIDDEN, Redact, forms, redacting
 _HIDDEN = HIDDEN.encode()
 
 
-@dataclass(frozen=True, slots=True)
 class Credentials:
     """What proves to a service who we are. Never shown: neither by `repr` nor in a text that went through `redact`."""
 
-    headers: Mapping[str, SecretStr] = field(default_factory=dict)
-    query: Mapping[str, SecretStr] = field(default_factory=dict)
-    redact: Redact = field(init=False, repr=False, compare=False)
-    """Returns a text without the secrets, and without what looks like one."""
-    _forms: Sequence[bytes] = field(init=False, repr=False, compare=False, default=())
-
-    def __post_init__(self) -> None:
-        for name, secret in [*self.headers.items(), *self.query.items()]:
-            _check(name, secret.get_secret_value())
-        secrets = [secret.get_secret_value() for secret in [*self.headers.values(), *self.query.values()]]
-        object.__setattr__(self, "redact", redacting(_parts(secrets)))
-        written = {form.encode("utf-8", "surrogatepass") for part in _parts(secrets) for form in forms(part)}
-        object.__setattr__(self, "_forms", sorted(written, key=len, reverse=True))
-
-    def header_values(self) -> dict[str, str]:
-        """Return the headers to send, in the clear."""
-        return {name: secret.get_secret_value() for name, secret in self.headers.items()}
-
-    def query_values(self) -> dict[str, str]:
-        """Return the query parameters to send, in the clear."""
-        return {name: secret.get_secret_value() for name, secret in self.query.items()}
+    def __init__(self, headers: Mapping[str, SecretStr] = {}, query: Mapping[str, SecretStr] = {}) -> None:
+        self.headers, self.query = _sent(headers), _sent(query)
+        """Names and values to send, in the clear."""
+        parts = _parts([*self.headers.values(), *self.query.values()])
+        self.redact = redacting(parts)
+        """Returns a text without the secrets, and without what looks like one."""
+        written = {form.encode("utf-8", "surrogatepass") for part in parts for form in forms(part)}
+        self._forms = sorted(written, key=len, reverse=True)
 
     def hide(self, body: bytes) -> bytes:
         """Return what a service says without the secrets: it may end in an error, a ledger or a report.
@@ -58,13 +43,16 @@ class Credentials:
         return lambda text: hide(self.redact(text))
 
 
-def _check(name: str, secret: str) -> None:
-    # aiohttp would refuse them as well, but only at the first call, and it would show the value.
-    if not secret or not secret.isprintable() or secret != secret.strip():
-        raise ConfigError(
-            f"the secret for {name!r} is empty, begins or ends with a space, or holds a control character. "
-            "Check the variable or file that it comes from (a newline at the end?)"
-        )
+def _sent(secrets: Mapping[str, SecretStr]) -> Mapping[str, str]:
+    values = {name: secret.get_secret_value() for name, secret in secrets.items()}
+    for name, value in values.items():
+        # aiohttp would refuse them as well, but only at the first call, and it would show the value.
+        if not value or not value.isprintable() or value != value.strip():
+            raise ConfigError(
+                f"the secret for {name!r} is empty, begins or ends with a space, or holds a control character. "
+                "Check the variable or file that it comes from (a newline at the end?)"
+            )
+    return values
 
 
 def _parts(secrets: Iterable[str]) -> list[str]:

@@ -333,10 +333,7 @@ def is_the_stores(answer: Answer) -> bool:
     S3 answers with an `ETag` and no body; other stores need not. A page, and JSON without an `ETag`, came from
     something in between.
     """
-    body, kind = answer.body.strip(), ""
-    for name, value in answer.headers.items():
-        if name.casefold() == "content-type":
-            kind = value.casefold()
+    body, kind = answer.body.strip(), answer.headers.get("Content-Type", "").casefold()
     if (body and "html" in kind) or body[:20].lower().startswith(_PAGE):
         return False
     is_json = body[:1] in (b"{", b"[") or (bool(body) and "json" in kind)

@@ -53,7 +53,7 @@ class Listing:
         self.missing_failed, self.loose = missing_failed, loose
         self.missing = Creation.FAILED if missing_failed else Creation.OPEN
         """What became of a record that has no task in a final state; CANCELED counts as FAILED here."""
-        kinds = {**_KINDS, Creation.OPEN: self.missing}
+        kinds = {kind: kind for kind in Creation} | {Creation.CANCELED: Creation.FAILED, Creation.OPEN: self.missing}
         self.kinds = [kinds[task.creation] for task in tasks]
         """What became of the record of each task: CREATED, FAILED or OPEN."""
         self.whole = len(tasks) == records and Creation.OPEN not in {task.creation for task in tasks}
@@ -77,13 +77,6 @@ class Listing:
     def shown(self) -> dict[int, Row]:
         """Return number → inputs of the tasks that were not created and show them."""
         return {number: data for number, task in enumerate(self.tasks) if (data := task.data) is not None}
-
-
-_KINDS = {
-    Creation.CREATED: Creation.CREATED,
-    Creation.FAILED: Creation.FAILED,
-    Creation.CANCELED: Creation.FAILED,
-}
 
 
 class Contents:

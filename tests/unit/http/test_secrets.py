@@ -83,8 +83,8 @@ def test_nothing_shows_in_repr():
     credentials = Credentials(headers={"X-SBG-Auth-Token": SecretStr(KEY)}, query={"access_key": SecretStr("other")})
     assert KEY not in repr(credentials)
     assert "other" not in repr(credentials)
-    assert credentials.header_values() == {"X-SBG-Auth-Token": KEY}
-    assert credentials.query_values() == {"access_key": "other"}
+    assert credentials.headers == {"X-SBG-Auth-Token": KEY}
+    assert credentials.query == {"access_key": "other"}
 
 
 @pytest.mark.parametrize("bad", ["", "key\n", " key", "a\x00b", "a\r\nX-Evil: 1"])
