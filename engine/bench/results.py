@@ -5,7 +5,7 @@ The command reads the order, `commands.bench` makes the results, and the screen 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +24,21 @@ MANY_BATCHES = 24
 LONG_PAUSE_SECONDS = 1.0
 LASTING_PAUSES = 2.0
 """Times the longest wait that a step must last for its throughput to be that of waits and work together."""
-HEADER = (
-    "step",
-    "created",
-    "records/s",
-    "p50 s",
-    "p90 s",
-    "p99 s",
-    "p99.9 s",
-    "max s",
-    "measured",
-    "failed",
-    "unfinished",
-    "429",
-    "errors",
-    "retries",
-    "",
-)
+COLUMNS: Mapping[str, Callable[[Measure], str]] = {
+    "created": lambda found: count(found.created),
+    "records/s": lambda found: rate(found.throughput),
+    "p50 s": lambda found: f"{found.time_to_created.p50:.3f}",
+    "p90 s": lambda found: f"{found.time_to_created.p90:.3f}",
+    "p99 s": lambda found: f"{found.time_to_created.p99:.3f}",
+    "p99.9 s": lambda found: f"{found.time_to_created.p999:.3f}",
+    "max s": lambda found: f"{found.time_to_created.longest:.3f}",
+    "measured": lambda found: count(found.time_to_created.count),
+    "failed": lambda found: count(found.failed),
+    "unfinished": lambda found: count(found.unfinished),
+    "429": lambda found: count(found.answers_429),
+    "errors": lambda found: count(found.errors),
+    "retries": lambda found: count(found.retries),
+}
 """`measured`: records that the percentiles count, with those that a stall kept from being sent."""
 TROUBLE = frozenset({"failed", "unfinished", "429", "errors", "retries"})
 """Columns that are shown only if there was any."""
@@ -225,7 +223,10 @@ def _percentiles(times: Percentiles) -> dict[str, Any]:
 
 def rows(bench: Bench) -> Sequence[Sequence[str]]:
     """Return the header, and a row for each step."""
-    table = [HEADER, *(_row(step, _remark(bench, place)) for place, step in enumerate(bench.steps))]
+    table = [("step", *COLUMNS, "")]
+    for place, step in enumerate(bench.steps):
+        found = [said(step.measure) for said in COLUMNS.values()]
+        table.append((step.load.label, *found, _remark(bench, place)))
     columns = [column for column in zip(*table, strict=True) if column[0] not in TROUBLE or set(column[1:]) - {"0"}]
     return list(zip(*columns, strict=True))
 
@@ -234,20 +235,3 @@ def _remark(bench: Bench, place: int) -> str:
     knee = bench.knee is not None and bench.knee.place == place
     best = bench.best is bench.steps[place]
     return ", ".join(word for word, holds in (("knee", knee), ("best", best)) if holds)
-
-
-def _row(step: BenchStep, remark: str) -> Sequence[str]:
-    measure, times = step.measure, step.measure.time_to_created
-    return (
-        step.load.label,
-        count(measure.created),
-        rate(measure.throughput),
-        *(f"{seconds:.3f}" for seconds in (times.p50, times.p90, times.p99, times.p999, times.longest)),
-        count(times.count),
-        count(measure.failed),
-        count(measure.unfinished),
-        count(measure.answers_429),
-        count(measure.errors),
-        count(measure.retries),
-        remark,
-    )

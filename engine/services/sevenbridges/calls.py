@@ -39,12 +39,8 @@ TIMES = ("created_time", "start_time", "end_time")
 _COUNTS = range(10**9)
 _MOST_TOTAL_DIGITS = 9
 STEPS = (
-    "steps_completed",
-    "steps_total",
-    "queued_duration",
-    "running_duration",
-    "execution_duration",
-    "duration",
+    *("steps_completed", "steps_total"),
+    *("queued_duration", "running_duration", "execution_duration", "duration"),
 )
 """What the `execution_status` of a single task or a child counts; the vendor's client has these names, and no unit."""
 

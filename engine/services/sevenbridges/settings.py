@@ -49,17 +49,8 @@ MAINTENANCE_SECONDS = 30.0
 """Between two questions whether it is over; the vendor's own client waits 300."""
 
 SPEC_KEYS = (
-    "name",
-    "description",
-    "project",
-    "app",
-    "inputs",
-    "batch",
-    "batch_input",
-    "batch_by",
-    "use_interruptible_instances",
-    "execution_settings",
-    "output_location",
+    *("name", "description", "project", "app", "inputs", "batch", "batch_input", "batch_by"),
+    *("use_interruptible_instances", "execution_settings", "output_location"),
 )
 """What a task spec may hold: the vendor's page "Create a new draft task", and `output_location` of its API reference.
 Each may also stand in `[service]`, as the default of specs that lack it."""

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.bench.page import headline, page, ticks
-from engine.bench.results import HEADER, document, rows
+from engine.bench.results import COLUMNS, document, rows
 
 from .benches import Page, bench
 
@@ -50,7 +50,7 @@ def test_the_table_has_a_cell_for_each_column_and_names_knee_and_best():
 
 
 def test_columns_of_troubles_that_nobody_had_are_left_out():
-    assert set(HEADER) - set(rows(bench())[0]) == {"failed", "unfinished"}
+    assert set(COLUMNS) - set(rows(bench())[0]) == {"failed", "unfinished"}
     assert rows(troubled(unfinished=3))[1][rows(troubled(unfinished=3))[0].index("unfinished")] == "3"
 
 
