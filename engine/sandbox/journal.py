@@ -47,7 +47,6 @@ class Journal:
 
     def __init__(self, settings: JournalSettings) -> None:
         """Open the file for appending, creating its directory."""
-        self.enabled = settings.path is not None
         marker = (settings.marker,) if isinstance(settings.marker, str) else settings.marker
         self._markers = [tuple(path.split(".")) for path in marker]
         self._file = None
@@ -70,9 +69,8 @@ class Journal:
 
     def append(self, entries: Iterable[JournalEntry]) -> None:
         """Write a block of entries with one system call, so that a reader sees all of them or none."""
-        lines = b"".join(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE) for entry in entries)
-        if self._file is not None and lines:
-            self._file.write(lines)
+        if self._file is not None:
+            self._file.write(b"".join(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE) for entry in entries))
 
     def close(self) -> None:
         """Close the file."""

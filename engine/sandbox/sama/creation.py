@@ -327,17 +327,16 @@ class Creator:
         return high - low
 
     def _write(self, run: CreationRun, created: Sequence[int]) -> None:
-        if self._journal.enabled:
-            self._journal.append(
-                self._journal.entry(
-                    run.tasks[position],
-                    at=run.created_at(position),
-                    batch_id=run.batch_id,
-                    task_id=run.address(position).task_id(self.started),
-                    position=position,
-                )
-                for position in created
+        self._journal.append(
+            self._journal.entry(
+                run.tasks[position],
+                at=run.created_at(position),
+                batch_id=run.batch_id,
+                task_id=run.address(position).task_id(self.started),
+                position=position,
             )
+            for position in created
+        )
 
     def _index(self, run: CreationRun, created: Sequence[int]) -> None:
         for position in created:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.messages import (
@@ -96,15 +96,7 @@ class SamaTask(Struct, frozen=True):
         """Return the vendor's form; without `zones` its time has none."""
         at = datetime.fromtimestamp(self.created_at, UTC).isoformat(timespec="milliseconds")
         at = at.replace("+00:00", "Z" if zones else "")
-        sent: dict[str, object] = {
-            "id": self.id,
-            "project_id": self.project_id,
-            "batch_id": self.batch_id,
-            "created_at": at,
-            "state": self.state,
-            "priority": self.priority,
-            "data": self.data,
-        }
+        sent = {**asdict(self), "created_at": at}
         return {**sent, "answers": {}} if answers else sent
 
 

@@ -238,18 +238,17 @@ class SevenBridgesTasks:
 
     def record(self, kind: EntryKind, tasks: Iterable[SevenBridgesTask], at: float) -> None:
         """Write tasks into the journal."""
-        if self._journal.enabled:
-            self._journal.append(
-                self._journal.entry(
-                    task.draft.document(),
-                    at=at,
-                    batch_id=task.parent.id if task.parent else "",
-                    task_id=task.id,
-                    position=task.number - task.parent.children.start if task.parent else task.number,
-                    kind=kind,
-                )
-                for task in tasks
+        self._journal.append(
+            self._journal.entry(
+                task.draft.document(),
+                at=at,
+                batch_id=task.parent.id if task.parent else "",
+                task_id=task.id,
+                position=task.number - task.parent.children.start if task.parent else task.number,
+                kind=kind,
             )
+            for task in tasks
+        )
 
     def _queue(self, task: SevenBridgesTask, at: float) -> None:
         if task.draft.batching is None:

@@ -50,8 +50,10 @@ def test_the_digest_ignores_key_order():
     assert canonical_sha256({"a": 1}) != canonical_sha256({"a": 2})
 
 
-def test_without_a_path_it_is_off():
-    assert not Journal(JournalSettings()).enabled
+def test_without_a_path_nobody_makes_entries_for_it():
+    entries = iter([None])
+    Journal(JournalSettings()).append(entries)
+    assert list(entries) == [None]
 
 
 def test_runs_are_counted_apart(journal, path):
