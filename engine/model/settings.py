@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 import orjson
@@ -70,15 +70,6 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     A class on it says `kw_only=True`, too. What no type can say is checked in `__post_init__`, whose ValueError begins
     with the key.
     """
-
-    @classmethod
-    def of(cls, table: Mapping[str, Any]) -> Self:
-        """Return a table as the class wants it; a number or a yes may be written as a text, as variables are.
-
-        Raises:
-            msgspec.ValidationError: about the first value that is wrong.
-        """
-        return msgspec.convert(table, cls, strict=False, dec_hook=of_text)
 
 
 def json_of(body: bytes) -> Any:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from itertools import count
 from typing import Any
 
+import msgspec
 import orjson
 from msgspec.structs import asdict, replace
 
@@ -23,7 +24,7 @@ from engine.model.errors import PossiblyApplied
 from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Position, Row
-from engine.model.settings import BatchSettings, SecretStr, ServiceSettings
+from engine.model.settings import BatchSettings, SecretStr, ServiceSettings, of_text
 from engine.services.base import Answer, Asked, Call, Caller, Service, ServiceModule
 
 MOST_POLLS = 200
@@ -82,7 +83,7 @@ class Subject:
 
     def settings(self) -> ServiceSettings:
         """Return the checked `[service]`."""
-        return self.module.SETTINGS.of(self.keys)
+        return msgspec.convert(self.keys, self.module.SETTINGS, strict=False, dec_hook=of_text)
 
 
 def never(call: Call) -> bool:

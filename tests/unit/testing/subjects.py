@@ -3,13 +3,14 @@
 import sys
 from contextlib import asynccontextmanager
 
+import msgspec
 import orjson
 from fakes.toy import KEY, PACKAGE, ToyServer
 
 from engine.batch.planning import service_at
 from engine.http.caller import open_caller
 from engine.model.errors import Refused, Unauthorized
-from engine.model.settings import SendSettings
+from engine.model.settings import SendSettings, of_text
 from engine.sandbox.behaviour import Behaviour, FailureRule, JournalSettings, Project
 from engine.sandbox.journal import read_journal
 from engine.sandbox.server import running_sandbox
@@ -68,7 +69,7 @@ async def _before_sandbox(kind, keys, behaviour, *, made="task", **tasks):
     module = service_at(f"engine.services.{kind}")
     async with running_sandbox(behaviour) as sandbox:
         keys = {**keys, "base_url": sandbox.url}
-        settings = module.SETTINGS.of(keys)
+        settings = msgspec.convert(keys, module.SETTINGS, strict=False, dec_hook=of_text)
         async with open_caller(settings, SendSettings()) as caller:
             path = behaviour.journal.path
             yield Subject(
