@@ -68,14 +68,10 @@ def decode(answer: Answer, kind: type[T], *, call: str = "", mend: bool = True) 
     Raises:
         UnexpectedAnswer: it holds something else.
     """
-    wanted: Any = kind
-    decoder: msgspec.json.Decoder[T] = _decoder(wanted)
+    if (right := decode_if_right(answer.body, kind)) is not None:
+        return right
     try:
-        try:
-            return decoder.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            read: T = _read_again(answer.body, kind, mend=mend)
-            return read
+        read: T = _read_again(answer.body, kind, mend=mend)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         about = f"{call}: " if call else ""
         # A field is named by us; what stands in the answer is not shown, for it may be a secret.
@@ -83,6 +79,7 @@ def decode(answer: Answer, kind: type[T], *, call: str = "", mend: bool = True) 
         why = f" ({odd}{' of another form' if pattern else ''})" if isinstance(error, msgspec.ValidationError) else ""
         words = f"{about}the answer is not a JSON object as it should be{why}"
         raise UnexpectedAnswer(words, call=call, status=answer.status) from None
+    return read
 
 
 @cache
