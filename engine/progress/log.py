@@ -97,9 +97,9 @@ def set_up_logging(level: str, *, as_json: bool, redact: Redact) -> None:
     ours.setLevel(level.upper())  # libraries stay at the root's WARNING: their DEBUG shows headers and bodies
 
 
-def event_log() -> Listener:
+def event_log(logger: logging.Logger | None = None) -> Listener:
     """Return a listener that logs events: stops and pauses as warnings, batches as INFO, each step as DEBUG."""
-    logger = logging.getLogger(f"{LOGGER}.events")
+    logger = logger or logging.getLogger(f"{LOGGER}.events")
 
     def log(event: Event) -> None:
         level = level_of(event)
