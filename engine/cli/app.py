@@ -151,6 +151,14 @@ def _answered(question: str) -> bool:
         return False
 
 
+def _confirm(said: str, question: str, *, shall: str, otherwise: str) -> None:
+    """Ask whoever sits there; raise unless the answer is yes. `shall`: what --yes says where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise engine.errors.JobError(f"{said} Nobody can be asked here: --yes says that {shall}")
+    if not _answered(f"{said} {question}"):
+        raise engine.errors.BulkSubmitError(otherwise)
+
+
 @_command()
 def submit(
     *,
@@ -207,6 +215,7 @@ def resume(
     config: options.NewConfig = None,
     processes: options.Processes = None,
     metrics_textfile: options.MetricsTextfile = None,
+    yes: options.Yes = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     limits: LimitOptions,
     output_options: OutputOptions,
@@ -214,7 +223,8 @@ def resume(
     """Go on with a job where it stopped.
 
     What is settled is left alone, what was under way is looked up first, and nothing is sent twice. Of a finished job,
-    the service is asked again about what is uncertain, where it can be asked.
+    the service is asked again about what is uncertain, where it can be asked. Of a canceled one, all that was not sent
+    goes, and what was never read, after asking.
     """
     work = partial(
         engine.resume,
@@ -225,7 +235,14 @@ def resume(
         limits=_run_limits(limits),
         metrics_textfile=metrics_textfile,
     )
-    return _perform(work, ledger, output_options)
+    if yes:
+        return _perform(partial(work, reopen=True), ledger, output_options)
+    try:
+        return _perform(work, ledger, output_options)
+    except engine.errors.JobCanceled as canceled:
+        shall, otherwise = "all of it shall be sent", f"job {job} was not resumed"
+        _confirm(str(canceled), "Send all of it now?", shall=shall, otherwise=otherwise)
+    return _perform(partial(work, reopen=True), ledger, output_options)
 
 
 @_command()
@@ -365,11 +382,10 @@ def retry(
         from engine.cli.signals import ask
 
         found = _uncertain_said(job, ask(partial(engine.find_uncertain, job, ledger), output_options))
-        said = f"Job {job} of ledger {ledger}: {found}"
-        if not yes and not sys.stdin.isatty():
-            raise engine.errors.JobError(f"{said} Nobody can be asked here: --yes says that they shall be sent again")
-        if not yes and not _answered(f"{said} Send them again?"):
-            raise engine.errors.BulkSubmitError(f"nothing of job {job} was sent again")
+        if not yes:
+            shall, otherwise = "they shall be sent again", f"nothing of job {job} was sent again"
+            said = f"Job {job} of ledger {ledger}: {found}"
+            _confirm(said, "Send them again?", shall=shall, otherwise=otherwise)
     return _perform(partial(engine.retry, job, ledger, uncertain=uncertain), ledger, output_options)
 
 
@@ -392,13 +408,29 @@ def cancel(
 ) -> Screen:
     """Send nothing more of a job.
 
-    The service is asked to create nothing more of what it has; what is created stays.
+    The service is asked to create nothing more of what it has; what is created stays. What was not sent is kept as it
+    is, unresolved: `resume` goes on with it.
     """
-    what_follows = "Nothing more will be sent and it cannot be resumed; what is created stays."
-    question = f"Cancel job {job} of ledger {ledger}? {what_follows}"
-    if not yes and sys.stdin.isatty() and not _answered(question):
-        raise engine.errors.BulkSubmitError(f"job {job} was not canceled")
+    if not yes:
+        from engine.cli.signals import ask
+
+        (found,) = ask(partial(engine.status, job, ledger), output_options)
+        _confirm(
+            _cancel_said(found),
+            f"Cancel job {job} of ledger {ledger}?",
+            shall="it shall be canceled",
+            otherwise=f"job {job} was not canceled",
+        )
     return _perform(partial(engine.cancel, job, ledger), ledger, output_options)
+
+
+def _cancel_said(found: engine.JobStatus) -> str:
+    tally = found.tally
+    unread = "" if found.job.read_complete else ", and its sources are not read to the end"
+    return (
+        f"Job {found.job.name} has created {count(tally.created, 'task')}, which stay; "
+        f"{count(tally.unresolved, 'record')} of it may still be on their way or unsent{unread}."
+    )
 
 
 @_command()

@@ -13,19 +13,18 @@ from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
-from engine.model.doubt import Cancel
 from engine.model.errors import CallFailed, JobError, JobRefused, Refused
 from engine.model.job import Job, JobState
 from engine.model.next_step import Action, next_step
-from engine.model.outcome import Settlement
 from engine.model.submission import State
 from engine.progress.events import Listener, unheard
 from engine.progress.text import count
 from engine.run.context import Run, Stop, doubt_from_ledger, unless_stopped
 
 CANCELED = "canceled before it was sent"
-_PLAIN = frozenset({State.FROZEN, State.STAGED, State.RELEASED})
-"""States in which no answer is out: it is certain what the service was asked for."""
+"""What jobs that an older bulksubmit has canceled say of records that were not sent; today those are unresolved."""
+_PLAIN = frozenset({State.STAGED, State.RELEASED})
+"""States in which the service has something, and no answer is out: it is certain what it was asked for."""
 _UNSENT = frozenset({State.FROZEN, State.STAGING, State.STAGED, State.SETTLED, State.SPLIT})
 MOST_SHOWN = 5
 """Names that a message spells out."""
@@ -36,7 +35,9 @@ TIDY_SECONDS = 5.0
 async def cancel(
     name: str, ledger: Path | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
 ) -> Result:
-    """Have the service create nothing more of a job, and settle what was never sent; interrupted, it may be repeated.
+    """Have the service create nothing more of a job; interrupted, it may be repeated.
+
+    What was not sent stays frozen and unresolved: `resume` can go on with it later.
 
     Raises:
         JobError: there is no such job, or it is finished.
@@ -62,18 +63,17 @@ async def cancel(
 
 
 async def cancel_batches(run: Run) -> None:
-    """Have the service stop, and settle every batch of which nothing was released.
+    """Have the service stop, and give up what is staged there: those batches are frozen again.
 
-    What is in doubt is left to the recovery of the run that follows: there it is canceled, too.
+    A draft that cannot be deleted stays staged, so that it is known. What is in doubt is left to the recovery of the
+    run that follows: there it is canceled, too.
     """
     async for batch, submission in run.ledger.batches(run.job.name, _PLAIN):
         doubt = doubt_from_ledger(run, submission)
         if next_step(doubt, run.settle_time.seconds).action is Action.CANCEL:
             confirmed = await _cancel_remote(run, str(submission.remote_id))
-            doubt = doubt.with_cancel(run.clock.monotonic(), Cancel.CONFIRMED if confirmed else Cancel.DECLINED)
-        if next_step(doubt, run.settle_time.seconds).action is Action.FAIL:
-            refused = Settlement.refused(batch.count, CANCELED)
-            await run.settle(batch, submission, replace(refused, note=CANCELED))
+            if confirmed and submission.state is State.STAGED:
+                await run.move(batch, submission, State.FROZEN, note="canceled")
 
 
 async def _cancel_remote(run: Run, remote_id: str) -> bool:

@@ -139,7 +139,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         note = note or "the sources hold no record"
     held_back = await ledger.held_back(job.name) if tally.skipped else ()
     note = "; ".join(filter(None, [note, _about_held_back(held_back)]))
-    code = exit_code(tally, error, doubtful=any(why is Why.UNCERTAIN for why, _, _ in held_back))
+    code = exit_code(tally, error, job.state, doubtful=any(why is Why.UNCERTAIN for why, _, _ in held_back))
     if setup is not None and job.state is JobState.FINISHED:
         code = told_if_empty(code, tally, setup)
     return Result(
@@ -203,14 +203,18 @@ def told_if_empty(code: int, tally: Tally, setup: wiring.Setup) -> int:
     return Exit.NOTHING if empty and setup.settings.limits.fail_if_empty else code
 
 
-def exit_code(tally: Tally, error: BulkSubmitError | None, *, doubtful: bool = False) -> int:
+def exit_code(
+    tally: Tally, error: BulkSubmitError | None, state: JobState = JobState.OPEN, *, doubtful: bool = False
+) -> int:
     """Return what tells a scheduler how a run ended; `doubtful`: records wait for what became of an earlier job's."""
     if isinstance(error, ConfigError | SourceError):  # the job exists: once it is mended, `resume` goes on
         return Exit.MEND_FIRST
     if error is not None:
         return error.exit_status
-    if tally.unresolved:
+    if tally.unresolved and state is not JobState.CANCELED:
         return Exit.STOPPED_EARLY
     if tally.uncertain or doubtful:
         return Exit.SOME_UNCERTAIN
+    if state is JobState.CANCELED:  # what a person has asked for was done
+        return Exit.ALL_CREATED
     return Exit.SOME_FAILED if tally.failed or tally.rejected else Exit.ALL_CREATED

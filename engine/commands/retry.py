@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result, UncertainRecords
-from engine.commands.submit import family_lock, go_on, work_on
+from engine.commands.submit import check_reopening, family_lock, go_on, work_on
 from engine.files import DEFAULT_LEDGER, make_private_folder, private, regular
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, batch_name, good_indexes
@@ -80,6 +80,8 @@ async def retry(
             existing = [job for job in await opened.jobs() if job.name == child]
             if existing:
                 check_retried(parent, existing[0])
+                if existing[0].state is JobState.CANCELED:
+                    await check_reopening(existing[0], opened)
                 note = f"{child} ran before; to try its own rejects again, mend them and `bulksubmit retry {child}`"
                 return await go_on(existing[0], opened, emit, stop, note=note)
             if parent.state is JobState.OPEN:

@@ -32,6 +32,7 @@ from engine.model.batch import Batch
 from engine.model.errors import (
     BulkSubmitError,
     DeadlineReached,
+    JobCanceled,
     JobError,
     JobLocked,
     OtherJobs,
@@ -44,6 +45,7 @@ from engine.model.record import Source, source_at
 from engine.model.settings import RunLimits, SourceSettings
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
+from engine.progress.text import count
 from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
@@ -205,6 +207,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
     processes: int | None = None,
     limits: RunLimits | None = None,
     metrics_textfile: Path | str | None = None,
+    reopen: bool = False,
 ) -> Result:
     """Go on with a job where it stopped; a finished one is reported as it is.
 
@@ -218,9 +221,11 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
         processes: that read beside this one; as configured where left out.
         limits: of this run; what is left out is as configured.
         metrics_textfile: as of `submit`.
+        reopen: go on with a job that was canceled, too: with all that was not sent, and what was never read.
 
     Raises:
-        JobError: there is no such job, or it was canceled.
+        JobError: there is no such job.
+        JobCanceled: it was canceled, and nobody has said to go on with it.
         ConfigError: the new configuration would make other batches.
         SourceChanged: a source is not what it was.
         JobLocked: another process works on it.
@@ -233,6 +238,9 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
         with opened.lock(name), family_lock(job, opened):
+            job = await opened.job(name)  # as whoever held it has left it
+            if job.state is JobState.CANCELED:
+                await check_reopening(job, opened, reopen=reopen)
             if text is not None:
                 job = await replace_config(job, text, opened, emit, stop)
             return await go_on(job, opened, emit, stop, processes=processes, limits=limits, textfile=metrics_textfile)
@@ -267,15 +275,14 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
 ) -> Result:
     """Go on with a job that this process has locked; `note` is what to say of one that is finished.
 
-    `overwritten`: the caller knows that a source is not what it was, so only what was released is followed.
+    `overwritten`: the caller knows that a source is not what it was, so only what was released is followed. Of a
+    canceled job, `check_reopening` has allowed it.
     """
     if later := await ledger.taken_over_by(job.name):
         raise JobError(
             f"job {job.name!r} cannot go on: job {later!r} of its family has sent records of it since it was canceled. "
             "`bulksubmit submit --delta` with its sources finds what is still missing"
         )
-    if job.state is JobState.CANCELED:
-        raise JobError(_canceled(job, await ledger.tally(job.name), await ledger.last_batch(job.name)))
     # Records that a settled batch left uncertain stay so: there is nothing that the service could be asked again.
     tally = await ledger.tally(job.name)
     if job.state is JobState.FINISHED and not (tally.states.get(State.UNCERTAIN) or tally.unresolved):
@@ -289,25 +296,43 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
     except BulkSubmitError as error:
         await remember_refusal(job, ledger, error, textfile)
         raise
-    if job.state is JobState.FINISHED:
+    if job.state is not JobState.OPEN:
         # First: what no search finds is sent again. Killed in between, a job that seems finished would leave it so.
         await ledger.set_job_state(job.name, JobState.OPEN)
         job = replace(job, state=JobState.OPEN)
     return await work_on(job, ledger, setup, emit, stop, changed=changed)
 
 
+async def check_reopening(job: Job, ledger: Ledger, *, reopen: bool = False) -> None:
+    """Refuse to go on with a canceled job whose records somebody may have sent since, or that nobody wants back.
+
+    Raises:
+        JobError: a job of its family may have sent since what this one has not read.
+        JobCanceled: nobody has said that it shall go on.
+    """
+    # What it has read its family knows: `taken_over_by` tells. With delta, it would find out what it has not read.
+    blind = job.family and not job.delta and not job.read_complete
+    for other in await ledger.jobs() if blind else ():  # newest first
+        if other.name == job.name:
+            break
+        if other.family == job.family and (await ledger.tally(other.name)).records:
+            raise JobError(
+                f"job {job.name!r} was canceled before all was read, and job {other.name!r} of the same family "
+                f"({job.family}) has read records since: going on could send some twice. Submit its sources with "
+                "--delta: what nobody has sent goes, and nothing else"
+            )
+    if not reopen:
+        raise JobCanceled(_canceled(job, await ledger.tally(job.name), await ledger.last_batch(job.name)))
+
+
 def _canceled(job: Job, tally: Tally, last: Batch | None) -> str:
-    """Say what can still be done for the records of a canceled job, none of which may be sent twice."""
-    said = [f"job {job.name!r} was canceled and cannot go on"]
-    if tally.failed or tally.rejected:
-        said.append(f"`bulksubmit retry {job.name}` sends what was read and not created")
+    """Say what of a canceled job was not sent."""
+    said = [f"job {job.name!r} was canceled: {count(tally.unresolved, 'record')} that it has read were not sent"]
     if not job.read_complete:
         at = last.end.offset if last else 0
         source = source_at(job.sources, at)
-        said.append(
-            f"what stands from byte {at - source.base} of {source.path} on was never read: submit that as a new job"
-        )
-    return "; ".join(said)
+        said.append(f"what stands from byte {at - source.base} of {source.path} on was never read")
+    return "; ".join(said) + "."
 
 
 def _changed(job: Job, tally: Tally) -> SourceChanged | None:

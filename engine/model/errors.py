@@ -103,6 +103,10 @@ class OtherJobs(JobError):
     """There is a job that whoever makes one does not know of. Look at it, then make yours."""
 
 
+class JobCanceled(JobError):
+    """The job was canceled. `bulksubmit resume` goes on with it, after asking."""
+
+
 class JobLocked(BulkSubmitError):
     """Another process is working on this job. Wait until it ends, or stop it first."""
 

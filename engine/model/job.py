@@ -22,7 +22,7 @@ class JobState(StrEnum):
     FINISHED = "finished"
     """Every record has its outcome."""
     CANCELED = "canceled"
-    """A person ended it; what was created stays."""
+    """A person ended it; what was created stays, and what was not sent is unresolved until `resume` goes on."""
 
 
 class Job(Struct, frozen=True):

@@ -300,6 +300,7 @@ class ReportWriter(AbstractContextManager["ReportWriter"]):
     def _put_in_place(self) -> Reports:
         self._files = self._files or self._opened()
         for growing in self._files:
+            os.utime(growing.file.fileno())  # one that got no line for long is as new as the ledger all the same
             os.fsync(growing.file.fileno())
         for growing in self._files:
             growing.put_in_place()

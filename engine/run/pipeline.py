@@ -36,6 +36,7 @@ from engine.model.batch import Batch
 from engine.model.doubt import MOST_REPEATS, Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, CallFailed, RecordsSent, StrictRejects
 from engine.model.job import JobState
+from engine.model.record import Reject
 from engine.model.settings import SendSettings
 from engine.model.submission import UNSENT, State, Submission
 from engine.progress.events import BatchesFrozen
@@ -48,6 +49,8 @@ from engine.run.recovery import Recovery
 from engine.run.uploader import Submitted, Uploader
 
 Unsent: TypeAlias = tuple[Batch, Submission]
+
+_EVERY_RECORD = 2**63 - 1
 
 IN_DOUBT = frozenset({State.STAGING, State.RELEASING, State.UNCERTAIN, State.RELEASED})
 """States that an earlier run left: a call about the batch may have gone out, so the service is asked first."""
@@ -108,6 +111,8 @@ class Pipeline:
         if self._job.state is JobState.CANCELED:  # nothing more is sent; what was released tells what it created
             await self._replay(unsent)
         elif self._run.changed is None and self._job.strict:
+            # Of an earlier run, which was killed or whose job was canceled for them: one step of reading at most.
+            self._check_strict(await self._ledger.rejects(self._job.name, 0, _EVERY_RECORD))
             await self._freeze(self._refuse_rejects)
             await self._replay(unsent)
         elif self._run.changed is None:
@@ -157,8 +162,11 @@ class Pipeline:
         await unsent.put([(batch, Submission(batch.sequence)) for batch in batches if batch.count])
 
     async def _refuse_rejects(self, plan: Plan) -> None:
-        if plan.rejects:
-            first = plan.rejects[0]
+        self._check_strict(plan.rejects)
+
+    def _check_strict(self, rejects: Sequence[Reject]) -> None:
+        if rejects:
+            first = rejects[0]
             raise StrictRejects(
                 f"record {first.index}, line {first.line}: {first.reason}. Nothing was sent, for --strict allows no "
                 "such record; `bulksubmit validate` lists them all"

@@ -129,10 +129,14 @@ class Uploader:
     ) -> Submitted:
         """Halve a batch that was refused as a whole; of any other, each record fails. Nothing of it may be created.
 
-        `canceled`: the service has confirmed that it creates nothing of it.
+        Of a canceled job it is frozen again. `canceled`: the service has confirmed that it creates nothing of it.
         """
         job, remote_id = self._run.job, submission.remote_id
-        blame = failure.blame if isinstance(failure, Refused) and job.state is not JobState.CANCELED else None
+        if job.state is JobState.CANCELED:  # it was not sent, and `resume` may go on with it
+            if remote_id is not None and not canceled:
+                await self.tidy_up(remote_id)
+            return Submitted(await self._run.move(batch, submission, State.FROZEN, note=reason))
+        blame = failure.blame if isinstance(failure, Refused) else None
         if blame in {Blame.PAYLOAD, Blame.SUSPECT} and batch.count > 1:
             # Durable first: if we are killed now, the halves go up, and the rest of the whole is canceled as an orphan.
             submitted = await self.split(batch, submission, str(failure))

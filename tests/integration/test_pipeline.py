@@ -365,6 +365,16 @@ async def test_a_strict_run_sends_nothing_if_any_record_is_not_fit(tmp_path):
         assert bench.service.log == []
 
 
+async def test_a_strict_run_that_died_at_a_reject_sends_nothing_when_it_goes_on(tmp_path):
+    source = write_records(tmp_path / "tasks.ndjson", 10)
+    source.write_bytes(source.read_bytes() + b"no json\n")
+    async with a_bench(tmp_path, sources=[source]) as bench:
+        for plan in bench.plans():  # and then it is killed
+            await bench.ledger.freeze("j", plan.batches, plan.rejects, last=plan.last)
+        assert isinstance(await bench.work(strict=True), StrictRejects)
+        assert bench.service.log == []
+
+
 async def test_a_strict_run_without_rejects_sends_everything(tmp_path):
     async with a_bench(tmp_path, records=60) as bench:
         assert await bench.work(strict=True) is None
@@ -601,17 +611,15 @@ async def test_a_canceled_job_sends_nothing_more_and_follows_what_was_released(t
         assert (await bench.ledger.tally("j")).created == 10
 
 
-async def test_of_a_canceled_job_a_batch_fails_once_nothing_of_it_shows_for_all_of_the_settle_time(
-    tmp_path,
-):
+async def test_of_a_canceled_job_a_batch_is_unsent_again_once_nothing_of_it_shows_for_all_of_the_settle_time(tmp_path):
     async with a_bench(tmp_path, records=10) as bench:
         await cut_off(bench, "release", applied=False)
         began = bench.clock.elapsed
         assert await bench.work() is None
         assert bench.clock.elapsed - began >= SETTLE_SECONDS
         assert bench.service.calls("release", "cancel") == ["cancel"]
-        assert (await bench.ledger.tally("j")).failed == 10
-        assert (await bench.submissions())[0].note == "it is canceled, and nothing was created"
+        (submission,) = await bench.submissions()
+        assert (submission.state, submission.note) == (State.FROZEN, "it is canceled, and nothing was created")
 
 
 async def test_of_a_canceled_job_a_batch_that_cannot_be_canceled_and_is_not_known_is_uncertain(tmp_path):
@@ -624,12 +632,12 @@ async def test_of_a_canceled_job_a_batch_that_cannot_be_canceled_and_is_not_know
         assert bench.service.calls("release") == []
 
 
-async def test_of_a_canceled_job_an_empty_batch_is_settled_at_once(tmp_path):
+async def test_of_a_canceled_job_an_empty_batch_is_unsent_at_once(tmp_path):
     async with a_bench(tmp_path, records=10) as bench:
         await cut_off(bench, "stage", applied=True)
         assert await bench.work() is None
         assert bench.service.log == []
-        assert (await bench.ledger.tally("j")).failed == 10
+        assert await bench.states() == [State.FROZEN]
 
 
 async def test_a_canceled_job_does_not_send_what_no_search_finds_and_does_not_call_it_failed_unproven(tmp_path):

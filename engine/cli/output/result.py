@@ -29,6 +29,8 @@ EVERYTHING = ServiceCan()
 READ_BYTES = 4_000_000
 """Some thousand rejects, parsed in about ten milliseconds."""
 MOST_REASONS = 5
+_UNDER_WAY = (State.STAGING, State.RELEASING, State.RELEASED)
+"""States that a canceled batch does not stay in."""
 _PARTICULARS = re.compile(r"\d+")
 """What differs between two records that failed for the same reason: positions, sizes, ids."""
 
@@ -57,7 +59,8 @@ def _headline(result: Result) -> str:
         return f"Job {result.job} is not finished. {result.message}".strip()
     if result.state == JobState.CANCELED:
         reason = f" {result.message}" if result.message else ""
-        return f"Job {result.job} is canceled.{reason} {count(tally.created, 'task')} had been created."
+        unsent = f" and {count(tally.unresolved, 'record')} not sent" if tally.unresolved else ""
+        return f"Job {result.job} is canceled.{reason} {count(tally.created, 'task')} had been created{unsent}."
     if not tally.records:
         return f"Job {result.job} is finished: no records."
     if tally.created == tally.records:
@@ -195,9 +198,11 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
         steps.append(
             ("mend what is named above, then go on" if mend_first else "go on where it stopped", f"resume {job}")
         )
-    if state == JobState.CANCELED and tally.unresolved:
-        steps.append(("end what is unresolved, the canceling was interrupted", f"cancel {job}"))
-    elif state == JobState.CANCELED and (tally.failed or tally.rejected):
+    if state == JobState.CANCELED and any(tally.states.get(one) for one in _UNDER_WAY):
+        steps.append(("end what is under way, the canceling was interrupted", f"cancel {job}"))
+    elif state == JobState.CANCELED and tally.unresolved:
+        steps.append(("send what was not sent after all", f"resume {job}"))
+    if state == JobState.CANCELED and (tally.failed or tally.rejected):
         steps.append(("send what was read and not created after all", f"retry {job}"))
     elif state == JobState.FINISHED and (tally.failed or tally.rejected):
         steps.append(("send failed and rejected again", f"retry {job}"))

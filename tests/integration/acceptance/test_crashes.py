@@ -97,7 +97,8 @@ def test_a_second_process_on_the_same_job_is_refused(workplace):
     done = workplace.run("cancel", "held", "--yes", "--json")
     assert done.json["state"] == "canceled"
     assert done.json["created"] == len(workplace.sandbox.markers) < 30
-    assert workplace.run("resume", "held").code == 2
+    refused = workplace.run("resume", "held", stdin="")
+    assert (refused.code, "--yes says that all of it shall be sent" in refused.err) == (2, True)
 
 
 def start(workplace, *arguments) -> subprocess.Popen:

@@ -14,6 +14,7 @@ from unit.bench.benches import bench
 from engine.bench.results import Bench
 from engine.cli.app import call
 from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
+from engine.model.errors import JobCanceled
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Format, Reject, Source
@@ -49,6 +50,7 @@ class FakeEngine:
     local: bool = True
     again_in: str = ""
     """Job in which uncertain records are sent again; their own where empty."""
+    canceled: bool = False
     error: Exception | None = None
     asked: list[tuple] = field(default_factory=list)
     events: list = field(default_factory=list)
@@ -56,9 +58,12 @@ class FakeEngine:
     async def submit(self, sources, config, ledger_path, emit, stop, **options):
         return self._work("submit", sources, ledger_path, emit, {"config": config, **options})
 
-    async def resume(self, name, ledger_path, emit, stop, **options):
-        said = [option for option in options.values() if option is not None and option != RunLimits()]
-        return self._work("resume", name, ledger_path, emit, *said)
+    async def resume(self, name, ledger_path, emit, stop, *, reopen=False, **options):
+        said = [option for option in [*options.values(), "reopen"] if option and option != RunLimits()]
+        if self.canceled and not reopen:
+            self._note("resume", name, ledger_path, *said[:-1])
+            raise JobCanceled("job 'nightly' was canceled: 3 records that it has read were not sent.")
+        return self._work("resume", name, ledger_path, emit, *(said if reopen else said[:-1]))
 
     async def nightly(self, sources, config, ledger_path, emit, stop, **options):
         return self._work("nightly", sources, ledger_path, emit, {"config": config, **options})

@@ -132,7 +132,7 @@ def test_the_ledger_may_be_named_by_the_configuration(say, engine, monkeypatch, 
 @pytest.mark.parametrize("command", ["submit", "resume", "retry", "cancel", "report"])
 def test_a_run_answers_with_one_json_object_and_its_exit_code(say, command):
     arguments = ["in.ndjson", "--config", "c.toml"] if command == "submit" else ["nightly"]
-    said = say(command, *arguments, "--json")
+    said = say(command, *arguments, *(["--yes"] if command == "cancel" else []), "--json")
     assert said.code == 3
     assert said.json.keys() >= PROMISED
     assert (said.json["records"], said.json["created"], said.json["exit_code"]) == (10, 7, 3)
@@ -237,17 +237,35 @@ class Terminal(io.StringIO):
 def test_whoever_cancels_at_a_terminal_is_asked_first(say, engine, monkeypatch, typed, asked):
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     said = say("cancel", "nightly", "--json")
-    assert len(engine.asked) == asked
+    assert asked_for(engine) == ["status", "cancel"][: 1 + asked]
+    assert "Job nightly has created 7 tasks, which stay" in said.err
     assert "Cancel job nightly of ledger .bulksubmit/ledger.db?" in said.err
     assert said.json.get("error", "") == ("" if asked else "job nightly was not canceled")
 
 
-def test_nobody_is_asked_where_nobody_is_or_nobody_wants_it(say, engine, monkeypatch):
+def test_where_nobody_can_be_asked_a_job_is_canceled_only_with_yes(say, engine, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    say("cancel", "nightly")
-    monkeypatch.setattr("sys.stdin", Terminal())
+    said = say("cancel", "nightly")
+    assert (said.code, asked_for(engine)) == (2, ["status"])
+    assert "--yes says that it shall be canceled" in said.err
     say("cancel", "nightly", "--yes")
-    assert len(engine.asked) == 2
+    assert asked_for(engine) == ["status", "cancel"]
+
+
+@pytest.mark.parametrize(("typed", "sent"), [("y\n", True), ("n\n", False)])
+def test_whoever_resumes_a_canceled_job_is_told_what_was_not_sent_and_asked(say, engine, monkeypatch, typed, sent):
+    engine.canceled = True
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    said = say("resume", "nightly")
+    assert "3 records that it has read were not sent. Send all of it now?" in said.err
+    assert [question[3:] for question in engine.asked] == [(), *([("reopen",)] if sent else [])]
+
+
+def test_where_nobody_can_be_asked_a_canceled_job_is_resumed_only_with_yes(say, engine, monkeypatch):
+    engine.canceled = True
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert say("resume", "nightly").code == 2
+    assert say("resume", "nightly", "--yes").code == engine.result.exit_code
 
 
 def asked_for(engine):

@@ -160,6 +160,8 @@ class TestResult:
     def test_of_a_canceled_job_says_what_stays(self):
         screen = result_screen(replace(RESULT, state=JobState.CANCELED), LEDGER)
         assert screen.headline == "Job nightly is canceled. 7 tasks had been created."
+        unsent = replace(RESULT, state=JobState.CANCELED, tally=Tally(10, 2, 7))
+        assert result_screen(unsent, LEDGER).headline.endswith("7 tasks had been created and 3 records not sent.")
 
     def test_of_a_finished_job_shows_what_is_said_besides_as_a_note(self):
         screen = result_screen(replace(RESULT, message="NAME.retry already ran"), LEDGER)
@@ -210,7 +212,8 @@ class TestAdvice:
         [
             (JobState.OPEN, Tally(9, 1, 3, 1), ["resume"]),
             (JobState.OPEN, Tally(9, 1, 3, uncertain=1), ["resume", "status"]),
-            (JobState.CANCELED, Tally(9, 1, 3, 1), ["cancel", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 3, 1, states={"released": 1}), ["cancel", "retry", "audit"]),
+            (JobState.CANCELED, Tally(9, 1, 3, states={"frozen": 1}), ["resume", "audit"]),
             (JobState.CANCELED, Tally(9, 1, 3, 6), ["retry", "audit"]),
             (JobState.CANCELED, Tally(9, 1, 3, 0, 6), ["retry", "audit"]),
             (JobState.CANCELED, Tally(9, 1, 3, 4, uncertain=2), ["retry", "status", "audit"]),
