@@ -11,11 +11,13 @@ TYPE_CHECKING = False  # type checkers know the name; to import `typing` would t
 
 if TYPE_CHECKING:
     from engine.commands.cancel import cancel
+    from engine.commands.later import refresh
     from engine.commands.nightly import nightly
     from engine.commands.query import audit, backup, find_record, missing, report, status, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
     from engine.commands.retry import find_uncertain, retry
     from engine.commands.submit import resume, submit
+    from engine.commands.undo import Undoable, find_undoable, undo
     from engine.model import errors
     from engine.model.job import Job
     from engine.model.outcome import Outcome
@@ -38,6 +40,7 @@ __all__ = [
     "RunLimits",
     "Stop",
     "UncertainRecords",
+    "Undoable",
     "Validation",
     "audit",
     "backup",
@@ -45,23 +48,28 @@ __all__ = [
     "errors",
     "find_record",
     "find_uncertain",
+    "find_undoable",
     "missing",
     "nightly",
+    "refresh",
     "report",
     "resume",
     "retry",
     "status",
     "submit",
+    "undo",
     "validate",
 ]
 
 _HOMES = {
     "engine.commands.cancel": ("cancel",),
+    "engine.commands.later": ("refresh",),
     "engine.commands.nightly": ("nightly",),
     "engine.commands.query": ("audit", "backup", "find_record", "missing", "report", "status", "validate"),
     "engine.commands.result": ("JobStatus", "Result", "UncertainRecords", "Validation"),
     "engine.commands.retry": ("find_uncertain", "retry"),
     "engine.commands.submit": ("resume", "submit"),
+    "engine.commands.undo": ("Undoable", "find_undoable", "undo"),
     "engine.model.job": ("Job",),
     "engine.model.outcome": ("Outcome",),
     "engine.model.record": ("Format",),

@@ -215,6 +215,7 @@ def resume(
     config: options.NewConfig = None,
     processes: options.Processes = None,
     metrics_textfile: options.MetricsTextfile = None,
+    until: options.UntilTheEnd = "",
     yes: options.Yes = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     limits: LimitOptions,
@@ -234,6 +235,7 @@ def resume(
         processes=processes,
         limits=_run_limits(limits),
         metrics_textfile=metrics_textfile,
+        until=until,
     )
     if yes:
         return _perform(partial(work, reopen=True), ledger, output_options)
@@ -290,6 +292,7 @@ def status(
     state: options.WantedState = None,
     since: options.Since = None,
     limit: options.MostJobs = None,
+    failed: options.Failed = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
 ) -> Screen:
@@ -300,9 +303,13 @@ def status(
     from engine.cli.output.status import job_screen, jobs_screen, moment_of
     from engine.cli.signals import ask
 
+    if failed and not (tasks and job):
+        raise engine.errors.ConfigError(
+            "--failed goes with a job and --tasks: the service is asked about each of its tasks"
+        )
     if job and (state or since or limit):
         raise typer.BadParameter("--state, --since and --limit choose among jobs; leave them out, or leave out JOB")
-    work = partial(engine.status, job, ledger, tasks=tasks, tell=say, state=state, limit=limit)
+    work = partial(engine.status, job, ledger, tasks=tasks, failed=failed, tell=say, state=state, limit=limit)
     found = ask(partial(work, since=moment_of(since, time.time()) if since else 0.0), output_options)
     return job_screen(found[0], ledger) if job else jobs_screen(found, ledger, chosen=bool(state or since))
 
@@ -431,6 +438,50 @@ def _cancel_said(found: engine.JobStatus) -> str:
         f"Job {found.job.name} has created {count(tally.created, 'task')}, which stay; "
         f"{count(tally.unresolved, 'record')} of it may still be on their way or unsent{unread}."
     )
+
+
+@_command()
+def undo(
+    *,
+    job: options.JobArgument,
+    yes: options.Yes = False,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    output_options: OutputOptions,
+) -> Screen:
+    """Take back tasks that nobody has begun.
+
+    For a load that should not have been. Each task is looked at first: one that somebody has begun stays. Interrupted,
+    it may be called again and goes on. The exit code is 3 where some tasks stay.
+    """
+    if not yes:
+        from engine.cli.signals import ask
+
+        shall, otherwise = "they shall be taken back", f"nothing of job {job} was taken back"
+        found = ask(partial(engine.find_undoable, job, ledger), output_options)
+        _confirm(_undo_said(job, found), "Take them back?", shall=shall, otherwise=otherwise)
+    return _perform(partial(engine.undo, job, ledger), ledger, output_options)
+
+
+def _undo_said(job: str, found: engine.Undoable) -> str:
+    from engine.progress.text import duration
+
+    takes = f" It takes {duration(found.seconds)} at least." if found.seconds >= 1 else ""
+    return (
+        f"Job {job} has {count(found.tasks, 'task')} on {found.host} ({found.kind}). Those that nobody has begun would "
+        f"be deleted there; the others stay.{takes}"
+    )
+
+
+@_command()
+def refresh(
+    *, job: options.JobArgument, ledger: options.LedgerPath = DEFAULT_LEDGER, output_options: OutputOptions
+) -> Screen:
+    """Ask how created tasks stand now.
+
+    Brings the reports up to date: a record that was created stays so, and its line in outcomes.ndjson says what became
+    of its task later. The exit code is 10 where all were created and tasks failed.
+    """
+    return _perform(partial(engine.refresh, job, ledger), ledger, output_options)
 
 
 @_command()

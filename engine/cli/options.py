@@ -235,8 +235,18 @@ FailureLimit: TypeAlias = Annotated[
 FailIfEmpty: TypeAlias = Annotated[
     bool, _option("--fail-if-empty", "Exit with 8 if no record was sent: there was none, or none that is new.")
 ]
+UntilTheEnd: TypeAlias = Annotated[
+    str,
+    _option(
+        "--until STATE",
+        "Follow tasks further: finished, to their end, of a job that was submitted until they were created.",
+    ),
+]
 Tasks: TypeAlias = Annotated[
     bool, _option("--tasks", "Ask the service as well how people's work on the created tasks stands.")
+]
+Failed: TypeAlias = Annotated[
+    bool, _option("--failed", "With --tasks: name the tasks that have failed or were rejected, and why.")
 ]
 WantedState: TypeAlias = Annotated[
     ListedState | None, _option("--state STATE", "List only jobs that are running, open, finished or canceled.")

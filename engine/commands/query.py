@@ -11,13 +11,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio.to_thread
+from msgspec.structs import astuple, replace
 
 from engine.batch.known import marker_for
 from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
+from engine.commands.later import seen_tasks, tell_duration
 from engine.commands.paths import open_ledger, path_names
-from engine.commands.result import DAMAGED, JobStatus, Result, ServiceCan, Validation, service_can, summarize
+from engine.commands.result import (
+    DAMAGED,
+    FailedTask,
+    JobStatus,
+    Result,
+    ServiceCan,
+    Validation,
+    service_can,
+    summarize,
+)
 from engine.commands.submit import STANDARD_INPUT
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
@@ -25,7 +36,7 @@ from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
 from engine.model.errors import DamagedRow, JobError, SourceError
 from engine.model.job import Job, JobState
-from engine.model.outcome import Outcome
+from engine.model.outcome import Later, Outcome
 from engine.model.record import Reject, Source, loads, source_at
 from engine.model.submission import State
 from engine.progress.events import JobStarted, Listener, unheard
@@ -43,6 +54,9 @@ KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
 TOLD_SECONDS = 3.0
 """A shorter wait is not worth a word beforehand."""
 
+MOST_FAILED = 1000
+"""Failed tasks that are named; after `refresh`, outcomes.ndjson has them all."""
+
 MOST_REJECTS = 100
 """Rejects that a validation shows; more would only scroll by."""
 
@@ -59,6 +73,7 @@ async def status(  # noqa: PLR0913 - what a person can ask
     ledger: Path | str = DEFAULT_LEDGER,
     *,
     tasks: bool = False,
+    failed: bool = False,
     tell: Callable[[str], None] = lambda _: None,
     state: str | None = None,
     since: float = 0.0,
@@ -70,6 +85,7 @@ async def status(  # noqa: PLR0913 - what a person can ask
         name: of the job; all of them, newest first, where left out.
         ledger: file that remembers them.
         tasks: ask the service as well.
+        failed: of one job, ask it about each task instead, and name those that have failed or were rejected.
         tell: is told beforehand if that takes long.
         state: only jobs in this state: open, finished or canceled; or running, whatever the state.
         since: only jobs of which something was heard since then, in Unix seconds.
@@ -80,7 +96,8 @@ async def status(  # noqa: PLR0913 - what a person can ask
     """
     async with open_ledger(ledger) as opened:
         if name:
-            return [await _job_status(await opened.job(name), opened, tell if tasks else None, whole=True)]
+            one = await _job_status(await opened.job(name), opened, tell if tasks and not failed else None, whole=True)
+            return [await _with_failed(one, opened, tell) if failed else one]
         found: list[JobStatus] = []
         for job in await opened.jobs():
             if len(found) == limit:
@@ -288,7 +305,25 @@ async def _job_status(
     tally = await ledger.tally(job.name)
     working = await _working(job, ledger, tell) if tell else {}
     can = await anyio.to_thread.run_sync(service_can, job) if tally.uncertain else ServiceCan()
-    return JobStatus(job, tally, running, working, can, runs, samples)
+    later = await ledger.count_later(job.name)
+    return JobStatus(job, tally, running, working, can, runs, samples, later)
+
+
+async def _with_failed(status: JobStatus, ledger: Ledger, tell: Callable[[str], None]) -> JobStatus:
+    """Ask the service about each created task of a job; keep the first that have failed, and count all by state."""
+    job, words, failed = status.job, Counter[str](), 0
+    first: list[FailedTask] = []
+    async with wiring.online(wiring.load(job.config), job, unheard) as service:
+        await tell_duration(job, ledger, service, tell)
+        async for group in seen_tasks(job, ledger, service, without=frozenset({Later.UNDONE})):
+            for index, task_id, state, _ in map(astuple, group):
+                words[state.word if state else "not shown"] += 1
+                if state is None or state.later not in {Later.FAILED, Later.REJECTED}:
+                    continue
+                failed += 1
+                if len(first) < MOST_FAILED:
+                    first.append(FailedTask(index, task_id, service.task_url(task_id), state.later, state.reason))
+    return replace(status, working=words, failed_tasks=first, failed=failed)
 
 
 async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Counter[str]:

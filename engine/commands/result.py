@@ -11,7 +11,7 @@ from engine.commands import wiring
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.job import Job, JobState
-from engine.model.outcome import Tally
+from engine.model.outcome import Later, Tally
 from engine.model.record import Reject, Why
 from engine.model.runs import PastRun, Sample
 from engine.progress.text import count
@@ -50,6 +50,8 @@ class Result(Struct, frozen=True):
     resolved: int = 0
     """Records whose fate this run has found out; the rest was known before."""
     service_can: ServiceCan = ServiceCan()
+    later: Mapping[str, int] = {}
+    """What became of created tasks afterwards, as far as is known → how many."""
 
 
 class UncertainRecords(Struct, frozen=True):
@@ -63,6 +65,17 @@ class UncertainRecords(Struct, frozen=True):
     """In which they are sent again: their own, or one made of them."""
     sequences: frozenset[int] = frozenset()
     """Of the batches, where they are sent again in their place."""
+
+
+class FailedTask(Struct, frozen=True):
+    """A created task that failed later, or whose work people did not take."""
+
+    index: int
+    """Of its record."""
+    task_id: str
+    url: str
+    fate: str
+    reason: str
 
 
 class JobStatus(Struct, frozen=True):
@@ -79,6 +92,12 @@ class JobStatus(Struct, frozen=True):
     """Oldest first; what the newest one does, `running` tells."""
     samples: Sequence[Sample] = ()
     """Of the newest run, oldest first; only where one job is asked about."""
+    later: Mapping[str, int] = {}
+    """What became of created tasks afterwards, as far as is known → how many."""
+    failed_tasks: Sequence[FailedTask] | None = None
+    """The first of the tasks that have failed; None if nobody has asked."""
+    failed: int = 0
+    """How many have, as the service says it now."""
 
     @property
     def last_sign_at(self) -> float:
@@ -139,7 +158,9 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         note = note or "the sources hold no record"
     held_back = await ledger.held_back(job.name) if tally.skipped else ()
     note = "; ".join(filter(None, [note, _about_held_back(held_back)]))
-    code = exit_code(tally, error, job.state, doubtful=any(why is Why.UNCERTAIN for why, _, _ in held_back))
+    later = await ledger.count_later(job.name)
+    doubtful = any(why is Why.UNCERTAIN for why, _, _ in held_back)
+    code = exit_code(tally, error, job.state, later, doubtful=doubtful)
     if setup is not None and job.state is JobState.FINISHED:
         code = told_if_empty(code, tally, setup)
     return Result(
@@ -155,6 +176,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         await ledger.count_unproven(job.name),
         tally.resolved - before.resolved if before is not None else 0,
         service_can(job, setup),
+        later,
     )
 
 
@@ -204,7 +226,12 @@ def told_if_empty(code: int, tally: Tally, setup: wiring.Setup) -> int:
 
 
 def exit_code(
-    tally: Tally, error: BulkSubmitError | None, state: JobState = JobState.OPEN, *, doubtful: bool = False
+    tally: Tally,
+    error: BulkSubmitError | None,
+    state: JobState = JobState.OPEN,
+    later: Mapping[str, int] | None = None,
+    *,
+    doubtful: bool = False,
 ) -> int:
     """Return what tells a scheduler how a run ended; `doubtful`: records wait for what became of an earlier job's."""
     if isinstance(error, ConfigError | SourceError):  # the job exists: once it is mended, `resume` goes on
@@ -215,6 +242,6 @@ def exit_code(
         return Exit.STOPPED_EARLY
     if tally.uncertain or doubtful:
         return Exit.SOME_UNCERTAIN
-    if state is JobState.CANCELED:  # what a person has asked for was done
-        return Exit.ALL_CREATED
-    return Exit.SOME_FAILED if tally.failed or tally.rejected else Exit.ALL_CREATED
+    if (tally.failed or tally.rejected) and state is not JobState.CANCELED:  # else what a person has asked for was done
+        return Exit.SOME_FAILED
+    return Exit.TASKS_FAILED if later and later.get(Later.FAILED) else Exit.ALL_CREATED

@@ -22,6 +22,7 @@ from engine.batch.known import check_new
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
+from engine.commands.later import follow_tasks
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
 from engine.commands.runs import RunMemory, remember_refusal, tells_collector
@@ -52,6 +53,8 @@ from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.source.sources import check_unchanged, find_sources, spool
 
+UNTIL_THE_END = "finished"
+"""The word of `--until` for a task that has ended."""
 STANDARD_INPUT = "-"
 SPOOLED = "standard-input"
 """The file that standard input becomes, in the job's output folder."""
@@ -208,6 +211,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
     limits: RunLimits | None = None,
     metrics_textfile: Path | str | None = None,
     reopen: bool = False,
+    until: str = "",
 ) -> Result:
     """Go on with a job where it stopped; a finished one is reported as it is.
 
@@ -221,6 +225,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
         processes: that read beside this one; as configured where left out.
         limits: of this run; what is left out is as configured.
         metrics_textfile: as of `submit`.
+        until: "finished": follow the tasks of a job that was submitted until they are created to their end, too.
         reopen: go on with a job that was canceled, too: with all that was not sent, and what was never read.
 
     Raises:
@@ -239,11 +244,17 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
         job = await opened.job(name)
         with opened.lock(name), family_lock(job, opened):
             job = await opened.job(name)  # as whoever held it has left it
+            if until:
+                check_until(job, until)
             if job.state is JobState.CANCELED:
                 await check_reopening(job, opened, reopen=reopen)
             if text is not None:
                 job = await replace_config(job, text, opened, emit, stop)
-            return await go_on(job, opened, emit, stop, processes=processes, limits=limits, textfile=metrics_textfile)
+            setup = wiring.load(job.config, limits=limits) if until else None  # whose deadline counts from here on
+            result = await go_on(job, opened, emit, stop, processes=processes, limits=limits, textfile=metrics_textfile)
+            if setup is not None and result.state == JobState.FINISHED:
+                return await follow_tasks(await opened.job(name), setup, opened, emit, stop, to_the_end=True)
+            return result
 
 
 async def replace_config(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> Job:
@@ -301,6 +312,19 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
         await ledger.set_job_state(job.name, JobState.OPEN)
         job = replace(job, state=JobState.OPEN)
     return await work_on(job, ledger, setup, emit, stop, changed=changed)
+
+
+def check_until(job: Job, until: str) -> None:
+    """Refuse to follow the tasks of a job further, where that cannot be.
+
+    Raises:
+        JobError, ConfigError: it is no word for that, or its service does not follow tasks.
+    """
+    if until != UNTIL_THE_END:
+        raise JobError(
+            f"--until {until}: tasks of a job that exists can only be followed until they are {UNTIL_THE_END}"
+        )
+    wiring.check_parts(wiring.load(job.config), replace(job, until=until))
 
 
 async def check_reopening(job: Job, ledger: Ledger, *, reopen: bool = False) -> None:

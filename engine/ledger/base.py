@@ -13,7 +13,7 @@ from typing import Protocol
 
 from engine.model.batch import Batch
 from engine.model.job import Job, JobState
-from engine.model.outcome import Holding, Kept, Settlement, Tally
+from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Reject, Skipped, Taken, Why
 from engine.model.runs import PastRun, Sample, Standing
 from engine.model.submission import State, Submission
@@ -219,6 +219,22 @@ class Ledger(Protocol):
 
     async def count_unproven(self, job: str) -> int:
         """Count the created records of a job whose id may be that of another record of their batch."""
+        ...
+
+    async def note_later(self, job: str, fates: Mapping[int, LaterFate | None]) -> None:
+        """Remember, by index, what became of tasks of created records afterwards; None: forget what was known."""
+        ...
+
+    async def later_fates(self, job: str, start: int, stop: int) -> Mapping[int, LaterFate]:
+        """Return, by index, what became of the tasks of records with start ≤ index < stop afterwards."""
+        ...
+
+    async def count_later(self, job: str) -> Mapping[str, int]:
+        """Count the created records by what became of their tasks afterwards, as far as that is known."""
+        ...
+
+    async def last_later_at(self, job: str) -> float:
+        """Return when such a thing became known last, in Unix seconds; 0 if nothing did."""
         ...
 
     async def inconsistent_rows(self, job: str) -> Sequence[str]:

@@ -344,6 +344,34 @@ FROM batches
 WHERE job = :job AND state <> 'split'
 GROUP BY state;
 
+-- name: add_later_fate
+-- Keep what became of a created record's task afterwards, in the place of what was known before.
+INSERT OR REPLACE INTO later_fates (job, record_index, fate, reason, seen_at)
+VALUES (:job, :record_index, :fate, :reason, :seen_at);
+
+-- name: drop_later_fate
+-- Forget what became of a record's task afterwards: it is not so any more.
+DELETE FROM later_fates WHERE job = :job AND record_index = :record_index;
+
+-- name: later_fates
+-- Read what became of the tasks of a range of records afterwards.
+SELECT record_index, fate, reason, seen_at FROM later_fates
+WHERE job = :job AND record_index >= :start AND record_index < :stop;
+
+-- name: count_later
+-- Count the created records of a job by what became of their tasks afterwards. What was known of a task when its record
+-- was settled stands with the settlement.
+SELECT fate, COUNT(*) FROM later_fates WHERE job = :job GROUP BY fate
+UNION ALL
+SELECT json_extract(json_each.value, '$.later'), COUNT(*)
+FROM settlements, json_each(settlements.details)
+WHERE job = :job AND details LIKE '%"later":%' AND json_extract(json_each.value, '$.later') IS NOT NULL
+GROUP BY 1;
+
+-- name: last_later_at
+-- Read when something became known of a task of the job afterwards; 0 if nothing did.
+SELECT COALESCE(MAX(seen_at), 0) FROM later_fates WHERE job = :job;
+
 -- name: forget_orphan
 -- Drop a remote id that is gone from the service.
 DELETE FROM orphans WHERE job = :job AND remote_id = :remote_id;

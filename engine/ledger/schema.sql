@@ -211,7 +211,7 @@ CREATE TABLE later_fates (
   -- What became of a created record's task afterwards.
   job INTEGER NOT NULL REFERENCES jobs (id), -- whose
   record_index INTEGER NOT NULL,             -- its number in the whole input
-  fate TEXT NOT NULL,                        -- failed: its task did; undone: it was taken back
+  fate TEXT NOT NULL,                        -- failed, rejected, completed: its task was; undone: it was taken back
   reason TEXT NOT NULL,                      -- the service's words, or ours
   seen_at REAL NOT NULL,                     -- Unix seconds
   PRIMARY KEY (job, record_index)

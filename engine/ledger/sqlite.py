@@ -31,11 +31,11 @@ from engine.ledger.base import Ledger
 from engine.ledger.database import NAMES_SHOWN, QUERIES, copy_ledger, job_id, mapped_errors, open_connections
 from engine.ledger.files import hold, is_held
 from engine.ledger.known import KnownRecords
-from engine.ledger.writer import Hooks, Writer, create_job, freeze, split_batch, take_steps, update_job
+from engine.ledger.writer import Hooks, Writer, create_job, freeze, note_later, split_batch, take_steps, update_job
 from engine.model.batch import ROOTS, Batch, batch_name
 from engine.model.errors import BulkSubmitError, DamagedRow
 from engine.model.job import Job, JobState, check_job_name
-from engine.model.outcome import Holding, Kept, Settlement, Tally
+from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Reject, Skipped, Taken, Why
 from engine.model.runs import PastRun, Sample, Standing
 from engine.model.submission import State, Submission
@@ -282,6 +282,22 @@ class SqliteLedger(Ledger):
         (count,) = await self._rows("count_unproven", int, job)
         return count
 
+    async def note_later(self, job: str, fates: Mapping[int, LaterFate | None]) -> None:
+        await self._writer.write(partial(note_later, name=job, fates=fates))
+
+    async def later_fates(self, job: str, start: int, stop: int) -> Mapping[int, LaterFate]:
+        return dict(await self._rows("later_fates", _numbered_later, job, start=start, stop=stop))
+
+    async def count_later(self, job: str) -> Mapping[str, int]:
+        counts: Counter[str] = Counter()
+        for fate, number in await self._rows("count_later", lambda *columns: columns, job):
+            counts[fate] += number
+        return counts
+
+    async def last_later_at(self, job: str) -> float:
+        (at,) = await self._rows("last_later_at", float, job)
+        return at
+
     async def tally(self, job: str) -> Tally:
         return rows.to_tally(await self._rows("tally", lambda *columns: columns, job))
 
@@ -410,6 +426,10 @@ def _made(make: Callable[..., T], columns: Sequence[Any]) -> T:
         return make(*columns)
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise DamagedRow(f"a row of the ledger holds what no bulksubmit writes ({error}): put a backup back") from error
+
+
+def _numbered_later(index: int, *columns: Any) -> tuple[int, LaterFate]:
+    return index, LaterFate(*columns)
 
 
 def _array(states: frozenset[State]) -> str:

@@ -50,6 +50,7 @@ from engine.ledger.rows import (
 from engine.model.batch import Batch
 from engine.model.errors import JobError, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
+from engine.model.outcome import LaterFate
 from engine.model.record import KeptAs, Reject, Skipped, Taken
 from engine.model.submission import State
 
@@ -286,6 +287,16 @@ def create_job(
     key = {"job": connection.last_insert_rowid()}
     connection.executemany(QUERIES["add_source"], [asdict(source) | key for source in job.sources])
     return [Change("create_job", job.name, state=job.state)]
+
+
+def note_later(connection: apsw.Connection, name: str, fates: Mapping[int, LaterFate | None]) -> Sequence[Change]:
+    """Remember what became of tasks of created records afterwards, or forget it."""
+    job = job_id(connection, name)
+    gone = [{"job": job, "record_index": index} for index, fate in fates.items() if fate is None]
+    seen = [{"job": job, "record_index": index, **asdict(fate)} for index, fate in fates.items() if fate is not None]
+    connection.executemany(QUERIES["drop_later_fate"], gone)
+    connection.executemany(QUERIES["add_later_fate"], seen)
+    return [Change("note_later", name)]
 
 
 def update_job(connection: apsw.Connection, query: str, name: str, bindings: Mapping[str, Any]) -> Sequence[Change]:

@@ -112,6 +112,34 @@ class Holding(Struct, frozen=True, gc=False):
     batch_id: str | None = None
 
 
+class Later(StrEnum):
+    """What may become of a created record's task afterwards."""
+
+    FAILED = "failed"
+    """It failed, and nothing more happens to it."""
+    REJECTED = "rejected"
+    """People did not take the work on it: it goes through their hands once more."""
+    COMPLETED = "completed"
+    """It came to its end, and nothing more happens to it."""
+    UNDONE = "undone"
+    """It was taken back: it is not there any more."""
+
+
+LASTING = frozenset({Later.FAILED, Later.COMPLETED, Later.UNDONE})
+"""Later fates that change no more."""
+
+
+class LaterFate(Struct, frozen=True):
+    """What became of a created record's task afterwards."""
+
+    fate: str
+    """failed: its task did; undone: it was taken back; the others of `Later`."""
+    reason: str
+    """The service's words, or ours."""
+    seen_at: float
+    """Unix seconds."""
+
+
 class Tally(Struct, frozen=True):
     """How many records ended how, and how many batches stand where: the numbers of a job."""
 

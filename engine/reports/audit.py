@@ -15,7 +15,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -29,7 +29,7 @@ from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch, batch_name, good_indexes
 from engine.model.errors import DamagedRow, SourceError
 from engine.model.job import Job, JobState
-from engine.model.outcome import Fate, Holding, Kept, Settlement, Tally
+from engine.model.outcome import Fate, Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Position, Reject, Skipped, Source
 from engine.model.submission import State, Submission
 from engine.progress.text import count
@@ -174,6 +174,7 @@ class _Kept:
     rejects: Sequence[Reject]
     skips: Sequence[Skipped]
     holders: Sequence[Sequence[Holding]]
+    later: Mapping[int, LaterFate]
 
     @property
     def named(self) -> str:
@@ -265,7 +266,7 @@ async def _last_step(job: Job, ledger: Ledger) -> float:
     last = 0.0
     async for _, submission in ledger.batches(job.name):
         last = max(last, submission.changed_at)
-    return last
+    return max(last, await ledger.last_later_at(job.name))
 
 
 def _check_place(result: Audit, job: Job, batch: Batch, expected: Position) -> None:
@@ -291,7 +292,8 @@ async def _kept(result: Audit, job: Job, ledger: Ledger, batch: Batch, submissio
         fates = await ledger.stored_fates(job.name, batch.sequence)
     except (ValueError, TypeError, AttributeError) as error:
         result.find(f"batch {batch_name(batch.sequence)}: its settlement cannot be read ({error})")
-    return _Kept(batch, submission, fates, rejects, skips, holders)
+    later = await ledger.later_fates(job.name, batch.start.index, batch.end.index)
+    return _Kept(batch, submission, fates, rejects, skips, holders, later)
 
 
 def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
@@ -319,7 +321,7 @@ def _check_fates(result: Audit, kept: _Kept, repeats: Repeats) -> bool:
 def _listed(result: Audit, job: Job, kept: _Kept, task_url: TaskUrl) -> Sequence[Fated]:
     settlement = (kept.fates.settlement or Settlement([])) if kept.submission.state is State.SETTLED else None
     try:
-        known = KnownBatch(kept.batch, kept.submission, settlement, kept.rejects, kept.skips, kept.holders)
+        known = KnownBatch(kept.batch, kept.submission, settlement, kept.rejects, kept.skips, kept.holders, kept.later)
         return batch_fates(job, known, task_url)
     except (ValueError, IndexError) as error:
         result.find(f"{kept.named}: its records cannot be listed ({error})")

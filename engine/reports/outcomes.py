@@ -17,7 +17,7 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +29,7 @@ from engine.files import DISK_ROOM_BYTES, make_private_folder, private
 from engine.ledger.base import Ledger
 from engine.model.batch import ROOTS, Batch, decode_spans, good_indexes
 from engine.model.job import Job
-from engine.model.outcome import Fate, Holding, Outcome, Settlement
+from engine.model.outcome import Fate, Holding, LaterFate, Outcome, Settlement
 from engine.model.record import Position, Reject, Skipped, Why, at, source_at
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchSettled, Event
@@ -64,6 +64,8 @@ class KnownBatch:
     skips: Sequence[Skipped] = ()
     holders: Sequence[Sequence[Holding]] = ()
     """For each record of each skip, what the other job has in its place."""
+    later: Mapping[int, LaterFate] = field(default_factory=dict)
+    """By index: what became of created records' tasks afterwards."""
 
     def places(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """Return index, joined offset and length of each record that went up, as columns."""
@@ -103,8 +105,10 @@ async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Ou
 async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[KnownBatch]:
     settled = [batch.sequence for batch, submission in group if submission.state is State.SETTLED]
     settlements = await ledger.settlements(job.name, settled)
+    ends = group[0][0].start.index, group[-1][0].end.index
+    later = await ledger.later_fates(job.name, *ends) if settled else {}
     return [
-        await known_batch(job, ledger, batch, submission, settlements.get(batch.sequence))
+        replace(await known_batch(job, ledger, batch, submission, settlements.get(batch.sequence)), later=later)
         for batch, submission in group
     ]
 
@@ -146,6 +150,9 @@ def _sent(job: Job, known: KnownBatch, task_url: TaskUrl, without: Collection[in
                 task_id, error = settlement.task_ids[position], settlement.errors.get(position)
                 fate = Fate.FAILED if task_id is None else Fate.CREATED
             details = settlement.details.get(position, {})
+            if known.later and (later := known.later.get(index)) is not None:
+                details = {**details, "later": later.fate}
+                details |= {"later_reason": later.reason} if later.reason else {}
             url = task_url(task_id) if task_id else None
         source = source_at(job.sources, offset)
         outcome = Outcome(
@@ -186,6 +193,19 @@ def _skipped(job: Job, known: KnownBatch, task_url: TaskUrl) -> Iterator[Fated]:
                 {"job": held.job, "record": held.index},
             )
             yield Fated(outcome, offset, length)
+
+
+async def settled_batches(job: Job, ledger: Ledger, together: int) -> AsyncIterator[Sequence[KnownBatch]]:
+    """Yield the settled batches of a job that have a name at the service, in groups of so many."""
+    group: list[_Followed] = []
+    async for batch, submission in ledger.batches(job.name, frozenset({State.SETTLED})):
+        if submission.remote_id is not None:
+            group.append((batch, submission))
+        if len(group) == together:
+            yield await _known(job, ledger, group)
+            group = []
+    if group:
+        yield await _known(job, ledger, group)
 
 
 class ReportWriter(AbstractContextManager["ReportWriter"]):
@@ -329,7 +349,7 @@ def existing_reports(job: Job) -> Reports | None:
 
 def _batch_lines(job: Job, known: KnownBatch, task_url: TaskUrl) -> tuple[bytes, Sequence[Fated]]:
     """Return the outcomes' lines of a batch by index, and the fate of each record that was not plainly created."""
-    plain = _plainly_created(known.settlement) if known.settlement else ()
+    plain = _plainly_created(known, known.settlement) if known.settlement else ()
     created = _created_lines(job, known, plain, task_url)
     if created and len(plain) == known.batch.end.index - known.batch.start.index:
         return created, ()
@@ -342,9 +362,12 @@ def _batch_lines(job: Job, known: KnownBatch, task_url: TaskUrl) -> tuple[bytes,
     return b"".join(lines[index] for index in sorted(lines)), others
 
 
-def _plainly_created(settlement: Settlement) -> Sequence[int]:
+def _plainly_created(known: KnownBatch, settlement: Settlement) -> Sequence[int]:
     """Return the positions of the records that became tasks of which there is nothing else to say."""
     task_ids, details = settlement.task_ids, settlement.details
+    if known.later:
+        told = {position for position, index in enumerate(known.places()[0]) if index in known.later}
+        return [at for at, task_id in enumerate(task_ids) if task_id and at not in details and at not in told]
     if not details and all(task_ids):
         return range(len(task_ids))
     return [position for position, task_id in enumerate(task_ids) if task_id and position not in details]

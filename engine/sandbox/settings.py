@@ -26,6 +26,8 @@ class SamaUnwritten(Section, frozen=True):
     batch_words             words of a batch's states that are other ones
     case                    how all words of states are written
     counts                  a creation status counts the tasks, in all and created
+    deletes                 what becomes of tasks that shall be deleted and are not new: all are refused, or only those
+                            that are new are deleted ("some"), or each is ("any")
     etag                    the store answers an upload with an ETag
     failed_data             a creation status shows the data of failed tasks
     known_batch_every       each so many-th empty batch is answered with name and URL of the one before it; 0: none
@@ -41,6 +43,7 @@ class SamaUnwritten(Section, frozen=True):
     batch_words: Mapping[str, str] = {}
     case: Literal["lower", "title", "upper"] = "lower"
     counts: bool = True
+    deletes: Literal["new", "some", "any"] = "new"
     etag: bool = True
     failed_data: bool = True
     known_batch_every: int = 0

@@ -25,6 +25,7 @@ from engine.model.record import Row
 from engine.model.settings import BatchSettings, ServiceSettings
 from engine.model.submission import Submission
 from engine.progress.events import Listener, unheard
+from engine.services.created import Refreshing, Undoing
 
 Intent: TypeAlias = Callable[[], Awaitable[None]]
 """Makes durable that a call goes out now; awaited each time before it is sent."""
@@ -242,6 +243,16 @@ class Service(Protocol):
     @property
     def counting(self) -> Counting | None:
         """Counts how people's work on created tasks goes."""
+
+    @property
+    def refreshing(self) -> Refreshing | None:
+        """Tells how each created task stands; wherever `undoing` is."""
+        ...
+
+    @property
+    def undoing(self) -> Undoing | None:
+        """Takes created tasks back that nobody has begun."""
+        ...
 
     @property
     def plain_task(self) -> type[msgspec.Struct] | None:

@@ -33,7 +33,8 @@ class OneCall:
 
     again = Again.NEVER
     settle_seconds = SETTLE_SECONDS
-    staging = drafting = referencing = polling = canceling = counting = plain_task = None
+    staging = drafting = referencing = polling = canceling = counting = None
+    refreshing = undoing = plain_task = None
 
     def __init__(
         self,

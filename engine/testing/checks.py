@@ -31,6 +31,7 @@ from engine.services.base import (
     Service,
     Staging,
 )
+from engine.services.created import CreatedTasks, Refreshing, Undoing
 from engine.testing.trial import PromiseBroken, Subject, Trial, hold, hold_settled, never
 
 Check: TypeAlias = Callable[[Subject], Awaitable[None]]
@@ -44,6 +45,8 @@ ABILITIES: Mapping[str, type] = {
     "polling": Polling,
     "canceling": Canceling,
     "counting": Counting,
+    "refreshing": Refreshing,
+    "undoing": Undoing,
 }
 
 
@@ -67,6 +70,7 @@ async def has_the_abilities_that_it_names(subject: Subject) -> None:
         hold(one is None or isinstance(one, ability), f"{name} lacks methods of {ability.__name__}")
     needs = {Again.ASK: service.polling, Again.REFUSED: service.polling, Again.SEARCH: service.referencing}
     hold(needs.get(service.again, service), f"again is {service.again}, and the ability that this needs is missing")
+    hold(service.undoing is None or service.refreshing, "what is undone is looked at first: undoing needs refreshing")
     if service.staging is not None:
         stage_again = service.staging.stage_again
         hold(stage_again in {Again.SAFE, Again.SEARCH}, f"a stage that is lost may be made again, not {stage_again}")
@@ -269,6 +273,26 @@ async def canceled_is_not_created(subject: Subject) -> None:
     hold(subject.created() == 0, f"{subject.created()} tasks of a canceled batch were created")
 
 
+async def undone_is_gone(subject: Subject) -> None:
+    """A created task is shown; what was undone is shown no more, and nothing else is gone with it."""
+    trial = await Trial.of(subject)
+    refreshing, undoing = trial.service.refreshing, trial.service.undoing
+    if refreshing is None:
+        return
+    batch, payload = trial.batch(subject.good)
+    name, settlement = await trial.carried_as(batch, payload)
+    ids = [task_id for task_id in settlement.task_ids if task_id is not None]
+    asked = CreatedTasks(str(name), batch.count, ids)
+    before = await refreshing.task_states([asked])
+    hold(before.keys() == set(ids), f"{sorted(before)} are shown of the created tasks {ids}")
+    untouched = [task_id for task_id, state in before.items() if state.untouched]
+    if undoing is None or not untouched:
+        return
+    await undoing.undo(untouched[:1])
+    after = await refreshing.task_states([asked])
+    hold(after.keys() == set(ids) - set(untouched[:1]), f"{untouched[0]} was undone, and {sorted(after)} are shown")
+
+
 async def nonsense_creates_nothing(subject: Subject) -> None:
     """An answer that makes no sense ends as an error of ours: no other exception, and no task that is not there."""
     honest = await Trial.of(subject)
@@ -374,6 +398,7 @@ CHECKS: Sequence[Check] = (
     a_lost_release_that_never_arrived_is_known,
     a_batch_that_is_not_there_is_said_to_be_unknown,
     canceled_is_not_created,
+    undone_is_gone,
     nonsense_creates_nothing,
     ids_that_two_tasks_have_are_none,
     words_that_it_does_not_know_are_said,

@@ -187,13 +187,17 @@ class Trial:
 
     async def carried(self, batch: Batch, payload: bytes) -> Settlement:
         """Take a batch along its whole way."""
+        return (await self.carried_as(batch, payload))[1]
+
+    async def carried_as(self, batch: Batch, payload: bytes) -> tuple[str | None, Settlement]:
+        """Likewise; return its name there, too."""
         name: str | None = None
         if self.service.staging is not None:
             name, settlement = await self.staged(batch, payload)
             if settlement is not None:
-                return settlement
+                return name, settlement
         name, settlement = await self.released(batch, name, payload)
-        return settlement if settlement is not None else await self.followed(batch, name, payload)
+        return name, settlement if settlement is not None else await self.followed(batch, name, payload)
 
     async def followed(self, batch: Batch, name: str | None, payload: bytes) -> Settlement:
         """Poll a batch until it is settled."""

@@ -154,6 +154,7 @@ class FakeService:
         return self
 
     canceling = counting = polling
+    refreshing = undoing = None
     plain_task = None
 
     def check(self, task):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -20,7 +21,7 @@ from engine.commands.result import Result, ServiceCan
 from engine.files import find_ledger, regular
 from engine.model.errors import ConfigError, Exit
 from engine.model.job import JobState
-from engine.model.outcome import Fate, Tally
+from engine.model.outcome import Fate, Later, Tally
 from engine.model.record import loads
 from engine.model.submission import State
 from engine.progress.text import count, duration, rate
@@ -87,7 +88,7 @@ def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
     speed = f"{rate(resolved / seconds)} records a second" if seconds > 0 and resolved else ""
     ids = f"of {count(result.unproven)} it is not proven which id is whose" if result.unproven else ""
     notes = {
-        Fate.CREATED: ids,
+        Fate.CREATED: "; ".join(filter(None, [later_words(result.later), ids])),
         Fate.FAILED: _who_said_no(result, reasons),
         Fate.REJECTED: "not fit to be sent, never left",
         Fate.UNCERTAIN: "sent, but nobody knows what became of them",
@@ -102,6 +103,12 @@ def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
         ["batches", count(tally.batches), states],
         ["time", duration(result.elapsed_seconds), speed],
     ]
+
+
+def later_words(later: Mapping[str, int]) -> str:
+    """Return what became of created tasks afterwards, in words; "" if nothing is known of any."""
+    numbers = ", ".join(f"{count(number)} {fate}" for fate, number in sorted(later.items()) if number)
+    return f"of their tasks, later {numbers}" if numbers else ""
 
 
 def _who_said_no(result: Result, reasons: Reasons) -> str:
@@ -134,7 +141,14 @@ def _why(reasons: Reasons, tally: Tally) -> Table:
 def _steps(result: Result, ledger: Path) -> list[list[str]]:
     mend_first = result.exit_code == Exit.MEND_FIRST
     steps = next_steps(
-        result.job, result.state, result.tally, ledger, result.rejects, result.service_can, mend_first=mend_first
+        result.job,
+        result.state,
+        result.tally,
+        ledger,
+        result.rejects,
+        result.service_can,
+        mend_first=mend_first,
+        later=result.later,
     )
     if result.orphans:
         left = f"{count(result.orphans, 'empty batch')} left at the service"
@@ -161,6 +175,7 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
         "states": dict(tally.states),
         "orphans": result.orphans,
         "unproven_ids": result.unproven,
+        "later": dict(result.later),
         "reasons_seen": reasons.seen,
         "reasons": [{"records": number, "reason": reason} for number, reason in reasons.top],
         "files": {
@@ -188,6 +203,7 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
     service_can: ServiceCan = EVERYTHING,
     *,
     mend_first: bool = False,
+    later: Mapping[str, int] = MappingProxyType({}),
 ) -> list[tuple[str, str]]:
     """Return (what for, command) of what a person should do about a job that nobody works on, in this order.
 
@@ -206,6 +222,7 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
         steps.append(("send what was read and not created after all", f"retry {job}"))
     elif state == JobState.FINISHED and (tally.failed or tally.rejected):
         steps.append(("send failed and rejected again", f"retry {job}"))
+    steps += _about_later(job, later)
     if tally.uncertain:
         steps += _about_uncertain(job, state, tally, service_can)
     if state != JobState.OPEN:
@@ -215,6 +232,11 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
     if rejects and tally.uncertain and not service_can.count:
         return [_read("see which are uncertain, and look for them at the service", rejects), *_typed(steps, ledger)]
     return _typed(steps, ledger)
+
+
+def _about_later(job: str, later: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    if later.get(Later.FAILED):
+        yield "see which tasks failed later, and why", f"status {job} --tasks --failed"
 
 
 def _about_uncertain(job: str, state: str, tally: Tally, service_can: ServiceCan) -> Iterator[tuple[str, str]]:

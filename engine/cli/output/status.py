@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import asdict
 
-from engine.cli.output.result import command, fate_count, fates_shown, next_steps
+from engine.cli.output.result import command, fate_count, fates_shown, later_words, next_steps
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.result import JobStatus
 from engine.model.errors import Exit
@@ -24,6 +24,9 @@ from engine.progress.text import count, duration, rate, size
 
 MOST_RUNS = 10
 """The newest so many are shown; `--json` has all of them."""
+
+FAILED_SHOWN = 100
+"""Failed tasks that are shown; more would only scroll by. `--json` has some more."""
 
 
 def moment_of(text: str, now: float) -> float:
@@ -88,7 +91,10 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
     counts = [
         ["records", count(status.tally.records), "" if job.read_complete else "the sources are not read to the end"]
     ]
-    counts += [[fate.value, count(fate_count(status.tally, fate)), ""] for fate in fates_shown(status.tally)]
+    notes = {Fate.CREATED: later_words(status.later)}
+    counts += [
+        [fate.value, count(fate_count(status.tally, fate)), notes.get(fate, "")] for fate in fates_shown(status.tally)
+    ]
     counts.append(["batches", count(status.tally.batches), batches])
     return Screen(
         f"Job {job.name} is {_state(status)}.",
@@ -107,6 +113,7 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
                 "Created tasks, by how people's work on them stands",
                 figures=frozenset({1}),
             ),
+            *_failed(status),
             _runs(status),
             Table([*_facts(status), ["ledger", str(ledger)]], "About it", whole=frozenset({1})),
             Table(_next(status, ledger), "What to do next", whole=frozenset({1})),
@@ -205,6 +212,17 @@ def _ended(status: JobStatus, run: PastRun) -> str:
     return "running" if status.running and run is status.runs[-1] else "killed"
 
 
+def _failed(status: JobStatus) -> Sequence[Table]:
+    if status.failed_tasks is None:
+        return ()
+    shown = status.failed_tasks[:FAILED_SHOWN]
+    rows = [[f"record {task.index:,}", task.task_id, task.fate, task.reason] for task in shown]
+    if not rows:
+        return [Table([["none of the tasks has failed"]], "Tasks that failed")]
+    more = f", the first {len(shown)} of {count(status.failed)}" if status.failed > len(shown) else ""
+    return [Table(rows, f"Tasks that failed{more}", whole=frozenset({1}))]
+
+
 def _state(status: JobStatus) -> str:
     return "running" if status.running else str(status.job.state)
 
@@ -235,7 +253,15 @@ def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
         return [["it is being worked on", command(f"status {job.name}", ledger)]]
     last = status.runs[-1].exit_code if status.runs else None
     mend_first = job.state is JobState.OPEN and last in {Exit.MEND_FIRST, Exit.USAGE}
-    steps = next_steps(job.name, job.state, status.tally, ledger, service_can=status.service_can, mend_first=mend_first)
+    steps = next_steps(
+        job.name,
+        job.state,
+        status.tally,
+        ledger,
+        service_can=status.service_can,
+        mend_first=mend_first,
+        later=status.later,
+    )
     if mend_first:
         steps.insert(1, ("or with a configuration that is mended", command(f"resume {job.name} --config FILE", ledger)))
     return [[what, line] for what, line in steps]
@@ -247,7 +273,7 @@ def _run_data(status: JobStatus, run: PastRun) -> dict[str, object]:
 
 
 def _data(status: JobStatus) -> dict[str, object]:
-    job, tally = status.job, status.tally
+    job, tally, tasks = status.job, status.tally, status.failed_tasks
     return {
         "job": job.name,
         "state": str(job.state),
@@ -265,6 +291,8 @@ def _data(status: JobStatus) -> dict[str, object]:
         **{fate.value: fate_count(tally, fate) for fate in Fate},
         "states": dict(tally.states),
         "working": dict(status.working),
+        "later": dict(status.later),
+        **({} if tasks is None else {"failed_tasks": [asdict(task) for task in tasks], "tasks_failed": status.failed}),
         "output": job.output,
         "sources": [source.path for source in job.sources],
         "killed": status.killed,

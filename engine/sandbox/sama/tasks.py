@@ -171,8 +171,11 @@ class SamaTasks:
 
     def _delete(self, request: SandboxRequest, project_id: int) -> SandboxAnswer:
         tasks = self._named(project_id, request.json_object())
-        if started := [task.id for task in tasks if task.state != "new"]:
+        started = [task.id for task in tasks if task.state != "new"]
+        if started and self._unwritten.deletes == "new":
             raise refusal(400, f"Only new tasks can be deleted, not {', '.join(started)}.", "InvalidTaskState")
+        if self._unwritten.deletes == "some":
+            tasks = [task for task in tasks if task.state == "new"]
         for task in tasks:
             self._change(task, deleted=True)
         return json_answer({"task_ids": [task.id for task in tasks]})

@@ -23,8 +23,10 @@ import orjson
 
 from engine.model.doubt import RemoteStatus
 from engine.model.errors import UnexpectedAnswer
+from engine.model.outcome import Later
 from engine.model.record import Row, loads
 from engine.services.base import Answer
+from engine.services.created import TaskState
 from engine.services.decoding import (
     Count,
     Extra,
@@ -203,6 +205,19 @@ class MadeTask(_Stated):
         """Return whether it holds what we sent; the service may have added outputs to it."""
         data = self.inputs
         return any(all(key in data and data[key] == value for key, value in sent.items()) for sent in candidates)
+
+
+def work_state(task: MadeTask) -> TaskState:
+    """Return how people's work on a task stands: the words are the vendor's, and those of a new one matter most."""
+    word = _plain(task.word)
+    rejected = word == "rejected"
+    return TaskState(
+        task.word or "unknown",
+        untouched=word == "new",
+        ended=word in {"delivered", "acknowledged"},
+        later=Later.REJECTED if rejected else None,
+        reason="people did not take the work on it; it goes through their hands once more" if rejected else "",
+    )
 
 
 class TaskPage(msgspec.Struct):

@@ -41,6 +41,7 @@ from engine.services.base import (
     Staged,
     no_intent,
 )
+from engine.services.created import CreatedTasks, TaskState
 from engine.services.decoding import Anything, decode, path_part
 from engine.services.sama.answers import (
     ENDS,
@@ -50,10 +51,12 @@ from engine.services.sama.answers import (
     Phase,
     ToldBatch,
     creation_status,
+    id_of,
     is_the_stores,
     listed,
     phase_of,
     remote_status_of,
+    work_state,
 )
 from engine.services.sama.fates import PAGE_SIZE, TASKS_PAGE_SIZE, TASKS_SECONDS, Fates, TaskList
 from engine.services.sama.schema import REFERENCE_INPUT, UncheckableSchema, read_schema, schema_check, takes_references
@@ -89,6 +92,7 @@ class Sama:
     drafting = None
     """What a lost call to stage made is an empty batch that nobody can find, or needs to."""
     polls_together = 1
+    undone_together = TASKS_PAGE_SIZE
     stage_again = Again.SAFE
     """An empty batch that is not continued creates nothing."""
     settle_seconds = SETTLE_SECONDS
@@ -110,6 +114,7 @@ class Sama:
         self.staging: Sama | None = self if presigned else None
         self.referencing: Sama | None = None if presigned else self
         self.polling = self.canceling = self.counting = self
+        self.refreshing = self.undoing = self
         self.limits = Limits(min(batch.max_records, settings.max_tasks_per_batch), batch.max_bytes)
         self._settings = settings
         self._project = f"{settings.base_url.rstrip('/')}/projects/{settings.project_id}"
@@ -334,6 +339,24 @@ class Sama:
         (remote_id,) = remote_ids
         tasks = self._tasks.all({"batch_id": remote_id}, least=TASKS_PAGE_SIZE)
         return Counter([task.word or "unknown" async for task in tasks])
+
+    async def task_states(self, batches: Sequence[CreatedTasks]) -> Mapping[str, TaskState]:
+        """List the tasks of a batch."""
+        (batch,) = batches
+        wanted, states, listed_tasks = frozenset(batch.task_ids), dict[str, TaskState](), 0
+        async for task in self._tasks.all({"batch_id": batch.remote_id}):
+            listed_tasks += 1
+            if listed_tasks > batch.records:
+                raise UnexpectedAnswer("tasks: the service lists other tasks than those of the batch", call="tasks")
+            if (task_id := id_of(task)) in wanted:
+                states[task_id] = work_state(task)
+            if len(states) == len(wanted):  # a call less: an empty page would show only that this is all
+                break
+        return states
+
+    async def undo(self, task_ids: Sequence[str]) -> None:
+        """Delete tasks that are new: the vendor's client has the call, and no page says what it refuses."""
+        await self._post("delete", "tasks/delete_tasks.json", orjson.dumps({"task_ids": list(task_ids)}))
 
     def counting_seconds(self, tasks: Sequence[int]) -> float:
         """Return how long `working` takes at least: a page a second, and one that is not full is the last."""

@@ -16,8 +16,10 @@ from msgspec.structs import replace
 
 from engine.model.error_hints import Carries
 from engine.model.errors import UnexpectedAnswer
+from engine.model.outcome import Later
 from engine.model.record import Row
 from engine.services.base import JSON_HEADERS, Answer, Call, Caller, Intent
+from engine.services.created import TaskState
 from engine.services.decoding import Anything, Extra, Name, Word, decode, path_part, told, words
 
 TOTAL_HEADER = "x-total-matching-query"
@@ -37,6 +39,7 @@ CHILD_COUNTS = ("queued", "running", "completed", "failed", "aborted")
 
 TIMES = ("created_time", "start_time", "end_time")
 _COUNTS = range(10**9)
+_MOST_PRICE = 1e12
 _MOST_TOTAL_DIGITS = 9
 STEPS = (
     *("steps_completed", "steps_total"),
@@ -189,6 +192,34 @@ def details_of(task: Task) -> Row:
     if task.errors:
         said["errors"] = told(task.errors)
     return said
+
+
+def state_of(task: Task) -> TaskState:
+    """Return how a task stands. A parent has failed with one of its children, too, whatever it is called itself."""
+    lost = task.children.get("failed", 0) + task.children.get("aborted", 0) if task.batch and task.ended else 0
+    reason = ""
+    if lost:
+        reason = f"{lost} of its {sum(task.children.values())} children failed or were aborted"
+    failed = task.status in BROKEN or lost > 0
+    if failed:
+        message = task.execution_status.get("message")
+        reason = "; ".join(filter(None, [words(str(message)) if message else "", reason])) or f"it is {task.status}"
+    return TaskState(
+        task.status.lower(),
+        untouched=task.status == DRAFT,
+        ended=task.ended,
+        later=Later.FAILED if failed else Later.COMPLETED if task.ended else None,
+        reason=reason,
+        again=task.status == "FAILED",
+        price=_price(task),
+    )
+
+
+def _price(task: Task) -> tuple[float, str] | None:
+    amount, currency = (task.price or {}).get("amount"), (task.price or {}).get("currency")
+    if not isinstance(amount, int | float) or not isinstance(currency, str) or not 0 <= amount < _MOST_PRICE:
+        return None
+    return float(amount), words(currency)
 
 
 def child_details(child: Task) -> Row:

@@ -21,11 +21,21 @@ from engine.model.doubt import Again, RemoteStatus
 from engine.model.error_hints import Blame
 from engine.model.errors import ConfigError, NotApplied, PossiblyApplied, Refused, UnexpectedAnswer
 from engine.model.job import Job
-from engine.model.outcome import Settlement
+from engine.model.outcome import Later, Settlement
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, Noticed, unheard
-from engine.services.base import Asked, BatchLookup, BatchProgress, Caller, Intent, Released, Staged, no_intent
+from engine.services.base import (
+    Asked,
+    BatchLookup,
+    BatchProgress,
+    Caller,
+    Intent,
+    Released,
+    Staged,
+    no_intent,
+)
+from engine.services.created import CreatedTasks, TaskState
 from engine.services.sevenbridges.calls import (
     DRAFT,
     KNOWN,
@@ -35,6 +45,7 @@ from engine.services.sevenbridges.calls import (
     Task,
     child_details,
     details_of,
+    state_of,
 )
 from engine.services.sevenbridges.drafts import DraftSearch, draft_reference, sequence_in
 from engine.services.sevenbridges.files import FileIds
@@ -63,6 +74,7 @@ class SevenBridges:
     stage_again = Again.SEARCH
     """People see drafts: one that was made is looked for before another is."""
     polls_together = PAGE_ITEMS
+    undone_together = 1
     open_batches = 100_000
     """Tasks followed at once: a thousand bulk calls, one window of the vendor's rate limit, ask about all of them."""
 
@@ -76,6 +88,7 @@ class SevenBridges:
         emit: Listener = unheard,
     ) -> None:
         self.staging = self.drafting = self.polling = self.canceling = self.counting = self
+        self.refreshing = self.undoing = self
         self.limits = Limits(1, batch.max_bytes)
         self._settings = settings
         self._until = _until(settings, job)
@@ -221,6 +234,20 @@ class SevenBridges:
             counts.update(task.children if task.batch and task.exists else [task.status.lower()])
         return +counts  # without those that are 0
 
+    async def task_states(self, batches: Sequence[CreatedTasks]) -> Mapping[str, TaskState]:
+        """Ask about up to PAGE_ITEMS tasks in one call: each batch is one."""
+        tasks = await self._calls.bulk([task_id for batch in batches for task_id in batch.task_ids])
+        return {task.id: state_of(task) for task in tasks}
+
+    async def undo(self, task_ids: Sequence[str]) -> None:
+        """Delete a draft; the vendor documents that it deletes nothing else."""
+        for task_id in task_ids:
+            try:
+                await self._calls.delete(task_id)
+            except Refused as refusal:
+                if refusal.status != GONE:
+                    raise
+
     def counting_seconds(self, tasks: Sequence[int]) -> float:
         """Return that nobody waits for it: one call counts PAGE_ITEMS tasks."""
         del tasks
@@ -290,6 +317,8 @@ class SevenBridges:
             details["children"] = [child_details(child) for child in children]
         if task.project not in (None, self._settings.project):
             details["url"] = self._settings.task_url(task.project, task.id)
+        if (state := state_of(task)).later is Later.FAILED:  # it has ended before its record was settled
+            details |= {"later": state.later.value, "later_reason": state.reason}
         return Settlement([task.id], details={0: details})
 
     def _notice_status(self, task: Task) -> None:

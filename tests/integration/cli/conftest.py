@@ -13,7 +13,8 @@ from unit.bench.benches import bench
 
 from engine.bench.results import Bench
 from engine.cli.app import call
-from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
+from engine.commands.result import FailedTask, JobStatus, Result, UncertainRecords, Validation
+from engine.commands.undo import Undoable
 from engine.model.errors import JobCanceled
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Outcome, Tally
@@ -33,6 +34,9 @@ OPERATIONS = [
     "audit",
     "backup",
     "find_record",
+    "find_undoable",
+    "undo",
+    "refresh",
     "validate",
 ]
 TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
@@ -78,9 +82,23 @@ class FakeEngine:
     async def cancel(self, name, ledger_path, emit, stop):
         return self._work("cancel", name, ledger_path, emit)
 
-    async def status(self, name, ledger_path, *, tasks=False, tell=None, **wanted):
-        self._note("status", name, ledger_path, tasks, *filter(None, wanted.values()))
-        return [JobStatus(JOB, TALLY, running=False, working={"completed": 3} if tasks else {})]
+    async def status(self, name, ledger_path, *, tasks=False, failed=False, tell=None, **wanted):
+        self._note(
+            "status", name, ledger_path, *([tasks, "failed"] if failed else [tasks]), *filter(None, wanted.values())
+        )
+        task = FailedTask(4, "task-4", "https://example.com/task-4", "failed", "out of memory")
+        more = {"failed_tasks": [task], "failed": 1, "later": {"failed": 1}} if failed else {}
+        return [JobStatus(JOB, TALLY, running=False, working={"completed": 3} if tasks else {}, **more)]
+
+    async def find_undoable(self, name, ledger_path):
+        self._note("find_undoable", name, ledger_path)
+        return Undoable(7, "sama", "api.sama.com", 30.0)
+
+    async def undo(self, name, ledger_path, emit, stop):
+        return self._work("undo", name, ledger_path, emit)
+
+    async def refresh(self, name, ledger_path, emit, stop):
+        return self._work("refresh", name, ledger_path, emit)
 
     async def report(self, name, ledger_path):
         self._note("report", name, ledger_path)

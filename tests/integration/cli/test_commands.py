@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,8 @@ PROMISED = {
         ),
         (["retry", "a"], ("retry", "a", LEDGER)),
         (["cancel", "a", "--yes"], ("cancel", "a", LEDGER)),
+        (["refresh", "a"], ("refresh", "a", LEDGER)),
+        (["resume", "a", "--until", "finished"], ("resume", "a", LEDGER, "finished")),
         (["status"], ("status", None, LEDGER, False)),
         (["status", "a", "--tasks"], ("status", "a", LEDGER, True)),
         (["status", "--state", "open", "--limit", "20"], ("status", None, LEDGER, False, "open", 20)),
@@ -301,6 +304,30 @@ def test_where_nobody_can_be_asked_uncertain_records_are_sent_again_only_with_ye
     assert "becomes a second task" in said.json["error"]
     said = say("retry", "nightly", "--uncertain", "--yes", "--json")
     assert (said.json["job"], asked_for(engine)[-1]) == ("nightly", "retry uncertain")
+
+
+@pytest.mark.parametrize(("typed", "sent"), [("y\n", True), ("n\n", False), ("", False)])
+def test_whoever_takes_a_load_back_is_told_how_many_and_where_and_asked(say, engine, monkeypatch, typed, sent):
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    said = say("undo", "nightly")
+    assert "Job nightly has 7 tasks on api.sama.com (sama). Those that nobody has begun would be deleted" in said.err
+    assert "It takes 30 s at least. Take them back?" in said.err
+    assert asked_for(engine) == ["find_undoable", *(["undo"] if sent else [])]
+
+
+def test_where_nobody_can_be_asked_a_load_is_taken_back_only_with_yes(say, engine, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert say("undo", "nightly").code == 2
+    say("undo", "nightly", "--yes")
+    assert asked_for(engine) == ["find_undoable", "undo"]
+
+
+def test_tasks_that_failed_are_named_with_their_reasons(say, engine):
+    said = say("status", "nightly", "--tasks", "--failed")
+    assert re.search(r"record 4 +task-4 +failed +out of memory", said.out)
+    assert "of their tasks, later 1 failed" in said.out
+    assert say("status", "nightly", "--tasks", "--failed", "--json").json["failed_tasks"][0]["task_id"] == "task-4"
+    assert say("status", "nightly", "--failed").code == 2
 
 
 def test_words_of_the_service_do_not_steer_the_terminal_of_whoever_is_asked(say, engine, monkeypatch):

@@ -8,7 +8,7 @@ from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import decode_spans, encode_spans, part_sequences
 from engine.model.errors import JobError, JobLocked, LedgerError, NameTaken, OtherJobs
 from engine.model.job import JobState
-from engine.model.outcome import Kept, Settlement, Tally
+from engine.model.outcome import Kept, LaterFate, Settlement, Tally
 from engine.model.runs import PastRun, RunCounts, Sample, Standing
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
 
@@ -741,3 +741,24 @@ async def test_lost_stages_are_counted_for_each_job(ledger):
     for _ in range(3):
         await ledger.note_lost_stage("j")
     assert [(await ledger.job(name)).lost_stages for name in "jk"] == [3, 0]
+
+
+async def test_what_became_of_tasks_afterwards_is_kept_replaced_and_forgotten_record_by_record(ledger):
+    for name in "jk":
+        await ledger.create_job(a_job(name))
+    failed, undone = LaterFate("failed", "out of memory", 5.0), LaterFate("undone", "", 7.0)
+    await ledger.note_later("j", {3: failed, 4: failed, 9: undone})
+    await ledger.note_later("j", {4: None, 3: undone})
+    assert await ledger.later_fates("j", 0, 9) == {3: undone}
+    assert await ledger.count_later("j") == {"undone": 2}
+    assert await ledger.last_later_at("j") == 7.0
+    assert (await ledger.count_later("k"), await ledger.last_later_at("k")) == ({}, 0)
+
+
+async def test_tasks_that_had_failed_when_their_records_were_settled_are_counted_as_well(ledger):
+    job = await frozen(ledger, records=2)
+    await bring(ledger, job, 0, State.RELEASED)
+    details = {1: {"status": "FAILED", "later": "failed"}}
+    settlement = Settlement(["a", "b"], details=details)
+    await ledger.settle(job, Submission(0, State.SETTLED, "r"), settlement, expected=State.RELEASED)
+    assert await ledger.count_later(job) == {"failed": 1}

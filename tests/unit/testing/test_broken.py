@@ -14,6 +14,7 @@ from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import PossiblyApplied, Refused
 from engine.model.outcome import Settlement
 from engine.services.base import Answer, BatchProgress, Call, Released, Staged, no_intent
+from engine.services.created import TaskState
 from engine.services.decoding import Anything, decode
 from engine.services.one_call import OneCall
 from engine.testing import CHECKS, PromiseBroken, Subject, checks
@@ -151,15 +152,17 @@ class Remote:
 
 
 class Stager:
-    """A service with every ability but counting, and the ways in which it may be broken."""
+    """A service with most abilities, and the ways in which it may be broken."""
 
     kind, settle_seconds, polls_together, open_batches = "toy", 1.0, 1, 10
     broken, counting, drafting, referencing, plain_task = "", None, None, None, None
+    undone_together = 10
     again, stage_again = Again.ASK, Again.SAFE
 
     def __init__(self, settings, batch, job, caller, clock):
         self.caller, self.limits = caller, OneCall(settings, batch, job, caller, clock).limits
-        self.staging = self.polling = self.canceling = self
+        self.staging = self.polling = self.canceling = self.refreshing = self.undoing = self
+        self.undone = set()
 
     def check(self, task):
         return None if "title" in task else "title: missing"
@@ -211,6 +214,15 @@ class Stager:
     async def cancel(self, remote_id):
         if self.broken != "cancel":
             await self._call("cancel", remote_id)
+
+    async def task_states(self, batches):
+        (asked,) = batches
+        ids = (await self._call("status", asked.remote_id)).get("ids", ())
+        shown = ids if self.broken == "undo" else [one for one in ids if one not in self.undone]
+        return {task_id: TaskState("new", untouched=True) for task_id in shown[self.broken == "hidden" :]}
+
+    async def undo(self, task_ids):
+        self.undone.update(task_ids)
 
 
 class RefusingStager(Stager):
@@ -281,6 +293,8 @@ async def test_a_stager_that_keeps_its_promises_passes(check, service):
         (checks.a_batch_that_is_not_there_is_said_to_be_unknown, "unknown", Stager),
         (checks.canceled_is_not_created, "canceled", Stager),
         (checks.canceled_is_not_created, "cancel", Stager),
+        (checks.undone_is_gone, "undo", Stager),
+        (checks.undone_is_gone, "hidden", Stager),
         (checks.words_that_it_does_not_know_are_said, "words", Stager),
     ],
 )
@@ -298,7 +312,7 @@ def test_every_check_was_seen_to_fail():
     seen = {name.partition(",")[0] for name in TOYS}
     seen |= {"a_lost_stage_is_harmless", "a_lost_release_that_arrived_is_known", "words_that_it_does_not_know_are_said"}
     seen |= {"a_lost_release_that_never_arrived_is_known", "a_batch_that_is_not_there_is_said_to_be_unknown"}
-    assert seen | {"canceled_is_not_created"} == {check.__name__ for check in CHECKS}
+    assert seen | {"canceled_is_not_created", "undone_is_gone"} == {check.__name__ for check in CHECKS}
 
 
 async def test_an_answer_that_is_lost_must_not_pass_for_one_that_came():

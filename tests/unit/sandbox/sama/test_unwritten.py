@@ -89,3 +89,12 @@ async def test_a_search_may_find_nothing_and_times_may_have_no_zone(start):
     assert (await api.call("GET", "/tasks.json", client_batch_id="mine")).body == {"tasks": []}
     (task,) = (await api.call("GET", "/tasks.json", batch_id=batch_id)).body["tasks"]
     assert task["created_at"][-1].isdecimal()
+
+
+@pytest.mark.parametrize(("deletes", "status", "left"), [("new", 400, "ab"), ("some", 200, "b"), ("any", 200, "")])
+async def test_tasks_that_are_not_new_are_deleted_or_not(start, deletes, status, left):
+    api = await start(behaves(deletes=deletes))
+    ids = await api.created_ids([{"data": {"id": "a"}}, {"data": {"id": "b"}, "submit": True}])
+    assert (await api.call("POST", "/tasks/delete_tasks.json", {"task_ids": ids})).status == status
+    listed = (await api.call("GET", "/tasks.json")).body["tasks"]
+    assert "".join(task["data"]["id"] for task in listed) == left

@@ -55,7 +55,7 @@ async def test_until_finished_each_task_is_followed_to_its_end(bench):
     broken = FailureRule(path="inputs.n", equals=5, message="Docker image not found")
     bench = await bench(life=Life(running_seconds=0.2), failures=(broken,))
     result = await bench.submit(specs(150), until="finished")
-    assert (result.state, result.exit_code, result.tally.created) == ("finished", Exit.ALL_CREATED, 150)
+    assert (result.state, result.exit_code, result.tally.created) == ("finished", Exit.TASKS_FAILED, 150)
     lines = bench.outcomes()
     assert {line["status"] for line in lines if line["index"] != 5} == {"COMPLETED"}
     failed = lines[5]

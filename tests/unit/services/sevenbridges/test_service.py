@@ -481,7 +481,12 @@ async def test_a_task_that_failed_was_created_and_says_how_it_ended():
     failed = task("FAILED", execution_status={"message": "Insufficient disk space"})
     bridges = service(Caller(bulk(failed)), until="finished", **RUNS)
     (progress,) = await bridges.progress(follows())
-    assert progress.settlement == settled(status="FAILED", message="Insufficient disk space")
+    assert progress.settlement == settled(
+        status="FAILED",
+        message="Insufficient disk space",
+        later="failed",
+        later_reason="Insufficient disk space",
+    )
     assert progress.settlement.created == 1
 
 
@@ -541,6 +546,8 @@ async def test_the_outcome_of_a_parent_lists_its_children_with_their_groups():
             {"task_id": "c2", "name": "n - s2", "batch_group": groups[1], "status": "FAILED"}
             | {"created_time": CREATED, "steps_total": 1, "message": "Docker image not found"},
         ],
+        later="failed",
+        later_reason="Failed; 1 of its 2 children failed or were aborted",
     )
     _, listing = caller.calls
     assert (listing.kind, listing.url, listing.query["parent"]) == ("children", f"{API}/tasks", TASK_ID)

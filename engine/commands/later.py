@@ -1,0 +1,180 @@
+"""What becomes of created tasks after their job: asked, kept with the job, and followed to their end.
+
+`refresh` is the operation; `resume --until finished`, `status --tasks --failed`, `retry --task-failed` and `undo` ask
+the same questions. A record stays *created* whatever its task does later: a later fate stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.commands import wiring
+from engine.commands.paths import open_ledger
+from engine.commands.result import Result, summarize
+from engine.files import DEFAULT_LEDGER
+from engine.ledger.base import Ledger
+from engine.model.errors import BulkSubmitError, DeadlineReached, JobError
+from engine.model.job import Job
+from engine.model.outcome import LASTING, Later, LaterFate
+from engine.progress.events import Listener, Noticed, unheard
+from engine.progress.text import count, duration
+from engine.reports.outcomes import KnownBatch, settled_batches
+from engine.run.bounds import ending_of
+from engine.run.context import Stop, pause_unless_stopped, unless_stopped
+from engine.services.base import Service
+from engine.services.created import CreatedTasks, Refreshing, TaskState
+
+TOLD_SECONDS = 3.0
+"""A shorter wait is not worth a word beforehand."""
+
+
+class SeenTask(Struct, frozen=True):
+    """A created task that the service was asked about."""
+
+    index: int
+    """Of its record."""
+    task_id: str
+    state: TaskState | None
+    """None: the service does not show it."""
+    known: str | None
+    """What the ledger has of it: a later fate."""
+
+
+async def refresh(
+    name: str, ledger: Path | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
+) -> Result:
+    """Ask the service how the created tasks of a job stand, and bring its reports up to date.
+
+    Raises:
+        JobError: there is no such job, or its service does not tell.
+        JobLocked: a process works on it.
+    """
+    stop = stop or Stop()
+    async with open_ledger(ledger) as opened:
+        job = await opened.job(name)
+        with opened.lock(name):
+            return await follow_tasks(job, wiring.load(job.config), opened, emit, stop, to_the_end=False)
+
+
+async def follow_tasks(
+    job: Job, setup: wiring.Setup, ledger: Ledger, emit: Listener, stop: Stop, *, to_the_end: bool
+) -> Result:
+    """Ask about the created tasks of a job that this process has locked, once or until all have ended."""
+    clock = wiring.CLOCK
+    started, error, send = clock.monotonic(), None, setup.settings.send
+    ending, waited = ending_of(setup.settings.window, setup.deadline_at, clock.now()), send.poll_seconds
+    async with wiring.online(setup, job, emit) as service:
+        await tell_duration(job, ledger, service, lambda text: emit(Noticed(text)))
+        try:
+            while (still_open := await unless_stopped(stop, lambda: _look(job, ledger, service))) and to_the_end:
+                waited = min(2 * waited, send.max_poll_seconds)
+                passed = clock.monotonic() - started
+                if send.deadline_seconds is not None and passed + waited > send.deadline_seconds:
+                    raise DeadlineReached
+                if ending is not None and clock.now() + waited > ending.at:
+                    raise ending.error
+                if still_open.shown == 0 and passed >= service.settle_seconds:  # they are not there any more
+                    break
+                if not await pause_unless_stopped(stop, clock, waited):
+                    break
+        except BulkSubmitError as failure:
+            error = failure
+    return await summarize(await ledger.job(job.name), ledger, started, stop.error or error, setup=setup)
+
+
+class _StillOpen(Struct, frozen=True):
+    """How many tasks may still change."""
+
+    shown: int
+    hidden: int
+    """The service does not show them: reads may lag behind, or somebody has deleted them."""
+
+    def __bool__(self) -> bool:
+        return bool(self.shown or self.hidden)
+
+
+async def _look(job: Job, ledger: Ledger, service: Service) -> _StillOpen:
+    """Ask once about all tasks that have not ended, and keep what is new."""
+    shown = hidden = 0
+    async for group in seen_tasks(job, ledger, service, without=LASTING):
+        fates: dict[int, LaterFate | None] = {}
+        for seen in group:
+            state = seen.state
+            if state is None:
+                hidden += 1
+                continue
+            shown += not state.ended
+            if state.later is not None and state.later != seen.known:
+                fates[seen.index] = LaterFate(state.later, state.reason, wiring.CLOCK.now())
+            elif state.later is None and seen.known is not None:
+                fates[seen.index] = None
+        if fates:
+            await ledger.note_later(job.name, fates)
+    return _StillOpen(shown, hidden)
+
+
+def refreshing_of(service: Service) -> Refreshing:
+    """Return what asks about created tasks.
+
+    Raises:
+        JobError: nothing does.
+    """
+    if service.refreshing is None:
+        raise JobError(f"service {service.kind} does not tell how single tasks stand")
+    return service.refreshing
+
+
+async def tell_duration(job: Job, ledger: Ledger, service: Service, tell: Callable[[str], object]) -> None:
+    """Say beforehand how long it takes to ask about all tasks, if that is long."""
+    if service.counting is None:
+        return
+    sizes = [known.batch.count async for (known,) in settled_batches(job, ledger, 1)]
+    if (seconds := service.counting.counting_seconds(sizes)) >= TOLD_SECONDS:
+        tell(
+            f"asking about the tasks of {count(len(sizes), 'batch')} takes about {duration(seconds)}, as fast as the "
+            "service lets them be listed"
+        )
+
+
+async def seen_tasks(
+    job: Job, ledger: Ledger, service: Service, *, without: frozenset[Later]
+) -> AsyncIterator[Sequence[SeenTask]]:
+    """Ask about the created tasks of a job, group after group; those with some later fates are left out."""
+    refreshing = refreshing_of(service)
+    async for group in settled_batches(job, ledger, refreshing.polls_together):
+        asked = [seen for known in group for seen in tasks_of(known) if seen.known not in without]
+        if asked:
+            states = await refreshing.task_states(asked_about(group, asked))
+            yield [replace(seen, state=states.get(seen.task_id)) for seen in asked]
+
+
+def asked_about(group: Sequence[KnownBatch], asked: Sequence[SeenTask]) -> Sequence[CreatedTasks]:
+    """Return the question about some tasks of a group of batches."""
+    wanted = {seen.task_id for seen in asked}
+    tasks = [
+        CreatedTasks(
+            str(known.submission.remote_id),
+            known.batch.count,
+            [task_id for task_id in known.settlement.task_ids if task_id in wanted],
+        )
+        for known in group
+        if known.settlement is not None
+    ]
+    return [one for one in tasks if one.task_ids]
+
+
+def tasks_of(known: KnownBatch) -> Sequence[SeenTask]:
+    """Return the created tasks of a batch, of which nobody was asked yet."""
+    settlement, created = known.settlement, list[SeenTask]()
+    if settlement is None:
+        return ()
+    for position, (index, task_id) in enumerate(zip(known.places()[0], settlement.task_ids, strict=True)):
+        if task_id is not None:
+            later = known.later.get(index)
+            at_once = settlement.details.get(position, {}).get("later")
+            created.append(SeenTask(index, task_id, None, later.fate if later else at_once))
+    return created
