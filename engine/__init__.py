@@ -10,6 +10,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # type checkers know the name; to import `typing` would take longer than the rest
 
 if TYPE_CHECKING:
+    from engine.commands.again import FailedTasks, find_failed_tasks, retry_tasks
     from engine.commands.cancel import cancel
     from engine.commands.later import refresh
     from engine.commands.nightly import nightly
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "FailedTasks",
     "Format",
     "Job",
     "JobStatus",
@@ -46,6 +48,7 @@ __all__ = [
     "backup",
     "cancel",
     "errors",
+    "find_failed_tasks",
     "find_record",
     "find_uncertain",
     "find_undoable",
@@ -55,6 +58,7 @@ __all__ = [
     "report",
     "resume",
     "retry",
+    "retry_tasks",
     "status",
     "submit",
     "undo",
@@ -62,6 +66,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "engine.commands.again": ("FailedTasks", "find_failed_tasks", "retry_tasks"),
     "engine.commands.cancel": ("cancel",),
     "engine.commands.later": ("refresh",),
     "engine.commands.nightly": ("nightly",),

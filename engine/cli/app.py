@@ -373,6 +373,7 @@ def retry(
     *,
     job: options.JobArgument,
     uncertain: options.Uncertain = False,
+    task_failed: options.TaskFailed = False,
     yes: options.Yes = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
@@ -383,8 +384,11 @@ def retry(
     a job of their own. Uncertain ones are left alone, for sent again they could become second tasks; --uncertain sends
     those, and nothing else, after it has said which and asked: uncertain batches in their place, then, called once
     more, the uncertain records of other batches as a job of their own. Of a job that is not finished, those are the
-    batches that the service has accepted and does not begin with.
+    batches that the service has accepted and does not begin with. --task-failed submits those again whose tasks were
+    created and have failed since, as a job of their own, after it has said how many and what they have cost.
     """
+    if task_failed:
+        return _retry_tasks(job, ledger, output_options, yes=yes)
     if uncertain:
         from engine.cli.signals import ask
 
@@ -394,6 +398,30 @@ def retry(
             said = f"Job {job} of ledger {ledger}: {found}"
             _confirm(said, "Send them again?", shall=shall, otherwise=otherwise)
     return _perform(partial(engine.retry, job, ledger, uncertain=uncertain), ledger, output_options)
+
+
+def _retry_tasks(job: str, ledger: Path, output_options: OutputOptions, *, yes: bool) -> Screen:
+    if not yes:
+        from engine.cli.signals import ask
+
+        found = ask(partial(engine.find_failed_tasks, job, ledger), output_options)
+        _confirm(
+            _failed_said(job, found),
+            "Submit them again?",
+            shall="they shall be submitted again",
+            otherwise=f"nothing of job {job} was submitted again",
+        )
+    return _perform(partial(engine.retry_tasks, job, ledger), ledger, output_options)
+
+
+def _failed_said(job: str, found: engine.FailedTasks) -> str:
+    costs = ", ".join(f"{amount:,.2f} {currency}" for currency, amount in sorted(found.price.items()))
+    of = f" (known of {count(found.priced)})" if found.priced < found.tasks else ""
+    cost = f"the first time they cost {costs}{of}" if costs else "what they have cost is not known"
+    return (
+        f"{count(found.tasks, 'task')} of job {job} failed on {found.host} ({found.kind}); {cost}. They become tasks a "
+        f"second time, as job {found.job}."
+    )
 
 
 def _uncertain_said(job: str, found: engine.UncertainRecords) -> str:

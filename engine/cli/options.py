@@ -272,6 +272,12 @@ MissingKeys: TypeAlias = Annotated[
     _option("--missing", "List what the job's family has created and its source no longer has, in missing.ndjson."),
 ]
 Uncertain: TypeAlias = Annotated[bool, _option("--uncertain", "Send those that may exist already again, after asking.")]
+TaskFailed: TypeAlias = Annotated[
+    bool,
+    _option(
+        "--task-failed", "Submit those again whose tasks were created and have failed at the service, after asking."
+    ),
+]
 Yes: TypeAlias = Annotated[bool, _option("-y, --yes", "Do not ask first.")]
 Json: TypeAlias = Annotated[bool, _option("--json", "Write one JSON object to standard output and nothing else.")]
 Quiet: TypeAlias = Annotated[bool, _option("-q, --quiet", "Show no progress; errors are shown all the same.")]

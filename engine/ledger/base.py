@@ -29,8 +29,10 @@ class Ledger(Protocol):
         LedgerError: it cannot be written or read, was closed, or what is to be written contradicts what it holds.
     """
 
-    async def create_job(self, job: Job, *, seen: Collection[str] | None = None) -> None:
+    async def create_job(self, job: Job, *, seen: Collection[str] | None = None, origins: Sequence[int] = ()) -> None:
         """Remember a new job; the time is now if it names none. `seen`: names of jobs, only if there are no others.
+
+        `origins`: of a retry, for each of its records in their order, which record of the parent it is.
 
         Raises:
             JobError: the name is taken.
@@ -219,6 +221,10 @@ class Ledger(Protocol):
 
     async def count_unproven(self, job: str) -> int:
         """Count the created records of a job whose id may be that of another record of their batch."""
+        ...
+
+    async def origins(self, job: str, start: int, stop: int) -> Mapping[int, int]:
+        """Return which record of its parent each record with start ≤ index < stop is; those of which that is known."""
         ...
 
     async def note_later(self, job: str, fates: Mapping[int, LaterFate | None]) -> None:

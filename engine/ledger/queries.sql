@@ -54,6 +54,16 @@ VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode);
 -- Name a job that is not among some: one that was made after somebody has looked.
 SELECT name FROM jobs WHERE name NOT IN (SELECT value FROM json_each(:seen)) LIMIT 1;
 
+-- name: add_origin
+-- Remember which record of the parent a record of a new job is.
+INSERT INTO origins (job, record_index, parent_index) VALUES (:job, :record_index, :parent_index);
+
+-- name: origins
+-- Read which records of its parent some records of a job are, in the order of the job.
+SELECT record_index, parent_index FROM origins
+WHERE job = :job AND record_index >= :start AND record_index < :stop
+ORDER BY record_index;
+
 -- name: job_id
 -- Find a job by its name.
 SELECT id FROM jobs WHERE name = :name;

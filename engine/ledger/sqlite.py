@@ -91,8 +91,8 @@ class SqliteLedger(Ledger):
 
     # Jobs
 
-    async def create_job(self, job: Job, *, seen: Collection[str] | None = None) -> None:
-        await self._writer.write(partial(create_job, job=job, now=self._clock.now(), seen=seen))
+    async def create_job(self, job: Job, *, seen: Collection[str] | None = None, origins: Sequence[int] = ()) -> None:
+        await self._writer.write(partial(create_job, job=job, now=self._clock.now(), seen=seen, origins=origins))
 
     async def job(self, name: str) -> Job:
         (job,) = await self._rows("jobs", rows.to_job, name)
@@ -282,6 +282,9 @@ class SqliteLedger(Ledger):
         (count,) = await self._rows("count_unproven", int, job)
         return count
 
+    async def origins(self, job: str, start: int, stop: int) -> Mapping[int, int]:
+        return dict(await self._rows("origins", _pair, job, start=start, stop=stop))
+
     async def note_later(self, job: str, fates: Mapping[int, LaterFate | None]) -> None:
         await self._writer.write(partial(note_later, name=job, fates=fates))
 
@@ -426,6 +429,10 @@ def _made(make: Callable[..., T], columns: Sequence[Any]) -> T:
         return make(*columns)
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise DamagedRow(f"a row of the ledger holds what no bulksubmit writes ({error}): put a backup back") from error
+
+
+def _pair(first: int, second: int) -> tuple[int, int]:
+    return first, second
 
 
 def _numbered_later(index: int, *columns: Any) -> tuple[int, LaterFate]:

@@ -271,9 +271,16 @@ def _nothing(_connection: apsw.Connection) -> Sequence[Change]:
 
 
 def create_job(
-    connection: apsw.Connection, job: Job, now: float, seen: Collection[str] | None = None
+    connection: apsw.Connection,
+    job: Job,
+    now: float,
+    seen: Collection[str] | None = None,
+    origins: Sequence[int] = (),
 ) -> Sequence[Change]:
-    """Remember a new job; its time is now if it names none. `seen`: only if there is no job but these."""
+    """Remember a new job, and which record of its parent each of its own is; its time is now if it names none.
+
+    `seen`: only if there is no job but these.
+    """
     if seen is not None and connection.execute(QUERIES["unseen"], {"seen": orjson.dumps([*seen]).decode()}).get:
         raise OtherJobs
     row = asdict(job) | {"created_at": job.created_at or now}
@@ -286,6 +293,9 @@ def create_job(
     connection.execute(QUERIES["add_job"], row)
     key = {"job": connection.last_insert_rowid()}
     connection.executemany(QUERIES["add_source"], [asdict(source) | key for source in job.sources])
+    connection.executemany(
+        QUERIES["add_origin"], (key | {"record_index": at, "parent_index": parent} for at, parent in enumerate(origins))
+    )
     return [Change("create_job", job.name, state=job.state)]
 
 

@@ -237,6 +237,7 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
 def _about_later(job: str, later: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     if later.get(Later.FAILED):
         yield "see which tasks failed later, and why", f"status {job} --tasks --failed"
+        yield "submit those again, where the service does not do so by itself", f"retry {job} --task-failed"
 
 
 def _about_uncertain(job: str, state: str, tally: Tally, service_can: ServiceCan) -> Iterator[tuple[str, str]]:

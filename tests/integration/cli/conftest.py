@@ -13,6 +13,7 @@ from unit.bench.benches import bench
 
 from engine.bench.results import Bench
 from engine.cli.app import call
+from engine.commands.again import FailedTasks
 from engine.commands.result import FailedTask, JobStatus, Result, UncertainRecords, Validation
 from engine.commands.undo import Undoable
 from engine.model.errors import JobCanceled
@@ -34,7 +35,9 @@ OPERATIONS = [
     "audit",
     "backup",
     "find_record",
+    "find_failed_tasks",
     "find_undoable",
+    "retry_tasks",
     "undo",
     "refresh",
     "validate",
@@ -96,6 +99,13 @@ class FakeEngine:
 
     async def undo(self, name, ledger_path, emit, stop):
         return self._work("undo", name, ledger_path, emit)
+
+    async def find_failed_tasks(self, name, ledger_path):
+        self._note("find_failed_tasks", name, ledger_path)
+        return FailedTasks(3, "sevenbridges", "api.sbgenomics.com", f"{name}.again", {"USD": 4.5}, 2)
+
+    async def retry_tasks(self, name, ledger_path, emit, stop):
+        return self._work("retry_tasks", name, ledger_path, emit)
 
     async def refresh(self, name, ledger_path, emit, stop):
         return self._work("refresh", name, ledger_path, emit)

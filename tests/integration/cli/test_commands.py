@@ -322,6 +322,26 @@ def test_where_nobody_can_be_asked_a_load_is_taken_back_only_with_yes(say, engin
     assert asked_for(engine) == ["find_undoable", "undo"]
 
 
+@pytest.mark.parametrize(("typed", "sent"), [("y\n", True), ("n\n", False)])
+def test_whoever_submits_failed_tasks_again_is_told_how_many_and_the_price_and_asked(
+    say, engine, monkeypatch, typed, sent
+):
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    said = say("retry", "nightly", "--task-failed")
+    assert "3 tasks of job nightly failed on api.sbgenomics.com (sevenbridges)" in said.err
+    assert (
+        "the first time they cost 4.50 USD (known of 2). They become tasks a second time, as job nightly.ag" in said.err
+    )
+    assert asked_for(engine) == ["find_failed_tasks", *(["retry_tasks"] if sent else [])]
+
+
+def test_where_nobody_can_be_asked_failed_tasks_are_submitted_again_only_with_yes(say, engine, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert say("retry", "nightly", "--task-failed").code == 2
+    say("retry", "nightly", "--task-failed", "--yes")
+    assert asked_for(engine) == ["find_failed_tasks", "retry_tasks"]
+
+
 def test_tasks_that_failed_are_named_with_their_reasons(say, engine):
     said = say("status", "nightly", "--tasks", "--failed")
     assert re.search(r"record 4 +task-4 +failed +out of memory", said.out)
