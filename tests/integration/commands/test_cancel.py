@@ -62,6 +62,20 @@ async def test_cancel_leaves_what_was_created_in_the_meantime(desk):
     assert result.tally.created == sum(desk.created().values()) >= 30
 
 
+async def test_what_a_canceled_job_did_not_send_is_sent_by_the_next_load_of_its_family_and_then_by_nobody_else(desk):
+    desk = await desk()
+    desk.stop_at = 3
+    source, config = desk.source(tasks(60)), desk.config(send="max_in_flight = 1")
+    await desk.submit(source, config, family="f", delta=True)
+    desk.stop_at = None
+    left = counts(await desk.cancel())[4]
+    tonight = await desk.submit(source, config, job="tonight", family="f", delta=True)
+    assert (tonight.tally.created, tonight.tally.skipped) == (left, 60 - left)
+    with pytest.raises(JobError, match="job 'tonight' of its family has sent records of it since it was canceled"):
+        await desk.resume(reopen=True)
+    assert desk.created() == once(60)
+
+
 async def test_what_a_canceled_job_never_read_is_said_and_sent_when_it_goes_on(desk):
     desk = await desk()
     source = desk.source(tasks(5))

@@ -61,6 +61,14 @@ async def test_what_somebody_has_begun_stays_whatever_the_service_would_delete(d
     assert told == [*range(4), *range(6, 10)]
 
 
+async def test_what_was_taken_back_is_new_to_its_family_again(desk):
+    desk = await desk(sama=FREE)
+    source = desk.source(tasks(10))
+    await desk.submit(source, family="f", delta=True)
+    await undone(desk)
+    assert (await desk.submit(source, job="again", family="f", delta=True)).tally.created == 10
+
+
 async def test_only_tasks_of_the_job_are_taken_back(desk):
     desk = await desk(sama=FREE)
     await desk.submit(desk.source(tasks(10)), job="other")
