@@ -97,7 +97,7 @@ class _Candidate(Struct, frozen=True):
     fate: Fate
 
 
-class _Left(Struct, frozen=True):
+class _Left(Struct, frozen=True, gc=False):
     """A record that is left out: its position in the block, and who has it."""
 
     position: int
@@ -144,15 +144,17 @@ class Known:
             if row is None and pending is None:
                 self.new += 1
                 taken.append(Taken(*mark, index))
+            elif row is not None and pending is None and self._plainly_created(mark, row):
+                left.append(_Left(position, index, row[1:], Why.CREATED))
             else:
-                judged = self._judge(mark, index, row, pending)
+                judged = self._judge(position, index, mark, row, pending)
                 if isinstance(judged, Taken):
                     taken.append(judged)
                 elif isinstance(judged, str):
                     flaws[position] = judged
                     continue
                 elif judged is not None:
-                    left.append(replace(judged, position=position))
+                    left.append(judged)
             if pending is None and (self._keyed or not left or left[-1].position != position):
                 self._pending[mark[0]] = (mark[1], index, block.offsets[position])
         self.seen += len(block.marks)
@@ -160,8 +162,18 @@ class Known:
             left = self._without_second(left, flaws)
         return self._rest(block, flaws, left, taken)
 
+    def _plainly_created(self, mark: Mark, row: tuple[bytes, int, int]) -> bool:
+        """Return whether an earlier job has created just this record: so it is with nearly all of most nights."""
+        rest, job, index = row
+        return self._delta and rest == mark[1] and job != self._own and self._records.fate((job, index)) is Fate.CREATED
+
     def _judge(
-        self, mark: Mark, index: int, row: tuple[bytes, int, int] | None, pending: tuple[bytes, int, int] | None
+        self,
+        position: int,
+        index: int,
+        mark: Mark,
+        row: tuple[bytes, int, int] | None,
+        pending: tuple[bytes, int, int] | None,
     ) -> Taken | _Left | str | None:
         """Return how a record is taken, why it is left out, or why it is rejected; None: it goes up, known before."""
         hash_, rest = mark
@@ -178,10 +190,10 @@ class Known:
         if self._delta and held is not None:
             changed = held.rest != rest
             if held.fate is Fate.UNCERTAIN:
-                return _Left(0, index, held.holder, Why.UNCERTAIN)
+                return _Left(position, index, held.holder, Why.UNCERTAIN)
             if not changed or self._changed != "send":
                 report = changed and self._changed == "report"
-                return _Left(0, index, held.holder, Why.CHANGED if report else Why.CREATED)
+                return _Left(position, index, held.holder, Why.CHANGED if report else Why.CREATED)
         beside = own is not None or pending is not None or (row is not None and row[0][:SHARED] != shared)
         return self._take(Taken(hash_, rest, index, KeptAs.COPY if beside else KeptAs.ROW), held, others)
 

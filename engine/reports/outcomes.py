@@ -126,7 +126,9 @@ async def known_batch(
 def batch_fates(job: Job, known: KnownBatch, task_url: TaskUrl) -> Sequence[Fated]:
     """Return the fate of every record of a batch, in order of their indexes."""
     sent = _sent(job, known, task_url)
-    others = [*(_rejected(job, reject) for reject in known.rejects), *_skipped(job, known, task_url)]
+    others = [_rejected(job, reject) for reject in known.rejects]
+    for skip, holders in zip(known.skips, known.holders, strict=True):
+        others += _skipped(job, skip, holders, task_url)
     return sorted([*sent, *others], key=lambda fated: fated.outcome.index) if others else list(sent)
 
 
@@ -174,25 +176,23 @@ _WHY_SKIPPED = {
 }
 
 
-def _skipped(job: Job, known: KnownBatch, task_url: TaskUrl) -> Iterator[Fated]:
-    """Yield the fate of each record that was skipped, with the job and the task that have it."""
-    for skip, holders in zip(known.skips, known.holders, strict=True):
-        places = zip(*decode_spans(skip.offset, skip.spans), strict=True)
-        reason = _WHY_SKIPPED[skip.why]
-        for at_, ((offset, length), held) in enumerate(zip(places, holders, strict=True)):
-            source = source_at(job.sources, offset)
-            outcome = Outcome(
-                skip.index + at_,
-                source.path,
-                offset - source.base,
-                Fate.SKIPPED,
-                held.task_id,
-                held.batch_id,
-                task_url(held.task_id) if held.task_id else None,
-                reason.format(index=held.index, job=held.job) if reason else None,
-                {"job": held.job, "record": held.index},
-            )
-            yield Fated(outcome, offset, length)
+def _skipped(job: Job, skip: Skipped, holders: Sequence[Holding], task_url: TaskUrl) -> Iterator[Fated]:
+    """Yield the fate of each record of a skip, with the job and the task that have it."""
+    reason = _WHY_SKIPPED[skip.why]
+    for number, (offset, length, held) in enumerate(zip(*decode_spans(skip.offset, skip.spans), holders, strict=True)):
+        source = source_at(job.sources, offset)
+        outcome = Outcome(
+            skip.index + number,
+            source.path,
+            offset - source.base,
+            Fate.SKIPPED,
+            held.task_id,
+            held.batch_id,
+            task_url(held.task_id) if held.task_id else None,
+            reason.format(index=held.index, job=held.job) if reason else None,
+            {"job": held.job, "record": held.index},
+        )
+        yield Fated(outcome, offset, length)
 
 
 async def settled_batches(job: Job, ledger: Ledger, together: int) -> AsyncIterator[Sequence[KnownBatch]]:
@@ -355,10 +355,21 @@ def _batch_lines(job: Job, known: KnownBatch, task_url: TaskUrl) -> tuple[bytes,
         return created, ()
     done = plain if created else ()
     sent = _sent(job, known, task_url, frozenset(done))
-    others = [*sent, *(_rejected(job, reject) for reject in known.rejects), *_skipped(job, known, task_url)]
+    others = [*sent, *(_rejected(job, reject) for reject in known.rejects)]
+    indexes, skipped = at(done, known.places()[0]), b""
+    for skip, holders in zip(known.skips, known.holders, strict=True):
+        joined = _skipped_lines(job, skip, holders, task_url)
+        skipped += joined
+        if joined:
+            indexes += range(skip.index, skip.index + skip.count)
+        else:
+            others += _skipped(job, skip, holders, task_url)
+    if len(skipped) and len(indexes) == known.batch.end.index - known.batch.start.index == known.batch.skipped:
+        return skipped, ()
     others.sort(key=lambda fated: fated.outcome.index)
-    indexes = at(done, known.places()[0]) + [fated.outcome.index for fated in others]
-    lines = dict(zip(indexes, [*created.splitlines(keepends=True), *outcome_lines(others)], strict=True))
+    indexes += [fated.outcome.index for fated in others]
+    texts = [*created.splitlines(keepends=True), *skipped.splitlines(keepends=True), *outcome_lines(others)]
+    lines = dict(zip(indexes, texts, strict=True))
     return b"".join(lines[index] for index in sorted(lines)), others
 
 
@@ -386,19 +397,44 @@ def _created_lines(job: Job, known: KnownBatch, positions: Sequence[int], task_u
         return b""
     in_source = [offset - source.base for offset in offsets] if source.base else offsets
     varying = {"index": list(indexes), "offset": in_source, "task_id": task_ids, "url": list(map(task_url, task_ids))}
+    return _joined(Outcome(0, source.path, 0, Fate.CREATED, batch_id=known.submission.remote_id), varying)
+
+
+def _skipped_lines(job: Job, skip: Skipped, holders: Sequence[Holding], task_url: TaskUrl) -> bytes:
+    """Return the lines of records that were skipped for others that were created; none if they are made one by one."""
+    offsets, _ = decode_spans(skip.offset, skip.spans)
+    source = source_at(job.sources, offsets[0])
+    task_ids = [held.task_id for held in holders if held.task_id is not None]
+    if skip.why is not Why.CREATED or offsets[-1] >= source.end or len(task_ids) < skip.count:
+        return b""
+    varying: dict[str, Sequence[Any]] = {
+        "index": list(range(skip.index, skip.index + skip.count)),
+        "offset": [offset - source.base for offset in offsets],
+        "task_id": task_ids,
+        "batch_id": [held.batch_id for held in holders],
+        "url": list(map(task_url, task_ids)),
+        "record": [held.index for held in holders],
+    }
+    details = {"job": skip.other, "record": 0}
+    return _joined(Outcome(0, source.path, 0, Fate.SKIPPED, details=details), varying)
+
+
+def _joined(outcome: Outcome, varying: Mapping[str, Sequence[Any]]) -> bytes:
+    """Return the lines of outcomes that differ from one in some values, by key in the order of the keys in a line."""
+    number = len(varying["index"])
     line = [b"{"]
     """What all lines share, with a gap between for each value that varies."""
-    for key, value in Outcome(0, source.path, 0, Fate.CREATED, batch_id=known.submission.remote_id).as_line().items():
+    for key, value in outcome.as_line().items():
         line[-1] += orjson.dumps(key) + b":"
         if key in varying:
             line += [b"", b","]
         else:
             line[-1] += orjson.dumps(value) + b","
     line[-1] = line[-1].removesuffix(b",") + b"}\n"
-    lines = line * len(positions)
+    lines = line * number
     for gap, values in enumerate(varying.values()):
         texts = orjson.dumps(values)[1:-1].split(b",")
-        if len(texts) != len(positions):  # a comma stands within one
+        if len(texts) != number:  # a comma stands within one
             return b""
         lines[2 * gap + 1 :: len(line)] = texts
     return b"".join(lines)
