@@ -61,10 +61,14 @@ class InProcessSandbox:
             pass
 
     async def come_to_rest(self) -> None:
+        """Let so much time pass that nothing is still to come, and serve no more."""
+        await self.calm_down()
+        self.close()
+
+    async def calm_down(self) -> None:
         """Let so much time pass that nothing is still to come."""
         await self._clock.sleep(LONG_SECONDS)
         self.catch_up()
-        self.close()
 
     def close(self) -> None:
         """Close the journal's file."""

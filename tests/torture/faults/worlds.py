@@ -272,11 +272,12 @@ class _World:
             self._canceled_at = None
             result = await self._lives([])
             complaints += [f"the night: {one}" for one in await self._complaints(result, Tally())]
+        self._sandbox.close()
         return Played(self.plan, tally, self.runs, result, complaints, self._history)
 
     async def _complaints(self, result: Result, tally: Tally) -> list[str]:
         """Return what is wrong with a job that has come to its end."""
-        await self._sandbox.come_to_rest()
+        await self._sandbox.calm_down()
         audit = await engine.audit(self._job, self._ledger)
         complaints = self._judged(result, tally)
         if not audit.holds:
