@@ -170,7 +170,7 @@ def submit(
     source_format: options.SourceFormat = None,
     until: options.Until = "",
     strict: options.Strict = False,
-    again: options.Again = False,
+    again: options.SubmitAgain = False,
     processes: options.Processes = None,
     delta: options.Delta = False,
     family: options.Family = None,

@@ -178,7 +178,7 @@ Family: TypeAlias = Annotated[
 AcceptNew: TypeAlias = Annotated[
     bool, _option("--accept-new", "Go on although more records are new to the family than [delta] allows.")
 ]
-Again: TypeAlias = Annotated[
+SubmitAgain: TypeAlias = Annotated[
     bool,
     _option("--again", "Send the records even if a job has taken them already: every task is created a second time."),
 ]
