@@ -181,7 +181,8 @@ async def test_a_record_that_is_not_read_yet_is_said_to_be_so(desk):
     with pytest.raises(JobError) as refused:
         await engine.find_record("j", 4_999, desk.ledger)
     assert str(refused.value) == (
-        f"ledger {desk.ledger}: record 4,999 is not read yet: job 'j' stopped at record {read:,}; `bulksubmit resume j` goes on"
+        f"ledger {desk.ledger}: record 4,999 is not read yet: job 'j' stopped at record {read:,}; "
+        "`bulksubmit resume j` goes on"
     )
     await desk.cancel()
     with pytest.raises(JobError, match="record 4,999 is not read yet: job 'j' was canceled at record"):
