@@ -263,16 +263,24 @@ class _Ending:
         textfile = self._textfile()
         if textfile is None:
             return
-        standing = Standing(last_success=None)  # not known where the ledger cannot be read
-        if not isinstance(error, LedgerError):
-            with suppress(BulkSubmitError):
-                async with open_ledger(self._ledger) as opened:
-                    with suppress(JobError):
-                        self._load = (await opened.job(self._load)).family or self._load
-                    standing = await opened.standing(self._load)
+        standing = await self._standing(error)
         if standing.last_completion < self._began:
             standing = replace(standing, last_completion=wiring.CLOCK.now(), exit_code=int(error.exit_status))
             await _write(textfile, self._load, standing, Tally(), {})
+
+    async def _standing(self, error: BulkSubmitError) -> Standing:
+        """Return how the runs of the load went; without a last success where the ledger cannot be read."""
+        if not isinstance(error, LedgerError):
+            try:
+                async with open_ledger(self._ledger) as opened:
+                    with suppress(JobError):
+                        self._load = (await opened.job(self._load)).family or self._load
+                    return await opened.standing(self._load)
+            except JobError:  # there is no ledger yet
+                return Standing()
+            except BulkSubmitError:
+                pass
+        return Standing(last_success=None)
 
     async def tell_result(self, result: Result) -> None:
         """Tell of an operation whose exit code is not that of its last run: a night that did not begin, say."""

@@ -29,7 +29,7 @@ OPTIONS = {
     "metrics_textfile": None,
 }
 """Of submit, where only the configuration is named."""
-NIGHT = {key: OPTIONS[key] for key in ("config", "format", "until", "processes", "family", "accept_new", "limits")}
+NIGHT = {key: value for key, value in OPTIONS.items() if key not in {"job", "output", "strict", "again", "delta"}}
 PROMISED = {
     "job",
     "state",

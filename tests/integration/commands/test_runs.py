@@ -233,6 +233,41 @@ async def test_an_operation_that_fails_before_its_run_is_told_with_the_last_succ
     assert metrics(path)["exit_code"] == 2
 
 
+async def night(desk, source, config, **order):
+    return await engine.nightly(source, config, desk.ledger, desk.emit, desk.new_stop(), family="load", **order)
+
+
+async def test_the_metrics_of_nights_are_those_of_their_family(desk):
+    desk = await desk()
+    path = desk.folder / "load.prom"
+    with pytest.raises(SourceError):
+        await night(desk, desk.folder / "missing.ndjson", desk.config(), metrics_textfile=path)
+    assert (metrics(path)["exit_code"], metrics(path)["last_success_timestamp_seconds"]) == (2, 0)
+    await night(desk, desk.source(tasks(5)), desk.config(), metrics_textfile=path)
+    first = metrics(path)
+    assert (first["exit_code"], first["created"], first["skipped"]) == (0, 5, 0)
+    assert 'job_name="load"' in path.read_text()
+    await night(desk, desk.source(tasks(7), "new.ndjson"), desk.config(), metrics_textfile=path)
+    second = metrics(path)
+    assert (second["exit_code"], second["created"], second["skipped"]) == (0, 2, 5)
+    assert second["last_success_timestamp_seconds"] > first["last_success_timestamp_seconds"]
+
+
+async def test_a_night_that_is_not_begun_does_not_look_good(desk):
+    desk = await desk(failures=(BROKEN,))
+    path = desk.folder / "load.prom"
+    desk.stop_at = 3
+    source = desk.source([*tasks(90), *tasks(10, start=90, status="broken")])
+    config = desk.config(send="max_in_flight = 1")
+    await night(desk, source, config)
+    desk.stop_at = None
+    # What was left open ends with a failure; tonight's file has no other, and its own run ends well.
+    result = await night(desk, desk.source(tasks(1), "new.ndjson"), config, metrics_textfile=path)
+    assert result.exit_code == Exit.SOME_FAILED
+    assert (await desk.status(result.job)).runs[-1].exit_code == Exit.ALL_CREATED
+    assert metrics(path)["exit_code"] == Exit.SOME_FAILED
+
+
 async def test_a_metrics_file_that_cannot_be_written_is_a_warning(desk):
     desk = await desk()
     result = await desk.submit(desk.source(tasks(5)), metrics_textfile=desk.folder / "none" / "j.prom")
