@@ -208,8 +208,9 @@ async def _write(
     metrics = LoadMetrics(load, __version__, standing, records, seconds)
     try:
         await anyio.to_thread.run_sync(lambda: write_textfile(textfile, metrics_text(metrics)))
-    except OSError as error:
-        return f"metrics: {textfile} cannot be written ({error.strerror or error}); the job goes on without"
+    except (OSError, ImportError) as error:  # what writes them may not be installed
+        why = getattr(error, "strerror", None) or error
+        return f"metrics: {textfile} cannot be written ({why}); the job goes on without"
     return ""
 
 

@@ -264,6 +264,9 @@ def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
     )
     if mend_first:
         steps.insert(1, ("or with a configuration that is mended", command(f"resume {job.name} --config FILE", ledger)))
+    elif job.state is JobState.OPEN and last == Exit.LIMIT:
+        more = command(f"resume {job.name} --max-failed LIMIT", ledger)
+        steps[0] = ("go on, once you have seen why so many failed", more)
     return [[what, line] for what, line in steps]
 
 

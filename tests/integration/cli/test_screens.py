@@ -15,10 +15,11 @@ from engine.cli.output.screen import Mood, Screen, Table, tell_error, text_of
 from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
 from engine.commands.result import JobStatus, ServiceCan, Validation
-from engine.model.errors import BulkSubmitError, StillWaiting
+from engine.model.errors import BulkSubmitError, Exit, StillWaiting
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Reject
+from engine.model.runs import PastRun, RunCounts, Sample
 from engine.reports.audit import Audit
 
 from .conftest import JOB, RESULT, TALLY
@@ -56,6 +57,7 @@ NARROW = {
     "open job": lambda: result_screen(replace(RESULT, state=JobState.OPEN, message=TROUBLE), LEDGER),
     "jobs": lambda: jobs_screen([JobStatus(JOB, TALLY, running=True)] * 2, LEDGER),
     "job of a long name": lambda: jobs_screen([JobStatus(replace(JOB, name="n" * 100), TALLY, running=True)], LEDGER),
+    "job with runs": lambda: job_screen(with_runs(), LEDGER),
     "job": lambda: job_screen(JobStatus(replace(JOB, output=str(LONG)), TALLY, running=False), LEDGER),
     "validation": lambda: validation_screen(
         Validation(10, 1, 2, 1_000, [("in/a/folder/tasks.ndjson", Reject(4, 480, 7, 5, f"not valid JSON. {TROUBLE}"))])
@@ -278,7 +280,27 @@ class TestReasons:
         assert common_reasons(tmp_path / "missing").top == []
 
 
+def ended(exit_code):
+    """Return an open job whose last run has ended so."""
+    run = PastRun(1, 5.0, "host", "1.0", 9.0, exit_code, "as it is")
+    return JobStatus(replace(JOB, state=JobState.OPEN), TALLY, running=False, runs=[run])
+
+
+def with_runs():
+    """Return a job that is running for the twelfth time."""
+    sample = Sample(1_000.0, 10.0, 5.5, 1_400.0, 4.0, 1, 2, 8, "push-back", {TROUBLE: 30.0}, {"HTTP 500": 3})
+    runs = [PastRun(number, 5.0, "host", "1.0", 9.0, 5, TROUBLE, RunCounts(warnings=3)) for number in range(1, 12)]
+    return JobStatus(JOB, TALLY, running=True, runs=[*runs, PastRun(12, 900.0, "host", "1.0")], samples=[sample])
+
+
 class TestStatus:
+    def test_of_a_running_job_says_how_it_goes_and_shows_its_newest_runs(self):
+        said = text_of(job_screen(with_runs(), LEDGER), colours=False)
+        assert "5.5 tasks/s, 1.4 KB/s, 4 requests/s, 2 batches of 8 in flight, waited 30 s" in said
+        assert "3 retries: HTTP 500" in said
+        assert "Runs, the last 10 of 12" in said
+        assert "running" in said
+
     def test_lists_jobs_a_line_each(self):
         screen = jobs_screen([JobStatus(JOB, TALLY, running=True)], LEDGER)
         lines = text_of(screen, colours=False).splitlines()
@@ -299,6 +321,8 @@ class TestStatus:
         [
             (JobStatus(JOB, TALLY, running=True), "status nightly"),
             (JobStatus(replace(JOB, state=JobState.OPEN), TALLY, running=False), "resume nightly"),
+            (ended(Exit.MEND_FIRST), "resume nightly --config FILE"),
+            (ended(Exit.LIMIT), "resume nightly --max-failed LIMIT"),
             (JobStatus(JOB, TALLY, running=False), "retry nightly"),
             (JobStatus(JOB, Tally(7, 1, 7), running=False), "audit nightly"),
         ],
