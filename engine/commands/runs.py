@@ -148,13 +148,13 @@ class RunMemory:
     async def _tell_each_minute(self) -> None:
         while True:
             await wiring.CLOCK.sleep(METRICS_SECONDS)
+            self._run = replace(self._run, counts=self._figures.counts(self._log.warnings))
             await self._tell_metrics(self._figures.of_job)
 
     async def _tell_metrics(self, numbers: Counts | Tally) -> None:
         if self._textfile is None:
             return
-        seconds = self._figures.counts(0).seconds
-        if trouble := await tell_metrics(self._textfile, self._job, self._ledger, numbers, seconds):
+        if trouble := await tell_metrics(self._textfile, self._job, self._ledger, numbers, self._run):
             if not self._told_of_textfile:
                 self.emit(Noticed(trouble))
             self._told_of_textfile = True
@@ -186,19 +186,18 @@ async def remember_refusal(job: Job, ledger: Ledger, error: BulkSubmitError, tex
         if textfile is None:
             textfile = wiring.load(job.config, hide_secret).textfile
         if textfile is not None:
-            await tell_metrics(Path(textfile), job, ledger, await ledger.tally(job.name), {})
+            await tell_metrics(Path(textfile), job, ledger, await ledger.tally(job.name), run)
 
 
-async def tell_metrics(
-    textfile: Path, job: Job, ledger: Ledger, numbers: Counts | Tally, seconds: Mapping[str, float]
-) -> str:
+async def tell_metrics(textfile: Path, job: Job, ledger: Ledger, numbers: Counts | Tally, run: PastRun) -> str:
     """Write the metrics of a job's load; return what is wrong with the file, if it cannot be written."""
     load = job.family or job.name
-    try:
+    standing = Standing(last_success=None)
+    with suppress(BulkSubmitError):
         standing = await ledger.standing(load)
-    except BulkSubmitError:
-        return ""  # the run itself meets it, too
-    return await _write(textfile, load, standing, numbers, seconds)
+    if run.ended_at is not None:  # the ledger may not have taken that: a full disk is no reason to look good
+        standing = replace(standing, last_completion=run.ended_at, exit_code=run.exit_code)
+    return await _write(textfile, load, standing, numbers, run.counts.seconds)
 
 
 async def _write(

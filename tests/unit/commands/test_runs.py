@@ -7,10 +7,12 @@ import pytest
 from fakes.clock import FakeClock, Watched, under_way
 
 from engine.commands import runs, wiring
+from engine.commands.result import Result
 from engine.commands.runs import METRICS_SECONDS, SAMPLE_SECONDS, RunMemory
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import LedgerError
 from engine.model.job import Job
+from engine.model.outcome import Tally
 from engine.model.settings import SendSettings
 from engine.progress.events import JobStarted, unheard
 from engine.run.in_flight import InFlight
@@ -82,3 +84,20 @@ async def test_metrics_are_written_each_minute(ledger, clock, tmp_path, monkeypa
     monkeypatch.setattr(runs, "tell_metrics", tell)
     await followed(ledger, clock, 150.0, tmp_path / "j.prom")
     assert told == pytest.approx([0.0, METRICS_SECONDS, 2 * METRICS_SECONDS, 150.0])
+
+
+async def test_a_ledger_that_takes_no_more_is_no_reason_to_look_good(ledger, clock, tmp_path, monkeypatch):
+    async with RunMemory(await ledger.job("j"), ledger, unheard, tmp_path / "j.prom") as memory:
+        memory.end(Result("j", "finished", Tally(), 1.0, 0))
+    assert 'exit_code{job_name="j"} 0.0' in (tmp_path / "j.prom").read_text()
+
+    async def refused(*_):
+        raise LedgerError
+
+    memory = RunMemory(await ledger.job("j"), ledger, unheard, tmp_path / "j.prom")
+    await memory.__aenter__()
+    monkeypatch.setattr(ledger._ledger, "set_run", refused)
+    await memory.__aexit__(LedgerError, LedgerError(), None)
+    told = (tmp_path / "j.prom").read_text()
+    assert 'exit_code{job_name="j"} 9.0' in told
+    assert 'last_success_timestamp_seconds{job_name="j"} 1.8e+09' in told
