@@ -19,7 +19,7 @@ from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.errors import AlreadyTaken, JobLocked, SourceChanged
 from engine.model.job import Job, JobState
-from engine.model.outcome import Tally
+from engine.model.outcome import Later, Tally
 from engine.model.submission import State
 from engine.progress.events import Listener, Noticed
 from engine.progress.text import count, size
@@ -37,7 +37,8 @@ _STAGED = frozenset({State.STAGING, State.STAGED})
 async def refuse_taken(new: Job, jobs: Sequence[Job], ledger: Ledger, emit: Listener, stop: Stop) -> None:
     """Raise if one of `jobs` has taken the records of `new`.
 
-    Jobs that have created nothing, and of which nothing is under way or uncertain, do not count; nor do retries.
+    Jobs that have created nothing (or whose tasks were all taken back), and of which nothing is under way or uncertain,
+    do not count; nor do retries.
 
     Raises:
         AlreadyTaken: one has; says which, and what can be done.
@@ -58,18 +59,24 @@ async def _refuse(new: Job, job: Job, ledger: Ledger, emit: Listener, stop: Stop
     if running and _files(job) == _files(new):
         raise JobLocked(_running(job))
     tally = await ledger.tally(job.name)
+    undone = (await ledger.count_later(job.name)).get(Later.UNDONE, 0)
     offline = wiring.load_offline(job)
     drafts = offline.service.drafting is not None
-    if (running or _has_sent(job, tally, drafts=drafts)) and await _holds(new, job, offline, ledger, emit, stop):
+    if (running or _has_sent(job, tally, undone, drafts=drafts)) and await _holds(
+        new, job, offline, ledger, emit, stop
+    ):
         raise JobLocked(_running(job)) if running else AlreadyTaken(_taken(job, tally))
 
 
-def _has_sent(job: Job, tally: Tally, *, drafts: bool) -> bool:
-    """Return whether something of a job was created, or may be; `drafts`: people see what its service stages."""
+def _has_sent(job: Job, tally: Tally, undone: int, *, drafts: bool) -> bool:
+    """Return whether something of a job is at its service, or may be.
+
+    `undone`: created tasks that were taken back. `drafts`: people see what its service stages.
+    """
     states = {state for state, number in tally.states.items() if number}
     at_the_service = _RELEASED | _STAGED if drafts else _RELEASED
     lost = drafts and job.lost_stages
-    return bool(tally.created or tally.uncertain or lost or not at_the_service.isdisjoint(states))
+    return bool(tally.created > undone or tally.uncertain or lost or not at_the_service.isdisjoint(states))
 
 
 def _files(job: Job) -> Sequence[tuple[object, ...]]:

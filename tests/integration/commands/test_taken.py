@@ -8,10 +8,12 @@ import pytest
 
 import engine
 from engine.commands import taken
+from engine.commands.undo import undo
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import AlreadyTaken, Exit, JobLocked
 from engine.progress.events import Noticed
 from engine.sandbox.behaviour import FailureRule
+from engine.sandbox.settings import SandboxSama
 
 from .desk import once, stopped, tasks
 
@@ -112,6 +114,14 @@ async def test_a_job_that_created_nothing_does_not_count(desk):
     source = desk.source(tasks(5, status="broken"))
     assert (await desk.submit(source)).tally.failed == 5
     assert (await desk.submit(source, job="k")).tally.failed == 5
+
+
+async def test_a_job_whose_tasks_were_all_taken_back_does_not_count(desk):
+    desk = await desk(sama=SandboxSama(task_lists_per_second=0))
+    source = desk.source(tasks(10))
+    await desk.submit(source)
+    await undo("j", desk.ledger, desk.emit, desk.new_stop())
+    assert (await desk.submit(source, job="k")).tally.created == 10
 
 
 async def test_a_retry_does_not_count(desk):
