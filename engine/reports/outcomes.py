@@ -105,8 +105,9 @@ async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Ou
 async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[KnownBatch]:
     settled = [batch.sequence for batch, submission in group if submission.state is State.SETTLED]
     settlements = await ledger.settlements(job.name, settled)
-    ends = group[0][0].start.index, group[-1][0].end.index
-    later = await ledger.later_fates(job.name, *ends) if settled else {}
+    later: Mapping[int, LaterFate] = {}
+    if settled:
+        later = await ledger.later_fates(job.name, group[0][0].start.index, group[-1][0].end.index)
     return [
         replace(await known_batch(job, ledger, batch, submission, settlements.get(batch.sequence)), later=later)
         for batch, submission in group
