@@ -20,6 +20,7 @@ from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError
 from engine.model.job import Job
 from engine.model.outcome import LASTING, Later, LaterFate
+from engine.model.submission import State
 from engine.progress.events import Listener, Noticed, unheard
 from engine.progress.text import count, duration
 from engine.reports.outcomes import KnownBatch, settled_batches
@@ -130,14 +131,19 @@ def refreshing_of(service: Service) -> Refreshing:
 
 async def tell_duration(job: Job, ledger: Ledger, service: Service, tell: Callable[[str], object]) -> None:
     """Say beforehand how long it takes to ask about all tasks, if that is long."""
-    if service.counting is None:
-        return
-    sizes = [known.batch.count async for (known,) in settled_batches(job, ledger, 1)]
-    if (seconds := service.counting.counting_seconds(sizes)) >= TOLD_SECONDS:
+    batches, seconds = await least_seconds(job, ledger, service)
+    if seconds >= TOLD_SECONDS:
         tell(
-            f"asking about the tasks of {count(len(sizes), 'batch')} takes about {duration(seconds)}, as fast as the "
+            f"asking about the tasks of {count(batches, 'batch')} takes about {duration(seconds)}, as fast as the "
             "service lets them be listed"
         )
+
+
+async def least_seconds(job: Job, ledger: Ledger, service: Service) -> tuple[int, float]:
+    """Return of how many batches there are tasks to ask about, and how long that takes at least."""
+    batches = ledger.batches(job.name, frozenset({State.SETTLED}))
+    sizes = [batch.count async for batch, submission in batches if submission.remote_id is not None]
+    return len(sizes), service.counting.counting_seconds(sizes) if service.counting else 0.0
 
 
 async def seen_tasks(

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.commands import wiring
-from engine.commands.later import SeenTask, asked_about, refreshing_of, tasks_of
+from engine.commands.later import SeenTask, asked_about, least_seconds, refreshing_of, tasks_of
 from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
 from engine.commands.submit import family_lock
@@ -58,8 +58,7 @@ async def find_undoable(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Undoa
         setup = wiring.load_offline(job).setup
         service = wiring.offline(setup, job).service
         _, tasks = await _undoable(job, opened, service)
-        sizes = [known.batch.count async for (known,) in settled_batches(job, opened, 1)]
-        seconds = service.counting.counting_seconds(sizes) if service.counting else 0.0
+        _, seconds = await least_seconds(job, opened, service)
         return Undoable(tasks, service.kind, str(urlsplit(setup.service.base_url).hostname), seconds)
 
 
@@ -110,6 +109,10 @@ def _undone(result: Result, left: Mapping[str, int], error: BulkSubmitError | No
     if left:
         words = ", ".join(f"{count(number)} {why}" for why, number in sorted(left.items()))
         said += f"; {count(sum(left.values()))} left as they are: {words}"
+    if result.tally.uncertain:
+        said += (
+            f"; what the {count(result.tally.uncertain, 'uncertain record')} became is not known: look for them there"
+        )
     return replace(result, message=said, exit_code=Exit.SOME_FAILED if left else Exit.ALL_CREATED)
 
 

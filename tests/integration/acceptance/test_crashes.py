@@ -1,8 +1,10 @@
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,20 @@ def wait_for(condition, seconds=30) -> None:
         assert time.monotonic() < until, "the other process did not get there"
         os.sched_yield()
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("behaviour", ["[sama]\ntask_lists_per_second = 0\n"])
+def test_an_undo_that_is_killed_goes_on_and_no_task_is_left(workplace):
+    config, tasks = workplace.configure(more=BATCHES), workplace.write_tasks(20)
+    assert workplace.run("submit", tasks, "--config", config, "--job", "wrong").code == 0
+    refused = workplace.run("undo", "wrong", stdin="")
+    assert (refused.code, "Job wrong has 20 tasks on 127.0.0.1 (sama)" in refused.err) == (2, True)
+    process = start(workplace, "undo", "wrong", "--yes")
+    ledger = sqlite3.connect(f"file:{workplace.folder / '.bulksubmit' / 'ledger.db'}?mode=ro", uri=True)
+    with closing(ledger):
+        wait_for(lambda: ledger.execute("SELECT COUNT(*) FROM later_fates").fetchone()[0])
+    process.kill()
+    process.wait()
+    done = workplace.run("undo", "wrong", "--yes", "--json")
+    assert (done.code, done.json["later"]) == (0, {"undone": 20})
+    assert {line["later"] for line in workplace.lines("wrong", "outcomes.ndjson")} == {"undone"}
