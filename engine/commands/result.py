@@ -242,6 +242,9 @@ def exit_code(
         return Exit.STOPPED_EARLY
     if tally.uncertain or doubtful:
         return Exit.SOME_UNCERTAIN
-    if (tally.failed or tally.rejected) and state is not JobState.CANCELED:  # else what a person has asked for was done
-        return Exit.SOME_FAILED
-    return Exit.TASKS_FAILED if later and later.get(Later.FAILED) else Exit.ALL_CREATED
+    not_created, failed_later = tally.failed or tally.rejected, bool(later and later.get(Later.FAILED))
+    if state is JobState.CANCELED or not (
+        not_created or failed_later
+    ):  # canceled: what a person has asked for was done
+        return Exit.ALL_CREATED
+    return Exit.SOME_FAILED if not_created else Exit.TASKS_FAILED

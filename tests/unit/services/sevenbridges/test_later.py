@@ -76,6 +76,14 @@ async def test_drafts_are_taken_back_and_a_task_that_was_run_is_not(bench):
     assert (await bench.audit()).holds
 
 
+async def test_a_cancel_that_aborts_tasks_has_done_what_it_was_asked_for(bench):
+    bench = await bench(life=Life(running_seconds=100))
+    bench.stop_after = ("released", 2)
+    await bench.submit(specs(2), until="finished")
+    result = await bench.cancel()
+    assert (result.state, result.exit_code, result.later) == ("canceled", Exit.ALL_CREATED, {"failed": 2})
+
+
 async def again(bench, job="j"):
     return await engine.retry_tasks(job, bench.ledger, *bench.watching())
 
