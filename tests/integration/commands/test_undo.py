@@ -4,7 +4,7 @@ from fakes.bench import a_bench
 from fakes.clock import until
 
 from engine.commands.undo import TakingBack, find_undoable, undo
-from engine.model.errors import Exit, JobError, Refused
+from engine.model.errors import AlreadyTaken, Exit, JobError, Refused
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
 from engine.run.context import Stop
@@ -67,6 +67,16 @@ async def test_what_was_taken_back_is_new_to_its_family_again(desk):
     await desk.submit(source, family="f", delta=True)
     await undone(desk)
     assert (await desk.submit(source, job="again", family="f", delta=True)).tally.created == 10
+
+
+async def test_what_was_taken_back_is_no_reason_to_refuse_the_same_file(desk):
+    desk = await desk(sama=FREE)
+    source = desk.source(tasks(10))
+    await desk.submit(source)
+    with pytest.raises(AlreadyTaken):
+        await desk.submit(source, job="again")
+    await undone(desk)
+    assert (await desk.submit(source, job="again")).tally.created == 10
 
 
 async def test_only_tasks_of_the_job_are_taken_back(desk):
