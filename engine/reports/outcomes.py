@@ -97,7 +97,9 @@ _LOOK_RECORDS = 10_000
 async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Outcome | None:
     """Return the outcome of the record with this index; None if it was not read. One batch is looked at."""
     found = await ledger.batch_at(job.name, index)
-    known = await _known(job, ledger, [found] if found else [])
+    if found is None:
+        return None
+    known = await _known(job, ledger, [found])
     fates = (fated for one in known for fated in batch_fates(job, one, task_url))
     return next((fated.outcome for fated in fates if fated.outcome.index == index), None)
 
