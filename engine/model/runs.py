@@ -21,6 +21,7 @@ class RunCounts(Struct, frozen=True, omit_defaults=True):
     rejected: int = 0
     uncertain: int = 0
     """Less than nothing, where the run found out what had become of some."""
+    skipped: int = 0
     sent_bytes: int = 0
     requests: int = 0
     retries: int = 0

@@ -120,6 +120,7 @@ class RunFigures:
             now.failed - before.failed,
             now.rejected - before.rejected,
             now.uncertain - before.uncertain,
+            now.skipped - before.skipped,
             self.of_job.sent_bytes,
             self._requests,
             self.of_job.retries,

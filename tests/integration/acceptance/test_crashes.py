@@ -63,10 +63,17 @@ def test_kill_9_in_the_middle_of_200_batches_and_resume(workplace):
     config, tasks = workplace.configure(more=BATCHES), workplace.write_tasks(2_000)
     process = start(workplace, "submit", tasks, "--config", config, "--job", "killed")
     wait_for(lambda: len(workplace.sandbox.markers) >= 700)
+    running = workplace.run("status", "killed", "--json").json
+    assert (running["running"], running["runs"][0]["state"]) == (True, "running")
     process.kill()
     process.wait()
+    stopped = workplace.run("status", "killed", "--json").json
+    assert (stopped["killed"], stopped["runs"][0]["state"], stopped["runs"][0]["ended_at"]) == (True, "killed", None)
+    assert stopped["next"][0]["command"] == "bulksubmit resume killed"
     resumed = workplace.run("resume", "killed", "--json")
     assert (resumed.code, resumed.json["created"], resumed.json["batches"]) == (0, 2_000, 200)
+    runs = workplace.run("status", "killed", "--json").json["runs"]
+    assert [run["state"] for run in runs] == ["killed", "ended"]
     assert workplace.sandbox.markers == {f"task-{n}": 1 for n in range(2_000)}
     assert workplace.run("audit", "killed").code == 0
 
