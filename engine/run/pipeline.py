@@ -334,9 +334,11 @@ class Pipeline:
     async def _carry(self, batch: Batch, submission: Submission) -> Submitted:
         """Submit a batch that comes out of doubt; it waits for a slot only: it has passed the limit of open ones.
 
-        Once nothing more is sent, one that is to be sent from its beginning is left to the next run.
+        Once nothing more is sent, one that is to be sent from its beginning is left to the next run; but not because
+        of the number of records sent, among which it is.
         """
-        if self._run.stop.sending_error is not None and submission.state is not State.RELEASING:
+        over = self._run.stop.sending_error
+        if over is not None and not isinstance(over, RecordsSent) and submission.state is not State.RELEASING:
             return Submitted(submission)
         return await self._in_slot(await self._in_flight.take(batch.size_bytes), batch, submission)
 

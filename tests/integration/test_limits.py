@@ -107,6 +107,14 @@ async def test_whatever_happens_no_run_sends_more_and_nothing_is_lost(tmp_path, 
         assert tally.created == len(bench.service.journal)
 
 
+async def test_what_an_earlier_run_has_left_in_doubt_is_sent_though_no_more_than_that_may_be(tmp_path):
+    async with a_bench(tmp_path, records=30, marks=True) as bench:
+        first, *_ = await bench.freeze()
+        await bench.bring(first, State.STAGING)
+        assert isinstance(await bench.work(most_records=10), RecordsSent)
+        assert bench.service.ids() == once(10)
+
+
 # Nothing more from some moment on
 
 

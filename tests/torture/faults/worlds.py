@@ -85,6 +85,8 @@ class Plan:
     settle_seconds: float = SETTLE_SECONDS
     nights: bool = False
     """A job of the same family comes after it, with the same source, and sends what is missing."""
+    most_records: int | None = None
+    """So many are sent by a run at most."""
 
     def __str__(self) -> str:
         manner = self.behaviour
@@ -103,6 +105,7 @@ class Plan:
             "deaths": ", ".join(f"{one.at} {one.number:g}" for one in self.deaths),
             "canceled after": self.canceled_at,
             "nights": self.nights,
+            "most records": self.most_records,
         }
         return f"seed {self.seed}: {self.batches} batches, {self.way}; " + "; ".join(
             f"{name}: {word}" for name, word in words.items()
@@ -140,7 +143,9 @@ def drawn(seed: int, ways: Sequence[Way] = WAYS) -> Plan:
         faults=tuple(_faults(draw, way)),
         sevenbridges=bridges,
     )
-    return Plan(seed, way, draw.randint(1, 12), behaviour, deaths, canceled_at, nights=seed % 3 == 0)
+    most_records = 2 * way.batch - 1 if seed % 4 == 1 else None  # whatever is in doubt is no more than that
+    batches = draw.randint(1, 12)
+    return Plan(seed, way, batches, behaviour, deaths, canceled_at, nights=seed % 3 == 0, most_records=most_records)
 
 
 RELEASES = {"sama": ["continue", "create"], "sevenbridges": ["create", "run"]}
@@ -306,14 +311,15 @@ class _World:
         return result
 
     async def _go_on(self, stop: Stop) -> Result:
+        limits = engine.RunLimits(max_records=self.plan.most_records)
         try:
-            return await engine.resume(self._job, self._ledger, stop=stop)
+            return await engine.resume(self._job, self._ledger, stop=stop, limits=limits)
         except JobError as error:
             if "no job" not in str(error) and "no ledger" not in str(error):
                 raise
         family = {"family": "nightly", "delta": True} if self.plan.nights else {}
         order = {"job": self._job, "output": self._folder / f"out-{self._job}-{self._life}", **family}
-        return await engine.submit(self._source, self._config, self._ledger, stop=stop, **order)
+        return await engine.submit(self._source, self._config, self._ledger, stop=stop, limits=limits, **order)
 
     async def _send_again(self, stop: Stop) -> Result:
         """Do what a person does who is told that the service does not begin with some batches."""
