@@ -284,7 +284,7 @@ class _Night:
             )
         with opened.lock(job.name), family_lock(job, opened):
             result = await self._go_on(await opened.job(job.name), opened, None)
-        said = f"job {job.name} has loaded these files already, and they have not changed since: nothing was sent"
+        said = f"job {job.name} has loaded these files already, and they have not changed since: there is nothing new"
         code = told_if_empty(result.exit_code, result.tally, self._setup)
         return replace(result, message="; ".join(filter(None, [said, result.message])), exit_code=code)
 

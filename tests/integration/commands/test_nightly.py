@@ -68,7 +68,7 @@ async def test_called_again_once_all_is_done_it_sends_nothing_and_says_so(night)
     first = await desk.nightly(source)
     again = await desk.nightly(source)
     assert (again.job, again.exit_code, first.exit_code) == (desk.tonight, Exit.SOME_FAILED, Exit.SOME_FAILED)
-    assert "has loaded these files already, and they have not changed since: nothing was sent" in again.message
+    assert "has loaded these files already, and they have not changed since: there is nothing new" in again.message
     assert desk.created() == once(5)
     assert len(await engine.status(None, desk.ledger)) == 1
 
