@@ -26,7 +26,7 @@ from engine.commands.runs import tells_collector
 from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, replace_config, submit
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, SourceChanged
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, Overwritten
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.night import day_of, zone_of
 from engine.model.outcome import Tally
@@ -288,7 +288,7 @@ class _Night:
         code = told_if_empty(result.exit_code, result.tally, self._setup)
         return replace(result, message="; ".join(filter(None, [said, result.message])), exit_code=code)
 
-    async def _go_on(self, job: Job, opened: Ledger, changed: SourceChanged | None) -> Result:
+    async def _go_on(self, job: Job, opened: Ledger, changed: Overwritten | None) -> Result:
         return await go_on(
             job,
             opened,
@@ -311,13 +311,13 @@ class _Night:
         return replace(result, message=why, exit_code=code or Exit.STOPPED_EARLY)
 
 
-def _overwritten(job: Job) -> SourceChanged | None:
+def _overwritten(job: Job) -> Overwritten | None:
     """Return how the files of a job have changed, be it only that they were written anew; None if they have not."""
     for source in job.sources:
         try:
             status = Path(source.path).stat()
         except OSError as error:
-            return SourceChanged(f"{source.path} cannot be read any more: {error.strerror}")
+            return Overwritten(f"{source.path} cannot be read any more: {error.strerror}")
         if not _is_file_of(source, status.st_size, status.st_mtime_ns, status.st_ino):
-            return SourceChanged(f"{source.path} was written anew since job {job.name} began to read it")
+            return Overwritten(f"{source.path} was written anew since job {job.name} began to read it")
     return None

@@ -234,8 +234,8 @@ def exit_code(
     doubtful: bool = False,
 ) -> int:
     """Return what tells a scheduler how a run ended; `doubtful`: records wait for what became of an earlier job's."""
-    if isinstance(error, ConfigError | SourceError):  # the job exists: once it is mended, `resume` goes on
-        return Exit.MEND_FIRST
+    if isinstance(error, ConfigError | SourceError) and error.exit_code == Exit.USAGE:
+        return Exit.MEND_FIRST  # the job exists: once it is mended, `resume` goes on
     if error is not None:
         return error.exit_status
     if tally.unresolved and state is not JobState.CANCELED:

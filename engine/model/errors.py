@@ -83,6 +83,12 @@ class SourceChanged(SourceError):
     """What to do about a file that is another one."""
 
 
+class Overwritten(SourceChanged):
+    """A source was written anew. What was released of the job is followed, and then the job is closed."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class ReaderLost(BulkSubmitError):
     """The process that reads the sources ended before its work. Nothing is lost: `bulksubmit resume` goes on."""
 
