@@ -156,8 +156,11 @@ def missing_screen(missing: Missing, ledger: Path) -> Screen:
 
 def record_screen(job: str, outcome: Outcome, ledger: Path) -> Screen:
     """Return what became of one record."""
+    skipped = outcome.state is Fate.SKIPPED
+    good = outcome.state is Fate.CREATED or (skipped and outcome.error is None)
     facts = {
         "source": f"{outcome.source}, byte {outcome.offset:,}",
+        "known from": f"job {outcome.details['job']}, record {outcome.details['record']:,}" if skipped else None,
         "task": outcome.task_id,
         "batch": outcome.batch_id,
         "page": outcome.url,
@@ -167,6 +170,6 @@ def record_screen(job: str, outcome: Outcome, ledger: Path) -> Screen:
     return Screen(
         f"Record {outcome.index:,} of job {job}: {outcome.state}.",
         {"job": job, **asdict(outcome), "ledger": str(ledger)},
-        mood=Mood.GOOD if outcome.state is Fate.CREATED else Mood.MIXED,
+        mood=Mood.GOOD if good else Mood.MIXED,
         tables=[Table([[what, fact] for what, fact in facts.items() if fact])],
     )
