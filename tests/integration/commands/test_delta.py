@@ -55,6 +55,15 @@ async def test_a_second_night_sends_only_what_is_new(desk):
     )
 
 
+async def test_a_process_of_its_own_looks_up_what_is_known(desk):
+    desk = await desk()
+    await night(desk, [*tasks(35), *tasks(2)], "n1", processes=1)
+    second = await night(desk, tasks(50, 5), "n2", processes=1)
+    assert (counts(second)[0], second.tally.skipped) == (20, 30)
+    assert await holds(desk, "n1")
+    assert await holds(desk, "n2")
+
+
 async def test_a_source_that_is_wholly_known_makes_batches_that_are_settled_as_they_are_frozen(desk):
     desk = await desk()
     await night(desk, tasks(40), "n1")
@@ -164,6 +173,13 @@ class TestGuard:
         accepted = await night(desk, tasks(30, 100), "n2", config, accept_new=True)
         assert counts(accepted)[0] == 30
 
+    async def test_by_key_a_record_that_changed_counts_as_new_if_it_would_be_sent(self, desk):
+        desk = await desk()
+        mapping = self.MORE + 'key = "id"\n[mapping]\nwrap = "data"\n'
+        await night(desk, keyed(range(30), v=1), "n1", desk.config(more=mapping))
+        with pytest.raises(TooManyNew):
+            await night(desk, keyed(range(30), v=2), "n2", desk.config(more=mapping))
+
     async def test_a_fifth_may_be_new_and_a_small_load_is_not_judged(self, desk):
         desk = await desk()
         config = desk.config(more=self.MORE)
@@ -198,6 +214,20 @@ class TestDoubt:
         second = await night(desk, tasks(60), "n2")
         assert (second.state, second.exit_code) == (JobState.FINISHED, 0)
         assert desk.created() == once(60)
+        assert await holds(desk, "n2")
+
+    async def test_what_a_job_left_unsent_when_it_was_ended_is_sent_by_the_next_one_alone(self, desk):
+        desk = await desk()
+        desk.stop_at = 3
+        await night(desk, tasks(60), "n1", desk.config(send="max_in_flight = 1"))
+        desk.stop_at = None
+        async with SqliteLedger.open(desk.ledger, SystemClock()) as ledger:
+            await ledger.set_job_state("n1", JobState.CANCELED)
+        await night(desk, tasks(60), "n2")
+        with pytest.raises(JobError, match="cannot go on: job 'n2' of its family has sent records of it since"):
+            await desk.resume("n1")
+        assert desk.created() == once(60)
+        assert await holds(desk, "n1")
         assert await holds(desk, "n2")
 
     async def test_a_retry_does_not_send_what_another_night_has_created_since(self, desk):
