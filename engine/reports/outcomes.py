@@ -105,6 +105,8 @@ async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Ou
 
 
 async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[KnownBatch]:
+    if not group:
+        return []
     settled = [batch.sequence for batch, submission in group if submission.state is State.SETTLED]
     settlements = await ledger.settlements(job.name, settled)
     later: Mapping[int, LaterFate] = {}
