@@ -20,7 +20,7 @@ from engine.model.batch import Batch
 from engine.model.errors import ConfigError
 from engine.model.record import Row
 from engine.model.settings import AUTO, MOST_IN_FLIGHT, MappingSettings
-from engine.services.base import Sample, ServiceModule
+from engine.services.base import SampleTask, ServiceModule
 
 FIRST_RATE = 100.0
 """Records per second with which `--rate auto` begins."""
@@ -201,7 +201,7 @@ def generated(service: ServiceModule, kind: str, mapping: MappingSettings, seed:
     if mapping.template:
         columns = sorted(set(_columns(mapping.template)))
         return (_dumps({column: f"{column}-{seed}-{number}" for column in columns}) for number in count())
-    sample: Sample | None = getattr(service, "sample", None)
+    sample: SampleTask | None = getattr(service, "sample", None)
     if sample is None:
         raise ConfigError(
             f"service.kind {kind!r}: its tasks cannot be made up: name a SOURCE with tasks, or write a "

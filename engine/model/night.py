@@ -100,7 +100,7 @@ class Opening(Struct, frozen=True):
     closes: float
 
 
-class Window(Struct, frozen=True):
+class DailyWindow(Struct, frozen=True):
     """Two clock times between which work may be done, each day."""
 
     opens: time

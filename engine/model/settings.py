@@ -15,7 +15,7 @@ import orjson
 from msgspec import Meta
 
 from engine.model.error_hints import Pause, Refusal
-from engine.model.night import Window, clock_time, deadline_at, most_failed, zone_of
+from engine.model.night import DailyWindow, clock_time, deadline_at, most_failed, zone_of
 from engine.model.record import Format, known_formats
 
 MEBIBYTE = 1024 * 1024
@@ -272,11 +272,11 @@ class WindowSettings(Section, frozen=True, kw_only=True):
                 raise ValueError("closes: a window that closes when it opens is none; leave both out")
 
     @property
-    def window(self) -> Window | None:
+    def window(self) -> DailyWindow | None:
         """The window; None if work may be done at any time."""
         if not self.opens:
             return None
-        return Window(clock_time(self.opens), clock_time(self.closes), zone_of(self.zone))
+        return DailyWindow(clock_time(self.opens), clock_time(self.closes), zone_of(self.zone))
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):

@@ -176,7 +176,7 @@ BatchLookup: TypeAlias = Callable[[int], Awaitable[tuple[Batch, Submission] | No
 """Sequence → the batch and where it stands; None if there is none."""
 
 
-Sample: TypeAlias = Callable[[random.Random, str], Row]
+SampleTask: TypeAlias = Callable[[random.Random, str], Row]
 """(what draws, name of the task) → a made-up task that the service would take."""
 
 
@@ -184,7 +184,7 @@ Sample: TypeAlias = Callable[[random.Random, str], Row]
 class ServiceModule(Protocol):
     """A service as the configuration finds it: a module mostly, or an object with the same two names.
 
-    `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `Sample`, besides: a
+    `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `SampleTask`, besides: a
     bench without files makes its tasks by it.
     """
 

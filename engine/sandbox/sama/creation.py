@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from engine.sandbox.behaviour import Behaviour, value_at
 from engine.sandbox.journal import Journal
-from engine.sandbox.sama.rules import FailedTask, TaskRules
+from engine.sandbox.sama.rules import NotCreated, TaskRules
 from engine.sandbox.traffic import Stats
 
 BLOCK_TASKS = 2000  # about 10 ms of work
@@ -77,7 +77,7 @@ class CreationRun(Struct):
     planned_at: float = 0.0
     canceled_at: float = 0.0
     stall_seconds: float = 0.0
-    failures: dict[int, tuple[FailedTask, ...]] = {}
+    failures: dict[int, tuple[NotCreated, ...]] = {}
     failed_data: dict[int, object] = {}
 
     def due(self, now: float) -> int:
@@ -198,7 +198,7 @@ class CallbackBodies:
         if len(self._created) >= self._tasks_per_call:
             self.flush()
 
-    def failed(self, task_id: str, failures: Sequence[FailedTask], data: object) -> None:
+    def failed(self, task_id: str, failures: Sequence[NotCreated], data: object) -> None:
         """Take one task that was not, with its data."""
         message = " ".join(failure.message for failure in failures)
         self._failed.append({"task_id": task_id, "type": 400, "message": message, "request_data": data})

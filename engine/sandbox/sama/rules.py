@@ -45,7 +45,7 @@ def refusal(status: int, message: str, type: int | str | None = None) -> Sandbox
     return SandboxRefusal(error_answer(status, message, type))
 
 
-class FailedTask(Struct, frozen=True):
+class NotCreated(Struct, frozen=True):
     """Why a task was not created."""
 
     type: int | str
@@ -62,12 +62,12 @@ class TaskRules:
         self._validator = _validator(self.schema) if own else None
         self._planned = tuple(failures)
 
-    def failures(self, task: object) -> tuple[FailedTask, ...]:
+    def failures(self, task: object) -> tuple[NotCreated, ...]:
         """Return why this task fails, empty if it does not."""
         wrong = self._wrong(task)
         if wrong:
-            return tuple(FailedTask("InvalidInputSchema", message) for message in wrong)
-        return tuple(FailedTask(rule.type, rule.message) for rule in self._planned if rule.hits(task))
+            return tuple(NotCreated("InvalidInputSchema", message) for message in wrong)
+        return tuple(NotCreated(rule.type, rule.message) for rule in self._planned if rule.hits(task))
 
     def _wrong(self, task: object) -> list[str]:
         if not isinstance(task, dict):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.model.night import (
-    Window,
+    DailyWindow,
     clock_time,
     deadline_at,
     duration_seconds,
@@ -32,7 +32,7 @@ def utc(seconds):
 
 def window(text, zone=BERLIN):
     opens, closes = text.split("-")
-    return Window(clock_time(opens), clock_time(closes), zone)
+    return DailyWindow(clock_time(opens), clock_time(closes), zone)
 
 
 # What people write
@@ -140,7 +140,7 @@ def test_a_window_is_open_or_opens_next(now, opens, closes, zone):
     opens, closes = (one.replace(second=0, microsecond=0) for one in (opens, closes))
     if opens == closes:
         return
-    opening = Window(opens, closes, ZoneInfo(zone)).at(now)
+    opening = DailyWindow(opens, closes, ZoneInfo(zone)).at(now)
     assert now < opening.closes
     assert opening.opens < opening.closes
     assert opening.opens - now < 3 * 86400

@@ -6,7 +6,7 @@ import pytest
 from engine.sandbox.behaviour import Behaviour, CreationPace, FailureRule, JournalSettings
 from engine.sandbox.journal import Journal, count_markers, read_journal
 from engine.sandbox.sama.creation import BLOCK_TASKS, BatchState, CreationRun, Creator, SandboxBatch, TaskAddress
-from engine.sandbox.sama.rules import FailedTask
+from engine.sandbox.sama.rules import NotCreated
 from engine.sandbox.traffic import Stats
 
 from ..api import tasks  # noqa: TID252 - tests of one package
@@ -144,7 +144,7 @@ def test_nothing_becomes_due_after_a_cancel():
 
 
 def test_the_states_of_tasks_under_way():
-    run = _run(total=30, done=2, failures={1: (FailedTask(400, "no"),)})
+    run = _run(total=30, done=2, failures={1: (NotCreated(400, "no"),)})
     states = [run.task_state(position) for position in range(30)]
     assert states == ["created", "failed", "ready", *["preprocessing"] * 9, *["queued"] * 18]
     assert run.created == 1

@@ -2,7 +2,7 @@ import orjson
 import pytest
 
 from engine.sandbox.behaviour import BehaviourError, FailureRule, Project
-from engine.sandbox.sama.rules import FailedTask, TaskRules
+from engine.sandbox.sama.rules import NotCreated, TaskRules
 
 RULES = TaskRules(None, ())
 
@@ -39,7 +39,7 @@ def test_what_the_vendor_allows(task):
     ],
 )
 def test_what_the_vendor_refuses(task, message):
-    assert RULES.failures(task) == (FailedTask("InvalidInputSchema", message),)
+    assert RULES.failures(task) == (NotCreated("InvalidInputSchema", message),)
 
 
 def test_every_wrong_field_is_named():
@@ -69,7 +69,7 @@ def test_an_unusable_schema_is_refused(tmp_path, text):
 def test_tasks_fail_by_value():
     rules = TaskRules(None, [FailureRule("data.name", equals="b", type="Gone", message="b is gone")])
     assert rules.failures({"data": {"name": "a"}}) == ()
-    assert rules.failures({"data": {"name": "b"}}) == (FailedTask("Gone", "b is gone"),)
+    assert rules.failures({"data": {"name": "b"}}) == (NotCreated("Gone", "b is gone"),)
 
 
 def test_tasks_fail_by_pattern():
