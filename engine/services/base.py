@@ -184,8 +184,8 @@ SampleTask: TypeAlias = Callable[[random.Random, str], Row]
 class ServiceModule(Protocol):
     """A service as the configuration finds it: a module mostly, or an object with the same two names.
 
-    `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `SampleTask`, besides: a
-    bench without files makes its tasks by it.
+    `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `SampleTask`: a bench
+    without files makes its tasks by it.
     """
 
     SETTINGS: type[ServiceSettings]
