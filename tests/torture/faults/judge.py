@@ -48,8 +48,18 @@ class Judge:
             case "child":
                 self.children[entry["batch_id"]] += 1
 
-    def weigh(self, way: Way, outcomes: Sequence[dict], markers: Sequence[str], tally: Tally) -> list[str]:
-        """Compare what the engine says of each record with what was really created; nothing to say is the best."""
+    def weigh(
+        self, way: Way, outcomes: Sequence[dict], markers: Sequence[str], tally: Tally, *, canceled_before: bool = False
+    ) -> list[str]:
+        """Compare what the engine says of each record with what was really created; nothing to say is the best.
+
+        `canceled_before`: a job that was canceled may have left drafts, which nobody runs any more.
+        """
+        if canceled_before and way.service == "sevenbridges":
+            self.look()
+            for outcome, marker in zip(outcomes, markers, strict=True):
+                if self.runs[marker] == 1 and outcome["task_id"] in self.task_ids[marker]:
+                    self.task_ids[marker] = [outcome["task_id"]]
         self.look()
         tally.runs += 1
         tally.sent += len(markers)

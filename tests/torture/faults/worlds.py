@@ -419,7 +419,8 @@ class _World:
         if not self._is_canceled and len(outcomes) != len(self.markers):
             return [f"the report tells of {len(outcomes)} records, and there are {len(self.markers)}"]
         if not self._is_canceled:
-            return judge.weigh(self.plan.way, outcomes, self.markers, tally)
+            canceled_before = self._job == NIGHT and self.plan.canceled_at is not None
+            return judge.weigh(self.plan.way, outcomes, self.markers, tally, canceled_before=canceled_before)
         judge.look()
         tally.runs, tally.sent = 1, len(outcomes)
         twice = set(judge.duplicated)
