@@ -74,7 +74,7 @@ class PayloadReader:
         middle = batch.count // 2
         index = good_indexes(batch, rejected, skips)[middle]
         skipped = sum(skip.count for skip in skips if skip.index < index)
-        border = Position(offsets[middle], index, self._line(batch.start, offsets[middle]))
+        border = Position(offsets[middle], index, self.line(batch.start, offsets[middle]))
         first, second = part_sequences(batch.sequence)
         before, after = slice(middle), slice(middle, None)
         payload = render_payload(tasks[before], self._reference(first))
@@ -149,7 +149,7 @@ class PayloadReader:
             return orjson.dumps(raw.decode("utf-8", "replace"))
         return text
 
-    def _line(self, start: Position, offset: int) -> int:
+    def line(self, start: Position, offset: int) -> int:
         """Return the line of the byte at joined `offset`, counted from `start` or from the top of its source."""
         source = source_at(self._sources, offset)
         at, line = (start.offset, start.line) if start.offset >= source.base else (source.base, 1)

@@ -7,47 +7,43 @@ become a job of their own, by the same way as failed ones. Batches come first: h
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from itertools import count as count_from
 from pathlib import Path
-from typing import TypeAlias
 
+import anyio
 import anyio.to_thread
-import orjson
 from msgspec.structs import replace
 
 from engine.commands import wiring
+from engine.commands.lineage import Attempts, find_attempts, flagged, indexes_sent
+from engine.commands.mended import Chosen, mended_records
 from engine.commands.paths import claim_output, open_ledger
-from engine.commands.result import Result, UncertainRecords
-from engine.commands.submit import check_reopening, family_lock, go_on, work_on
-from engine.files import DEFAULT_LEDGER, make_private_folder, private, regular
+from engine.commands.result import Result, UncertainRecords, summarize
+from engine.commands.submit import family_lock, go_on, work_on
+from engine.files import DEFAULT_LEDGER, make_private_folder, private
 from engine.ledger.base import Ledger
-from engine.model.batch import Batch, batch_name, good_indexes
+from engine.model.batch import Batch, batch_name
 from engine.model.doubt import RemoteStatus
-from engine.model.errors import JobError
+from engine.model.errors import ConfigError, JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Fate
-from engine.model.record import Format, Source, loads
+from engine.model.record import Format
 from engine.model.settings import SourceSettings
 from engine.model.submission import State, Submission
-from engine.progress.events import Listener, unheard
+from engine.progress.events import Listener, Noticed, unheard
 from engine.reports.outcomes import REJECTS, REPLAYABLE
 from engine.run.bounds import check_open
 from engine.run.context import Stop
-from engine.source.json_text import members
 from engine.source.sources import check_unchanged, describe
 
 SOURCE = "records.ndjson"
 UNCERTAIN_SOURCE = "uncertain.ndjson"
 """By it a job that was made of uncertain records is known."""
-_WriteSource: TypeAlias = Callable[[Path], Awaitable[Source]]
-"""Folder → the records of a new job, written there."""
 MOST_EXAMPLES = 3
 """Batches that a question spells out; `report` tells of each record."""
-
-
-_Takes: TypeAlias = Callable[[Fate, object], bool]
-"""Fate and index of a line of a rejects file → whether its record is sent again."""
 
 
 async def retry(
@@ -57,38 +53,88 @@ async def retry(
     stop: Stop | None = None,
     *,
     uncertain: bool = False,
+    config: Path | str | None = None,
 ) -> Result:
     """Submit the failed and rejected records of a job again, as a job of its own.
 
-    The new job is `NAME.retry`; it takes its records from the `rejects.ndjson` of the old one, where they can be mended
-    first. Asked again, it goes on with that job instead of sending its records a second time.
+    The new job is `NAME.retry`, then `NAME.retry-2` and so on. It takes what no attempt has created, as it stands in
+    `rejects.ndjson`, where it can be mended first: that of the newest attempt, or of an older one that was mended
+    since. A retry that is not finished goes on first; where nothing is left, the newest one is reported.
 
-    `uncertain`: send what is uncertain instead, by the word of a person: what arrived is created a second time. That
-    are the job's uncertain batches, in their place; where there are none, the uncertain records of settled batches, as
-    the job `NAME.retry`. Of a job that is not finished, it is what the service has accepted and does not begin with.
+    Args:
+        name: of the job.
+        ledger: file that remembers it.
+        emit: is told what happens.
+        stop: ends the run early.
+        uncertain: send what is uncertain instead, by the word of a person: what arrived is created a second time. That
+            are the job's uncertain batches, in their place; where there are none, the uncertain records of settled
+            batches, as a job of their own. Of a job that is not finished, it is what the service has accepted and does
+            not begin with.
+        config: of the new job; that of the old one where left out.
 
     Raises:
         JobError: the job is not finished, or nothing of it can be tried again.
+        ConfigError: the configuration cannot be used; nothing was sent.
+        JobLocked: another process works on a retry, or is about to make one.
     """
     stop = stop or Stop()
     async with open_ledger(ledger) as opened:
         if uncertain:
             return await _send_uncertain(name, opened, emit, stop)
-        parent = await opened.job(name)
-        child = retry_name(parent)
-        with opened.lock(child), family_lock(parent, opened):
-            existing = [job for job in await opened.jobs() if job.name == child]
-            if existing:
-                check_retried(parent, existing[0])
-                if existing[0].state is JobState.CANCELED:
-                    await check_reopening(existing[0], opened)
-                note = f"{child} ran before; to try its own rejects again, mend them and `bulksubmit retry {child}`"
-                return await go_on(existing[0], opened, emit, stop, note=note)
-            if parent.state is JobState.OPEN:
-                raise JobError(f"job {name!r} is not finished; `bulksubmit resume {name}` first")
-            # What another job of the family has created since is not sent a second time.
-            missed = replace(parent, delta=bool(parent.family))
-            return await _work_on_child(missed, partial(retry_source, parent), opened, emit, stop)
+        job = await opened.job(name)
+        attempts = await find_attempts(job, opened)
+        if job.state is JobState.OPEN:
+            raise JobError(f"job {name!r} is not finished; `bulksubmit resume {name}` first")
+        for child in [*attempts.below(job), *attempts.unknown]:
+            if child.state is JobState.OPEN and Path(child.sources[0].path).name in {SOURCE, UNCERTAIN_SOURCE}:
+                return await _go_on_first(name, child.name, opened, emit, stop, config)
+        text = None if config is None else _new_config(job, wiring.read_config(Path(config)))
+        return await _send_failed(job, opened, emit, stop, text)
+
+
+def _new_config(job: Job, text: str) -> str:
+    """Return a configuration with which records of a job may be sent again.
+
+    Raises:
+        ConfigError: it cannot be used, or is one for another service.
+    """
+    setup = wiring.load(text)
+    if setup.service.kind != job.service:
+        raise ConfigError(
+            f"service.kind: {setup.service.kind!r}, but job {job.name!r} is one for {job.service!r}: submit its "
+            "records there as a new job"
+        )
+    wiring.check_parts(setup, job)
+    return text
+
+
+async def _go_on_first(
+    parent: str, name: str, ledger: Ledger, emit: Listener, stop: Stop, config: Path | str | None
+) -> Result:
+    """Go on with a retry that is not finished."""
+    if config is not None:
+        raise JobError(
+            f"job {name!r}, a retry of {parent!r}, is not finished; `bulksubmit resume {name} --config …` first"
+        )
+    emit(Noticed(f"{name} goes on first; `bulksubmit retry {parent}` once more sends what was mended since it began"))
+    job = await ledger.job(name)
+    with ledger.lock(name), family_lock(job, ledger):
+        return await go_on(await ledger.job(name), ledger, emit, stop)
+
+
+async def _send_failed(job: Job, ledger: Ledger, emit: Listener, stop: Stop, config: str | None) -> Result:
+    # What another job of the family has created since is not sent a second time.
+    job = replace(job, delta=bool(job.family))
+    with ExitStack() as locks:
+        child = await _new_child(job, ledger, locks, SOURCE, REPLAYABLE, config)
+        if child is not None:
+            return await work_on(child, ledger, wiring.load(child.config), emit, stop)
+    attempts = await find_attempts(job, ledger)
+    retries = [one for one in attempts.below(job) if Path(one.sources[0].path).name == SOURCE]
+    if not retries:
+        raise JobError(f"{_rejects(job)} holds no record that failed or was rejected; there is nothing to try again")
+    note = f"nothing of job {job.name} is left to try again: what was not taken out of its rejects has been created"
+    return await summarize(retries[-1], ledger, wiring.CLOCK.monotonic(), note=note, rewrite=False)
 
 
 async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
@@ -96,65 +142,110 @@ async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop)
     with ledger.lock(name), family_lock(job, ledger):
         job = await ledger.job(name)
         found = await uncertain_in(job, ledger)
-        if found.job != name:
-            with ledger.lock(found.job):
-                # Whatever the family says of them, a person wants them sent.
-                resent = replace(job, delta=False)
-                return await _work_on_child(resent, partial(uncertain_source, job, ledger), ledger, emit, stop)
-        check_unchanged(job.sources, times=False)
-        setup = wiring.load(job.config)
-        check_open(setup.settings.window, wiring.CLOCK.now())
-        # First: killed in between, a job that seems finished would leave the batches unsent for good.
-        await ledger.set_job_state(name, JobState.OPEN)
-        job = replace(job, state=JobState.OPEN)
-        return await work_on(job, ledger, setup, emit, stop, released_again_by_user=found.sequences)
+        if found.job == name:
+            check_unchanged(job.sources, times=False)
+            setup = wiring.load(job.config)
+            check_open(setup.settings.window, wiring.CLOCK.now())
+            # First: killed in between, a job that seems finished would leave the batches unsent for good.
+            await ledger.set_job_state(name, JobState.OPEN)
+            job = replace(job, state=JobState.OPEN)
+            return await work_on(job, ledger, setup, emit, stop, released_again_by_user=found.sequences)
+    # Whatever the family says of them, a person wants them sent.
+    job = replace(job, delta=False)
+    with ExitStack() as locks:
+        child = await _new_child(job, ledger, locks, UNCERTAIN_SOURCE, frozenset({Fate.UNCERTAIN}), None)
+        if child is None:
+            raise JobError(f"{_rejects(job)} holds no record that is uncertain; there is nothing to try again")
+        return await work_on(child, ledger, wiring.load(child.config), emit, stop)
 
 
-async def _work_on_child(parent: Job, source: _WriteSource, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
-    """Make the job that tries records of `parent` again, its name locked, and work on it."""
-    setup = wiring.load(parent.config)
-    check_open(setup.settings.window, wiring.CLOCK.now())
-    name = retry_name(parent)
-    folder = Path(parent.output).with_name(name)
-    await claim_output(folder, ledger)
-    job = replace(
-        parent,
-        name=name,
-        sources=(await source(folder),),
-        output=str(folder),
-        state=JobState.OPEN,
-        read_complete=False,
-        parent=parent.name,
-        attempt=parent.attempt + 1,
-        learnt="",
-        slowest_start=0.0,
-        lost_stages=0,
-        created_at=wiring.CLOCK.now(),
-    )
-    await ledger.create_job(job)
-    return await work_on(job, ledger, setup, emit, stop)
+async def _new_child(
+    job: Job, ledger: Ledger, locks: ExitStack, file: str, fates: frozenset[Fate], config: str | None
+) -> Job | None:
+    """Make the job that tries records of `job` again, and lock it; None if there are none.
+
+    It is in the ledger together with where each of its records comes from. Two retries of one first job are never made
+    at once, or both would take the same records.
+    """
+    check_open(wiring.load(job.config).settings.window, wiring.CLOCK.now())
+    with ledger.lock((await find_attempts(job, ledger)).first.name):
+        attempts = await find_attempts(job, ledger)
+        _check_known(job, attempts)
+        name = retry_name(job, await ledger.jobs())
+        locks.enter_context(ledger.lock(name))
+        locks.enter_context(family_lock(job, ledger))
+        flags = await attempts.without_taken(job, await flagged(job, ledger, fates))
+        if not any(flags):
+            return None
+        folder = Path(job.output).with_name(name)
+        await claim_output(folder, ledger)
+        origins = await _write(folder / file, mended_records(job, attempts, flags))
+        if not origins:
+            return None
+        below = attempts.below(job)
+        child = replace(
+            job,
+            name=name,
+            config=config or job.config,
+            sources=(describe(folder / file, SourceSettings(format=Format.NDJSON), ours=True),),
+            output=str(folder),
+            state=JobState.OPEN,
+            read_complete=False,
+            parent=job.name,
+            attempt=max(one.attempt for one in [job, *below]) + 1,
+            learnt="",
+            slowest_start=0.0,
+            lost_stages=0,
+            created_at=wiring.CLOCK.now(),
+        )
+        await ledger.create_job(child, origins=origins)
+        return child
 
 
-def retry_name(job: Job) -> str:
-    """Return the name of the job in which records of this one are tried again."""
-    return check_job_name(f"{job.name}.retry")
-
-
-def check_retried(parent: Job, child: Job) -> None:
-    """Refuse to go on with `child` as the retry of what failed, if it was made of what was uncertain.
+def _check_known(job: Job, attempts: Attempts) -> None:
+    """Refuse to send records again where nobody knows which of them a retry has created.
 
     Raises:
-        JobError: it was.
+        JobError: an older bulksubmit made one that does not say where its records come from.
     """
-    if _is_of_uncertain(child):
+    for old in attempts.unknown:
         raise JobError(
-            f"job {child.name!r} was made of the uncertain records of {parent.name!r}. Submit those that "
-            f"{_rejects(parent)} calls failed or rejected as a job of another name"
+            f"job {old.name!r} was made by an older bulksubmit, and which records of {job.name!r} it holds is not "
+            f"known: `bulksubmit retry {old.name}` sends what is left"
         )
 
 
-def _is_of_uncertain(child: Job) -> bool:
-    return any(Path(source.path).name == UNCERTAIN_SOURCE for source in child.sources)
+def retry_name(job: Job, jobs: Sequence[Job]) -> str:
+    """Return the name of the job in which records of this one are tried again next: one that no job has."""
+    names = {one.name for one in jobs}
+    wanted = (f"{job.name}.retry{f'-{number}' if number > 1 else ''}" for number in count_from(1))
+    return check_job_name(next(name for name in wanted if name not in names))
+
+
+async def _write(target: Path, pages: AsyncIterator[Chosen]) -> Sequence[int]:
+    """Write the records that are taken, a line each; return which record of the parent each is. No file if none is.
+
+    Raises:
+        JobError: the file cannot be written, or a record is there twice.
+    """
+    origins = array("q")
+    try:
+        make_private_folder(target.parent)
+        await anyio.Path(target).unlink(missing_ok=True)
+        async with await anyio.open_file(target, "xb", opener=private) as file:
+            async for taken in pages:
+                await file.writelines(text + b"\n" for _, text in taken)
+                origins.extend(index for index, _ in taken)
+            await file.flush()
+            await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
+        if not origins:
+            await anyio.Path(target).unlink()
+            await anyio.Path(target.parent).rmdir()
+    except OSError as error:
+        raise JobError(
+            f"{target} cannot be written ({error.strerror}); make room, or move it out of the way"
+        ) from error
+    return origins
 
 
 async def find_uncertain(name: str, ledger: Path | str = DEFAULT_LEDGER) -> UncertainRecords:
@@ -213,116 +304,33 @@ def _spelled_out(batches: Sequence[tuple[Batch, Submission]], job: str) -> Uncer
 
 
 async def _uncertain_in_settled(job: Job, ledger: Ledger) -> UncertainRecords:
-    await _check_not_made(job, ledger)
+    attempts = await find_attempts(job, ledger)
+    _check_known(job, attempts)
+    flags = await attempts.without_taken(job, await flagged(job, ledger, frozenset({Fate.UNCERTAIN})))
+    if not any(flags):
+        raise JobError(_sent_again(job, attempts))
     records = batches = 0
     examples: list[str] = []
-    async for batch, settlement in ledger.partly_uncertain(job.name):
-        records, batches = records + len(settlement.uncertain), batches + 1
-        if batches <= MOST_EXAMPLES:
+    async for batch, settlement in ledger.partly_created(job.name):
+        sent = await indexes_sent(job, ledger, batch)
+        left = [reason for position, reason in settlement.uncertain.items() if flags[sent[position]]]
+        records, batches = records + len(left), batches + bool(left)
+        if left and batches <= MOST_EXAMPLES:
             examples.append(
-                f"{len(settlement.uncertain)} of records {batch.start.index} to {batch.end.index - 1} "
-                f"(batch {batch_name(batch.sequence)}: {next(iter(settlement.uncertain.values()))})"
+                f"{len(left)} of records {batch.start.index} to {batch.end.index - 1} "
+                f"(batch {batch_name(batch.sequence)}: {left[0]})"
             )
-    return UncertainRecords(records, batches, examples, retry_name(job))
+    return UncertainRecords(records, batches, examples, retry_name(job, await ledger.jobs()))
 
 
-async def _check_not_made(job: Job, ledger: Ledger) -> None:
-    """Refuse to make a second job of records, or one whose name is taken."""
-    name = retry_name(job)
-    for child in await ledger.jobs():
-        if child.name == name and _is_of_uncertain(child):
-            raise JobError(
-                f"the uncertain records of job {job.name!r} were sent again as job {name!r}; "
-                f"`bulksubmit resume {name}` goes on with it"
-            )
-        if child.name == name:
-            raise JobError(
-                f"the uncertain records of job {job.name!r} would become job {name!r}, which exists and holds others. "
-                f"Submit those that {_rejects(job)} calls uncertain as a job of another name"
-            )
-
-
-async def retry_source(parent: Job, folder: Path) -> Source:
-    """Write the records that can be tried again into `folder`, as they stand in the parent's `rejects.ndjson`.
-
-    A person may have mended them there. Uncertain ones are left out: sending them again could make second tasks.
-
-    Raises:
-        JobError: the file is missing or damaged, or nothing in it can be tried again.
-    """
-    work = partial(_write, parent, folder / SOURCE, "failed or was rejected", lambda fate, _: fate in REPLAYABLE)
-    return await anyio.to_thread.run_sync(work)
-
-
-async def uncertain_source(parent: Job, ledger: Ledger, folder: Path) -> Source:
-    """Write the uncertain records of the parent's settled batches into `folder`, as `retry_source` does with others.
-
-    The ledger says which they are: a report may be older than what has become known since.
-
-    Raises:
-        JobError: as `retry_source` does.
-    """
-    indexes: set[int] = set()
-    async for batch, settlement in ledger.partly_uncertain(parent.name):
-        rejects = await ledger.rejects(parent.name, batch.start.index, batch.end.index)
-        skips = await ledger.skips(parent.name, batch.start.index, batch.end.index)
-        sent = good_indexes(batch, [reject.index for reject in rejects], skips)
-        indexes.update(sent[position] for position in settlement.uncertain)
-
-    def takes(fate: Fate, index: object) -> bool:
-        return fate is Fate.UNCERTAIN and index in indexes
-
-    return await anyio.to_thread.run_sync(partial(_write, parent, folder / UNCERTAIN_SOURCE, "is uncertain", takes))
+def _sent_again(job: Job, attempts: Attempts) -> str:
+    """Say by which job the uncertain records were sent again, and how it goes on."""
+    name = [one.name for one in attempts.below(job) if Path(one.sources[0].path).name == UNCERTAIN_SOURCE][-1]
+    return (
+        f"the uncertain records of job {job.name!r} were sent again as job {name!r}; "
+        f"`bulksubmit resume {name}` goes on with it"
+    )
 
 
 def _rejects(job: Job) -> Path:
     return Path(job.output) / REJECTS
-
-
-def _write(parent: Job, target: Path, chosen: str, takes: _Takes) -> Source:
-    rejects = _rejects(parent)
-    try:
-        make_private_folder(target.parent)
-        target.unlink(missing_ok=True)
-        with open(target, "xb", opener=private) as file:
-            file.writelines(_records(parent.name, rejects, takes))
-            file.flush()
-            os.fsync(file.fileno())
-            written = file.tell()
-    except OSError as error:
-        raise JobError(
-            f"{target} cannot be written ({error.strerror}); make room, or move it out of the way"
-        ) from error
-    if not written:
-        raise JobError(f"{rejects} holds no record that {chosen}; there is nothing to try again")
-    return describe(target, SourceSettings(format=Format.NDJSON), ours=True)
-
-
-def _records(job: str, rejects: Path, takes: _Takes) -> Iterator[bytes]:
-    """Yield the text of each record that is chosen, as a line, untouched: big integers survive."""
-    try:
-        with open(rejects, "rb", opener=regular) as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    fate, index, text = _record(job, line.strip(), f"{rejects}, line {number}")
-                    if takes(fate, index):
-                        yield text.replace(b"\n", b" ") + b"\n"
-    except OSError as error:
-        raise JobError(f"{rejects} cannot be read ({error.strerror}); `bulksubmit report` writes it again") from error
-
-
-def _record(job: str, line: bytes, where: str) -> tuple[Fate, object, bytes]:
-    """Return fate, index and text of the record in a line of a rejects file."""
-    try:
-        values = loads(line)
-        fate = Fate(values["state"])
-        texts = members(line)
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{where}: not a line of a rejects file: it needs state and record") from error
-    if values.get("job", job) != job:
-        raise JobError(f"{where}: a record of job {values['job']!r}, not of {job!r}; retry that one")
-    if "record" not in texts:
-        raise JobError(f"{where}: the record is missing")
-    text = texts["record"]
-    # A record that was no JSON stands there as a string: its text is tried as it is, or as a person mended it.
-    return fate, values.get("index"), orjson.loads(text).encode() if text.startswith(b'"') else text

@@ -37,6 +37,7 @@ class Ledger(Protocol):
         Raises:
             JobError: the name is taken.
             OtherJobs: there is a job that is not among those `seen`: it was made meanwhile.
+            LedgerError: a record of the parent is there twice.
         """
         ...
 
@@ -171,8 +172,8 @@ class Ledger(Protocol):
         """Return the fates of the records of some batches, those that are settled, by sequence."""
         ...
 
-    def partly_uncertain(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
-        """Yield the settled batches of some of whose records nobody knows, with the fate of each record."""
+    def partly_created(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
+        """Yield the settled batches of which some record was not created, with the fate of each record."""
         ...
 
     async def stored_fates(self, job: str, sequence: int) -> Kept:
@@ -225,6 +226,14 @@ class Ledger(Protocol):
 
     async def origins(self, job: str, start: int, stop: int) -> Mapping[int, int]:
         """Return which record of its parent each record with start ≤ index < stop is; those of which that is known."""
+        ...
+
+    async def parents(self, job: str, indexes: Sequence[int]) -> Mapping[int, int]:
+        """Return the same of the records with these indexes."""
+        ...
+
+    async def retried_as(self, job: str, parent_index: int) -> int | None:
+        """Return the index of the record that is this one of the job's parent; None if it is not in the job."""
         ...
 
     async def note_later(self, job: str, fates: Mapping[int, LaterFate | None]) -> None:

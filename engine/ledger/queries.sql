@@ -64,6 +64,15 @@ SELECT record_index, parent_index FROM origins
 WHERE job = :job AND record_index >= :start AND record_index < :stop
 ORDER BY record_index;
 
+-- name: parents
+-- Read which records of its parent some records of a job (a JSON array) are.
+SELECT record_index, parent_index FROM origins
+WHERE job = :job AND record_index IN (SELECT value FROM json_each(:indexes));
+
+-- name: retried_as
+-- Find the record of a job that is this one of its parent.
+SELECT record_index FROM origins WHERE job = :job AND parent_index = :parent_index;
+
 -- name: job_id
 -- Find a job by its name.
 SELECT id FROM jobs WHERE name = :name;
@@ -210,13 +219,13 @@ SELECT created, failed, batches.uncertain, task_ids, errors, details, settlement
 FROM batches LEFT JOIN settlements USING (job, sequence)
 WHERE job = :job AND sequence = :sequence;
 
--- name: partly_uncertain
--- Read the settled batches of some of whose records nobody knows, with the fate of each record.
+-- name: partly_created
+-- Read the settled batches of which some record was not created, with the fate of each record.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
   skipped, task_ids, errors, details, settlements.uncertain
 FROM batches JOIN spans USING (job, sequence) JOIN settlements USING (job, sequence)
-WHERE job = :job AND sequence > :after AND batches.uncertain > 0
+WHERE job = :job AND sequence > :after AND (batches.failed > 0 OR batches.uncertain > 0)
 ORDER BY sequence
 LIMIT :limit;
 

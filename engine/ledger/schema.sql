@@ -205,7 +205,8 @@ CREATE TABLE origins (
   PRIMARY KEY (job, record_index)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX parents ON origins (job, parent_index);
+-- A record of the parent is in a retry once.
+CREATE UNIQUE INDEX parents ON origins (job, parent_index);
 
 CREATE TABLE later_fates (
   -- What became of a created record's task afterwards.

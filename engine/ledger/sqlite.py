@@ -217,8 +217,18 @@ class SqliteLedger(Ledger):
         async for batch, _ in self._pages("batches", rows.to_submitted, job, states=states, last=_LAST_SEQUENCE):
             yield batch
 
-    def partly_uncertain(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
-        return self._pages("partly_uncertain", rows.to_settled, job)
+    def partly_created(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
+        return self._pages("partly_created", rows.to_settled, job)
+
+    async def origins(self, job: str, start: int, stop: int) -> Mapping[int, int]:
+        return dict(await self._rows("origins", _pair, job, start=start, stop=stop))
+
+    async def parents(self, job: str, indexes: Sequence[int]) -> Mapping[int, int]:
+        return dict(await self._rows("parents", _pair, job, indexes=orjson.dumps(list(indexes)).decode()))
+
+    async def retried_as(self, job: str, parent_index: int) -> int | None:
+        found = await self._rows("retried_as", int, job, parent_index=parent_index)
+        return found[0] if found else None
 
     async def batch(self, job: str, sequence: int) -> tuple[Batch, Submission] | None:
         found = await self._rows("batch", rows.to_submitted, job, sequence=sequence)
@@ -281,9 +291,6 @@ class SqliteLedger(Ledger):
     async def count_unproven(self, job: str) -> int:
         (count,) = await self._rows("count_unproven", int, job)
         return count
-
-    async def origins(self, job: str, start: int, stop: int) -> Mapping[int, int]:
-        return dict(await self._rows("origins", _pair, job, start=start, stop=stop))
 
     async def note_later(self, job: str, fates: Mapping[int, LaterFate | None]) -> None:
         await self._writer.write(partial(note_later, name=job, fates=fates))

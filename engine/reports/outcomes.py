@@ -96,12 +96,18 @@ _LOOK_RECORDS = 10_000
 
 async def fate_of(job: Job, ledger: Ledger, task_url: TaskUrl, index: int) -> Outcome | None:
     """Return the outcome of the record with this index; None if it was not read. One batch is looked at."""
-    found = await ledger.batch_at(job.name, index)
-    if found is None:
-        return None
-    known = await _known(job, ledger, [found])
-    fates = (fated for one in known for fated in batch_fates(job, one, task_url))
+    _, fates = await fates_beside(job, ledger, task_url, index)
     return next((fated.outcome for fated in fates if fated.outcome.index == index), None)
+
+
+async def fates_beside(
+    job: Job, ledger: Ledger, task_url: TaskUrl, index: int
+) -> tuple[KnownBatch | None, Sequence[Fated]]:
+    """Return the batch that holds the record with this index, and the fate of every record of it; no batch if none."""
+    found = await ledger.batch_at(job.name, index)
+    for known in await _known(job, ledger, [found] if found else []):
+        return known, batch_fates(job, known, task_url)
+    return None, ()
 
 
 async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[KnownBatch]:

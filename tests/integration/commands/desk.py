@@ -91,8 +91,8 @@ class Desk:
     async def resume(self, job="j", **options):
         return await engine.resume(job, self.ledger, self.emit, self.new_stop(), **options)
 
-    async def retry(self, job="j"):
-        return await engine.retry(job, self.ledger, self.emit, self.new_stop())
+    async def retry(self, job="j", **options):
+        return await engine.retry(job, self.ledger, self.emit, self.new_stop(), **options)
 
     async def send_again(self, job="j"):
         return await engine.retry(job, self.ledger, self.emit, self.new_stop(), uncertain=True)

@@ -1,11 +1,18 @@
-import stat
-
+import apsw
 import orjson
 import pytest
 from fakes.fates import BIG, every_fate, write
 
-from engine.commands.retry import retry_source
-from engine.model.errors import JobError
+import engine
+from engine.commands.lineage import find_attempts, flagged
+from engine.commands.mended import mended_records
+from engine.model.errors import ConfigError, JobError
+from engine.reports.outcomes import REPLAYABLE
+from engine.sandbox.behaviour import FailureRule
+
+from .desk import counts, lines, once, tasks
+
+BROKEN = FailureRule(path="data.status", equals="broken", message="data.status must not be broken.")
 
 
 @pytest.fixture
@@ -14,41 +21,43 @@ async def bench(tmp_path):
         yield bench
 
 
-async def retried(bench, folder):
-    source = await retry_source(bench.job, folder)
-    return source, (folder / "records.ndjson").read_bytes()
+async def retried(bench):
+    """Return what a retry of a job takes: indexes, and the file."""
+    attempts = await find_attempts(bench.job, bench.ledger)
+    flags = await flagged(bench.job, bench.ledger, REPLAYABLE)
+    taken = [pair async for page in mended_records(bench.job, attempts, flags) for pair in page]
+    return [index for index, _ in taken], b"".join(text + b"\n" for _, text in taken)
 
 
-async def test_what_failed_or_was_rejected_is_tried_again_and_what_is_uncertain_is_not(bench, tmp_path):
+async def test_what_failed_or_was_rejected_is_tried_again_and_what_is_uncertain_is_not(bench):
     await write(bench)
-    source, text = await retried(bench, tmp_path / "again")
+    indexes, text = await retried(bench)
     assert text == b'no json\n{"data":{"id":"1","n":%s}}\n{"input":"\xc3\xa9"}\n' % BIG.encode()
-    assert (source.base, source.size, source.number) == (0, len(text), 0)
-    assert stat.S_IMODE((tmp_path / "again" / "records.ndjson").stat().st_mode) == 0o600
+    assert indexes == [1, 2, 6]
 
 
-async def test_a_line_that_a_person_mended_is_sent_as_mended(bench, tmp_path):
+async def test_a_line_that_a_person_mended_is_sent_as_mended(bench):
     reports = await write(bench)
     mended = reports.rejects.read_bytes().replace(b'{"input":"\xc3\xa9"}', b'{ "data": {"input":\r 1e999} }')
     mended = mended.replace(b'"record":"no json"', b'"record":{"data":{}}')
     reports.rejects.write_bytes(mended + b"\n\n")
-    _, text = await retried(bench, tmp_path / "again")
+    _, text = await retried(bench)
     assert text.splitlines()[0] == b'{"data":{}}'
     assert b'{ "data": {"input":\r 1e999} }\n' in text
 
 
-async def test_text_that_is_mended_as_text_is_tried_as_what_it_says(bench, tmp_path):
+async def test_text_that_is_mended_as_text_is_tried_as_what_it_says(bench):
     reports = await write(bench)
     mended = reports.rejects.read_bytes().replace(b'"no json"', orjson.dumps('{"data":{"a":"\\n"},\n"priority":1}'))
     reports.rejects.write_bytes(mended)
-    _, text = await retried(bench, tmp_path / "again")
+    _, text = await retried(bench)
     assert text.splitlines()[0] == b'{"data":{"a":"\\n"}, "priority":1}'
 
 
-async def test_lines_may_be_taken_out(bench, tmp_path):
+async def test_lines_may_be_taken_out(bench):
     reports = await write(bench)
     reports.rejects.write_bytes(reports.rejects.read_bytes().splitlines(keepends=True)[1])
-    _, text = await retried(bench, tmp_path / "again")
+    _, text = await retried(bench)
     assert text.count(b"\n") == 1
 
 
@@ -58,33 +67,204 @@ async def test_lines_may_be_taken_out(bench, tmp_path):
         (b"{not json}", "line 6: not a line of a rejects file"),
         (b"[1]", "line 6: not a line of a rejects file"),
         (b'{"record":{}}', "line 6: not a line of a rejects file"),
-        (b'{"state":"failed"}', "line 6: the record is missing"),
-        (b'{"state":["failed"],"record":{}}', "line 6: not a line of a rejects file"),
-        (b'{"state":"Failed","record":{}}', "line 6: not a line of a rejects file"),
+        (b'{"index":0,"state":"failed"}', "line 6: the record is missing"),
+        (b'{"index":0,"state":["failed"],"record":{}}', "line 6: not a line of a rejects file"),
+        (b'{"index":0,"state":"Failed","record":{}}', "line 6: not a line of a rejects file"),
+        (b'{"index":"0","record":{}}', "line 6: not a line of a rejects file: its index is no number"),
+        (b'{"index":-1,"record":{}}', "line 6: job 'j' has no record -1"),
+        (b'{"index":7,"record":{}}', "line 6: job 'j' has no record 7"),
+        (b'{"index":1,"record":{}}', "line 6: record 1 has a line before this one; keep one of the two"),
     ],
 )
-async def test_a_damaged_line_is_named_and_nothing_is_tried(bench, tmp_path, damage, said):
+async def test_a_damaged_line_is_named_and_nothing_is_tried(bench, damage, said):
     reports = await write(bench)
     reports.rejects.write_bytes(reports.rejects.read_bytes() + damage + b"\n")
     with pytest.raises(JobError, match=said):
-        await retry_source(bench.job, tmp_path / "again")
+        await retried(bench)
 
 
-async def test_the_rejects_of_another_job_are_not_tried(bench, tmp_path):
+async def test_the_rejects_of_another_job_are_not_tried(bench):
     reports = await write(bench)
     reports.rejects.write_bytes(reports.rejects.read_bytes().replace(b'{"job":"j"', b'{"job":"k"', 1))
     with pytest.raises(JobError, match="line 1: a record of job 'k', not of 'j'; retry that one"):
-        await retry_source(bench.job, tmp_path / "again")
+        await retried(bench)
 
 
-async def test_without_a_rejects_file_there_is_a_way_to_get_one(bench, tmp_path):
-    with pytest.raises(JobError, match="`bulksubmit report` writes it again"):
-        await retry_source(bench.job, tmp_path / "again")
+async def test_without_a_rejects_file_there_is_a_way_to_get_one(bench):
+    with pytest.raises(JobError, match="`bulksubmit report j` writes it again"):
+        await retried(bench)
 
 
-async def test_nothing_to_try_again_is_said(bench, tmp_path):
+async def test_of_lines_that_are_all_uncertain_nothing_is_tried(bench):
     reports = await write(bench)
     uncertain = [line for line in reports.rejects.read_bytes().splitlines() if b'"uncertain"' in line]
     reports.rejects.write_bytes(b"\n".join(uncertain))
-    with pytest.raises(JobError, match="nothing to try again"):
-        await retry_source(bench.job, tmp_path / "again")
+    assert await retried(bench) == ([], b"")
+
+
+async def test_a_record_that_is_mended_to_nothing_stays_a_record(bench):
+    reports = await write(bench)
+    reports.rejects.write_bytes(reports.rejects.read_bytes().replace(b'"no json"', b'"\\n "'))
+    assert (await retried(bench))[1].startswith(b'""\n')
+
+
+# Again and again
+
+
+def mend(path, *numbers):
+    """Mend the records with some ids in a rejects file; return it."""
+    text = path.read_bytes()
+    for number in numbers:
+        before = b'"id":"%d","status":"broken"' % number
+        assert before in text
+        text = text.replace(before, b'"id":"%d","status":"mended"' % number)
+    path.write_bytes(text)
+    return path
+
+
+def take_out(path, number):
+    kept = [line for line in path.read_bytes().splitlines(keepends=True) if b'"id":"%d"' % number not in line]
+    path.write_bytes(b"".join(kept))
+
+
+def ids(desk, job):
+    """Return the ids that a retry sends."""
+    path = desk.folder / "state" / job / "records.ndjson"
+    return [int(orjson.loads(line)["data"]["id"]) for line in path.read_bytes().splitlines()]
+
+
+async def broken(desk, count=5):
+    """Submit a job of which the last so many records fail; return its rejects."""
+    desk = await desk(failures=(BROKEN,))
+    result = await desk.submit(desk.source([*tasks(10), *tasks(count, start=10, status="broken")]))
+    return desk, result.rejects
+
+
+async def test_what_was_mended_since_goes_and_what_was_created_stays(desk):
+    desk, rejects = await broken(desk)
+    mend(rejects, 10, 11)
+    first = await desk.retry()
+    assert (first.job, counts(first)) == ("j.retry", (2, 3, 0, 0, 0))
+    mend(first.rejects, 12)
+    second = await desk.retry()
+    assert (second.job, counts(second), ids(desk, "j.retry-2")) == ("j.retry-2", (1, 2, 0, 0, 0), [12, 13, 14])
+    mend(second.rejects, 13, 14)
+    third = await desk.retry()
+    assert (third.job, third.exit_code, counts(third)) == ("j.retry-3", 0, (2, 0, 0, 0, 0))
+    assert [line["attempts"] for line in lines(second.rejects)] == [3, 3]
+    last = await desk.retry()
+    assert (last.job, last.exit_code) == ("j.retry-3", 0)
+    assert "nothing of job j is left to try again" in last.message
+    assert desk.created() == once(15)
+    assert all([(await desk.audit(name)).holds for name in ("j", "j.retry", "j.retry-2", "j.retry-3")])
+
+
+async def test_an_edit_is_never_ignored_whichever_attempts_file_it_is_in(desk):
+    desk, rejects = await broken(desk)
+    first = await desk.retry()
+    second = await desk.retry()
+    mend(rejects, 10)
+    mend(first.rejects, 11)
+    mend(second.rejects, 12)
+    assert counts(await desk.retry()) == (3, 2, 0, 0, 0)
+    assert desk.created() == once(13)
+
+
+async def test_an_edit_that_was_sent_is_not_taken_for_a_new_one(desk):
+    desk, rejects = await broken(desk)
+    rejects.write_bytes(rejects.read_bytes().replace(b'"id":"10","status"', b'"id":"10","n":1,"status"'))
+    first = await desk.retry()
+    first.rejects.write_bytes(first.rejects.read_bytes().replace(b'"n":1', b'"n":2'))
+    await desk.retry()
+    last = await desk.retry()
+    assert [line["record"]["data"].get("n") for line in lines(last.rejects)] == [2, None, None, None, None]
+
+
+@pytest.mark.parametrize("job", ["j", "j.retry"])
+async def test_a_line_that_is_taken_out_of_any_of_the_files_is_left_alone(desk, job):
+    desk, rejects = await broken(desk)
+    await desk.retry()
+    take_out(rejects.parent.with_name(job) / "rejects.ndjson", 12)
+    await desk.retry()
+    assert ids(desk, "j.retry-2") == [10, 11, 13, 14]
+
+
+async def test_what_a_first_retry_left_out_can_go_later(desk):
+    desk, rejects = await broken(desk)
+    whole = rejects.read_bytes()
+    take_out(rejects, 14)
+    await desk.retry()
+    rejects.write_bytes(whole)
+    await desk.retry()
+    assert sorted(ids(desk, "j.retry-2")) == [10, 11, 12, 13, 14]
+
+
+async def test_a_retry_of_a_retry_and_a_second_retry_never_send_a_record_twice(desk):
+    desk, rejects = await broken(desk)
+    first = await desk.retry()
+    mend(first.rejects, 10, 11)
+    below = await desk.retry("j.retry")
+    assert (below.job, counts(below)) == ("j.retry.retry", (2, 3, 0, 0, 0))
+    mend(rejects, 10, 11, 12)
+    beside = await desk.retry()
+    assert (beside.job, sorted(ids(desk, beside.job)), counts(beside)) == ("j.retry-2", [12, 13, 14], (1, 2, 0, 0, 0))
+    mend(first.rejects, 12, 13)
+    last = await desk.retry("j.retry")
+    assert (last.job, ids(desk, last.job), counts(last)) == ("j.retry.retry-2", [13, 14], (1, 1, 0, 0, 0))
+    assert desk.created() == once(14)
+
+
+async def test_a_retry_that_is_not_finished_goes_on_first(desk):
+    desk, rejects = await broken(desk, 40)
+    mend(rejects, *range(10, 40))
+    desk.stop_at = 1
+    stopped = await desk.retry()
+    desk.stop_at = None
+    assert (stopped.job, stopped.state) == ("j.retry", "open")
+    result = await desk.retry()
+    assert (result.job, counts(result)) == ("j.retry", (30, 10, 0, 0, 0))
+    assert ids(desk, (await desk.retry()).job) == list(range(40, 50))
+    assert desk.created() == once(40)
+
+
+async def test_what_is_uncertain_in_a_retry_is_not_sent_once_more(desk):
+    desk, rejects = await broken(desk)
+    await desk.retry()
+    connection = apsw.Connection(str(desk.ledger))
+    connection.execute(
+        "UPDATE settlements SET uncertain = '{\"lost\":[0]}', errors = '{\"no\":[1,2,3,4]}' WHERE job = 2"
+    )
+    connection.execute("UPDATE batches SET uncertain = 1, failed = 4 WHERE job = 2")
+    connection.close()
+    await engine.report("j.retry", desk.ledger)
+    mend(rejects, *range(10, 15))
+    assert counts(await desk.retry()) == (4, 0, 0, 0, 0)
+    assert "10" not in desk.created()
+
+
+async def test_a_retry_by_an_older_bulksubmit_is_not_guessed_about(desk):
+    desk, _ = await broken(desk)
+    await desk.retry()
+    connection = apsw.Connection(str(desk.ledger))
+    connection.execute("DELETE FROM origins")
+    connection.close()
+    with pytest.raises(JobError, match=r"older bulksubmit.*`bulksubmit retry j\.retry` sends what is left"):
+        await desk.retry()
+    assert (await desk.retry("j.retry")).job == "j.retry.retry"
+
+
+async def test_a_retry_takes_a_configuration_that_was_mended_for_it(desk):
+    desk, _ = await broken(desk)
+    mapping = '[mapping]\ntemplate = { data = { id = "7", of = "${row.data}" } }'
+    config = desk.config(more=mapping)
+    result = await desk.retry(config=config)
+    assert counts(result) == (5, 0, 0, 0, 0)
+    assert (await desk.status("j")).job.config != (await desk.status("j.retry")).job.config == config.read_text()
+
+
+async def test_a_configuration_for_another_service_is_refused(desk):
+    desk, _ = await broken(desk)
+    config = desk.folder / "other.toml"
+    config.write_text('[service]\nkind = "sevenbridges"\nproject = "a/b"\nauth_token = "${env:SAMA_ACCESS_KEY}"\n')
+    with pytest.raises(ConfigError, match=r"service\.kind: 'sevenbridges', but job 'j' is one for 'sama'"):
+        await desk.retry(config=config)

@@ -116,6 +116,27 @@ async def test_every_call_names_an_unknown_job(ledger, call):
         await call(ledger)
 
 
+async def test_a_retry_remembers_where_its_records_come_from(ledger):
+    await ledger.create_job(a_job())
+    await ledger.create_job(a_job("j.retry", parent="j"), origins=[7, 3, 2**40])
+    assert await ledger.origins("j.retry", 0, 2) == {0: 7, 1: 3}
+    assert await ledger.parents("j.retry", [2, 1, 9]) == {1: 3, 2: 2**40}
+    assert [await ledger.retried_as("j.retry", index) for index in (3, 2**40, 4)] == [1, 2, None]
+    assert await ledger.origins("j", 0, 9) == {}
+
+
+async def test_a_retry_that_holds_a_record_twice_is_not_made(ledger):
+    await ledger.create_job(a_job())
+    with pytest.raises(LedgerError):
+        await ledger.create_job(a_job("j.retry", parent="j"), origins=[7, 7])
+    assert [job.name for job in await ledger.jobs()] == ["j"]
+
+
+async def test_nothing_became_of_a_task_later_that_nobody_has_told(ledger):
+    await ledger.create_job(a_job())
+    assert await ledger.later_fates("j", 0, 9) == {}
+
+
 async def test_jobs_are_listed_newest_first(ledger):
     assert await ledger.jobs() == []
     for name in "abc":
@@ -537,17 +558,17 @@ async def test_the_tally_has_every_fate(ledger):
     assert tally.unresolved == 8
 
 
-async def test_settled_batches_of_which_records_are_uncertain_are_found_again(ledger):
+async def test_settled_batches_of_which_a_record_was_not_created_are_found_again(ledger):
     job = await frozen(ledger, batches=450, records=3)
-    partly_uncertain = {sequence: one_of_each(sequence) for sequence in (0, 7, *range(100, 400))}
-    for sequence, settlement in {**partly_uncertain, 8: one_failed(3, 8), 9: Settlement(ids(3, 9))}.items():
+    partly = {sequence: one_of_each(sequence) for sequence in (0, 7, *range(100, 400))} | {8: one_failed(3, 8)}
+    for sequence, settlement in {**partly, 9: Settlement(ids(3, 9))}.items():
         await settle(ledger, job, sequence, settlement, State.FROZEN)
     await bring(ledger, job, 10, State.UNCERTAIN)
-    found = [pair async for pair in ledger.partly_uncertain(job)]
-    assert {batch.sequence: settlement for batch, settlement in found} == partly_uncertain
+    found = [pair async for pair in ledger.partly_created(job)]
+    assert {batch.sequence: settlement for batch, settlement in found} == partly
     assert found[1][0] == (await all_batches(ledger, job))[7][0]
     await frozen(ledger, name="k")
-    assert [pair async for pair in ledger.partly_uncertain("k")] == []
+    assert [pair async for pair in ledger.partly_created("k")] == []
 
 
 async def test_what_is_not_settled_keeps_no_fate(ledger):
