@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from engine.commands.again import FailedTasks, find_failed_tasks, retry_tasks
     from engine.commands.cancel import cancel
     from engine.commands.later import refresh
+    from engine.commands.lineage import Attempt, Story
     from engine.commands.nightly import nightly
-    from engine.commands.query import audit, backup, find_record, missing, report, status, validate
+    from engine.commands.query import audit, backup, find_record, missing, report, status, tell_story, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
     from engine.commands.retry import find_uncertain, retry
     from engine.commands.submit import resume, submit
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "Audit",
     "FailedTasks",
     "Format",
@@ -41,6 +43,7 @@ __all__ = [
     "Result",
     "RunLimits",
     "Stop",
+    "Story",
     "UncertainRecords",
     "Undoable",
     "Validation",
@@ -61,6 +64,7 @@ __all__ = [
     "retry_tasks",
     "status",
     "submit",
+    "tell_story",
     "undo",
     "validate",
 ]
@@ -69,8 +73,18 @@ _HOMES = {
     "engine.commands.again": ("FailedTasks", "find_failed_tasks", "retry_tasks"),
     "engine.commands.cancel": ("cancel",),
     "engine.commands.later": ("refresh",),
+    "engine.commands.lineage": ("Attempt", "Story"),
     "engine.commands.nightly": ("nightly",),
-    "engine.commands.query": ("audit", "backup", "find_record", "missing", "report", "status", "validate"),
+    "engine.commands.query": (
+        "audit",
+        "backup",
+        "find_record",
+        "missing",
+        "report",
+        "status",
+        "tell_story",
+        "validate",
+    ),
     "engine.commands.result": ("JobStatus", "Result", "UncertainRecords", "Validation"),
     "engine.commands.retry": ("find_uncertain", "retry"),
     "engine.commands.submit": ("resume", "submit"),

@@ -319,23 +319,28 @@ def report(
     *,
     job: options.JobArgument,
     record: options.RecordIndex = None,
+    key: options.RecordKey = None,
     missing: options.MissingKeys = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
 ) -> Screen:
     """Write the reports again, or find one record.
 
-    The reports are outcomes.ndjson and rejects.ndjson in the job's output folder; `--record` tells what became of one
-    record and writes nothing. `--missing` writes missing.ndjson there and nothing else.
+    The reports are outcomes.ndjson and rejects.ndjson in the job's output folder; `--record` and `--key` tell what
+    became of one record, over all attempts at it, and write nothing. `--missing` writes missing.ndjson there and nothing
+    else.
     """
-    from engine.cli.output.checks import missing_screen, record_screen
+    from engine.cli.output.checks import missing_screen, story_screen
     from engine.cli.output.result import result_screen
     from engine.cli.signals import ask
 
+    if (record is not None) + (key is not None) + missing > 1:
+        raise typer.BadParameter("--record, --key and --missing ask for different things: take one of them.")
     if missing:
         return missing_screen(ask(partial(engine.missing, job, ledger), output_options), ledger)
-    if record is not None:
-        return record_screen(job, ask(partial(engine.find_record, job, record, ledger), output_options), ledger)
+    if record is not None or key is not None:
+        story = ask(partial(engine.tell_story, job, ledger, record=record, key=key), output_options)
+        return story_screen(story, ledger)
     return result_screen(ask(partial(engine.report, job, ledger), output_options), ledger)
 
 
@@ -375,18 +380,23 @@ def retry(
     uncertain: options.Uncertain = False,
     task_failed: options.TaskFailed = False,
     yes: options.Yes = False,
+    config: options.RetryConfig = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
 ) -> Screen:
     """Send failed and rejected records again.
 
     They are taken from the rejects.ndjson of a finished or canceled job, where they may be mended first, and become
-    a job of their own. Uncertain ones are left alone, for sent again they could become second tasks; --uncertain sends
-    those, and nothing else, after it has said which and asked: uncertain batches in their place, then, called once
-    more, the uncertain records of other batches as a job of their own. Of a job that is not finished, those are the
-    batches that the service has accepted and does not begin with. --task-failed submits those again whose tasks were
-    created and have failed since, as a job of their own, after it has said how many and what they have cost.
+    a job of their own: JOB.retry, then JOB.retry-2 and so on, each with what none of them has created. What was mended
+    in the rejects.ndjson of any of them goes; a line that is taken out is left alone. Uncertain ones are left alone,
+    for sent again they could become second tasks; --uncertain sends those, and nothing else, after it has said which
+    and asked: uncertain batches in their place, then, called once more, the uncertain records of other batches as a
+    job of their own. Of a job that is not finished, those are the batches that the service has accepted and does not
+    begin with. --task-failed submits those again whose tasks were created and have failed since, as a job of their own,
+    after it has said how many and what they have cost.
     """
+    if (uncertain or task_failed) and config is not None:
+        raise typer.BadParameter("--uncertain and --task-failed send what was sent before: --config goes with neither.")
     if task_failed:
         return _retry_tasks(job, ledger, output_options, yes=yes)
     if uncertain:
@@ -397,7 +407,7 @@ def retry(
             shall, otherwise = "they shall be sent again", f"nothing of job {job} was sent again"
             said = f"Job {job} of ledger {ledger}: {found}"
             _confirm(said, "Send them again?", shall=shall, otherwise=otherwise)
-    return _perform(partial(engine.retry, job, ledger, uncertain=uncertain), ledger, output_options)
+    return _perform(partial(engine.retry, job, ledger, uncertain=uncertain, config=config), ledger, output_options)
 
 
 def _retry_tasks(job: str, ledger: Path, output_options: OutputOptions, *, yes: bool) -> Screen:

@@ -126,6 +126,10 @@ NewConfig: TypeAlias = Annotated[
         "nothing was created; the rest must not.",
     ),
 ]
+RetryConfig: TypeAlias = Annotated[
+    Path | None,
+    _option("-c, --config FILE", "Use this configuration for what is sent again; the job's own where it is left out."),
+]
 JobName: TypeAlias = Annotated[
     str | None,
     _option("--job NAME", "Name of the new job; the configuration file's name and the time where it is left out."),
@@ -266,6 +270,14 @@ MostJobs: TypeAlias = Annotated[
 RecordIndex: TypeAlias = Annotated[
     int | None,
     _option("--record N", "Tell only what became of this record, counted from 0; no file is written.", min=0),
+]
+RecordKey: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--key VALUE",
+        "Tell only what became of the record with this key: the value of the column that [delta] names as key, or "
+        "COLUMN=VALUE.",
+    ),
 ]
 MissingKeys: TypeAlias = Annotated[
     bool,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import anyio.to_thread
 import orjson
@@ -17,14 +18,23 @@ from msgspec import Struct
 from engine.commands import wiring
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, good_indexes
-from engine.model.errors import BulkSubmitError
+from engine.model.errors import BulkSubmitError, JobError
 from engine.model.job import Job
 from engine.model.outcome import Fate, LaterFate, Outcome
-from engine.model.record import loads
+from engine.model.record import Position, loads
+from engine.progress.text import count
 from engine.reports.outcomes import REPLAYABLE, Fated, fates_beside
 from engine.source.json_text import BLANKS
+from engine.source.reader import read_blocks
+from engine.source.sources import check_unchanged
 
+SOURCE = "records.ndjson"
+"""By it a job that was made of failures is known."""
+UNCERTAIN_SOURCE = "uncertain.ndjson"
+"""Likewise one that was made of uncertain records."""
 _PAGE_RECORDS = 10_000
+_MOST_SHOWN = 5
+"""Records that a message names."""
 
 
 class Attempts(Struct, frozen=True):
@@ -120,16 +130,61 @@ async def find_attempts(job: Job, ledger: Ledger) -> Attempts:
     """Return the attempts that a job is one of."""
     oldest_first = list(reversed(await ledger.jobs()))
     places = {one.name: place for place, one in enumerate(oldest_first)}
-    known = {one.name: bool(one.parent and await ledger.origins(one.name, 0, 1)) for one in oldest_first if one.parent}
     first = job
     # A name may have been given anew since: a parent is older than its retries.
-    while known.get(first.name) and places.get(str(first.parent), len(places)) < places[first.name]:
-        first = oldest_first[places[str(first.parent)]]
+    while first.parent in places and places[first.parent] < places[first.name]:
+        if not await ledger.origins(first.name, 0, 1):
+            break
+        first = oldest_first[places[first.parent]]
     jobs, unknown = [first], list[Job]()
     for one in oldest_first[places[first.name] + 1 :]:
         if one.parent in {other.name for other in jobs}:
-            (jobs if known[one.name] else unknown).append(one)
+            (jobs if await ledger.origins(one.name, 0, 1) else unknown).append(one)
     return Attempts(ledger, jobs, unknown)
+
+
+class Retried(Struct, frozen=True):
+    """What became of the failures of a job in its retries, and theirs."""
+
+    job: str
+    failures: int
+    """Its records that failed or were rejected."""
+    created: Mapping[str, int]
+    """Job → how many of them it has created."""
+
+    @property
+    def left(self) -> int:
+        """Failures that none has created."""
+        return self.failures - sum(self.created.values())
+
+    def __str__(self) -> str:
+        done = [(name, number) for name, number in self.created.items() if number]
+        total = sum(number for _, number in done)
+        by = ", ".join(f"{number:,} by {name}" if len(done) > 1 else f"by {name}" for name, number in done)
+        said = f"{total:,} of {count(self.failures, 'failure')} of {self.job} {_were(total)} created"
+        return f"{said}{': ' if len(done) > 1 else ' '}{by}" if done else said
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+async def retried(job: Job, ledger: Ledger) -> Retried | None:
+    """Return what became of the failures of a job, or of the one that it retries; None if none was tried again."""
+    attempts = await find_attempts(job, ledger)
+    tried = job if job.name == attempts.first.name else attempts.above(job)[1]
+    direct = [one for one in attempts.below(tried) if one.parent == tried.name and source_name(one) == SOURCE]
+    retries = [one for child in direct for one in [child, *attempts.below(child)]]
+    if not retries:
+        return None
+    tally = await ledger.tally(tried.name)
+    created = {one.name: (await ledger.tally(one.name)).created for one in retries}
+    return Retried(tried.name, tally.failed + tally.rejected, created)
+
+
+def source_name(job: Job) -> str:
+    """Return the name of the file that a retry was made with: it says of which records."""
+    return Path(job.sources[0].path).name
 
 
 async def flagged(job: Job, ledger: Ledger, fates: frozenset[Fate]) -> bytearray:
@@ -267,6 +322,43 @@ async def _attempt(job: Job, ledger: Ledger, index: int) -> Attempt | None:
     return Attempt(job.name, job.attempt, fated.outcome, await records.line(index), records.changed_at, later)
 
 
+async def find_key(job: Job, ledger: Ledger, column: str, value: str) -> tuple[Job, int]:
+    """Return an attempt and the index of the one record in it that has a value in a column.
+
+    Sources are read from the beginning: of the job itself, then of the other attempts, where a record may have been
+    mended that could not be read before.
+
+    Raises:
+        SourceError: a source is not what it was, so it cannot be told by its content.
+        JobError: no record has the value, or several.
+    """
+    others = [one for one in (await find_attempts(job, ledger)).jobs if one.name != job.name]
+    for one in [job, *others]:
+        check_unchanged(one.sources, times=True)
+        found = await anyio.to_thread.run_sync(_with_key, one, column, value)
+        if len(found) > 1:
+            shown = ", ".join(map(str, found[:_MOST_SHOWN])) + ("" if len(found) <= _MOST_SHOWN else ", …")
+            raise JobError(
+                f"job {one.name!r} has several records with {value!r} in {column!r}: {shown}; ask by --record"
+            )
+        if found:
+            return one, found[0]
+    raise JobError(f"no record that job {job.name!r} has read has {value!r} in {column!r}")
+
+
+def _with_key(job: Job, column: str, value: str) -> Sequence[int]:
+    """Return the indexes of the records that have a value in a column: one more than are shown, at most."""
+    found: list[int] = []
+    settings = wiring.load_offline(job).setup.settings.source
+    for block in read_blocks(job.sources, Position(), settings):
+        for index, row in zip(block.indexes, block.rows or (), strict=True):
+            if key_of(row, column) == value:
+                found.append(index)
+        if len(found) > _MOST_SHOWN:
+            break
+    return found
+
+
 async def _key(first: Job, ledger: Ledger, index: int, column: str) -> str | None:
     """Return what the column of a record holds, as text; None if that cannot be read."""
     text = await Records(first, ledger).text(index) if column and index >= 0 else None
@@ -274,9 +366,17 @@ async def _key(first: Job, ledger: Ledger, index: int, column: str) -> str | Non
         row = loads(text or b"null")
     except ValueError:
         return None
-    return key_text(row[column]) if isinstance(row, dict) and column in row else None
+    return key_of(row, column)
 
 
-def key_text(value: object) -> str:
-    """Return a key as a person types it: a text as it is, anything else as JSON."""
+def key_of(row: object, column: str) -> str | None:
+    """Return what a column of a row holds as a person types it: a text as it is, anything else as JSON; None if none.
+
+    `data.id` is the column of that name or, where there is none, `id` within `data`.
+    """
+    value: object = row
+    for name in [column] if isinstance(row, dict) and column in row else column.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    if value is None:
+        return None
     return value if isinstance(value, str) else orjson.dumps(value).decode()

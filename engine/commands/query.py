@@ -18,6 +18,7 @@ from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
 from engine.commands.later import seen_tasks, tell_duration
+from engine.commands.lineage import Story, find_key, retried, story_of
 from engine.commands.paths import open_ledger, path_names
 from engine.commands.result import (
     DAMAGED,
@@ -232,6 +233,46 @@ async def _not_read(job: Job, ledger: Ledger, index: int) -> str:
     return f"record {index:,} is not read yet: {where}"
 
 
+async def tell_story(
+    name: str, ledger: Path | str = DEFAULT_LEDGER, *, record: int | None = None, key: str | None = None
+) -> Story:
+    """Tell what became of one record over all attempts: in this job, in those that it retries, and in its retries.
+
+    Args:
+        name: of the job, any of the attempts.
+        ledger: file that remembers it.
+        record: index of the record in this job, from 0 over all sources.
+        key: the record's own key instead: the value of the column that `[delta] key` names, or `COLUMN=VALUE`.
+
+    Raises:
+        JobError: there is no such job, or no such record was read.
+        SourceError: the key cannot be looked for, since a source is not what it was.
+    """
+    async with open_ledger(ledger) as opened:
+        job = asked = await opened.job(name)
+        column = wiring.key_column(job.config)
+        if record is None:
+            column, value = _key_asked(key or "", column)
+            asked, record = await find_key(job, opened, column, value)
+        try:
+            story = await story_of(asked, opened, record, column)
+        except DAMAGED as error:
+            raise DamagedRow(f"ledger {ledger}: its rows do not fit each other ({error}): put a backup back") from error
+        if story is None:
+            raise JobError(await _not_read(asked, opened, record))
+    return story
+
+
+def _key_asked(key: str, column: str) -> tuple[str, str]:
+    """Return column and value of a key that a person asks for."""
+    if column:
+        return column, key
+    column, given, value = key.partition("=")
+    if not given:
+        raise JobError("which column holds the key? Ask for COLUMN=VALUE, or name the column as `key` in [delta]")
+    return column, value
+
+
 async def validate(
     sources: Path | str | Sequence[Path | str],
     config: Path | str,
@@ -306,7 +347,8 @@ async def _job_status(
     working = await _working(job, ledger, tell) if tell else {}
     can = await anyio.to_thread.run_sync(service_can, job) if tally.uncertain else ServiceCan()
     later = await ledger.count_later(job.name)
-    return JobStatus(job, tally, running, working, can, runs, samples, later)
+    tried_again = await retried(job, ledger) if whole and (job.parent or tally.failed or tally.rejected) else None
+    return JobStatus(job, tally, running, working, can, runs, samples, later, retried=tried_again)
 
 
 async def _with_failed(status: JobStatus, ledger: Ledger, tell: Callable[[str], None]) -> JobStatus:

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.commands import wiring
+from engine.commands.lineage import Retried, retried
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.job import Job, JobState
@@ -52,6 +53,8 @@ class Result(Struct, frozen=True):
     service_can: ServiceCan = ServiceCan()
     later: Mapping[str, int] = {}
     """What became of created tasks afterwards, as far as is known → how many."""
+    retried: Retried | None = None
+    """What became of the failures that were tried again: of this job, or of the one that it retries."""
 
 
 class UncertainRecords(Struct, frozen=True):
@@ -98,6 +101,9 @@ class JobStatus(Struct, frozen=True):
     """The first of the tasks that have failed; None if nobody has asked."""
     failed: int = 0
     """How many have, as the service says it now."""
+
+    retried: Retried | None = None
+    """What became of the failures that were tried again, of this job or of the one that it retries; likewise."""
 
     @property
     def last_sign_at(self) -> float:
@@ -177,6 +183,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         tally.resolved - before.resolved if before is not None else 0,
         service_can(job, setup),
         later,
+        await retried(job, ledger) if job.parent or tally.failed or tally.rejected else None,
     )
 
 

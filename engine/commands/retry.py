@@ -18,7 +18,15 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from engine.commands import wiring
-from engine.commands.lineage import Attempts, find_attempts, flagged, indexes_sent
+from engine.commands.lineage import (
+    SOURCE,
+    UNCERTAIN_SOURCE,
+    Attempts,
+    find_attempts,
+    flagged,
+    indexes_sent,
+    source_name,
+)
 from engine.commands.mended import Chosen, mended_records
 from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result, UncertainRecords, summarize
@@ -39,9 +47,6 @@ from engine.run.bounds import check_open
 from engine.run.context import Stop
 from engine.source.sources import check_unchanged, describe
 
-SOURCE = "records.ndjson"
-UNCERTAIN_SOURCE = "uncertain.ndjson"
-"""By it a job that was made of uncertain records is known."""
 MOST_EXAMPLES = 3
 """Batches that a question spells out; `report` tells of each record."""
 
@@ -130,7 +135,7 @@ async def _send_failed(job: Job, ledger: Ledger, emit: Listener, stop: Stop, con
         if child is not None:
             return await work_on(child, ledger, wiring.load(child.config), emit, stop)
     attempts = await find_attempts(job, ledger)
-    retries = [one for one in attempts.below(job) if Path(one.sources[0].path).name == SOURCE]
+    retries = [one for one in attempts.below(job) if source_name(one) == SOURCE]
     if not retries:
         raise JobError(f"{_rejects(job)} holds no record that failed or was rejected; there is nothing to try again")
     note = f"nothing of job {job.name} is left to try again: what was not taken out of its rejects has been created"
@@ -325,7 +330,7 @@ async def _uncertain_in_settled(job: Job, ledger: Ledger) -> UncertainRecords:
 
 def _sent_again(job: Job, attempts: Attempts) -> str:
     """Say by which job the uncertain records were sent again, and how it goes on."""
-    name = [one.name for one in attempts.below(job) if Path(one.sources[0].path).name == UNCERTAIN_SOURCE][-1]
+    name = [one.name for one in attempts.below(job) if source_name(one) == UNCERTAIN_SOURCE][-1]
     return (
         f"the uncertain records of job {job.name!r} were sent again as job {name!r}; "
         f"`bulksubmit resume {name}` goes on with it"

@@ -78,6 +78,8 @@ class Audit:
     reports: Reported = Reported.ABSENT
     mended: int = 0
     """Records in the rejects report that are not as in the source: mended for `retry`, as a person may."""
+    taken_out: int = 0
+    """Records whose line is not in the rejects report: taken out, so that `retry` leaves them alone."""
 
     @property
     def holds(self) -> bool:
@@ -206,7 +208,7 @@ async def audit(job: Job, ledger: Ledger, evidence: Evidence) -> Audit:
         await _check_divided(result, job, ledger, Recut(job.sources, evidence.tasks_from, evidence.reference, family))
         if reports is not None:
             await anyio.to_thread.run_sync(reports.finish)
-            result.mended = reports.mended
+            result.mended, result.taken_out = reports.mended, reports.taken_out
         await _check_ids(result, job, ledger, repeats.found(MOST_FINDINGS))
     _check_end(result, job, expected)
     await _check_rest(result, job, ledger)

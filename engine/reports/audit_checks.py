@@ -344,8 +344,13 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
         self._changed_since = changed_since
         with ExitStack() as files:
             self._outcomes = _Report(find, job, reports.outcomes, files)
-            self._rejects = _Report(find, job, reports.rejects, files, self._is_mended)
+            self._rejects = _Report(find, job, reports.rejects, files, self._is_mended, may_lack=True)
             self._files = files.pop_all()
+
+    @property
+    def taken_out(self) -> int:
+        """Lines that are missing in the rejects: a person may take out what shall not be tried again."""
+        return self._rejects.lacking
 
     def check(self, block: Sequence[Fated]) -> None:
         """Compare the lines of one batch."""
@@ -395,6 +400,8 @@ class _Report:
         path: Path,
         files: ExitStack,
         is_mended: Callable[[dict[str, Any], dict[str, Any]], bool] = lambda _expected, _found: False,
+        *,
+        may_lack: bool = False,
     ) -> None:
         self.path = path
         self.lost = False
@@ -403,6 +410,9 @@ class _Report:
         self._advice = _REPORT_ADVICE.format(job=job.name)
         self._file: BinaryIO = files.enter_context(open(path, "rb", opener=regular))  # noqa: SIM115 - `files` closes it
         self._is_mended = is_mended
+        self._may_lack = may_lack
+        self.lacking = 0
+        """Lines that are missing where lines may be."""
         self._line = 0
 
     def expect(self, indexes: Sequence[int], lines: Sequence[bytes]) -> None:
@@ -423,6 +433,9 @@ class _Report:
             if found and at is not None and at > index:
                 self._file.seek(here)  # it belongs to a later record
                 found = b""
+            if not found and self._may_lack:
+                self.lacking += 1
+                return
             if not found:
                 self._find(f"the line of record {index} is missing after line {self._line}")
                 return

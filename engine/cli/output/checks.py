@@ -1,4 +1,4 @@
-"""The screens of `audit`, `validate` and `report --record`."""
+"""The screens of `audit`, `validate`, and of the story of one record."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from msgspec.structs import asdict
 
 from engine.cli.output.result import command
 from engine.cli.output.screen import Mood, Screen, Table
+from engine.cli.output.status import moment
+from engine.commands.lineage import Attempt, Story
 from engine.commands.result import Validation
 from engine.model.errors import Exit
-from engine.model.outcome import Fate, Outcome
+from engine.model.outcome import Fate, LaterFate
 from engine.progress.redaction import redactor
 from engine.progress.text import count, size
 from engine.reports.audit import Audit, Reported
@@ -40,6 +42,7 @@ def audit_screen(audit: Audit, ledger: Path) -> Screen:
             "unread_bytes": audit.unread_bytes,
             "reports": str(audit.reports),
             "mended": audit.mended,
+            "taken_out": audit.taken_out,
             "findings": audit.findings,
             "ledger": str(ledger),
             "exit_code": int(exit_code),
@@ -66,6 +69,8 @@ def _extent(audit: Audit) -> list[list[str]]:
         rows.append(["reports", f"{audit.reports}{outdated if audit.reports is Reported.OUTDATED else ''}"])
     if audit.mended:
         rows.append([f"{count(audit.mended, 'record')} mended", "in the rejects report, not as in the source"])
+    if audit.taken_out:
+        rows.append([f"{count(audit.taken_out, 'line')} taken out", "of the rejects report: `retry` leaves them alone"])
     return rows
 
 
@@ -154,22 +159,57 @@ def missing_screen(missing: Missing, ledger: Path) -> Screen:
     )
 
 
-def record_screen(job: str, outcome: Outcome, ledger: Path) -> Screen:
-    """Return what became of one record."""
+def story_screen(story: Story, ledger: Path) -> Screen:
+    """Return what became of one record, in the job that was asked for and in all attempts at it."""
+    asked, outcome = story.asked, story.asked.outcome
     skipped = outcome.state is Fate.SKIPPED
-    good = outcome.state is Fate.CREATED or (skipped and outcome.error is None)
     facts = {
-        "source": f"{outcome.source}, byte {outcome.offset:,}",
+        "source": f"{outcome.source}, {f'line {asked.line:,}, ' if asked.line else ''}byte {outcome.offset:,}",
         "known from": f"job {outcome.details['job']}, record {outcome.details['record']:,}" if skipped else None,
+        "key": f"{story.column} = {story.key}" if story.key is not None else None,
         "task": outcome.task_id,
         "batch": outcome.batch_id,
         "page": outcome.url,
         "reason": outcome.error,
+        "later": asked.later and _later(asked.later),
         "ledger": str(ledger),
     }
+    created = next((one for one in reversed(story.attempts) if one.outcome.state is Fate.CREATED), None)
+    elsewhere = f", and created by {created.job}" if created and created.job != asked.job else ""
+    rows = [
+        [str(one.number), one.job, f"{one.outcome.index:,}", moment(one.at) if one.at else "", _ended(one)]
+        for one in story.attempts
+    ]
     return Screen(
-        f"Record {outcome.index:,} of job {job}: {outcome.state}.",
-        {"job": job, **asdict(outcome), "ledger": str(ledger)},
-        mood=Mood.GOOD if good else Mood.MIXED,
-        tables=[Table([[what, fact] for what, fact in facts.items() if fact])],
+        f"Record {outcome.index:,} of job {asked.job}: {outcome.state}{elsewhere}.",
+        {"job": asked.job, **asdict(outcome), "line": asked.line, "column": story.column or None, "key": story.key}
+        | {"later": asked.later and asdict(asked.later), "attempts": [_attempt_data(one) for one in story.attempts]}
+        | {"ledger": str(ledger)},
+        mood=Mood.GOOD if (created and not created.later) or (skipped and outcome.error is None) else Mood.MIXED,
+        tables=[
+            Table([[what, fact] for what, fact in facts.items() if fact]),
+            Table(
+                rows if len(rows) > 1 else [],
+                "All attempts",
+                header=["attempt", "job", "record", "when", "what became of it"],
+                figures=frozenset({0, 2}),
+            ),
+        ],
     )
+
+
+def _attempt_data(attempt: Attempt) -> dict[str, object]:
+    later = attempt.later and asdict(attempt.later)
+    where = {"job": attempt.job, "attempt": attempt.number, "at": attempt.at or None, "line": attempt.line}
+    return {**where, **asdict(attempt.outcome), "later": later}
+
+
+def _ended(attempt: Attempt) -> str:
+    outcome = attempt.outcome
+    said = [outcome.state.value, f"as task {outcome.task_id}" if outcome.task_id else "", outcome.error or ""]
+    ended = " ".join(filter(None, [said[0], said[1]])) + (f": {said[2]}" if said[2] else "")
+    return f"{ended}; {_later(attempt.later)}" if attempt.later else ended
+
+
+def _later(later: LaterFate) -> str:
+    return f"later {later.fate} ({moment(later.seen_at)}){f': {later.reason}' if later.reason else ''}"

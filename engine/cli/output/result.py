@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
+from engine.commands.lineage import Retried
 from engine.commands.result import Result, ServiceCan
 from engine.files import find_ledger, regular
 from engine.model.errors import ConfigError, Exit
@@ -44,7 +45,7 @@ def result_screen(result: Result, ledger: Path) -> Screen:
         mood=_mood(result),
         tables=[
             Table(_counts(result, reasons), figures=frozenset({1})),
-            Table([[result.message]] if result.message and result.state == JobState.FINISHED else [], "Note"),
+            Table([[note] for note in _notes(result)], "Note"),
             _why(reasons, result.tally),
             Table(_steps(result, ledger), "What to do next", whole=frozenset({1})),
             Table(_files(result, ledger), "Files", whole=frozenset({1})),
@@ -52,6 +53,18 @@ def result_screen(result: Result, ledger: Path) -> Screen:
         data=_data(result, ledger, reasons),
         exit_code=result.exit_code,
     )
+
+
+def _notes(result: Result) -> list[str]:
+    notes = [result.message] if result.message and result.state == JobState.FINISHED else []
+    return notes + ([str(result.retried)] if result.retried else [])
+
+
+def retried_data(retried: Retried | None) -> dict[str, object] | None:
+    """Return what became of failures that were tried again, for a program."""
+    if retried is None:
+        return None
+    return {"job": retried.job, "failures": retried.failures, "created": dict(retried.created)}
 
 
 def _headline(result: Result) -> str:
@@ -149,6 +162,7 @@ def _steps(result: Result, ledger: Path) -> list[list[str]]:
         result.service_can,
         mend_first=mend_first,
         later=result.later,
+        retried=result.retried,
     )
     if result.orphans:
         left = f"{count(result.orphans, 'empty batch')} left at the service"
@@ -173,6 +187,7 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
         "exit_code": int(result.exit_code),
         "message": result.message,
         "states": dict(tally.states),
+        "retried": retried_data(result.retried),
         "orphans": result.orphans,
         "unproven_ids": result.unproven,
         "later": dict(result.later),
@@ -204,11 +219,13 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
     *,
     mend_first: bool = False,
     later: Mapping[str, int] = MappingProxyType({}),
+    retried: Retried | None = None,
 ) -> list[tuple[str, str]]:
     """Return (what for, command) of what a person should do about a job that nobody works on, in this order.
 
-    `mend_first`: it stopped for something that only a person can mend.
+    `mend_first`: it stopped for something that only a person can mend. `retried`: what became of failures since.
     """
+    failed = bool(tally.failed or tally.rejected) and not (retried and retried.job == job and not retried.left)
     steps: list[tuple[str, str]] = []
     if state == JobState.OPEN:
         steps.append(
@@ -218,9 +235,9 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
         steps.append(("end what is under way, the canceling was interrupted", f"cancel {job}"))
     elif state == JobState.CANCELED and tally.unresolved:
         steps.append(("send what was not sent after all", f"resume {job}"))
-    if state == JobState.CANCELED and (tally.failed or tally.rejected):
+    if state == JobState.CANCELED and failed:
         steps.append(("send what was read and not created after all", f"retry {job}"))
-    elif state == JobState.FINISHED and (tally.failed or tally.rejected):
+    elif state == JobState.FINISHED and failed:
         steps.append(("send failed and rejected again", f"retry {job}"))
     steps += _about_later(job, later)
     if tally.uncertain:

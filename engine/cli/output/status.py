@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import asdict
 
-from engine.cli.output.result import command, fate_count, fates_shown, later_words, next_steps
+from engine.cli.output.result import command, fate_count, fates_shown, later_words, next_steps, retried_data
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.result import JobStatus
 from engine.model.errors import Exit
@@ -60,7 +60,7 @@ def jobs_screen(jobs: Sequence[JobStatus], ledger: Path, *, chosen: bool = False
             _state(status),
             count(status.tally.records),
             _fates(status),
-            _moment(status.job.created_at),
+            moment(status.job.created_at),
             _ended(status, status.runs[-1]) if status.runs else "",
         ]
         for status in jobs
@@ -128,12 +128,12 @@ def _where_it_stands(status: JobStatus) -> list[list[str]]:
     run, now = status.runs[-1], status.samples[-1] if status.samples else None
     rows = []
     if status.running:
-        rows.append(["working", f"since {_moment(run.begun_at)} on {run.host}"])
+        rows.append(["working", f"since {moment(run.begun_at)} on {run.host}"])
         if now is not None:
             rows.append(["lately", _pace(now)])
     elif status.killed:
         rows.append(
-            ["stopped", f"was killed or lost its machine ({run.host}); last sign at {_moment(status.last_sign_at)}"]
+            ["stopped", f"was killed or lost its machine ({run.host}); last sign at {moment(status.last_sign_at)}"]
         )
     elif run.ended_at is not None:
         rows.append(["stopped" if status.job.state is JobState.OPEN else "ended", _since(run.ended_at)])
@@ -148,7 +148,7 @@ def _where_it_stands(status: JobStatus) -> list[list[str]]:
 
 
 def _since(at: float) -> str:
-    return f"{_moment(at)}, {duration(max(0.0, time.time() - at))} ago"
+    return f"{moment(at)}, {duration(max(0.0, time.time() - at))} ago"
 
 
 def _pace(sample: Sample) -> str:
@@ -184,7 +184,7 @@ def _runs(status: JobStatus) -> Table:
     rows = [
         [
             str(run.number),
-            _moment(run.begun_at),
+            moment(run.begun_at),
             _lasted(status, run),
             _ended(status, run),
             count(run.counts.created),
@@ -232,18 +232,21 @@ def _fates(status: JobStatus) -> str:
     return ", ".join(f"{count(number)} {fate}" for fate, number in numbers.items() if number)
 
 
-def _moment(unix_seconds: float) -> str:
+def moment(unix_seconds: float) -> str:
+    """Return a time for people, in the zone of this machine."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_seconds))
 
 
 def _facts(status: JobStatus) -> list[list[str]]:
     job = status.job
-    facts = [["service", job.service], ["begun", _moment(job.created_at)], ["reports", job.output]]
+    facts = [["service", job.service], ["begun", moment(job.created_at)], ["reports", job.output]]
     facts += [["source", f"{source.path} ({size(source.size)})"] for source in job.sources]
     if job.family:
         facts.append(["family", f"{job.family}{', what it knows is skipped' if job.delta else ''}"])
     if job.parent:
         facts.append(["retries", job.parent])
+    if status.retried:
+        facts.append(["tried again", str(status.retried)])
     return facts
 
 
@@ -261,6 +264,7 @@ def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
         service_can=status.service_can,
         mend_first=mend_first,
         later=status.later,
+        retried=status.retried,
     )
     if mend_first:
         steps.insert(1, ("or with a configuration that is mended", command(f"resume {job.name} --config FILE", ledger)))
@@ -286,6 +290,7 @@ def _data(status: JobStatus) -> dict[str, object]:
         "family": job.family,
         "delta": job.delta,
         "attempt": job.attempt,
+        "retried": retried_data(status.retried),
         "created_at": job.created_at,
         "read_complete": job.read_complete,
         "size_bytes": job.size_bytes,

@@ -14,6 +14,7 @@ from unit.bench.benches import bench
 from engine.bench.results import Bench
 from engine.cli.app import call
 from engine.commands.again import FailedTasks
+from engine.commands.lineage import Attempt, Story
 from engine.commands.result import FailedTask, JobStatus, Result, UncertainRecords, Validation
 from engine.commands.undo import Undoable
 from engine.model.errors import JobCanceled
@@ -34,7 +35,7 @@ OPERATIONS = [
     "report",
     "audit",
     "backup",
-    "find_record",
+    "tell_story",
     "find_failed_tasks",
     "find_undoable",
     "retry_tasks",
@@ -75,8 +76,9 @@ class FakeEngine:
     async def nightly(self, sources, config, ledger_path, emit, stop, **options):
         return self._work("nightly", sources, ledger_path, emit, {"config": config, **options})
 
-    async def retry(self, name, ledger_path, emit, stop, *, uncertain=False):
-        return self._work("retry uncertain" if uncertain else "retry", name, ledger_path, emit)
+    async def retry(self, name, ledger_path, emit, stop, *, uncertain=False, config=None):
+        given = filter(None, [config])
+        return self._work("retry uncertain" if uncertain else "retry", name, ledger_path, emit, *given)
 
     async def find_uncertain(self, name, ledger_path):
         self._note("find_uncertain", name, ledger_path)
@@ -123,9 +125,12 @@ class FakeEngine:
         self._note("backup", to, ledger_path)
         return [JOB]
 
-    async def find_record(self, name, index, ledger_path):
-        self._note("find_record", name, index, ledger_path)
-        return Outcome(index, "in.ndjson", 480, Fate.CREATED, "task-1", "batch-1", "https://example.com/task-1")
+    async def tell_story(self, name, ledger_path, *, record=None, key=None):
+        self._note("tell_story", name, ledger_path, record, key)
+        url = "https://example.com/task-1"
+        outcome = Outcome(record or 7, "in.ndjson", 480, Fate.CREATED, "task-1", "batch-1", url)
+        attempt = Attempt(name, 1, outcome, 8, 0.0)
+        return Story(attempt, [attempt])
 
     async def bench_plan(self, order):
         self._note("bench_plan", order)

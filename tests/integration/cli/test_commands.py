@@ -72,7 +72,9 @@ PROMISED = {
         (["status", "--since", "2026-11-01T22:00Z"], ("status", None, LEDGER, False, 1_793_570_400.0)),
         (["resume", "a", "--metrics-textfile", "a.prom"], ("resume", "a", LEDGER, Path("a.prom"))),
         (["report", "a"], ("report", "a", LEDGER)),
-        (["report", "a", "--record", "48211"], ("find_record", "a", 48211, LEDGER)),
+        (["report", "a", "--record", "48211"], ("tell_story", "a", LEDGER, 48211, None)),
+        (["report", "a", "--key", "id=5"], ("tell_story", "a", LEDGER, None, "id=5")),
+        (["retry", "a", "--config", "new.toml"], ("retry", "a", LEDGER, Path("new.toml"))),
         (["audit", "a", "--ledger", "x.db"], ("audit", "a", Path("x.db"))),
         (
             ["validate", "in.csv", "more.csv", "--config", "c.toml", "--format", "csv"],

@@ -9,15 +9,16 @@ from unit.bench.benches import bench
 
 from engine.cli.demo import Demo, demo_screen
 from engine.cli.output.bench import bench_screen
-from engine.cli.output.checks import audit_screen, record_screen, validation_screen
+from engine.cli.output.checks import audit_screen, story_screen, validation_screen
 from engine.cli.output.result import common_reasons, next_steps, result_screen
 from engine.cli.output.screen import Mood, Screen, Table, tell_error, text_of
 from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
+from engine.commands.lineage import Attempt, Story
 from engine.commands.result import JobStatus, ServiceCan, Validation
 from engine.model.errors import BulkSubmitError, Exit, StillWaiting
 from engine.model.job import JobState
-from engine.model.outcome import Fate, Outcome, Tally
+from engine.model.outcome import Fate, LaterFate, Outcome, Tally
 from engine.model.record import Reject
 from engine.model.runs import PastRun, RunCounts, Sample
 from engine.reports.audit import Audit
@@ -50,6 +51,14 @@ def words(text):
     return sorted(text.split())
 
 
+def a_story(outcome):
+    """Tell of a record that failed, and that a retry has created; its task failed then."""
+    first = Attempt("nightly", 1, outcome, 1_235, 1e9)
+    created = replace(outcome, index=3, state=Fate.CREATED, task_id="t1", error=None)
+    again = Attempt("nightly.retry", 2, created, 4, 1e9 + 60, LaterFate("failed", "disk full", 1e9 + 3600))
+    return Story(first, [first, again], "id", "a7")
+
+
 LONG = Path("/a/path") / ("that-is-longer-than-the-screen-is-wide-" * 3) / "rejects.ndjson"
 TROUBLE = "The service could not be reached for a long time; it says: maintenance until tomorrow morning, or later."
 NARROW = {
@@ -63,8 +72,8 @@ NARROW = {
         Validation(10, 1, 2, 1_000, [("in/a/folder/tasks.ndjson", Reject(4, 480, 7, 5, f"not valid JSON. {TROUBLE}"))])
     ),
     "audit": lambda: audit_screen(Audit("nightly", 10**9, 2, Counter(dict.fromkeys(Fate, 10**8))), LEDGER),
-    "record": lambda: record_screen(
-        "nightly", Outcome(7, "in.csv", 9, Fate.FAILED, batch_id="b" * 90, error=TROUBLE), LEDGER
+    "record": lambda: story_screen(
+        a_story(Outcome(7, "in.csv", 9, Fate.FAILED, batch_id="b" * 90, error=TROUBLE)), LEDGER
     ),
     "bench": lambda: bench_screen(bench()),
 }
@@ -380,11 +389,28 @@ def test_a_validation_shows_the_first_rejects():
 
 def test_a_record_is_told_with_its_reason():
     outcome = Outcome(48_211, "in.csv", 12_345, Fate.FAILED, batch_id="b1", error="no url")
-    text = text_of(record_screen("nightly", outcome, LEDGER), colours=False)
+    attempt = Attempt("nightly", 1, outcome, None, 0.0)
+    text = text_of(story_screen(Story(attempt, [attempt]), LEDGER), colours=False)
     assert text.startswith("Record 48,211 of job nightly: failed.")
     assert "in.csv, byte 12,345" in text
     assert "no url" in text
     assert "task" not in text
+    assert "attempt" not in text
+
+
+def test_a_story_names_each_attempt_and_what_came_later():
+    screen = story_screen(
+        a_story(Outcome(48_211, "in.csv", 12_345, Fate.FAILED, batch_id="b1", error="no url")), LEDGER
+    )
+    text = text_of(screen, colours=False)
+    assert text.startswith("Record 48,211 of job nightly: failed, and created by nightly.retry.")
+    assert "in.csv, line 1,235, byte 12,345" in text
+    assert "id = a7" in text
+    assert re.search(r"1 +nightly +48,211 +.+ +failed: no url", text)
+    assert re.search(r"2 +nightly.retry +3 +.+ +created as task t1; later failed \(.+\): disk full", text)
+    assert [one["state"] for one in screen.data["attempts"]] == ["failed", "created"]
+    assert screen.data["attempts"][1]["later"] == {"fate": "failed", "reason": "disk full", "seen_at": 1e9 + 3600}
+    assert (screen.data["job"], screen.data["index"], screen.data["key"]) == ("nightly", 48_211, "a7")
 
 
 @pytest.mark.parametrize(("tasks", "twice", "code"), [(7, 0, 3), (8, 0, 1), (7, 1, 1)])

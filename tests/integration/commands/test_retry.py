@@ -6,7 +6,7 @@ from fakes.fates import BIG, every_fate, write
 import engine
 from engine.commands.lineage import find_attempts, flagged
 from engine.commands.mended import mended_records
-from engine.model.errors import ConfigError, JobError
+from engine.model.errors import ConfigError, JobError, SourceChanged
 from engine.reports.outcomes import REPLAYABLE
 from engine.sandbox.behaviour import FailureRule
 
@@ -210,7 +210,7 @@ async def test_a_retry_of_a_retry_and_a_second_retry_never_send_a_record_twice(d
     assert (beside.job, sorted(ids(desk, beside.job)), counts(beside)) == ("j.retry-2", [12, 13, 14], (1, 2, 0, 0, 0))
     mend(first.rejects, 12, 13)
     last = await desk.retry("j.retry")
-    assert (last.job, ids(desk, last.job), counts(last)) == ("j.retry.retry-2", [13, 14], (1, 1, 0, 0, 0))
+    assert (last.job, sorted(ids(desk, last.job)), counts(last)) == ("j.retry.retry-2", [13, 14], (1, 1, 0, 0, 0))
     assert desk.created() == once(14)
 
 
@@ -268,3 +268,92 @@ async def test_a_configuration_for_another_service_is_refused(desk):
     config.write_text('[service]\nkind = "sevenbridges"\nproject = "a/b"\nauth_token = "${env:SAMA_ACCESS_KEY}"\n')
     with pytest.raises(ConfigError, match=r"service\.kind: 'sevenbridges', but job 'j' is one for 'sama'"):
         await desk.retry(config=config)
+
+
+# The story of a record
+
+
+async def told(desk, job, **asked):
+    story = await engine.tell_story(job, desk.ledger, **asked)
+    assert story.asked.job == job
+    return story
+
+
+async def test_the_story_of_a_record_is_the_same_from_whichever_attempt_it_is_asked(desk):
+    """A record fails, is mended, fails for another reason, is mended again, and its task fails later."""
+    desk, rejects = await broken(desk)
+    take_out(rejects, 10)
+    rejects.write_bytes(rejects.read_bytes().replace(b'"id":"12",', b'"id":"12","n":1,'))
+    first = await desk.retry()
+    second = await desk.retry(mend(first.rejects, 13) and "j")
+    connection = apsw.Connection(str(desk.ledger))
+    connection.execute(
+        "INSERT INTO later_fates SELECT id, 2, 'failed', 'disk full', 9.0 FROM jobs WHERE name = 'j.retry-2'"
+    )
+    connection.close()
+    stories = [
+        await told(desk, "j", record=13),
+        await told(desk, "j.retry", record=2),
+        await told(desk, second.job, record=2),
+        await told(desk, "j", key="data.id=13"),
+    ]
+    assert len({repr(story.attempts) for story in stories}) == 1
+    attempts = stories[0].attempts
+    assert [(one.job, one.number, one.outcome.index, one.outcome.state, one.line) for one in attempts] == [
+        ("j", 1, 13, "failed", 14),
+        ("j.retry", 2, 2, "failed", 3),
+        ("j.retry-2", 3, 2, "created", 3),
+    ]
+    assert attempts[0].outcome.error == attempts[1].outcome.error == f"InvalidInputSchema: {BROKEN.message}"
+    assert attempts[2].outcome.task_id
+    assert [one.later and one.later.reason for one in attempts] == [None, None, "disk full"]
+    assert [one.at > 1e9 for one in attempts] == [True] * 3
+    assert (await told(desk, "j", record=10)).attempts == [(await told(desk, "j", record=10)).asked]
+
+
+async def test_a_record_is_found_by_its_own_key(desk):
+    desk = await desk(failures=(BROKEN,))
+    path = desk.folder / "rows.csv"
+    path.write_text("id,n,status\na,1,\nb,2,broken\nc,2,broken\n")
+    types = '[source]\nformat = "csv"\n[source.types]\nn = "integer"\n[mapping]\nwrap = "data"'
+    result = await desk.submit(path, desk.config(more=types))
+    result.rejects.write_bytes(result.rejects.read_bytes().replace(b"broken", b"mended"))
+    await desk.retry()
+    story = await told(desk, "j", key="id=b")
+    assert (story.column, story.key, story.asked.line, len(story.attempts)) == ("id", "b", 3, 2)
+    assert (await told(desk, "j", key="n=1")).asked.outcome.index == 0
+    with pytest.raises(JobError, match=r"'j' has several records with '2' in 'n': 1, 2; ask by --record"):
+        await told(desk, "j", key="n=2")
+    with pytest.raises(JobError, match="no record that job 'j' has read has 'x' in 'id'"):
+        await told(desk, "j", key="id=x")
+    with pytest.raises(JobError, match="which column holds the key"):
+        await told(desk, "j", key="b")
+    with pytest.raises(JobError, match="has no record 3"):
+        await told(desk, "j", record=3)
+
+
+async def test_a_key_is_not_looked_for_in_a_source_that_is_another_one_by_now(desk):
+    desk, _ = await broken(desk)
+    desk.source(tasks(99))
+    with pytest.raises(SourceChanged):
+        await told(desk, "j", key="id=1")
+    assert (await told(desk, "j", record=1)).attempts
+
+
+# What became of the failures
+
+
+async def test_the_parent_says_what_became_of_its_failures(desk):
+    desk, rejects = await broken(desk)
+    assert (await desk.status("j")).retried is None
+    mend(rejects, 10, 11)
+    first = await desk.retry()
+    assert str(first.retried) == "2 of 5 failures of j were created by j.retry"
+    mend(first.rejects, 12)
+    assert str((await desk.retry("j.retry")).retried) == "1 of 3 failures of j.retry was created by j.retry.retry"
+    mend(rejects, 13, 14)
+    await desk.retry()
+    retried = (await desk.status("j")).retried
+    assert str(retried) == "5 of 5 failures of j were created: 2 by j.retry, 1 by j.retry.retry, 2 by j.retry-2"
+    assert retried.left == 0
+    assert str((await desk.status("j.retry-2")).retried) == str(retried)

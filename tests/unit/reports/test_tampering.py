@@ -180,11 +180,22 @@ async def test_every_line_of_a_report_that_is_missing_twice_or_changed_is_found(
         changed = [
             orjson.dumps({**orjson.loads(line), key: "~"}) + b"\n" for key in orjson.loads(line) if key != "record"
         ]
-        for new in [b"", line + line, b"~\n", *changed]:
+        missing = [b""] if name == "outcomes.ndjson" else []
+        for new in [*missing, line + line, b"~\n", *changed]:
             path.write_bytes(b"".join([*lines[:at], new, *lines[at + 1 :]]))
             os.utime(path, (2e9, 2e9))
             result = await audited(job)
             assert any(finding.startswith(str(path)) for finding in result.findings), (at, new)
+
+
+async def test_lines_that_were_taken_out_of_the_rejects_are_counted_and_no_fault(job):
+    path = job[1] / "output" / "rejects.ndjson"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for left in (lines[1:], lines[:-1], lines[::2], []):
+        path.write_bytes(b"".join(left))
+        os.utime(path, (2e9, 2e9))
+        result = await audited(job)
+        assert (result.findings, result.taken_out) == ([], len(lines) - len(left))
 
 
 async def test_a_record_that_was_mended_in_the_rejects_is_counted_and_no_fault(job):
