@@ -327,8 +327,8 @@ def report(
     """Write the reports again, or find one record.
 
     The reports are outcomes.ndjson and rejects.ndjson in the job's output folder; `--record` and `--key` tell what
-    became of one record, over all attempts at it, and write nothing. `--missing` writes missing.ndjson there and nothing
-    else.
+    became of one record, over all attempts at it, and write nothing. `--missing` writes missing.ndjson there and
+    nothing else.
     """
     from engine.cli.output.checks import missing_screen, story_screen
     from engine.cli.output.result import result_screen
@@ -380,6 +380,7 @@ def retry(
     uncertain: options.Uncertain = False,
     task_failed: options.TaskFailed = False,
     yes: options.Yes = False,
+    from_file: options.MendedFile = None,
     config: options.RetryConfig = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
@@ -395,8 +396,8 @@ def retry(
     begin with. --task-failed submits those again whose tasks were created and have failed since, as a job of their own,
     after it has said how many and what they have cost.
     """
-    if (uncertain or task_failed) and config is not None:
-        raise typer.BadParameter("--uncertain and --task-failed send what was sent before: --config goes with neither.")
+    if (uncertain or task_failed) and (config is not None or from_file is not None):
+        raise typer.BadParameter("--config and --from go with neither --uncertain nor --task-failed.")
     if task_failed:
         return _retry_tasks(job, ledger, output_options, yes=yes)
     if uncertain:
@@ -407,7 +408,11 @@ def retry(
             shall, otherwise = "they shall be sent again", f"nothing of job {job} was sent again"
             said = f"Job {job} of ledger {ledger}: {found}"
             _confirm(said, "Send them again?", shall=shall, otherwise=otherwise)
-    return _perform(partial(engine.retry, job, ledger, uncertain=uncertain, config=config), ledger, output_options)
+    return _perform(
+        partial(engine.retry, job, ledger, uncertain=uncertain, config=config, from_file=from_file),
+        ledger,
+        output_options,
+    )
 
 
 def _retry_tasks(job: str, ledger: Path, output_options: OutputOptions, *, yes: bool) -> Screen:

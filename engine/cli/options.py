@@ -130,6 +130,14 @@ RetryConfig: TypeAlias = Annotated[
     Path | None,
     _option("-c, --config FILE", "Use this configuration for what is sent again; the job's own where it is left out."),
 ]
+MendedFile: TypeAlias = Annotated[
+    Path | None,
+    _option(
+        "--from FILE",
+        "Send the records that this file has, as they stand there: lines as in rejects.ndjson, or a table as "
+        "rejects.csv. The others are left alone.",
+    ),
+]
 JobName: TypeAlias = Annotated[
     str | None,
     _option("--job NAME", "Name of the new job; the configuration file's name and the time where it is left out."),

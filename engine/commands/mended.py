@@ -8,9 +8,9 @@ out of one of these files is left alone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import islice
-from operator import and_
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from operator import and_, attrgetter
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,11 +22,15 @@ from engine.files import regular
 from engine.model.errors import JobError
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import loads
+from engine.model.record import Format, loads
+from engine.progress.text import count
 from engine.reports.outcomes import REJECTS
-from engine.source.json_text import members
+from engine.reports.spreadsheet import read_spreadsheet
+from engine.source.json_text import BLANKS, members
+from engine.source.splitter import BOM
 
 _PAGE_LINES = 1000
+_HEAD_BYTES = 4096
 
 Chosen: TypeAlias = Sequence[tuple[int, bytes]]
 """Index of each record in the job that is retried, and the line that is sent for it."""
@@ -48,6 +52,7 @@ async def mended_records(job: Job, attempts: Attempts, flags: bytearray) -> Asyn
     Raises:
         JobError: one of the files is missing or damaged.
     """
+    job = attempts.above(job)[0]  # as it was: the one that is given may have a new configuration
     holders = [*reversed(attempts.below(job)), job]
     chosen = await _chosen(job, attempts, holders, flags) if len(holders) > 1 else bytearray(b"\1" * len(flags))
     done = bytearray(len(flags))
@@ -56,6 +61,74 @@ async def mended_records(job: Job, attempts: Attempts, flags: bytearray) -> Asyn
             indexes = await _indexes(lines, holder, job, attempts, len(flags))
             pairs = zip(indexes, lines, strict=True)
             yield _once([(index, line) for index, line in pairs if flags[index] and chosen[index] == number], done)
+
+
+async def given_records(
+    path: Path,
+    job: Job,
+    attempts: Attempts,
+    flags: bytearray,
+    types: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> AsyncIterator[Chosen]:
+    """Yield the records of a job that are flagged and that a file names, with the text to send for each.
+
+    The file has lines as `rejects.ndjson` has, or is a table as `rejects.csv` is, of the job or of one of its retries.
+    `types`: of columns that come back from a table. `tell` is told how many lines were left alone.
+
+    Raises:
+        JobError: the file is missing or damaged, or names a record that is none.
+    """
+    job = attempts.above(job)[0]  # as it was: the one that is given may have a new configuration
+    by_name = {one.name: one for one in [job, *attempts.below(job)]}
+    done = bytearray(len(flags))
+    left_alone = 0
+    rows = _table_rows(path, job, by_name, attempts, types) if _is_table(path) else _pages(_lines(path, job, by_name))
+    async for lines in rows:
+        pairs: list[tuple[int, MendedLine]] = []
+        for name, of_job in groupby(lines, key=attrgetter("job")):
+            group = list(of_job)
+            pairs += zip(await _indexes(group, by_name[name], job, attempts, len(flags)), group, strict=True)
+        taken = [(index, line) for index, line in pairs if flags[index]]
+        left_alone += len(pairs) - len(taken)
+        yield _once(taken, done)
+    if left_alone:
+        tell(
+            f"{count(left_alone, 'record')} of {path} left alone: created, uncertain or on its way, here or in a retry"
+        )
+
+
+def _is_table(path: Path) -> bool:
+    """Return whether a file is a table: it does not begin as JSON does."""
+    try:
+        with open(path, "rb", opener=regular) as file:
+            return not file.read(_HEAD_BYTES).removeprefix(BOM).lstrip().startswith(b"{")
+    except OSError as error:
+        raise JobError(f"{path} cannot be read ({error.strerror})") from error
+
+
+async def _table_rows(
+    path: Path, job: Job, by_name: Mapping[str, Job], attempts: Attempts, types: Mapping[str, str]
+) -> AsyncIterator[Sequence[MendedLine]]:
+    """Yield the rows of a table: each says how its record differs from what its job has sent."""
+    records = {name: Records(one, attempts.ledger) for name, one in by_name.items()}
+    rows = read_spreadsheet(path)
+    while page := await anyio.to_thread.run_sync(lambda: list(islice(rows, _PAGE_LINES))):
+        lines = []
+        for row in page:
+            name = _name_of(row.job, job, by_name, row.where)
+            was = await records[name].text(row.index)
+            complete = any(source.format == Format.CSV for source in by_name[name].sources)
+            text = row.record(was or b"", types, complete=complete)
+            lines.append(MendedLine(name, row.index, text.replace(b"\n", b" ").strip(BLANKS) or b'""', row.where))
+        yield lines
+
+
+def _name_of(name: str | None, job: Job, by_name: Mapping[str, Job], where: str) -> str:
+    """Return the job that a line is of; that which is retried, where it names none."""
+    if name is not None and name not in by_name:
+        raise JobError(f"{where}: a record of job {name!r}, not of {job.name!r}; retry that one")
+    return name or job.name
 
 
 def _once(pairs: Sequence[tuple[int, MendedLine]], done: bytearray) -> Chosen:
@@ -128,19 +201,21 @@ async def _pages(lines: Iterator[MendedLine]) -> AsyncIterator[Sequence[MendedLi
 
 def _rejects_lines(job: Job) -> Iterator[MendedLine]:
     """Yield the lines of a job's rejects file."""
-    rejects = Path(job.output) / REJECTS
+    return _lines(Path(job.output) / REJECTS, job, {job.name: job}, f"; `bulksubmit report {job.name}` writes it again")
+
+
+def _lines(path: Path, job: Job, by_name: Mapping[str, Job], advice: str = "") -> Iterator[MendedLine]:
+    """Yield the lines of a file as a rejects file is."""
     try:
-        with open(rejects, "rb", opener=regular) as lines:
+        with open(path, "rb", opener=regular) as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _line(job.name, line.strip(), f"{rejects}, line {number}")
+                if text := line.removeprefix(BOM if number == 1 else b"").strip():
+                    yield _line(job, text, f"{path}, line {number}", by_name)
     except OSError as error:
-        raise JobError(
-            f"{rejects} cannot be read ({error.strerror}); `bulksubmit report {job.name}` writes it again"
-        ) from error
+        raise JobError(f"{path} cannot be read ({error.strerror}){advice}") from error
 
 
-def _line(job: str, line: bytes, where: str) -> MendedLine:
+def _line(job: Job, line: bytes, where: str, by_name: Mapping[str, Job]) -> MendedLine:
     """Return what a line of a rejects file says: its record is untouched, so that big integers survive."""
     try:
         values = loads(line)
@@ -151,8 +226,7 @@ def _line(job: str, line: bytes, where: str) -> MendedLine:
         raise JobError(f"{where}: not a line of a rejects file: it needs index and record") from error
     if type(index) is not int:
         raise JobError(f"{where}: not a line of a rejects file: its index is no number")
-    if values.get("job", job) != job:
-        raise JobError(f"{where}: a record of job {values['job']!r}, not of {job!r}; retry that one")
+    name = _name_of(values.get("job"), job, by_name, where)
     if "record" not in texts:
         raise JobError(f"{where}: the record is missing")
-    return MendedLine(job, index, as_sent(texts["record"]), where)
+    return MendedLine(name, index, as_sent(texts["record"]), where)

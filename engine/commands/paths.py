@@ -13,7 +13,7 @@ from engine.files import DEFAULT_LEDGER, find_ledger, make_private_folder
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import JobError, JobLocked
-from engine.reports.outcomes import OUTCOMES, REJECTS
+from engine.reports.outcomes import OUTCOMES, REJECTS, SPREADSHEET
 
 
 def path_names(paths: Path | str | Sequence[Path | str]) -> list[str]:
@@ -63,7 +63,7 @@ async def claim_output(folder: Path, ledger: Ledger) -> None:
 
 
 def _has_reports(folder: Path) -> bool:
-    return any(os.path.lexists(folder / name) for name in (OUTCOMES, REJECTS))
+    return any(os.path.lexists(folder / name) for name in (OUTCOMES, REJECTS, SPREADSHEET))
 
 
 def _probe(folder: Path) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import count as count_from
 from pathlib import Path
+from typing import TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -27,7 +29,7 @@ from engine.commands.lineage import (
     indexes_sent,
     source_name,
 )
-from engine.commands.mended import Chosen, mended_records
+from engine.commands.mended import Chosen, given_records, mended_records
 from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result, UncertainRecords, summarize
 from engine.commands.submit import family_lock, go_on, work_on
@@ -47,11 +49,13 @@ from engine.run.bounds import check_open
 from engine.run.context import Stop
 from engine.source.sources import check_unchanged, describe
 
+_Take: TypeAlias = Callable[[Attempts, bytearray], AsyncIterator[Chosen]]
+"""Which records may be sent → those that are, with their text."""
 MOST_EXAMPLES = 3
 """Batches that a question spells out; `report` tells of each record."""
 
 
-async def retry(
+async def retry(  # noqa: PLR0913 - what a person can say of a retry
     name: str,
     ledger: Path | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
@@ -59,6 +63,7 @@ async def retry(
     *,
     uncertain: bool = False,
     config: Path | str | None = None,
+    from_file: Path | str | None = None,
 ) -> Result:
     """Submit the failed and rejected records of a job again, as a job of its own.
 
@@ -76,6 +81,8 @@ async def retry(
             batches, as a job of their own. Of a job that is not finished, it is what the service has accepted and does
             not begin with.
         config: of the new job; that of the old one where left out.
+        from_file: with the records that were mended elsewhere, and only those: lines as in `rejects.ndjson`, or a table
+            as `rejects.csv`.
 
     Raises:
         JobError: the job is not finished, or nothing of it can be tried again.
@@ -91,10 +98,17 @@ async def retry(
         if job.state is JobState.OPEN:
             raise JobError(f"job {name!r} is not finished; `bulksubmit resume {name}` first")
         for child in [*attempts.below(job), *attempts.unknown]:
-            if child.state is JobState.OPEN and Path(child.sources[0].path).name in {SOURCE, UNCERTAIN_SOURCE}:
-                return await _go_on_first(name, child.name, opened, emit, stop, config)
-        text = None if config is None else _new_config(job, wiring.read_config(Path(config)))
-        return await _send_failed(job, opened, emit, stop, text)
+            if child.state is JobState.OPEN and source_name(child) in {SOURCE, UNCERTAIN_SOURCE}:
+                if config is not None or from_file is not None:
+                    raise JobError(
+                        f"job {child.name!r}, a retry of {name!r}, is not finished; "
+                        f"`bulksubmit resume {child.name}` first"
+                    )
+                return await _go_on_first(name, child.name, opened, emit, stop)
+        if config is not None:
+            job = replace(job, config=_new_config(job, wiring.read_config(Path(config))))
+        given = None if from_file is None else Path(from_file)
+        return await _send_failed(job, opened, emit, stop, given)
 
 
 def _new_config(job: Job, text: str) -> str:
@@ -113,27 +127,31 @@ def _new_config(job: Job, text: str) -> str:
     return text
 
 
-async def _go_on_first(
-    parent: str, name: str, ledger: Ledger, emit: Listener, stop: Stop, config: Path | str | None
-) -> Result:
+async def _go_on_first(parent: str, name: str, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
     """Go on with a retry that is not finished."""
-    if config is not None:
-        raise JobError(
-            f"job {name!r}, a retry of {parent!r}, is not finished; `bulksubmit resume {name} --config …` first"
-        )
     emit(Noticed(f"{name} goes on first; `bulksubmit retry {parent}` once more sends what was mended since it began"))
     job = await ledger.job(name)
     with ledger.lock(name), family_lock(job, ledger):
         return await go_on(await ledger.job(name), ledger, emit, stop)
 
 
-async def _send_failed(job: Job, ledger: Ledger, emit: Listener, stop: Stop, config: str | None) -> Result:
+async def _send_failed(job: Job, ledger: Ledger, emit: Listener, stop: Stop, given: Path | None) -> Result:
     # What another job of the family has created since is not sent a second time.
     job = replace(job, delta=bool(job.family))
+    setup = wiring.load(job.config)
+
+    def take(attempts: Attempts, flags: bytearray) -> AsyncIterator[Chosen]:
+        if given is None:
+            return mended_records(job, attempts, flags)
+        types = setup.settings.source.types
+        return given_records(given, job, attempts, flags, types, lambda said: emit(Noticed(said)))
+
     with ExitStack() as locks:
-        child = await _new_child(job, ledger, locks, SOURCE, REPLAYABLE, config)
+        child = await _new_child(job, ledger, locks, SOURCE, REPLAYABLE, take)
         if child is not None:
-            return await work_on(child, ledger, wiring.load(child.config), emit, stop)
+            return await work_on(child, ledger, setup, emit, stop)
+    if given is not None:
+        raise JobError(f"{given} holds no record of job {job.name!r} that failed and that no retry has created")
     attempts = await find_attempts(job, ledger)
     retries = [one for one in attempts.below(job) if source_name(one) == SOURCE]
     if not retries:
@@ -158,19 +176,20 @@ async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop)
     # Whatever the family says of them, a person wants them sent.
     job = replace(job, delta=False)
     with ExitStack() as locks:
-        child = await _new_child(job, ledger, locks, UNCERTAIN_SOURCE, frozenset({Fate.UNCERTAIN}), None)
+        take = partial(mended_records, job)
+        child = await _new_child(job, ledger, locks, UNCERTAIN_SOURCE, frozenset({Fate.UNCERTAIN}), take)
         if child is None:
             raise JobError(f"{_rejects(job)} holds no record that is uncertain; there is nothing to try again")
         return await work_on(child, ledger, wiring.load(child.config), emit, stop)
 
 
 async def _new_child(
-    job: Job, ledger: Ledger, locks: ExitStack, file: str, fates: frozenset[Fate], config: str | None
+    job: Job, ledger: Ledger, locks: ExitStack, file: str, fates: frozenset[Fate], take: _Take
 ) -> Job | None:
-    """Make the job that tries records of `job` again, and lock it; None if there are none.
+    """Make the job that tries records of `job` again, which had one of some fates, and lock it; None if there are none.
 
-    It is in the ledger together with where each of its records comes from. Two retries of one first job are never made
-    at once, or both would take the same records.
+    It has the configuration of `job`, which may be a new one. It is in the ledger together with where each of its
+    records comes from. Two retries of one first job are never made at once, or both would take the same records.
     """
     check_open(wiring.load(job.config).settings.window, wiring.CLOCK.now())
     with ledger.lock((await find_attempts(job, ledger)).first.name):
@@ -184,14 +203,13 @@ async def _new_child(
             return None
         folder = Path(job.output).with_name(name)
         await claim_output(folder, ledger)
-        origins = await _write(folder / file, mended_records(job, attempts, flags))
+        origins = await _write(folder / file, take(attempts, flags))
         if not origins:
             return None
         below = attempts.below(job)
         child = replace(
             job,
             name=name,
-            config=config or job.config,
             sources=(describe(folder / file, SourceSettings(format=Format.NDJSON), ours=True),),
             output=str(folder),
             state=JobState.OPEN,

@@ -1,6 +1,7 @@
-"""Writes a job's two report files, `outcomes.ndjson` and `rejects.ndjson`, and tells the fate of one record.
+"""Writes a job's report files, `outcomes.ndjson` and `rejects.ndjson`, and tells the fate of one record.
 
-`commands.submit`, `commands.result` and `commands.query` call it. Both files are written batch by batch beside their
+`commands.submit`, `commands.result` and `commands.query` call it. `rejects.csv` is made of the rejects at the end.
+Both files are written batch by batch beside their
 final name and moved there when whole, so a reader never sees half. Beside a run they grow with it, as far as all
 batches from the first one on are settled: nothing that a line says of a settled batch changes any more. The state has
 no step out of it, and settlement, spans and rejects are written once. All is read from the ledger, so the files say
@@ -33,9 +34,11 @@ from engine.model.outcome import Fate, Holding, LaterFate, Outcome, Settlement
 from engine.model.record import Position, Reject, Skipped, Why, at, source_at
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchSettled, Event
+from engine.reports.spreadsheet import write_spreadsheet
 
 OUTCOMES = "outcomes.ndjson"
 REJECTS = "rejects.ndjson"
+SPREADSHEET = "rejects.csv"
 REPLAYABLE = frozenset({Fate.FAILED, Fate.REJECTED})
 """Fates after which sending the record again cannot make a second task."""
 _NOT_REJECTED = frozenset({Fate.CREATED, Fate.SKIPPED, Fate.UNRESOLVED})
@@ -79,6 +82,8 @@ class Reports:
 
     outcomes: Path
     rejects: Path
+    spreadsheet: Path
+    """The rejects once more."""
 
 
 TaskUrl: TypeAlias = Callable[[str], str]
@@ -329,13 +334,19 @@ class ReportWriter(AbstractContextManager["ReportWriter"]):
         return _Growing(reports.outcomes), _Growing(reports.rejects)
 
     def _put_in_place(self) -> Reports:
-        self._files = self._files or self._opened()
+        reports = reports_of(self._job)
+        outcomes, rejects = self._files or self._opened()
+        spreadsheet = _Growing(reports.spreadsheet)
+        self._files = outcomes, rejects, spreadsheet
+        rejects.file.seek(0)
+        write_spreadsheet(rejects.file, spreadsheet.file)
         for growing in self._files:
+            growing.file.flush()
             os.utime(growing.file.fileno())  # one that got no line for long is as new as the ledger all the same
             os.fsync(growing.file.fileno())
         for growing in self._files:
             growing.put_in_place()
-        return reports_of(self._job)
+        return reports
 
     def _discard(self) -> None:
         for growing in self._files:
@@ -349,7 +360,7 @@ class ReportWriter(AbstractContextManager["ReportWriter"]):
 def reports_of(job: Job) -> Reports:
     """Return where the reports of a job are, or will be."""
     folder = Path(job.output)
-    return Reports(folder / OUTCOMES, folder / REJECTS)
+    return Reports(folder / OUTCOMES, folder / REJECTS, folder / SPREADSHEET)
 
 
 def existing_reports(job: Job) -> Reports | None:
@@ -486,7 +497,7 @@ class _Growing:
         self.path = path
         self._partial = path.with_name(f".{path.name}.partial")
         self._partial.unlink(missing_ok=True)
-        self.file = open(self._partial, "xb", opener=private)  # noqa: SIM115 - closed when it is put in place
+        self.file = open(self._partial, "x+b", opener=private)  # noqa: SIM115 - closed when it is put in place
 
     def check_room(self, least_bytes: int) -> None:
         """Raise OSError if less is left on its disk."""

@@ -123,7 +123,7 @@ class CsvSplitter:
     ) -> None:
         self.delimiter = delimiter
         self.columns = names
-        self._types = {name: _CONVERSIONS[kind] for name, kind in settings.types.items()}
+        self._types = {name: CONVERSIONS[kind] for name, kind in settings.types.items()}
         self._max_record_bytes = settings.max_record_bytes
         self._head_bytes = head_bytes
         self._head_lines = head_lines
@@ -372,10 +372,11 @@ def _json(text: str) -> orjson.Fragment:
     return orjson.Fragment(text)
 
 
-_CONVERSIONS: dict[str, Callable[[str], Any]] = {
+CONVERSIONS: dict[str, Callable[[str], Any]] = {
     "string": _string,
     "integer": _integer,
     "number": _number,
     "boolean": _boolean,
     "json": _json,
 }
+"""Type → what makes a value of a text; rejects that come back from a spreadsheet are read by them, too."""

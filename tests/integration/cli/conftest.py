@@ -76,8 +76,8 @@ class FakeEngine:
     async def nightly(self, sources, config, ledger_path, emit, stop, **options):
         return self._work("nightly", sources, ledger_path, emit, {"config": config, **options})
 
-    async def retry(self, name, ledger_path, emit, stop, *, uncertain=False, config=None):
-        given = filter(None, [config])
+    async def retry(self, name, ledger_path, emit, stop, *, uncertain=False, **given):
+        given = filter(None, given.values())
         return self._work("retry uncertain" if uncertain else "retry", name, ledger_path, emit, *given)
 
     async def find_uncertain(self, name, ledger_path):

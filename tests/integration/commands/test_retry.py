@@ -1,3 +1,5 @@
+import csv
+
 import apsw
 import orjson
 import pytest
@@ -7,6 +9,7 @@ import engine
 from engine.commands.lineage import find_attempts, flagged
 from engine.commands.mended import mended_records
 from engine.model.errors import ConfigError, JobError, SourceChanged
+from engine.progress.events import Noticed
 from engine.reports.outcomes import REPLAYABLE
 from engine.sandbox.behaviour import FailureRule
 
@@ -357,3 +360,108 @@ async def test_the_parent_says_what_became_of_its_failures(desk):
     assert str(retried) == "5 of 5 failures of j were created: 2 by j.retry, 1 by j.retry.retry, 2 by j.retry-2"
     assert retried.left == 0
     assert str((await desk.status("j.retry-2")).retried) == str(retried)
+
+
+# From a file that was mended elsewhere
+
+
+async def test_a_file_that_was_mended_elsewhere_says_what_goes_and_the_rest_is_left_alone(desk):
+    desk, _ = await broken(desk)
+    mended = desk.source([{"index": 12, "record": tasks(1, 12)[0]}, {"index": 3, "record": {}}], "mended.ndjson")
+    result = await desk.retry(from_file=mended)
+    assert (ids(desk, "j.retry"), counts(result)) == ([12], (1, 0, 0, 0, 0))
+    said = [event.text for event in desk.events if isinstance(event, Noticed)]
+    assert said == [f"1 record of {mended} left alone: created, uncertain or on its way, here or in a retry"]
+    with pytest.raises(JobError, match="holds no record of job 'j' that failed and that no retry has created"):
+        await desk.retry(from_file=mended)
+    assert sorted(ids(desk, (await desk.retry()).job)) == [10, 11, 13, 14]
+    assert desk.created() == once(10) | {"12": 1}
+
+
+async def test_a_file_may_have_the_rejects_of_a_retry(desk):
+    desk, _ = await broken(desk)
+    result = await desk.retry()
+    elsewhere = desk.folder / "elsewhere.ndjson"
+    elsewhere.write_bytes(result.rejects.read_bytes().replace(b"broken", b"mended"))
+    assert counts(await desk.retry(from_file=elsewhere)) == (5, 0, 0, 0, 0)
+    assert desk.created() == once(15)
+
+
+ROWS = """id,n,when,status
+a,1,=1+1,broken
+b,x,'=1+1,ok
+c,-3,"two
+lines",broken
+d,4,,broken
+e,5,-,broken
+"""
+
+
+async def with_rows(desk):
+    desk = await desk(failures=(BROKEN,))
+    path = desk.folder / "rows.csv"
+    path.write_text(ROWS)
+    config = desk.config(more='[source.types]\nn = "integer"\n[mapping]\nwrap = "data"')
+    return desk, await desk.submit(path, config)
+
+
+async def test_the_rejects_are_a_table_too_in_which_no_cell_is_a_formula(desk):
+    _, result = await with_rows(desk)
+    text = (result.rejects.with_name("rejects.csv")).read_bytes()
+    error = f"InvalidInputSchema: {BROKEN.message}"
+    assert text.decode("utf-8-sig").split("\r\n") == [
+        "job,index,line,state,reason,unread,id,n,when,status",
+        f"j,0,,failed,{error},,a,1,'=1+1,broken",
+        "j,1,3,rejected,column 'n': 'x' is no integer,\"b,x,'=1+1,ok\"",
+        f'j,2,,failed,{error},,c,\'-3,"two\nlines",broken',
+        f"j,3,,failed,{error},,d,4,,broken",
+        f"j,4,,failed,{error},,e,5,'-,broken",
+        "",
+    ]
+    assert text.startswith(b"\xef\xbb\xbf")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+async def test_a_table_that_comes_back_is_what_it_says_with_the_types_that_were(desk, delimiter):
+    desk, result = await with_rows(desk)
+    with result.rejects.with_name("rejects.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
+    for row in (rows[1], rows[4], rows[5]):
+        row[9] = "mended"
+    rows[2][5:] = ["b,x,ok", "b", "7", "", "mended"]
+    rows[4][7] = "44"
+    del rows[3]
+    back = desk.folder / "back.csv"
+    with back.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert counts(await desk.retry(from_file=back)) == (4, 0, 0, 0, 0)
+    sent = desk.folder / "state" / "j.retry" / "records.ndjson"
+    assert [tuple(line.values()) for line in lines(sent)] == [
+        ("a", 1, "=1+1", "mended"),
+        ("b", 7, "", "mended"),
+        ("d", 44, "", "mended"),
+        ("e", 5, "-", "mended"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("id,n\na,1\n", "its first columns must be job, index, line, state, reason, unread"),
+        ("index,n\n0,x\n", r"line 2: column 'n': 'x' is no integer"),
+        ("index,n\nx,1\n", "line 2: its index is 'x', not the number of a record"),
+        ("index,n\n99,1\n", "line 2: job 'j' has no record 99"),
+        ("index,n\n0,1\n0,2\n", "line 3: record 0 has a line before this one"),
+        ("index,n\n0,1,2\n", "line 2: has more cells than the header has names"),
+        ("job,index,n\nk,0,1\n", "line 2: a record of job 'k', not of 'j'"),
+        ('index,n\n0,"a"b\n', "line 2: not valid CSV"),
+        ("index,n\n0,\udcff\n", "is not UTF-8: save it as “CSV UTF-8”"),
+    ],
+)
+async def test_a_table_that_cannot_be_taken_is_refused_with_the_place(desk, table, said):
+    desk, _ = await with_rows(desk)
+    path = desk.folder / "back.csv"
+    path.write_bytes(table.encode(errors="surrogateescape"))
+    with pytest.raises(JobError, match=said):
+        await desk.retry(from_file=path)
+    assert [status.job.name for status in await engine.status(None, desk.ledger)] == ["j"]
