@@ -127,6 +127,7 @@ async def test_a_folder_of_reports_may_be_a_link_and_touches_nothing_else_there(
     assert sorted(path.name for path in elsewhere.iterdir()) == [
         "log.ndjson",
         "outcomes.ndjson",
+        "rejects.csv",
         "rejects.ndjson",
         "theirs",
     ]

@@ -241,7 +241,11 @@ async def test_reports_that_could_not_be_written_leave_the_old_ones(bench):
         await write(bench, gone)
     assert (reports.outcomes.read_bytes(), reports.rejects.read_bytes()) == before
     await write(bench)  # what the failed attempt left behind is in nobody's way
-    assert sorted(path.name for path in reports.outcomes.parent.iterdir()) == ["outcomes.ndjson", "rejects.ndjson"]
+    assert sorted(path.name for path in reports.outcomes.parent.iterdir()) == [
+        "outcomes.ndjson",
+        "rejects.csv",
+        "rejects.ndjson",
+    ]
 
 
 async def test_a_link_laid_in_the_way_is_not_followed(bench, tmp_path):
