@@ -1,4 +1,7 @@
 import csv
+from contextlib import suppress
+from functools import partial
+from unittest.mock import patch
 
 import apsw
 import orjson
@@ -8,7 +11,9 @@ from fakes.fates import BIG, every_fate, write
 import engine
 from engine.commands.lineage import find_attempts, flagged
 from engine.commands.mended import mended_records
-from engine.model.errors import ConfigError, JobError, SourceChanged
+from engine.ledger.sqlite import SqliteLedger
+from engine.ledger.writer import Hooks
+from engine.model.errors import ConfigError, JobError, LedgerError, SourceChanged
 from engine.progress.events import Noticed
 from engine.reports.outcomes import REPLAYABLE
 from engine.sandbox.behaviour import FailureRule
@@ -465,3 +470,31 @@ async def test_a_table_that_cannot_be_taken_is_refused_with_the_place(desk, tabl
     with pytest.raises(JobError, match=said):
         await desk.retry(from_file=path)
     assert [status.job.name for status in await engine.status(None, desk.ledger)] == ["j"]
+
+
+# Killed
+
+
+@pytest.mark.parametrize("moment", ["before_commit", "on_commit"])
+async def test_a_retry_that_ends_at_any_write_sends_each_record_once(desk, moment):
+    """Just before or just after each write in its turn: the first makes the retry, with where its records come from."""
+    desk, rejects = await broken(desk)
+    mend(rejects, 10, 11, 12)
+    names, result, death = set(), None, 0
+    while result is None or result.state != "finished":
+        death += 1
+        writes = iter(range(1, 1000))
+
+        def ends(_changes, writes=writes, death=death):
+            if next(writes) == death:
+                raise OSError("the power goes")
+
+        dying = partial(SqliteLedger.open, hooks=Hooks(**{moment: ends}))
+        with patch.object(SqliteLedger, "open", dying), suppress(LedgerError):
+            result = await desk.retry()
+        names |= {status.job.name for status in await engine.status(None, desk.ledger)}
+    assert death > 3
+    assert names == {"j", "j.retry"}
+    assert counts(result) == (3, 2, 0, 0, 0)
+    assert sorted(ids(desk, (await desk.retry()).job)) == [13, 14]
+    assert desk.created() == once(13)
