@@ -26,6 +26,7 @@ from engine.model.outcome import Fate, Later, Tally
 from engine.model.record import loads
 from engine.model.submission import State
 from engine.progress.text import count, duration, rate
+from engine.reports.outcomes import SPREADSHEET
 
 EVERYTHING = ServiceCan()
 READ_BYTES = 4_000_000
@@ -171,8 +172,17 @@ def _steps(result: Result, ledger: Path) -> list[list[str]]:
 
 
 def _files(result: Result, ledger: Path) -> list[list[str]]:
-    files = {"every record's outcome": result.outcomes, "records not created": result.rejects, "ledger": ledger}
+    files = {
+        "every record's outcome": result.outcomes,
+        "records not created": result.rejects,
+        "… for a spreadsheet": _spreadsheet(result) if _not_created(result.tally) else None,
+        "ledger": ledger,
+    }
     return [[what, str(path)] for what, path in files.items() if path]
+
+
+def _spreadsheet(result: Result) -> Path | None:
+    return result.rejects and result.rejects.with_name(SPREADSHEET)
 
 
 def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
@@ -196,6 +206,7 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
         "files": {
             "outcomes": str(result.outcomes) if result.outcomes else None,
             "rejects": str(result.rejects) if result.rejects else None,
+            "spreadsheet": str(_spreadsheet(result)) if result.rejects else None,
             "ledger": str(ledger),
         },
     }
