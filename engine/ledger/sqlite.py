@@ -438,12 +438,12 @@ def _made(make: Callable[..., T], columns: Sequence[Any]) -> T:
         raise DamagedRow(f"a row of the ledger holds what no bulksubmit writes ({error}): put a backup back") from error
 
 
-def _pair(first: int, second: int) -> tuple[int, int]:
-    return first, second
-
-
 def _numbered_later(index: int, *columns: Any) -> tuple[int, LaterFate]:
     return index, LaterFate(*columns)
+
+
+def _pair(first: int, second: int) -> tuple[int, int]:
+    return first, second
 
 
 def _array(states: frozenset[State]) -> str:

@@ -237,6 +237,7 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
     `mend_first`: it stopped for something that only a person can mend. `retried`: what became of failures since.
     """
     failed = bool(tally.failed or tally.rejected) and not (retried and retried.job == job and not retried.left)
+    again = f"retry {retried.job if retried else job}"  # of the job that is retried: it takes what was mended in any
     steps: list[tuple[str, str]] = []
     if state == JobState.OPEN:
         steps.append(
@@ -247,15 +248,15 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
     elif state == JobState.CANCELED and tally.unresolved:
         steps.append(("send what was not sent after all", f"resume {job}"))
     if state == JobState.CANCELED and failed:
-        steps.append(("send what was read and not created after all", f"retry {job}"))
+        steps.append(("send what was read and not created after all", again))
     elif state == JobState.FINISHED and failed:
-        steps.append(("send failed and rejected again", f"retry {job}"))
+        steps.append(("send failed and rejected again", again))
     steps += _about_later(job, later)
     if tally.uncertain:
         steps += _about_uncertain(job, state, tally, service_can)
     if state != JobState.OPEN:
         steps.append(("prove that every record is accounted for", f"audit {job}"))
-    if rejects and any(words == f"retry {job}" for _, words in steps):
+    if rejects and any(words == again for _, words in steps):
         return [_read("see which were not created, and why", rejects), *_typed(steps, ledger)]
     if rejects and tally.uncertain and not service_can.count:
         return [_read("see which are uncertain, and look for them at the service", rejects), *_typed(steps, ledger)]
