@@ -250,7 +250,7 @@ async def tell_story(
     """
     async with open_ledger(ledger) as opened:
         job = asked = await opened.job(name)
-        column = wiring.key_column(job.config)
+        column = wiring.load_offline(job).setup.settings.delta.key or ""
         if record is None:
             column, value = _key_asked(key or "", column)
             asked, record = await find_key(job, opened, column, value)

@@ -236,12 +236,6 @@ def source_settings(setup: Setup, format_: str | None) -> SourceSettings:
     return replace(setup.settings.source, format=format_) if format_ else setup.settings.source
 
 
-def key_column(config: str) -> str:
-    """Return the column that holds the user's own key of a record, by a configuration's text; "" if it names none."""
-    delta = parse_toml(config).get("delta")
-    return str(delta.get("key", "")) if isinstance(delta, dict) else ""
-
-
 _CHANGEABLE = frozenset({"send", "window", "limits", "ledger", "metrics"})
 """Tables that decide over no batch."""
 
