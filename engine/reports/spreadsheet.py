@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from engine.files import regular
 from engine.model.errors import JobError
+from engine.model.record import loads
 from engine.source.csv_rows import CONVERSIONS
 from engine.source.json_text import members
 from engine.source.splitter import BOM
@@ -29,6 +30,7 @@ _KEYS = ("job", "index", "line", "state", "error")
 """Of a line of the rejects, as far as they stand in the first columns."""
 _OURS = ("job", "index", "line", "state", "reason", "unread")
 """The first columns; `unread` holds a record that is no object. The columns of the records come behind them."""
+_RECORD = b',"record":'
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _APOSTROPHE = "'"
 _MOST_ROWS = 1_048_575
@@ -56,30 +58,51 @@ def write_spreadsheet(rejects: BinaryIO, to: BinaryIO) -> None:
 def _columns(rejects: BinaryIO) -> Sequence[str]:
     columns: dict[str, None] = {}
     for line in islice(rejects, _MOST_ROWS):
-        record = members(line).get("record", b"")
-        if record.startswith(b"{") and len(columns) < _MOST_COLUMNS:
-            columns.update(dict.fromkeys(members(record)))
+        record = loads(line)["record"]
+        if isinstance(record, dict) and len(columns) < _MOST_COLUMNS:
+            columns.update(dict.fromkeys(record))
     return list(columns)[:_MOST_COLUMNS]
 
 
 def _rows(rejects: BinaryIO, columns: Sequence[str]) -> Iterator[Sequence[str]]:
     yield [*_OURS, *map(neutral, columns)]
     for line in islice(rejects, _MOST_ROWS):
-        texts = members(line)
-        record = texts["record"]
-        ours = [neutral(cell(texts[key])) for key in _KEYS]
-        if not record.startswith(b"{"):
-            yield [*ours, neutral(cell(record))]
+        values = loads(line)
+        ours = [neutral(_plain(values[key]) or "") for key in _KEYS]
+        record = values["record"]
+        if not isinstance(record, dict):
+            yield [*ours, neutral(cell(_record_text(line)))]
             continue
-        values = members(record)
-        yield [*ours, "", *(neutral(cell(values.get(column))) for column in columns)]
+        shown = [_plain(record.get(column)) for column in columns]
+        if None in shown:
+            texts = members(_record_text(line))
+            shown = [cell(texts[column]) if one is None else one for column, one in zip(columns, shown, strict=True)]
+        yield [*ours, "", *(neutral(one or "") for one in shown)]
+
+
+def _record_text(line: bytes) -> bytes:
+    """Return the text of the record in a line as we write it: it stands last, and no quote of a text is bare."""
+    return line[line.index(_RECORD) + len(_RECORD) : line.rindex(b"}")]
+
+
+def _plain(value: object) -> str | None:
+    """Return what a cell shows of a value that says all that its text does; None for another one.
+
+    A number with a point may have more digits in its text, and so may one within an array or object.
+    """
+    if isinstance(value, str):
+        return _cut(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else None
 
 
 def cell(text: bytes | None) -> str:
     """Return what a cell shows of a JSON value: a text itself, nothing for null, anything else as it is written."""
-    if text is None or text == b"null":
-        return ""
-    return _cut(orjson.loads(text) if text.startswith(b'"') else text.decode())
+    plain = None if text is None or text[:1] in b"[{" else _plain(loads(text))
+    return _cut((text or b"").decode()) if plain is None else plain
 
 
 def _cut(shown: str) -> str:
