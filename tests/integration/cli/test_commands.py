@@ -75,6 +75,7 @@ PROMISED = {
         (["report", "a", "--record", "48211"], ("tell_story", "a", LEDGER, 48211, None)),
         (["report", "a", "--key", "id=5"], ("tell_story", "a", LEDGER, None, "id=5")),
         (["retry", "a", "--config", "new.toml"], ("retry", "a", LEDGER, Path("new.toml"))),
+        (["retry", "a", "--from", "back.csv"], ("retry", "a", LEDGER, Path("back.csv"))),
         (["audit", "a", "--ledger", "x.db"], ("audit", "a", Path("x.db"))),
         (
             ["validate", "in.csv", "more.csv", "--config", "c.toml", "--format", "csv"],
@@ -365,3 +366,16 @@ def test_backup_copies_the_ledger_and_says_what_must_not_be_done_with_both(say, 
     assert engine.asked == [("backup", Path("copy.db"), Path("l.db"))]
     assert said.out.startswith("l.db is copied to copy.db: 1 job. Only one of the two may go on")
     assert say("backup", "copy.db", "--json").json["jobs"] == ["nightly"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "a", "--record", "1", "--key", "b"],
+        ["report", "a", "--missing", "--record", "1"],
+        ["retry", "a", "--uncertain", "--from", "back.csv"],
+        ["retry", "a", "--uncertain", "--config", "new.toml"],
+    ],
+)
+def test_options_that_ask_for_different_things_do_not_go_together(say, engine, arguments):
+    assert (say(*arguments).code, engine.asked) == (2, [])

@@ -14,7 +14,7 @@ from engine.cli.output.result import common_reasons, next_steps, result_screen
 from engine.cli.output.screen import Mood, Screen, Table, tell_error, text_of
 from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
-from engine.commands.lineage import Attempt, Story
+from engine.commands.lineage import Attempt, Retried, Story
 from engine.commands.result import JobStatus, ServiceCan, Validation
 from engine.model.errors import BulkSubmitError, Exit, StillWaiting
 from engine.model.job import JobState
@@ -431,3 +431,23 @@ def test_a_demo_that_was_interrupted_keeps_its_exit_code():
 def test_an_audit_that_does_not_hold_asks_for_no_old_file_by_itself():
     audit = Audit("nightly", 10, 2, Counter(), findings=["rejects.ndjson: `bulksubmit report j` writes it anew"])
     assert "old file" not in text_of(audit_screen(audit, LEDGER), colours=False)
+
+
+def test_what_became_of_failures_decides_over_the_advice():
+    def steps(job, **created):
+        retried = Retried("nightly", 3, {name.replace("_", "."): number for name, number in created.items()})
+        return [line for _, line in next_steps(job, JobState.FINISHED, TALLY, LEDGER, retried=retried)]
+
+    assert steps("nightly", nightly_retry=1)[0].startswith("bulksubmit retry nightly")
+    assert steps("nightly.retry", nightly_retry=1)[0].startswith("bulksubmit retry nightly")
+    assert not any("retry" in line for line in steps("nightly", nightly_retry=3))
+
+
+def test_a_result_says_what_became_of_the_failures_that_were_tried_again():
+    retried = Retried("nightly", 40, {"nightly.retry": 31, "nightly.retry-2": 0})
+    screen = result_screen(replace(RESULT, retried=retried), LEDGER)
+    assert "31 of 40 failures of nightly were created by nightly.retry" in text_of(screen, colours=False)
+    created = {"nightly.retry": 31, "nightly.retry-2": 0}
+    assert screen.data["retried"] == {"job": "nightly", "failures": 40, "created": created}
+    status = job_screen(JobStatus(JOB, TALLY, running=False, retried=retried), LEDGER)
+    assert "31 of 40 failures of nightly were created by nightly.retry" in text_of(status, colours=False)
