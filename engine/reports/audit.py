@@ -413,7 +413,20 @@ async def _check_rest(result: Audit, job: Job, ledger: Ledger) -> None:
     skipped = await ledger.count_skipped(job.name)
     if skipped != result.fates[Fate.SKIPPED]:
         result.find(f"the ledger has {skipped} skipped records, {result.fates[Fate.SKIPPED]} of them within a batch")
+    if job.parent and job.read_complete and result.records:
+        await _check_origins(result, job, ledger)
     result.find_all(await ledger.inconsistent_rows(job.name))
+
+
+async def _check_origins(result: Audit, job: Job, ledger: Ledger) -> None:
+    """See that a retry knows of each of its records where it comes from; one by an older bulksubmit knows of none."""
+    known = await ledger.origins(job.name, 0, 1)
+    last = await ledger.origins(job.name, result.records - 1, result.records + 1)
+    if (known or last) and list(last) != [result.records - 1]:
+        result.find(
+            f"the ledger does not say of each of {result.records} records which one of {job.parent!r} it is: put a "
+            "backup of the ledger back"
+        )
 
 
 def _sum(fates: dict[Fate, int]) -> str:

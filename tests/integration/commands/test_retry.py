@@ -278,6 +278,18 @@ async def test_a_configuration_for_another_service_is_refused(desk):
         await desk.retry(config=config)
 
 
+@pytest.mark.parametrize("change", ["DELETE FROM origins", "UPDATE origins SET record_index = 9"])
+async def test_the_audit_sees_that_a_retry_knows_where_its_records_come_from(desk, change):
+    desk, _ = await broken(desk)
+    await desk.retry()
+    assert (await desk.audit("j.retry")).holds
+    connection = apsw.Connection(str(desk.ledger))
+    connection.execute(f"{change} WHERE record_index = 4")
+    connection.close()
+    (finding,) = (await desk.audit("j.retry")).findings
+    assert "does not say of each of 5 records which one of 'j' it is" in finding
+
+
 # The story of a record
 
 
