@@ -177,6 +177,7 @@ class _Attendant:
         self._received: SimpleQueue[int | None] = SimpleQueue()
         self._first: int | None = None
         self._ask_to_end: Callable[[int], object] = lambda _: None
+        self._stop = Stop()
         self._thread = threading.Thread(target=self._judge, name="signals", daemon=True)
         self._before: dict[signal.Signals, object] = {}
 
@@ -195,7 +196,7 @@ class _Attendant:
 
     async def attend(self, work: Work[T], emit: Listener) -> T:
         """Do the work; it is asked to end once there was a signal."""
-        stop, loop = Stop(), asyncio.get_running_loop()
+        stop, loop = self._stop, asyncio.get_running_loop()
 
         def end(number: int) -> None:
             if stop.error is None:
@@ -234,6 +235,9 @@ class _Attendant:
         tidying = threading.Thread(target=self._display.abandon, daemon=True)  # the terminal may be stopped by Ctrl-S
         tidying.start()
         tidying.join(HARD_END_SECONDS)
+        for group in list(self._stop.groups):
+            with suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
         os._exit(128 + number)
 
 

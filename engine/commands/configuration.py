@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import orjson
@@ -20,7 +20,7 @@ from msgspec.structs import fields
 from engine.files import regular
 from engine.model.errors import ConfigError
 from engine.model.settings import SecretStr, Section
-from engine.model.tables import Model, table_of
+from engine.model.tables import Model, section_in, table_of
 from engine.progress.redaction import remember_secret, url_passwords
 
 MAX_FILE_BYTES = 1 << 20
@@ -147,12 +147,12 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
     Raises:
         ConfigError: names the key, what is wrong with it and, for an unknown key, the nearest known one.
     """
-    secrets = {field.name for field in fields(model) if field.type is SecretStr}
-    for key, value in table.items():
-        if key in secrets:
-            _refuse_literal(value, f"{where}.{key}", f"{table.get('kind', 'service')}_{key}".upper())
-        elif key in model.__struct_fields__:
-            _refuse_files(value, f"{where}.{key}" if where else key)
+    for place, value, secret in _values(model, table, where):
+        if secret:
+            table_name = table.get("kind") or re.split(r"\W", place)[0]
+            _refuse_literal(value, place, f"{table_name}_{place.rpartition('.')[2]}")
+        else:
+            _refuse_files(value, place)
     complaints: list[str] = []
     checked = table_of(model, _expanded(table, where, expand), where, complaints)
     if checked is None:
@@ -162,9 +162,33 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
     return checked
 
 
+def secret_variables(model: type[Section], table: dict[str, Any]) -> frozenset[str]:
+    """Return the names of the environment's variables from which the secrets of a table come."""
+    texts = [value for _, value, secret in _values(model, table, "") if secret and isinstance(value, str)]
+    return frozenset(name for text in texts for kind, name in _REFERENCE.findall(text) if kind == "env")
+
+
+def _values(model: type[Section], table: dict[str, Any], where: str) -> Iterator[tuple[str, Any, bool]]:
+    """Yield place, value and whether it is a secret of each known key, those of tables within the table too."""
+    for field in fields(model):
+        if field.name not in table:
+            continue
+        value, place = table[field.name], f"{where}.{field.name}" if where else field.name
+        inner = section_in(field.type)
+        tables = {f"{place}[{at}]": one for at, one in enumerate(value)} if isinstance(value, list) else {place: value}
+        if inner is None or not all(isinstance(one, dict) for one in tables.values()):
+            yield place, value, SecretStr in {field.type, *get_args(field.type)}
+            continue
+        for at, one in tables.items():
+            yield from _values(inner, one, at)
+
+
 def _remember(checked: Section) -> None:
     """Have the secrets of a table hidden from now on, those in URLs too."""
     for value in msgspec.structs.asdict(checked).values():
+        for inner in value if isinstance(value, tuple) else [value]:
+            if isinstance(inner, Section):
+                _remember(inner)
         if isinstance(value, SecretStr):
             remember_secret(value.get_secret_value())
         elif isinstance(value, str):
@@ -188,7 +212,7 @@ def _refuse_literal(value: Any, where: str, variable: str) -> None:
     if isinstance(value, str) and not _REFERENCE.fullmatch(value):
         raise ConfigError(
             f"{where}: a secret does not belong into the file; "
-            f'write "${{env:{variable}}}" or "${{file:/path}}" and keep it there'
+            f'write "${{env:{variable.upper()}}}" or "${{file:/path}}" and keep it there'
         )
 
 

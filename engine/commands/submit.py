@@ -22,6 +22,7 @@ from engine.batch.known import check_new
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
+from engine.commands.hooks import check_hooks, with_hooks
 from engine.commands.later import follow_tasks
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
@@ -121,6 +122,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     if delta or family:
         new = replace(new, family=check_job_name(family or config.stem), delta=delta)
     wiring.check_parts(setup, new)
+    check_hooks(setup)
     async with open_ledger(ledger, create=True) as opened:
         with ExitStack() as held:
             name = await _take_name(name, opened, held, given=job is not None)
@@ -392,7 +394,8 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     """
     work = partial(_work_on, pace=pace, released_again_by_user=released_again_by_user, changed=changed)
     async with RunMemory(job, ledger, emit, setup.textfile) as memory:
-        return memory.end(await work(job, ledger, setup, memory, stop))
+        done = partial(work, job, ledger, setup, memory, stop)
+        return memory.end(await with_hooks(job, setup, memory.emit, stop, done))
 
 
 async def _work_on(  # noqa: PLR0913 - as above

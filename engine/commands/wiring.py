@@ -37,7 +37,16 @@ from engine.batch.planning import (
     standby_for,
 )
 from engine.clock import Clock, SystemClock
-from engine.commands.configuration import Expand, check, expand_secret, hide_secret, parse_toml, read_text, rooted
+from engine.commands.configuration import (
+    Expand,
+    check,
+    expand_secret,
+    hide_secret,
+    parse_toml,
+    read_text,
+    rooted,
+    secret_variables,
+)
 from engine.http.certificates import load_aiohttp
 from engine.http.proxies import from_environment
 from engine.http.secrets import Credentials
@@ -80,6 +89,8 @@ class Setup(Struct, frozen=True):
     module: ServiceModule
     deadline_at: float | None = None
     """Unix seconds by which a run has ended."""
+    secret_variables: frozenset[str] = frozenset()
+    """Variables of the environment from which its secrets come."""
 
     @property
     def textfile(self) -> Path | None:
@@ -141,7 +152,8 @@ def load(
         raise ConfigError(f"{error}") from error
     deadline, zone = settings.limits.deadline, zone_of(settings.window.zone)
     at = deadline_at(deadline, CLOCK.now(), zone) if deadline else None
-    return Setup(settings, check(module.SETTINGS, service, "service", expand), module, at)
+    variables = secret_variables(Settings, tables) | secret_variables(module.SETTINGS, service)
+    return Setup(settings, check(module.SETTINGS, service, "service", expand), module, at, variables)
 
 
 def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -236,7 +248,7 @@ def source_settings(setup: Setup, format_: str | None) -> SourceSettings:
     return replace(setup.settings.source, format=format_) if format_ else setup.settings.source
 
 
-_CHANGEABLE = frozenset({"send", "window", "limits", "ledger", "metrics"})
+_CHANGEABLE = frozenset({"send", "window", "limits", "ledger", "metrics", "hooks", "callback"})
 """Tables that decide over no batch."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -317,6 +318,33 @@ class MetricsSettings(Section, frozen=True, kw_only=True):
             raise ValueError("textfile: must be an absolute path")
 
 
+HOOK_STATES = ("start", "finish", "partial", "stop", "fail")
+"""When a hook is called: as a run begins, and as it ends, by its exit code; `commands.hooks` says which is which."""
+
+
+class HookSettings(Section, frozen=True, kw_only=True):
+    """`[[hooks]]`: a command, or a URL, that is told how a run goes."""
+
+    states: tuple[str, ...] = HOOK_STATES
+    command: list[str] = []
+    """A program and its arguments; no shell reads them."""
+    ping: SecretStr | None = None
+    """A check of healthchecks.io's kind. Whoever knows the URL can say that all is well, so it is a secret."""
+    partial: Literal["fail", "success"] = "fail"
+    """What a ping says of a run that came to its end with records, or tasks, that failed: there is no word between."""
+    seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    """Longest time that it may take; a process cannot wait for its end for long."""
+
+    def __post_init__(self) -> None:
+        for state in self.states:
+            if state not in HOOK_STATES:
+                near = get_close_matches(state, HOOK_STATES, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(HOOK_STATES)}"
+                raise ValueError(f"states: {state!r} is not one; {hint}")
+        if bool(self.command) == (self.ping is not None):
+            raise ValueError('command: a hook has either a command, as in ["mail", "-s", "done"], or a ping')
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole file. `service` is checked by the service it names."""
 
@@ -331,6 +359,7 @@ class Settings(Section, frozen=True, kw_only=True):
     delta: DeltaSettings = DeltaSettings()
     window: WindowSettings = WindowSettings()
     limits: LimitSettings = LimitSettings()
+    hooks: tuple[HookSettings, ...] = ()
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,12 +46,13 @@ def table_of(model: type[Model], table: Any, place: str, complaints: list[str]) 
 
 def _value(kind: Any, value: Any, place: str, complaints: list[str]) -> Any:
     """Return a value as its type wants it; what cannot be read so is told in `complaints`."""
-    if _is_table(kind):
-        return table_of(kind, value, place, complaints)
+    inner = section_in(kind)
+    if inner is not None and get_origin(kind) is not tuple:
+        return table_of(inner, value, place, complaints)
+    if inner is not None and isinstance(value, list):
+        return tuple(table_of(inner, item, f"{place}[{at}]", complaints) for at, item in enumerate(value))
     if get_origin(kind) is dict and isinstance(value, dict):
         return {key: _value(get_args(kind)[1], item, f"{place}.{key}", complaints) for key, item in value.items()}
-    if get_origin(kind) is tuple and _is_table(get_args(kind)[0]) and isinstance(value, list):
-        return tuple(_value(get_args(kind)[0], item, f"{place}[{at}]", complaints) for at, item in enumerate(value))
     meant = [_MEANT.get(value.strip().lower(), value.strip())] if isinstance(value, str) else []
     for written in (value, *meant):
         with suppress(msgspec.ValidationError):
@@ -60,8 +61,10 @@ def _value(kind: Any, value: Any, place: str, complaints: list[str]) -> Any:
     return None
 
 
-def _is_table(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
+def section_in(kind: Any) -> type[Section] | None:
+    """Return the class of the tables of a key: of one, of one or none, of an array of them."""
+    kinds = (kind,) if get_origin(kind) is dict else (kind, *get_args(kind))
+    return next((one for one in kinds if isinstance(one, type) and issubclass(one, Section)), None)
 
 
 def _words(kind: msgspec.inspect.Type) -> str:

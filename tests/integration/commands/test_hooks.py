@@ -1,0 +1,253 @@
+import contextlib
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+import engine
+from engine.commands.hooks import MOST_BODY_BYTES, MOST_OUTPUT_BYTES, state_of
+from engine.model.errors import ConfigError, LedgerError
+from engine.progress.events import JobEnded, Noticed
+from engine.sandbox.behaviour import FailureRule
+
+from .desk import lines, stopped, tasks
+
+SECRET_PATH = "/ping/0b6c-secret-uuid"
+
+
+def hook(*command, **more):
+    written = "".join(f"{key} = {json.dumps(value)}\n" for key, value in {"command": command, **more}.items() if value)
+    return f"[[hooks]]\n{written}"
+
+
+def shell(script, **more):
+    return hook("sh", "-c", script, **more)
+
+
+def told(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def warnings(desk):
+    return [event.text for event in desk.events if isinstance(event, Noticed)]
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        (0, "finish"),
+        *((code, "partial") for code in (3, 4, 10)),
+        *((code, "stop") for code in (5, 130, 143)),
+        *((code, "fail") for code in (1, 7, 8, 9)),
+    ],
+)
+def test_the_exit_code_says_which_state_it_is(code, state):
+    assert state_of(code) == state
+
+
+async def test_a_command_hears_of_beginning_and_end_in_the_environment_and_on_its_input(desk, tmp_path):
+    desk = await desk()
+    script = f'cat >> {tmp_path}/told; echo "$BULKSUBMIT_STATE $BULKSUBMIT_JOB $BULKSUBMIT_EXIT_CODE" >> {tmp_path}/env'
+    await desk.submit(desk.source(tasks(25)), desk.config(more=shell(script)))
+    assert (tmp_path / "env").read_text() == "start j \nfinish j 0\n"
+    start, finish = told(tmp_path / "told")
+    assert (start["state"], start["exit_code"], start["job"]) == ("start", None, "j")
+    assert (finish["state"], finish["exit_code"], finish["created"], finish["records"]) == ("finish", 0, 25, 25)
+    assert start["run"] == finish["run"]
+    assert len(lines(Path(finish["outcomes"]))) == 25
+    assert not warnings(desk)
+
+
+async def test_a_command_does_not_get_the_secrets_of_the_configuration(desk, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLAIN", "plain")
+    desk = await desk()
+    more = shell(f"env > {tmp_path}/env", states=["finish"])
+    await desk.submit(desk.source(tasks(1)), desk.config(more=more))
+    environment = (tmp_path / "env").read_text().splitlines()
+    assert "PLAIN=plain" in environment
+    assert not any(line.startswith("SAMA_ACCESS_KEY=") for line in environment)
+
+
+async def test_only_the_states_that_are_named_are_told(desk, tmp_path):
+    desk = await desk(failures=(FailureRule("data.id", equals="1"),))
+    more = shell(f"cat >> {tmp_path}/told", states=["partial", "stop"])
+    await desk.submit(desk.source(tasks(5)), desk.config(more=more))
+    assert [one["state"] for one in told(tmp_path / "told")] == ["partial"]
+
+
+async def test_a_run_that_is_stopped_and_one_that_a_person_must_mend_are_told(desk, tmp_path, monkeypatch):
+    desk = await desk()
+    await stopped(desk, more=shell(f"cat >> {tmp_path}/told"))
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "last-years-key")
+    await desk.resume()
+    states = [(one["state"], one["exit_code"]) for one in told(tmp_path / "told")]
+    assert states == [("start", None), ("stop", 143), ("start", None), ("fail", 9)]
+
+
+async def test_an_error_that_ends_the_command_is_told_as_well(desk, tmp_path, monkeypatch):
+    desk = await desk()
+
+    async def broken(*_, **__):
+        raise LedgerError("the disk is gone")
+
+    monkeypatch.setattr("engine.commands.submit.summarize", broken)
+    with pytest.raises(LedgerError):
+        await desk.submit(desk.source(tasks(1)), desk.config(more=shell(f"cat >> {tmp_path}/told", states=["fail"])))
+    (fail,) = told(tmp_path / "told")
+    assert (fail["state"], fail["exit_code"], fail["message"]) == ("fail", 9, "the disk is gone")
+
+
+async def test_what_goes_wrong_with_a_hook_is_a_warning_and_no_matter_of_the_job(desk):
+    desk = await desk()
+    more = hook("/does/not/exist", states=["start"]) + shell("echo no mail server; exit 3", states=["finish"])
+    result = await desk.submit(desk.source(tasks(5)), desk.config(more=more))
+    assert (result.exit_code, result.message) == (0, "")
+    said = "hooks[0] (/does/not/exist), at start: it cannot be started (No such file or directory)"
+    assert warnings(desk) == [
+        f"{said}. The job is not affected",
+        "hooks[1] (sh), at finish: it ended with exit code 3: no mail server. The job is not affected",
+    ]
+
+
+async def test_a_command_that_takes_too_long_is_killed_with_its_children_and_holds_up_nothing(desk, tmp_path):
+    desk = await desk()
+    more = shell(f"sleep 1000 & echo $! > {tmp_path}/child; wait", states=["start"], seconds=0.3)
+    result = await desk.submit(desk.source(tasks(5)), desk.config(more=more))
+    assert result.elapsed_seconds < 0.3 or isinstance(desk.events[-1], Noticed)
+    assert [type(event) for event in desk.events if isinstance(event, JobEnded | Noticed)] == [JobEnded, Noticed]
+    assert warnings(desk) == [
+        "hooks[0] (sh), at start: it took longer than 0.3 s and was killed. The job is not affected"
+    ]
+    assert not _lives(int((tmp_path / "child").read_text()))
+
+
+def _lives(pid):
+    """Return whether a process works still; one that nobody has waited for does not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+async def test_the_output_of_a_command_goes_to_the_log_bounded_and_without_secrets(desk, caplog, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "canary-canary")
+    caplog.set_level("INFO", logger="engine")
+    desk = await desk()
+    script = f"echo $SOME_TOKEN; yes | head -c {5 * MOST_OUTPUT_BYTES}"
+    await desk.submit(desk.source(tasks(1)), desk.config(more=shell(script, states=["finish"])))
+    said = [record.getMessage() for record in caplog.records if record.name == "engine.commands.hooks"]
+    assert said[0] == "hooks[0] finish: ***"
+    assert said.count("hooks[0] finish: y") <= MOST_OUTPUT_BYTES / 2
+    assert re.fullmatch(r"hooks\[0\] finish: \([\d,]+ bytes more are left out\)", said[-1])
+
+
+async def test_what_a_command_leaves_behind_is_not_waited_for(desk, tmp_path):
+    desk = await desk()
+    more = shell(f"sleep 1000 & echo $! > {tmp_path}/child", states=["finish"])
+    await desk.submit(desk.source(tasks(1)), desk.config(more=more))
+    assert not warnings(desk)
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+
+
+# Pings
+
+
+@pytest.fixture
+async def monitor(monkeypatch):
+    """Stand for healthchecks.io: keep what is called, answer with the statuses given, then with 200."""
+    pings, statuses = [], []
+
+    async def handle(request):
+        pings.append((request.method, request.path, request.query["rid"], await request.read()))
+        return web.Response(status=statuses.pop(0) if statuses else 200)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    monkeypatch.setenv("HC_URL", f"http://127.0.0.1:{runner.addresses[0][1]}{SECRET_PATH}")
+    yield pings, statuses
+    await runner.cleanup()
+
+
+PING = '[[hooks]]\nping = "${env:HC_URL}"\nseconds = 5\n'
+
+
+async def test_a_check_is_pinged_at_the_beginning_and_with_the_exit_code(desk, monitor):
+    pings, _ = monitor
+    desk = await desk()
+    await desk.submit(desk.source(tasks(5)), desk.config(more=PING))
+    (_, start, run, _), (method, finish, same_run, body) = pings
+    assert (method, start, finish) == ("POST", f"{SECRET_PATH}/start", f"{SECRET_PATH}/0")
+    assert run == same_run
+    assert json.loads(body)["created"] == 5
+    assert len(body) <= MOST_BODY_BYTES
+
+
+@pytest.mark.parametrize(("more", "ending"), [("", "3"), ('partial = "success"\n', "0")])
+async def test_failed_records_are_a_failure_there_unless_they_are_said_to_be_none(desk, monitor, more, ending):
+    pings, _ = monitor
+    desk = await desk(failures=(FailureRule("data.id", equals="1"),))
+    await desk.submit(desk.source(tasks(5)), desk.config(more=PING + more))
+    assert pings[-1][1] == f"{SECRET_PATH}/{ending}"
+
+
+async def test_a_stop_goes_to_the_log_of_a_check(desk, monitor):
+    pings, _ = monitor
+    await stopped(await desk(), more=PING)
+    assert [path for _, path, _, _ in pings] == [f"{SECRET_PATH}/start", f"{SECRET_PATH}/log"]
+
+
+async def test_a_ping_that_is_refused_is_a_warning_that_does_not_show_its_url(desk, monitor, monkeypatch):
+    pings, statuses = monitor
+    statuses += [200, 503, 404, 404]
+    monkeypatch.setattr("engine.commands.hooks.PAUSE_SECONDS", 0.0)
+    desk = await desk()
+    result = await desk.submit(desk.source(tasks(5)), desk.config(more=PING))
+    assert result.exit_code == 0
+    assert len(pings) == 4
+    assert warnings(desk) == ["hooks[0] (ping), at finish: 127.0.0.1 answered HTTP 404. The job is not affected"]
+    assert "secret-uuid" not in str(desk.events)
+
+
+async def test_hooks_may_change_while_a_job_goes_on(desk, tmp_path):
+    desk = await desk()
+    await stopped(desk)
+    result = await desk.resume(config=desk.config(send="max_in_flight = 1", more=shell(f"cat >> {tmp_path}/told")))
+    assert result.exit_code == 0
+    assert [one["state"] for one in told(tmp_path / "told")] == ["start", "finish"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (hook("true", states=["finsh"]), "hooks[0].states: 'finsh' is not one; did you mean 'finish'?"),
+        (hook("true", states=["zzz"]), "hooks[0].states: 'zzz' is not one; known: start, finish, partial, stop, fail"),
+        (hook(), "hooks[0].command: a hook has either a command"),
+        (hook("true") + PING + "comand = 1", "hooks[1].comand: unknown key; did you mean 'command'?"),
+        ('[[hooks]]\nping = "https://hc-ping.com/uuid"', "hooks[0].ping: a secret does not belong into the file"),
+        ('[[hooks]]\nping = "${env:ODD_URL}"', "hooks[0].ping: it must be https: plain http to example.com"),
+    ],
+)
+async def test_a_hook_that_cannot_be_is_an_error_before_anything_is_sent(tmp_path, monkeypatch, desk, more, said):
+    monkeypatch.setenv("ODD_URL", "http://example.com/secret-path")
+    monkeypatch.setenv("HC_URL", "http://127.0.0.1:1/x")
+    desk = await desk()
+    with pytest.raises(ConfigError) as caught:
+        await desk.submit(desk.source(tasks(1)), desk.config(more=more))
+    assert str(caught.value).startswith(said)
+    assert "secret-path" not in str(caught.value)
+
+
+async def test_a_second_process_that_finds_the_job_locked_tells_nobody(desk, tmp_path):
+    desk = await desk()
+    await stopped(desk)
+    config = desk.config(send="max_in_flight = 1", more=shell(f"cat >> {tmp_path}/told"))
+    async with engine.commands.paths.open_ledger(desk.ledger) as ledger:
+        with ledger.lock("j"), pytest.raises(engine.errors.JobLocked):
+            await desk.resume(config=config)
+    assert not told(tmp_path / "told")
