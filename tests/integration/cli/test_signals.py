@@ -91,10 +91,10 @@ def test_a_signal_that_is_told_twice_at_once_is_one(loop, number):
 
 def test_a_process_that_is_ended_at_once_takes_the_hooks_commands_with_it():
     then = "import subprocess; hook = subprocess.Popen(['sleep', '1000'], start_new_session=True, stdout=2)"
-    then += "; stop.groups.add(hook.pid); await anyio.sleep_forever()"
+    then += "; stop.groups.add(hook.pid); print('begun', flush=True); await anyio.sleep_forever()"
     process = start("asyncio", then=then)
     process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "draining\n"
+    assert [process.stdout.readline() for _ in range(2)] == ["draining\n", "begun\n"]
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)  # the command holds standard error, too: that ends with it
     assert process.returncode == 128 + signal.SIGTERM
