@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.commands.later import refresh
     from engine.commands.lineage import Attempt, Story
     from engine.commands.nightly import nightly
+    from engine.commands.prune import Pruned, prune
     from engine.commands.query import audit, backup, find_record, missing, report, status, tell_story, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
     from engine.commands.retry import find_uncertain, retry
@@ -40,6 +41,7 @@ __all__ = [
     "JobStatus",
     "Missing",
     "Outcome",
+    "Pruned",
     "Result",
     "RunLimits",
     "Stop",
@@ -57,6 +59,7 @@ __all__ = [
     "find_undoable",
     "missing",
     "nightly",
+    "prune",
     "refresh",
     "report",
     "resume",
@@ -75,6 +78,7 @@ _HOMES = {
     "engine.commands.later": ("refresh",),
     "engine.commands.lineage": ("Attempt", "Story"),
     "engine.commands.nightly": ("nightly",),
+    "engine.commands.prune": ("Pruned", "prune"),
     "engine.commands.query": (
         "audit",
         "backup",

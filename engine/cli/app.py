@@ -528,6 +528,46 @@ def refresh(
 
 
 @_command()
+def prune(
+    *,
+    older_than: options.OlderThan = None,
+    keep_last: options.KeepLast = None,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    output_options: OutputOptions,
+) -> Screen:
+    """Remove old jobs and their reports.
+
+    A load and its retries go together. Kept in any case: what is open or uncertain, the newest of each family, and what
+    a family knows its records by. What is removed is forgotten: nobody can tell any more that its records were sent.
+    """
+    from engine.cli.output.prune import prune_screen
+    from engine.cli.signals import ask, perform
+
+    seconds = options.age_seconds(older_than)
+    work = partial(engine.prune, ledger, older_than_seconds=seconds, keep_last=keep_last)
+    planned = ask(partial(work, dry_run=True), output_options)
+    question = _prune_said(planned)
+    if dry_run or not question:
+        return prune_screen(planned, ledger, dry_run=dry_run)
+    if not yes and not sys.stdin.isatty():
+        raise engine.errors.JobError(f"{question} Nobody can be asked here: --yes says so, --dry-run shows which")
+    if not yes and not _answered(f"{question} (--dry-run shows which)"):
+        raise engine.errors.BulkSubmitError("nothing was removed")
+    return prune_screen(perform(work, output_options), ledger, dry_run=False)
+
+
+def _prune_said(planned: engine.Pruned) -> str:
+    gone, reports = (
+        sum(verdict.fall == fall for verdict in planned.verdicts) for fall in ("removed", "reports removed")
+    )
+    parts = [f"{count(gone, 'job')} with all that is known of them"] if gone else []
+    parts += [f"the reports of {count(reports, 'job')}"] if reports else []
+    return f"Remove {' and '.join(parts)}?" if parts else ""
+
+
+@_command()
 def validate(
     *,
     sources: options.CheckedSources,

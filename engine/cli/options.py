@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -13,6 +14,8 @@ from typer.core import TyperCommand
 
 from engine.files import LEDGER_VARIABLE, find_ledger
 
+AGE = re.compile(r"([1-9]\d{0,5})([hdw])")
+"""Hours, days or weeks."""
 DEFAULT_BENCH_RECORDS = 10_000
 DEFAULT_BENCH_SECONDS = 10.0
 DEFAULT_DEMO = Path(".bulksubmit/demo")
@@ -102,6 +105,19 @@ def _since(text: str | None) -> str | None:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
     return text
+
+
+def _age(text: str | None) -> str | None:
+    """Check how an age is written."""
+    if text is not None and not AGE.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no age; write it as 90d, 12w or 36h.")
+    return text
+
+
+def age_seconds(text: str | None) -> float | None:
+    """Return the seconds of an age that was checked."""
+    found = AGE.fullmatch(text or "")
+    return int(found[1]) * {"h": 3600.0, "d": 86_400.0, "w": 604_800.0}[found[2]] if found else None
 
 
 _SOURCES = "Files to read, as paths or quoted globs; `-` reads standard input"
@@ -299,6 +315,15 @@ TaskFailed: TypeAlias = Annotated[
     ),
 ]
 Yes: TypeAlias = Annotated[bool, _option("-y, --yes", "Do not ask first.")]
+OlderThan: TypeAlias = Annotated[
+    str | None,
+    _option("--older-than AGE", "Only loads whose last step is so long ago, as in 90d, 12w or 36h.", callback=_age),
+]
+KeepLast: TypeAlias = Annotated[
+    int | None,
+    _option("--keep-last N", "Keep the N newest loads of each family, and of those without a family.", min=1),
+]
+DryRun: TypeAlias = Annotated[bool, _option("--dry-run", "Remove nothing; show what would be, and why.")]
 Json: TypeAlias = Annotated[bool, _option("--json", "Write one JSON object to standard output and nothing else.")]
 Quiet: TypeAlias = Annotated[bool, _option("-q, --quiet", "Show no progress; errors are shown all the same.")]
 Level: TypeAlias = Annotated[

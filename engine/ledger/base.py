@@ -42,7 +42,7 @@ class Ledger(Protocol):
         ...
 
     async def job(self, name: str) -> Job:
-        """Return a job. Raises: JobError, naming those there are."""
+        """Return a job. Raises: JobError: it is half removed, or there is none, naming those there are."""
         ...
 
     async def jobs(self) -> Sequence[Job]:
@@ -301,6 +301,32 @@ class Ledger(Protocol):
 
         No error if there is no such load: then no run of it has ended.
         """
+        ...
+
+    async def last_step_at(self, job: str) -> float:
+        """Return when the job was made, or a batch of it moved last, in Unix seconds."""
+        ...
+
+    async def needed(self) -> Mapping[str, str]:
+        """Return the jobs that others of the ledger need, with the reason in words.
+
+        A family knows its records by what such a job holds, or skipped records are told by it.
+        """
+        ...
+
+    async def remove(self, job: str) -> bool:
+        """Remove some of what the ledger has of a job in state REMOVED, in one small transaction.
+
+        Return whether nothing is left, the job itself neither. Call it again and again; whoever is killed in between
+        leaves a ledger that is whole for all other jobs.
+
+        Raises:
+            LedgerError: the job is in another state.
+        """
+        ...
+
+    async def free_bytes(self) -> int:
+        """Return how much of the store is empty: later jobs use it again."""
         ...
 
     async def back_up(self, to: Path) -> None:

@@ -505,3 +505,87 @@ WHERE job = :job AND run = :run AND at IN (
 -- name: samples
 -- Read the samples of a run, oldest first.
 SELECT figures FROM samples WHERE job = :job AND run = :run ORDER BY at;
+
+-- name: job_state
+-- Tell where a job stands.
+SELECT state FROM jobs WHERE id = :job;
+
+-- name: is_there
+-- Return whether there is a job of a name.
+SELECT 1 FROM jobs WHERE name = :name;
+
+-- name: last_step_at
+-- Read when a job was made, or a batch of it moved last.
+SELECT MAX(created_at, COALESCE((SELECT MAX(changed_at) FROM batches WHERE job = :job), 0)) FROM jobs WHERE id = :job;
+
+-- name: needed
+-- Name the jobs by which others know what became of records, and why.
+SELECT name, MIN(why) FROM jobs JOIN (
+  SELECT DISTINCT job AS needed, 'its family knows records by it' AS why FROM known
+  UNION ALL
+  SELECT DISTINCT job, 'its family knows records by it' FROM copies
+  UNION ALL
+  SELECT DISTINCT other, 'records of other jobs were skipped for what it has' FROM skips
+  UNION ALL
+  SELECT taken_over, 'it has sent records of a canceled job' FROM jobs WHERE taken_over IS NOT NULL
+) ON id = needed
+GROUP BY name;
+
+-- name: remove_later_fates
+-- Remove some rows of a job that is being removed.
+DELETE FROM later_fates
+WHERE job = :job AND record_index IN (SELECT record_index FROM later_fates WHERE job = :job LIMIT :limit);
+
+-- name: remove_origins
+-- Remove some rows of a job that is being removed.
+DELETE FROM origins
+WHERE job = :job AND record_index IN (SELECT record_index FROM origins WHERE job = :job LIMIT :limit);
+
+-- name: remove_samples
+-- Remove some rows of a job that is being removed.
+DELETE FROM samples
+WHERE job = :job AND (run, at) IN (SELECT run, at FROM samples WHERE job = :job LIMIT :limit);
+
+-- name: remove_runs
+-- Remove some rows of a job that is being removed.
+DELETE FROM runs
+WHERE job = :job AND number IN (SELECT number FROM runs WHERE job = :job LIMIT :limit);
+
+-- name: remove_skips
+-- Remove some rows of a job that is being removed.
+DELETE FROM skips
+WHERE job = :job AND record_index IN (SELECT record_index FROM skips WHERE job = :job LIMIT :limit);
+
+-- name: remove_rejects
+-- Remove some rows of a job that is being removed.
+DELETE FROM rejects
+WHERE job = :job AND record_index IN (SELECT record_index FROM rejects WHERE job = :job LIMIT :limit);
+
+-- name: remove_orphans
+-- Remove some rows of a job that is being removed.
+DELETE FROM orphans
+WHERE job = :job AND (sequence, remote_id) IN (SELECT sequence, remote_id FROM orphans WHERE job = :job LIMIT :limit);
+
+-- name: remove_settlements
+-- Remove some rows of a job that is being removed.
+DELETE FROM settlements
+WHERE job = :job AND sequence IN (SELECT sequence FROM settlements WHERE job = :job LIMIT :limit);
+
+-- name: remove_spans
+-- Remove some rows of a job that is being removed.
+DELETE FROM spans
+WHERE job = :job AND sequence IN (SELECT sequence FROM spans WHERE job = :job LIMIT :limit);
+
+-- name: remove_batches
+-- Remove some rows of a job that is being removed.
+DELETE FROM batches
+WHERE job = :job AND sequence IN (SELECT sequence FROM batches WHERE job = :job LIMIT :limit);
+
+-- name: remove_sources
+-- Remove some rows of a job that is being removed.
+DELETE FROM sources
+WHERE job = :job AND number IN (SELECT number FROM sources WHERE job = :job LIMIT :limit);
+
+-- name: remove_job
+-- Remove a job of which nothing else is left.
+DELETE FROM jobs WHERE id = :job AND state = 'removed';

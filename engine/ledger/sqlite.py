@@ -31,9 +31,19 @@ from engine.ledger.base import Ledger
 from engine.ledger.database import NAMES_SHOWN, QUERIES, copy_ledger, job_id, mapped_errors, open_connections
 from engine.ledger.files import hold, is_held
 from engine.ledger.known import KnownRecords
-from engine.ledger.writer import Hooks, Writer, create_job, freeze, note_later, split_batch, take_steps, update_job
+from engine.ledger.writer import (
+    Hooks,
+    Writer,
+    create_job,
+    freeze,
+    note_later,
+    remove_rows,
+    split_batch,
+    take_steps,
+    update_job,
+)
 from engine.model.batch import ROOTS, Batch, batch_name
-from engine.model.errors import BulkSubmitError, DamagedRow
+from engine.model.errors import BulkSubmitError, DamagedRow, JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Reject, Skipped, Taken, Why
@@ -96,6 +106,8 @@ class SqliteLedger(Ledger):
 
     async def job(self, name: str) -> Job:
         (job,) = await self._rows("jobs", rows.to_job, name)
+        if job.state is JobState.REMOVED:
+            raise JobError(f"job {name!r} is being removed, or a prune was ended: `bulksubmit prune` takes the rest")
         return job
 
     async def jobs(self) -> Sequence[Job]:
@@ -351,6 +363,20 @@ class SqliteLedger(Ledger):
     async def standing(self, load: str) -> Standing:
         (standing,) = await self._rows("load_standing", Standing, None, load=load)
         return standing
+
+    async def last_step_at(self, job: str) -> float:
+        (at,) = await self._rows("last_step_at", float, job)
+        return at
+
+    async def needed(self) -> Mapping[str, str]:
+        return dict(await self._rows("needed", lambda name, why: (name, why), None))
+
+    async def remove(self, job: str) -> bool:
+        await self._writer.write(partial(remove_rows, name=job))
+        return not await self._rows("is_there", int, None, name=job)
+
+    async def free_bytes(self) -> int:
+        return await self._ask(lambda connection: connection.pragma("freelist_count") * connection.pragma("page_size"))
 
     async def back_up(self, to: Path) -> None:
         await self._ask(copy_ledger, to)

@@ -58,6 +58,25 @@ WAL_PAGES = 1_000
 """4 MB, as SQLite's own https://sqlite.org/pragma.html#pragma_wal_autocheckpoint."""
 
 
+REMOVED_ROWS = 500
+"""Of a job that is removed, in one transaction: 15 MB where each is the fate of a thousand records."""
+REMOVALS = (
+    "remove_later_fates",
+    "remove_origins",
+    "remove_samples",
+    "remove_runs",
+    "remove_skips",
+    "remove_rejects",
+    "remove_orphans",
+    "remove_settlements",
+    "remove_spans",
+    "remove_batches",
+    "remove_sources",
+    "remove_job",
+)
+"""What hangs on rows of another table goes before those."""
+
+
 class Change(Struct, frozen=True):
     """One thing that an operation wrote."""
 
@@ -313,6 +332,20 @@ def update_job(connection: apsw.Connection, query: str, name: str, bindings: Map
     """Write one thing about a job by a query that is named after the ledger's method."""
     connection.execute(QUERIES[query], {"job": job_id(connection, name), **bindings})
     return [Change(query, name, state=bindings.get("state"))]
+
+
+def remove_rows(connection: apsw.Connection, name: str) -> Sequence[Change]:
+    """Remove up to REMOVED_ROWS rows of a job that is being removed, of the first table that has any; the job last."""
+    job = job_id(connection, name)
+    bindings = {"job": job, "limit": REMOVED_ROWS}
+    if connection.execute(QUERIES["job_state"], {"job": job}).get != JobState.REMOVED:
+        raise LedgerError(f"job {name!r} is not in state removed; this is a defect worth reporting")
+    for query in REMOVALS:
+        before = connection.total_changes()
+        connection.execute(QUERIES[query], bindings)
+        if connection.total_changes() > before:
+            break
+    return [Change("remove", name, state=JobState.REMOVED)]
 
 
 def freeze(  # noqa: PLR0913 - all of one step of reading

@@ -23,6 +23,8 @@ class JobState(StrEnum):
     """Every record has its outcome."""
     CANCELED = "canceled"
     """A person ended it; what was created stays, and what was not sent is unresolved until `resume` goes on."""
+    REMOVED = "removed"
+    """`prune` takes it out of the ledger; if it was killed in between, the next one takes the rest."""
 
 
 class Job(Struct, frozen=True):

@@ -15,6 +15,7 @@ from engine.bench.results import Bench
 from engine.cli.app import call
 from engine.commands.again import FailedTasks
 from engine.commands.lineage import Attempt, Story
+from engine.commands.prune import Fall, Pruned, Verdict
 from engine.commands.result import FailedTask, JobStatus, Result, UncertainRecords, Validation
 from engine.commands.undo import Undoable
 from engine.model.errors import JobCanceled
@@ -42,11 +43,14 @@ OPERATIONS = [
     "undo",
     "refresh",
     "validate",
+    "prune",
 ]
 TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
 RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/outcomes.ndjson"), resolved=10)
 SOURCE = Source(0, "in.ndjson", Format.NDJSON, 1_000, 0, 0)
 JOB = Job("nightly", "sama", "", (SOURCE,), "out", JobState.FINISHED, read_complete=True)
+
+PRUNED = Pruned([Verdict("old", "f", "finished", 0.0, Fall.REMOVED, "older than 90 days")])
 
 
 @dataclass
@@ -59,6 +63,7 @@ class FakeEngine:
     again_in: str = ""
     """Job in which uncertain records are sent again; their own where empty."""
     canceled: bool = False
+    pruned: Pruned = PRUNED
     error: Exception | None = None
     asked: list[tuple] = field(default_factory=list)
     events: list = field(default_factory=list)
@@ -139,6 +144,10 @@ class FakeEngine:
     async def bench(self, order, emit, stop):
         self._note("bench", order)
         return self.bench_result
+
+    async def prune(self, ledger_path, emit=None, stop=None, *, dry_run=False, **policy):
+        self._note("prune", ledger_path, policy, dry_run)
+        return self.pruned
 
     async def validate(self, sources, config, emit, **options):
         self._note("validate", sources, {"config": config, **options})

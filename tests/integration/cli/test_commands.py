@@ -379,3 +379,29 @@ def test_backup_copies_the_ledger_and_says_what_must_not_be_done_with_both(say, 
 )
 def test_options_that_ask_for_different_things_do_not_go_together(say, engine, arguments):
     assert (say(*arguments).code, engine.asked) == (2, [])
+
+
+def test_prune_shows_what_goes_and_asks_before_it_removes(say, engine):
+    policy = {"older_than_seconds": 90 * 86_400.0, "keep_last": 7}
+    said = say("prune", "--older-than", "90d", "--keep-last", "7", "--dry-run")
+    assert engine.asked == [("prune", LEDGER, policy, True)]
+    assert said.out.startswith("1 job of 1 would be removed from .bulksubmit/ledger.db.")
+    assert "older than 90 days" in said.out
+    said = say("prune", "--older-than", "90d")
+    assert (said.code, engine.asked[-1][-1]) == (2, True)  # nobody can be asked here
+    assert "Remove 1 job with all that is known of them? Nobody can be asked here: --yes" in said.err
+    engine.asked.clear()
+    said = say("prune", "--keep-last", "7", "--yes", "--json")
+    assert [dry_run for *_, dry_run in engine.asked] == [True, False]
+    assert (said.json["removed"], said.json["jobs"][0]["reason"]) == (["old"], "older than 90 days")
+
+
+def test_prune_that_finds_nothing_to_remove_does_not_ask(say, engine):
+    engine.pruned = replace(engine.pruned, verdicts=[])
+    assert say("prune", "--keep-last", "7").out.startswith("0 jobs of 0 removed")
+
+
+@pytest.mark.parametrize("age", ["90", "90x", "-1d", "0d"])
+def test_an_age_that_is_none_is_an_error(say, age):
+    said = say("prune", "--older-than", age)
+    assert (said.code, "is no age; write it as 90d, 12w or 36h" in said.err) == (2, True)

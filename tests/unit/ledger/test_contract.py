@@ -144,7 +144,7 @@ async def test_jobs_are_listed_newest_first(ledger):
     assert [job.name for job in await ledger.jobs()] == ["c", "b", "a"]
 
 
-@pytest.mark.parametrize("state", JobState)
+@pytest.mark.parametrize("state", [JobState.OPEN, JobState.FINISHED, JobState.CANCELED])
 async def test_a_job_keeps_its_state(ledger, state):
     await ledger.create_job(a_job())
     await ledger.set_job_state("j", state)
@@ -783,3 +783,61 @@ async def test_tasks_that_had_failed_when_their_records_were_settled_are_counted
     settlement = Settlement(["a", "b"], details=details)
     await ledger.settle(job, Submission(0, State.SETTLED, "r"), settlement, expected=State.RELEASED)
     assert await ledger.count_later(job) == {"failed": 1}
+
+
+# Removing
+
+
+async def removed(ledger, name="j"):
+    """Remove a job; return in how many transactions."""
+    await ledger.set_job_state(name, JobState.REMOVED)
+    times = 1
+    while not await ledger.remove(name):
+        times += 1
+    return times
+
+
+async def test_a_job_is_removed_with_all_that_hangs_on_it_and_no_other_one(ledger):
+    await frozen(ledger, name="other")
+    await ledger.create_job(a_job())
+    await ledger.freeze("j", [a_batch(0), a_batch(1, rejected=1, at=2)], [a_reject(2)], last=True)
+    await bring(ledger, "j", 0, State.RELEASED)
+    await settle(ledger, "j", 0, Settlement(ids(2)))
+    assert await removed(ledger) > 1
+    assert [job.name for job in await ledger.jobs()] == ["other"]
+    assert await all_batches(ledger, "other")
+    assert not await ledger.inconsistent_rows("other")
+    with pytest.raises(JobError, match="there is no job 'j'"):
+        await ledger.remove("j")
+
+
+async def test_only_a_job_that_is_called_removed_is_removed(ledger):
+    await ledger.create_job(a_job())
+    with pytest.raises(LedgerError, match="is not in state removed"):
+        await ledger.remove("j")
+    assert (await ledger.job("j")).state is JobState.OPEN
+
+
+async def test_a_half_removed_job_is_no_job_any_more_but_for_the_list(ledger):
+    await ledger.create_job(a_job())
+    await ledger.set_job_state("j", JobState.REMOVED)
+    with pytest.raises(JobError, match="'j' is being removed"):
+        await ledger.job("j")
+    assert [job.state for job in await ledger.jobs()] == [JobState.REMOVED]
+
+
+async def test_its_last_step_is_the_newest_of_the_job_and_its_batches(ledger, clock):
+    await ledger.create_job(a_job(created_at=5.0))
+    assert await ledger.last_step_at("j") == 5.0
+    await ledger.freeze("j", [a_batch(0)], [], last=True)
+    clock.time += 10
+    await ledger.move("j", Submission(0, State.RELEASING), expected=State.FROZEN)
+    assert await ledger.last_step_at("j") == max(found.changed_at for _, found in await all_batches(ledger, "j"))
+
+
+async def test_what_is_empty_of_the_store_is_counted(ledger):
+    await ledger.create_job(a_job())
+    await ledger.freeze("j", [a_batch(sequence, 50) for sequence in range(100)], [], last=True)
+    before = await ledger.free_bytes()
+    await removed(ledger)
+    assert await ledger.free_bytes() > before

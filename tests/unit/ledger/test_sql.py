@@ -7,6 +7,7 @@ import apsw
 import pytest
 
 from engine.ledger.database import APPLICATION_ID, QUERIES, STEPS, read_queries, read_steps
+from engine.ledger.writer import REMOVALS
 
 FOLDER = files("engine.ledger")
 CODE = "".join(file.read_text() for file in FOLDER.iterdir() if file.name.endswith(".py"))
@@ -28,21 +29,34 @@ def test_every_query_compiles_and_is_used(name):
 
 def test_what_is_known_of_settled_records_is_written_once():
     """Reports are written beside a run: no line of a settled batch may change."""
-    for sql in QUERIES.values():
+    for name in QUERIES.keys() - set(REMOVALS):  # `remove_rows` takes them of a job in state removed only
+        sql = QUERIES[name]
         assert not re.search(r"(UPDATE|REPLACE INTO|DELETE FROM) (settlements|spans|rejects|sources)\b", sql)
+
+
+def test_of_a_job_that_is_removed_nothing_stays():
+    """A table with rows of jobs stands among the removals, or keeps the job: `needed` names it."""
+    connection = schema()
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    of_jobs = {table for table in tables if any(row[1] == "job" for row in connection.pragma("table_info", table))}
+    keeping = {table for table in tables if re.search(rf"FROM {table}\b", QUERIES["needed"])} - {"skips"}
+    removed = {re.search(r"DELETE FROM (\w+)", QUERIES[name])[1] for name in REMOVALS}
+    assert of_jobs - keeping == removed - {"jobs"}
 
 
 def test_every_query_is_read():
     text = FOLDER.joinpath("queries.sql").read_text()
     assert len(QUERIES) == text.count("\n-- name:")
     used = set(re.findall(r'(?:QUERIES\[|_update\(|_rows\(|_pages\(|_ask\(|_stream\()"(\w+)"', CODE))
-    assert used == set(QUERIES)
+    assert used | set(REMOVALS) == set(QUERIES)
 
 
 def test_every_query_looks_up_by_key():
     """No statement on batches or what hangs on them walks through those of other jobs; jobs are few."""
     connection = schema()
     for name, sql in QUERIES.items():
+        if name == "needed":  # of all jobs, and `prune` has the time
+            continue
         if re.search(
             r"\b(batches|spans|settlements|rejects|orphans|skips|copies|known|later_fates)\b", sql
         ) and not sql.startswith("INSERT INTO"):
