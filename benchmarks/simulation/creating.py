@@ -47,6 +47,10 @@ class Creating:
     """It tells how far a batch is."""
     together: int = 1
     round_trip: float = 0.0
+    callbacks: int = 0
+    """In so many it tells of each batch, unasked."""
+    lost: float = 0.0
+    """Share of those that do not come."""
 
 
 SCENARIOS = {
@@ -119,6 +123,18 @@ def plan(what: Creating) -> Sequence[Creation]:
     return creations
 
 
+def callbacks(what: Creating, creations: Sequence[Creation]) -> list[tuple[float, int, int]]:
+    """Return (when, which batch, tasks) of each callback that comes, the last one first."""
+    dice, told = random.Random(11), []
+    for key, one in enumerate(creations):
+        parts = min(what.callbacks, one.count)
+        for part in range(1, parts + 1):
+            tasks = one.count * part // parts - one.count * (part - 1) // parts
+            if dice.random() >= what.lost:
+                told.append((one.start + one.seconds * (one.count * part // parts) / one.count, key, tasks))
+    return sorted(told, reverse=True)
+
+
 def oracle_polls(creations: Sequence[Creation], together: int) -> int:
     """Return the fewest polls of up to `together` batches that see each end within the tolerance.
 
@@ -170,13 +186,19 @@ def follow(what: Creating, *, most_polls: float = 5000) -> Followed:
     done = Followed(creations, oracle_polls(creations, what.together), schedule)
     releases = [(one.released, key) for key, one in enumerate(creations)][::-1]
     answers: list[tuple[float, float, Sequence[int]]] = []
+    told = callbacks(what, creations)
     now = sent = 0.0
     while len(done.known) < len(creations):
         look = max(schedule.next_due(), sent)
         release = releases[-1][0] if releases else float("inf")
         answer = answers[0][0] if answers else float("inf")
-        now = max(now, min(look, release, answer))
-        if release <= min(look, answer):
+        call = told[-1][0] if told else float("inf")
+        now = max(now, min(look, release, answer, call))
+        if call <= min(look, answer, release):
+            _, key, tasks = told.pop()
+            if key not in done.known:
+                schedule.hear(key, tasks, now)
+        elif release <= min(look, answer):
             _, key = releases.pop()
             schedule.release(key, creations[key].count, now)
         elif answer <= look:
@@ -190,6 +212,8 @@ def follow(what: Creating, *, most_polls: float = 5000) -> Followed:
                     schedule.forget(key, now)
         else:
             keys = schedule.take(now)
+            if not keys:  # it was put off
+                continue
             sent = now + what.round_trip / 2
             heapq.heappush(answers, (sent, now, keys))
             done.polls.append((now, keys))

@@ -11,6 +11,11 @@ From these, one pass over the open batches foretells when each ends. A poll that
 how long it has been. So each such poll moves the next ones a little earlier, until one comes too early: that one shows
 how far its batch is, and costs one poll more. Every second or third batch pays it.
 
+A service may also tell of tasks unasked (callbacks). While it goes on telling of a batch, that is not asked about; when
+it has told of as many tasks as the batch has, at once. What it tells may be late, doubled, lost or untrue: so silence
+ends the waiting, at the latest `most_seconds` after the date that is foretold, and a batch about which it was wrong
+twice is asked about as if nothing were told.
+
 Invariant: a batch that is not being asked about has a date, or waits for one that has. What does not move although it
 should is asked about ever less often: the oldest when it is late by a quarter more, the others by twice as much.
 """
@@ -40,6 +45,7 @@ _HANGS = 4  # looks that showed nothing new, after which a batch no longer count
 _MOST_WORKERS = 64  # more are as good as no limit
 _FIRST_SHARE = 0.1  # of `first_seconds`: when the first batch of all is asked about, for the service may be a fast one
 _LEAST_SECONDS = 0.002  # between two polls of a batch, however fast the service
+_MOST_UNTRUE = 2  # times that a batch was told to be done and was not
 _TICK = 1e-6  # seconds that are no difference: clocks are floats
 
 
@@ -59,6 +65,12 @@ class PolledBatch(Struct):
     in_vain: int = 0  # looks in a row that showed nothing new
     asked: bool = False  # it is being asked about
     ask_at: float | None = None  # when to ask, whatever is foretold
+    told: int = 0  # tasks of which callbacks have told
+    told_before: int = 0  # likewise, when it was asked about last
+    told_from: float = 0.0  # the first one that came, and the newest
+    told_at: float = 0.0
+    told_last: int = 0  # tasks of the newest one
+    untrue: int = 0  # times that all was told, and a look showed that it was not so
 
     @property
     def is_late(self) -> bool:
@@ -80,6 +92,7 @@ class PollSchedule:
         self._shows = False  # the service tells how far a batch is, not only that it is done
         self._steps = 0
         self._moved_at = self._polled_at = -_INFINITE  # when a look showed something new; when the last poll was sent
+        self._told_at = -_INFINITE  # when a callback has told of any batch
         self._number = 0
         self._fewest = _INFINITE  # tasks of the smallest batch
         self._alone: dict[int, PolledBatch] = {}  # their dates do not depend on others
@@ -113,6 +126,18 @@ class PollSchedule:
         batch.asked, batch.ask_at = False, at
         self._first = None
 
+    def hear(self, key: int, tasks: int, now: float) -> bool:
+        """Take in that the service tells, unasked, of so many more tasks of a batch; return whether that were all."""
+        batch = self._find(key, alone=True)
+        if not batch.told:
+            batch.told_from = now
+        batch.told, batch.told_last = batch.told + tasks, tasks
+        batch.told_at = self._told_at = now
+        all_told = batch.told >= batch.count and batch.untrue < _MOST_UNTRUE
+        if all_told:  # else nothing is due sooner, and `take` looks again
+            self._first = None
+        return all_told
+
     def next_due(self) -> float:
         """Return when the next poll is due; infinite if all open batches are being asked about."""
         if self._first is None:
@@ -126,10 +151,13 @@ class PollSchedule:
         if self.next_due() > now + _TICK:
             return []
         dates = self._plan(self._together + (self._together > 1))  # one more, which is due first then
+        if dates and dates[0][0] > now + _TICK:  # it was put off: the service tells of it
+            self._first = dates[0][0]
+            return []
         keys = [key for due, _, key in dates[: self._together] if due < _INFINITE]
         for key in keys:
             batch = self._find(key)
-            batch.asked, batch.ask_at = True, None
+            batch.asked, batch.ask_at, batch.told_before = True, None, batch.told
         self._polled_at = now
         self._first = None if self._together == 1 else (*(due for due, _, _ in dates[self._together :]), _INFINITE)[0]
         return keys
@@ -138,7 +166,13 @@ class PollSchedule:
         """Take in what a look at a batch showed; a finished one is not asked about unless `ask_again` is called."""
         batch, self._first = self._find(key), None
         batch.asked = finished
-        if finished:
+        told_all = batch.told_before >= batch.count and batch.untrue < _MOST_UNTRUE
+        if batch.told and not finished:
+            batch.untrue += told_all
+            batch.told = created + batch.told - batch.told_before  # what a look shows is so
+        if finished and told_all and self.speed < _INFINITE:
+            batch.ends_at = min(batch.ends_at, now)  # that it is done now says nothing of how well it was foretold
+        elif finished:
             self._learn_from_end(batch, now)
             batch.ends_at = min(max(batch.ends_at, batch.looked_at), now)
         elif created > batch.created:
@@ -188,6 +222,19 @@ class PollSchedule:
     def _due(self, batch: PolledBatch, *, oldest: bool, still: bool) -> float:
         if batch.ask_at is not None:
             return batch.ask_at
+        due = self._foretold(batch, oldest=oldest, still=still)
+        if self._told_at == -_INFINITE or batch.untrue >= _MOST_UNTRUE:
+            return due
+        if batch.told >= batch.count:
+            return batch.told_at
+        since, told_at = batch.told_from, batch.told_at
+        if not batch.told:  # but of others: it is not begun, it seems
+            since, told_at = batch.released_at, self._told_at
+        lately = max(_AGAIN * batch.count, 2 * batch.told_last) / self.speed  # bodies come unevenly, or many at once
+        silence = max(_AGAIN * (told_at - since), lately, _LEAST_SECONDS)
+        return max(due, min(told_at + silence, due + self._longest_wait))
+
+    def _foretold(self, batch: PolledBatch, *, oldest: bool, still: bool) -> float:
         if batch.is_late:
             late = batch.looked_at - batch.ends_at
             wait = max(_AGAIN * batch.seconds, late / 4 if oldest else late, _LEAST_SECONDS)

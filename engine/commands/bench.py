@@ -314,7 +314,7 @@ def _at(load: Load, setup: wiring.Setup) -> wiring.Setup:
         update = {"max_in_flight": load.in_flight or "auto", **at_once}
     send = replace(settings.send, **update)
     settings = replace(settings, batch=batch, send=send, window=WindowSettings(), limits=LimitSettings())
-    settings = replace(settings, hooks=())  # a step is no load
+    settings = replace(settings, hooks=(), callback=None)  # a step is no load
     return replace(setup, settings=settings, deadline_at=None)
 
 

@@ -426,7 +426,8 @@ async def _work_on(  # noqa: PLR0913 - as above
                 run = await _learnt(replace(run, emit=fan_out(emit, reports.hear, bounds.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
                 beside = (bounds.watch, reports.follow, partial(memory.follow, in_flight))
-                error = stop.error or await _within_deadline(pipeline, run, setup, beside) or changed
+                async with wiring.receiving(setup, pipeline.hear, emit):
+                    error = stop.error or await _within_deadline(pipeline, run, setup, beside) or changed
                 if error is stop.sending_error and stop.error is None and await _is_done(job.name, ledger):
                     error = None  # nothing was left to be sent
                 note = ""

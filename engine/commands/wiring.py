@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -322,6 +322,8 @@ def check_parts(setup: Setup, job: Job) -> None:
     offline(setup, job)
     Credentials(setup.service.secret_headers(), setup.service.secret_query())
     from_environment().before(check_base_url(setup.service.base_url))
+    if setup.settings.callback is not None:
+        _callback_reader(setup)
 
 
 @asynccontextmanager
@@ -382,6 +384,27 @@ def pipeline(
     uploader = Uploader(run, payloads, sizes if send.max_in_flight == AUTO else None)
     places = in_flight or InFlight(send, run.clock, run.emit)
     return Pipeline(run, plans, uploader, Poller(run, send, payloads), places, send)
+
+
+@asynccontextmanager
+async def receiving(setup: Setup, hear: Callable[[str, int], None], emit: Listener) -> AsyncIterator[None]:
+    """Receive the service's callbacks, where the configuration asks for it, and pass on what they tell."""
+    settings = setup.settings.callback
+    if settings is None:
+        yield
+        return
+    load_aiohttp()
+    from engine.http import receiver  # noqa: PLC0415 - aiohttp's server: 0.1 s, only where one is asked for
+
+    async with receiver.receiving(settings, _callback_reader(setup), hear, CLOCK, emit):
+        yield
+
+
+def _callback_reader(setup: Setup) -> Callable[[bytes], Mapping[str, int]]:
+    reader: Callable[[bytes], Mapping[str, int]] | None = getattr(setup.module, "read_callback", None)
+    if reader is None:
+        raise ConfigError(f"callback: service {setup.service.kind!r} sends no callbacks; leave [callback] out")
+    return reader
 
 
 _SMALL_BYTES = 16 * 1024

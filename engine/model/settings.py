@@ -32,6 +32,7 @@ _SEARCHES = 7
 
 
 _LONGEST_ERROR_BYTES = 64 * 1024
+_LAST_PORT = 65_535
 
 
 class SecretStr:
@@ -345,6 +346,34 @@ class HookSettings(Section, frozen=True, kw_only=True):
             raise ValueError('command: a hook has either a command, as in ["mail", "-s", "done"], or a ping')
 
 
+class CallbackSettings(Section, frozen=True, kw_only=True):
+    """`[callback]`: where the service's callbacks are received, and what proves that they are its own: one of four."""
+
+    listen: str = "127.0.0.1:8899"
+    """Address and port. TLS, and the way from outside, are matters of a proxy before it."""
+    basic: SecretStr | None = None
+    """`name:password` of Basic authentication."""
+    token: SecretStr | None = None
+    """Of the header X-Auth-Token."""
+    access_key: SecretStr | None = None
+    """Of the query of the URL."""
+    hmac_key: SecretStr | None = None
+    """Of a signature, in the form that we guess; the vendor does not say what is signed."""
+
+    def __post_init__(self) -> None:
+        if sum(one is not None for one in (self.basic, self.token, self.access_key, self.hmac_key)) != 1:
+            raise ValueError("token: callbacks are proven by one of basic, token, access_key and hmac_key")
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isascii() or not port.isdecimal() or int(port) > _LAST_PORT:
+            raise ValueError(f"listen: {self.listen!r} is no address with a port; write it as 127.0.0.1:8899")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole file. `service` is checked by the service it names."""
 
@@ -360,6 +389,7 @@ class Settings(Section, frozen=True, kw_only=True):
     window: WindowSettings = WindowSettings()
     limits: LimitSettings = LimitSettings()
     hooks: tuple[HookSettings, ...] = ()
+    callback: CallbackSettings | None = None
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):

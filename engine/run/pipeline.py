@@ -97,6 +97,10 @@ class Pipeline:
         await self._guarded(self._ledger.written)
         return self._run.stop.error or self._run.stop.sending_error
 
+    def hear(self, remote_id: str, tasks: int) -> None:
+        """Take in what a callback tells; see `Poller.hear`."""
+        self._poller.hear(remote_id, tasks)
+
     async def _read(self, unsent: Queue[Unsent]) -> None:
         try:
             await self._follow_released()

@@ -45,6 +45,7 @@ from engine.services.base import Asked, BatchProgress
 _LOOK_SECONDS = 1.0
 """Between two looks over all open batches for those that still wait: there may be a hundred thousand."""
 _NAMES_SHOWN = 5  # waiting batches that an error names
+_MOST_EARLY = 1000  # names of batches of which callbacks told before we knew them
 _NEWEST = 0.1  # weight of the newest wait, or way to the service and back, in their mean
 
 
@@ -92,6 +93,9 @@ class Poller:
         self._round_trip = 0.0
         self._open: dict[int, _OpenBatch] = {}
         self._open_records = 0
+        self._named: dict[str, int] = {}
+        """The open batches, by their names at the service."""
+        self._told_early: dict[str, int] = {}
         self._changed = Signal()
         self._complete = False
 
@@ -120,7 +124,22 @@ class Poller:
         self._open_records += batch.count
         self._moved_at = now
         self._schedule.release(batch.sequence, batch.count, now)
+        if submission.remote_id is not None:
+            self._named[submission.remote_id] = batch.sequence
+            self.hear(submission.remote_id, self._told_early.pop(submission.remote_id, 0))
         self.wake()
+
+    def hear(self, remote_id: str, tasks: int) -> None:
+        """Take in that a callback tells of tasks of a batch, or of some batch if it names none: the oldest, probably.
+
+        It is no fate: all that comes of it is that the batch is asked about now, or later than it would be.
+        """
+        sequence = self._named.get(remote_id) if remote_id else next(iter(self._open), None)
+        if sequence is None:  # perhaps one whose release is not answered yet
+            if remote_id and (remote_id in self._told_early or len(self._told_early) < _MOST_EARLY):
+                self._told_early[remote_id] = self._told_early.get(remote_id, 0) + tasks
+        elif tasks and self._schedule.hear(sequence, tasks, self._run.clock.monotonic()):
+            self.wake()
 
     def finish(self) -> None:
         """Nothing more will be added."""
@@ -362,6 +381,7 @@ class Poller:
 
     def _close(self, open_batch: _OpenBatch) -> None:
         del self._open[open_batch.batch.sequence]
+        self._named.pop(open_batch.submission.remote_id or "", None)
         self._open_records -= open_batch.batch.count
         self._moved_at = self._run.clock.monotonic()
         self._schedule.forget(open_batch.batch.sequence, self._moved_at)

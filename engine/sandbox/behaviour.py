@@ -193,6 +193,12 @@ class Callbacks(Section, frozen=True):
     A try that is not answered within `timeout_seconds` has failed: a receiver that hangs holds up nothing else.
 
     `user` is for auth "basic"; `secret` is the password, the access key, the token or the HMAC key.
+
+    `names` false: a created task does not say which batch it is of; a failed one never does, as the vendor shows it.
+
+    What goes wrong, as shares of the bodies (drawn with `seed`): `lost` is never sent, `twice` is sent again, `late`
+    comes up to `late_seconds` later, and so after others. With `forged` somebody else sends one too, with a wrong
+    secret; with `untrue` one, with the right secret, tells of tasks that are not there.
     """
 
     url: str = ""
@@ -202,6 +208,14 @@ class Callbacks(Section, frozen=True):
     tasks_per_call: int = 1
     retry_seconds: float = 1.0
     timeout_seconds: float = 10.0
+    names: bool = True
+    lost: Share = 0.0
+    twice: Share = 0.0
+    late: Share = 0.0
+    late_seconds: float = 30.0
+    forged: Share = 0.0
+    untrue: Share = 0.0
+    seed: int = 0
 
 
 class JournalSettings(Section, frozen=True):

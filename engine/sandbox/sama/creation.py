@@ -20,7 +20,7 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.sandbox.behaviour import Behaviour, value_at
+from engine.sandbox.behaviour import Behaviour, Callbacks, value_at
 from engine.sandbox.journal import Journal
 from engine.sandbox.sama.rules import NotCreated, TaskRules
 from engine.sandbox.traffic import Stats
@@ -187,14 +187,14 @@ class CallbackBodies:
     The failure body is as the vendor shows it; the success body is this sandbox's choice by analogy.
     """
 
-    def __init__(self, tasks_per_call: int, send: Callable[[bytes], object]) -> None:
-        self._tasks_per_call, self._send = tasks_per_call, send
+    def __init__(self, settings: Callbacks, send: Callable[[bytes], object]) -> None:
+        self._tasks_per_call, self._names, self._send = settings.tasks_per_call, settings.names, send
         self._created: list[dict[str, object]] = []
         self._failed: list[dict[str, object]] = []
 
-    def created(self, task_id: str) -> None:
+    def created(self, task_id: str, batch_id: int) -> None:
         """Take one task that was created."""
-        self._created.append({"id": task_id, "state": "created"})
+        self._created.append({"id": task_id, "state": "created", **({"batch_id": batch_id} if self._names else {})})
         if len(self._created) >= self._tasks_per_call:
             self.flush()
 
@@ -227,7 +227,7 @@ class Creator:
     ) -> None:
         """Send the bodies of callbacks to `report`. Raise BehaviourError for a schema or rule that cannot be used."""
         self._behaviour, self._journal, self._stats = behaviour, journal, stats
-        self._reports = CallbackBodies(behaviour.callbacks.tasks_per_call, report) if report else None
+        self._reports = CallbackBodies(behaviour.callbacks, report) if report else None
         self.clock = clock
         self.started = int(clock())
         self.batches: dict[int, SandboxBatch] = {}
@@ -350,7 +350,7 @@ class Creator:
             if position in run.failures:
                 reports.failed(task_id, run.failures[position], run.failed_data[position])
             else:
-                reports.created(task_id)
+                reports.created(task_id, run.batch_id)
 
     def _end(self, run: CreationRun) -> None:
         if self._reports:

@@ -305,3 +305,90 @@ def test_polls_in_flight_that_show_nothing_do_not_stall_a_burst(in_flight):
         sent_at = now
         answers += [(now + 0.05, key) for key in schedule.take(now)]
     assert max(known.values()) <= 1.3 * 4.0 + 1.0
+
+
+# Callbacks: what is told unasked
+
+
+CALLED_BACK = ["500 tasks/s, one by one", "50 tasks/s, four at once", "5,000 tasks/s, all at once", "often idle"]
+
+
+@pytest.mark.parametrize("name", CALLED_BACK)
+def test_where_the_service_tells_of_each_task_there_is_hardly_a_poll_too_many_and_none_too_late(name):
+    told, asked = follow(replace(SCENARIOS[name], callbacks=1000)), follow(SCENARIOS[name])
+    assert len(told.polls) <= 1.1 * len(told.creations) + LEARNING
+    assert len(told.polls) < 0.75 * len(asked.polls)
+    assert told.median_delay < 0.001
+
+
+@pytest.mark.parametrize("name", CALLED_BACK)
+@pytest.mark.parametrize("lost", [0.1, 0.5, 1.0])
+def test_what_it_does_not_tell_is_found_out_all_the_same(name, lost):
+    told, asked = follow(replace(SCENARIOS[name], callbacks=1000, lost=lost)), follow(SCENARIOS[name])
+    assert len(told.polls) <= 1.2 * len(asked.polls)
+    assert told.median_delay <= 0.15
+
+
+@pytest.fixture
+def known():
+    """Give a schedule that knows a service that creates 100 tasks/s, one batch after the other."""
+    schedule = PollSchedule(most_seconds=LONGEST)
+    schedule.release(0, 100, 0.0)
+    assert schedule.take(1.0) == [0]
+    schedule.saw(0, 1.0, 100, finished=True)
+    schedule.forget(0, 1.0)
+    schedule.release(1, 100, 10.0)
+    return schedule
+
+
+def test_when_all_is_told_it_is_asked_at_once(known):
+    assert not known.hear(1, 99, 10.5)
+    assert known.next_due() > 10.5
+    assert known.hear(1, 1, 10.6)
+    assert known.next_due() <= 10.6
+    assert known.take(10.6) == [1]
+
+
+def test_while_it_goes_on_telling_it_is_not_asked(known):
+    due = known.next_due()
+    for tenth in range(100):
+        now = 10.0 + tenth / 10
+        known.hear(1, 0 if tenth else 1, now)
+        assert known.take(now) == []
+    assert known.next_due() > due + 8
+
+
+def test_silence_ends_the_waiting_by_a_tenth_of_the_time_in_which_it_was_told(known):
+    for tenth in range(10):
+        known.hear(1, 5, 10.0 + tenth)
+    assert 19.0 < known.next_due() <= 19.0 + 1.0
+
+
+def test_what_is_told_twice_or_is_untrue_costs_two_polls_at_most(known):
+    asked, now = 0, 10.0
+    while now < 20.0:
+        known.hear(1, 100, now)
+        if known.take(now):
+            asked += 1
+            known.saw(1, now, 0, finished=False)
+        now += 0.01
+    quiet = PollSchedule(most_seconds=LONGEST)
+    quiet.release(1, 100, 10.0)
+    assert asked <= len(looks(quiet, lambda *_: 0, 20.0)) + 2
+
+
+def test_nothing_is_told_of_a_batch_for_ever_without_its_being_asked_about(known):
+    known.release(2, 100, 10.0)
+    now = 10.0
+    while now < 100.0 and known.take(now) != [2]:
+        known.hear(1, 0, now)  # of another one
+        now += 0.1
+    assert now <= 10.0 + 2 + LONGEST + 2
+
+
+def test_a_poll_that_failed_is_not_made_sooner_for_a_callback(known):
+    known.hear(1, 100, 10.0)
+    assert known.take(10.0) == [1]
+    known.ask_again(1, 15.0)
+    known.hear(1, 100, 10.1)
+    assert known.next_due() == 15.0
