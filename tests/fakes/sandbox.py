@@ -28,10 +28,12 @@ LONG_SECONDS = 1_000_000.0
 class InProcessSandbox:
     """A sandbox; its journal says what was really created."""
 
-    def __init__(self, behaviour: Behaviour, clock, folder: Path, *, uploads: Uploads | None = None) -> None:
+    def __init__(
+        self, behaviour: Behaviour, clock, folder: Path, *, uploads: Uploads | None = None, report=None
+    ) -> None:
         self.path = folder / "journal.ndjson"
         self._journal = Journal(replace(behaviour.journal, path=self.path))
-        self.service = make_service(behaviour, self._journal, clock.now, uploads)
+        self.service = make_service(behaviour, self._journal, clock.now, uploads, report)
         self._clock = clock
         self._max_body_bytes = behaviour.max_body_bytes
 

@@ -46,17 +46,6 @@ async def test_callbacks_with_each_proof_are_taken(called_back, monkeypatch, aut
     assert desk.created() == once(50)
 
 
-async def test_polls_are_fewer_while_callbacks_come(called_back):
-    desk, config = await called_back(behaviour={"creation": CreationPace(20.0, parallel_batches=2)})
-    told, asked = config.read_text().replace("max_poll_seconds = 0.05", ""), desk.config().read_text()
-    config.write_text(told)
-    await desk.submit(desk.source(tasks(100)), config)
-    polls = desk.calls("status")
-    config.write_text(asked.replace("max_poll_seconds = 0.05", ""))
-    await desk.submit(desk.source(tasks(100, 100), "more.ndjson"), config, job="asked")
-    assert polls < desk.calls("status") - polls
-
-
 @pytest.mark.parametrize("names", [True, False])
 async def test_lost_late_doubled_forged_and_untrue_ones_do_no_harm(called_back, names):
     failures = (FailureRule("data.id", matches="7$"),)

@@ -28,6 +28,12 @@ def test_in_no_world_is_anything_lost_or_created_twice_or_called_failed_that_exi
     assert not played.complaints, str(played)
 
 
+def test_in_some_of_these_worlds_callbacks_are_heard(tmp_path):
+    assert sum(bool(drawn(seed).behaviour.callbacks.url) for seed in range(20)) >= 5
+    plan = next(plan for plan in map(drawn, range(100)) if plan.behaviour.callbacks.url and not plan.deaths)
+    assert play(plan, tmp_path).heard
+
+
 def test_a_seed_plays_alike(tmp_path):
     plan = next(plan for plan in map(drawn, range(100)) if len(plan.deaths) > 2 and plan.batches > 8)
     histories = []

@@ -15,7 +15,7 @@ from . import catalogue
 from .proxy import Message
 
 KEY = "sandbox-key"
-SECRETS = {"SAMA_ACCESS_KEY": KEY, "SB_AUTH_TOKEN": KEY}
+SECRETS = {"SAMA_ACCESS_KEY": KEY, "SB_AUTH_TOKEN": KEY, "CALLBACK_TOKEN": KEY}
 """Environment variables that the configurations name."""
 
 _SAMA_BEHAVIOUR = """

@@ -20,21 +20,23 @@ from pathlib import Path
 from unittest.mock import patch
 
 import anyio.to_thread
-from fakes.clock import FakeClock, Watched
+from fakes.clock import FakeClock, Watched, under_way
 from fakes.sandbox import InProcessSandbox
 from msgspec.structs import replace
 
 import engine
 from engine.commands import wiring
 from engine.commands.result import Result
-from engine.http import caller
+from engine.http import caller, receiver
 from engine.http.client import Lost
+from engine.http.receiver import Receiver
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.errors import Exit, Interrupted, JobError
 from engine.model.job import JobState
 from engine.run.context import Stop
-from engine.sandbox.behaviour import Behaviour, CreationPace, Fault, Reads, parse_behaviour
+from engine.sandbox.behaviour import Behaviour, Callbacks, CreationPace, Fault, Reads, parse_behaviour
+from engine.sandbox.server import Deliveries, Delivery
 
 from .judge import Judge, lines
 from .model import InStep, at_once
@@ -49,6 +51,10 @@ LAG_SECONDS = [0.0, 0.0, 2.0, 10.0, 30.0]
 """The longest of each, and the way of a call, are together less than the settle time."""
 SWALLOWED = 0.15
 """Share of the worlds in which the service accepts a call and forgets it."""
+QUIET = 0.4
+"""Share of the worlds of Sama without callbacks."""
+TICK_SECONDS = 1.0
+"""So often the service does beside requests what is due, where it calls back."""
 MOST_RUNS = 40
 """After the last death; each run ends by itself, and as often as that a service may be gone."""
 PAUSE_SECONDS = 300.0
@@ -102,6 +108,7 @@ class Plan:
             "continue again": manner.continue_again,
             "run again": manner.sevenbridges.run_again,
             "cancel": manner.cancel,
+            "callbacks": manner.callbacks if manner.callbacks.url else "none",
             "deaths": ", ".join(f"{one.at} {one.number:g}" for one in self.deaths),
             "canceled after": self.canceled_at,
             "nights": self.nights,
@@ -145,7 +152,23 @@ def drawn(seed: int, ways: Sequence[Way] = WAYS) -> Plan:
     )
     most_records = 2 * way.batch - 1 if seed % 4 == 1 else None  # whatever is in doubt is no more than that
     batches = draw.randint(1, 12)
+    behaviour = replace(behaviour, callbacks=_callbacks(draw, way))
     return Plan(seed, way, batches, behaviour, deaths, canceled_at, nights=seed % 3 == 0, most_records=most_records)
+
+
+def _callbacks(draw: random.Random, way: Way) -> Callbacks:
+    if way.service != "sama" or draw.random() < QUIET:
+        return Callbacks()
+    shares = {name: draw.choice([0.0, 0.1, 0.5]) for name in ("lost", "twice", "late", "untrue", "forged")}
+    late_seconds, together, names = draw.choice([1.0, 30.0, 300.0]), draw.choice([1, 3]), draw.random() < 0.7
+    return Callbacks(
+        "made up",
+        tasks_per_call=together,
+        names=names,
+        late_seconds=late_seconds,
+        seed=draw.randint(0, 10**6),
+        **shares,
+    )
 
 
 RELEASES = {"sama": ["continue", "create"], "sevenbridges": ["create", "run"]}
@@ -182,6 +205,8 @@ class Played:
     runs: int
     last: Result
     complaints: list[str]
+    heard: int
+    """Callbacks that were taken."""
     history: list[tuple[float, str, int | None]]
     """(time, kind, status) of each request that the service handled; None: its connection broke."""
 
@@ -229,11 +254,24 @@ class _World:
         projects = tuple(
             replace(one, schema=folder / "schema.json" if one.schema else None) for one in plan.behaviour.projects
         )
-        self._sandbox = InProcessSandbox(replace(plan.behaviour, projects=projects), self._clock, folder)
+        self._calls_back = bool(plan.behaviour.callbacks.url)
+        self._deliveries = Deliveries(plan.behaviour.callbacks)
+        self._on_their_way: set[asyncio.Task] = set()
+        self._receiver: Receiver | None = None
+        self.heard = 0
+        self._sandbox = InProcessSandbox(
+            replace(plan.behaviour, projects=projects),
+            self._clock,
+            folder,
+            report=self._report if self._calls_back else None,
+        )
         self._config, self._source = folder / "engine.toml", folder / "tasks.ndjson"
         plan.way.write_config(
             self._config, 8800, settle_seconds=plan.settle_seconds, send=SEND, poll_seconds=1, max_poll_seconds=20
         )
+        if self._calls_back:
+            with self._config.open("a") as config:
+                config.write('\n[callback]\ntoken = "${env:CALLBACK_TOKEN}"\n')
         self.markers = plan.way.write_tasks(self._source, "w", plan.batches)
         self._life = 0
         self._death: Death | None = None
@@ -262,6 +300,14 @@ class _World:
                 ledger._writer._connection.pragma("synchronous", 0)  # a lost power is another test's matter
                 yield Watched(ledger, clock)
 
+        @asynccontextmanager
+        async def open_receiver(*parts):
+            self._receiver = Receiver(*parts)
+            async with under_way(self._receiver.work()), under_way(self._catch_up_again_and_again()):
+                yield self._receiver
+            self._receiver = None
+
+        yield receiver, "receiving", open_receiver
         yield caller, "open_client", open_wire
         yield SqliteLedger, "open", open_in_step
         yield anyio.to_thread, "run_sync", at_once
@@ -278,7 +324,7 @@ class _World:
             result = await self._lives([])
             complaints += [f"the night: {one}" for one in await self._complaints(result, Tally())]
         self._sandbox.close()
-        return Played(self.plan, tally, self.runs, result, complaints, self._history)
+        return Played(self.plan, tally, self.runs, result, complaints, self.heard, self._history)
 
     async def _complaints(self, result: Result, tally: Tally) -> list[str]:
         """Return what is wrong with a job that has come to its end."""
@@ -383,6 +429,24 @@ class _World:
         if self._dead:
             raise Dead
         return answer
+
+    def _report(self, body: bytes) -> None:
+        """Send a callback, or what a fault makes of it; one that is forged gets no further than its proof."""
+        for delivery in self._deliveries.of(body):
+            if not delivery.forged:
+                task = asyncio.ensure_future(self._deliver(delivery))
+                self._on_their_way.add(task)
+                task.add_done_callback(self._on_their_way.discard)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        await self._clock.sleep(0.025 + delivery.after_seconds)
+        if self._receiver is not None:
+            self.heard += self._receiver.take(delivery.body).status == 204
+
+    async def _catch_up_again_and_again(self) -> None:
+        while True:
+            await self._clock.sleep(TICK_SECONDS)
+            self._sandbox.catch_up()
 
     def _before(self, _changes) -> None:
         if self._dead:

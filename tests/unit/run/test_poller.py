@@ -496,3 +496,51 @@ async def test_a_start_that_changes_nothing_is_not_written(chase):
     await chase.to_the_end()
     assert (await chase.bench.ledger.job("j")).slowest_start == 0.0
     assert chase.run.settle_time.seconds == 120.0
+
+
+# Callbacks
+
+
+SLOW = {"tasks_per_second": 1.0}
+"""Ten seconds a batch."""
+
+
+async def test_when_all_tasks_of_a_batch_are_told_it_is_asked_about_at_once_even_before_its_release_was_answered(chase):
+    chase = await chase(2, released=0, service=SLOW, poll_seconds=600.0)
+    chase.poller.hear("r1", 10)
+    await chase.release(chase.batches[0])
+    group = await chase.poller.next_group()
+    assert (group, chase.clock.elapsed) == ([0], pytest.approx(0.0, abs=0.1))
+
+
+async def test_a_callback_wakes_whoever_waits_for_the_next_poll(chase):
+    chase = await chase(service=SLOW, poll_seconds=600.0)
+    async with under_way(chase.poller.next_group()) as waiting:
+        await asyncio.sleep(0)
+        for _ in range(10):
+            chase.poller.hear("r1", 1)
+        assert await waiting == [0]
+    assert chase.clock.elapsed < 1
+
+
+async def test_one_without_a_name_counts_for_the_oldest_open_batch(chase):
+    chase = await chase(2, service=SLOW, poll_seconds=600.0)
+    chase.poller.hear("", 10)
+    assert await chase.poller.next_group() == [0]
+
+
+async def test_what_is_told_of_batches_that_are_not_ours_costs_no_memory_to_speak_of_and_no_poll(chase):
+    chase = await chase(service=SLOW, poll_seconds=600.0)
+    for number in range(5_000):
+        chase.poller.hear(f"foreign-{number}", 1)
+    assert len(chase.poller._told_early) == 1_000
+    await chase.poller.next_group()
+    assert chase.clock.elapsed > 10
+
+
+async def test_a_late_callback_of_a_batch_that_is_settled_does_nothing(chase):
+    chase = await chase()
+    await chase.to_the_end()
+    chase.poller.hear("r1", 10)
+    chase.poller.hear("", 10)
+    assert await chase.poller.next_group() == []

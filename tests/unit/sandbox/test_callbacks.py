@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from engine.sandbox.behaviour import Behaviour, Callbacks, FailureRule
+from engine.sandbox.server import Deliveries, Delivery
 
 from .api import tasks
 
@@ -117,3 +118,49 @@ async def test_no_authentication(start, receiver):
     request = await _request(start, receiver)
     assert "Authorization" not in request.headers
     assert request.query_string == ""
+
+
+async def test_a_created_task_names_its_batch_unless_it_is_told_not_to(start, receiver):
+    await _create(start, receiver)
+    (body,) = await receiver.wait_for(1)
+    assert isinstance(body["tasks"][0]["batch_id"], int)
+    await _create(start, receiver, names=False)
+    assert "batch_id" not in (await receiver.wait_for(1))[-1]["tasks"][0]
+
+
+async def test_a_forged_one_comes_with_a_wrong_secret(start, receiver):
+    await _create(start, receiver, auth="token", secret="t", forged=1.0)
+    await receiver.wait_for(2)
+    assert {request.headers["X-Auth-Token"] for request in receiver.requests} == {"t", "not the secret"}
+
+
+BODY = b'{"success":true,"tasks":[{"id":"a","batch_id":1}]}'
+
+
+@pytest.mark.parametrize(
+    ("faults", "sent"),
+    [
+        ({}, [Delivery(BODY)]),
+        ({"lost": 1.0}, []),
+        ({"twice": 1.0}, [Delivery(BODY)] * 2),
+        ({"forged": 1.0}, [Delivery(BODY), Delivery(BODY, forged=True)]),
+    ],
+)
+def test_what_a_fault_makes_of_a_body(faults, sent):
+    assert Deliveries(Callbacks("x", **faults)).of(BODY) == sent
+
+
+def test_late_ones_come_in_another_order_and_untrue_ones_tell_of_other_tasks():
+    late = Deliveries(Callbacks("x", late=1.0, late_seconds=5.0))
+    seconds = [late.of(BODY)[0].after_seconds for _ in range(9)]
+    assert sorted(seconds) != seconds
+    assert max(seconds) <= 5.0
+    _, untrue = Deliveries(Callbacks("x", untrue=1.0)).of(BODY)
+    (task,) = orjson.loads(untrue.body)["tasks"]
+    assert (task["batch_id"], task["id"] == "a") == (1, False)
+
+
+def test_a_seed_draws_alike():
+    settings = Callbacks("x", lost=0.3, twice=0.3, late=0.3, untrue=0.3)
+    drawn = [[Deliveries(settings).of(BODY) for _ in range(20)] for _ in range(2)]
+    assert drawn[0] == drawn[1]
