@@ -175,3 +175,29 @@ async def test_a_name_that_was_removed_is_free_again(desk):
     await prune(desk)
     assert (await desk.submit(desk.source(tasks(5, 500), "new.ndjson"), job="a")).exit_code == 0
     assert await prune(desk) == {"a": "kept", "c": "removed"}
+
+
+async def test_nights_that_are_pruned_leave_what_their_family_knows(desk):
+    desk = await desk()
+    for number in range(4):
+        source = desk.source(tasks(20, 5 * number), f"n{number}.ndjson")
+        await desk.submit(source, job=f"n{number}", delta=True, family="f")
+    await desk.submit(desk.source(tasks(5, 500), "other.ndjson"), job="other")
+    fallen = await prune(desk)
+    assert (fallen["other"], fallen["n3"]) == ("kept", "kept")
+    assert set(fallen.values()) == {"kept", "reports removed"}  # each has records that no later one has taken
+    assert not (desk.ledger.parent / "n0").exists()
+    again = await desk.submit(desk.source(tasks(40), "n5.ndjson"), job="n5", delta=True, family="f")
+    assert (again.tally.skipped, again.tally.created) == (35, 5)
+    assert desk.created() == {**once(40), **{str(number): 1 for number in range(500, 505)}}
+    assert (await desk.audit("n5")).holds
+    assert (await desk.audit("n0")).holds
+
+
+async def test_a_job_that_has_sent_records_of_a_canceled_one_stays_with_it(desk):
+    desk = await desk()
+    await three(desk)
+    connection = apsw.Connection(str(desk.ledger))
+    connection.execute("UPDATE jobs SET taken_over = 2, state = 'canceled' WHERE id = 1")
+    connection.close()
+    assert await prune(desk) == {"c": "kept", "b": "reports removed", "a": "removed"}
