@@ -10,7 +10,9 @@ of `start` have ended. Each is given its `seconds`; then its process group is ki
     stop      5 and what a signal brings (129, 130, 143): `resume` goes on
     fail      all else: 1, 7, 8, 9. 8 (nothing to do) too: it is only told to who has asked to hear of it
 
-Of a run that never began (2: usage, 6: another process works on the job) no hook hears.
+What keeps a job from being made is told as its end would be, without a beginning: sources that are not there, too many
+that are new, or that a job has taken already. Of a configuration that cannot be read, and of a job on which another
+process works (6), no hook hears.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -34,7 +36,7 @@ from engine.commands import wiring
 from engine.commands.result import Result
 from engine.http.certificates import load_aiohttp
 from engine.http.urls import check_base_url
-from engine.model.errors import BulkSubmitError, ConfigError, Exit
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked
 from engine.model.job import Job
 from engine.model.settings import HookSettings, SendSettings
 from engine.progress.events import Listener, Noticed
@@ -84,6 +86,20 @@ def check_hooks(setup: wiring.Setup) -> None:
                 check_base_url(hook.ping.get_secret_value())
             except ConfigError as error:
                 raise ConfigError(f"hooks[{number}].ping: {str(error).replace('base_url', 'it')}") from None
+
+
+@asynccontextmanager
+async def told_if_not_begun(job: Job, setup: wiring.Setup, emit: Listener, stop: Stop) -> AsyncIterator[None]:
+    """Have the hooks hear of an error in the block, in which a job is made ready."""
+    try:
+        yield
+    except JobLocked:
+        raise
+    except BulkSubmitError as error:
+        if setup.settings.hooks:
+            code = error.exit_status
+            await _Told(job, setup, emit, stop).tell(state_of(code), code, message=str(error))
+        raise
 
 
 async def with_hooks(

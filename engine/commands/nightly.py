@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from engine.commands import wiring
 from engine.commands.cancel import cancel
+from engine.commands.hooks import told_if_not_begun
 from engine.commands.paths import ledger_path, open_ledger, path_names
 from engine.commands.result import Result, told_if_empty
 from engine.commands.runs import tells_collector
@@ -96,7 +97,9 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
     check_open(setup.settings.window, wiring.CLOCK.now())
     settings = wiring.source_settings(setup, format)
     # First: if tonight's files are not there, nothing is closed for the want of them.
-    found = await anyio.to_thread.run_sync(partial(find_sources, path_names(sources), settings))
+    tonight = Job(_name_of_night(family, setup.settings.window), setup.service.kind, text, (), "", family=family)
+    async with told_if_not_begun(tonight, setup, emit, stop):
+        found = await anyio.to_thread.run_sync(partial(find_sources, path_names(sources), settings))
     limits = _for_all_jobs(setup)
     night = _Night(_name_of_night(family, setup.settings.window), text, setup, emit, stop, limits, processes)
     async with open_ledger(ledger, create=True) as opened:

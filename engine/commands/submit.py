@@ -22,7 +22,7 @@ from engine.batch.known import check_new
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
-from engine.commands.hooks import check_hooks, with_hooks
+from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
 from engine.commands.later import follow_tasks
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
@@ -128,19 +128,20 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             name = await _take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
             folder = Path(output or ledger.parent / name).absolute()  # noqa: ASYNC240 - reads no disk
-            await claim_output(folder, opened)
-            settings = wiring.source_settings(setup, format)
-            found = await _sources(sources, settings, folder / SPOOLED, stop)
-            new = replace(new, name=name, output=str(folder), sources=found)
-            try:
-                if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
-                    emit(Noticed(unmet))
-                if delta and not accept_new:
-                    await _check_new(new, setup, opened)
-                await _make(new, opened, emit, stop, again=again)
-            except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
-                (folder / SPOOLED).unlink(missing_ok=True)
-                raise
+            async with told_if_not_begun(replace(new, name=name, output=str(folder)), setup, emit, stop):
+                await claim_output(folder, opened)
+                settings = wiring.source_settings(setup, format)
+                found = await _sources(sources, settings, folder / SPOOLED, stop)
+                new = replace(new, name=name, output=str(folder), sources=found)
+                try:
+                    if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
+                        emit(Noticed(unmet))
+                    if delta and not accept_new:
+                        await _check_new(new, setup, opened)
+                    await _make(new, opened, emit, stop, again=again)
+                except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
+                    (folder / SPOOLED).unlink(missing_ok=True)
+                    raise
             return await work_on(new, opened, setup, emit, stop)
 
 

@@ -251,3 +251,24 @@ async def test_a_second_process_that_finds_the_job_locked_tells_nobody(desk, tmp
         with ledger.lock("j"), pytest.raises(engine.errors.JobLocked):
             await desk.resume(config=config)
     assert not told(tmp_path / "told")
+
+
+async def test_what_keeps_a_job_from_being_made_is_told_without_a_beginning(desk, tmp_path):
+    desk = await desk()
+    config = desk.config(more=shell(f"cat >> {tmp_path}/told"))
+    with pytest.raises(engine.errors.SourceError):
+        await desk.submit(tmp_path / "tonight.ndjson", config)
+    with pytest.raises(engine.errors.SourceError):
+        await engine.nightly(tmp_path / "tonight.ndjson", config, desk.ledger, family="f")
+    first, second = told(tmp_path / "told")
+    assert (first["state"], first["exit_code"], first["job"]) == ("fail", 2, "j")
+    assert "tonight.ndjson" in first["message"]
+    assert (second["state"], second["family"]) == ("fail", "f")
+
+
+async def test_each_job_that_a_night_works_on_is_told(desk, tmp_path):
+    desk = await desk()
+    config = desk.config(more=shell(f"cat >> {tmp_path}/told", states=["finish"]))
+    await engine.nightly(desk.source(tasks(10)), config, desk.ledger, family="f")
+    (finish,) = told(tmp_path / "told")
+    assert (finish["family"], finish["created"], finish["job"].startswith("f-")) == ("f", 10, True)
