@@ -23,8 +23,8 @@ from msgspec.structs import replace
 
 from engine.commands import wiring
 from engine.commands.again import SOURCE as TASKS_SOURCE
+from engine.commands.lineage import SOURCE, UNCERTAIN_SOURCE
 from engine.commands.paths import open_ledger
-from engine.commands.retry import SOURCE, UNCERTAIN_SOURCE
 from engine.commands.submit import SPOOLED
 from engine.files import DEFAULT_LEDGER, refuse_foreign
 from engine.ledger.base import Ledger

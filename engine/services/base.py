@@ -185,8 +185,8 @@ class ServiceModule(Protocol):
     """A service as the configuration finds it: a module mostly, or an object with the same two names.
 
     `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `SampleTask`: a bench
-    without files makes its tasks by it. And a function `read_callback`, a `http.receiver.ReadCallback`, if the service calls
-    back when it has created tasks.
+    without files makes its tasks by it. And a function `read_callback`, a `http.receiver.ReadCallback`, if the service
+    calls back when it has created tasks.
     """
 
     SETTINGS: type[ServiceSettings]
