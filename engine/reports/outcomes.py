@@ -110,9 +110,10 @@ async def fates_beside(
 ) -> tuple[KnownBatch | None, Sequence[Fated]]:
     """Return the batch that holds the record with this index, and the fate of every record of it; no batch if none."""
     found = await ledger.batch_at(job.name, index)
-    for known in await _known(job, ledger, [found] if found else []):
-        return known, batch_fates(job, known, task_url)
-    return None, ()
+    if found is None:
+        return None, ()
+    (known,) = await _known(job, ledger, [found])
+    return known, batch_fates(job, known, task_url)
 
 
 async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[KnownBatch]:
