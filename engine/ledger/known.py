@@ -131,7 +131,8 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
             if found.settlement.task_ids[position] is not None:
                 return Fate.CREATED
             return Fate.UNCERTAIN if position in found.settlement.uncertain else Fate.FAILED
-        sent = found.submission.state not in {State.FROZEN, State.STAGING, State.STAGED}
+        # STAGING may have made something: a draft, which is all that some loads want.
+        sent = found.submission.state not in {State.FROZEN, State.STAGED}
         return Fate.UNCERTAIN if sent or batches.state is not JobState.CANCELED else Fate.UNRESOLVED
 
     def holdings(self, skip: Skipped) -> Sequence[Holding]:

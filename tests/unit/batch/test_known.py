@@ -255,3 +255,15 @@ async def test_the_halves_of_a_batch_share_what_it_skips(nights):
         skips, taken = await family.night("n3", [13, 11, 10, 12, 2])
         assert [run[:4] for run in runs(skips)] == [(0, 1, "n2", 7), (2, 1, "n2", 1), (3, 1, "n2", 5), (4, 1, "n1", 2)]
         assert [one.index for one in taken] == [1]
+
+
+@pytest.mark.parametrize(("state", "is_doubtful"), [(State.STAGING, True), (State.STAGED, False)])
+async def test_what_a_canceled_job_was_about_to_stage_may_be_there(nights, state, is_doubtful):
+    async with nights() as family:
+        await family.night("n1", range(4))
+        await family.ledger.move("n1", Submission(0, State.STAGING), expected=State.FROZEN)
+        if state is State.STAGED:
+            await family.ledger.move("n1", Submission(0, State.STAGED, "r"), expected=State.STAGING)
+        await family.ledger.set_job_state("n1", JobState.CANCELED)
+        skips, _ = await family.night("n2", range(4))
+        assert [skip.why for skip in skips] == [Why.UNCERTAIN] * is_doubtful
