@@ -112,7 +112,7 @@ class _Left(Struct, frozen=True, gc=False):
         return one_on and job == other_job and self.why is after.why
 
 
-class Known:
+class FamilyMemory:
     """What the family of one job knows, while the job is planned."""
 
     def __init__(self, records: KnownRecords, job: Job, settings: DeltaSettings) -> None:

@@ -30,7 +30,7 @@ from engine.services.base import Answer, Call, Service, ServiceModule
 from engine.source.reader import WINDOW_BYTES, read_blocks
 
 if TYPE_CHECKING:
-    from engine.batch.known import Known
+    from engine.batch.known import FamilyMemory
 
 CHILD_BYTES = 1 << 24
 """From here on a process of its own reads beside the sending. It starts up in 0.12 s of a second core, while this one
@@ -97,13 +97,13 @@ class PlanningRecipe(Struct, frozen=True):
 
         return plan
 
-    def _known(self, opened: ExitStack) -> Known | None:
+    def _known(self, opened: ExitStack) -> FamilyMemory | None:
         if not self.job.family or self.ledger is None:
             return None
-        from engine.batch.known import Known  # noqa: PLC0415 - with SQLite, which other jobs do not need to plan
+        from engine.batch.known import FamilyMemory  # noqa: PLC0415 - with SQLite, which other jobs do not need to plan
         from engine.ledger.known import KnownRecords  # noqa: PLC0415 - likewise
 
-        return Known(opened.enter_context(KnownRecords(self.ledger)), self.job, self.settings.delta)
+        return FamilyMemory(opened.enter_context(KnownRecords(self.ledger)), self.job, self.settings.delta)
 
 
 def service_at(place: str) -> ServiceModule:
@@ -166,7 +166,7 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
     reference: ReferenceOf = no_reference,
     stop: int | None = None,
     window_bytes: int = WINDOW_BYTES,
-    known: Known | None = None,
+    known: FamilyMemory | None = None,
 ) -> Iterator[Plan]:
     """Yield batches from `start` up to `stop`, numbered from `sequence` on; the last step, and only that, says so.
 

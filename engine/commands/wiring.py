@@ -23,7 +23,7 @@ from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
 from engine.batch.children import Standby
 from engine.batch.chunker import Plan
-from engine.batch.known import Known, marker_for
+from engine.batch.known import FamilyMemory, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
 from engine.batch.planning import (
@@ -216,7 +216,7 @@ class Offline(Struct, frozen=True):
         """Look the first records of `job` up, `most` of them; return how many that were, and how many are new."""
         settings = self.setup.settings
         with KnownRecords(ledger) as records:
-            known = Known(records, job, settings.delta)
+            known = FamilyMemory(records, job, settings.delta)
             proof = None if known.marker.needs_rows else self.mapper.proof
             for block in read_blocks(job.sources, Position(), settings.source, proof=proof):
                 known.apply(block, self.mapper.apply(block))

@@ -8,7 +8,7 @@ import orjson
 from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes
-from engine.batch.known import Known, marker_for
+from engine.batch.known import FamilyMemory, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
 from engine.batch.planning import plan_batches, replanned
@@ -94,7 +94,7 @@ class Bench:
             known = None
             if self.job.family:
                 records = opened.enter_context(KnownRecords(self.ledger.path))
-                known = Known(records, self.job, DeltaSettings())
+                known = FamilyMemory(records, self.job, DeltaSettings())
             yield from plan_batches(
                 self.job.sources,
                 SourceSettings(),

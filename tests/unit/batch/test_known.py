@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.batch.known import Known, Marker
+from engine.batch.known import FamilyMemory, Marker
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
 from engine.batch.planning import plan_batches
@@ -44,7 +44,7 @@ class Nights:
 
         def planned(start=None, sequence=0):
             with KnownRecords(self.ledger.path) as records:
-                known = Known(records, job, self.settings)
+                known = FamilyMemory(records, job, self.settings)
                 yield from plan_batches(
                     sources,
                     SourceSettings(),
