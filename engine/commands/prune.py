@@ -34,10 +34,10 @@ from engine.progress.events import Listener, unheard
 from engine.progress.log_file import LOG_FILE
 from engine.progress.text import count
 from engine.reports.missing import MISSING
-from engine.reports.outcomes import OUTCOMES, REJECTS
+from engine.reports.outcomes import OUTCOMES, REJECTS, SPREADSHEET
 from engine.run.context import Stop
 
-_WRITTEN = "|".join(map(re.escape, (OUTCOMES, REJECTS, "rejects.csv", MISSING)))
+_WRITTEN = "|".join(map(re.escape, (OUTCOMES, REJECTS, SPREADSHEET, MISSING)))
 REPORTS = re.compile(rf"\.?({_WRITTEN})(\.partial)?|{re.escape(LOG_FILE)}(\.\d+)?")
 """Files of a job's folder that can be written again, or that nobody needs, while the ledger has the job."""
 ALL_FILES = re.compile(

@@ -13,7 +13,7 @@ from engine.cli.output.status import moment
 from engine.commands.lineage import Attempt, Story
 from engine.commands.result import Validation
 from engine.model.errors import Exit
-from engine.model.outcome import Fate, LaterFate, Outcome
+from engine.model.outcome import Fate, LaterFate
 from engine.progress.redaction import redactor
 from engine.progress.text import count, size
 from engine.reports.audit import Audit, Reported
@@ -171,7 +171,6 @@ def story_screen(story: Story, ledger: Path) -> Screen:
         "batch": outcome.batch_id,
         "page": outcome.url,
         "reason": outcome.error,
-        "the same as": _holder(outcome),
         "later": asked.later and _later(asked.later),
         "ledger": str(ledger),
     }
@@ -197,13 +196,6 @@ def story_screen(story: Story, ledger: Path) -> Screen:
             ),
         ],
     )
-
-
-def _holder(outcome: Outcome) -> str | None:
-    """Return which record of another job of the family has what a skipped one says."""
-    if outcome.state is not Fate.SKIPPED:
-        return None
-    return f"record {outcome.details['record']:,} of job {outcome.details['job']}"
 
 
 def _attempt_data(attempt: Attempt) -> dict[str, object]:
