@@ -225,7 +225,7 @@ class TestDoubt:
             await ledger.set_job_state("n1", JobState.CANCELED)
         await night(desk, tasks(60), "n2")
         with pytest.raises(JobError, match="cannot go on: job 'n2' of its family has sent records of it since"):
-            await desk.resume("n1")
+            await desk.resume("n1", reopen=True)
         assert desk.created() == once(60)
         assert await holds(desk, "n1")
         assert await holds(desk, "n2")
