@@ -54,7 +54,7 @@ class Fall(StrEnum):
     KEPT = "kept"
 
 
-class Verdict(Struct, frozen=True):
+class JobFall(Struct, frozen=True):
     """What becomes of a job, and why."""
 
     job: str
@@ -69,7 +69,7 @@ class Verdict(Struct, frozen=True):
 class Pruned(Struct, frozen=True):
     """What was removed, or would be."""
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[JobFall]
     """Of every job, newest first."""
     file_bytes: int = 0
     """Of the files that were removed."""
@@ -162,13 +162,13 @@ async def prune(
         return Pruned(done, file_bytes=file_bytes, free_bytes=await opened.free_bytes(), error=stop.error)
 
 
-async def _sources_of(verdicts: Sequence[Verdict], ledger: Ledger) -> frozenset[str]:
+async def _sources_of(verdicts: Sequence[JobFall], ledger: Ledger) -> frozenset[str]:
     """Return the files from which the jobs that stay were read: they may stand in the folder of one that goes."""
     staying = {verdict.job for verdict in verdicts if verdict.fall is not Fall.REMOVED}
     return frozenset(source.path for job in await ledger.jobs() if job.name in staying for source in job.sources)
 
 
-async def _carry_out(verdict: Verdict, ledger: Ledger, kept_sources: frozenset[str], stop: Stop) -> tuple[Verdict, int]:
+async def _carry_out(verdict: JobFall, ledger: Ledger, kept_sources: frozenset[str], stop: Stop) -> tuple[JobFall, int]:
     """Do what was judged, unless the job has moved meanwhile; return what became of it, and the bytes of its files."""
     if verdict.fall is Fall.KEPT:
         return verdict, 0
@@ -206,7 +206,7 @@ async def _must_stay(job: Job, ledger: Ledger) -> str:
     return f"{count(tally.uncertain, 'record')} of it uncertain" if tally.uncertain else ""
 
 
-def judged(known: Sequence[Known], policy: Policy, now: float) -> Sequence[Verdict]:
+def judged(known: Sequence[Known], policy: Policy, now: float) -> Sequence[JobFall]:
     """Return what becomes of each job; `known`: all jobs of the ledger, newest first. Pure."""
     roots = _roots(known)
     loads: dict[str, list[Known]] = {}
@@ -225,7 +225,7 @@ def judged(known: Sequence[Known], policy: Policy, now: float) -> Sequence[Verdi
             loads[job.name], policy, now, places[job.name], newest=job.name == roots[known[0].job.name]
         )
     return [
-        Verdict(one.job.name, one.job.family, str(one.job.state), one.last_at, *_own(one, falls[roots[one.job.name]]))
+        JobFall(one.job.name, one.job.family, str(one.job.state), one.last_at, *_own(one, falls[roots[one.job.name]]))
         for one in known
     ]
 

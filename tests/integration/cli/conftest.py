@@ -15,7 +15,7 @@ from engine.bench.results import Bench
 from engine.cli.app import call
 from engine.commands.again import FailedTasks
 from engine.commands.lineage import Attempt, Story
-from engine.commands.prune import Fall, Pruned, Verdict
+from engine.commands.prune import Fall, JobFall, Pruned
 from engine.commands.result import FailedTask, JobStatus, Result, UncertainRecords, Validation
 from engine.commands.undo import Undoable
 from engine.model.errors import JobCanceled
@@ -50,7 +50,7 @@ RESULT = Result("nightly", JobState.FINISHED, TALLY, 2.5, 3, outcomes=Path("out/
 SOURCE = Source(0, "in.ndjson", Format.NDJSON, 1_000, 0, 0)
 JOB = Job("nightly", "sama", "", (SOURCE,), "out", JobState.FINISHED, read_complete=True)
 
-PRUNED = Pruned([Verdict("old", "f", "finished", 0.0, Fall.REMOVED, "older than 90 days")])
+PRUNED = Pruned([JobFall("old", "f", "finished", 0.0, Fall.REMOVED, "older than 90 days")])
 
 
 @dataclass
