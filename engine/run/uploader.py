@@ -56,15 +56,12 @@ class Payloads(Protocol):
 
     async def read(self, batch: Batch) -> bytes:
         """Return the payload of a batch. Raises: SourceChanged."""
-        ...
 
     async def ahead(self, batches: Sequence[Batch]) -> None:
         """Prepare for batches that are to be read once each, and soon."""
-        ...
 
     async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> tuple[Batch, Batch]:
         """Return two batches in the place of one, given what of it does not go up. Raises: SourceChanged."""
-        ...
 
 
 class Submitted(Struct, frozen=True):
