@@ -29,6 +29,9 @@ from engine.source.sources import find_sources
 class Forgetful:
     """A ledger that writes nothing: it knows where the records of batches under way stand, and forgets the rest."""
 
+    path = Path("no-ledger")
+    """Of the file; there is none."""
+
     def __init__(self) -> None:
         self._batches: dict[int, Batch] = {}
 

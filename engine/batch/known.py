@@ -123,6 +123,7 @@ class FamilyMemory:
         """Those that would be created, and never were: no earlier job had them, or they have changed since."""
         self._records = records
         self._own = records.job_id(job.name)
+        self._retried = records.job_id(job.parent) if job.parent is not None else None
         self._sources = job.sources
         self._delta = job.delta
         self._keyed = settings.key is not None
@@ -191,7 +192,9 @@ class FamilyMemory:
             changed = held.rest != rest
             if held.fate is Fate.UNCERTAIN:
                 return _Left(position, index, held.holder, Why.UNCERTAIN)
-            if not changed or self._changed != "send":
+            # What a retry brings is as old as the job that it retries: it must not follow what came after that.
+            overtaken = self._retried is not None and held.holder[0] > self._retried
+            if not changed or overtaken or self._changed != "send":
                 report = changed and self._changed == "report"
                 return _Left(position, index, held.holder, Why.CHANGED if report else Why.CREATED)
         beside = own is not None or pending is not None or (row is not None and row[0][:SHARED] != shared)

@@ -30,7 +30,7 @@ from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, Overwritten
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.night import day_of, zone_of
-from engine.model.outcome import Tally
+from engine.model.outcome import Later, Tally
 from engine.model.record import Source
 from engine.model.settings import LimitSettings, RunLimits, WindowSettings
 from engine.model.submission import State
@@ -114,7 +114,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
                 return night.not_begun(ended[-1])
             jobs = {job.name: job for job in await opened.jobs()}
             name, last = _names(night.name, jobs)
-            if last is not None and _same(last.sources, found):
+            if last is not None and _same(last.sources, found) and not await _has_more(last, text, opened):
                 result = await night.repeat(last, opened, ended)
             else:
                 result = await submit(
@@ -165,6 +165,14 @@ async def _left_open(family: str, ledger: Ledger) -> Sequence[Job]:
         for job in reversed(jobs)
         if job.state is JobState.OPEN or (job.state is JobState.CANCELED and await _may_create(job.name, ledger))
     ]
+
+
+async def _has_more(job: Job, config: str, ledger: Ledger) -> bool:
+    """Return whether files that a finished job has loaded may hold more to send: failed, taken back, or mapped anew."""
+    if job.state is not JobState.FINISHED:
+        return False
+    undone = (await ledger.count_later(job.name)).get(Later.UNDONE, 0)
+    return bool((await ledger.tally(job.name)).failed or undone or job.config != config)
 
 
 async def _may_create(name: str, ledger: Ledger) -> bool:

@@ -33,6 +33,7 @@ from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.errors import (
     BulkSubmitError,
+    ConfigError,
     DeadlineReached,
     JobCanceled,
     JobError,
@@ -136,6 +137,8 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
                 try:
                     if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
                         emit(Noticed(unmet))
+                    if delta:
+                        await _check_destination(new, opened, accept_new=accept_new)
                     if delta and not accept_new:
                         await _check_new(new, setup, opened)
                     await _make(new, opened, emit, stop, again=again)
@@ -148,6 +151,31 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
 def family_lock(job: Job, ledger: Ledger) -> AbstractContextManager[None]:
     """Hold the family of a job, if it is one of any: what one job of it sends, another must not miss."""
     return ledger.lock_family(job.family) if job.family else nullcontext()
+
+
+async def _check_destination(new: Job, ledger: Ledger, *, accept_new: bool) -> None:
+    """Refuse a load that goes elsewhere than the one before it of its family: what is known there is not here.
+
+    Raises:
+        ConfigError: it does.
+    """
+    last = next((job for job in await ledger.jobs() if job.family == new.family and job.parent is None), None)
+    if last is None:
+        return
+    try:
+        before = wiring.destination(last.config)
+    except ConfigError:
+        return
+    now = wiring.destination(new.config)
+    same_place = (before[0], before[2]) == (now[0], now[2])
+    if before == now or (same_place and accept_new):
+        return
+    there, here = (" ".join(filter(None, [kind, host, place])) for kind, host, place in (before, now))
+    renamed = "; if it is the same service under another name, say --accept-new" if same_place else ""
+    raise ConfigError(
+        f"family {new.family!r} loads into {there} (job {last.name!r}), and this configuration names {here}: what is "
+        f"known of there would be missing here. Nothing was sent. Take another --family{renamed}"
+    )
 
 
 async def _check_new(job: Job, setup: wiring.Setup, ledger: Ledger) -> None:
@@ -189,7 +217,7 @@ async def _take_name(name: str, ledger: Ledger, held: ExitStack, *, given: bool)
 
 async def _make(new: Job, ledger: Ledger, emit: Listener, stop: Stop, *, again: bool) -> None:
     """Remember a new job, unless another one has taken its records; what is made meanwhile is looked at, too."""
-    if again or new.delta:  # delta knows each record
+    if again:
         await ledger.create_job(new)
         return
     seen: set[str] = set()

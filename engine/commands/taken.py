@@ -38,7 +38,7 @@ async def refuse_taken(new: Job, jobs: Sequence[Job], ledger: Ledger, emit: List
     """Raise if one of `jobs` has taken the records of `new`.
 
     Jobs that have created nothing (or whose tasks were all taken back), and of which nothing is under way or uncertain,
-    do not count; nor do retries.
+    do not count; nor do retries; nor, with delta, jobs of its own family, which knows each of their records.
 
     Raises:
         AlreadyTaken: one has; says which, and what can be done.
@@ -46,6 +46,8 @@ async def refuse_taken(new: Job, jobs: Sequence[Job], ledger: Ledger, emit: List
         Interrupted: while the sources were compared.
     """
     for job in jobs:
+        if new.delta and job.family == new.family:
+            continue
         if job.parent is None and job.size_bytes == new.size_bytes and job.size_bytes and _makes_same_tasks(job, new):
             await _refuse(new, job, ledger, emit, stop)
 
@@ -140,7 +142,8 @@ def _taken(job: Job, tally: Tally) -> str:
         JobState.CANCELED: f"`bulksubmit status {job.name}` says what can be done about it",
     }
     way = "" if tally.created == tally.records and job.state is JobState.FINISHED else f"{ways[job.state]}. "
+    delta = f"--delta --family {job.family} sends only records that are new; " if job.family else ""
     return (
         f"job {job.name!r} has taken these records already, and is {job.state} ({done}). Nothing was sent. {way}"
-        "--delta sends only records that are new; --again sends all, and creates every task a second time"
+        f"{delta}--again sends all, and creates every task a second time"
     )

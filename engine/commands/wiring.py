@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 from msgspec import Struct
@@ -292,6 +293,16 @@ def makes_same_tasks(old: str, new: str) -> bool:
         return _making(load(old, hide_secret)) == _making(load(new, hide_secret))
     except ConfigError:
         return False
+
+
+def destination(text: str) -> tuple[str, str | None, str]:
+    """Return where the tasks of a configuration go: kind of the service, its host, and the place there.
+
+    Raises:
+        ConfigError: it cannot be read any more.
+    """
+    service = load(text, hide_secret).service
+    return service.kind, urlsplit(service.base_url).hostname, service.place
 
 
 def _making(setup: Setup) -> tuple[object, ...]:

@@ -12,10 +12,12 @@ import csv
 import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import orjson
 from msgspec import Struct
 
@@ -142,7 +144,10 @@ class TableRow(Struct, frozen=True):
         Raises:
             JobError: a cell does not fit the type.
         """
-        values = members(was) if was.startswith(b"{") else None
+        values = None
+        if was.startswith(b"{"):
+            with suppress(msgspec.DecodeError):  # a line that is no JSON, which is why it was rejected
+                values = members(was)
         if values is None:
             if not any(self.cells.values()):
                 before = _cut(was.decode("utf-8", "replace"))

@@ -8,7 +8,7 @@ import pytest
 import engine
 from engine.clock import SystemClock
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import BulkSubmitError, JobError, JobLocked, TooManyNew
+from engine.model.errors import AlreadyTaken, BulkSubmitError, ConfigError, JobError, JobLocked, TooManyNew
 from engine.model.job import JobState
 
 from .desk import counts, lines, once, tasks
@@ -78,7 +78,24 @@ async def test_the_first_night_may_be_a_plain_one_of_the_family(desk):
     desk = await desk()
     await night(desk, tasks(20), "n1", delta=False)
     assert counts(await night(desk, tasks(25), "n2"))[0] == 5
-    assert counts(await night(desk, tasks(25), "n3", family="another"))[0] == 25
+    assert counts(await night(desk, tasks(26), "n3", family="another"))[0] == 26
+
+
+async def test_a_file_that_was_loaded_outside_the_family_does_not_go_again_unseen(desk):
+    desk = await desk()
+    await desk.submit(desk.source(tasks(20)), job="plain")
+    with pytest.raises(AlreadyTaken, match="job 'plain' has taken these records already"):
+        await night(desk, tasks(20), "n1")
+    assert desk.created() == once(20)
+
+
+async def test_a_family_that_would_load_into_another_project_is_refused(desk):
+    desk = await desk()
+    await night(desk, tasks(20), "n1")
+    elsewhere = desk.folder / "elsewhere.toml"
+    elsewhere.write_text(desk.config().read_text().replace("project_id = 42", "project_id = 43"))
+    with pytest.raises(ConfigError, match=r"family 'nightly' loads into .* 42 \(job 'n1'\).* 43: .* another --family"):
+        await night(desk, tasks(20), "n2", elsewhere)
 
 
 async def test_the_family_is_named_after_the_configuration_where_it_is_left_out(desk):
@@ -248,7 +265,7 @@ class TestDoubt:
             with ledger.lock_family("nightly"):
                 with pytest.raises(JobLocked, match="is working on a job of family 'nightly'"):
                     await night(desk, tasks(5), "n2")
-                assert counts(await night(desk, tasks(5), "n3", family="another"))[0] == 5
+                assert counts(await night(desk, tasks(6), "n3", family="another"))[0] == 6
 
 
 async def test_a_family_with_a_name_that_no_file_could_have_is_refused(desk):

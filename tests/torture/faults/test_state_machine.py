@@ -320,7 +320,11 @@ class JobMachine(RuleBasedStateMachine):
         self.server.catch_up(NEVER)
         assert self.job.state is (JobState.CANCELED if canceled else JobState.FINISHED)
         assert canceled or len(self.sight.outcomes) == len(self.kinds)
-        assert stays or not self.names(Fate.UNRESOLVED)
+        unsent = self.names(Fate.UNRESOLVED)
+        assert stays or canceled or not unsent
+        assert stays or {name for _, name in self.server.created}.isdisjoint(
+            unsent
+        )  # a canceled job keeps it for later
         forgetful = self.world.plan.mode in {"inline", "inline, done by its release"}
         self.count(forgetful)
         # That a search finds nothing is no proof before it has found something that is there.
