@@ -130,6 +130,8 @@ def _arguments(directory: Path, ports: list[int]) -> list[str]:
         f"-filer.localSocket={directory / 'filer.sock'}",
         "-s3",
         f"-s3.config={directory / 's3.json'}",
+        "-s3.port.iceberg=0",  # not needed, and on fixed ports two stores could not run at once
+        "-s3.port.lance=0",
         *(f"-{part}={port}" for part, port in zip(_PORTS, ports, strict=True)),
     ]
 
