@@ -85,7 +85,7 @@ def _ledger(context: typer.Context, value: Path) -> Path:
 
 def _configured_ledger(config: Path) -> Path | None:
     from engine.commands import wiring  # noqa: PLC0415 - only where a configuration is read anyway
-    from engine.model.errors import ConfigError  # noqa: PLC0415
+    from engine.model.errors import ConfigError  # noqa: PLC0415 - slow
 
     if not config.is_file():  # a pipe can be read once only
         return None

@@ -233,7 +233,7 @@ class _Told:
         """Call a URL; return what went wrong, without the URL's path: whoever has it can say that all is well."""
         load_aiohttp()
         from engine.http.client import Request, open_client  # noqa: PLC0415 - see `wiring.online`
-        from engine.http.losses import Lost  # noqa: PLC0415
+        from engine.http.losses import Lost  # noqa: PLC0415 - slow
 
         url = (url / _ending(hook, facts)).update_query(rid=facts["run"])
         body = orjson.dumps(facts)[:MOST_BODY_BYTES]

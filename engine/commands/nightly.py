@@ -300,13 +300,15 @@ class _Night:
         return replace(result, message="; ".join(filter(None, [said, result.message])), exit_code=code)
 
     async def _go_on(self, job: Job, opened: Ledger, changed: Overwritten | None) -> Result:
+        # Of files that are other ones by now nothing more is sent, so a limit of failures has nothing to hold back.
+        limits = self._limits if changed is None else replace(self._limits, max_failed="100%")
         return await go_on(
             job,
             opened,
             self._emit,
             self._stop,
             processes=self._processes,
-            limits=self._limits,
+            limits=limits,
             overwritten=changed,
             textfile=self._setup.textfile,
         )

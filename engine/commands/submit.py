@@ -137,7 +137,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
                 try:
                     if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
                         emit(Noticed(unmet))
-                    if delta:
+                    if new.family:
                         await _check_destination(new, opened, accept_new=accept_new)
                     if delta and not accept_new:
                         await _check_new(new, setup, opened)

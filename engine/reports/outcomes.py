@@ -1,11 +1,10 @@
 """Writes a job's report files, `outcomes.ndjson` and `rejects.ndjson`, and tells the fate of one record.
 
 `commands.submit`, `commands.result` and `commands.query` call it. `rejects.csv` is made of the rejects at the end.
-Both files are written batch by batch beside their
-final name and moved there when whole, so a reader never sees half. Beside a run they grow with it, as far as all
-batches from the first one on are settled: nothing that a line says of a settled batch changes any more. The state has
-no step out of it, and settlement, spans and rejects are written once. All is read from the ledger, so the files say
-what it says, and what an earlier process left behind counts for nothing.
+Both files are written batch by batch beside their final name and moved there when whole, so a reader never sees half.
+Beside a run they grow with it, as far as all batches from the first one on are settled: nothing that a line says of a
+settled batch changes any more. The state has no step out of it, and settlement, spans and rejects are written once. All
+is read from the ledger, so the files say what it says, and what an earlier process left behind counts for nothing.
 
 Nearly all records of most jobs were created, and their lines differ in four values only. Those lines are one join over
 columns: a tenth of the time that an object and a call for each line take. The audit makes each line by itself and

@@ -83,7 +83,7 @@ def show(screen: Screen, output_options: OutputOptions) -> int:
 def text_of(screen: Screen, *, colours: bool, width: int = _UNBOUND) -> str:
     """Return a screen as text for so many columns; tables without rows are left out."""
     from rich.console import Console  # noqa: PLC0415 - a program that wants JSON need not wait for it: 0.04 s
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - slow
 
     text = StringIO()
     system: Literal["standard"] | None = "standard" if colours else None
@@ -129,7 +129,7 @@ def _widths(table: Table, rows: Sequence[Sequence[str]], width: int) -> Sequence
 
 def _grid(rows: Sequence[Sequence[str]], widths: Sequence[int], figures: frozenset[int]) -> Grid:
     from rich.table import Table as RichTable  # noqa: PLC0415 - see above
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - slow
 
     grid = RichTable(box=None, padding=(0, 0, 0, _GAP), collapse_padding=False, show_header=False)
     for place, size in enumerate(widths):

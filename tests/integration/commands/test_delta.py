@@ -96,6 +96,8 @@ async def test_a_family_that_would_load_into_another_project_is_refused(desk):
     elsewhere.write_text(desk.config().read_text().replace("project_id = 42", "project_id = 43"))
     with pytest.raises(ConfigError, match=r"family 'nightly' loads into .* 42 \(job 'n1'\).* 43: .* another --family"):
         await night(desk, tasks(20), "n2", elsewhere)
+    with pytest.raises(ConfigError, match="another --family"):
+        await night(desk, tasks(20), "n2", elsewhere, delta=False)
 
 
 async def test_the_family_is_named_after_the_configuration_where_it_is_left_out(desk):

@@ -203,6 +203,19 @@ async def test_that_an_earlier_job_had_failures_is_told_by_the_exit_code(night):
     assert (result.job, result.tally.created, result.exit_code) == (desk.tonight, 5, Exit.SOME_FAILED)
 
 
+async def test_failures_of_a_file_that_was_overwritten_since_stop_no_later_night(night):
+    desk = await night(failures=(NO,))
+    source = desk.source([*tasks(20, status="broken"), *tasks(40, 20)])
+    config = desk.config(send="max_in_flight = 1\nmax_open_batches = 1")
+    few = limits(max_failed="9")
+    await desk.submit(source, config, job="load-before", family="load", delta=True, limits=few)
+    assert (await desk.status("load-before")).job.state == "open"
+    overwrite(desk, source, tasks(60, start=100))
+    result = await desk.nightly(source, config, limits=few)
+    assert (result.job, result.state, result.tally.created) == (desk.tonight, "finished", 60)
+    assert (await desk.status("load-before")).job.state == "canceled"
+
+
 async def test_an_open_job_goes_on_with_what_a_person_has_mended_in_the_configuration(night):
     desk = await night()
     await left_open(desk)
