@@ -29,7 +29,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.batch.chunker import Plan
-from engine.model.batch import Batch
+from engine.model.batch import Batch, decode_lines, decode_spans, encode_lines
 from engine.model.errors import BulkSubmitError, ReaderLost
 from engine.model.record import Position, Reject, Source, source_at
 from engine.source.reader import segment_stops
@@ -163,7 +163,12 @@ class _Shift:
 
     def _batch(self, batch: Batch) -> Batch:
         start, end = self._position(batch.start), self._position(batch.end)
-        return replace(batch, sequence=batch.sequence + self._batches, start=start, end=end)
+        moved = replace(batch, sequence=batch.sequence + self._batches, start=start, end=end)
+        if not start.offset < self._lines_end < end.offset:
+            return moved
+        offsets, _ = decode_spans(start.offset, batch.spans)
+        lines = map(self._line, offsets, decode_lines(batch) or ())
+        return replace(moved, lines=encode_lines(start.line, list(lines)))
 
     def _reject(self, reject: Reject) -> Reject:
         return replace(reject, index=reject.index + self._indexes, line=self._line(reject.offset, reject.line))

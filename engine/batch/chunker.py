@@ -17,8 +17,8 @@ from typing import TypeAlias, TypeVar
 import orjson
 from msgspec import Struct
 
-from engine.model.batch import Batch, ClientReference, Limits, encode_spans
-from engine.model.record import Block, Position, Reject, Skipped, Taken, loads
+from engine.model.batch import Batch, ClientReference, Limits, encode_lines, encode_spans
+from engine.model.record import Block, Keyed, Position, Reject, Skipped, Taken, loads
 from engine.source.json_text import members
 
 ReferenceOf: TypeAlias = Callable[[int], ClientReference | None]
@@ -30,7 +30,7 @@ def no_reference(sequence: int) -> None:
     del sequence
 
 
-_Indexed = TypeVar("_Indexed", Reject, Skipped, Taken)
+_Indexed = TypeVar("_Indexed", Reject, Skipped, Taken, Keyed)
 
 
 class Plan(Struct, frozen=True):
@@ -38,7 +38,7 @@ class Plan(Struct, frozen=True):
 
     batches: Sequence[Batch]
     rejects: Sequence[Reject]
-    """Those within the boundaries of `batches`; so the next two."""
+    """Those within the boundaries of `batches`; so are skips, taken and keys."""
     reached: Position
     """How far reading came; the batches may end before."""
     last: bool
@@ -46,6 +46,7 @@ class Plan(Struct, frozen=True):
     skips: Sequence[Skipped] = ()
     taken: Sequence[Taken] = ()
     """How the family of the job will know the records that go up."""
+    keys: Sequence[Keyed] = ()
 
 
 _SKIPPED_A_RECORD = 16
@@ -65,6 +66,7 @@ class Chunker:
         self._closed_rejects: list[Reject] = []
         self._closed_skips: list[Skipped] = []
         self._closed_taken: list[Taken] = []
+        self._closed_keys: list[Keyed] = []
         self._most_skipped = max(_LEAST_SKIPPED, _SKIPPED_A_RECORD * limits.records)
         self._open(start)
 
@@ -77,6 +79,7 @@ class Chunker:
         self._skips += block.skips
         self._skipped += sum(skip.count for skip in block.skips)
         self._taken += block.taken
+        self._keys += block.keys
         self._take(block)
         self._reached = block.end
         return self._plan(last=False)
@@ -88,8 +91,10 @@ class Chunker:
         return self._plan(last=True)
 
     def _plan(self, *, last: bool) -> Plan:
-        plan = Plan(self._closed, self._closed_rejects, self._reached, last, self._closed_skips, self._closed_taken)
+        others = self._closed_skips, self._closed_taken, self._closed_keys
+        plan = Plan(self._closed, self._closed_rejects, self._reached, last, *others)
         self._closed, self._closed_rejects, self._closed_skips, self._closed_taken = [], [], [], []
+        self._closed_keys = []
         return plan
 
     def _take(self, block: Block) -> None:
@@ -107,6 +112,7 @@ class Chunker:
             last = max(last, first + 1)
             self._offsets += block.offsets[first:last]
             self._lengths += block.lengths[first:last]
+            self._lines += block.lines[first:last]
             self._tasks += block.raws[first:last]
             self._size += edges[last] - edges[first]
             first = last
@@ -115,12 +121,14 @@ class Chunker:
         self._start = start
         self._offsets: list[int] = []
         self._lengths: list[int] = []
+        self._lines: list[int] = []
         self._tasks: list[bytes] = []
         self._size = 1  # the opening bracket
         self._rejects: list[Reject] = []
         self._skips: list[Skipped] = []
         self._skipped = 0
         self._taken: list[Taken] = []
+        self._keys: list[Keyed] = []
         self._reference_bytes = reference_bytes(self._reference(self._sequence))
 
     def _close(self, end: Position) -> None:
@@ -128,17 +136,18 @@ class Chunker:
         rejects, later_rejects = _parted(self._rejects, end.index)
         skips, later_skips = _parted(self._skips, end.index)
         taken, later_taken = _parted(self._taken, end.index)
+        keys, later_keys = _parted(self._keys, end.index)
         skipped = sum(skip.count for skip in skips)
-        self._closed.append(
-            frozen(self._sequence, self._start, end, payload, self._offsets, self._lengths, skipped=skipped)
-        )
+        places = self._offsets, self._lengths, self._lines
+        self._closed.append(frozen(self._sequence, self._start, end, payload, *places, skipped=skipped))
         self._closed_rejects += rejects
         self._closed_skips += skips
         self._closed_taken += taken
+        self._closed_keys += keys
         self._sequence += 1
         skipped_later = self._skipped - skipped
         self._open(end)
-        self._rejects, self._skips, self._taken = later_rejects, later_skips, later_taken
+        self._rejects, self._skips, self._taken, self._keys = later_rejects, later_skips, later_taken, later_keys
         self._skipped = skipped_later
 
 
@@ -148,17 +157,18 @@ def _parted(column: list[_Indexed], end: int) -> tuple[list[_Indexed], list[_Ind
     return column[:border], column[border:]
 
 
-def frozen(  # noqa: PLR0913 - what a batch is made of
+def frozen(  # noqa: PLR0913, PLR0917 - what a batch is made of
     sequence: int,
     start: Position,
     end: Position,
     payload: bytes,
     offsets: Sequence[int],
     lengths: Sequence[int],
+    lines: Sequence[int] | None,
     *,
     skipped: int = 0,
 ) -> Batch:
-    """Return the batch that holds the records at `offsets` and has this payload."""
+    """Return the batch that holds the records at `offsets` and has this payload; `lines` may be unknown."""
     return Batch(
         sequence=sequence,
         start=start,
@@ -168,6 +178,7 @@ def frozen(  # noqa: PLR0913 - what a batch is made of
         sha256=hashlib.sha256(payload).digest(),
         spans=encode_spans(start.offset, offsets, lengths),
         skipped=skipped,
+        lines=encode_lines(start.line, lines or ()),
     )
 
 

@@ -23,7 +23,21 @@ from engine.model.batch import encode_spans
 from engine.model.errors import TooManyNew
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import SHARED, Block, KeptAs, Mark, Row, Skipped, Source, Taken, Why, at, source_at
+from engine.model.record import (
+    SHARED,
+    Block,
+    KeptAs,
+    Keyed,
+    Mark,
+    Row,
+    Skipped,
+    Source,
+    Taken,
+    Why,
+    at,
+    kept_key,
+    source_at,
+)
 from engine.model.settings import DeltaSettings
 from engine.source.json_text import members
 
@@ -36,24 +50,31 @@ class Marker:
     """Makes the marks of records: by its hash a family knows a record, with as many bits as no accident matches."""
 
     def __init__(self, family: str, key: str | None) -> None:
-        self._key = key
+        self.key = key
+        """Column of the source; None: records are known by their tasks."""
         self._base = hashlib.sha256(orjson.dumps([family, key]))
         self.needs_rows = key is not None
         """The rows of the source, before they become tasks."""
 
     def mark(self, source: Block, tasks: Block) -> Block:
-        """Return `tasks`, made of the records of `source`, with the mark of each; one without a key is a reject."""
-        if self._key is None:
+        """Return `tasks`, made of the records of `source`, with mark and key of each; one without a key is a reject."""
+        if self.key is None:
             return replace(tasks, marks=[self._mark(task) for task in tasks.raws])
         keys = dict(zip(source.indexes, map(self.key_of, source.raws, source.rows or ()), strict=True))
         flaws = {position: self._flaw for position, index in enumerate(tasks.indexes) if keys[index] is None}
         tasks = tasks.without(flaws)
         pairs = zip(tasks.indexes, tasks.raws, strict=True)
-        return replace(tasks, marks=[self._mark(keys[index] or b"", task) for index, task in pairs])
+        marks = [self._mark(keys[index] or b"", task) for index, task in pairs]
+        kept = [Keyed(index, kept_key(key)) for index, key in keys.items() if key is not None]
+        return replace(tasks, marks=marks, keys=kept)
+
+    def mark_of_key(self, key: bytes) -> Mark:
+        """Return hash and shared rest of whatever has a key."""
+        return self._mark(key)
 
     @property
     def _flaw(self) -> str:
-        return f"has no value in column {self._key!r}, the key of its family (delta.key)"
+        return f"has no value in column {self.key!r}, the key of its family (delta.key)"
 
     def _mark(self, text: bytes, task: bytes | None = None) -> Mark:
         made = self._base.copy()
@@ -66,12 +87,12 @@ class Marker:
 
     def key_of(self, raw: bytes, row: Row) -> bytes | None:
         """Return the key of a record as text with its type, for 7 is another key than "7"; None if it has none."""
-        value = row.get(str(self._key))
+        value = row.get(str(self.key))
         if value is None:
             return None
         if isinstance(value, str | int):
             return orjson.dumps(value)
-        return members(raw)[str(self._key)].strip()  # a number may have more digits than a double
+        return members(raw)[str(self.key)].strip()  # a number may have more digits than a double
 
 
 def marker_for(job: Job, settings: DeltaSettings) -> Marker | None:
@@ -249,6 +270,7 @@ class FamilyMemory:
 
     def _rest(self, block: Block, flaws: Mapping[int, str], left: Sequence[_Left], taken: Sequence[Taken]) -> Block:
         """Return the block without what is rejected or left out."""
+        keys = block.keys
         skips = [self._skip(block, run) for run in _runs(left)]
         if left or flaws:
             rejects = block.without(flaws).rejects
@@ -264,7 +286,9 @@ class FamilyMemory:
                 rows=None,
                 rejects=rejects,
             )
-        return replace(block, marks=(), skips=skips, taken=taken)
+        known = {one.index for one in left}
+        keys = [one for one in keys if one.index not in known] if known else keys
+        return replace(block, marks=(), skips=skips, taken=taken, keys=keys)
 
     def _skip(self, block: Block, run: Sequence[_Left]) -> Skipped:
         first, last = run[0].position, run[-1].position + 1

@@ -13,7 +13,7 @@ import orjson
 
 from engine.batch.chunker import ReferenceOf, frozen, no_reference, render_payload
 from engine.batch.mapping import Mapper
-from engine.model.batch import Batch, batch_name, decode_spans, good_indexes, outer_edges, part_sequences
+from engine.model.batch import Batch, batch_name, decode_lines, decode_spans, good_indexes, outer_edges, part_sequences
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Position, Skipped, Source, loads, source_at
 from engine.model.settings import SourceSettings
@@ -75,13 +75,16 @@ class PayloadReader:
         index = good_indexes(batch, rejected, skips)[middle]
         skipped = sum(skip.count for skip in skips if skip.index < index)
         border = Position(offsets[middle], index, self.line(batch.start, offsets[middle]))
+        lines = decode_lines(batch)
         first, second = part_sequences(batch.sequence)
         before, after = slice(middle), slice(middle, None)
+        places = offsets[before], lengths[before], lines and lines[before]
+        other_places = offsets[after], lengths[after], lines and lines[after]
         payload = render_payload(tasks[before], self._reference(first))
         rest = render_payload(tasks[after], self._reference(second))
         return (
-            frozen(first, batch.start, border, payload, offsets[before], lengths[before], skipped=skipped),
-            frozen(second, border, batch.end, rest, offsets[after], lengths[after], skipped=batch.skipped - skipped),
+            frozen(first, batch.start, border, payload, *places, skipped=skipped),
+            frozen(second, border, batch.end, rest, *other_places, skipped=batch.skipped - skipped),
         )
 
     def _plain(self, batch: Batch) -> bytes | None:

@@ -8,6 +8,7 @@ in all attempts, and one that any of them has created, or may have, is sent by n
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,13 +16,15 @@ import anyio.to_thread
 import orjson
 from msgspec import Struct
 
+from engine.batch.known import marker_for
 from engine.commands import wiring
 from engine.ledger.base import Ledger
+from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch, good_indexes
-from engine.model.errors import BulkSubmitError, JobError
+from engine.model.errors import BulkSubmitError, JobError, SourceChanged
 from engine.model.job import Job
 from engine.model.outcome import Fate, LaterFate, Outcome
-from engine.model.record import Position, loads
+from engine.model.record import Position, kept_key, loads, shown_key
 from engine.progress.text import count
 from engine.reports.outcomes import REPLAYABLE, Fated, fates_beside
 from engine.source.json_text import BLANKS
@@ -250,6 +253,7 @@ class Records:
         if fated is None or fated.line is not None or self._start is None:
             return fated.line if fated else None
         try:
+            check_unchanged(self.job.sources, times=True)
             return await anyio.to_thread.run_sync(self._payloads.line, self._start, fated.joined_offset)
         except BulkSubmitError:
             return None
@@ -325,25 +329,55 @@ async def _attempt(job: Job, ledger: Ledger, index: int) -> Attempt | None:
 async def find_key(job: Job, ledger: Ledger, column: str, value: str) -> tuple[Job, int]:
     """Return an attempt and the index of the one record in it that has a value in a column.
 
-    Sources are read from the beginning: of the job itself, then of the other attempts, where a record may have been
-    mended that could not be read before.
+    It is looked for in the job itself, then in the other attempts, where a record may have been mended that could not
+    be read before. What the ledger keeps of the keys of a family comes first; then sources are read from the beginning.
 
     Raises:
-        SourceError: a source is not what it was, so it cannot be told by its content.
+        SourceChanged: the ledger keeps no values of this column, and a source is not what it was, so it cannot be told
+            by its content.
         JobError: no record has the value, or several.
     """
     others = [one for one in (await find_attempts(job, ledger)).jobs if one.name != job.name]
+    lost: SourceChanged | None = None
     for one in [job, *others]:
-        check_unchanged(one.sources, times=True)
-        found = await anyio.to_thread.run_sync(_with_key, one, column, value)
-        if len(found) > 1:
-            shown = ", ".join(map(str, found[:_MOST_SHOWN])) + ("" if len(found) <= _MOST_SHOWN else ", …")
-            raise JobError(
-                f"job {one.name!r} has several records with {value!r} in {column!r}: {shown}; ask by --record"
-            )
-        if found:
-            return one, found[0]
-    raise JobError(f"no record that job {job.name!r} has read has {value!r} in {column!r}")
+        if found := await anyio.to_thread.run_sync(_kept_with_key, one, ledger.path, column, value):
+            return one, _only(found, one, column, value)
+    for one in [job, *others]:
+        try:
+            check_unchanged(one.sources, times=True)
+        except SourceChanged as error:
+            lost = lost or error
+            continue
+        if found := await anyio.to_thread.run_sync(_with_key, one, column, value):
+            return one, _only(found, one, column, value)
+    if lost is None:
+        raise JobError(f"no record that job {job.name!r} has read has {value!r} in {column!r}")
+    raise SourceChanged(
+        f"the ledger knows no record of job {job.name!r} with {value!r} in {column!r}, and its source cannot be "
+        f"searched: {lost}"
+    ) from lost
+
+
+def _only(found: Sequence[int], job: Job, column: str, value: str) -> int:
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(map(str, found[:_MOST_SHOWN])) + ("" if len(found) <= _MOST_SHOWN else ", …")
+    raise JobError(f"job {job.name!r} has several records with {value!r} in {column!r}: {shown}; ask by --record")
+
+
+def _kept_with_key(job: Job, path: Path, column: str, value: str) -> Sequence[int]:
+    """Return the indexes of the records of which the ledger says that they have this key, as a text or as it is."""
+    marker = marker_for(job, wiring.load_offline(job).setup.settings.delta)
+    if marker is None or marker.key != column:
+        return []
+    texts = [orjson.dumps(value)]
+    with suppress(ValueError):
+        texts += [value.strip().encode()] if loads(value.encode()) is not None else []
+    with KnownRecords(path) as records:
+        own = records.job_id(job.name)
+        return sorted(
+            {index for text in texts for index in records.with_key(own, marker.mark_of_key(text), kept_key(text))}
+        )
 
 
 def _with_key(job: Job, column: str, value: str) -> Sequence[int]:
@@ -360,13 +394,22 @@ def _with_key(job: Job, column: str, value: str) -> Sequence[int]:
 
 
 async def _key(first: Job, ledger: Ledger, index: int, column: str) -> str | None:
-    """Return what the column of a record holds, as text; None if that cannot be read."""
+    """Return what the column of a record holds, as text: as the ledger keeps it, or as it is read; None if neither."""
+    if first.family and column and index >= 0:
+        kept = await anyio.to_thread.run_sync(_kept_key_of, first.name, ledger.path, index)
+        if kept:
+            return shown_key(kept)
     text = await Records(first, ledger).text(index) if column and index >= 0 else None
     try:
         row = loads(text or b"null")
     except ValueError:
         return None
     return key_of(row, column)
+
+
+def _kept_key_of(job: str, path: Path, index: int) -> bytes | None:
+    with KnownRecords(path) as records:
+        return records.key((records.job_id(job), index))
 
 
 def key_of(row: object, column: str) -> str | None:

@@ -38,7 +38,7 @@ from engine.model.batch import Batch
 from engine.model.errors import DamagedRow, JobError, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome
-from engine.model.record import Reject, Source, loads, source_at
+from engine.model.record import Reject, Source, kept_key, loads, source_at
 from engine.model.submission import State
 from engine.progress.events import JobStarted, Listener, unheard
 from engine.progress.text import count, duration
@@ -122,8 +122,9 @@ async def report(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Result:
 async def missing(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Missing:
     """List what the family of a job has created and the job's source no longer has, in `missing.ndjson`.
 
-    A record is named by its key where there is one and its own source still is what it was; else by job, record and
-    task. What is in the source and not fit to be sent counts as missing: nobody has looked it up.
+    A record is named by its key where there is one, and always by job, record and task. What an older bulksubmit has
+    frozen has its key only as long as its own source is what it was. What is in the source and not fit to be sent
+    counts as missing: nobody has looked it up.
 
     Raises:
         JobError: there is no such job, it has skipped nothing, or it has not read its source to the end.
@@ -145,7 +146,7 @@ def _missing(job: Job, jobs: Mapping[str, Job], ledger: Path) -> Missing:
 
 
 class _KeysOf:
-    """Reads the keys of a job's records from its sources, as long as those are what they were."""
+    """Reads keys that the ledger has not kept from the sources of a job, as long as those are what they were."""
 
     def __init__(self, job: Job) -> None:
         self._offline = wiring.load_offline(job)
@@ -162,7 +163,8 @@ class _KeysOf:
             return None
         text = self._payloads.as_json(offset, length)
         row = loads(text)
-        return self._marker.key_of(text, row) if isinstance(row, dict) else None
+        key = self._marker.key_of(text, row) if isinstance(row, dict) else None
+        return None if key is None else kept_key(key)
 
 
 async def audit(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Audit:
@@ -246,7 +248,8 @@ async def tell_story(
 
     Raises:
         JobError: there is no such job, or no such record was read.
-        SourceError: the key cannot be looked for, since a source is not what it was.
+        SourceError: the key cannot be looked for: the ledger keeps no values of this column, and a source is not what
+            it was.
     """
     async with open_ledger(ledger) as opened:
         job = asked = await opened.job(name)

@@ -14,7 +14,7 @@ from typing import Protocol
 from engine.model.batch import Batch
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
-from engine.model.record import Reject, Skipped, Taken, Why
+from engine.model.record import Keyed, Reject, Skipped, Taken, Why
 from engine.model.runs import PastRun, Sample, Standing
 from engine.model.submission import State, Submission
 
@@ -77,7 +77,7 @@ class Ledger(Protocol):
     def is_locked(self, name: str) -> bool:
         """Return whether a process holds the job."""
 
-    async def freeze(
+    async def freeze(  # noqa: PLR0913 - all of one step of reading
         self,
         job: str,
         batches: Sequence[Batch],
@@ -86,10 +86,12 @@ class Ledger(Protocol):
         last: bool,
         skips: Sequence[Skipped] = (),
         taken: Sequence[Taken] = (),
+        keys: Sequence[Keyed] = (),
     ) -> None:
         """Remember batches (as FROZEN; those of no records as SETTLED), rejects and skips.
 
-        `last`: the sources end here. `taken`: the records that go up, as the family knows them from then on.
+        `last`: the sources end here. `taken`: the records that go up, as the family knows them from then on. `keys`:
+        the user's own, by index, where the family knows its records by them.
 
         Raises:
             LedgerError: they do not start at sequence 0, offset 0, record 0, or where the batch frozen last ends.

@@ -24,7 +24,7 @@ from engine.model.batch import Batch, decode_spans, good_indexes
 from engine.model.errors import DamagedRow
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Holding, Settlement
-from engine.model.record import Mark, Reject, Skipped, Why
+from engine.model.record import SHARED, Mark, Reject, Skipped, Why
 from engine.model.submission import State, Submission
 
 Holder: TypeAlias = tuple[int, int]
@@ -166,6 +166,35 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
         at = bisect_right(batches.starts, index) - 1
         return self._fates(job, batches.sequences[at]) if at >= 0 else None
 
+    def key(self, holder: Holder) -> bytes | None:
+        """Return the user's own key of a record, as it is kept; None if none is, or it was frozen before any was."""
+        job, index = holder
+        for first, keys in self._ask("keys_at", job=job, record_index=index):
+            kept = keys.split(b"\n")
+            if index - first < len(kept):
+                return bytes(kept[index - first])
+        for first, count, *_, other, other_index in self._ask("skip_at", job=job, record_index=index):
+            if index < first + count:
+                return self.key((other, other_index + index - first))
+        return None
+
+    def with_key(self, job: int, mark: Mark, kept: bytes) -> Sequence[int]:
+        """Return the indexes of the records of a job that have a key, given the mark of it and how it is kept.
+
+        Mostly what the family knows tells. Of a record that did not go up, or has gone up again in a later job, only
+        the keys of the job do, which are all looked through.
+        """
+        hash_, shared = mark
+        rows = [*self.find([hash_]).values(), *self.copies(hash_)]
+        holders = [(other, index) for rest, other, index in rows if rest[:SHARED] == shared]
+        found = {index for other, index in holders if other == job}
+        for holder in holders:
+            found.update(index for index, _ in self.skipped_for(job, holder, 1))
+        if not found:
+            for first, keys in self._ask("keys_like", job=job, key=kept):
+                found.update(first + at for at, one in enumerate(keys.split(b"\n")) if one == kept)
+        return sorted(found)
+
     def place(self, holder: Holder) -> tuple[int, int]:
         """Return joined offset and length of a record, sent or skipped."""
         job, index = holder
@@ -174,7 +203,7 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
             if position >= 0 and found.indexes[position] == index:
                 offsets, lengths = decode_spans(found.batch.start.offset, found.batch.spans)
                 return offsets[position], lengths[position]
-        for first, count, offset, spans in self._ask("skip_at", job=job, record_index=index):
+        for first, count, offset, spans, *_ in self._ask("skip_at", job=job, record_index=index):
             if index < first + count:
                 offsets, lengths = decode_spans(offset, spans)
                 return offsets[index - first], lengths[index - first]

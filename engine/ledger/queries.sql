@@ -47,8 +47,8 @@ VALUES (
 
 -- name: add_source
 -- Remember one file of a job.
-INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode)
-VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode);
+INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns)
+VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns);
 
 -- name: unseen
 -- Name a job that is not among some: one that was made after somebody has looked.
@@ -86,7 +86,7 @@ SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
 SELECT
   name, service, config,
   (
-    SELECT JSON_GROUP_ARRAY(JSON_ARRAY(number, path, format, size, mtime_ns, base, inode) ORDER BY number)
+    SELECT JSON_GROUP_ARRAY(JSON_ARRAY(number, path, format, size, mtime_ns, base, inode, ctime_ns) ORDER BY number)
     FROM sources WHERE job = id
   ),
   output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start, lost_stages, created_at,
@@ -140,12 +140,16 @@ VALUES (
 
 -- name: add_spans
 -- Freeze where the records of a batch stand.
-INSERT INTO spans (job, sequence, spans) VALUES (:job, :sequence, :spans);
+INSERT INTO spans (job, sequence, spans, lines) VALUES (:job, :sequence, :spans, :lines);
 
 -- name: add_reject
 -- Remember a record that is not fit to be sent.
 INSERT INTO rejects (job, record_index, start_offset, length, line, reason)
 VALUES (:job, :record_index, :start_offset, :length, :line, :reason);
+
+-- name: add_keys
+-- Remember the keys of records side by side.
+INSERT INTO keys (job, record_index, keys) VALUES (:job, :record_index, :keys);
 
 -- name: add_skip
 -- Remember records that are skipped.
@@ -223,7 +227,7 @@ WHERE job = :job AND sequence = :sequence;
 -- Read the settled batches of which some record was not created, with the fate of each record.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, task_ids, errors, details, settlements.uncertain
+  skipped, lines, task_ids, errors, details, settlements.uncertain
 FROM batches JOIN spans USING (job, sequence) JOIN settlements USING (job, sequence)
 WHERE job = :job AND sequence > :after AND (batches.failed > 0 OR batches.uncertain > 0)
 ORDER BY sequence
@@ -233,7 +237,7 @@ LIMIT :limit;
 -- Read the batch frozen last.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped
+  skipped, lines
 FROM batches JOIN spans USING (job, sequence)
 WHERE job = :job AND sequence <= 0xFFFFFFFF
 ORDER BY sequence DESC
@@ -257,7 +261,7 @@ WHERE job = :job AND details LIKE '%"id_proven":false%' AND json_extract(json_ea
 -- Read the parts that stand for a batch, in the order of their records, and stand in one of some states.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, state, remote_id, changed_at, note
+  skipped, lines, state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE
   job = :job AND sequence > 0xFFFFFFFF AND sequence & 0xFFFFFFFF = :sequence
@@ -269,7 +273,7 @@ ORDER BY start_index;
 -- submissions.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, state, remote_id, changed_at, note
+  skipped, lines, state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE
   job = :job AND sequence > :after AND sequence <= :last AND state IN (SELECT value FROM json_each(:states))
@@ -280,7 +284,7 @@ LIMIT :limit;
 -- Read one batch or part.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, state, remote_id, changed_at, note
+  skipped, lines, state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE job = :job AND sequence = :sequence;
 
@@ -288,7 +292,7 @@ WHERE job = :job AND sequence = :sequence;
 -- Read the batch that holds one record; of batches within each other the smallest.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, state, remote_id, changed_at, note
+  skipped, lines, state, remote_id, changed_at, note
 FROM batches JOIN spans USING (job, sequence)
 WHERE job = :job AND start_index <= :record_index AND end_index > :record_index AND state <> 'split'
 ORDER BY end_index - start_index
@@ -412,6 +416,17 @@ SELECT hash, rest, job, record_index FROM known WHERE hash IN (SELECT value FROM
 -- Find the further records of a hash.
 SELECT rest, job, record_index FROM copies WHERE hash = :hash;
 
+-- name: keys_at
+-- Find the keys of records side by side, the first of which stands at or before a record.
+SELECT record_index, keys FROM keys
+WHERE job = :job AND record_index <= :record_index
+ORDER BY record_index DESC
+LIMIT 1;
+
+-- name: keys_like
+-- Find the keys of records side by side of which one may be a key.
+SELECT record_index, keys FROM keys WHERE job = :job AND INSTR(keys, :key) ORDER BY record_index;
+
 -- name: read_known
 -- Prepare a connection that looks up records: pages come from the system's memory, which all processes share.
 PRAGMA mmap_size = 1099511627776;
@@ -454,7 +469,7 @@ SELECT other, other_index, count FROM skips WHERE job = :own ORDER BY other, oth
 
 -- name: skip_at
 -- Find the skip that may hold a record of a job.
-SELECT record_index, count, start_offset, spans
+SELECT record_index, count, start_offset, spans, other, other_index
 FROM skips WHERE job = :job AND record_index <= :record_index
 ORDER BY record_index DESC
 LIMIT 1;
@@ -555,6 +570,11 @@ WHERE job = :job AND number IN (SELECT number FROM runs WHERE job = :job LIMIT :
 -- Remove some rows of a job that is being removed.
 DELETE FROM skips
 WHERE job = :job AND record_index IN (SELECT record_index FROM skips WHERE job = :job LIMIT :limit);
+
+-- name: remove_keys
+-- Remove some rows of a job that is being removed.
+DELETE FROM keys
+WHERE job = :job AND record_index IN (SELECT record_index FROM keys WHERE job = :job LIMIT :limit);
 
 -- name: remove_rejects
 -- Remove some rows of a job that is being removed.

@@ -6,7 +6,8 @@ the fate of each of its records, or with halves that cover it exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -18,12 +19,14 @@ from engine.model.batch import Batch, batch_name, part_sequences
 from engine.model.errors import LedgerError, NameTaken
 from engine.model.job import Job, JobState
 from engine.model.outcome import Kept, Settlement, Tally
-from engine.model.record import Position, Reject, Skipped, Source, Taken, Why
+from engine.model.record import Keyed, Position, Reject, Skipped, Source, Taken, Why
 from engine.model.runs import PastRun, RunCounts, Sample
 from engine.model.submission import TRANSITIONS, State, Submission
 
 _SPOILT_RECORDS = 1_000_000
 """A number that is wrong by less can be looked into: the audit says what is wrong with it."""
+_KEYS_A_ROW = 1000
+"""More would be read for each that is looked up."""
 
 
 class BatchStep(Struct):
@@ -149,6 +152,15 @@ def skip_row(job: int, skip: Skipped, other: int) -> Sequence[Any]:
     return (job, skip.index, skip.count, skip.offset, skip.spans, other, skip.other_index, skip.why)
 
 
+def key_rows(job: int, keys: Sequence[Keyed]) -> Iterator[Sequence[Any]]:
+    """Yield what `add_keys` wants to know, in its order: a row for keys side by side, a thousand at most."""
+    first = 0
+    for last, (one, after) in enumerate(pairwise([*keys, None]), 1):
+        if one is not None and (after is None or after.index != one.index + 1 or last - first == _KEYS_A_ROW):
+            yield (job, keys[first].index, b"\n".join(key.text for key in keys[first:last]))
+            first = last
+
+
 def known_row(job: int, taken: Taken) -> Sequence[Any]:
     """Return what `add_known` and `add_copy` want to know, in their order."""
     return (taken.hash, taken.rest, job, taken.index)
@@ -173,7 +185,7 @@ def to_job(*columns: Any) -> Job:
 
 
 def to_batch(*columns: Any) -> Batch:
-    """Return a batch by its twelve columns.
+    """Return a batch by its thirteen columns.
 
     Raises:
         ValueError: it has more records than bytes, by far: whoever counted up to that would never end.
@@ -187,13 +199,13 @@ def to_batch(*columns: Any) -> Batch:
 
 def to_submitted(*columns: Any) -> tuple[Batch, Submission]:
     """Return a batch and where it stands, by the columns of both."""
-    state, remote_id, changed_at, note = columns[12:]
-    return to_batch(*columns[:12]), Submission(columns[0], State(state), remote_id, changed_at, note)
+    state, remote_id, changed_at, note = columns[13:]
+    return to_batch(*columns[:13]), Submission(columns[0], State(state), remote_id, changed_at, note)
 
 
 def to_settled(*columns: Any) -> tuple[Batch, Settlement]:
     """Return a batch and the fate of its records, by the columns of both."""
-    return to_batch(*columns[:12]), to_settlement(*columns[12:])
+    return to_batch(*columns[:13]), to_settlement(*columns[13:])
 
 
 def to_settlement(task_ids: str | None, errors: str, details: str | None, uncertain: str | None) -> Settlement:

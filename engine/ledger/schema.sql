@@ -217,3 +217,21 @@ CREATE TABLE later_fates (
   seen_at REAL NOT NULL,                     -- Unix seconds
   PRIMARY KEY (job, record_index)
 ) STRICT, WITHOUT ROWID;
+
+-- version 5: what is known of a record when its source is another file by now: its line, and the user's own key
+-- sources.ctime_ns: Unix nanoseconds of the last change of the file or of what the file system says of it; 0: not known
+ALTER TABLE sources ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;
+
+-- spans.lines: on which line each record begins. 1: on the first line of the batch, the next one, and so on; or i or q, and
+-- runs as little-endian integers of 4 or 8 bytes: by how many lines each is after the one before it (the first one after
+-- the line before the batch), and how many records side by side are so; empty: not known
+ALTER TABLE spans ADD COLUMN lines BLOB NOT NULL DEFAULT X'';
+
+CREATE TABLE keys (
+  -- The user's own keys of records side by side, of a family that knows its records by a key: those that go up and those
+  -- that are rejected. A skipped record has the key of the one that it was skipped for.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  record_index INTEGER NOT NULL,             -- number of the first in the whole input, from 0
+  keys BLOB NOT NULL,                        -- a line for each: its key as JSON, or #, its length and its sha256
+  PRIMARY KEY (job, record_index)
+) STRICT, WITHOUT ROWID;

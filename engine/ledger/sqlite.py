@@ -46,7 +46,7 @@ from engine.model.batch import ROOTS, Batch, batch_name
 from engine.model.errors import BulkSubmitError, DamagedRow, JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
-from engine.model.record import Reject, Skipped, Taken, Why
+from engine.model.record import Keyed, Reject, Skipped, Taken, Why
 from engine.model.runs import PastRun, Sample, Standing
 from engine.model.submission import State, Submission
 
@@ -164,7 +164,7 @@ class SqliteLedger(Ledger):
 
     # Batches and their steps
 
-    async def freeze(
+    async def freeze(  # noqa: PLR0913 - all of one step of reading
         self,
         job: str,
         batches: Sequence[Batch],
@@ -173,6 +173,7 @@ class SqliteLedger(Ledger):
         last: bool,
         skips: Sequence[Skipped] = (),
         taken: Sequence[Taken] = (),
+        keys: Sequence[Keyed] = (),
     ) -> None:
         await self._writer.write(
             partial(
@@ -184,6 +185,7 @@ class SqliteLedger(Ledger):
                 last=last,
                 skips=skips,
                 taken=taken,
+                keys=keys,
             )
         )
 

@@ -41,6 +41,7 @@ from engine.ledger.rows import (
     BatchStep,
     batch_row,
     check_joined,
+    key_rows,
     known_row,
     reject_row,
     settlement_row,
@@ -51,7 +52,7 @@ from engine.model.batch import Batch
 from engine.model.errors import JobError, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import LaterFate
-from engine.model.record import KeptAs, Reject, Skipped, Taken
+from engine.model.record import KeptAs, Keyed, Reject, Skipped, Taken
 from engine.model.submission import State
 
 WAL_PAGES = 1_000
@@ -66,6 +67,7 @@ REMOVALS = (
     "remove_samples",
     "remove_runs",
     "remove_skips",
+    "remove_keys",
     "remove_rejects",
     "remove_orphans",
     "remove_settlements",
@@ -358,8 +360,9 @@ def freeze(  # noqa: PLR0913 - all of one step of reading
     last: bool,
     skips: Sequence[Skipped] = (),
     taken: Sequence[Taken] = (),
+    keys: Sequence[Keyed] = (),
 ) -> Sequence[Change]:
-    """Remember batches, rejects, skips and what the family knows from now on; `last`: the sources end here."""
+    """Remember batches, rejects, skips, keys and what the family knows from now on; `last`: the sources end here."""
     job = job_id(connection, name)
     (end,) = connection.execute(QUERIES["frozen_end"], {"job": job}).fetchall()
     check_joined(name, end, batches)
@@ -368,6 +371,7 @@ def freeze(  # noqa: PLR0913 - all of one step of reading
     others = {skip.other: job_id(connection, skip.other) for skip in skips}
     connection.executemany(QUERIES["add_skip"], [skip_row(job, skip, others[skip.other]) for skip in skips])
     _take(connection, job, taken)
+    connection.executemany(QUERIES["add_keys"], key_rows(job, keys))
     if last:
         connection.execute(QUERIES["set_read_complete"], {"job": job})
     return changes or [Change("freeze", name)]
@@ -389,7 +393,7 @@ def _add_batches(
     connection: apsw.Connection, operation: str, name: str, job: int, batches: Sequence[Batch], now: float
 ) -> Sequence[Change]:
     connection.executemany(QUERIES["add_batch"], [batch_row(job, batch, now) for batch in batches])
-    connection.executemany(QUERIES["add_spans"], [(job, batch.sequence, batch.spans) for batch in batches])
+    connection.executemany(QUERIES["add_spans"], [(job, batch.sequence, batch.spans, batch.lines) for batch in batches])
     return [
         Change(operation, name, batch.sequence, State.FROZEN if batch.count else State.SETTLED) for batch in batches
     ]

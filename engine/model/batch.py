@@ -14,13 +14,15 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, groupby, repeat
 from operator import add, sub
 
 from msgspec import Struct
 
 from engine.model.record import Position, Skipped
 
+_LINE_BY_LINE = b"1"
+"""Lines of a batch whose records begin on its first line, the next one, and so on."""
 ROOTS = 1 << 32
 """Sequences below it are those of batches as they were read; from it on, of parts."""
 
@@ -48,6 +50,8 @@ class Batch(Struct, frozen=True):
     """Where each record stands: see `encode_spans`."""
     skipped: int = 0
     """Records between `start` and `end` that do not go up since their family knows them."""
+    lines: bytes = b""
+    """On which line each record begins: see `encode_lines`; empty if it is not known: an older bulksubmit froze it."""
 
     @property
     def rejected(self) -> int:
@@ -99,6 +103,43 @@ def decode_spans(start: int, spans: bytes) -> tuple[list[int], list[int]]:
     return edges[1::2], pairs[1::2].tolist()
 
 
+def encode_lines(start_line: int, lines: Sequence[int]) -> bytes:
+    """Pack the lines on which records begin, relative to `start_line`: one byte where each record is a line.
+
+    Else in runs: by how many lines each record is after the one before it, and how many records side by side are so.
+    """
+    count = len(lines)
+    if not count:
+        return b""
+    if lines[-1] - start_line == count - 1 and list(lines) == list(range(start_line, start_line + count)):
+        return _LINE_BY_LINE
+    steps = map(sub, lines, chain((start_line - 1,), lines))
+    runs = [number for step, run in groupby(steps) for number in (step, sum(1 for _ in run))]
+    code = "i" if max(map(abs, runs)) < 2**31 else "q"
+    packed = array(code, runs)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return code.encode() + packed.tobytes()
+
+
+def decode_lines(batch: Batch) -> Sequence[int] | None:
+    """Return the line on which each record of a batch begins, as packed by `encode_lines`; None if it is not known.
+
+    Raises:
+        ValueError: they are not those of so many records.
+    """
+    if not batch.lines:
+        return None
+    if batch.lines == _LINE_BY_LINE:
+        return range(batch.start.line, batch.start.line + batch.count)
+    runs = _integers(batch.lines, ("i", "q"), "lines")
+    steps, counts = runs[0::2], runs[1::2]
+    if len(steps) != len(counts) or min(counts, default=0) < 0 or sum(counts) != batch.count:
+        raise ValueError(f"the lines of batch {batch_name(batch.sequence)} are not those of {batch.count} records")
+    each = chain.from_iterable(map(repeat, steps, counts))
+    return list(accumulate(each, initial=batch.start.line - 1))[1:]
+
+
 def outer_edges(start: int, spans: bytes) -> tuple[int, int]:
     """Return the joined offsets of the first record packed by `encode_spans`, and of the end of the last one."""
     pairs = _pairs(spans)
@@ -106,13 +147,17 @@ def outer_edges(start: int, spans: bytes) -> tuple[int, int]:
 
 
 def _pairs(spans: bytes) -> array[int]:
-    kind = spans[:1].decode("ascii", "replace")
-    if kind not in {"I", "Q"}:
-        raise ValueError(f"spans begin with {kind!r}, not with I or Q")
-    pairs = array(kind, spans[1:])
+    return _integers(spans, ("I", "Q"), "spans")
+
+
+def _integers(packed: bytes, kinds: tuple[str, str], what: str) -> array[int]:
+    kind = packed[:1].decode("ascii", "replace")
+    if kind not in kinds:
+        raise ValueError(f"{what} begin with {kind!r}, not with {kinds[0]} or {kinds[1]}")
+    integers = array(kind, packed[1:])
     if sys.byteorder == "big":
-        pairs.byteswap()
-    return pairs
+        integers.byteswap()
+    return integers
 
 
 def good_indexes(batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> Sequence[int]:

@@ -7,6 +7,7 @@ Python object per record would cost more than parsing it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from bisect import bisect_right
@@ -83,6 +84,9 @@ class Source(Struct, frozen=True):
     """Joined offset of its first byte."""
     inode: int = 0
     """Of the file system; 0 if it is not known."""
+    ctime_ns: int = 0
+    """Unix nanoseconds of the last change of the file, or of what the file system says of it (its rights, say), which
+    no program can set; 0 if it is not known."""
 
     @property
     def end(self) -> int:
@@ -164,6 +168,38 @@ class Taken(Struct, frozen=True, gc=False):
     """Jobs that were ended before they had sent the record: they must not go on."""
 
 
+_MOST_KEY_BYTES = 256
+
+
+class Keyed(Struct, frozen=True, gc=False):
+    """The user's own key of a record, as the ledger keeps it."""
+
+    index: int
+    text: bytes
+    """See `kept_key`."""
+
+
+def kept_key(key: bytes) -> bytes:
+    """Return how the ledger keeps a key, given as JSON: on one line; of a long one, its length and sha256."""
+    if len(key) > _MOST_KEY_BYTES:
+        return b"#%d sha256 %s" % (len(key), hashlib.sha256(key).hexdigest().encode())
+    return key.replace(b"\n", b" ") if b"\n" in key else key  # in JSON, one stands between tokens only
+
+
+def is_long_key(kept: bytes) -> bool:
+    """Return whether a key was too long to be kept: there is only its sha256."""
+    return kept.startswith(b"#")
+
+
+def shown_key(kept: bytes) -> str:
+    """Return a key as a person types it: a text as it is, anything else as JSON; a long one by what is kept of it."""
+    if not is_long_key(kept):
+        value = orjson.loads(kept) if kept.startswith(b'"') else None
+        return value if isinstance(value, str) else kept.decode()
+    length, _, digest = kept[1:].decode().split(" ")
+    return f"a key of {int(length):,} bytes, sha256 {digest}"
+
+
 Mark: TypeAlias = tuple[int, bytes]
 """Hash and rest: what a family knows a record by. The table `known` says more."""
 SHARED = 4
@@ -193,6 +229,8 @@ class Block(Struct, frozen=True):
     skips: Sequence[Skipped] = ()
     """Records that were left out, since their family knows them."""
     taken: Sequence[Taken] = ()
+    keys: Sequence[Keyed] = ()
+    """By index, of those that go up and of those that are rejected, where the family knows its records by a key."""
 
     def without(self, flaws: Mapping[int, str]) -> Block:
         """Return the block with the records at some positions made rejects, each for its reason."""

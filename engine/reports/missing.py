@@ -17,7 +17,7 @@ from engine.files import make_private_folder, private
 from engine.ledger.known import Holder, KnownRecords
 from engine.model.job import Job
 from engine.model.outcome import Fate
-from engine.model.record import SHARED, Mark
+from engine.model.record import SHARED, Mark, is_long_key, shown_key
 from engine.reports.outcomes import TaskUrl
 
 MISSING = "missing.ndjson"
@@ -31,15 +31,19 @@ class Missing(Struct, frozen=True):
     family: str
     records: int
     file: Path
-    """A line for each: its key where it is known, and the job, record and task that has it."""
+    """A line for each: its key where it is known (`long_key` says what is of one that is too long to be kept), and the
+    job, record and task that has it."""
     examples: Sequence[Mapping[str, object]]
     """The first lines."""
 
 
 def write_missing(
-    job: Job, records: KnownRecords, task_url: TaskUrl, key_of: Callable[[str, int, int], bytes | None]
+    job: Job, records: KnownRecords, task_url: TaskUrl, key_in_source: Callable[[str, int, int], bytes | None]
 ) -> Missing:
-    """Write the file; `key_of` returns the key of a record as JSON, by job, joined offset and length.
+    """Write the file.
+
+    `key_in_source` returns a key that the ledger has not kept, since an older version froze the record, in the form of
+    `kept_key`; it is asked by job, joined offset and length.
 
     Raises:
         OSError: it cannot be written.
@@ -52,13 +56,15 @@ def write_missing(
     with open(partial, "xb", opener=private) as file:
         for holder in _missing(records, records.job_id(job.name), job.family):
             name, index = records.job_name(holder[0]), holder[1]
-            key = key_of(name, *records.place(holder))
+            key = records.key(holder) or key_in_source(name, *records.place(holder))
             task_id, _ = records.task(holder)
             line = {"job": name, "record": index, "task_id": task_id, "url": task_url(task_id) if task_id else None}
-            text = orjson.dumps({"key": None if key is None else orjson.Fragment(key), **line})
-            file.write(text + b"\n")
+            long = key is not None and is_long_key(key)
+            told: dict[str, object] = {"key": orjson.Fragment(key) if key and not long else None}
+            told |= {"long_key": shown_key(key)} if key and long else {}
+            file.write(orjson.dumps(told | line) + b"\n")
             if number < MISSING_SHOWN:
-                examples.append({"key": None if key is None else key.decode(), **line})
+                examples.append({"key": shown_key(key) if key else None, **line})
             number += 1
         file.flush()
         os.fsync(file.fileno())

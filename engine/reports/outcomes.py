@@ -27,7 +27,7 @@ import orjson
 
 from engine.files import DISK_ROOM_BYTES, make_private_folder, private
 from engine.ledger.base import Ledger
-from engine.model.batch import ROOTS, Batch, decode_spans, good_indexes
+from engine.model.batch import ROOTS, Batch, decode_lines, decode_spans, good_indexes
 from engine.model.job import Job
 from engine.model.outcome import Fate, Holding, LaterFate, Outcome, Settlement
 from engine.model.record import Position, Reject, Skipped, Why, at, source_at
@@ -52,6 +52,8 @@ class Fated:
     joined_offset: int
     length: int
     line: int | None = None
+    """In its source, from 1; None if the ledger does not know it: of a skipped record, or one that an older version has
+    frozen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,8 @@ def _sent(job: Job, known: KnownBatch, task_url: TaskUrl, without: Collection[in
     task_id: str | None = None
     url: str | None = None
     details: Mapping[str, Any] = {}
-    for position, (index, offset, length) in enumerate(zip(*known.places(), strict=True)):
+    lines: Sequence[int | None] = decode_lines(known.batch) or [None] * known.batch.count
+    for position, (index, offset, length, line) in enumerate(zip(*known.places(), lines, strict=True)):
         if position in without:
             continue
         if settlement is not None:
@@ -176,7 +179,7 @@ def _sent(job: Job, known: KnownBatch, task_url: TaskUrl, without: Collection[in
         outcome = Outcome(
             index, source.path, offset - source.base, fate, task_id, submission.remote_id, url, error, details
         )
-        yield Fated(outcome, offset, length)
+        yield Fated(outcome, offset, length, line)
 
 
 def _rejected(job: Job, reject: Reject) -> Fated:

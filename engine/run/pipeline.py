@@ -155,7 +155,13 @@ class Pipeline:
         while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
             if plan.batches or plan.last:
                 await self._ledger.freeze(
-                    self._job.name, plan.batches, plan.rejects, last=plan.last, skips=plan.skips, taken=plan.taken
+                    self._job.name,
+                    plan.batches,
+                    plan.rejects,
+                    last=plan.last,
+                    skips=plan.skips,
+                    taken=plan.taken,
+                    keys=plan.keys,
                 )
             self._run.emit(frozen_event(plan))
             await pass_on(plan)

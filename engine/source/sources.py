@@ -74,6 +74,7 @@ def describe(path: Path, settings: SourceSettings, after: Source | None = None, 
         mtime_ns=status.st_mtime_ns,
         base=after.end if after else 0,
         inode=status.st_ino,
+        ctime_ns=status.st_ctime_ns,
     )
     if ours:  # bad records in it were judged before: a person may try all of them again
         return source

@@ -290,7 +290,7 @@ class TestMissing:
         gone = await engine.missing("n3", desk.ledger)
         assert [(line["key"], line["job"], line["record"]) for line in lines(gone.file)] == [
             *((str(at), "n1", at) for at in range(3, 25, 2)),
-            *((None, "n2", at - 5) for at in range(25, 30, 2)),
+            *((str(at), "n2", at - 5) for at in range(25, 30, 2)),
         ]
         assert all(line["task_id"] and line["url"] for line in lines(gone.file))
 

@@ -428,11 +428,11 @@ async def test_the_rejects_are_a_table_too_in_which_no_cell_is_a_formula(desk):
     error = f"InvalidInputSchema: {BROKEN.message}"
     assert text.decode("utf-8-sig").split("\r\n") == [
         "job,index,line,state,reason,unread,id,n,when,status",
-        f"j,0,,failed,{error},,a,1,'=1+1,broken",
+        f"j,0,2,failed,{error},,a,1,'=1+1,broken",
         "j,1,3,rejected,column 'n': 'x' is no integer,\"b,x,'=1+1,ok\"",
-        f'j,2,,failed,{error},,c,\'-3,"two\nlines",broken',
-        f"j,3,,failed,{error},,d,4,,broken",
-        f"j,4,,failed,{error},,e,5,'-,broken",
+        f'j,2,4,failed,{error},,c,\'-3,"two\nlines",broken',
+        f"j,3,6,failed,{error},,d,4,,broken",
+        f"j,4,7,failed,{error},,e,5,'-,broken",
         "",
     ]
     assert text.startswith(b"\xef\xbb\xbf")

@@ -86,7 +86,7 @@ async def test_a_reject_holds_the_record_as_it_stands_in_the_source(bench, tmp_p
     failed = reports.rejects.read_bytes().splitlines()[1]
     assert failed == (
         b'{"job":"j","index":2,"source":"%s","offset":28,'
-        b'"line":null,"state":"failed","error":"data.n: too big","attempts":1,'
+        b'"line":3,"state":"failed","error":"data.n: too big","attempts":1,'
         b'"record":{"data":{"id":"1","n":%s}}}' % (str(tmp_path / "a.ndjson").encode(), BIG.encode())
     )
 
