@@ -25,6 +25,7 @@ from engine.commands.paths import ledger_path, open_ledger, path_names
 from engine.commands.result import Result, told_if_empty
 from engine.commands.runs import tells_collector
 from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, replace_config, submit
+from engine.commands.taken import is_as_frozen
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, Overwritten
@@ -37,7 +38,7 @@ from engine.model.submission import State
 from engine.progress.events import Listener, Noticed, unheard
 from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Stop
-from engine.source.sources import find_sources
+from engine.source.sources import find_sources, is_file_of, is_untouched
 
 _AT_THE_SERVICE = frozenset({State.RELEASING, State.RELEASED})
 """States of batches of which something may still be created."""
@@ -114,7 +115,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
                 return night.not_begun(ended[-1])
             jobs = {job.name: job for job in await opened.jobs()}
             name, last = _names(night.name, jobs)
-            if last is not None and _same(last.sources, found) and not await _has_more(last, text, opened):
+            if last is not None and await night.has_loaded(last, found, opened):
                 result = await night.repeat(last, opened, ended)
             else:
                 result = await submit(
@@ -196,18 +197,6 @@ def _candidates(night: str) -> Iterator[str]:
         yield f"{night}.{number}"
 
 
-def _same(before: Sequence[Source], now: Sequence[Source]) -> bool:
-    """Return whether files are the ones that a job was made of."""
-    return [one.path for one in before] == [one.path for one in now] and all(
-        _is_file_of(old, new.size, new.mtime_ns, new.inode) for old, new in zip(before, now, strict=True)
-    )
-
-
-def _is_file_of(source: Source, size: int, mtime_ns: int, inode: int) -> bool:
-    """Return whether a file is the one that a source was made of; an old ledger knows no inode, which is 0 there."""
-    return (source.size, source.mtime_ns) == (size, mtime_ns) and source.inode in {0, inode}
-
-
 def _with_earlier(result: Result, ended: Sequence[Result]) -> Result:
     """Return the result of tonight's job with what is to be known of the jobs that were ended before it."""
     others = [one for one in ended if one.job != result.job]
@@ -255,6 +244,8 @@ class _Night:
         with opened.lock(job.name), family_lock(job, opened):
             job = await opened.job(job.name)
             changed = await anyio.to_thread.run_sync(_overwritten, job)
+            if changed is None and not await self._holds_frozen(job, opened):
+                changed = Overwritten(f"{job.sources[0].path} was written anew, and given its old time again")
             if job.state is JobState.OPEN:
                 with suppress(ConfigError):  # with another mapping, say, it ends as it began
                     job = await replace_config(job, self._config, opened, self._emit, self._stop)
@@ -262,6 +253,22 @@ class _Night:
                 if result.state == JobState.FINISHED or changed is None or self._stop.sending_error is not None:
                     return result
         return await self._close(job.name, ledger)
+
+    async def has_loaded(self, job: Job, found: Sequence[Source], opened: Ledger) -> bool:
+        """Return whether a job was made of the very files that were found, and nothing more can come of them."""
+        same = [source.path for source in job.sources] == [source.path for source in found]
+        same = same and await anyio.to_thread.run_sync(_overwritten, job) is None
+        return same and await self._holds_frozen(job, opened) and not await _has_more(job, self._config, opened)
+
+    async def _holds_frozen(self, job: Job, opened: Ledger) -> bool:
+        """Return whether files that were not written anew, by their times, have the content that a job has frozen.
+
+        They are read only if the kernel knows of a change: be it `chmod`, or a program that set the time back.
+        """
+        if await anyio.to_thread.run_sync(_untouched, job):
+            return True
+        self._emit(Noticed(f"the files of job {job.name} were touched: what it has frozen is compared with them first"))
+        return await is_as_frozen(job, opened)
 
     async def _close(self, name: str, ledger: Path | str) -> Result:
         """Cancel a job, in no more time than there is."""
@@ -331,6 +338,10 @@ def _overwritten(job: Job) -> Overwritten | None:
             status = Path(source.path).stat()
         except OSError as error:
             return Overwritten(f"{source.path} cannot be read any more: {error.strerror}")
-        if not _is_file_of(source, status.st_size, status.st_mtime_ns, status.st_ino):
+        if not is_file_of(source, status):
             return Overwritten(f"{source.path} was written anew since job {job.name} began to read it")
     return None
+
+
+def _untouched(job: Job) -> bool:
+    return all(map(is_untouched, job.sources))

@@ -8,12 +8,14 @@ the first that differs. So most files are read once, and the old ones need not b
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import anyio.to_thread
 from msgspec.structs import replace
 
 from engine.batch.payload import PayloadReader
+from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
@@ -58,9 +60,9 @@ def _makes_same_tasks(job: Job, new: Job) -> bool:
 
 async def _refuse(new: Job, job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> None:
     running = ledger.is_locked(job.name)
-    if running and _files(job) == _files(new):
-        raise JobLocked(_running(job))
     tally = await ledger.tally(job.name)
+    if running and _files(job) == _files(new) and (_changed_at(job) == _changed_at(new) or not tally.batches):
+        raise JobLocked(_running(job))
     undone = (await ledger.count_later(job.name)).get(Later.UNDONE, 0)
     offline = wiring.load_offline(job)
     drafts = offline.service.drafting is not None
@@ -83,6 +85,29 @@ def _has_sent(job: Job, tally: Tally, undone: int, *, drafts: bool) -> bool:
 
 def _files(job: Job) -> Sequence[tuple[object, ...]]:
     return [(source.path, source.inode, source.size, source.mtime_ns) for source in job.sources]
+
+
+def _changed_at(job: Job) -> Sequence[int]:
+    """Return what tells of a file that was written in place and given its old time again: then its content decides."""
+    return [source.ctime_ns for source in job.sources]
+
+
+async def is_as_frozen(job: Job, ledger: Ledger) -> bool:
+    """Return whether the sources of a job still hold all that it has frozen: sent, rejected and skipped."""
+    from engine.ledger.known import KnownRecords  # noqa: PLC0415 - a submit seldom comes to this
+    from engine.reports.audit_checks import FamilyProof, Recut  # noqa: PLC0415 - likewise
+
+    with ExitStack() as opened:
+        known = opened.enter_context(KnownRecords(ledger.path)) if job.family else None
+        offline = wiring.load_offline(job)
+        family = FamilyProof(known, job) if known else None
+        recut = Recut(job.sources, partial(offline.tasks, job), reference_of(offline.service), family)
+        async for batch, _ in ledger.batches(job.name):
+            rejects = await ledger.rejects(job.name, batch.start.index, batch.end.index)
+            skips = await ledger.skips(job.name, batch.start.index, batch.end.index)
+            if await anyio.to_thread.run_sync(recut.check, batch, rejects, skips):
+                return False
+    return True
 
 
 async def _holds(new: Job, job: Job, offline: wiring.Offline, ledger: Ledger, emit: Listener, stop: Stop) -> bool:

@@ -5,9 +5,13 @@ lie end to end from the first byte to the last, cuts the sources into records ag
 each reject says of them, counts the fates one by one, sees that no task id stands twice, and holds the reports against
 all of that.
 
+Where a source is gone or another file by now, which is the rule after a night, that is said once, and all that does not
+need it is proven.
+
 What cannot be seen from here, since nothing else knows it: two task ids of a batch that changed places in the ledger
 and in the outcomes alike; a blank between two records that became another blank; the text of a reject that is refused
-for the same reason as before, where there is no `rejects.ndjson` to compare it with.
+for the same reason as before, where there is no `rejects.ndjson` to compare it with; the user's own keys, which only
+help people to find records.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from tempfile import TemporaryFile
 
 import anyio.to_thread
@@ -27,15 +32,16 @@ from engine.batch.chunker import ReferenceOf
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch, batch_name, good_indexes
-from engine.model.errors import DamagedRow, SourceError
+from engine.model.errors import DamagedRow
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Holding, Kept, LaterFate, Settlement, Tally
-from engine.model.record import Position, Reject, Skipped, Source
+from engine.model.record import Position, Reject, Skipped
 from engine.model.submission import State, Submission
 from engine.progress.text import count
 from engine.reports.audit_checks import FamilyProof, Recut, ReportsCheck, TasksFrom, place
+from engine.reports.audit_sources import SourcesCheck, find_lost
 from engine.reports.outcomes import Fated, KnownBatch, RecordAt, TaskUrl, batch_fates, existing_reports
-from engine.source.sources import check_unchanged
+from engine.source.sources import is_untouched
 
 MOST_FINDINGS = 100
 """Findings that are spelled out; a broken disk would name millions."""
@@ -75,6 +81,8 @@ class Audit:
     unread_bytes: int = 0
     """Bytes of the sources that no batch covers yet: the job was stopped while it was reading."""
     findings: list[str] = field(default_factory=list)
+    unproven: list[str] = field(default_factory=list)
+    """For each source that is gone or another file by now: which, and what could not be compared with it."""
     reports: Reported = Reported.ABSENT
     mended: int = 0
     """Records in the rejects report that are not as in the source: mended for `retry`, as a person may."""
@@ -82,9 +90,14 @@ class Audit:
     """Records whose line is not in the rejects report: taken out, so that `retry` leaves them alone."""
 
     @property
-    def holds(self) -> bool:
-        """Whether input = created + failed + rejected + uncertain + skipped + unresolved, each record once."""
+    def consistent(self) -> bool:
+        """Whether nothing is wrong: each record that was read has exactly one fate."""
         return not self.findings and self.records == self.fates.total()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong, and all was compared with the sources."""
+        return self.consistent and not self.unproven
 
     def find(self, what: str) -> None:
         """Note something that is wrong."""
@@ -189,33 +202,39 @@ async def audit(job: Job, ledger: Ledger, evidence: Evidence) -> Audit:
     _check_job(result, job, evidence.kind)
     with ExitStack() as opened:
         repeats = opened.enter_context(Repeats())
-        reports = await _reports(result, job, ledger, evidence, opened)
         family = None
         if job.family:
             family = FamilyProof(opened.enter_context(KnownRecords(ledger.path)), job)
-        recut = Recut(job.sources, evidence.tasks_from, evidence.reference, family)
+        recut = partial(Recut, job.sources, evidence.tasks_from, evidence.reference, family)
+        sources = SourcesCheck(job, await find_lost(job, ledger, recut), recut(), family)
+        reports = await _reports(result, job, ledger, evidence, opened, sources.lost)
         expected = Position()
         async for batch, submission in ledger.batches(job.name):
             _check_place(result, job, batch, expected)
             kept = await _kept(result, job, ledger, batch, submission)
             whole = _check_fates(result, kept, repeats)
-            result.find_all(await anyio.to_thread.run_sync(recut.check, batch, kept.rejects, kept.skips))
+            result.find_all(await anyio.to_thread.run_sync(sources.check, batch, kept.rejects, kept.skips))
             if reports is not None and whole:
                 await anyio.to_thread.run_sync(reports.check, _listed(result, job, kept, evidence.task_url))
             result.batches += 1
             result.records += batch.end.index - batch.start.index
             expected = batch.end
-        await _check_divided(result, job, ledger, Recut(job.sources, evidence.tasks_from, evidence.reference, family))
+        await _check_divided(result, job, ledger, replace(sources, recut=recut()))
         if reports is not None:
             await anyio.to_thread.run_sync(reports.finish)
             result.mended, result.taken_out = reports.mended, reports.taken_out
         await _check_ids(result, job, ledger, repeats.found(MOST_FINDINGS))
+    said = [sources.unproven(source) for source in job.sources if source.path in sources.lost]
+    if job.state is JobState.OPEN:  # it cannot go on: a person or the next night must end it
+        result.find_all(said)
+    else:
+        result.unproven += said
     _check_end(result, job, expected)
     await _check_rest(result, job, ledger)
     return result
 
 
-async def _check_divided(result: Audit, job: Job, ledger: Ledger, recut: Recut) -> None:
+async def _check_divided(result: Audit, job: Job, ledger: Ledger, recut: SourcesCheck) -> None:
     """Check what parts stand for: it must have been cut as they were, and has no fate of its own."""
     async for whole in ledger.split_batches(job.name):
         rejects = await ledger.rejects(job.name, whole.start.index, whole.end.index)
@@ -236,20 +255,10 @@ def _check_job(result: Audit, job: Job, kind: str) -> None:
                 f"stand here and begin at {base}"
             )
         base += source.size
-        result.find_all(_changed([source]))
-
-
-def _changed(sources: Sequence[Source], *, times: bool = False) -> list[str]:
-    """Return why the files cannot be those of the job, by their sizes; or by their times, too."""
-    try:
-        check_unchanged(sources, times=times)
-    except SourceError as error:
-        return [str(error)]
-    return []
 
 
 async def _reports(
-    result: Audit, job: Job, ledger: Ledger, evidence: Evidence, opened: ExitStack
+    result: Audit, job: Job, ledger: Ledger, evidence: Evidence, opened: ExitStack, lost: Mapping[str, str]
 ) -> ReportsCheck | None:
     """Open the reports if they are there and belong to what the ledger says now."""
     found = await anyio.to_thread.run_sync(existing_reports, job)
@@ -260,8 +269,10 @@ async def _reports(
         result.reports = Reported.OUTDATED
         return None
     result.reports = Reported.COMPARED
-    touched = {source.path for source in job.sources if _changed([source], times=True)}
-    return opened.enter_context(ReportsCheck(result.find, job, found, evidence.record_at, touched.__contains__))
+    touched = {source.path for source in job.sources if not is_untouched(source)}
+    return opened.enter_context(
+        ReportsCheck(result.find, job, found, evidence.record_at, touched.__contains__, lost=lost)
+    )
 
 
 async def _last_step(job: Job, ledger: Ledger) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from engine.batch.chunker import ReferenceOf, render_payload
 from engine.batch.known import FIRST_OF_KEY, second_of_key
 from engine.files import regular
 from engine.ledger.known import Holder, KnownRecords
-from engine.model.batch import Batch, batch_name, decode_spans, encode_spans, good_indexes
+from engine.model.batch import Batch, batch_name, decode_spans, encode_lines, encode_spans, good_indexes
 from engine.model.errors import DamagedRow, SourceError
 from engine.model.job import Job
 from engine.model.outcome import Fate
@@ -45,6 +45,7 @@ class _Cut:
     tasks: Sequence[bytes]
     rejects: Sequence[Reject]
     indexes: Sequence[int]
+    lines: Sequence[int]
     marks: Sequence[Mark]
     """None of a job of no family."""
     end_line: int | None
@@ -120,6 +121,7 @@ class Recut:
             self._tasks[:good],
             self._rejects[:bad],
             self._indexes[:good],
+            self._lines[:good],
             self._marks[:good],
             self._line_at(end, good, bad),
         )
@@ -154,6 +156,8 @@ class Recut:
             yield f"its records make {len(payload)} bytes, not {batch.size_bytes}"
         if hashlib.sha256(payload).digest() != batch.sha256:
             yield "its records are other ones: their sha256 is not what was frozen"
+        if batch.lines and encode_lines(batch.start.line, cut.lines) != batch.lines:
+            yield "its records begin on other lines"
         if cut.end_line not in {None, batch.end.line}:
             yield f"it ends in line {cut.end_line}, not {batch.end.line}"
 
@@ -246,6 +250,7 @@ class FamilyProof:
             tasks=at(good, cut.tasks),
             rejects=bad,
             indexes=at(good, cut.indexes),
+            lines=at(good, cut.lines),
             marks=at(good, cut.marks) if cut.marks else (),
         )
         return sent, wrong
@@ -272,6 +277,16 @@ class FamilyProof:
                 index, other_index = skip.index + number, holder[1]
                 yield f"record {index} is skipped for record {other_index} of job {skip.other!r}: {reason}"
                 return
+
+    def held(self, skips: Sequence[Skipped]) -> Iterator[str]:
+        """Yield what is wrong with skips, once each, as far as that can be seen without the source."""
+        for skip in skips:
+            other = self._records.job_id(skip.other)
+            places = range(skip.other_index, skip.other_index + skip.count)
+            none = [at for at in places if skip.why is not Why.UNCERTAIN and self._records.task_id((other, at)) is None]
+            if none:
+                index = skip.index + none[0] - skip.other_index
+                yield f"record {index} is skipped for record {none[0]} of job {skip.other!r}: that one was not created"
 
     def _unproven(self, mark: Mark, holder: Holder, why: Why, row: tuple[bytes, int, int] | None) -> str:
         """Return why a record was not to be skipped for another one; "" if it was."""
@@ -325,7 +340,8 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
     """Both report files, read beside the ledger: streams by index.
 
     A batch whose lines are all as expected is compared in one piece; only where it is not, line by line.
-    `changed_since` tells whether the source with a path was written after the job began.
+    `changed_since` tells whether the source with a path was written after the job began. What the rejects have of a
+    record is not compared where its source is among the paths in `lost`: nobody can tell what it was.
     """
 
     def __init__(
@@ -335,6 +351,7 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
         reports: Reports,
         record_at: RecordAt,
         changed_since: Callable[[str], bool],
+        lost: Collection[str] = (),
     ) -> None:
         self.mended = 0
         """Records in the rejects that are not as in the source: mended for `retry`, as a person may."""
@@ -342,6 +359,7 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
         self._job = job
         self._record_at = record_at
         self._changed_since = changed_since
+        self._lost = lost
         with ExitStack() as files:
             self._outcomes = _Report(find, job, reports.outcomes, files)
             self._rejects = _Report(find, job, reports.rejects, files, self._is_mended, may_lack=True)
@@ -359,12 +377,16 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
         indexes = [fated.outcome.index for fated in block]
         self._outcomes.expect(indexes, list(outcome_lines(block)))
         try:
-            lines = list(reject_lines(self._job, block, self._record_at))
+            lines = list(reject_lines(self._job, block, self._record))
         except SourceError as error:
             self._find(f"{self._rejects.path}: not compared for records {indexes[0]} to {indexes[-1]}: {error}")
             lines = []
             self._rejects.lost = True
         self._rejects.expect([int(loads(line)["index"]) for line in lines], lines)
+
+    def _record(self, offset: int, length: int) -> bytes:
+        lost = self._lost and source_at(self._job.sources, offset).path in self._lost
+        return b"null" if lost else self._record_at(offset, length)
 
     def finish(self) -> None:
         """See that nothing stands behind the last record."""
@@ -375,6 +397,8 @@ class ReportsCheck(AbstractContextManager["ReportsCheck"]):
         """Return whether a line of the rejects differs as it does where a person mended its record."""
         if {**found, "record": None} != {**expected, "record": None}:
             return False
+        if expected["source"] in self._lost:
+            return True
         # What was sent is proven by the sha256 of its batch; what was rejected, by nothing.
         if expected["state"] == Fate.REJECTED and self._changed_since(str(expected["source"])):
             self._find(

@@ -164,6 +164,28 @@ def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
             )
 
 
+def is_file_of(source: Source, status: os.stat_result) -> bool:
+    """Return whether a file is the one that a source was made of, as far as no program has hidden a change.
+
+    An old ledger knows no inode, which is 0 there.
+    """
+    same = (source.size, source.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    return same and source.inode in {0, status.st_ino}
+
+
+def is_untouched(source: Source) -> bool:
+    """Return whether a file certainly is what it was when the job began.
+
+    A program can set the time of a file that it writes (`touch -r`, `rsync -t`), but not `ctime_ns`. That also changes
+    with the rights and the links of a file: where only that is another one, the content must decide.
+    """
+    try:
+        status = Path(source.path).stat()
+    except OSError:
+        return False
+    return is_file_of(source, status) and source.ctime_ns in {0, status.st_ctime_ns}
+
+
 def _touched(unix_ns: int) -> str:
     """Return a time as `touch -d` takes it, to the nanosecond."""
     seconds, ns = divmod(unix_ns, 1_000_000_000)

@@ -28,10 +28,10 @@ def audit_screen(audit: Audit, ledger: Path) -> Screen:
     shown = [fate for fate in fates if fate != Fate.SKIPPED or fates[fate]]
     total = " + ".join(f"{count(fates[fate])} {fate}" for fate in shown)
     wrong = len(audit.findings)
-    exit_code = Exit.ALL_CREATED if audit.holds else Exit.ERROR
+    exit_code = Exit.ERROR if not audit.consistent else Exit.SOME_UNCERTAIN if audit.unproven else Exit.ALL_CREATED
     return Screen(
         f"Job {audit.job}: {_proven(audit)}"
-        if audit.holds
+        if audit.consistent
         else f"Job {audit.job}: the audit does not hold; {count(wrong, 'finding')}.",
         {
             "job": audit.job,
@@ -44,16 +44,18 @@ def audit_screen(audit: Audit, ledger: Path) -> Screen:
             "mended": audit.mended,
             "taken_out": audit.taken_out,
             "findings": audit.findings,
+            "unproven": audit.unproven,
             "ledger": str(ledger),
             "exit_code": int(exit_code),
         },
-        mood=(Mood.MIXED if _still_open(audit) else Mood.GOOD) if audit.holds else Mood.BAD,
+        mood=(Mood.MIXED if _still_open(audit) or audit.unproven else Mood.GOOD) if audit.consistent else Mood.BAD,
         tables=[
             Table(
                 [[f"{count(audit.records, 'record')} read", f"= {total}"], *_extent(audit), ["ledger", str(ledger)]],
                 whole=frozenset({1}),
             ),
             Table([[finding] for finding in audit.findings], "Findings"),
+            Table([[what] for what in audit.unproven], "Not proven"),
             Table(_advice(audit, ledger), "What to do next"),
         ],
         exit_code=exit_code,
@@ -61,7 +63,10 @@ def audit_screen(audit: Audit, ledger: Path) -> Screen:
 
 
 def _extent(audit: Audit) -> list[list[str]]:
-    rows = [[count(audit.batches, "batch"), "end to end, each cut from its source again and compared"]]
+    cut = "each cut from its source again and compared"
+    if audit.unproven:
+        cut = "compared with their sources as far as those are what they were"
+    rows = [[count(audit.batches, "batch"), f"end to end, {cut}"]]
     if audit.unread_bytes:
         rows.append([f"{size(audit.unread_bytes)} unread", "the job ended before it had read them"])
     if audit.reports is not Reported.ABSENT:
@@ -76,6 +81,9 @@ def _extent(audit: Audit) -> list[list[str]]:
 
 def _proven(audit: Audit) -> str:
     still_open = _still_open(audit)
+    if audit.unproven:
+        files = count(len(audit.unproven), "source")
+        still_open = [*still_open, f"{files} {'is' if len(audit.unproven) == 1 else 'are'} not what the job has read"]
     if not still_open:
         return "every record has exactly one outcome."
     return f"every record that was read is accounted for once, but {', '.join(still_open)}."
@@ -89,7 +97,7 @@ def _still_open(audit: Audit) -> list[str]:
 
 
 def _advice(audit: Audit, ledger: Path) -> list[list[str]]:
-    if not audit.holds:
+    if not audit.consistent:
         return [["do what the findings say, then audit again; leave ledger and sources alone otherwise"]]
     if _still_open(audit):
         return [["see how to go on", command(f"status {audit.job}", ledger)]]

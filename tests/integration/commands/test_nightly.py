@@ -174,6 +174,54 @@ async def test_a_file_of_the_same_size_is_another_one_by_its_inode_or_its_time(n
     assert (await desk.status("load-before")).job.state == "canceled"
 
 
+def written_in_place(source, data):
+    """Write over a file and give it the time that it had, as `rsync --inplace --times` does."""
+    was = source.stat()
+    source.write_bytes(data)
+    os.utime(source, ns=(was.st_atime_ns, was.st_mtime_ns))
+
+
+async def test_a_file_that_was_written_in_place_with_its_old_size_and_time_is_another_one(night):
+    desk = await night()
+    source = desk.source([*tasks(12), {"data": {"id": "x"}, "priority": "high"}])
+    await desk.nightly(source)
+    written_in_place(source, source.read_bytes().replace(b'"11"', b'"99"'))
+    result = await desk.nightly(source)
+    assert result.job == f"{desk.tonight}.2"
+    assert desk.created() == {**once(12), "99": 1}
+
+
+async def test_of_an_open_job_such_a_file_ends_it(night):
+    desk = await night()
+    source = await left_open(desk)
+    written_in_place(source, source.read_bytes().replace(b'"1"', b'"x"'))
+    await desk.nightly(desk.source(tasks(5, start=60), "tonight.ndjson"))
+    assert (await desk.status("load-before")).job.state == "canceled"
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_file_of_which_only_the_rights_changed_is_the_same_by_its_content(night, known):
+    desk = await night()
+    source = desk.source([*tasks(12), {"data": {"id": "x"}, "priority": "high"}])
+    if known:
+        await desk.submit(source, job="before", delta=True, family="load")
+    await desk.nightly(source)
+    source.chmod(0o640)
+    os.link(source, source.with_name("linked"))
+    again = await desk.nightly(source)
+    assert again.job == desk.tonight
+    assert "they have not changed since: there is nothing new" in again.message
+    assert desk.created() == once(12)
+
+
+async def test_an_open_job_of_such_a_file_goes_on(night):
+    desk = await night()
+    source = await left_open(desk)
+    source.chmod(0o640)
+    await desk.nightly(source)
+    assert (await desk.status("load-before")).job.state == "finished"
+
+
 async def test_a_job_that_cannot_be_ended_keeps_tonights_from_being_begun(night):
     desk = await night(faults=(Fault("status", "refuse", status=503, nth=tuple(range(3, 10_000))),))
     await left_open(desk)

@@ -147,6 +147,9 @@ async def test_while_a_job_runs_the_same_files_wait_for_it(desk):
             with pytest.raises(JobLocked, match="job 'j' works on these records just now") as caught:
                 await desk.submit(source, job="k")
             assert caught.value.exit_code == Exit.LOCKED
+            source.chmod(0o640)
+            with pytest.raises(JobLocked):
+                await desk.submit(source, job="k")
             copy = desk.folder / "copy.ndjson"
             copy.write_bytes(source.read_bytes())
             with pytest.raises(JobLocked):

@@ -8,7 +8,9 @@ from engine.model.batch import (
     ROOTS,
     Batch,
     batch_name,
+    decode_lines,
     decode_spans,
+    encode_lines,
     encode_spans,
     good_indexes,
     outer_edges,
@@ -34,6 +36,32 @@ def test_a_gap_over_four_gibibytes_takes_twice_the_room():
     spans = encode_spans(5, [5, 2**33], [10, 20])
     assert decode_spans(5, spans) == ([5, 2**33], [10, 20])
     assert len(spans) == 1 + 16 * 2
+
+
+@given(st.integers(1, 2**40), st.lists(st.integers(-(2**33), 2**33) | st.integers(0, 2), min_size=1))
+def test_lines_are_decoded_as_they_were_encoded_also_where_the_next_source_begins_anew(start, steps):
+    lines = list(accumulate(steps[1:], initial=start + steps[0]))
+    packed = encode_lines(start, lines)
+    assert list(decode_lines(lined(start, len(lines), packed))) == lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "room"), [(range(7, 1007), 1), ([8, *range(9, 1008)], 1 + 16), (range(7, 5007, 5), 1 + 16)]
+)
+def test_lines_take_little_room_whether_a_record_is_a_line_or_several(lines, room):
+    packed = encode_lines(7, lines)
+    assert len(packed) == room
+    assert list(decode_lines(lined(7, len(lines), packed))) == list(lines)
+
+
+@pytest.mark.parametrize("damaged", [b"i\1\0\0\0", b"i\1\0\0\0\3\0\0\0", b"x", b"i" + b"\xff" * 8])
+def test_lines_of_another_number_of_records_are_refused(damaged):
+    with pytest.raises(ValueError, match="lines"):
+        decode_lines(lined(1, 2, damaged))
+
+
+def lined(start, count, lines):
+    return Batch(0, Position(0, 0, start), Position(99, count, 1), count, 2, b"", b"I", lines=lines)
 
 
 def batch(first: int, last: int, count: int) -> Batch:

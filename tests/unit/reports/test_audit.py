@@ -3,7 +3,10 @@ import pytest
 from fakes.bench import a_bench
 from fakes.fates import every_fate, settle
 
+from engine.cli.output.checks import audit_screen
 from engine.model.batch import Limits
+from engine.model.errors import Exit
+from engine.model.job import JobState
 from engine.model.outcome import Settlement
 from engine.reports.audit import MOST_FINDINGS, audit
 
@@ -161,6 +164,39 @@ async def test_a_source_that_is_gone_or_shorter_does_not_hold(bench, tmp_path):
     assert not (await audited(bench)).holds
     path.unlink()
     assert not (await audited(bench)).holds
+
+
+@pytest.mark.parametrize("how", ["gone", "longer", "a folder", "of the same size"])
+async def test_of_a_finished_job_a_source_that_is_another_file_is_told_once_and_the_rest_is_proven(tmp_path, how):
+    async with a_bench(tmp_path, records=45) as bench:
+        await bench.work()
+        await bench.ledger.set_job_state("j", JobState.FINISHED)
+        path = tmp_path / "tasks.ndjson"
+        whole = path.read_bytes()
+        path.unlink()
+        if how == "a folder":
+            path.mkdir()
+        elif how != "gone":
+            path.write_bytes(whole * 2 if how == "longer" else whole.replace(b"data", b"atad"))
+        result = await audited(bench)
+        assert (result.findings, result.consistent, result.holds) == ([], True, False)
+        (said,) = result.unproven
+        assert f"{path} is not the file that the job has read: that had {len(whole):,} bytes" in said
+        assert audit_screen(result, bench.ledger.path).exit_code == Exit.SOME_UNCERTAIN
+        tamper(tmp_path, "UPDATE settlements SET errors = '{\"no\":[0]}'")
+        broken = await audited(bench)
+        assert not broken.consistent
+        assert audit_screen(broken, bench.ledger.path).exit_code == Exit.ERROR
+
+
+async def test_a_copy_that_was_put_back_proves_all(tmp_path):
+    async with a_bench(tmp_path, records=45) as bench:
+        await bench.work()
+        path = tmp_path / "tasks.ndjson"
+        whole = path.read_bytes()
+        path.unlink()
+        path.write_bytes(whole)
+        assert (await audited(bench)).holds
 
 
 async def test_a_wrecked_ledger_is_described_within_bounds(tmp_path):
