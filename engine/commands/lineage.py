@@ -8,7 +8,6 @@ in all attempts, and one that any of them has created, or may have, is sent by n
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,19 +15,17 @@ import anyio.to_thread
 import orjson
 from msgspec import Struct
 
-from engine.batch.known import marker_for
 from engine.commands import wiring
+from engine.commands.keys import key_kept_of, key_of
 from engine.ledger.base import Ledger
-from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch, good_indexes
-from engine.model.errors import BulkSubmitError, JobError, SourceChanged
+from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
 from engine.model.outcome import Fate, LaterFate, Outcome
-from engine.model.record import Position, kept_key, loads, shown_key
+from engine.model.record import loads, shown_key
 from engine.progress.text import count
 from engine.reports.outcomes import REPLAYABLE, Fated, fates_beside
 from engine.source.json_text import BLANKS
-from engine.source.reader import read_blocks
 from engine.source.sources import check_unchanged
 
 SOURCE = "records.ndjson"
@@ -36,8 +33,6 @@ SOURCE = "records.ndjson"
 UNCERTAIN_SOURCE = "uncertain.ndjson"
 """Likewise one that was made of uncertain records."""
 _PAGE_RECORDS = 10_000
-_MOST_SHOWN = 5
-"""Records that a message names."""
 
 
 class Attempts(Struct, frozen=True):
@@ -326,77 +321,10 @@ async def _attempt(job: Job, ledger: Ledger, index: int) -> Attempt | None:
     return Attempt(job.name, job.attempt, fated.outcome, await records.line(index), records.changed_at, later)
 
 
-async def find_key(job: Job, ledger: Ledger, column: str, value: str) -> tuple[Job, int]:
-    """Return an attempt and the index of the one record in it that has a value in a column.
-
-    It is looked for in the job itself, then in the other attempts, where a record may have been mended that could not
-    be read before. What the ledger keeps of the keys of a family comes first; then sources are read from the beginning.
-
-    Raises:
-        SourceChanged: the ledger keeps no values of this column, and a source is not what it was, so it cannot be told
-            by its content.
-        JobError: no record has the value, or several.
-    """
-    others = [one for one in (await find_attempts(job, ledger)).jobs if one.name != job.name]
-    lost: SourceChanged | None = None
-    for one in [job, *others]:
-        if found := await anyio.to_thread.run_sync(_kept_with_key, one, ledger.path, column, value):
-            return one, _only(found, one, column, value)
-    for one in [job, *others]:
-        try:
-            check_unchanged(one.sources, times=True)
-        except SourceChanged as error:
-            lost = lost or error
-            continue
-        if found := await anyio.to_thread.run_sync(_with_key, one, column, value):
-            return one, _only(found, one, column, value)
-    if lost is None:
-        raise JobError(f"no record that job {job.name!r} has read has {value!r} in {column!r}")
-    raise SourceChanged(
-        f"the ledger knows no record of job {job.name!r} with {value!r} in {column!r}, and its source cannot be "
-        f"searched: {lost}"
-    ) from lost
-
-
-def _only(found: Sequence[int], job: Job, column: str, value: str) -> int:
-    if len(found) == 1:
-        return found[0]
-    shown = ", ".join(map(str, found[:_MOST_SHOWN])) + ("" if len(found) <= _MOST_SHOWN else ", …")
-    raise JobError(f"job {job.name!r} has several records with {value!r} in {column!r}: {shown}; ask by --record")
-
-
-def _kept_with_key(job: Job, path: Path, column: str, value: str) -> Sequence[int]:
-    """Return the indexes of the records of which the ledger says that they have this key, as a text or as it is."""
-    marker = marker_for(job, wiring.load_offline(job).setup.settings.delta)
-    if marker is None or marker.key != column:
-        return []
-    texts = [orjson.dumps(value)]
-    with suppress(ValueError):
-        texts += [value.strip().encode()] if loads(value.encode()) is not None else []
-    with KnownRecords(path) as records:
-        own = records.job_id(job.name)
-        return sorted(
-            {index for text in texts for index in records.with_key(own, marker.mark_of_key(text), kept_key(text))}
-        )
-
-
-def _with_key(job: Job, column: str, value: str) -> Sequence[int]:
-    """Return the indexes of the records that have a value in a column: one more than are shown, at most."""
-    found: list[int] = []
-    settings = wiring.load_offline(job).setup.settings.source
-    for block in read_blocks(job.sources, Position(), settings):
-        for index, row in zip(block.indexes, block.rows or (), strict=True):
-            if key_of(row, column) == value:
-                found.append(index)
-        if len(found) > _MOST_SHOWN:
-            break
-    return found
-
-
 async def _key(first: Job, ledger: Ledger, index: int, column: str) -> str | None:
     """Return what the column of a record holds, as text: as the ledger keeps it, or as it is read; None if neither."""
     if first.family and column and index >= 0:
-        kept = await anyio.to_thread.run_sync(_kept_key_of, first.name, ledger.path, index)
+        kept = await anyio.to_thread.run_sync(key_kept_of, first.name, ledger.path, index)
         if kept:
             return shown_key(kept)
     text = await Records(first, ledger).text(index) if column and index >= 0 else None
@@ -405,21 +333,3 @@ async def _key(first: Job, ledger: Ledger, index: int, column: str) -> str | Non
     except ValueError:
         return None
     return key_of(row, column)
-
-
-def _kept_key_of(job: str, path: Path, index: int) -> bytes | None:
-    with KnownRecords(path) as records:
-        return records.key((records.job_id(job), index))
-
-
-def key_of(row: object, column: str) -> str | None:
-    """Return what a column of a row holds as a person types it: a text as it is, anything else as JSON; None if none.
-
-    `data.id` is the column of that name or, where there is none, `id` within `data`.
-    """
-    value: object = row
-    for name in [column] if isinstance(row, dict) and column in row else column.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    if value is None:
-        return None
-    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -17,8 +17,9 @@ from engine.batch.known import marker_for
 from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
+from engine.commands.keys import find_key
 from engine.commands.later import seen_tasks, tell_duration
-from engine.commands.lineage import Story, find_key, retried, story_of
+from engine.commands.lineage import Story, find_attempts, retried, story_of
 from engine.commands.paths import open_ledger, path_names
 from engine.commands.result import (
     DAMAGED,
@@ -256,7 +257,8 @@ async def tell_story(
         column = wiring.load_offline(job).setup.settings.delta.key or ""
         if record is None:
             column, value = _key_asked(key or "", column)
-            asked, record = await find_key(job, opened, column, value)
+            attempts = await find_attempts(job, opened)
+            asked, record = await find_key(job, attempts.jobs, opened.path, column, value)
         try:
             story = await story_of(asked, opened, record, column)
         except DAMAGED as error:
