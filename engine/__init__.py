@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.commands.later import refresh
     from engine.commands.lineage import Attempt, Story
     from engine.commands.nightly import nightly
+    from engine.commands.preview import Preview, preview
     from engine.commands.prune import Pruned, prune
     from engine.commands.query import audit, backup, find_record, missing, report, status, tell_story, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
@@ -41,6 +42,7 @@ __all__ = [
     "JobStatus",
     "Missing",
     "Outcome",
+    "Preview",
     "Pruned",
     "Result",
     "RunLimits",
@@ -59,6 +61,7 @@ __all__ = [
     "find_undoable",
     "missing",
     "nightly",
+    "preview",
     "prune",
     "refresh",
     "report",
@@ -78,6 +81,7 @@ _HOMES = {
     "engine.commands.later": ("refresh",),
     "engine.commands.lineage": ("Attempt", "Story"),
     "engine.commands.nightly": ("nightly",),
+    "engine.commands.preview": ("Preview", "preview"),
     "engine.commands.prune": ("Pruned", "prune"),
     "engine.commands.query": (
         "audit",

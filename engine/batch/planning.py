@@ -115,8 +115,13 @@ def planning_recipe(
     job: Job, settings: Settings, service: ServiceSettings, module: str, ledger: Path | None = None
 ) -> PlanningRecipe:
     """Return what makes the planner of `job`, in this process or another: with stars in place of secrets."""
+    return PlanningRecipe(replace(job, config=""), settings, without_secrets(service), module, ledger)
+
+
+def without_secrets(service: ServiceSettings) -> ServiceSettings:
+    """Return the settings of a service with stars in place of its secrets."""
     hidden = {name: SecretStr("********") for name, value in asdict(service).items() if isinstance(value, SecretStr)}
-    return PlanningRecipe(replace(job, config=""), settings, replace(service, **hidden), module, ledger)
+    return replace(service, **hidden)
 
 
 def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:

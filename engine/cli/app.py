@@ -588,6 +588,28 @@ def validate(
     return validation_screen(watch(work, output_options))
 
 
+@_command(shows_progress=False)
+def preview(
+    *,
+    sources: options.CheckedSources,
+    config: options.Config,
+    records: options.PreviewedRecords = options.DEFAULT_PREVIEW,
+    record: options.PreviewedRecord = None,
+    source_format: options.SourceFormat = None,
+    output_options: OutputOptions,
+) -> Screen:
+    """Show row, task and request; send nothing.
+
+    The dry run: records are read, mapped and cut into batches as `submit` would, and the requests that would carry them
+    are shown with stars for the credentials. Nobody is called, and no variable with a secret needs to be set.
+    """
+    from engine.cli.output.preview import preview_screen
+    from engine.cli.signals import ask
+
+    work = partial(engine.preview, sources, config, records=records, record=record, format=source_format)
+    return preview_screen(ask(work, output_options))
+
+
 @_command()
 def bench(
     *,

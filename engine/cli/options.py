@@ -18,6 +18,7 @@ AGE = re.compile(r"([1-9]\d{0,5})([hdw])")
 """Hours, days or weeks."""
 DEFAULT_BENCH_RECORDS = 10_000
 DEFAULT_BENCH_SECONDS = 10.0
+DEFAULT_PREVIEW = 5
 DEFAULT_DEMO = Path(".bulksubmit/demo")
 """The sandbox's; the examples in README use it."""
 
@@ -302,6 +303,12 @@ RecordKey: TypeAlias = Annotated[
         "Tell only what became of the record with this key: the value of the column that [delta] names as key, or "
         "COLUMN=VALUE.",
     ),
+]
+PreviewedRecords: TypeAlias = Annotated[
+    int, _option("-n, --records N", "Show so many of the first records.", default=True, min=1, max=100)
+]
+PreviewedRecord: TypeAlias = Annotated[
+    int | None, _option("--record N", "Show only this record, counted from 0 over all sources.", min=0)
 ]
 MissingKeys: TypeAlias = Annotated[
     bool,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -40,6 +41,7 @@ from engine.model.errors import DamagedRow, JobError, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome
 from engine.model.record import Reject, Source, kept_key, loads, source_at
+from engine.model.settings import SourceSettings
 from engine.model.submission import State
 from engine.progress.events import JobStarted, Listener, unheard
 from engine.progress.text import count, duration
@@ -294,15 +296,26 @@ async def validate(
     setup = wiring.load(wiring.read_config(Path(config)), processes=processes)
     wiring.check_parts(setup, _validation_job(setup))
     settings = wiring.source_settings(setup, format)
-    paths = path_names(sources)
-    with TemporaryDirectory(prefix="bulksubmit-") as folder:
-        found: tuple[Source, ...]
-        if paths == [STANDARD_INPUT]:
-            found = (await spool(sys.stdin.buffer, Path(folder) / "standard-input", settings),)
-        else:
-            found = await anyio.to_thread.run_sync(partial(find_sources, paths, settings))
+    async with opened_sources(sources, settings) as found:
         await check_columns(found, setup.settings, settings, thorough=True)
         return await _validated(setup, found, emit)
+
+
+@asynccontextmanager
+async def opened_sources(
+    sources: Path | str | Sequence[Path | str], settings: SourceSettings
+) -> AsyncIterator[tuple[Source, ...]]:
+    """Find sources that are only looked at; standard input is kept in a temporary file meanwhile.
+
+    Raises:
+        SourceError: one cannot be used at all.
+    """
+    paths = path_names(sources)
+    with TemporaryDirectory(prefix="bulksubmit-") as folder:
+        if paths == [STANDARD_INPUT]:
+            yield (await spool(sys.stdin.buffer, Path(folder) / "standard-input", settings),)
+        else:
+            yield await anyio.to_thread.run_sync(partial(find_sources, paths, settings))
 
 
 def _validation_job(setup: wiring.Setup, found: tuple[Source, ...] = ()) -> Job:

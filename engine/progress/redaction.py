@@ -106,15 +106,18 @@ def url_passwords(text: str) -> Sequence[str]:
     return [form for password in passwords if password for form in {password, unquote(password)}]
 
 
-def redactor(environment: Mapping[str, str]) -> Redact:
-    """Return a function that hides what looks like a secret; `environment` is where secrets are usually kept."""
+def redactor(environment: Mapping[str, str], *, looks: bool = True) -> Redact:
+    """Return a function that hides what looks like a secret; `environment` is where secrets are usually kept.
+
+    Without `looks`, only known secrets are hidden: for a person who wants to see what exactly would be sent.
+    """
     named = [value for name, value in environment.items() if _SECRET_NAME.search(name)]
     in_urls = [password for value in environment.values() for password in url_passwords(value)]
-    return redacting((), {*named, *in_urls})
+    return redacting((), {*named, *in_urls}, looks=looks)
 
 
-def redacting(secrets: Collection[str], values: Collection[str] = ()) -> Redact:
-    """Return a function that hides secrets, those that are remembered, and what looks like one.
+def redacting(secrets: Collection[str], values: Collection[str] = (), *, looks: bool = True) -> Redact:
+    """Return a function that hides secrets, those that are remembered, and, by its `looks`, what may be one.
 
     `secrets` are found in any mix of escapes. `values`, of which there may be many, in the usual forms only: a pattern
     for any mix takes 11 ms to make.
@@ -128,6 +131,8 @@ def redacting(secrets: Collection[str], values: Collection[str] = ()) -> Redact:
             text = known.sub(HIDDEN, text)
         for form in plain:
             text = text.replace(form, HIDDEN)
+        if not looks:
+            return text
         folded = text.casefold()
         if "/" in folded:
             text = _URL.sub(_without_secrets, text)

@@ -180,13 +180,18 @@ SampleTask: TypeAlias = Callable[[random.Random, str], Row]
 """(what draws, name of the task) → a made-up task that the service would take."""
 
 
+AnswerPreview: TypeAlias = Callable[[Call, Any], Answer | None]
+"""(call, settings of the service) → what it would answer if all went well; None if only the service can know."""
+
+
 @runtime_checkable
 class ServiceModule(Protocol):
     """A service as the configuration finds it: a module mostly, or an object with the same two names.
 
     `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `SampleTask`: a bench
     without files makes its tasks by it. And a function `read_callback`, a `http.receiver.ReadCallback`, if the service
-    calls back when it has created tasks.
+    calls back when it has created tasks. And a function `answer_preview`, an `AnswerPreview`: `preview` shows a call
+    that depends on the answer to another one only by it.
     """
 
     SETTINGS: type[ServiceSettings]

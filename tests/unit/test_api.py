@@ -9,7 +9,7 @@ import pytest
 import engine
 
 OPERATIONS = ["submit", "resume", "retry", "cancel", "status", "report", "audit", "validate"]
-OPERATIONS += ["find_record", "find_uncertain", "tell_story", "prune"]
+OPERATIONS += ["find_record", "find_uncertain", "tell_story", "prune", "preview"]
 HEAVY = ("aiohttp", "pydantic", "apsw", "anyio", "asyncio", "typing", "engine.commands", "engine.model")
 
 

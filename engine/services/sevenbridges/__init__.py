@@ -3,9 +3,19 @@
 The harmless first step is a DRAFT that carries a client reference; `actions/run` starts it. See `service`.
 """
 
+from __future__ import annotations
+
+from engine.services.base import Answer, Call
 from engine.services.sevenbridges.service import build
 from engine.services.sevenbridges.settings import SevenBridgesSettings
 
-__all__ = ["SETTINGS", "build"]
+__all__ = ["SETTINGS", "answer_preview", "build"]
 
 SETTINGS = SevenBridgesSettings
+
+
+def answer_preview(call: Call, settings: SevenBridgesSettings) -> Answer | None:
+    """Return what the service would answer, if all went well; see `preview`."""
+    from engine.services.sevenbridges import preview  # noqa: PLC0415 - a submit need not load it
+
+    return preview.answer_preview(call, settings)
