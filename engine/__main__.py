@@ -24,6 +24,12 @@ def main() -> None:
     if arguments == ["--version"]:  # scripts ask this often; a parser of options need not be loaded for it
         _say_version()
         return
+    if arguments[:2] == ["completion", "--jobs"]:  # a person waits behind the Tab key
+        from engine.cli.completion import answer  # noqa: PLC0415 - see above
+
+        answer(arguments[2:])
+        _close_output()
+        return
     gc.disable()  # nothing that is imported is garbage; whoever begins to work enables it
     _forbid_core_dumps()
     from engine.cli.app import call  # noqa: PLC0415 - see above

@@ -18,8 +18,6 @@ import shlex
 import stat
 from pathlib import Path
 
-from engine.model.errors import ConfigError
-
 DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
 """Remembers the jobs of the working folder, if it is there. This very object stands for a ledger that nobody has named:
 `find_ledger` says where that is."""
@@ -51,6 +49,8 @@ def find_ledger(configured: Path | None = None) -> Path:
     if not data.is_absolute():
         data = Path(os.path.expanduser("~/.local/share"))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
     if not data.is_absolute():
+        from engine.model.errors import ConfigError  # noqa: PLC0415 - the completion of a shell waits for each import
+
         raise ConfigError(
             f"no ledger is named, and this user has no home folder: --ledger or {LEDGER_VARIABLE} names one"
         )

@@ -696,3 +696,39 @@ def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, output_options: O
     from engine.cli.signals import perform
 
     return demo_screen(perform(partial(run, folder), output_options), folder / "ledger.db")
+
+
+@_command(shows_progress=False)
+def examples(*, name: options.ExampleName = None, output_options: OutputOptions) -> Screen | None:
+    """List configurations, or print one.
+
+    They are whole and commented: copy one to begin with, and change what is yours.
+    """
+    from engine.cli.output.examples import examples_screen
+    from engine.commands import examples as shipped
+
+    if name is None:
+        return examples_screen(shipped.examples())
+    _print({"name": name, "text": shipped.example_path(name).read_text(encoding="utf-8")}, "text", output_options)
+    return None
+
+
+@_command(shows_progress=False)
+def completion(*, shell: options.ShellName, output_options: OutputOptions) -> None:
+    """Print a script that completes what you type.
+
+    Commands, options, files and the names of jobs. It is printed and nothing else; its first lines say where to keep
+    it. Print it anew after an update.
+    """
+    from engine.cli.output.completion import script
+
+    commands: Any = typer.main.get_command(app)
+    _print({"shell": shell.value, "script": script(shell.value, commands.commands)}, "script", output_options)
+
+
+def _print(data: dict[str, str], key: str, output_options: OutputOptions) -> None:
+    """Write a text as it is; with --json, in the object that tells what it is."""
+    if output_options.as_json:
+        write_json(data)
+    else:
+        typer.echo(data[key], nl=False)

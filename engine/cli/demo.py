@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import orjson
 import engine
 from engine.cli.output.result import result_screen
 from engine.cli.output.screen import Screen, Table
+from engine.commands.examples import example_path
 from engine.commands.result import Result
 from engine.model.errors import BulkSubmitError, ConfigError, Exit
 from engine.model.job import JobState
@@ -30,9 +30,6 @@ from engine.progress.text import count
 from engine.reports.audit import Audit
 from engine.run.context import Stop
 from engine.sandbox.journal import read_journal
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-"""In a checkout; an installed package carries them inside."""
 
 ACCESS_KEY = "sandbox-key"
 START_SECONDS = 20
@@ -62,7 +59,7 @@ async def run(folder: Path, emit: Listener, stop: Stop) -> Demo:
     async with _sandbox(journal) as port:
         os.environ |= {"BULKSUBMIT_SANDBOX_PORT": str(port), "SAMA_ACCESS_KEY": ACCESS_KEY}
         # The sandbox is a new one each time, and knows nothing of earlier demos.
-        result = await engine.submit(source, _config("demo.toml"), ledger, emit, stop, again=True)
+        result = await engine.submit(source, example_path("demo"), ledger, emit, stop, again=True)
         audited = await engine.audit(result.job, ledger)
     markers = Counter(entry.marker for entry in read_journal(journal))
     twice = sum(times > 1 for times in markers.values())
@@ -83,16 +80,11 @@ def _airports() -> Path:
     return Path(spec.origin).with_name("airports.csv")
 
 
-def _config(name: str) -> Path:
-    inside = Path(str(files("engine"))) / "configs" / name
-    return inside if inside.exists() else CONFIGS / name
-
-
 @asynccontextmanager
 async def _sandbox(journal: Path) -> AsyncIterator[int]:
     """Run `bulksubmit sandbox` on a free port; end it by its own id."""
     command = [sys.executable, "-m", "engine", "sandbox", "--port", "0", "--json", "--journal", str(journal)]
-    command += ["--behaviour", str(_config("demo-sandbox.toml"))]
+    command += ["--behaviour", str(example_path("demo-sandbox"))]
     # A session of its own: Ctrl-C is for us, and the sandbox must answer until we have drained.
     async with await anyio.open_process(command, stderr=None, start_new_session=True) as process:
         try:

@@ -46,6 +46,14 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Shell(StrEnum):
+    """The shells for which there is a script."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
 class ListedState(StrEnum):
     """Which jobs `status` lists."""
 
@@ -400,6 +408,10 @@ S3: TypeAlias = Annotated[
 JournalFile: TypeAlias = Annotated[
     Path | None, _option("--journal PATH", "File that gets a line for every task created, and for every run of one.")
 ]
+ExampleName: TypeAlias = Annotated[
+    str | None, _argument("NAME", "Configuration to print; the names of all are listed where it is left out.")
+]
+ShellName: TypeAlias = Annotated[Shell, _argument("SHELL", "Whose script to print: bash, zsh or fish.")]
 DemoFolder: TypeAlias = Annotated[
     Path, _option("--folder DIR", "Folder for the demo's ledger, reports and journal.", default=True)
 ]
