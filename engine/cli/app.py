@@ -58,6 +58,7 @@ def call(arguments: Sequence[str]) -> int:
     name, rest = "bulksubmit", list(arguments)
     if rest and rest[0] in command.commands:  # typer would find it, too, but import pydantic on its way: 0.07 s
         command, name = command.commands[rest[0]], f"{name} {rest.pop(0)}"
+        command = _with_questions(rest, command) if command.name == "init" else command
     try:
         code = command.main(rest, prog_name=name, standalone_mode=False)
     except UsageError as error:
@@ -94,8 +95,12 @@ _GROUPS: dict[str, type[Any]] = {"limits": LimitOptions, "output_options": Outpu
 """Parameter that stands for many options → what holds them."""
 
 
-def _declared(work: _Work, *, shows_progress: bool) -> _Work:
+def _declared(
+    work: _Work, *, shows_progress: bool, more: Sequence[inspect.Parameter] = (), to: typer.Typer | None = None
+) -> _Work:
+    """Declare a command; `more`: options that it takes as keywords besides, `to`: another one than `app`."""
     own = dict(inspect.signature(work, eval_str=True).parameters)
+    own = {name: one for name, one in own.items() if one.kind is not one.VAR_KEYWORD} | {one.name: one for one in more}
     groups = {name: inspect.signature(_GROUPS[name], eval_str=True).parameters for name in own if name in _GROUPS}
     spread = [one for name, one in own.items() if name not in groups]
     spread += [one for fields in groups.values() for one in fields.values()]
@@ -113,7 +118,7 @@ def _declared(work: _Work, *, shows_progress: bool) -> _Work:
     # By these typer learns of the options.
     run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
     vars(run)["__signature__"] = inspect.Signature(list(parameters.values()))
-    app.command(work.__name__, cls=Command, help=work.__doc__, context_settings=CONTEXT)(run)
+    (to or app).command(work.__name__, cls=Command, help=work.__doc__, context_settings=CONTEXT)(run)
     return work
 
 
@@ -696,6 +701,61 @@ def demo(*, folder: options.DemoFolder = options.DEFAULT_DEMO, output_options: O
     from engine.cli.signals import perform
 
     return demo_screen(perform(partial(run, folder), output_options), folder / "ledger.db")
+
+
+@_command(shows_progress=False)
+def init(
+    *,
+    kind: options.Kind,
+    from_file: options.FromFile = None,
+    source_format: options.SourceFormat = None,
+    output: options.NewFile = None,
+    overwrite: options.Overwrite = False,
+    yes: options.TakeProposals = False,
+    output_options: OutputOptions,  # noqa: ARG001 - as every command has them; what shows the screen takes them
+    **given: str | bool | None,
+) -> Screen:
+    """Make a configuration by a few questions.
+
+    Each question is an option, too: `bulksubmit init KIND --help` shows those of a service. With --from, the beginning
+    of a file is looked at, and how its rows may become tasks is proposed. No secret is asked for, only the name of the
+    variable that holds it.
+    """
+    from engine.cli.asking import ask_for_source, gather
+    from engine.cli.output.init import init_screen
+    from engine.commands import init as operation
+
+    operation.questions(kind)  # an unknown one is told before anything is asked
+    file = output or Path(f"{kind}.toml")
+    operation.check_free(file, overwrite=overwrite)
+    answers = gather(kind, {key: _answer(one) for key, one in given.items() if one is not None}, yes=yes)
+    if from_file is None and not yes and sys.stdin.isatty():
+        from_file = ask_for_source()
+    return init_screen(operation.make(kind, answers, file, source=from_file, format=source_format, overwrite=overwrite))
+
+
+def _answer(given: str | bool) -> str:  # noqa: FBT001 - what an option was given
+    return given if isinstance(given, str) else "yes" if given else "no"
+
+
+def _with_questions(arguments: Sequence[str], plain: Any) -> Any:
+    """Return the command `init` with the questions of a service as options; `plain`, where none is named."""
+    from engine.commands.wiring import service_kinds
+
+    kind = next((word for word in arguments if word in service_kinds()), None)
+    if kind is None:
+        return plain
+    from engine.commands.init import questions
+
+    alone = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    more = [
+        inspect.Parameter(
+            asked.question.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options.answer_option(asked)
+        )
+        for asked in questions(kind)
+    ]
+    _declared(init, shows_progress=False, more=more, to=alone)
+    return typer.main.get_command(alone)
 
 
 @_command(shows_progress=False)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from typer.core import TyperCommand
 
 from engine.files import LEDGER_VARIABLE, find_ledger
+
+if TYPE_CHECKING:
+    from engine.commands.init import Asked
 
 AGE = re.compile(r"([1-9]\d{0,5})([hdw])")
 """Hours, days or weeks."""
@@ -408,6 +411,17 @@ S3: TypeAlias = Annotated[
 JournalFile: TypeAlias = Annotated[
     Path | None, _option("--journal PATH", "File that gets a line for every task created, and for every run of one.")
 ]
+Kind: TypeAlias = Annotated[
+    str, _argument("KIND", "Service to configure: sama, sevenbridges, or one that an installed package brings.")
+]
+FromFile: TypeAlias = Annotated[
+    Path | None, _option("--from FILE", "File whose records shall become tasks; its beginning is looked at.")
+]
+NewFile: TypeAlias = Annotated[
+    Path | None, _option("-o, --output FILE", "File to write; KIND.toml in this folder where it is left out.")
+]
+Overwrite: TypeAlias = Annotated[bool, _option("--overwrite", "Write over a file that is there.")]
+TakeProposals: TypeAlias = Annotated[bool, _option("-y, --yes", "Take what is proposed; ask only for what is not.")]
 ExampleName: TypeAlias = Annotated[
     str | None, _argument("NAME", "Configuration to print; the names of all are listed where it is left out.")
 ]
@@ -415,6 +429,14 @@ ShellName: TypeAlias = Annotated[Shell, _argument("SHELL", "Whose script to prin
 DemoFolder: TypeAlias = Annotated[
     Path, _option("--folder DIR", "Folder for the demo's ledger, reports and journal.", default=True)
 ]
+
+
+def answer_option(asked: Asked) -> Any:
+    """Return the option that answers a question of `init`."""
+    help_ = f"{asked.question.text}."
+    if asked.yes_no:
+        return Annotated[bool | None, _option(f"{asked.option}/--no-{asked.option[2:]}", help_)]
+    return Annotated[str | None, _option(f"{asked.option} {'VARIABLE' if asked.secret else 'VALUE'}", help_)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job
 from engine.model.night import deadline_at, zone_of
 from engine.model.record import Block, Position, Skipped
-from engine.model.settings import AUTO, RunLimits, ServiceSettings, Settings, SourceSettings
+from engine.model.settings import AUTO, BatchSettings, RunLimits, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
 from engine.run.context import Run, Stop
 from engine.run.in_flight import InFlight
@@ -140,7 +140,7 @@ def load(
         ConfigError: names the key and what to do.
     """
     tables, service = _tables(text)
-    module = _service_module(service.get("kind"))
+    module = service_module(service.get("kind"))
     settings = check(Settings, {**tables, "service": {}}, "", expand)
     if processes is not None:
         source = replace(settings.source, processes=processes)
@@ -167,10 +167,15 @@ def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _service_settings(text: str) -> type[ServiceSettings]:
-    return _service_module(_tables(text)[1].get("kind")).SETTINGS
+    return service_module(_tables(text)[1].get("kind")).SETTINGS
 
 
-def _service_module(kind: object) -> ServiceModule:
+def service_module(kind: object) -> ServiceModule:
+    """Return the service of a kind.
+
+    Raises:
+        ConfigError: there is none, or it cannot be loaded.
+    """
     place = _service_place(kind)
     try:
         module = service_at(place)
@@ -188,10 +193,25 @@ def _service_place(kind: object) -> str:
     known = {point.name: point.value for point in entry_points(group=SERVICE_POINTS)}
     if isinstance(kind, str) and kind in known:
         return known[kind]
-    names = list(dict.fromkeys([*SERVICES, *sorted(known)]))
+    names = service_kinds()
     near = get_close_matches(str(kind), names, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     raise ConfigError(f"service.kind: {kind!r} is not a service; {hint}")
+
+
+def service_kinds() -> list[str]:
+    """Return the kinds of services: ours first, then those that installed packages bring. None of them is loaded."""
+    return list(dict.fromkeys([*SERVICES, *sorted(point.name for point in entry_points(group=SERVICE_POINTS))]))
+
+
+def check_service(module: ServiceModule, settings: ServiceSettings) -> None:
+    """Have a service judge its own settings: what goes together, and where it is.
+
+    Raises:
+        ConfigError: names the key and what to do.
+    """
+    check_base_url(settings.base_url)
+    module.build(settings, BatchSettings(), Job("check", settings.kind, "", (), ""), NoCalls(), CLOCK)
 
 
 class Offline(Struct, frozen=True):

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import apsw
 
-MOST_NAMES = 200
+MOST_JOB_NAMES = 200
 """Longer lists help nobody, and a shell would ask whether to show them."""
 _BUSY_MS = 50
 _NEWEST = (
@@ -29,7 +29,7 @@ def job_names(ledger: Path, prefix: str = "") -> list[str]:
         address = f"file:{quote(str(ledger.resolve()))}?mode=ro{whole}"
         with closing(apsw.Connection(address, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)) as connection:
             connection.set_busy_timeout(_BUSY_MS)
-            found = connection.execute(_NEWEST, {"prefix": prefix, "most": MOST_NAMES}).fetchall()
+            found = connection.execute(_NEWEST, {"prefix": prefix, "most": MOST_JOB_NAMES}).fetchall()
     except (apsw.Error, OSError, ValueError):
         return []
     return [str(name) for (name,) in found]

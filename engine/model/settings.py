@@ -90,8 +90,25 @@ def json_of(body: bytes) -> Any:
         return None
 
 
+class Question(msgspec.Struct, frozen=True):
+    """A key of `[service]` for which `init` asks; of a secret, it asks which variable of the environment holds it."""
+
+    key: str
+    text: str
+    """What is asked, without a question mark; it stands in the file, too, behind the value."""
+    proposal: str = ""
+    """The answer of whoever has no other one: of a secret, the name of a variable."""
+    needed: bool = True
+    """False: the key is left out where there is no answer."""
+    asked: bool = True
+    """False: it is an option of the command line only."""
+
+
 class ServiceSettings(Section, frozen=True, kw_only=True):
     """`[service]`: what every service has; each adds its own keys in its own file."""
+
+    QUESTIONS: ClassVar[Sequence[Question]] = ()
+    """What `init` asks, in this order. It asks for other keys without a default besides."""
 
     MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url"})
     """Keys that may change between two runs of a job: none decides what its batches hold or where they go."""

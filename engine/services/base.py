@@ -180,6 +180,33 @@ SampleTask: TypeAlias = Callable[[random.Random, str], Row]
 """(what draws, name of the task) → a made-up task that the service would take."""
 
 
+class Column(msgspec.Struct, frozen=True):
+    """A column of a source, as its first records show it."""
+
+    name: str
+    type: str
+    """Of its values, in the words of `source.types`: string, integer, number, boolean or json."""
+    values: Sequence[Any]
+    """The first few that are not empty: texts of a table, else values of JSON."""
+    textual: bool
+    """It is of a table: its values are strings unless `source.types` says otherwise."""
+
+
+class MappingProposal(msgspec.Struct, frozen=True):
+    """How rows may become tasks, as far as that can be told without the service; a person looks at it."""
+
+    mapping: Mapping[str, Any] = {}
+    """`[mapping]`; {}: the rows are tasks already."""
+    types: Mapping[str, str] = {}
+    """`[source.types]`."""
+    notes: Sequence[str] = ()
+    """What the person should know of it, a line of comment each."""
+
+
+ProposeMapping: TypeAlias = Callable[[Sequence[Column], Any], MappingProposal]
+"""(columns of a source, settings of the service) → how its rows may become tasks."""
+
+
 AnswerPreview: TypeAlias = Callable[[Call, Any], Answer | None]
 """(call, settings of the service) → what it would answer if all went well; None if only the service can know."""
 
@@ -191,7 +218,8 @@ class ServiceModule(Protocol):
     `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `SampleTask`: a bench
     without files makes its tasks by it. And a function `read_callback`, a `http.receiver.ReadCallback`, if the service
     calls back when it has created tasks. And a function `answer_preview`, an `AnswerPreview`: `preview` shows a call
-    that depends on the answer to another one only by it.
+    that depends on the answer to another one only by it. And a function `propose_mapping`, a `ProposeMapping`: `init`
+    writes what it returns.
     """
 
     SETTINGS: type[ServiceSettings]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from engine.model.settings import SecretStr, ServiceSettings, json_of
+from engine.model.settings import Question, SecretStr, ServiceSettings, json_of
 
 
 class SamaSettings(ServiceSettings, frozen=True, kw_only=True):
@@ -17,6 +17,14 @@ class SamaSettings(ServiceSettings, frozen=True, kw_only=True):
     MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url", "access_key", "upload_hosts", "notification_email"})
     MENDABLE_UNSENT: ClassVar[frozenset[str]] = frozenset({"project_id"})
     PATHS: ClassVar[frozenset[str]] = frozenset({"task_schema"})
+
+    QUESTIONS: ClassVar[Sequence[Question]] = (
+        Question("project_id", "Number of the project"),
+        Question("access_key", "Variable of the environment that holds the API key", "SAMA_ACCESS_KEY"),
+        Question("task_schema", "File with the project's JSON Schema of a task, if you have it", needed=False),
+        Question("mode", "How tasks go up: presigned (an upload) or inline", needed=False, asked=False),
+        Question("base_url", "Address of the API, of a sandbox say", needed=False, asked=False),
+    )
 
     kind: Literal["sama"]
     base_url: str = "https://api.sama.com/v2"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from msgspec.structs import force_setattr
 
 from engine.model.error_hints import Blame, Pause, Refusal
 from engine.model.record import Row
-from engine.model.settings import SecretStr, ServiceSettings, json_of
+from engine.model.settings import Question, SecretStr, ServiceSettings, json_of
 
 
 class Platform(Struct, frozen=True):
@@ -79,6 +79,14 @@ class SevenBridgesSettings(ServiceSettings, frozen=True, kw_only=True):
 
     MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url", "auth_token"})
     MENDABLE_UNSENT: ClassVar[frozenset[str]] = frozenset({"project", "app"})
+
+    QUESTIONS: ClassVar[Sequence[Question]] = (
+        Question("base_url", f"Platform: {', '.join(PLATFORMS)}, or a URL", "us"),
+        Question("auth_token", "Variable of the environment that holds the token", "SB_AUTH_TOKEN"),
+        Question("project", "Project, as owner/project"),
+        Question("app", "App, as owner/project/app"),
+        Question("run", "Run each draft once it is created", "no"),
+    )
 
     kind: Literal["sevenbridges"]
     base_url: str = PLATFORMS["us"].api

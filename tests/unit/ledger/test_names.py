@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from engine.clock import SystemClock
-from engine.ledger.names import MOST_NAMES, job_names
+from engine.ledger.names import MOST_JOB_NAMES, job_names
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.job import Job
 
@@ -19,12 +19,12 @@ def job(name):
 
 async def test_the_newest_come_first_and_no_more_than_a_list_may_hold(path):
     async with SqliteLedger.open(path, SystemClock()) as ledger:
-        for number in range(MOST_NAMES + 5):
+        for number in range(MOST_JOB_NAMES + 5):
             await ledger.create_job(job(f"a-{number}"))
         await ledger.create_job(job("b_-"))
     names = job_names(path)
-    assert names[:2] == ["b_-", f"a-{MOST_NAMES + 4}"]
-    assert len(names) == MOST_NAMES
+    assert names[:2] == ["b_-", f"a-{MOST_JOB_NAMES + 4}"]
+    assert len(names) == MOST_JOB_NAMES
     assert job_names(path, "b_-") == ["b_-"]
     assert job_names(path, "B") == []
     assert len(job_names(path, "a-19")) == 11

@@ -1,0 +1,110 @@
+"""The screen of `init`: what was seen, what was written, and the commands that come next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.cli.output.screen import Mood, Screen, Table
+from engine.commands.init import Made
+from engine.commands.inspection import Inspected
+from engine.progress.redaction import redactor
+from engine.progress.text import count
+
+_SHOWN = 40
+"""Characters of an example."""
+_MOST_COLUMNS = 40
+
+
+def init_screen(made: Made) -> Screen:
+    """Return the columns of the source, and what to type next."""
+    inspected = made.inspected
+    commands = next_commands(made)
+    return Screen(
+        f"Wrote {made.file}{_fit(made, inspected)}.",
+        {
+            "file": str(made.file),
+            "service": made.kind,
+            "variables": [*made.variables],
+            "source": inspected and _source(inspected),
+            "mapping": made.proposal.mapping,
+            "types": made.proposal.types,
+            "fit": made.fit,
+            "flaw": made.flaw,
+            "gitignore": str(made.ignoring) if made.ignoring else None,
+            "next": [command for _, command in commands],
+        },
+        mood=Mood.MIXED if made.flaw else Mood.GOOD,
+        tables=[
+            Table([["the first that cannot be sent", made.flaw]] if made.flaw else []),
+            *([_columns(inspected, made.proposal.types)] if inspected else []),
+            Table([["git ignores .bulksubmit/ now", str(made.ignoring)]] if made.ignoring else []),
+            Table([[what, command] for what, command in commands], "What to do next", whole=frozenset({1})),
+        ],
+    )
+
+
+def _fit(made: Made, inspected: Inspected | None) -> str:
+    if inspected is None:
+        return ""
+    if not inspected.records:
+        return "; the source holds no record that can be read"
+    which = "" if inspected.whole else "first "
+    return f": {count(made.fit)} of the {which}{count(inspected.records, 'record')} can be sent as it stands"
+
+
+def next_commands(made: Made) -> Sequence[tuple[str, str]]:
+    """Return (what for, command) of what comes next; all can be pasted but for the secrets."""
+    config = shlex.quote(str(made.file))
+    source = shlex.quote(_near(Path(made.inspected.source.path))) if made.inspected else "SOURCE"
+    unset = [name for name in made.variables if not os.environ.get(name)]
+    return [
+        *(("put the secret in", f"export {name}=…") for name in unset),
+        ("see that all is in place", f"bulksubmit check --config {config} {source}"),
+        ("see what would be sent", f"bulksubmit preview {source} --config {config}"),
+        ("send it", f"bulksubmit submit {source} --config {config}"),
+    ]
+
+
+def _near(path: Path) -> str:
+    """Return a path as it is written from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _columns(inspected: Inspected, types: Mapping[str, str]) -> Table:
+    redact = redactor(os.environ)
+    rows = [
+        [one.name, types.get(one.name, "string" if one.textual else one.type), _cut(redact(_example(one.values)))]
+        for one in inspected.columns[:_MOST_COLUMNS]
+    ]
+    more = len(inspected.columns) - len(rows)
+    rows += [[f"and {count(more)} more", "", ""]] if more else []
+    title = f"{_near(Path(inspected.source.path))}, {inspected.source.format}"
+    return Table(rows, title, header=["column", "goes up as", "for example"])
+
+
+def _example(values: Sequence[Any]) -> str:
+    return str(values[0]) if values else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _source(inspected: Inspected) -> dict[str, Any]:
+    redact = redactor(os.environ)
+    return {
+        "path": inspected.source.path,
+        "format": inspected.source.format,
+        "delimiter": inspected.settings.delimiter,
+        "records": inspected.records,
+        "whole": inspected.whole,
+        "columns": [
+            {"name": one.name, "type": one.type, "examples": [redact(str(value)) for value in one.values]}
+            for one in inspected.columns
+        ],
+    }

@@ -1,0 +1,130 @@
+"""Looks at the beginning of a source, for `init`: its format and delimiter, its columns, and the types of their values.
+
+A sample is read by the readers of a submit. What it says is a proposal: nobody has seen the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.model.errors import SourceError
+from engine.model.record import Format, Position, Row, Source
+from engine.model.settings import SourceSettings
+from engine.services.base import Column
+from engine.source.csv_rows import CONVERSIONS
+from engine.source.reader import read_blocks
+from engine.source.sources import describe, header_of
+
+SAMPLED_RECORDS = 1000
+_SAMPLED_BYTES = 32 << 20
+"""Likewise, where each of them is long."""
+_DELIMITERS = (",", ";", "\t", "|")
+_VALUES = 3
+_MOST_DIGITS = 15
+"""A longer integer is a name made of digits rather than a number; many programs cannot even hold it."""
+_NAME_LIKE = re.compile(r"(?i:(?:^|[_\W])(?:id|uuid|key|code|zip|phone)$)|I[dD]$")
+"""Columns whose digits are a name: nobody adds them up."""
+
+
+class Inspected(Struct, frozen=True):
+    """What the beginning of a source shows."""
+
+    source: Source
+    settings: SourceSettings
+    """By which it can be read."""
+    columns: Sequence[Column]
+    records: int
+    """That were looked at; 0: there are none."""
+    whole: bool
+    """They are all."""
+
+
+def inspect(path: Path, format_: str | None = None) -> Inspected:
+    """Look at the first records of a file.
+
+    Raises:
+        SourceError: it cannot be read, whatever its delimiter is.
+    """
+    source, settings = _described(path, SourceSettings(format=format_))
+    rows: list[Row] = []
+    size_bytes = 0
+    whole = True
+    for block in read_blocks([source], Position(), settings):
+        rows += islice(block.rows or (), SAMPLED_RECORDS - len(rows))
+        size_bytes += sum(block.lengths)
+        if len(rows) >= SAMPLED_RECORDS or size_bytes > _SAMPLED_BYTES:
+            whole = block.end.offset >= source.end
+            break
+    header = header_of(source, settings)
+    return Inspected(source, settings, _columns(rows, header), len(rows), whole)
+
+
+def _described(path: Path, settings: SourceSettings) -> tuple[Source, SourceSettings]:
+    """Find the delimiter of a table: the one by which its header has the most columns, ours first."""
+    best: tuple[int, Source, SourceSettings] | None = None
+    trouble: SourceError | None = None
+    for delimiter in _DELIMITERS:
+        tried = replace(settings, delimiter=delimiter)
+        try:
+            source = describe(path, tried)
+        except SourceError as error:
+            trouble = trouble or error
+            continue
+        if source.format != Format.CSV:
+            return source, settings
+        columns = len(header_of(source, tried) or ())
+        if best is None or columns > best[0]:
+            best = columns, source, tried
+    if best is not None:
+        return best[1], best[2]
+    raise trouble or SourceError(f"{path} cannot be read")
+
+
+def _columns(rows: Sequence[Row], header: Sequence[str] | None) -> list[Column]:
+    values: dict[str, list[Any]] = defaultdict(list)
+    for name in header or ():
+        values[name] = []
+    for row in rows:
+        for name, value in row.items():
+            values[name] += [value] if value is not None and value != "" else []
+    textual = header is not None
+    return [Column(name, _type(name, seen, textual=textual), seen[:_VALUES], textual) for name, seen in values.items()]
+
+
+def _type(name: str, values: Sequence[Any], *, textual: bool) -> str:
+    """Return the type that fits all values; a string where none does."""
+    if not values:
+        return "string"
+    if not textual:
+        kinds = {_JSON_TYPES.get(type(value), "json") for value in values}
+        kinds = {"number"} if kinds == {"integer", "number"} else kinds
+        return kinds.pop() if len(kinds) == 1 else "json"
+    digits = [value for value in values if value.strip("-").isdecimal()]
+    if digits and (_NAME_LIKE.search(name) or max(map(len, digits)) > _MOST_DIGITS):
+        return "string"
+    if all(value.strip().lower() in {"true", "false"} for value in values):
+        return "boolean"
+    if all(value.lstrip().startswith(("{", "[")) for value in values):
+        return "json" if _fits("json", values) else "string"
+    return next((kind for kind in ("integer", "number") if _fits(kind, values)), "string")
+
+
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+
+
+def _fits(kind: str, values: Sequence[str]) -> bool:
+    try:
+        for value in values:
+            orjson.dumps(CONVERSIONS[kind](value))
+    except ValueError:
+        return False
+    return True
