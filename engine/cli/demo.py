@@ -7,6 +7,7 @@ whether each airport became a task exactly once.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ import anyio
 import orjson
 
 import engine
-from engine.cli.output.result import result_screen
+from engine.cli.output.result import command, program, result_screen
 from engine.cli.output.screen import Screen, Table
 from engine.commands.examples import example_path
 from engine.commands.result import Result
@@ -46,6 +47,8 @@ class Demo:
     """Tasks that the sandbox says it created."""
     twice: int
     """Markers that its journal holds more than once."""
+    source: Path
+    """What was submitted."""
 
 
 async def run(folder: Path, emit: Listener, stop: Stop) -> Demo:
@@ -63,7 +66,7 @@ async def run(folder: Path, emit: Listener, stop: Stop) -> Demo:
         audited = await engine.audit(result.job, ledger)
     markers = Counter(entry.marker for entry in read_journal(journal))
     twice = sum(times > 1 for times in markers.values())
-    return Demo(result, audited, journal, markers.total(), twice)
+    return Demo(result, audited, journal, markers.total(), twice, source)
 
 
 def _new_journal(folder: Path) -> Path:
@@ -124,9 +127,17 @@ def demo_screen(shown: Demo, ledger: Path) -> Screen:
         "audit_holds": shown.audit.holds,
         "journal": str(shown.journal),
     }
+    more = Table(
+        [
+            ["see what became of one airport", command(f"report {shown.result.job} --record 17", ledger)],
+            ["make a configuration of your own", f"{program()} init sama --from {shlex.quote(str(shown.source))}"],
+        ],
+        "Go on",
+        whole=frozenset({1}),
+    )
     return replace(
         screen,
-        tables=[screen.tables[0], proof, *screen.tables[1:]],
+        tables=[screen.tables[0], proof, *screen.tables[1:], more],
         data={**screen.data, **data},
         # Of a demo that was interrupted nothing is proven yet, and nothing is wrong.
         exit_code=screen.exit_code if proven or shown.result.state == JobState.OPEN else Exit.ERROR,

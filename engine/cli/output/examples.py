@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import to_builtins
 
+from engine.cli.output.result import program
 from engine.cli.output.screen import Screen, Table
 from engine.commands.examples import Example
 from engine.progress.text import count
@@ -13,11 +14,12 @@ from engine.progress.text import count
 
 def examples_screen(examples: Sequence[Example]) -> Screen:
     """Return the names of the configurations, and what each is for."""
+    call = f"{program()} examples"
     return Screen(
         f"{count(len(examples), 'configuration')} to begin with.",
         {"examples": to_builtins(examples)},
         tables=[
             Table([[one.name, one.about] for one in examples]),
-            Table([["show one", "bulksubmit examples NAME"], ["keep it", "bulksubmit examples NAME > FILE"]]),
+            Table([["show one", f"{call} NAME"], ["keep it", f"{call} NAME > FILE"]]),
         ],
     )

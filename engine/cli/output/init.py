@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.cli.output.result import program
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.init import Made
 from engine.commands.inspection import Inspected
@@ -60,12 +61,13 @@ def next_commands(made: Made) -> Sequence[tuple[str, str]]:
     """Return (what for, command) of what comes next; all can be pasted but for the secrets."""
     config = shlex.quote(str(made.file))
     source = shlex.quote(_near(Path(made.inspected.source.path))) if made.inspected else "SOURCE"
+    call = program()
     unset = [name for name in made.variables if not os.environ.get(name)]
     return [
         *(("put the secret in", f"export {name}=…") for name in unset),
-        ("see that all is in place", f"bulksubmit check --config {config} {source}"),
-        ("see what would be sent", f"bulksubmit preview {source} --config {config}"),
-        ("send it", f"bulksubmit submit {source} --config {config}"),
+        ("see that all is in place", f"{call} check --config {config} {source}"),
+        ("see what would be sent", f"{call} preview {source} --config {config}"),
+        ("send it", f"{call} submit {source} --config {config}"),
     ]
 
 

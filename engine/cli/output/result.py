@@ -6,8 +6,11 @@ of `rejects.ndjson`, so that the screen of a hundred million rejects comes as qu
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -213,11 +216,23 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
 
 
 def command(words: str, ledger: Path) -> str:
-    """Return `bulksubmit WORDS`, with the ledger unless it would be found without being named."""
+    """Return `bulksubmit WORDS` as it can be pasted, with the ledger unless it would be found without being named."""
     with suppress(ConfigError):  # without a home folder it has to be named
         if ledger == find_ledger():
-            return f"bulksubmit {words}"
-    return f"bulksubmit {words} --ledger {shlex.quote(str(ledger))}"
+            return f"{program()} {words}"
+    return f"{program()} {words} --ledger {shlex.quote(str(ledger))}"
+
+
+def program() -> str:
+    """Return how this command is called from here: by its path, where a shell would find none, or another one."""
+    called = sys.argv[0]
+    if os.sep not in called or os.path.basename(called) != "bulksubmit":  # noqa: PTH119 - a text
+        return "bulksubmit"
+    found = shutil.which("bulksubmit")
+    with suppress(OSError):
+        if found is not None and os.path.samefile(found, called):  # noqa: PTH121 - likewise
+            return "bulksubmit"
+    return shlex.quote(called)
 
 
 def next_steps(  # noqa: PLR0913 - what there is to know of a job

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from unit.bench.benches import bench
 from engine.cli.demo import Demo, demo_screen
 from engine.cli.output.bench import bench_screen
 from engine.cli.output.checks import audit_screen, story_screen, validation_screen
-from engine.cli.output.result import common_reasons, next_steps, result_screen
+from engine.cli.output.result import common_reasons, next_steps, program, result_screen
 from engine.cli.output.screen import Mood, Screen, Table, tell_error, text_of
 from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
@@ -416,7 +417,7 @@ def test_a_story_names_each_attempt_and_what_came_later():
 @pytest.mark.parametrize(("tasks", "twice", "code"), [(7, 0, 3), (8, 0, 1), (7, 1, 1)])
 def test_the_demo_is_judged_by_the_journal(tasks, twice, code):
     audit = Audit("nightly", 10, 2, Counter({Fate.CREATED: 7, Fate.FAILED: 3}))
-    screen = demo_screen(Demo(RESULT, audit, Path("journal"), tasks, twice), LEDGER)
+    screen = demo_screen(Demo(RESULT, audit, Path("journal"), tasks, twice, Path("a.csv")), LEDGER)
     assert screen.exit_code == code
     assert screen.data["proven"] is (code == 3)
     assert f"tasks that the sandbox created    {tasks}" in text_of(screen, colours=False)
@@ -424,7 +425,7 @@ def test_the_demo_is_judged_by_the_journal(tasks, twice, code):
 
 def test_a_demo_that_was_interrupted_keeps_its_exit_code():
     result = replace(RESULT, state=JobState.OPEN, exit_code=130)
-    screen = demo_screen(Demo(result, Audit("nightly"), Path("journal"), 9, 0), LEDGER)
+    screen = demo_screen(Demo(result, Audit("nightly"), Path("journal"), 9, 0, Path("a.csv")), LEDGER)
     assert screen.exit_code == 130
 
 
@@ -451,3 +452,30 @@ def test_a_result_says_what_became_of_the_failures_that_were_tried_again():
     assert screen.data["retried"] == {"job": "nightly", "failures": 40, "created": created}
     status = job_screen(JobStatus(JOB, TALLY, running=False, retried=retried), LEDGER)
     assert "31 of 40 failures of nightly were created by nightly.retry" in text_of(status, colours=False)
+
+
+class TestProgram:
+    """How the command is called in what is to be pasted."""
+
+    @pytest.fixture
+    def two(self, tmp_path, monkeypatch):
+        for name in ("here", "there"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "bulksubmit").write_text("")
+            (tmp_path / name / "bulksubmit").chmod(0o755)
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("called", "path", "printed"),
+        [
+            ("here/bulksubmit", "/nowhere", "here/bulksubmit"),
+            ("here/bulksubmit", "there", "here/bulksubmit"),
+            ("here/bulksubmit", "here", "bulksubmit"),
+            ("engine/__main__.py", "/nowhere", "bulksubmit"),
+        ],
+    )
+    def test_is_its_path_where_a_shell_would_not_find_it(self, two, monkeypatch, called, path, printed):
+        monkeypatch.setattr(sys, "argv", [called])
+        monkeypatch.setenv("PATH", str(two / path))
+        assert program() == printed
