@@ -47,7 +47,8 @@ def pins(name):
     """Return what a file in requirements/ pins; each line that continues one is a hash."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text().replace("\\\n", "")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    matches = [re.fullmatch(r"([a-z0-9-]+)==(\S+)(?: ; [^\\]+?)?((?: +--hash=sha256:[0-9a-f]{64})+) *", line) for line in lines]
+    pin = re.compile(r"([a-z0-9-]+)==(\S+)(?: ; [^\\]+?)?((?: +--hash=sha256:[0-9a-f]{64})+) *")
+    matches = [pin.fullmatch(line) for line in lines]
     assert None not in matches, f"{name} has lines that are no pin: {lines[matches.index(None)]}"
     return {match[1]: match[2] for match in matches}
 
