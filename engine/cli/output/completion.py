@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine import __version__
 from engine.commands.examples import examples
+from engine.commands.init import Asked, questions
 from engine.commands.wiring import SERVICES
 from engine.model.record import Format
 
@@ -57,8 +58,17 @@ def _read(name: str, command: Any) -> _Command:
         choices = _choices(one)
         value = "" if one.is_flag else "words" if choices else _kind(one.metavar or "")
         options.append(_Option([*one.opts], one.help, value, choices))
+    if name == "init":  # the questions of our own services; those of a package are not loaded for it
+        asked = {one.option: one for kind in SERVICES for one in questions(kind)}
+        options += [
+            _Option([*_flags(one)], f"{one.question.text}.", "" if one.yes_no else "other") for one in asked.values()
+        ]
     options.append(_Option(["--help", "-h"], "Show what the command does.", ""))
     return _Command(name, command.help.partition("\n")[0], options, argument, words)
+
+
+def _flags(asked: Asked) -> Sequence[str]:
+    return [asked.option, f"--no-{asked.option[2:]}"] if asked.yes_no else [asked.option]
 
 
 def _kind(metavar: str) -> str:

@@ -62,6 +62,8 @@ OFFERED = [
     (["status", "--sta"], {"--state"}),
     (["completion", ""], {"bash", "fish", "zsh"}),
     (["examples", "sev"], {"sevenbridges"}),
+    (["init", "sa"], {"sama"}),
+    (["init", "sama", "--project-"], {"--project-id"}),
 ]
 CUT_BY_BASH = [
     (["submit", "x.csv", "--config", "=", "sa"], {"sama.toml"}),
