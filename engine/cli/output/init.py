@@ -54,7 +54,7 @@ def _fit(made: Made, inspected: Inspected | None) -> str:
     if not inspected.records:
         return "; the source holds no record that can be read"
     which = "" if inspected.whole else "first "
-    return f": {count(made.fit)} of the {which}{count(inspected.records, 'record')} can be sent as it stands"
+    return f": {count(made.fit)} of the {which}{count(inspected.records, 'record')} can be sent with it"
 
 
 def next_commands(made: Made) -> Sequence[tuple[str, str]]:

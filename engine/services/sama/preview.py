@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import orjson
+from yarl import URL
 
 from engine.services.base import Answer, Call
 from engine.services.sama.settings import SamaSettings
@@ -23,7 +24,10 @@ def answer_preview(call: Call, settings: SamaSettings) -> Answer | None:
 
 
 def _upload_url(settings: SamaSettings) -> str:
-    """Return a URL at a host to which payloads may go; the real one is Sama's choice."""
+    """Return a URL at a host to which payloads may go; the real one is the service's choice."""
+    origin = URL(settings.base_url).origin()
+    if origin.scheme == "http":  # a sandbox, which takes uploads itself
+        return f"{origin}/PRESIGNED"
     allowed = next(iter(settings.upload_hosts), "*.amazonaws.com")
     return f"https://{allowed.replace('*.', 'BUCKET.s3.').lower()}/PRESIGNED"
 
