@@ -75,6 +75,10 @@ def questions(kind: str) -> Sequence[Asked]:
     settings = wiring.service_module(kind).SETTINGS
     declared = {question.key: question for question in settings.QUESTIONS}
     known = {field.name: field for field in fields(settings) if field.name != "kind"}
+    if strangers := [key for key in declared if key not in known]:
+        raise ConfigError(
+            f"service {kind!r} has questions about {', '.join(strangers)}, which is no key of its settings"
+        )
     others = [Question(name, f"{name} of [service]") for name, field in known.items() if field.required]
     asked = [*declared.values(), *(one for one in others if one.key not in declared)]
     return [_asked(kind, question, known[question.key].type) for question in asked]

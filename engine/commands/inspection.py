@@ -43,7 +43,7 @@ class Inspected(Struct, frozen=True):
     """By which it can be read."""
     columns: Sequence[Column]
     records: int
-    """That were looked at; 0: there are none."""
+    """That were looked at, those among them that are none as well; 0: there are none."""
     whole: bool
     """They are all."""
 
@@ -56,21 +56,23 @@ def inspect(path: Path, format_: str | None = None) -> Inspected:
     """
     source, settings = _described(path, SourceSettings(format=format_))
     rows: list[Row] = []
-    size_bytes = 0
+    records = size_bytes = 0
     whole = True
     for block in read_blocks([source], Position(), settings):
-        rows += islice(block.rows or (), SAMPLED_RECORDS - len(rows))
+        room = SAMPLED_RECORDS - len(rows)
+        rows += islice(block.rows or (), room)
+        records = block.indexes[room] if len(block.indexes) > room else block.end.index
         size_bytes += sum(block.lengths)
-        if len(rows) >= SAMPLED_RECORDS or size_bytes > _SAMPLED_BYTES:
-            whole = block.end.offset >= source.end
+        if len(rows) >= SAMPLED_RECORDS or records >= 2 * SAMPLED_RECORDS or size_bytes > _SAMPLED_BYTES:
+            whole = block.end.offset >= source.end and records == block.end.index
             break
     header = header_of(source, settings)
-    return Inspected(source, settings, _columns(rows, header), len(rows), whole)
+    return Inspected(source, settings, _columns(rows, header), records, whole)
 
 
 def _described(path: Path, settings: SourceSettings) -> tuple[Source, SourceSettings]:
-    """Find the delimiter of a table: the one by which its header has the most columns, ours first."""
-    best: tuple[int, Source, SourceSettings] | None = None
+    """Find the delimiter of a table: the one by which most rows fit the header, and that has the most columns."""
+    best: tuple[tuple[float, int], Source, SourceSettings] | None = None
     trouble: SourceError | None = None
     for delimiter in _DELIMITERS:
         tried = replace(settings, delimiter=delimiter)
@@ -81,12 +83,21 @@ def _described(path: Path, settings: SourceSettings) -> tuple[Source, SourceSett
             continue
         if source.format != Format.CSV:
             return source, settings
-        columns = len(header_of(source, tried) or ())
-        if best is None or columns > best[0]:
-            best = columns, source, tried
+        score = _fitting(source, tried), len(header_of(source, tried) or ())
+        if best is None or score > best[0]:
+            best = score, source, tried
     if best is not None:
         return best[1], best[2]
     raise trouble or SourceError(f"{path} cannot be read")
+
+
+def _fitting(source: Source, settings: SourceSettings) -> float:
+    """Return the share of the first rows that fit the header, in tenths; 0 if it has one column: any line fits that."""
+    if len(header_of(source, settings) or ()) == 1:
+        return 0.0
+    block = next(read_blocks([source], Position(), settings), None)
+    rows = len(block.indexes) + len(block.rejects) if block else 0
+    return round(len(block.indexes) / rows, 1) if block and rows else 1.0
 
 
 def _columns(rows: Sequence[Row], header: Sequence[str] | None) -> list[Column]:

@@ -27,26 +27,33 @@ def propose_mapping(columns: Sequence[Column], settings: SevenBridgesSettings) -
     types = {column.name: column.type for column in columns if column.textual and column.type != "string"}
     if "inputs" in names and names <= set(SPEC_KEYS):
         return MappingProposal(types=types, notes=["The rows are tasks already: nothing needs to be mapped."])
-    template: Row = {"name": _name(columns, settings)}
-    template |= {column.name: _taken(column) for column in columns if column.name in _TEXTS[1:]}
-    template["inputs"] = _inputs([column for column in columns if column.name not in _TEXTS])
-    for column in columns:
-        if column.name in _TEXTS:
-            types.pop(column.name, None)
+    unnamed = [column.name for column in columns if "}" in column.name]  # a placeholder ends there
+    columns = [column for column in columns if column.name not in unnamed]
     notes = [
         "A row becomes one task. The names under inputs must be those of the app: see them on its page.",
         "A file is looked up by its name in the project, or by folder/name; path = its id saves the request.",
     ]
-    return MappingProposal({"template": template}, types, notes)
+    if unnamed:
+        notes.append(f"Left out, because no placeholder can name them: {', '.join(unnamed)}.")
+    texts = {key: _taken(column) for key in _TEXTS for column in columns if column.name == key}
+    calling = _calling(columns)
+    if "name" not in texts and calling is not None:
+        texts = {"name": _called(calling, settings), **texts}
+    types = {name: kind for name, kind in types.items() if name not in texts and not (calling and name == calling.name)}
+    inputs = _inputs([column for column in columns if column.name not in _TEXTS])
+    return MappingProposal({"template": {**texts, "inputs": inputs}}, types, notes)
 
 
-def _name(columns: Sequence[Column], settings: SevenBridgesSettings) -> str:
+def _calling(columns: Sequence[Column]) -> Column | None:
+    """Return the column by which a task is called: the likeliest by its name, else the first text, or the first."""
     by_name = {column.name.lower(): column for column in columns}
-    if "name" in by_name and by_name["name"].name == "name":
-        return "${row.name}"
-    calling = next((by_name[name] for name in _NAMES if name in by_name), columns[0])
+    likely = [by_name[name] for name in _NAMES if name in by_name]
+    return next(iter([*likely, *(column for column in columns if column.type == "string"), *columns]), None)
+
+
+def _called(column: Column, settings: SevenBridgesSettings) -> str:
     app = (settings.app or "").split("/")
-    return f"{app[2]} {_taken(calling)}" if len(app) > 2 else _taken(calling)  # noqa: PLR2004 - owner/project/app
+    return f"{app[2]} {_taken(column)}" if len(app) > 2 else _taken(column)  # noqa: PLR2004 - owner/project/app
 
 
 def _inputs(columns: Sequence[Column]) -> Row:

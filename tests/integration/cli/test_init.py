@@ -118,7 +118,8 @@ def test_a_record_that_would_not_go_up_is_named(bulksubmit, tmp_path):
     (tmp_path / "u.csv").write_text("id,n\na,1\nb\n")
     assert "1,000 of the first 1,000 records" in bulksubmit(*SAMA[:2], "--from", "t.csv", *SAMA[4:])[1]
     out = bulksubmit(*SAMA[:2], "--from", "u.csv", *SAMA[4:], "--overwrite")[1]
-    assert "1 of the 1 record can be sent" in out
+    assert "1 of the 2 records can be sent" in out
+    assert "the first that cannot be sent  it has 1 value" in out
 
 
 def test_what_is_missing_where_nobody_can_be_asked_is_named_with_its_option(bulksubmit):

@@ -59,6 +59,11 @@ def test_the_delimiter_is_the_one_by_which_the_header_has_the_most_columns(look,
     assert len(found.columns) == 3
 
 
+def test_a_header_with_other_delimiters_in_its_names_is_cut_where_the_rows_are(look):
+    found = look("a.csv", "size, in m, of all;name, first, last\n1;a\n2;b\n")
+    assert (found.settings.delimiter, len(found.columns)) == (";", 2)
+
+
 def test_records_of_json_tell_their_types_themselves(look):
     rows = '{"a":1,"b":1,"c":"x","d":[1],"e":true,"f":1}\n{"a":2,"b":1.5,"c":"y","d":{},"e":false,"f":"x","g":null}\n'
     found = look("a.ndjson", rows)

@@ -62,5 +62,16 @@ def test_a_task_is_called_after_its_sample_and_columns_of_a_spec_are_its_keys():
     }
 
 
+def test_the_column_that_a_task_is_called_after_is_a_text_whatever_its_values_are():
+    columns = [Column("run", "integer", ["1"], textual=True), Column("n", "integer", ["2"], textual=True)]
+    made = propose_mapping(columns, SETTINGS)
+    assert made.mapping["template"]["name"] == "align ${row.run}"
+    assert made.types == {"n": "integer"}
+
+
 def test_rows_that_are_specs_are_tasks():
     assert proposed(name="n", inputs="{}") is None
+
+
+def test_a_column_that_no_placeholder_can_name_is_left_out():
+    assert proposed(**{"sample": "S1", "a}b": "1"})["inputs"] == {"sample": "${row.sample}"}
