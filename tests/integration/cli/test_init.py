@@ -119,7 +119,7 @@ def test_a_record_that_would_not_go_up_is_named(bulksubmit, tmp_path):
     assert "1,000 of the first 1,000 records" in bulksubmit(*SAMA[:2], "--from", "t.csv", *SAMA[4:])[1]
     out = bulksubmit(*SAMA[:2], "--from", "u.csv", *SAMA[4:], "--overwrite")[1]
     assert "1 of the 2 records can be sent" in out
-    assert "the first that cannot be sent  it has 1 value" in out
+    assert "the first that cannot be sent  has 1 values" in out
 
 
 def test_what_is_missing_where_nobody_can_be_asked_is_named_with_its_option(bulksubmit):
