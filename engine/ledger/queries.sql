@@ -546,65 +546,10 @@ SELECT name, MIN(why) FROM jobs JOIN (
 ) ON id = needed
 GROUP BY name;
 
--- name: remove_later_fates
--- Remove some rows of a job that is being removed.
-DELETE FROM later_fates
-WHERE job = :job AND record_index IN (SELECT record_index FROM later_fates WHERE job = :job LIMIT :limit);
-
--- name: remove_origins
--- Remove some rows of a job that is being removed.
-DELETE FROM origins
-WHERE job = :job AND record_index IN (SELECT record_index FROM origins WHERE job = :job LIMIT :limit);
-
--- name: remove_samples
--- Remove some rows of a job that is being removed.
-DELETE FROM samples
-WHERE job = :job AND (run, at) IN (SELECT run, at FROM samples WHERE job = :job LIMIT :limit);
-
--- name: remove_runs
--- Remove some rows of a job that is being removed.
-DELETE FROM runs
-WHERE job = :job AND number IN (SELECT number FROM runs WHERE job = :job LIMIT :limit);
-
--- name: remove_skips
--- Remove some rows of a job that is being removed.
-DELETE FROM skips
-WHERE job = :job AND record_index IN (SELECT record_index FROM skips WHERE job = :job LIMIT :limit);
-
--- name: remove_keys
--- Remove some rows of a job that is being removed.
-DELETE FROM keys
-WHERE job = :job AND record_index IN (SELECT record_index FROM keys WHERE job = :job LIMIT :limit);
-
--- name: remove_rejects
--- Remove some rows of a job that is being removed.
-DELETE FROM rejects
-WHERE job = :job AND record_index IN (SELECT record_index FROM rejects WHERE job = :job LIMIT :limit);
-
--- name: remove_orphans
--- Remove some rows of a job that is being removed.
-DELETE FROM orphans
-WHERE job = :job AND (sequence, remote_id) IN (SELECT sequence, remote_id FROM orphans WHERE job = :job LIMIT :limit);
-
--- name: remove_settlements
--- Remove some rows of a job that is being removed.
-DELETE FROM settlements
-WHERE job = :job AND sequence IN (SELECT sequence FROM settlements WHERE job = :job LIMIT :limit);
-
--- name: remove_spans
--- Remove some rows of a job that is being removed.
-DELETE FROM spans
-WHERE job = :job AND sequence IN (SELECT sequence FROM spans WHERE job = :job LIMIT :limit);
-
--- name: remove_batches
--- Remove some rows of a job that is being removed.
-DELETE FROM batches
-WHERE job = :job AND sequence IN (SELECT sequence FROM batches WHERE job = :job LIMIT :limit);
-
--- name: remove_sources
--- Remove some rows of a job that is being removed.
-DELETE FROM sources
-WHERE job = :job AND number IN (SELECT number FROM sources WHERE job = :job LIMIT :limit);
+-- name: remove_some
+-- Remove some rows of a job that is being removed, from one of REMOVED_TABLES, by the rest of its key.
+DELETE FROM {table}
+WHERE job = :job AND ({key}) IN (SELECT {key} FROM {table} WHERE job = :job LIMIT :limit);
 
 -- name: remove_job
 -- Remove a job of which nothing else is left.

@@ -31,9 +31,7 @@ from engine.ledger.base import Ledger
 from engine.ledger.database import NAMES_SHOWN, QUERIES, copy_ledger, job_id, mapped_errors, open_connections
 from engine.ledger.files import hold, is_held
 from engine.ledger.known import KnownRecords
-from engine.ledger.writer import (
-    Hooks,
-    Writer,
+from engine.ledger.operations import (
     create_job,
     freeze,
     note_later,

@@ -1,6 +1,7 @@
-"""The one thread that writes to a SQLite ledger, many operations in one transaction; and these operations.
+"""The one thread that writes to a SQLite ledger, many operations in one transaction.
 
-Called by sqlite.py. `write` returns once its operation is on disk; an error of a write reaches whoever waits for it.
+Called by sqlite.py with the operations of operations.py. `write` returns once its operation is on disk; an error of a
+write reaches whoever waits for it.
 
 Operations gather in the event loop, for one turn of it or as long as the thread commits, and the thread is then given
 them all at once. So a lone caller waits for one fsync and sixty-four callers share one, and one waking of the thread.
@@ -22,73 +23,24 @@ long by another program changes nothing: only that group is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Concatenate, TypeAlias
+from typing import Concatenate, TypeAlias
 
 import apsw
-import orjson
 from msgspec import Struct
-from msgspec.structs import asdict
 
-from engine.ledger.database import QUERIES, as_ledger_error, job_id, mark_left_behind
-from engine.ledger.rows import (
-    BatchStep,
-    batch_row,
-    check_joined,
-    key_rows,
-    known_row,
-    reject_row,
-    settlement_row,
-    skip_row,
-    to_submitted,
-)
-from engine.model.batch import Batch
-from engine.model.errors import JobError, LedgerError, OtherJobs
-from engine.model.job import Job, JobState, check_job_name
-from engine.model.outcome import LaterFate
-from engine.model.record import KeptAs, Keyed, Reject, Skipped, Taken
-from engine.model.submission import State
+from engine.ledger.database import QUERIES, as_ledger_error, mark_left_behind
+from engine.ledger.operations import Change
+from engine.model.errors import LedgerError
 
 WAL_PAGES = 1_000
 """4 MB, as SQLite's own https://sqlite.org/pragma.html#pragma_wal_autocheckpoint."""
-
-
-REMOVED_ROWS = 500
-"""Of a job that is removed, in one transaction: 15 MB where each is the fate of a thousand records."""
-REMOVALS = (
-    "remove_later_fates",
-    "remove_origins",
-    "remove_samples",
-    "remove_runs",
-    "remove_skips",
-    "remove_keys",
-    "remove_rejects",
-    "remove_orphans",
-    "remove_settlements",
-    "remove_spans",
-    "remove_batches",
-    "remove_sources",
-    "remove_job",
-)
-"""What hangs on rows of another table goes before those."""
-
-
-class Change(Struct, frozen=True):
-    """One thing that an operation wrote."""
-
-    operation: str
-    """Name of the ledger's method."""
-    job: str
-    sequence: int | None = None
-    """Of the batch; None if it is about the job."""
-    state: State | JobState | None = None
-    """What it is now in; None if that did not change."""
 
 
 Operation: TypeAlias = Callable[Concatenate[apsw.Connection, ...], Sequence[Change]]
@@ -289,148 +241,3 @@ class Writer:
 def _nothing(_connection: apsw.Connection) -> Sequence[Change]:
     """Write nothing: who waits for it waits for what came before it."""
     return ()
-
-
-def create_job(
-    connection: apsw.Connection,
-    job: Job,
-    now: float,
-    seen: Collection[str] | None = None,
-    origins: Sequence[int] = (),
-) -> Sequence[Change]:
-    """Remember a new job, and which record of its parent each of its own is; its time is now if it names none.
-
-    `seen`: only if there is no job but these.
-    """
-    if seen is not None and connection.execute(QUERIES["unseen"], {"seen": orjson.dumps([*seen]).decode()}).get:
-        raise OtherJobs
-    row = asdict(job) | {"created_at": job.created_at or now}
-    del row["sources"]
-    if connection.execute(QUERIES["job_id"], {"name": check_job_name(job.name)}).get is not None:
-        raise JobError(
-            f"there is a job {job.name!r} already. Take another name with --job, "
-            f"or go on with `bulksubmit resume {job.name}`."
-        )
-    connection.execute(QUERIES["add_job"], row)
-    key = {"job": connection.last_insert_rowid()}
-    connection.executemany(QUERIES["add_source"], [asdict(source) | key for source in job.sources])
-    connection.executemany(
-        QUERIES["add_origin"], (key | {"record_index": at, "parent_index": parent} for at, parent in enumerate(origins))
-    )
-    return [Change("create_job", job.name, state=job.state)]
-
-
-def note_later(connection: apsw.Connection, name: str, fates: Mapping[int, LaterFate | None]) -> Sequence[Change]:
-    """Remember what became of tasks of created records afterwards, or forget it."""
-    job = job_id(connection, name)
-    gone = [{"job": job, "record_index": index} for index, fate in fates.items() if fate is None]
-    seen = [{"job": job, "record_index": index, **asdict(fate)} for index, fate in fates.items() if fate is not None]
-    connection.executemany(QUERIES["drop_later_fate"], gone)
-    connection.executemany(QUERIES["add_later_fate"], seen)
-    return [Change("note_later", name)]
-
-
-def update_job(connection: apsw.Connection, query: str, name: str, bindings: Mapping[str, Any]) -> Sequence[Change]:
-    """Write one thing about a job by a query that is named after the ledger's method."""
-    connection.execute(QUERIES[query], {"job": job_id(connection, name), **bindings})
-    return [Change(query, name, state=bindings.get("state"))]
-
-
-def remove_rows(connection: apsw.Connection, name: str) -> Sequence[Change]:
-    """Remove up to REMOVED_ROWS rows of a job that is being removed, of the first table that has any; the job last."""
-    job = job_id(connection, name)
-    bindings = {"job": job, "limit": REMOVED_ROWS}
-    if connection.execute(QUERIES["job_state"], {"job": job}).get != JobState.REMOVED:
-        raise LedgerError(f"job {name!r} is not in state removed; this is a defect worth reporting")
-    for query in REMOVALS:
-        before = connection.total_changes()
-        connection.execute(QUERIES[query], bindings)
-        if connection.total_changes() > before:
-            break
-    return [Change("remove", name, state=JobState.REMOVED)]
-
-
-def freeze(  # noqa: PLR0913 - all of one step of reading
-    connection: apsw.Connection,
-    name: str,
-    batches: Sequence[Batch],
-    rejects: Sequence[Reject],
-    now: float,
-    *,
-    last: bool,
-    skips: Sequence[Skipped] = (),
-    taken: Sequence[Taken] = (),
-    keys: Sequence[Keyed] = (),
-) -> Sequence[Change]:
-    """Remember batches, rejects, skips, keys and what the family knows from now on; `last`: the sources end here."""
-    job = job_id(connection, name)
-    (end,) = connection.execute(QUERIES["frozen_end"], {"job": job}).fetchall()
-    check_joined(name, end, batches)
-    changes = _add_batches(connection, "freeze", name, job, batches, now)
-    connection.executemany(QUERIES["add_reject"], [reject_row(job, reject) for reject in rejects])
-    others = {skip.other: job_id(connection, skip.other) for skip in skips}
-    connection.executemany(QUERIES["add_skip"], [skip_row(job, skip, others[skip.other]) for skip in skips])
-    _take(connection, job, taken)
-    connection.executemany(QUERIES["add_keys"], key_rows(job, keys))
-    if last:
-        connection.execute(QUERIES["set_read_complete"], {"job": job})
-    return changes or [Change("freeze", name)]
-
-
-def _take(connection: apsw.Connection, job: int, taken: Sequence[Taken]) -> None:
-    """Remember the records that a job takes, so that its family knows them before anything of them is sent."""
-    if not taken:
-        return
-    rows = {kept_as: [known_row(job, one) for one in taken if one.kept_as is kept_as] for kept_as in KeptAs}
-    connection.executemany(QUERIES["copy_known"], [(hash_,) for hash_, *_ in rows[KeptAs.OVER]])
-    connection.executemany(QUERIES["add_known"], [*rows[KeptAs.OVER], *rows[KeptAs.ROW]])
-    connection.executemany(QUERIES["add_copy"], rows[KeptAs.COPY])
-    for name in {name for one in taken for name in one.instead_of}:
-        connection.execute(QUERIES["set_taken_over"], {"job": job_id(connection, name), "by": job})
-
-
-def _add_batches(
-    connection: apsw.Connection, operation: str, name: str, job: int, batches: Sequence[Batch], now: float
-) -> Sequence[Change]:
-    connection.executemany(QUERIES["add_batch"], [batch_row(job, batch, now) for batch in batches])
-    connection.executemany(QUERIES["add_spans"], [(job, batch.sequence, batch.spans, batch.lines) for batch in batches])
-    return [
-        Change(operation, name, batch.sequence, State.FROZEN if batch.count else State.SETTLED) for batch in batches
-    ]
-
-
-def take_steps(connection: apsw.Connection, *steps: BatchStep) -> Sequence[Change]:
-    """Take batches one step on each, or none of them; what is said of a refusal is only right of a single one."""
-    jobs = {name: job_id(connection, name) for name in {step.job for step in steps}}
-    moved, rows, settlements = 0, list[Sequence[Any]](), []
-    for step in steps:
-        job, submission = jobs[step.job], step.submission
-        if submission.state in {State.STAGING, State.SPLIT} and step.expected is not State.FROZEN:
-            moved += _move(connection, rows)  # what it gives up may have been named just now
-            rows = []
-            connection.execute(QUERIES["keep_orphan"], (job, submission.sequence, submission.remote_id))
-        rows.append(step.row(job))
-        if step.settlement is not None:
-            settlements.append(settlement_row(job, submission.sequence, step.settlement))
-    if moved + _move(connection, rows) < len(steps):
-        whose = (jobs[steps[0].job], steps[0].submission.sequence)
-        raise steps[0].refusal(connection.execute(QUERIES["state"], whose).fetchall())
-    connection.executemany(QUERIES["add_settlement"], settlements)
-    return [Change(step.operation, step.job, step.submission.sequence, step.submission.state) for step in steps]
-
-
-def _move(connection: apsw.Connection, rows: Sequence[Sequence[Any]]) -> int:
-    """Return how many of the batches stood where they were expected, and moved."""
-    before = connection.total_changes()
-    connection.executemany(QUERIES["move"], rows)
-    return connection.total_changes() - before
-
-
-def split_batch(connection: apsw.Connection, step: BatchStep) -> Sequence[Change]:
-    """Take a batch its last step, and freeze the two parts that stand for it from then on."""
-    changes = take_steps(connection, step)
-    job = job_id(connection, step.job)
-    whole = {"job": job, "sequence": step.submission.sequence}
-    (columns,) = connection.execute(QUERIES["batch"], whole).fetchall()
-    step.check_halves(to_submitted(*columns)[0])
-    return [*changes, *_add_batches(connection, "split", step.job, job, step.halves, step.now)]

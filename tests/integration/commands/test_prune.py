@@ -6,7 +6,7 @@ import pytest
 import engine
 from engine.clock import SystemClock
 from engine.commands.prune import Fall
-from engine.ledger import writer
+from engine.ledger import operations
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.errors import ConfigError, Interrupted, JobError
@@ -132,7 +132,7 @@ async def test_what_a_family_knows_keeps_the_job_and_not_its_reports(desk):
 
 @pytest.mark.parametrize("after", [1, 2, 3, 5, 8])
 async def test_a_prune_that_was_killed_leaves_a_ledger_that_opens_and_the_next_one_goes_on(desk, monkeypatch, after):
-    monkeypatch.setattr(writer, "REMOVED_ROWS", 2)
+    monkeypatch.setattr(operations, "REMOVED_ROWS", 2)
     desk = await desk()
     await three(desk)
     steps = []
@@ -150,7 +150,7 @@ async def test_a_prune_that_was_killed_leaves_a_ledger_that_opens_and_the_next_o
     states = {status.job.name: status.job.state for status in await engine.status(None, desk.ledger)}
     assert states == {"c": JobState.FINISHED, "b": JobState.REMOVED, "a": JobState.FINISHED}
     for operation in (desk.resume, desk.retry, desk.cancel, desk.status):
-        with pytest.raises(JobError, match=r"job 'b' is being removed.*`bulksubmit prune` takes the rest"):
+        with pytest.raises(JobError, match=r"job 'b' is being removed.*`bulksubmit prune --ledger .*` takes the rest"):
             await operation("b")
     assert (await desk.audit("a")).holds
     assert await prune(desk, older_than_seconds=1e9) == {"c": "kept", "b": "removed", "a": "kept"}

@@ -7,8 +7,9 @@ import apsw
 import pytest
 
 from engine.ledger.database import open_writer
+from engine.ledger.operations import Change
 from engine.ledger.sqlite import SqliteLedger
-from engine.ledger.writer import Change, Hooks, Writer
+from engine.ledger.writer import Hooks, Writer
 from engine.model.errors import JobError, LedgerError
 from engine.model.job import JobState
 from engine.model.outcome import Settlement
