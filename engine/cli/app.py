@@ -22,7 +22,7 @@ import typer
 
 import engine
 from engine.cli import options
-from engine.cli.options import Command, LimitOptions, OutputOptions
+from engine.cli.options import Command, LimitOptions, LoadOptions, OutputOptions
 from engine.cli.output.screen import Screen, say, show, tell_error, write_json
 from engine.files import DEFAULT_LEDGER
 from engine.progress.text import count, printable
@@ -91,7 +91,7 @@ def _command(*, shows_progress: bool = True) -> Callable[[_Work], _Work]:
     return partial(_declared, shows_progress=shows_progress)
 
 
-_GROUPS: dict[str, type[Any]] = {"limits": LimitOptions, "output_options": OutputOptions}
+_GROUPS: dict[str, type[Any]] = {"load": LoadOptions, "limits": LimitOptions, "output_options": OutputOptions}
 """Parameter that stands for many options → what holds them."""
 
 
@@ -168,20 +168,14 @@ def _confirm(said: str, question: str, *, shall: str, otherwise: str) -> None:
 def submit(
     *,
     sources: options.Sources,
-    config: options.Config,
     job: options.JobName = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output: options.Output = None,
-    source_format: options.SourceFormat = None,
-    until: options.Until = "",
     strict: options.Strict = False,
     again: options.SubmitAgain = False,
-    processes: options.Processes = None,
     delta: options.Delta = False,
-    family: options.Family = None,
-    accept_new: options.AcceptNew = False,
+    load: LoadOptions,
     limits: LimitOptions,
-    metrics_textfile: options.MetricsTextfile = None,
     output_options: OutputOptions,
 ) -> Screen:
     """Send records and follow each to its end.
@@ -191,26 +185,27 @@ def submit(
     work = partial(
         engine.submit,
         sources,
-        config,
+        load.config,
         ledger,
         job=job,
         output=output,
-        format=source_format,
-        until=until,
         strict=strict,
         again=again,
-        processes=processes,
         delta=delta,
-        family=family,
-        accept_new=accept_new,
-        limits=_run_limits(limits),
-        metrics_textfile=metrics_textfile,
+        **_order(load, limits),
     )
     return _perform(work, ledger, output_options)
 
 
 def _run_limits(said: LimitOptions) -> engine.RunLimits:
     return engine.RunLimits(**asdict(said))
+
+
+def _order(load: LoadOptions, limits: LimitOptions) -> dict[str, Any]:
+    """Return what `submit` and `nightly` take alike, by the names that the operations have for it."""
+    order = asdict(load)
+    del order["config"]
+    return {"format": order.pop("source_format"), "limits": _run_limits(limits), **order}
 
 
 @_command()
@@ -256,14 +251,8 @@ def resume(
 def nightly(
     *,
     sources: options.NightSources,
-    config: options.Config,
-    family: options.Family = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
-    source_format: options.SourceFormat = None,
-    until: options.Until = "",
-    accept_new: options.AcceptNew = False,
-    processes: options.Processes = None,
-    metrics_textfile: options.MetricsTextfile = None,
+    load: LoadOptions,
     limits: LimitOptions,
     output_options: OutputOptions,
 ) -> Screen:
@@ -273,19 +262,7 @@ def nightly(
     released is followed, and it is closed: its unsent records are sent from tonight's files. Then the records that no
     job of the family has created are sent, as job FAMILY-DATE. If an open job cannot be ended, that one is not begun.
     """
-    work = partial(
-        engine.nightly,
-        sources,
-        config,
-        ledger,
-        family=family,
-        format=source_format,
-        until=until,
-        accept_new=accept_new,
-        processes=processes,
-        limits=_run_limits(limits),
-        metrics_textfile=metrics_textfile,
-    )
+    work = partial(engine.nightly, sources, load.config, ledger, **_order(load, limits))
     return _perform(work, ledger, output_options)
 
 

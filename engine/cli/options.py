@@ -1,4 +1,7 @@
-"""The options and arguments of the commands, for `app`: name, type and the sentence that `--help` shows."""
+"""The options and arguments of the commands, for `app`: name, type and the sentence that `--help` shows.
+
+The module is a long one, since it has a sentence for each option of all the commands.
+"""
 
 from __future__ import annotations
 
@@ -437,6 +440,19 @@ def answer_option(asked: Asked) -> Any:
     if asked.yes_no:
         return Annotated[bool | None, _option(f"{asked.option}/--no-{asked.option[2:]}", help_)]
     return Annotated[str | None, _option(f"{asked.option} {'VARIABLE' if asked.secret else 'VALUE'}", help_)]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What goes up, as `submit` and `nightly` take it; each field is an option."""
+
+    config: Config
+    source_format: SourceFormat = None
+    until: Until = ""
+    processes: Processes = None
+    family: Family = None
+    accept_new: AcceptNew = False
+    metrics_textfile: MetricsTextfile = None
 
 
 @dataclass(frozen=True, slots=True)
