@@ -1,7 +1,7 @@
 """Submit and resume jobs; `retry` and `bench` work on theirs by it, too.
 
 Whoever works on a job holds its lock. A new job is in the ledger, and all that it needs was found to fit together,
-before anything is sent.
+before anything is sent. The module is a long one: from the order of a person to the end of the run it is one path.
 """
 
 from __future__ import annotations

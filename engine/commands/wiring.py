@@ -1,7 +1,7 @@
 """Turns a configuration into the parts of the engine, for all operations. It chooses parts and joins them, no more.
 
 A service is a `services.base.ServiceModule`. One of ours is named in SERVICES, one in a package of its own by an entry
-point. Nothing else needs to know.
+point. Nothing else needs to know. The module is a long one: each part of a run is made here, and nowhere else.
 """
 
 from __future__ import annotations

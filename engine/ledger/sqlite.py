@@ -6,7 +6,7 @@
 
 Called by `commands/`, which opens it; all others know the `Ledger` of base.py. Two connections to one file, which WAL
 allows without waiting. A read sees all that was asked for before it. The functions below the class run in the reader's
-thread.
+thread. The module is a long one, since `Ledger` has so many methods; most are one call of a named query.
 """
 
 from __future__ import annotations

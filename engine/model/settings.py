@@ -1,6 +1,7 @@
 """The configuration, read by msgspec: every key with its default and the reason for it. Unknown keys are errors.
 
-`commands.configuration` reads a file into it. The keys of `[service]` stand in the settings of each service.
+`commands.configuration` reads a file into it. The keys of `[service]` stand in the settings of each service. The module
+is a long one, since it has a sentence or two for each key.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ What cannot be seen from here, since nothing else knows it: two task ids of a ba
 and in the outcomes alike; a blank between two records that became another blank; the text of a reject that is refused
 for the same reason as before, where there is no `rejects.ndjson` to compare it with; the user's own keys, which only
 help people to find records.
+
+The module is a long one: the walk passes each batch to every check in turn, and they share what it has read of it.
 """
 
 from __future__ import annotations

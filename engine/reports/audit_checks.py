@@ -1,7 +1,8 @@
 """What an audit holds the batches of a ledger against: the sources, cut again, and the two report files.
 
 `audit.audit` walks over the batches in the order of their records and passes each to both. They read their files once,
-beside that walk, and hold no more of them than one batch.
+beside that walk, and hold no more of them than one batch. The module is a long one, since each thing that can be wrong
+with a line has a finding of its own, in words that say where.
 """
 
 from __future__ import annotations

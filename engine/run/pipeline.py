@@ -17,6 +17,8 @@ everything else has arrived.
 A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger. Or
 a limit is met: then nothing more is sent, and what is under way is followed to its end. A batch with more records than
 may still be sent is halved until its first ones fit.
+
+The module is a long one: how the three go side by side is one idea, and in parts nobody could follow it.
 """
 
 from __future__ import annotations

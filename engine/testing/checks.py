@@ -1,7 +1,8 @@
 """Checks that a service keeps what it promises to the engine.
 
 Each check takes a `Subject` that no other check has used, and raises `PromiseBroken` with what is wrong. It knows no
-service, and believes nobody but the stand-in of the server (`Subject.created`) about what was created.
+service, and believes nobody but the stand-in of the server (`Subject.created`) about what was created. The module is a
+long one, since it has a check for each promise.
 """
 
 from __future__ import annotations
