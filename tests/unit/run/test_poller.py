@@ -389,6 +389,27 @@ async def test_a_batch_of_which_nothing_is_ever_said_is_parked(chase):
     assert "nothing was said of batch r2" in (await chase.bench.submissions())[1].note
 
 
+async def test_two_polls_about_the_same_batches_settle_and_tell_each_of_them_once(chase):
+    chase = await chase(batches=3, service=TOGETHER)
+    written, polls = asyncio.Event(), []
+
+    async def slowly():
+        polls.append(1)
+        await written.wait()
+
+    chase.run.ledger.written = slowly
+    open_batches = [chase.poller._open[sequence] for sequence in range(3)]
+    async with under_way(chase.poll()):
+        await until(lambda: polls)  # the fates are handed to the ledger, and not on disk yet
+        async with under_way(chase.poller._close_settled(open_batches)) as second:
+            await until(second.done)  # it finds nothing that is left to close
+            assert chase.poller.open_batches == 3
+            written.set()
+            await until(lambda: not chase.poller.open_batches)
+    settled = [event.sequence for event in chase.bench.events if isinstance(event, BatchSettled)]
+    assert (settled, len(polls)) == ([0, 1, 2], 1)
+
+
 # Accepted, and not begun
 
 
