@@ -30,7 +30,7 @@ class TaskState(msgspec.Struct, frozen=True):
     untouched: bool = False
     """Nobody has begun with it: it may be taken back."""
     ended: bool = False
-    """Nothing more will happen to it."""
+    """Nothing more happens to it by itself: nobody needs to wait for it."""
     later: Later | None = None
     """What became of it; None if there is nothing to tell."""
     reason: str = ""
@@ -47,6 +47,8 @@ class Refreshing(Protocol):
 
     polls_together: int
     """Batches that one `task_states` call covers; as in `Polling`."""
+    by_people: bool
+    """People work on the tasks: it takes days until they end, and what is completed may be rejected afterwards."""
 
     async def task_states(self, batches: Sequence[CreatedTasks]) -> Mapping[str, TaskState]:
         """Return by id how the tasks of up to `polls_together` batches stand; one that is left out is not shown.

@@ -207,6 +207,12 @@ class MadeTask(_Stated):
         return any(all(key in data and data[key] == value for key, value in sent.items()) for sent in candidates)
 
 
+_HANDED_OVER = frozenset({"delivered", "acknowledged"})
+"""Words for a task that nobody at the vendor has in hand any more."""
+_COMPLETED = _HANDED_OVER | {"completed", "approved"}
+"""Words for a task on which people have done their work. Whoever looks at it may reject the work all the same."""
+
+
 def work_state(task: MadeTask) -> TaskState:
     """Return how people's work on a task stands: the words are the vendor's, and those of a new one matter most."""
     word = _plain(task.word)
@@ -214,8 +220,8 @@ def work_state(task: MadeTask) -> TaskState:
     return TaskState(
         task.word or "unknown",
         untouched=word == "new",
-        ended=word in {"delivered", "acknowledged"},
-        later=Later.REJECTED if rejected else None,
+        ended=word in _HANDED_OVER,
+        later=Later.REJECTED if rejected else Later.COMPLETED if word in _COMPLETED else None,
         reason="people did not take the work on it; it goes through their hands once more" if rejected else "",
     )
 

@@ -93,6 +93,7 @@ class Sama:
     """What a lost call to stage made is an empty batch that nobody can find, or needs to."""
     polls_together = 1
     undone_together = TASKS_PAGE_SIZE
+    by_people = True
     stage_again = Again.SAFE
     """An empty batch that is not continued creates nothing."""
     settle_seconds = SETTLE_SECONDS
@@ -109,7 +110,10 @@ class Sama:
         emit: Listener = unheard,
     ) -> None:
         if job.until not in {"", "created"}:
-            raise ConfigError(f"--until {job.until}: a Sama task is done when it is created; leave --until out")
+            raise ConfigError(
+                f"--until {job.until}: a record counts as done when its Sama task is created; leave --until out. "
+                "`bulksubmit resume JOB --until finished` follows people's work on the tasks afterwards"
+            )
         presigned = settings.mode == "presigned"
         self.staging: Sama | None = self if presigned else None
         self.referencing: Sama | None = None if presigned else self

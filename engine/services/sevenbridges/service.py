@@ -75,6 +75,7 @@ class SevenBridges:
     """People see drafts: one that was made is looked for before another is."""
     polls_together = PAGE_ITEMS
     undone_together = 1
+    by_people = False
     open_batches = 100_000
     """Tasks followed at once: a thousand bulk calls, one window of the vendor's rate limit, ask about all of them."""
 

@@ -156,7 +156,7 @@ class Stager:
 
     kind, settle_seconds, polls_together, open_batches = "toy", 1.0, 1, 10
     broken, counting, drafting, referencing, plain_task = "", None, None, None, None
-    undone_together = 10
+    undone_together, by_people = 10, False
     again, stage_again = Again.ASK, Again.SAFE
 
     def __init__(self, settings, batch, job, caller, clock):
