@@ -14,7 +14,7 @@ import orjson
 from engine.batch.chunker import ReferenceOf, frozen, no_reference, render_payload
 from engine.batch.mapping import Mapper
 from engine.model.batch import Batch, batch_name, decode_lines, decode_spans, good_indexes, outer_edges, part_sequences
-from engine.model.errors import SourceChanged, SourceError
+from engine.model.errors import RESUME, SourceChanged, SourceError
 from engine.model.record import Position, Skipped, Source, loads, source_at
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
@@ -114,7 +114,7 @@ class PayloadReader:
             if not isinstance(error.__cause__, OSError):
                 raise self._changed(batches[0], str(error)) from error
             raise SourceChanged(
-                f"{error}. Batch {batch_name(batches[0].sequence)} is to be read from it again: then resume"
+                f"{error}. Batch {batch_name(batches[0].sequence)} is to be read from it again: then run {RESUME}"
             ) from error
         except ValueError as error:  # what was JSON is not any more
             raise self._changed(batches[0], "its records are other ones") from error

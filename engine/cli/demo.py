@@ -20,9 +20,10 @@ import anyio
 import orjson
 
 import engine
-from engine.cli.output.result import command, program, result_screen
+from engine.cli.output.result import result_screen
 from engine.cli.output.screen import Screen, Table
 from engine.commands.examples import example_path
+from engine.commands.paths import command, program
 from engine.commands.result import Result
 from engine.model.errors import BulkSubmitError, ConfigError, Exit
 from engine.model.job import JobState

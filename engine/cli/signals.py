@@ -34,6 +34,7 @@ from engine.progress.events import Listener, Stopping, fan_out
 from engine.progress.log import event_log, set_up_logging
 from engine.progress.redaction import redactor
 from engine.progress.standard_error import write_line
+from engine.progress.text import printable
 from engine.run.context import DRAIN_SECONDS, Stop
 
 T = TypeVar("T")
@@ -228,7 +229,9 @@ class _Attendant:
         try:
             return self._received.get(timeout=max(until - time.monotonic(), 0))
         except Empty:
-            write_line("bulksubmit: not all that was under way has finished in time; `bulksubmit resume` goes on")
+            write_line(
+                f"bulksubmit: not all that was under way has finished in time; {printable(self._stop.goes_on)} goes on"
+            )
             return self._first
 
     def _end(self, number: int) -> None:

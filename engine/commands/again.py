@@ -111,9 +111,9 @@ async def retry_tasks(
             if child is None:
                 with opened.lock(_next_name(job, await opened.jobs())):
                     child = await _made(job, opened, emit)
-                    return await work_on(child, opened, wiring.load(child.config), emit, stop)
+                    return await work_on(child, opened, wiring.load(child.config), emit, stop, command="retry")
             with opened.lock(child.name):
-                return await go_on(child, opened, emit, stop)
+                return await go_on(child, opened, emit, stop, command="retry")
 
 
 async def _ended(name: str, ledger: Ledger) -> Job:

@@ -30,13 +30,13 @@ from engine.bench.meter import Meter
 from engine.bench.page import page
 from engine.bench.results import Bench, BenchOrder, BenchPlan, BenchStep, document
 from engine.commands import wiring
-from engine.commands.paths import claim_output
+from engine.commands.paths import claim_output, spelled
 from engine.commands.result import exit_code
 from engine.commands.submit import STANDARD_INPUT, work_on
 from engine.files import private
 from engine.http.urls import check_base_url, is_loopback
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import BulkSubmitError, ConfigError, DeadlineReached, SourceError
+from engine.model.errors import RESUME, BulkSubmitError, ConfigError, DeadlineReached, SourceError
 from engine.model.job import Job
 from engine.model.outcome import Tally
 from engine.model.record import Format, Position
@@ -223,7 +223,9 @@ async def _one_more(series: _Series, number: int, emit: Listener, stop: Stop) ->
             timing = Timing(wiring.CLOCK.monotonic, ended.wait)
             pace = partial(paced, load=load, seconds=series.order.seconds, timing=timing, due=meter.due)
             hearing = fan_out(meter.listen, emit)
-            result = await work_on(job, series.ledger, _at(load, series.setup), hearing, step_stop, pace=pace)
+            result = await work_on(
+                job, series.ledger, _at(load, series.setup), hearing, step_stop, command="bench", pace=pace
+            )
         measure = meter.measured()
         # A stop may leave a last plan in the ledger's queue: what is written after it is on disk after it.
         await series.ledger.set_config(job.name, job.config)
@@ -234,11 +236,10 @@ async def _one_more(series: _Series, number: int, emit: Listener, stop: Stop) ->
     series.records = chain(_lines_from(Path(job.output) / TASKS, result.tally.records), series.records)
     await anyio.to_thread.run_sync(_append, Path(job.output) / OUTCOMES, series.folder / OUTCOMES)
     if step_stop.error is not None:
-        rest = f" `bulksubmit resume {job.name} --ledger {series.folder / 'ledger.db'}` settles its last batches."
-        series.end(
-            step_stop.error,
-            f"Step {load.label} ended early: {step_stop.error}{rest if result.tally.unresolved else ''}",
-        )
+        goes_on = f"resume {job.name}"
+        rest = f" {RESUME} settles its last batches." if result.tally.unresolved else ""
+        said = spelled(f"{step_stop.error}{rest}", series.ledger.path, goes_on)
+        series.end(step_stop.error, f"Step {load.label} ended early: {said}")
     elif not measure.created:
         reason = measure.first_error or f"see {Path(job.output) / 'rejects.ndjson'}"
         series.end(None, f"Nothing was created in step {load.label}: {reason}")

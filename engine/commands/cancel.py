@@ -11,11 +11,13 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
+from engine.commands.runs import RunMemory
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.errors import CallFailed, JobError, JobRefused, Refused
 from engine.model.job import Job, JobState
 from engine.model.next_step import Action, next_step
+from engine.model.runs import CANCEL
 from engine.model.submission import State
 from engine.progress.events import Listener, unheard
 from engine.progress.text import count
@@ -43,23 +45,29 @@ async def cancel(
         JobError: there is no such job, or it is finished.
         JobLocked: a process works on it; stop that first.
     """
-    started, stop = wiring.CLOCK.monotonic(), stop or Stop()
+    stop = stop or Stop()
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
         with opened.lock(name):
             if job.state is JobState.FINISHED:
                 raise JobError(f"job {name!r} is finished; there is nothing left to cancel")
             setup = wiring.load(job.config)
-            await opened.set_job_state(name, JobState.CANCELED)
-            job = replace(job, state=JobState.CANCELED)
-            async with wiring.open_run(setup, job, opened, emit, stop) as run:
-                try:
-                    await unless_stopped(stop, lambda: cancel_batches(run))
-                except CallFailed as failure:
-                    run.end(failure)
-                error = await wiring.pipeline(setup, run).work()
-                await cancel_orphans(run)
-            return await summarize(job, opened, started, error, setup=setup)
+            async with RunMemory(job, opened, emit, stop, command=CANCEL) as memory:
+                return memory.end(await memory.spelled(partial(_cancel, job, opened, setup, memory, stop)))
+
+
+async def _cancel(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemory, stop: Stop) -> Result:
+    started = wiring.CLOCK.monotonic()
+    await ledger.set_job_state(job.name, JobState.CANCELED)
+    job = replace(job, state=JobState.CANCELED)
+    async with wiring.open_run(setup, job, ledger, memory.emit, stop) as run:
+        try:
+            await unless_stopped(stop, lambda: cancel_batches(run))
+        except CallFailed as failure:
+            run.end(failure)
+        error = await memory.beside(wiring.pipeline(setup, run).work)
+        await cancel_orphans(run)
+    return await summarize(job, ledger, started, error, setup=setup)
 
 
 async def cancel_batches(run: Run) -> None:

@@ -6,31 +6,47 @@ the same questions. A record stays *created* whatever its task does later: a lat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.commands import wiring
 from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
+from engine.commands.runs import RunMemory
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError
 from engine.model.job import Job
 from engine.model.outcome import LASTING, Later, LaterFate
+from engine.model.runs import REFRESH
 from engine.model.submission import State
 from engine.progress.events import Listener, Noticed, unheard
 from engine.progress.text import count, duration
 from engine.reports.outcomes import KnownBatch, settled_batches
-from engine.run.bounds import ending_of
+from engine.run.bounds import Ending, ending_of
 from engine.run.context import Stop, pause_unless_stopped, unless_stopped
 from engine.services.base import Service
 from engine.services.created import CreatedTasks, Refreshing, TaskState
 
+T = TypeVar("T")
+
+UNTIL_THE_END = "finished"
+"""The word of `--until` for a task that has ended."""
 TOLD_SECONDS = 3.0
 """A shorter wait is not worth a word beforehand."""
+PEOPLE_SECONDS = 600.0
+"""Longest pause between two looks at what people work on: that takes days, and each look many calls."""
+_TAKES_WEEKS = (
+    "people work on {tasks} that have not ended: it can take weeks until all have. They are asked about again and "
+    "again until then; --deadline ends that, and so does Ctrl-C. `bulksubmit refresh {job}` asks once"
+)
 
 
 class SeenTask(Struct, frozen=True):
@@ -58,33 +74,86 @@ async def refresh(
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
         with opened.lock(name):
-            return await follow_tasks(job, wiring.load(job.config), opened, emit, stop, to_the_end=False)
+            setup = wiring.load(job.config)
+            refreshing_of(wiring.offline(setup, job).service)
+            async with RunMemory(job, opened, emit, stop, command=REFRESH) as memory:
+                work = partial(_follow, job, setup, opened, memory, stop, to_the_end=False)
+                return memory.end(await memory.spelled(work))
 
 
-async def follow_tasks(
-    job: Job, setup: wiring.Setup, ledger: Ledger, emit: Listener, stop: Stop, *, to_the_end: bool
+async def follow_to_the_end(job: Job, setup: wiring.Setup, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
+    """Follow the created tasks of a finished job, which this process has locked, until all have ended: `resume`."""
+    goes_on = f"resume {job.name} --until {UNTIL_THE_END}"
+    async with RunMemory(job, ledger, emit, stop, command="resume", goes_on=goes_on) as memory:
+        return memory.end(
+            await memory.spelled(partial(_follow, job, setup, ledger, memory, stop, to_the_end=True)),
+        )
+
+
+async def _follow(
+    job: Job, setup: wiring.Setup, ledger: Ledger, memory: RunMemory, stop: Stop, *, to_the_end: bool
 ) -> Result:
-    """Ask about the created tasks of a job that this process has locked, once or until all have ended."""
-    clock = wiring.CLOCK
-    started, error, send = clock.monotonic(), None, setup.settings.send
-    ending, waited = ending_of(setup.settings.window, setup.deadline_at, clock.now()), send.poll_seconds
+    """Ask about the created tasks of a job, once or until all have ended."""
+    started, error, emit = wiring.CLOCK.monotonic(), None, memory.emit
     async with wiring.online(setup, job, emit) as service:
         await tell_duration(job, ledger, service, lambda text: emit(Noticed(text)))
         try:
-            while (still_open := await unless_stopped(stop, lambda: _look(job, ledger, service))) and to_the_end:
-                waited = min(2 * waited, send.max_poll_seconds)
-                passed = clock.monotonic() - started
-                if send.deadline_seconds is not None and passed + waited > send.deadline_seconds:
-                    raise DeadlineReached
-                if ending is not None and clock.now() + waited > ending.at:
-                    raise ending.error
-                if still_open.shown == 0 and passed >= service.settle_seconds:  # they are not there any more
-                    break
-                if not await pause_unless_stopped(stop, clock, waited):
-                    break
+            if to_the_end:
+                await memory.beside(lambda: _look_until_the_end(job, setup, ledger, service, stop, emit))
+            else:
+                await memory.beside(lambda: unless_stopped(stop, lambda: _look(job, ledger, service)))
         except BulkSubmitError as failure:
             error = failure
     return await summarize(await ledger.job(job.name), ledger, started, stop.error or error, setup=setup)
+
+
+async def _look_until_the_end(
+    job: Job, setup: wiring.Setup, ledger: Ledger, service: Service, stop: Stop, emit: Listener
+) -> None:
+    """Ask again and again, until all tasks have ended, the run shall end, or its time is over.
+
+    Raises:
+        DeadlineReached, WindowClosed: it is. A look may take hours, so it is broken off then.
+    """
+    clock, send = wiring.CLOCK, setup.settings.send
+    began = clock.monotonic()
+    ending = ending_of(setup.settings.window, setup.deadline_at, clock.now())
+    if send.deadline_seconds is not None and (ending is None or clock.now() + send.deadline_seconds < ending.at):
+        ending = Ending(clock.now() + send.deadline_seconds, DeadlineReached())
+    pause, by_people = send.poll_seconds, refreshing_of(service).by_people
+    while still_open := await _in_time(ending, lambda: unless_stopped(stop, lambda: _look(job, ledger, service))):
+        if by_people and pause == send.poll_seconds:
+            emit(Noticed(_TAKES_WEEKS.format(tasks=count(still_open.shown + still_open.hidden, "task"), job=job.name)))
+        passed = clock.monotonic() - began
+        pause = min(2 * pause, PEOPLE_SECONDS if by_people else send.max_poll_seconds)
+        if ending is not None and clock.now() + pause > ending.at:
+            raise ending.error
+        if still_open.shown == 0 and passed >= service.settle_seconds:  # they are not there any more
+            return
+        if not await pause_unless_stopped(stop, clock, pause):
+            return
+
+
+async def _in_time(ending: Ending | None, look: Callable[[], Awaitable[T]]) -> T:
+    """Look, but not beyond the end of the time.
+
+    Raises:
+        DeadlineReached, WindowClosed: it came first.
+    """
+    if ending is None:
+        return await look()
+    looking = asyncio.ensure_future(look())
+    clock_rings = asyncio.ensure_future(wiring.CLOCK.sleep(max(0.0, ending.at - wiring.CLOCK.now())))
+    try:
+        await asyncio.wait((looking, clock_rings), return_when=asyncio.FIRST_COMPLETED)
+        if not looking.done():
+            raise ending.error
+        return looking.result()
+    finally:
+        for task in (looking, clock_rings):
+            task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait((looking, clock_rings))
 
 
 class _StillOpen(Struct, frozen=True):
@@ -101,7 +170,9 @@ class _StillOpen(Struct, frozen=True):
 async def _look(job: Job, ledger: Ledger, service: Service) -> _StillOpen:
     """Ask once about all tasks that have not ended, and keep what is new."""
     shown = hidden = 0
-    async for group in seen_tasks(job, ledger, service, without=LASTING):
+    # People may reject what is completed; then they work on it again.
+    lasting = LASTING - {Later.COMPLETED} if refreshing_of(service).by_people else LASTING
+    async for group in seen_tasks(job, ledger, service, without=lasting):
         fates: dict[int, LaterFate | None] = {}
         for seen in group:
             state = seen.state

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.cancel import cancel
 from engine.commands.hooks import told_if_not_begun
-from engine.commands.paths import ledger_path, open_ledger, path_names
+from engine.commands.paths import ledger_path, open_ledger, path_names, spelled
 from engine.commands.result import Result, told_if_empty
 from engine.commands.runs import tells_collector
 from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, replace_config, submit
@@ -40,6 +40,8 @@ from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Stop
 from engine.source.sources import find_sources, is_file_of, is_untouched
 
+NIGHTLY = "nightly"
+"""What a job remembers a run of ours by."""
 _AT_THE_SERVICE = frozenset({State.RELEASING, State.RELEASED})
 """States of batches of which something may still be created."""
 
@@ -109,10 +111,10 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
             for job in await _left_open(family, opened):
                 result = await night.end(job, opened, ledger)
                 if result.state == JobState.OPEN or await _may_create(result.job, opened):
-                    return night.not_begun(result)
+                    return night.not_begun(result, opened.path)
                 ended.append(result)
             if ended and stop.sending_error is not None:
-                return night.not_begun(ended[-1])
+                return night.not_begun(ended[-1], opened.path)
             jobs = {job.name: job for job in await opened.jobs()}
             name, last = _names(night.name, jobs)
             if last is not None and await night.has_loaded(last, found, opened):
@@ -133,6 +135,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
                     accept_new=accept_new,
                     limits=limits,
                     metrics_textfile=metrics_textfile,
+                    command=NIGHTLY,
                 )
             return _with_earlier(result, ended)
 
@@ -273,6 +276,8 @@ class _Night:
     async def _close(self, name: str, ledger: Path | str) -> Result:
         """Cancel a job, in no more time than there is."""
         ending = ending_of(self._setup.settings.window, self._setup.deadline_at, wiring.CLOCK.now())
+        if ending is not None:  # what goes on is the night, and no single job of it
+            ending.error.args = (spelled(str(ending.error), Path(ledger)),)
         bounds = Bounds(LimitSettings(), ending, Tally(), wiring.CLOCK, self._stop, self._emit)
         canceled: Result | BulkSubmitError
         async with anyio.create_task_group() as group:
@@ -314,19 +319,20 @@ class _Night:
             opened,
             self._emit,
             self._stop,
+            command=NIGHTLY,
             processes=self._processes,
             limits=limits,
             overwritten=changed,
             textfile=self._setup.textfile,
         )
 
-    def not_begun(self, result: Result) -> Result:
+    def not_begun(self, result: Result, ledger: Path) -> Result:
         """Return the result of a job after which tonight's cannot begin; when it is tonight's, nothing is added."""
         if result.job.startswith(self.name):
             return result
         why, code = result.message, result.exit_code
         if result.state != JobState.OPEN and (over := self._stop.sending_error) is not None:
-            why, code = str(over), over.exit_status
+            why, code = spelled(str(over), ledger), over.exit_status
         why = "; ".join(filter(None, [why, f"so tonight's job {self.name} is not begun"]))
         return replace(result, message=why, exit_code=code or Exit.STOPPED_EARLY)
 

@@ -1,10 +1,18 @@
-"""Opens what paths name, for every operation: the ledger that is there, an output folder that is no other job's."""
+"""Opens what paths name, for every operation: the ledger that is there, an output folder that is no other job's.
+
+It also writes out the commands that messages name. Where an error arises, nobody knows the job and the ledger, so the
+message says `bulksubmit resume`; here it becomes a command that works as it is typed.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
+import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -12,8 +20,15 @@ from engine.commands import wiring
 from engine.files import DEFAULT_LEDGER, find_ledger, make_private_folder
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import JobError, JobLocked
+from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked
 from engine.reports.outcomes import OUTCOMES, REJECTS, SPREADSHEET
+
+_BARE = re.compile(r"`bulksubmit resume((?: --[^`]*)?)`")
+"""The command that goes on, without its job."""
+_COMMAND = re.compile(r"`bulksubmit (?!validate|bench|sandbox|demo)([a-z][^`]*)`")
+"""A command that takes a ledger."""
+THE_SAME = "the same command"
+"""What goes on where there is no job yet."""
 
 
 def path_names(paths: Path | str | Sequence[Path | str]) -> list[str]:
@@ -38,13 +53,47 @@ async def open_ledger(named: Path | str, *, create: bool = False) -> AsyncIterat
     path = ledger_path(named)
     if not create and not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
         raise JobError(f"there is no ledger at {path}: check --ledger and the working folder, or submit a first job")
-    async with SqliteLedger.open(path, wiring.CLOCK) as ledger:
-        try:
+    try:
+        async with SqliteLedger.open(path, wiring.CLOCK) as ledger:
             yield ledger
-        except (JobError, JobLocked) as error:
-            if not str(error).startswith(of := f"ledger {path}: "):  # the operation may be a part of another one
-                error.args = (f"{of}{error}",)
-            raise
+    except BulkSubmitError as error:
+        error.args = (spelled(str(error), path),)
+        # The operation may be a part of another one.
+        if isinstance(error, JobError | JobLocked) and not str(error).startswith(of := f"ledger {path}: "):
+            error.args = (f"{of}{error}",)
+        raise
+
+
+def command(words: str, ledger: Path) -> str:
+    """Return `bulksubmit WORDS` as it can be pasted, with the ledger unless it would be found without being named."""
+    with suppress(ConfigError):  # without a home folder it has to be named
+        if ledger.resolve() == find_ledger().resolve():
+            return f"{program()} {words}"
+    return f"{program()} {words} --ledger {shlex.quote(str(ledger))}"
+
+
+def program() -> str:
+    """Return how this command is called from here: by its path, where a shell would find none, or another one."""
+    called = sys.argv[0]
+    if os.sep not in called or os.path.basename(called) != "bulksubmit":  # noqa: PTH119 - a text
+        return "bulksubmit"
+    found = shutil.which("bulksubmit")
+    with suppress(OSError):
+        if found is not None and os.path.samefile(found, called):  # noqa: PTH121 - likewise
+            return "bulksubmit"
+    return shlex.quote(called)
+
+
+def spelled(text: str, ledger: Path, goes_on: str = "") -> str:
+    """Return a message with its commands as they are typed: with the ledger, and with the job.
+
+    `goes_on`: the words of the command that goes on, such as `resume images-1`; empty where there is no job.
+    """
+    if "`bulksubmit " not in text:
+        return text
+    going = f"`bulksubmit {goes_on}\\1`" if goes_on else THE_SAME
+    text = _BARE.sub(going, text)
+    return _COMMAND.sub(lambda found: found[0] if " --ledger " in found[0] else f"`{command(found[1], ledger)}`", text)
 
 
 async def claim_output(folder: Path, ledger: Ledger) -> None:

@@ -41,6 +41,7 @@ from engine.model.errors import DamagedRow, JobError, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome
 from engine.model.record import Reject, Source, kept_key, loads, source_at
+from engine.model.runs import RunCounts, counted
 from engine.model.settings import SourceSettings
 from engine.model.submission import State
 from engine.progress.events import JobStarted, Listener, unheard
@@ -365,8 +366,12 @@ async def _job_status(
     working = await _working(job, ledger, tell) if tell else {}
     can = await anyio.to_thread.run_sync(service_can, job) if tally.uncertain else ServiceCan()
     later = await ledger.count_later(job.name)
+    runs = counted(runs, RunCounts.of_job(tally, later))
     tried_again = await retried(job, ledger) if whole and (job.parent or tally.failed or tally.rejected) else None
-    return JobStatus(job, tally, running, working, can, runs, samples, later, retried=tried_again)
+    last_step = await ledger.last_step_at(job.name) if runs and runs[-1].ended_at is None else 0.0
+    return JobStatus(
+        job, tally, running, working, can, runs, samples, later, retried=tried_again, last_step_at=last_step
+    )
 
 
 async def _with_failed(status: JobStatus, ledger: Ledger, tell: Callable[[str], None]) -> JobStatus:

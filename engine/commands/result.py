@@ -9,12 +9,13 @@ from msgspec import Struct
 
 from engine.commands import wiring
 from engine.commands.lineage import Retried, retried
+from engine.commands.paths import spelled
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Tally
 from engine.model.record import Reject, Why
-from engine.model.runs import PastRun, Sample
+from engine.model.runs import REFRESH, UNDO, PastRun, Sample
 from engine.progress.text import count
 from engine.reports.outcomes import Reports, ReportWriter, existing_reports
 
@@ -104,13 +105,24 @@ class JobStatus(Struct, frozen=True):
 
     retried: Retried | None = None
     """What became of the failures that were tried again, of this job or of the one that it retries; likewise."""
+    last_step_at: float = 0.0
+    """When a batch moved last, in Unix seconds, where the newest run has no end to tell."""
 
     @property
     def last_sign_at(self) -> float:
         """When something of the job was heard last, in Unix seconds."""
         newest = self.runs[-1] if self.runs else None
         signs = [self.job.created_at, *([newest.begun_at, newest.ended_at or 0.0] if newest else [])]
-        return max(signs + [sample.at for sample in self.samples[-1:]])
+        return max([*signs, self.last_step_at, *(sample.at for sample in self.samples[-1:])])
+
+    @property
+    def canceled_by(self) -> PastRun | None:
+        """The run that canceled the job; None if it is not canceled, or an older bulksubmit did it."""
+        if self.job.state is not JobState.CANCELED:
+            return None
+        # Nothing but these can follow it: whatever loads something opens the job again.
+        newest = next((run for run in reversed(self.runs) if run.command not in {REFRESH, UNDO}), None)
+        return newest if newest and newest.command else None
 
     @property
     def killed(self) -> bool:
@@ -175,7 +187,9 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         tally,
         wiring.CLOCK.monotonic() - started,
         Exit.ERROR if trouble and not code else code,
-        "; ".join(filter(None, [str(error) if error else "", note, trouble])),
+        "; ".join(
+            filter(None, [str(error) if error else "", spelled(note, ledger.path), spelled(trouble, ledger.path)])
+        ),
         reports.outcomes if reports else None,
         reports.rejects if reports else None,
         len(await ledger.orphans(job.name)),

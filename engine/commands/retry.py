@@ -132,7 +132,7 @@ async def _go_on_first(parent: str, name: str, ledger: Ledger, emit: Listener, s
     emit(Noticed(f"{name} goes on first; `bulksubmit retry {parent}` once more sends what was mended since it began"))
     job = await ledger.job(name)
     with ledger.lock(name), family_lock(job, ledger):
-        return await go_on(await ledger.job(name), ledger, emit, stop)
+        return await go_on(await ledger.job(name), ledger, emit, stop, command="retry")
 
 
 async def _send_failed(job: Job, ledger: Ledger, emit: Listener, stop: Stop, given: Path | None) -> Result:
@@ -149,7 +149,7 @@ async def _send_failed(job: Job, ledger: Ledger, emit: Listener, stop: Stop, giv
     with ExitStack() as locks:
         child = await _new_child(job, ledger, locks, SOURCE, REPLAYABLE, take)
         if child is not None:
-            return await work_on(child, ledger, setup, emit, stop)
+            return await work_on(child, ledger, setup, emit, stop, command="retry")
     if given is not None:
         raise JobError(f"{given} holds no record of job {job.name!r} that failed and that no retry has created")
     attempts = await find_attempts(job, ledger)
@@ -172,7 +172,9 @@ async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop)
             # First: killed in between, a job that seems finished would leave the batches unsent for good.
             await ledger.set_job_state(name, JobState.OPEN)
             job = replace(job, state=JobState.OPEN)
-            return await work_on(job, ledger, setup, emit, stop, released_again_by_user=found.sequences)
+            return await work_on(
+                job, ledger, setup, emit, stop, command="retry", released_again_by_user=found.sequences
+            )
     # Whatever the family says of them, a person wants them sent.
     job = replace(job, delta=False)
     with ExitStack() as locks:
@@ -180,7 +182,7 @@ async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop)
         child = await _new_child(job, ledger, locks, UNCERTAIN_SOURCE, frozenset({Fate.UNCERTAIN}), take)
         if child is None:
             raise JobError(f"{_rejects(job)} holds no record that is uncertain; there is nothing to try again")
-        return await work_on(child, ledger, wiring.load(child.config), emit, stop)
+        return await work_on(child, ledger, wiring.load(child.config), emit, stop, command="retry")
 
 
 async def _new_child(

@@ -1,12 +1,15 @@
 """Remembers what a run does and how it ends: in the ledger, in the job's log file, and for who collects metrics.
 
-`submit.work_on` has a `RunMemory` around each run. It is begun in the ledger before anything is sent; killed, it stays
-without an end. What goes on beside the run, every ten seconds a sample, is no matter of the run: it neither delays nor
-fails it. What failed before there was a run is told to the collector of metrics, too.
+Each command that works on a job has a `RunMemory` around its work. It is begun in the ledger before anything is sent;
+killed, it stays without an end. What goes on beside the run, every ten seconds a sample, is no matter of the run: it
+neither delays nor fails it. What failed before there was a run is told to the collector of metrics, too.
+
+All that a run says passes here, so here its commands are written out: `bulksubmit resume` gets its job and its ledger.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -15,7 +18,7 @@ from functools import wraps
 from inspect import signature
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,23 +27,25 @@ from msgspec.structs import asdict, replace
 from engine import __version__
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
-from engine.commands.paths import ledger_path, open_ledger
-from engine.commands.result import Result
+from engine.commands.paths import ledger_path, open_ledger, spelled
+from engine.commands.result import DAMAGED, Result
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, Exit, JobError, JobLocked, LedgerError, cause_of
+from engine.model.errors import RESUME, BulkSubmitError, Exit, JobError, JobLocked, LedgerError, cause_of
 from engine.model.job import Job
 from engine.model.outcome import Fate, Tally
-from engine.model.runs import PastRun, Standing
-from engine.progress.events import Listener, Noticed, fan_out
+from engine.model.runs import LOADING_NOTHING, PastRun, RunCounts, Standing
+from engine.progress.events import Event, Listener, Noticed, Stopping, fan_out
 from engine.progress.figures import RunFigures
 from engine.progress.log_file import JobLog
 from engine.progress.metrics import LoadMetrics, metrics_text, write_textfile
 from engine.progress.redaction import redactor
 from engine.progress.snapshot import Counts
 from engine.progress.text import count, rate
+from engine.run.context import Stop
 from engine.run.in_flight import InFlight
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 SAMPLE_SECONDS = 10.0
 MOST_SAMPLES = 360
@@ -52,9 +57,23 @@ METRICS_SECONDS = 60.0
 class RunMemory:
     """What is remembered of one run, while the block lasts: `async with RunMemory(…) as memory`."""
 
-    def __init__(self, job: Job, ledger: Ledger, emit: Listener, textfile: Path | None) -> None:
+    def __init__(  # noqa: PLR0913 - what a run is made of
+        self,
+        job: Job,
+        ledger: Ledger,
+        emit: Listener,
+        stop: Stop,
+        *,
+        command: str,
+        textfile: Path | None = None,
+        goes_on: str = "",
+    ) -> None:
+        """Join the parts; `command` and `goes_on` are its word, and the words of the command that goes on with it."""
         self._job = job
         self._ledger = ledger
+        self._command = command
+        self._goes_on = goes_on or f"{command if command in LOADING_NOTHING else 'resume'} {job.name}"
+        self._before = RunCounts()
         self._textfile = textfile
         self._redact = redactor(os.environ)
         self._figures = RunFigures(wiring.CLOCK.monotonic)
@@ -62,17 +81,47 @@ class RunMemory:
         self._run: PastRun
         self._result: Result | None = None
         self._told_of_textfile = False
-        self.emit = fan_out(emit, self._figures.hear, self._log.hear)
+        self._pass_on = fan_out(emit, self._figures.hear, self._log.hear)
+        stop.goes_on = self._spelled(RESUME)
+
+    def emit(self, event: Event) -> None:
+        """Tell all who listen, the log of the job among them."""
+        match event:  # the others come by the thousand, and name no command
+            case Noticed(text):
+                event = Noticed(self._spelled(text))
+            case Stopping(reason):
+                event = Stopping(self._spelled(reason))
+        self._pass_on(event)
+
+    def _spelled(self, text: str) -> str:
+        return spelled(text, self._ledger.path, self._goes_on)
 
     async def __aenter__(self) -> Self:
-        self._run = _begun(len(await self._ledger.runs(self._job.name)) + 1)
+        self._before = await self._numbers()
+        number = len(await self._ledger.runs(self._job.name)) + 1
+        self._run = replace(_begun(number, self._command), counts_before=self._before)
         await self._ledger.add_run(self._job.name, self._run)
         self._log.__enter__()
         run = self._run
-        facts = {"run": run.number, "host": run.host, "version": run.version, "pid": os.getpid()}
-        self._log.say(logging.INFO, f"run {run.number} of job {self._job.name} begins", event="RunBegun", **facts)
+        facts = {"run": run.number, "command": run.command, "host": run.host, "version": run.version}
+        said = f"run {run.number} of job {self._job.name} begins"
+        self._log.say(logging.INFO, said, event="RunBegun", pid=os.getpid(), **facts)
         await self._tell_metrics(self._figures.of_job)
         return self
+
+    async def _numbers(self) -> RunCounts:
+        tally = await self._ledger.tally(self._job.name)
+        return RunCounts.of_job(tally, await self._ledger.count_later(self._job.name) if tally.created else {})
+
+    async def spelled(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do work of the run; what it ends with, a result or an error, names the exact command that goes on."""
+        try:
+            result = await work()
+        except Exception as error:
+            if isinstance(cause := cause_of(error), BulkSubmitError):
+                cause.args = (self._spelled(str(cause)),)
+            raise
+        return replace(result, message=self._spelled(result.message))
 
     def end(self, result: Result) -> Result:
         """Take note of how the run ended, before the block does."""
@@ -101,13 +150,26 @@ class RunMemory:
             reason=reason,
         )
         await anyio.to_thread.run_sync(self._log.__exit__)
-        counts = self._figures.counts(self._log.warnings, tally)
+        counts = self._figures.counts(self._log.warnings)
         self._run = replace(self._run, ended_at=wiring.CLOCK.now(), exit_code=int(code), reason=reason, counts=counts)
-        with suppress(BulkSubmitError):  # the run itself has met what is wrong there
+        with suppress(BulkSubmitError, *DAMAGED):  # the run itself has met what is wrong there
+            now = RunCounts.of_job(result.tally, result.later) if result is not None else await self._numbers()
+            self._run = replace(self._run, counts=counts.since(self._before, now))
+        with suppress(BulkSubmitError):  # likewise
             await self._ledger.set_run(job, self._run)
         await self._tell_metrics(tally or self._figures.of_job)
 
-    async def follow(self, in_flight: InFlight) -> None:
+    async def beside(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do work of a run that sends nothing, while samples are taken."""
+        following = asyncio.ensure_future(self.follow())
+        try:
+            return await work()
+        finally:
+            following.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait((following,))
+
+    async def follow(self, in_flight: InFlight | None = None) -> None:
         """Take samples and tell metrics until it is canceled. If that cannot be done, it is no matter of the run."""
         with suppress(Exception):
             async with anyio.create_task_group() as group:
@@ -115,7 +177,7 @@ class RunMemory:
                 if self._textfile is not None:
                     group.start_soon(self._tell_each_minute)
 
-    async def _take_samples(self, in_flight: InFlight) -> None:
+    async def _take_samples(self, in_flight: InFlight | None) -> None:
         seconds, kept = SAMPLE_SECONDS, 0
         while True:
             await wiring.CLOCK.sleep(seconds)
@@ -127,8 +189,9 @@ class RunMemory:
                     await self._ledger.thin_samples(self._job.name, self._run.number)
                 seconds, kept = 2 * seconds, kept // 2
 
-    async def _take_sample(self, in_flight: InFlight) -> None:
-        sample = self._figures.sample(wiring.CLOCK.now(), in_flight.taken, in_flight.limit)
+    async def _take_sample(self, in_flight: InFlight | None) -> None:
+        taken, limit = (in_flight.taken, in_flight.limit) if in_flight else (0, 0)
+        sample = self._figures.sample(wiring.CLOCK.now(), taken, limit)
         sample = replace(
             sample,
             limit_reason=self._redact(sample.limit_reason),
@@ -160,8 +223,8 @@ class RunMemory:
             self._told_of_textfile = True
 
 
-def _begun(number: int) -> PastRun:
-    return PastRun(number, wiring.CLOCK.now(), os.uname().nodename, __version__)
+def _begun(number: int, command: str) -> PastRun:
+    return PastRun(number, wiring.CLOCK.now(), os.uname().nodename, __version__, command=command)
 
 
 def _failure(error: BaseException | None) -> tuple[int, str]:
@@ -176,10 +239,13 @@ def _failure(error: BaseException | None) -> tuple[int, str]:
     return Exit.ERROR, f"the program that ran it has broken it off ({type(cause).__name__})"
 
 
-async def remember_refusal(job: Job, ledger: Ledger, error: BulkSubmitError, textfile: Path | str | None) -> None:
+async def remember_refusal(
+    job: Job, ledger: Ledger, error: BulkSubmitError, textfile: Path | str | None, command: str
+) -> None:
     """Remember a run that ended before it could begin: nobody may have read what it said."""
+    error.args = (spelled(str(error), ledger.path, f"resume {job.name}"),)
     with suppress(BulkSubmitError):
-        run = _begun(len(await ledger.runs(job.name)) + 1)
+        run = _begun(len(await ledger.runs(job.name)) + 1, command)
         reason = redactor(os.environ)(str(error))
         run = replace(run, ended_at=run.begun_at, exit_code=int(error.exit_status), reason=reason)
         await ledger.add_run(job.name, run)

@@ -23,7 +23,7 @@ from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
 from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
-from engine.commands.later import follow_tasks
+from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
 from engine.commands.runs import RunMemory, remember_refusal, tells_collector
@@ -55,8 +55,6 @@ from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.source.sources import check_unchanged, find_sources, spool
 
-UNTIL_THE_END = "finished"
-"""The word of `--until` for a task that has ended."""
 STANDARD_INPUT = "-"
 SPOOLED = "standard-input"
 """The file that standard input becomes, in the job's output folder."""
@@ -82,6 +80,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     accept_new: bool = False,
     limits: RunLimits | None = None,
     metrics_textfile: Path | str | None = None,
+    command: str = "submit",
 ) -> Result:
     """Make a job of the records in some files and work on it until it is finished or stopped.
 
@@ -104,6 +103,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         accept_new: go on although more records are new to the family than `[delta]` allows.
         limits: of this run; what is left out is as configured.
         metrics_textfile: gets the metrics for Prometheus' node_exporter; the one of the configuration where left out.
+        command: what the job remembers its run by.
 
     Raises:
         ConfigError, SourceError, JobError, WindowClosed: nothing was sent.
@@ -145,7 +145,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
                 except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
                     (folder / SPOOLED).unlink(missing_ok=True)
                     raise
-            return await work_on(new, opened, setup, emit, stop)
+            return await work_on(new, opened, setup, emit, stop, command=command)
 
 
 def family_lock(job: Job, ledger: Ledger) -> AbstractContextManager[None]:
@@ -284,7 +284,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
             setup = wiring.load(job.config, limits=limits) if until else None  # whose deadline counts from here on
             result = await go_on(job, opened, emit, stop, processes=processes, limits=limits, textfile=metrics_textfile)
             if setup is not None and result.state == JobState.FINISHED:
-                return await follow_tasks(await opened.job(name), setup, opened, emit, stop, to_the_end=True)
+                return await follow_to_the_end(await opened.job(name), setup, opened, emit, stop)
             return result
 
 
@@ -309,6 +309,7 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
     emit: Listener,
     stop: Stop,
     *,
+    command: str = "resume",
     note: str = "",
     processes: int | None = None,
     limits: RunLimits | None = None,
@@ -317,8 +318,8 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
 ) -> Result:
     """Go on with a job that this process has locked; `note` is what to say of one that is finished.
 
-    `overwritten`: the caller knows that a source is not what it was, so only what was released is followed. Of a
-    canceled job, `check_reopening` has allowed it.
+    `command`: what the job remembers the run by. `overwritten`: the caller knows that a source is not what it was, so
+    only what was released is followed. Of a canceled job, `check_reopening` has allowed it.
     """
     if later := await ledger.taken_over_by(job.name):
         raise JobError(
@@ -336,26 +337,26 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
         if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
             changed = overwritten or _changed(job, tally)
     except BulkSubmitError as error:
-        await remember_refusal(job, ledger, error, textfile)
+        await remember_refusal(job, ledger, error, textfile, command)
         raise
     if job.state is not JobState.OPEN:
         # First: what no search finds is sent again. Killed in between, a job that seems finished would leave it so.
         await ledger.set_job_state(job.name, JobState.OPEN)
         job = replace(job, state=JobState.OPEN)
-    return await work_on(job, ledger, setup, emit, stop, changed=changed)
+    return await work_on(job, ledger, setup, emit, stop, command=command, changed=changed)
 
 
 def check_until(job: Job, until: str) -> None:
     """Refuse to follow the tasks of a job further, where that cannot be.
 
     Raises:
-        JobError, ConfigError: it is no word for that, or its service does not follow tasks.
+        JobError: it is no word for that, or its service does not tell how tasks stand.
     """
     if until != UNTIL_THE_END:
         raise JobError(
             f"--until {until}: tasks of a job that exists can only be followed until they are {UNTIL_THE_END}"
         )
-    wiring.check_parts(wiring.load(job.config), replace(job, until=until))
+    refreshing_of(wiring.load_offline(job).service)
 
 
 async def check_reopening(job: Job, ledger: Ledger, *, reopen: bool = False) -> None:
@@ -412,18 +413,20 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     emit: Listener,
     stop: Stop,
     *,
+    command: str,
     pace: wiring.PlanPace | None = None,
     released_again_by_user: frozenset[int] = frozenset(),
     changed: SourceChanged | None = None,
 ) -> Result:
     """Work on a job that this process has locked until it is finished or stopped, and write its reports.
 
-    `released_again_by_user`: sequences of the batches that a person has sent again, whatever may come twice. `changed`:
-    the sources are not what they were, so only what was released is followed.
+    `command`: what the job remembers the run by. `released_again_by_user`: sequences of the batches that a person has
+    sent again, whatever may come twice. `changed`: the sources are not what they were, so only what was released is
+    followed.
     """
     work = partial(_work_on, pace=pace, released_again_by_user=released_again_by_user, changed=changed)
-    async with RunMemory(job, ledger, emit, setup.textfile) as memory:
-        done = partial(work, job, ledger, setup, memory, stop)
+    async with RunMemory(job, ledger, emit, stop, command=command, textfile=setup.textfile) as memory:
+        done = partial(memory.spelled, partial(work, job, ledger, setup, memory, stop))
         return memory.end(await with_hooks(job, setup, memory.emit, stop, done))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,12 +19,14 @@ from engine.commands import wiring
 from engine.commands.later import SeenTask, asked_about, least_seconds, refreshing_of, tasks_of
 from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
+from engine.commands.runs import RunMemory
 from engine.commands.submit import family_lock
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, Exit, JobError, Refused
+from engine.model.errors import RESUME, BulkSubmitError, Exit, JobError, Refused
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, LaterFate
+from engine.model.runs import UNDO
 from engine.progress.events import Listener, Noticed, unheard
 from engine.progress.text import count
 from engine.reports.outcomes import KnownBatch, settled_batches
@@ -83,27 +86,34 @@ async def undo(
         JobError: the job is not finished, its service cannot take tasks back, or there are none.
         JobLocked: a process works on it, or on another job of its family.
     """
-    started, stop = wiring.CLOCK.monotonic(), stop or Stop()
+    stop = stop or Stop()
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
         with opened.lock(name), family_lock(job, opened):  # what is taken back is new to the family
             setup = wiring.load(job.config)
-            error: BulkSubmitError | None = None
-            async with wiring.online(setup, job, emit) as service:
-                undoing, _ = await _undoable(job, opened, service)
-                taking = TakingBack(job, opened, service, undoing, stop, emit)
-                try:
-                    await unless_stopped(stop, taking.work)
-                except BulkSubmitError as failure:
-                    error = failure
-            result = await summarize(await opened.job(name), opened, started, stop.error or error, setup=setup)
-            return _undone(result, taking.left, stop.error or error)
+            await _undoable(job, opened, wiring.offline(setup, job).service)
+            async with RunMemory(job, opened, emit, stop, command=UNDO) as memory:
+                return memory.end(await memory.spelled(partial(_undo, job, opened, setup, memory, stop)))
+
+
+async def _undo(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemory, stop: Stop) -> Result:
+    started, error = wiring.CLOCK.monotonic(), None
+    async with wiring.online(setup, job, memory.emit) as service:
+        undoing, _ = await _undoable(job, ledger, service)
+        taking = TakingBack(job, ledger, service, undoing, stop, memory.emit)
+        try:
+            await memory.beside(lambda: unless_stopped(stop, taking.work))
+        except BulkSubmitError as failure:
+            error = failure
+    error = stop.error or error
+    return _undone(await summarize(await ledger.job(job.name), ledger, started, error, setup=setup), taking.left, error)
 
 
 def _undone(result: Result, left: Mapping[str, int], error: BulkSubmitError | None) -> Result:
     """Say in a result what was taken back, and what is left; its exit code tells whether anything is."""
     if error is not None:
-        return replace(result, message=f"{error}; `bulksubmit undo {result.job}` goes on")
+        said = str(error)
+        return replace(result, message=said if RESUME in said else f"{said}; {RESUME} goes on")
     undone = result.later.get(Later.UNDONE, 0)
     said = f"{count(undone, 'task')} taken back"
     if left:

@@ -29,7 +29,7 @@ _REDIRECTION = 3
 
 _WHAT: dict[type[errors.CallFailed], str] = {
     errors.Refused: "was refused",
-    errors.Unauthorized: "was refused, the credentials do not hold. Renew them, then resume",
+    errors.Unauthorized: "was refused, the credentials do not hold. Renew them, then run `bulksubmit resume`",
     errors.WrongAddress: "cannot be made",
     errors.Unavailable: "did not succeed",
     errors.PossiblyApplied: "may or may not have been applied",

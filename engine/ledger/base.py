@@ -247,7 +247,7 @@ class Ledger(Protocol):
     async def standing(self, load: str) -> Standing:
         """Return how the runs of a load went: of a family's jobs or, where none is of that family, of the job so named.
 
-        No error if there is no such load: then no run of it has ended.
+        Runs of commands that load nothing do not count. No error if there is no such load: then no run of it has ended.
         """
 
     async def last_step_at(self, job: str) -> float:

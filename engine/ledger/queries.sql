@@ -480,8 +480,12 @@ SELECT COALESCE(SUM(created), 0) FROM jobs CROSS JOIN batches ON job = id WHERE 
 
 -- name: add_run
 -- Remember that a process begins to work on a job.
-INSERT INTO runs (job, number, begun_at, ended_at, exit_code, reason, host, version, counts)
-VALUES (:job, :number, :begun_at, :ended_at, :exit_code, :reason, :host, :version, :counts);
+INSERT INTO runs (
+  job, number, begun_at, ended_at, exit_code, reason, host, version, counts, command, counts_before
+)
+VALUES (
+  :job, :number, :begun_at, :ended_at, :exit_code, :reason, :host, :version, :counts, :command, :counts_before
+);
 
 -- name: set_run
 -- Remember what a run has done so far, and how it ended if it did.
@@ -490,13 +494,16 @@ WHERE job = :job AND number = :number;
 
 -- name: runs
 -- Read the runs of a job, oldest first.
-SELECT number, begun_at, host, version, ended_at, exit_code, reason, counts FROM runs WHERE job = :job ORDER BY number;
+SELECT number, begun_at, host, version, ended_at, exit_code, reason, counts, command, counts_before
+FROM runs WHERE job = :job ORDER BY number;
 
 -- name: load_standing
 -- Tell when a run of a load ended well, when one ended at all, and how; a load is a family, or a job that is of none.
+-- Commands that load nothing (a JSON array) do not count: that a job was canceled well is no success of the load.
 WITH ended AS (
   SELECT ended_at, exit_code FROM jobs CROSS JOIN runs ON job = id
   WHERE ended_at IS NOT NULL AND (family = :load OR family = '' AND name = :load)
+    AND command NOT IN (SELECT value FROM json_each(:loading_nothing))
 )
 SELECT
   COALESCE((SELECT MAX(ended_at) FROM ended WHERE exit_code = 0), 0),

@@ -253,12 +253,15 @@ def to_tally(rows: Sequence[Sequence[Any]]) -> Tally:
 
 def run_row(run: PastRun) -> Mapping[str, Any]:
     """Return the columns of a run."""
-    return asdict(run) | {"counts": msgspec.json.encode(run.counts).decode()}
+    before = None if run.counts_before is None else msgspec.json.encode(run.counts_before).decode()
+    return asdict(run) | {"counts": msgspec.json.encode(run.counts).decode(), "counts_before": before}
 
 
 def to_run(*columns: Any) -> PastRun:
     """Return a run by its columns. Raises: ValueError if a ledger does not write such."""
-    return replace(PastRun(*columns), counts=msgspec.json.decode(columns[-1], type=RunCounts))
+    run = PastRun(*columns)
+    before = None if run.counts_before is None else msgspec.json.decode(columns[-1], type=RunCounts)
+    return replace(run, counts=msgspec.json.decode(columns[7], type=RunCounts), counts_before=before)
 
 
 def figures(sample: Sample) -> str:

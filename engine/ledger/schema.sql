@@ -235,3 +235,10 @@ CREATE TABLE keys (
   keys BLOB NOT NULL,                        -- a line for each: its key as JSON, or #, its length and its sha256
   PRIMARY KEY (job, record_index)
 ) STRICT, WITHOUT ROWID;
+
+-- version 6: which command a run is, and what of it the ledger can tell though it was killed
+-- runs.command: submit, resume, cancel, undo, …, as people type it; empty: an older bulksubmit has written the run
+ALTER TABLE runs ADD COLUMN command TEXT NOT NULL DEFAULT '';
+
+-- runs.counts_before: JSON object: the numbers of the job when the run began, as in counts; null: not known
+ALTER TABLE runs ADD COLUMN counts_before TEXT;

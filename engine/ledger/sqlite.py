@@ -40,12 +40,13 @@ from engine.ledger.operations import (
     take_steps,
     update_job,
 )
+from engine.ledger.writer import Hooks, Writer
 from engine.model.batch import ROOTS, Batch, batch_name
 from engine.model.errors import BulkSubmitError, DamagedRow, JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
-from engine.model.runs import PastRun, Sample, Standing
+from engine.model.runs import LOADING_NOTHING, PastRun, Sample, Standing
 from engine.model.submission import State, Submission
 
 T = TypeVar("T")
@@ -361,7 +362,8 @@ class SqliteLedger(Ledger):
         return await self._rows("samples", rows.to_sample, job, run=run)
 
     async def standing(self, load: str) -> Standing:
-        (standing,) = await self._rows("load_standing", Standing, None, load=load)
+        nothing = orjson.dumps(sorted(LOADING_NOTHING)).decode()
+        (standing,) = await self._rows("load_standing", Standing, None, load=load, loading_nothing=nothing)
         return standing
 
     async def last_step_at(self, job: str) -> float:

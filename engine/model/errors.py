@@ -25,6 +25,9 @@ from enum import IntEnum
 
 from engine.model.error_hints import Blame
 
+RESUME = "`bulksubmit resume`"
+"""How messages name the command that goes on; `commands.paths` writes it out, with the job and the ledger."""
+
 
 class Exit(IntEnum):
     """Exit codes of the command line; part of the contract with whoever schedules it."""
@@ -74,11 +77,11 @@ class SourceError(BulkSubmitError):
 
 
 class SourceChanged(SourceError):
-    """A source is not what it was when it was frozen, or cannot be read any more. Put it back, then resume."""
+    """A source is not what it was when it was frozen, or cannot be read. Put it back, then run `bulksubmit resume`."""
 
     PUT_BACK = (
-        "Put the old file back and resume. The new one may hold records that are tasks already: submit only those of "
-        "it that outcomes.ndjson does not call created, as a new job."
+        f"Put the old file back and run {RESUME}. The new one may hold records that are tasks already: submit only "
+        "those of it that outcomes.ndjson does not call created, as a new job."
     )
     """What to do about a file that is another one."""
 
@@ -183,7 +186,7 @@ class RecordsSent(BulkSubmitError):
 
 
 class TooManyFailed(BulkSubmitError):
-    """More records failed than may. Look at rejects.ndjson; `bulksubmit resume` with another --max-failed goes on."""
+    """More records failed than may. Look at rejects.ndjson; `bulksubmit resume --max-failed LIMIT` goes on."""
 
     exit_code = Exit.LIMIT
 

@@ -1,14 +1,22 @@
-"""The runs of a job, as the ledger remembers them: each is the work of one process, with what it did from time to time.
+"""The runs of a job, as the ledger remembers them: each is the work of one command, with what it did from time to time.
 
-`commands.runs` writes them while the process works; `status` shows them. A run without an end is one that works still,
-or one that was killed: the job's lock tells which.
+`commands.runs` writes them while the command works; `status` shows them. A run without an end is one that works still,
+or one that was killed: the job's lock tells which. What such a run did, the ledger tells all the same: the numbers of
+the job stand there, and those from before the run stand with the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.model.outcome import Tally
+
+CANCEL, REFRESH, UNDO = "cancel", "refresh", "undo"
+"""Commands that are runs and load nothing. Interrupted, each goes on when it is called once more."""
+LOADING_NOTHING = frozenset({CANCEL, REFRESH, UNDO})
 
 
 class RunCounts(Struct, frozen=True, omit_defaults=True):
@@ -29,6 +37,23 @@ class RunCounts(Struct, frozen=True, omit_defaults=True):
     """Lines of its log file that warn, those that found no room there included."""
     seconds: Mapping[str, float] = {}
     """Stage → seconds between its first and its last event; stages overlap, since records flow."""
+    later: Mapping[str, int] = {}
+    """What became of created tasks afterwards → how many more of them than before. Less than nothing, as above."""
+
+    @classmethod
+    def of_job(cls, tally: Tally, later: Mapping[str, int]) -> RunCounts:
+        """Return the numbers of a whole job."""
+        numbers = {name: getattr(tally, name) for name in _NUMBERS}
+        return cls(**numbers, later={fate: number for fate, number in later.items() if number})
+
+    def since(self, before: RunCounts, now: RunCounts) -> RunCounts:
+        """Return these counts with what the ledger knows better: how the numbers of the job have changed."""
+        numbers = {name: getattr(now, name) - getattr(before, name) for name in _NUMBERS}
+        later = {fate: now.later.get(fate, 0) - before.later.get(fate, 0) for fate in {**before.later, **now.later}}
+        return replace(self, **numbers, later={fate: more for fate, more in later.items() if more})
+
+
+_NUMBERS = ("records", "created", "failed", "rejected", "uncertain", "skipped")
 
 
 class Sample(Struct, frozen=True, omit_defaults=True):
@@ -57,7 +82,7 @@ class Sample(Struct, frozen=True, omit_defaults=True):
 
 
 class PastRun(Struct, frozen=True):
-    """The work of one process on a job."""
+    """The work of one command on a job."""
 
     number: int
     """1, 2, …"""
@@ -73,6 +98,24 @@ class PastRun(Struct, frozen=True):
     reason: str = ""
     """Why it ended, in words; empty if it came to its end."""
     counts: RunCounts = RunCounts()
+    command: str = ""
+    """submit, resume, nightly, retry, cancel, undo, refresh or bench; empty: an older bulksubmit has written it."""
+    counts_before: RunCounts | None = None
+    """The numbers of the job when it began; None: not known."""
+
+
+def counted(runs: Sequence[PastRun], now: RunCounts) -> Sequence[PastRun]:
+    """Return the runs of a job, oldest first, each with what it did; `now` are the numbers of the job.
+
+    A run that was killed could not say it. What it did is in the numbers of the job when the next run began.
+    """
+    told = []
+    for number, run in enumerate(runs, 1):
+        before, after = run.counts_before, runs[number].counts_before if number < len(runs) else now
+        if run.ended_at is None and before is not None and after is not None:
+            run = replace(run, counts=run.counts.since(before, after))  # noqa: PLW2901 - as it is told
+        told.append(run)
+    return told
 
 
 class Standing(Struct, frozen=True):

@@ -108,12 +108,9 @@ class RunFigures:
                 self._waiting_until.clear()
             self._waiting_until[event.reason] = until
 
-    def counts(self, warnings: int, tally: Tally | None = None) -> RunCounts:
-        """Return what the run has done so far; whoever writes its log knows its warnings.
-
-        `tally`: the job's own at the end, which stands above what the events have told.
-        """
-        now, before = tally or self.of_job, self._before
+    def counts(self, warnings: int) -> RunCounts:
+        """Return what the run has done so far; whoever writes its log knows its warnings."""
+        now, before = self.of_job, self._before
         return RunCounts(
             now.records - before.records,
             now.created - before.created,

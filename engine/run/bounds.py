@@ -114,8 +114,7 @@ class Bounds:
             self._end_sending(
                 TooManyFailed(
                     f"{self._failed:,} of {self._judged:,} records failed or were rejected, and {self._said} may "
-                    "(max_failed). See rejects.ndjson for the reasons; `bulksubmit resume` with another --max-failed "
-                    "goes on"
+                    "(max_failed). See rejects.ndjson for the reasons; `bulksubmit resume --max-failed LIMIT` goes on"
                 )
             )
 

@@ -38,6 +38,8 @@ class Stop:
         """Why nothing more is sent; what is under way is followed to its end."""
         self.records_sent = 0
         """By all runs that it ends, one after the other; a limit of records holds for them together."""
+        self.goes_on = "the same command"
+        """What goes on with what was ended, for a message."""
         self.groups: set[int] = set()
         """Process groups that must not outlive this process, should it be ended where it stands."""
         self._requested = anyio.Event()

@@ -23,6 +23,7 @@ from engine.adaptive.rate import Pacer
 from engine.model.batch import Batch, batch_name
 from engine.model.doubt import Doubt, RemoteStatus
 from engine.model.errors import (
+    RESUME,
     CallFailed,
     Refused,
     SourceChanged,
@@ -319,8 +320,8 @@ class Poller:
             job = self._run.job.name
             error = StillWaiting(
                 f"nothing has moved for {idle_seconds:.0f} s, and the service still says {words} of "
-                f"{count(len(waiting), 'batch')} that it has accepted: {names}. No record is lost: `bulksubmit resume "
-                f"{job}` follows them on. `bulksubmit retry {job} --uncertain` has them released again, after it has "
+                f"{count(len(waiting), 'batch')} that it has accepted: {names}. No record is lost: {RESUME} "
+                f"follows them on. `bulksubmit retry {job} --uncertain` has them released again, after it has "
                 f"said what could come twice"
             )
             self._run.end(error)

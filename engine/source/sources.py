@@ -20,7 +20,7 @@ from anyio import CancelScope, to_thread
 from msgspec.structs import replace
 
 from engine.files import make_private_folder, private
-from engine.model.errors import SourceChanged, SourceError
+from engine.model.errors import RESUME, SourceChanged, SourceError
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
 from engine.source.formats import columns_of, detect
@@ -147,7 +147,7 @@ def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
         try:
             status = _status(Path(source.path))
         except SourceError as error:
-            raise SourceChanged(f"{error}. The job needs it until it is finished: then resume") from error
+            raise SourceChanged(f"{error}. The job needs it until it is finished: then run {RESUME}") from error
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise SourceChanged(f"{source.path} is {kind} now; it was a file. {SourceChanged.PUT_BACK}")
@@ -159,7 +159,7 @@ def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
         if times and status.st_mtime_ns != source.mtime_ns:
             raise SourceChanged(
                 f"{source.path} was written after the job began to read it, and is not read to its end. If its content "
-                f"is the same, give it the time that it had and resume: touch -d '{_touched(source.mtime_ns)}' "
+                f"is the same, give it the time that it had and run {RESUME}: touch -d '{_touched(source.mtime_ns)}' "
                 f"{shlex.quote(source.path)}. {SourceChanged.PUT_BACK}"
             )
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
-from engine.cli.output.result import command
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.cli.output.status import moment
 from engine.commands.lineage import Attempt, Story
+from engine.commands.paths import command
 from engine.commands.result import Validation
 from engine.model.errors import Exit
 from engine.model.outcome import Fate, LaterFate

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from msgspec import to_builtins
 
-from engine.cli.output.result import program
 from engine.cli.output.screen import Screen, Table
 from engine.commands.examples import Example
+from engine.commands.paths import program
 from engine.progress.text import count
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.cli.output.result import program
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.init import Made
 from engine.commands.inspection import Inspected
+from engine.commands.paths import program
 from engine.progress.redaction import redactor
 from engine.progress.text import count
 

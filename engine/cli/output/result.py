@@ -6,13 +6,9 @@ of `rejects.ndjson`, so that the screen of a hundred million rejects comes as qu
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,9 +17,10 @@ from msgspec import Struct
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Retried
+from engine.commands.paths import command
 from engine.commands.result import Result, ServiceCan
-from engine.files import find_ledger, regular
-from engine.model.errors import ConfigError, Exit
+from engine.files import regular
+from engine.model.errors import Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Later, Tally
 from engine.model.record import loads
@@ -76,7 +73,7 @@ def _headline(result: Result) -> str:
     if result.state == JobState.OPEN:
         return f"Job {result.job} is not finished. {result.message}".strip()
     if result.state == JobState.CANCELED:
-        reason = f" {result.message}" if result.message else ""
+        reason = f" {result.message.removesuffix('.')}." if result.message else ""
         unsent = f" and {count(tally.unresolved, 'record')} not sent" if tally.unresolved else ""
         return f"Job {result.job} is canceled.{reason} {count(tally.created, 'task')} had been created{unsent}."
     if not tally.records:
@@ -124,8 +121,13 @@ def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
 
 def later_words(later: Mapping[str, int]) -> str:
     """Return what became of created tasks afterwards, in words; "" if nothing is known of any."""
-    numbers = ", ".join(f"{count(number)} {fate}" for fate, number in sorted(later.items()) if number)
+    numbers = later_numbers(later)
     return f"of their tasks, later {numbers}" if numbers else ""
+
+
+def later_numbers(later: Mapping[str, int]) -> str:
+    """Return how many tasks became what; "" if nothing is known of any."""
+    return ", ".join(f"{count(number)} {fate}" for fate, number in sorted(later.items()) if number)
 
 
 def _who_said_no(result: Result, reasons: Reasons) -> str:
@@ -213,26 +215,6 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
             "ledger": str(ledger),
         },
     }
-
-
-def command(words: str, ledger: Path) -> str:
-    """Return `bulksubmit WORDS` as it can be pasted, with the ledger unless it would be found without being named."""
-    with suppress(ConfigError):  # without a home folder it has to be named
-        if ledger == find_ledger():
-            return f"{program()} {words}"
-    return f"{program()} {words} --ledger {shlex.quote(str(ledger))}"
-
-
-def program() -> str:
-    """Return how this command is called from here: by its path, where a shell would find none, or another one."""
-    called = sys.argv[0]
-    if os.sep not in called or os.path.basename(called) != "bulksubmit":  # noqa: PTH119 - a text
-        return "bulksubmit"
-    found = shutil.which("bulksubmit")
-    with suppress(OSError):
-        if found is not None and os.path.samefile(found, called):  # noqa: PTH121 - likewise
-            return "bulksubmit"
-    return shlex.quote(called)
 
 
 def next_steps(  # noqa: PLR0913 - what there is to know of a job

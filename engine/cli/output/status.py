@@ -10,20 +10,24 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import asdict
 
-from engine.cli.output.result import command, fate_count, fates_shown, later_words, next_steps, retried_data
+from engine.cli.output.result import fate_count, fates_shown, later_numbers, later_words, next_steps, retried_data
 from engine.cli.output.screen import Mood, Screen, Table
+from engine.commands.paths import command
 from engine.commands.result import JobStatus
 from engine.model.errors import Exit
 from engine.model.job import Job, JobState
 from engine.model.night import duration_seconds
 from engine.model.outcome import Fate
-from engine.model.runs import PastRun, Sample
+from engine.model.runs import LOADING_NOTHING, PastRun, Sample
 from engine.model.submission import State
 from engine.progress.log_file import LOG_FILE
 from engine.progress.text import count, duration, rate, size
 
 MOST_RUNS = 10
 """The newest so many are shown; `--json` has all of them."""
+
+_CAME_TO_ITS_END = frozenset({Exit.ALL_CREATED, Exit.SOME_FAILED, Exit.SOME_UNCERTAIN, Exit.TASKS_FAILED})
+"""Exit codes of a run that has done all that it could."""
 
 FAILED_SHOWN = 100
 """Failed tasks that are shown; more would only scroll by. `--json` has some more."""
@@ -61,7 +65,7 @@ def jobs_screen(jobs: Sequence[JobStatus], ledger: Path, *, chosen: bool = False
             count(status.tally.records),
             _fates(status),
             moment(status.job.created_at),
-            _ended(status, status.runs[-1]) if status.runs else "",
+            _last_run(status),
         ]
         for status in jobs
     ]
@@ -126,9 +130,9 @@ def _where_it_stands(status: JobStatus) -> list[list[str]]:
     if not status.runs:
         return []
     run, now = status.runs[-1], status.samples[-1] if status.samples else None
-    rows = []
+    rows = [["canceled", _canceled(status)]] if status.job.state is JobState.CANCELED else []
     if status.running:
-        rows.append(["working", f"since {moment(run.begun_at)} on {run.host}"])
+        rows.append(["working", f"since {moment(run.begun_at)} on {run.host}{f' ({run.command})' * bool(run.command)}"])
         if now is not None:
             rows.append(["lately", _pace(now)])
     elif status.killed:
@@ -138,13 +142,28 @@ def _where_it_stands(status: JobStatus) -> list[list[str]]:
     elif run.ended_at is not None:
         rows.append(["stopped" if status.job.state is JobState.OPEN else "ended", _since(run.ended_at)])
         rows.append(["exit code", str(run.exit_code)])
-    if run.reason:
-        rows.append(["why", run.reason])
-    if run.counts.warnings:
-        rows.append(["warnings", f"{count(run.counts.warnings)} of that run, in {Path(status.job.output) / LOG_FILE}"])
+    noted = {
+        "why": run.reason,
+        "tasks": later_numbers(run.counts.later),
+        "warnings": f"{count(run.counts.warnings)} of that run, in {Path(status.job.output) / LOG_FILE}"
+        if run.counts.warnings
+        else "",
+    }
+    rows += [[what, words] for what, words in noted.items() if words]
     if status.job.state is JobState.OPEN and not status.running:
         rows.append(["safe", _safe(status)])
     return rows
+
+
+def _canceled(status: JobStatus) -> str:
+    """Return by which run a job was canceled, when, and what became of its rest."""
+    run = status.canceled_by
+    if run is None:
+        by = "by a run that is not remembered"
+    else:
+        by = f"by run {run.number} ({run.command}), {_since(run.begun_at if run.ended_at is None else run.ended_at)}"
+    unread = "" if status.job.read_complete else ", and what stands behind them in the sources was never read"
+    return f"{by}; {count(status.tally.unresolved, 'record')} not sent{unread}"
 
 
 def _since(at: float) -> str:
@@ -184,6 +203,7 @@ def _runs(status: JobStatus) -> Table:
     rows = [
         [
             str(run.number),
+            run.command,
             moment(run.begun_at),
             _lasted(status, run),
             _ended(status, run),
@@ -194,8 +214,8 @@ def _runs(status: JobStatus) -> Table:
         for run in shown
     ]
     title = f"Runs{f', the last {len(shown)} of {len(status.runs)}' if left_out else ''}"
-    header = ["run", "begun", "for", "end", "created", "failed", "warnings"]
-    return Table(rows, title, header=header, figures=frozenset({0, 4, 5, 6}))
+    header = ["run", "command", "begun", "for", "end", "created", "failed", "warnings"]
+    return Table(rows, title, header=header, figures=frozenset({0, 5, 6, 7}))
 
 
 def _lasted(status: JobStatus, run: PastRun) -> str:
@@ -203,6 +223,13 @@ def _lasted(status: JobStatus, run: PastRun) -> str:
     if run.ended_at is not None:
         return duration(run.ended_at - run.begun_at)
     return duration(status.last_sign_at - run.begun_at) if run is status.runs[-1] else ""
+
+
+def _last_run(status: JobStatus) -> str:
+    if not status.runs:
+        return ""
+    run = status.runs[-1]
+    return f"{run.command}: " * (run.command in LOADING_NOTHING) + _ended(status, run)
 
 
 def _ended(status: JobStatus, run: PastRun) -> str:
@@ -266,6 +293,11 @@ def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
         later=status.later,
         retried=status.retried,
     )
+    newest = status.runs[-1] if status.runs else None
+    if newest and newest.command in LOADING_NOTHING and newest.exit_code not in _CAME_TO_ITS_END:
+        again = command(f"{newest.command} {job.name}", ledger)
+        steps = [one for one in steps if one[1] != again]
+        steps.insert(0, (f"go on with the {newest.command} that was ended early", again))
     if mend_first:
         steps.insert(1, ("or with a configuration that is mended", command(f"resume {job.name} --config FILE", ledger)))
     elif job.state is JobState.OPEN and last == Exit.LIMIT:
@@ -304,6 +336,7 @@ def _data(status: JobStatus) -> dict[str, object]:
         "output": job.output,
         "sources": [source.path for source in job.sources],
         "killed": status.killed,
+        "canceled_by": status.canceled_by.number if status.canceled_by else None,
         "last_sign_at": status.last_sign_at,
         "runs": [_run_data(status, run) for run in status.runs],
         "samples": [asdict(sample) for sample in status.samples],

@@ -11,11 +11,12 @@ from unit.bench.benches import bench
 from engine.cli.demo import Demo, demo_screen
 from engine.cli.output.bench import bench_screen
 from engine.cli.output.checks import audit_screen, story_screen, validation_screen
-from engine.cli.output.result import common_reasons, next_steps, program, result_screen
+from engine.cli.output.result import common_reasons, next_steps, result_screen
 from engine.cli.output.screen import Mood, Screen, Table, tell_error, text_of
 from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Attempt, Retried, Story
+from engine.commands.paths import program
 from engine.commands.result import JobStatus, ServiceCan, Validation
 from engine.model.errors import BulkSubmitError, Exit, StillWaiting
 from engine.model.job import JobState

@@ -8,6 +8,9 @@ from engine.clock import SystemClock
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, JobError
 from engine.model.outcome import LaterFate
+from engine.model.settings import RunLimits
+from engine.progress.events import Noticed
+from engine.sandbox.behaviour import WorkPace
 from engine.sandbox.settings import SandboxSama
 
 from .desk import lines, tasks
@@ -39,10 +42,40 @@ async def test_tasks_that_people_rejected_are_named_and_are_no_failure_of_the_jo
     assert (task.index, task.task_id, task.fate) == (7, task_id, "rejected")
     assert "goes through their hands once more" in task.reason
     result = await refreshed(desk)
-    assert (result.exit_code, result.later) == (Exit.ALL_CREATED, {"rejected": 1})
-    line = lines(result.outcomes)[7]
-    assert (line["state"], line["later"]) == ("created", "rejected")
+    assert (result.exit_code, result.later) == (Exit.ALL_CREATED, {"completed": 7, "rejected": 1})
+    told = [(line["state"], line["later"]) for line in lines(result.outcomes)]
+    assert told == [*[("created", "completed")] * 7, ("created", "rejected")]
     assert (await desk.audit()).holds
+
+
+async def test_work_that_was_completed_may_be_rejected_and_is_asked_about_again(desk):
+    desk = await desk(sama=FREE)
+    submitted = await desk.submit(desk.source([task | {"submit": True} for task in tasks(2)]))
+    assert (await refreshed(desk)).later == {"completed": 2}
+    await rejected(desk, submitted, 0)
+    assert (await refreshed(desk)).later == {"completed": 1, "rejected": 1}
+    second, third = (await desk.status()).runs[1:]
+    assert (second.counts.later, third.counts.later) == ({"completed": 2}, {"completed": -1, "rejected": 1})
+
+
+async def test_the_work_of_people_is_followed_to_the_end_of_each_task(desk):
+    desk = await desk(sama=FREE, work=WorkPace(tasks_per_second=100, step_seconds=0.05))
+    await desk.submit(desk.source(tasks(5)))
+    result = await desk.resume(until="finished")
+    assert (result.exit_code, result.later) == (Exit.ALL_CREATED, {"completed": 5})
+    assert [run.command for run in (await desk.status()).runs] == ["submit", "resume"]
+
+
+async def test_a_deadline_ends_the_wait_for_people_and_names_the_command_that_goes_on(desk):
+    desk = await desk(sama=FREE)
+    await desk.submit(desk.source(tasks(3)))
+    result = await desk.resume(until="finished", limits=RunLimits(deadline="1s"))
+    (said,) = [event.text for event in desk.events if isinstance(event, Noticed) and "people" in event.text]
+    assert "it can take weeks until all have" in said
+    assert f"`bulksubmit refresh j --ledger {desk.ledger}` asks once" in said
+    assert (result.state, result.exit_code) == ("finished", Exit.STOPPED_EARLY)
+    assert f"`bulksubmit resume j --until finished --ledger {desk.ledger}` goes on" in result.message
+    assert (await desk.status()).runs[-1].reason == result.message
 
 
 async def test_what_is_so_no_longer_is_forgotten(desk):
@@ -55,10 +88,10 @@ async def test_what_is_so_no_longer_is_forgotten(desk):
     assert all("later" not in line for line in lines(result.outcomes))
 
 
-async def test_where_nothing_ends_there_is_nothing_to_follow_to_its_end(desk):
+async def test_tasks_of_a_job_that_exists_are_followed_until_they_are_finished_and_not_until_anything_else(desk):
     desk = await desk(sama=FREE)
     await desk.submit(desk.source(tasks(1)))
-    with pytest.raises(ConfigError, match="a Sama task is done when it is created"):
-        await desk.resume(until="finished")
     with pytest.raises(JobError, match="can only be followed until they are finished"):
         await desk.resume(until="created")
+    with pytest.raises(ConfigError, match="`bulksubmit resume JOB --until finished` follows people's work"):
+        await desk.submit(desk.source(tasks(1)), until="finished", job="k")

@@ -127,7 +127,7 @@ async def test_a_report_that_needs_a_source_that_is_gone_says_so(desk):
     source.unlink()
     result = await engine.report("j", desk.ledger)
     assert (result.outcomes, result.exit_code) == (None, Exit.SOME_FAILED)
-    assert "`bulksubmit report j` writes them later" in result.message
+    assert f"`bulksubmit report j --ledger {desk.ledger}` writes them later" in result.message
 
 
 # audit
@@ -182,7 +182,7 @@ async def test_a_record_that_is_not_read_yet_is_said_to_be_so(desk):
         await engine.find_record("j", 4_999, desk.ledger)
     assert str(refused.value) == (
         f"ledger {desk.ledger}: record 4,999 is not read yet: job 'j' stopped at record {read:,}; "
-        "`bulksubmit resume j` goes on"
+        f"`bulksubmit resume j --ledger {desk.ledger}` goes on"
     )
     await desk.cancel()
     with pytest.raises(JobError, match="record 4,999 is not read yet: job 'j' was canceled at record"):

@@ -256,7 +256,7 @@ async def test_a_retry_by_an_older_bulksubmit_is_not_guessed_about(desk):
     connection = apsw.Connection(str(desk.ledger))
     connection.execute("DELETE FROM origins")
     connection.close()
-    with pytest.raises(JobError, match=r"older bulksubmit.*`bulksubmit retry j\.retry` sends what is left"):
+    with pytest.raises(JobError, match=r"older bulksubmit.*`bulksubmit retry j\.retry --ledger .*` sends what is left"):
         await desk.retry()
     assert (await desk.retry("j.retry")).job == "j.retry.retry"
 

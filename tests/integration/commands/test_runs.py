@@ -1,6 +1,7 @@
 """What came of it: a job remembers its runs, how each ended and why; a file tells those who watch."""
 
 import os
+import signal
 
 import orjson
 import pytest
@@ -10,10 +11,11 @@ import engine
 from engine.cli.output.screen import text_of
 from engine.cli.output.status import job_screen
 from engine.commands.runs import RunMemory
-from engine.model.errors import ConfigError, Exit, JobError, SourceError
+from engine.model.errors import ConfigError, Exit, Interrupted, JobError, SourceError
 from engine.progress.events import CallStarted, Noticed
 from engine.progress.log_file import LOG_FILE
 from engine.sandbox.behaviour import FailureRule, Fault
+from engine.sandbox.settings import SandboxSama
 
 from .desk import lines, stopped, tasks
 
@@ -99,6 +101,77 @@ async def test_a_killed_run_has_no_end_and_status_says_so(desk, monkeypatch):
     assert not (await desk.status()).killed
 
 
+async def test_a_run_that_was_killed_before_its_first_sample_shows_what_it_did(desk, monkeypatch):
+    desk = await desk()
+    await killed(desk, monkeypatch)
+    (told,) = (await desk.status()).runs
+    tally = (await desk.status()).tally
+    assert (told.counts.records, told.counts.created) == (tally.records, tally.created)
+    assert tally.created >= 20
+    assert (await desk.status()).last_sign_at > told.begun_at  # a batch has moved since
+    await desk.resume()
+    first, second = (await desk.status()).runs
+    assert first.counts.created + second.counts.created == 100
+    assert first.counts.created >= tally.created
+    assert f"{first.counts.created}" in next(
+        line for line in screen(await desk.status(), desk).splitlines() if "killed" in line
+    )
+
+
+async def test_each_command_that_works_on_a_job_is_a_run_of_it(desk):
+    desk = await desk(sama=SandboxSama(task_lists_per_second=0))
+    await stopped(desk)
+    await desk.resume()
+    await engine.refresh("j", desk.ledger, desk.emit, desk.new_stop())
+    undone = await engine.undo("j", desk.ledger, desk.emit, desk.new_stop())
+    runs = (await desk.status()).runs
+    assert [(run.command, run.exit_code) for run in runs] == [
+        ("submit", 143),
+        ("resume", 0),
+        ("refresh", 0),
+        ("undo", 0),
+    ]
+    assert (runs[-1].reason, runs[-1].counts.later) == (undone.message, {"undone": 100})
+    assert runs[-1].counts.created == runs[-1].counts.records == 0
+    assert runs[-1].counts.requests > 0
+    begun = [line["command"] for line in lines(desk.ledger.parent / "j" / LOG_FILE) if line["event"] == "RunBegun"]
+    assert begun == ["submit", "resume", "refresh", "undo"]
+    said = screen(await desk.status(), desk)
+    assert "100 undone" in said
+    data = job_screen(await desk.status(), desk.ledger).data
+    assert [run["command"] for run in data["runs"]] == begun
+
+
+async def test_a_canceled_job_says_by_which_run_and_what_is_next(desk):
+    desk = await desk()
+    await stopped(desk)
+    result = await desk.cancel()
+    status = await desk.status()
+    assert (status.canceled_by.number, status.canceled_by.command, status.canceled_by.exit_code) == (2, "cancel", 0)
+    said, data = screen(status, desk), job_screen(status, desk.ledger).data
+    assert "by run 2 (cancel), " in said
+    assert f"{result.tally.unresolved} records not sent" in said
+    assert "interrupted" not in said
+    assert data["canceled_by"] == 2
+    assert data["next"][0]["command"] == f"bulksubmit resume j --ledger {desk.ledger}"
+
+
+async def test_an_undo_that_was_interrupted_is_what_goes_on_next(desk):
+    desk = await desk(sama=SandboxSama(task_lists_per_second=0))
+    await desk.submit(desk.source(tasks(30)))
+    stop = desk.new_stop()
+    stop.request(Interrupted(signal.SIGTERM))
+    result = await engine.undo("j", desk.ledger, desk.emit, stop)
+    assert f"`bulksubmit undo j --ledger {desk.ledger}` goes on" in result.message
+    assert "resume" not in result.message
+    status = await desk.status()
+    assert status.runs[-1].reason == result.message
+    assert job_screen(status, desk.ledger).data["next"][0] == {
+        "what": "go on with the undo that was ended early",
+        "command": f"bulksubmit undo j --ledger {desk.ledger}",
+    }
+
+
 async def test_a_run_that_was_refused_is_remembered_too(desk, monkeypatch):
     desk = await desk()
     source = await stopped(desk)
@@ -134,7 +207,9 @@ async def test_a_retry_has_runs_of_its_own(desk):
     desk = await desk()
     await desk.submit(desk.source([*tasks(5), {"input": 1}]))
     result = await desk.retry()
-    assert [run.exit_code for run in (await desk.status(result.job)).runs] == [Exit.SOME_FAILED]
+    assert [(run.command, run.exit_code) for run in (await desk.status(result.job)).runs] == [
+        ("retry", Exit.SOME_FAILED)
+    ]
     assert len((await desk.status()).runs) == 1
 
 

@@ -261,7 +261,7 @@ async def test_a_name_that_is_taken_is_refused_and_nothing_is_sent(desk):
     desk = await desk()
     source = desk.source(tasks(10))
     await desk.submit(source)
-    with pytest.raises(JobError, match="`bulksubmit resume j` goes on with it"):
+    with pytest.raises(JobError, match=r"`bulksubmit resume j --ledger .*` goes on with it"):
         await desk.submit(source)
     assert desk.created() == once(10)
 
@@ -606,7 +606,7 @@ async def test_a_row_of_a_csv_is_tried_again_with_its_types(desk):
 async def test_retry_of_a_job_that_is_not_finished_is_refused(desk):
     desk = await desk(creation=CreationPace(tasks_per_second=0.5))
     await stopped(desk)
-    with pytest.raises(JobError, match="`bulksubmit resume j` first"):
+    with pytest.raises(JobError, match=r"`bulksubmit resume j --ledger .*` first"):
         await desk.retry()
 
 
@@ -828,7 +828,7 @@ async def test_uncertain_records_of_settled_batches_are_sent_again_as_a_job_of_t
     assert desk.created() == once(25)
     assert (await desk.status("j.retry")).job.parent == "j"
     assert all([(await desk.audit(name)).holds for name in ("j", "j.retry")])
-    with pytest.raises(JobError, match=r"sent again as job 'j\.retry'; `bulksubmit resume j\.retry` goes on"):
+    with pytest.raises(JobError, match=r"again as job 'j\.retry'; `bulksubmit resume j\.retry --ledger .*` goes on"):
         await desk.send_again()
     with pytest.raises(JobError, match="no record that failed or was rejected"):
         await desk.retry()

@@ -106,7 +106,7 @@ async def test_of_an_open_job_decides_what_it_has_frozen_and_resume_is_offered(d
     source = await stopped(desk)
     said = await refused(desk, source)
     assert "is open" in said
-    assert "`bulksubmit resume j` goes on with it" in said
+    assert f"`bulksubmit resume j --ledger {desk.ledger}` goes on with it" in said
 
 
 async def test_a_job_that_created_nothing_does_not_count(desk):

@@ -124,14 +124,14 @@ async def test_a_list_that_lags_behind_takes_nothing_for_gone_before_the_settle_
 async def test_of_a_job_that_is_not_finished_nothing_is_taken_back(desk):
     desk = await desk(sama=FREE)
     await stopped(desk)
-    with pytest.raises(JobError, match="`bulksubmit cancel j` first, then undo it"):
+    with pytest.raises(JobError, match=r"`bulksubmit cancel j --ledger .*` first, then undo it"):
         await undone(desk)
 
 
 class Made:
     """A service with created tasks and what an undo needs; somebody may begin one while it is deleted."""
 
-    kind, settle_seconds, polls_together, undone_together = "made", 0.0, 1, 100
+    kind, settle_seconds, polls_together, undone_together, by_people = "made", 0.0, 1, 100, True
 
     def __init__(self, ids, *, begun_late=(), stubborn=()):
         self.refreshing = self.undoing = self

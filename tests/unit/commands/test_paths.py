@@ -6,11 +6,11 @@ import pytest
 
 import engine
 from engine.clock import SystemClock
-from engine.commands.paths import ledger_path
+from engine.commands.paths import command, ledger_path, open_ledger, spelled
 from engine.commands.wiring import configured_ledger
 from engine.files import DEFAULT_LEDGER, find_ledger
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import ConfigError, JobError, JobLocked
+from engine.model.errors import ConfigError, JobError, JobLocked, LedgerError
 from engine.model.job import Job
 
 CONFIG = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:KEY}"\n'
@@ -84,3 +84,48 @@ async def test_what_is_said_of_a_job_names_the_ledger(tmp_path):
             await engine.resume("j", path)
     with pytest.raises(JobError, match=f"^ledger {path}: there is no job 'k'; there are: j"):
         await engine.status("k", path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("No more time. `bulksubmit resume` goes on", "No more time. `bulksubmit resume j --ledger there.db` goes on"),
+        (
+            "`bulksubmit resume --max-failed LIMIT` goes on",
+            "`bulksubmit resume j --max-failed LIMIT --ledger there.db` goes on",
+        ),
+        ("`bulksubmit resume other` first", "`bulksubmit resume other --ledger there.db` first"),
+        ("`bulksubmit resume a --ledger b.db` is whole", "`bulksubmit resume a --ledger b.db` is whole"),
+        ("`bulksubmit validate` takes no ledger", "`bulksubmit validate` takes no ledger"),
+        ("nothing is said of commands", "nothing is said of commands"),
+    ],
+)
+def test_commands_in_messages_are_written_out_with_job_and_ledger(text, told):
+    assert spelled(text, Path("there.db"), "resume j") == told
+    assert spelled(told, Path("there.db"), "resume j") == told
+
+
+def test_where_there_is_no_job_the_same_command_goes_on():
+    assert spelled("make room, then `bulksubmit resume` goes on", Path("there.db")) == (
+        "make room, then the same command goes on"
+    )
+
+
+def test_a_ledger_that_is_found_by_itself_is_not_named(monkeypatch, tmp_path):
+    DEFAULT_LEDGER.parent.mkdir()
+    DEFAULT_LEDGER.touch()
+    assert (
+        command("resume j", DEFAULT_LEDGER) == command("resume j", tmp_path / DEFAULT_LEDGER) == "bulksubmit resume j"
+    )
+    assert command("resume j", Path("her file.db")) == "bulksubmit resume j --ledger 'her file.db'"
+    monkeypatch.setenv("BULKSUBMIT_LEDGER", "her file.db")
+    assert command("resume j", Path("her file.db")) == "bulksubmit resume j"
+
+
+async def test_an_error_outside_of_a_run_names_the_ledger_too(tmp_path):
+    with pytest.raises(LedgerError, match="Check the disk; the same command goes on where the job stopped"):
+        async with open_ledger(tmp_path / "there.db", create=True):
+            raise LedgerError
+    with pytest.raises(JobError, match=r"`bulksubmit cancel j --ledger .*there\.db` first"):
+        async with open_ledger(tmp_path / "there.db"):
+            raise JobError("`bulksubmit cancel j` first")

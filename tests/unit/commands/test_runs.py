@@ -10,11 +10,12 @@ from engine.commands import runs, wiring
 from engine.commands.result import Result
 from engine.commands.runs import METRICS_SECONDS, SAMPLE_SECONDS, RunMemory
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import LedgerError
+from engine.model.errors import DeadlineReached, LedgerError, Unauthorized
 from engine.model.job import Job
 from engine.model.outcome import Tally
 from engine.model.settings import SendSettings
-from engine.progress.events import JobStarted, unheard
+from engine.progress.events import JobStarted, Noticed, Stopping, unheard
+from engine.run.context import Stop
 from engine.run.in_flight import InFlight
 
 
@@ -34,7 +35,7 @@ async def ledger(tmp_path, clock):
 
 async def followed(ledger, clock, seconds, textfile=None):
     """Let a run go on for so long."""
-    async with RunMemory(await ledger.job("j"), ledger, unheard, textfile) as memory:
+    async with RunMemory(await ledger.job("j"), ledger, unheard, Stop(), command="submit", textfile=textfile) as memory:
         memory.emit(JobStarted("j", 1_000))
         async with under_way(memory.follow(InFlight(SendSettings(), clock, unheard))):
             await clock.sleep(seconds)
@@ -74,6 +75,42 @@ async def test_the_log_has_a_line_for_each_sample(ledger, clock, tmp_path):
     assert [line["event"] for line in log] == ["RunBegun", "JobStarted", "RunSampled", "RunSampled", "RunEnded"]
 
 
+async def test_what_a_run_says_names_its_job_and_its_ledger(ledger, clock, tmp_path):
+    told, stop = [], Stop()
+    hint = f"`bulksubmit resume j --ledger {tmp_path / 'ledger.db'}`"
+    memory = RunMemory(await ledger.job("j"), ledger, told.append, stop, command="submit")
+    assert stop.goes_on == hint
+    async with memory:
+        memory.emit(Stopping(str(DeadlineReached())))
+        memory.emit(Noticed("`bulksubmit validate` helps, and `bulksubmit status j` too"))
+
+        async def failing():
+            raise ExceptionGroup("of a task group", [Unauthorized()])
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await memory.spelled(failing)
+
+        async def ending():
+            return Result("j", "open", Tally(), 1.0, 5, str(DeadlineReached()))
+
+        assert f"{hint} goes on" in memory.end(await memory.spelled(ending)).message
+    assert f"then run {hint}" in str(caught.value.exceptions[0])
+    assert f"{hint} goes on" in told[0].reason
+    assert told[1].text.startswith("`bulksubmit validate` helps, and `bulksubmit status j --ledger ")
+    assert hint in (await ledger.runs("j"))[0].reason
+
+
+@pytest.mark.parametrize("command", ["cancel", "undo", "refresh"])
+async def test_a_command_that_loads_nothing_goes_on_by_itself_and_is_no_success_of_the_load(ledger, clock, command):
+    stop = Stop()
+    async with RunMemory(await ledger.job("j"), ledger, unheard, stop, command=command) as memory:
+        assert await memory.beside(lambda: clock.sleep(25.0)) is None
+        memory.end(Result("j", "canceled", Tally(), 1.0, 0))
+    assert stop.goes_on.startswith(f"`bulksubmit {command} j ")
+    assert (await ledger.standing("j")).last_completion == 0.0
+    assert len(await ledger.samples("j", 1)) == 2
+
+
 async def test_metrics_are_written_each_minute(ledger, clock, tmp_path, monkeypatch):
     told = []
 
@@ -87,14 +124,15 @@ async def test_metrics_are_written_each_minute(ledger, clock, tmp_path, monkeypa
 
 
 async def test_a_ledger_that_takes_no_more_is_no_reason_to_look_good(ledger, clock, tmp_path, monkeypatch):
-    async with RunMemory(await ledger.job("j"), ledger, unheard, tmp_path / "j.prom") as memory:
+    job, textfile = await ledger.job("j"), tmp_path / "j.prom"
+    async with RunMemory(job, ledger, unheard, Stop(), command="submit", textfile=textfile) as memory:
         memory.end(Result("j", "finished", Tally(), 1.0, 0))
     assert 'exit_code{job_name="j"} 0.0' in (tmp_path / "j.prom").read_text()
 
     async def refused(*_):
         raise LedgerError
 
-    memory = RunMemory(await ledger.job("j"), ledger, unheard, tmp_path / "j.prom")
+    memory = RunMemory(job, ledger, unheard, Stop(), command="submit", textfile=textfile)
     await memory.__aenter__()
     monkeypatch.setattr(ledger._ledger, "set_run", refused)
     await memory.__aexit__(LedgerError, LedgerError(), None)

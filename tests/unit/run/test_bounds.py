@@ -111,7 +111,7 @@ def test_a_share_of_failures_is_judged_from_a_thousand_records_on(clock):
     assert isinstance(error, TooManyFailed)
     assert error.exit_code == Exit.LIMIT
     assert "99 of 1,000 records failed or were rejected, and 1% may" in str(error)
-    assert "resume` with another --max-failed" in str(error)
+    assert "`bulksubmit resume --max-failed LIMIT` goes on" in str(error)
     assert scene.stop.error is None
     assert [type(event) for event in scene.events] == [Stopping]
 

@@ -466,7 +466,7 @@ async def test_a_batch_that_the_service_never_begins_ends_the_run_which_names_it
     assert isinstance(error, StillWaiting)
     assert error.exit_status == Exit.STOPPED_EARLY
     assert "still says waiting of 1 batch that it has accepted: 1. No record is lost" in str(error)
-    assert "`bulksubmit resume j`" in str(error)
+    assert "`bulksubmit resume` follows them on" in str(error)
     assert "`bulksubmit retry j --uncertain`" in str(error)
     assert GIVE_UP_SECONDS <= chase.clock.elapsed < GIVE_UP_SECONDS + 60
     assert await chase.bench.states() == [State.SETTLED, State.RELEASED, State.SETTLED]
