@@ -154,7 +154,9 @@ async def test_an_open_job_whose_file_was_overwritten_is_followed_and_closed(nig
     assert "job load-before was closed first, for its files were written anew" in result.message
     before = await desk.status("load-before")
     assert before.job.state == "canceled"
-    assert {run.exit_code for run in before.runs} <= {Exit.STOPPED_EARLY, 128 + signal.SIGTERM}  # nobody has to mend it
+    *loading, closing = before.runs
+    assert {run.exit_code for run in loading} <= {Exit.STOPPED_EARLY, 128 + signal.SIGTERM}  # nobody has to mend it
+    assert (closing.command, closing.exit_code, before.canceled_by) == ("cancel", Exit.ALL_CREATED, closing)
     assert before.tally.created == sent == len(desk.created()) - 10
     assert max(desk.created().values()) == 1
 
