@@ -12,10 +12,12 @@ TYPE_CHECKING = False  # type checkers know the name; to import `typing` would t
 if TYPE_CHECKING:
     from engine.commands.again import FailedTasks, find_failed_tasks, retry_tasks
     from engine.commands.cancel import cancel
+    from engine.commands.check import CheckReport, check
     from engine.commands.later import refresh
     from engine.commands.lineage import Attempt, Story
     from engine.commands.nightly import nightly
     from engine.commands.preview import Preview, preview
+    from engine.commands.probe import Probed, probe
     from engine.commands.prune import Pruned, prune
     from engine.commands.query import audit, backup, find_record, missing, report, status, tell_story, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Attempt",
     "Audit",
+    "CheckReport",
     "FailedTasks",
     "Format",
     "Job",
@@ -43,6 +46,7 @@ __all__ = [
     "Missing",
     "Outcome",
     "Preview",
+    "Probed",
     "Pruned",
     "Result",
     "RunLimits",
@@ -54,6 +58,7 @@ __all__ = [
     "audit",
     "backup",
     "cancel",
+    "check",
     "errors",
     "find_failed_tasks",
     "find_record",
@@ -62,6 +67,7 @@ __all__ = [
     "missing",
     "nightly",
     "preview",
+    "probe",
     "prune",
     "refresh",
     "report",
@@ -78,10 +84,12 @@ __all__ = [
 _HOMES = {
     "engine.commands.again": ("FailedTasks", "find_failed_tasks", "retry_tasks"),
     "engine.commands.cancel": ("cancel",),
+    "engine.commands.check": ("CheckReport", "check"),
     "engine.commands.later": ("refresh",),
     "engine.commands.lineage": ("Attempt", "Story"),
     "engine.commands.nightly": ("nightly",),
     "engine.commands.preview": ("Preview", "preview"),
+    "engine.commands.probe": ("Probed", "probe"),
     "engine.commands.prune": ("Pruned", "prune"),
     "engine.commands.query": (
         "audit",

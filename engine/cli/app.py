@@ -550,6 +550,61 @@ def _prune_said(planned: engine.Pruned) -> str:
 
 
 @_command()
+def check(
+    *,
+    sources: options.LoadSources = None,
+    config: options.Config,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    output: options.Output = None,
+    source_format: options.SourceFormat = None,
+    probe: options.Probe = False,
+    keep: options.KeepProbe = False,
+    yes: options.Yes = False,
+    output_options: OutputOptions,
+) -> Screen:
+    """Go the whole way and create nothing.
+
+    Variables, proxy, name, TLS, clock, key, project, limits, disk, ledger, and the first records of SOURCE against what
+    the service says of itself: each line says what was found and how to mend it. The exit code is 9 if one of them
+    fails. With --probe, two tasks are created then, after asking, as a job of their own.
+    """
+    from engine.cli.output.check import check_screen, probe_screen
+    from engine.cli.signals import ask, perform
+
+    if probe and not sources:
+        raise typer.BadParameter("--probe needs a SOURCE, whose first two good records it sends.")
+    work = partial(engine.check, config, sources or [], ledger, output=output, format=source_format)
+    report = ask(work, output_options)
+    if not probe or report.failed:
+        return check_screen(report)
+    if not output_options.as_json:
+        show(check_screen(report), output_options)
+    if not yes:
+        shall, otherwise = "they shall be created", "no probe was made, and nothing was created"
+        _confirm(_probe_said(report, sources or []), "Create them?", shall=shall, otherwise=otherwise)
+    order = partial(engine.probe, config, sources or [], ledger, records=report.good, format=source_format)
+    probed = perform(order, output_options)
+    deleted = ""
+    if probed.result.tally.created and not keep and (yes or _answered(f"Delete what job {probed.result.job} created?")):
+        deleted = perform(partial(engine.undo, probed.result.job, _ledger_of(config, ledger)), output_options).message
+    return probe_screen(report, probed, ledger, deleted)
+
+
+def _ledger_of(config: Path, ledger: Path) -> Path:
+    from engine.commands import paths, wiring
+
+    return paths.ledger_path(ledger, wiring.configured_ledger(config, wiring.read_config(config)))
+
+
+def _probe_said(report: engine.CheckReport, sources: Sequence[str]) -> str:
+    records = f"record{'s' if len(report.good) > 1 else ''} {' and '.join(map(str, report.good))}"
+    return (
+        f"A probe creates {count(len(report.good), 'real task')} at {report.destination}: of {records} of {', '.join(sources)}. {report.note} "
+        "A later load does not know of them, and sends these records again."
+    )
+
+
+@_command()
 def validate(
     *,
     sources: options.CheckedSources,

@@ -139,6 +139,10 @@ _SOURCES = "Files to read, as paths or quoted globs; `-` reads standard input"
 
 Sources: TypeAlias = Annotated[list[str], _argument("SOURCE...", f"{_SOURCES}, which is kept so it can be resumed.")]
 NightSources: TypeAlias = Annotated[list[str], _argument("SOURCE...", "Files to read, as paths or quoted globs.")]
+LoadSources: TypeAlias = Annotated[
+    list[str] | None,
+    _argument("SOURCE...", "Files that the load would read, as paths or quoted globs; without them no record is read."),
+]
 CheckedSources: TypeAlias = Annotated[list[str], _argument("SOURCE...", f"{_SOURCES}.")]
 BenchSources: TypeAlias = Annotated[
     list[str] | None,
@@ -335,6 +339,15 @@ TaskFailed: TypeAlias = Annotated[
         "--task-failed", "Submit those again whose tasks were created and have failed at the service, after asking."
     ),
 ]
+Probe: TypeAlias = Annotated[
+    bool,
+    _option(
+        "--probe",
+        "If all is well, create two tasks of the first two good records, after asking; say which guesses about the "
+        "service hold, and offer to delete them.",
+    ),
+]
+KeepProbe: TypeAlias = Annotated[bool, _option("--keep", "With --probe: do not ask to delete the two tasks.")]
 Yes: TypeAlias = Annotated[bool, _option("-y, --yes", "Do not ask first.")]
 OlderThan: TypeAlias = Annotated[
     str | None,

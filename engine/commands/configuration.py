@@ -224,3 +224,20 @@ def _expanded(value: Any, where: str, expand: Expand) -> Any:
     if isinstance(value, list):
         return [_expanded(item, where, expand) for item in value]
     return value
+
+
+def lacking(tables: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each reference that stands for nothing: the key, and what is wrong, as `expand_secret` words it.
+
+    A load stops at the first; whoever sets up a machine wants to know all of them at once.
+    """
+    if isinstance(tables, dict | list):
+        inner = tables.items() if isinstance(tables, dict) else enumerate(tables)
+        for key, one in inner:
+            yield from lacking(one, f"{place}.{key}" if place else str(key))
+    elif isinstance(tables, str):
+        for kind, name in _REFERENCE.findall(tables):
+            try:
+                _resolved(place, kind, name)
+            except ConfigError as error:
+                yield f"{kind}:{name}", str(error)

@@ -102,7 +102,7 @@ async def claim_output(folder: Path, ledger: Ledger) -> None:
     Raises:
         JobError: it cannot be written, or it is another job's: reports would overwrite each other.
     """
-    if any(job.output == str(folder) for job in await ledger.jobs()) or _has_reports(folder):
+    if any(job.output == str(folder) for job in await ledger.jobs()) or has_reports(folder):
         raise JobError(f"{folder} holds the reports of another job; choose another --output or --job")
     try:
         _probe(folder)
@@ -111,7 +111,8 @@ async def claim_output(folder: Path, ledger: Ledger) -> None:
         raise JobError(f"{folder} cannot hold the reports ({why}); choose another --output") from error
 
 
-def _has_reports(folder: Path) -> bool:
+def has_reports(folder: Path) -> bool:
+    """Return whether a folder holds the reports of a job."""
     return any(os.path.lexists(folder / name) for name in (OUTCOMES, REJECTS, SPREADSHEET))
 
 

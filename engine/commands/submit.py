@@ -22,6 +22,7 @@ from engine.batch.known import check_new
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
+from engine.commands.first_records import check_drafts
 from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
@@ -126,7 +127,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     check_hooks(setup)
     async with open_ledger(ledger, create=True) as opened:
         with ExitStack() as held:
-            name = await _take_name(name, opened, held, given=job is not None)
+            name = await take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
             folder = Path(output or ledger.parent / name).absolute()  # noqa: ASYNC240 - reads no disk
             async with told_if_not_begun(replace(new, name=name, output=str(folder)), setup, emit, stop):
@@ -137,6 +138,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
                 try:
                     if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
                         emit(Noticed(unmet))
+                    await check_drafts(new, setup, emit, stop, thorough=strict)
                     if new.family:
                         await _check_destination(new, opened, accept_new=accept_new)
                     if delta and not accept_new:
@@ -191,7 +193,7 @@ async def _check_new(job: Job, setup: wiring.Setup, ledger: Ledger) -> None:
         check_new(seen, new, setup.settings.delta, job.family)
 
 
-async def _take_name(name: str, ledger: Ledger, held: ExitStack, *, given: bool) -> str:
+async def take_name(name: str, ledger: Ledger, held: ExitStack, *, given: bool) -> str:
     """Return a name that no job has, locked as long as `held` is: `name`, or NAME-2, … if it was not `given`.
 
     Raises:

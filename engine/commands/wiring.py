@@ -66,7 +66,7 @@ from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.run.poller import Poller
 from engine.run.uploader import Uploader
-from engine.services.base import Service, ServiceModule
+from engine.services.base import Caller, Service, ServiceModule
 from engine.source.reader import read_blocks
 
 SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sevenbridges"}
@@ -92,6 +92,8 @@ class Setup(Struct, frozen=True):
     """Unix seconds by which a run has ended."""
     secret_variables: frozenset[str] = frozenset()
     """Variables of the environment from which its secrets come."""
+    overhear: Callable[[Caller], Caller] | None = None
+    """Puts one that hears each call before the caller."""
 
     @property
     def textfile(self) -> Path | None:
@@ -366,7 +368,8 @@ async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Servic
     from_environment().before(check_base_url(setup.service.base_url))  # whatever cannot be called, better now
     send = setup.settings.send
     async with open_caller(setup.service, send, clock=CLOCK, emit=emit) as opened:
-        opened_service = setup.module.build(setup.service, setup.settings.batch, job, opened, CLOCK, emit)
+        caller: Caller = setup.overhear(opened) if setup.overhear else opened
+        opened_service = setup.module.build(setup.service, setup.settings.batch, job, caller, CLOCK, emit)
         if send.settle_seconds is not None:
             opened_service.settle_seconds = send.settle_seconds
         yield opened_service

@@ -268,8 +268,13 @@ def server_now(headers: Mapping[str, str], now: float) -> float:
 
     A `Date` has whole seconds and may be cached for one; where the clocks agree, ours is the better one.
     """
-    date = _http_date(headers.get("Date", ""))
+    date = date_of(headers)
     return now if date is None or abs(date - now) <= _CLOCKS_AGREE_SECONDS else date
+
+
+def date_of(headers: Mapping[str, str]) -> float | None:
+    """Return when an answer was given, by its `Date`: Unix seconds; None if it has none. `headers`: any case."""
+    return _http_date(headers.get("Date", ""))
 
 
 def retry_after(value: str, now: float) -> float | None:

@@ -152,7 +152,7 @@ class HttpClient:
                 headers=headers,
                 data=data,
                 allow_redirects=False,
-                ssl=_tls() if "https" in {request.url.scheme, proxy and proxy.url.scheme} else True,
+                ssl=tls_context() if "https" in {request.url.scheme, proxy and proxy.url.scheme} else True,
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy else None,
                 skip_auto_headers=None if "Content-Type" in headers else _NO_TYPE,
@@ -174,7 +174,7 @@ class HttpClient:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Return how TLS is spoken, as Python does by default, without what the variable SSLKEYLOGFILE asks for.
 
     With the keys of its sessions in a file, whoever has the file reads our credentials in what was recorded on the way.

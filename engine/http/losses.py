@@ -66,9 +66,9 @@ def loss_of(error: Exception, to: str) -> Lost:  # noqa: PLR0911 -- a table, in 
         case aiohttp.ClientConnectorCertificateError():
             return Lost(Loss.UNTRUSTED, f"{to}: {_distrust(error.certificate_error)}")
         case aiohttp.ClientConnectorError():
-            return _unreachable(error.os_error, to)
+            return unreachable(error.os_error, to)
         case aiohttp.ClientHttpProxyError():
-            return _turned_away(error.status, to)
+            return turned_away(error.status, to)
         case aiohttp.ConnectionTimeoutError():
             return Lost(Loss.CONNECT_TIMEOUT, to)
         case TimeoutError():
@@ -98,9 +98,11 @@ def how_it_broke(error: Exception) -> str:
             return ""
 
 
-def _unreachable(error: OSError, to: str) -> Lost:  # noqa: PLR0911 -- a table
+def unreachable(error: OSError, to: str) -> Lost:  # noqa: PLR0911 -- a table
     """Say why there is no connection: each of these is certain not to have sent anything."""
     match error:
+        case ssl.SSLCertVerificationError():
+            return Lost(Loss.UNTRUSTED, f"{to}: {_distrust(error)}")
         case ForbiddenAddress():
             return Lost(Loss.FORBIDDEN, f"{error.strerror}. If that is meant, name the host itself in upload_hosts")
         case ssl.SSLError(reason=str(reason)) if reason in _NO_TLS_THERE:
@@ -117,7 +119,7 @@ def _unreachable(error: OSError, to: str) -> Lost:  # noqa: PLR0911 -- a table
             return Lost(Loss.UNREACHABLE, f"{to}: {type(error).__name__}")
 
 
-def _turned_away(status: int, to: str) -> Lost:
+def turned_away(status: int, to: str) -> Lost:
     """Say what a proxy answers that does not connect."""
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         # Not as a URL with both in it: that looks like a secret and would be shown without them.

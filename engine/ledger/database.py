@@ -27,7 +27,14 @@ from pathlib import Path
 
 import apsw
 
-from engine.files import explains_itself, make_private_folder, private, refuse_foreign_link, sync_folder
+from engine.files import (
+    explains_itself,
+    make_private_folder,
+    private,
+    refuse_foreign,
+    refuse_foreign_link,
+    sync_folder,
+)
 from engine.ledger.files import in_turn, make_ledger_file
 from engine.model.errors import BulkSubmitError, JobError, LedgerError
 
@@ -58,6 +65,11 @@ _WORDS: dict[type[Exception], str] = {
     OSError: "the file cannot be opened; check the path and its permissions",
 }
 """Looked up in this order; SQLite's result codes: https://sqlite.org/rescode.html"""
+
+_PARTED = (
+    "ledger {path} is not whole: its newest steps are in {wal}, which was left where the file was copied or moved "
+    "from. Put it beside the file. (`bulksubmit backup` copies a ledger whole, even while a job runs)"
+)
 
 
 def read_queries(text: str) -> Mapping[str, str]:
@@ -142,10 +154,7 @@ def open_writer(
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             undo.pop_all()
             return connection
-    raise LedgerError(
-        f"ledger {path} is not whole: its newest steps are in {wal.name}, which was left where the file was copied or "
-        f"moved from. Put it beside the file. (`bulksubmit backup` copies a ledger whole, even while a job runs)"
-    )
+    raise LedgerError(_PARTED.format(path=path, wal=wal.name))
 
 
 def _wal_goes_on(connection: apsw.Connection) -> bool:
@@ -277,3 +286,25 @@ def _existing(connection: apsw.Connection) -> str:
         return "there are no jobs yet. `bulksubmit submit` makes one."
     more = ", …" if len(names) > NAMES_SHOWN else ""
     return f"there are: {', '.join(names[:NAMES_SHOWN])}{more}. `bulksubmit status` lists them all."
+
+
+def examine(path: Path, busy_seconds: float = 1.0) -> tuple[int, int]:
+    """Return the version of a ledger that is there, and the one that this bulksubmit writes; nothing is changed.
+
+    Raises:
+        LedgerError: it is no ledger, is not whole, or cannot be written; says what to do.
+    """
+    with mapped_errors(path):
+        refuse_foreign_link(path)
+        real = path.resolve()
+        refuse_foreign(real)
+        with closing(_connect(real, apsw.SQLITE_OPEN_READWRITE, busy_seconds, None)) as connection:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            version = _version(path, connection, len(STEPS))
+            if version & LEFT_BEHIND and not _wal_goes_on(connection):
+                raise LedgerError(_PARTED.format(path=path, wal=f"{real.name}-wal"))
+            if not os.access(real.parent, os.W_OK):
+                raise apsw.ReadOnlyError(str(real.parent))
+            connection.execute(QUERIES["begin"])  # what cannot be written, or is held, says so here
+            connection.execute(QUERIES["roll_back"])
+    return version % LEFT_BEHIND, len(STEPS)

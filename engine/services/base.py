@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -26,6 +26,9 @@ from engine.model.settings import BatchSettings, ServiceSettings
 from engine.model.submission import Submission
 from engine.progress.events import Listener, unheard
 from engine.services.created import Refreshing, Undoing
+
+if TYPE_CHECKING:
+    from engine.services.checks import Checking
 
 Intent: TypeAlias = Callable[[], Awaitable[None]]
 """Makes durable that a call goes out now; awaited each time before it is sent."""
@@ -286,6 +289,11 @@ class Service(Protocol):
     @property
     def undoing(self) -> Undoing | None:
         """Takes created tasks back that nobody has begun."""
+        ...
+
+    @property
+    def checking(self) -> Checking | None:
+        """Can be asked whether a load would go well, before there is any."""
         ...
 
     @property

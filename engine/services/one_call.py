@@ -34,7 +34,7 @@ class OneCall:
     again = Again.NEVER
     settle_seconds = SETTLE_SECONDS
     staging = drafting = referencing = polling = canceling = counting = None
-    refreshing = undoing = plain_task = None
+    refreshing = undoing = checking = plain_task = None
 
     def __init__(
         self,

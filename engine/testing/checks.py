@@ -32,6 +32,7 @@ from engine.services.base import (
     Service,
     Staging,
 )
+from engine.services.checks import Checking
 from engine.services.created import CreatedTasks, Refreshing, Undoing
 from engine.testing.trial import PromiseBroken, Subject, Trial, hold, hold_settled, never
 
@@ -48,6 +49,7 @@ ABILITIES: Mapping[str, type] = {
     "counting": Counting,
     "refreshing": Refreshing,
     "undoing": Undoing,
+    "checking": Checking,
 }
 
 

@@ -154,7 +154,7 @@ class FakeService:
         return self
 
     canceling = counting = polling
-    refreshing = undoing = None
+    refreshing = undoing = checking = None
     plain_task = None
 
     def check(self, task):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -132,6 +132,14 @@ def takes_references(schema: object) -> bool:
         if REFERENCE_INPUT in own
     ]
     return all(_validator(schema, place).is_valid(_LONGEST_MARK) for place in found) and bool(found)
+
+
+def inputs_of(schema: object) -> Sequence[str]:
+    """Return the names of the inputs that a task's `data` may have."""
+    found = [
+        names for place in _properties(schema, "") if "data" in place[1] for names in _properties(place[1]["data"], "")
+    ]
+    return list(dict.fromkeys(name for _, own in found for name in own))
 
 
 def _properties(schema: object, place: str) -> Iterator[tuple[str, Row]]:

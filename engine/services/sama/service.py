@@ -13,7 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from msgspec.structs import replace
@@ -62,6 +62,9 @@ from engine.services.sama.fates import PAGE_SIZE, TASKS_PAGE_SIZE, TASKS_SECONDS
 from engine.services.sama.schema import REFERENCE_INPUT, UncheckableSchema, read_schema, schema_check, takes_references
 from engine.services.sama.settings import SamaSettings
 from engine.services.sama.tasks import PlainTask, field_error
+
+if TYPE_CHECKING:
+    from engine.services.checks import Checking
 
 UPLOAD_URL_SECONDS = 4 * 3600 - 600
 """The vendor's page: 4 hours. Ten minutes are kept for the upload itself and for clocks that differ."""
@@ -150,6 +153,17 @@ class Sama:
         if self.staging:
             return Again.ASK
         return Again.SEARCH if self._token else Again.NEVER
+
+    @property
+    def checking(self) -> Checking:
+        """Asks about the project; loaded where it is wanted."""
+        from engine.services.sama.checks import SamaChecks  # noqa: PLC0415 - no load needs it
+
+        first = self.reference(0)
+        mark = first.value if first else ""
+        return SamaChecks(
+            self._settings, self._project, self._caller, self._clock, clock_seconds=SKEW_SECONDS, reference=mark
+        )
 
     def check(self, task: Row) -> str | None:
         """Return why Sama would not take this task, naming the field."""

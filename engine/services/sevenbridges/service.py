@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.clock import Clock
@@ -51,6 +52,9 @@ from engine.services.sevenbridges.drafts import DraftSearch, draft_reference, se
 from engine.services.sevenbridges.files import FileIds
 from engine.services.sevenbridges.settings import APP_CODES, PROJECT_CODES, SevenBridgesSettings
 from engine.services.sevenbridges.specs import body_of, exact, merged, part_flaw, spec_flaw
+
+if TYPE_CHECKING:
+    from engine.services.checks import Checking
 
 OUR_CLOCK_SECONDS = 900.0
 """By how much our clock may be ahead of the service's; AWS, too, takes no request from one that is further off."""
@@ -96,6 +100,7 @@ class SevenBridges:
         self._defaults = _defaults(settings)
         self._job = job
         self._clock = clock
+        self._caller = caller
         self._calls = Calls(caller, settings.base_url)
         self._emit = emit
         self._noticed: set[str] = set()
@@ -108,6 +113,13 @@ class SevenBridges:
         """Of the newest draft that we know of: the service's clock has reached it."""
         self._sent_after: dict[int, float] = {}
         """Sequence of a batch → the service's time before its draft was sent, while the answer is out."""
+
+    @property
+    def checking(self) -> Checking:
+        """Asks about project and app; loaded where it is wanted."""
+        from engine.services.sevenbridges.checks import SevenBridgesChecks  # noqa: PLC0415 - no resume needs it
+
+        return SevenBridgesChecks(self._settings, self._calls, self._caller, OUR_CLOCK_SECONDS)
 
     def check(self, task: Row) -> str | None:
         """Return why the service would not take this spec with its defaults, naming the field."""

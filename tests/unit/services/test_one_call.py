@@ -87,7 +87,7 @@ async def test_an_answer_that_does_not_name_each_record_settles_none(body):
 async def test_it_can_do_nothing_else():
     plain = service({})
     abilities = (plain.staging, plain.drafting, plain.referencing, plain.polling, plain.canceling, plain.counting)
-    assert (*abilities, plain.refreshing, plain.undoing) == (None,) * 8
+    assert (*abilities, plain.refreshing, plain.undoing, plain.checking) == (None,) * 9
     assert (plain.again, plain.limits.records, plain.limits.bytes) == (Again.NEVER, 7, 99)
     assert plain.check({}) is None
     assert plain.task_url("a") == "https://plain.example/a"

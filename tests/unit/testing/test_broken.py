@@ -155,7 +155,7 @@ class Stager:
     """A service with most abilities, and the ways in which it may be broken."""
 
     kind, settle_seconds, polls_together, open_batches = "toy", 1.0, 1, 10
-    broken, counting, drafting, referencing, plain_task = "", None, None, None, None
+    broken, counting, drafting, referencing, plain_task, checking = "", None, None, None, None, None
     undone_together, by_people = 10, False
     again, stage_again = Again.ASK, Again.SAFE
 

@@ -1,0 +1,100 @@
+"""The screens of `check`, and of its probe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from msgspec.structs import asdict
+
+from engine.cli.output.screen import Mood, Screen, Table
+from engine.commands.check import Checked, CheckReport
+from engine.commands.probe import Probed, Seen
+from engine.model.errors import Exit
+from engine.progress.text import count
+from engine.services.checks import Verdict
+
+
+def check_screen(report: CheckReport) -> Screen:
+    """Return a line for each check, with what to do about those that are not well."""
+    failed = report.failed
+    exit_code = Exit.MEND_FIRST if failed else Exit.ALL_CREATED
+    warned = any(one.verdict is Verdict.WARNING for one in report.lines)
+    return Screen(
+        f"{_headline(report)} Nothing was created.",
+        {**check_data(report), "exit_code": int(exit_code)},
+        mood=Mood.BAD if failed else Mood.MIXED if warned else Mood.GOOD,
+        tables=[Table([row for one in report.lines for row in _rows(one)])],
+        exit_code=exit_code,
+    )
+
+
+def check_data(report: CheckReport) -> dict[str, object]:
+    """Return the checks as JSON has them."""
+    checks = [
+        {**{key: value for key, value in asdict(one).items() if key != "seconds"}, "seconds": round(one.seconds, 3)}
+        for one in report.lines
+    ]
+    return {"config": report.config, "destination": report.destination or None, "checks": checks}
+
+
+def _headline(report: CheckReport) -> str:
+    counted = Counter(one.verdict for one in report.lines)
+    where = f" A load would go to {report.destination}." if report.destination else ""
+    if failed := report.failed:
+        names = ", ".join(one.name for one in failed)
+        return f"{count(len(failed), 'check')} failed: {names}.{where}"
+    said = f"{count(counted[Verdict.OK])} of {count(len(report.lines), 'check')} are well"
+    if counted[Verdict.WARNING]:
+        said += f", {count(counted[Verdict.WARNING], 'warning')}"
+    if counted[Verdict.UNCHECKED]:
+        said += f", {count(counted[Verdict.UNCHECKED])} not made"
+    return f"{said}.{where}"
+
+
+def _rows(one: Checked) -> list[list[str]]:
+    rows = [[str(one.verdict), one.name, one.found]]
+    if one.cure and one.verdict in {Verdict.FAILED, Verdict.WARNING}:
+        rows.append(["", "", f"To mend it: {one.cure}."])
+    return rows
+
+
+_JUDGED = {True: "holds", False: "wrong"}
+
+
+def probe_screen(report: CheckReport, probed: Probed, ledger: Path, deleted: str = "") -> Screen:
+    """Return what became of the tasks of a probe, and which guesses hold; `deleted` says what was taken back."""
+    result, counted = probed.result, Counter(one.holds for one in probed.guesses)
+    tasks = count(result.tally.created, "task")
+    said = f"{counted[True]} guesses hold, {counted[False]} do not, {counted[None]} could not be seen"
+    kept = "" if deleted or not result.tally.created else f" They stay; `bulksubmit undo {result.job}` deletes them."
+    fine = result.exit_code == Exit.ALL_CREATED
+    seen = [one for one in sorted(probed.guesses, key=lambda one: bool(one.holds)) if one.holds is not None]
+    unseen = ", ".join(one.name for one in probed.guesses if one.holds is None)
+    rows = [[_JUDGED[bool(one.holds)], one.name, f"{one.believed}{_sight(one)}"] for one in seen]
+    data = {
+        "job": result.job,
+        "ledger": str(ledger),
+        "state": str(result.state),
+        "created": result.tally.created,
+        "failed": result.tally.failed,
+        "message": result.message or None,
+        "deleted": deleted or None,
+        "guesses": [asdict(one) for one in probed.guesses],
+    }
+    return Screen(
+        f"{tasks} created at {report.destination} as job {result.job}; {said}.{kept}",
+        {**check_data(report), "probe": data, "exit_code": int(result.exit_code)},
+        mood=Mood.BAD if not fine else Mood.MIXED if counted[False] else Mood.GOOD,
+        tables=[
+            Table([["message", result.message]] if result.message else []),
+            Table([["deleted", deleted]] if deleted else []),
+            Table(rows, "Guesses about the service; docs/guesses.md says what is done where one is wrong"),
+            Table([[unseen]] if unseen else [], "Guesses that two tasks could not show"),
+        ],
+        exit_code=result.exit_code,
+    )
+
+
+def _sight(one: Seen) -> str:
+    return f" — {one.seen}" if one.seen else ""
