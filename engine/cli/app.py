@@ -599,7 +599,8 @@ def _ledger_of(config: Path, ledger: Path) -> Path:
 def _probe_said(report: engine.CheckReport, sources: Sequence[str]) -> str:
     records = f"record{'s' if len(report.good) > 1 else ''} {' and '.join(map(str, report.good))}"
     return (
-        f"A probe creates {count(len(report.good), 'real task')} at {report.destination}: of {records} of {', '.join(sources)}. {report.note} "
+        f"A probe creates {count(len(report.good), 'real task')} at {report.destination}: of {records} of "
+        f"{', '.join(sources)}. {report.note} "
         "A later load does not know of them, and sends these records again."
     )
 

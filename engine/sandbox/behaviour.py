@@ -225,6 +225,17 @@ class JournalSettings(Section, frozen=True):
     marker: tuple[str, ...] | str = ("data.id", "data.client_batch_id", "name")
 
 
+class Tls(Section, frozen=True):
+    """Serve by TLS, with a certificate of an authority that is made for it; `authority`: the file that gets its own.
+
+    trusted      by whom the authority is trusted    expired      it ended yesterday
+    self_signed  nobody stands behind it             other_host   it is for another name
+    """
+
+    certificate: Literal["trusted", "expired", "self_signed", "other_host"] = "trusted"
+    authority: Path | None = None
+
+
 class Project(Section, frozen=True):
     """A project that exists, and the file with the JSON Schema that its tasks must satisfy."""
 
@@ -235,6 +246,8 @@ class Project(Section, frozen=True):
 class Behaviour(Section, frozen=True):
     """Everything that a sandbox can be told. With no `projects`, every project id exists.
 
+    `clock_skew_seconds`: so far the `Date` of its answers is ahead of this machine's clock, or behind it.
+
     `cancel` "lie" is accepted, and stops nothing: neither tasks that are being created, nor a late release.
     """
 
@@ -242,6 +255,7 @@ class Behaviour(Section, frozen=True):
     access_keys: tuple[str, ...] = ("sandbox-key",)
     projects: tuple[Project, ...] = ()
     seed: int = 0
+    clock_skew_seconds: float = 0.0
     busy_while_late: bool = False
     max_body_bytes: int = 256 * 1024 * 1024
     max_inline_tasks: int = 1000  # the vendor's limit
@@ -256,6 +270,7 @@ class Behaviour(Section, frozen=True):
     reads: Reads = Reads()
     callbacks: Callbacks = Callbacks()
     journal: JournalSettings = JournalSettings()
+    tls: Tls | None = None
     latency: dict[str, Latency] = field(default_factory=dict)
     failures: tuple[FailureRule, ...] = ()
     refusals: tuple[RefusalRule, ...] = ()
@@ -289,7 +304,8 @@ def parse_behaviour(text: str, base: Path = Path()) -> Behaviour:
         return path and base / path
 
     projects = tuple(replace(project, schema=rooted(project.schema)) for project in said.projects)
-    return replace(said, projects=projects, journal=replace(said.journal, path=rooted(said.journal.path)))
+    tls = said.tls and replace(said.tls, authority=rooted(said.tls.authority))
+    return replace(said, projects=projects, journal=replace(said.journal, path=rooted(said.journal.path)), tls=tls)
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> BehaviourError:

@@ -11,6 +11,7 @@ import hmac
 import logging
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from email.utils import formatdate
@@ -86,12 +87,21 @@ async def running_sandbox(
         uploads = await stack.enter_async_context(seaweed_uploads()) if s3 else None
         callbacks = CallbackSender(behaviour.callbacks) if behaviour.callbacks.url else None
         service = make_service(behaviour, journal, clock, uploads, callbacks.send if callbacks else None)
-        server = _Server(service, behaviour.max_body_bytes, uploads)
-        address = await stack.enter_async_context(_listening(server.application(), host, port))
+        server = _Server(service, behaviour, uploads)
+        tls = await asyncio.to_thread(_tls_of, behaviour, host)
+        address = await stack.enter_async_context(_listening(server.application(), host, port, tls))
         background = asyncio.ensure_future(server.run(callbacks))
         background.add_done_callback(_log_failure)
         stack.push_async_callback(_stop, background)
-        yield Sandbox(f"http://{address}/v2", service.traffic.stats, service.name)
+        yield Sandbox(f"{'https' if tls else 'http'}://{address}/v2", service.traffic.stats, service.name)
+
+
+def _tls_of(behaviour: Behaviour, host: str) -> ssl.SSLContext | None:
+    if behaviour.tls is None:
+        return None
+    from engine.sandbox.certificates import server_context  # noqa: PLC0415 - only where it is asked for
+
+    return server_context(behaviour.tls, host)
 
 
 def make_service(
@@ -245,8 +255,9 @@ def _auth_headers(settings: Callbacks, body: bytes) -> dict[str, str]:
 class _Server:
     """Carries requests from connections to a service, and answers back; does beside them what becomes due."""
 
-    def __init__(self, service: SandboxService, max_body_bytes: int, uploads: SeaweedUploads | None) -> None:
-        self._service, self._max_body_bytes, self._uploads = service, max_body_bytes, uploads
+    def __init__(self, service: SandboxService, behaviour: Behaviour, uploads: SeaweedUploads | None) -> None:
+        self._service, self._uploads = service, uploads
+        self._max_body_bytes, self._skew_seconds = behaviour.max_body_bytes, behaviour.clock_skew_seconds
 
     def application(self) -> web.Application:
         """Return what aiohttp is to serve."""
@@ -280,6 +291,8 @@ class _Server:
 
         request = SandboxRequest(incoming.method, incoming.url, incoming.headers)
         answer = await self._service.answer(request, read, asyncio.sleep)
+        if self._skew_seconds:
+            answer.headers["Date"] = formatdate(time.time() + self._skew_seconds, usegmt=True)
         asyncio.get_running_loop().call_soon(self._service.advance)  # once the answer is on its way
         if answer.sent == "half":
             return await _send_half(incoming, answer)
@@ -299,12 +312,14 @@ async def _send_half(incoming: web.Request, answer: SandboxAnswer) -> web.Stream
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+async def _listening(
+    app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, ssl_context=tls).start()
         except OSError as error:
             raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         bound_host, bound_port = runner.addresses[0][:2]

@@ -185,11 +185,11 @@ def _names(evidence: Evidence) -> Sight:
 
 def _is_begun(evidence: Evidence) -> Sight:
     created, sent = len(evidence.task_ids), len(evidence.sent)
-    return held(f"{created} of {sent} tasks were created") if created == sent else UNSEEN
+    return held(f"{created} of {sent} tasks were created") if created == sent > 0 else UNSEEN
 
 
 def _in_time(evidence: Evidence) -> Sight:
-    if len(evidence.task_ids) < len(evidence.sent):
+    if not evidence.sent or len(evidence.task_ids) < len(evidence.sent):
         return UNSEEN
     return Sight(evidence.seconds <= evidence.settle_seconds, f"done {evidence.seconds:.1f} s after the first call")
 

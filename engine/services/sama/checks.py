@@ -327,6 +327,11 @@ GUESSES: tuple[Guess, ...] = (
     ),
     Guess("sama.rejected", "tasks that people have rejected are worked on again"),
     Guess(
+        "sama.work-words",
+        "a task's words are `new`, `in progress`, `completed`, `approved`, `delivered`, `rejected`, `acknowledged` [documented]; from `completed` on people have done their work",
+    ),
+    Guess("sama.work-ends", "nothing more happens to a task that is `delivered` or `acknowledged`"),
+    Guess(
         "sama.callback-batch",
         "a callback names the batch of its tasks (`batch_id`, as a delivery does), at a failure it does not [as the "
         "vendor shows it]",

@@ -216,7 +216,9 @@ class SevenBridgesChecks:
             try:
                 inputs = await self.inputs(app)
             except Refused as refusal:
-                flaws.append(f"app: {app} cannot be used ({refusal})")
+                # Of the configuration's own app, the check of that name tells, and a run, which can be resumed.
+                own = app != self._settings.app
+                flaws.append(f"app: {app} cannot be used ({refusal})" if own else None)
                 continue
             # A draft that is not run may lack an input: people fill it in.
             flaws.append(input_flaw(spec, inputs, whole=self._settings.run) if inputs else None)

@@ -35,7 +35,7 @@ async def test_drafts_are_created_and_nothing_is_run(bench):
     result = await bench.submit(specs(30, description="my draft"))
     assert (result.state, result.exit_code, result.tally.created) == ("finished", Exit.ALL_CREATED, 30)
     assert (bench.times(), bench.times("run")) == (once(30), {})
-    assert dict(bench.sandbox.stats.requests) == {"create": 30}
+    assert dict(bench.sandbox.stats.requests) == {"app": 1, "create": 30}
     line = bench.outcomes()[7]
     assert (line["state"], line["status"]) == ("created", "DRAFT")
     assert line["url"] == f"{bench.sandbox.url}/tasks/{line['task_id']}"
@@ -47,7 +47,7 @@ async def test_until_created_each_task_takes_two_calls(bench):
     result = await bench.submit(specs(30))
     assert (result.state, result.tally.created) == ("finished", 30)
     assert (bench.times(), bench.times("run")) == (once(30), once(30))
-    assert dict(bench.sandbox.stats.requests) == {"create": 30, "run": 30}
+    assert dict(bench.sandbox.stats.requests) == {"app": 1, "create": 30, "run": 30}
     assert {line["status"] for line in bench.outcomes()} == {"QUEUED"}
 
 
@@ -60,7 +60,7 @@ async def test_until_finished_each_task_is_followed_to_its_end(bench):
     assert {line["status"] for line in lines if line["index"] != 5} == {"COMPLETED"}
     failed = lines[5]
     assert (failed["state"], failed["status"], failed["message"]) == ("created", "FAILED", "Docker image not found")
-    assert dict(bench.sandbox.stats.requests).keys() == {"create", "run", "bulk"}
+    assert dict(bench.sandbox.stats.requests).keys() == {"app", "create", "run", "bulk"}
 
 
 @pytest.mark.slow
