@@ -586,14 +586,8 @@ def check(
     probed = perform(order, output_options)
     deleted = ""
     if probed.result.tally.created and not keep and (yes or _answered(f"Delete what job {probed.result.job} created?")):
-        deleted = perform(partial(engine.undo, probed.result.job, _ledger_of(config, ledger)), output_options).message
-    return probe_screen(report, probed, ledger, deleted)
-
-
-def _ledger_of(config: Path, ledger: Path) -> Path:
-    from engine.commands import paths, wiring
-
-    return paths.ledger_path(ledger, wiring.configured_ledger(config, wiring.read_config(config)))
+        deleted = perform(partial(engine.undo, probed.result.job, probed.ledger), output_options).message
+    return probe_screen(report, probed, deleted)
 
 
 def _probe_said(report: engine.CheckReport, sources: Sequence[str]) -> str:

@@ -57,6 +57,8 @@ class Probed(Struct, frozen=True):
 
     result: Result
     guesses: Sequence[Seen]
+    ledger: Path
+    """That remembers it as a job."""
 
 
 async def probe(  # noqa: PLR0913 - what a person can say of it
@@ -106,7 +108,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
             seconds = wiring.CLOCK.monotonic() - began
             job = await opened.job(name)
             guesses = await _judged(job, setup, result, Evidence(heard, chosen.tasks, seconds=seconds))
-    return Probed(result, guesses)
+    return Probed(result, guesses, ledger)
 
 
 def _quiet(setup: wiring.Setup, heard: list[Exchange]) -> wiring.Setup:

@@ -299,10 +299,11 @@ def examine(path: Path, busy_seconds: float = 1.0) -> tuple[int, int]:
         real = path.resolve()
         refuse_foreign(real)
         with closing(_connect(real, apsw.SQLITE_OPEN_READWRITE, busy_seconds, None)) as connection:
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             version = _version(path, connection, len(STEPS))
-            if version & LEFT_BEHIND and not _wal_goes_on(connection):
-                raise LedgerError(_PARTED.format(path=path, wal=f"{real.name}-wal"))
+            if version & LEFT_BEHIND:  # what stands beside it is left as it is
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                if not _wal_goes_on(connection):
+                    raise LedgerError(_PARTED.format(path=path, wal=f"{real.name}-wal"))
             if not os.access(real.parent, os.W_OK):
                 raise apsw.ReadOnlyError(str(real.parent))
             connection.execute(QUERIES["begin"])  # what cannot be written, or is held, says so here

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from msgspec.structs import asdict
 
@@ -62,7 +61,7 @@ def _rows(one: Checked) -> list[list[str]]:
 _JUDGED = {True: "holds", False: "wrong"}
 
 
-def probe_screen(report: CheckReport, probed: Probed, ledger: Path, deleted: str = "") -> Screen:
+def probe_screen(report: CheckReport, probed: Probed, deleted: str = "") -> Screen:
     """Return what became of the tasks of a probe, and which guesses hold; `deleted` says what was taken back."""
     result, counted = probed.result, Counter(one.holds for one in probed.guesses)
     tasks = count(result.tally.created, "task")
@@ -74,7 +73,7 @@ def probe_screen(report: CheckReport, probed: Probed, ledger: Path, deleted: str
     rows = [[_JUDGED[bool(one.holds)], one.name, f"{one.believed}{_sight(one)}"] for one in seen]
     data = {
         "job": result.job,
-        "ledger": str(ledger),
+        "ledger": str(probed.ledger),
         "state": str(result.state),
         "created": result.tally.created,
         "failed": result.tally.failed,

@@ -14,7 +14,9 @@ from unit.bench.benches import bench
 from engine.bench.results import Bench
 from engine.cli.app import call
 from engine.commands.again import FailedTasks
+from engine.commands.check import Checked, CheckReport
 from engine.commands.lineage import Attempt, Story
+from engine.commands.probe import Probed, Seen
 from engine.commands.prune import Fall, JobFall, Pruned
 from engine.commands.result import FailedTask, JobStatus, Result, UncertainRecords, Validation
 from engine.commands.undo import Undoable
@@ -24,6 +26,7 @@ from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Format, Reject, Source
 from engine.model.settings import RunLimits
 from engine.reports.audit import Audit
+from engine.services.checks import Verdict
 
 OPERATIONS = [
     "submit",
@@ -43,6 +46,8 @@ OPERATIONS = [
     "undo",
     "refresh",
     "validate",
+    "check",
+    "probe",
     "prune",
 ]
 TALLY = Tally(records=10, batches=2, created=7, failed=2, rejected=1, states={"settled": 2})
@@ -64,6 +69,8 @@ class FakeEngine:
     """Job in which uncertain records are sent again; their own where empty."""
     canceled: bool = False
     pruned: Pruned = PRUNED
+    verdict: Verdict = Verdict.OK
+    """Of the one check."""
     error: Exception | None = None
     asked: list[tuple] = field(default_factory=list)
     events: list = field(default_factory=list)
@@ -148,6 +155,15 @@ class FakeEngine:
     async def prune(self, ledger_path, emit=None, stop=None, *, dry_run=False, **policy):
         self._note("prune", ledger_path, policy, dry_run)
         return self.pruned
+
+    async def check(self, config, sources, ledger_path, **options):
+        self._note("check", config, sources, ledger_path, *filter(None, options.values()))
+        line = Checked("key", self.verdict, "the key", "renew it")
+        return CheckReport("sama.toml", [line], "api.sama.com (sama, project 42)", "People see them.", [0, 3])
+
+    async def probe(self, config, sources, ledger_path, emit, stop, *, records, **options):
+        result = self._work("probe", sources, ledger_path, emit, records, *filter(None, options.values()))
+        return Probed(result, [Seen("any.begun", "what was accepted is begun", holds=True, seen="2 of 2")], ledger_path)
 
     async def validate(self, sources, config, emit, **options):
         self._note("validate", sources, {"config": config, **options})

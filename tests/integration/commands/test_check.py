@@ -383,7 +383,7 @@ async def test_a_probe_creates_two_tasks_as_a_job_of_its_own_and_judges_the_gues
     assert (await engine.audit("checked-probe", place.ledger)).holds
     undone = await engine.undo("checked-probe", place.ledger)
     assert undone.message == "2 tasks taken back"
-    shown = text_of(probe_screen(report, done, place.ledger, undone.message), colours=False, width=80)
+    shown = text_of(probe_screen(report, done, undone.message), colours=False, width=80)
     assert "2 tasks taken back" in shown
     assert max(map(len, shown.splitlines())) <= 80
     # The load itself does not know of the probe.
@@ -411,7 +411,7 @@ async def test_a_probe_creates_two_tasks_as_a_job_of_its_own_and_judges_the_gues
 async def test_a_probe_says_which_guess_is_wrong(place, kind, behaviour, wrong):
     _, report, done = await probed(place, kind=kind, **behaviour)
     assert {name for name, holds in judged(done).items() if holds is False} == wrong
-    screen = probe_screen(report, done, place.ledger)
+    screen = probe_screen(report, done)
     assert "wrong" in text_of(screen, colours=False)
     assert "`bulksubmit undo checked-probe` deletes them" in screen.headline
 

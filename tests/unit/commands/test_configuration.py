@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.commands import wiring
-from engine.commands.configuration import expand_secret, hide_secret, parse_toml, read_text, rooted
+from engine.commands.configuration import expand_secret, hide_secret, lacking, parse_toml, read_text, rooted
 from engine.model.errors import ConfigError, Exit
 from engine.progress.redaction import redactor
 
@@ -427,3 +427,16 @@ def test_ten_megabytes_are_no_configuration(tmp_path):
 def test_a_path_is_rooted_in_a_folder_of_any_name(folder, quoted):
     text = rooted(f"[service]\ntask_schema = {quoted} # here\n", ["task_schema"], Path("/") / folder)
     assert parse_toml(text)["service"]["task_schema"] == f"/{folder}/s.json"
+
+
+def test_all_references_that_stand_for_nothing_are_named_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("IS_THERE", "x")
+    monkeypatch.delenv("IS_NOT_THERE", raising=False)
+    tables = {
+        "service": {"access_key": "${env:IS_NOT_THERE}", "name": "${env:IS_THERE}"},
+        "hooks": [{"ping": f"${{file:{tmp_path}/none}}"}],
+    }
+    assert dict(lacking(tables)) == {
+        "env:IS_NOT_THERE": "service.access_key: environment variable IS_NOT_THERE is not set",
+        f"file:{tmp_path}/none": f"hooks.0.ping: {tmp_path}/none cannot be read: No such file or directory",
+    }

@@ -8,7 +8,7 @@ import stat
 import apsw
 import pytest
 
-from engine.ledger.database import STEPS, open_writer
+from engine.ledger.database import STEPS, examine, open_writer
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import LedgerError
 
@@ -193,3 +193,33 @@ async def test_a_path_that_cannot_be_opened_is_named(tmp_path, clock, name):
     with pytest.raises(LedgerError, match=str(tmp_path / name)):
         async with SqliteLedger.open(tmp_path / name, clock):
             pass
+
+
+async def test_a_ledger_is_examined_and_left_as_it_was(path, clock):
+    async with SqliteLedger.open(path, clock) as ledger:
+        await frozen(ledger)
+        assert examine(path) == (len(STEPS), len(STEPS))  # beside a job that works on it
+        assert len(await ledger.jobs()) == 1
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    assert examine(path) == (len(STEPS), len(STEPS))
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_an_older_ledger_is_examined_and_stays_old(path):
+    open_writer(path, steps=STEPS[:1]).close()
+    assert examine(path) == (1, len(STEPS))
+    assert examine(path) == (1, len(STEPS))
+
+
+def test_a_ledger_that_is_held_or_cannot_be_written_is_told(path):
+    writer = open_writer(path)
+    writer.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerError, match="another program holds it for writing"):
+        examine(path, busy_seconds=0.01)
+    writer.execute("ROLLBACK")
+    writer.close()
+    writer = open_writer(path)
+    writer.pragma("user_version", 99)
+    writer.close()
+    with pytest.raises(LedgerError, match="newer bulksubmit"):
+        examine(path)
