@@ -137,7 +137,7 @@ class SevenBridgesChecks:
             ),
             Check("project", self._project, no_project, ("key",)),
             Check("app", self._app, no_app, ("key",)),
-            Check("limits", self._limits, needs=("key",)),
+            Check("limits", self._limits, "wait for the next window of requests, of 5 minutes", ("key",)),
         ]
 
     def probe_note(self) -> str:
@@ -180,11 +180,11 @@ class SevenBridgesChecks:
     async def _limits(self) -> Finding:
         told = decode(await self._get("limit", "rate_limit"), _Limits, call="limit")
         if told.rate is None or not told.rate.limit:
-            return Finding("the service tells none", Verdict.WARNING, "")
+            return Finding("the service tells none", Verdict.UNCHECKED)
         said = f"{told.rate.remaining:,} of {told.rate.limit:,} requests are left in this window"
         if told.instance_limit:
             said += f"; {told.instance_limit.remaining:,} of {told.instance_limit.limit:,} instances"
-        if told.rate.remaining < told.rate.limit // 10:
+        if told.rate.remaining * 10 < told.rate.limit:
             return Finding(said, Verdict.WARNING, "something else uses this token: the load waits for the next window")
         return Finding(said)
 

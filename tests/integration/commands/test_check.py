@@ -5,20 +5,35 @@ import contextlib
 import shutil
 import socket
 
+import aiohttp
 import orjson
 import pytest
 from msgspec.structs import replace
+from unit.http.raw_server import plain, raw_server
+from yarl import URL
 
 import engine
 from engine.cli.output.check import check_screen, probe_screen
 from engine.cli.output.screen import text_of
 from engine.commands import check as checks
+from engine.commands import wiring
 from engine.http.client import tls_context
-from engine.model.errors import ConfigError
+from engine.ledger.database import STEPS, examine, open_writer
+from engine.model.errors import ConfigError, Interrupted
+from engine.progress.events import BatchMoved
+from engine.run.context import Stop
 from engine.sandbox.behaviour import Behaviour, Fault, JournalSettings, Project, Tls
-from engine.sandbox.journal import count_markers
+from engine.sandbox.journal import count_markers, read_journal
 from engine.sandbox.server import running_sandbox
-from engine.sandbox.settings import App, AppInput, SamaUnwritten, SandboxPlatform, SandboxSama, SevenBridgesUnwritten
+from engine.sandbox.settings import (
+    App,
+    AppInput,
+    Rate,
+    SamaUnwritten,
+    SandboxPlatform,
+    SandboxSama,
+    SevenBridgesUnwritten,
+)
 from engine.services.checks import Finding, Verdict
 
 SAMA = """
@@ -109,7 +124,7 @@ async def test_where_all_is_well_nothing_fails_and_nothing_is_made(place, kind):
     wrong = {one.name: one for one in lines.values() if one.verdict in {Verdict.FAILED, Verdict.WARNING}}
     assert wrong == {}
     unknown = {one.name for one in lines.values() if one.verdict is Verdict.UNCHECKED}
-    assert unknown == ({"upload host"} if kind == "sama" else set())
+    assert unknown == ({"upload host", "limits"} if kind == "sama" else set())
     assert sandbox.stats.tasks_created == sandbox.stats.requests["create"] == 0
     assert not place.ledger.parent.exists()
 
@@ -260,6 +275,26 @@ class TestTls:
         assert verdicts(lines, "connection", "tls", "key") == ["ok", "failed", "not checked"]
         assert words in lines["tls"].found
 
+    async def test_one_that_ends_soon_is_a_warning(self, place, trust, monkeypatch):
+        monkeypatch.setattr(checks, "EXPIRES_SECONDS", 400 * 86_400.0)
+        authority = place.folder / "authority.pem"
+        await place.serve("sama", tls=Tls(authority=authority))
+        trust(authority)
+        line = (await place.lines(sources=[]))["tls"]
+        assert (line.verdict, line.cure) == (Verdict.WARNING, "the server's owner must renew it")
+
+    async def test_the_host_of_uploads_is_reached_by_tls_or_fails(self, place, trust):
+        authority = place.folder / "authority.pem"
+        store = await place.serve("sama", tls=Tls(authority=authority))
+        trust(authority)
+        port = URL(store.url).port
+        await place.serve("sama")
+        lines = await place.lines(place.config(f'upload_hosts = ["localhost:{port}"]'), [])
+        assert "localhost can be reached by TLS; the service names the host" in lines["upload host"].found
+        lines = await place.lines(place.config(f'upload_hosts = ["localhost:{URL(place.url).port}"]'), [])
+        assert lines["upload host"].verdict is Verdict.FAILED
+        assert "does not speak TLS at this port" in lines["upload host"].found
+
     async def test_one_that_is_trusted_is_told_with_who_signed_it(self, place, trust):
         authority = place.folder / "authority.pem"
         await place.serve("sama", tls=Tls(authority=authority))
@@ -267,6 +302,61 @@ class TestTls:
         lines = await place.lines(sources=[])
         assert verdicts(lines, "tls", "clock", "key", "project") == ["ok"] * 4
         assert "signed by Sandbox, valid until 20" in lines["tls"].found
+
+
+@pytest.mark.parametrize(
+    ("hosts", "verdict", "tried"),
+    [('["*.amazonaws.com"]', "ok", ["s3.amazonaws.com"]), ('["*.example.com"]', "not checked", [])],
+)
+async def test_of_hosts_that_only_the_service_can_name_it_says_what_it_cannot_know(monkeypatch, hosts, verdict, tried):
+    reached = []
+
+    async def certificate_of(way):
+        reached.append(way.url.host)
+
+    monkeypatch.setattr("engine.http.reach.certificate_of", certificate_of)
+    monkeypatch.setenv("CHECKED_KEY", "sandbox-key")
+    text = SAMA.format(url="https://api.sama.com/v2", service=f"upload_hosts = {hosts}", more="")
+    (one,) = checks.upload_checks(wiring.load(text))
+    found = await one.look()
+    assert (found.verdict, reached) == (verdict, tried)
+    assert "the service names the host of a batch only when it makes one" in found.found
+
+
+async def test_a_window_of_requests_that_is_nearly_used_up_is_a_warning(place):
+    await place.serve("sevenbridges", sevenbridges=replace(PLATFORM, rate=Rate(requests=60)))
+    async with aiohttp.ClientSession(headers={"X-SBG-Auth-Token": "sandbox-key"}) as session:
+        for _ in range(52):
+            async with session.get(f"{place.url}/user") as answer:
+                assert answer.status == 200
+    line = (await place.lines())["limits"]
+    assert line.verdict is Verdict.WARNING
+    assert line.found == "5 of 60 requests are left in this window; 100 of 100 instances"
+
+
+async def test_a_service_that_cannot_be_asked_is_called_once(place, monkeypatch):
+    monkeypatch.setitem(wiring.SERVICES, "toy", "fakes.toy_service.bulksubmit_toy")
+    async with raw_server(plain(200), plain(200), plain(401), plain(401)) as server:
+        config = place.folder / "toy.toml"
+        config.write_text(f'[service]\nkind = "toy"\nbase_url = "{server.url}"\napi_key = "${{env:CHECKED_KEY}}"\n')
+        lines = await place.lines(config, [])
+    assert (lines["key"].verdict, lines["key"].found) == ("ok", "the service itself answers")
+    assert "project" not in lines
+
+
+async def test_an_older_ledger_is_a_warning_and_stays_old(place):
+    await place.serve("sama")
+    place.ledger.parent.mkdir()
+    open_writer(place.ledger, steps=STEPS[:1]).close()
+    assert (await place.lines())["ledger"].verdict is Verdict.WARNING
+    assert examine(place.ledger)[0] == 1
+
+
+async def test_a_column_that_no_record_has_is_a_warning(place):
+    await place.serve("sama")
+    line = (await place.lines(place.config(more='[mapping]\ndrop = ["colour"]')))["records"]
+    assert line.verdict is Verdict.WARNING
+    assert "mapping.drop names column 'colour'" in line.found
 
 
 @KINDS
@@ -389,6 +479,46 @@ async def test_a_probe_creates_two_tasks_as_a_job_of_its_own_and_judges_the_gues
     # The load itself does not know of the probe.
     result = await engine.submit(place.source(), place.config(), place.ledger, job="load")
     assert result.tally.created == 5
+
+
+async def test_a_probe_that_is_stopped_is_a_job_that_goes_on_and_creates_nothing_twice(place):
+    await place.serve("sama")
+    config, source, stop = place.config(), place.source(), Stop()
+
+    def emit(event):
+        if isinstance(event, BatchMoved):
+            stop.request(Interrupted(15))
+
+    done = await engine.probe(config, [source], place.ledger, emit, stop, records=[0, 1])
+    assert (done.result.state, done.result.tally.created) == ("open", 0)
+    assert {one.holds for one in done.guesses} <= {True, None}
+    result = await engine.resume("checked-probe", place.ledger)
+    assert (result.state, result.tally.created) == ("finished", 2)
+    assert count_markers(place.journal) == {"0": 1, "1": 1}
+
+
+async def test_records_that_are_gone_since_the_check_are_not_replaced_by_others(place):
+    sandbox = await place.serve("sama")
+    with pytest.raises(ConfigError, match="not in the source any more"):
+        await engine.probe(place.config(), [place.source()], place.ledger, records=[0, 99])
+    assert sandbox.stats.requests["create"] == 0
+
+
+async def test_a_probe_of_a_csv_sends_what_the_load_would(place):
+    await place.serve("sama")
+    table = place.folder / "records.csv"
+    table.write_text("id,size,urgency\na,1,5\nb,2,\n")
+    more = '[mapping]\nwrap = "data"\nfields = { priority = "urgency" }\n'
+    more += '[source.types]\nsize = "integer"\nurgency = "integer"\n'
+    config = place.config(more=more)
+    report = await engine.check(config, [table], place.ledger)
+    assert (report.failed, report.good) == ([], [0, 1])
+    await engine.probe(config, [table], place.ledger, records=report.good)
+    sent = {one.marker: one.sha256 for one in read_journal(place.journal)}
+    await engine.submit(table, config, place.ledger, job="load", again=True)
+    entries = [one for one in read_journal(place.journal) if one.kind == "task"]
+    assert len(entries) == 4
+    assert {one.marker: one.sha256 for one in entries} == sent
 
 
 @pytest.mark.parametrize(
