@@ -329,7 +329,8 @@ GUESSES: tuple[Guess, ...] = (
     Guess("sama.rejected", "tasks that people have rejected are worked on again"),
     Guess(
         "sama.work-words",
-        "a task's words are `new`, `in progress`, `completed`, `approved`, `delivered`, `rejected`, `acknowledged` [documented]; from `completed` on people have done their work",
+        "a task's words are `new`, `in progress`, `completed`, `approved`, `delivered`, "
+        "`rejected`, `acknowledged` [documented]; from `completed` on people have done their work",
     ),
     Guess("sama.work-ends", "nothing more happens to a task that is `delivered` or `acknowledged`"),
     Guess(
