@@ -27,8 +27,8 @@ from engine.services.checks import Check, Checking, Finding, Verdict
 from engine.source.sources import find_sources
 
 KEPT_BYTES = 300
-"""What a record takes on disk by the end, its line in outcomes.ndjson and its part of the ledger: 274 bytes were measured
-(Sama, 20,000 records)."""
+"""What a record takes on disk by the end, its line in outcomes.ndjson and its part of the ledger: 274 bytes were
+measured (Sama, 20,000 records)."""
 KEPT_ALONE_BYTES = 750
 """The same where each record is a batch of its own: 722 (Seven Bridges, 2,000)."""
 _MOST_JOBS = 200
@@ -123,7 +123,7 @@ class Here:
         also = f" ({count(more)} more like it)" if more else ""
         cure = "mend the records, [mapping] or [service]; `bulksubmit validate` shows the first tasks"
         said = f"{count(len(found))} of {which} do not fit; record {index}: {flaw}{also}"
-        return Finding(said, Verdict.FAILED, cure)
+        return Finding(said, Verdict.WARNING if self.good else Verdict.FAILED, cure)
 
     def _disk(self) -> Finding:
         """Compare what is free with what the ledger and the reports will take."""

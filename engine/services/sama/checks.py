@@ -243,7 +243,7 @@ def _task_words(evidence: Evidence) -> Sight:
     if not last:
         return UNSEEN
     holds = all(one.creation is not Creation.OPEN for one in last)
-    return Sight(holds, f"heard: {', '.join(final if holds else sorted(heard))}")
+    return Sight(holds, f"heard: {words(', '.join(final if holds else sorted(heard)))}")
 
 
 def _all_listed(evidence: Evidence) -> Sight:
@@ -255,7 +255,7 @@ def _all_listed(evidence: Evidence) -> Sight:
 
 def _counts(evidence: Evidence) -> Sight:
     bodies = [body for _, _, body in _statuses(evidence)]
-    return Sight("created" in bodies[-1], f"keys: {', '.join(sorted(bodies[-1]))[:100]}") if bodies else UNSEEN
+    return Sight("created" in bodies[-1], f"keys: {words(', '.join(sorted(bodies[-1])))}") if bodies else UNSEEN
 
 
 def _own_ids(evidence: Evidence) -> Sight:

@@ -275,7 +275,7 @@ def _file_types(evidence: Evidence) -> Sight:
     types = {
         str(item["type"]) for one in evidence.answers("files") for item in json_body(one)["items"] if "type" in item
     }
-    return Sight(types <= {"file", "folder"}, f"heard: {', '.join(sorted(types))}") if types else UNSEEN
+    return Sight(types <= {"file", "folder"}, f"heard: {words(', '.join(sorted(types)))}") if types else UNSEEN
 
 
 def _shown_soon(evidence: Evidence) -> Sight:
@@ -310,7 +310,7 @@ def _total_header(evidence: Evidence) -> Sight:
 def _statuses(evidence: Evidence) -> Sight:
     heard = sorted({str(task.get("status", "")).upper() for task in _shown_tasks(evidence)})
     unknown = [word for word in heard if word not in KNOWN]
-    return Sight(not unknown, f"heard: {', '.join(unknown or heard)}") if heard else UNSEEN
+    return Sight(not unknown, f"heard: {words(', '.join(unknown or heard))}") if heard else UNSEEN
 
 
 def _offset_is_taken(evidence: Evidence) -> Sight:

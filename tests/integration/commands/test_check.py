@@ -194,9 +194,12 @@ async def test_inputs_that_records_misspell_or_lack_fail_by_the_app(place):
     await place.serve("sevenbridges")
     misspelt = place.source([{"name": "a", "inputs": {"reads": "1", "refrence": "x"}}, *RECORDS["sevenbridges"]])
     lines = await place.lines(sources=[misspelt])
+    assert lines["tasks"].verdict is Verdict.WARNING
     assert "1 of the first 6 tasks do not fit; record 0: inputs.refrence: no input of app" in lines["tasks"].found
+    assert (await engine.check(place.config(), [misspelt], place.ledger)).good == [1, 2]
     lacking = place.source([{"name": "a", "inputs": {}}, {"name": "b"}])
     lines = await place.lines(place.config(service="run = true"), [lacking])
+    assert lines["tasks"].verdict is Verdict.FAILED
     assert "inputs.reads: missing; app me/cohort/align needs it (1 more like it)" in lines["tasks"].found
     assert (await place.lines(sources=[lacking]))["tasks"].verdict is Verdict.OK  # of a draft, people fill it in
 
