@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import orjson
 from msgspec import Struct
 
+from engine.model.errors import CallFailed
 from engine.model.record import Row
 from engine.services.base import Answer, Call
 from engine.services.decoding import MOST_ID_CHARACTERS, are_names
@@ -111,7 +112,7 @@ class Guess(Struct, frozen=True):
         """Return whether it was seen; an answer in another form than `see` expects shows nothing."""
         try:
             return self.see(evidence) if self.see else UNSEEN
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (CallFailed, LookupError, TypeError, ValueError, AttributeError):
             return Sight(None, "the answer has another form than expected")
 
 

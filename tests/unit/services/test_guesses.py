@@ -129,6 +129,7 @@ def test_an_answer_of_another_form_shows_nothing_and_stops_nothing():
     odd = evidence(*[heard(kind, '["odd"]', sent="{}") for kind in ("tasks", "bulk", "find", "create", "get", "files")])
     seen = {guess.name: guess.sight(odd).holds for guess in SEVENBRIDGES}
     assert seen["sevenbridges.bulk-order"] is seen["sevenbridges.statuses"] is None
+    assert ALL["sama.counts"].sight(evidence(heard("status", '["odd"]'))).holds is None
 
 
 def test_two_equal_records_prove_no_order():
