@@ -43,6 +43,9 @@ from engine.services.decoding import (
 _Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,8000}\Z")]
 _NO_DATA = msgspec.Raw()
 
+SKEW_SECONDS = 900.0
+"""A task made so long before its batch was sent is none of ours: the longest call, and clocks that differ."""
+
 
 class _Stated(msgspec.Struct, gc=False):
     """What has a state, under whichever name."""

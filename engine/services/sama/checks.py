@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from engine.clock import Clock
+from engine.model.batch import ClientReference
 from engine.model.errors import BulkSubmitError, Refused, Unauthorized
 from engine.model.record import Row
 from engine.services.base import Call, Caller
@@ -29,6 +30,7 @@ from engine.services.checks import (
 from engine.services.decoding import Extra, decode, path_part, words
 from engine.services.sama.answers import (
     ENDS,
+    SKEW_SECONDS,
     Creation,
     Listed,
     Phase,
@@ -54,23 +56,22 @@ class _Project(msgspec.Struct):
 class SamaChecks:
     """The ability `checking` of Sama: one project, which is asked for once."""
 
+    clock_seconds = SKEW_SECONDS
+
     def __init__(
         self,
         settings: SamaSettings,
         project: str,
         caller: Caller,
         clock: Clock,
-        *,
-        clock_seconds: float,
-        reference: str,
+        reference: ClientReference | None = None,
     ) -> None:
-        """Take the project's address, and the `client_batch_id` of the batch that a probe has sent, if it has one."""
-        self.clock_seconds = clock_seconds
+        """Take the project's address, and the client reference of the batch that a probe has sent, if it has one."""
         self._settings = settings
         self._project = project
         self._caller = caller
         self._clock = clock
-        self._reference = reference
+        self._reference = reference.value if reference else ""
         self._asked: msgspec.Struct | BulkSubmitError | None = None
         self._schema: Any = None
 

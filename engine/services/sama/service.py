@@ -45,6 +45,7 @@ from engine.services.created import CreatedTasks, TaskState
 from engine.services.decoding import Anything, decode, path_part
 from engine.services.sama.answers import (
     ENDS,
+    SKEW_SECONDS,
     Creation,
     CreationStatus,
     MixedPage,
@@ -74,9 +75,6 @@ NOT_WAITING = "InvalidBatchState"
 
 MARKED, UNMARKED = "marked", "unmarked"
 """What is learnt of a project: whether its tasks have that input."""
-
-SKEW_SECONDS = 900.0
-"""A task made so long before its batch was sent is none of ours: the longest call, and clocks that differ."""
 
 _LIKELY = 0.5
 """Share of polls that find the end from which on each asks for the fates, too: a request less for nearly every batch,
@@ -159,11 +157,7 @@ class Sama:
         """Asks about the project; loaded where it is wanted."""
         from engine.services.sama.checks import SamaChecks  # noqa: PLC0415 - no load needs it
 
-        first = self.reference(0)
-        mark = first.value if first else ""
-        return SamaChecks(
-            self._settings, self._project, self._caller, self._clock, clock_seconds=SKEW_SECONDS, reference=mark
-        )
+        return SamaChecks(self._settings, self._project, self._caller, self._clock, self.reference(0))
 
     def check(self, task: Row) -> str | None:
         """Return why Sama would not take this task, naming the field."""

@@ -500,6 +500,20 @@ async def test_a_probe_that_is_stopped_is_a_job_that_goes_on_and_creates_nothing
     assert count_markers(place.journal) == {"0": 1, "1": 1}
 
 
+async def test_an_inline_probe_sees_ids_that_are_told_and_whether_a_search_finds_its_tasks(place):
+    file = place.folder / "schema.json"
+    inputs = {"id": {"type": "string"}, "client_batch_id": {"type": "string"}}
+    file.write_bytes(orjson.dumps({"properties": {"data": {"properties": inputs}}}))
+    told = SandboxSama(task_lists_per_second=0, unwritten=SamaUnwritten(told_ids="task_ids"))
+    await place.serve("sama", projects=(Project(42, file),), sama=told)
+    config = place.config('mode = "inline"')
+    lines = await place.lines(config)
+    assert "upload host" not in lines
+    done = await engine.probe(config, [place.source()], place.ledger, records=[0, 1])
+    seen = judged(done)
+    assert (seen["sama.search"], seen["sama.told-ids"], seen["sama.etag"]) == (True, True, None)
+
+
 async def test_records_that_are_gone_since_the_check_are_not_replaced_by_others(place):
     sandbox = await place.serve("sama")
     with pytest.raises(ConfigError, match="not in the source any more"):
