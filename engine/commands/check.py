@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +20,12 @@ from yarl import URL
 
 from engine.commands import wiring
 from engine.commands.checks_here import Here
-from engine.commands.configuration import hide_secret, lacking, parse_toml
+from engine.commands.configuration import HIDDEN, expand_secret, hide_secret, lacking, parse_toml
 from engine.commands.hooks import check_hooks
 from engine.commands.paths import ledger_path, path_names
 from engine.files import DEFAULT_LEDGER
 from engine.http.urls import check_base_url, exact_hosts, is_loopback
-from engine.model.errors import BulkSubmitError, Unauthorized
+from engine.model.errors import BulkSubmitError, ConfigError, Unauthorized
 from engine.model.job import Job
 from engine.progress.events import unheard
 from engine.progress.text import duration
@@ -102,9 +102,9 @@ async def check(
     run = _Checks()
     await run.make(Check(VARIABLES, partial(_variables, text), _SET_THEM))
     setups: list[wiring.Setup] = []
-    # Where variables are missing, what they stand for is hidden: the way to the service can be tried all the same.
-    expand = hide_secret if run.failed else None
-    await run.make(Check(CONFIGURATION, partial(_configuration, text, expand, setups), f"mend it in {path}"))
+    # Where variables are missing, the way to the service can be tried all the same.
+    load = partial(_configuration, text, setups, hides=run.failed)
+    await run.make(Check(CONFIGURATION, load, f"mend it in {path}"))
     if not setups:
         for name in (*ALWAYS, *Here.NAMES):
             await run.make(Check(name, _nothing, needs=(VARIABLES, CONFIGURATION)))
@@ -117,7 +117,7 @@ async def check(
         service: Service | None = None
         for one in way_checks(setup):
             await run.make(one)
-        with run.time_left():
+        with run.time_left(), suppress(ConfigError):  # a proxy that cannot be used, of which `proxy` tells
             service = await stack.enter_async_context(_asking(setup))
         checking = service.checking if service else None
         for one in checking.checks() if checking else [_cannot_be_asked(service)]:
@@ -203,11 +203,22 @@ async def _variables(text: str) -> Finding:
     return Finding("each one that the configuration names is set")
 
 
-async def _configuration(text: str, expand: object, setups: list[wiring.Setup]) -> Finding:
-    setup = wiring.load(text, hide_secret) if expand else wiring.load(text)
-    if not expand:
-        wiring.check_parts(setup, _job(setup))
-        check_hooks(setup)
+async def _configuration(text: str, setups: list[wiring.Setup], *, hides: bool) -> Finding:
+    """Load the configuration; `hides`: variables are missing, and what they stand for is hidden."""
+    try:
+        setup = wiring.load(text, hide_secret if hides else expand_secret)
+        wiring.check_settings(setup, _job(setup))
+        if not hides:
+            check_hooks(setup)
+    except ConfigError as error:
+        # What a hidden value stands for is no mistake; other keys may be mistaken all the same.
+        keys = {words.partition(":")[0] for _, words in lacking(parse_toml(text))}
+        left = [line for line in str(error).splitlines() if line.partition(":")[0] not in keys]
+        if left:
+            raise ConfigError("\n".join(left)) from error
+        return Finding(f"since {VARIABLES} failed", Verdict.UNCHECKED)
+    if HIDDEN in setup.service.base_url:
+        return Finding(f"since {VARIABLES} failed", Verdict.UNCHECKED)
     setups.append(setup)
     return Finding(f"kind {setup.service.kind!r}, {setup.service.base_url}")
 

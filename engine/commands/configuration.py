@@ -34,6 +34,9 @@ _LONG_KEY = re.compile(
 """A key of as many parts: reading one of a megabyte takes tomllib many minutes."""
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
+HIDDEN = "********"
+"""Stands for a reference that could not be followed, where none is needed."""
+
 Expand = Callable[[str, str], str]
 """(key, text) → text with its references replaced."""
 
@@ -122,7 +125,7 @@ def hide_secret(key: str, text: str) -> str:
         try:
             return _resolved(key, *match.groups())
         except ConfigError:
-            return "********"
+            return HIDDEN
 
     return _REFERENCE.sub(resolve, text)
 

@@ -352,9 +352,19 @@ def check_parts(setup: Setup, job: Job) -> None:
     Raises:
         ConfigError: names the key and what to do.
     """
+    check_settings(setup, job)
+    from_environment().before(check_base_url(setup.service.base_url))
+
+
+def check_settings(setup: Setup, job: Job) -> None:
+    """Do the same, but for the proxy of the environment.
+
+    Raises:
+        ConfigError: names the key and what to do.
+    """
     offline(setup, job)
     Credentials(setup.service.secret_headers(), setup.service.secret_query())
-    from_environment().before(check_base_url(setup.service.base_url))
+    check_base_url(setup.service.base_url)
     if setup.settings.callback is not None:
         _callback_reader(setup)
 

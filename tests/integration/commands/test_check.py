@@ -152,6 +152,35 @@ async def test_missing_variables_are_all_named_and_the_way_is_checked_all_the_sa
     assert verdicts(lines, "variables", "clock", "key", "records") == ["failed", "ok", "not checked", "ok"]
 
 
+async def test_what_a_missing_variable_stands_for_is_not_taken_for_a_mistake(place, monkeypatch):
+    await place.serve("sama")
+    monkeypatch.delenv("CHECKED_PROJECT", raising=False)
+    config = place.config()
+    config.write_text(config.read_text().replace("42", '"${env:CHECKED_PROJECT}"'))
+    lines = await place.lines(config)
+    assert verdicts(lines, "variables", "configuration", "dns", "source") == ["failed", *["not checked"] * 3]
+    config.write_text(config.read_text().replace(place.url, "https://${env:CHECKED_PROJECT}/v2"))
+    assert verdicts(await place.lines(config), "configuration", "dns") == ["not checked"] * 2
+    config.write_text(config.read_text() + "retries = 5\n")
+    line = (await place.lines(config))["configuration"]
+    assert (line.verdict, "retries" in line.found) == ("failed", True)
+
+
+async def test_a_proxy_that_cannot_be_spoken_to_fails_alone(place, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.example:1080")
+    monkeypatch.delenv("https_proxy", raising=False)
+    place.url, place.kind = "https://api.sama.com/v2", "sama"
+    lines = await place.lines()
+    assert verdicts(lines, "configuration", "proxy", "dns", "key", "records") == [
+        "ok",
+        "failed",
+        "not checked",
+        "not checked",
+        "ok",
+    ]
+    assert "HTTPS_PROXY names a proxy that is not spoken to" in lines["proxy"].found
+
+
 async def test_a_configuration_that_says_nonsense_fails_and_nothing_is_asked(place):
     await place.serve("sama")
     lines = await place.lines(place.config(service='mode = "upload"'))
