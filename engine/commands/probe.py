@@ -104,7 +104,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
             new = replace(new, name=name, output=str(folder), sources=(source,))
             await opened.create_job(new)
             began = wiring.CLOCK.monotonic()
-            result = await work_on(new, opened, setup, emit, stop)
+            result = await work_on(new, opened, setup, emit, stop, command="check")
             seconds = wiring.CLOCK.monotonic() - began
             job = await opened.job(name)
             guesses = await _judged(job, setup, result, Evidence(heard, chosen.tasks, seconds=seconds))

@@ -21,7 +21,7 @@ def test_the_page_and_the_code_name_the_same_guesses_in_the_same_words_and_order
     assert len(ALL) == len(GENERAL_GUESSES) + len(SAMA) + len(SEVENBRIDGES)
 
 
-def heard(kind, body, *, url="https://service.example", headers=None, sent=None, status=200):  # noqa: PLR0913
+def heard(kind, body, *, url="https://service.example", headers=None, sent=None, status=200):
     answer = Answer(status, headers or {}, body.encode()) if body is not None else None
     return Exchange(Call(kind, "GET", url, body=sent and sent.encode()), answer, status)
 
