@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.commands.later import refresh
     from engine.commands.lineage import Attempt, Story
     from engine.commands.nightly import nightly
+    from engine.commands.overview import overview
     from engine.commands.preview import Preview, preview
     from engine.commands.probe import Probed, probe
     from engine.commands.prune import Pruned, prune
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from engine.model.settings import RunLimits
     from engine.reports.audit import Audit
     from engine.reports.missing import Missing
+    from engine.reports.overview import Overview
     from engine.run.context import Stop
 
 __version__ = "0.1.0"
@@ -45,6 +47,7 @@ __all__ = [
     "JobStatus",
     "Missing",
     "Outcome",
+    "Overview",
     "Preview",
     "Probed",
     "Pruned",
@@ -66,6 +69,7 @@ __all__ = [
     "find_undoable",
     "missing",
     "nightly",
+    "overview",
     "preview",
     "probe",
     "prune",
@@ -88,6 +92,7 @@ _HOMES = {
     "engine.commands.later": ("refresh",),
     "engine.commands.lineage": ("Attempt", "Story"),
     "engine.commands.nightly": ("nightly",),
+    "engine.commands.overview": ("overview",),
     "engine.commands.preview": ("Preview", "preview"),
     "engine.commands.probe": ("Probed", "probe"),
     "engine.commands.prune": ("Pruned", "prune"),
@@ -111,6 +116,7 @@ _HOMES = {
     "engine.model.settings": ("RunLimits",),
     "engine.reports.audit": ("Audit",),
     "engine.reports.missing": ("Missing",),
+    "engine.reports.overview": ("Overview",),
     "engine.run.context": ("Stop",),
 }
 """Module → the names that stand there, as the imports above have them."""

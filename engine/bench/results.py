@@ -12,8 +12,9 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from engine.bench.loads import Knee, Load
-from engine.bench.meter import Measure, Percentiles
+from engine.bench.meter import Measure
 from engine.model.outcome import Tally
+from engine.progress.histogram import Percentiles
 from engine.progress.text import count, duration, rate
 
 DEFAULT_RECORDS = 10_000

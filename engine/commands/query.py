@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -37,14 +38,15 @@ from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
-from engine.model.errors import DamagedRow, JobError, SourceError
+from engine.model.errors import BulkSubmitError, DamagedRow, JobError, SourceError
 from engine.model.job import Job, JobState
-from engine.model.outcome import Later, Outcome
+from engine.model.outcome import Fate, Later, Outcome
 from engine.model.record import Reject, Source, kept_key, loads, source_at
-from engine.model.runs import RunCounts, counted
+from engine.model.runs import PastAudit, RunCounts, counted
 from engine.model.settings import SourceSettings
 from engine.model.submission import State
 from engine.progress.events import JobStarted, Listener, unheard
+from engine.progress.redaction import redactor
 from engine.progress.text import count, duration
 from engine.reports.audit import Audit, Evidence
 from engine.reports.audit import audit as audit_job
@@ -61,6 +63,9 @@ TOLD_SECONDS = 3.0
 
 MOST_FAILED = 1000
 """Failed tasks that are named; after `refresh`, outcomes.ndjson has them all."""
+
+FINDINGS_KEPT = 20
+"""Of an audit that are remembered."""
 
 MOST_REJECTS = 100
 """Rejects that a validation shows; more would only scroll by."""
@@ -190,7 +195,19 @@ async def audit(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Audit:
             offline.service.task_url,
             offline.payloads(job).as_json,
         )
-        return await audit_job(job, opened, evidence)
+        began = wiring.CLOCK.now()
+        found = await audit_job(job, opened, evidence)
+        with suppress(BulkSubmitError):  # a job that is gone, or a ledger that cannot be written: the verdict is told
+            await opened.keep_audit(name, _past(found, began))
+        return found
+
+
+def _past(found: Audit, at: float) -> PastAudit:
+    """Return what the ledger remembers of an audit."""
+    undecided = found.fates[Fate.UNRESOLVED] + found.fates[Fate.UNCERTAIN]
+    first = [redactor(os.environ)(finding) for finding in found.findings[:FINDINGS_KEPT]]
+    numbers = (len(found.findings), found.unread_bytes, undecided)
+    return PastAudit(at, found.holds, found.records, found.batches, first, *numbers, str(found.reports))
 
 
 async def backup(to: Path | str, ledger: Path | str = DEFAULT_LEDGER) -> Sequence[Job]:

@@ -33,7 +33,7 @@ from engine.ledger.base import Ledger
 from engine.model.errors import RESUME, BulkSubmitError, Exit, JobError, JobLocked, LedgerError, cause_of
 from engine.model.job import Job
 from engine.model.outcome import Fate, Tally
-from engine.model.runs import LOADING_NOTHING, PastRun, RunCounts, Standing
+from engine.model.runs import LOADING_NOTHING, PastRun, RunCounts, Sample, Standing
 from engine.progress.events import Event, Listener, Noticed, Stopping, fan_out
 from engine.progress.figures import RunFigures
 from engine.progress.log_file import JobLog
@@ -45,6 +45,7 @@ from engine.run.context import Stop
 from engine.run.in_flight import InFlight
 
 P = ParamSpec("P")
+N = TypeVar("N", int, float)
 T = TypeVar("T")
 
 SAMPLE_SECONDS = 10.0
@@ -81,6 +82,8 @@ class RunMemory:
         self._run: PastRun
         self._result: Result | None = None
         self._told_of_textfile = False
+        self._limit = 0
+        """Of batches in flight, as the last sample had it."""
         self._pass_on = fan_out(emit, self._figures.hear, self._log.hear)
         stop.goes_on = self._spelled(RESUME)
 
@@ -150,12 +153,13 @@ class RunMemory:
             reason=reason,
         )
         await anyio.to_thread.run_sync(self._log.__exit__)
-        counts = self._figures.counts(self._log.warnings)
+        counts = self._counts()
         self._run = replace(self._run, ended_at=wiring.CLOCK.now(), exit_code=int(code), reason=reason, counts=counts)
         with suppress(BulkSubmitError, *DAMAGED):  # the run itself has met what is wrong there
             now = RunCounts.of_job(result.tally, result.later) if result is not None else await self._numbers()
             self._run = replace(self._run, counts=counts.since(self._before, now))
         with suppress(BulkSubmitError):  # likewise
+            await self._keep_sample(self._sample(0, self._limit))
             await self._ledger.set_run(job, self._run)
         await self._tell_metrics(tally or self._figures.of_job)
 
@@ -178,6 +182,7 @@ class RunMemory:
                     group.start_soon(self._tell_each_minute)
 
     async def _take_samples(self, in_flight: InFlight | None) -> None:
+        self._limit = in_flight.limit if in_flight else 0
         seconds, kept = SAMPLE_SECONDS, 0
         while True:
             await wiring.CLOCK.sleep(seconds)
@@ -190,28 +195,45 @@ class RunMemory:
                 seconds, kept = 2 * seconds, kept // 2
 
     async def _take_sample(self, in_flight: InFlight | None) -> None:
-        taken, limit = (in_flight.taken, in_flight.limit) if in_flight else (0, 0)
+        taken, self._limit = (in_flight.taken, in_flight.limit) if in_flight else (0, 0)
+        sample = self._sample(taken, self._limit)
+        now = self._figures.of_job
+        told = f"{count(now.records)} read, {count(now.created)} created, {rate(sample.tasks_per_second)} tasks/s"
+        self._log.say(logging.INFO, told, event="RunSampled", **asdict(sample))
+        await self._keep_sample(sample)
+        self._run = replace(self._run, counts=self._counts())
+        await self._ledger.set_run(self._job.name, self._run)
+
+    def _sample(self, taken: int, limit: int) -> Sample:
+        """Return what was done since the last sample, without secrets."""
         sample = self._figures.sample(wiring.CLOCK.now(), taken, limit)
-        sample = replace(
+        return replace(
             sample,
             limit_reason=self._redact(sample.limit_reason),
             waits=self._hidden(sample.waits),
             retries=self._hidden(sample.retries),
         )
-        now = self._figures.of_job
-        told = f"{count(now.records)} read, {count(now.created)} created, {rate(sample.tasks_per_second)} tasks/s"
-        self._log.say(logging.INFO, told, event="RunSampled", **asdict(sample))
-        await self._ledger.add_sample(self._job.name, self._run.number, sample)
-        self._run = replace(self._run, counts=self._figures.counts(self._log.warnings))
-        await self._ledger.set_run(self._job.name, self._run)
 
-    def _hidden(self, sums: Mapping[str, float]) -> dict[str, float]:
+    async def _keep_sample(self, sample: Sample) -> None:
+        await self._ledger.add_sample(self._job.name, self._run.number, sample)
+
+    def _counts(self) -> RunCounts:
+        """Return what the run has done so far, without secrets."""
+        counts = self._figures.counts(self._log.warnings)
+        return replace(
+            counts,
+            waits=self._hidden(counts.waits),
+            retry_reasons=self._hidden(counts.retry_reasons),
+            limit_steps=[replace(step, reason=self._redact(step.reason)) for step in counts.limit_steps],
+        )
+
+    def _hidden(self, sums: Mapping[str, N]) -> dict[str, N]:
         return {self._redact(reason): number for reason, number in sums.items()}
 
     async def _tell_each_minute(self) -> None:
         while True:
             await wiring.CLOCK.sleep(METRICS_SECONDS)
-            self._run = replace(self._run, counts=self._figures.counts(self._log.warnings))
+            self._run = replace(self._run, counts=self._counts())
             await self._tell_metrics(self._figures.of_job)
 
     async def _tell_metrics(self, numbers: Counts | Tally) -> None:

@@ -15,7 +15,7 @@ from engine.model.batch import Batch
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
-from engine.model.runs import PastRun, Sample, Standing
+from engine.model.runs import PastAudit, PastRun, Sample, Standing
 from engine.model.submission import State, Submission
 
 
@@ -150,8 +150,11 @@ class Ledger(Protocol):
     async def settlements(self, job: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
         """Return the fates of the records of some batches, those that are settled, by sequence."""
 
-    def partly_created(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
-        """Yield the settled batches of which some record was not created, with the fate of each record."""
+    def partly_created(self, job: str, *, failed_later: bool = False) -> AsyncIterator[tuple[Batch, Settlement]]:
+        """Yield the settled batches of which some record was not created, with the fate of each record.
+
+        `failed_later`: also those of which a task was known to have failed when they were settled.
+        """
 
     async def stored_fates(self, job: str, sequence: int) -> Kept:
         """Return what a batch's row counts, and the settlement that is kept of it, in whatever state it is.
@@ -243,6 +246,12 @@ class Ledger(Protocol):
 
     async def samples(self, job: str, run: int) -> Sequence[Sample]:
         """Return the samples of a run, oldest first."""
+
+    async def keep_audit(self, job: str, found: PastAudit) -> None:
+        """Remember what an audit of a job found, in the place of what the one before did."""
+
+    async def last_audit(self, job: str) -> PastAudit | None:
+        """Return what the last audit of a job found; None if there was none."""
 
     async def standing(self, load: str) -> Standing:
         """Return how the runs of a load went: of a family's jobs or, where none is of that family, of the job so named.

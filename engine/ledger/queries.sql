@@ -224,12 +224,18 @@ FROM batches LEFT JOIN settlements USING (job, sequence)
 WHERE job = :job AND sequence = :sequence;
 
 -- name: partly_created
--- Read the settled batches of which some record was not created, with the fate of each record.
+-- Read the settled batches of which some record was not created, with the fate of each record; `failed_later`: also
+-- those of which a task was known to have failed when they were settled.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
   skipped, lines, task_ids, errors, details, settlements.uncertain
 FROM batches JOIN spans USING (job, sequence) JOIN settlements USING (job, sequence)
-WHERE job = :job AND sequence > :after AND (batches.failed > 0 OR batches.uncertain > 0)
+WHERE
+  job = :job AND sequence > :after
+  AND (
+    batches.failed > 0 OR batches.uncertain > 0
+    OR :failed_later AND (details LIKE '%"later":"failed"%' OR details LIKE '%"later":"rejected"%')
+  )
 ORDER BY sequence
 LIMIT :limit;
 
@@ -527,6 +533,14 @@ WHERE job = :job AND run = :run AND at IN (
 -- name: samples
 -- Read the samples of a run, oldest first.
 SELECT figures FROM samples WHERE job = :job AND run = :run ORDER BY at;
+
+-- name: keep_audit
+-- Remember what the last audit of a job found.
+INSERT OR REPLACE INTO audits (job, verdict) VALUES (:job, :verdict);
+
+-- name: last_audit
+-- Read what the last audit of a job found.
+SELECT verdict FROM audits WHERE job = :job;
 
 -- name: job_state
 -- Tell where a job stands.

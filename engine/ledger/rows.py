@@ -20,7 +20,7 @@ from engine.model.errors import LedgerError, NameTaken
 from engine.model.job import Job, JobState
 from engine.model.outcome import Kept, Settlement, Tally
 from engine.model.record import Keyed, Position, Reject, Skipped, Source, Taken, Why
-from engine.model.runs import PastRun, RunCounts, Sample
+from engine.model.runs import PastAudit, PastRun, RunCounts, Sample
 from engine.model.submission import TRANSITIONS, State, Submission
 
 _SPOILT_RECORDS = 1_000_000
@@ -264,14 +264,19 @@ def to_run(*columns: Any) -> PastRun:
     return replace(run, counts=msgspec.json.decode(columns[7], type=RunCounts), counts_before=before)
 
 
-def figures(sample: Sample) -> str:
-    """Return a sample as it is kept."""
-    return msgspec.json.encode(sample).decode()
+def as_kept(value: Sample | PastAudit) -> str:
+    """Return a sample, or what an audit found, as it is kept."""
+    return msgspec.json.encode(value).decode()
 
 
 def to_sample(text: str) -> Sample:
     """Return a sample that was kept. Raises: ValueError if a ledger does not write such."""
     return msgspec.json.decode(text, type=Sample)
+
+
+def to_past_audit(text: str) -> PastAudit:
+    """Return what an audit found, as it was kept. Raises: ValueError if a ledger does not write such."""
+    return msgspec.json.decode(text, type=PastAudit)
 
 
 def _json(value: object) -> str:

@@ -242,3 +242,10 @@ ALTER TABLE runs ADD COLUMN command TEXT NOT NULL DEFAULT '';
 
 -- runs.counts_before: JSON object: the numbers of the job when the run began, as in counts; null: not known
 ALTER TABLE runs ADD COLUMN counts_before TEXT;
+
+-- version 7: what the last audit of a job found
+CREATE TABLE audits (
+  -- The last audit of a job.
+  job INTEGER PRIMARY KEY REFERENCES jobs (id), -- whose
+  verdict TEXT NOT NULL                         -- JSON object: when it was, whether it holds, what it found
+) STRICT;

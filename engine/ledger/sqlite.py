@@ -46,7 +46,7 @@ from engine.model.errors import BulkSubmitError, DamagedRow, JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
-from engine.model.runs import LOADING_NOTHING, PastRun, Sample, Standing
+from engine.model.runs import LOADING_NOTHING, PastAudit, PastRun, Sample, Standing
 from engine.model.submission import State, Submission
 
 T = TypeVar("T")
@@ -230,8 +230,8 @@ class SqliteLedger(Ledger):
         async for batch, _ in self._pages("batches", rows.to_submitted, job, states=states, last=_LAST_SEQUENCE):
             yield batch
 
-    def partly_created(self, job: str) -> AsyncIterator[tuple[Batch, Settlement]]:
-        return self._pages("partly_created", rows.to_settled, job)
+    def partly_created(self, job: str, *, failed_later: bool = False) -> AsyncIterator[tuple[Batch, Settlement]]:
+        return self._pages("partly_created", rows.to_settled, job, failed_later=failed_later)
 
     async def origins(self, job: str, start: int, stop: int) -> Mapping[int, int]:
         return dict(await self._rows("origins", _pair, job, start=start, stop=stop))
@@ -353,13 +353,20 @@ class SqliteLedger(Ledger):
     async def add_sample(self, job: str, run: int, sample: Sample) -> None:
         if not has_disk_room(self._path.parent):
             return  # a disk that is full for this would end the run
-        await self._update("add_sample", job, run=run, at=sample.at, figures=rows.figures(sample))
+        await self._update("add_sample", job, run=run, at=sample.at, figures=rows.as_kept(sample))
 
     async def thin_samples(self, job: str, run: int) -> None:
         await self._update("thin_samples", job, run=run)
 
     async def samples(self, job: str, run: int) -> Sequence[Sample]:
         return await self._rows("samples", rows.to_sample, job, run=run)
+
+    async def keep_audit(self, job: str, found: PastAudit) -> None:
+        await self._update("keep_audit", job, verdict=rows.as_kept(found))
+
+    async def last_audit(self, job: str) -> PastAudit | None:
+        found = await self._rows("last_audit", rows.to_past_audit, job)
+        return found[0] if found else None
 
     async def standing(self, load: str) -> Standing:
         nothing = orjson.dumps(sorted(LOADING_NOTHING)).decode()

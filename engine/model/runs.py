@@ -19,6 +19,52 @@ CANCEL, REFRESH, UNDO = "cancel", "refresh", "undo"
 LOADING_NOTHING = frozenset({CANCEL, REFRESH, UNDO})
 
 
+class Spread(Struct, frozen=True, omit_defaults=True):
+    """How long many things took: what is kept of a `progress.histogram.Histogram`."""
+
+    counts: Mapping[int, int] = {}
+    """Bucket → how many."""
+    longest: float = 0.0
+    """Seconds."""
+
+
+class CallCounts(Struct, frozen=True, omit_defaults=True):
+    """How the calls of one kind went in a run."""
+
+    calls: int = 0
+    sent_bytes: int = 0
+    answers: Mapping[str, int] = {}
+    """HTTP status, or NO_ANSWER → calls."""
+    seconds: Spread = Spread()
+    """From when a call went out until it was answered or given up."""
+
+
+NO_ANSWER = "no answer"
+
+
+class LimitStep(Struct, frozen=True):
+    """A limit that a run has changed by itself."""
+
+    at_seconds: float
+    """Since the run began."""
+    name: str
+    before: int
+    after: int
+    reason: str
+
+
+class BatchTime(Struct, frozen=True):
+    """How long a batch took, that one run has sent and settled."""
+
+    sequence: int
+    records: int
+    size_bytes: int
+    seconds: float
+    """From its first step until it was settled."""
+    settle_seconds: float
+    """From when it was released until it was settled."""
+
+
 class RunCounts(Struct, frozen=True, omit_defaults=True):
     """What a run did itself; earlier runs of the job are not in it."""
 
@@ -37,6 +83,20 @@ class RunCounts(Struct, frozen=True, omit_defaults=True):
     """Lines of its log file that warn, those that found no room there included."""
     seconds: Mapping[str, float] = {}
     """Stage → seconds between its first and its last event; stages overlap, since records flow."""
+    calls: Mapping[str, CallCounts] = {}
+    """Kind of call → how those went."""
+    waits: Mapping[str, float] = {}
+    """Reason → seconds for which calls were told to wait."""
+    retry_reasons: Mapping[str, int] = {}
+    """Reason → calls that were made again."""
+    limit_steps: Sequence[LimitStep] = ()
+    """Oldest first; of very many the first one is there, and the more of the others the newer they are."""
+    limits_changed: int = 0
+    """How often in all."""
+    batch_seconds: Spread = Spread()
+    """Of the batches that it has both sent and settled."""
+    slowest: Sequence[BatchTime] = ()
+    """Of them, the slowest first."""
     later: Mapping[str, int] = {}
     """What became of created tasks afterwards → how many more of them than before. Less than nothing, as above."""
 
@@ -99,7 +159,7 @@ class PastRun(Struct, frozen=True):
     """Why it ended, in words; empty if it came to its end."""
     counts: RunCounts = RunCounts()
     command: str = ""
-    """submit, resume, nightly, retry, cancel, undo, refresh or bench; empty: an older bulksubmit has written it."""
+    """submit, resume, nightly, retry, check, cancel, undo, refresh or bench; empty: from an older bulksubmit."""
     counts_before: RunCounts | None = None
     """The numbers of the job when it began; None: not known."""
 
@@ -116,6 +176,26 @@ def counted(runs: Sequence[PastRun], now: RunCounts) -> Sequence[PastRun]:
             run = replace(run, counts=run.counts.since(before, after))  # noqa: PLW2901 - as it is told
         told.append(run)
     return told
+
+
+class PastAudit(Struct, frozen=True, omit_defaults=True):
+    """What the last audit of a job found."""
+
+    at: float
+    """Unix seconds when it began: what came later is not in it."""
+    holds: bool
+    records: int
+    batches: int
+    findings: Sequence[str] = ()
+    """The first ones."""
+    found: int = 0
+    """How many there were; an audit stops counting at some hundred."""
+    unread_bytes: int = 0
+    """Bytes of the sources that the job had not read."""
+    open_records: int = 0
+    """Records that were unresolved or uncertain."""
+    reports: str = ""
+    """What was done with the reports: compared, absent or outdated."""
 
 
 class Standing(Struct, frozen=True):

@@ -29,6 +29,8 @@ MOST_RUNS = 10
 _CAME_TO_ITS_END = frozenset({Exit.ALL_CREATED, Exit.SOME_FAILED, Exit.SOME_UNCERTAIN, Exit.TASKS_FAILED})
 """Exit codes of a run that has done all that it could."""
 
+_ONLY_IN_THE_REPORT = {"calls", "limit_steps", "batch_seconds", "slowest"}
+"""Counts of a run that are many numbers."""
 FAILED_SHOWN = 100
 """Failed tasks that are shown; more would only scroll by. `--json` has some more."""
 
@@ -308,7 +310,8 @@ def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
 
 def _run_data(status: JobStatus, run: PastRun) -> dict[str, object]:
     ended = _ended(status, run)
-    return {**msgspec.to_builtins(run), "counts": asdict(run.counts), "state": "ended" if "exit" in ended else ended}
+    counts = {name: value for name, value in asdict(run.counts).items() if name not in _ONLY_IN_THE_REPORT}
+    return {**msgspec.to_builtins(run), "counts": counts, "state": "ended" if "exit" in ended else ended}
 
 
 def _data(status: JobStatus) -> dict[str, object]:

@@ -4,9 +4,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from engine.bench.loads import Knee, Load
-from engine.bench.meter import Histogram, Measure, Second
+from engine.bench.meter import Measure, Second
 from engine.bench.results import Bench, BenchPlan, BenchStep
 from engine.model.outcome import Tally
+from engine.progress.histogram import Histogram
 
 VOID = {"meta"}
 

@@ -1,8 +1,6 @@
-import random
-
 import pytest
 
-from engine.bench.meter import MOST_BUCKETS, Histogram, Meter, expected_seconds, omitted
+from engine.bench.meter import Meter, expected_seconds, omitted
 from engine.model.batch import Batch, part_sequences
 from engine.model.record import Position
 from engine.model.submission import State
@@ -213,41 +211,3 @@ def test_without_anything_usual_nothing_is_put_back():
 
 def test_a_few_stalls_do_not_change_what_is_usual():
     assert expected_seconds([0.1] * 10 + [30.0] * 3) == 0.1
-
-
-def test_percentiles_are_those_of_the_sorted_times_and_at_most_a_hundredth_too_long():
-    draw = random.Random(1)
-    times = sorted(draw.lognormvariate(-2, 1.5) for _ in range(20_000))
-    histogram = Histogram()
-    for seconds in times:
-        histogram.record(seconds)
-    for share in (0.01, 0.5, 0.9, 0.99, 0.999):
-        exact = times[int(share * len(times)) - 1]
-        assert exact <= histogram.percentile(share) * (1 + 1e-9) <= exact * 1.0101
-    assert histogram.percentiles().longest == times[-1]
-    assert histogram.percentile(1.0) == times[-1]
-
-
-def test_a_count_weighs_as_much_as_so_many_times():
-    histogram = Histogram()
-    histogram.record(1.0, 99)
-    histogram.record(10.0)
-    histogram.record(5.0, 0)
-    found = histogram.percentiles()
-    assert (found.count, found.longest) == (100, 10.0)
-    assert found.p50 == found.p99 == pytest.approx(1.0, rel=0.01)
-    assert found.p999 == 10.0
-    assert (found.beyond(0.5), found.beyond(0.99), found.beyond(0.999)) == (50, 1, 0)
-
-
-def test_memory_does_not_grow_with_the_times():
-    draw = random.Random(2)
-    histogram = Histogram()
-    for _ in range(30_000):
-        histogram.record(10 ** draw.uniform(-9, 9))
-    assert histogram.count == 30_000
-    assert histogram.buckets <= MOST_BUCKETS < 3_000
-
-
-def test_where_nothing_was_counted_there_is_nothing_to_tell():
-    assert Histogram().percentiles().p99 == 0.0

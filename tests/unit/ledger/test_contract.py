@@ -9,7 +9,7 @@ from engine.model.batch import decode_spans, encode_spans, part_sequences
 from engine.model.errors import JobError, JobLocked, LedgerError, NameTaken, OtherJobs
 from engine.model.job import JobState
 from engine.model.outcome import Kept, LaterFate, Settlement, Tally
-from engine.model.runs import PastRun, RunCounts, Sample, Standing
+from engine.model.runs import PastAudit, PastRun, RunCounts, Sample, Standing
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
 
 from .values import (
@@ -175,6 +175,34 @@ async def test_of_the_samples_of_a_run_every_second_one_is_forgotten_and_the_new
     await ledger.thin_samples("j", 1)
     assert await ledger.samples("j", 1) == [samples[0], samples[2]]
     assert await ledger.samples("j", 2) == samples
+
+
+async def test_the_last_audit_of_a_job_is_kept_and_goes_with_it(ledger):
+    await ledger.create_job(a_job())
+    await ledger.create_job(a_job("other"))
+    assert await ledger.last_audit("j") is None
+    for found in (
+        PastAudit(5.0, holds=True, records=7, batches=1),
+        PastAudit(6.0, holds=False, records=7, batches=1, findings=["a gap"], found=1, reports="absent"),
+    ):
+        await ledger.keep_audit("j", found)
+        assert await ledger.last_audit("j") == found
+    assert await ledger.last_audit("other") is None
+    await ledger.set_job_state("j", JobState.REMOVED)
+    while not await ledger.remove("j"):
+        pass
+    assert [job.name for job in await ledger.jobs()] == ["other"]
+
+
+async def test_a_batch_whose_tasks_failed_later_is_among_those_with_failures_if_asked_for(ledger):
+    await frozen(ledger, batches=3)
+    later = {1: {"later": "failed", "later_reason": "out of memory"}}
+    for sequence, fates in enumerate(
+        (Settlement(["a", "b"]), Settlement(["c", None], {1: "no"}), Settlement(["d", "e"], details=later))
+    ):
+        await settle(ledger, "j", sequence, fates, expected=State.FROZEN)
+    assert [batch.sequence async for batch, _ in ledger.partly_created("j")] == [1]
+    assert [batch.sequence async for batch, _ in ledger.partly_created("j", failed_later=True)] == [1, 2]
 
 
 async def test_a_failed_run_of_a_load_does_not_hide_when_one_succeeded_last(ledger):

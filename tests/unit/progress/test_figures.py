@@ -1,9 +1,12 @@
 """What a run did, counted from its events: by itself, not with what earlier runs did."""
 
+from itertools import pairwise
+
 import pytest
 
 from engine.adaptive.concurrency import LimitChanged
 from engine.model.outcome import Tally
+from engine.model.runs import NO_ANSWER, BatchTime, LimitStep
 from engine.model.submission import State
 from engine.progress.events import (
     BatchesFrozen,
@@ -17,7 +20,7 @@ from engine.progress.events import (
     Paused,
     Spaced,
 )
-from engine.progress.figures import MOST_OF_REASONS, OTHER_REASONS, RunFigures
+from engine.progress.figures import MOST_OF_REASONS, MOST_SLOWEST, MOST_STEPS, OTHER_REASONS, RunFigures
 
 BEGUN = JobStarted("j", 1_000, 400, Tally(records=40, rejected=4, created=20, failed=6))
 
@@ -110,3 +113,68 @@ def test_stages_are_measured_from_their_first_event_to_their_last(figures, hand)
         hand.at = at
         figures.hear(event)
     assert figures.counts(0).seconds == {"read": 1.0, "send": 3.0, "settle": 4.0, "all": 11.0}
+
+
+def test_calls_are_counted_by_kind_with_their_answers_bytes_and_times(figures):
+    for event in (
+        CallEnded("put", 0.2, 500, 200),
+        CallEnded("put", 2.0, 500, 503),
+        CallEnded("put", 60.0, 0, None),
+        CallEnded("status", 0.1, 0, 200),
+    ):
+        figures.hear(event)
+    calls = figures.counts(0).calls
+    assert (calls["put"].calls, calls["put"].sent_bytes) == (3, 1_000)
+    assert calls["put"].answers == {"200": 1, "503": 1, NO_ANSWER: 1}
+    assert sum(calls["put"].seconds.counts.values()) == 3
+    assert calls["put"].seconds.longest == 60.0
+    assert calls["status"].calls == 1
+
+
+def test_waits_and_retries_of_the_whole_run_stay_when_samples_are_forgotten(figures, hand):
+    for at in (0.0, 20.0):
+        hand.at = at
+        figures.hear(Paused("maintenance", 5.0))
+        figures.hear(CallRetried("put", 1, 0.5, "HTTP 500"))
+        figures.sample(at, 0, 1)
+    counts = figures.counts(0)
+    assert (counts.waits, counts.retry_reasons) == ({"maintenance": 10.0}, {"HTTP 500": 2})
+
+
+def test_a_batch_is_measured_from_its_first_step_to_its_settlement_if_the_run_saw_both(figures, hand):
+    road = [State.FROZEN, State.STAGING, State.STAGED, State.RELEASING, State.RELEASED, State.SETTLED]
+    for at, (before, after) in enumerate(pairwise(road)):
+        hand.at = float(at)
+        figures.hear(moved(before, after))
+    figures.hear(BatchMoved(8, State.RELEASED, State.SETTLED, 10, 100))  # an earlier run has sent it
+    counts = figures.counts(0)
+    assert counts.slowest == [BatchTime(7, 10, 100, 4.0, 1.0)]
+    assert sum(counts.batch_seconds.counts.values()) == 1
+
+
+def test_the_slowest_batches_are_kept_and_no_more(figures, hand):
+    for sequence in range(3 * MOST_SLOWEST):
+        figures.hear(BatchMoved(sequence, State.FROZEN, State.RELEASING, 10, 100))
+        hand.at += (sequence * 7) % (3 * MOST_SLOWEST)
+        figures.hear(BatchMoved(sequence, State.RELEASING, State.RELEASED, 10, 100))
+        figures.hear(BatchMoved(sequence, State.RELEASED, State.SETTLED, 10, 100))
+    slowest = [took.seconds for took in figures.counts(0).slowest]
+    assert slowest == sorted((float(s) for s in range(2 * MOST_SLOWEST, 3 * MOST_SLOWEST)), reverse=True)
+
+
+def test_what_a_run_remembers_of_batches_ends_with_them(figures):
+    for after in (State.SETTLED, State.SPLIT, State.UNCERTAIN):
+        figures.hear(moved(State.FROZEN, State.RELEASING))
+        figures.hear(moved(State.RELEASING, after))
+    assert figures._batches == {}
+
+
+def test_of_many_steps_of_a_limit_the_first_the_newest_and_some_between_are_kept(figures, hand):
+    for number in range(1_000):
+        hand.at = float(number)
+        figures.hear(LimitChanged("max_in_flight", number, number + 1, "it pays"))
+    counts = figures.counts(0)
+    assert counts.limits_changed == 1_000
+    assert MOST_STEPS // 2 <= len(counts.limit_steps) <= MOST_STEPS
+    assert counts.limit_steps[-1] == LimitStep(999.0, "max_in_flight", 999, 1_000, "it pays")
+    assert counts.limit_steps[0].at_seconds == 0.0

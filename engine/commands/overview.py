@@ -1,0 +1,43 @@
+"""The facts of a job, for people who were not there: `report --html` and `report --html --json`, and the dashboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.commands import query, wiring
+from engine.commands.paths import open_ledger
+from engine.files import DEFAULT_LEDGER
+from engine.model.errors import BulkSubmitError
+from engine.model.job import Job
+from engine.reports.causes import LineAt
+from engine.reports.outcomes import TaskUrl
+from engine.reports.overview import Overview
+from engine.reports.overview import overview as overview_of
+
+
+async def overview(name: str, ledger: Path | str = DEFAULT_LEDGER, *, audit: bool = False) -> Overview:
+    """Return the facts of a job, bounded for any job: numbers, series, causes of failures, runs, the last audit.
+
+    Args:
+        name: of the job; it may be worked on meanwhile.
+        ledger: file that remembers it.
+        audit: audit the job before, which reads every source again; else the last audit is told.
+
+    Raises:
+        JobError: there is no such job.
+    """
+    if audit:
+        await query.audit(name, ledger)
+    async with open_ledger(ledger) as opened:
+        job = await opened.job(name)
+        task_url, line_at = _of_service(job)
+        return await overview_of(job, opened, task_url, now=wiring.CLOCK.now(), line_at=line_at)
+
+
+def _of_service(job: Job) -> tuple[TaskUrl, LineAt | None]:
+    """Return what gives the page of a task, and the line of a record; neither, where the service's package is gone."""
+    try:
+        offline = wiring.load_offline(job)
+    except (OSError, BulkSubmitError):
+        return lambda _: "", None
+    return offline.service.task_url, offline.payloads(job).line
