@@ -159,8 +159,8 @@ class RunMemory:
             now = RunCounts.of_job(result.tally, result.later) if result is not None else await self._numbers()
             self._run = replace(self._run, counts=counts.since(self._before, now))
         with suppress(BulkSubmitError):  # likewise
-            await self._keep_sample(self._sample(0, self._limit))
             await self._ledger.set_run(job, self._run)
+            await self._keep_sample(self._sample(0, self._limit))  # of its last seconds: a short run has no other
         await self._tell_metrics(tally or self._figures.of_job)
 
     async def beside(self, work: Callable[[], Awaitable[T]]) -> T:

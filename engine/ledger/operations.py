@@ -49,7 +49,8 @@ REMOVED_TABLES: Mapping[str, str] = {
     "batches": "sequence",
     "sources": "number",
 }
-"""Table with rows of a job → their key, but for the job, unless that is all of it. What hangs on rows of another table goes before those."""
+"""Table with rows of a job → their key, but for the job, unless that is all of it. What hangs on rows of another table
+goes before those."""
 REMOVALS = (
     *(QUERIES["remove_some"].format(table=table, key=key) for table, key in REMOVED_TABLES.items()),
     QUERIES["remove_job"],

@@ -6,6 +6,7 @@ import orjson
 import pytest
 from fakes.clock import FakeClock, Watched, under_way
 
+from engine.adaptive.concurrency import LimitChanged
 from engine.commands import runs, wiring
 from engine.commands.result import Result
 from engine.commands.runs import METRICS_SECONDS, SAMPLE_SECONDS, RunMemory
@@ -14,7 +15,7 @@ from engine.model.errors import DeadlineReached, LedgerError, Unauthorized
 from engine.model.job import Job
 from engine.model.outcome import Tally
 from engine.model.settings import SendSettings
-from engine.progress.events import JobStarted, Noticed, Stopping, unheard
+from engine.progress.events import CallRetried, JobStarted, Noticed, Paused, Stopping, unheard
 from engine.run.context import Stop
 from engine.run.in_flight import InFlight
 
@@ -41,19 +42,19 @@ async def followed(ledger, clock, seconds, textfile=None):
             await clock.sleep(seconds)
 
 
-async def test_a_run_is_sampled_every_ten_seconds(ledger, clock):
+async def test_a_run_is_sampled_every_ten_seconds_and_at_its_end(ledger, clock):
     await followed(ledger, clock, 35.0)
     samples = await ledger.samples("j", 1)
-    assert [sample.at - clock._started for sample in samples] == pytest.approx([10.0, 20.0, 30.0])
-    assert [sample.seconds for sample in samples] == [SAMPLE_SECONDS] * 3
+    assert [sample.at - clock._started for sample in samples] == pytest.approx([10.0, 20.0, 30.0, 35.0])
+    assert [sample.seconds for sample in samples] == [*[SAMPLE_SECONDS] * 3, 5.0]
 
 
 async def test_a_long_run_has_no_more_samples_and_they_cover_all_of_it(ledger, clock, monkeypatch):
     monkeypatch.setattr(runs, "MOST_SAMPLES", 8)
     await followed(ledger, clock, 1_005.0)
     samples = await ledger.samples("j", 1)
-    assert len(samples) <= 8
-    at = [sample.at - clock._started for sample in samples]
+    assert len(samples) <= 8 + 1  # the last one is of its end
+    at = [sample.at - clock._started for sample in samples[:-1]]
     gaps = {round(later - earlier) for earlier, later in pairwise(at)}
     assert len(gaps) == 1
     assert at[0] <= max(gaps)
@@ -67,6 +68,22 @@ async def test_samples_that_cannot_be_kept_are_no_matter_of_the_run(ledger, cloc
     monkeypatch.setattr(ledger._ledger, "add_sample", refused)
     await followed(ledger, clock, 25.0)
     assert (await ledger.runs("j"))[0].ended_at is not None
+
+
+async def test_no_secret_is_kept_with_what_a_run_did(ledger, clock, monkeypatch):
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "correct-horse")
+    async with RunMemory(await ledger.job("j"), ledger, unheard, None) as memory:
+        memory.emit(JobStarted("j", 1_000))
+        for event in (
+            CallRetried("put", 1, 0.5, "no correct-horse here"),
+            Paused("correct-horse", 5.0),
+            LimitChanged("max_in_flight", 1, 2, "correct-horse"),
+        ):
+            memory.emit(event)
+    (run,) = await ledger.runs("j")
+    assert (run.counts.waits, run.counts.retry_reasons) == ({"***": 5.0}, {"no *** here": 1})
+    assert run.counts.limit_steps[0].reason == "***"
+    assert "correct-horse" not in str(await ledger.samples("j", 1))
 
 
 async def test_the_log_has_a_line_for_each_sample(ledger, clock, tmp_path):
