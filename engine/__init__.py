@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.commands.later import refresh
     from engine.commands.lineage import Attempt, Story
     from engine.commands.nightly import nightly
-    from engine.commands.overview import overview
+    from engine.commands.overview import overview, write_page
     from engine.commands.preview import Preview, preview
     from engine.commands.probe import Probed, probe
     from engine.commands.prune import Pruned, prune
@@ -83,6 +83,7 @@ __all__ = [
     "tell_story",
     "undo",
     "validate",
+    "write_page",
 ]
 
 _HOMES = {
@@ -92,7 +93,7 @@ _HOMES = {
     "engine.commands.later": ("refresh",),
     "engine.commands.lineage": ("Attempt", "Story"),
     "engine.commands.nightly": ("nightly",),
-    "engine.commands.overview": ("overview",),
+    "engine.commands.overview": ("overview", "write_page"),
     "engine.commands.preview": ("Preview", "preview"),
     "engine.commands.probe": ("Probed", "probe"),
     "engine.commands.prune": ("Pruned", "prune"),

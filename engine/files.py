@@ -16,6 +16,7 @@ import errno
 import os
 import shlex
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 DEFAULT_LEDGER = Path(".bulksubmit/ledger.db")
@@ -113,6 +114,24 @@ def private(path: str | Path, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a whole private file in the place of `path`.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    beside.unlink(missing_ok=True)
+    try:
+        with open(beside, "xb", opener=private) as file:
+            file.write(content)
+        beside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def refuse_foreign(path: str | Path) -> None:

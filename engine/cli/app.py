@@ -303,6 +303,9 @@ def report(
     record: options.RecordIndex = None,
     key: options.RecordKey = None,
     missing: options.MissingKeys = False,
+    html: options.HtmlPage = False,
+    file: options.PageFile = None,
+    audit: options.AuditFirst = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
 ) -> Screen:
@@ -310,14 +313,25 @@ def report(
 
     The reports are outcomes.ndjson and rejects.ndjson in the job's output folder; `--record` and `--key` tell what
     became of one record, over all attempts at it, and write nothing. `--missing` writes missing.ndjson there and
-    nothing else.
+    nothing else. `--html` writes one page for people: outcomes, causes of failures, rates, limits, times of calls,
+    runs, what to do next; with `--json`, the same as one object.
     """
     from engine.cli.output.checks import missing_screen, story_screen
     from engine.cli.output.result import result_screen
     from engine.cli.signals import ask
 
-    if (record is not None) + (key is not None) + missing > 1:
-        raise typer.BadParameter("--record, --key and --missing ask for different things: take one of them.")
+    if (record is not None) + (key is not None) + missing + html > 1:
+        raise typer.BadParameter("--record, --key, --missing and --html ask for different things: take one of them.")
+    if not html and (file is not None or audit):
+        raise typer.BadParameter("FILE and --audit go with --html.")
+    if html:
+        from engine.cli.output.overview import page_screen, with_next
+
+        facts = ask(partial(engine.overview, job, ledger, audit=audit), output_options)
+        (stands,) = ask(partial(engine.status, job, ledger), output_options)
+        facts = with_next(facts, stands, ledger)
+        path = ask(partial(engine.write_page, facts, file), output_options)
+        return page_screen(facts, path, ledger)
     if missing:
         return missing_screen(ask(partial(engine.missing, job, ledger), output_options), ledger)
     if record is not None or key is not None:

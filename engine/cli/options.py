@@ -332,6 +332,14 @@ MissingKeys: TypeAlias = Annotated[
     bool,
     _option("--missing", "List what the job's family has created and its source no longer has, in missing.ndjson."),
 ]
+HtmlPage: TypeAlias = Annotated[
+    bool, _option("--html", "Write one HTML page of all that is known of the job: report.html there, or FILE.")
+]
+PageFile: TypeAlias = Annotated[Path | None, _argument("[FILE]", "With --html: the page to write.")]
+AuditFirst: TypeAlias = Annotated[
+    bool,
+    _option("--audit", "With --html: audit the job first, which reads every source again."),
+]
 Uncertain: TypeAlias = Annotated[bool, _option("--uncertain", "Send those that may exist already again, after asking.")]
 TaskFailed: TypeAlias = Annotated[
     bool,

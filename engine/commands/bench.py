@@ -33,7 +33,7 @@ from engine.commands import wiring
 from engine.commands.paths import claim_output, spelled
 from engine.commands.result import exit_code
 from engine.commands.submit import STANDARD_INPUT, work_on
-from engine.files import private
+from engine.files import private, replace_file
 from engine.http.urls import check_base_url, is_loopback
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import RESUME, BulkSubmitError, ConfigError, DeadlineReached, SourceError
@@ -147,8 +147,8 @@ class _Series(Struct):
 
         def write() -> None:
             json = orjson.dumps(document(bench), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-            _replace(self.folder / "bench.json", json)
-            _replace(self.folder / "bench.html", page(bench).encode())
+            _put(self.folder / "bench.json", json)
+            _put(self.folder / "bench.html", page(bench).encode())
 
         await anyio.to_thread.run_sync(write)
         return bench
@@ -365,11 +365,6 @@ def _append(part: Path, whole: Path) -> None:
         file.writelines(lines)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Put a whole private file in the place of `path`."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.unlink(missing_ok=True)
+def _put(path: Path, content: bytes) -> None:
     with _disk(path):
-        with open(beside, "xb", opener=private) as file:
-            file.write(content)
-        beside.replace(path)
+        replace_file(path, content)

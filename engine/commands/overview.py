@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio.to_thread
+
 from engine.commands import query, wiring
 from engine.commands.paths import open_ledger
-from engine.files import DEFAULT_LEDGER
+from engine.files import DEFAULT_LEDGER, replace_file
 from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
 from engine.reports.causes import LineAt
 from engine.reports.outcomes import TaskUrl
 from engine.reports.overview import Overview
 from engine.reports.overview import overview as overview_of
+
+PAGE = "report.html"
 
 
 async def overview(name: str, ledger: Path | str = DEFAULT_LEDGER, *, audit: bool = False) -> Overview:
@@ -32,6 +36,28 @@ async def overview(name: str, ledger: Path | str = DEFAULT_LEDGER, *, audit: boo
         job = await opened.job(name)
         task_url, line_at = _of_service(job)
         return await overview_of(job, opened, task_url, now=wiring.CLOCK.now(), line_at=line_at)
+
+
+async def write_page(facts: Overview, file: Path | str | None = None) -> Path:
+    """Write the facts of a job as one HTML page; return its path.
+
+    Args:
+        facts: of the job.
+        file: to write, in the place of what is there; where left out, report.html beside the job's other reports.
+
+    Raises:
+        BulkSubmitError: it cannot be written; what was there stays.
+    """
+    from engine.reports.page import page  # noqa: PLC0415 - the facts alone need none
+
+    path = Path(file) if file is not None else Path(facts.output) / PAGE
+    content = page(facts).encode()
+    try:
+        await anyio.to_thread.run_sync(replace_file, path, content)
+    except OSError as error:
+        why = error.strerror or error
+        raise BulkSubmitError(f"{path} cannot be written ({why}): name another file after --html") from error
+    return path
 
 
 def _of_service(job: Job) -> tuple[TaskUrl, LineAt | None]:

@@ -107,7 +107,7 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
         {
             **_data(status),
             "stands": dict(_where_it_stands(status)),
-            "next": [{"what": what, "command": line} for what, line in _next(status, ledger)],
+            "next": [{"what": what, "command": line} for what, line in next_of(status, ledger)],
             "ledger": str(ledger),
         },
         mood=Mood.GOOD if job.state is JobState.FINISHED else Mood.MIXED,
@@ -122,7 +122,7 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
             *_failed(status),
             _runs(status),
             Table([*_facts(status), ["ledger", str(ledger)]], "About it", whole=frozenset({1})),
-            Table(_next(status, ledger), "What to do next", whole=frozenset({1})),
+            Table(next_of(status, ledger), "What to do next", whole=frozenset({1})),
         ],
     )
 
@@ -279,7 +279,8 @@ def _facts(status: JobStatus) -> list[list[str]]:
     return facts
 
 
-def _next(status: JobStatus, ledger: Path) -> list[list[str]]:
+def next_of(status: JobStatus, ledger: Path) -> list[list[str]]:
+    """Return what a person may do next, each with its command."""
     job = status.job
     if status.running:
         return [["it is being worked on", command(f"status {job.name}", ledger)]]

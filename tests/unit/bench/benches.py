@@ -1,6 +1,5 @@
-"""A bench as it may have been measured, and what an HTML page of it holds."""
+"""A bench as it may have been measured."""
 
-from html.parser import HTMLParser
 from pathlib import Path
 
 from engine.bench.loads import Knee, Load
@@ -8,8 +7,6 @@ from engine.bench.meter import Measure, Second
 from engine.bench.results import Bench, BenchPlan, BenchStep
 from engine.model.outcome import Tally
 from engine.progress.histogram import Histogram
-
-VOID = {"meta"}
 
 
 def measure(throughput, seconds):
@@ -28,38 +25,3 @@ def bench(*, rate=None, host="api.example.com", ended="It ended one step beyond 
     tally = Tally(3000, 30, 3000)
     knee = Knee(1, "the next step changed throughput by +3%")
     return Bench(plan, 10.0, 7, {"batch.max_records": 100}, steps, knee, ended, tally, 0, Path("out/b"))
-
-
-class Page(HTMLParser):
-    """What a page consists of; complains of tags that do not match."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words, self.attributes, self._open = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    @property
-    def stands_alone(self):
-        """Tell whether the page needs no script and refers to nothing outside."""
-        names = {name for name, _ in self.attributes}
-        fetching = {"script", "link", "img", "iframe", "object", "embed", "image", "use"} & set(self.tags)
-        style = "".join(self.words)
-        return not fetching and not names & {"src", "href", "xlink:href", "action", "onload"} and "url(" not in style

@@ -3,12 +3,13 @@ from html import escape
 
 import orjson
 import pytest
+from fakes.pages import Page
 from msgspec.structs import replace
 
-from engine.bench.page import headline, page, ticks
+from engine.bench.page import headline, page
 from engine.bench.results import COLUMNS, document, rows
 
-from .benches import Page, bench
+from .benches import bench
 
 
 def troubled(**measured):
@@ -94,8 +95,8 @@ def test_a_bench_that_created_nothing_has_no_best_step():
 def test_the_page_fits_a_phone_and_the_dark():
     text = page(bench())
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
-    assert "prefers-color-scheme: dark" in text
-    assert text.count('<div class="wide">') == 1 + 3  # the table and the plots scroll, not the page
+    assert "prefers-color-scheme:dark" in text
+    assert text.count('<div class="wide"') == 1 + 3  # the table and the plots scroll, not the page
     plots = Page(text[text.index("<svg") : text.rindex("</svg>") + len("</svg></div>")].join(["<div>", ""]))
     assert not {"fill", "stroke", "style"} & {name for name, _ in plots.attributes}  # only the style knows colours
 
@@ -113,13 +114,3 @@ def test_a_point_that_is_higher_stands_higher():
     places = throughput.split('points="')[1].split('"')[0].split()
     first, second, third = (float(place.split(",")[1]) for place in places)
     assert first > second > third > 0
-
-
-@pytest.mark.parametrize(("most", "found"), [(10.0, [0, 2, 4, 6, 8, 10]), (0.35, [0, 0.1, 0.2, 0.3]), (1, None)])
-def test_ticks_are_round_numbers_from_0(most, found):
-    shown = ticks(most)
-    assert shown[0] == 0
-    assert shown[-1] <= most
-    assert 3 <= len(shown) <= 8
-    if found:
-        assert shown == pytest.approx(found)
