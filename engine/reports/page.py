@@ -39,8 +39,8 @@ _STYLE = (
     + """
 .lead { font-size: 1.125rem; margin: .25rem 0 1.25rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 1px; margin: 1.25rem 0;
-  background: var(--rule); border: 1px solid var(--rule); border-radius: 6px; overflow: hidden; }
-.cards div { background: var(--panel); padding: .75rem .9rem; }
+  background: var(--panel); border: 1px solid var(--rule); border-radius: 6px; overflow: hidden; }
+.cards div { padding: .75rem .9rem; outline: 1px solid var(--rule); }
 .cards dt { font-size: .8125rem; color: var(--soft); }
 .cards dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 .cards small { display: block; font-size: .8125rem; color: var(--soft); }
@@ -51,6 +51,7 @@ _STYLE = (
 .next { padding-left: 1.25rem; } .next li { margin: .5rem 0; }
 .next code { display: block; background: var(--panel); border: 1px solid var(--rule); border-radius: 4px;
   padding: .35rem .6rem; overflow-wrap: anywhere; }
+.whole { white-space: nowrap; }
 .swatch { display: inline-block; width: .7rem; height: .7rem; margin-right: .45rem; vertical-align: -.05rem; }
 .cause { border: 1px solid var(--rule); border-radius: 6px; padding: .5rem .9rem; margin: .6rem 0; }
 .cause summary b { font-variant-numeric: tabular-nums; }
@@ -196,7 +197,7 @@ def _outcome(facts: Overview) -> Iterator[Markup]:
         yield bar(f"Records by fate: {told}", [(f"{fate}: {count(n)}", n, FATES[fate][0]) for fate, n in shown])
     rows = [
         (
-            joined([_swatch(FATES[fate][0]), fate.value]),
+            element("span", _swatch(FATES[fate][0]), fate.value, class_="whole"),
             count(number),
             share(number, tally.records),
             FATES[fate][1],

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.cli.output.result import command
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.cli.output.status import next_of
 from engine.commands.result import JobStatus
@@ -19,8 +20,11 @@ _CAUSES_SHOWN = 5
 
 
 def with_next(facts: Overview, status: JobStatus, ledger: Path) -> Overview:
-    """Return the facts of a job with what a person may do next."""
-    return replace(facts, next=[NextCommand(what, line) for what, line in next_of(status, ledger)])
+    """Return the facts of a job with what a person may do next; what is proven need not be proven again."""
+    proven = facts.audit is not None and facts.audit.found.holds and not facts.audit.outdated
+    steps = [NextCommand(what, line) for what, line in next_of(status, ledger)]
+    audit = command(f"audit {facts.job}", ledger)
+    return replace(facts, next=[step for step in steps if not (proven and step.command == audit)])
 
 
 def page_screen(facts: Overview, path: Path, ledger: Path) -> Screen:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fakes.facts import usual_facts
 from msgspec.structs import replace
 from unit.bench.benches import bench
 
@@ -37,6 +38,8 @@ OPERATIONS = [
     "cancel",
     "status",
     "report",
+    "overview",
+    "write_page",
     "audit",
     "backup",
     "tell_story",
@@ -127,6 +130,16 @@ class FakeEngine:
     async def report(self, name, ledger_path):
         self._note("report", name, ledger_path)
         return self.result
+
+    async def overview(self, name, ledger_path, *, audit=False):
+        self._note("overview", name, ledger_path, audit)
+        return replace(usual_facts(), job=name)
+
+    async def write_page(self, facts, file=None):
+        self._note("write_page", facts.job, file)
+        path = Path(file or "report.html").absolute()
+        path.write_text("a page")
+        return path
 
     async def audit(self, name, ledger_path):
         self._note("audit", name, ledger_path)

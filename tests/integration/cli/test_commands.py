@@ -151,6 +151,7 @@ def test_a_run_answers_with_one_json_object_and_its_exit_code(say, command):
         (["status", "nightly", "--tasks"], {"job", "state", "created", "working", "running"}),
         (["audit", "nightly"], {"holds", "findings", "created", "unresolved"}),
         (["report", "nightly", "--record", "4"], {"index", "state", "task_id", "url"}),
+        (["report", "nightly", "--html"], {"job", "tally", "calls", "causes", "series", "next", "page"}),
         (["validate", "x", "--config", "c.toml"], {"records", "rejected", "rejects", "size_bytes"}),
     ],
 )
@@ -373,6 +374,9 @@ def test_backup_copies_the_ledger_and_says_what_must_not_be_done_with_both(say, 
     [
         ["report", "a", "--record", "1", "--key", "b"],
         ["report", "a", "--missing", "--record", "1"],
+        ["report", "a", "--html", "--record", "1"],
+        ["report", "a", "page.html"],
+        ["report", "a", "--audit"],
         ["retry", "a", "--uncertain", "--from", "back.csv"],
         ["retry", "a", "--uncertain", "--config", "new.toml"],
     ],
