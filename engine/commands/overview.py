@@ -11,7 +11,6 @@ from engine.commands.paths import open_ledger
 from engine.files import DEFAULT_LEDGER, replace_file
 from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
-from engine.reports.causes import LineAt
 from engine.reports.outcomes import TaskUrl
 from engine.reports.overview import Overview
 from engine.reports.overview import overview as overview_of
@@ -34,8 +33,7 @@ async def overview(name: str, ledger: Path | str = DEFAULT_LEDGER, *, audit: boo
         await query.audit(name, ledger)
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
-        task_url, line_at = _of_service(job)
-        return await overview_of(job, opened, task_url, now=wiring.CLOCK.now(), line_at=line_at)
+        return await overview_of(job, opened, _task_url(job), now=wiring.CLOCK.now())
 
 
 async def write_page(facts: Overview, file: Path | str | None = None) -> Path:
@@ -60,10 +58,9 @@ async def write_page(facts: Overview, file: Path | str | None = None) -> Path:
     return path
 
 
-def _of_service(job: Job) -> tuple[TaskUrl, LineAt | None]:
-    """Return what gives the page of a task, and the line of a record; neither, where the service's package is gone."""
+def _task_url(job: Job) -> TaskUrl:
+    """Return what gives the page of a task; it has none where the service's package is gone."""
     try:
-        offline = wiring.load_offline(job)
+        return wiring.load_offline(job).service.task_url
     except (OSError, BulkSubmitError):
-        return lambda _: "", None
-    return offline.service.task_url, offline.payloads(job).line
+        return lambda _: ""

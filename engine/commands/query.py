@@ -205,9 +205,19 @@ async def audit(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Audit:
 def _past(found: Audit, at: float) -> PastAudit:
     """Return what the ledger remembers of an audit."""
     undecided = found.fates[Fate.UNRESOLVED] + found.fates[Fate.UNCERTAIN]
-    first = [redactor(os.environ)(finding) for finding in found.findings[:FINDINGS_KEPT]]
-    numbers = (len(found.findings), found.unread_bytes, undecided)
-    return PastAudit(at, found.holds, found.records, found.batches, first, *numbers, str(found.reports))
+    hidden = redactor(os.environ)
+    return PastAudit(
+        at,
+        found.holds,
+        found.records,
+        found.batches,
+        [hidden(finding) for finding in found.findings[:FINDINGS_KEPT]],
+        len(found.findings),
+        [hidden(what) for what in found.unproven[:FINDINGS_KEPT]],
+        found.unread_bytes,
+        undecided,
+        str(found.reports),
+    )
 
 
 async def backup(to: Path | str, ledger: Path | str = DEFAULT_LEDGER) -> Sequence[Job]:

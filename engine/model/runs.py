@@ -184,12 +184,15 @@ class PastAudit(Struct, frozen=True, omit_defaults=True):
     at: float
     """Unix seconds when it began: what came later is not in it."""
     holds: bool
+    """Nothing is wrong, and all was compared with the sources."""
     records: int
     batches: int
     findings: Sequence[str] = ()
     """The first ones."""
     found: int = 0
     """How many there were; an audit stops counting at some hundred."""
+    unproven: Sequence[str] = ()
+    """For each source that is gone or another file by now: what could not be compared with it; the first ones."""
     unread_bytes: int = 0
     """Bytes of the sources that the job had not read."""
     open_records: int = 0

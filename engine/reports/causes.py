@@ -7,18 +7,15 @@ for any job: of the causes beyond MOST_TRACKED only the records are counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import anyio.to_thread
 from msgspec import Struct
-from msgspec.structs import replace
 
 from engine.ledger.base import Ledger
-from engine.model.batch import Batch, batch_name, decode_spans, good_indexes
-from engine.model.errors import BulkSubmitError
+from engine.model.batch import Batch, batch_name, decode_lines, decode_spans, good_indexes
 from engine.model.job import Job
 from engine.model.outcome import Later, Settlement
-from engine.model.record import Position, source_at
+from engine.model.record import source_at
 from engine.model.submission import State
 from engine.reports.outcomes import TaskUrl
 
@@ -34,8 +31,6 @@ MOST_WORDS = 300
 _PAGE_RECORDS = 10_000
 _MOST_REMEMBERED = 10_000
 """Messages whose cause is remembered, so that it is not looked for anew."""
-_MOST_READ_BYTES = 256_000_000
-"""Of sources, to find the lines of examples."""
 
 PARTICULAR = "…"
 """Stands for what differs between two messages of one cause."""
@@ -48,9 +43,6 @@ _PARTICULARS = re.compile(
     """,
     re.VERBOSE,
 )
-
-LineAt = Callable[[Position, int], int]
-"""(where a batch starts, joined offset) → the line in its source."""
 
 FAILED, REJECTED, UNCERTAIN = "failed", "rejected", "uncertain"
 LATER: Mapping[str, str] = {Later.FAILED: "failed later", Later.REJECTED: "rejected later"}
@@ -65,7 +57,7 @@ class Example(Struct, frozen=True):
     offset: int
     """In its source."""
     line: int | None
-    """In its source, from 1; None where the source cannot be read any more."""
+    """In its source, from 1; None where an older bulksubmit froze its batch."""
     batch: str
     task_id: str | None
     url: str | None
@@ -108,11 +100,11 @@ class _Group:
         self.fate, self.words, self.first = fate, words, first
         self.varies = False
         self.records = 0
-        self.examples: list[tuple[Example, tuple[Position, int] | None]] = []
-        """With where their batch starts and their joined offset, if their line is to be found by that."""
+        self.examples: list[Example] = []
 
-    def cause(self, examples: Sequence[Example]) -> Cause:
-        return Cause(self.fate, self.words if self.varies else self.first, self.records, examples)
+    @property
+    def cause(self) -> Cause:
+        return Cause(self.fate, self.words if self.varies else self.first, self.records, self.examples)
 
 
 class _Counting:
@@ -181,7 +173,7 @@ class _Search:
                     found = await self._ledger.batch_at(self._job.name, reject.index)
                     batch = batch_name(found[0].sequence) if found else ""
                     example = self._example(reject.index, reject.offset, batch, None, reject.reason, reject.line)
-                    group.examples.append((example, None))
+                    group.examples.append(example)
 
     async def _settled(self, batch: Batch, settlement: Settlement) -> None:
         count, wanted = self.counting.count, list[tuple[_Group | None, int, str | None, str]]()
@@ -221,13 +213,15 @@ class _Search:
         """Keep examples at some positions of a batch, as long as their groups want any."""
         indexes: Sequence[int] = ()
         offsets: Sequence[int] = ()
+        lines: Sequence[int | None] = ()
         for group, at, task_id, message in wanted:
             if group is None or len(group.examples) >= EXAMPLES_TOLD:
                 continue
             if not offsets:
                 indexes, (offsets, _) = await self._indexes(batch), decode_spans(batch.start.offset, batch.spans)
-            example = self._example(indexes[at], offsets[at], batch_name(batch.sequence), task_id, message)
-            group.examples.append((example, (batch.start, offsets[at])))
+                lines = decode_lines(batch) or [None] * batch.count
+            name = batch_name(batch.sequence)
+            group.examples.append(self._example(indexes[at], offsets[at], name, task_id, message, lines[at]))
 
     async def _indexes(self, batch: Batch) -> Sequence[int]:
         start, stop = batch.start.index, batch.end.index
@@ -236,7 +230,7 @@ class _Search:
         return good_indexes(batch, [reject.index for reject in rejects], skips)
 
     def _example(
-        self, index: int, offset: int, batch: str, task_id: str | None, message: str, line: int | None = None
+        self, index: int, offset: int, batch: str, task_id: str | None, message: str, line: int | None
     ) -> Example:
         source = source_at(self._job.sources, offset)
         url = self._task_url(task_id) if task_id else None
@@ -248,42 +242,20 @@ def _reason(said: object) -> str:
     return str(said) if said else "the service says no reason"
 
 
-async def find_causes(job: Job, ledger: Ledger, task_url: TaskUrl, line_at: LineAt | None = None) -> Causes:
+async def find_causes(job: Job, ledger: Ledger, task_url: TaskUrl) -> Causes:
     """Return why records of a job are not created, or their tasks failed since.
 
-    10,000,000 failures of some messages take about half a minute, since each is counted; a job without any, no time.
+    Each failure is counted, so the time grows with their number; a job without any takes none.
 
     Args:
         job: any, also one that is being worked on.
         ledger: that knows it.
         task_url: the page of a task by its id; "" where there is none.
-        line_at: finds the line of a record in its source; where left out, only rejects have one.
     """
     search = _Search(job, ledger, task_url)
     await search.run()
     counting = search.counting
     groups = sorted(counting.groups.values(), key=lambda group: -group.records)
-    top, rest = groups[:MOST_CAUSES], groups[MOST_CAUSES:]
-    examples = await anyio.to_thread.run_sync(_with_lines, top, line_at)
-    others = sum(group.records for group in rest) + counting.uncounted
-    records = sum(group.records for group in top) + others
-    return Causes([group.cause(examples[at]) for at, group in enumerate(top)], records, others)
-
-
-def _with_lines(groups: Sequence[_Group], line_at: LineAt | None) -> Sequence[Sequence[Example]]:
-    """Return the examples of each group; with their lines, as long as finding them does not mean reading too much."""
-    left = _MOST_READ_BYTES
-    found: list[list[Example]] = []
-    for group in groups:
-        found.append([])
-        for example, place in group.examples:
-            line = example.line
-            if place is not None and line_at is not None:
-                start, offset = place
-                left -= offset - start.offset
-                try:
-                    line = line_at(start, offset) if left > 0 else None
-                except (BulkSubmitError, OSError):  # the source is gone, or another one: so are all its lines
-                    line_at = None
-            found[-1].append(replace(example, line=line))
-    return found
+    top = [group.cause for group in groups[:MOST_CAUSES]]
+    others = sum(group.records for group in groups[MOST_CAUSES:]) + counting.uncounted
+    return Causes(top, sum(cause.records for cause in top) + others, others)

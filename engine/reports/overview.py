@@ -18,7 +18,7 @@ from engine.model.job import Job
 from engine.model.outcome import Tally
 from engine.model.runs import BatchTime, CallCounts, LimitStep, PastAudit, PastRun, RunCounts, Sample, Spread
 from engine.progress.histogram import COARSE, Histogram, Percentiles
-from engine.reports.causes import Causes, LineAt, find_causes
+from engine.reports.causes import Causes, find_causes
 from engine.reports.outcomes import TaskUrl
 
 MOST_POINTS = 240
@@ -172,9 +172,7 @@ class Overview(Struct, frozen=True):
     next: Sequence[NextCommand] = ()
 
 
-async def overview(
-    job: Job, ledger: Ledger, task_url: TaskUrl, *, now: float, line_at: LineAt | None = None
-) -> Overview:
+async def overview(job: Job, ledger: Ledger, task_url: TaskUrl, *, now: float) -> Overview:
     """Return the facts of a job.
 
     Args:
@@ -182,7 +180,6 @@ async def overview(
         ledger: that knows it.
         task_url: the page of a task by its id; "" where there is none.
         now: Unix seconds.
-        line_at: finds the line of a record in its source; where left out, only rejects have one.
     """
     running = ledger.is_locked(job.name)
     runs = await ledger.runs(job.name)
@@ -222,7 +219,7 @@ async def overview(
         calls=find_calls(runs),
         batch_seconds=_percentiles([run.counts.batch_seconds for run in runs]),
         slowest=await _slowest(job, ledger, runs),
-        causes=await find_causes(job, ledger, task_url, line_at),
+        causes=await find_causes(job, ledger, task_url),
         nights=[await _facts(one, ledger) for one in family[:MOST_NIGHTS]],
         night_count=len(family),
         lineage=await find_lineage(job, ledger),

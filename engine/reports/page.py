@@ -168,10 +168,12 @@ def _audit(audit: AuditFacts | None) -> Markup:
     found = audit.found
     old = " Something of the job has changed since: audit it again." if audit.outdated else ""
     when = f"Audit of {moment(found.at)}"
-    if not found.holds:
+    if found.found or not (found.holds or found.unproven):
         told = f"{when}: it does not hold, {count(found.found, 'finding')}."
-        findings = element("ul", *(element("li", element("bdi", cut(one))) for one in found.findings))
-        return element("div", element("p", element("strong", told), old), findings, class_="note bad")
+        return element("div", element("p", element("strong", told), old), _listed(found.findings), class_="note bad")
+    if found.unproven:
+        told = f"{when}: nothing is wrong, and not all could be compared with the sources."
+        return element("div", element("p", element("strong", told), old), _listed(found.unproven), class_="note warn")
     rest = f", of which {count(found.open_records)} are open or uncertain" if found.open_records else ""
     unread = f" {size(found.unread_bytes)} of the sources are unread." if found.unread_bytes else ""
     told = (
@@ -179,6 +181,10 @@ def _audit(audit: AuditFacts | None) -> Markup:
     )
     colour = "warn" if audit.outdated or rest or unread else "good"
     return element("div", element("p", element("strong", f"{when}: it holds. "), told, old), class_=f"note {colour}")
+
+
+def _listed(words: Sequence[str]) -> Markup:
+    return element("ul", *(element("li", element("bdi", cut(one))) for one in words))
 
 
 def _asked(option: str) -> Iterator[Content]:

@@ -7,7 +7,6 @@ from fakes.bench import a_bench, write_records
 from fakes.fates import every_fate, settle
 
 from engine.model.batch import Limits
-from engine.model.errors import SourceChanged
 from engine.model.outcome import Later, LaterFate, Settlement
 from engine.reports.causes import EXAMPLES_TOLD, MOST_CAUSES, MOST_TRACKED, cause_of, find_causes
 
@@ -54,13 +53,13 @@ async def bench(tmp_path):
         yield bench
 
 
-def causes_of(bench, line_at=None):
-    return find_causes(bench.job, bench.ledger, bench.service.task_url, line_at)
+def causes_of(bench):
+    return find_causes(bench.job, bench.ledger, bench.service.task_url)
 
 
 async def test_each_fate_that_is_no_success_is_told_with_where_its_records_stand(bench, tmp_path):
     await bench.ledger.note_later("j", {0: LaterFate(Later.FAILED, "out of memory", 9.0)})
-    causes = await causes_of(bench, bench.reader.line)
+    causes = await causes_of(bench)
     assert causes.records == 6
     assert causes.others == 0
     found = {(cause.fate, cause.words): cause for cause in causes.top}
@@ -74,14 +73,6 @@ async def test_each_fate_that_is_no_success_is_told_with_where_its_records_stand
     assert (later.index, later.task_id, later.url) == (0, "t0", "https://fake.example/tasks/t0")
     (missing,) = found["rejected", "data: missing"].examples
     assert (missing.index, missing.line) == (6, 5)
-
-
-async def test_an_example_has_no_line_where_its_source_is_another_one(bench):
-    def changed(start, offset):
-        raise SourceChanged("it is another file")
-
-    causes = await causes_of(bench, changed)
-    assert {one.line for cause in causes.top if cause.fate == "failed" for one in cause.examples} == {None}
 
 
 async def test_one_cause_is_told_by_what_its_messages_share_and_has_a_few_examples(tmp_path):

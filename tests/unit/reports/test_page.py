@@ -118,6 +118,7 @@ def test_an_empty_job_has_a_page():
         ({"tally": Tally(10, 1, created=7, skipped=3)}, "Finished: 7 of 10 records created, 3 known already."),
         ({"audit": audited(outdated=True)}, "audit it again"),
         ({"audit": audited(holds=False, findings=["a gap"], found=1)}, "a gap"),
+        ({"audit": audited(holds=False, unproven=["a.csv is gone"])}, "a.csv is gone"),
         ({"audit": audited(open_records=4)}, "of which 4 are open or uncertain"),
     ],
 )
