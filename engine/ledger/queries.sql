@@ -575,3 +575,59 @@ WHERE job = :job AND ({key}) IN (SELECT {key} FROM {table} WHERE job = :job LIMI
 -- name: remove_job
 -- Remove a job of which nothing else is left.
 DELETE FROM jobs WHERE id = :job AND state = 'removed';
+
+-- name: settlements_window
+-- Tell where a slice of the settlements of a job ends, so that they can be searched piece by piece.
+SELECT MAX(sequence), COUNT(*) FROM (
+  SELECT sequence FROM settlements WHERE job = :job AND sequence > :after ORDER BY sequence LIMIT :limit
+);
+
+-- name: find_task
+-- Find the batches of a slice that hold a task, by its id as it stands in the JSON.
+SELECT sequence, task_ids FROM settlements
+WHERE job = :job AND sequence > :after AND sequence <= :last AND task_ids LIKE :pattern ESCAPE '\'
+ORDER BY sequence
+LIMIT :limit;
+
+-- name: find_reason
+-- Find the batches of a slice in which records failed or are uncertain for a reason that holds a text.
+SELECT sequence, errors, settlements.uncertain
+FROM batches CROSS JOIN settlements USING (job, sequence)
+WHERE
+  job = :job AND sequence > :after AND sequence <= :last AND (batches.failed > 0 OR batches.uncertain > 0)
+  AND (errors LIKE :pattern ESCAPE '\' OR settlements.uncertain LIKE :pattern ESCAPE '\')
+ORDER BY sequence;
+
+-- name: find_reason_of_record
+-- Find records of a range that were rejected, or whose tasks failed later, for a reason that holds a text.
+SELECT record_index, 'rejected', reason FROM rejects
+WHERE job = :job AND record_index >= :start AND record_index < :stop AND reason LIKE :pattern ESCAPE '\'
+UNION ALL
+SELECT record_index, fate, reason FROM later_fates
+WHERE job = :job AND record_index >= :start AND record_index < :stop AND reason LIKE :pattern ESCAPE '\'
+ORDER BY record_index
+LIMIT :limit;
+
+-- name: find_named
+-- Find the batches of a job with a name at the service.
+SELECT sequence FROM batches WHERE job = :job AND remote_id = :remote_id ORDER BY sequence LIMIT :limit;
+
+-- name: find_noted
+-- Find the batches of a job with a note that holds a text.
+SELECT sequence, state, note FROM batches
+WHERE job = :job AND state <> 'settled' AND note LIKE :pattern ESCAPE '\'
+ORDER BY sequence
+LIMIT :limit;
+
+-- name: last_index
+-- Read how many records of a job were read.
+SELECT COALESCE(MAX(end_index), 0) FROM batches WHERE job = :job;
+
+-- name: batch_list
+-- Read what stands in the rows of some batches after one of them, in one of some states (a JSON array), without where
+-- their records are.
+SELECT sequence, start_index, end_index, count, size_bytes, state, remote_id, changed_at, note, created, failed, uncertain
+FROM batches
+WHERE job = :job AND sequence > :after AND state IN (SELECT value FROM json_each(:states))
+ORDER BY sequence
+LIMIT :limit;
