@@ -458,25 +458,17 @@ def cancel(
     is, unresolved: `resume` goes on with it.
     """
     if not yes:
+        from engine.cli.output.status import cancel_said
         from engine.cli.signals import ask
 
         (found,) = ask(partial(engine.status, job, ledger), output_options)
         _confirm(
-            _cancel_said(found),
+            cancel_said(found),
             f"Cancel job {job} of ledger {ledger}?",
             shall="it shall be canceled",
             otherwise=f"job {job} was not canceled",
         )
     return _perform(partial(engine.cancel, job, ledger), ledger, output_options)
-
-
-def _cancel_said(found: engine.JobStatus) -> str:
-    tally = found.tally
-    unread = "" if found.job.read_complete else ", and its sources are not read to the end"
-    return (
-        f"Job {found.job.name} has created {count(tally.created, 'task')}, which stay; "
-        f"{count(tally.unresolved, 'record')} of it may still be on their way or unsent{unread}."
-    )
 
 
 @_command()
@@ -729,6 +721,34 @@ def sandbox(
             json=as_json,
             journal=journal,
         )
+
+
+@_command()
+def dashboard(
+    *,
+    host: options.DashboardHost = "127.0.0.1",
+    port: options.DashboardPort = None,
+    allowed_host: options.AllowedHosts = None,
+    allow_actions: options.AllowActions = False,
+    open_: options.OpenBrowser = False,
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    as_json: options.Json = False,
+) -> None:
+    """Show all jobs in a browser, live.
+
+    Down to each batch and record, also when no run is alive. It reads the ledger and changes nothing. Whoever opens the
+    link that it prints is signed in, once. Ctrl-C ends it.
+    """
+    from engine.cli.output.result import command
+    from engine.cli.output.status import cancel_said, next_of, resume_said, retry_said
+    from engine.cli.signals import collecting
+    from engine.dashboard import server
+    from engine.dashboard.words import Words
+
+    words = Words(next_of, command, {"resume": resume_said, "cancel": cancel_said, "retry": retry_said})
+    served = server.DashboardOptions(ledger, host, port, tuple(allowed_host or ()), allow_actions)
+    with collecting():
+        server.run(served, words, say, as_json=as_json, open_=open_)
 
 
 @_command()

@@ -423,6 +423,28 @@ Port: TypeAlias = Annotated[
 AllowRemote: TypeAlias = Annotated[
     bool, _option("--allow-remote", "Serve on an address that other machines can reach; nobody is checked.")
 ]
+DashboardHost: TypeAlias = Annotated[
+    str,
+    _option(
+        "--host ADDRESS",
+        "Address to serve on. Others than 127.0.0.1 are reached by plain HTTP from other machines.",
+        default=True,
+    ),
+]
+DashboardPort: TypeAlias = Annotated[
+    int | None,
+    _option("--port N", "Port to serve on; 8801, or the next free one, where it is left out.", min=0, max=65535),
+]
+AllowedHosts: TypeAlias = Annotated[
+    list[str] | None,
+    _option(
+        "--allowed-host NAME", "Name by which a proxy that speaks TLS lets it be reached; may be named several times."
+    ),
+]
+AllowActions: TypeAlias = Annotated[
+    bool, _option("--allow-actions", "Let whoever is signed in resume, cancel and retry jobs; each asks first.")
+]
+OpenBrowser: TypeAlias = Annotated[bool, _option("--open", "Open the page in the browser of this machine.")]
 BehaviourFile: TypeAlias = Annotated[
     Path | None,
     _option(

@@ -309,6 +309,36 @@ def next_of(status: JobStatus, ledger: Path) -> list[list[str]]:
     return [[what, line] for what, line in steps]
 
 
+def resume_said(status: JobStatus) -> str:
+    """Return what `resume` will do to a job."""
+    tally, name = status.tally, status.job.name
+    if status.job.state is JobState.FINISHED:
+        return f"The service is asked again about {count(tally.uncertain, 'record')} of job {name} that are uncertain."
+    if status.job.state is JobState.CANCELED:
+        unread = "" if status.job.read_complete else ", and what was never read,"
+        return f"Job {name} was canceled. {count(tally.unresolved, 'record')} that were not sent{unread} will be sent."
+    return f"Job {name} goes on where it stopped: {_safe(status)}."
+
+
+def retry_said(status: JobStatus) -> str:
+    """Return what `retry` will do to a job."""
+    tally = status.tally
+    return (
+        f"Of job {status.job.name}, {count(tally.failed)} failed and {count(tally.rejected)} rejected records are sent "
+        "again as a job of their own, as they stand in its rejects.ndjson, those left out that a retry has created."
+    )
+
+
+def cancel_said(status: JobStatus) -> str:
+    """Return what `cancel` will do to a job."""
+    tally = status.tally
+    unread = "" if status.job.read_complete else ", and its sources are not read to the end"
+    return (
+        f"Job {status.job.name} has created {count(tally.created, 'task')}, which stay; "
+        f"{count(tally.unresolved, 'record')} of it may still be on their way or unsent{unread}."
+    )
+
+
 def _run_data(status: JobStatus, run: PastRun) -> dict[str, object]:
     ended = _ended(status, run)
     counts = {name: value for name, value in asdict(run.counts).items() if name not in _ONLY_IN_THE_REPORT}

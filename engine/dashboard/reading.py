@@ -1,0 +1,188 @@
+"""What the pages show of a ledger, read for all viewers together.
+
+The same thing is read once in `FRESH_SECONDS`, however many ask for it, and never while nobody does. The ledger is
+opened for a read and closed again, as `bulksubmit status` does: between two reads nothing of it is held, so a run that
+ends finds itself alone with its ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from engine.commands.paths import open_ledger
+from engine.commands.result import JobStatus
+from engine.ledger.base import Ledger
+from engine.ledger.search import LedgerSearch
+from engine.model.job import Job, JobState
+from engine.model.runs import PastRun
+
+T = TypeVar("T")
+
+FRESH_SECONDS = 0.9
+"""A little less than the second after which a page is looked at again."""
+PACE_SECONDS = 10.0
+"""Over which the pace of a job is taken."""
+RECHECK_SECONDS = 60.0
+"""After which a job is counted again although no sign says that it has changed."""
+_MOST_KEPT = 512
+
+
+class Shared:
+    """Makes a value once for all who ask for it within some seconds; who asks meanwhile waits for it."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._kept: OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]] = OrderedDict()
+
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[T]], seconds: float = FRESH_SECONDS) -> T:
+        """Return what `make` makes, or what it made within the last seconds for the same key.
+
+        An error is shared, too. Nobody who asks can take it from the others by no longer waiting.
+        """
+        at, made = self._kept.get(key, (0.0, None))
+        if made is None or (made.done() and self._now() - at >= seconds):
+            made = asyncio.ensure_future(make())
+            made.add_done_callback(partial(self._done, key))
+            self._kept[key] = self._now(), made
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        value: T = await asyncio.shield(made)
+        return value
+
+    def _done(self, key: Hashable, made: asyncio.Future[Any]) -> None:
+        if not made.cancelled():
+            made.exception()  # looked at, whether or not somebody still waits for it
+        if key in self._kept and self._kept[key][1] is made:
+            self._kept[key] = self._now(), made
+
+    async def close(self) -> None:
+        """Wait for nothing that is still being made."""
+        unfinished = [made for _, made in self._kept.values() if not made.done()]
+        for made in unfinished:
+            made.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+
+
+class Known(Struct, frozen=True):
+    """A job as it was read last: its batches are not counted again as long as nobody has worked on it."""
+
+    status: JobStatus
+    read_at: float
+    """By the monotonic clock."""
+    seen: Sequence[tuple[float, int]]
+    """Of a job that is worked on: when it was looked at lately, and how many records had their fate."""
+
+    def is_stale(self, job: Job, runs: Sequence[PastRun], now: float) -> bool:
+        """Return whether something may have changed; whoever changes a job has a run, holds it, or changes its row."""
+        same = self.status.job == job and self.status.runs == runs and not self.status.running
+        return not same or now - self.read_at >= RECHECK_SECONDS
+
+
+class Reader:
+    """Reads one ledger for all pages."""
+
+    def __init__(self, ledger: Path) -> None:
+        self.ledger = ledger
+        self._shared = Shared()
+        self._known: dict[str, Known] = {}
+
+    async def shared(self, key: Hashable, make: Callable[[], Awaitable[T]], seconds: float = FRESH_SECONDS) -> T:
+        """Return what is made once for all who ask within some seconds."""
+        return await self._shared.get(key, make, seconds)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Ledger]:
+        """Open the ledger for one read. Raises: JobError: there is none. LedgerError: it cannot be read."""
+        async with open_ledger(self.ledger) as ledger:
+            yield ledger
+
+    async def search(self, ask: Callable[[LedgerSearch], T], seconds: float = 0.5) -> T:
+        """Return what a search says, which is given so many seconds, in a thread."""
+
+        def work() -> T:
+            with LedgerSearch(self.ledger, seconds) as search:
+                return ask(search)
+
+        return await asyncio.to_thread(work)
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return all jobs, newest first; none of a ledger that is not there yet."""
+
+        async def read() -> Sequence[Job]:
+            if not self.ledger.exists():
+                return []
+            async with self.opened() as ledger:
+                return [job for job in await ledger.jobs() if job.state is not JobState.REMOVED]
+
+        return await self.shared("jobs", read)
+
+    async def running(self) -> frozenset[str]:
+        """Return the names of the jobs that a process works on just now."""
+
+        async def read() -> frozenset[str]:
+            jobs = await self.jobs()
+            if not jobs:
+                return frozenset()
+            async with self.opened() as ledger:
+                return frozenset(job.name for job in jobs if ledger.is_locked(job.name))
+
+        return await self.shared("running", read)
+
+    async def statuses(self, jobs: Sequence[Job]) -> Sequence[JobStatus]:
+        """Return where some jobs stand. What nobody works on is not counted again each time."""
+        names = tuple(job.name for job in jobs)
+        if not names:
+            return []
+
+        async def read() -> Sequence[JobStatus]:
+            async with self.opened() as ledger:
+                return [await self._status(job, ledger) for job in jobs]
+
+        return await self.shared(("statuses", names), read)
+
+    async def status(self, name: str) -> JobStatus:
+        """Return where one job stands. Raises: JobError: there is none."""
+
+        async def read() -> JobStatus:
+            async with self.opened() as ledger:
+                return await self._status(await ledger.job(name), ledger)
+
+        return await self.shared(("status", name), read)
+
+    async def _status(self, job: Job, ledger: Ledger) -> JobStatus:
+        running = ledger.is_locked(job.name)
+        runs = await ledger.runs(job.name)
+        running = running or ledger.is_locked(job.name)  # a run that began or ended meanwhile was not killed
+        known, now = self._known.get(job.name), time.monotonic()
+        if known is None or running or known.is_stale(job, runs, now):
+            samples = await ledger.samples(job.name, runs[-1].number) if runs else ()
+            status = JobStatus(job, await ledger.tally(job.name), running, runs=runs, samples=samples)
+            seen = [*(known.seen if known and running else ()), (now, status.tally.resolved)]
+            recent = [one for one in seen if now - one[0] <= PACE_SECONDS]
+            known = Known(status, now, recent)
+            self._known[job.name] = known
+            while len(self._known) > _MOST_KEPT:
+                self._known.pop(next(iter(self._known)))
+        return known.status
+
+    def pace(self, name: str) -> float | None:
+        """Return how many records of a job that is worked on get their fate a second, by the last looks at it."""
+        known = self._known.get(name)
+        if known is None or not known.status.running or len(known.seen) < 2:  # noqa: PLR2004 - it takes two looks
+            return None
+        (began, before), (now, after) = known.seen[0], known.seen[-1]
+        return (after - before) / (now - began) if now > began else None
+
+    async def close(self) -> None:
+        """End what is being read."""
+        await self._shared.close()
