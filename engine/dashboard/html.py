@@ -81,13 +81,18 @@ def table(
     rows: Sequence[Sequence[Child]],
     *,
     figures: frozenset[int] = frozenset(),
+    spare: frozenset[int] = frozenset(),
     hidden_caption: bool = False,
 ) -> Html:
-    """Return a table, its first column being what each row is about; `figures` are the columns that hold numbers.
+    """Return a table, its first column being what each row is about.
 
-    On a narrow screen it scrolls in its own frame, which can be reached by keyboard.
+    `figures` are the columns that hold numbers, `spare` those that a narrow screen leaves out. What is wider still
+    scrolls in its own frame, which can be reached by keyboard.
     """
-    kinds = ["number" if place in figures else None for place in range(len(header))]
+    kinds = [
+        " ".join(filter(None, ["number" if place in figures else "", "spare" if place in spare else ""])) or None
+        for place in range(len(header))
+    ]
     head = [tag("th", name, scope="col", class_=kind) for name, kind in zip(header, kinds, strict=True)]
     body = [
         tag(

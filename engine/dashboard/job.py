@@ -11,14 +11,14 @@ from engine.commands.result import JobStatus
 from engine.dashboard.actions import Actions
 from engine.dashboard.html import Child, Html, facts, foreign, join, link, moment, table, tag
 from engine.dashboard.layout import Page, trail
-from engine.dashboard.parts import FATES, badge, command_line, number_of, progress, sentence, state_of
+from engine.dashboard.parts import FATES, badge, command_line, number_of, part_of, progress, sentence, state_of
 from engine.dashboard.reading import Reader
 from engine.dashboard.words import Words
 from engine.model.job import JobState
 from engine.model.outcome import Fate
 from engine.model.runs import PastRun, Sample
 from engine.model.submission import State
-from engine.progress.text import count, duration, rate, share, size
+from engine.progress.text import count, duration, rate, size
 
 PIPELINE = {
     State.FROZEN: "cut from the sources, not sent yet",
@@ -61,47 +61,36 @@ def _next(status: JobStatus, reader: Reader, words: Words) -> Html:
 def _records(status: JobStatus) -> Html:
     tally, name = status.tally, status.job.name
     shown = [fate for fate in Fate if number_of(tally, fate) or fate in {Fate.CREATED, Fate.FAILED}]
+    numbers = {fate: number_of(tally, fate) for fate in shown}
     rows: list[list[Child]] = [
-        [
-            tag("span", fate.value, class_=f"fate {fate}"),
-            count(number_of(tally, fate)),
-            _share(status, fate),
-            FATES[fate],
-        ]
-        for fate in shown
+        [fate.value, count(number), part_of(number, tally.records), FATES[fate]] for fate, number in numbers.items()
     ]
     note = "" if status.job.read_complete else " The sources are not read to the end, so there will be more."
+    header, figures = ["Fate", "Records", "Share", "Meaning"], frozenset({1, 2})
     return tag(
         "section",
         tag("h2", "Records"),
         tag("p", f"{count(tally.records, 'record')} read; the end is known of ", progress(status), f".{note}"),
-        table(
-            "Records by what became of them", ["Fate", "Records", "Share", "Meaning"], rows, figures=frozenset({1, 2})
-        ),
+        table("Records by what became of them", header, rows, figures=figures, hidden_caption=True),
         tag("p", link(f"/jobs/{name}/search", "Find a record, a task or an error")),
     )
 
 
-def _share(status: JobStatus, fate: Fate) -> str:
-    return share(number_of(status.tally, fate), status.tally.records) if status.tally.records else ""
-
-
 def _pipeline(status: JobStatus) -> Html:
-    states, most = status.tally.states, max(status.tally.batches, 1)
-    rows = [
-        [
-            link(f"/jobs/{status.job.name}/batches?{urlencode({'state': state})}", state.value),
-            count(states.get(state, 0)),
-            tag(
-                "meter", share(states.get(state, 0), most), value=states.get(state, 0), max=most, aria_label=f"{state}"
-            ),
-            meaning,
-        ]
-        for state, meaning in PIPELINE.items()
-    ]
-    whole = tag("p", link(f"/jobs/{status.job.name}/batches", f"All {count(status.tally.batches, 'batch')}"))
-    header = ["State", "Batches", "Of all", "Meaning"]
-    return tag("section", tag("h2", "Pipeline"), table("Batches by state", header, rows, figures=frozenset({1})), whole)
+    batches = f"/jobs/{status.job.name}/batches"
+    most = max(status.tally.batches, 1)
+    rows: list[list[Child]] = []
+    for state, meaning in PIPELINE.items():
+        number = status.tally.states.get(state, 0)
+        bar = tag("meter", part_of(number, most), value=number, max=most, aria_label=f"Share of batches {state}")
+        rows.append([link(f"{batches}?{urlencode({'state': state})}", state.value), count(number), bar, meaning])
+    header, figures, spare = ["State", "Batches", "Of all", "Meaning"], frozenset({1}), frozenset({3})
+    return tag(
+        "section",
+        tag("h2", "Pipeline"),
+        table("Batches by state", header, rows, figures=figures, spare=spare, hidden_caption=True),
+        tag("p", link(batches, f"All {count(status.tally.batches, 'batch')}")),
+    )
 
 
 def _now(status: JobStatus, pace: float | None) -> Html | None:
@@ -136,7 +125,8 @@ def _runs(status: JobStatus) -> Html | None:
     rows = [_run(status, run) for run in reversed(shown)]
     title = "Runs" if len(shown) == len(status.runs) else f"Runs, the last {len(shown)} of {count(len(status.runs))}"
     header = ["Run", "Begun", "For", "End", "Created", "Failed", "Requests", "Warnings", "Why it ended", "Machine"]
-    return tag("section", tag("h2", "Runs"), table(title, header, rows, figures=frozenset({0, 4, 5, 6, 7})))
+    figures = frozenset({0, 4, 5, 6, 7})
+    return tag("section", tag("h2", title), table(title, header, rows, figures=figures, hidden_caption=True))
 
 
 def _run(status: JobStatus, run: PastRun) -> Sequence[Child]:

@@ -65,7 +65,7 @@ def _filters(name: str, state: str) -> Html:
 
 
 def _table(statuses: Sequence[JobStatus], reader: Reader) -> Html:
-    header = ["Job", "State", "Done", "Records", "Created", "Failed", "Uncertain", "A second", "Family", "Last sign"]
+    header = ["Job", "State", "Done", "Failed", "Uncertain", "Created", "Records", "A second", "Family", "Last sign"]
     rows = [_row(status, reader.pace(status.job.name)) for status in statuses]
     return table("Jobs, the newest first", header, rows, figures=frozenset({3, 4, 5, 6, 7}), hidden_caption=True)
 
@@ -76,10 +76,10 @@ def _row(status: JobStatus, pace: float | None) -> Sequence[Child]:
         link(f"/jobs/{job.name}", job.name),
         badge(state_of(status)),
         progress(status),
-        count(tally.records),
-        count(tally.created),
         _loud(tally.failed + tally.rejected),
         _loud(tally.uncertain),
+        count(tally.created),
+        count(tally.records),
         "" if pace is None else rate(pace),
         job.family,
         moment(status.last_sign_at),

@@ -40,16 +40,17 @@ def number_of(tally: Tally, fate: Fate) -> int:
     return number
 
 
-def fates(tally: Tally) -> str:
-    """Return how many records ended how, in a line."""
-    numbers = {fate.value: number_of(tally, fate) for fate in Fate}
-    return ", ".join(f"{count(number)} {fate}" for fate, number in numbers.items() if number) or "none read yet"
+def part_of(part: int, whole_: int) -> str:
+    """Return a share, of which little does not look like nothing."""
+    if not whole_:
+        return ""
+    return "under 1 %" if 0 < part < whole_ / 100 else share(part, whole_)
 
 
 def progress(status: JobStatus) -> Html:
     """Return how much of what was read has its fate, as a bar with its number."""
     tally = status.tally
-    said = share(tally.resolved, tally.records)
+    said = part_of(tally.resolved, tally.records)
     if not tally.records:
         return Html("")
     bar = tag("progress", said, value=tally.resolved, max=tally.records, aria_label="Records whose end is known")
