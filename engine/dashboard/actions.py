@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
@@ -21,12 +20,13 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from engine.commands.result import JobStatus
-from engine.dashboard.html import Child, Html, foreign, join, link, moment, tag
+from engine.dashboard.html import Child, foreign, join, link, moment, tag
 from engine.dashboard.layout import Page, trail
 from engine.dashboard.parts import badge, command_line, sentence, state_of
 from engine.dashboard.words import Words
 from engine.model.job import JobState
 from engine.model.submission import State
+from engine.progress.html import Markup
 
 LABELS = {"resume": "Resume", "cancel": "Cancel", "retry": "Retry"}
 _OPTIONS = {"resume": ["--yes"], "cancel": ["--yes"], "retry": []}
@@ -116,7 +116,7 @@ class Actions:
         """Return what may be started on a job as it stands."""
         return [] if self.is_busy(status.job.name) else possible(status)
 
-    def buttons(self, status: JobStatus) -> Html | None:
+    def buttons(self, status: JobStatus) -> Markup | None:
         """Return the ways to what may be done about a job, and what was started here."""
         ways = [
             tag("li", link(f"/jobs/{status.job.name}/actions/{action}", LABELS[action], "…", class_="button"))
@@ -137,14 +137,18 @@ class Actions:
         job = status.job.name
         title = f"{LABELS[action]} job {job}?"
         told = "The job has changed since that page was made. This is how it stands now." if changed else None
+        code = 409 if changed else 200
         if action not in self.possible(status):
-            body: Sequence[Child] = [
-                tag("p", sentence(status, None)),
-                tag("p", f"Nothing to {action}: the job is {state_of(status)}. ", link(f"/jobs/{job}", "Back to it")),
-            ]
-            return Page(
-                title, join([trail((f"/jobs/{job}", job), here=LABELS[action]), tag("h1", title), *body]), job=job
+            why = (
+                "a command that was started here is at work" if self.is_busy(job) else f"the job is {state_of(status)}"
             )
+            body: list[Child] = [
+                trail((f"/jobs/{job}", job), here=LABELS[action]),
+                tag("h1", title),
+                tag("p", sentence(status, None)),
+                tag("p", f"Nothing to {action}: {why}. ", link(f"/jobs/{job}", "Back to it")),
+            ]
+            return Page(title, join(body), job=job, status=code)
         form = tag(
             "form",
             tag("input", type="hidden", name="stands", value=stands(status)),
@@ -163,7 +167,7 @@ class Actions:
             tag("p", command_line(self._words.command(" ".join([action, job, *_OPTIONS[action]]), self._ledger))),
             form,
         ]
-        return Page(title, join(parts), job=job, status=409 if changed else 200, has_form=True)
+        return Page(title, join(parts), job=job, status=code, has_form=True)
 
     def close(self) -> None:
         """Let the commands go on by themselves."""
@@ -172,7 +176,7 @@ class Actions:
             one.process.returncode = one.process.poll() or 0  # nobody here waits for it any more
 
 
-def _told(one: Started) -> Html:
+def _told(one: Started) -> Markup:
     code, said = one.exit_code, one.said()
     how = "is at work" if code is None else f"has ended with exit code {code}"
     words = tag("details", tag("summary", "What it has said"), tag("pre", said, tabindex=0)) if said else None

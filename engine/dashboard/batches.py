@@ -11,7 +11,7 @@ from aiohttp import web
 from engine.commands import wiring
 from engine.commands.lineage import Attempt
 from engine.commands.query import tell_story
-from engine.dashboard.html import Child, Html, facts, foreign, join, link, moment, table, tag
+from engine.dashboard.html import Child, facts, foreign, join, link, moment, table, tag
 from engine.dashboard.job import PIPELINE
 from engine.dashboard.layout import Page, trail
 from engine.dashboard.parts import badge, whole
@@ -22,6 +22,7 @@ from engine.model.errors import BulkSubmitError, JobError
 from engine.model.job import Job
 from engine.model.outcome import Fate
 from engine.model.submission import State
+from engine.progress.html import Markup
 from engine.progress.text import count, size
 from engine.reports.outcomes import Fated, KnownBatch, TaskUrl, batch_fates, known_batch
 
@@ -56,7 +57,7 @@ async def batches_page(request: web.Request, reader: Reader) -> Page:
     return Page(heading, join(parts), f"{count(len(shown), 'batch')} shown.", job=name)
 
 
-def _states(job: str, chosen: str) -> Html:
+def _states(job: str, chosen: str) -> Markup:
     ways = [("", "all"), *((str(state), str(state)) for state in PIPELINE)]
     items = [
         tag(
@@ -72,7 +73,7 @@ def _states(job: str, chosen: str) -> Html:
     return tag("nav", tag("ul", items), aria_label="State", class_="pages")
 
 
-def _table(job: str, rows: Sequence[BatchRow]) -> Html:
+def _table(job: str, rows: Sequence[BatchRow]) -> Markup:
     header = [
         "Batch",
         "State",
@@ -138,7 +139,7 @@ def task_url_of(job: Job) -> TaskUrl:
         return lambda _: ""
 
 
-def _submission(known: KnownBatch) -> Html:
+def _submission(known: KnownBatch) -> Markup:
     batch, submission = known.batch, known.submission
     return facts(
         [
@@ -156,7 +157,7 @@ def _submission(known: KnownBatch) -> Html:
     )
 
 
-def _fates(fates: Sequence[Fated], wanted: str) -> Html | None:
+def _fates(fates: Sequence[Fated], wanted: str) -> Markup | None:
     numbers = {fate: sum(fated.outcome.state is fate for fated in fates) for fate in Fate}
     ways = [("", f"all {count(len(fates))}"), *((str(fate), f"{count(n)} {fate}") for fate, n in numbers.items() if n)]
     items = [

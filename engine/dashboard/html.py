@@ -1,55 +1,32 @@
-"""Elements of a page. A text is escaped, always; only what was made here, as `Html`, goes out as it is."""
+"""Elements of the dashboard's pages: those of `progress.html`, nested; links and tables as a live page has them."""
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+from engine.progress.html import Markup, element, joined
 from engine.progress.redaction import foreign_words
-from engine.progress.text import printable
-
-_EMPTY = frozenset({"br", "hr", "img", "input", "link", "meta"})
-"""Elements without an end tag."""
-
-
-class Html(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
-
 
 Child: TypeAlias = "str | int | Iterable[Child] | None"
-"""What an element may hold: `Html` as it is, text and numbers escaped, None left out, and several of these."""
+"""What an element may hold: `Markup` as it is, text and numbers escaped, None left out, and several of these."""
+
+_WITHOUT_END = frozenset({"input", "link"})
+"""Elements that hold nothing and have no end tag; `element` knows others."""
 
 
-def tag(name: str, /, *children: Child, **attributes: str | int | bool | None) -> Html:
-    """Return an element: `tag("p", "a < b", class_="note")`.
-
-    Of an attribute's name, the underscore at its end is left out and others become hyphens. One that is None or False
-    is left out, one that is True has no value.
-    """
-    said = "".join(_attribute(name, value) for name, value in attributes.items())
-    return Html(f"<{name}{said}>" if name in _EMPTY else f"<{name}{said}>{join(children)}</{name}>")
+def tag(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Markup:
+    """Return an element whose children may be nested; the rest is as `element` has it."""
+    made = element(name, join(children), **attributes)
+    return Markup(made.removesuffix(f"</{name}>")) if name in _WITHOUT_END else made
 
 
-def _attribute(name: str, value: str | int | bool | None) -> str:  # noqa: FBT001 - some attributes have no value
-    if value is None or value is False:
-        return ""
-    written = name.rstrip("_").replace("_", "-")
-    return f" {written}" if value is True else f' {written}="{html.escape(printable(str(value)))}"'
-
-
-def join(children: Child) -> Html:
+def join(children: Child) -> Markup:
     """Return children one after another."""
-    if children is None:
-        return Html("")
-    if isinstance(children, Html):
-        return children
-    if isinstance(children, str | int):
-        return Html(html.escape(printable(str(children))))
-    return Html("".join(map(join, children)))
+    if children is None or isinstance(children, str | int):
+        return joined([children])
+    return joined(map(join, children))
 
 
 def foreign(text: str | None) -> str:
@@ -57,16 +34,16 @@ def foreign(text: str | None) -> str:
     return foreign_words(text or "")
 
 
-def moment(unix_seconds: float) -> Html:
+def moment(unix_seconds: float) -> Markup:
     """Return a time in the zone of this machine, with seconds; programs read it with its zone."""
     if not unix_seconds:
-        return Html("")
+        return Markup("")
     local = time.localtime(unix_seconds)
     whole = time.strftime("%Y-%m-%dT%H:%M:%S%z", local)
     return tag("time", time.strftime("%Y-%m-%d %H:%M:%S", local), datetime=whole)
 
 
-def link(to: str, *children: Child, **attributes: str | int | bool | None) -> Html:
+def link(to: str, *children: Child, **attributes: str | int | bool | None) -> Markup:
     """Return a link to a page of ours, or to one at the service: only http and https lead anywhere."""
     if to.startswith("?") or (to.startswith("/") and not to.startswith("//")):
         return tag("a", *children, href=to, **attributes)
@@ -83,7 +60,7 @@ def table(
     figures: frozenset[int] = frozenset(),
     spare: frozenset[int] = frozenset(),
     hidden_caption: bool = False,
-) -> Html:
+) -> Markup:
     """Return a table, its first column being what each row is about.
 
     `figures` are the columns that hold numbers, `spare` those that a narrow screen leaves out. What is wider still
@@ -111,7 +88,7 @@ def table(
     return tag("div", inner, class_="scrolls", tabindex=0, role="region", aria_label=caption)
 
 
-def facts(pairs: Iterable[tuple[str, Child]]) -> Html:
+def facts(pairs: Iterable[tuple[str, Child]]) -> Markup:
     """Return names with their values; a value that is empty is left out with its name."""
     shown = [(name, join(value)) for name, value in pairs]
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in shown if value], class_="facts")

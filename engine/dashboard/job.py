@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from engine.commands.result import JobStatus
+from engine.dashboard import depth
 from engine.dashboard.actions import Actions
-from engine.dashboard.html import Child, Html, facts, foreign, join, link, moment, table, tag
+from engine.dashboard.html import Child, facts, foreign, join, link, moment, table, tag
 from engine.dashboard.layout import Page, trail
 from engine.dashboard.parts import FATES, badge, command_line, number_of, part_of, progress, sentence, state_of
 from engine.dashboard.reading import Reader
@@ -18,7 +20,9 @@ from engine.model.job import JobState
 from engine.model.outcome import Fate
 from engine.model.runs import PastRun, Sample
 from engine.model.submission import State
+from engine.progress.html import Markup
 from engine.progress.text import count, duration, rate, size
+from engine.reports.overview import Overview
 
 PIPELINE = {
     State.FROZEN: "cut from the sources, not sent yet",
@@ -37,28 +41,37 @@ SOURCES_SHOWN = 10
 async def job_page(request: web.Request, reader: Reader, words: Words, actions: Actions | None = None) -> Page:
     """Return the page of one job. Raises: JobError: there is none."""
     status = await reader.status(request.match_info["job"])
-    job, pace = status.job, reader.pace(status.job.name)
+    job, pace, deep = status.job, reader.pace(status.job.name), await reader.depth(status)
+    overview = deep.overview if deep else None
+    if deep is not None:
+        status = replace(status, later=deep.overview.later, retried=deep.retried, service_can=deep.service_can)
     parts = [
         trail(here=job.name),
         tag("h1", "Job ", job.name, " ", badge(state_of(status))),
         tag("p", sentence(status, pace), class_="lead"),
         _next(status, reader, words),
         actions.buttons(status) if actions is not None else None,
-        _records(status),
-        _pipeline(status),
+        tag("div", _records(status), _pipeline(status), class_="pair"),
+        depth.failures(overview) if overview else _being_read(),
         _now(status, pace),
+        [make(overview) for make in (depth.plots, depth.holds, depth.calls, depth.slowest)] if overview else None,
         _runs(status),
-        _about(status),
+        depth.relatives(overview) if overview else None,
+        _about(status, overview),
     ]
     return Page(f"Job {job.name}", join(parts), sentence(status, pace), job=job.name)
 
 
-def _next(status: JobStatus, reader: Reader, words: Words) -> Html:
+def _being_read() -> Markup:
+    return tag("p", "Failures, plots and calls are being read from the ledger; they are shown here in some seconds.")
+
+
+def _next(status: JobStatus, reader: Reader, words: Words) -> Markup:
     steps = [tag("li", f"{what}: ", command_line(line)) for what, line in words.next_steps(status, reader.ledger)]
     return tag("section", tag("h2", "Next"), tag("ul", steps, class_="steps"), class_="next")
 
 
-def _records(status: JobStatus) -> Html:
+def _records(status: JobStatus) -> Markup:
     tally, name = status.tally, status.job.name
     shown = [fate for fate in Fate if number_of(tally, fate) or fate in {Fate.CREATED, Fate.FAILED}]
     numbers = {fate: number_of(tally, fate) for fate in shown}
@@ -76,7 +89,7 @@ def _records(status: JobStatus) -> Html:
     )
 
 
-def _pipeline(status: JobStatus) -> Html:
+def _pipeline(status: JobStatus) -> Markup:
     batches = f"/jobs/{status.job.name}/batches"
     most = max(status.tally.batches, 1)
     rows: list[list[Child]] = []
@@ -93,7 +106,7 @@ def _pipeline(status: JobStatus) -> Html:
     )
 
 
-def _now(status: JobStatus, pace: float | None) -> Html | None:
+def _now(status: JobStatus, pace: float | None) -> Markup | None:
     if not status.samples and pace is None:
         return None
     sample = status.samples[-1] if status.samples else None
@@ -113,12 +126,12 @@ def _of_sample(sample: Sample) -> Iterator[tuple[str, Child]]:
     yield "measured", moment(sample.at)
 
 
-def _list(items: Iterator[str]) -> Html | None:
+def _list(items: Iterator[str]) -> Markup | None:
     shown = [tag("li", item) for item in items]
     return tag("ul", shown) if shown else None
 
 
-def _runs(status: JobStatus) -> Html | None:
+def _runs(status: JobStatus) -> Markup | None:
     if not status.runs:
         return None
     shown = status.runs[-RUNS_SHOWN:]
@@ -150,7 +163,7 @@ def _run(status: JobStatus, run: PastRun) -> Sequence[Child]:
     ]
 
 
-def _about(status: JobStatus) -> Html:
+def _about(status: JobStatus, overview: Overview | None) -> Markup:
     job = status.job
     sources = [f"{source.path} ({size(source.size)})" for source in job.sources[:SOURCES_SHOWN]]
     more = len(job.sources) - len(sources)
@@ -163,6 +176,9 @@ def _about(status: JobStatus) -> Html:
         ("sends", "only what no earlier job of the family has created" if job.delta else None),
         ("retries", link(f"/jobs/{job.parent}", job.parent) if job.parent else None),
         ("attempt", count(job.attempt) if job.attempt > 1 else None),
+        ("retried", str(status.retried) if status.retried else None),
+        ("tasks since", ", ".join(f"{count(number)} {fate}" for fate, number in status.later.items())),
+        ("last audit", depth.audit(overview) if overview else None),
         ("reports", tag("code", job.output)),
         ("state in the ledger", "open: it can go on" if job.state is JobState.OPEN else str(job.state)),
     ]

@@ -7,11 +7,12 @@ from collections.abc import Collection, Sequence
 from aiohttp import web
 
 from engine.commands.result import JobStatus
-from engine.dashboard.html import Child, Html, join, link, moment, table, tag
+from engine.dashboard.html import Child, join, link, moment, table, tag
 from engine.dashboard.layout import Page
 from engine.dashboard.parts import badge, pages, progress, sentence, state_of, whole
 from engine.dashboard.reading import Reader
 from engine.model.job import Job
+from engine.progress.html import Markup
 from engine.progress.text import count, rate
 
 JOBS_SHOWN = 50
@@ -50,7 +51,7 @@ def _fits(job: Job, name: str, state: str, running: Collection[str]) -> bool:
     return not state or (job.state == wanted and not is_running)
 
 
-def _filters(name: str, state: str) -> Html:
+def _filters(name: str, state: str) -> Markup:
     options = [tag("option", "any state", value="")]
     options += [tag("option", one, value=one, selected=one == state) for one in STATES]
     return tag(
@@ -64,7 +65,7 @@ def _filters(name: str, state: str) -> Html:
     )
 
 
-def _table(statuses: Sequence[JobStatus], reader: Reader) -> Html:
+def _table(statuses: Sequence[JobStatus], reader: Reader) -> Markup:
     header = ["Job", "State", "Done", "Failed", "Uncertain", "Created", "Records", "A second", "Family", "Last sign"]
     rows = [_row(status, reader.pace(status.job.name)) for status in statuses]
     return table("Jobs, the newest first", header, rows, figures=frozenset({3, 4, 5, 6, 7}), hidden_caption=True)
@@ -90,7 +91,7 @@ def _loud(number: int) -> Child:
     return tag("strong", count(number), class_="bad") if number else "0"
 
 
-def _nothing(*, some: bool) -> Html:
+def _nothing(*, some: bool) -> Markup:
     if some:
         return tag("p", "No job is like that. ", link("/", "Show all jobs"))
     return tag("p", "There are no jobs in this ledger yet. ", tag("code", "bulksubmit submit"), " makes one.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 from msgspec import Struct
 
-from engine.dashboard.html import Child, Html, join, link, tag
+from engine.dashboard.html import Child, join, link, tag
+from engine.progress.charts import STYLE as PLOTS
+from engine.progress.html import DARK, LIGHT, Markup
 
 TITLE = "bulksubmit"
 
@@ -13,7 +17,7 @@ class Page(Struct, frozen=True):
     """What a page shows, below the frame that all have."""
 
     title: str
-    body: Html
+    body: Markup
     said: str = ""
     """The same in a sentence, for who cannot see it change."""
     job: str = ""
@@ -48,7 +52,7 @@ def document(page: Page, *, live: bool, ledger: str = "", moved_to: str = "") ->
     return f"<!doctype html>{tag('html', tag('head', head), tag('body', body), lang='en')}"
 
 
-def _header(page: Page, *, signed_in: bool) -> Html:
+def _header(page: Page, *, signed_in: bool) -> Markup:
     if not signed_in:
         return tag("header", tag("p", TITLE, class_="brand"))
     where = f"/jobs/{page.job}/search" if page.job else "/search"
@@ -70,10 +74,20 @@ def _header(page: Page, *, signed_in: bool) -> Html:
     )
 
 
-def _footer(ledger: str) -> Html:
+def _footer(ledger: str) -> Markup:
     return tag(
         "footer", tag("p", "Ledger: ", tag("code", ledger)), tag("p", link("/session", "This browser's session"))
     )
+
+
+def style() -> str:
+    """Return the style sheet: the colours and plots that other pages have, too, then what only these pages have."""
+    light, dark = (
+        ":root{color-scheme:light dark;" + "".join(f"--{name}:{colour};" for name, colour in colours.items()) + "}"
+        for colours in (LIGHT, DARK)
+    )
+    own = files(__package__).joinpath("static", "dashboard.css").read_text(encoding="utf-8")
+    return f"{light}\n@media (prefers-color-scheme:dark){{{dark}}}\n{PLOTS}\n{own}"
 
 
 def refusal(status: int, reason: str) -> Page:
@@ -84,7 +98,7 @@ def refusal(status: int, reason: str) -> Page:
     return Page(title, join([tag("h1", title), tag("p", reason), again]), status=status)
 
 
-def trail(*steps: tuple[str, str], here: Child) -> Html:
+def trail(*steps: tuple[str, str], here: Child) -> Markup:
     """Return the way from the list of jobs to a page."""
     items = [tag("li", link(to, name)) for to, name in (("/", "Jobs"), *steps)]
     return tag(

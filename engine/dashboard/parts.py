@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from engine.commands.result import JobStatus
-from engine.dashboard.html import Html, join, link, tag
+from engine.dashboard.html import join, link, tag
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Tally
+from engine.progress.html import Markup
 from engine.progress.text import count, rate, share
 
 FATES: Mapping[Fate, str] = {
@@ -29,15 +30,21 @@ def state_of(status: JobStatus) -> str:
     return "stopped" if status.job.state is JobState.OPEN else str(status.job.state)
 
 
-def badge(word: str) -> Html:
+def badge(word: str) -> Markup:
     """Return a state as a word in its colour; the word alone says it all."""
-    return tag("span", word, class_=f"badge {word}")
+    return tag("span", word, class_=f"badge {word.replace(' ', '-')}")
 
 
 def number_of(tally: Tally, fate: Fate) -> int:
     """Return how many records have a fate."""
     number: int = getattr(tally, fate.value)
     return number
+
+
+def fates(tally: Tally) -> str:
+    """Return how many records ended how, in a line."""
+    numbers = {fate.value: number_of(tally, fate) for fate in Fate}
+    return ", ".join(f"{count(number)} {fate}" for fate, number in numbers.items() if number) or "none read yet"
 
 
 def part_of(part: int, whole_: int) -> str:
@@ -47,12 +54,12 @@ def part_of(part: int, whole_: int) -> str:
     return "under 1 %" if 0 < part < whole_ / 100 else share(part, whole_)
 
 
-def progress(status: JobStatus) -> Html:
+def progress(status: JobStatus) -> Markup:
     """Return how much of what was read has its fate, as a bar with its number."""
     tally = status.tally
     said = part_of(tally.resolved, tally.records)
     if not tally.records:
-        return Html("")
+        return Markup("")
     bar = tag("progress", said, value=tally.resolved, max=tally.records, aria_label="Records whose end is known")
     return join([bar, " ", said])
 
@@ -73,12 +80,12 @@ def whole(text: str | None, *, least: int = 0) -> int:
     return max(int(text), least)
 
 
-def pages(what: str, number: int, last: int, query: Mapping[str, str]) -> Html | None:
+def pages(what: str, number: int, last: int, query: Mapping[str, str]) -> Markup | None:
     """Return the way through a list that has several pages."""
     if last <= 1:
         return None
 
-    def to(page: int, name: str, rel: str) -> Html:
+    def to(page: int, name: str, rel: str) -> Markup:
         return link("?" + urlencode({**{k: v for k, v in query.items() if v}, "page": page}), name, rel=rel)
 
     steps = [
@@ -89,6 +96,6 @@ def pages(what: str, number: int, last: int, query: Mapping[str, str]) -> Html |
     return tag("nav", tag("ul", steps), aria_label=f"Pages of {what}", class_="pages")
 
 
-def command_line(command: str) -> Html:
+def command_line(command: str) -> Markup:
     """Return a command that a person may copy."""
     return tag("code", command, class_="command", tabindex=0)

@@ -17,7 +17,7 @@ from aiohttp import web
 from engine.batch.known import marker_for
 from engine.commands import wiring
 from engine.commands.query import tell_story
-from engine.dashboard.html import Child, Html, foreign, join, link, table, tag
+from engine.dashboard.html import Child, foreign, join, link, table, tag
 from engine.dashboard.layout import Page, trail
 from engine.dashboard.parts import badge, command_line, whole
 from engine.dashboard.reading import Reader
@@ -29,6 +29,7 @@ from engine.model.batch import batch_name
 from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
 from engine.model.record import SHARED
+from engine.progress.html import Markup
 from engine.progress.text import count, share, size
 from engine.reports.outcomes import known_batch
 
@@ -62,7 +63,7 @@ async def search_page(request: web.Request, reader: Reader, words: Words) -> Pag
     return Page(title, join(parts), job=job.name, query=text)
 
 
-def _form(job: Job, text: str, way: str) -> Html:
+def _form(job: Job, text: str, way: str) -> Markup:
     options = [tag("option", name, value=one, selected=one == way) for one, name in WAYS.items()]
     return tag(
         "form",
@@ -89,7 +90,7 @@ async def _results(job: Job, reader: Reader, words: Words, text: str, way: str, 
     return found
 
 
-async def _by_index(job: Job, reader: Reader, text: str, *, said: bool) -> Html | None:
+async def _by_index(job: Job, reader: Reader, text: str, *, said: bool) -> Markup | None:
     plain = text.replace(",", "").removeprefix("#")
     if not plain.isdigit():
         return tag("p", "An index is a number, counted from 0 over all sources.") if said else None
@@ -103,7 +104,7 @@ async def _by_index(job: Job, reader: Reader, text: str, *, said: bool) -> Html 
     return tag("section", tag("h2", "By index"), tag("p", where, ", in ", batch))
 
 
-async def _by_key(job: Job, reader: Reader, words: Words, text: str) -> Html:
+async def _by_key(job: Job, reader: Reader, words: Words, text: str) -> Markup:
     try:
         said = await _key_found(job, reader, words, text)
     except BulkSubmitError as error:
@@ -111,7 +112,7 @@ async def _by_key(job: Job, reader: Reader, words: Words, text: str) -> Html:
     return tag("section", tag("h2", "By key"), said)
 
 
-async def _key_found(job: Job, reader: Reader, words: Words, text: str) -> Html:
+async def _key_found(job: Job, reader: Reader, words: Words, text: str) -> Markup:
     delta = wiring.load_offline(job).setup.settings.delta
     column, given, value = text.partition("=")
     if job.family and delta.key and (not given or column == delta.key):
@@ -148,21 +149,21 @@ def _family_places(job: Job, reader: Reader, value: str) -> list[tuple[str, int]
     return list(dict.fromkeys(places))
 
 
-async def _by_name(job: Job, reader: Reader, text: str, place: str) -> Html:
+async def _by_name(job: Job, reader: Reader, text: str, place: str) -> Markup:
     named = Found([]) if place else await reader.search(lambda search: search.named(job.name, text, HITS_SHOWN))
     found = await reader.search(lambda search: search.task(job.name, text, place, HITS_SHOWN), SEARCH_SECONDS)
     hits = [*named.hits, *found.hits]
     return await _section("By task or batch id", job, reader, hits, found, {"q": text, "by": "task"})
 
 
-async def _by_error(job: Job, reader: Reader, text: str, place: str) -> Html:
+async def _by_error(job: Job, reader: Reader, text: str, place: str) -> Markup:
     found = await reader.search(lambda search: search.reason(job.name, text, place, HITS_SHOWN), SEARCH_SECONDS)
     return await _section("By error", job, reader, found.hits, found, {"q": text, "by": "error"})
 
 
 async def _section(
     title: str, job: Job, reader: Reader, hits: Sequence[Hit], found: Found, query: dict[str, str]
-) -> Html:
+) -> Markup:
     async with reader.opened() as ledger:
         rows = [await _row(job, ledger, hit) for hit in hits]
     header = ["First record", "Batch", "Records", "Fate", "Why"]

@@ -28,7 +28,7 @@ from engine.dashboard.guard import LINK_SECONDS, OWN_REFERRER, Guard, Sessions, 
 from engine.dashboard.html import foreign, join, link, tag
 from engine.dashboard.job import job_page
 from engine.dashboard.jobs import jobs_page
-from engine.dashboard.layout import Page, document, refusal
+from engine.dashboard.layout import Page, document, refusal, style
 from engine.dashboard.reading import Reader
 from engine.dashboard.search import search_all_page, search_page
 from engine.dashboard.stream import Streams
@@ -72,7 +72,7 @@ class Dashboard:
         self._options = options
         self._reader = Reader(options.ledger)
         self._words = words
-        self._actions = Actions(options.ledger, words) if options.allow_actions else None
+        self.actions = Actions(options.ledger, words) if options.allow_actions else None
         self._guard = Guard(self.sessions, port, public=PUBLIC, refuse=self._refused, names=options.allowed_hosts)
 
     def application(self) -> web.Application:
@@ -86,7 +86,7 @@ class Dashboard:
             "/": (lambda request: jobs_page(request, reader), True),
             "/search": (lambda request: search_all_page(request, reader), False),
             "/session": (self._session_page, False),
-            "/jobs/{job}": (lambda request: job_page(request, reader, words, self._actions), True),
+            "/jobs/{job}": (lambda request: job_page(request, reader, words, self.actions), True),
             "/jobs/{job}/search": (lambda request: search_page(request, reader, words), False),
             "/jobs/{job}/batches": (lambda request: batches_page(request, reader), True),
             "/jobs/{job}/batches/{sequence}": (lambda request: batch_page(request, reader), True),
@@ -98,10 +98,10 @@ class Dashboard:
         app.router.add_get("/static/{name}", _static, allow_head=False)
         app.router.add_post("/sign-out", self._sign_out)
         app.router.add_post("/links", self._new_link)
-        if self._actions is not None:
+        if self.actions is not None:
             path = "/jobs/{job}/actions/{action:" + "|".join(LABELS) + "}"
-            app.router.add_get(path, partial(self._ask, self._actions), allow_head=False)
-            app.router.add_post(path, partial(self._act, self._actions))
+            app.router.add_get(path, partial(self._ask, self.actions), allow_head=False)
+            app.router.add_post(path, partial(self._act, self.actions))
         return app
 
     async def _end_streams(self, _: web.Application) -> None:
@@ -109,8 +109,8 @@ class Dashboard:
 
     async def _close(self, _: web.Application) -> None:
         await self._reader.close()
-        if self._actions is not None:
-            self._actions.close()
+        if self.actions is not None:
+            self.actions.close()
 
     # Pages
 
@@ -235,8 +235,8 @@ async def _static(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     if name not in _STATIC:
         raise web.HTTPNotFound
-    body = files(__package__).joinpath("static", name).read_bytes()
-    return web.Response(body=body, content_type=_STATIC[name], charset="utf-8")
+    text = style() if name == "dashboard.css" else (files(__package__) / "static" / name).read_text(encoding="utf-8")
+    return web.Response(text=text, content_type=_STATIC[name])
 
 
 @contextlib.asynccontextmanager

@@ -576,11 +576,9 @@ WHERE job = :job AND ({key}) IN (SELECT {key} FROM {table} WHERE job = :job LIMI
 -- Remove a job of which nothing else is left.
 DELETE FROM jobs WHERE id = :job AND state = 'removed';
 
--- name: settlements_window
--- Tell where a slice of the settlements of a job ends, so that they can be searched piece by piece.
-SELECT MAX(sequence), COUNT(*) FROM (
-  SELECT sequence FROM settlements WHERE job = :job AND sequence > :after ORDER BY sequence LIMIT :limit
-);
+-- name: settled_after
+-- Name the next settled batches of a job after one of them: a slice to search.
+SELECT sequence FROM settlements WHERE job = :job AND sequence > :after ORDER BY sequence LIMIT :limit;
 
 -- name: find_task
 -- Find the batches of a slice that hold a task, by its id as it stands in the JSON.

@@ -154,9 +154,10 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
         after, hits = int(place or -1), list[Hit]()
         while True:
             after_slice = after
-            ((last, number),) = self._ask("settlements_window", job, after=after, limit=_SLICE_BATCHES)
-            if not number:
+            slice_ = self._ask("settled_after", job, after=after, limit=_SLICE_BATCHES)
+            if not slice_:
                 return Found(hits)
+            ((last,),) = slice_[-1:]
             after = last
             for hit in look(after_slice, last):
                 if len(hits) >= most and hit.sequence != hits[-1].sequence:  # a batch is told of whole
@@ -165,7 +166,7 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
                 hits.append(hit)
             if len(hits) >= most or self._clock() >= end:
                 break
-        if not self._ask("settlements_window", job, after=after, limit=1)[0][1]:
+        if not self._ask("settled_after", job, after=after, limit=1):
             return Found(hits)
         return Found(hits, str(after), self._share(job, after))
 
