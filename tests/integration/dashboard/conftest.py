@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from yarl import URL
 
 from engine.cli.output.result import command
-from engine.cli.output.status import cancel_said, next_steps_of, resume_said, retry_said
+from engine.cli.output.status import cancel_said, next_of, resume_said, retry_said
 from engine.dashboard.server import DashboardOptions, serving
 from engine.dashboard.words import Words
 from integration.commands.conftest import desk  # noqa: F401 - a fixture
 
-WORDS = Words(next_steps_of, command, {"resume": resume_said, "cancel": cancel_said, "retry": retry_said})
+WORDS = Words(next_of, command, {"resume": resume_said, "cancel": cancel_said, "retry": retry_said})
 OWN = {"Sec-Fetch-Site": "same-origin"}
 """Of a form on a page of the dashboard."""
 
