@@ -1,7 +1,7 @@
 # On a machine with Python 3.11, git and make:
 #   make demo           28,000 airports into the sandbox, followed and audited
 #   make test           the tests: Python only
-#   make test-system    the tests that need another program: an S3 store, systemd's verifier
+#   make test-system    the tests that need another program: an S3 store, Chromium, systemd's verifier
 #   make check          lint, types and import rules
 # Each installs what it needs into .venv, and no more.
 PYTHON ?= python3
@@ -17,8 +17,13 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal --ignore=tests/system
 
-# The store, SeaweedFS, comes as a wheel; without it, the tests fail. What is skipped without systemd says so.
+# The store, SeaweedFS, comes as a wheel, and Chromium as a package of the system; without them, the tests fail. What is
+# skipped without systemd says so.
+CHROMIUM := $(or $(BULKSUBMIT_CHROMIUM),/usr/bin/chromium)
 test-system: $(VENV)/.system
+	@test -x $(CHROMIUM) || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update && apt-get install -y --no-install-recommends chromium; } \
+		|| { echo "$(CHROMIUM) is missing: install Chromium, or name it by BULKSUBMIT_CHROMIUM" >&2; exit 1; }
 	$(BIN)/pytest tests/system
 
 # The long form of the fault tests: the whole matrix, 200 kills, every write and sync of the ledger, every place that a
