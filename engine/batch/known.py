@@ -85,10 +85,6 @@ class Marker:
             rest += hashlib.sha256(task).digest()[:_CHANGED]
         return int.from_bytes(digest[:8]) >> 1, rest
 
-    def mark_of_key(self, key: bytes) -> Mark:
-        """Return hash and rest by which a record with a key is known, the key as text with its type; as `key_of`."""
-        return self._mark(key)
-
     def key_of(self, raw: bytes, row: Row) -> bytes | None:
         """Return the key of a record as text with its type, for 7 is another key than "7"; None if it has none."""
         value = row.get(str(self.key))

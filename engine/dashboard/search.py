@@ -16,6 +16,7 @@ from aiohttp import web
 
 from engine.batch.known import marker_for
 from engine.commands import wiring
+from engine.commands.lineage import indexes_sent
 from engine.commands.query import tell_story
 from engine.dashboard.html import Child, foreign, join, link, table, tag
 from engine.dashboard.layout import Page, trail
@@ -24,14 +25,13 @@ from engine.dashboard.reading import Reader
 from engine.dashboard.words import Words
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
-from engine.ledger.search import Found, Hit, LedgerSearch
+from engine.ledger.search import BatchRow, Found, Hit, LedgerSearch
 from engine.model.batch import batch_name
 from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
 from engine.model.record import SHARED
 from engine.progress.html import Markup
 from engine.progress.text import count, share, size
-from engine.reports.outcomes import known_batch
 
 WAYS = {
     "": "anything",
@@ -164,8 +164,7 @@ async def _by_error(job: Job, reader: Reader, text: str, place: str) -> Markup:
 async def _section(
     title: str, job: Job, reader: Reader, hits: Sequence[Hit], found: Found, query: dict[str, str]
 ) -> Markup:
-    async with reader.opened() as ledger:
-        rows = [await _row(job, ledger, hit) for hit in hits]
+    rows = await _rows(job, reader, hits)
     header = ["First record", "Batch", "Records", "Fate", "Why"]
     further = link("?" + urlencode({**query, "place": found.goes_on}), "Go on", rel="next") if found.goes_on else None
     share_ = share(int(found.looked_through * 1000), 1000)
@@ -178,20 +177,25 @@ async def _section(
     )
 
 
-async def _row(job: Job, ledger: Ledger, hit: Hit) -> Sequence[Child]:
+async def _rows(job: Job, reader: Reader, hits: Sequence[Hit]) -> list[Sequence[Child]]:
+    sequences = [hit.sequence for hit in hits if hit.sequence is not None]
+    batches = await reader.search(lambda search: search.rows(job.name, sequences)) if sequences else {}
+    async with reader.opened() as ledger:
+        return [await _row(job, ledger, hit, batches.get(hit.sequence or 0)) for hit in hits]
+
+
+async def _row(job: Job, ledger: Ledger, hit: Hit, batch: BatchRow | None) -> Sequence[Child]:
     state, why = badge(hit.state) if hit.state else "", foreign(hit.reason)
-    if hit.sequence is None:
+    if hit.sequence is None or batch is None:
         index = hit.index or 0
         return [link(f"/jobs/{job.name}/records/{index}", f"{index:,}"), "", "1", state, why]
-    batch_link = link(f"/jobs/{job.name}/batches/{hit.sequence}", batch_name(hit.sequence))
-    found = await ledger.batch(job.name, hit.sequence)
-    if found is None:
-        return ["", batch_link, "", state, why]
-    batch = found[0]
-    first, number = batch.start.index, batch.count
+    first, number = batch.start_index, batch.count
     if hit.positions:
-        indexes, _, _ = (await known_batch(job, ledger, *found, None)).places()
-        first, number = indexes[hit.positions[0]], len(hit.positions)
+        first, number = first + hit.positions[0], len(hit.positions)
+        if batch.count < batch.end_index - batch.start_index:  # some of its records did not go up
+            found = await ledger.batch(job.name, hit.sequence)
+            first = (await indexes_sent(job, ledger, found[0]))[hit.positions[0]] if found else first
+    batch_link = link(f"/jobs/{job.name}/batches/{hit.sequence}", batch_name(hit.sequence))
     return [link(f"/jobs/{job.name}/records/{first}", f"{first:,}"), batch_link, count(number), state, why]
 
 
@@ -241,9 +245,9 @@ async def _in_all(
             return search.named(name, text, HITS_SHOWN), search.task(name, text, begun, HITS_SHOWN)
 
         named, found = await reader.search(ask, max(end - time.monotonic(), 0.01))
-        async with reader.opened() as ledger:
-            hits = [*([] if place else named.hits), *found.hits]
-            rows += [[link(f"/jobs/{job.name}", job.name), *(await _row(job, ledger, hit))[:2]] for hit in hits]
+        hits = [*([] if place else named.hits), *found.hits]
+        found_rows = await _rows(job, reader, hits) if hits else []
+        rows += [[link(f"/jobs/{job.name}", job.name), *row[:2]] for row in found_rows]
         place = found.goes_on
         if place:
             return rows, place, seen

@@ -629,3 +629,9 @@ FROM batches
 WHERE job = :job AND sequence > :after AND state IN (SELECT value FROM json_each(:states))
 ORDER BY sequence
 LIMIT :limit;
+
+-- name: batch_rows
+-- Read the same of some batches (a JSON array of their sequences).
+SELECT sequence, start_index, end_index, count, size_bytes, state, remote_id, changed_at, note, created, failed, uncertain
+FROM batches
+WHERE job = :job AND sequence IN (SELECT value FROM json_each(:sequences));

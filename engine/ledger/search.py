@@ -96,6 +96,11 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
         wanted = orjson.dumps(list(states)).decode()
         return [BatchRow(*row) for row in self._ask("batch_list", job, states=wanted, after=after, limit=most)]
 
+    def rows(self, job: str, sequences: Sequence[int]) -> dict[int, BatchRow]:
+        """Return some batches by their sequences."""
+        found = self._ask("batch_rows", job, sequences=orjson.dumps(list(sequences)).decode())
+        return {row[0]: BatchRow(*row) for row in found}
+
     def named(self, job: str, remote_id: str, most: int) -> Found:
         """Find the batches that have a name at the service; names are in an index."""
         rows = self._ask("find_named", job, remote_id=remote_id, limit=most)
