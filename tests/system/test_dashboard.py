@@ -227,7 +227,10 @@ def test_all_of_a_page_is_reached_by_keyboard_and_where_one_is_can_be_seen(chrom
 
         page.goto(f"{watched.base}/jobs/watched")
         wanted = page.evaluate(
-            "[...document.querySelectorAll('a[href],button,input:not([type=hidden]),select,summary,[tabindex=\"0\"]')].length"
+            """() => {
+                const kinds = "a[href],button,input:not([type=hidden]),select,summary,[tabindex='0']";
+                return [...document.querySelectorAll(kinds)].filter((one) => one.checkVisibility()).length;
+            }"""
         )
         seen = []
         for _ in range(wanted + 5):
