@@ -9,9 +9,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.cli.output.result import command
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.cli.output.status import next_of
+from engine.commands.paths import command
 from engine.commands.result import JobStatus
 from engine.progress.text import count, size
 from engine.reports.overview import NextCommand, Overview

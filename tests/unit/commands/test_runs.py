@@ -72,7 +72,7 @@ async def test_samples_that_cannot_be_kept_are_no_matter_of_the_run(ledger, cloc
 
 async def test_no_secret_is_kept_with_what_a_run_did(ledger, clock, monkeypatch):
     monkeypatch.setenv("SAMA_ACCESS_KEY", "correct-horse")
-    async with RunMemory(await ledger.job("j"), ledger, unheard, None) as memory:
+    async with RunMemory(await ledger.job("j"), ledger, unheard, Stop(), command="submit") as memory:
         memory.emit(JobStarted("j", 1_000))
         for event in (
             CallRetried("put", 1, 0.5, "no correct-horse here"),
