@@ -632,7 +632,7 @@ def preview(
     sources: options.CheckedSources,
     config: options.Config,
     records: options.PreviewedRecords = options.DEFAULT_PREVIEW,
-    record: options.PreviewedRecord = None,
+    record: options.RecordToPreview = None,
     source_format: options.SourceFormat = None,
     output_options: OutputOptions,
 ) -> Screen:
@@ -739,9 +739,9 @@ def dashboard(
     Down to each batch and record, also when no run is alive. It reads the ledger and changes nothing. Whoever opens the
     link that it prints is signed in, once. Ctrl-C ends it.
     """
-    from engine.cli.output.result import command
     from engine.cli.output.status import cancel_said, next_of, resume_said, retry_said
     from engine.cli.signals import collecting
+    from engine.commands.paths import command
     from engine.dashboard import server
     from engine.dashboard.words import Words
 

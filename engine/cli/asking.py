@@ -10,7 +10,7 @@ import typer
 
 from engine.cli.output.screen import say
 from engine.cli.signals import breakable
-from engine.commands.init import Asked, answer_flaw, questions
+from engine.commands.init import AskedQuestion, answer_flaw, questions
 from engine.model.errors import BulkSubmitError
 from engine.progress.text import printable
 
@@ -27,7 +27,7 @@ def gather(kind: str, given: Mapping[str, str], *, yes: bool) -> dict[str, str]:
         typer.BadParameter: an answer is missing and nobody can be asked, or what the command line says cannot be used.
     """
     answers: dict[str, str] = {}
-    missing: list[Asked] = []
+    missing: list[AskedQuestion] = []
     for asked in questions(kind):
         question = asked.question
         if (said := given.get(question.key)) is not None:
@@ -45,14 +45,14 @@ def gather(kind: str, given: Mapping[str, str], *, yes: bool) -> dict[str, str]:
     return answers
 
 
-def _missing(missing: list[Asked]) -> str:
+def _missing(missing: list[AskedQuestion]) -> str:
     options = ", ".join(asked.option for asked in missing)
     proposed = [asked for asked in missing if asked.question.proposal]
     proposals = ", ".join(f"{asked.option} {asked.question.proposal}" for asked in proposed)
     return f"nobody can be asked here: say {options}{f'; --yes takes {proposals}' if proposals else ''}"
 
 
-def _ask(kind: str, asked: Asked, answers: Mapping[str, str]) -> str:
+def _ask(kind: str, asked: AskedQuestion, answers: Mapping[str, str]) -> str:
     return _prompt(
         asked.question.text,
         asked.question.proposal,

@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 from engine.files import LEDGER_VARIABLE, find_ledger
 
 if TYPE_CHECKING:
-    from engine.commands.init import Asked
+    from engine.commands.init import AskedQuestion
 
 AGE = re.compile(r"([1-9]\d{0,5})([hdw])")
 """Hours, days or weeks."""
@@ -325,7 +325,7 @@ RecordKey: TypeAlias = Annotated[
 PreviewedRecords: TypeAlias = Annotated[
     int, _option("-n, --records N", "Show so many of the first records.", default=True, min=1, max=100)
 ]
-PreviewedRecord: TypeAlias = Annotated[
+RecordToPreview: TypeAlias = Annotated[
     int | None, _option("--record N", "Show only this record, counted from 0 over all sources.", min=0)
 ]
 MissingKeys: TypeAlias = Annotated[
@@ -477,7 +477,7 @@ DemoFolder: TypeAlias = Annotated[
 ]
 
 
-def answer_option(asked: Asked) -> Any:
+def answer_option(asked: AskedQuestion) -> Any:
     """Return the option that answers a question of `init`."""
     help_ = f"{asked.question.text}."
     if asked.yes_no:

@@ -30,7 +30,7 @@ from engine.model.job import Job
 from engine.progress.events import unheard
 from engine.progress.text import duration
 from engine.services.base import Service
-from engine.services.checks import Check, Finding, Verdict
+from engine.services.checks import CheckVerdict, Finding, ServiceCheck
 
 CHECK_SECONDS = 10.0
 """Longest time for one check."""
@@ -53,7 +53,7 @@ class Checked(Struct, frozen=True):
     """What one check has found."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckVerdict
     found: str
     cure: str = ""
     seconds: float = 0.0
@@ -74,7 +74,7 @@ class CheckReport(Struct, frozen=True):
     @property
     def failed(self) -> Sequence[Checked]:
         """Return the checks that failed."""
-        return [one for one in self.lines if one.verdict is Verdict.FAILED]
+        return [one for one in self.lines if one.verdict is CheckVerdict.FAILED]
 
 
 async def check(
@@ -100,14 +100,14 @@ async def check(
     path = Path(config)
     text = wiring.read_config(path)
     run = _Checks()
-    await run.make(Check(VARIABLES, partial(_variables, text), _SET_THEM))
+    await run.make(ServiceCheck(VARIABLES, partial(_variables, text), _SET_THEM))
     setups: list[wiring.Setup] = []
     # Where variables are missing, the way to the service can be tried all the same.
     load = partial(_configuration, text, setups, hides=run.failed)
-    await run.make(Check(CONFIGURATION, load, f"mend it in {path}"))
+    await run.make(ServiceCheck(CONFIGURATION, load, f"mend it in {path}"))
     if not setups:
         for name in (*ALWAYS, *Here.NAMES):
-            await run.make(Check(name, _nothing, needs=(VARIABLES, CONFIGURATION)))
+            await run.make(ServiceCheck(name, _nothing, needs=(VARIABLES, CONFIGURATION)))
         return CheckReport(str(path), run.lines)
     (setup,) = setups
     named = ledger_path(ledger, wiring.configured_ledger(path, text))
@@ -127,7 +127,7 @@ async def check(
         if checking is not None:
             note = checking.probe_note()
             cure = "mend the records, [mapping] or [service]; `bulksubmit validate` shows the first tasks"
-            await run.make(Check("tasks", partial(here.tasks, checking), cure, (KEY, "project", "records")))
+            await run.make(ServiceCheck("tasks", partial(here.tasks, checking), cure, (KEY, "project", "records")))
     host = URL(setup.service.base_url).host
     place = f", project {setup.service.place}" if setup.service.place else ""
     where = f"{host} ({setup.service.kind}{place})"
@@ -155,51 +155,51 @@ class _Checks:
         """Return what ends a block in time."""
         return anyio.move_on_after(max(0.0, min(most, self._ends_at - time.monotonic())))
 
-    async def make(self, one: Check) -> None:
+    async def make(self, one: ServiceCheck) -> None:
         """Make a check, unless one that it needs has failed."""
         began = time.monotonic()
         root = next((self._roots[need] for need in one.needs if need in self._roots), None)
-        finding = await self._found(one) if root is None else Finding(f"since {root} failed", Verdict.UNCHECKED)
-        if finding.verdict is Verdict.FAILED:
+        finding = await self._found(one) if root is None else Finding(f"since {root} failed", CheckVerdict.UNCHECKED)
+        if finding.verdict is CheckVerdict.FAILED:
             root = one.name
         if root is not None:
             self._roots[one.name] = root
         took = time.monotonic() - began
         self.lines.append(Checked(one.name, finding.verdict, finding.found, finding.cure, took))
 
-    async def _found(self, one: Check) -> Finding:
+    async def _found(self, one: ServiceCheck) -> Finding:
         if time.monotonic() >= self._ends_at:
-            return Finding(f"since the checks before it took {ALL_SECONDS:.0f} s", Verdict.UNCHECKED)
+            return Finding(f"since the checks before it took {ALL_SECONDS:.0f} s", CheckVerdict.UNCHECKED)
         try:
             with self.time_left() as scope:
                 return await one.look()
         except Unauthorized as error:
-            return Finding(f"the service does not take it (status {error.status})", Verdict.FAILED, one.cure)
+            return Finding(f"the service does not take it (status {error.status})", CheckVerdict.FAILED, one.cure)
         except BulkSubmitError as error:
-            return Finding(str(error), Verdict.FAILED, one.cure)
+            return Finding(str(error), CheckVerdict.FAILED, one.cure)
         assert scope.cancelled_caught  # noqa: S101 - nothing else leads here
-        return Finding(f"no answer within {CHECK_SECONDS:.0f} s", Verdict.FAILED, one.cure)
+        return Finding(f"no answer within {CHECK_SECONDS:.0f} s", CheckVerdict.FAILED, one.cure)
 
 
 async def _nothing() -> Finding:
-    return Finding("nothing to look at", Verdict.UNCHECKED)
+    return Finding("nothing to look at", CheckVerdict.UNCHECKED)
 
 
-def _cannot_be_asked(service: Service | None) -> Check:
+def _cannot_be_asked(service: Service | None) -> ServiceCheck:
     """Return the check of a service that says nothing of itself: only its one cheap call."""
 
     async def look() -> Finding:
         if service is None:
-            return Finding("since no connection could be opened in time", Verdict.UNCHECKED)
+            return Finding("since no connection could be opened in time", CheckVerdict.UNCHECKED)
         return Finding(await service.look())
 
-    return Check(KEY, look, "put a valid key into what [service] names")
+    return ServiceCheck(KEY, look, "put a valid key into what [service] names")
 
 
 async def _variables(text: str) -> Finding:
     missing = list(dict.fromkeys(words for _, words in lacking(parse_toml(text))))
     if missing:
-        return Finding("; ".join(missing), Verdict.FAILED, _SET_THEM)
+        return Finding("; ".join(missing), CheckVerdict.FAILED, _SET_THEM)
     return Finding("each one that the configuration names is set")
 
 
@@ -216,9 +216,9 @@ async def _configuration(text: str, setups: list[wiring.Setup], *, hides: bool) 
         left = [line for line in str(error).splitlines() if line.partition(":")[0] not in keys]
         if left:
             raise ConfigError("\n".join(left)) from error
-        return Finding(f"since {VARIABLES} failed", Verdict.UNCHECKED)
+        return Finding(f"since {VARIABLES} failed", CheckVerdict.UNCHECKED)
     if HIDDEN in setup.service.base_url:
-        return Finding(f"since {VARIABLES} failed", Verdict.UNCHECKED)
+        return Finding(f"since {VARIABLES} failed", CheckVerdict.UNCHECKED)
     setups.append(setup)
     return Finding(f"kind {setup.service.kind!r}, {setup.service.base_url}")
 
@@ -241,25 +241,27 @@ async def _asking(setup: wiring.Setup) -> AsyncIterator[Service]:
         yield service
 
 
-def way_checks(setup: wiring.Setup) -> Sequence[Check]:
+def way_checks(setup: wiring.Setup) -> Sequence[ServiceCheck]:
     """Return the checks of the way to a service: proxy, name, connection, TLS, clock."""
     url = check_base_url(setup.service.base_url)
     checking = wiring.offline(setup, _job(setup)).service.checking
     most = checking.clock_seconds if checking else CLOCK_SECONDS
     by_proxy = "HTTPS_PROXY names it, NO_PROXY the hosts that need none"
     return [
-        Check(PROXY, partial(_proxy, url), by_proxy),
-        Check(DNS, partial(_dns, url), "check service.base_url, and that this machine can look names up", (PROXY,)),
-        Check(
+        ServiceCheck(PROXY, partial(_proxy, url), by_proxy),
+        ServiceCheck(
+            DNS, partial(_dns, url), "check service.base_url, and that this machine can look names up", (PROXY,)
+        ),
+        ServiceCheck(
             CONNECTION,
             partial(_connection, url),
             "check service.base_url, a firewall on the way, and HTTPS_PROXY",
             (DNS,),
         ),
-        Check(
+        ServiceCheck(
             TLS, partial(_tls, url), "see what it says; without a trusted certificate nothing is sent", (CONNECTION,)
         ),
-        Check(CLOCK, partial(_clock, url, most), "check service.base_url: is it the API?", (TLS,)),
+        ServiceCheck(CLOCK, partial(_clock, url, most), "check service.base_url: is it the API?", (TLS,)),
     ]
 
 
@@ -301,7 +303,9 @@ async def _tls(url: URL) -> Finding:
     said = f"signed by {certificate.issuer}, valid until {reach.day(certificate.until)}"
     left = certificate.until - wiring.CLOCK.now()
     if left < EXPIRES_SECONDS:
-        return Finding(f"{said}: {duration(max(left, 0.0))} left", Verdict.WARNING, "the server's owner must renew it")
+        return Finding(
+            f"{said}: {duration(max(left, 0.0))} left", CheckVerdict.WARNING, "the server's owner must renew it"
+        )
     return Finding(said)
 
 
@@ -312,24 +316,24 @@ async def _clock(url: URL, most: float) -> Finding:
     _, headers = await reach.answer_of(reach.way_to(url))
     server, now = date_of(headers), wiring.CLOCK.now()
     if server is None:
-        return Finding("the server's answer has no Date to compare with", Verdict.WARNING)
+        return Finding("the server's answer has no Date to compare with", CheckVerdict.WARNING)
     differs = abs(now - server)
     said = f"{duration(differs)} {'behind' if now < server else 'ahead of'} the server's"
     cure = "set this machine's clock, by NTP (timedatectl set-ntp true)"
     if differs > most:
-        return Finding(f"{said}: what was sent could not be found again", Verdict.FAILED, cure)
+        return Finding(f"{said}: what was sent could not be found again", CheckVerdict.FAILED, cure)
     if differs >= CLOCK_SECONDS:
-        return Finding(said, Verdict.WARNING, cure)
+        return Finding(said, CheckVerdict.WARNING, cure)
     return Finding("as the server's, within 2 s" if differs <= 2 else said)  # noqa: PLR2004 - a Date has whole seconds
 
 
-def upload_checks(setup: wiring.Setup) -> Sequence[Check]:
+def upload_checks(setup: wiring.Setup) -> Sequence[ServiceCheck]:
     """Return the check of the hosts to which payloads may go; none for a service that takes them itself."""
     hosts = setup.service.allowed_upload_hosts()
     if not hosts or wiring.offline(setup, _job(setup)).service.staging is None:
         return []
     cure = "check a firewall and HTTPS_PROXY: payloads go there, not to the service"
-    return [Check("upload host", partial(_upload_host, setup, hosts), cure, (PROXY,))]
+    return [ServiceCheck("upload host", partial(_upload_host, setup, hosts), cure, (PROXY,))]
 
 
 AMAZON = "amazonaws.com"
@@ -344,10 +348,10 @@ async def _upload_host(setup: wiring.Setup, hosts: Sequence[str]) -> Finding:
     exact = exact_hosts(hosts)
     unknown = "; the service names the host of a batch only when it makes one"
     if local and not exact:
-        return Finding(f"not known{unknown}. A service on this machine may name itself", Verdict.UNCHECKED)
+        return Finding(f"not known{unknown}. A service on this machine may name itself", CheckVerdict.UNCHECKED)
     tried = exact or ([_STAND_IN] if any(one.endswith(AMAZON) for one in hosts) else [])
     if not tried:
-        return Finding(f"allowed are {', '.join(hosts)}{unknown}", Verdict.UNCHECKED)
+        return Finding(f"allowed are {', '.join(hosts)}{unknown}", CheckVerdict.UNCHECKED)
     for host in tried:
         port = next((one.partition(":")[2] for one in hosts if one.partition(":")[0] == host), "")
         await reach.certificate_of(reach.way_to(URL(f"https://{host}{f':{port}' if port else ''}/")))

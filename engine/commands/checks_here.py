@@ -23,7 +23,7 @@ from engine.model.errors import JobError
 from engine.model.job import Job
 from engine.model.record import Source
 from engine.progress.text import count, size
-from engine.services.checks import Check, Checking, Finding, Verdict
+from engine.services.checks import Checking, CheckVerdict, Finding, ServiceCheck
 from engine.source.sources import find_sources
 
 KEPT_BYTES = 300
@@ -53,22 +53,22 @@ class Here:
         self._first: FirstRecords | None = None
         self._flawed: frozenset[int] = frozenset()
 
-    def checks(self) -> Sequence[Check]:
+    def checks(self) -> Sequence[ServiceCheck]:
         """Return them, in an order in which each knows what it needs."""
         path = "check the path, and name a format by --format where the file's name does not tell"
         return [
-            Check("source", self._source, path),
-            Check("records", self._records, "mend what [mapping] or [source] says, or the file", ("source",)),
-            Check("disk", partial(_in_thread, self._disk), "make room, or name folders on another disk"),
-            Check("ledger", self._opens, "see what it says; --ledger names another file"),
-            Check("output", partial(_in_thread, self._folder), "name another folder by --output"),
+            ServiceCheck("source", self._source, path),
+            ServiceCheck("records", self._records, "mend what [mapping] or [source] says, or the file", ("source",)),
+            ServiceCheck("disk", partial(_in_thread, self._disk), "make room, or name folders on another disk"),
+            ServiceCheck("ledger", self._opens, "see what it says; --ledger names another file"),
+            ServiceCheck("output", partial(_in_thread, self._folder), "name another folder by --output"),
         ]
 
     async def _source(self) -> Finding:
         if not self._named:
-            return Finding("no SOURCE is named", Verdict.UNCHECKED)
+            return Finding("no SOURCE is named", CheckVerdict.UNCHECKED)
         if self._named == [STANDARD_INPUT]:
-            return Finding("standard input can be read only once: name a file", Verdict.UNCHECKED)
+            return Finding("standard input can be read only once: name a file", CheckVerdict.UNCHECKED)
         self._found = await anyio.to_thread.run_sync(
             partial(find_sources, self._named, self._settings), abandon_on_cancel=True
         )
@@ -82,20 +82,20 @@ class Here:
 
     async def _records(self) -> Finding:
         if not self._found:
-            return Finding("no SOURCE is named", Verdict.UNCHECKED)
+            return Finding("no SOURCE is named", CheckVerdict.UNCHECKED)
         unmet = await check_columns(self._found, self._setup.settings, self._settings, thorough=False)
         first = await anyio.to_thread.run_sync(read_first, self._offline(), self._job, abandon_on_cancel=True)
         self._first = first
         if not first.records:
-            return Finding("there is none", Verdict.FAILED, "ask whoever writes the file")
+            return Finding("there is none", CheckVerdict.FAILED, "ask whoever writes the file")
         said = f"{count(len(first.tasks))} of the first {count(first.records, 'record')} can be sent"
         if first.rejects:
             bad = first.rejects[0]
             said += f"; line {bad.line}: {bad.reason}"
             cure = "`bulksubmit validate` names all of them"
-            return Finding(said, Verdict.WARNING if first.tasks else Verdict.FAILED, cure)
+            return Finding(said, CheckVerdict.WARNING if first.tasks else CheckVerdict.FAILED, cure)
         if unmet:
-            return Finding(unmet, Verdict.WARNING, "mend the name of the column in [mapping]")
+            return Finding(unmet, CheckVerdict.WARNING, "mend the name of the column in [mapping]")
         return Finding(said)
 
     def _offline(self) -> wiring.Offline:
@@ -111,7 +111,7 @@ class Here:
         """Hold the first tasks against what the service says of its own rules."""
         first = self._first
         if first is None or not first.tasks:
-            return Finding("no SOURCE is named" if first is None else "there is none", Verdict.UNCHECKED)
+            return Finding("no SOURCE is named" if first is None else "there is none", CheckVerdict.UNCHECKED)
         flaws = await checking.flaws(first.tasks)
         found = [(index, flaw) for index, flaw in zip(first.indexes, flaws, strict=True) if flaw]
         which = f"the first {count(len(first.tasks), 'task')}"
@@ -123,7 +123,7 @@ class Here:
         also = f" ({count(more)} more like it)" if more else ""
         cure = "mend the records, [mapping] or [service]; `bulksubmit validate` shows the first tasks"
         said = f"{count(len(found))} of {which} do not fit; record {index}: {flaw}{also}"
-        return Finding(said, Verdict.WARNING if self.good else Verdict.FAILED, cure)
+        return Finding(said, CheckVerdict.WARNING if self.good else CheckVerdict.FAILED, cure)
 
     def _disk(self) -> Finding:
         """Compare what is free with what the ledger and the reports will take."""
@@ -132,19 +132,19 @@ class Here:
         needs = records * (KEPT_ALONE_BYTES if alone else KEPT_BYTES)
         places = {one.stat().st_dev: one for one in map(_nearest, [self._ledger, self._output or self._ledger])}
         said = []
-        worst = Verdict.OK
+        worst = CheckVerdict.OK
         for place in places.values():
             disk = os.statvfs(place)
             free = disk.f_bavail * disk.f_frsize
             said.append(f"{size(free)} free at {place}")
             if free < DISK_ROOM_BYTES + needs:
-                worst = Verdict.FAILED
-            elif free < DISK_ROOM_BYTES + needs + size_bytes and worst is Verdict.OK:
-                worst = Verdict.WARNING
+                worst = CheckVerdict.FAILED
+            elif free < DISK_ROOM_BYTES + needs + size_bytes and worst is CheckVerdict.OK:
+                worst = CheckVerdict.WARNING
         about = f"; about {count(records, 'record')} take {size(needs)}" if records else ""
-        if worst is Verdict.WARNING:
+        if worst is CheckVerdict.WARNING:
             about += f", and rejects.ndjson up to {size(size_bytes)}"
-        cure = "make room, or name folders on another disk (--ledger, --output)" if worst is not Verdict.OK else ""
+        cure = "make room, or name folders on another disk (--ledger, --output)" if worst is not CheckVerdict.OK else ""
         return Finding("; ".join(said) + about, worst, cure)
 
     def _expected_records(self) -> int:
@@ -162,7 +162,7 @@ class Here:
         if version < newest:
             said = f"{self._ledger} is of an older version ({version}; now {newest}): the next command brings it up"
             return Finding(
-                said, Verdict.WARNING, "`bulksubmit backup` first, if an older bulksubmit shall read it again"
+                said, CheckVerdict.WARNING, "`bulksubmit backup` first, if an older bulksubmit shall read it again"
             )
         async with open_ledger(self._ledger) as opened:
             jobs = await opened.jobs()

@@ -37,7 +37,7 @@ _TAKEN = frozenset({"--from", "--format", "--output", "--overwrite", "--yes", "-
 """Options that `init` has for itself."""
 
 
-class Asked(Struct, frozen=True):
+class AskedQuestion(Struct, frozen=True):
     """A question, and what its answer is."""
 
     question: Question
@@ -66,7 +66,7 @@ class Made(Struct, frozen=True):
     """The .gitignore that was made or has one line more."""
 
 
-def questions(kind: str) -> Sequence[Asked]:
+def questions(kind: str) -> Sequence[AskedQuestion]:
     """Return what to ask for a service: what it declares, then its other keys without a default.
 
     Raises:
@@ -84,16 +84,16 @@ def questions(kind: str) -> Sequence[Asked]:
     return [_asked(kind, question, known[question.key].type) for question in asked]
 
 
-def _asked(kind: str, question: Question, type_: Any) -> Asked:
+def _asked(kind: str, question: Question, type_: Any) -> AskedQuestion:
     secret = SecretStr in {type_, *get_args(type_)}
     if secret and not question.proposal:
         question = replace(question, proposal=f"{kind}_{question.key}".upper())
     option = f"--{question.key.replace('_', '-')}{'-variable' if secret else ''}"
     option = f"--service{option[1:]}" if option in _TAKEN else option
-    return Asked(question, option, secret, bool in {type_, *get_args(type_)})
+    return AskedQuestion(question, option, secret, bool in {type_, *get_args(type_)})
 
 
-def answer_flaw(kind: str, asked: Asked, answer: str, others: Mapping[str, str]) -> str:
+def answer_flaw(kind: str, asked: AskedQuestion, answer: str, others: Mapping[str, str]) -> str:
     """Return what is wrong with an answer, "" if nothing is; `others`: the answers so far, by key.
 
     A secret that was typed in place of a name is not shown.
@@ -191,7 +191,7 @@ def check_free(file: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{file} exists: name another --output, or say --overwrite")
 
 
-def _plain(settings: ServiceSettings, asked: Asked, answer: str, folder: Path) -> Any:
+def _plain(settings: ServiceSettings, asked: AskedQuestion, answer: str, folder: Path) -> Any:
     """Return an answer as the file has it: numbers and truth values as such, a path as it is meant from its folder."""
     value = getattr(settings, asked.question.key)
     if asked.question.key in settings.PATHS:

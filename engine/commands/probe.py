@@ -32,7 +32,7 @@ from engine.model.settings import LimitSettings, MetricsSettings, WindowSettings
 from engine.progress.events import Listener, unheard
 from engine.run.context import Stop
 from engine.services.base import Answer, Call, Caller
-from engine.services.checks import Evidence, Exchange
+from engine.services.checks import Exchange, ProbeEvidence
 from engine.source.sources import describe, find_sources
 
 SOURCE = "probe.ndjson"
@@ -107,7 +107,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
             result = await work_on(new, opened, setup, emit, stop, command="check")
             seconds = wiring.CLOCK.monotonic() - began
             job = await opened.job(name)
-            guesses = await _judged(job, setup, result, Evidence(heard, chosen.tasks, seconds=seconds))
+            guesses = await _judged(job, setup, result, ProbeEvidence(heard, chosen.tasks, seconds=seconds))
     return Probed(result, guesses, ledger)
 
 
@@ -170,7 +170,7 @@ class _Hearing:
             self._heard.append(exchange)
 
 
-async def _judged(job: Job, setup: wiring.Setup, result: Result, evidence: Evidence) -> Sequence[Seen]:
+async def _judged(job: Job, setup: wiring.Setup, result: Result, evidence: ProbeEvidence) -> Sequence[Seen]:
     """Look closer at what was created, and say of each guess whether it was seen."""
     checking = wiring.offline(setup, job).service.checking
     if checking is None:

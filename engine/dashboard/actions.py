@@ -20,8 +20,8 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from engine.commands.result import JobStatus
-from engine.dashboard.html import Child, foreign, join, link, moment, tag
-from engine.dashboard.layout import Page, trail
+from engine.dashboard.html import Content, foreign, join, link, moment, tag
+from engine.dashboard.layout import HtmlPage, trail
 from engine.dashboard.parts import badge, command_line, sentence, state_of
 from engine.dashboard.words import Words
 from engine.model.job import JobState
@@ -132,7 +132,7 @@ class Actions:
             [_told(one) for one in reversed(latest)],
         )
 
-    def page(self, status: JobStatus, action: str, *, changed: bool = False) -> Page:
+    def page(self, status: JobStatus, action: str, *, changed: bool = False) -> HtmlPage:
         """Return the page that says what will happen, and asks."""
         job = status.job.name
         title = f"{LABELS[action]} job {job}?"
@@ -142,13 +142,13 @@ class Actions:
             why = (
                 "a command that was started here is at work" if self.is_busy(job) else f"the job is {state_of(status)}"
             )
-            body: list[Child] = [
+            body: list[Content] = [
                 trail((f"/jobs/{job}", job), here=LABELS[action]),
                 tag("h1", title),
                 tag("p", sentence(status, None)),
                 tag("p", f"Nothing to {action}: {why}. ", link(f"/jobs/{job}", "Back to it")),
             ]
-            return Page(title, join(body), job=job, status=code)
+            return HtmlPage(title, join(body), job=job, status=code)
         form = tag(
             "form",
             tag("input", type="hidden", name="stands", value=stands(status)),
@@ -167,7 +167,7 @@ class Actions:
             tag("p", command_line(self._words.command(" ".join([action, job, *_OPTIONS[action]]), self._ledger))),
             form,
         ]
-        return Page(title, join(parts), job=job, status=code, has_form=True)
+        return HtmlPage(title, join(parts), job=job, status=code, has_form=True)
 
     def close(self) -> None:
         """Let the commands go on by themselves."""

@@ -11,9 +11,9 @@ from aiohttp import web
 from engine.commands import wiring
 from engine.commands.lineage import Attempt
 from engine.commands.query import tell_story
-from engine.dashboard.html import Child, facts, foreign, join, link, moment, table, tag
+from engine.dashboard.html import Content, facts, foreign, join, link, moment, table, tag
 from engine.dashboard.job import PIPELINE
-from engine.dashboard.layout import Page, trail
+from engine.dashboard.layout import HtmlPage, trail
 from engine.dashboard.parts import badge, whole
 from engine.dashboard.reading import Reader
 from engine.ledger.search import BatchRow
@@ -30,7 +30,7 @@ BATCHES_SHOWN = 50
 RECORDS_SHOWN = 100
 
 
-async def batches_page(request: web.Request, reader: Reader) -> Page:
+async def batches_page(request: web.Request, reader: Reader) -> HtmlPage:
     """Return a page of the batches of a job, those in one state if the query names it. Raises: JobError."""
     name, state = request.match_info["job"], request.query.get("state", "")
     states = [state] if state in PIPELINE else [str(one) for one in PIPELINE]
@@ -54,7 +54,7 @@ async def batches_page(request: web.Request, reader: Reader) -> Page:
         if any(further)
         else None,
     ]
-    return Page(heading, join(parts), f"{count(len(shown), 'batch')} shown.", job=name)
+    return HtmlPage(heading, join(parts), f"{count(len(shown), 'batch')} shown.", job=name)
 
 
 def _states(job: str, chosen: str) -> Markup:
@@ -86,7 +86,7 @@ def _table(job: str, rows: Sequence[BatchRow]) -> Markup:
         "Last step",
         "Note",
     ]
-    lines: list[list[Child]] = [
+    lines: list[list[Content]] = [
         [
             link(f"/jobs/{job}/batches/{row.sequence}", batch_name(row.sequence)),
             badge(row.state),
@@ -106,7 +106,7 @@ def _table(job: str, rows: Sequence[BatchRow]) -> Markup:
     )
 
 
-async def batch_page(request: web.Request, reader: Reader) -> Page:
+async def batch_page(request: web.Request, reader: Reader) -> HtmlPage:
     """Return the page of a batch: its submission and a page of its records. Raises: JobError."""
     name, sequence = request.match_info["job"], whole(request.match_info["sequence"])
     async with reader.opened() as ledger:
@@ -128,7 +128,7 @@ async def batch_page(request: web.Request, reader: Reader) -> Page:
         tag("section", tag("h2", "Submission"), _submission(known)),
         tag("section", tag("h2", "Records"), _fates(fates, wanted), *_fated(name, chosen, start, wanted)),
     ]
-    return Page(title, join(parts), job=name)
+    return HtmlPage(title, join(parts), job=name)
 
 
 def task_url_of(job: Job) -> TaskUrl:
@@ -167,11 +167,11 @@ def _fates(fates: Sequence[Fated], wanted: str) -> Markup | None:
     return tag("nav", tag("ul", items), aria_label="Fate", class_="pages")
 
 
-def _fated(job: str, fates: Sequence[Fated], start: int, wanted: str) -> Sequence[Child]:
+def _fated(job: str, fates: Sequence[Fated], start: int, wanted: str) -> Sequence[Content]:
     shown = fates[start : start + RECORDS_SHOWN]
     if not shown:
         return [tag("p", "There are none.")]
-    rows: list[list[Child]] = [
+    rows: list[list[Content]] = [
         [
             link(f"/jobs/{job}/records/{fated.outcome.index}", f"{fated.outcome.index:,}"),
             badge(fated.outcome.state),
@@ -195,11 +195,11 @@ def _fated(job: str, fates: Sequence[Fated], start: int, wanted: str) -> Sequenc
     ]
 
 
-def _task(task_id: str | None, url: str | None) -> Child:
+def _task(task_id: str | None, url: str | None) -> Content:
     return (link(url, task_id) if url else task_id) if task_id else ""
 
 
-async def record_page(request: web.Request, reader: Reader) -> Page:
+async def record_page(request: web.Request, reader: Reader) -> HtmlPage:
     """Return the story of a record over all attempts at it. Raises: JobError: there is no such job, or record."""
     name, index = request.match_info["job"], whole(request.match_info["index"])
     story = await tell_story(name, reader.ledger, record=index)
@@ -208,7 +208,7 @@ async def record_page(request: web.Request, reader: Reader) -> Page:
         found = await ledger.batch_at(name, index)
     batch = found[0].sequence if found else None
     title = f"Record {index:,} of job {name}"
-    pairs: list[tuple[str, Child]] = [
+    pairs: list[tuple[str, Content]] = [
         ("source", f"{outcome.source}, {f'line {asked.line:,}, ' if asked.line else ''}byte {outcome.offset:,}"),
         ("key", f"{story.column} = {foreign(story.key)}" if story.key is not None else None),
         ("known from", _known_from(outcome.details) if outcome.state is Fate.SKIPPED else None),
@@ -226,10 +226,10 @@ async def record_page(request: web.Request, reader: Reader) -> Page:
         facts(pairs),
         tag("section", tag("h2", "All attempts"), table("Attempts at this record", header, attempts)),
     ]
-    return Page(title, join(parts), job=name)
+    return HtmlPage(title, join(parts), job=name)
 
 
-def _known_from(details: object) -> Child:
+def _known_from(details: object) -> Content:
     if not isinstance(details, dict) or "job" not in details:
         return None
     return link(
@@ -237,7 +237,7 @@ def _known_from(details: object) -> Child:
     )
 
 
-def _attempt(one: Attempt, *, is_asked: bool) -> Sequence[Child]:
+def _attempt(one: Attempt, *, is_asked: bool) -> Sequence[Content]:
     outcome = one.outcome
     here = f"/jobs/{one.job}/records/{outcome.index}"
     return [
@@ -252,7 +252,7 @@ def _attempt(one: Attempt, *, is_asked: bool) -> Sequence[Child]:
     ]
 
 
-def _later(one: Attempt) -> Child:
+def _later(one: Attempt) -> Content:
     if one.later is None:
         return None
     return [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from engine.dashboard.html import Child, foreign, join, link, moment, table, tag
+from engine.dashboard.html import Content, foreign, join, link, moment, table, tag
 from engine.dashboard.parts import badge, fates, part_of
 from engine.model.runs import Sample
 from engine.progress.charts import Line, Plot, svg
 from engine.progress.html import Markup
 from engine.progress.text import count, duration, rate, size
-from engine.reports.causes import Cause, Example
+from engine.reports.causes import Cause, FailureExample
 from engine.reports.overview import JobFacts, Overview
 
 CAUSES_SHOWN = 20
@@ -58,7 +58,7 @@ def _examples(job: str, cause: Cause) -> Markup:
     )
 
 
-def _example(job: str, example: Example) -> Markup:
+def _example(job: str, example: FailureExample) -> Markup:
     where = f", line {example.line:,}" if example.line else ""
     return join([link(f"/jobs/{job}/records/{example.index}", f"record {example.index:,}"), where])
 
@@ -100,7 +100,7 @@ def calls(overview: Overview) -> Markup | None:
     """Return how long the calls of each kind took, and how they were answered."""
     if not overview.calls:
         return None
-    rows: list[list[Child]] = []
+    rows: list[list[Content]] = []
     for one in overview.calls:
         times = (one.seconds.p50, one.seconds.p90, one.seconds.p99, one.seconds.longest)
         answers = ", ".join(f"{foreign(answer)}: {count(number)}" for answer, number in one.answers.items())
@@ -169,7 +169,7 @@ def relatives(overview: Overview) -> Markup | None:
     return tag("section", tag("h2", "Related jobs"), table("Related jobs", header, rows, hidden_caption=True))
 
 
-def _lines(how: str, jobs: Sequence[JobFacts]) -> Iterator[Sequence[Child]]:
+def _lines(how: str, jobs: Sequence[JobFacts]) -> Iterator[Sequence[Content]]:
     for one in jobs:
         code = "" if one.exit_code is None else str(one.exit_code)
         yield [

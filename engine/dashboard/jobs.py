@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from aiohttp import web
 
 from engine.commands.result import JobStatus
-from engine.dashboard.html import Child, join, link, moment, table, tag
-from engine.dashboard.layout import Page
+from engine.dashboard.html import Content, join, link, moment, table, tag
+from engine.dashboard.layout import HtmlPage
 from engine.dashboard.parts import badge, pages, progress, sentence, state_of, whole
 from engine.dashboard.reading import Reader
 from engine.model.job import Job
@@ -20,7 +20,7 @@ JOBS_SHOWN = 50
 STATES = ("running", "stopped", "finished", "canceled")
 
 
-async def jobs_page(request: web.Request, reader: Reader) -> Page:
+async def jobs_page(request: web.Request, reader: Reader) -> HtmlPage:
     """Return the page of all jobs."""
     name, state = request.query.get("name", "").strip(), request.query.get("state", "")
     jobs, running = await reader.jobs(), await reader.running()
@@ -38,7 +38,7 @@ async def jobs_page(request: web.Request, reader: Reader) -> Page:
         pages("jobs", number, last, {"name": name, "state": state}),
     ]
     told = [sentence(status, reader.pace(status.job.name)) for status in working[:3]]
-    return Page("Jobs", join(parts), said=" ".join([said, *told]))
+    return HtmlPage("Jobs", join(parts), said=" ".join([said, *told]))
 
 
 def _fits(job: Job, name: str, state: str, running: Collection[str]) -> bool:
@@ -71,7 +71,7 @@ def _table(statuses: Sequence[JobStatus], reader: Reader) -> Markup:
     return table("Jobs, the newest first", header, rows, figures=frozenset({3, 4, 5, 6, 7}), hidden_caption=True)
 
 
-def _row(status: JobStatus, pace: float | None) -> Sequence[Child]:
+def _row(status: JobStatus, pace: float | None) -> Sequence[Content]:
     job, tally = status.job, status.tally
     return [
         link(f"/jobs/{job.name}", job.name),
@@ -87,7 +87,7 @@ def _row(status: JobStatus, pace: float | None) -> Sequence[Child]:
     ]
 
 
-def _loud(number: int) -> Child:
+def _loud(number: int) -> Content:
     return tag("strong", count(number), class_="bad") if number else "0"
 
 

@@ -6,14 +6,14 @@ from importlib.resources import files
 
 from msgspec import Struct
 
-from engine.dashboard.html import Child, join, link, tag
+from engine.dashboard.html import Content, join, link, tag
 from engine.progress.charts import STYLE as PLOTS
 from engine.progress.html import DARK, LIGHT, Markup
 
 TITLE = "bulksubmit"
 
 
-class Page(Struct, frozen=True):
+class HtmlPage(Struct, frozen=True):
     """What a page shows, below the frame that all have."""
 
     title: str
@@ -30,7 +30,7 @@ class Page(Struct, frozen=True):
     """It holds a form that changes something."""
 
 
-def document(page: Page, *, live: bool, ledger: str = "", moved_to: str = "") -> str:
+def document(page: HtmlPage, *, live: bool, ledger: str = "", moved_to: str = "") -> str:
     """Return a whole page. `live`: it may change while it is looked at. `moved_to`: where the browser goes at once."""
     head = [
         tag("meta", charset="utf-8"),
@@ -52,7 +52,7 @@ def document(page: Page, *, live: bool, ledger: str = "", moved_to: str = "") ->
     return f"<!doctype html>{tag('html', tag('head', head), tag('body', body), lang='en')}"
 
 
-def _header(page: Page, *, signed_in: bool) -> Markup:
+def _header(page: HtmlPage, *, signed_in: bool) -> Markup:
     if not signed_in:
         return tag("header", tag("p", TITLE, class_="brand"))
     where = f"/jobs/{page.job}/search" if page.job else "/search"
@@ -90,15 +90,15 @@ def style() -> str:
     return f"{light}\n@media (prefers-color-scheme:dark){{{dark}}}\n{PLOTS}\n{own}"
 
 
-def refusal(status: int, reason: str) -> Page:
+def refusal(status: int, reason: str) -> HtmlPage:
     """Return the page that says why something is not to be had."""
     titles = {401: "Sign in first", 403: "Refused", 404: "Not found", 405: "Not possible", 409: "Changed meanwhile"}
     title = titles.get(status, "This did not work")
     again = tag("p", tag("a", "Open this page again", href="")) if status == 401 else None  # noqa: PLR2004
-    return Page(title, join([tag("h1", title), tag("p", reason), again]), status=status)
+    return HtmlPage(title, join([tag("h1", title), tag("p", reason), again]), status=status)
 
 
-def trail(*steps: tuple[str, str], here: Child) -> Markup:
+def trail(*steps: tuple[str, str], here: Content) -> Markup:
     """Return the way from the list of jobs to a page."""
     items = [tag("li", link(to, name)) for to, name in (("/", "Jobs"), *steps)]
     return tag(

@@ -90,7 +90,7 @@ def pages(what: str, number: int, last: int, query: Mapping[str, str]) -> Markup
 
     steps = [
         tag("li", to(number - 1, "Previous page", "prev")) if number > 1 else None,
-        tag("li", f"Page {count(number)} of {count(last)}", aria_current="page"),
+        tag("li", f"HtmlPage {count(number)} of {count(last)}", aria_current="page"),
         tag("li", to(number + 1, "Next page", "next")) if number < last else None,
     ]
     return tag("nav", tag("ul", steps), aria_label=f"Pages of {what}", class_="pages")

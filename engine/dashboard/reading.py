@@ -39,7 +39,7 @@ RECHECK_SECONDS = 60.0
 """After which a job is counted again although no sign says that it has changed."""
 DEPTH_SECONDS = 5.0
 """Before which the depth of a job is not read anew."""
-PATIENCE_SECONDS = 0.7
+PAGE_WAITS_SECONDS = 0.7
 """For which a page waits for it when it is read first."""
 _MOST_KEPT = 512
 _MOST_DEPTHS = 32
@@ -82,7 +82,7 @@ class Shared:
         await asyncio.gather(*unfinished, return_exceptions=True)
 
 
-class Known(Struct, frozen=True):
+class JobRead(Struct, frozen=True):
     """A job as it was read last: its batches are not counted again as long as nobody has worked on it."""
 
     status: JobStatus
@@ -116,7 +116,7 @@ class Reader:
     def __init__(self, ledger: Path) -> None:
         self.ledger = ledger
         self._shared = Shared()
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, JobRead] = {}
         self._depths: dict[str, Depth] = {}
         self._diving: dict[str, asyncio.Task[None]] = {}
 
@@ -193,7 +193,7 @@ class Reader:
             status = JobStatus(job, await ledger.tally(job.name), running, runs=runs, samples=samples)
             seen = [*(known.seen if known and running else ()), (now, status.tally.resolved)]
             recent = [one for one in seen if now - one[0] <= PACE_SECONDS]
-            known = Known(status, now, recent)
+            known = JobRead(status, now, recent)
             self._known[job.name] = known
             while len(self._known) > _MOST_KEPT:
                 self._known.pop(next(iter(self._known)))
@@ -222,7 +222,7 @@ class Reader:
         if is_due and task is None:
             task = self._diving[name] = asyncio.ensure_future(self._dive(status))
         if known is None and task is not None:
-            await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+            await asyncio.wait([task], timeout=PAGE_WAITS_SECONDS)
         return self._depths.get(name)
 
     async def _dive(self, status: JobStatus) -> None:

@@ -18,14 +18,14 @@ from engine.batch.known import marker_for
 from engine.commands import wiring
 from engine.commands.lineage import indexes_sent
 from engine.commands.query import tell_story
-from engine.dashboard.html import Child, foreign, join, link, table, tag
-from engine.dashboard.layout import Page, trail
+from engine.dashboard.html import Content, foreign, join, link, table, tag
+from engine.dashboard.layout import HtmlPage, trail
 from engine.dashboard.parts import badge, command_line, whole
 from engine.dashboard.reading import Reader
 from engine.dashboard.words import Words
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
-from engine.ledger.search import BatchRow, Found, Hit, LedgerSearch
+from engine.ledger.search import BatchRow, Hit, LedgerSearch, SearchHits
 from engine.model.batch import batch_name
 from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
@@ -44,23 +44,23 @@ HITS_SHOWN = 50
 SEARCH_SECONDS = 0.5
 MOST_READ_BYTES = 32_000_000
 """Of sources that are read for a key which is in no index: some tenths of a second."""
-JOBS_SHOWN = 20
+JOBS_FOUND = 20
 
 
-async def search_page(request: web.Request, reader: Reader, words: Words) -> Page:
+async def search_page(request: web.Request, reader: Reader, words: Words) -> HtmlPage:
     """Return what a search in a job has found. Raises: JobError: there is none."""
     async with reader.opened() as ledger:
         job = await ledger.job(request.match_info["job"])
     text, way = request.query.get("q", "").strip(), request.query.get("by", "")
     way = way if way in WAYS else ""
     title = f"Search in job {job.name}"
-    parts: list[Child] = [
+    parts: list[Content] = [
         trail((f"/jobs/{job.name}", job.name), here="Search"),
         tag("h1", title),
         _form(job, text, way),
         await _results(job, reader, words, text, way, request.query.get("place", "")) if text else None,
     ]
-    return Page(title, join(parts), job=job.name, query=text)
+    return HtmlPage(title, join(parts), job=job.name, query=text)
 
 
 def _form(job: Job, text: str, way: str) -> Markup:
@@ -76,9 +76,9 @@ def _form(job: Job, text: str, way: str) -> Markup:
     )
 
 
-async def _results(job: Job, reader: Reader, words: Words, text: str, way: str, place: str) -> Sequence[Child]:
+async def _results(job: Job, reader: Reader, words: Words, text: str, way: str, place: str) -> Sequence[Content]:
     """Return a section for each way to look that fits; later pages are of one way only."""
-    found: list[Child] = []
+    found: list[Content] = []
     if way in {"", "index"} and not place:
         found.append(await _by_index(job, reader, text, said=way == "index"))
     if way == "key" or (not way and not place and "=" in text):
@@ -150,7 +150,7 @@ def _family_places(job: Job, reader: Reader, value: str) -> list[tuple[str, int]
 
 
 async def _by_name(job: Job, reader: Reader, text: str, place: str) -> Markup:
-    named = Found([]) if place else await reader.search(lambda search: search.named(job.name, text, HITS_SHOWN))
+    named = SearchHits([]) if place else await reader.search(lambda search: search.named(job.name, text, HITS_SHOWN))
     found = await reader.search(lambda search: search.task(job.name, text, place, HITS_SHOWN), SEARCH_SECONDS)
     hits = [*named.hits, *found.hits]
     return await _section("By task or batch id", job, reader, hits, found, {"q": text, "by": "task"})
@@ -162,7 +162,7 @@ async def _by_error(job: Job, reader: Reader, text: str, place: str) -> Markup:
 
 
 async def _section(
-    title: str, job: Job, reader: Reader, hits: Sequence[Hit], found: Found, query: dict[str, str]
+    title: str, job: Job, reader: Reader, hits: Sequence[Hit], found: SearchHits, query: dict[str, str]
 ) -> Markup:
     rows = await _rows(job, reader, hits)
     header = ["First record", "Batch", "Records", "Fate", "Why"]
@@ -177,14 +177,14 @@ async def _section(
     )
 
 
-async def _rows(job: Job, reader: Reader, hits: Sequence[Hit]) -> list[Sequence[Child]]:
+async def _rows(job: Job, reader: Reader, hits: Sequence[Hit]) -> list[Sequence[Content]]:
     sequences = [hit.sequence for hit in hits if hit.sequence is not None]
     batches = await reader.search(lambda search: search.rows(job.name, sequences)) if sequences else {}
     async with reader.opened() as ledger:
         return [await _row(job, ledger, hit, batches.get(hit.sequence or 0)) for hit in hits]
 
 
-async def _row(job: Job, ledger: Ledger, hit: Hit, batch: BatchRow | None) -> Sequence[Child]:
+async def _row(job: Job, ledger: Ledger, hit: Hit, batch: BatchRow | None) -> Sequence[Content]:
     state, why = badge(hit.state) if hit.state else "", foreign(hit.reason)
     if hit.sequence is None or batch is None:
         index = hit.index or 0
@@ -199,15 +199,15 @@ async def _row(job: Job, ledger: Ledger, hit: Hit, batch: BatchRow | None) -> Se
     return [link(f"/jobs/{job.name}/records/{first}", f"{first:,}"), batch_link, count(number), state, why]
 
 
-async def search_all_page(request: web.Request, reader: Reader) -> Page:
+async def search_all_page(request: web.Request, reader: Reader) -> HtmlPage:
     """Return what a search over all jobs has found: jobs by their name, and who has a task or a batch of that id."""
     text, place = request.query.get("q", "").strip(), request.query.get("place", "")
-    parts: list[Child] = [trail(here="Search"), tag("h1", "Search all jobs")]
+    parts: list[Content] = [trail(here="Search"), tag("h1", "Search all jobs")]
     if not text:
         parts.append(tag("p", "Look for the name of a job, or for the id of a task or a batch at the service."))
-        return Page("Search", join(parts))
+        return HtmlPage("Search", join(parts))
     jobs = await reader.jobs()
-    named = [job for job in jobs if text.casefold() in f"{job.name} {job.family}".casefold()][:JOBS_SHOWN]
+    named = [job for job in jobs if text.casefold() in f"{job.name} {job.family}".casefold()][:JOBS_FOUND]
     if named and not place:
         items = [tag("li", link(f"/jobs/{job.name}", job.name)) for job in named]
         parts.append(tag("section", tag("h2", "Jobs"), tag("ul", items)))
@@ -220,7 +220,7 @@ async def search_all_page(request: web.Request, reader: Reader) -> Page:
             "section",
             tag("h2", "Tasks and batches"),
             table("Tasks and batches with this id", ["Job", "First record", "Batch"], rows) if rows else None,
-            tag("p", "Nothing found" if not rows else "Found so far", f"; {to_go} to be looked through. ")
+            tag("p", "Nothing found" if not rows else "SearchHits so far", f"; {to_go} to be looked through. ")
             if further
             else tag("p", "Nothing found.")
             if not rows
@@ -228,20 +228,20 @@ async def search_all_page(request: web.Request, reader: Reader) -> Page:
             link("?" + urlencode({"q": text, "place": further}), "Go on", rel="next") if further else None,
         )
     )
-    return Page("Search", join(parts), query=text)
+    return HtmlPage("Search", join(parts), query=text)
 
 
 async def _in_all(
     jobs: Sequence[Job], reader: Reader, text: str, place: str
-) -> tuple[list[Sequence[Child]], str | None, int]:
+) -> tuple[list[Sequence[Content]], str | None, int]:
     """Return a row for each hit, the place within the job where it goes on (None: at the end), and jobs done with."""
     end = time.monotonic() + SEARCH_SECONDS
-    rows: list[Sequence[Child]] = []
+    rows: list[Sequence[Content]] = []
     for seen, job in enumerate(jobs):
         if time.monotonic() >= end or len(rows) >= HITS_SHOWN:
             return rows, place, seen
 
-        def ask(search: LedgerSearch, name: str = job.name, begun: str = place) -> tuple[Found, Found]:
+        def ask(search: LedgerSearch, name: str = job.name, begun: str = place) -> tuple[SearchHits, SearchHits]:
             return search.named(name, text, HITS_SHOWN), search.task(name, text, begun, HITS_SHOWN)
 
         named, found = await reader.search(ask, max(end - time.monotonic(), 0.01))

@@ -28,7 +28,7 @@ from engine.dashboard.guard import LINK_SECONDS, OWN_REFERRER, Guard, Sessions, 
 from engine.dashboard.html import foreign, join, link, tag
 from engine.dashboard.job import job_page
 from engine.dashboard.jobs import jobs_page
-from engine.dashboard.layout import Page, document, refusal, style
+from engine.dashboard.layout import HtmlPage, document, refusal, style
 from engine.dashboard.reading import Reader
 from engine.dashboard.search import search_all_page, search_page
 from engine.dashboard.stream import Streams
@@ -45,7 +45,7 @@ SIGN_IN = "/sign-in"
 PUBLIC = frozenset({SIGN_IN, *(f"/static/{name}" for name in _STATIC)})
 """Paths that need no session."""
 
-MakePage: TypeAlias = Callable[[web.Request], Awaitable[Page]]
+MakePage: TypeAlias = Callable[[web.Request], Awaitable[HtmlPage]]
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -117,7 +117,7 @@ class Dashboard:
     async def _show(self, make: MakePage, live: bool, request: web.Request) -> web.StreamResponse:  # noqa: FBT001
         """Answer with a page or, to who asks for events, with that page whenever it changes."""
 
-        async def made() -> Page:
+        async def made() -> HtmlPage:
             return await self._reader.shared(request.path_qs, lambda: self._made(make, request))
 
         if live and request.headers.get("Accept") == "text/event-stream":
@@ -125,7 +125,7 @@ class Dashboard:
             return await self.streams.serve(request, made, lambda: self.sessions.holds(session))
         return self._answer(await made(), live=live)
 
-    async def _made(self, make: MakePage, request: web.Request) -> Page:
+    async def _made(self, make: MakePage, request: web.Request) -> HtmlPage:
         """Make a page, or the one that says why it cannot be made."""
         try:
             if "job" in request.match_info:
@@ -136,7 +136,7 @@ class Dashboard:
         except BulkSubmitError as error:
             return refusal(503, foreign(str(error)))
 
-    def _answer(self, page: Page, *, live: bool = False) -> web.Response:
+    def _answer(self, page: HtmlPage, *, live: bool = False) -> web.Response:
         text = document(page, live=live, ledger=str(self._options.ledger))
         response = web.Response(text=text, content_type="text/html", status=page.status)
         if page.has_form:
@@ -170,14 +170,14 @@ class Dashboard:
             return self._refused(
                 403, "This link was used already, or is too old. `bulksubmit dashboard` has printed a new one."
             )
-        page = Page("Signed in", join([tag("h1", "Signed in"), tag("p", link("/", "Go to the jobs"))]))
+        page = HtmlPage("Signed in", join([tag("h1", "Signed in"), tag("p", link("/", "Go to the jobs"))]))
         response = web.Response(text=document(page, live=False, moved_to="/"), content_type="text/html")
         if value is not None:
             self._guard.set_cookie(request, response, value)
             self.signed_in()
         return response
 
-    async def _session_page(self, _: web.Request) -> Page:
+    async def _session_page(self, _: web.Request) -> HtmlPage:
         end = tag("form", tag("button", "Sign out"), action="/sign-out", method="post")
         other = tag("form", tag("button", "Make a link for another device"), action="/links", method="post")
         parts = [
@@ -187,11 +187,11 @@ class Dashboard:
             other,
             end,
         ]
-        return Page("Session", join(parts), has_form=True)
+        return HtmlPage("Session", join(parts), has_form=True)
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         self.sessions.end(self._guard.session_of(request))
-        page = Page("Signed out", join([tag("h1", "Signed out"), tag("p", "This browser sees nothing any more.")]))
+        page = HtmlPage("Signed out", join([tag("h1", "Signed out"), tag("p", "This browser sees nothing any more.")]))
         response = web.Response(text=document(page, live=False), content_type="text/html")
         response.del_cookie(self._guard.cookie, path="/")
         return response
@@ -205,12 +205,12 @@ class Dashboard:
             tag("p", "Open it there within ten minutes. It works once; whoever has it first is signed in."),
             tag("p", tag("code", url, tabindex=0, class_="command")),
         ]
-        return self._answer(Page("Link", join(parts)))
+        return self._answer(HtmlPage("Link", join(parts)))
 
     # Actions
 
     async def _ask(self, actions: Actions, request: web.Request) -> web.Response:
-        async def make(request: web.Request) -> Page:
+        async def make(request: web.Request) -> HtmlPage:
             status = await self._reader.status(request.match_info["job"])
             return actions.page(status, request.match_info["action"])
 
@@ -220,7 +220,7 @@ class Dashboard:
         """Start an action, unless the job stands otherwise than the page said that asked."""
         seen = (await request.post()).get("stands", "")
 
-        async def make(request: web.Request) -> Page:
+        async def make(request: web.Request) -> HtmlPage:
             job, action = request.match_info["job"], request.match_info["action"]
             status = await self._reader.status(job)
             if seen != stands(status) or action not in actions.possible(status):

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
-from engine.dashboard.layout import Page
+from engine.dashboard.layout import HtmlPage
 
 LOOK_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
@@ -37,7 +37,7 @@ class Streams:
         self._closing.set()
 
     async def serve(
-        self, request: web.Request, make: Callable[[], Awaitable[Page]], goes_on: Callable[[], bool]
+        self, request: web.Request, make: Callable[[], Awaitable[HtmlPage]], goes_on: Callable[[], bool]
     ) -> web.StreamResponse:
         """Send a page whenever it has changed, as long as the browser listens and `goes_on` says so."""
         if self.open >= MOST_STREAMS or self._closing.is_set():
@@ -55,7 +55,11 @@ class Streams:
         return response
 
     async def _send(
-        self, response: web.StreamResponse, make: Callable[[], Awaitable[Page]], goes_on: Callable[[], bool], seen: str
+        self,
+        response: web.StreamResponse,
+        make: Callable[[], Awaitable[HtmlPage]],
+        goes_on: Callable[[], bool],
+        seen: str,
     ) -> None:
         written = time.monotonic()
         while not self._closing.is_set() and goes_on():

@@ -2,7 +2,7 @@
 
 The dashboard asks it, on a connection of its own that only reads. Neither task ids nor reasons are in an index: they
 are looked through slice by slice, each slice a read of its own, so that no long read keeps the ledger's log from being
-folded in. What is not looked through when the time is up is for the next call: a `Found` says where that goes on.
+folded in. What is not looked through when the time is up is for the next call: a `SearchHits` says where that goes on.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Hit(Struct, frozen=True):
     reason: str = ""
 
 
-class Found(Struct, frozen=True):
+class SearchHits(Struct, frozen=True):
     """What a search has found so far."""
 
     hits: Sequence[Hit]
@@ -101,12 +101,12 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
         found = self._ask("batch_rows", job, sequences=orjson.dumps(list(sequences)).decode())
         return {row[0]: BatchRow(*row) for row in found}
 
-    def named(self, job: str, remote_id: str, most: int) -> Found:
+    def named(self, job: str, remote_id: str, most: int) -> SearchHits:
         """Find the batches that have a name at the service; names are in an index."""
         rows = self._ask("find_named", job, remote_id=remote_id, limit=most)
-        return Found([Hit(sequence) for (sequence,) in rows])
+        return SearchHits([Hit(sequence) for (sequence,) in rows])
 
-    def task(self, job: str, task_id: str, place: str, most: int) -> Found:
+    def task(self, job: str, task_id: str, place: str, most: int) -> SearchHits:
         """Find the records that became a task, from a place on; a task is mostly that of one record."""
         pattern = f"%{_like(_json(task_id))}%"
 
@@ -118,7 +118,7 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
 
         return self._by_slices(job, place, most, look)
 
-    def reason(self, job: str, text: str, place: str, most: int) -> Found:
+    def reason(self, job: str, text: str, place: str, most: int) -> SearchHits:
         """Find the records that were not created, or whose tasks failed later, for a reason that holds a text.
 
         Letters of ASCII are found in capitals and small alike. Place by place: batches in doubt, settled batches, then
@@ -143,17 +143,17 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
         found = self._by_slices(job, place, most, look)
         hits = [*noted, *found.hits]
         if found.goes_on:
-            return Found(hits, found.goes_on, found.looked_through / 2)
+            return SearchHits(hits, found.goes_on, found.looked_through / 2)
         if len(hits) >= most:
-            return Found(hits, f"{_REJECTS}0", 0.5)
+            return SearchHits(hits, f"{_REJECTS}0", 0.5)
         rest = self._reasons_of_records(job, text, 0, most - len(hits))
-        return Found([*hits, *rest.hits], rest.goes_on, rest.looked_through)
+        return SearchHits([*hits, *rest.hits], rest.goes_on, rest.looked_through)
 
     def _noted(self, job: str, text: str, most: int) -> list[Hit]:
         rows = self._ask("find_noted", job, pattern=f"%{_like(text)}%", limit=most)
         return [Hit(sequence, state=state, reason=note) for sequence, state, note in rows]
 
-    def _by_slices(self, job: str, place: str, most: int, look: Callable[[int, int], Iterator[Hit]]) -> Found:
+    def _by_slices(self, job: str, place: str, most: int, look: Callable[[int, int], Iterator[Hit]]) -> SearchHits:
         """Look through the settled batches after a place until there are enough hits, the time is up, or it is all."""
         end = self._clock() + self._seconds
         after, hits = int(place or -1), list[Hit]()
@@ -161,7 +161,7 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
             after_slice = after
             slice_ = self._ask("settled_after", job, after=after, limit=_SLICE_BATCHES)
             if not slice_:
-                return Found(hits)
+                return SearchHits(hits)
             ((last,),) = slice_[-1:]
             after = last
             for hit in look(after_slice, last):
@@ -172,15 +172,15 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
             if len(hits) >= most or self._clock() >= end:
                 break
         if not self._ask("settled_after", job, after=after, limit=1):
-            return Found(hits)
-        return Found(hits, str(after), self._share(job, after))
+            return SearchHits(hits)
+        return SearchHits(hits, str(after), self._share(job, after))
 
     def _share(self, job: str, sequence: int) -> float:
         """Return how much of a job lies up to a batch; parts come after all batches, and count as the end."""
         (batch,) = self.batches(job, after=sequence - 1, most=1)
         return batch.end_index / max(self._records(job), 1)
 
-    def _reasons_of_records(self, job: str, text: str, start: int, most: int) -> Found:
+    def _reasons_of_records(self, job: str, text: str, start: int, most: int) -> SearchHits:
         end, records = self._clock() + self._seconds, self._records(job)
         hits: list[Hit] = []
         while start < records:
@@ -190,8 +190,8 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
             hits += [Hit(index=index, state=state, reason=reason) for index, state, reason in rows]
             start = hits[-1].index + 1 if len(hits) >= most and hits[-1].index is not None else stop
             if start < records and (len(hits) >= most or self._clock() >= end):
-                return Found(hits, f"{_REJECTS}{start}", 0.5 + start / records / 2)
-        return Found(hits)
+                return SearchHits(hits, f"{_REJECTS}{start}", 0.5 + start / records / 2)
+        return SearchHits(hits)
 
     def _records(self, job: str) -> int:
         ((records,),) = self._ask("last_index", job)

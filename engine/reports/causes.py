@@ -51,7 +51,7 @@ LATER: Mapping[str, str] = {Later.FAILED: "failed later", Later.REJECTED: "rejec
 """What a person calls it if the task of a created record came to such an end."""
 
 
-class Example(Struct, frozen=True):
+class FailureExample(Struct, frozen=True):
     """A record of a cause. It holds nothing of the record itself."""
 
     index: int
@@ -75,7 +75,7 @@ class Cause(Struct, frozen=True):
     words: str
     """The message; what differs between messages of one cause is PARTICULAR."""
     records: int
-    examples: Sequence[Example]
+    examples: Sequence[FailureExample]
     """The first EXAMPLES_TOLD at most."""
 
 
@@ -102,7 +102,7 @@ class _Group:
         self.fate, self.words, self.first = fate, words, first
         self.varies = False
         self.records = 0
-        self.examples: list[Example] = []
+        self.examples: list[FailureExample] = []
 
     @property
     def cause(self) -> Cause:
@@ -145,7 +145,7 @@ class _Counting:
         return self._rest.records
 
 
-class _Search:
+class _CauseSearch:
     """Looks for all that went wrong with the records of a job."""
 
     def __init__(self, job: Job, ledger: Ledger, task_url: TaskUrl) -> None:
@@ -235,11 +235,11 @@ class _Search:
 
     def _example(
         self, index: int, offset: int, batch: str, task_id: str | None, message: str, line: int | None
-    ) -> Example:
+    ) -> FailureExample:
         source = source_at(self._job.sources, offset)
         url = self._task_url(task_id) if task_id else None
         at = offset - source.base
-        return Example(index, source.path, at, line, batch, task_id, url or None, message[:MOST_WORDS])
+        return FailureExample(index, source.path, at, line, batch, task_id, url or None, message[:MOST_WORDS])
 
 
 def _reason(said: object) -> str:
@@ -256,7 +256,7 @@ async def find_causes(job: Job, ledger: Ledger, task_url: TaskUrl) -> Causes:
         ledger: that knows it.
         task_url: the page of a task by its id; "" where there is none.
     """
-    search = _Search(job, ledger, task_url)
+    search = _CauseSearch(job, ledger, task_url)
     await search.run()
     counting = search.counting
     groups = sorted(counting.groups.values(), key=lambda group: -group.records)

@@ -45,7 +45,7 @@ class SourceFacts(Struct, frozen=True):
     size_bytes: int
 
 
-class Point(Struct, frozen=True):
+class SeriesPoint(Struct, frozen=True):
     """What a run did in some seconds."""
 
     run: int
@@ -154,7 +154,7 @@ class Overview(Struct, frozen=True):
     run_count: int
     worked_seconds: float
     """Of all runs; of one that was killed, until its last sample."""
-    series: Sequence[Point]
+    series: Sequence[SeriesPoint]
     limit_changes: Sequence[LimitChange]
     """The newest, oldest first."""
     calls: Sequence[CallFacts]
@@ -261,27 +261,27 @@ def _without_lists(counts: RunCounts) -> RunCounts:
 
 async def find_series(
     job: Job, ledger: Ledger, runs: Sequence[PastRun], *, now: float | None = None, most: int = MOST_POINTS
-) -> tuple[Sequence[Point], float]:
+) -> tuple[Sequence[SeriesPoint], float]:
     """Return what the newest MOST_SAMPLED_RUNS of some runs did over time, and for how long all have worked.
 
     `now`: Unix seconds, if the newest of them works still.
     """
-    points: list[Point] = []
+    points: list[SeriesPoint] = []
     worked = 0.0
     for place, run in enumerate(runs):
         samples = await ledger.samples(job.name, run.number) if place >= len(runs) - MOST_SAMPLED_RUNS else ()
         last = samples[-1].at if samples else run.begun_at
         ended = run.ended_at or (now if now is not None and run is runs[-1] else None) or last
-        points += [Point(run.number, worked + max(sample.at - run.begun_at, 0.0), sample) for sample in samples]
+        points += [SeriesPoint(run.number, worked + max(sample.at - run.begun_at, 0.0), sample) for sample in samples]
         worked += max(ended - run.begun_at, 0.0)
     return thinned(points, most), worked
 
 
-def thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
+def thinned(points: Sequence[SeriesPoint], most: int) -> Sequence[SeriesPoint]:
     """Return no more than `most` points: those side by side of one run are taken together."""
     while len(points) > most:
         share = 2 if len(points) < 2 * most else len(points) // most
-        groups: list[list[Point]] = []
+        groups: list[list[SeriesPoint]] = []
         for point in points:
             if groups and len(groups[-1]) < share and groups[-1][-1].run == point.run:
                 groups[-1].append(point)
@@ -293,7 +293,7 @@ def thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
     return points
 
 
-def _together(points: Sequence[Point]) -> Point:
+def _together(points: Sequence[SeriesPoint]) -> SeriesPoint:
     if len(points) == 1:
         return points[0]
     samples, last = [point.sample for point in points], points[-1].sample
@@ -320,7 +320,7 @@ def _together(points: Sequence[Point]) -> Point:
         _most(waits),
         _most(retries),
     )
-    return Point(points[-1].run, points[-1].worked_seconds, together)
+    return SeriesPoint(points[-1].run, points[-1].worked_seconds, together)
 
 
 def find_calls(runs: Sequence[PastRun]) -> Sequence[CallFacts]:

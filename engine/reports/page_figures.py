@@ -14,7 +14,7 @@ from engine.progress.charts import Line, Plot, Range, bar, ranges, svg
 from engine.progress.histogram import Percentiles
 from engine.progress.html import Content, Markup, element, joined, scrolled, table
 from engine.progress.text import count, duration, printable, size
-from engine.reports.overview import Overview, Point
+from engine.reports.overview import Overview, SeriesPoint
 
 MOST_LABELLED_MARKS = 8
 """Beginnings of runs that a plot names; of more, their names would stand on each other."""
@@ -35,7 +35,7 @@ def over_time(facts: Overview) -> Iterator[Markup]:
     unit, unit_seconds = _unit(max(point.worked_seconds for point in points))
     across = f"{unit} of work"
 
-    def plot(title: str, up: str, lines: Sequence[tuple[str, Callable[[Point], float], bool]]) -> Markup:
+    def plot(title: str, up: str, lines: Sequence[tuple[str, Callable[[SeriesPoint], float], bool]]) -> Markup:
         made = [
             Line(name, _steps(points, value, unit_seconds), dashed=dashed, filled=not at and len(lines) == 1)
             for at, (name, value, dashed) in enumerate(lines)
@@ -75,14 +75,16 @@ def _unit(seconds: float) -> tuple[str, float]:
     )
 
 
-def _steps(points: Sequence[Point], value: Callable[[Point], float], unit: float) -> list[tuple[float, float]]:
+def _steps(
+    points: Sequence[SeriesPoint], value: Callable[[SeriesPoint], float], unit: float
+) -> list[tuple[float, float]]:
     made: list[tuple[float, float]] = []
     for since, point in zip(_begins(points), points, strict=True):
         made += [(since / unit, value(point)), (point.worked_seconds / unit, value(point))]
     return made
 
 
-def _begins(points: Sequence[Point]) -> list[float]:
+def _begins(points: Sequence[SeriesPoint]) -> list[float]:
     """Return when the seconds of each point began; none before the ones before ended."""
     begins, ended = list[float](), 0.0
     for point in points:
@@ -92,14 +94,14 @@ def _begins(points: Sequence[Point]) -> list[float]:
 
 
 def _stretches(
-    points: Sequence[Point], lines: Sequence[tuple[str, Callable[[Point], float], bool]]
+    points: Sequence[SeriesPoint], lines: Sequence[tuple[str, Callable[[SeriesPoint], float], bool]]
 ) -> Iterator[tuple[float, float, str]]:
     for since, point in zip(_begins(points), points, strict=True):
         said = ", ".join(f"{name} {_short(value(point))}" for name, value, _ in lines)
         yield since, point.worked_seconds, f"{moment(point.sample.at, seconds=True)}: {said}"
 
 
-def _marks(points: Sequence[Point], unit: float) -> list[tuple[float, str]]:
+def _marks(points: Sequence[SeriesPoint], unit: float) -> list[tuple[float, str]]:
     begun = [
         (since / unit, f"run {point.run}")
         for since, before, point in zip(_begins(points), [None, *points], points, strict=False)
@@ -110,7 +112,7 @@ def _marks(points: Sequence[Point], unit: float) -> list[tuple[float, str]]:
     return begun if len(begun) <= MOST_LABELLED_MARKS else [(at, "") for at, _ in begun]
 
 
-def _mean(points: Sequence[Point], value: Callable[[Point], float]) -> float:
+def _mean(points: Sequence[SeriesPoint], value: Callable[[SeriesPoint], float]) -> float:
     seconds = sum(point.sample.seconds for point in points)
     return sum(value(point) * point.sample.seconds for point in points) / max(seconds, 1e-3)
 
@@ -119,7 +121,7 @@ def _short(value: float) -> str:
     return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - three digits
 
 
-def _numbers(points: Sequence[Point]) -> Markup:
+def _numbers(points: Sequence[SeriesPoint]) -> Markup:
     header = ["until", "run", "tasks/s", "MB/s", "requests/s", "requests open", "batches", "limit", "why"]
     rows = [
         (

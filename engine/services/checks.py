@@ -19,7 +19,7 @@ from engine.services.base import Answer, Call
 from engine.services.decoding import MOST_ID_CHARACTERS, are_names
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     """How a check ended."""
 
     OK = "ok"
@@ -32,12 +32,12 @@ class Finding(Struct, frozen=True):
     """What a check has found."""
 
     found: str
-    verdict: Verdict = Verdict.OK
+    verdict: CheckVerdict = CheckVerdict.OK
     cure: str = ""
     """What to do about it; "" where nothing is to be done."""
 
 
-class Check(Struct, frozen=True):
+class ServiceCheck(Struct, frozen=True):
     """One question, and how its answer is got."""
 
     name: str
@@ -58,7 +58,7 @@ class Exchange(Struct, frozen=True):
     status: int | None = None
 
 
-class Evidence(Struct, frozen=True):
+class ProbeEvidence(Struct, frozen=True):
     """What a probe has heard, and what it knows of its own tasks."""
 
     exchanges: Sequence[Exchange]
@@ -105,10 +105,10 @@ class Guess(Struct, frozen=True):
 
     name: str
     believed: str
-    see: Callable[[Evidence], Sight] | None = None
+    see: Callable[[ProbeEvidence], Sight] | None = None
     """Looks for it in what a probe has heard. None: two created tasks cannot show it."""
 
-    def sight(self, evidence: Evidence) -> Sight:
+    def sight(self, evidence: ProbeEvidence) -> Sight:
         """Return whether it was seen; an answer in another form than `see` expects shows nothing."""
         try:
             return self.see(evidence) if self.see else UNSEEN
@@ -128,7 +128,7 @@ class Checking(Protocol):
         """What is believed of it, with what is believed of any service."""
         ...
 
-    def checks(self) -> Sequence[Check]:
+    def checks(self) -> Sequence[ServiceCheck]:
         """Return what can be asked: key, project and so on. One whose key does not hold is named `key`."""
 
     async def flaws(self, tasks: Sequence[Row]) -> Sequence[str | None]:
@@ -168,7 +168,7 @@ _SECONDS = re.compile(r"[0-9]{10}")
 """Unix time."""
 
 
-def _new_is_found(evidence: Evidence) -> Sight:
+def _new_is_found(evidence: ProbeEvidence) -> Sight:
     reads = [one for one in evidence.exchanges if one.call.method == "GET"]
     missing = [one for one in reads if one.status == 404]  # noqa: PLR2004 - HTTP
     if missing:
@@ -176,7 +176,7 @@ def _new_is_found(evidence: Evidence) -> Sight:
     return held(f"{len(reads)} reads, none of them 404") if reads else UNSEEN
 
 
-def _names(evidence: Evidence) -> Sight:
+def _names(evidence: ProbeEvidence) -> Sight:
     if not evidence.task_ids:
         return UNSEEN
     longest = max(map(len, evidence.task_ids))
@@ -184,18 +184,18 @@ def _names(evidence: Evidence) -> Sight:
     return Sight(holds, f"ids of {longest} characters, as {evidence.task_ids[0]}")
 
 
-def _is_begun(evidence: Evidence) -> Sight:
+def _is_begun(evidence: ProbeEvidence) -> Sight:
     created, sent = len(evidence.task_ids), len(evidence.sent)
     return held(f"{created} of {sent} tasks were created") if created == sent > 0 else UNSEEN
 
 
-def _in_time(evidence: Evidence) -> Sight:
+def _in_time(evidence: ProbeEvidence) -> Sight:
     if not evidence.sent or len(evidence.task_ids) < len(evidence.sent):
         return UNSEEN
     return Sight(evidence.seconds <= evidence.settle_seconds, f"done {evidence.seconds:.1f} s after the first call")
 
 
-def _reset_is_unix_time(evidence: Evidence) -> Sight:
+def _reset_is_unix_time(evidence: ProbeEvidence) -> Sight:
     answers = (one.answer for one in evidence.exchanges if one.answer is not None)
     said = next((value for one in answers if (value := _header(one, "X-RateLimit-Reset"))), "")
     return Sight(bool(_SECONDS.fullmatch(said)), f"X-RateLimit-Reset: {said[:40]}") if said else UNSEEN

@@ -7,7 +7,7 @@ from engine.model.runs import BatchTime, CallCounts, LimitStep, PastAudit, PastR
 from engine.progress.histogram import COARSE, Histogram
 from engine.reports import causes as causes_of
 from engine.reports import overview as facts_of
-from engine.reports.causes import Cause, Causes, Example
+from engine.reports.causes import Cause, Causes, FailureExample
 from engine.reports.overview import (
     AuditFacts,
     JobFacts,
@@ -15,7 +15,7 @@ from engine.reports.overview import (
     Lineage,
     NextCommand,
     Overview,
-    Point,
+    SeriesPoint,
     SlowBatch,
     SourceFacts,
     find_calls,
@@ -104,7 +104,7 @@ def usual_facts(seed=1):
                 min(14, 2 + at // 3),
                 reasons[at // 31],
             )
-            points.append(Point(run.number, worked + 10.0 * at, sample))
+            points.append(SeriesPoint(run.number, worked + 10.0 * at, sample))
         worked = points[-1].worked_seconds
     tally = Tally(1_000_000, 1_000, created=993_200, failed=5_500, rejected=1_300, states={"settled": 1_000})
     return Overview(
@@ -182,7 +182,7 @@ def a_cause(fate, words, records, examples=20):
         words,
         records,
         [
-            Example(
+            FailureExample(
                 1_000 * at + 7,
                 "/srv/exports/images-2026-11-28.csv",
                 48_123 * at,
@@ -210,7 +210,7 @@ def worst_facts(words="A message that is as long as one may be, & not <short>. "
     run = PastRun(
         10**6, BEGUN, text, text, BEGUN + 9e9, 9, text, RunCounts(waits=reasons, retry_reasons=reasons, calls=calls)
     )
-    example = Example(10**10, text, 10**15, 10**10, "1.2.1.2.1.2", text, f"https://app.sama.com/{text}", text)
+    example = FailureExample(10**10, text, 10**15, 10**10, "1.2.1.2.1.2", text, f"https://app.sama.com/{text}", text)
     examples = [example] * causes_of.EXAMPLES_TOLD
     fates = ("failed", "rejected", "uncertain", "failed later", "rejected later")
     other = JobFacts("n" * 100, "finished", BEGUN, Tally(10**10, 10**8, 10**10), 130)
@@ -229,7 +229,7 @@ def worst_facts(words="A message that is as long as one may be, & not <short>. "
         runs=[run] * facts_of.RUNS_TOLD,
         run_count=10**6,
         worked_seconds=1e9,
-        series=[Point(at, 1e6 * at, sample) for at in range(1, facts_of.MOST_POINTS + 1)],
+        series=[SeriesPoint(at, 1e6 * at, sample) for at in range(1, facts_of.MOST_POINTS + 1)],
         limit_changes=[LimitChange(10**6, BEGUN, step)] * facts_of.MOST_STEPS,
         calls=find_calls([run]),
         slowest=[SlowBatch("1.2.1.2", 10**6, BatchTime(1, 10**9, 10**12, 1e6, 1e6), text)] * facts_of.MOST_SLOWEST,

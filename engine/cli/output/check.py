@@ -11,14 +11,14 @@ from engine.commands.check import Checked, CheckReport
 from engine.commands.probe import Probed, Seen
 from engine.model.errors import Exit
 from engine.progress.text import count
-from engine.services.checks import Verdict
+from engine.services.checks import CheckVerdict
 
 
 def check_screen(report: CheckReport) -> Screen:
     """Return a line for each check, with what to do about those that are not well."""
     failed = report.failed
     exit_code = Exit.MEND_FIRST if failed else Exit.ALL_CREATED
-    warned = any(one.verdict is Verdict.WARNING for one in report.lines)
+    warned = any(one.verdict is CheckVerdict.WARNING for one in report.lines)
     return Screen(
         f"{_headline(report)} Nothing was created.",
         {**check_data(report), "exit_code": int(exit_code)},
@@ -43,17 +43,17 @@ def _headline(report: CheckReport) -> str:
     if failed := report.failed:
         names = ", ".join(one.name for one in failed)
         return f"{count(len(failed), 'check')} failed: {names}.{where}"
-    said = f"{count(counted[Verdict.OK])} of {count(len(report.lines), 'check')} are well"
-    if counted[Verdict.WARNING]:
-        said += f", {count(counted[Verdict.WARNING], 'warning')}"
-    if counted[Verdict.UNCHECKED]:
-        said += f", {count(counted[Verdict.UNCHECKED])} not made"
+    said = f"{count(counted[CheckVerdict.OK])} of {count(len(report.lines), 'check')} are well"
+    if counted[CheckVerdict.WARNING]:
+        said += f", {count(counted[CheckVerdict.WARNING], 'warning')}"
+    if counted[CheckVerdict.UNCHECKED]:
+        said += f", {count(counted[CheckVerdict.UNCHECKED])} not made"
     return f"{said}.{where}"
 
 
 def _rows(one: Checked) -> list[list[str]]:
     rows = [[str(one.verdict), one.name, one.found]]
-    if one.cure and one.verdict in {Verdict.FAILED, Verdict.WARNING}:
+    if one.cure and one.verdict in {CheckVerdict.FAILED, CheckVerdict.WARNING}:
         rows.append(["", "", f"To mend it: {one.cure}."])
     return rows
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from engine import __version__
 from engine.commands.examples import examples
-from engine.commands.init import Asked, questions
+from engine.commands.init import AskedQuestion, questions
 from engine.commands.wiring import SERVICES
 from engine.model.record import Format
 
@@ -67,7 +67,7 @@ def _read(name: str, command: Any) -> _Command:
     return _Command(name, command.help.partition("\n")[0], options, argument, words)
 
 
-def _flags(asked: Asked) -> Sequence[str]:
+def _flags(asked: AskedQuestion) -> Sequence[str]:
     return [asked.option, f"--no-{asked.option[2:]}"] if asked.yes_no else [asked.option]
 
 

@@ -18,12 +18,12 @@ from engine.services.base import Call, Caller
 from engine.services.checks import (
     GENERAL_GUESSES,
     UNSEEN,
-    Check,
-    Evidence,
+    CheckVerdict,
     Finding,
     Guess,
+    ProbeEvidence,
+    ServiceCheck,
     Sight,
-    Verdict,
     held,
     json_body,
 )
@@ -80,16 +80,18 @@ class SamaChecks:
         """Return what is believed of it."""
         return (*GENERAL_GUESSES, *GUESSES)
 
-    def checks(self) -> Sequence[Check]:
+    def checks(self) -> Sequence[ServiceCheck]:
         """Return the questions about key, project, schema and limits."""
         number = self._settings.project_id
         return [
-            Check(
+            ServiceCheck(
                 "key", self._key, "put a valid key into what service.access_key names, and look whether it ends there"
             ),
-            Check("project", self._is_there, f"set service.project_id: {number} is no project of this key", ("key",)),
-            Check("schema", self._has_schema, "records cannot be checked against the project", ("project",)),
-            Check("limits", self._limits),
+            ServiceCheck(
+                "project", self._is_there, f"set service.project_id: {number} is no project of this key", ("key",)
+            ),
+            ServiceCheck("schema", self._has_schema, "records cannot be checked against the project", ("project",)),
+            ServiceCheck("limits", self._limits),
         ]
 
     def probe_note(self) -> str:
@@ -130,7 +132,7 @@ class SamaChecks:
         except Unauthorized:
             raise
         except (Refused, UncheckableSchema) as error:
-            return Finding(f"the project shows no schema that can be used: {error}", Verdict.WARNING, _NO_SCHEMA)
+            return Finding(f"the project shows no schema that can be used: {error}", CheckVerdict.WARNING, _NO_SCHEMA)
         names = inputs_of(schema)
         shown = ", ".join(names[:_SHOWN_INPUTS]) + (
             f" and {len(names) - _SHOWN_INPUTS} more" if len(names) > _SHOWN_INPUTS else ""
@@ -148,7 +150,7 @@ class SamaChecks:
     async def _limits(self) -> Finding:
         most = self._settings.max_tasks_per_batch
         said = f"Sama tells none; kept are {most:,} tasks a batch and one list of tasks a second"
-        return Finding(said, Verdict.UNCHECKED)
+        return Finding(said, CheckVerdict.UNCHECKED)
 
     async def flaws(self, tasks: Sequence[Row]) -> Sequence[str | None]:
         """Return of each task why it does not fit the project's schema."""
@@ -176,18 +178,18 @@ class SamaChecks:
 _NO_SCHEMA = "name a file of it in service.task_schema, or go on: bad records fail one by one"
 
 
-def _statuses(evidence: Evidence) -> Iterator[tuple[str, Sequence[Listed], Mapping[str, Any]]]:
+def _statuses(evidence: ProbeEvidence) -> Iterator[tuple[str, Sequence[Listed], Mapping[str, Any]]]:
     """Yield word, tasks and body of each creation status that was heard."""
     for answer in evidence.answers("status"):
         status = creation_status(answer)
         yield status.word, listed(status), json_body(answer)
 
 
-def _last_page(evidence: Evidence) -> Sequence[Listed]:
+def _last_page(evidence: ProbeEvidence) -> Sequence[Listed]:
     return next((tasks for _, tasks, _ in reversed(list(_statuses(evidence))) if tasks), ())
 
 
-def _contents(evidence: Evidence) -> Mapping[str, Row]:
+def _contents(evidence: ProbeEvidence) -> Mapping[str, Row]:
     """Return the data of each task that a list has shown, by id."""
     found: dict[str, Row] = {}
     for answer in evidence.answers("tasks"):
@@ -203,7 +205,7 @@ def _holds(data: Row, sent: Row) -> bool:
     return all(data.get(key) == value for key, value in wanted.items())
 
 
-def _order(evidence: Evidence) -> Sight:
+def _order(evidence: ProbeEvidence) -> Sight:
     contents, ids = _contents(evidence), [one.task_id for one in _last_page(evidence)]
     if len(ids) != len(evidence.sent) or not all(one in contents for one in ids):
         return UNSEEN
@@ -213,12 +215,12 @@ def _order(evidence: Evidence) -> Sight:
     return Sight(holds, f"the status lists {', '.join(ids)}, compared with their data")
 
 
-def _failed_data(evidence: Evidence) -> Sight:
+def _failed_data(evidence: ProbeEvidence) -> Sight:
     failed = [one for one in _last_page(evidence) if one.creation is Creation.FAILED]
     return Sight(all(one.data is not None for one in failed), f"{len(failed)} failed") if failed else UNSEEN
 
 
-def _same_data(evidence: Evidence) -> Sight:
+def _same_data(evidence: ProbeEvidence) -> Sight:
     contents = _contents(evidence)
     shown = [data for task_id in evidence.task_ids if (data := contents.get(task_id)) is not None]
     if not shown:
@@ -227,13 +229,13 @@ def _same_data(evidence: Evidence) -> Sight:
     return Sight(same == len(shown), f"{same} of {len(shown)} tasks show what was sent")
 
 
-def _batch_words(evidence: Evidence) -> Sight:
+def _batch_words(evidence: ProbeEvidence) -> Sight:
     heard = list(dict.fromkeys(word for word, _, _ in _statuses(evidence) if word))
     unknown = [word for word in heard if phase_of(word) is Phase.UNKNOWN]
     return Sight(not unknown, f"heard: {', '.join(unknown or heard)}") if heard else UNSEEN
 
 
-def _task_words(evidence: Evidence) -> Sight:
+def _task_words(evidence: ProbeEvidence) -> Sight:
     heard = {
         str(task.get("state", task.get("status", "")))
         for _, _, body in _statuses(evidence)
@@ -247,31 +249,31 @@ def _task_words(evidence: Evidence) -> Sight:
     return Sight(holds, f"heard: {words(', '.join(final if holds else sorted(heard)))}")
 
 
-def _all_listed(evidence: Evidence) -> Sight:
+def _all_listed(evidence: ProbeEvidence) -> Sight:
     ends = [tasks for word, tasks, body in _statuses(evidence) if phase_of(word) in ENDS and "tasks" in body]
     if not ends:
         return UNSEEN
     return Sight(len(ends[-1]) == len(evidence.sent), f"{len(ends[-1])} of {len(evidence.sent)} tasks are listed")
 
 
-def _counts(evidence: Evidence) -> Sight:
+def _counts(evidence: ProbeEvidence) -> Sight:
     bodies = [body for _, _, body in _statuses(evidence)]
     return Sight("created" in bodies[-1], f"keys: {words(', '.join(sorted(bodies[-1])))}") if bodies else UNSEEN
 
 
-def _own_ids(evidence: Evidence) -> Sight:
+def _own_ids(evidence: ProbeEvidence) -> Sight:
     ids = [one.task_id for one in _last_page(evidence) if one.creation is Creation.CREATED]
     holds = all(ids) and len(set(ids)) == len(ids)
     return Sight(holds, f"{len(set(filter(None, ids)))} ids for {len(ids)} tasks") if ids else UNSEEN
 
 
-def _told_ids(evidence: Evidence) -> Sight:
+def _told_ids(evidence: ProbeEvidence) -> Sight:
     answers = evidence.answers("post")
     told = decode(answers[0], ToldBatch).told_ids if answers else ()
     return held(f"{len(told)} ids") if told else Sight(None, "it named none" if answers else "")
 
 
-def _search(evidence: Evidence) -> Sight:
+def _search(evidence: ProbeEvidence) -> Sight:
     searches = [one for one in evidence.exchanges if one.call.kind == "tasks" and REFERENCE_INPUT in one.call.query]
     if not searches or searches[-1].answer is None:
         return UNSEEN
@@ -279,7 +281,7 @@ def _search(evidence: Evidence) -> Sight:
     return Sight(found == len(evidence.task_ids), f"it found {found} of {len(evidence.task_ids)} tasks")
 
 
-def _zones(evidence: Evidence) -> Sight:
+def _zones(evidence: ProbeEvidence) -> Sight:
     times = [str(task.get("created_at", "")) for one in evidence.answers("tasks") for task in json_body(one)["tasks"]]
     times = [one for one in times if one]
     if not times:
@@ -287,7 +289,7 @@ def _zones(evidence: Evidence) -> Sight:
     return Sight(datetime.fromisoformat(times[0]).tzinfo is not None, f"created_at is {words(times[0])}")
 
 
-def _etag(evidence: Evidence) -> Sight:
+def _etag(evidence: ProbeEvidence) -> Sight:
     answers = evidence.answers("put")
     holds = bool(answers) and any(key.lower() == "etag" for key in answers[-1].headers)
     return (
@@ -295,7 +297,7 @@ def _etag(evidence: Evidence) -> Sight:
     )
 
 
-def _url_hours(evidence: Evidence) -> Sight:
+def _url_hours(evidence: ProbeEvidence) -> Sight:
     urls = [one.call.url for one in evidence.exchanges if one.call.kind == "put"]
     said = parse_qs(urlsplit(urls[-1]).query).get("X-Amz-Expires", [""])[0] if urls else ""
     if not said.isdecimal():

@@ -20,12 +20,12 @@ from engine.services.base import Answer, Call, Caller
 from engine.services.checks import (
     GENERAL_GUESSES,
     UNSEEN,
-    Check,
-    Evidence,
+    CheckVerdict,
     Finding,
     Guess,
+    ProbeEvidence,
+    ServiceCheck,
     Sight,
-    Verdict,
     denied,
     held,
     json_body,
@@ -48,7 +48,7 @@ class _User(msgspec.Struct):
     username: Extra[str] = ""
 
 
-class _Named(msgspec.Struct):
+class _NamedThing(msgspec.Struct):
     name: Extra[str] = ""
 
 
@@ -124,20 +124,20 @@ class SevenBridgesChecks:
         """Return what is believed of it."""
         return (*GENERAL_GUESSES, *GUESSES)
 
-    def checks(self) -> Sequence[Check]:
+    def checks(self) -> Sequence[ServiceCheck]:
         """Return the questions about token, project, app and limits."""
         settings = self._settings
         no_project = f"set service.project: the token's owner sees no {settings.project}"
         no_app = f"set service.app: there is no {settings.app}, or this token may not use it"
         return [
-            Check(
+            ServiceCheck(
                 "key",
                 self._key,
                 "put a valid token into what service.auth_token names; its page is Developer → Auth token",
             ),
-            Check("project", self._project, no_project, ("key",)),
-            Check("app", self._app, no_app, ("key",)),
-            Check("limits", self._limits, "wait for the next window of requests, of 5 minutes", ("key",)),
+            ServiceCheck("project", self._project, no_project, ("key",)),
+            ServiceCheck("app", self._app, no_app, ("key",)),
+            ServiceCheck("limits", self._limits, "wait for the next window of requests, of 5 minutes", ("key",)),
         ]
 
     def probe_note(self) -> str:
@@ -157,21 +157,21 @@ class SevenBridgesChecks:
     async def _project(self) -> Finding:
         project = self._settings.project
         if project is None:
-            return Finding("each record names its own", Verdict.UNCHECKED)
-        named = decode(await self._get("project", f"projects/{project}"), _Named, call="project").name
+            return Finding("each record names its own", CheckVerdict.UNCHECKED)
+        named = decode(await self._get("project", f"projects/{project}"), _NamedThing, call="project").name
         return Finding(f"{project} is there{_called(named)}")
 
     async def _app(self) -> Finding:
         app, settings = self._settings.app, self._settings
         if app is None:
-            return Finding("each record names its own", Verdict.UNCHECKED)
+            return Finding("each record names its own", CheckVerdict.UNCHECKED)
         inputs = await self.inputs(app)
         if inputs is None:
-            return Finding(f"{app} is there, and does not tell its inputs", Verdict.WARNING, _UNTOLD)
+            return Finding(f"{app} is there, and does not tell its inputs", CheckVerdict.WARNING, _UNTOLD)
         # What defaults lack, records may bring: only names that no task may have are wrong here.
         wrong = input_flaw({"app": app, "inputs": settings.inputs}, inputs, whole=False)
         if wrong:
-            return Finding(f"service.{wrong}", Verdict.FAILED, "mend the name in [service]")
+            return Finding(f"service.{wrong}", CheckVerdict.FAILED, "mend the name in [service]")
         needed = [name for name, must in inputs.items() if must]
         more = f" and {len(needed) - _SHOWN_INPUTS} more" if len(needed) > _SHOWN_INPUTS else ""
         needs = f", needs {', '.join(needed[:_SHOWN_INPUTS])}{more}" if needed else ""
@@ -180,12 +180,14 @@ class SevenBridgesChecks:
     async def _limits(self) -> Finding:
         told = decode(await self._get("limit", "rate_limit"), _Limits, call="limit")
         if told.rate is None or not told.rate.limit:
-            return Finding("the service tells none", Verdict.UNCHECKED)
+            return Finding("the service tells none", CheckVerdict.UNCHECKED)
         said = f"{told.rate.remaining:,} of {told.rate.limit:,} requests are left in this window"
         if told.instance_limit:
             said += f"; {told.instance_limit.remaining:,} of {told.instance_limit.limit:,} instances"
         if told.rate.remaining * 10 < told.rate.limit:
-            return Finding(said, Verdict.WARNING, "something else uses this token: the load waits for the next window")
+            return Finding(
+                said, CheckVerdict.WARNING, "something else uses this token: the load waits for the next window"
+            )
         return Finding(said)
 
     async def inputs(self, app: str) -> Inputs | None:
@@ -241,7 +243,7 @@ def _called(name: str) -> str:
     return f", and is called {words(name)!r}" if name else ""
 
 
-def _shown_tasks(evidence: Evidence) -> Iterator[Row]:
+def _shown_tasks(evidence: ProbeEvidence) -> Iterator[Row]:
     """Yield each task that an answer has shown."""
     for answer in evidence.answers("create", "run", "get"):
         yield json_body(answer)
@@ -249,7 +251,7 @@ def _shown_tasks(evidence: Evidence) -> Iterator[Row]:
         yield from (one["resource"] for one in json_body(answer)["items"] if one.get("resource"))
 
 
-def _bulk_order(evidence: Evidence) -> Sight:
+def _bulk_order(evidence: ProbeEvidence) -> Sight:
     asked = [one for one in evidence.exchanges if one.call.kind == "bulk" and one.answer is not None]
     for one in reversed(asked):
         wanted = orjson.loads(b"".join(one.call.pieces))["task_ids"]
@@ -259,7 +261,7 @@ def _bulk_order(evidence: Evidence) -> Sight:
     return UNSEEN
 
 
-def _descriptions(evidence: Evidence) -> Sight:
+def _descriptions(evidence: ProbeEvidence) -> Sight:
     for one in evidence.exchanges:
         if one.call.kind == "create" and one.answer is not None:
             sent = orjson.loads(b"".join(one.call.pieces)).get("description")
@@ -271,55 +273,55 @@ def _descriptions(evidence: Evidence) -> Sight:
     return UNSEEN
 
 
-def _file_types(evidence: Evidence) -> Sight:
+def _file_types(evidence: ProbeEvidence) -> Sight:
     types = {
         str(item["type"]) for one in evidence.answers("files") for item in json_body(one)["items"] if "type" in item
     }
     return Sight(types <= {"file", "folder"}, f"heard: {words(', '.join(sorted(types)))}") if types else UNSEEN
 
 
-def _shown_soon(evidence: Evidence) -> Sight:
+def _shown_soon(evidence: ProbeEvidence) -> Sight:
     reads = [one for one in evidence.exchanges if one.call.kind in {"get", "bulk"}]
     missing = evidence.refused(404, "get")
     return Sight(not missing, f"{len(reads)} reads, {len(missing)} of them 404") if reads else UNSEEN
 
 
-def _run_soon(evidence: Evidence) -> Sight:
+def _run_soon(evidence: ProbeEvidence) -> Sight:
     runs = [one for one in evidence.exchanges if one.call.kind == "run"]
     missing = evidence.refused(404, "run")
     return Sight(not missing, f"{len(runs)} runs, {len(missing)} of them 404") if runs else UNSEEN
 
 
-def _lists(evidence: Evidence) -> Sequence[Answer]:
+def _lists(evidence: ProbeEvidence) -> Sequence[Answer]:
     return evidence.answers("find", "children", "files")
 
 
-def _list_order(evidence: Evidence) -> Sight:
+def _list_order(evidence: ProbeEvidence) -> Sight:
     times = [str(one["created_time"]) for answer in evidence.answers("find") for one in json_body(answer)["items"]]
     if len(set(times)) < 2:  # noqa: PLR2004 - of one time there is no order
         return UNSEEN
     return Sight(times == sorted(times), f"{len(times)} tasks of the project")
 
 
-def _total_header(evidence: Evidence) -> Sight:
+def _total_header(evidence: ProbeEvidence) -> Sight:
     answers = _lists(evidence)
     have = sum(any(name.lower() == TOTAL_HEADER for name in one.headers) for one in answers)
     return Sight(have == len(answers), f"{have} of {len(answers)} lists have it") if answers else UNSEEN
 
 
-def _statuses(evidence: Evidence) -> Sight:
+def _statuses(evidence: ProbeEvidence) -> Sight:
     heard = sorted({str(task.get("status", "")).upper() for task in _shown_tasks(evidence)})
     unknown = [word for word in heard if word not in KNOWN]
     return Sight(not unknown, f"heard: {words(', '.join(unknown or heard))}") if heard else UNSEEN
 
 
-def _offset_is_taken(evidence: Evidence) -> Sight:
+def _offset_is_taken(evidence: ProbeEvidence) -> Sight:
     if evidence.refused(400, "find"):
         return denied("the list was refused (400)")
     return held(f"a list from {time_text(0)[-6:]} on was answered") if evidence.answers("find") else UNSEEN
 
 
-def _zones(evidence: Evidence) -> Sight:
+def _zones(evidence: ProbeEvidence) -> Sight:
     times = [str(task["created_time"]) for task in _shown_tasks(evidence) if task.get("created_time")]
     if not times:
         return UNSEEN
@@ -328,7 +330,7 @@ def _zones(evidence: Evidence) -> Sight:
     return Sight(None, f"{words(times[0])} has none")
 
 
-def _bad_draft(evidence: Evidence) -> Sight:
+def _bad_draft(evidence: ProbeEvidence) -> Sight:
     errors = [one for one in map(json_body, evidence.answers("create")) if one.get("errors")]
     return held(f"{len(errors)} drafts showed errors") if errors else UNSEEN
 

@@ -27,7 +27,7 @@ from engine.model.outcome import Fate, Outcome, Tally
 from engine.model.record import Format, Reject, Source
 from engine.model.settings import RunLimits
 from engine.reports.audit import Audit
-from engine.services.checks import Verdict
+from engine.services.checks import CheckVerdict
 
 OPERATIONS = [
     "submit",
@@ -72,7 +72,7 @@ class FakeEngine:
     """Job in which uncertain records are sent again; their own where empty."""
     canceled: bool = False
     pruned: Pruned = PRUNED
-    verdict: Verdict = Verdict.OK
+    verdict: CheckVerdict = CheckVerdict.OK
     """Of the one check."""
     error: Exception | None = None
     asked: list[tuple] = field(default_factory=list)

@@ -5,7 +5,7 @@ import io
 import pytest
 from msgspec.structs import replace
 
-from engine.services.checks import Verdict
+from engine.services.checks import CheckVerdict
 
 from .test_commands import Terminal, asked_for
 
@@ -13,14 +13,14 @@ CHECK = ("check", "in.ndjson", "--config", "c.toml")
 
 
 def test_a_check_that_fails_has_exit_code_9_and_says_how_to_mend_it(say, engine):
-    engine.verdict = Verdict.FAILED
+    engine.verdict = CheckVerdict.FAILED
     said = say(*CHECK)
     assert said.code == 9
     assert "1 check failed: key. A load would go to api.sama.com (sama, project 42). Nothing was created." in said.out
     assert "To mend it: renew it." in said.out
 
 
-@pytest.mark.parametrize("verdict", [Verdict.OK, Verdict.WARNING, Verdict.UNCHECKED])
+@pytest.mark.parametrize("verdict", [CheckVerdict.OK, CheckVerdict.WARNING, CheckVerdict.UNCHECKED])
 def test_any_other_verdict_is_no_failure(say, engine, verdict):
     engine.verdict = verdict
     said = say(*CHECK, "--json")
@@ -42,7 +42,7 @@ def test_a_probe_without_a_source_is_wrong_usage(say, engine):
 
 
 def test_where_a_check_fails_no_probe_is_made(say, engine):
-    engine.verdict = Verdict.FAILED
+    engine.verdict = CheckVerdict.FAILED
     assert say(*CHECK, "--probe", "--yes").code == 9
     assert asked_for(engine) == ["check"]
 

@@ -34,7 +34,7 @@ from engine.sandbox.settings import (
     SandboxSama,
     SevenBridgesUnwritten,
 )
-from engine.services.checks import Finding, Verdict
+from engine.services.checks import CheckVerdict, Finding
 
 SAMA = """
 [service]
@@ -121,9 +121,9 @@ def verdicts(lines, *names):
 async def test_where_all_is_well_nothing_fails_and_nothing_is_made(place, kind):
     sandbox = await place.serve(kind)
     lines = await place.lines()
-    wrong = {one.name: one for one in lines.values() if one.verdict in {Verdict.FAILED, Verdict.WARNING}}
+    wrong = {one.name: one for one in lines.values() if one.verdict in {CheckVerdict.FAILED, CheckVerdict.WARNING}}
     assert wrong == {}
-    unknown = {one.name for one in lines.values() if one.verdict is Verdict.UNCHECKED}
+    unknown = {one.name for one in lines.values() if one.verdict is CheckVerdict.UNCHECKED}
     assert unknown == ({"upload host", "limits"} if kind == "sama" else set())
     assert sandbox.stats.tasks_created == sandbox.stats.requests["create"] == 0
     assert not place.ledger.parent.exists()
@@ -214,7 +214,7 @@ async def test_an_unknown_app_fails(place):
 async def test_a_misspelt_input_of_the_configuration_fails_by_the_app(place):
     await place.serve("sevenbridges")
     lines = await place.lines(place.config(service='inputs = { refrence = "x" }'))
-    assert lines["app"].verdict is Verdict.FAILED
+    assert lines["app"].verdict is CheckVerdict.FAILED
     assert "service.inputs.refrence" in lines["app"].found
     assert "did you mean 'reference'?" in lines["app"].found
 
@@ -223,14 +223,14 @@ async def test_inputs_that_records_misspell_or_lack_fail_by_the_app(place):
     await place.serve("sevenbridges")
     misspelt = place.source([{"name": "a", "inputs": {"reads": "1", "refrence": "x"}}, *RECORDS["sevenbridges"]])
     lines = await place.lines(sources=[misspelt])
-    assert lines["tasks"].verdict is Verdict.WARNING
+    assert lines["tasks"].verdict is CheckVerdict.WARNING
     assert "1 of the first 6 tasks do not fit; record 0: inputs.refrence: no input of app" in lines["tasks"].found
     assert (await engine.check(place.config(), [misspelt], place.ledger)).good == [1, 2]
     lacking = place.source([{"name": "a", "inputs": {}}, {"name": "b"}])
     lines = await place.lines(place.config(service="run = true"), [lacking])
-    assert lines["tasks"].verdict is Verdict.FAILED
+    assert lines["tasks"].verdict is CheckVerdict.FAILED
     assert "inputs.reads: missing; app me/cohort/align needs it (1 more like it)" in lines["tasks"].found
-    assert (await place.lines(sources=[lacking]))["tasks"].verdict is Verdict.OK  # of a draft, people fill it in
+    assert (await place.lines(sources=[lacking]))["tasks"].verdict is CheckVerdict.OK  # of a draft, people fill it in
 
 
 async def test_records_that_do_not_fit_the_project_s_schema_fail(place):
@@ -240,10 +240,10 @@ async def test_records_that_do_not_fit_the_project_s_schema_fail(place):
     await place.serve("sama", projects=(Project(42, file),))
     lines = await place.lines()
     assert lines["schema"].found == "2 inputs: id, url"
-    assert lines["tasks"].verdict is Verdict.FAILED
+    assert lines["tasks"].verdict is CheckVerdict.FAILED
     assert '"url" is a required property' in lines["tasks"].found
     fitting = place.source([{"data": {"url": "x"}}])
-    assert (await place.lines(sources=[fitting]))["tasks"].verdict is Verdict.OK
+    assert (await place.lines(sources=[fitting]))["tasks"].verdict is CheckVerdict.OK
 
 
 @KINDS
@@ -313,7 +313,7 @@ class TestTls:
         await place.serve("sama", tls=Tls(authority=authority))
         trust(authority)
         line = (await place.lines(sources=[]))["tls"]
-        assert (line.verdict, line.cure) == (Verdict.WARNING, "the server's owner must renew it")
+        assert (line.verdict, line.cure) == (CheckVerdict.WARNING, "the server's owner must renew it")
 
     async def test_the_host_of_uploads_is_reached_by_tls_or_fails(self, place, trust):
         authority = place.folder / "authority.pem"
@@ -324,7 +324,7 @@ class TestTls:
         lines = await place.lines(place.config(f'upload_hosts = ["localhost:{port}"]'), [])
         assert "localhost can be reached by TLS; the service names the host" in lines["upload host"].found
         lines = await place.lines(place.config(f'upload_hosts = ["localhost:{URL(place.url).port}"]'), [])
-        assert lines["upload host"].verdict is Verdict.FAILED
+        assert lines["upload host"].verdict is CheckVerdict.FAILED
         assert "does not speak TLS at this port" in lines["upload host"].found
 
     async def test_one_that_is_trusted_is_told_with_who_signed_it(self, place, trust):
@@ -362,7 +362,7 @@ async def test_a_window_of_requests_that_is_nearly_used_up_is_a_warning(place):
             async with session.get(f"{place.url}/user") as answer:
                 assert answer.status == 200
     line = (await place.lines())["limits"]
-    assert line.verdict is Verdict.WARNING
+    assert line.verdict is CheckVerdict.WARNING
     assert line.found == "5 of 60 requests are left in this window; 100 of 100 instances"
 
 
@@ -380,14 +380,14 @@ async def test_an_older_ledger_is_a_warning_and_stays_old(place):
     await place.serve("sama")
     place.ledger.parent.mkdir()
     open_writer(place.ledger, steps=STEPS[:1]).close()
-    assert (await place.lines())["ledger"].verdict is Verdict.WARNING
+    assert (await place.lines())["ledger"].verdict is CheckVerdict.WARNING
     assert examine(place.ledger)[0] == 1
 
 
 async def test_a_column_that_no_record_has_is_a_warning(place):
     await place.serve("sama")
     line = (await place.lines(place.config(more='[mapping]\ndrop = ["colour"]')))["records"]
-    assert line.verdict is Verdict.WARNING
+    assert line.verdict is CheckVerdict.WARNING
     assert "mapping.drop names column 'colour'" in line.found
 
 
@@ -405,7 +405,7 @@ async def test_a_wrong_ledger_fails(place):
     place.ledger.parent.mkdir()
     place.ledger.write_text("this is a letter to somebody, and no database at all" * 20)
     lines = await place.lines()
-    assert lines["ledger"].verdict is Verdict.FAILED
+    assert lines["ledger"].verdict is CheckVerdict.FAILED
     assert "not a ledger" in lines["ledger"].found
 
 
@@ -422,7 +422,7 @@ async def test_folders_that_cannot_be_written_fail(place):
     blocked = place.folder / "file"
     blocked.write_text("")
     lines = await place.lines(output="/proc/reports")
-    assert lines["output"].verdict is Verdict.FAILED
+    assert lines["output"].verdict is CheckVerdict.FAILED
     assert "cannot be written" in lines["output"].found
 
 
@@ -430,7 +430,7 @@ async def test_a_disk_that_is_too_full_fails(place, monkeypatch):
     await place.serve("sama")
     monkeypatch.setattr("engine.commands.checks_here.DISK_ROOM_BYTES", 1 << 62)
     lines = await place.lines()
-    assert lines["disk"].verdict is Verdict.FAILED
+    assert lines["disk"].verdict is CheckVerdict.FAILED
     assert "make room" in lines["disk"].cure
 
 
@@ -442,11 +442,11 @@ async def test_sources_that_are_missing_empty_or_bad_are_told(place):
     assert verdicts(lines, "source", "records", "tasks") == ["not checked"] * 3
     bad = place.source([{"dta": {}}])
     lines = await place.lines(sources=[bad])
-    assert lines["records"].verdict is Verdict.FAILED
+    assert lines["records"].verdict is CheckVerdict.FAILED
     assert "did you mean 'data'?" in lines["records"].found
     some = place.source([*RECORDS["sama"], {"dta": {}}])
     lines = await place.lines(sources=[some])
-    assert lines["records"].verdict is Verdict.WARNING
+    assert lines["records"].verdict is CheckVerdict.WARNING
     assert "5 of the first 6 records can be sent; line 6" in lines["records"].found
 
 

@@ -125,7 +125,7 @@ async def test_a_command_that_loads_nothing_goes_on_by_itself_and_is_no_success_
         memory.end(Result("j", "canceled", Tally(), 1.0, 0))
     assert stop.goes_on.startswith(f"`bulksubmit {command} j ")
     assert (await ledger.standing("j")).last_completion == 0.0
-    assert len(await ledger.samples("j", 1)) == 2
+    assert len(await ledger.samples("j", 1)) == 3
 
 
 async def test_metrics_are_written_each_minute(ledger, clock, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from engine.reports.overview import (
     OTHERS,
     REASONS_TOLD,
     RUNS_TOLD,
-    Point,
+    SeriesPoint,
     find_calls,
     overview,
     sum_of,
@@ -77,7 +77,7 @@ def test_calls_of_one_kind_are_told_together_over_all_runs():
 
 def test_samples_side_by_side_are_taken_together_and_none_of_two_runs():
     points = [
-        Point(1 + (at >= 500), float(at), Sample(at, 1.0, float(at % 2), in_flight=at % 3, limit=at))
+        SeriesPoint(1 + (at >= 500), float(at), Sample(at, 1.0, float(at % 2), in_flight=at % 3, limit=at))
         for at in range(1_000)
     ]
     found = thinned(points, 240)

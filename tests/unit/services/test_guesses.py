@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.services.base import Answer, Call
-from engine.services.checks import GENERAL_GUESSES, Evidence, Exchange
+from engine.services.checks import GENERAL_GUESSES, Exchange, ProbeEvidence
 from engine.services.sama.checks import GUESSES as SAMA
 from engine.services.sevenbridges.checks import GUESSES as SEVENBRIDGES
 
@@ -33,7 +33,7 @@ STATUS = (
 LIST = (
     '{"tasks":[{"id":"t1","created_at":"2026-01-01T00:00:00Z","data":{"image":"a"}},{"id":"t2","data":{"image":"b"}}]}'
 )
-GOOD = Evidence([heard("status", STATUS), heard("tasks", LIST)], TASKS, ["t1", "t2"], 1.0, 120.0)
+GOOD = ProbeEvidence([heard("status", STATUS), heard("tasks", LIST)], TASKS, ["t1", "t2"], 1.0, 120.0)
 BULK = '{"items":[{"resource":{"id":"%s","status":"DRAFT"}},{"resource":{"id":"%s","status":"DRAFT"}}]}'
 ASKED = '{"task_ids":["t1","t2"]}'
 
@@ -119,7 +119,7 @@ def test_a_probe_sees_whether_a_guess_holds(name, holding, other):
 
 
 def test_what_was_not_heard_is_not_judged():
-    nothing = Evidence([])
+    nothing = ProbeEvidence([])
     assert {
         guess.name: guess.sight(nothing).holds for guess in ALL.values() if guess.sight(nothing).holds is not None
     } == {}
