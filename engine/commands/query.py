@@ -52,7 +52,7 @@ from engine.reports.audit import Audit, Evidence
 from engine.reports.audit import audit as audit_job
 from engine.reports.missing import Missing, write_missing
 from engine.reports.outcomes import fate_of
-from engine.run.pipeline import frozen_event
+from engine.run.reading import frozen_event
 from engine.source.sources import check_unchanged, find_sources, spool
 
 KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})

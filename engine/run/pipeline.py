@@ -28,7 +28,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
@@ -41,12 +40,12 @@ from engine.model.job import JobState
 from engine.model.record import Reject
 from engine.model.settings import SendSettings
 from engine.model.submission import UNSENT, State, Submission
-from engine.progress.events import BatchesFrozen
 from engine.progress.text import count
 from engine.run.context import DRAIN_SECONDS, Run, doubt_from_ledger
 from engine.run.in_flight import InFlight, Slot
 from engine.run.poller import Poller
 from engine.run.queues import Queue, WorkerPool
+from engine.run.reading import freeze_all
 from engine.run.recovery import Recovery
 from engine.run.uploader import Submitted, Uploader
 
@@ -154,19 +153,7 @@ class Pipeline:
         if self._job.read_complete:
             return
         plans = self._plans(await self._ledger.last_batch(self._job.name))
-        while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
-            if plan.batches or plan.last:
-                await self._ledger.freeze(
-                    self._job.name,
-                    plan.batches,
-                    plan.rejects,
-                    last=plan.last,
-                    skips=plan.skips,
-                    taken=plan.taken,
-                    keys=plan.keys,
-                )
-            self._run.emit(frozen_event(plan))
-            await pass_on(plan)
+        await freeze_all(self._run, plans, pass_on)
 
     async def _send_all(self, unsent: Queue[Unsent], batches: Sequence[Batch]) -> None:
         await self._uploader.read_ahead(batches)
@@ -359,13 +346,7 @@ class Pipeline:
         async with anyio.create_task_group() as polls:
             while group := await self._poller.next_group():
                 await poll_slots.acquire()
-                polls.start_soon(self._guarded, self._poll, group, poll_slots)
-
-    async def _poll(self, group: Sequence[int], poll_slots: anyio.Semaphore) -> None:
-        try:
-            await self._poller.poll(group)
-        finally:
-            poll_slots.release()
+                polls.start_soon(self._guarded, self._poller.poll, group, poll_slots.release)
 
     async def _part(self, grace_seconds: float, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Do `work`; once the run shall end, let it go on for `grace_seconds` and then cancel it."""
@@ -408,11 +389,3 @@ def _fate_of(submitted: Submitted) -> CallFate | None:
     if submitted.doubt is not None:
         return CallFate.LOST if submitted.doubt.lost else None
     return None if submitted.to_send else CallFate.DONE
-
-
-def frozen_event(plan: Plan) -> BatchesFrozen:
-    """Return what one step of reading brought, for those who watch."""
-    going_up = sum(batch.count > 0 for batch in plan.batches)
-    records = sum(batch.end.index - batch.start.index for batch in plan.batches)
-    skipped = sum(batch.skipped for batch in plan.batches)
-    return BatchesFrozen(going_up, records, len(plan.rejects), plan.reached.offset, plan.last, skipped)

@@ -9,7 +9,7 @@ slow to begin. An event says that it waits; and when nothing moves any more, the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -182,12 +182,22 @@ class Poller:
             await self._run.clock.sleep(seconds)
             sleep.cancel()
 
-    async def poll(self, group: Sequence[int]) -> None:
-        """Ask about a group once; settle what has finished and queue the rest again."""
+    async def poll(self, group: Sequence[int], answered: Callable[[], None] = lambda: None) -> None:
+        """Ask about a group once; settle what has finished and queue the rest again.
+
+        `answered` is called once the service has nothing more to say: others may ask while the fates are written.
+        """
+        open_batches = [self._open[sequence] for sequence in group]
+        try:
+            await self._ask(open_batches)
+        finally:
+            answered()
+            await self._close_settled(open_batches)
+
+    async def _ask(self, open_batches: Sequence[_OpenBatch]) -> None:
         wait = self._pacer.book(self._run.clock.monotonic())
         self._run.tell_wait(f"polls_per_second is {self._settings.polls_per_second:g}", wait)
         await self._run.clock.sleep(wait)
-        open_batches = [self._open[sequence] for sequence in group]
         sent_at = self._run.clock.monotonic()
         try:
             answers = await self._run.polling.progress(
@@ -203,16 +213,12 @@ class Poller:
         seen_at = (sent_at + answered_at) / 2  # the service looked halfway between question and answer
         self._look_for_movement(seen_at)
         said = {progress.sequence: progress for progress in answers}
-        try:
-            for open_batch in open_batches:
-                if open_batch.batch.sequence in said:
-                    await self._learn(open_batch, said[open_batch.batch.sequence], seen_at)
-                else:
-                    await self._excuse(
-                        open_batch, UnexpectedAnswer(f"nothing was said of batch {open_batch.submission.remote_id}")
-                    )
-        finally:
-            await self._close_settled(open_batches)
+        for open_batch in open_batches:
+            if open_batch.batch.sequence in said:
+                await self._learn(open_batch, said[open_batch.batch.sequence], seen_at)
+            else:
+                words = f"nothing was said of batch {open_batch.submission.remote_id}"
+                await self._excuse(open_batch, UnexpectedAnswer(words))
 
     def _asked(self, open_batch: _OpenBatch, now: float) -> Asked:
         unmoved = now - open_batch.moved_at >= self._run.settle_time.seconds

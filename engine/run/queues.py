@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, Self, TypeVar, TypeVarTuple
 
 import anyio
@@ -54,6 +54,15 @@ class Queue(Generic[T]):
             await self._shorter.wait()
         self._things.extend(things)
         self._longer.give()
+
+    async def take_all(self) -> Sequence[T]:
+        """Wait until there is something and take all of it; nothing once the queue has ended."""
+        while not self._things and not self._ended:
+            await self._longer.wait()
+        things = list(self._things)
+        self._things.clear()
+        self._shorter.give()
+        return things
 
     def end(self) -> None:
         """Nothing more will be put down."""
