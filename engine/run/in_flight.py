@@ -22,7 +22,7 @@ MOST_BYTES = 32 * MEBIBYTE
 """Payloads under way at once; one that alone is longer goes alone."""
 
 
-class Slot(msgspec.Struct, frozen=True):
+class Slot(msgspec.Struct):
     """A place that is taken."""
 
     size_bytes: int
@@ -30,6 +30,7 @@ class Slot(msgspec.Struct, frozen=True):
     """Places taken when it was, this one included."""
     since: float
     """Monotonic seconds."""
+    given_back: bool = False
 
 
 class InFlight:
@@ -80,7 +81,13 @@ class InFlight:
         return Slot(size_bytes, self._taken, self._clock.monotonic())
 
     def give_back(self, slot: Slot, fate: CallFate | None) -> None:
-        """Free a place; `fate` tells how the batch fared, None that it says nothing of the service's speed."""
+        """Free a place, if it is not free yet.
+
+        `fate` tells how the batch fared, None that it says nothing of the service's speed.
+        """
+        if slot.given_back:
+            return
+        slot.given_back = True
         self._free(slot.size_bytes)
         if fate is not None and slot.since > self._paused_until:
             now = self._clock.monotonic()

@@ -84,6 +84,8 @@ class Pipeline:
         self._recoveries: TaskGroup
         """Where batches in doubt are taken care of: beside the uploads, and at the end beside the searches."""
         self._in_doubt = 0
+        self._noted: set[int] = set()
+        """Sequences of the batches that the service has answered, while the ledger writes that down."""
         self._earlier_followed = anyio.Event()
         """Set once what earlier runs have released is followed."""
         self._began = run.clock.now()
@@ -276,7 +278,7 @@ class Pipeline:
         Each upload may end as an open batch, or in doubt; the number of both is limited.
         """
         while (
-            not self._poller.has_room(self._in_flight.taken) or self._in_doubt >= MOST_IN_DOUBT
+            not self._poller.has_room(self._in_flight.taken + len(self._noted)) or self._in_doubt >= MOST_IN_DOUBT
         ) and self._run.stop.sending_error is None:
             await self._poller.wait_for_change()
         slot = await self._in_flight.take(batch.size_bytes)
@@ -301,12 +303,18 @@ class Pipeline:
 
     async def _in_slot(self, slot: Slot, batch: Batch, submission: Submission) -> Submitted:
         fate: CallFate | None = CallFate.LOST
+
+        def answered() -> None:
+            self._in_flight.give_back(slot, CallFate.DONE)
+            self._noted.add(batch.sequence)
+
         try:
-            submitted = await self._uploader.submit(batch, submission)
+            submitted = await self._uploader.submit(batch, submission, answered)
             fate = _fate_of(submitted)
             if submitted.submission.state is State.RELEASED:
                 self._poller.add(batch, submitted.submission)
         finally:
+            self._noted.discard(batch.sequence)
             self._in_flight.give_back(slot, fate)
             self._poller.wake()  # an upload that ended without a release makes room, too
         return submitted

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -46,6 +46,8 @@ STAGE_TRIES = 3
 """Fresh upload URLs that one batch may use up in a run; if S3 refuses three new ones, they are not too old."""
 NO_RECORDS = b"[]"
 """What is uploaded to learn whether anything gets through, to a batch that is never released."""
+
+Answered: TypeAlias = Callable[[], None]
 
 _STAMP_SECONDS = 1.0
 """An intent that is older when its call goes out is written again: what became of the call is judged from that time."""
@@ -91,8 +93,10 @@ class Uploader:
         """Prepare for batches that are about to be submitted."""
         await self.payloads.ahead(batches)
 
-    async def submit(self, batch: Batch, submission: Submission) -> Submitted:
+    async def submit(self, batch: Batch, submission: Submission, answered: Answered = lambda: None) -> Submitted:
         """Send a batch from its beginning, or (RELEASING) release it again, which the table of steps has allowed.
+
+        `answered` is called once the last call has its answer: what is left is to note it.
 
         Raises:
             Unauthorized, Unavailable, JobRefused: no batch would get through now; the job stops, `resume` goes on.
@@ -104,9 +108,9 @@ class Uploader:
         began = self._run.clock.monotonic()
         staging = self._service.staging
         if staging is not None and submission.state is not State.RELEASING:
-            submitted = await self._stage(staging, batch, submission)
+            submitted = await self._stage(staging, batch, submission, answered)
         else:
-            submitted = await self._release(batch, submission)
+            submitted = await self._release(batch, submission, answered)
         if isinstance(submitted.failure, Refused) and submitted.failure.too_large:
             self._learn_size(batch, Upload.TOO_LARGE)
         elif fresh and submitted.doubt is None:
@@ -184,7 +188,7 @@ class Uploader:
         if failure.timed_out or failure.reset:
             self._learn_size(batch, Upload.TIMED_OUT if failure.timed_out else Upload.RESET)
 
-    async def _stage(self, staging: Staging, batch: Batch, submission: Submission) -> Submitted:
+    async def _stage(self, staging: Staging, batch: Batch, submission: Submission, answered: Answered) -> Submitted:
         """Stage a batch, upload its payload and release it, each time anew where the upload URL does not hold."""
         failures: list[CallFailed] = []
         while len(failures) < STAGE_TRIES:
@@ -199,6 +203,7 @@ class Uploader:
             # Remote id and fate are one durable step. Until it is made, the state is STAGING: a later run searches
             # first.
             if staged.settlement is not None:
+                answered()
                 self._suspects.passed()
                 return await self._settled(batch, intent.submission, staged.settlement, staged.remote_id)
             named = await self._named(batch, intent.submission, State.STAGED, staged.remote_id)
@@ -208,7 +213,7 @@ class Uploader:
             failed = await self._upload(staging, submission, staged, payload)
             if failed is None:
                 self._suspects.passed()  # whatever becomes of its release
-                return await self._release(batch, submission)
+                return await self._release(batch, submission, answered)
             if isinstance(failed, Submitted):
                 return failed
             failures.append(failed)
@@ -256,7 +261,7 @@ class Uploader:
         words = f"{failure}, while another upload got through"
         return self._in_doubt(submission, Refused(words, call="put", status=failure.status, blame=Blame.SUSPECT))
 
-    async def _release(self, batch: Batch, submission: Submission) -> Submitted:
+    async def _release(self, batch: Batch, submission: Submission, answered: Answered) -> Submitted:
         """Have the tasks created: of a staged batch, or by one call that carries the payload and is never repeated."""
         payload = None if self._service.staging else await self.payloads.read(batch)
         intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.RELEASING))
@@ -273,8 +278,10 @@ class Uploader:
             if payload is not None:
                 self._learn_loss(batch, failure)
             return await self._failed(batch, intent.submission, failure)
+        answered()
         if payload is not None:
             self._suspects.passed()
+            payload = None  # others may be in memory now
         if released.settlement is not None:
             return await self._settled(batch, intent.submission, released.settlement, released.remote_id)
         if released.remote_id is None:
