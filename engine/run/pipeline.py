@@ -92,7 +92,7 @@ class Pipeline:
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
-        unsent: Queue[Unsent] = Queue(self._settings.most_in_flight)
+        unsent: Queue[Unsent] = Queue(self._read_ahead)
         async with anyio.create_task_group() as parts:
             parts.start_soon(self._part, 0.0, self._read, unsent)
             parts.start_soon(self._part, DRAIN_SECONDS, self._upload, unsent)
@@ -249,8 +249,14 @@ class Pipeline:
                     return
                 self._count_sent(batch)
                 workers.give(slot, batch, submission)
+                unsent.most = self._read_ahead
         if held_back:
             self._run.end_sending(self._all_sent())
+
+    @property
+    def _read_ahead(self) -> int:
+        """How many frozen batches may wait to be sent: enough for the number in flight to double twice meanwhile."""
+        return min(self._settings.most_in_flight, 4 * max(2, self._in_flight.limit))
 
     def _may_send(self, batch: Batch | None = None) -> bool:
         """Return whether this run may send a batch as a whole, or any record."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Self, TypeVar, TypeVarTuple
 
 import anyio
@@ -48,21 +48,23 @@ class Queue(Generic[T]):
         self._longer = Signal()
         self._shorter = Signal()
 
+    @property
+    def most(self) -> int:
+        """How many may wait before `put` waits."""
+        return self._most
+
+    @most.setter
+    def most(self, most: int) -> None:
+        longer, self._most = most > self._most, most
+        if longer:
+            self._shorter.give()
+
     async def put(self, things: Iterable[T]) -> None:
         """Wait until the queue is short enough, then put all of them at its end."""
         while len(self._things) >= self._most:
             await self._shorter.wait()
         self._things.extend(things)
         self._longer.give()
-
-    async def take_all(self) -> Sequence[T]:
-        """Wait until there is something and take all of it; nothing once the queue has ended."""
-        while not self._things and not self._ended:
-            await self._longer.wait()
-        things = list(self._things)
-        self._things.clear()
-        self._shorter.give()
-        return things
 
     def end(self) -> None:
         """Nothing more will be put down."""

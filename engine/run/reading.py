@@ -7,6 +7,7 @@ meanwhile, and the next step freezes all of them at once. Used by the pipeline.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import anyio
 import anyio.to_thread
@@ -14,28 +15,39 @@ import anyio.to_thread
 from engine.batch.chunker import Plan
 from engine.progress.events import BatchesFrozen
 from engine.run.context import Run
-from engine.run.queues import Queue
+from engine.run.queues import Signal
 
-PLANS_AHEAD = 8
-"""Plans that are read and not frozen: with batches of 1,000 records mostly one batch each, of 10 KB in memory."""
+MOST_AHEAD = 8
+"""Batches that are read and not frozen when reading waits; more are seldom read during one step of the ledger."""
 
 
 async def freeze_all(run: Run, plans: Iterator[Plan], pass_on: Callable[[Plan], Awaitable[None]]) -> None:
     """Freeze all plans in their order, and pass each step on once it is durable.
 
+    Nothing is read while `pass_on` waits: what is cut later may be cut as the service takes it.
+
     Raises:
         Exception: what `plans`, the ledger or `pass_on` raises. Plans that were read before are frozen and passed on.
     """
-    read: Queue[Plan | Exception] = Queue(PLANS_AHEAD)
+    ahead = _Ahead()
     failure: Exception | None = None
     async with anyio.create_task_group() as beside:
-        beside.start_soon(_read, plans, read)
+        beside.start_soon(ahead.read, plans)
         try:
-            while gathered := await read.take_all():
-                if some := [plan for plan in gathered if isinstance(plan, Plan)]:
-                    await _freeze(run, joined(some), pass_on)
-                if isinstance(gathered[-1], Exception):
-                    failure = gathered[-1]
+            while (plan := await ahead.take()) is not None:
+                if plan.batches or plan.last:
+                    await run.ledger.freeze(
+                        run.job.name,
+                        plan.batches,
+                        plan.rejects,
+                        last=plan.last,
+                        skips=plan.skips,
+                        taken=plan.taken,
+                        keys=plan.keys,
+                    )
+                run.emit(frozen_event(plan))
+                with ahead.held():
+                    await pass_on(plan)
         except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
             failure = error
         beside.cancel_scope.cancel()
@@ -43,22 +55,47 @@ async def freeze_all(run: Run, plans: Iterator[Plan], pass_on: Callable[[Plan], 
         raise failure
 
 
-async def _read(plans: Iterator[Plan], read: Queue[Plan | Exception]) -> None:
-    try:
-        while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
-            await read.put([plan])
-    except Exception as error:  # noqa: BLE001 - told after all that was read before it is frozen
-        await read.put([error])
-    read.end()
+class _Ahead:
+    """Plans that are read and not frozen."""
 
+    def __init__(self) -> None:
+        self._plans: list[Plan] = []
+        self._held = self._ended = False
+        self._failure: Exception | None = None
+        self._changed = Signal()
 
-async def _freeze(run: Run, plan: Plan, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
-    if plan.batches or plan.last:
-        await run.ledger.freeze(
-            run.job.name, plan.batches, plan.rejects, last=plan.last, skips=plan.skips, taken=plan.taken
-        )
-    run.emit(frozen_event(plan))
-    await pass_on(plan)
+    async def read(self, plans: Iterator[Plan]) -> None:
+        """Read all, and no faster than they are wanted."""
+        try:
+            while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
+                self._plans.append(plan)
+                self._changed.give()
+                while self._held or sum(len(plan.batches) for plan in self._plans) >= MOST_AHEAD:
+                    await self._changed.wait()
+        except Exception as error:  # noqa: BLE001 - raised by `take`, after all that was read before
+            self._failure = error
+        self._ended = True
+        self._changed.give()
+
+    async def take(self) -> Plan | None:
+        """Return all that was read as one plan, as soon as there is something; None at the end."""
+        while not self._plans and not self._ended:
+            await self._changed.wait()
+        if self._plans:
+            plans, self._plans = self._plans, []
+            self._changed.give()
+            return joined(plans)
+        if self._failure is not None:
+            raise self._failure
+        return None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Read nothing meanwhile."""
+        self._held = True
+        yield
+        self._held = False
+        self._changed.give()
 
 
 def joined(plans: Sequence[Plan]) -> Plan:
@@ -72,6 +109,7 @@ def joined(plans: Sequence[Plan]) -> Plan:
         plans[-1].last,
         [skip for plan in plans for skip in plan.skips],
         [taken for plan in plans for taken in plan.taken],
+        [keyed for plan in plans for keyed in plan.keys],
     )
 
 
