@@ -190,7 +190,8 @@ class Writer:
             self._keep_marked()
             self._connection.execute(QUERIES["begin"])
             changes: list[Change] = []
-            for _, run in groupby(group, attrgetter("operation")):
+            writing = [queued for queued in group if queued.operation is not _nothing]
+            for _, run in groupby(writing, attrgetter("operation")):
                 self._apply(list(run), changes)
             if changes and self._hooks.before_commit:
                 self._hooks.before_commit(changes)
