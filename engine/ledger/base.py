@@ -148,7 +148,10 @@ class Ledger(Protocol):
         """Return the fate of a settled batch's records; None before that."""
 
     async def settlements(self, job: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
-        """Return the fates of the records of some batches, those that are settled, by sequence."""
+        """Return the fates of the records of some batches, those that are settled on disk, by sequence.
+
+        A step that nobody waits for is not waited for here, either: reports ask while others settle.
+        """
 
     def partly_created(self, job: str, *, failed_later: bool = False) -> AsyncIterator[tuple[Batch, Settlement]]:
         """Yield the settled batches of which some record was not created, with the fate of each record.

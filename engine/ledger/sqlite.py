@@ -221,7 +221,7 @@ class SqliteLedger(Ledger):
             if submission.state is not State.SPLIT:
                 yield batch, submission
                 continue
-            parts = {"sequence": batch.sequence, "states": _array(wanted - {State.SPLIT})}
+            parts: dict[str, Any] = {"sequence": batch.sequence, "states": _array(wanted - {State.SPLIT})}
             for part in await self._rows("parts", rows.to_submitted, job, **parts):
                 yield part
 
@@ -259,11 +259,12 @@ class SqliteLedger(Ledger):
         return at
 
     async def settlement(self, job: str, sequence: int) -> Settlement | None:
+        await self._caught_up()
         return (await self.settlements(job, [sequence])).get(sequence)
 
     async def settlements(self, job: str, sequences: Sequence[int]) -> Mapping[int, Settlement]:
         wanted = orjson.dumps(list(sequences)).decode()
-        return dict(await self._rows("settlements", rows.to_numbered_settlement, job, sequences=wanted))
+        return dict(await self._rows("settlements", rows.to_numbered_settlement, job, at_once=True, sequences=wanted))
 
     async def stored_fates(self, job: str, sequence: int) -> Kept:
         (kept,) = await self._rows("kept", rows.to_kept, job, sequence=sequence)
@@ -309,7 +310,7 @@ class SqliteLedger(Ledger):
         await self._writer.write(partial(note_later, name=job, fates=fates))
 
     async def later_fates(self, job: str, start: int, stop: int) -> Mapping[int, LaterFate]:
-        return dict(await self._rows("later_fates", _numbered_later, job, start=start, stop=stop))
+        return dict(await self._rows("later_fates", _numbered_later, job, at_once=True, start=start, stop=stop))
 
     async def count_later(self, job: str) -> Mapping[str, int]:
         counts: Counter[str] = Counter()
@@ -404,15 +405,29 @@ class SqliteLedger(Ledger):
                 yield pair
             after = page[-1][0].sequence
 
-    async def _rows(self, query: str, make: Callable[..., T], job: str | None, **bindings: Any) -> list[T]:
-        """Return what `make` makes of the columns of each row of a query, about one job or about all."""
-        return await self._ask(_fetch, query, make, job, bindings)
+    async def _rows(
+        self, query: str, make: Callable[..., T], job: str | None, *, at_once: bool = False, **bindings: Any
+    ) -> list[T]:
+        """Return what `make` makes of the columns of each row of a query, about one job or about all.
+
+        `at_once`: of what is on disk already.
+        """
+        ask = self._ask_at_once if at_once else self._ask
+        return await ask(_fetch, query, make, job, bindings)
 
     async def _ask(self, question: Callable[..., T], *details: Any) -> T:
-        """Run `question` on the connection that reads, in its thread."""
+        """Run `question` on the connection that reads, in its thread, once all is on disk that came before it."""
+        await self._caught_up()
+        return await self._ask_at_once(question, *details)
+
+    async def _caught_up(self) -> None:
         self._writer.check_open()
         with suppress(BulkSubmitError):  # told to whoever waits for a step; what is on disk can be read all the same
             await self._writer.written()
+
+    async def _ask_at_once(self, question: Callable[..., T], *details: Any) -> T:
+        """Do as `_ask`, but of what is on disk already."""
+        self._writer.check_open()
         loop = asyncio.get_running_loop()
         with mapped_errors(self._path):
             return await loop.run_in_executor(self._reading, question, self._reader, *details)

@@ -117,13 +117,16 @@ async def fates_beside(
     return known, batch_fates(job, known, task_url)
 
 
-async def _known(job: Job, ledger: Ledger, group: Sequence[_Followed]) -> Sequence[KnownBatch]:
+async def _known(
+    job: Job, ledger: Ledger, group: Sequence[_Followed], *, later_known: bool = True
+) -> Sequence[KnownBatch]:
+    """Return batches with what became of their records; `later_known`: something is known of a task since."""
     if not group:
         return []
     settled = [batch.sequence for batch, submission in group if submission.state is State.SETTLED]
     settlements = await ledger.settlements(job.name, settled)
     later: Mapping[int, LaterFate] = {}
-    if settled:
+    if settled and later_known:
         later = await ledger.later_fates(job.name, group[0][0].start.index, group[-1][0].end.index)
     return [
         replace(await known_batch(job, ledger, batch, submission, settlements.get(batch.sequence)), later=later)
@@ -290,8 +293,9 @@ class ReportWriter(AbstractContextManager["ReportWriter"]):
         Each group is written in a thread, and the next one is begun by the event loop, after all that is due there: so
         the sending waits no longer than a group takes, some milliseconds.
         """
+        later_known = await self._ledger.last_later_at(self._job.name) > 0
         async for group in self._groups(states):
-            known = await _known(self._job, self._ledger, group)
+            known = await _known(self._job, self._ledger, group, later_known=later_known)
             await anyio.to_thread.run_sync(self._write, known, self._room_bytes if states else 0)
 
     async def _groups(self, states: frozenset[State] | None) -> AsyncIterator[Sequence[_Followed]]:
@@ -421,8 +425,22 @@ def _created_lines(job: Job, known: KnownBatch, positions: Sequence[int], task_u
     if offsets[-1] >= source.end:  # the batch runs across files
         return b""
     in_source = [offset - source.base for offset in offsets] if source.base else offsets
-    varying = {"index": list(indexes), "offset": in_source, "task_id": task_ids, "url": list(map(task_url, task_ids))}
-    return _joined(Outcome(0, source.path, 0, Fate.CREATED, batch_id=known.submission.remote_id), varying)
+    varying = {"index": list(indexes), "offset": in_source, "task_id": task_ids}
+    page = _page(task_url, task_ids)
+    if page is None:
+        varying["url"] = list(map(task_url, task_ids))
+    return _joined(Outcome(0, source.path, 0, Fate.CREATED, batch_id=known.submission.remote_id), varying, page)
+
+
+def _page(task_url: TaskUrl, task_ids: Sequence[str]) -> tuple[str, str] | None:
+    """Return what stands before and after a task's id in the URL of its page; None if that cannot be told.
+
+    Only the id differs from task to task, as `Service.task_url` promises, so the ids' texts are used once more: to make
+    all URLs takes as long as the rest of the lines.
+    """
+    first, last = task_ids[0], task_ids[-1]
+    before, found, after = task_url(first).rpartition(first)
+    return (before, after) if found and first != last and task_url(last) == f"{before}{last}{after}" else None
 
 
 def _skipped_lines(job: Job, skip: Skipped, holders: Sequence[Holding], task_url: TaskUrl) -> bytes:
@@ -444,23 +462,37 @@ def _skipped_lines(job: Job, skip: Skipped, holders: Sequence[Holding], task_url
     return _joined(Outcome(0, source.path, 0, Fate.SKIPPED, details=details), varying)
 
 
-def _joined(outcome: Outcome, varying: Mapping[str, Sequence[Any]]) -> bytes:
-    """Return the lines of outcomes that differ from one in some values, by key in the order of the keys in a line."""
+def _joined(outcome: Outcome, varying: Mapping[str, Sequence[Any]], page: tuple[str, str] | None = None) -> bytes:
+    """Return the lines of outcomes that differ from one in some values, by key in the order of the keys in a line.
+
+    `page`: what stands before and after the task's id in its URL, which differs likewise.
+    """
     number = len(varying["index"])
     line = [b"{"]
     """What all lines share, with a gap between for each value that varies."""
+    columns: list[Sequence[bytes]] = []
+    ids: Sequence[bytes] = ()
     for key, value in outcome.as_line().items():
         line[-1] += orjson.dumps(key) + b":"
-        if key in varying:
+        if key == "task_id" and page is not None:
+            columns.append(ids := orjson.dumps(varying[key])[2:-2].split(b'","'))
+            line[-1] += b'"'
+            line += [b"", b'",']
+        elif key == "url" and page is not None:
+            columns.append(ids)
+            before, after = map(orjson.dumps, page)
+            line[-1] += before[:-1]
+            line += [b"", after[1:] + b","]
+        elif key in varying:
+            columns.append(orjson.dumps(varying[key])[1:-1].split(b","))
             line += [b"", b","]
         else:
             line[-1] += orjson.dumps(value) + b","
+    if any(len(texts) != number for texts in columns):  # a comma stands within one
+        return b""
     line[-1] = line[-1].removesuffix(b",") + b"}\n"
     lines = line * number
-    for gap, values in enumerate(varying.values()):
-        texts = orjson.dumps(values)[1:-1].split(b",")
-        if len(texts) != number:  # a comma stands within one
-            return b""
+    for gap, texts in enumerate(columns):
         lines[2 * gap + 1 :: len(line)] = texts
     return b"".join(lines)
 

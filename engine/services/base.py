@@ -307,7 +307,7 @@ class Service(Protocol):
         """Return why the service would not take this task, naming the field; None if it would. No I/O."""
 
     def task_url(self, task_id: str) -> str:
-        """Return the page on which people see a task."""
+        """Return the page on which people see a task; of two tasks, the ids alone differ."""
 
     async def look(self) -> str:
         """Make a cheap call that carries no record; return what it shows of the place where tasks go, in words.

@@ -61,7 +61,9 @@ async def is_built_without_a_call(subject: Subject) -> None:
     limits, batch = trial.service.limits, BatchSettings()
     hold(0 < limits.records <= batch.max_records, f"{limits} ignores the configuration's {batch.max_records} records")
     hold(0 < limits.bytes <= batch.max_bytes, f"{limits} ignores the configuration's {batch.max_bytes} bytes")
-    hold("7" in trial.service.task_url("7"), "task_url does not hold the task's id")
+    pages = [trial.service.task_url(task_id) for task_id in ("one-7", "two-8")]
+    hold("one-7" in pages[0], "task_url does not hold the task's id")
+    hold(pages[1] == pages[0].replace("one-7", "two-8"), "task_url differs from task to task in more than the id")
     hold(subject.settings().__struct_config__.frozen, "its settings can be changed")
 
 

@@ -436,3 +436,26 @@ async def test_nothing_is_left_of_reports_whose_run_breaks_off(tmp_path):
         async with followed(bench) as (writer, _):
             await look(writer, bench, 3)
         assert list((tmp_path / "output").iterdir()) == []
+
+
+PAGES = {
+    "the id at the end": lambda task_id: f"https://x.example/tasks/{task_id}",
+    "the id in the middle": lambda task_id: f"https://x.example/tasks/{task_id}/edit",
+    "the id twice": lambda task_id: f"https://x.example/{task_id}/{task_id}",
+    "no id": lambda task_id: f"https://x.example/{len(task_id)}",
+    "a part of the id": lambda task_id: f"https://x.example/{task_id[-1]}/{task_id}",
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+@pytest.mark.parametrize("ids", [["t,1", 't"2', "t3"], ["tasks", "x", "x.example"], ["same", "same"], ["one"]])
+async def test_lines_by_columns_are_the_lines_made_one_by_one_whatever_the_pages_are(tmp_path, page, ids):
+    async with a_bench(tmp_path, records=len(ids)) as bench:
+        (batch,) = await bench.freeze()
+        settlement = Settlement(ids)
+        await settle(bench, batch, settlement)
+        bench.service.task_url = page
+        reports = await write(bench)
+    submission = Submission(0, State.SETTLED, "r1")
+    alone = outcome_lines(batch_fates(bench.job, KnownBatch(batch, submission, settlement, ()), page))
+    assert reports.outcomes.read_bytes() == b"".join(alone)
