@@ -48,6 +48,7 @@ NO_RECORDS = b"[]"
 """What is uploaded to learn whether anything gets through, to a batch that is never released."""
 
 Answered: TypeAlias = Callable[[], None]
+"""Told that the last call about a batch has its answer."""
 
 _STAMP_SECONDS = 1.0
 """An intent that is older when its call goes out is written again: what became of the call is judged from that time."""
@@ -213,6 +214,7 @@ class Uploader:
             failed = await self._upload(staging, submission, staged, payload)
             if failed is None:
                 self._suspects.passed()  # whatever becomes of its release
+                del payload  # others are in memory while that is written down
                 return await self._release(batch, submission, answered)
             if isinstance(failed, Submitted):
                 return failed
@@ -281,7 +283,7 @@ class Uploader:
         answered()
         if payload is not None:
             self._suspects.passed()
-            payload = None  # others may be in memory now
+            payload = None  # others are in memory while this is written down
         if released.settlement is not None:
             return await self._settled(batch, intent.submission, released.settlement, released.remote_id)
         if released.remote_id is None:

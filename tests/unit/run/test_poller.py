@@ -565,3 +565,16 @@ async def test_a_late_callback_of_a_batch_that_is_settled_does_nothing(chase):
     chase.poller.hear("r1", 10)
     chase.poller.hear("", 10)
     assert await chase.poller.next_group() == []
+
+
+async def test_others_may_ask_while_the_fates_of_a_poll_are_written(chase):
+    chase = await chase()
+    group = await chase.poller.next_group()
+    chase.clock.move_to(chase.clock.now() + 60)
+    states = []
+
+    def note():
+        states.append(chase.poller.open_batches)
+
+    await chase.poller.poll(group, note)
+    assert (states, chase.poller.open_batches) == ([1], 0)

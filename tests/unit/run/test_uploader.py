@@ -106,6 +106,24 @@ async def test_inline_the_intent_is_durable_before_the_only_call(tmp_path):
     assert bench.service.ids() == EACH_ONCE
 
 
+@pytest.mark.parametrize("way", [{}, {"stages": False}, {"done_by": "stage"}])
+async def test_who_waits_for_a_place_hears_of_the_last_answer_before_it_is_written_down(tmp_path, way):
+    steps = []
+    hooks = Hooks(on_commit=lambda changes: steps.extend(str(change.state) for change in changes if change.state))
+    async with a_bench(tmp_path, records=3, hooks=hooks, **way) as bench:
+        batch, run = await one_batch(bench), bench.run()
+        bench.service.log = steps
+        await Uploader(run, bench).submit(batch, Submission(0), lambda: steps.append("answered"))
+        last_call = max(index for index, step in enumerate(steps) if step in {"stage", "upload", "release"})
+        assert steps[last_call + 1 :] == ["answered", "settled" if way.get("done_by") else "released"]
+
+
+async def test_of_a_call_that_was_lost_nobody_hears_that_it_was_answered(tmp_path):
+    async with a_bench(tmp_path, records=3, stages=False, faults={"release": [lost(applied=True)]}) as bench:
+        submitted = await Uploader(bench.run(), bench).submit(await one_batch(bench), Submission(0), pytest.fail)
+        assert submitted.doubt is not None
+
+
 async def test_each_step_is_told_to_who_listens(bench):
     await bench.submit(await one_batch(bench))
     moves = [(event.before, event.after, event.records) for event in bench.events if isinstance(event, BatchMoved)]
