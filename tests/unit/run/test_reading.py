@@ -137,9 +137,9 @@ async def test_who_refuses_a_plan_ends_the_reading(bench):
 
 def test_plans_that_follow_each_other_are_one():
     first = Plan(["a"], ["r"], Position(1, 1), last=False, skips=["s"])
-    second = Plan([], [], Position(2, 2), last=False, taken=["t"])
-    third = Plan(["b", "c"], ["q"], Position(3, 3), last=True, skips=["u"], taken=["v"])
+    second = Plan([], [], Position(2, 2), last=False, taken=["t"], keys=["k"])
+    third = Plan(["b", "c"], ["q"], Position(3, 3), last=True, skips=["u"], taken=["v"], keys=["l"])
     assert joined([first]) is first
     assert joined([first, second, third]) == Plan(
-        ["a", "b", "c"], ["r", "q"], Position(3, 3), last=True, skips=["s", "u"], taken=["t", "v"]
+        ["a", "b", "c"], ["r", "q"], Position(3, 3), last=True, skips=["s", "u"], taken=["t", "v"], keys=["k", "l"]
     )
