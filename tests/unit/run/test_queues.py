@@ -55,6 +55,18 @@ async def test_who_takes_waits_for_things_and_for_the_end():
     assert taken == ["a", "end"]
 
 
+async def test_a_line_that_may_be_longer_lets_those_in_who_wait():
+    line: Queue[int] = Queue(1)
+    await line.put([1])
+    async with anyio.create_task_group() as group:
+        group.start_soon(line.put, [2])
+        await settle()
+        line.end()
+        line.most = 2
+        await settle()
+        assert [thing async for thing in line] == [1, 2]
+
+
 async def test_nothing_is_put_down_while_as_many_wait_as_may():
     line: Queue[int] = Queue(2)
     await line.put([1, 2, 3])  # what comes at once is not torn apart
