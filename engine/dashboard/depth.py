@@ -15,7 +15,7 @@ from engine.reports.overview import JobFacts, Overview
 
 CAUSES_SHOWN = 20
 EXAMPLES_SHOWN = 5
-STEPS_SHOWN = 10
+LIMIT_STEPS_SHOWN = 10
 SLOWEST_SHOWN = 10
 
 
@@ -122,7 +122,7 @@ def holds(overview: Overview) -> Markup | None:
     counts = overview.counts
     steps = [
         [moment(one.at), foreign(one.step.name), f"{one.step.before} → {one.step.after}", foreign(one.step.reason)]
-        for one in reversed(overview.limit_changes[-STEPS_SHOWN:])
+        for one in reversed(overview.limit_changes[-LIMIT_STEPS_SHOWN:])
     ]
     waits = [[foreign(why), duration(seconds)] for why, seconds in counts.waits.items()]
     again = [[foreign(why), count(number)] for why, number in counts.retry_reasons.items()]
