@@ -73,13 +73,20 @@ def make_private_folder(path: Path) -> None:
         raise _refusal(path, "everybody may write into this folder: chmod o-w, or name a folder of your own")
 
 
-def has_disk_room(folder: Path) -> bool:
-    """Return whether more than DISK_ROOM_BYTES are left on the disk of a folder; not of one that is not there."""
+def has_disk_room(folder: Path, more_bytes: int = 0) -> bool:
+    """Return whether DISK_ROOM_BYTES and `more_bytes` are left on the disk of a folder; not of one that is missing."""
     try:
         disk = os.statvfs(folder)
     except OSError:
         return False
-    return disk.f_bavail * disk.f_frsize >= DISK_ROOM_BYTES
+    return disk.f_bavail * disk.f_frsize >= DISK_ROOM_BYTES + more_bytes
+
+
+def check_disk_room(folder: Path, more_bytes: int) -> None:
+    """Raise an OSError unless `more_bytes` can be written to a folder and DISK_ROOM_BYTES be left."""
+    if not has_disk_room(folder, more_bytes):
+        short = f"{os.strerror(errno.ENOSPC)} for {more_bytes:,} bytes and a reserve of {DISK_ROOM_BYTES:,}"
+        raise OSError(errno.ENOSPC, short, str(folder))
 
 
 def sync_folder(path: Path) -> None:

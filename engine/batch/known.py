@@ -107,7 +107,7 @@ FIRST_OF_KEY = re.compile(r"its key is that of record (\d+) \(")
 def second_of_key(sources: Sequence[Source], index: int, offset: int) -> str:
     """Return why a record is rejected whose key is that of an earlier one, the record `index` at joined `offset`."""
     source = source_at(sources, offset)
-    return f"its key is that of record {index} ({source.path}, byte {offset - source.base}), which came first"
+    return f"its key is that of record {index} ({source.shown}, byte {offset - source.base}), which came first"
 
 
 class _Candidate(Struct, frozen=True):

@@ -30,9 +30,10 @@ from engine.bench.meter import Meter
 from engine.bench.page import page
 from engine.bench.results import Bench, BenchOrder, BenchPlan, BenchStep, document
 from engine.commands import wiring
+from engine.commands.intake import STANDARD_INPUT, is_elsewhere
 from engine.commands.paths import claim_output, spelled
 from engine.commands.result import exit_code
-from engine.commands.submit import STANDARD_INPUT, work_on
+from engine.commands.submit import work_on
 from engine.files import private, replace_file
 from engine.http.urls import check_base_url, is_loopback
 from engine.ledger.sqlite import SqliteLedger
@@ -164,6 +165,8 @@ def _planned(order: BenchOrder, setup: wiring.Setup) -> BenchPlan:
         raise ConfigError("--steps is a closed loop, --rate an open one: choose one of them")
     if STANDARD_INPUT in order.sources:
         raise SourceError("bench reads files, not standard input: write it to a file first")
+    if any(map(is_elsewhere, order.sources)):
+        raise SourceError("bench reads files of this machine: download the others first")
     if not order.sources:
         generated(setup.module, setup.service.kind, setup.settings.mapping, 0)
     service = setup.service

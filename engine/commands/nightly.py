@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from itertools import count as numbers
 from pathlib import Path
 
@@ -21,10 +20,11 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.cancel import cancel
 from engine.commands.hooks import told_if_not_begun
+from engine.commands.intake import STANDARD_INPUT, look
 from engine.commands.paths import ledger_path, open_ledger, path_names, spelled
 from engine.commands.result import Result, told_if_empty
 from engine.commands.runs import tells_collector
-from engine.commands.submit import STANDARD_INPUT, family_lock, go_on, replace_config, submit
+from engine.commands.submit import family_lock, go_on, replace_config, submit
 from engine.commands.taken import is_as_frozen
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
@@ -38,7 +38,7 @@ from engine.model.submission import State
 from engine.progress.events import Listener, Noticed, unheard
 from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Stop
-from engine.source.sources import find_sources, is_file_of, is_untouched
+from engine.source.sources import is_file_of, is_untouched
 
 NIGHTLY = "nightly"
 """What a job remembers a run of ours by."""
@@ -102,7 +102,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
     # First: if tonight's files are not there, nothing is closed for the want of them.
     tonight = Job(_name_of_night(family, setup.settings.window), setup.service.kind, text, (), "", family=family)
     async with told_if_not_begun(tonight, setup, emit, stop):
-        found = await anyio.to_thread.run_sync(partial(find_sources, path_names(sources), settings))
+        found = await look(path_names(sources), settings)
     limits = _for_all_jobs(setup)
     night = _Night(_name_of_night(family, setup.settings.window), text, setup, emit, stop, limits, processes)
     async with open_ledger(ledger, create=True) as opened:
@@ -259,7 +259,7 @@ class _Night:
 
     async def has_loaded(self, job: Job, found: Sequence[Source], opened: Ledger) -> bool:
         """Return whether a job was made of the very files that were found, and nothing more can come of them."""
-        same = [source.path for source in job.sources] == [source.path for source in found]
+        same = _same_named(job.sources, found)
         same = same and await anyio.to_thread.run_sync(_overwritten, job) is None
         return same and await self._holds_frozen(job, opened) and not await _has_more(job, self._config, opened)
 
@@ -347,6 +347,13 @@ def _overwritten(job: Job) -> Overwritten | None:
         if not is_file_of(source, status):
             return Overwritten(f"{source.path} was written anew since job {job.name} began to read it")
     return None
+
+
+def _same_named(before: Sequence[Source], now: Sequence[Source]) -> bool:
+    """Return whether sources have the same names, and those that are copied certainly the same version."""
+    return [one.shown for one in before] == [one.shown for one in now] and all(
+        old.version == new.version != "" for old, new in zip(before, now, strict=True) if new.name
+    )
 
 
 def _untouched(job: Job) -> bool:

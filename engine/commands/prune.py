@@ -23,9 +23,9 @@ from msgspec.structs import replace
 
 from engine.commands import wiring
 from engine.commands.again import SOURCE as TASKS_SOURCE
+from engine.commands.intake import SPOOLED
 from engine.commands.lineage import SOURCE, UNCERTAIN_SOURCE
 from engine.commands.paths import open_ledger
-from engine.commands.submit import SPOOLED
 from engine.files import DEFAULT_LEDGER, refuse_foreign
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, JobLocked
@@ -41,7 +41,7 @@ _WRITTEN = "|".join(map(re.escape, (OUTCOMES, REJECTS, SPREADSHEET, MISSING)))
 REPORTS = re.compile(rf"\.?({_WRITTEN})(\.partial)?|{re.escape(LOG_FILE)}(\.\d+)?")
 """Files of a job's folder that can be written again, or that nobody needs, while the ledger has the job."""
 ALL_FILES = re.compile(
-    f"{REPORTS.pattern}|" + "|".join(map(re.escape, (SPOOLED, SOURCE, UNCERTAIN_SOURCE, TASKS_SOURCE)))
+    f"{REPORTS.pattern}|{SPOOLED.pattern}|" + "|".join(map(re.escape, (SOURCE, UNCERTAIN_SOURCE, TASKS_SOURCE)))
 )
 """Those, and what it was read from, if we have written that."""
 

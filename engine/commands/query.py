@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +18,7 @@ from engine.batch.known import marker_for
 from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
+from engine.commands.intake import take_in
 from engine.commands.keys import find_key
 from engine.commands.later import seen_tasks, tell_duration
 from engine.commands.lineage import Story, find_attempts, retried, story_of
@@ -33,7 +33,6 @@ from engine.commands.result import (
     service_can,
     summarize,
 )
-from engine.commands.submit import STANDARD_INPUT
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
@@ -52,8 +51,9 @@ from engine.reports.audit import Audit, Evidence
 from engine.reports.audit import audit as audit_job
 from engine.reports.missing import Missing, write_missing
 from engine.reports.outcomes import fate_of
+from engine.run.context import Stop
 from engine.run.reading import frozen_event
-from engine.source.sources import check_unchanged, find_sources, spool
+from engine.source.sources import check_unchanged
 
 KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
 """States of batches about which the service can be asked, if they have a name there."""
@@ -324,26 +324,22 @@ async def validate(
     setup = wiring.load(wiring.read_config(Path(config)), processes=processes)
     wiring.check_parts(setup, _validation_job(setup))
     settings = wiring.source_settings(setup, format)
-    async with opened_sources(sources, settings) as found:
+    async with opened_sources(sources, settings, emit) as found:
         await check_columns(found, setup.settings, settings, thorough=True)
         return await _validated(setup, found, emit)
 
 
 @asynccontextmanager
 async def opened_sources(
-    sources: Path | str | Sequence[Path | str], settings: SourceSettings
+    sources: Path | str | Sequence[Path | str], settings: SourceSettings, emit: Listener = unheard
 ) -> AsyncIterator[tuple[Source, ...]]:
-    """Find sources that are only looked at; standard input is kept in a temporary file meanwhile.
+    """Find sources that are only looked at; what is no plain file is kept in a temporary one meanwhile.
 
     Raises:
         SourceError: one cannot be used at all.
     """
-    paths = path_names(sources)
     with TemporaryDirectory(prefix="bulksubmit-") as folder:
-        if paths == [STANDARD_INPUT]:
-            yield (await spool(sys.stdin.buffer, Path(folder) / "standard-input", settings),)
-        else:
-            yield await anyio.to_thread.run_sync(partial(find_sources, paths, settings))
+        yield await take_in(path_names(sources), settings, Path(folder), emit, Stop())
 
 
 def _validation_job(setup: wiring.Setup, found: tuple[Source, ...] = ()) -> Job:
@@ -362,7 +358,7 @@ async def _validated(setup: wiring.Setup, found: tuple[Source, ...], emit: Liste
         read = sum(batch.end.index - batch.start.index for batch in plan.batches)
         batches += sum(batch.count > 0 for batch in plan.batches)  # one without a task is never sent
         records, rejected = records + read, rejected + len(plan.rejects)
-        shown += [(source_at(found, bad.offset).path, bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
+        shown += [(source_at(found, bad.offset).shown, bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
         first = first or next((batch for batch in plan.batches if batch.count), None)
         emit(frozen_event(plan))
     tasks = await anyio.to_thread.run_sync(_first_tasks, offline, job, first) if first else []

@@ -6,7 +6,6 @@ before anything is sent. The module is a long one: from the order of a person to
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -24,6 +23,7 @@ from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, 
 from engine.commands.columns import check_columns
 from engine.commands.first_records import check_drafts
 from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
+from engine.commands.intake import left_off, remove_spooled, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
@@ -45,8 +45,8 @@ from engine.model.errors import (
 )
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Tally
-from engine.model.record import Source, source_at
-from engine.model.settings import RunLimits, SourceSettings
+from engine.model.record import source_at
+from engine.model.settings import RunLimits
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
 from engine.progress.text import count
@@ -54,11 +54,7 @@ from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
-from engine.source.sources import check_unchanged, find_sources, spool
-
-STANDARD_INPUT = "-"
-SPOOLED = "standard-input"
-"""The file that standard input becomes, in the job's output folder."""
+from engine.source.sources import check_unchanged
 
 
 @tells_collector
@@ -86,7 +82,8 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     """Make a job of the records in some files and work on it until it is finished or stopped.
 
     Args:
-        sources: a path or a glob, or several; "-" is standard input.
+        sources: a path, a glob or a URL (https, s3), or several; "-" is standard input. What is packed, elsewhere or
+            standard input is copied to the folder of the reports first.
         config: TOML file.
         ledger: file that remembers all jobs; made where there is none.
         emit: is told what happens.
@@ -111,14 +108,15 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         TooManyNew: likewise, and there is no job.
         AlreadyTaken: a job has taken the same records. Nothing was sent.
         JobLocked: another process works on a job of that name, or on the same records.
-        Interrupted: while standard input was spooled; there is no job.
+        Interrupted: while sources were copied; there is no job.
     """
     config, stop = Path(config), stop or Stop()
     text = wiring.read_config(config)
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
     setup = wiring.load(text, processes=processes, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
-    name = check_job_name(job or f"{config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    begun = left_off(path_names(sources), ledger.parent) if job is None and output is None else ""
+    name = check_job_name(job or begun or f"{config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     now = wiring.CLOCK.now()
     new = Job(name, setup.service.kind, text, (), "", until=until, strict=strict, created_at=now)
     if delta or family:
@@ -133,7 +131,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             async with told_if_not_begun(replace(new, name=name, output=str(folder)), setup, emit, stop):
                 await claim_output(folder, opened)
                 settings = wiring.source_settings(setup, format)
-                found = await _sources(sources, settings, folder / SPOOLED, stop)
+                found = await take_in(path_names(sources), settings, folder, emit, stop)
                 new = replace(new, name=name, output=str(folder), sources=found)
                 try:
                     if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
@@ -145,7 +143,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
                         await _check_new(new, setup, opened)
                     await _make(new, opened, emit, stop, again=again)
                 except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
-                    (folder / SPOOLED).unlink(missing_ok=True)
+                    remove_spooled(folder)
                     raise
             return await work_on(new, opened, setup, emit, stop, command=command)
 
@@ -389,7 +387,7 @@ def _canceled(job: Job, tally: Tally, last: Batch | None) -> str:
     if not job.read_complete:
         at = last.end.offset if last else 0
         source = source_at(job.sources, at)
-        said.append(f"what stands from byte {at - source.base} of {source.path} on was never read")
+        said.append(f"what stands from byte {at - source.base} of {source.shown} on was never read")
     return "; ".join(said) + "."
 
 
@@ -518,18 +516,3 @@ async def _within_deadline(
         error = await pipeline.work()
         group.cancel_scope.cancel()
     return error
-
-
-async def _sources(
-    named: Path | str | Sequence[Path | str], settings: SourceSettings, spooled: Path, stop: Stop
-) -> tuple[Source, ...]:
-    paths = path_names(named)
-    if paths != [STANDARD_INPUT]:
-        return await anyio.to_thread.run_sync(partial(find_sources, paths, settings))
-    source = await unless_stopped(stop, lambda: spool(sys.stdin.buffer, spooled, settings))
-    if stop.error is not None:
-        # Whoever wrote to us may have been interrupted, too: an end of input now is no proof that this is all.
-        spooled.unlink(missing_ok=True)  # noqa: ASYNC240 - nothing else goes on
-        raise stop.error
-    assert source is not None  # noqa: S101 - only a stop leaves it out
-    return (source,)

@@ -301,7 +301,7 @@ def check_replacement(old: str, new: str, *, unsent: bool = False) -> bool:
 def _shaping(tables: dict[str, Any], mendable: frozenset[str]) -> dict[str, Any]:
     """Return what decides over the content of batches and where they go, by dotted key."""
     kept = {f"service.{key}": value for key, value in tables.get("service", {}).items() if key not in mendable}
-    source = {key: value for key, value in tables.get("source", {}).items() if key != "processes"}
+    source = {key: value for key, value in tables.get("source", {}).items() if key not in SourceSettings.NOT_SHAPING}
     kept |= {"source": source} if source else {}
     return kept | {key: value for key, value in tables.items() if key not in {"service", "source", *_CHANGEABLE}}
 
@@ -329,7 +329,9 @@ def destination(text: str) -> tuple[str, str | None, str]:
 
 def _making(setup: Setup) -> tuple[object, ...]:
     """Return what decides over the tasks that are made of records, and over where they go."""
-    service, source = asdict(setup.service), replace(setup.settings.source, format=None, processes=None)
+    service, source = asdict(setup.service), asdict(setup.settings.source)
+    for key in {"format", *SourceSettings.NOT_SHAPING}:
+        del source[key]
     for key in setup.service.MENDABLE - {"base_url"}:  # another address is another service: a sandbox, say
         service.pop(key, None)
     return service, source, setup.settings.mapping

@@ -47,8 +47,8 @@ VALUES (
 
 -- name: add_source
 -- Remember one file of a job.
-INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns)
-VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns);
+INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version)
+VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns, :name, :version);
 
 -- name: unseen
 -- Name a job that is not among some: one that was made after somebody has looked.
@@ -86,7 +86,9 @@ SELECT name FROM jobs ORDER BY id DESC LIMIT :limit;
 SELECT
   name, service, config,
   (
-    SELECT JSON_GROUP_ARRAY(JSON_ARRAY(number, path, format, size, mtime_ns, base, inode, ctime_ns) ORDER BY number)
+    SELECT JSON_GROUP_ARRAY(
+      JSON_ARRAY(number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version) ORDER BY number
+    )
     FROM sources WHERE job = id
   ),
   output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start, lost_stages, created_at,

@@ -249,3 +249,10 @@ CREATE TABLE audits (
   job INTEGER PRIMARY KEY REFERENCES jobs (id), -- whose
   verdict TEXT NOT NULL                         -- JSON object: when it was, whether it holds, what it found
 ) STRICT;
+
+-- version 8: sources that are packed or elsewhere
+-- sources.name: what a person named, where path is a copy of that which we made; empty: path is what was named
+ALTER TABLE sources ADD COLUMN name TEXT NOT NULL DEFAULT '';
+
+-- sources.version: tells what was copied from a later one: its ETag, or size, time and inode; empty: not known
+ALTER TABLE sources ADD COLUMN version TEXT NOT NULL DEFAULT '';

@@ -76,6 +76,12 @@ class SourceError(BulkSubmitError):
     exit_code = Exit.USAGE
 
 
+class SourceUnreachable(SourceError):
+    """A source that is elsewhere cannot be fetched just now. Run the command again later."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class SourceChanged(SourceError):
     """A source is not what it was when it was frozen, or cannot be read. Put it back, then run `bulksubmit resume`."""
 

@@ -87,6 +87,15 @@ class Source(Struct, frozen=True):
     ctime_ns: int = 0
     """Unix nanoseconds of the last change of the file, or of what the file system says of it (its rights, say), which
     no program can set; 0 if it is not known."""
+    name: str = ""
+    """What a person named, where that is packed or elsewhere, a URL without its secrets; `path` is our copy then."""
+    version: str = ""
+    """Of what `name` names: its ETag, or size, time and inode; "" if it is not known, or nothing was copied."""
+
+    @property
+    def shown(self) -> str:
+        """What people know it by."""
+        return self.name or self.path
 
     @property
     def end(self) -> int:

@@ -169,6 +169,17 @@ class SourceSettings(Section, frozen=True, kw_only=True):
     processes: Annotated[int, Meta(ge=0, le=64)] | None = None
     """Processes that read beside this one. Left out: with two cores or more, one for a large input that is sent, or one
     for each core if it is only read."""
+    max_unpacked_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024 * MEBIBYTE
+    """Of one gzip or zstd source, unpacked: a few bytes can be packed so that they fill every disk."""
+    max_unpacked_ratio: Annotated[float, Meta(ge=1)] = 500.0
+    """Unpacked bytes for each packed one, judged beyond 64 MiB. JSON and CSV have 5 to 50."""
+    plain_http_hosts: list[str] = []
+    """Hosts from which sources may come by http, where everybody on the way can read and change them."""
+
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset(
+        {"processes", "max_unpacked_bytes", "max_unpacked_ratio", "plain_http_hosts"}
+    )
+    """Keys that decide over no record."""
 
     def __post_init__(self) -> None:
         if self.format is None or self.format in list(Format):

@@ -75,7 +75,7 @@ class PlainDisplay(Display):
     def _say(self, line: str) -> None:
         self._write(f"[{clock_time(self._progress.elapsed_seconds)}] {printable(line)}")
 
-    def _news(self, event: Event) -> str:  # noqa: PLR0911 - one sentence for each kind of event
+    def _news(self, event: Event) -> str:  # noqa: C901, PLR0911 - one sentence for each kind of event
         """Return the line to be written at once. Called before the event is folded, so it knows the first of a kind."""
         match event:
             case events.JobStarted():
@@ -94,6 +94,8 @@ class PlainDisplay(Display):
                 return f"stopping: {event.reason}"
             case events.Noticed():
                 return event.text
+            case events.SourceCopied() if event.is_news:
+                return event.words
             case events.JobEnded():
                 return f"job {event.job} is {event.state}; {_figures(self._progress.view())}"
             case _:
@@ -129,6 +131,8 @@ def _first_retry(event: events.CallRetried) -> str:
 
 def progress_line(now: Snapshot) -> str:
     """Return how a run stands on one line."""
+    if now.counts.copying:
+        return now.counts.copying
     eta = f"about {duration(now.eta.seconds)} left" if now.eta.seconds else ""
     # Why it stops was said when it began to, and stands at the end of the run again.
     return ", ".join(part for part in (_figures(now), eta, "stopping" if now.counts.stopping else now.note) if part)

@@ -13,6 +13,7 @@ import msgspec
 from engine.adaptive.concurrency import LimitChanged
 from engine.model.outcome import Settlement, Tally
 from engine.model.submission import State
+from engine.progress.text import size
 
 
 class JobStarted(msgspec.Struct, frozen=True):
@@ -91,6 +92,43 @@ class Noticed(msgspec.Struct, frozen=True):
     """Something new about the service that a person should know; emitted once a run."""
 
     text: str
+
+
+class SourceCopied(msgspec.Struct, frozen=True):
+    """A source that cannot be read where it is becomes a file of ours, before there is a job; emitted as that goes on.
+
+    The first one has no bytes done, the last one says that it has `ended`.
+    """
+
+    name: str
+    """What people know it by."""
+    path: str
+    """Of the copy."""
+    doing: str
+    """What is done: `fetched`, `unpacked`, …"""
+    done_bytes: int
+    """Of the original, packed."""
+    size_bytes: int | None
+    """Likewise; None if nobody knows."""
+    copied_bytes: int
+    """Of the copy."""
+    ended: bool = False
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it deserves a line of its own."""
+        return self.ended or not self.done_bytes
+
+    @property
+    def words(self) -> str:
+        """How far the source is, on one line."""
+        amount = "" if self.size_bytes is None else size(self.size_bytes)
+        if self.ended:
+            return f"{self.name} is {self.doing}: {size(self.copied_bytes)} in {self.path}"
+        if not self.done_bytes:
+            return f"{self.name}{f' ({amount})' if amount else ''} is {self.doing} first, to {self.path}"
+        grown = "" if self.copied_bytes == self.done_bytes else f", {size(self.copied_bytes)} unpacked"
+        return f"{self.name}: {size(self.done_bytes)}{f' of {amount}' if amount else ''} {self.doing}{grown}"
 
 
 class CallStarted(msgspec.Struct, frozen=True):
@@ -179,6 +217,7 @@ Event: TypeAlias = (
     | BatchSettled
     | BatchesWaiting
     | Noticed
+    | SourceCopied
     | CallStarted
     | CallEnded
     | CallRetried

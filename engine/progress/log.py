@@ -133,6 +133,8 @@ def _level(event: Event) -> int:
             return logging.DEBUG if event.brief else logging.WARNING
         case events.BatchesFrozen(last=True):
             return logging.INFO
+        case events.SourceCopied() if event.is_news:
+            return logging.INFO
         case _:
             return logging.DEBUG
 
@@ -170,6 +172,8 @@ def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line f
             return f"stopping: {event.reason}"
         case events.Noticed():
             return event.text
+        case events.SourceCopied():
+            return event.words
         case events.JobEnded():
             return f"job {event.job} ended: {event.state}"
 

@@ -59,6 +59,8 @@ class Counts(Struct):
     spaced_until: float = 0.0
     waiting: str = ""
     """Which batches the service does not begin with, until the next one moves."""
+    copying: str = ""
+    """How far a source is that becomes a file of ours, before the job begins."""
     stopping: str = ""
     """Why the run ends before the job does; empty if it does not."""
     first_failure: str = ""
@@ -143,6 +145,8 @@ class Progress:
                 counts.stopping = event.reason
             case events.JobStarted():
                 self._start(event)
+            case events.SourceCopied():
+                counts.copying = "" if event.ended else event.words
             case events.JobEnded() | LimitChanged():
                 pass
 
@@ -253,6 +257,4 @@ def _note(counts: Counts, now: float) -> str:
         return f"calls wait for their turn: {counts.spaced_reason}"
     if now - counts.retried_at < WINDOW_SECONDS:
         return f"last retry: {counts.retry_reason}"
-    if counts.waiting:
-        return counts.waiting
-    return ""
+    return counts.waiting or counts.copying

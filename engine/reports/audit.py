@@ -271,7 +271,7 @@ async def _reports(
         result.reports = Reported.OUTDATED
         return None
     result.reports = Reported.COMPARED
-    touched = {source.path for source in job.sources if not is_untouched(source)}
+    touched = {source.shown for source in job.sources if not is_untouched(source)}
     return opened.enter_context(
         ReportsCheck(result.find, job, found, evidence.record_at, touched.__contains__, lost=lost)
     )

@@ -215,7 +215,7 @@ def place(sources: Sequence[Source], offset: int) -> str:
     if not sources:
         return f"byte {offset} of no source"
     source = source_at(sources, offset)
-    return f"{source.path}, byte {offset - source.base}"
+    return f"{source.shown}, byte {offset - source.base}"
 
 
 class FamilyProof:

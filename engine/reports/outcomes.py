@@ -180,14 +180,14 @@ def _sent(job: Job, known: KnownBatch, task_url: TaskUrl, without: Collection[in
             url = task_url(task_id) if task_id else None
         source = source_at(job.sources, offset)
         outcome = Outcome(
-            index, source.path, offset - source.base, fate, task_id, submission.remote_id, url, error, details
+            index, source.shown, offset - source.base, fate, task_id, submission.remote_id, url, error, details
         )
         yield Fated(outcome, offset, length, line)
 
 
 def _rejected(job: Job, reject: Reject) -> Fated:
     source = source_at(job.sources, reject.offset)
-    outcome = Outcome(reject.index, source.path, reject.offset - source.base, Fate.REJECTED, error=reject.reason)
+    outcome = Outcome(reject.index, source.shown, reject.offset - source.base, Fate.REJECTED, error=reject.reason)
     return Fated(outcome, reject.offset, reject.length, reject.line)
 
 
@@ -205,7 +205,7 @@ def _skipped(job: Job, skip: Skipped, holders: Sequence[Holding], task_url: Task
         source = source_at(job.sources, offset)
         outcome = Outcome(
             skip.index + number,
-            source.path,
+            source.shown,
             offset - source.base,
             Fate.SKIPPED,
             held.task_id,
@@ -429,7 +429,7 @@ def _created_lines(job: Job, known: KnownBatch, positions: Sequence[int], task_u
     page = _page(task_url, task_ids)
     if page is None:
         varying["url"] = list(map(task_url, task_ids))
-    return _joined(Outcome(0, source.path, 0, Fate.CREATED, batch_id=known.submission.remote_id), varying, page)
+    return _joined(Outcome(0, source.shown, 0, Fate.CREATED, batch_id=known.submission.remote_id), varying, page)
 
 
 def _page(task_url: TaskUrl, task_ids: Sequence[str]) -> tuple[str, str] | None:
@@ -459,7 +459,7 @@ def _skipped_lines(job: Job, skip: Skipped, holders: Sequence[Holding], task_url
         "record": [held.index for held in holders],
     }
     details = {"job": skip.other, "record": 0}
-    return _joined(Outcome(0, source.path, 0, Fate.SKIPPED, details=details), varying)
+    return _joined(Outcome(0, source.shown, 0, Fate.SKIPPED, details=details), varying)
 
 
 def _joined(outcome: Outcome, varying: Mapping[str, Sequence[Any]], page: tuple[str, str] | None = None) -> bytes:

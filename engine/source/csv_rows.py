@@ -57,7 +57,7 @@ def open_splitter(file: SourceFile, settings: SourceSettings) -> CsvSplitter:
     Raises:
         SourceError: the header cannot be used, or lacks a column for which a type is configured.
     """
-    path = file.source.path
+    path = file.source.shown
     if settings.delimiter in '"\r\n':
         raise SourceError(f"source.delimiter cannot be {settings.delimiter!r}: CSV needs that character itself")
     delimiter = "\t" if path.lower().endswith(".tsv") and settings.delimiter == "," else settings.delimiter

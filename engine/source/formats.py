@@ -48,7 +48,7 @@ def _named(source: Source) -> Any:
     """Return the module of a package's format. No other format is loaded, so a broken one stops nobody else."""
     for point in entry_points(group=FORMAT_POINTS, name=source.format):
         return _loaded(point)
-    raise SourceError(f"{source.path} has the format {source.format!r}: install the package that brings it")
+    raise SourceError(f"{source.shown} has the format {source.format!r}: install the package that brings it")
 
 
 def _loaded(point: EntryPoint) -> Any:
@@ -73,9 +73,9 @@ def detect(file: SourceFile, settings: SourceSettings) -> str:
     Raises:
         SourceError: it is no file of that format as a whole; says what to do.
     """
-    path = file.source.path
+    path = file.source.shown
     head = head_of(file)
-    extension = Path(path).suffix.lower()
+    extension = Path(file.source.path).suffix.lower()
     known = settings.format or OUR_EXTENSIONS.get(extension)
     if known is None:
         known, broken = _installed_for(extension)
@@ -110,7 +110,7 @@ def columns_of(source: Source, file: SourceFile, settings: SourceSettings) -> Se
     splitter = splitter_for(source, file, settings)
     if not isinstance(splitter, WithHeader):
         return None
-    check_columns(splitter.columns, splitter.delimiter, head_of(file), source.path)
+    check_columns(splitter.columns, splitter.delimiter, head_of(file), source.shown)
     return splitter.columns
 
 

@@ -62,7 +62,7 @@ def head_of(file: SourceFile) -> bytes:
         SourceError: it is compressed, binary, in another encoding, or a page.
     """
     head = file.read(file.source.base, min(file.source.size, HEAD_BYTES))
-    path = file.source.path
+    path = file.source.shown
     for magic, name in _UNREADABLE.items():
         if head.startswith(magic):
             raise SourceError(f"{path} is {name}: convert it to NDJSON, JSON or CSV in UTF-8, or pipe that to submit -")

@@ -1,6 +1,7 @@
-"""Finds the sources of a job: which files, in which order and format; standard input becomes a file first.
+"""Finds the sources of a job: which files, in which order and format.
 
-The operations call it before a job begins, and `check_unchanged` before one goes on. It reads no record.
+The operations call it before a job begins, and `check_unchanged` before one goes on. It reads no record. What cannot be
+read where it is becomes a file first: `spool` makes it.
 """
 
 from __future__ import annotations
@@ -11,23 +12,17 @@ import shlex
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
-import aiofiles
-from anyio import CancelScope, to_thread
 from msgspec.structs import replace
 
-from engine.files import make_private_folder, private
 from engine.model.errors import RESUME, SourceChanged, SourceError
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
 from engine.source.formats import columns_of, detect
 from engine.source.splitter import SourceFile, unreadable
 
-_SPOOL_BYTES = 1 << 20
-"""A pipe brings 64 KiB at a time; fewer, larger steps between threads cost less."""
+NOTHING_NAMED = "no source is named: give a path, a glob, or - for standard input"
 
 
 def find_sources(patterns: Sequence[str], settings: SourceSettings) -> tuple[Source, ...]:
@@ -41,27 +36,33 @@ def find_sources(patterns: Sequence[str], settings: SourceSettings) -> tuple[Sou
     """
     sources: list[Source] = []
     seen: set[str] = set()
-    for path in (Path(name) for pattern in patterns for name in _names(pattern)):
-        real = _real(path)
+    for path in (path for pattern in patterns for path in paths_of(pattern)):
+        real = real_path(path)
         if real not in seen:
             seen.add(real)
             sources.append(describe(path, settings, after=sources[-1] if sources else None))
     if not sources:
-        raise SourceError("no source is named: give a path, a glob, or - for standard input")
+        raise SourceError(NOTHING_NAMED)
     return tuple(sources)
 
 
-def describe(path: Path, settings: SourceSettings, after: Source | None = None, *, ours: bool = False) -> Source:
-    """Return the file at `path` as a source, laid `after` another. One of `ours` has the format that settings say.
+def describe(
+    path: Path,
+    settings: SourceSettings,
+    after: Source | None = None,
+    *,
+    ours: bool = False,
+    name: str = "",
+    version: str = "",
+) -> Source:
+    """Return the file at `path` as a source, laid `after` another.
+
+    One of `ours` has the format that settings say. `name`, `version`: of what it is a copy of.
 
     Raises:
         SourceError: it is missing or no file, or its format cannot be read.
     """
-    status = _status(path)
-    if stat.S_ISDIR(status.st_mode):
-        raise SourceError(f"{path} is a folder: name the files in it, for example '{path / '*.ndjson'}'")
-    if not stat.S_ISREG(status.st_mode):
-        raise SourceError(f"{path} is no regular file and cannot be read twice: pipe it to standard input, source -")
+    status = regular_file(path)
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:  # neither the ledger nor a report could hold it
@@ -75,6 +76,8 @@ def describe(path: Path, settings: SourceSettings, after: Source | None = None, 
         base=after.end if after else 0,
         inode=status.st_ino,
         ctime_ns=status.st_ctime_ns,
+        name=name,
+        version=version,
     )
     if ours:  # bad records in it were judged before: a person may try all of them again
         return source
@@ -88,50 +91,6 @@ def header_of(source: Source, settings: SourceSettings) -> Sequence[str] | None:
     """Return the columns that the header of a source names; None if its format has no header."""
     with SourceFile(source) as file:
         return columns_of(source, file, settings)
-
-
-async def spool(stream: BinaryIO, path: Path, settings: SourceSettings) -> Source:
-    """Copy `stream` to a private file at `path`, so that it can be read again, and return that as the only source.
-
-    Raises:
-        SourceError: the disk is full or cannot be written, or the format cannot be read.
-    """
-    part = path.with_name(path.name + ".part")  # what stands under the final name is whole
-    try:
-        make_private_folder(path.parent)
-        part.unlink(missing_ok=True)
-        await _copy(stream, part)
-        part.replace(path)
-    except OSError as error:
-        raise SourceError(
-            f"standard input could not be spooled to {path} ({error.strerror or error}): "
-            "make room, or name another folder with --output"
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
-    return await to_thread.run_sync(_kept, path, settings)
-
-
-def _kept(path: Path, settings: SourceSettings) -> Source:
-    try:
-        return describe(path, settings)
-    except SourceError:  # nobody will come back for it
-        path.unlink()
-        raise
-
-
-async def _copy(stream: BinaryIO, path: Path) -> None:
-    with CancelScope(shield=True):  # a thread opens it: canceled now, we would never get hold of it
-        file = await aiofiles.open(path, "xb", opener=private)
-    try:
-        while block := await to_thread.run_sync(stream.read, _SPOOL_BYTES, abandon_on_cancel=True):
-            await file.write(block)
-        await file.flush()
-        await to_thread.run_sync(os.fsync, file.fileno())
-    finally:
-        with CancelScope(shield=True):  # `async with` would wait for the file in vain once it is canceled
-            await file.close()
 
 
 def check_unchanged(sources: Sequence[Source], *, times: bool = False) -> None:
@@ -192,6 +151,20 @@ def _touched(unix_ns: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns:09}Z"
 
 
+def regular_file(path: Path) -> os.stat_result:
+    """Return what the system knows of the file at `path`.
+
+    Raises:
+        SourceError: it is missing, or no regular file.
+    """
+    status = _status(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise SourceError(f"{path} is a folder: name the files in it, for example '{path / '*.ndjson'}'")
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{path} is no regular file and cannot be read twice: pipe it to standard input, source -")
+    return status
+
+
 def _status(path: Path) -> os.stat_result:
     try:
         return path.stat()
@@ -199,7 +172,7 @@ def _status(path: Path) -> os.stat_result:
         raise unreadable(str(path), error) from error
 
 
-def _real(path: Path) -> str:
+def real_path(path: Path) -> str:
     """Return where the path leads; of a loop of links, how far it gets."""
     try:
         return os.path.realpath(path)  # Path.resolve raises a RuntimeError on a loop
@@ -207,18 +180,21 @@ def _real(path: Path) -> str:
         raise SourceError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def _names(pattern: str) -> Iterator[str]:
-    if pattern == "-":
-        raise SourceError("- is standard input, which is spooled by itself: it cannot be mixed with files")
+def paths_of(pattern: str) -> Iterator[Path]:
+    """Yield the files that a path or a glob names, those of a glob sorted.
+
+    Raises:
+        SourceError: a glob matches nothing, or cannot be followed.
+    """
     if not glob.has_magic(pattern) or os.path.lexists(pattern):  # a file may be named like a glob
-        yield pattern
+        yield Path(pattern)
         return
     _check_folders(pattern)
     matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - takes absolute and relative patterns alike
     files = sorted(name for name in matches if not Path(name).is_dir())
     if not files:
         raise SourceError(f"{pattern} matches no file: check the folder and the pattern")
-    yield from files
+    yield from map(Path, files)
 
 
 def _check_folders(pattern: str) -> None:

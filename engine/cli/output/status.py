@@ -269,7 +269,7 @@ def moment(unix_seconds: float) -> str:
 def _facts(status: JobStatus) -> list[list[str]]:
     job = status.job
     facts = [["service", job.service], ["begun", moment(job.created_at)], ["reports", job.output]]
-    facts += [["source", f"{source.path} ({size(source.size)})"] for source in job.sources]
+    facts += [["source", f"{source.shown} ({size(source.size)})"] for source in job.sources]
     if job.family:
         facts.append(["family", f"{job.family}{', what it knows is skipped' if job.delta else ''}"])
     if job.parent:
@@ -368,7 +368,7 @@ def _data(status: JobStatus) -> dict[str, object]:
         "later": dict(status.later),
         **({} if tasks is None else {"failed_tasks": [asdict(task) for task in tasks], "tasks_failed": status.failed}),
         "output": job.output,
-        "sources": [source.path for source in job.sources],
+        "sources": [source.shown for source in job.sources],
         "killed": status.killed,
         "canceled_by": status.canceled_by.number if status.canceled_by else None,
         "last_sign_at": status.last_sign_at,

@@ -1,3 +1,4 @@
+import gzip
 import io
 import os
 import signal
@@ -375,19 +376,20 @@ async def test_standard_input_is_spooled_so_that_it_can_be_resumed(desk, monkeyp
 
 async def test_standard_input_that_cannot_be_read_is_no_job(desk, monkeypatch):
     desk = await desk()
-    piped(monkeypatch, b"\x1f\x8b compressed")
-    with pytest.raises(SourceError, match="is gzip"):
+    piped(monkeypatch, b"\x1f\x8b\x08 compressed")
+    with pytest.raises(SourceError, match="standard input is damaged"):
         await desk.submit("-")
     with pytest.raises(JobError, match="there is no job"):
         await desk.status()
 
 
-async def test_standard_input_is_not_mixed_with_files(desk, monkeypatch):
+async def test_standard_input_may_be_packed_and_mixed_with_files(desk, monkeypatch):
     desk = await desk()
-    piped(monkeypatch, b"")
-    sources = ["-", desk.source(tasks(1))]
-    with pytest.raises(SourceError, match="cannot be mixed with files"):
-        await engine.submit(sources, desk.config(), desk.ledger, job="j")
+    piped(monkeypatch, gzip.compress(b"".join(orjson.dumps(task) + b"\n" for task in tasks(60)[:30])))
+    result = await desk.submit([str(desk.source(tasks(60)[30:])), "-"])
+    assert counts(result) == (60, 0, 0, 0, 0)
+    assert desk.created() == once(60)
+    assert lines(result.outcomes)[-1]["source"].endswith("/j/standard-input")
 
 
 async def test_standard_input_that_was_interrupted_is_no_job(desk, monkeypatch):

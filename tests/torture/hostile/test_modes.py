@@ -8,7 +8,7 @@ import pytest
 from engine.model.settings import SourceSettings
 from engine.reports.outcomes import _Growing
 from engine.sandbox.server import running_sandbox
-from engine.source.sources import spool
+from engine.source.spool import Original, blocks_of_stream, spool
 
 from .command import files, mode
 
@@ -70,6 +70,7 @@ async def test_a_spool_is_private_while_it_is_written(tmp_path):
             seen.extend((path.name, mode(path)) for path in folder.iterdir())
             return b'{"a":1}\n' if len(seen) == 1 else b""
 
-    await spool(Stream(), folder / "standard-input", SourceSettings())
+    stream = blocks_of_stream(Stream(), "standard input")
+    await spool(stream, folder / "standard-input", Original("standard input"), SourceSettings())
     assert seen == [("standard-input.part", 0o600)] * 2
     assert mode(folder) == 0o700

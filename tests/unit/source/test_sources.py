@@ -1,4 +1,3 @@
-import io
 import itertools
 import os
 import re
@@ -11,7 +10,7 @@ import pytest
 from engine.model.errors import SourceChanged, SourceError
 from engine.model.record import Format
 from engine.model.settings import SourceSettings
-from engine.source.sources import check_unchanged, find_sources, spool
+from engine.source.sources import check_unchanged, find_sources
 
 SETTINGS = SourceSettings()
 
@@ -69,7 +68,6 @@ def test_a_file_may_be_named_like_a_glob(folder):
         ("no*.ndjson", r"no\*.ndjson matches no file"),
         ("deep", r"deep is a folder: name the files in it, for example 'deep/\*.ndjson'"),
         ("pipe", "pipe is no regular file and cannot be read twice"),
-        ("-", "- is standard input"),
     ],
 )
 def test_what_is_no_file_is_refused_with_advice(folder, pattern, reason):
@@ -180,40 +178,6 @@ def test_a_source_of_another_size_is_refused_and_one_put_back_is_not(folder):
     os.mkfifo(folder / "b.ndjson")
     with pytest.raises(SourceChanged, match=r"b\.ndjson is no regular file now"):
         check_unchanged(sources)
-
-
-async def test_standard_input_is_spooled_to_a_private_file(tmp_path):
-    content = b'[{"a":1},\n' + b" " * 3_000_000 + b'{"a":2}]'
-    path = tmp_path / "job" / "standard-input"
-    source = await spool(io.BytesIO(content), path, SETTINGS)
-    assert path.read_bytes() == content
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert (source.path, source.format, source.size, source.base) == (str(path), Format.JSON, len(content), 0)
-    assert [each.name for each in path.parent.iterdir()] == ["standard-input"]
-
-
-async def test_an_empty_standard_input_is_no_record(tmp_path):
-    source = await spool(io.BytesIO(b""), tmp_path / "x", SETTINGS)
-    assert source.size == 0
-
-
-class Broken(io.BytesIO):
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell() > 2_000_000:
-            raise OSError(5, "Input/output error")
-        return super().read(size)
-
-
-async def test_a_spool_that_fails_leaves_nothing_behind_and_says_why(tmp_path):
-    with pytest.raises(SourceError, match=r"could not be spooled to .*Input/output error"):
-        await spool(Broken(bytes(4_000_000)), tmp_path / "x", SETTINGS)
-    assert not list(tmp_path.iterdir())
-
-
-async def test_a_spool_onto_a_folder_says_so(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SourceError, match="name another folder with --output"):
-        await spool(io.BytesIO(b"{}"), tmp_path / "file" / "x", SETTINGS)
 
 
 def test_a_file_that_was_touched_is_told_with_the_time_that_it_had_and_that_brings_it_back(folder):

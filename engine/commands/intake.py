@@ -1,0 +1,267 @@
+"""Takes the named sources in: files as they are; what is packed, elsewhere or standard input as a copy of ours.
+
+`submit` and `validate` call it before there is a job, so whatever is wrong is known before anything is sent. From then
+on a copy is a file like any other, and goes with its job. `nightly` only looks first, which copies nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+import orjson
+from msgspec import Struct, field
+
+from engine.commands import wiring
+from engine.files import private, refuse_foreign, regular
+from engine.http.certificates import load_aiohttp
+from engine.http.remote import RemoteFile, download
+from engine.model.errors import BulkSubmitError, SourceError, SourceUnreachable
+from engine.model.record import Source
+from engine.model.settings import SourceSettings
+from engine.progress.events import Listener
+from engine.progress.redaction import redactor
+from engine.run.context import Stop, unless_stopped
+from engine.source.packed import inner_suffix, named_packed
+from engine.source.sources import NOTHING_NAMED, describe, find_sources, paths_of, real_path, regular_file
+from engine.source.spool import Original, blocks_of_file, blocks_of_stream, packing_at, spool
+
+STANDARD_INPUT = "-"
+_STREAM = "standard-input"
+"""The copy of standard input, in the job's output folder; others are called after their place among the sources."""
+_DOWNLOAD = ".download"
+_FETCHING = "spooled.json"
+"""Says which sources are being fetched for a job that there is not yet."""
+SPOOLED = re.compile(
+    rf"(?:{_STREAM}|spooled-\d+(?:\.[a-z0-9_-]+)?)(?:\.part)?|spooled-\d+\.download(?:\.note(?:\.part)?)?|spooled\.json"
+)
+"""Names of the files that are made here."""
+_DOWNLOADS = re.compile(r"spooled-\d+\.download(?:\.note)?|spooled\.json")
+"""Those that the next attempt goes on with."""
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
+class _Named(Struct, frozen=True):
+    """One source as it was named, found but not copied."""
+
+    path: Path | None = None
+    """Of a file on this machine."""
+    remote: RemoteFile | None = field(default=None)
+    packed: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """It can be read where it is."""
+        return self.path is not None and not self.packed
+
+
+async def take_in(
+    named: Sequence[str], settings: SourceSettings, folder: Path, emit: Listener, stop: Stop
+) -> tuple[Source, ...]:
+    """Return the named sources laid end to end, once each of them can be read again and again. Copies are in `folder`.
+
+    Raises:
+        SourceError: one cannot be read. Copies are removed.
+        SourceUnreachable: one cannot be fetched just now. What has come of it stays.
+        BulkSubmitError: `stop` says so, likewise.
+    """
+    try:
+        found = await anyio.to_thread.run_sync(_find, named, settings)
+        if all(one.is_plain for one in found):
+            return await anyio.to_thread.run_sync(find_sources, named, settings)
+        for one in found:  # whatever is wrong with a file is better known before others are copied
+            if one.is_plain and one.path is not None:
+                await anyio.to_thread.run_sync(describe, one.path, settings)
+        sources = await unless_stopped(stop, partial(_copied, named, found, settings, folder, emit))
+        if stop.error is not None:
+            # Whoever wrote to us may have been interrupted, too: an end of input now is no proof that this is all.
+            raise stop.error
+    except BulkSubmitError as error:
+        again = isinstance(error, SourceUnreachable) or error is stop.error
+        remove_spooled(folder, keep_downloads=again)
+        raise
+    assert sources is not None  # noqa: S101 - only a stop leaves them out
+    return sources
+
+
+async def look(named: Sequence[str], settings: SourceSettings) -> Sequence[Source]:
+    """Return the named sources as they are now, without a copy: what would be one has a name, a version and no size.
+
+    Raises:
+        SourceError: one cannot be read.
+    """
+    found = await anyio.to_thread.run_sync(_find, named, settings)
+    sources: list[Source] = []
+    for one in found:
+        if one.is_plain and one.path is not None:
+            after = sources[-1] if sources else None
+            sources.append(await anyio.to_thread.run_sync(describe, one.path, settings, after))
+        else:
+            name, version = _name(one), await _version(one)
+            sources.append(Source(len(sources), "", "", 0, 0, sources[-1].end if sources else 0, 0, name, version))
+    return sources
+
+
+def is_elsewhere(name: str) -> bool:
+    """Return whether a source is named by a URL."""
+    return bool(_URL.match(name)) and not os.path.lexists(name)
+
+
+def remove_spooled(folder: Path, *, keep_downloads: bool = False) -> None:
+    """Remove what was copied for a job that there will not be; `keep_downloads`: so that the next attempt goes on."""
+    with suppress(OSError):  # there is no such folder
+        for path in folder.iterdir():
+            if SPOOLED.fullmatch(path.name) and not (keep_downloads and _DOWNLOADS.fullmatch(path.name)):
+                with suppress(OSError):  # somebody else's: refused
+                    refuse_foreign(path)
+                    path.unlink()
+
+
+def left_off(named: Sequence[str], beside: Path) -> str:
+    """Return the name of a job that there is not, since the fetching of just these sources was broken off; else "".
+
+    `beside`: the folder in which jobs have theirs.
+    """
+    if not any(map(is_elsewhere, named)):
+        return ""
+    shown = _shown(named)
+    for path in sorted(beside.glob(f"*/{_FETCHING}"), reverse=True):  # the newest first, by the time in its name
+        with suppress(OSError, ValueError), open(path, "rb", opener=regular) as file:
+            if orjson.loads(file.read()) == shown:
+                return path.parent.name
+    return ""
+
+
+def _shown(named: Sequence[str]) -> list[str]:
+    hide = redactor({})
+    return [hide(name) for name in named]
+
+
+# Finding
+
+
+def _find(named: Sequence[str], settings: SourceSettings) -> Sequence[_Named]:
+    found: dict[str, _Named] = {}
+    for name in named:
+        if name == STANDARD_INPUT:
+            found.setdefault(name, _Named())
+        elif is_elsewhere(name):
+            found.setdefault(name, _Named(remote=_remote(name, settings)))
+        else:
+            for path in paths_of(name):
+                found.setdefault(real_path(path), _found(path))
+    if not found:
+        raise SourceError(NOTHING_NAMED)
+    return list(found.values())
+
+
+def _found(path: Path) -> _Named:
+    regular_file(path)
+    return _Named(path=path, packed=packing_at(path) is not None or named_packed(path.name))
+
+
+def _remote(name: str, settings: SourceSettings) -> RemoteFile:
+    scheme = _URL.match(name)
+    kind = scheme["scheme"].lower() if scheme else ""
+    if kind == "s3":
+        from engine.http.s3_file import S3File  # noqa: PLC0415 - only where one is named, and so below
+
+        return S3File(name, settings.plain_http_hosts)
+    if kind in {"http", "https"}:
+        load_aiohttp()
+        from engine.http.web_file import WebFile  # noqa: PLC0415 - aiohttp
+
+        return WebFile(name, settings.plain_http_hosts)
+    raise SourceError(f"{redactor({})(name)}: {kind}:// is not read. Name a file, https://host/path or s3://bucket/key")
+
+
+def _name(one: _Named) -> str:
+    return one.remote.name if one.remote else str(one.path.absolute()) if one.path else _STREAM
+
+
+async def _version(one: _Named) -> str:
+    if one.remote is not None:
+        return await one.remote.version()
+    status = regular_file(one.path) if one.path is not None else None
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}" if status else ""
+
+
+# Copying
+
+
+class _Copy(Struct, frozen=True):
+    path: Path
+    name: str
+    version: str
+
+
+async def _copied(
+    named: Sequence[str], found: Sequence[_Named], settings: SourceSettings, folder: Path, emit: Listener
+) -> tuple[Source, ...]:
+    remove_spooled(folder, keep_downloads=True)  # of an attempt that was killed
+    fetching = folder / _FETCHING
+    if any(one.remote for one in found):
+        await anyio.to_thread.run_sync(_write, fetching, orjson.dumps(_shown(named)))
+    copies: dict[int, _Copy] = {}
+    for number, one in enumerate(found):
+        if not one.is_plain:
+            copies[number] = await _copy(one, number, settings, folder, emit)
+    sources = await anyio.to_thread.run_sync(_described, found, copies, settings)
+    fetching.unlink(missing_ok=True)
+    return sources
+
+
+async def _copy(one: _Named, number: int, settings: SourceSettings, folder: Path, emit: Listener) -> _Copy:
+    if one.remote is not None:
+        return await _fetched(one.remote, number, settings, folder, emit)
+    if one.path is None:
+        path, name = folder / _STREAM, "standard input"
+        await spool(blocks_of_stream(sys.stdin.buffer, name), path, Original(name), settings, emit)
+        return _Copy(path, "", "")
+    name, version = _name(one), await _version(one)
+    path = folder / f"spooled-{number}{inner_suffix(name)}"
+    await _unpacked(one.path, path, name, settings, emit)
+    if version != await _version(one):
+        raise SourceError(f"{name} was written while it was unpacked: run the command again once it is whole")
+    return _Copy(path, name, version)
+
+
+async def _fetched(remote: RemoteFile, number: int, settings: SourceSettings, folder: Path, emit: Listener) -> _Copy:
+    fetched = folder / f"spooled-{number}{_DOWNLOAD}"
+    path = folder / f"spooled-{number}{inner_suffix(remote.file_name)}"
+    version = await download(remote, fetched, wiring.CLOCK.sleep, emit)
+    if packing_at(fetched) is not None or named_packed(remote.file_name):
+        await _unpacked(fetched, path, remote.name, settings, emit)
+        fetched.unlink()
+    else:
+        fetched.replace(path)
+    fetched.with_name(f"{fetched.name}.note").unlink(missing_ok=True)
+    return _Copy(path, remote.name, version)
+
+
+async def _unpacked(packed: Path, path: Path, name: str, settings: SourceSettings, emit: Listener) -> None:
+    original = Original(name, (await anyio.to_thread.run_sync(packed.stat)).st_size, "unpacked")
+    await spool(blocks_of_file(packed, name), path, original, settings, emit)
+
+
+def _write(path: Path, text: bytes) -> None:
+    path.unlink(missing_ok=True)
+    with open(path, "xb", opener=private) as file:
+        file.write(text)
+
+
+def _described(found: Sequence[_Named], copies: dict[int, _Copy], settings: SourceSettings) -> tuple[Source, ...]:
+    sources: list[Source] = []
+    for number, one in enumerate(found):
+        copy, after = copies.get(number), sources[-1] if sources else None
+        if copy is not None:
+            sources.append(describe(copy.path, settings, after, name=copy.name, version=copy.version))
+        elif one.path is not None:
+            sources.append(describe(one.path, settings, after))
+    return tuple(sources)

@@ -1,0 +1,151 @@
+"""Makes a file of ours of a source that cannot be read again where it is, or not as it stands. Standard input, what is
+packed and what is elsewhere go through it, before there is a job.
+
+The copy is private. What stands under its final name is whole; while it grows it has `.part` behind its name. Before and
+while it is written, room is left on the disk: the ledger needs some, and a few packed bytes may become very many.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from anyio import CancelScope, to_thread
+from msgspec import Struct
+
+from engine.files import check_disk_room, make_private_folder, private, regular
+from engine.model.errors import SourceError
+from engine.model.settings import SourceSettings
+from engine.progress.events import Listener, SourceCopied, unheard
+from engine.source.packed import HEAD_BYTES, Packing, Unpacker, packing_of
+from engine.source.splitter import unreadable
+
+BLOCK_BYTES = 1 << 20
+"""A pipe brings 64 KiB at a time; fewer, larger steps between threads cost less."""
+_STEP_PIECES = 16
+"""Unpacked pieces that are written before somebody may end the copying: a block may become thousands."""
+
+
+class Original(Struct, frozen=True):
+    """What a copy is made of."""
+
+    name: str
+    """What people know it by, without secrets."""
+    size_bytes: int | None = None
+    doing: str = "copied"
+    """What people are told."""
+
+
+async def spool(
+    blocks: AsyncIterable[bytes], path: Path, original: Original, settings: SourceSettings, emit: Listener = unheard
+) -> None:
+    """Write what `blocks` bring to a private file at `path`, unpacked if it is packed.
+
+    Raises:
+        SourceError: the disk is full or cannot be written, or the original is damaged. There is no file at `path` then.
+    """
+    name, part = original.name, path.with_name(path.name + ".part")
+    try:
+        make_private_folder(path.parent)
+        check_disk_room(path.parent, original.size_bytes or 0)
+        part.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        writer = _Writer(part, Unpacker(name, settings))
+        try:
+            _tell(emit, original, path, writer.unpacker)
+            async for block in blocks:
+                await _all_written(writer, writer.unpacker.feed(block))
+                _tell(emit, original, path, writer.unpacker)
+            await _all_written(writer, writer.unpacker.finish())
+            await to_thread.run_sync(writer.sync)
+        finally:
+            writer.file.close()
+        part.replace(path)
+        _tell(emit, original, path, writer.unpacker, ended=True)
+    except OSError as error:
+        raise not_written(name, path, error) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def not_written(name: str, path: Path, error: OSError) -> SourceError:
+    """Return the error to raise where a copy of a source cannot be written."""
+    return SourceError(
+        f"{name} could not be spooled to {path} ({error.strerror or error}): make room, or name another folder with "
+        "--output"
+    )
+
+
+class _Writer:
+    """The copy as it grows; its methods run in threads, one after the other."""
+
+    def __init__(self, part: Path, unpacker: Unpacker) -> None:
+        self.unpacker = unpacker
+        self.file: BinaryIO = open(part, "xb", opener=private)  # noqa: SIM115 - `spool` closes it
+        self._folder = part.parent
+
+    def write(self, pieces: Iterator[bytes]) -> bool:
+        """Write the next pieces; return whether there may be more."""
+        for number, piece in enumerate(pieces, 1):
+            check_disk_room(self._folder, len(piece))
+            self.file.write(piece)
+            if number == _STEP_PIECES:
+                return True
+        return False
+
+    def sync(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+async def _all_written(writer: _Writer, pieces: Iterator[bytes]) -> None:
+    while await to_thread.run_sync(writer.write, pieces):
+        pass
+
+
+def _tell(emit: Listener, original: Original, path: Path, unpacker: Unpacker, *, ended: bool = False) -> None:
+    done, copied = unpacker.read_bytes, unpacker.unpacked_bytes
+    emit(SourceCopied(original.name, str(path), original.doing, done, original.size_bytes, copied, ended))
+
+
+async def blocks_of_stream(stream: BinaryIO, name: str, *, abandon: bool = True) -> AsyncIterator[bytes]:
+    """Yield what a stream brings. `abandon`: if it brings nothing for ever, that holds up nobody who cancels.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    while True:
+        try:
+            block = await to_thread.run_sync(stream.read, BLOCK_BYTES, abandon_on_cancel=abandon)
+        except OSError as error:
+            raise unreadable(name, error) from error
+        if not block:
+            return
+        yield block
+
+
+async def blocks_of_file(path: Path, name: str) -> AsyncIterator[bytes]:
+    """Yield what is in a file.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        with CancelScope(shield=True):  # a thread opens it: canceled now, nobody would close it
+            file = await to_thread.run_sync(lambda: open(path, "rb", buffering=0, opener=regular))  # noqa: PTH123
+    except OSError as error:
+        raise unreadable(name, error) from error
+    with file:
+        async for block in blocks_of_stream(file, name, abandon=False):  # a thread reads from it until then
+            yield block
+
+
+def packing_at(path: Path) -> Packing | None:
+    """Return how the file at `path` is packed; None if it is not, or cannot be read: whoever reads it says why."""
+    with suppress(OSError), open(path, "rb", opener=regular) as file:
+        return packing_of(file.read(HEAD_BYTES))
+    return None
