@@ -1,8 +1,8 @@
-"""Makes a file of ours of a source that cannot be read again where it is, or not as it stands. Standard input, what is
-packed and what is elsewhere go through it, before there is a job.
+"""Makes a file of ours of a source that cannot be read again where it is, or not as it stands, before there is a job.
 
-The copy is private. What stands under its final name is whole; while it grows it has `.part` behind its name. Before and
-while it is written, room is left on the disk: the ledger needs some, and a few packed bytes may become very many.
+Standard input, what is packed and what is elsewhere go through it. The copy is private. What stands under its final
+name is whole; while it grows it has `.part` behind its name. Before and while it is written, room is left on the disk:
+the ledger needs some, and a few packed bytes may become very many.
 """
 
 from __future__ import annotations
@@ -47,59 +47,58 @@ async def spool(
     Raises:
         SourceError: the disk is full or cannot be written, or the original is damaged. There is no file at `path` then.
     """
-    name, part = original.name, path.with_name(path.name + ".part")
     try:
-        make_private_folder(path.parent)
-        check_disk_room(path.parent, original.size_bytes or 0)
-        part.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        writer = _Writer(part, Unpacker(name, settings))
+        writer = await to_thread.run_sync(_Writer, path, original, settings)
         try:
             _tell(emit, original, path, writer.unpacker)
             async for block in blocks:
                 await _all_written(writer, writer.unpacker.feed(block))
                 _tell(emit, original, path, writer.unpacker)
             await _all_written(writer, writer.unpacker.finish())
-            await to_thread.run_sync(writer.sync)
+            await to_thread.run_sync(writer.end)
         finally:
             writer.file.close()
-        part.replace(path)
         _tell(emit, original, path, writer.unpacker, ended=True)
     except OSError as error:
-        raise not_written(name, path, error) from error
+        raise SourceError(
+            f"{original.name} could not be spooled to {path} ({error.strerror or error}): make room, or name another "
+            "folder with --output"
+        ) from error
     finally:
         with suppress(OSError):
-            part.unlink()
+            _part_of(path).unlink()
 
 
-def not_written(name: str, path: Path, error: OSError) -> SourceError:
-    """Return the error to raise where a copy of a source cannot be written."""
-    return SourceError(
-        f"{name} could not be spooled to {path} ({error.strerror or error}): make room, or name another folder with "
-        "--output"
-    )
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 class _Writer:
     """The copy as it grows; its methods run in threads, one after the other."""
 
-    def __init__(self, part: Path, unpacker: Unpacker) -> None:
-        self.unpacker = unpacker
-        self.file: BinaryIO = open(part, "xb", opener=private)  # noqa: SIM115 - `spool` closes it
-        self._folder = part.parent
+    def __init__(self, path: Path, original: Original, settings: SourceSettings) -> None:
+        make_private_folder(path.parent)
+        check_disk_room(path.parent, original.size_bytes or 0)
+        self.unpacker = Unpacker(original.name, settings)
+        self._part, self._path = _part_of(path), path
+        for left in (self._part, path):  # by an attempt that was killed
+            left.unlink(missing_ok=True)
+        self.file: BinaryIO = open(self._part, "xb", opener=private)  # noqa: SIM115 - `spool` closes it
 
     def write(self, pieces: Iterator[bytes]) -> bool:
         """Write the next pieces; return whether there may be more."""
         for number, piece in enumerate(pieces, 1):
-            check_disk_room(self._folder, len(piece))
+            check_disk_room(self._part.parent, len(piece))
             self.file.write(piece)
             if number == _STEP_PIECES:
                 return True
         return False
 
-    def sync(self) -> None:
+    def end(self) -> None:
+        """Have it on disk, and give it its name."""
         self.file.flush()
         os.fsync(self.file.fileno())
+        self._part.replace(self._path)
 
 
 async def _all_written(writer: _Writer, pieces: Iterator[bytes]) -> None:
@@ -136,12 +135,16 @@ async def blocks_of_file(path: Path, name: str) -> AsyncIterator[bytes]:
     """
     try:
         with CancelScope(shield=True):  # a thread opens it: canceled now, nobody would close it
-            file = await to_thread.run_sync(lambda: open(path, "rb", buffering=0, opener=regular))  # noqa: PTH123
+            file = await to_thread.run_sync(_opened, path)
     except OSError as error:
         raise unreadable(name, error) from error
     with file:
         async for block in blocks_of_stream(file, name, abandon=False):  # a thread reads from it until then
             yield block
+
+
+def _opened(path: Path) -> BinaryIO:
+    return open(path, "rb", opener=regular)
 
 
 def packing_at(path: Path) -> Packing | None:
