@@ -36,8 +36,8 @@ STANDARD_INPUT = "-"
 _STREAM = "standard-input"
 """The copy of standard input, in the job's output folder; others are called after their place among the sources."""
 _DOWNLOAD = ".download"
-_FETCHING = "spooled.json"
-"""Says which sources are being fetched for a job that there is not yet."""
+_COPYING = "spooled.json"
+"""Says which sources are being copied for a job that there is not yet."""
 SPOOLED = re.compile(
     rf"(?:{_STREAM}|spooled-\d+(?:\.[a-z0-9_-]+)?)(?:\.part)?|spooled-\d+\.download(?:\.note(?:\.part)?)?|spooled\.json"
 )
@@ -124,18 +124,21 @@ def remove_spooled(folder: Path, *, keep_downloads: bool = False) -> None:
 
 
 def left_off(named: Sequence[str], beside: Path) -> str:
-    """Return the name of a job that there is not, since the fetching of just these sources was broken off; else "".
+    """Return the name of a job that there is not, since the copying of just these sources was broken off; else "".
 
-    `beside`: the folder in which jobs have theirs.
+    `beside`: the folder in which jobs have theirs. So the next one cleans up, and goes on with what was fetched.
     """
-    if not any(map(is_elsewhere, named)):
-        return ""
     shown = _shown(named)
-    for path in sorted(beside.glob(f"*/{_FETCHING}"), reverse=True):  # the newest first, by the time in its name
+    for path in sorted(beside.glob(f"*/{_COPYING}"), reverse=True):  # the newest first, by the time in its name
         with suppress(OSError, ValueError), open(path, "rb", opener=regular) as file:
             if orjson.loads(file.read()) == shown:
                 return path.parent.name
     return ""
+
+
+def is_left_off(folder: Path) -> bool:
+    """Return whether sources were being copied to a folder when that was broken off."""
+    return (folder / _COPYING).exists()
 
 
 def _shown(named: Sequence[str]) -> list[str]:
@@ -205,15 +208,14 @@ async def _copied(
     named: Sequence[str], found: Sequence[_Named], settings: SourceSettings, folder: Path, emit: Listener
 ) -> tuple[Source, ...]:
     remove_spooled(folder, keep_downloads=True)  # of an attempt that was killed
-    fetching = folder / _FETCHING
-    if any(one.remote for one in found):
-        await anyio.to_thread.run_sync(_write, fetching, orjson.dumps(_shown(named)))
+    copying = folder / _COPYING
+    await anyio.to_thread.run_sync(_write, copying, orjson.dumps(_shown(named)))
     copies: dict[int, _Copy] = {}
     for number, one in enumerate(found):
         if not one.is_plain:
             copies[number] = await _copy(one, number, settings, folder, emit)
     sources = await anyio.to_thread.run_sync(_described, found, copies, settings)
-    fetching.unlink(missing_ok=True)
+    copying.unlink(missing_ok=True)
     return sources
 
 

@@ -23,7 +23,7 @@ from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, 
 from engine.commands.columns import check_columns
 from engine.commands.first_records import check_drafts
 from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
-from engine.commands.intake import left_off, remove_spooled, take_in
+from engine.commands.intake import is_left_off, left_off, remove_spooled, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
@@ -272,7 +272,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
         text = wiring.read_config(Path(config))
         ledger = ledger_path(ledger, wiring.configured_ledger(Path(config), text))
     async with open_ledger(ledger) as opened:
-        job = await opened.job(name)
+        job = await _known(name, opened)
         with opened.lock(name), family_lock(job, opened):
             job = await opened.job(name)  # as whoever held it has left it
             if until:
@@ -286,6 +286,23 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
             if setup is not None and result.state == JobState.FINISHED:
                 return await follow_to_the_end(await opened.job(name), setup, opened, emit, stop)
             return result
+
+
+async def _known(name: str, ledger: Ledger) -> Job:
+    """Return a job.
+
+    Raises:
+        JobError: there is none.
+    """
+    try:
+        return await ledger.job(name)
+    except JobError as error:
+        if is_left_off(ledger.path.parent / check_job_name(name)):
+            raise JobError(
+                f"job {name!r} is not made yet: it was stopped while its sources were copied. Nothing was sent. Run "
+                "its submit again: it goes on with what was fetched"
+            ) from error
+        raise
 
 
 async def replace_config(job: Job, config: str, ledger: Ledger, emit: Listener, stop: Stop) -> Job:

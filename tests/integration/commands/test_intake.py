@@ -11,7 +11,7 @@ from fakes.files_server import serving_files
 import engine
 from engine.commands import intake
 from engine.http import remote
-from engine.model.errors import AlreadyTaken, Exit, Interrupted, SourceError, SourceUnreachable
+from engine.model.errors import AlreadyTaken, Exit, Interrupted, JobError, SourceError, SourceUnreachable
 from engine.progress.events import SourceCopied
 from engine.sandbox.behaviour import CreationPace
 
@@ -120,6 +120,17 @@ async def test_a_source_that_breaks_off_is_gone_on_with_by_the_same_command(desk
     assert spooled(desk, result.job) == ["spooled-0.ndjson"]
 
 
+async def test_a_process_that_was_killed_while_it_unpacked_leaves_nothing_to_the_next(desk):
+    desk = await desk()
+    source, folder = packed(desk, tasks(5)), desk.folder / "state" / "engine-of-old"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "spooled-0.ndjson.part").write_bytes(bytes(5000))
+    (folder / "spooled.json").write_bytes(orjson.dumps([str(source)]))
+    result = await engine.submit(source, desk.config(), desk.ledger, desk.emit, desk.new_stop())
+    assert (result.job, counts(result)) == (folder.name, (5, 0, 0, 0, 0))
+    assert spooled(desk, folder.name) == ["spooled-0.ndjson"]
+
+
 async def test_what_was_fetched_is_kept_when_a_person_interrupts(desk, server):
     desk = await desk()
     server.content = ndjson(tasks(2000))
@@ -134,6 +145,8 @@ async def test_what_was_fetched_is_kept_when_a_person_interrupts(desk, server):
     with pytest.raises(Interrupted):
         await engine.submit(server.url("t.ndjson"), desk.config(), desk.ledger, emit, desk.new_stop(), job="j")
     assert "spooled-0.download" in spooled(desk)
+    with pytest.raises(JobError, match=r"not made yet.*Run its submit again"):
+        await desk.resume()
     assert counts(await desk.submit(server.url("t.ndjson"))) == (2000, 0, 0, 0, 0)
     assert server.asked[-1]["Range"] == "bytes=20000-"
 
