@@ -135,10 +135,12 @@ def age_seconds(text: str | None) -> float | None:
     return int(found[1]) * {"h": 3600.0, "d": 86_400.0, "w": 604_800.0}[found[2]] if found else None
 
 
-_SOURCES = "Files to read, as paths or quoted globs; `-` reads standard input"
+_SOURCES = "Files to read, as paths, quoted globs, https:// or s3:// URLs, packed or not; `-` reads standard input"
 
 Sources: TypeAlias = Annotated[list[str], _argument("SOURCE...", f"{_SOURCES}, which is kept so it can be resumed.")]
-NightSources: TypeAlias = Annotated[list[str], _argument("SOURCE...", "Files to read, as paths or quoted globs.")]
+NightSources: TypeAlias = Annotated[
+    list[str], _argument("SOURCE...", "Files to read, as paths, quoted globs, https:// or s3:// URLs.")
+]
 LoadSources: TypeAlias = Annotated[
     list[str] | None,
     _argument("SOURCE...", "Files that the load would read, as paths or quoted globs; without them no record is read."),

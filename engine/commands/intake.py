@@ -81,10 +81,11 @@ async def take_in(
         sources = await unless_stopped(stop, partial(_copied, named, found, settings, folder, emit))
         if stop.error is not None:
             # Whoever wrote to us may have been interrupted, too: an end of input now is no proof that this is all.
+            remove_copies(sources or (), folder)
             raise stop.error
     except BulkSubmitError as error:
         again = isinstance(error, SourceUnreachable) or error is stop.error
-        remove_spooled(folder, keep_downloads=again)
+        _clean_up(folder, keep_downloads=again)
         raise
     assert sources is not None  # noqa: S101 - only a stop leaves them out
     return sources
@@ -113,14 +114,21 @@ def is_elsewhere(name: str) -> bool:
     return bool(_URL.match(name)) and not os.path.lexists(name)
 
 
-def remove_spooled(folder: Path, *, keep_downloads: bool = False) -> None:
-    """Remove what was copied for a job that there will not be; `keep_downloads`: so that the next attempt goes on."""
-    with suppress(OSError):  # there is no such folder
-        for path in folder.iterdir():
-            if SPOOLED.fullmatch(path.name) and not (keep_downloads and _DOWNLOADS.fullmatch(path.name)):
-                with suppress(OSError):  # somebody else's: refused
-                    refuse_foreign(path)
-                    path.unlink()
+def remove_copies(sources: Sequence[Source], folder: Path) -> None:
+    """Remove what was copied to a folder for a job that there will not be."""
+    for path in (Path(source.path) for source in sources if source.name or source.path == str(folder / _STREAM)):
+        path.unlink(missing_ok=True)
+
+
+def _clean_up(folder: Path, *, keep_downloads: bool) -> None:
+    """Remove what a copying that was broken off has left; `keep_downloads`: so that the next attempt goes on."""
+    if not is_left_off(folder):
+        return
+    for path in folder.iterdir():
+        if SPOOLED.fullmatch(path.name) and not (keep_downloads and _DOWNLOADS.fullmatch(path.name)):
+            with suppress(OSError):  # somebody else's: refused
+                refuse_foreign(path)
+                path.unlink()
 
 
 def left_off(named: Sequence[str], beside: Path) -> str:
@@ -207,7 +215,7 @@ class _Copy(Struct, frozen=True):
 async def _copied(
     named: Sequence[str], found: Sequence[_Named], settings: SourceSettings, folder: Path, emit: Listener
 ) -> tuple[Source, ...]:
-    remove_spooled(folder, keep_downloads=True)  # of an attempt that was killed
+    _clean_up(folder, keep_downloads=True)  # of an attempt that was killed
     copying = folder / _COPYING
     await anyio.to_thread.run_sync(_write, copying, orjson.dumps(_shown(named)))
     copies: dict[int, _Copy] = {}
@@ -215,7 +223,7 @@ async def _copied(
         if not one.is_plain:
             copies[number] = await _copy(one, number, settings, folder, emit)
     sources = await anyio.to_thread.run_sync(_described, found, copies, settings)
-    copying.unlink(missing_ok=True)
+    copying.unlink(missing_ok=True)  # from here on the copies are the caller's
     return sources
 
 

@@ -23,7 +23,7 @@ from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, 
 from engine.commands.columns import check_columns
 from engine.commands.first_records import check_drafts
 from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
-from engine.commands.intake import is_left_off, left_off, remove_spooled, take_in
+from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result, report_writer, summarize
@@ -143,7 +143,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
                         await _check_new(new, setup, opened)
                     await _make(new, opened, emit, stop, again=again)
                 except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
-                    remove_spooled(folder)
+                    remove_copies(found, folder)
                     raise
             return await work_on(new, opened, setup, emit, stop, command=command)
 
