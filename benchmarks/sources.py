@@ -39,6 +39,11 @@ access_key = "${{env:SAMA_ACCESS_KEY}}"
 
 [batch]
 max_records = 100
+
+[send]
+poll_seconds = 0.1
+max_poll_seconds = 1
+polls_per_second = 1000
 """
 BEHAVIOUR = "[creation]\ntasks_per_second = 1000000.0\n"
 _BLOCK_BYTES = 1 << 20

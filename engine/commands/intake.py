@@ -87,6 +87,11 @@ async def take_in(
         again = isinstance(error, SourceUnreachable) or error is stop.error
         _clean_up(folder, keep_downloads=again)
         raise
+    except OSError as error:
+        raise SourceError(
+            f"the sources could not be copied to {folder} ({error.strerror or error}): make room, or name another "
+            "folder with --output"
+        ) from error
     assert sources is not None  # noqa: S101 - only a stop leaves them out
     return sources
 

@@ -116,7 +116,7 @@ class Unpacker:
 
     def _begin(self, data: bytes) -> None:
         self._begun, self._packing = True, packing_of(data)
-        if self._packing is None and named_packed(self._name):
+        if self._packing is None and named_packed(self._name.partition("?")[0]):
             raise SourceError(
                 f"{self._name} is called as a packed file and begins with {data[:HEAD_BYTES]!r}, as neither gzip nor "
                 "zstd does: get the file again, or give it the name of what it is"
