@@ -109,8 +109,8 @@ async def look(named: Sequence[str], settings: SourceSettings) -> Sequence[Sourc
             after = sources[-1] if sources else None
             sources.append(await anyio.to_thread.run_sync(describe, one.path, settings, after))
         else:
-            name, version = _name(one), await _version(one)
-            sources.append(Source(len(sources), "", "", 0, 0, sources[-1].end if sources else 0, 0, name, version))
+            base, version = sources[-1].end if sources else 0, await _version(one)
+            sources.append(Source(len(sources), "", "", 0, 0, base, name=_name(one), version=version))
     return sources
 
 
