@@ -23,9 +23,9 @@ from engine.batch.planning import reference_of, without_secrets
 from engine.commands import wiring
 from engine.commands.columns import check_columns
 from engine.commands.configuration import hide_secret
+from engine.commands.intake import STANDARD_INPUT
 from engine.commands.paths import path_names
 from engine.commands.query import opened_sources
-from engine.commands.intake import STANDARD_INPUT
 from engine.http.certificates import load_aiohttp
 from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceError
