@@ -134,6 +134,8 @@ def _clean_up(folder: Path, *, keep_downloads: bool) -> None:
             with suppress(OSError):  # somebody else's: refused
                 refuse_foreign(path)
                 path.unlink()
+    if not any(_DOWNLOAD in path.name for path in folder.glob("spooled-*")):  # nothing to go on with
+        (folder / _COPYING).unlink(missing_ok=True)
 
 
 def left_off(named: Sequence[str], beside: Path) -> str:
