@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.columns import check_columns
 from engine.commands.first_records import FirstRecords, read_first
+from engine.commands.intake import STANDARD_INPUT, look
 from engine.commands.paths import has_reports, open_ledger
-from engine.commands.submit import STANDARD_INPUT
 from engine.files import DISK_ROOM_BYTES
 from engine.ledger.database import examine
 from engine.model.errors import JobError
@@ -24,7 +24,6 @@ from engine.model.job import Job
 from engine.model.record import Source
 from engine.progress.text import count, size
 from engine.services.checks import Checking, CheckVerdict, Finding, ServiceCheck
-from engine.source.sources import find_sources
 
 KEPT_BYTES = 300
 """What a record takes on disk by the end, its line in outcomes.ndjson and its part of the ledger: 274 bytes were
@@ -69,9 +68,10 @@ class Here:
             return Finding("no SOURCE is named", CheckVerdict.UNCHECKED)
         if self._named == [STANDARD_INPUT]:
             return Finding("standard input can be read only once: name a file", CheckVerdict.UNCHECKED)
-        self._found = await anyio.to_thread.run_sync(
-            partial(find_sources, self._named, self._settings), abandon_on_cancel=True
-        )
+        found = await look(self._named, self._settings)
+        if copied := [one.name for one in found if one.name]:
+            return Finding(f"{copied[0]} is copied before it is read: `bulksubmit validate` does", CheckVerdict.UNCHECKED)
+        self._found = tuple(found)
         formats = ", ".join(dict.fromkeys(str(one.format) for one in self._found))
         names = Path(self._found[0].path).name if len(self._found) == 1 else count(len(self._found), "file")
         return Finding(f"{names}, {size(self._job.size_bytes)}, {formats}")
@@ -82,7 +82,7 @@ class Here:
 
     async def _records(self) -> Finding:
         if not self._found:
-            return Finding("no SOURCE is named", CheckVerdict.UNCHECKED)
+            return Finding("they are not read here" if self._named else "no SOURCE is named", CheckVerdict.UNCHECKED)
         unmet = await check_columns(self._found, self._setup.settings, self._settings, thorough=False)
         first = await anyio.to_thread.run_sync(read_first, self._offline(), self._job, abandon_on_cancel=True)
         self._first = first
