@@ -70,7 +70,9 @@ class Here:
             return Finding("standard input can be read only once: name a file", CheckVerdict.UNCHECKED)
         found = await look(self._named, self._settings)
         if copied := [one.name for one in found if one.name]:
-            return Finding(f"{copied[0]} is copied before it is read: `bulksubmit validate` does", CheckVerdict.UNCHECKED)
+            return Finding(
+                f"{copied[0]} is copied before it is read: `bulksubmit validate` does", CheckVerdict.UNCHECKED
+            )
         self._found = tuple(found)
         formats = ", ".join(dict.fromkeys(str(one.format) for one in self._found))
         names = Path(self._found[0].path).name if len(self._found) == 1 else count(len(self._found), "file")

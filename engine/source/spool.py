@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import aiofiles
 from anyio import CancelScope, to_thread
 from msgspec import Struct
 
@@ -111,15 +112,15 @@ def _tell(emit: Listener, original: Original, path: Path, unpacker: Unpacker, *,
     emit(SourceCopied(original.name, str(path), original.doing, done, original.size_bytes, copied, ended))
 
 
-async def blocks_of_stream(stream: BinaryIO, name: str, *, abandon: bool = True) -> AsyncIterator[bytes]:
-    """Yield what a stream brings. `abandon`: if it brings nothing for ever, that holds up nobody who cancels.
+async def blocks_of_stream(stream: BinaryIO, name: str) -> AsyncIterator[bytes]:
+    """Yield what a stream brings. If it brings nothing for ever, that holds up nobody who cancels.
 
     Raises:
         SourceError: it cannot be read.
     """
     while True:
         try:
-            block = await to_thread.run_sync(stream.read, BLOCK_BYTES, abandon_on_cancel=abandon)
+            block = await to_thread.run_sync(stream.read, BLOCK_BYTES, abandon_on_cancel=True)
         except OSError as error:
             raise unreadable(name, error) from error
         if not block:
@@ -135,16 +136,15 @@ async def blocks_of_file(path: Path, name: str) -> AsyncIterator[bytes]:
     """
     try:
         with CancelScope(shield=True):  # a thread opens it: canceled now, nobody would close it
-            file = await to_thread.run_sync(_opened, path)
+            file = await aiofiles.open(path, "rb", opener=regular)
+        try:
+            while block := await file.read(BLOCK_BYTES):
+                yield block
+        finally:
+            with CancelScope(shield=True):  # likewise
+                await file.close()
     except OSError as error:
         raise unreadable(name, error) from error
-    with file:
-        async for block in blocks_of_stream(file, name, abandon=False):  # a thread reads from it until then
-            yield block
-
-
-def _opened(path: Path) -> BinaryIO:
-    return open(path, "rb", opener=regular)
 
 
 def packing_at(path: Path) -> Packing | None:

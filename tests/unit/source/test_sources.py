@@ -201,5 +201,5 @@ def test_a_file_that_is_not_there_is_not_called_a_changed_one(folder):
 def test_another_file_in_its_place_is_not_to_be_submitted_whole(folder):
     sources = find_sources(["a.ndjson"], SETTINGS)
     (folder / "a.ndjson").write_bytes(b"{}\n{}\n")
-    with pytest.raises(SourceChanged, match=r"Put the old file back and resume\. .*does not call created"):
+    with pytest.raises(SourceChanged, match=r"Put the old file back and run `bulksubmit resume`\. .*does not call created"):
         check_unchanged(sources)
