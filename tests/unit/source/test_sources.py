@@ -193,7 +193,9 @@ def test_a_file_that_was_touched_is_told_with_the_time_that_it_had_and_that_brin
 def test_a_file_that_is_not_there_is_not_called_a_changed_one(folder):
     sources = find_sources(["a.ndjson"], SETTINGS)
     (folder / "a.ndjson").unlink()
-    with pytest.raises(SourceChanged, match=r"does not exist.* needs it until it is finished: then resume") as caught:
+    with pytest.raises(
+        SourceChanged, match=r"does not exist.* needs it until it is finished: then run `bulksubmit resume`"
+    ) as caught:
         check_unchanged(sources)
     assert "new job" not in str(caught.value)
 
@@ -201,5 +203,7 @@ def test_a_file_that_is_not_there_is_not_called_a_changed_one(folder):
 def test_another_file_in_its_place_is_not_to_be_submitted_whole(folder):
     sources = find_sources(["a.ndjson"], SETTINGS)
     (folder / "a.ndjson").write_bytes(b"{}\n{}\n")
-    with pytest.raises(SourceChanged, match=r"Put the old file back and run `bulksubmit resume`\. .*does not call created"):
+    with pytest.raises(
+        SourceChanged, match=r"Put the old file back and run `bulksubmit resume`\. .*does not call created"
+    ):
         check_unchanged(sources)
