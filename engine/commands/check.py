@@ -8,7 +8,7 @@ are its ability `checking`.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from yarl import URL
 
 from engine.commands import wiring
 from engine.commands.checks_here import Here
-from engine.commands.configuration import HIDDEN, expand_secret, hide_secret, lacking, parse_toml
+from engine.commands.configuration import HIDDEN, Config, expand_secret, hide_secret, lacking, parse_toml
 from engine.commands.hooks import check_hooks
 from engine.commands.paths import ledger_path, path_names
 from engine.files import DEFAULT_LEDGER
@@ -78,7 +78,7 @@ class CheckReport(Struct, frozen=True):
 
 
 async def check(
-    config: Path | str,
+    config: Config,
     sources: Path | str | Sequence[Path | str] = (),
     ledger: Path | str = DEFAULT_LEDGER,
     *,
@@ -88,7 +88,7 @@ async def check(
     """Check whether a load would go well, and make nothing.
 
     Args:
-        config: TOML file.
+        config: TOML file, or its tables.
         sources: what the load would read; without them, records are not looked at.
         ledger: file that remembers jobs; it need not be there.
         output: folder of the reports; the ledger's where left out.
@@ -97,20 +97,20 @@ async def check(
     Raises:
         ConfigError: the configuration cannot be read at all, or names no service.
     """
-    path = Path(config)
-    text = wiring.read_config(path)
+    text = wiring.read_config(config)
+    shown = "the given tables" if isinstance(config, Mapping) else str(config)
     run = _Checks()
     await run.make(ServiceCheck(VARIABLES, partial(_variables, text), _SET_THEM))
     setups: list[wiring.Setup] = []
     # Where variables are missing, the way to the service can be tried all the same.
     load = partial(_configuration, text, setups, hides=run.failed)
-    await run.make(ServiceCheck(CONFIGURATION, load, f"mend it in {path}"))
+    await run.make(ServiceCheck(CONFIGURATION, load, f"mend it in {shown}"))
     if not setups:
         for name in (*ALWAYS, *Here.NAMES):
             await run.make(ServiceCheck(name, _nothing, needs=(VARIABLES, CONFIGURATION)))
-        return CheckReport(str(path), run.lines)
+        return CheckReport(shown, run.lines)
     (setup,) = setups
-    named = ledger_path(ledger, wiring.configured_ledger(path, text))
+    named = ledger_path(ledger, wiring.configured_ledger(config, text))
     here = Here(setup, path_names(sources), named, output, format)
     note = ""
     async with AsyncExitStack() as stack:
@@ -131,7 +131,7 @@ async def check(
     host = URL(setup.service.base_url).host
     place = f", project {setup.service.place}" if setup.service.place else ""
     where = f"{host} ({setup.service.kind}{place})"
-    return CheckReport(str(path), run.lines, where, note, here.good[:PROBED])
+    return CheckReport(shown, run.lines, where, note, here.good[:PROBED])
 
 
 _SET_THEM = "set them in the environment of whoever runs bulksubmit (export NAME=…), also of cron"

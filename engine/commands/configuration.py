@@ -1,7 +1,9 @@
 """A TOML file in, checked settings out; secrets are taken from where they are kept and never from the file itself.
 
 Only `${env:NAME}` and `${file:/path}` are expanded. The text of the file, with its references as they are, is what the
-ledger remembers, so a resumed job reads the same settings and today's secrets.
+ledger remembers, so a resumed job reads the same settings and today's secrets. A program may give tables instead of a
+file: they become such a text, and a `SecretStr` in them the reference `${given:PLACE}`, which stands for it while the
+operation lasts that it was given to.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 import orjson
@@ -32,7 +35,12 @@ _LONG_KEY = re.compile(
     r"""(?<![\w"'-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){%d}""" % MOST_NESTED  # noqa: UP031
 )
 """A key of as many parts: reading one of a megabyte takes tomllib many minutes."""
-_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
+_REFERENCE = re.compile(r"\$\{(env|file|given):([^}]+)\}")
+_given_secrets: ContextVar[Mapping[str, str] | None] = ContextVar("given_secrets", default=None)
+"""The secrets that a program has given to the operation under way, by their place in its configuration."""
+
+Config: TypeAlias = Path | str | Mapping[str, Any]
+"""A configuration as a program names it: the path of a TOML file, or its tables."""
 
 HIDDEN = "********"
 """Stands for a reference that could not be followed, where none is needed."""
@@ -51,6 +59,44 @@ def read_text(path: Path) -> str:
         return _text_of(path)  # a pipe, too, as in --config <(…)
     except (OSError, ValueError) as error:
         raise ConfigError(f"configuration {path} cannot be read: {error}") from error
+
+
+def text_of(tables: Mapping[str, Any]) -> str:
+    """Return the tables that a program gives as the text of a file; their secrets are known to this operation only.
+
+    Raises:
+        ConfigError: a value is none that TOML has.
+    """
+    import tomlkit  # noqa: PLC0415 - slow to load, and only programs need it
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415 - likewise
+
+    secrets: dict[str, str] = {}
+    try:
+        text = tomlkit.dumps(_plain(tables, "", secrets))
+    except (TOMLKitError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the configuration cannot be written as TOML: {error}") from error
+    _given_secrets.set({**(_given_secrets.get() or {}), **secrets})
+    return text
+
+
+def _plain(value: Any, place: str, secrets: dict[str, str]) -> Any:
+    """Return a value of a configuration as TOML has it, and add the secrets in it to `secrets`."""
+    match value:
+        case SecretStr():
+            secrets[place] = value.get_secret_value()
+            return f"${{given:{place}}}"
+        case Mapping():
+            return {
+                str(key): _plain(item, f"{place}.{key}" if place else str(key), secrets) for key, item in value.items()
+            }
+        case list() | tuple():
+            return [_plain(item, f"{place}[{at}]", secrets) for at, item in enumerate(value)]
+        case Path():
+            return str(value)
+        case None:
+            raise ConfigError(f"{place}: None is no value; leave the key out")
+        case _:
+            return value
 
 
 def rooted(text: str, keys: Collection[str], folder: Path) -> str:
@@ -136,6 +182,14 @@ def _resolved(key: str, kind: str, name: str) -> str:
         if not os.environ.get(name):
             raise ConfigError(f"{key}: environment variable {name} is not set")
         return os.environ[name]
+    if kind == "given":
+        given = _given_secrets.get() or {}
+        if name not in given:
+            raise ConfigError(
+                f"{key}: its value was given by a program and is kept nowhere: give the configuration again (config=…, "
+                "or --config FILE)"
+            )
+        return given[name]
     try:
         return _text_of(Path(name), opener=regular).strip()
     except OSError as error:
@@ -203,6 +257,8 @@ def _refuse_files(value: Any, where: str) -> None:
     """Refuse a reference to a file where what it holds would be no secret: it would be sent, stored and shown."""
     if isinstance(value, str) and "${file:" in value:
         raise ConfigError(f"{where}: ${{file:…}} is for secrets only; write the value itself, or ${{env:NAME}}")
+    if isinstance(value, str) and "${given:" in value:
+        raise ConfigError(f"{where}: this is no secret, and a SecretStr is for secrets only; give it as text")
     if isinstance(value, dict):
         for key, item in value.items():
             _refuse_files(item, f"{where}.{key}")
@@ -215,7 +271,7 @@ def _refuse_literal(value: Any, where: str, variable: str) -> None:
     if isinstance(value, str) and not _REFERENCE.fullmatch(value):
         raise ConfigError(
             f"{where}: a secret does not belong into the file; "
-            f'write "${{env:{variable.upper()}}}" or "${{file:/path}}" and keep it there'
+            f'write "${{env:{variable.upper()}}}" or "${{file:/path}}" and keep it there, or give a SecretStr'
         )
 
 

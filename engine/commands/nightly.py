@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from engine.commands import wiring
 from engine.commands.cancel import cancel
+from engine.commands.configuration import Config
 from engine.commands.hooks import told_if_not_begun
 from engine.commands.intake import STANDARD_INPUT, look
 from engine.commands.paths import ledger_path, open_ledger, path_names, spelled
@@ -29,7 +30,7 @@ from engine.commands.taken import is_as_frozen
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, Overwritten
-from engine.model.job import Job, JobState, check_job_name
+from engine.model.job import Job, JobState
 from engine.model.night import day_of, zone_of
 from engine.model.outcome import Later, Tally
 from engine.model.record import Source
@@ -49,7 +50,7 @@ _AT_THE_SERVICE = frozenset({State.RELEASING, State.RELEASED})
 @tells_collector
 async def nightly(  # noqa: PLR0913 - what a person can say of a load
     sources: Path | str | Sequence[Path | str],
-    config: Path | str,
+    config: Config,
     ledger: Path | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
@@ -71,7 +72,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
 
     Args:
         sources: a path or a glob, or several.
-        config: TOML file.
+        config: TOML file, or its tables.
         ledger: file that remembers all jobs; made where there is none.
         emit: is told what happens.
         stop: ends the run early.
@@ -90,8 +91,8 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
         ConfigError, SourceError, JobError, WindowClosed: nothing was sent.
         JobLocked: another process works on the family.
     """
-    config, stop = Path(config), stop or Stop()
-    family = check_job_name(family or config.stem)
+    stop = stop or Stop()
+    family = wiring.family_name(config, family)
     if STANDARD_INPUT in path_names(sources):
         raise ConfigError("nightly reads files, for it may have to read them again; write standard input to one first")
     text = wiring.read_config(config)

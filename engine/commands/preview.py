@@ -22,7 +22,7 @@ from engine.batch.chunker import render_payload
 from engine.batch.planning import reference_of, without_secrets
 from engine.commands import wiring
 from engine.commands.columns import check_columns
-from engine.commands.configuration import hide_secret
+from engine.commands.configuration import Config, hide_secret
 from engine.commands.intake import STANDARD_INPUT
 from engine.commands.paths import path_names
 from engine.commands.query import opened_sources
@@ -109,7 +109,7 @@ class Preview(Struct, frozen=True):
 
 async def preview(
     sources: Path | str | Sequence[Path | str],
-    config: Path | str,
+    config: Config,
     *,
     records: int = FIRST_RECORDS,
     record: int | None = None,
@@ -119,7 +119,7 @@ async def preview(
 
     Args:
         sources: files to read, as for `submit`.
-        config: path of the configuration.
+        config: TOML file, or its tables.
         records: how many of the first ones.
         record: index of one record instead, from 0 over all sources.
         format: how the sources are written; told by their names where left out.
@@ -127,13 +127,13 @@ async def preview(
     Raises:
         ConfigError, SourceError: the configuration or a source cannot be used, or there is no such record.
     """
-    path = Path(config)
-    setup = _load(wiring.read_config(path))
+    text = wiring.read_config(config)
+    setup = _load(text)
     settings = wiring.source_settings(setup, format)
     wanted = range(records) if record is None else range(record, record + 1)
     async with opened_sources(sources, settings) as found:
         warning = await check_columns(found, setup.settings, settings, thorough=False)
-        name = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{wiring.config_name(config, text)}-{time.strftime('%Y%m%d-%H%M%S')}"
         job = Job(name, setup.service.kind, "", found, "", created_at=wiring.CLOCK.now())
         parts = _Parts(setup, job, "standard input" if path_names(sources) == [STANDARD_INPUT] else "")
         unknown = await parts.learn()

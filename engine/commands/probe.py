@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.commands import wiring
+from engine.commands.configuration import Config
 from engine.commands.first_records import FirstRecords, read_first
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result
@@ -62,7 +63,7 @@ class Probed(Struct, frozen=True):
 
 
 async def probe(  # noqa: PLR0913 - what a person can say of it
-    config: Path | str,
+    config: Config,
     sources: Path | str | Sequence[Path | str],
     ledger: Path | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
@@ -85,12 +86,19 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
     Raises:
         ConfigError, SourceError, JobError: nothing was sent.
     """
-    path, stop = Path(config), stop or Stop()
-    text = wiring.read_config(path)
-    ledger = ledger_path(ledger, wiring.configured_ledger(path, text))
+    stop = stop or Stop()
+    text = wiring.read_config(config)
+    ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
     heard: list[Exchange] = []
     setup = _quiet(wiring.load(text), heard)
-    new = Job(check_job_name(f"{path.stem}-probe"), setup.service.kind, text, (), "", created_at=wiring.CLOCK.now())
+    new = Job(
+        check_job_name(f"{wiring.config_name(config, text)}-probe"),
+        setup.service.kind,
+        text,
+        (),
+        "",
+        created_at=wiring.CLOCK.now(),
+    )
     wiring.check_parts(setup, new)
     chosen = await anyio.to_thread.run_sync(_chosen, setup, new, path_names(sources), format, records)
     async with open_ledger(ledger, create=True) as opened:

@@ -18,6 +18,7 @@ from engine.batch.known import marker_for
 from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
+from engine.commands.configuration import Config
 from engine.commands.intake import take_in
 from engine.commands.keys import find_key
 from engine.commands.later import seen_tasks, tell_duration
@@ -310,7 +311,7 @@ def _key_asked(key: str, column: str) -> tuple[str, str]:
 
 async def validate(
     sources: Path | str | Sequence[Path | str],
-    config: Path | str,
+    config: Config,
     emit: Listener = unheard,
     *,
     format: str | None = None,  # noqa: A002 - as the option is called
@@ -321,7 +322,7 @@ async def validate(
     Raises:
         ConfigError, SourceError: the configuration or a source cannot be used at all.
     """
-    setup = wiring.load(wiring.read_config(Path(config)), processes=processes)
+    setup = wiring.load(wiring.read_config(config), processes=processes)
     wiring.check_parts(setup, _validation_job(setup))
     settings = wiring.source_settings(setup, format)
     async with opened_sources(sources, settings, emit) as found:

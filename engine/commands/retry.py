@@ -20,6 +20,7 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from engine.commands import wiring
+from engine.commands.configuration import Config
 from engine.commands.lineage import (
     SOURCE,
     UNCERTAIN_SOURCE,
@@ -62,7 +63,7 @@ async def retry(  # noqa: PLR0913 - what a person can say of a retry
     stop: Stop | None = None,
     *,
     uncertain: bool = False,
-    config: Path | str | None = None,
+    config: Config | None = None,
     from_file: Path | str | None = None,
 ) -> Result:
     """Submit the failed and rejected records of a job again, as a job of its own.
@@ -106,7 +107,7 @@ async def retry(  # noqa: PLR0913 - what a person can say of a retry
                     )
                 return await _go_on_first(name, child.name, opened, emit, stop)
         if config is not None:
-            job = replace(job, config=_new_config(job, wiring.read_config(Path(config))))
+            job = replace(job, config=_new_config(job, wiring.read_config(config)))
         given = None if from_file is None else Path(from_file)
         return await _send_failed(job, opened, emit, stop, given)
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import wraps
 from inspect import signature
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -26,7 +26,7 @@ from msgspec.structs import asdict, replace
 
 from engine import __version__
 from engine.commands import wiring
-from engine.commands.configuration import hide_secret
+from engine.commands.configuration import Config, hide_secret
 from engine.commands.paths import ledger_path, open_ledger, spelled
 from engine.commands.result import DAMAGED, Result
 from engine.ledger.base import Ledger
@@ -44,7 +44,7 @@ from engine.progress.text import count, rate
 from engine.run.context import Stop
 from engine.run.in_flight import InFlight
 
-P = ParamSpec("P")
+Operation = TypeVar("Operation", bound=Callable[..., Awaitable[Result]])
 N = TypeVar("N", int, float)
 T = TypeVar("T")
 
@@ -301,14 +301,14 @@ async def _write(
     return ""
 
 
-def tells_collector(operation: Callable[P, Awaitable[Result]]) -> Callable[P, Coroutine[Any, Any, Result]]:
+def tells_collector(operation: Operation) -> Operation:  # its own type, or `engine.sync` could not know it
     """Have an operation tell the collector of metrics what no run of it tells: that it failed before or after one.
 
     Its arguments are those of `submit`, `resume` or `nightly`, by name.
     """
 
     @wraps(operation)
-    async def telling(*args: P.args, **options: P.kwargs) -> Result:
+    async def telling(*args: Any, **options: Any) -> Result:
         bound = signature(operation).bind(*args, **options)
         bound.apply_defaults()
         ending = _Ending(bound.arguments, wiring.CLOCK.now())
@@ -321,7 +321,11 @@ def tells_collector(operation: Callable[P, Awaitable[Result]]) -> Callable[P, Co
         await ending.tell_result(result)
         return result
 
-    return telling
+    return cast("Operation", telling)
+
+
+def _can_be_read_again(config: Config) -> bool:
+    return isinstance(config, Mapping) or Path(config).is_file()  # a pipe can be read once only
 
 
 class _Ending:
@@ -330,8 +334,8 @@ class _Ending:
     def __init__(self, arguments: Mapping[str, Any], began: float) -> None:
         self._began = began
         self._ledger: Path | str = arguments["ledger"]
-        self._config = Path(arguments["config"]) if arguments.get("config") is not None else None
-        stem = self._config.stem if self._config else ""
+        self._config: Config | None = arguments.get("config")
+        stem = "" if self._config is None or isinstance(self._config, Mapping) else Path(self._config).stem
         family = arguments.get("family") or (stem if arguments.get("delta") else "")
         self._load: str = family or arguments.get("job") or arguments.get("name") or stem
         self._named = arguments["metrics_textfile"]
@@ -339,7 +343,7 @@ class _Ending:
     def _textfile(self) -> Path | None:
         """Return where metrics go; what the configuration says of it, and of the ledger, is read once more."""
         textfile = None
-        if self._config is not None and self._config.is_file():  # a pipe can be read once only
+        if self._config is not None and _can_be_read_again(self._config):
             with suppress(BulkSubmitError):
                 text = wiring.read_config(self._config)
                 self._ledger = ledger_path(self._ledger, wiring.configured_ledger(self._config, text))

@@ -21,6 +21,7 @@ from engine.batch.known import check_new
 from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
+from engine.commands.configuration import Config
 from engine.commands.first_records import check_drafts
 from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
 from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
@@ -60,7 +61,7 @@ from engine.source.sources import check_unchanged
 @tells_collector
 async def submit(  # noqa: PLR0913 - what a person can say of a job
     sources: Path | str | Sequence[Path | str],
-    config: Path | str,
+    config: Config,
     ledger: Path | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
@@ -84,7 +85,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     Args:
         sources: a path, a glob or a URL (https, s3), or several; "-" is standard input. What is packed, elsewhere or
             standard input is copied to the folder of the reports first.
-        config: TOML file.
+        config: TOML file, or its tables, in which a secret may be a `SecretStr`.
         ledger: file that remembers all jobs; made where there is none.
         emit: is told what happens.
         stop: ends the run early.
@@ -110,17 +111,17 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         JobLocked: another process works on a job of that name, or on the same records.
         Interrupted: while sources were copied; there is no job.
     """
-    config, stop = Path(config), stop or Stop()
+    stop = stop or Stop()
     text = wiring.read_config(config)
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
     setup = wiring.load(text, processes=processes, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
     begun = left_off(path_names(sources), ledger.parent) if job is None and output is None else ""
-    name = check_job_name(job or begun or f"{config.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    name = check_job_name(job or begun or f"{wiring.config_name(config, text)}-{time.strftime('%Y%m%d-%H%M%S')}")
     now = wiring.CLOCK.now()
     new = Job(name, setup.service.kind, text, (), "", until=until, strict=strict, created_at=now)
     if delta or family:
-        new = replace(new, family=check_job_name(family or config.stem), delta=delta)
+        new = replace(new, family=wiring.family_name(config, family), delta=delta)
     wiring.check_parts(setup, new)
     check_hooks(setup)
     async with open_ledger(ledger, create=True) as opened:
@@ -237,7 +238,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
-    config: Path | str | None = None,
+    config: Config | None = None,
     processes: int | None = None,
     limits: RunLimits | None = None,
     metrics_textfile: Path | str | None = None,
@@ -269,8 +270,8 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
     """
     stop, text = stop or Stop(), None
     if config is not None:
-        text = wiring.read_config(Path(config))
-        ledger = ledger_path(ledger, wiring.configured_ledger(Path(config), text))
+        text = wiring.read_config(config)
+        ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
     async with open_ledger(ledger) as opened:
         job = await _known(name, opened)
         with opened.lock(name), family_lock(job, opened):

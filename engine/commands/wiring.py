@@ -39,6 +39,7 @@ from engine.batch.planning import (
 )
 from engine.clock import Clock, SystemClock
 from engine.commands.configuration import (
+    Config,
     Expand,
     check,
     expand_secret,
@@ -47,6 +48,7 @@ from engine.commands.configuration import (
     read_text,
     rooted,
     secret_variables,
+    text_of,
 )
 from engine.http.certificates import load_aiohttp
 from engine.http.proxies import from_environment
@@ -56,7 +58,7 @@ from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
-from engine.model.job import Job
+from engine.model.job import Job, check_job_name
 from engine.model.night import deadline_at, zone_of
 from engine.model.record import Block, Position, Skipped
 from engine.model.settings import AUTO, BatchSettings, RunLimits, ServiceSettings, Settings, SourceSettings
@@ -102,20 +104,40 @@ class Setup(Struct, frozen=True):
         return None if textfile is None else Path(textfile)
 
 
-def read_config(path: Path) -> str:
-    """Return the text of a configuration file, its relative paths made absolute: they are meant from the file's folder.
+def read_config(config: Config) -> str:
+    """Return the text of a configuration, its relative paths made absolute: they are meant from the file's folder.
 
-    The text is kept with the job, and whoever reads it again may stand elsewhere.
+    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder.
 
     Raises:
         ConfigError: it cannot be read, or names no service.
     """
-    text = read_text(path)
-    return rooted(text, _service_settings(text).PATHS, path.parent.resolve())
+    text = text_of(config) if isinstance(config, Mapping) else read_text(Path(config))
+    return rooted(text, _service_settings(text).PATHS, _folder(config).resolve())
 
 
-def configured_ledger(path: Path, text: str) -> Path | None:
-    """Return the ledger that the configuration at `path` names, meant from its folder; None if it names none.
+def _folder(config: Config) -> Path:
+    return Path() if isinstance(config, Mapping) else Path(config).parent
+
+
+def config_name(config: Config, text: str) -> str:
+    """Return what a job is called after: the name of the configuration's file, or the service that tables name."""
+    return str(_tables(text)[1]["kind"]) if isinstance(config, Mapping) else Path(config).stem
+
+
+def family_name(config: Config, family: str | None) -> str:
+    """Return the name of a load that comes back: as given, or as the configuration's file is called.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    if not family and isinstance(config, Mapping):
+        raise ConfigError("family: tables have no name as a file has; say which load comes back (family=…)")
+    return check_job_name(family or config_name(config, ""))
+
+
+def configured_ledger(config: Config, text: str) -> Path | None:
+    """Return the ledger that a configuration names, meant from its file's folder; None if it names none.
 
     Raises:
         ConfigError: it cannot be used.
@@ -123,7 +145,7 @@ def configured_ledger(path: Path, text: str) -> Path | None:
     if "ledger" not in parse_toml(text):
         return None
     named = load(text, hide_secret).settings.ledger or ""
-    return path.parent / Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
+    return _folder(config) / Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
 
 
 def load(

@@ -2,6 +2,7 @@ import os
 import re
 import string
 import tomllib
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from engine.commands import wiring
 from engine.commands.configuration import expand_secret, hide_secret, lacking, parse_toml, read_text, rooted
 from engine.model.errors import ConfigError, Exit
+from engine.model.settings import SecretStr
 from engine.progress.redaction import redactor
 
 CONFIGS = [
@@ -440,3 +442,57 @@ def test_all_references_that_stand_for_nothing_are_named_at_once(monkeypatch, tm
         "env:IS_NOT_THERE": "service.access_key: environment variable IS_NOT_THERE is not set",
         f"file:{tmp_path}/none": f"hooks.0.ping: {tmp_path}/none cannot be read: No such file or directory",
     }
+
+
+def test_tables_are_a_configuration_whose_secrets_no_text_shows():
+    copy_context().run(_tables_with_a_secret)
+
+
+def _tables_with_a_secret():
+    tables = {
+        "service": {"kind": "sama", "project_id": 42, "access_key": SecretStr("given-secret-987")},
+        "source": {"processes": 0},
+        "hooks": [{"command": ["true"]}],
+    }
+    text = wiring.read_config(tables)
+    assert "given-secret-987" not in text
+    assert 'access_key = "${given:service.access_key}"' in text
+    setup = wiring.load(text)
+    assert setup.service.access_key == SecretStr("given-secret-987")
+    assert redactor({})("it was given-secret-987") == "it was ***"
+    assert wiring.load(wiring.read_config({**tables, "source": {"processes": 1}})).settings.source.processes == 1
+    with pytest.raises(ConfigError, match="a secret does not belong into"):
+        wiring.load(wiring.read_config({"service": {**tables["service"], "access_key": "plain"}}))
+
+
+def test_a_secret_that_a_program_gave_is_known_to_its_operation_only():
+    text = copy_context().run(wiring.read_config, {"service": {"kind": "sama", "access_key": SecretStr("of-another")}})
+    assert "service.access_key: its value was given by a program" in complaint(f"{text}project_id = 42\n")
+    assert wiring.load(f"{text}project_id = 42\n", hide_secret).service.access_key == SecretStr("********")
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({"send": {"poll_seconds": None}}, "send.poll_seconds: None is no value"),
+        ({"send": {"poll_seconds": object()}}, "cannot be written as TOML"),
+        ({"source": {"format": SecretStr("csv")}}, "source.format: this is no secret"),
+        ({"send": {"poll_secunds": 1}}, "did you mean 'poll_seconds'"),
+    ],
+)
+def test_tables_that_are_no_configuration_are_refused_as_a_file_is(tables, said):
+    def load():
+        return wiring.load(wiring.read_config({**parse_toml(MINIMAL), **tables}))
+
+    with pytest.raises(ConfigError, match=said):
+        copy_context().run(load)
+
+
+def test_what_tables_name_is_meant_from_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tables = {**parse_toml(MINIMAL), "ledger": "state/ledger.db"}
+    assert wiring.configured_ledger(tables, wiring.read_config(tables)).absolute() == tmp_path / "state" / "ledger.db"
+    assert wiring.config_name(tables, wiring.read_config(tables)) == "sama"
+    with pytest.raises(ConfigError, match="say which load comes back"):
+        wiring.family_name(tables, None)
+    assert wiring.family_name(tables, "images") == "images"
