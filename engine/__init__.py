@@ -1,8 +1,9 @@
 """bulksubmit: bulk submission of tasks to HTTP APIs, each exactly once, each accounted for.
 
-This is the API for programs; the command line calls the same operations. Each is a coroutine function: a program
-without an event loop says `asyncio.run(engine.submit("tasks.ndjson", config="sama.toml"))`. A name is loaded when it is
-first used, so `import engine` costs nothing, and whoever submits loads no auditor.
+This is the API for programs; the command line calls the same operations. Each is a coroutine function, and
+`engine.sync` has each for a program without an event loop: `engine.sync.submit("tasks.ndjson", config="sama.toml")`.
+`docs/python.md` shows how they are used. Nothing here touches signals, logging or standard streams, or ends the
+process. A name is loaded when it is first used, so `import engine` costs nothing, and whoever submits loads no auditor.
 """
 
 from importlib import import_module
@@ -10,6 +11,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # type checkers know the name; to import `typing` would take longer than the rest
 
 if TYPE_CHECKING:
+    from engine import sync
     from engine.commands.again import FailedTasks, find_failed_tasks, retry_tasks
     from engine.commands.cancel import cancel
     from engine.commands.check import CheckReport, check
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
     from engine.commands.query import audit, backup, find_record, missing, report, status, tell_story, validate
     from engine.commands.result import JobStatus, Result, UncertainRecords, Validation
     from engine.commands.retry import find_uncertain, retry
+    from engine.commands.start import RunHandle, start
     from engine.commands.submit import resume, submit
     from engine.commands.undo import Undoable, find_undoable, undo
     from engine.model import errors
     from engine.model.job import Job
     from engine.model.outcome import Outcome
     from engine.model.record import Format
-    from engine.model.settings import RunLimits
+    from engine.model.settings import RunLimits, SecretStr
+    from engine.progress import events
     from engine.reports.audit import Audit
     from engine.reports.missing import Missing
     from engine.reports.overview import Overview
@@ -52,7 +56,9 @@ __all__ = [
     "Probed",
     "Pruned",
     "Result",
+    "RunHandle",
     "RunLimits",
+    "SecretStr",
     "Stop",
     "Story",
     "UncertainRecords",
@@ -63,6 +69,7 @@ __all__ = [
     "cancel",
     "check",
     "errors",
+    "events",
     "find_failed_tasks",
     "find_record",
     "find_uncertain",
@@ -78,8 +85,10 @@ __all__ = [
     "resume",
     "retry",
     "retry_tasks",
+    "start",
     "status",
     "submit",
+    "sync",
     "tell_story",
     "undo",
     "validate",
@@ -109,25 +118,28 @@ _HOMES = {
     ),
     "engine.commands.result": ("JobStatus", "Result", "UncertainRecords", "Validation"),
     "engine.commands.retry": ("find_uncertain", "retry"),
+    "engine.commands.start": ("RunHandle", "start"),
     "engine.commands.submit": ("resume", "submit"),
     "engine.commands.undo": ("Undoable", "find_undoable", "undo"),
     "engine.model.job": ("Job",),
     "engine.model.outcome": ("Outcome",),
     "engine.model.record": ("Format",),
-    "engine.model.settings": ("RunLimits",),
+    "engine.model.settings": ("RunLimits", "SecretStr"),
     "engine.reports.audit": ("Audit",),
     "engine.reports.missing": ("Missing",),
     "engine.reports.overview": ("Overview",),
     "engine.run.context": ("Stop",),
 }
 """Module → the names that stand there, as the imports above have them."""
+_MODULES = {"errors": "engine.model.errors", "events": "engine.progress.events", "sync": "engine.sync"}
+"""Name → the whole module that it stands for."""
 
 
 if not TYPE_CHECKING:
 
     def __getattr__(name):  # noqa: ANN001, ANN202 - or a type checker would take any name for one of ours
-        if name == "errors":  # the whole module
-            return import_module("engine.model.errors")
+        if name in _MODULES:
+            return import_module(_MODULES[name])
         for home, names in _HOMES.items():
             if name in names:
                 return getattr(import_module(home), name)

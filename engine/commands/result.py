@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import orjson
 from msgspec import Struct
 
 from engine.commands import wiring
 from engine.commands.lineage import Retried, retried
 from engine.commands.paths import spelled
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, SourceError
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, SourceError
 from engine.model.job import Job, JobState
-from engine.model.outcome import Later, Tally
+from engine.model.outcome import Later, Outcome, Tally
 from engine.model.record import Reject, Why
 from engine.model.runs import REFRESH, UNDO, PastRun, Sample
 from engine.progress.text import count
@@ -56,6 +57,19 @@ class Result(Struct, frozen=True):
     """What became of created tasks afterwards, as far as is known → how many."""
     retried: Retried | None = None
     """What became of the failures that were tried again: of this job, or of the one that it retries."""
+
+    def read_outcomes(self) -> Iterator[Outcome]:
+        """Yield what became of each record, in their order, a line of `outcomes.ndjson` at a time.
+
+        Raises:
+            JobError: the reports could not be written; `message` says why.
+            OSError: the file cannot be read any more.
+        """
+        if self.outcomes is None:
+            raise JobError(f"job {self.job!r} has no reports: {self.message}")
+        with self.outcomes.open("rb") as lines:
+            for line in lines:
+                yield Outcome.of_line(orjson.loads(line))
 
 
 class UncertainRecords(Struct, frozen=True):

@@ -173,6 +173,12 @@ class Interrupted(BulkSubmitError):
         return 128 + self.signal_number
 
 
+class Stopped(BulkSubmitError):
+    """The program has ended the run; what was under way has finished. `bulksubmit resume` goes on."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class DeadlineReached(BulkSubmitError):
     """The run took longer than send.deadline_seconds. `bulksubmit resume` goes on."""
 

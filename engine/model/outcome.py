@@ -101,6 +101,12 @@ class Outcome(Struct, frozen=True):
             **self.details,
         }
 
+    @classmethod
+    def of_line(cls, line: Mapping[str, Any]) -> Outcome:
+        """Return the outcome whose line has these keys."""
+        own = {name: line[name] for name in cls.__struct_fields__ if name in line and name != "details"}
+        return cls(**{**own, "state": Fate(line["state"])}, details={k: line[k] for k in line.keys() - own.keys()})
+
 
 class Holding(Struct, frozen=True, gc=False):
     """What another job has in the place of a record that was skipped."""

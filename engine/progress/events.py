@@ -209,6 +209,12 @@ class JobEnded(msgspec.Struct, frozen=True):
     state: str
 
 
+class EventsDropped(msgspec.Struct, frozen=True):
+    """Whoever iterates over the events of a run was too slow: so many are missing here, and the newest follow."""
+
+    events: int
+
+
 Event: TypeAlias = (
     JobStarted
     | BatchesFrozen

@@ -41,6 +41,12 @@ def tasks(count, start=0, **fields):
     return [{"data": {"id": str(number), **fields}} for number in range(start, start + count)]
 
 
+def written(path, records):
+    """Write records as NDJSON, and return the path."""
+    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    return path
+
+
 def once(count):
     """Return what a journal counts in which the tasks so far were created once each."""
     return {str(number): 1 for number in range(count)}
@@ -79,9 +85,7 @@ class Desk:
         return path
 
     def source(self, records, name="tasks.ndjson"):
-        path = self.folder / name
-        path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
-        return path
+        return written(self.folder / name, records)
 
     async def submit(self, source, config=None, *, job="j", **order):
         return await engine.submit(
