@@ -1,4 +1,4 @@
-"""Takes the named sources in: files as they are; what is packed, elsewhere or standard input as a copy of ours.
+"""Takes the sources in: files as they are; what is packed, elsewhere, standard input or records as a copy of ours.
 
 `submit` and `validate` call it before there is a job, so whatever is wrong is known before anything is sent. From then
 on a copy is a file like any other, and goes with its job. `nightly` only looks first, which copies nothing.
@@ -10,24 +10,27 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import anyio.to_thread
 import orjson
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.commands import wiring
 from engine.files import private, refuse_foreign, regular
 from engine.http.certificates import load_aiohttp
 from engine.http.remote import RemoteFile, download
 from engine.model.errors import BulkSubmitError, SourceError, SourceUnreachable
-from engine.model.record import Source
+from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
 from engine.progress.events import Listener
 from engine.progress.redaction import redactor
 from engine.run.context import Stop, unless_stopped
+from engine.source.given import NAME, Records, Sources, blocks_of_records, names_of
 from engine.source.packed import inner_suffix, named_packed
 from engine.source.sources import NOTHING_NAMED, describe, find_sources, paths_of, real_path, regular_file
 from engine.source.spool import Original, blocks_of_file, blocks_of_stream, packing_at, spool
@@ -35,11 +38,13 @@ from engine.source.spool import Original, blocks_of_file, blocks_of_stream, pack
 STANDARD_INPUT = "-"
 _STREAM = "standard-input"
 """The copy of standard input, in the job's output folder; others are called after their place among the sources."""
+_RECORDS = "given-records"
+"""The same of records that a program gives."""
 _DOWNLOAD = ".download"
 _COPYING = "spooled.json"
 """Says which sources are being copied for a job that there is not yet."""
 SPOOLED = re.compile(
-    rf"(?:{_STREAM}|spooled-\d+(?:\.[a-z0-9_-]+)?)(?:\.part)?|spooled-\d+\.download(?:\.note(?:\.part)?)?|spooled\.json"
+    rf"(?:{_STREAM}|{_RECORDS}|spooled-\d+(?:\.[a-z0-9_-]+)?)(?:\.part)?|spooled-\d+\.download(?:\.note(?:\.part)?)?|spooled\.json"
 )
 """Names of the files that are made here."""
 _DOWNLOADS = re.compile(r"spooled-\d+\.download(?:\.note)?|spooled\.json")
@@ -62,15 +67,18 @@ class _Named(Struct, frozen=True):
 
 
 async def take_in(
-    named: Sequence[str], settings: SourceSettings, folder: Path, emit: Listener, stop: Stop
+    given: Sources, settings: SourceSettings, folder: Path, emit: Listener, stop: Stop
 ) -> tuple[Source, ...]:
-    """Return the named sources laid end to end, once each of them can be read again and again. Copies are in `folder`.
+    """Return sources laid end to end, once each of them can be read again and again. Copies are in `folder`.
 
     Raises:
         SourceError: one cannot be read. Copies are removed.
         SourceUnreachable: one cannot be fetched just now. What has come of it stays.
         BulkSubmitError: `stop` says so, likewise.
     """
+    named = names_of(given)
+    if named is None:
+        return await _records_taken_in(cast("Records", given), settings, folder, emit, stop)
     try:
         found = await anyio.to_thread.run_sync(_find, named, settings)
         if all(one.is_plain for one in found):
@@ -94,6 +102,22 @@ async def take_in(
         ) from error
     assert sources is not None  # noqa: S101 - only a stop leaves them out
     return sources
+
+
+async def _records_taken_in(
+    records: Records, settings: SourceSettings, folder: Path, emit: Listener, stop: Stop
+) -> tuple[Source, ...]:
+    path, settings = folder / _RECORDS, replace(settings, format=Format.NDJSON)
+
+    async def copied() -> None:
+        async with aclosing(blocks_of_records(records)) as blocks:
+            await spool(blocks, path, Original(NAME), settings, emit)
+
+    await unless_stopped(stop, copied)
+    if stop.error is not None:
+        path.unlink(missing_ok=True)
+        raise stop.error
+    return (await anyio.to_thread.run_sync(describe, path, settings),)
 
 
 async def look(named: Sequence[str], settings: SourceSettings) -> Sequence[Source]:
@@ -121,7 +145,8 @@ def is_elsewhere(name: str) -> bool:
 
 def remove_copies(sources: Sequence[Source], folder: Path) -> None:
     """Remove what was copied to a folder for a job that there will not be."""
-    for path in (Path(source.path) for source in sources if source.name or source.path == str(folder / _STREAM)):
+    ours = {str(folder / _STREAM), str(folder / _RECORDS)}
+    for path in (Path(source.path) for source in sources if source.name or source.path in ours):
         path.unlink(missing_ok=True)
 
 

@@ -20,8 +20,9 @@ from engine.commands import wiring
 from engine.files import DEFAULT_LEDGER, find_ledger, make_private_folder
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked
+from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked, SourceError
 from engine.reports.outcomes import OUTCOMES, REJECTS, SPREADSHEET
+from engine.source.given import names_of
 
 _BARE = re.compile(r"`bulksubmit resume((?: --[^`]*)?)`")
 """The command that goes on, without its job."""
@@ -32,8 +33,15 @@ THE_SAME = "the same command"
 
 
 def path_names(paths: Path | str | Sequence[Path | str]) -> list[str]:
-    """Return one path or several as a list of text."""
-    return [str(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
+    """Return one path or several as a list of text.
+
+    Raises:
+        SourceError: they are records, as `submit` takes them.
+    """
+    names = names_of(paths)
+    if names is None:
+        raise SourceError("records are taken by submit, validate and preview; write them to a file for anything else")
+    return names
 
 
 def ledger_path(named: Path | str, configured: Path | None = None) -> Path:

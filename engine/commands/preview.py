@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -24,7 +23,6 @@ from engine.commands import wiring
 from engine.commands.columns import check_columns
 from engine.commands.configuration import Config, hide_secret
 from engine.commands.intake import STANDARD_INPUT
-from engine.commands.paths import path_names
 from engine.commands.query import opened_sources
 from engine.http.certificates import load_aiohttp
 from engine.model.batch import Batch
@@ -33,6 +31,7 @@ from engine.model.job import Job
 from engine.model.record import Reject, source_at
 from engine.progress.text import count
 from engine.services.base import Answer, AnswerPreview, Call, Caller
+from engine.source.given import NAME, Sources, names_of
 
 FIRST_RECORDS = 5
 """Records that are shown where nobody says how many."""
@@ -108,7 +107,7 @@ class Preview(Struct, frozen=True):
 
 
 async def preview(
-    sources: Path | str | Sequence[Path | str],
+    sources: Sources,
     config: Config,
     *,
     records: int = FIRST_RECORDS,
@@ -135,7 +134,9 @@ async def preview(
         warning = await check_columns(found, setup.settings, settings, thorough=False)
         name = f"{wiring.config_name(config, text)}-{time.strftime('%Y%m%d-%H%M%S')}"
         job = Job(name, setup.service.kind, "", found, "", created_at=wiring.CLOCK.now())
-        parts = _Parts(setup, job, "standard input" if path_names(sources) == [STANDARD_INPUT] else "")
+        named = names_of(sources)
+        copied = NAME if named is None else "standard input" if named == [STANDARD_INPUT] else ""
+        parts = _Parts(setup, job, copied)
         unknown = await parts.learn()
         seen = await anyio.to_thread.run_sync(parts.read, wanted)
         batches = [await parts.carried(batch) for batch in seen.batches]

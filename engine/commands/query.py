@@ -23,7 +23,7 @@ from engine.commands.intake import take_in
 from engine.commands.keys import find_key
 from engine.commands.later import seen_tasks, tell_duration
 from engine.commands.lineage import Story, find_attempts, retried, story_of
-from engine.commands.paths import open_ledger, path_names
+from engine.commands.paths import open_ledger
 from engine.commands.result import (
     DAMAGED,
     FailedTask,
@@ -54,6 +54,7 @@ from engine.reports.missing import Missing, write_missing
 from engine.reports.outcomes import fate_of
 from engine.run.context import Stop
 from engine.run.reading import frozen_event
+from engine.source.given import Sources
 from engine.source.sources import check_unchanged
 
 KNOWN_THERE = frozenset({State.RELEASED, State.SETTLED, State.UNCERTAIN})
@@ -310,7 +311,7 @@ def _key_asked(key: str, column: str) -> tuple[str, str]:
 
 
 async def validate(
-    sources: Path | str | Sequence[Path | str],
+    sources: Sources,
     config: Config,
     emit: Listener = unheard,
     *,
@@ -332,7 +333,7 @@ async def validate(
 
 @asynccontextmanager
 async def opened_sources(
-    sources: Path | str | Sequence[Path | str], settings: SourceSettings, emit: Listener = unheard
+    sources: Sources, settings: SourceSettings, emit: Listener = unheard
 ) -> AsyncIterator[tuple[Source, ...]]:
     """Find sources that are only looked at; what is no plain file is kept in a temporary one meanwhile.
 
@@ -340,7 +341,7 @@ async def opened_sources(
         SourceError: one cannot be used at all.
     """
     with TemporaryDirectory(prefix="bulksubmit-") as folder:
-        yield await take_in(path_names(sources), settings, Path(folder), emit, Stop())
+        yield await take_in(sources, settings, Path(folder), emit, Stop())
 
 
 def _validation_job(setup: wiring.Setup, found: tuple[Source, ...] = ()) -> Job:

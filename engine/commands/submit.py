@@ -26,7 +26,7 @@ from engine.commands.first_records import check_drafts
 from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
 from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
-from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
+from engine.commands.paths import claim_output, ledger_path, open_ledger
 from engine.commands.result import Result, report_writer, summarize
 from engine.commands.runs import RunMemory, remember_refusal, tells_collector
 from engine.commands.taken import refuse_taken
@@ -55,12 +55,13 @@ from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
+from engine.source.given import Sources, names_of
 from engine.source.sources import check_unchanged
 
 
 @tells_collector
 async def submit(  # noqa: PLR0913 - what a person can say of a job
-    sources: Path | str | Sequence[Path | str],
+    sources: Sources,
     config: Config,
     ledger: Path | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
@@ -83,8 +84,8 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     """Make a job of the records in some files and work on it until it is finished or stopped.
 
     Args:
-        sources: a path, a glob or a URL (https, s3), or several; "-" is standard input. What is packed, elsewhere or
-            standard input is copied to the folder of the reports first.
+        sources: a path, a glob or a URL (https, s3), or several; "-" is standard input. Or records: any iterable or
+            async iterable of dicts. What is no plain file is copied to the folder of the reports first.
         config: TOML file, or its tables, in which a secret may be a `SecretStr`.
         ledger: file that remembers all jobs; made where there is none.
         emit: is told what happens.
@@ -116,7 +117,8 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
     setup = wiring.load(text, processes=processes, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
-    begun = left_off(path_names(sources), ledger.parent) if job is None and output is None else ""
+    named = names_of(sources)
+    begun = left_off(named, ledger.parent) if named is not None and job is None and output is None else ""
     name = check_job_name(job or begun or f"{wiring.config_name(config, text)}-{time.strftime('%Y%m%d-%H%M%S')}")
     now = wiring.CLOCK.now()
     new = Job(name, setup.service.kind, text, (), "", until=until, strict=strict, created_at=now)
@@ -132,7 +134,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             async with told_if_not_begun(replace(new, name=name, output=str(folder)), setup, emit, stop):
                 await claim_output(folder, opened)
                 settings = wiring.source_settings(setup, format)
-                found = await take_in(path_names(sources), settings, folder, emit, stop)
+                found = await take_in(sources, settings, folder, emit, stop)
                 new = replace(new, name=name, output=str(folder), sources=found)
                 try:
                     if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
