@@ -110,6 +110,7 @@ if TYPE_CHECKING:  # so that editors and type checkers know what each takes; tes
     find_undoable = _blocking(engine.find_undoable)
     missing = _blocking(engine.missing)
     nightly = _blocking(engine.nightly)
+    overview = _blocking(engine.overview)
     preview = _blocking(engine.preview)
     probe = _blocking(engine.probe)
     prune = _blocking(engine.prune)
@@ -123,6 +124,7 @@ if TYPE_CHECKING:  # so that editors and type checkers know what each takes; tes
     tell_story = _blocking(engine.tell_story)
     undo = _blocking(engine.undo)
     validate = _blocking(engine.validate)
+    write_page = _blocking(engine.write_page)
 else:
 
     def __getattr__(name: str) -> Callable[..., Any]:
