@@ -225,6 +225,11 @@ def secret_variables(model: type[Section], table: dict[str, Any]) -> frozenset[s
     return frozenset(name for text in texts for kind, name in _REFERENCE.findall(text) if kind == "env")
 
 
+def variables_in(text: str) -> frozenset[str]:
+    """Return the names of all variables of the environment that the text of a configuration names."""
+    return frozenset(name for kind, name in _REFERENCE.findall(text) if kind == "env")
+
+
 def _values(model: type[Section], table: dict[str, Any], where: str) -> Iterator[tuple[str, Any, bool]]:
     """Yield place, value and whether it is a secret of each known key, those of tables within the table too."""
     for field in fields(model):

@@ -1,5 +1,7 @@
 """Tells the commands and ping URLs of `[[hooks]]` how a run goes; `submit.work_on` calls it around each run of a job.
 
+What keeps a run from beginning, `endings` has them hear: a configuration that cannot be used, say.
+
 A hook decides nothing. What goes wrong with one is said as a warning, and the run ends as it would without it. Those of
 `start` are called beside the run and hold nothing up; the others once its reports are written, and never before those
 of `start` have ended. Each is given its `seconds`; then its process group is killed, by its own number.
@@ -8,11 +10,10 @@ of `start` have ended. Each is given its `seconds`; then its process group is ki
     finish    exit code 0
     partial   3, 4 and 10: it came to its end, and a person has something to look at
     stop      5 and what a signal brings (129, 130, 143): `resume` goes on
-    fail      all else: 1, 7, 8, 9. 8 (nothing to do) too: it is only told to who has asked to hear of it
+    fail      all else: 1, 2, 7, 8, 9. 8 (nothing to do) too: it is only told to who has asked to hear of it
 
-What keeps a job from being made is told as its end would be, without a beginning: sources that are not there, too many
-that are new, or that a job has taken already. Of a configuration that cannot be read, and of a job on which another
-process works (6), no hook hears.
+Each end comes with a sentence for people, whatever the exit code. Of a job on which another process works (6), no hook
+hears.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -33,10 +34,10 @@ import orjson
 from yarl import URL
 
 from engine.commands import wiring
-from engine.commands.result import Result
+from engine.commands.result import Result, message_of
 from engine.http.certificates import load_aiohttp
 from engine.http.urls import check_base_url
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked
+from engine.model.errors import BulkSubmitError, ConfigError, Exit
 from engine.model.job import Job
 from engine.model.settings import HookSettings, SendSettings
 from engine.progress.events import Listener, Noticed
@@ -81,25 +82,25 @@ def check_hooks(setup: wiring.Setup) -> None:
         ConfigError: a ping is not a URL that may be called; names the key, never the URL.
     """
     for number, hook in enumerate(setup.settings.hooks):
-        if hook.ping is not None:
-            try:
-                check_base_url(hook.ping.get_secret_value())
-            except ConfigError as error:
-                raise ConfigError(f"hooks[{number}].ping: {str(error).replace('base_url', 'it')}") from None
+        check_ping(hook, number)
 
 
-@asynccontextmanager
-async def told_if_not_begun(job: Job, setup: wiring.Setup, emit: Listener, stop: Stop) -> AsyncIterator[None]:
-    """Have the hooks hear of an error in the block, in which a job is made ready."""
-    try:
-        yield
-    except JobLocked:
-        raise
-    except BulkSubmitError as error:
-        if setup.settings.hooks:
-            code = error.exit_status
-            await _Told(job, setup, emit, stop).tell(state_of(code), code, message=str(error))
-        raise
+def check_ping(hook: HookSettings, number: int) -> None:
+    """Check the URL of a hook, if it is a ping; errors as of `check_hooks`."""
+    if hook.ping is not None:
+        try:
+            check_base_url(hook.ping.get_secret_value())
+        except ConfigError as error:
+            raise ConfigError(f"hooks[{number}].ping: {str(error).replace('base_url', 'it')}") from None
+
+
+async def tell_end(told: Told, end: Result | BulkSubmitError) -> None:
+    """Have the hooks hear of an end that no run has told: an error, or the result of a call that had no run."""
+    if isinstance(end, Result):
+        await told.tell(state_of(end.exit_code), end.exit_code, **_facts(end))
+    else:
+        code = end.exit_status
+        await told.tell(state_of(code), code, message=str(end))
 
 
 async def with_hooks(
@@ -108,18 +109,21 @@ async def with_hooks(
     """Do the work of a run, and have the hooks hear of its beginning and of its end, an error too."""
     if not setup.settings.hooks:
         return await work()
-    told = _Told(job, setup, emit, stop)
+    told = Told(job, dict(enumerate(setup.settings.hooks)), setup.secret_variables, emit, stop)
     begun = asyncio.ensure_future(told.tell("start"))
     try:
         try:
             result = await work()
         except Exception as error:
             await begun
-            code = error.exit_status if isinstance(error, BulkSubmitError) else Exit.ERROR
-            await told.tell(state_of(code), code, message=str(error))
+            if isinstance(error, BulkSubmitError):
+                await tell_end(told, error)
+                error.heard = True
+            else:
+                await told.tell(state_of(Exit.ERROR), Exit.ERROR, message=f"{type(error).__name__}: {error}")
             raise
         await begun
-        await told.tell(state_of(result.exit_code), result.exit_code, **_facts(result))
+        await tell_end(told, result)
     finally:
         begun.cancel()
     return result
@@ -129,37 +133,42 @@ def _facts(result: Result) -> dict[str, Any]:
     tally = result.tally
     return {
         "job_state": str(result.state),
-        "message": result.message,
+        "message": message_of(result),
         "seconds": round(result.elapsed_seconds, 3),
         "records": tally.records,
         "created": tally.created,
         "failed": tally.failed,
         "rejected": tally.rejected,
         "uncertain": tally.uncertain,
+        "skipped": tally.skipped,
         "unresolved": tally.unresolved,
         "outcomes": str(result.outcomes) if result.outcomes else None,
         "rejects": str(result.rejects) if result.rejects else None,
+        "reasons": [{"records": records, "reason": reason} for records, reason in result.reasons.top],
     }
 
 
-class _Told:
-    """The hooks of one run, and what is told to each."""
+class Told:
+    """The hooks of one run, or of a call that has none, and what is told to each."""
 
-    def __init__(self, job: Job, setup: wiring.Setup, emit: Listener, stop: Stop) -> None:
-        self._hooks = setup.settings.hooks
-        self._secret_variables = setup.secret_variables
+    def __init__(
+        self, job: Job, hooks: Mapping[int, HookSettings], secret_variables: frozenset[str], emit: Listener, stop: Stop
+    ) -> None:
+        """Begin: `hooks` by their number in the configuration; its `secret_variables` are kept from commands."""
+        self._hooks = hooks
+        self._secret_variables = secret_variables
         self._emit = emit
         self._stop = stop
         self._redact = redactor(os.environ)
         self._run = str(uuid.uuid4())
         """By which a monitor knows that a beginning and an end belong together."""
-        self._about = {"job": job.name, "family": job.family, "service": job.service, "report": job.output}
+        self._about = {"job": job.name, "family": job.family, "service": job.service, "report": job.output or None}
 
     async def tell(self, state: str, exit_code: int | None = None, *, message: str = "", **facts: Any) -> None:
         """Call each hook that wants to hear of a state, one after the other."""
         said = printable(self._redact(message))[:MOST_MESSAGE]
         told = {"schema": 1, "state": state, **self._about, "run": self._run, "exit_code": exit_code, "message": said}
-        for number, hook in enumerate(self._hooks):
+        for number, hook in self._hooks.items():
             if state not in hook.states:
                 continue
             try:

@@ -20,11 +20,10 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.cancel import cancel
 from engine.commands.configuration import Config
-from engine.commands.hooks import told_if_not_begun
+from engine.commands.endings import tells_end
 from engine.commands.intake import STANDARD_INPUT, look
 from engine.commands.paths import ledger_path, open_ledger, path_names, spelled
-from engine.commands.result import Result, told_if_empty
-from engine.commands.runs import tells_collector
+from engine.commands.result import Result
 from engine.commands.submit import family_lock, go_on, replace_config, submit
 from engine.commands.taken import is_as_frozen
 from engine.files import DEFAULT_LEDGER
@@ -47,7 +46,7 @@ _AT_THE_SERVICE = frozenset({State.RELEASING, State.RELEASED})
 """States of batches of which something may still be created."""
 
 
-@tells_collector
+@tells_end
 async def nightly(  # noqa: PLR0913 - what a person can say of a load
     sources: Path | str | Sequence[Path | str],
     config: Config,
@@ -101,9 +100,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
     check_open(setup.settings.window, wiring.CLOCK.now())
     settings = wiring.source_settings(setup, format)
     # First: if tonight's files are not there, nothing is closed for the want of them.
-    tonight = Job(_name_of_night(family, setup.settings.window), setup.service.kind, text, (), "", family=family)
-    async with told_if_not_begun(tonight, setup, emit, stop):
-        found = await look(path_names(sources), settings)
+    found = await look(path_names(sources), settings)
     limits = _for_all_jobs(setup)
     night = _Night(_name_of_night(family, setup.settings.window), text, setup, emit, stop, limits, processes)
     async with open_ledger(ledger, create=True) as opened:
@@ -309,8 +306,7 @@ class _Night:
         with opened.lock(job.name), family_lock(job, opened):
             result = await self._go_on(await opened.job(job.name), opened, None)
         said = f"job {job.name} has loaded these files already, and they have not changed since: there is nothing new"
-        code = told_if_empty(result.exit_code, result.tally, self._setup)
-        return replace(result, message="; ".join(filter(None, [said, result.message])), exit_code=code)
+        return replace(result, message="; ".join(filter(None, [said, result.message])))
 
     async def _go_on(self, job: Job, opened: Ledger, changed: Overwritten | None) -> Result:
         # Of files that are other ones by now nothing more is sent, so a limit of failures has nothing to hold back.

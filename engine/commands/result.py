@@ -1,14 +1,22 @@
-"""What an operation returns, and the end of a run: the job's state, its reports, its numbers and the exit code."""
+"""What an operation returns, and the end of a run: the job's state, its reports, its numbers and the exit code.
+
+Why records were not created is counted in the ledger, and not in `rejects.ndjson`, which people edit. It is counted in
+some thousand rows, so that the end of a hundred million rejects comes as quickly as that of ten.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.commands import wiring
+from engine.commands.configuration import hide_secret
 from engine.commands.lineage import Retried, retried
 from engine.commands.paths import spelled
 from engine.ledger.base import Ledger
@@ -17,11 +25,33 @@ from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome, Tally
 from engine.model.record import Reject, Why
 from engine.model.runs import REFRESH, UNDO, PastRun, Sample
+from engine.model.settings import RunLimits
 from engine.progress.text import count
 from engine.reports.outcomes import Reports, ReportWriter, existing_reports
 
 DAMAGED = (ValueError, TypeError, LookupError)
 """What goes wrong where rows of the ledger do not fit each other: no bulksubmit writes such, but a disk may."""
+
+
+MOST_REASONS = 5
+_REASON_ROWS = 5_000
+"""Of the ledger: a row is a rejected record, or a reason with all records of a batch that have it."""
+_PARTICULARS = re.compile(r"\d+")
+"""What differs between two records that failed for the same reason: positions, sizes, ids."""
+
+
+class Reasons(Struct, frozen=True):
+    """Why records were not created."""
+
+    top: Sequence[tuple[int, str]]
+    """(records, reason), most frequent first; reasons that differ in numbers only are one, told by its first."""
+    seen: int
+    """Records that were looked at."""
+    whole: bool
+    """They are all that were not created."""
+
+
+NO_REASONS = Reasons([], 0, whole=True)
 
 
 class ServiceCan(Struct, frozen=True):
@@ -57,6 +87,8 @@ class Result(Struct, frozen=True):
     """What became of created tasks afterwards, as far as is known → how many."""
     retried: Retried | None = None
     """What became of the failures that were tried again: of this job, or of the one that it retries."""
+    reasons: Reasons = NO_REASONS
+    """Why records were not created, as the ledger has it."""
 
     def read_outcomes(self) -> Iterator[Outcome]:
         """Yield what became of each record, in their order, a line of `outcomes.ndjson` at a time.
@@ -193,8 +225,8 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
     later = await ledger.count_later(job.name)
     doubtful = any(why is Why.UNCERTAIN for why, _, _ in held_back)
     code = exit_code(tally, error, job.state, later, doubtful=doubtful)
-    if setup is not None and job.state is JobState.FINISHED:
-        code = told_if_empty(code, tally, setup)
+    if setup is not None and before is not None and job.state is JobState.FINISHED:
+        code = told_if_empty(code, tally.created - before.created, setup)
     return Result(
         job.name,
         job.state,
@@ -212,7 +244,78 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         service_can(job, setup),
         later,
         await retried(job, ledger) if job.parent or tally.failed or tally.rejected else None,
+        await common_reasons(job.name, ledger, tally),
     )
+
+
+def headline(result: Result) -> str:
+    """Say in a sentence how a job ended, or why it has not."""
+    tally = result.tally
+    if result.state == JobState.OPEN:
+        return f"Job {result.job} is not finished. {result.message}".strip()
+    if result.state == JobState.CANCELED:
+        reason = f" {result.message.removesuffix('.')}." if result.message else ""
+        unsent = f" and {count(tally.unresolved, 'record')} not sent" if tally.unresolved else ""
+        return f"Job {result.job} is canceled.{reason} {count(tally.created, 'task')} had been created{unsent}."
+    if not tally.records:
+        return f"Job {result.job} is finished: no records."
+    if tally.created == tally.records:
+        return f"Job {result.job} is finished: {count(tally.records, 'record')}, all created."
+    if tally.created + tally.skipped == tally.records:
+        fates = f"{count(tally.created)} created, {count(tally.skipped)} known already"
+        return f"Job {result.job} is finished: {count(tally.records, 'record')}, {fates}."
+    return f"Job {result.job} is finished: {count(tally.created)} of {count(tally.records, 'record')} created."
+
+
+def message_of(result: Result) -> str:
+    """Say in some sentences how a run ended, whatever its exit code: for who reads nothing else of it."""
+    if result.state != JobState.FINISHED:
+        return headline(result)
+    tally, said = result.tally, [headline(result)]
+    fates = {"failed": tally.failed, "rejected": tally.rejected, "uncertain": tally.uncertain}
+    if missed := ", ".join(f"{count(number)} {fate}" for fate, number in fates.items() if number):
+        often = f"; most often: {result.reasons.top[0][1]}" if result.reasons.top else ""
+        said.append(f"{missed}{often}.")
+    if result.exit_code == Exit.NOTHING:
+        said.append("No record was sent (fail_if_empty).")
+    if later := later_words(result.later):
+        said.append(f"{later[0].upper()}{later[1:]}.")
+    return " ".join([*said, result.message]).rstrip()
+
+
+def later_words(later: Mapping[str, int]) -> str:
+    """Return what became of created tasks afterwards, in words; "" if nothing is known of any."""
+    numbers = later_numbers(later)
+    return f"of their tasks, later {numbers}" if numbers else ""
+
+
+def later_numbers(later: Mapping[str, int]) -> str:
+    """Return how many tasks became what; "" if nothing is known of any."""
+    return ", ".join(f"{count(number)} {fate}" for fate, number in sorted(later.items()) if number)
+
+
+async def common_reasons(name: str, ledger: Ledger, tally: Tally) -> Reasons:
+    """Return the most common reasons for which records of a job were not created."""
+    if not (missed := not_created(tally)):
+        return NO_REASONS
+    groups: dict[str, tuple[int, str]] = {}
+    try:
+        rows = await ledger.reasons(name, _REASON_ROWS)
+    except (BulkSubmitError, *DAMAGED):  # they are told, and decide nothing
+        rows = ()
+    for reason, records in rows:
+        said = reason or "no reason given"
+        key = _PARTICULARS.sub("0", said)
+        number, first = groups.get(key, (0, said))
+        groups[key] = number + records, first
+    top = sorted(groups.values(), key=lambda group: -group[0])[:MOST_REASONS]
+    seen = sum(number for number, _ in groups.values())
+    return Reasons(top, seen, whole=seen >= missed)
+
+
+def not_created(tally: Tally) -> int:
+    """Return of how many records it is known that they are not tasks, or not known whether they are."""
+    return tally.failed + tally.rejected + tally.uncertain
 
 
 def service_can(job: Job, setup: wiring.Setup | None = None) -> ServiceCan:
@@ -254,10 +357,18 @@ def _about_held_back(held_back: Sequence[tuple[Why, str, int]]) -> str:
     return "; ".join(said)
 
 
-def told_if_empty(code: int, tally: Tally, setup: wiring.Setup) -> int:
-    """Return the exit code of a run: another one if no record was sent and whoever asked wants to hear of that."""
-    empty = code == Exit.ALL_CREATED and not tally.created
+def told_if_empty(code: int, sent: int, setup: wiring.Setup) -> int:
+    """Return the exit code of a call: another one if it sent no record and whoever asked wants to hear of that."""
+    empty = code == Exit.ALL_CREATED and not sent
     return Exit.NOTHING if empty and setup.settings.limits.fail_if_empty else code
+
+
+def nothing_sent(result: Result, config: str, limits: RunLimits | None) -> Result:
+    """Return the result of a call that found nothing to do, with the exit code that the limits of the call want."""
+    with suppress(ConfigError):  # where it cannot be read, nobody has said to want that
+        setup = wiring.load(config, hide_secret, limits=limits)
+        return replace(result, exit_code=told_if_empty(result.exit_code, 0, setup))
+    return result
 
 
 def exit_code(

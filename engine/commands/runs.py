@@ -2,7 +2,7 @@
 
 Each command that works on a job has a `RunMemory` around its work. It is begun in the ledger before anything is sent;
 killed, it stays without an end. What goes on beside the run, every ten seconds a sample, is no matter of the run: it
-neither delays nor fails it. What failed before there was a run is told to the collector of metrics, too.
+neither delays nor fails it.
 
 All that a run says passes here, so here its commands are written out: `bulksubmit resume` gets its job and its ledger.
 """
@@ -14,11 +14,9 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from functools import wraps
-from inspect import signature
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -26,12 +24,12 @@ from msgspec.structs import asdict, replace
 
 from engine import __version__
 from engine.commands import wiring
-from engine.commands.configuration import Config, hide_secret
-from engine.commands.paths import ledger_path, open_ledger, spelled
+from engine.commands.configuration import hide_secret
+from engine.commands.paths import spelled
 from engine.commands.result import DAMAGED, Result
 from engine.ledger.base import Ledger
-from engine.model.errors import RESUME, BulkSubmitError, Exit, JobError, JobLocked, LedgerError, cause_of
-from engine.model.job import Job
+from engine.model.errors import RESUME, BulkSubmitError, Exit, cause_of
+from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Tally
 from engine.model.runs import LOADING_NOTHING, PastRun, RunCounts, Sample, Standing
 from engine.progress.events import Event, Listener, Noticed, Stopping, fan_out
@@ -44,7 +42,6 @@ from engine.progress.text import count, rate
 from engine.run.context import Stop
 from engine.run.in_flight import InFlight
 
-Operation = TypeVar("Operation", bound=Callable[..., Awaitable[Result]])
 N = TypeVar("N", int, float)
 T = TypeVar("T")
 
@@ -109,7 +106,7 @@ class RunMemory:
         facts = {"run": run.number, "command": run.command, "host": run.host, "version": run.version}
         said = f"run {run.number} of job {self._job.name} begins"
         self._log.say(logging.INFO, said, event="RunBegun", pid=os.getpid(), **facts)
-        await self._tell_metrics(self._figures.of_job)
+        await self._tell_metrics()
         return self
 
     async def _numbers(self) -> RunCounts:
@@ -161,7 +158,7 @@ class RunMemory:
         with suppress(BulkSubmitError):  # likewise
             await self._ledger.set_run(job, self._run)
             await self._keep_sample(self._sample(0, self._limit))  # of its last seconds: a short run has no other
-        await self._tell_metrics(tally or self._figures.of_job)
+        await self._tell_metrics(tally)
 
     async def beside(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do work of a run that sends nothing, while samples are taken."""
@@ -234,12 +231,13 @@ class RunMemory:
         while True:
             await wiring.CLOCK.sleep(METRICS_SECONDS)
             self._run = replace(self._run, counts=self._counts())
-            await self._tell_metrics(self._figures.of_job)
+            await self._tell_metrics()
 
-    async def _tell_metrics(self, numbers: Counts | Tally) -> None:
+    async def _tell_metrics(self, tally: Tally | None = None) -> None:
         if self._textfile is None:
             return
-        if trouble := await tell_metrics(self._textfile, self._job, self._ledger, numbers, self._run):
+        numbers = tally or (self._figures.of_job if self._figures.of_job.records else None)
+        if trouble := await tell_metrics(self._textfile, self._job, self._ledger, self._run, numbers):
             if not self._told_of_textfile:
                 self.emit(Noticed(trouble))
             self._told_of_textfile = True
@@ -274,24 +272,46 @@ async def remember_refusal(
         if textfile is None:
             textfile = wiring.load(job.config, hide_secret).textfile
         if textfile is not None:
-            await tell_metrics(Path(textfile), job, ledger, await ledger.tally(job.name), run)
+            await tell_metrics(Path(textfile), job, ledger, run)
 
 
-async def tell_metrics(textfile: Path, job: Job, ledger: Ledger, numbers: Counts | Tally, run: PastRun) -> str:
-    """Write the metrics of a job's load; return what is wrong with the file, if it cannot be written."""
+async def tell_metrics(
+    textfile: Path, job: Job, ledger: Ledger, run: PastRun, numbers: Counts | Tally | None = None
+) -> str:
+    """Write the metrics of a job's load; return what is wrong with the file, if it cannot be written.
+
+    `numbers`: those of the job as this process knows them, for a ledger that cannot be read.
+    """
     load = job.family or job.name
-    standing = Standing(last_success=None)
+    standing, seconds = Standing(last_success=None), run.counts.seconds
     with suppress(BulkSubmitError):
         standing = await ledger.standing(load)
+        numbers, earlier = await counted_last(load, ledger)
+        seconds = seconds or earlier
     if run.ended_at is not None:  # the ledger may not have taken that: a full disk is no reason to look good
         standing = replace(standing, last_completion=run.ended_at, exit_code=run.exit_code)
-    return await _write(textfile, load, standing, numbers, run.counts.seconds)
+    return await write_metrics(textfile, load, standing, numbers, seconds)
 
 
-async def _write(
-    textfile: Path, load: str, standing: Standing, numbers: Counts | Tally, seconds: Mapping[str, float]
+async def counted_last(load: str, ledger: Ledger) -> tuple[Tally | None, Mapping[str, float]]:
+    """Return the numbers of the newest job of a load of which anything was counted, and its last run's seconds.
+
+    A job that has read nothing yet says nothing of the load: zeros would look as if there were no records.
+    """
+    for job in await ledger.jobs():
+        if (job.family or job.name) == load and job.state is not JobState.REMOVED:
+            tally = await ledger.tally(job.name)
+            if tally.records or job.read_complete:
+                runs = [run for run in await ledger.runs(job.name) if run.command not in LOADING_NOTHING]
+                return tally, next((run.counts.seconds for run in reversed(runs) if run.counts.seconds), {})
+    return None, {}
+
+
+async def write_metrics(
+    textfile: Path, load: str, standing: Standing, numbers: Counts | Tally | None, seconds: Mapping[str, float]
 ) -> str:
-    records = {fate.value: getattr(numbers, fate.value) for fate in Fate}
+    """Write the metrics of a load; return what is wrong with the file, if it cannot be written."""
+    records = {} if numbers is None else {fate.value: getattr(numbers, fate.value) for fate in Fate}
     metrics = LoadMetrics(load, __version__, standing, records, seconds)
     try:
         await anyio.to_thread.run_sync(lambda: write_textfile(textfile, metrics_text(metrics)))
@@ -299,93 +319,3 @@ async def _write(
         why = getattr(error, "strerror", None) or error
         return f"metrics: {textfile} cannot be written ({why}); the job goes on without"
     return ""
-
-
-def tells_collector(operation: Operation) -> Operation:  # its own type, or `engine.sync` could not know it
-    """Have an operation tell the collector of metrics what no run of it tells: that it failed before or after one.
-
-    Its arguments are those of `submit`, `resume` or `nightly`, by name.
-    """
-
-    @wraps(operation)
-    async def telling(*args: Any, **options: Any) -> Result:
-        bound = signature(operation).bind(*args, **options)
-        bound.apply_defaults()
-        ending = _Ending(bound.arguments, wiring.CLOCK.now())
-        try:
-            result = await operation(*args, **options)
-        except BulkSubmitError as error:
-            if not isinstance(error, JobLocked):  # who holds the job tells of it
-                await ending.tell_error(error)
-            raise
-        await ending.tell_result(result)
-        return result
-
-    return cast("Operation", telling)
-
-
-def _can_be_read_again(config: Config) -> bool:
-    return isinstance(config, Mapping) or Path(config).is_file()  # a pipe can be read once only
-
-
-class _Ending:
-    """How an operation ended, for the collector of metrics, where that is wanted."""
-
-    def __init__(self, arguments: Mapping[str, Any], began: float) -> None:
-        self._began = began
-        self._ledger: Path | str = arguments["ledger"]
-        self._config: Config | None = arguments.get("config")
-        stem = "" if self._config is None or isinstance(self._config, Mapping) else Path(self._config).stem
-        family = arguments.get("family") or (stem if arguments.get("delta") else "")
-        self._load: str = family or arguments.get("job") or arguments.get("name") or stem
-        self._named = arguments["metrics_textfile"]
-
-    def _textfile(self) -> Path | None:
-        """Return where metrics go; what the configuration says of it, and of the ledger, is read once more."""
-        textfile = None
-        if self._config is not None and _can_be_read_again(self._config):
-            with suppress(BulkSubmitError):
-                text = wiring.read_config(self._config)
-                self._ledger = ledger_path(self._ledger, wiring.configured_ledger(self._config, text))
-                textfile = wiring.load(text, hide_secret).textfile if "textfile" in text else None
-        return textfile if self._named is None else Path(self._named)
-
-    async def tell_error(self, error: BulkSubmitError) -> None:
-        """Tell of an operation that failed, unless a run of it has done so."""
-        textfile = self._textfile()
-        if textfile is None:
-            return
-        standing = await self._standing(error)
-        if standing.last_completion < self._began:
-            standing = replace(standing, last_completion=wiring.CLOCK.now(), exit_code=int(error.exit_status))
-            await _write(textfile, self._load, standing, Tally(), {})
-
-    async def _standing(self, error: BulkSubmitError) -> Standing:
-        """Return how the runs of the load went; without a last success where the ledger cannot be read."""
-        if not isinstance(error, LedgerError):
-            try:
-                async with open_ledger(self._ledger) as opened:
-                    with suppress(JobError):
-                        self._load = (await opened.job(self._load)).family or self._load
-                    return await opened.standing(self._load)
-            except JobError:  # there is no ledger yet
-                return Standing()
-            except BulkSubmitError:
-                pass
-        return Standing(last_success=None)
-
-    async def tell_result(self, result: Result) -> None:
-        """Tell of an operation whose exit code is not that of its last run: a night that did not begin, say."""
-        textfile = self._textfile()
-        if textfile is None:
-            return
-        with suppress(BulkSubmitError):
-            async with open_ledger(self._ledger) as opened:
-                job = await opened.job(result.job)
-                load, newest = job.family or job.name, (await opened.runs(job.name))[-1:]
-                standing = await opened.standing(load)
-            if result.exit_code and result.exit_code != standing.exit_code:
-                standing = replace(standing, last_completion=wiring.CLOCK.now(), exit_code=int(result.exit_code))
-            elif textfile.exists():
-                return
-            await _write(textfile, load, standing, result.tally, newest[0].counts.seconds if newest else {})

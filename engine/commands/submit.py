@@ -22,13 +22,14 @@ from engine.commands import wiring
 from engine.commands.cancel import cancel_batches, cancel_orphans, find_extras, is_unsent, take_back
 from engine.commands.columns import check_columns
 from engine.commands.configuration import Config
+from engine.commands.endings import tells_end
 from engine.commands.first_records import check_drafts
-from engine.commands.hooks import check_hooks, told_if_not_begun, with_hooks
+from engine.commands.hooks import check_hooks, with_hooks
 from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.paths import claim_output, ledger_path, open_ledger
-from engine.commands.result import Result, report_writer, summarize
-from engine.commands.runs import RunMemory, remember_refusal, tells_collector
+from engine.commands.result import Result, nothing_sent, report_writer, summarize
+from engine.commands.runs import RunMemory, remember_refusal
 from engine.commands.taken import refuse_taken
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.base import Ledger
@@ -59,7 +60,7 @@ from engine.source.given import Sources, names_of
 from engine.source.sources import check_unchanged
 
 
-@tells_collector
+@tells_end
 async def submit(  # noqa: PLR0913 - what a person can say of a job
     sources: Sources,
     config: Config,
@@ -131,23 +132,22 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             name = await take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
             folder = Path(output or ledger.parent / name).absolute()  # noqa: ASYNC240 - reads no disk
-            async with told_if_not_begun(replace(new, name=name, output=str(folder)), setup, emit, stop):
-                await claim_output(folder, opened)
-                settings = wiring.source_settings(setup, format)
-                found = await take_in(sources, settings, folder, emit, stop)
-                new = replace(new, name=name, output=str(folder), sources=found)
-                try:
-                    if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
-                        emit(Noticed(unmet))
-                    await check_drafts(new, setup, emit, stop, thorough=strict)
-                    if new.family:
-                        await _check_destination(new, opened, accept_new=accept_new)
-                    if delta and not accept_new:
-                        await _check_new(new, setup, opened)
-                    await _make(new, opened, emit, stop, again=again)
-                except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
-                    remove_copies(found, folder)
-                    raise
+            await claim_output(folder, opened)
+            settings = wiring.source_settings(setup, format)
+            found = await take_in(sources, settings, folder, emit, stop)
+            new = replace(new, name=name, output=str(folder), sources=found)
+            try:
+                if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
+                    emit(Noticed(unmet))
+                await check_drafts(new, setup, emit, stop, thorough=strict)
+                if new.family:
+                    await _check_destination(new, opened, accept_new=accept_new)
+                if delta and not accept_new:
+                    await _check_new(new, setup, opened)
+                await _make(new, opened, emit, stop, again=again)
+            except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
+                remove_copies(found, folder)
+                raise
             return await work_on(new, opened, setup, emit, stop, command=command)
 
 
@@ -233,7 +233,7 @@ async def _make(new: Job, ledger: Ledger, emit: Listener, stop: Stop, *, again: 
             return
 
 
-@tells_collector
+@tells_end
 async def resume(  # noqa: PLR0913 - what a person can say of it
     name: str,
     ledger: Path | str = DEFAULT_LEDGER,
@@ -349,7 +349,8 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
     # Records that a settled batch left uncertain stay so: there is nothing that the service could be asked again.
     tally = await ledger.tally(job.name)
     if job.state is JobState.FINISHED and not (tally.states.get(State.UNCERTAIN) or tally.unresolved):
-        return await summarize(job, ledger, wiring.CLOCK.monotonic(), note=note, rewrite=False)
+        result = await summarize(job, ledger, wiring.CLOCK.monotonic(), note=note, rewrite=False)
+        return nothing_sent(result, job.config, limits)
     changed = None
     try:
         setup = wiring.load(job.config, processes=processes, limits=limits, textfile=textfile)

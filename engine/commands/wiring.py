@@ -144,7 +144,11 @@ def configured_ledger(config: Config, text: str) -> Path | None:
     """
     if "ledger" not in parse_toml(text):
         return None
-    named = load(text, hide_secret).settings.ledger or ""
+    return ledger_beside(config, load(text, hide_secret).settings.ledger or "")
+
+
+def ledger_beside(config: Config, named: str) -> Path:
+    """Return the ledger that a configuration names so, meant from its folder."""
     return _folder(config) / Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
 
 

@@ -54,6 +54,8 @@ class BulkSubmitError(Exception):
     """Something went wrong."""
 
     exit_code = Exit.ERROR
+    heard = False
+    """The hooks of the configuration have heard of it."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or " ".join((type(self).__doc__ or "").split()))

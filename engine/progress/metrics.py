@@ -29,9 +29,9 @@ class LoadMetrics(Struct, frozen=True):
     version: str
     standing: Standing
     records: Mapping[str, int]
-    """Fate → records of the newest job."""
+    """Fate → records of the newest job of which anything was counted; nothing if there is none."""
     seconds: Mapping[str, float]
-    """Stage → seconds of the newest run."""
+    """Stage → seconds of that job's newest run; nothing likewise."""
 
 
 def metrics_text(metrics: LoadMetrics) -> bytes:
@@ -53,9 +53,9 @@ def metrics_text(metrics: LoadMetrics) -> bytes:
     # No sample before a first run has ended: 0 would look good.
     codes = {} if standing.exit_code is None else {"": float(standing.exit_code)}
     gauge("exit_code", "How the run that ended last ended.", codes)
-    stages = {stage: metrics.seconds.get(stage, 0.0) for stage in STAGES}
+    stages = {stage: metrics.seconds.get(stage, 0.0) for stage in STAGES if metrics.seconds}
     gauge("duration_seconds", "How long each stage of the newest run took; stages overlap.", stages, "stage")
-    gauge("records", "Records of the newest job by their state.", metrics.records, "state")
+    gauge("records", "Records of the newest job that has read any, by their state.", metrics.records, "state")
     Info("bulksubmit_build", "Which bulksubmit it was.", registry=registry).info({"version": metrics.version})
     return generate_latest(registry)
 

@@ -1,57 +1,45 @@
 """The last screen of a run: the counts, why it stopped, why records failed, what to do next, the files.
 
-What to do next is a command that works as it is typed; `status` says the same. The reasons are those of the beginning
-of `rejects.ndjson`, so that the screen of a hundred million rejects comes as quickly as that of ten.
+What to do next is a command that works as it is typed; `status` says the same.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from msgspec import Struct
-
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Retried
 from engine.commands.paths import command
-from engine.commands.result import Result, ServiceCan
-from engine.files import regular
+from engine.commands.result import Reasons, Result, ServiceCan, headline, later_words, not_created
 from engine.model.errors import Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Later, Tally
-from engine.model.record import loads
 from engine.model.submission import State
 from engine.progress.text import count, duration, rate
 from engine.reports.outcomes import SPREADSHEET
 
 EVERYTHING = ServiceCan()
-READ_BYTES = 4_000_000
-"""Some thousand rejects, parsed in about ten milliseconds."""
-MOST_REASONS = 5
 _UNDER_WAY = (State.STAGING, State.RELEASING, State.RELEASED)
 """States that a canceled batch does not stay in."""
-_PARTICULARS = re.compile(r"\d+")
-"""What differs between two records that failed for the same reason: positions, sizes, ids."""
 
 
 def result_screen(result: Result, ledger: Path) -> Screen:
     """Return what is to be said of a run that has ended."""
-    reasons = common_reasons(result.rejects) if _not_created(result.tally) else NO_REASONS
     return Screen(
-        headline=_headline(result),
+        headline=headline(result),
         mood=_mood(result),
         tables=[
-            Table(_counts(result, reasons), figures=frozenset({1})),
+            Table(_counts(result), figures=frozenset({1})),
             Table([[note] for note in _notes(result)], "Note"),
-            _why(reasons, result.tally),
+            _why(result.reasons, result.tally),
             Table(_steps(result, ledger), "What to do next", whole=frozenset({1})),
             Table(_files(result, ledger), "Files", whole=frozenset({1})),
         ],
-        data=_data(result, ledger, reasons),
+        data=_data(result, ledger),
         exit_code=result.exit_code,
     )
 
@@ -68,42 +56,20 @@ def retried_data(retried: Retried | None) -> dict[str, object] | None:
     return {"job": retried.job, "failures": retried.failures, "created": dict(retried.created)}
 
 
-def _headline(result: Result) -> str:
-    tally = result.tally
-    if result.state == JobState.OPEN:
-        return f"Job {result.job} is not finished. {result.message}".strip()
-    if result.state == JobState.CANCELED:
-        reason = f" {result.message.removesuffix('.')}." if result.message else ""
-        unsent = f" and {count(tally.unresolved, 'record')} not sent" if tally.unresolved else ""
-        return f"Job {result.job} is canceled.{reason} {count(tally.created, 'task')} had been created{unsent}."
-    if not tally.records:
-        return f"Job {result.job} is finished: no records."
-    if tally.created == tally.records:
-        return f"Job {result.job} is finished: {count(tally.records, 'record')}, all created."
-    if tally.created + tally.skipped == tally.records:
-        fates = f"{count(tally.created)} created, {count(tally.skipped)} known already"
-        return f"Job {result.job} is finished: {count(tally.records, 'record')}, {fates}."
-    return f"Job {result.job} is finished: {count(tally.created)} of {count(tally.records, 'record')} created."
-
-
 def _mood(result: Result) -> Mood:
     if result.exit_code == Exit.ALL_CREATED:
         return Mood.GOOD
     return Mood.MIXED if result.state != JobState.OPEN else Mood.BAD
 
 
-def _not_created(tally: Tally) -> int:
-    return tally.failed + tally.rejected + tally.uncertain
-
-
-def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
+def _counts(result: Result) -> list[list[str]]:
     tally = result.tally
     seconds, resolved = result.elapsed_seconds, result.resolved
     speed = f"{rate(resolved / seconds)} records a second" if seconds > 0 and resolved else ""
     ids = f"of {count(result.unproven)} it is not proven which id is whose" if result.unproven else ""
     notes = {
         Fate.CREATED: "; ".join(filter(None, [later_words(result.later), ids])),
-        Fate.FAILED: _who_said_no(result, reasons),
+        Fate.FAILED: _who_said_no(result),
         Fate.REJECTED: "not fit to be sent, never left",
         Fate.UNCERTAIN: "sent, but nobody knows what became of them",
         Fate.SKIPPED: "known already, from an earlier job of the family",
@@ -119,21 +85,10 @@ def _counts(result: Result, reasons: Reasons) -> list[list[str]]:
     ]
 
 
-def later_words(later: Mapping[str, int]) -> str:
-    """Return what became of created tasks afterwards, in words; "" if nothing is known of any."""
-    numbers = later_numbers(later)
-    return f"of their tasks, later {numbers}" if numbers else ""
-
-
-def later_numbers(later: Mapping[str, int]) -> str:
-    """Return how many tasks became what; "" if nothing is known of any."""
-    return ", ".join(f"{count(number)} {fate}" for fate, number in sorted(later.items()) if number)
-
-
-def _who_said_no(result: Result, reasons: Reasons) -> str:
+def _who_said_no(result: Result) -> str:
     if result.state != JobState.CANCELED:
         return "the service said no"
-    canceled = sum(number for number, reason in reasons.top if reason == CANCELED)
+    canceled = sum(number for number, reason in result.reasons.top if reason == CANCELED)
     if canceled == result.tally.failed:
         return CANCELED
     return f"{CANCELED}, or the service said no"
@@ -153,7 +108,7 @@ def fate_count(tally: Tally, fate: Fate) -> int:
 def _why(reasons: Reasons, tally: Tally) -> Table:
     title = "Why records were not created"
     if not reasons.whole:
-        title += f", counted in the first {count(reasons.seen)} of {count(_not_created(tally))}"
+        title += f", counted in the first {count(reasons.seen)} of {count(not_created(tally))}"
     return Table([[count(number), reason] for number, reason in reasons.top], title, figures=frozenset({0}))
 
 
@@ -180,7 +135,7 @@ def _files(result: Result, ledger: Path) -> list[list[str]]:
     files = {
         "every record's outcome": result.outcomes,
         "records not created": result.rejects,
-        "… for a spreadsheet": _spreadsheet(result) if _not_created(result.tally) else None,
+        "… for a spreadsheet": _spreadsheet(result) if not_created(result.tally) else None,
         "ledger": ledger,
     }
     return [[what, str(path)] for what, path in files.items() if path]
@@ -190,7 +145,7 @@ def _spreadsheet(result: Result) -> Path | None:
     return result.rejects and result.rejects.with_name(SPREADSHEET)
 
 
-def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
+def _data(result: Result, ledger: Path) -> dict[str, object]:
     tally = result.tally
     return {
         "job": result.job,
@@ -206,8 +161,8 @@ def _data(result: Result, ledger: Path, reasons: Reasons) -> dict[str, object]:
         "orphans": result.orphans,
         "unproven_ids": result.unproven,
         "later": dict(result.later),
-        "reasons_seen": reasons.seen,
-        "reasons": [{"records": number, "reason": reason} for number, reason in reasons.top],
+        "reasons_seen": result.reasons.seen,
+        "reasons": [{"records": number, "reason": reason} for number, reason in result.reasons.top],
         "files": {
             "outcomes": str(result.outcomes) if result.outcomes else None,
             "rejects": str(result.rejects) if result.rejects else None,
@@ -282,38 +237,3 @@ def _read(what: str, file: Path) -> tuple[str, str]:
 
 def _typed(steps: list[tuple[str, str]], ledger: Path) -> list[tuple[str, str]]:
     return [(what, command(words, ledger)) for what, words in steps]
-
-
-class Reasons(Struct, frozen=True):
-    """Why records were not created."""
-
-    top: Sequence[tuple[int, str]]
-    """(records, reason), most frequent first; reasons that differ in numbers only are one, told by its first."""
-    seen: int
-    """Rejects that were looked at: the first so many."""
-    whole: bool
-    """They are all."""
-
-
-NO_REASONS = Reasons([], 0, whole=True)
-
-
-def common_reasons(rejects: Path | None, read_bytes: int = READ_BYTES) -> Reasons:
-    """Return the most common reasons of a rejects file; none if there is no such file."""
-    try:
-        with open(rejects or Path("/nonexistent"), "rb", opener=regular) as file:
-            lines = file.read(read_bytes).split(b"\n")
-            whole = not file.read(1)
-    except OSError:
-        return NO_REASONS
-    if not whole:
-        lines.pop()  # the last one is cut
-    groups: dict[str, tuple[int, str]] = {}
-    for line in lines:
-        if line:
-            reason = str(loads(line).get("error") or "no reason given")
-            key = _PARTICULARS.sub("0", reason)
-            number, first = groups.get(key, (0, reason))
-            groups[key] = (number + 1, first)
-    top = sorted(groups.values(), key=lambda group: -group[0])[:MOST_REASONS]
-    return Reasons(top, sum(number for number, _ in groups.values()), whole)

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import asdict
 
-from engine.cli.output.result import fate_count, fates_shown, later_numbers, later_words, next_steps, retried_data
+from engine.cli.output.result import fate_count, fates_shown, next_steps, retried_data
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.paths import command
-from engine.commands.result import JobStatus
+from engine.commands.result import JobStatus, later_numbers, later_words
 from engine.model.errors import Exit
 from engine.model.job import Job, JobState
 from engine.model.night import duration_seconds

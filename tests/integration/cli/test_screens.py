@@ -11,13 +11,13 @@ from unit.bench.benches import bench
 from engine.cli.demo import Demo, demo_screen
 from engine.cli.output.bench import bench_screen
 from engine.cli.output.checks import audit_screen, story_screen, validation_screen
-from engine.cli.output.result import common_reasons, next_steps, result_screen
+from engine.cli.output.result import next_steps, result_screen
 from engine.cli.output.screen import Mood, Screen, Table, tell_error, text_of
 from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Attempt, Retried, Story
 from engine.commands.paths import program
-from engine.commands.result import JobStatus, ServiceCan, Validation
+from engine.commands.result import JobStatus, Reasons, ServiceCan, Validation
 from engine.model.errors import BulkSubmitError, Exit, StillWaiting
 from engine.model.job import JobState
 from engine.model.outcome import Fate, LaterFate, Outcome, Tally
@@ -28,12 +28,6 @@ from engine.reports.audit import Audit
 from .conftest import JOB, RESULT, TALLY
 
 LEDGER = Path(".bulksubmit/ledger.db")
-
-
-def rejects(folder, *errors):
-    path = folder / "rejects.ndjson"
-    path.write_text("".join(json.dumps({"index": 1, "error": error, "record": {}}) + "\n" for error in errors))
-    return path
 
 
 def test_a_screen_is_aligned_text():
@@ -121,9 +115,9 @@ def test_colours_are_for_terminals_only():
 
 
 class TestResult:
-    def test_of_a_finished_job_says_what_is_wrong_and_what_to_do(self, tmp_path):
-        path = rejects(tmp_path, "bad url", "bad url", "not JSON")
-        text = text_of(result_screen(replace(RESULT, rejects=path), LEDGER), colours=False)
+    def test_of_a_finished_job_says_what_is_wrong_and_what_to_do(self):
+        path, reasons = Path("out/rejects.ndjson"), Reasons([(2, "bad url"), (1, "not JSON")], 3, whole=True)
+        text = text_of(result_screen(replace(RESULT, rejects=path, reasons=reasons), LEDGER), colours=False)
         assert text.startswith("Job nightly is finished: 7 of 10 records created.")
         assert "  2  bad url\n  1  not JSON" in text
         assert "bulksubmit retry nightly" in text
@@ -188,21 +182,19 @@ class TestResult:
     @pytest.mark.parametrize(
         ("state", "reasons", "said"),
         [
-            (JobState.CANCELED, [CANCELED, CANCELED], CANCELED),
-            (JobState.CANCELED, [CANCELED, "no url"], f"{CANCELED}, or the service said no"),
-            (JobState.FINISHED, ["no url", "no url"], "the service said no"),
+            (JobState.CANCELED, [(2, CANCELED)], CANCELED),
+            (JobState.CANCELED, [(1, CANCELED), (1, "no url")], f"{CANCELED}, or the service said no"),
+            (JobState.FINISHED, [(2, "no url")], "the service said no"),
         ],
     )
-    def test_tells_who_said_no(self, tmp_path, state, reasons, said):
-        result = replace(RESULT, state=state, rejects=rejects(tmp_path, *reasons))
+    def test_tells_who_said_no(self, state, reasons, said):
+        result = replace(RESULT, state=state, reasons=Reasons(reasons, 2, whole=True))
         failed = next(row for row in result_screen(result, LEDGER).tables[0].rows if row[0] == "failed")
         assert failed == ["failed", "2", said]
 
-    def test_does_not_show_the_reasons_of_the_first_as_those_of_all(self, tmp_path, monkeypatch):
-        path = rejects(tmp_path, *["bad url"] * 100)
-        result = replace(RESULT, tally=Tally(200, 1, 100, 100), rejects=path)
-        monkeypatch.setattr(common_reasons, "__defaults__", (path.stat().st_size // 2,))
-        screen = result_screen(result, LEDGER)
+    def test_does_not_show_the_reasons_of_the_first_as_those_of_all(self):
+        reasons = Reasons([(50, "bad url")], 50, whole=False)
+        screen = result_screen(replace(RESULT, tally=Tally(200, 1, 100, 100), reasons=reasons), LEDGER)
         assert "created, counted in the first 50 of 100\n  50  bad url" in text_of(screen, colours=False)
         assert screen.data["reasons_seen"] == 50
 
@@ -267,28 +259,6 @@ class TestAdvice:
     def test_shows_the_rejects_before_they_are_tried_again(self):
         steps = next_steps("j", JobState.FINISHED, Tally(9, 1, 3, 6), LEDGER, Path("my out/rejects.ndjson"))
         assert steps[0][1] == "less 'my out/rejects.ndjson'"
-
-
-class TestReasons:
-    def test_that_differ_in_numbers_are_one(self, tmp_path):
-        reasons = common_reasons(rejects(tmp_path, "line 7: bad", "other", "line 12: bad"))
-        assert reasons.whole
-        assert list(reasons.top) == [(2, "line 7: bad"), (1, "other")]
-
-    def test_are_the_five_most_common(self, tmp_path):
-        errors = [letter for number, letter in enumerate("abcdefg", 1) for _ in range(number)]
-        reasons = common_reasons(rejects(tmp_path, *errors))
-        assert [reason for _, reason in reasons.top] == list("gfedc")
-
-    def test_are_taken_from_the_beginning_of_a_large_file(self, tmp_path):
-        path = rejects(tmp_path, *["same"] * 100)
-        reasons = common_reasons(path, read_bytes=path.stat().st_size // 2)
-        assert not reasons.whole
-        assert (list(reasons.top), reasons.seen) == ([(50, "same")], 50)
-
-    def test_are_none_without_a_file(self, tmp_path):
-        assert common_reasons(None).top == []
-        assert common_reasons(tmp_path / "missing").top == []
 
 
 def ended(exit_code):

@@ -6,7 +6,7 @@ import time
 
 import orjson
 import pytest
-from unit.bench.benches import Page
+from fakes.pages import Page
 
 import engine
 from engine.bench.loads import Knee

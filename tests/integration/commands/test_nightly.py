@@ -346,7 +346,8 @@ async def test_a_night_without_a_new_record_is_told_where_it_is_asked_for(night)
     result = await desk.nightly(desk.source([]), limits=limits(fail_if_empty=True))
     assert (result.state, result.exit_code) == ("finished", Exit.NOTHING)
     source = desk.source(tasks(5))
-    assert (await desk.nightly(source, limits=limits(fail_if_empty=True))).exit_code == Exit.ALL_CREATED
+    for code in (Exit.ALL_CREATED, Exit.NOTHING):  # the second call has sent nothing
+        assert (await desk.nightly(source, limits=limits(fail_if_empty=True))).exit_code == code
     overwrite(desk, source, tasks(5))
     for _ in range(2):
         result = await desk.nightly(source, limits=limits(fail_if_empty=True))

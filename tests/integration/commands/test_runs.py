@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 import engine
 from engine.cli.output.screen import text_of
 from engine.cli.output.status import job_screen
+from engine.commands.paths import open_ledger
 from engine.commands.runs import RunMemory
-from engine.model.errors import ConfigError, Exit, Interrupted, JobError, SourceError
+from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceError
 from engine.progress.events import CallStarted, Noticed
 from engine.progress.log_file import LOG_FILE
 from engine.sandbox.behaviour import FailureRule, Fault
@@ -243,6 +244,14 @@ async def test_a_job_has_a_log_whose_warnings_status_counts(desk):
     assert f"{warnings} of that run, in {desk.ledger.parent / 'j' / LOG_FILE}" in screen(await desk.status(), desk)
 
 
+async def test_why_records_failed_is_told_by_the_ledger_whatever_became_of_the_rejects(desk):
+    desk = await desk(failures=(BROKEN,))
+    await desk.submit(desk.source([*tasks(5), *tasks(12, start=5, status="broken"), {"input": 1}]))
+    (desk.ledger.parent / "j" / "rejects.ndjson").write_text("")
+    reasons = (await desk.resume()).reasons
+    assert (reasons.top[0], reasons.seen, reasons.whole) == ((12, f"InvalidInputSchema: {BROKEN.message}"), 13, True)
+
+
 async def test_no_secret_gets_into_what_is_remembered(desk, monkeypatch):
     monkeypatch.setenv("SAMA_ACCESS_KEY", "wrong-key-that-is-long")
     desk = await desk(failures=(BROKEN,))
@@ -295,13 +304,23 @@ async def test_an_operation_that_fails_before_its_run_is_told_with_the_last_succ
     with pytest.raises(SourceError):
         await desk.submit(desk.folder / "missing.ndjson", config)
     assert (metrics(path)["exit_code"], metrics(path)["last_success_timestamp_seconds"]) == (2, 0)
+    assert "created" not in metrics(path)  # nothing was counted, which is not the same as no records
     await desk.submit(desk.source(tasks(5)), config)
-    well = metrics(path)["last_success_timestamp_seconds"]
-    assert well > 0
+    well = metrics(path)
+    assert well["last_success_timestamp_seconds"] > 0
     with pytest.raises(JobError):
         await desk.submit(desk.source(tasks(5)), config)
-    assert (metrics(path)["exit_code"], metrics(path)["last_success_timestamp_seconds"]) == (2, well)
+    stands = {**metrics(path), "last_completion_timestamp_seconds": well["last_completion_timestamp_seconds"]}
+    assert stands == {**well, "exit_code": 2}
+    async with open_ledger(desk.ledger) as ledger:
+        with ledger.lock("j"), pytest.raises(JobLocked):
+            await desk.submit(desk.source(tasks(5)), config)
+    assert (metrics(path)["exit_code"], metrics(path)["created"]) == (6, 5)
+    with pytest.raises(ConfigError):
+        await desk.submit(desk.source(tasks(5)), desk.config(send="polls = 1", more=f'[metrics]\ntextfile = "{path}"'))
+    assert (metrics(path)["exit_code"], metrics(path)["created"]) == (2, 5)
     path.unlink()
+    config = desk.config(more=f'[metrics]\ntextfile = "{path}"')
     monkeypatch.delenv("SAMA_ACCESS_KEY")
     with pytest.raises(ConfigError):
         await desk.submit(desk.source(tasks(5)), config)
@@ -341,6 +360,22 @@ async def test_a_night_that_is_not_begun_does_not_look_good(desk):
     assert result.exit_code == Exit.SOME_FAILED
     assert (await desk.status(result.job)).runs[-1].exit_code == Exit.ALL_CREATED
     assert metrics(path)["exit_code"] == Exit.SOME_FAILED
+
+
+async def test_a_new_job_that_has_read_nothing_yet_does_not_look_as_if_there_were_no_records(desk):
+    desk, seen = await desk(), []
+    path = desk.folder / "j.prom"
+    await desk.submit(desk.source(tasks(5)), family="f", metrics_textfile=path)
+
+    class Begun(list):
+        def append(self, event):
+            if not seen:
+                seen.append(metrics(path))
+            super().append(event)
+
+    desk.events = Begun()
+    await desk.submit(desk.source(tasks(3), "empty.ndjson"), job="k", family="f", metrics_textfile=path)
+    assert (seen[0]["created"], metrics(path)["created"]) == (5, 3)
 
 
 async def test_a_metrics_file_that_cannot_be_written_is_a_warning(desk):

@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 from engine.dashboard.html import facts, foreign, link, moment, table, tag
-from engine.dashboard.layout import Page, document, refusal
+from engine.dashboard.layout import HtmlPage, document, refusal
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -66,7 +66,7 @@ def test_a_time_names_its_zone_and_none_is_shown_of_what_never_was():
 
 
 def test_a_page_has_a_language_a_title_a_way_to_its_content_and_no_inline_script():
-    page = document(Page("Jobs", tag("h1", "Jobs")), live=True, ledger="l.db")
+    page = document(HtmlPage("Jobs", tag("h1", "Jobs")), live=True, ledger="l.db")
     assert page.startswith('<!doctype html><html lang="en">')
     assert '<a href="#main" class="skip">' in page
     assert '<main id="main"' in page

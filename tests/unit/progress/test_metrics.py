@@ -14,8 +14,8 @@ RECORDS = {"created": 7, "failed": 0, "rejected": 1, "uncertain": 0, "unresolved
 FAILED = Standing(100.5, 200.5, 5)
 
 
-def samples(standing=FAILED, load="nightly"):
-    text = metrics_text(LoadMetrics(load, "1.2.3", standing, RECORDS, {"read": 1.5})).decode()
+def samples(standing=FAILED, load="nightly", records=RECORDS, seconds=(("read", 1.5),)):
+    text = metrics_text(LoadMetrics(load, "1.2.3", standing, records, dict(seconds))).decode()
     assert text.endswith("\n")
     found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     assert {sample.timestamp for sample in found} == {None}
@@ -35,6 +35,12 @@ def test_each_state_and_each_stage_is_told_also_where_it_is_nothing():
     assert {state: found["job_records", name, ("state", state)] for state in RECORDS} == RECORDS
     stages = {key[2][1]: value for key, value in found.items() if key[0] == "job_duration_seconds"}
     assert stages == {"read": 1.5, "send": 0, "settle": 0, "all": 0}
+
+
+def test_what_was_not_counted_has_no_sample():
+    told = {key[0] for key in samples(records={}, seconds=())}
+    assert "job_exit_code" in told
+    assert not told & {"job_records", "job_duration_seconds"}
 
 
 def test_before_a_run_has_ended_no_exit_code_looks_good():
