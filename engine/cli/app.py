@@ -378,7 +378,9 @@ def retry(
     yes: options.Yes = False,
     from_file: options.MendedFile = None,
     config: options.RetryConfig = None,
+    metrics_textfile: options.MetricsTextfile = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
+    limits: LimitOptions,
     output_options: OutputOptions,
 ) -> Screen:
     """Send failed and rejected records again.
@@ -394,8 +396,11 @@ def retry(
     """
     if (uncertain or task_failed) and (config is not None or from_file is not None):
         raise typer.BadParameter("--config and --from go with neither --uncertain nor --task-failed.")
+    bounds: dict[str, Any] = {"limits": _run_limits(limits), "metrics_textfile": metrics_textfile}
     if task_failed:
-        return _retry_tasks(job, ledger, output_options, yes=yes)
+        if not yes:
+            _confirm_tasks(job, ledger, output_options)
+        return _perform(partial(engine.retry_tasks, job, ledger, **bounds), ledger, output_options)
     if uncertain:
         from engine.cli.signals import ask
 
@@ -405,24 +410,18 @@ def retry(
             said = f"Job {job} of ledger {ledger}: {found}"
             _confirm(said, "Send them again?", shall=shall, otherwise=otherwise)
     return _perform(
-        partial(engine.retry, job, ledger, uncertain=uncertain, config=config, from_file=from_file),
+        partial(engine.retry, job, ledger, uncertain=uncertain, config=config, from_file=from_file, **bounds),
         ledger,
         output_options,
     )
 
 
-def _retry_tasks(job: str, ledger: Path, output_options: OutputOptions, *, yes: bool) -> Screen:
-    if not yes:
-        from engine.cli.signals import ask
+def _confirm_tasks(job: str, ledger: Path, output_options: OutputOptions) -> None:
+    from engine.cli.signals import ask
 
-        found = ask(partial(engine.find_failed_tasks, job, ledger), output_options)
-        _confirm(
-            _failed_said(job, found),
-            "Submit them again?",
-            shall="they shall be submitted again",
-            otherwise=f"nothing of job {job} was submitted again",
-        )
-    return _perform(partial(engine.retry_tasks, job, ledger), ledger, output_options)
+    found = ask(partial(engine.find_failed_tasks, job, ledger), output_options)
+    shall, otherwise = "they shall be submitted again", f"nothing of job {job} was submitted again"
+    _confirm(_failed_said(job, found), "Submit them again?", shall=shall, otherwise=otherwise)
 
 
 def _failed_said(job: str, found: engine.FailedTasks) -> str:

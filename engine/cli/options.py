@@ -282,7 +282,7 @@ FailureLimit: TypeAlias = Annotated[
     ),
 ]
 FailIfEmpty: TypeAlias = Annotated[
-    bool, _option("--fail-if-empty", "Exit with 8 if no record was sent: there was none, or none that is new.")
+    bool, _option("--fail-if-empty", "Exit with 8 if this command sent no record: there was none, or none that is new.")
 ]
 UntilTheEnd: TypeAlias = Annotated[
     str,

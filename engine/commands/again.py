@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from engine.batch.payload import PayloadReader
 from engine.commands import wiring
+from engine.commands.endings import tells_end
 from engine.commands.later import asked_about, refreshing_of, seen_tasks, tasks_of
 from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result
@@ -33,7 +34,7 @@ from engine.model.errors import JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Later
 from engine.model.record import Format, Source
-from engine.model.settings import SourceSettings
+from engine.model.settings import RunLimits, SourceSettings
 from engine.progress.events import Listener, unheard
 from engine.reports.outcomes import KnownBatch, settled_batches
 from engine.run.bounds import check_open
@@ -94,12 +95,22 @@ async def find_failed_tasks(name: str, ledger: Path | str = DEFAULT_LEDGER) -> F
         return FailedTasks(tasks, job.service, host, _next_name(job, await opened.jobs()), dict(prices), priced)
 
 
+@tells_end
 async def retry_tasks(
-    name: str, ledger: Path | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
+    name: str,
+    ledger: Path | str = DEFAULT_LEDGER,
+    emit: Listener = unheard,
+    stop: Stop | None = None,
+    *,
+    limits: RunLimits | None = None,
+    metrics_textfile: Path | str | None = None,
 ) -> Result:
     """Submit the records of a job again whose tasks have failed for good; one that is not finished goes on first.
 
+    `limits` and `metrics_textfile`: as of `submit`.
+
     Raises:
+        WindowClosed: it is not the time for it.
         JobError: the job is not finished, or no task has failed that was not submitted again.
         JobLocked: another process works on it, or on what was submitted again.
     """
@@ -109,11 +120,12 @@ async def retry_tasks(
             job = await _ended(name, opened)
             child = next((one for one in await _children(job, opened) if one.state is JobState.OPEN), None)
             if child is None:
+                setup = wiring.load(job.config, limits=limits, textfile=metrics_textfile)
                 with opened.lock(_next_name(job, await opened.jobs())):
-                    child = await _made(job, opened, emit)
-                    return await work_on(child, opened, wiring.load(child.config), emit, stop, command="retry")
+                    child = await _made(job, setup, opened, emit)
+                    return await work_on(child, opened, setup, emit, stop, command="retry")
             with opened.lock(child.name):
-                return await go_on(child, opened, emit, stop, command="retry")
+                return await go_on(child, opened, emit, stop, command="retry", limits=limits, textfile=metrics_textfile)
 
 
 async def _ended(name: str, ledger: Ledger) -> Job:
@@ -153,9 +165,8 @@ def _nothing(name: str) -> str:
     )
 
 
-async def _made(job: Job, ledger: Ledger, emit: Listener) -> Job:
+async def _made(job: Job, setup: wiring.Setup, ledger: Ledger, emit: Listener) -> Job:
     """Make the job of the failed tasks, its name locked; where its records come from is in the ledger with it."""
-    setup = wiring.load(job.config)
     check_open(setup.settings.window, wiring.CLOCK.now())
     name = _next_name(job, await ledger.jobs())
     folder = Path(job.output).with_name(name)

@@ -17,10 +17,12 @@ from typing import TypeAlias
 
 import anyio
 import anyio.to_thread
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.commands import wiring
 from engine.commands.configuration import Config
+from engine.commands.endings import tells_end
 from engine.commands.lineage import (
     SOURCE,
     UNCERTAIN_SOURCE,
@@ -32,7 +34,7 @@ from engine.commands.lineage import (
 )
 from engine.commands.mended import Chosen, given_records, mended_records
 from engine.commands.paths import claim_output, open_ledger
-from engine.commands.result import Result, UncertainRecords, summarize
+from engine.commands.result import Result, UncertainRecords, nothing_sent, summarize
 from engine.commands.submit import family_lock, go_on, work_on
 from engine.files import DEFAULT_LEDGER, make_private_folder, private
 from engine.ledger.base import Ledger
@@ -42,7 +44,7 @@ from engine.model.errors import ConfigError, JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Fate
 from engine.model.record import Format
-from engine.model.settings import SourceSettings
+from engine.model.settings import RunLimits, SourceSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import Listener, Noticed, unheard
 from engine.reports.outcomes import REJECTS, REPLAYABLE
@@ -56,6 +58,29 @@ MOST_EXAMPLES = 3
 """Batches that a question spells out; `report` tells of each record."""
 
 
+class _Kind(Struct, frozen=True):
+    """Of a retry: which records it takes."""
+
+    file: str
+    """That it writes them to; by it the job is known."""
+    fates: frozenset[Fate]
+    take: _Take
+
+
+class _Call(Struct, frozen=True):
+    """What a person has said of one call, for whatever it works on."""
+
+    emit: Listener
+    stop: Stop
+    limits: RunLimits | None
+    textfile: Path | str | None
+
+    def load(self, config: str) -> wiring.Setup:
+        """Check a configuration; what the person has said stands above it."""
+        return wiring.load(config, limits=self.limits, textfile=self.textfile)
+
+
+@tells_end
 async def retry(  # noqa: PLR0913 - what a person can say of a retry
     name: str,
     ledger: Path | str = DEFAULT_LEDGER,
@@ -65,6 +90,8 @@ async def retry(  # noqa: PLR0913 - what a person can say of a retry
     uncertain: bool = False,
     config: Config | None = None,
     from_file: Path | str | None = None,
+    limits: RunLimits | None = None,
+    metrics_textfile: Path | str | None = None,
 ) -> Result:
     """Submit the failed and rejected records of a job again, as a job of its own.
 
@@ -84,16 +111,19 @@ async def retry(  # noqa: PLR0913 - what a person can say of a retry
         config: of the new job; that of the old one where left out.
         from_file: with the records that were mended elsewhere, and only those: lines as in `rejects.ndjson`, or a table
             as `rejects.csv`.
+        limits: of this run; what is left out is as configured.
+        metrics_textfile: as of `submit`.
 
     Raises:
         JobError: the job is not finished, or nothing of it can be tried again.
         ConfigError: the configuration cannot be used; nothing was sent.
         JobLocked: another process works on a retry, or is about to make one.
+        WindowClosed: it is not the time for it.
     """
-    stop = stop or Stop()
+    call = _Call(emit, stop or Stop(), limits, metrics_textfile)
     async with open_ledger(ledger) as opened:
         if uncertain:
-            return await _send_uncertain(name, opened, emit, stop)
+            return await _send_uncertain(name, opened, call)
         job = await opened.job(name)
         attempts = await find_attempts(job, opened)
         if job.state is JobState.OPEN:
@@ -105,11 +135,11 @@ async def retry(  # noqa: PLR0913 - what a person can say of a retry
                         f"job {child.name!r}, a retry of {name!r}, is not finished; "
                         f"`bulksubmit resume {child.name}` first"
                     )
-                return await _go_on_first(name, child.name, opened, emit, stop)
+                return await _go_on_first(name, child.name, opened, call)
         if config is not None:
             job = replace(job, config=_new_config(job, wiring.read_config(config)))
         given = None if from_file is None else Path(from_file)
-        return await _send_failed(job, opened, emit, stop, given)
+        return await _send_failed(job, opened, call, given)
 
 
 def _new_config(job: Job, text: str) -> str:
@@ -128,29 +158,34 @@ def _new_config(job: Job, text: str) -> str:
     return text
 
 
-async def _go_on_first(parent: str, name: str, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
+async def _go_on_first(parent: str, name: str, ledger: Ledger, call: _Call) -> Result:
     """Go on with a retry that is not finished."""
-    emit(Noticed(f"{name} goes on first; `bulksubmit retry {parent}` once more sends what was mended since it began"))
+    call.emit(
+        Noticed(f"{name} goes on first; `bulksubmit retry {parent}` once more sends what was mended since it began")
+    )
     job = await ledger.job(name)
     with ledger.lock(name), family_lock(job, ledger):
-        return await go_on(await ledger.job(name), ledger, emit, stop, command="retry")
+        job = await ledger.job(name)
+        return await go_on(
+            job, ledger, call.emit, call.stop, command="retry", limits=call.limits, textfile=call.textfile
+        )
 
 
-async def _send_failed(job: Job, ledger: Ledger, emit: Listener, stop: Stop, given: Path | None) -> Result:
+async def _send_failed(job: Job, ledger: Ledger, call: _Call, given: Path | None) -> Result:
     # What another job of the family has created since is not sent a second time.
     job = replace(job, delta=bool(job.family))
-    setup = wiring.load(job.config)
+    setup = call.load(job.config)
 
     def take(attempts: Attempts, flags: bytearray) -> AsyncIterator[Chosen]:
         if given is None:
             return mended_records(job, attempts, flags)
         types = setup.settings.source.types
-        return given_records(given, job, attempts, flags, types, lambda said: emit(Noticed(said)))
+        return given_records(given, job, attempts, flags, types, lambda said: call.emit(Noticed(said)))
 
     with ExitStack() as locks:
-        child = await _new_child(job, ledger, locks, SOURCE, REPLAYABLE, take)
+        child = await _new_child(job, setup, ledger, locks, _Kind(SOURCE, REPLAYABLE, take))
         if child is not None:
-            return await work_on(child, ledger, setup, emit, stop, command="retry")
+            return await work_on(child, ledger, setup, call.emit, call.stop, command="retry")
     if given is not None:
         raise JobError(f"{given} holds no record of job {job.name!r} that failed and that no retry has created")
     attempts = await find_attempts(job, ledger)
@@ -158,62 +193,61 @@ async def _send_failed(job: Job, ledger: Ledger, emit: Listener, stop: Stop, giv
     if not retries:
         raise JobError(f"{_rejects(job)} holds no record that failed or was rejected; there is nothing to try again")
     note = f"nothing of job {job.name} is left to try again: what was not taken out of its rejects has been created"
-    return await summarize(retries[-1], ledger, wiring.CLOCK.monotonic(), note=note, rewrite=False)
+    result = await summarize(retries[-1], ledger, wiring.CLOCK.monotonic(), note=note, rewrite=False)
+    return nothing_sent(result, job.config, call.limits)
 
 
-async def _send_uncertain(name: str, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
+async def _send_uncertain(name: str, ledger: Ledger, call: _Call) -> Result:
     job = await ledger.job(name)
+    setup = call.load(job.config)
     with ledger.lock(name), family_lock(job, ledger):
         job = await ledger.job(name)
         found = await uncertain_in(job, ledger)
         if found.job == name:
             check_unchanged(job.sources, times=False)
-            setup = wiring.load(job.config)
             check_open(setup.settings.window, wiring.CLOCK.now())
             # First: killed in between, a job that seems finished would leave the batches unsent for good.
             await ledger.set_job_state(name, JobState.OPEN)
             job = replace(job, state=JobState.OPEN)
             return await work_on(
-                job, ledger, setup, emit, stop, command="retry", released_again_by_user=found.sequences
+                job, ledger, setup, call.emit, call.stop, command="retry", released_again_by_user=found.sequences
             )
     # Whatever the family says of them, a person wants them sent.
     job = replace(job, delta=False)
     with ExitStack() as locks:
-        take = partial(mended_records, job)
-        child = await _new_child(job, ledger, locks, UNCERTAIN_SOURCE, frozenset({Fate.UNCERTAIN}), take)
+        kind = _Kind(UNCERTAIN_SOURCE, frozenset({Fate.UNCERTAIN}), partial(mended_records, job))
+        child = await _new_child(job, setup, ledger, locks, kind)
         if child is None:
             raise JobError(f"{_rejects(job)} holds no record that is uncertain; there is nothing to try again")
-        return await work_on(child, ledger, wiring.load(child.config), emit, stop, command="retry")
+        return await work_on(child, ledger, setup, call.emit, call.stop, command="retry")
 
 
-async def _new_child(
-    job: Job, ledger: Ledger, locks: ExitStack, file: str, fates: frozenset[Fate], take: _Take
-) -> Job | None:
-    """Make the job that tries records of `job` again, which had one of some fates, and lock it; None if there are none.
+async def _new_child(job: Job, setup: wiring.Setup, ledger: Ledger, locks: ExitStack, kind: _Kind) -> Job | None:
+    """Make the job that tries records of `job` again, of some kind, and lock it; None if there are none.
 
     It has the configuration of `job`, which may be a new one. It is in the ledger together with where each of its
     records comes from. Two retries of one first job are never made at once, or both would take the same records.
     """
-    check_open(wiring.load(job.config).settings.window, wiring.CLOCK.now())
+    check_open(setup.settings.window, wiring.CLOCK.now())
     with ledger.lock((await find_attempts(job, ledger)).first.name):
         attempts = await find_attempts(job, ledger)
         _check_known(job, attempts)
         name = retry_name(job, await ledger.jobs())
         locks.enter_context(ledger.lock(name))
         locks.enter_context(family_lock(job, ledger))
-        flags = await attempts.without_taken(job, await flagged(job, ledger, fates))
+        flags = await attempts.without_taken(job, await flagged(job, ledger, kind.fates))
         if not any(flags):
             return None
         folder = Path(job.output).with_name(name)
         await claim_output(folder, ledger)
-        origins = await _write(folder / file, take(attempts, flags))
+        origins = await _write(folder / kind.file, kind.take(attempts, flags))
         if not origins:
             return None
         below = attempts.below(job)
         child = replace(
             job,
             name=name,
-            sources=(describe(folder / file, SourceSettings(format=Format.NDJSON), ours=True),),
+            sources=(describe(folder / kind.file, SourceSettings(format=Format.NDJSON), ours=True),),
             output=str(folder),
             state=JobState.OPEN,
             read_complete=False,

@@ -92,7 +92,7 @@ class FakeEngine:
         return self._work("nightly", sources, ledger_path, emit, {"config": config, **options})
 
     async def retry(self, name, ledger_path, emit, stop, *, uncertain=False, **given):
-        given = filter(None, given.values())
+        given = [one for one in given.values() if one and one != RunLimits()]
         return self._work("retry uncertain" if uncertain else "retry", name, ledger_path, emit, *given)
 
     async def find_uncertain(self, name, ledger_path):
@@ -121,8 +121,9 @@ class FakeEngine:
         self._note("find_failed_tasks", name, ledger_path)
         return FailedTasks(3, "sevenbridges", "api.sbgenomics.com", f"{name}.again", {"USD": 4.5}, 2)
 
-    async def retry_tasks(self, name, ledger_path, emit, stop):
-        return self._work("retry_tasks", name, ledger_path, emit)
+    async def retry_tasks(self, name, ledger_path, emit, stop, *, limits=None, metrics_textfile=None):
+        more = [] if limits == RunLimits() else [limits]
+        return self._work("retry_tasks", name, ledger_path, emit, *more, *filter(None, [metrics_textfile]))
 
     async def refresh(self, name, ledger_path, emit, stop):
         return self._work("refresh", name, ledger_path, emit)

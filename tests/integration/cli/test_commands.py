@@ -76,6 +76,14 @@ PROMISED = {
         (["report", "a", "--key", "id=5"], ("tell_story", "a", LEDGER, None, "id=5")),
         (["retry", "a", "--config", "new.toml"], ("retry", "a", LEDGER, Path("new.toml"))),
         (["retry", "a", "--from", "back.csv"], ("retry", "a", LEDGER, Path("back.csv"))),
+        (
+            ["retry", "a", "--deadline", "2h", "--metrics-textfile", "a.prom"],
+            ("retry", "a", LEDGER, RunLimits(deadline="2h"), Path("a.prom")),
+        ),
+        (
+            ["retry", "a", "--task-failed", "--yes", "--max-records", "5"],
+            ("retry_tasks", "a", LEDGER, RunLimits(max_records=5)),
+        ),
         (["audit", "a", "--ledger", "x.db"], ("audit", "a", Path("x.db"))),
         (
             ["validate", "in.csv", "more.csv", "--config", "c.toml", "--format", "csv"],

@@ -82,6 +82,13 @@ async def test_a_load_without_a_record_is_told_where_it_is_asked_for(desk, asked
     assert (result.state, result.exit_code) == ("finished", Exit.NOTHING if asked else Exit.ALL_CREATED)
 
 
+async def test_a_call_that_sends_nothing_is_an_empty_one_whatever_the_job_has_sent_before(desk):
+    desk = await desk(failures=(BROKEN,))
+    await desk.submit(desk.source(tasks(5)), limits=limits(fail_if_empty=True))
+    assert (await desk.resume()).exit_code == Exit.ALL_CREATED
+    assert (await desk.resume(limits=limits(fail_if_empty=True))).exit_code == Exit.NOTHING
+
+
 async def test_a_load_of_nothing_but_bad_records_is_no_empty_one(desk):
     desk = await desk()
     source = desk.source([{"priority": "high"}])
@@ -156,6 +163,22 @@ async def test_a_table_of_limits_that_is_wrong_names_the_key(desk, table, words)
     desk = await desk()
     with pytest.raises(ConfigError, match=words):
         await desk.submit(desk.source(tasks(1)), desk.config(more=table))
+
+
+async def test_a_retry_has_the_same_limits(desk):
+    desk = await desk(failures=(BROKEN,))
+    rejects = (await desk.submit(desk.source(tasks(15, status="broken")))).rejects
+    rejects.write_bytes(rejects.read_bytes().replace(b'"status":"broken"', b'"status":"mended"'))
+    result = await desk.retry(limits=limits(max_records=7))
+    assert (result.job, result.state, result.exit_code) == ("j.retry", "open", Exit.STOPPED_EARLY)
+    assert len(desk.created()) == 7
+    result = await desk.retry(limits=limits(max_records=2))  # which goes on with that first
+    assert (result.exit_code, len(desk.created())) == (Exit.STOPPED_EARLY, 9)
+    path = desk.folder / "j.prom"
+    assert (await desk.retry(metrics_textfile=path)).exit_code == Exit.ALL_CREATED
+    assert desk.created() == once(15)
+    assert 'records{job_name="j.retry",state="created"} 15.0' in path.read_text()
+    assert (await desk.retry(limits=limits(fail_if_empty=True))).exit_code == Exit.NOTHING
 
 
 async def test_what_failed_is_sent_again_only_while_the_window_is_open(desk):
