@@ -22,8 +22,8 @@ def test_the_unit_tests_mirror_the_engine():
     assert folders(ROOT / "tests" / "unit") - BESIDE_THE_ENGINE <= folders(ROOT / "engine")
 
 
-def test_tests_are_of_five_kinds():
-    assert folders(ROOT / "tests") == {"fakes", "unit", "integration", "scenarios", "torture", "system"}
+def test_tests_are_of_six_kinds():
+    assert folders(ROOT / "tests") == {"docs", "fakes", "unit", "integration", "scenarios", "torture", "system"}
 
 
 def numbers(path):
