@@ -699,6 +699,7 @@ def sandbox(
     behaviour: options.BehaviourFile = None,
     s3: options.S3 = False,
     journal: options.JournalFile = None,
+    delay: options.Delay = None,
     allow_remote: options.AllowRemote = False,
     as_json: options.Json = False,
 ) -> None:
@@ -719,6 +720,7 @@ def sandbox(
             allow_remote=allow_remote,
             json=as_json,
             journal=journal,
+            delay_seconds=delay,
         )
 
 

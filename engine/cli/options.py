@@ -369,7 +369,9 @@ KeepLast: TypeAlias = Annotated[
 ]
 DryRun: TypeAlias = Annotated[bool, _option("--dry-run", "Remove nothing; show what would be, and why.")]
 Json: TypeAlias = Annotated[bool, _option("--json", "Write one JSON object to standard output and nothing else.")]
-Quiet: TypeAlias = Annotated[bool, _option("-q, --quiet", "Show no progress; errors are shown all the same.")]
+Quiet: TypeAlias = Annotated[
+    bool, _option("-q, --quiet", "Show no progress; warnings are one line at the end, errors are shown as ever.")
+]
 Level: TypeAlias = Annotated[
     LogLevel,
     _option(
@@ -458,6 +460,15 @@ S3: TypeAlias = Annotated[
 ]
 JournalFile: TypeAlias = Annotated[
     Path | None, _option("--journal PATH", "File that gets a line for every task created, and for every run of one.")
+]
+Delay: TypeAlias = Annotated[
+    float | None,
+    _option(
+        "--delay SECONDS",
+        "Begin with what was accepted so much later; until then it can be canceled. Left out: what the behaviour file "
+        "says, or 1 without one.",
+        min=0,
+    ),
 ]
 Kind: TypeAlias = Annotated[
     str, _argument("KIND", "Service to configure: sama, sevenbridges, or one that an installed package brings.")

@@ -12,7 +12,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
@@ -21,6 +20,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from engine.clock import Clock
+from engine.http.ports import no_port
 from engine.model.settings import CallbackSettings
 from engine.progress.events import Listener, Noticed
 
@@ -154,6 +154,10 @@ def _refusal(status: int) -> web.Response:
     return answer
 
 
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class _Full(asyncio.Protocol):
     """Ends a connection for which there is no room."""
 
@@ -181,8 +185,8 @@ async def receiving(
         try:
             listening = await asyncio.get_running_loop().create_server(connection, host, port)
         except OSError as error:
-            why = f"callbacks cannot be received at {settings.listen} ({os.strerror(error.errno or 0)})"
-            emit(Noticed(f"{why}; the service is asked as ever"))
+            why = no_port(error, host, port, lambda free: f'listen = "{_address(host, free)}" in [callback]')
+            emit(Noticed(f"callbacks are not received: {why}. The run goes on: the service is asked as ever"))
         yield receiver
     finally:
         if listening is not None:

@@ -24,6 +24,7 @@ from aiohttp import web
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.http.ports import no_port
 from engine.http.urls import is_loopback
 from engine.sandbox.behaviour import (
     Behaviour,
@@ -44,6 +45,9 @@ from engine.sandbox.traffic import SandboxService, Stats
 _LOG = logging.getLogger(__name__)
 
 PORTS: dict[ServiceKind, int] = {"sama": 8800, "sevenbridges": 8801}
+DELAY_SECONDS = 1.0
+"""Of the command without a behaviour file. Real services take a moment, too: a program that releases a batch or runs a
+task, and cancels it then, finds something to cancel."""
 TRIES = 5  # of a callback; the vendor's number
 _SENDERS = 8
 _TICK_SECONDS = 0.02  # how late what becomes due may be done
@@ -55,7 +59,7 @@ class RemoteHostError(SandboxError):
 
 
 class ListenError(SandboxError):
-    """The port cannot be listened on: another process may hold it; port 0 takes a free one."""
+    """The port cannot be listened on; the message says who has it, and which one is free."""
 
 
 class Sandbox(Struct, frozen=True):
@@ -127,12 +131,15 @@ def run(  # noqa: PLR0913 - one argument for each option of the command
     json: bool = False,
     journal: Path | None = None,
     service: ServiceKind | None = None,
+    delay_seconds: float | None = None,
 ) -> None:
     """Be the command `bulksubmit sandbox`: print one line on standard output when ready, end on a signal.
 
-    `journal` and `service` stand in for the behaviour file's. Raise SandboxError.
+    `journal`, `service` and `delay_seconds` stand in for the behaviour file's. Raise SandboxError.
     """
     behaviour = load_behaviour(config) if config else Behaviour()
+    if delay_seconds is not None or config is None:
+        behaviour = delayed(behaviour, DELAY_SECONDS if delay_seconds is None else delay_seconds)
     if journal is not None:
         behaviour = replace(behaviour, journal=replace(behaviour.journal, path=journal))
     if service is not None:
@@ -154,7 +161,11 @@ def run(  # noqa: PLR0913 - one argument for each option of the command
 def _welcome(sandbox: Sandbox, behaviour: Behaviour) -> str:
     keys = ", ".join(behaviour.access_keys)
     served = f"The API of {sandbox.service} is served at {sandbox.url}"
-    return f"{served} (access key: {keys}; process {os.getpid()}; Ctrl-C ends it)."
+    late = (
+        behaviour.creation.delay_seconds if behaviour.service == "sama" else behaviour.sevenbridges.life.queued_seconds
+    )
+    delay = f"; what it accepts begins {late:g} s later, and can be canceled until then" if late else ""
+    return f"{served} (access key: {keys}; process {os.getpid()}{delay}; Ctrl-C ends it)."
 
 
 class Delivery(Struct, frozen=True):
@@ -301,6 +312,16 @@ class _Server:
         return web.Response(body=answer.body, status=answer.status, headers=answer.headers)
 
 
+def delayed(behaviour: Behaviour, seconds: float) -> Behaviour:
+    """Return a behaviour by which work that was accepted begins so much later; until then it can be canceled."""
+    platform = behaviour.sevenbridges
+    return replace(
+        behaviour,
+        creation=replace(behaviour.creation, delay_seconds=seconds),
+        sevenbridges=replace(platform, life=replace(platform.life, queued_seconds=seconds)),
+    )
+
+
 async def _send_half(incoming: web.Request, answer: SandboxAnswer) -> web.StreamResponse:
     cut = web.StreamResponse(status=answer.status, headers=answer.headers)
     cut.content_length = max(len(answer.body), 1)  # an empty body is cut by promising one byte
@@ -321,7 +342,7 @@ async def _listening(
         try:
             await web.TCPSite(runner, host, port, ssl_context=tls).start()
         except OSError as error:
-            raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            raise ListenError(no_port(error, host, port, lambda free: f"--port {free}")) from error
         bound_host, bound_port = runner.addresses[0][:2]
         yield f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
     finally:

@@ -13,6 +13,7 @@ import sama
 
 from engine.sandbox.behaviour import Behaviour, FailureRule, Fault, JournalSettings, WorkPace
 from engine.sandbox.journal import count_markers
+from engine.sandbox.server import delayed
 
 PROJECT = "42"
 
@@ -77,6 +78,15 @@ async def test_creation_is_canceled(vendor):
     batch_id = (await api.create()).body["batch_id"]
     assert (await call("cancel_batch_creation_job", batch_id))["batch_id"] == batch_id
     assert (await api.status(batch_id))["state"] == "canceled"
+
+
+async def test_a_batch_that_was_just_released_is_canceled_as_long_as_its_delay_lasts(vendor, clock):
+    api, call = await vendor(delayed(Behaviour(), 1.0), clock=clock.now)
+    batch_id = (await call("create_task_batch", _records(3)))["batch_id"]
+    await call("cancel_batch_creation_job", batch_id)
+    clock.elapsed += 2
+    assert (await api.status(batch_id))["state"] == "canceled"
+    assert await call("get_multi_task_status", batch_id=batch_id) == []
 
 
 async def test_tasks_are_found(vendor):
