@@ -115,13 +115,11 @@ def _set_up_logging(output_options: OutputOptions) -> None:
 
 def _shown(output_options: OutputOptions) -> tuple[Display, Listener]:
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    silent = output_options.quiet or (output_options.detailed and not terminal)
-    display = choose_display(time.monotonic, terminal=terminal, silent=silent)
-    # One voice at a time: whoever asks for a log, or for quiet, gets events as log lines instead of the plain ones.
-    listener = (
-        fan_out(display.listener, event_log()) if output_options.detailed or output_options.quiet else display.listener
-    )
-    return display, listener
+    detailed, quiet = output_options.detailed, output_options.quiet
+    silent = detailed and (quiet or not terminal)
+    display = choose_display(time.monotonic, terminal=terminal, silent=silent, quiet=quiet and not detailed)
+    # One voice at a time: whoever asks for a log gets events as log lines instead of the plain ones.
+    return display, fan_out(display.listener, event_log()) if detailed else display.listener
 
 
 def _in_loop(work: Callable[[], Awaitable[T]]) -> T:

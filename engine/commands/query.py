@@ -350,7 +350,7 @@ def _validation_job(setup: wiring.Setup, found: tuple[Source, ...] = ()) -> Job:
 
 async def _validated(setup: wiring.Setup, found: tuple[Source, ...], emit: Listener) -> Validation:
     job = _validation_job(setup, found)
-    emit(JobStarted(job.name, job.size_bytes))
+    emit(JobStarted("", job.size_bytes))  # it is no job that anybody could name
     offline = wiring.offline(setup, job)
     plans = offline.plans(job, None)
     batches = records = rejected = 0

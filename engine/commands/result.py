@@ -81,7 +81,7 @@ class Result(Struct, frozen=True):
     unproven: int = 0
     """Created records whose task id may be that of another record of their batch."""
     resolved: int = 0
-    """Records whose fate this run has found out; the rest was known before."""
+    """Records that were sent and whose fate this run has found out; the rest was known before, or never left."""
     service_can: ServiceCan = ServiceCan()
     later: Mapping[str, int] = {}
     """What became of created tasks afterwards, as far as is known → how many."""
@@ -240,7 +240,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         reports.rejects if reports else None,
         len(await ledger.orphans(job.name)),
         await ledger.count_unproven(job.name),
-        tally.resolved - before.resolved if before is not None else 0,
+        _sent(tally) - _sent(before) if before is not None else 0,
         service_can(job, setup),
         later,
         await retried(job, ledger) if job.parent or tally.failed or tally.rejected else None,
@@ -316,6 +316,10 @@ async def common_reasons(name: str, ledger: Ledger, tally: Tally) -> Reasons:
 def not_created(tally: Tally) -> int:
     """Return of how many records it is known that they are not tasks, or not known whether they are."""
     return tally.failed + tally.rejected + tally.uncertain
+
+
+def _sent(tally: Tally) -> int:
+    return tally.created + tally.failed + tally.uncertain
 
 
 def service_can(job: Job, setup: wiring.Setup | None = None) -> ServiceCan:

@@ -7,6 +7,7 @@ wants to know.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,7 +16,8 @@ from engine.model.batch import batch_name
 from engine.model.submission import State
 from engine.progress import events
 from engine.progress.events import Event
-from engine.progress.snapshot import Progress, Snapshot
+from engine.progress.log import level_of, sentence_of
+from engine.progress.snapshot import SHORTEST_SECONDS, Progress, Snapshot
 from engine.progress.standard_error import write_line
 from engine.progress.text import clock_time, count, duration, printable, rate, share, size, waiting_line
 
@@ -36,15 +38,57 @@ class Display(AbstractContextManager["Display"]):
         pass
 
 
-def choose_display(clock: Callable[[], float], *, terminal: bool, silent: bool) -> Display:
-    """Return the live view for a terminal, plain lines for anything else, or what shows nothing."""
-    if silent:
-        return Display()
+def choose_display(clock: Callable[[], float], *, terminal: bool, silent: bool, quiet: bool = False) -> Display:
+    """Return the live view for a terminal, plain lines for anything else, or what shows nothing.
+
+    `quiet`: what was to be warned of is one line at the end.
+    """
+    if quiet or silent:
+        return QuietDisplay(clock) if quiet else Display()
     if terminal:
         from engine.progress.live import LiveDisplay  # noqa: PLC0415 - rich takes longer to import than to draw
 
         return LiveDisplay(clock)
     return PlainDisplay(clock)
+
+
+class QuietDisplay(Display):
+    """Says nothing while a run lasts, and sums up at the end what it would have warned of: one line at most."""
+
+    def __init__(self, clock: Callable[[], float], write: Callable[[str], None] | None = None) -> None:
+        """Prepare; the line goes to standard error where `write` is left out."""
+        self._clock = clock
+        self._write = write or write_line
+        self._warnings = 0
+        self._first = ""
+        self._waited_seconds = 0.0
+        self._waited_until = 0.0
+        self._reason = ""
+
+    def listener(self, event: Event) -> None:
+        """Count a warning."""
+        if level_of(event) < logging.WARNING or isinstance(event, events.Stopping):  # the last screen says why it ended
+            return
+        self._warnings += 1
+        if isinstance(event, events.Paused):
+            self._wait(event)
+        else:
+            self._first = self._first or sentence_of(event)
+
+    def _wait(self, event: events.Paused) -> None:
+        now = self._clock()
+        until, counted = now + event.wait_seconds, max(now, self._waited_until)
+        self._waited_seconds += max(until - counted, 0.0)
+        self._waited_until = max(until, counted)
+        self._reason = event.reason
+
+    def __exit__(self, *_: object) -> None:
+        if self._warnings:
+            waited = f"calls waited {duration(self._waited_seconds)} in all, last because {self._reason}"
+            said = [waited] if self._reason else []
+            said += [self._first] if self._first else []
+            line = f"{count(self._warnings, 'warning')}: {'; '.join(said)}. log.ndjson of the job has each of them"
+            self._write(printable(line))
 
 
 class PlainDisplay(Display):
@@ -97,12 +141,14 @@ class PlainDisplay(Display):
             case events.SourceCopied() if event.is_news:
                 return event.words
             case events.JobEnded():
-                return f"job {event.job} is {event.state}; {_figures(self._progress.view())}"
+                return f"job {event.job} is {event.state}; {_figures(self._progress.view(), ended=True)}"
             case _:
                 return ""
 
 
 def _beginning(event: events.JobStarted) -> str:
+    if not event.job:
+        return f"{size(event.size_bytes)} to read"
     if not event.read_bytes:
         return f"job {event.job}: {size(event.size_bytes)} to read"
     read = share(event.read_bytes, event.size_bytes)
@@ -133,14 +179,17 @@ def progress_line(now: Snapshot) -> str:
     """Return how a run stands on one line."""
     if now.counts.copying:
         return now.counts.copying
-    eta = f"about {duration(now.eta.seconds)} left" if now.eta.seconds else ""
+    eta = f"about {duration(now.eta.seconds)} left" if now.eta.seconds and now.counts.job else ""
     # Why it stops was said when it began to, and stands at the end of the run again.
     return ", ".join(part for part in (_figures(now), eta, "stopping" if now.counts.stopping else now.note) if part)
 
 
-def _figures(now: Snapshot) -> str:
+def _figures(now: Snapshot, *, ended: bool = False) -> str:
+    """Return the numbers; those of a run that has `ended` are followed by the mean over all of it."""
     counts = now.counts
     read = f"read {count(counts.records)} ({share(counts.read_bytes, counts.size_bytes)})"
+    if not counts.job and counts.size_bytes:  # records are only checked
+        return f"{read}, {count(counts.rejected)} rejected"
     others = {
         "skipped": counts.skipped,
         "failed": counts.failed,
@@ -151,9 +200,11 @@ def _figures(now: Snapshot) -> str:
         *([read] if counts.size_bytes else []),
         f"created {count(counts.created)}",
         *(f"{count(number)} {fate}" for fate, number in others.items() if number),
-        f"{rate(now.tasks_per_second)} tasks/s",
-        f"{size(now.bytes_per_second)}/s",
-        f"{counts.in_flight} in flight",
+        *([] if ended else [f"{rate(now.tasks_per_second)} tasks/s", f"{size(now.bytes_per_second)}/s"]),
+        *([] if ended else [f"{counts.in_flight} in flight"]),
         *([count(counts.retries, "retry")] if counts.retries else []),
     ]
+    settled, seconds = counts.settled - now.settled_before, now.elapsed_seconds
+    if ended and settled > 0 and seconds >= SHORTEST_SECONDS:
+        parts.append(f"{rate(settled / seconds)} records/s in {duration(seconds)}")
     return ", ".join(parts)

@@ -17,9 +17,10 @@ from engine.progress.text import size
 
 
 class JobStarted(msgspec.Struct, frozen=True):
-    """A process begins to work on a job."""
+    """A process begins to work on a job, or only checks records."""
 
     job: str
+    """"" where records are only checked."""
     size_bytes: int
     read_bytes: int = 0
     """Read by earlier runs."""

@@ -25,7 +25,7 @@ from engine.progress.events import (
     Spaced,
 )
 from engine.progress.histogram import COARSE, Histogram
-from engine.progress.snapshot import Counts, Progress
+from engine.progress.snapshot import SHORTEST_SECONDS, Counts, Progress
 
 MOST_OF_REASONS = 8
 """Different ones that a sample spells out: the words of a service may differ with each answer."""
@@ -210,7 +210,7 @@ class RunFigures:
         """Return what was done since the last one; `at` is the time in Unix seconds, the rest is true now."""
         now, counts = self._clock(), self.of_job
         then, settled, sent_bytes, requests = self._sampled
-        seconds = max(now - then, 1e-3)
+        seconds = max(now - then, SHORTEST_SECONDS)
         sample = Sample(
             at,
             round(now - then, 3),

@@ -6,7 +6,8 @@ reads, and only what `Progress.view` returns, so the event loop is never waited 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Self
 
@@ -16,13 +17,35 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from engine.model.submission import State
 from engine.progress.display import Display
 from engine.progress.events import Event
-from engine.progress.snapshot import Counts, Progress, Snapshot
+from engine.progress.snapshot import WINDOW_SECONDS, Counts, Progress, Snapshot
 from engine.progress.text import clock_time, count, duration, printable, rate, share, size
 
 FRAMES_PER_SECOND = 4
 _BAR_WIDTH = 30
+_LEAST_BAR_WIDTH = 6
+_SHARE_WIDTH = 5
+_LABEL_WIDTH = 9
+"""Of the longest name of a row, and the gap behind it."""
+_MOST_WAITS = 4
+_MOST_LINES = 3
+"""Of a failure or a note."""
+_MORE = "… (whole in log.ndjson)"
+_LEAST_HEIGHT = 20
+"""Lines of a terminal that has room for the meaning of words."""
+_UNCERTAIN = "sent, and nobody knows what became of it"
+_STATES = {
+    State.FROZEN: "cut, not sent yet",
+    State.STAGING: "going up",
+    State.STAGED: "up, not begun yet",
+    State.RELEASING: "being begun",
+    State.RELEASED: "at the service, which is asked about it",
+    State.UNCERTAIN: _UNCERTAIN,
+    State.SPLIT: "sent as two halves",
+}
+"""What the state of a batch means; `settled` is explained with the records."""
 _STYLES = {"created": "green", "failed": "red", "rejected": "yellow", "uncertain": "magenta", "skipped": "cyan"}
 
 
@@ -35,11 +58,15 @@ class LiveDisplay(Display):
         self._console = console or Console(stderr=True)
         self._live = Live(
             console=self._console,
-            get_renderable=lambda: draw(self._progress.view()),
+            get_renderable=self._draw,
             refresh_per_second=FRAMES_PER_SECOND,
             transient=True,
             redirect_stdout=False,  # a JSON object on standard output is nothing for the terminal's table
         )
+
+    def _draw(self) -> RenderableType:
+        width, height = self._console.size
+        return draw(self._progress.view(), width, at=time.time(), explained=height >= _LEAST_HEIGHT)
 
     def listener(self, event: Event) -> None:
         """Fold an event."""
@@ -58,41 +85,83 @@ class LiveDisplay(Display):
             self._live.stop()
 
 
-def draw(now: Snapshot) -> RenderableType:
-    """Return the picture of a snapshot."""
+def draw(now: Snapshot, width: int = 80, *, at: float, explained: bool = True) -> RenderableType:
+    """Return the picture of a snapshot.
+
+    Args:
+        now: what is drawn.
+        width: columns.
+        at: Unix seconds; by these the end of a wait is told.
+        explained: its words stand below it.
+    """
     counts = now.counts
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
-    rows.add_column()
+    rows.add_column(overflow="fold")
     if counts.size_bytes:  # a job that is being canceled reads nothing more
-        read = f"{size(counts.read_bytes)} of {size(counts.size_bytes)}, {count(counts.records, 'record')}"
+        for name, done, total, words in _bars(now):
+            rows.add_row(name, _bar(done, total, words, width - _LABEL_WIDTH))
+    rows.add_row("records", _fates(counts))
+    if counts.job or not counts.size_bytes:
+        rows.add_row("batches", _states(counts))
+        rows.add_row("speed", _speed(now))
+    if counts.job and counts.size_bytes:
+        rows.add_row("left", _eta(now))
+    for wait in now.waits[:_MOST_WAITS]:
+        until = time.strftime("%H:%M:%S", time.localtime(at + wait.seconds))
+        rows.add_row("waits", Text(f"until {until} ({duration(wait.seconds)}): {printable(wait.reason)}", "yellow"))
+    note = "" if now.waits and not counts.stopping else now.note
+    failure = counts.first_failure and f"first: {counts.first_failure}"
+    for name, text, style in (("failure", failure, "red"), ("note", note, "yellow")):
+        if text:
+            rows.add_row(name, Text(_cut(printable(text), _MOST_LINES * (width - _LABEL_WIDTH)), style))
+    began = counts.job or ("reading" if counts.size_bytes else "starting")
+    title = Text.assemble((began, "bold"), "  ", (clock_time(now.elapsed_seconds), "dim"))
+    return Group(title, rows, Text(_legend(now), "dim")) if explained else Group(title, rows)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - len(_MORE)]}{_MORE}"
+
+
+def _bars(now: Snapshot) -> Iterator[tuple[str, int, int, str]]:
+    counts = now.counts
+    read = f"{size(counts.read_bytes)} of {size(counts.size_bytes)}, {count(counts.records, 'record')}"
+    yield "read", counts.read_bytes, counts.size_bytes, read
+    if counts.job:
         about = "" if counts.read_complete else "about "
         settled = f"{count(counts.settled)} of {about}{count(now.expected_records, 'record')}"
-        rows.add_row("read", _bar(counts.read_bytes, counts.size_bytes, read))
-        rows.add_row("settled", _bar(counts.settled, now.expected_records, settled))
-    rows.add_row("records", _fates(counts))
-    rows.add_row("batches", _states(counts))
-    rows.add_row("speed", _speed(now))
-    if counts.size_bytes:
-        rows.add_row("ETA", _eta(now))
-    for name, text, style in (("failure", counts.first_failure, "red"), ("note", now.note, "yellow")):
-        if text:
-            rows.add_row(name, Text(printable(text), style, overflow="ellipsis", no_wrap=True))
-    title = Text.assemble((counts.job or "starting", "bold"), "  ", (clock_time(now.elapsed_seconds), "dim"))
-    return Group(title, rows)
+        yield "settled", counts.settled, now.expected_records, settled
 
 
-def _bar(done: int, total: int, words: str) -> RenderableType:
+def _bar(done: int, total: int, words: str, width: int) -> RenderableType:
+    """Return a bar with its share and its words; the bar is as long as these leave room."""
     line = Table.grid(padding=(0, 1))
-    line.add_column(max_width=_BAR_WIDTH)
-    line.add_column(min_width=5, justify="right")
-    line.add_column(no_wrap=True, overflow="ellipsis")
+    room = width - _SHARE_WIDTH - len(words) - 2
+    line.add_column(width=max(min(room, _BAR_WIDTH), _LEAST_BAR_WIDTH))
+    line.add_column(min_width=_SHARE_WIDTH, justify="right")
+    line.add_column(overflow="fold")
     bar = ProgressBar(max(total, 1), min(done, total), complete_style="cyan", finished_style="green")
     line.add_row(bar, share(done, max(total, 1)), words)
     return line
 
 
+def _legend(now: Snapshot) -> str:
+    """Return what the words mean that are shown just now."""
+    counts = now.counts
+    if not counts.job:
+        return ""
+    words = {"settled": "what became of it is known"} if counts.size_bytes else {}
+    words |= {state.value: meaning for state, meaning in _STATES.items() if counts.states[state]}
+    words |= {"uncertain": _UNCERTAIN} if counts.uncertain else {}
+    words |= {"skipped": "an earlier job has it"} if counts.skipped else {}
+    words |= {"in flight": "calls without an answer yet", "/s": f"mean of the last {WINDOW_SECONDS:.0f} s"}
+    return "; ".join(f"{word}: {meaning}" for word, meaning in words.items())
+
+
 def _fates(counts: Counts) -> Text:
+    if not counts.job and counts.size_bytes:  # they are only checked
+        return _joined([(f"{count(counts.rejected)} rejected", _STYLES["rejected"] if counts.rejected else "dim")])
     numbers = {fate: getattr(counts, fate) for fate in _STYLES}
     return _joined(
         [
@@ -113,7 +182,7 @@ def _speed(now: Snapshot) -> Text:
         [
             (f"{rate(now.tasks_per_second)} tasks/s", ""),
             (f"{size(now.bytes_per_second)}/s", ""),
-            (f"{now.counts.in_flight} in flight", ""),
+            (f"{count(now.counts.in_flight)} in flight", ""),
             (count(now.counts.retries, "retry"), "yellow" if now.counts.retries else "dim"),
         ]
     )

@@ -20,7 +20,7 @@ from engine.model.submission import State
 from engine.progress import events
 from engine.progress.events import Event, Listener
 from engine.progress.standard_error import write_line
-from engine.progress.text import count, duration, printable, share, unsteered_json, waiting_line
+from engine.progress.text import count, duration, printable, share, size, unsteered_json, waiting_line
 
 Redact: TypeAlias = Callable[[str], str]
 
@@ -105,7 +105,7 @@ def event_log(logger: logging.Logger | None = None) -> Listener:
         level = level_of(event)
         if logger.isEnabledFor(level):
             facts = {"event": type(event).__name__, **msgspec.to_builtins(event)}
-            logger.log(level, "%s", printable(_sentence(event)), extra={"facts": facts})
+            logger.log(level, "%s", printable(sentence_of(event)), extra={"facts": facts})
 
     return log
 
@@ -139,9 +139,12 @@ def _level(event: Event) -> int:
             return logging.DEBUG
 
 
-def _sentence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind of event
+def sentence_of(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind of event
+    """Return what an event says, in words; not fit for a terminal before `printable`."""
     match event:
         case events.JobStarted():
+            if not event.job:
+                return f"{size(event.size_bytes)} of sources are checked"
             return f"job {event.job} started: {share(event.read_bytes, event.size_bytes)} of its sources read before"
         case events.BatchesFrozen():
             end = "; the sources end here" if event.last else ""

@@ -7,7 +7,7 @@ whenever they draw. No I/O. Memory is bounded by the batches open at the service
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -22,8 +22,10 @@ WINDOW_SECONDS = 30.0
 """Rates are means over this long: the longest wait between two polls of a batch, or they would jump with each."""
 _SAMPLE_SECONDS = 0.5
 """Samples closer than this are dropped, so the window holds at most sixty."""
-_SHORTEST_SECONDS = 1.0
+SHORTEST_SECONDS = 1.0
 """A rate over less than this is noise."""
+_MOST_WAITS = 8
+"""Of which those that are over are kept."""
 
 
 class Eta(Struct, frozen=True):
@@ -34,10 +36,19 @@ class Eta(Struct, frozen=True):
     basis: str
 
 
+class Wait(Struct, frozen=True):
+    """Calls wait, as far as is known just now."""
+
+    reason: str
+    seconds: float
+    """From now on."""
+
+
 class Counts(Struct):
     """What is known of the job at hand; one object, so that a new job begins with nothing of the last."""
 
     job: str = ""
+    """"" before there is one, and where records are only checked."""
     size_bytes: int = 0
     read_bytes: int = 0
     read_complete: bool = False
@@ -57,6 +68,8 @@ class Counts(Struct):
     paused_until: float = 0.0
     spaced_reason: str = ""
     spaced_until: float = 0.0
+    waits: dict[str, float] = {}
+    """Reason → until when calls wait, if nothing changes; those that are over may stand there, too."""
     waiting: str = ""
     """Which batches the service does not begin with, until the next one moves."""
     copying: str = ""
@@ -94,6 +107,10 @@ class Snapshot(Struct, frozen=True):
     eta: Eta
     note: str
     """Why it waits, stops or tries again; empty if all is well."""
+    settled_before: int = 0
+    """By earlier runs."""
+    waits: Sequence[Wait] = ()
+    """All that calls wait for, the longest first."""
 
 
 class Progress:
@@ -105,6 +122,7 @@ class Progress:
         self.counts = Counts()
         self.began = clock()
         """When this process began with the job."""
+        self._settled_before = 0
         self._samples: deque[tuple[float, int, int]] = deque()
         """When, and the records settled and the bytes sent by then."""
 
@@ -139,8 +157,10 @@ class Progress:
                 pass
             case events.Paused():
                 counts.pause_reason, counts.paused_until = event.reason, self._clock() + event.wait_seconds
+                _wait(counts, event, self._clock())
             case events.Spaced():
                 counts.spaced_reason, counts.spaced_until = event.reason, self._clock() + event.wait_seconds
+                _wait(counts, event, self._clock())
             case events.Stopping():
                 counts.stopping = event.reason
             case events.JobStarted():
@@ -180,16 +200,29 @@ class Progress:
             states={state: event.before.states.get(state, 0) for state in State},
         )
         self.began = self._clock()
+        self._settled_before = self.counts.settled
         self._samples = deque([(self.began, self.counts.settled, 0)])
 
     def view(self) -> Snapshot:
         """Return how the run stands now."""
         now = self._clock()
-        counts = replace(self.counts, states=dict(self.counts.states), seen_created={})
+        told = self.counts
+        counts = replace(told, states=dict(told.states), waits=dict(told.waits), seen_created={})
         tasks_per_second, bytes_per_second = self._rates(now, counts)
         expected = _expected_records(counts)
         eta = _eta(counts, expected, tasks_per_second, paused=now < counts.paused_until)
-        return Snapshot(counts, now - self.began, tasks_per_second, bytes_per_second, expected, eta, _note(counts, now))
+        waits = [Wait(reason, until - now) for reason, until in counts.waits.items() if now < until]
+        return Snapshot(
+            counts,
+            now - self.began,
+            tasks_per_second,
+            bytes_per_second,
+            expected,
+            eta,
+            _note(counts, now),
+            self._settled_before,
+            sorted(waits, key=lambda wait: -wait.seconds),
+        )
 
     def _rates(self, now: float, counts: Counts) -> tuple[float, float]:
         """Return records settled and bytes sent per second, over the window."""
@@ -200,7 +233,7 @@ class Progress:
         while len(samples) > 1 and now - samples[1][0] >= WINDOW_SECONDS:
             samples.popleft()
         at, settled, sent_bytes = samples[0]
-        seconds = max(now - at, _SHORTEST_SECONDS)
+        seconds = max(now - at, SHORTEST_SECONDS)
         return (counts.settled - settled) / seconds, (counts.sent_bytes - sent_bytes) / seconds
 
 
@@ -217,6 +250,12 @@ def _move(counts: Counts, event: events.BatchMoved) -> None:
         counts.first_failure = counts.first_failure or event.reason
     elif event.before is State.UNCERTAIN:
         counts.uncertain = max(0, counts.uncertain - event.records)
+
+
+def _wait(counts: Counts, event: events.Paused | events.Spaced, now: float) -> None:
+    if len(counts.waits) > _MOST_WAITS:  # reasons may hold words of the service, which differ each time
+        counts.waits = {reason: until for reason, until in counts.waits.items() if now < until}
+    counts.waits[event.reason] = max(now + event.wait_seconds, counts.waits.get(event.reason, now))
 
 
 def _freeze(counts: Counts, event: events.BatchesFrozen) -> None:

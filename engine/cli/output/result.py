@@ -19,6 +19,7 @@ from engine.model.errors import Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Later, Tally
 from engine.model.submission import State
+from engine.progress.snapshot import SHORTEST_SECONDS
 from engine.progress.text import count, duration, rate
 from engine.reports.outcomes import SPREADSHEET
 
@@ -65,7 +66,8 @@ def _mood(result: Result) -> Mood:
 def _counts(result: Result) -> list[list[str]]:
     tally = result.tally
     seconds, resolved = result.elapsed_seconds, result.resolved
-    speed = f"{rate(resolved / seconds)} records a second" if seconds > 0 and resolved else ""
+    lasted = seconds >= SHORTEST_SECONDS
+    speed = f"{rate(resolved / seconds)} records a second" if lasted and resolved > 0 else ""
     ids = f"of {count(result.unproven)} it is not proven which id is whose" if result.unproven else ""
     notes = {
         Fate.CREATED: "; ".join(filter(None, [later_words(result.later), ids])),
@@ -81,7 +83,7 @@ def _counts(result: Result) -> list[list[str]]:
         ["records", count(tally.records), ""],
         *[[name, number, note if number != "0" else ""] for name, number, note in fates],
         ["batches", count(tally.batches), states],
-        ["time", duration(result.elapsed_seconds), speed],
+        *([["time", duration(seconds), speed]] if lasted or resolved > 0 else []),
     ]
 
 

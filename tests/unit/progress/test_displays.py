@@ -1,11 +1,12 @@
 import io
+import time
 
 import pytest
 from rich.console import Console
 
 from engine.model.outcome import Tally
 from engine.model.submission import State
-from engine.progress.display import LINE_SECONDS, Display, PlainDisplay, choose_display
+from engine.progress.display import LINE_SECONDS, Display, PlainDisplay, QuietDisplay, choose_display
 from engine.progress.events import (
     BatchesFrozen,
     BatchesWaiting,
@@ -18,6 +19,7 @@ from engine.progress.events import (
     JobStarted,
     Noticed,
     Paused,
+    Spaced,
     Stopping,
 )
 from engine.progress.live import LiveDisplay, draw
@@ -91,7 +93,7 @@ def test_plain_lines_come_every_few_seconds_however_many_events_there_are(plain,
         (Stopping("SIGTERM"), "stopping: SIGTERM"),
         (
             JobEnded("j", "finished"),
-            "job j is finished; created 0, 0 tasks/s, 0 B/s, 0 in flight",
+            "job j is finished; created 0",
         ),
         (
             CallRetried("start", 1, 0.4, "no connection"),
@@ -155,7 +157,7 @@ def picture(events, hand, width=100):
         progress.fold(event)
     hand.at += 10
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
-    console.print(draw(progress.view()))
+    console.print(draw(progress.view(), width, at=1_764_000_000.0))
     return console.export_text()
 
 
@@ -180,17 +182,91 @@ def test_the_live_view_shows_which_batches_wait(hand):
     assert "2 batches accepted, and not begun by the service for 2 min 10 s: 0, 7" in text
 
 
-def test_the_live_view_fits_a_narrow_terminal(hand):
-    text = picture(RUN, hand, width=50)
-    assert max(len(line) for line in text.splitlines()) <= 50
-    assert "16 %" in text
+MILLIONS = [
+    JobStarted("a-night-of-a-family-with-a-name-of-many-letters-2026-11-28", 9_876_543_210),
+    BatchesFrozen(3_000, 3_000_000, 96_738, 8_765_432_109, last=False, skipped=1_000_000),
+    *(BatchMoved(number, State.FROZEN, state, 1_000, 1) for number, state in enumerate(State)),
+    BatchSettled(0, 1_234_567, 96_738, f"input 'url': {'not an address of ours, ' * 3}at /data/7", 12_345),
+    CallStarted("status"),
+    CallRetried("put", 2, 1.0, "HTTP 503"),
+    Paused("the request budget of this window is used up", 290.0),
+    Spaced("the service takes no more calls a second than now, by its refusals", 12.0),
+]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_live_view_of_millions_fits_and_nothing_of_it_is_cut(hand, width):
+    text = picture(MILLIONS, hand, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert len(text.splitlines()) <= 24
+    said = " ".join(text.split())
+    for words in (
+        "a-night-of-a-family-with-a-name-of-many-letters-2026-11-28",
+        "8.77 GB of 9.88 GB, 3,000,000 records",
+        "2,441,388 of about 3,380,282 records",
+        "1,234,567 created · 96,738 failed · 96,738 rejected · 13,345 uncertain · 1,000,000 skipped",
+        "at /data/7",
+        "(4 min 40 s): the request budget of this window is used up",
+        "(2.0 s): the service takes no more calls a second than now, by its refusals",
+        "frozen: cut, not sent yet;",
+        "released: at the service, which is asked about it;",
+        "uncertain: sent, and nobody knows what became of it;",
+        "in flight: calls without an answer yet; /s: mean of the last 30 s",
+    ):
+        assert words in said
+    assert "…" not in text
+
+
+def test_the_live_view_tells_each_wait_with_its_end_until_it_is_over(hand):
+    waits = [line for line in picture(MILLIONS, hand, 100).splitlines() if line.startswith("waits")]
+    ends = [time.strftime("%H:%M:%S", time.localtime(1_764_000_000 + left)) for left in (280, 2)]
+    assert [line.split()[2] for line in waits] == ends
+    hand.at += 500
+    assert "waits" not in picture([STARTED, Paused("asked to", 5.0)], hand)
+
+
+@pytest.mark.parametrize("width", [30, 50])
+def test_the_live_view_fits_a_narrow_terminal(hand, width):
+    for events in (RUN, MILLIONS):
+        text = picture(events, hand, width)
+        assert max(len(line) for line in text.splitlines()) <= width
+        assert "%" in text
+
+
+def test_records_that_are_only_checked_are_no_job(plain, lines, hand):
+    checked = [JobStarted("", 2_000_000), BatchesFrozen(3, 3_000, 2, 1_000_000, last=False)]
+    for event in checked:
+        plain.listener(event)
+    hand.at += LINE_SECONDS
+    plain.listener(BatchesFrozen(3, 3_000, 2, 1_000_000, last=False))
+    assert lines == ["[00:00:00] 2 MB to read", "[00:00:05] read 6,000 (50 %), 4 rejected"]
+    text = picture(checked, hand)
+    assert text.splitlines()[0] == "reading  00:00:10"
+    assert not any(word in text for word in ("created", "batches", "settled", "left", "/s"))
+
+
+def test_the_mean_of_a_run_is_told_at_its_end_of_what_it_has_done_itself(plain, lines, hand):
+    plain.listener(JobStarted("j", 1_000, 1_000, Tally(records=3_000_000, created=2_999_000)))
+    hand.at += 4
+    plain.listener(BatchSettled(0, 1_000, 0))
+    plain.listener(JobEnded("j", "finished"))
+    assert lines[-1].endswith("job j is finished; read 3,000,000 (100 %), created 3,000,000, 250 records/s in 4.0 s")
+
+
+def test_a_run_that_did_nothing_or_was_over_at_once_has_no_mean(plain, lines, hand):
+    for done, seconds in ((0, 60), (1_000, 0.0004)):
+        plain.listener(JobStarted("j", 1_000, 1_000, Tally(records=3_000, created=2_000)))
+        plain.listener(BatchSettled(0, done, 0))
+        hand.at += seconds
+        plain.listener(JobEnded("j", "open"))
+        assert "/s" not in lines[-1]
 
 
 def test_the_live_view_of_a_job_that_is_canceled_does_not_speak_of_reading(hand):
     text = picture([BatchMoved(0, State.RELEASED, State.SETTLED, 10, 1), BatchSettled(0, 4, 6, "no")], hand)
     assert "4 created" in text
     assert "read" not in text
-    assert "ETA" not in text
+    assert "left" not in text
 
 
 def test_the_live_view_begins_before_anything_is_known(hand):
@@ -217,3 +293,28 @@ def test_the_display_suits_where_it_is_shown(hand):
         assert type(display) is Display
         display.listener(STARTED)
         display.abandon()
+
+
+def test_quiet_is_one_line_at_the_end_however_often_calls_wait(hand, lines):
+    with QuietDisplay(hand, lines.append) as quiet:
+        for event in RUN:
+            quiet.listener(event)
+        for _ in range(100):
+            quiet.listener(Paused("the service asks for it", 12.0))
+            hand.at += 6
+        quiet.listener(Noticed("a status never heard of"))
+        quiet.listener(Stopping("the service is down"))
+        assert lines == []
+    assert lines == [
+        (
+            "101 warnings: calls waited 10 min 06 s in all, last because the service asks for it; "
+            "a status never heard of. log.ndjson of the job has each of them"
+        )
+    ]
+
+
+def test_quiet_says_nothing_where_nothing_was_to_be_warned_of(hand, lines):
+    with QuietDisplay(hand, lines.append) as quiet:
+        for event in RUN:
+            quiet.listener(event)
+    assert lines == []
