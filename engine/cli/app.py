@@ -478,9 +478,9 @@ def undo(
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
 ) -> Screen:
-    """Take back tasks that nobody has begun.
+    """Take back tasks that have not begun.
 
-    For a load that should not have been. Each task is looked at first: one that somebody has begun stays. Interrupted,
+    For a load that should not have been. Each task is looked at first: one that has begun stays. Interrupted,
     it may be called again and goes on. The exit code is 3 where some tasks stay.
     """
     if not yes:
@@ -497,7 +497,7 @@ def _undo_said(job: str, found: engine.Undoable) -> str:
 
     takes = f" It takes {duration(found.seconds)} at least." if found.seconds >= 1 else ""
     return (
-        f"Job {job} has {count(found.tasks, 'task')} on {found.host} ({found.kind}). Those that nobody has begun would "
+        f"Job {job} has {count(found.tasks, 'task')} on {found.host} ({found.kind}). Those that have not begun would "
         f"be deleted there; the others stay.{takes}"
     )
 

@@ -292,7 +292,8 @@ UntilTheEnd: TypeAlias = Annotated[
     ),
 ]
 Tasks: TypeAlias = Annotated[
-    bool, _option("--tasks", "Ask the service as well how people's work on the created tasks stands.")
+    bool,
+    _option("--tasks", "Ask the service as well how the created tasks stand: the work on them, or their runs."),
 ]
 Failed: TypeAlias = Annotated[
     bool, _option("--failed", "With --tasks: name the tasks that have failed or were rejected, and why.")

@@ -34,7 +34,7 @@ import orjson
 from yarl import URL
 
 from engine.commands import wiring
-from engine.commands.result import Result, message_of
+from engine.commands.result import MOST_REASONS, Result, message_of
 from engine.http.certificates import load_aiohttp
 from engine.http.urls import check_base_url
 from engine.model.errors import BulkSubmitError, ConfigError, Exit
@@ -144,7 +144,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "unresolved": tally.unresolved,
         "outcomes": str(result.outcomes) if result.outcomes else None,
         "rejects": str(result.rejects) if result.rejects else None,
-        "reasons": [{"records": records, "reason": reason} for records, reason in result.reasons.top],
+        "reasons": [{"records": one.records, "reason": one.words} for one in result.causes[:MOST_REASONS]],
     }
 
 

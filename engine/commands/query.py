@@ -91,7 +91,7 @@ async def status(  # noqa: PLR0913 - what a person can ask
     since: float = 0.0,
     limit: int | None = None,
 ) -> Sequence[JobStatus]:
-    """Tell where a job, or every job, stands; `tasks` asks the service how people's work on created tasks stands.
+    """Tell where a job, or every job, stands; `tasks` asks the service how created tasks stand.
 
     Args:
         name: of the job; all of them, newest first, where left out.
@@ -389,7 +389,7 @@ async def _job_status(
     samples = await ledger.samples(job.name, runs[-1].number) if wanted else ()
     tally = await ledger.tally(job.name)
     working = await _working(job, ledger, tell) if tell else {}
-    can = await anyio.to_thread.run_sync(service_can, job) if tally.uncertain else ServiceCan()
+    can = await anyio.to_thread.run_sync(service_can, job) if tally.uncertain or tell else ServiceCan()
     later = await ledger.count_later(job.name)
     runs = counted(runs, RunCounts.of_job(tally, later))
     tried_again = await retried(job, ledger) if whole and (job.parent or tally.failed or tally.rejected) else None
@@ -413,7 +413,9 @@ async def _with_failed(status: JobStatus, ledger: Ledger, tell: Callable[[str], 
                 failed += 1
                 if len(first) < MOST_FAILED:
                     first.append(FailedTask(index, task_id, service.task_url(task_id), state.later, state.reason))
-    return replace(status, working=words, failed_tasks=first, failed=failed)
+        people = service.refreshing is not None and service.refreshing.by_people
+    can = replace(status.service_can, people=people)
+    return replace(status, working=words, service_can=can, failed_tasks=first, failed=failed)
 
 
 async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Counter[str]:
@@ -422,7 +424,7 @@ async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Cou
     async with wiring.online(setup, job, unheard) as service:
         counting = service.counting
         if counting is None:
-            tell(f"job {job.name}: {service.kind} does not say how the work on its tasks goes")
+            tell(f"job {job.name}: {service.kind} does not say how its tasks stand")
             return counts
         sizes = [batch.count async for batch, sent in ledger.batches(job.name, KNOWN_THERE) if sent.remote_id]
         if (seconds := counting.counting_seconds(sizes)) >= TOLD_SECONDS:

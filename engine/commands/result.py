@@ -6,10 +6,10 @@ some thousand rows, so that the end of a hundred million rejects comes as quickl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 from msgspec import Struct
@@ -29,29 +29,13 @@ from engine.model.settings import RunLimits
 from engine.progress.text import count
 from engine.reports.outcomes import Reports, ReportWriter, existing_reports
 
+if TYPE_CHECKING:
+    from engine.reports.causes import Cause
+
 DAMAGED = (ValueError, TypeError, LookupError)
 """What goes wrong where rows of the ledger do not fit each other: no bulksubmit writes such, but a disk may."""
-
-
 MOST_REASONS = 5
-_REASON_ROWS = 5_000
-"""Of the ledger: a row is a rejected record, or a reason with all records of a batch that have it."""
-_PARTICULARS = re.compile(r"\d+")
-"""What differs between two records that failed for the same reason: positions, sizes, ids."""
-
-
-class Reasons(Struct, frozen=True):
-    """Why records were not created."""
-
-    top: Sequence[tuple[int, str]]
-    """(records, reason), most frequent first; reasons that differ in numbers only are one, told by its first."""
-    seen: int
-    """Records that were looked at."""
-    whole: bool
-    """They are all that were not created."""
-
-
-NO_REASONS = Reasons([], 0, whole=True)
+"""Causes of failure that people and hooks are told of; the report page has more."""
 
 
 class ServiceCan(Struct, frozen=True):
@@ -60,7 +44,9 @@ class ServiceCan(Struct, frozen=True):
     ask: bool = True
     """About a batch whose answer was lost: by its name, or by a search."""
     count: bool = True
-    """How people's work on the created tasks goes."""
+    """How the created tasks stand."""
+    people: bool = False
+    """That is people's work on them; else they are computed."""
 
 
 class Result(Struct, frozen=True):
@@ -87,8 +73,8 @@ class Result(Struct, frozen=True):
     """What became of created tasks afterwards, as far as is known → how many."""
     retried: Retried | None = None
     """What became of the failures that were tried again: of this job, or of the one that it retries."""
-    reasons: Reasons = NO_REASONS
-    """Why records were not created, as the ledger has it."""
+    causes: Sequence[Cause] = ()
+    """Why records were not created, most records first."""
 
     def read_outcomes(self) -> Iterator[Outcome]:
         """Yield what became of each record, in their order, a line of `outcomes.ndjson` at a time.
@@ -118,7 +104,7 @@ class UncertainRecords(Struct, frozen=True):
 
 
 class FailedTask(Struct, frozen=True):
-    """A created task that failed later, or whose work people did not take."""
+    """A created task that failed later, or was rejected."""
 
     index: int
     """Of its record."""
@@ -136,7 +122,7 @@ class JobStatus(Struct, frozen=True):
     running: bool
     """A process works on it just now."""
     working: Mapping[str, int] = {}
-    """State of people's work → created tasks; only where asked for."""
+    """State at the service → created tasks; only where asked for."""
     service_can: ServiceCan = ServiceCan()
     runs: Sequence[PastRun] = ()
     """Oldest first; what the newest one does, `running` tells."""
@@ -244,7 +230,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         service_can(job, setup),
         later,
         await retried(job, ledger) if job.parent or tally.failed or tally.rejected else None,
-        await common_reasons(job.name, ledger, tally),
+        await _causes(job, ledger) if not_created(tally) else (),
     )
 
 
@@ -274,7 +260,7 @@ def message_of(result: Result) -> str:
     tally, said = result.tally, [headline(result)]
     fates = {"failed": tally.failed, "rejected": tally.rejected, "uncertain": tally.uncertain}
     if missed := ", ".join(f"{count(number)} {fate}" for fate, number in fates.items() if number):
-        often = f"; most often: {result.reasons.top[0][1]}" if result.reasons.top else ""
+        often = f"; most often: {result.causes[0].words}" if result.causes else ""
         said.append(f"{missed}{often}.")
     if result.exit_code == Exit.NOTHING:
         said.append("No record was sent (fail_if_empty).")
@@ -294,27 +280,19 @@ def later_numbers(later: Mapping[str, int]) -> str:
     return ", ".join(f"{count(number)} {fate}" for fate, number in sorted(later.items()) if number)
 
 
-async def common_reasons(name: str, ledger: Ledger, tally: Tally) -> Reasons:
-    """Return the most common reasons for which records of a job were not created."""
-    if not (missed := not_created(tally)):
-        return NO_REASONS
-    groups: dict[str, tuple[int, str]] = {}
+async def _causes(job: Job, ledger: Ledger) -> Sequence[Cause]:
+    """Return why records of a job were not created, most records first; none where the ledger is damaged there."""
+    from engine.reports.causes import LATER, find_causes  # noqa: PLC0415 - most jobs have no failure to tell
+
     try:
-        rows = await ledger.reasons(name, _REASON_ROWS)
-    except (BulkSubmitError, *DAMAGED):  # they are told, and decide nothing
-        rows = ()
-    for reason, records in rows:
-        said = reason or "no reason given"
-        key = _PARTICULARS.sub("0", said)
-        number, first = groups.get(key, (0, said))
-        groups[key] = number + records, first
-    top = sorted(groups.values(), key=lambda group: -group[0])[:MOST_REASONS]
-    seen = sum(number for number, _ in groups.values())
-    return Reasons(top, seen, whole=seen >= missed)
+        found = await find_causes(job, ledger, lambda _: "")
+    except (BulkSubmitError, *DAMAGED):  # the job is what it is: `audit` says what is wrong there
+        return ()
+    return [cause for cause in found.top if cause.fate not in LATER.values()]
 
 
 def not_created(tally: Tally) -> int:
-    """Return of how many records it is known that they are not tasks, or not known whether they are."""
+    """Return of how many records it is known that they are no tasks, or not known whether they are."""
     return tally.failed + tally.rejected + tally.uncertain
 
 
@@ -328,7 +306,10 @@ def service_can(job: Job, setup: wiring.Setup | None = None) -> ServiceCan:
         service = (wiring.offline(setup, job) if setup else wiring.load_offline(job)).service
     except (OSError, BulkSubmitError):
         return ServiceCan()
-    return ServiceCan(service.polling is not None or service.referencing is not None, service.counting is not None)
+    asked = service.polling is not None or service.referencing is not None
+    return ServiceCan(
+        asked, service.counting is not None, service.refreshing is not None and service.refreshing.by_people
+    )
 
 
 def report_writer(job: Job, ledger: Ledger, setup: wiring.Setup | None = None) -> ReportWriter:

@@ -33,6 +33,7 @@ from engine.dashboard.reading import Reader
 from engine.dashboard.search import search_all_page, search_page
 from engine.dashboard.stream import Streams
 from engine.dashboard.words import Words
+from engine.http.ports import no_port
 from engine.http.urls import is_loopback
 from engine.model.errors import BulkSubmitError, ConfigError, JobError
 from engine.model.job import check_job_name
@@ -260,23 +261,14 @@ async def serving(options: DashboardOptions, words: Words) -> AsyncIterator[tupl
 
 def _listen(host: str, port: int | None) -> socket.socket:
     """Return a socket that listens; where no port was asked for, on the first free one from PORT on."""
-    last: OSError | None = None
-    for number in [port] if port is not None else range(PORT, PORT + _PORTS_TRIED):
+    ports = [port] if port is not None else range(PORT, PORT + _PORTS_TRIED)
+    for number in ports:
         try:
             return _bound(host, number)
         except OSError as error:
-            last = error
-            if error.errno != errno.EADDRINUSE:
-                break
-    if last is not None and last.errno == errno.EADDRINUSE and port is not None:
-        free = next(
-            (number for number in range(port + 1, min(port + _PORTS_TRIED, 65536)) if _is_free(host, number)), 0
-        )
-        raise ConfigError(
-            f"port {port} of {host} is in use, by another dashboard perhaps: --port {free} is free"
-        ) from last
-    why = last.strerror if last is not None else "no port is free"
-    raise ConfigError(f"cannot listen on {host}: {why}; --host names an address of this machine") from last
+            if error.errno != errno.EADDRINUSE or number == ports[-1]:
+                raise ConfigError(no_port(error, host, number, lambda free: f"--port {free}")) from error
+    raise AssertionError(ports)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -291,14 +283,6 @@ def _bound(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        _bound(host, port).close()
-    except OSError:
-        return False
-    return True
 
 
 def _reached_as(host: str, listening: socket.socket) -> str:

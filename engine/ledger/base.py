@@ -193,12 +193,6 @@ class Ledger(Protocol):
     async def count_rejects(self, job: str) -> int:
         """Count the rejects of a job, wherever they stand."""
 
-    async def reasons(self, job: str, limit: int) -> Sequence[tuple[str, int]]:
-        """Return why records of a job were not created, in so many rows at most: the reason, and records that have it.
-
-        A reason may come in several rows. Those of failed records come first, then of uncertain and of rejected ones.
-        """
-
     async def count_unproven(self, job: str) -> int:
         """Count the created records of a job whose id may be that of another record of their batch."""
 

@@ -335,21 +335,6 @@ GROUP BY why, name;
 -- Count the rejects of a job, wherever they stand.
 SELECT COUNT(*) FROM rejects WHERE job = :job;
 
--- name: reasons
--- Tell why records of a job were not created, and of how many each row says so; no more rows than the limit.
-SELECT json_each.key, JSON_ARRAY_LENGTH(json_each.value)
-FROM batches JOIN settlements USING (job, sequence), json_each(errors)
-WHERE job = :job AND state = 'settled' AND failed > 0
-UNION ALL
-SELECT json_each.key, JSON_ARRAY_LENGTH(json_each.value)
-FROM batches JOIN settlements USING (job, sequence), json_each(settlements.uncertain)
-WHERE job = :job AND state = 'settled' AND batches.uncertain > 0
-UNION ALL
-SELECT note, count FROM batches WHERE job = :job AND state = 'uncertain'
-UNION ALL
-SELECT reason, 1 FROM rejects WHERE job = :job
-LIMIT :limit;
-
 -- name: batches_without_spans
 -- Name batches of which it is not known where their records stand; every other read passes over them.
 SELECT sequence

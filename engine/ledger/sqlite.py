@@ -302,9 +302,6 @@ class SqliteLedger(Ledger):
         (count,) = await self._rows("count_rejects", int, job)
         return count
 
-    async def reasons(self, job: str, limit: int) -> Sequence[tuple[str, int]]:
-        return await self._rows("reasons", lambda reason, records: (reason, records), job, limit=limit)
-
     async def count_unproven(self, job: str) -> int:
         (count,) = await self._rows("count_unproven", int, job)
         return count

@@ -279,7 +279,7 @@ class Service(Protocol):
 
     @property
     def counting(self) -> Counting | None:
-        """Counts how people's work on created tasks goes."""
+        """Counts how created tasks stand."""
 
     @property
     def refreshing(self) -> Refreshing | None:
@@ -288,7 +288,7 @@ class Service(Protocol):
 
     @property
     def undoing(self) -> Undoing | None:
-        """Takes created tasks back that nobody has begun."""
+        """Takes created tasks back that have not begun."""
         ...
 
     @property

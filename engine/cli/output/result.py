@@ -9,12 +9,13 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Retried
 from engine.commands.paths import command
-from engine.commands.result import Reasons, Result, ServiceCan, headline, later_words, not_created
+from engine.commands.result import MOST_REASONS, Result, ServiceCan, headline, later_words, not_created
 from engine.model.errors import Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Later, Tally
@@ -22,6 +23,9 @@ from engine.model.submission import State
 from engine.progress.snapshot import SHORTEST_SECONDS
 from engine.progress.text import count, duration, rate
 from engine.reports.outcomes import SPREADSHEET
+
+if TYPE_CHECKING:
+    from engine.reports.causes import Cause
 
 EVERYTHING = ServiceCan()
 _UNDER_WAY = (State.STAGING, State.RELEASING, State.RELEASED)
@@ -36,7 +40,7 @@ def result_screen(result: Result, ledger: Path) -> Screen:
         tables=[
             Table(_counts(result), figures=frozenset({1})),
             Table([[note] for note in _notes(result)], "Note"),
-            _why(result.reasons, result.tally),
+            _why(result),
             Table(_steps(result, ledger), "What to do next", whole=frozenset({1})),
             Table(_files(result, ledger), "Files", whole=frozenset({1})),
         ],
@@ -90,7 +94,7 @@ def _counts(result: Result) -> list[list[str]]:
 def _who_said_no(result: Result) -> str:
     if result.state != JobState.CANCELED:
         return "the service said no"
-    canceled = sum(number for number, reason in result.reasons.top if reason == CANCELED)
+    canceled = sum(cause.records for cause in result.causes if cause.words == CANCELED)
     if canceled == result.tally.failed:
         return CANCELED
     return f"{CANCELED}, or the service said no"
@@ -107,11 +111,25 @@ def fate_count(tally: Tally, fate: Fate) -> int:
     return number
 
 
-def _why(reasons: Reasons, tally: Tally) -> Table:
-    title = "Why records were not created"
-    if not reasons.whole:
-        title += f", counted in the first {count(reasons.seen)} of {count(not_created(tally))}"
-    return Table([[count(number), reason] for number, reason in reasons.top], title, figures=frozenset({0}))
+def _why(result: Result) -> Table:
+    """Return the causes, each with a record that shows it where its records do not all have the same words."""
+    rows: list[list[str]] = []
+    for cause in result.causes[:MOST_REASONS]:
+        rows.append([count(cause.records), cause.words])
+        if example := _example(cause):
+            rows.append(["", example])
+    if rows and (rest := _not_spelled(result)) > 0:
+        rows.append([count(rest), "for other reasons"])
+    return Table(rows, "Why records were not created", figures=frozenset({0}))
+
+
+def _not_spelled(result: Result) -> int:
+    return not_created(result.tally) - sum(cause.records for cause in result.causes[:MOST_REASONS])
+
+
+def _example(cause: Cause) -> str:
+    first = next(iter(cause.examples), None)
+    return f"e.g. record {first.index:,}: {first.message}" if first and first.message != cause.words else ""
 
 
 def _steps(result: Result, ledger: Path) -> list[list[str]]:
@@ -163,8 +181,11 @@ def _data(result: Result, ledger: Path) -> dict[str, object]:
         "orphans": result.orphans,
         "unproven_ids": result.unproven,
         "later": dict(result.later),
-        "reasons_seen": result.reasons.seen,
-        "reasons": [{"records": number, "reason": reason} for number, reason in result.reasons.top],
+        "reasons": [
+            {"records": cause.records, "reason": cause.words, "example": _example(cause)}
+            for cause in result.causes[:MOST_REASONS]
+        ],
+        "reasons_other": _not_spelled(result) if result.causes else 0,
         "files": {
             "outcomes": str(result.outcomes) if result.outcomes else None,
             "rejects": str(result.rejects) if result.rejects else None,

@@ -322,7 +322,7 @@ def test_where_nobody_can_be_asked_uncertain_records_are_sent_again_only_with_ye
 def test_whoever_takes_a_load_back_is_told_how_many_and_where_and_asked(say, engine, monkeypatch, typed, sent):
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     said = say("undo", "nightly")
-    assert "Job nightly has 7 tasks on api.sama.com (sama). Those that nobody has begun would be deleted" in said.err
+    assert "Job nightly has 7 tasks on api.sama.com (sama). Those that have not begun would be deleted" in said.err
     assert "It takes 30 s at least. Take them back?" in said.err
     assert asked_for(engine) == ["find_undoable", *(["undo"] if sent else [])]
 

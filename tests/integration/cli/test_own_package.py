@@ -59,7 +59,7 @@ def test_submit_status_and_audit_know_the_service_of_a_package(tmp_path, process
         assert sorted(server.items) == ["a", "b", "c"]
         status = desk.call("status", "--json", "--tasks")
         assert status.returncode == 0, status.stderr
-        assert "toy does not say how the work on its tasks goes" in " ".join(status.stderr.split())
+        assert "toy does not say how its tasks stand" in " ".join(status.stderr.split())
         audited = desk.call("audit", "j", "--json")
         assert audited.returncode == 0, audited.stdout + audited.stderr
     lines = (tmp_path / ".bulksubmit" / "j" / "outcomes.ndjson").read_text().splitlines()

@@ -248,8 +248,9 @@ async def test_why_records_failed_is_told_by_the_ledger_whatever_became_of_the_r
     desk = await desk(failures=(BROKEN,))
     await desk.submit(desk.source([*tasks(5), *tasks(12, start=5, status="broken"), {"input": 1}]))
     (desk.ledger.parent / "j" / "rejects.ndjson").write_text("")
-    reasons = (await desk.resume()).reasons
-    assert (reasons.top[0], reasons.seen, reasons.whole) == ((12, f"InvalidInputSchema: {BROKEN.message}"), 13, True)
+    causes = (await desk.resume()).causes
+    assert [(cause.fate, cause.records) for cause in causes] == [("failed", 12), ("rejected", 1)]
+    assert causes[0].words == f"InvalidInputSchema: {BROKEN.message}"
 
 
 async def test_no_secret_gets_into_what_is_remembered(desk, monkeypatch):

@@ -134,7 +134,7 @@ def test_a_port_in_use_is_told_with_one_that_is_free():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"port {port} of 127.0.0.1 is in use, .*: --port \d+ is free"):
+        with pytest.raises(ConfigError, match=rf"127.0.0.1:{port}: process \d+ \(.*: --port \d+"):
             _listen("127.0.0.1", port)
 
 

@@ -599,21 +599,6 @@ async def test_settled_batches_of_which_a_record_was_not_created_are_found_again
     assert [pair async for pair in ledger.partly_created("k")] == []
 
 
-async def test_why_records_were_not_created_is_told_by_fate_in_no_more_rows_than_wanted(ledger):
-    await ledger.create_job(a_job())
-    batches = [a_batch(sequence, 3, rejected=1) for sequence in range(4)]
-    await ledger.freeze("j", batches, [a_reject(4 * sequence, f"bad {sequence}") for sequence in range(4)], last=True)
-    await settle(ledger, "j", 0, one_of_each(), State.FROZEN)
-    await settle(ledger, "j", 1, Settlement.refused(3, "full"), State.FROZEN)
-    await bring(ledger, "j", 2, State.UNCERTAIN)
-    told = await ledger.reasons("j", 100)
-    assert told[:3] == [("no", 1), ("full", 3), ("its answer was lost", 1)]
-    assert told[3][1] == 3
-    assert told[4:] == [(f"bad {sequence}", 1) for sequence in range(4)]
-    assert await ledger.reasons("j", 2) == told[:2]
-    assert sum(records for _, records in told) == (tally := await ledger.tally("j")).failed + tally.uncertain + 4
-
-
 async def test_what_is_not_settled_keeps_no_fate(ledger):
     job = await frozen(ledger)
     await bring(ledger, job, 0, State.UNCERTAIN)
