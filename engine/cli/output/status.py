@@ -31,6 +31,7 @@ _CAME_TO_ITS_END = frozenset({Exit.ALL_CREATED, Exit.SOME_FAILED, Exit.SOME_UNCE
 
 _ONLY_IN_THE_REPORT = {"calls", "limit_steps", "batch_seconds", "slowest"}
 """Counts of a run that are many numbers."""
+PEOPLE, STATE = "how people's work on them stands", "their state at the service"
 FAILED_SHOWN = 100
 """Failed tasks that are shown; more would only scroll by. `--json` has some more."""
 
@@ -116,12 +117,13 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
             Table(_where_it_stands(status), "Where it stands"),
             Table(
                 [[state, count(number)] for state, number in status.working.items()],
-                "Created tasks, by how people's work on them stands",
+                f"Created tasks, by {PEOPLE if status.service_can.people else STATE}",
                 figures=frozenset({1}),
             ),
             *_failed(status),
             _runs(status),
-            Table([*_facts(status), ["ledger", str(ledger)]], "About it", whole=frozenset({1})),
+            Table(_facts(status), "About it"),
+            Table([*_files(status), ["ledger", str(ledger)]], "Files", whole=frozenset({1})),
             Table(next_of(status, ledger), "What to do next", whole=frozenset({1})),
         ],
     )
@@ -268,8 +270,7 @@ def moment(unix_seconds: float) -> str:
 
 def _facts(status: JobStatus) -> list[list[str]]:
     job = status.job
-    facts = [["service", job.service], ["begun", moment(job.created_at)], ["reports", job.output]]
-    facts += [["source", f"{source.shown} ({size(source.size)})"] for source in job.sources]
+    facts = [["service", job.service], ["begun", moment(job.created_at)]]
     if job.family:
         facts.append(["family", f"{job.family}{', what it knows is skipped' if job.delta else ''}"])
     if job.parent:
@@ -277,6 +278,11 @@ def _facts(status: JobStatus) -> list[list[str]]:
     if status.retried:
         facts.append(["tried again", str(status.retried)])
     return facts
+
+
+def _files(status: JobStatus) -> list[list[str]]:
+    sources = [["source", f"{source.shown} ({size(source.size)})"] for source in status.job.sources]
+    return [["reports", status.job.output], *sources]
 
 
 def next_of(status: JobStatus, ledger: Path) -> list[list[str]]:

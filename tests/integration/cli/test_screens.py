@@ -24,10 +24,16 @@ from engine.model.outcome import Fate, LaterFate, Outcome, Tally
 from engine.model.record import Reject
 from engine.model.runs import PastRun, RunCounts, Sample
 from engine.reports.audit import Audit
+from engine.reports.causes import Cause, Example
 
 from .conftest import JOB, RESULT, TALLY
 
 LEDGER = Path(".bulksubmit/ledger.db")
+
+
+def cause(records, words="for a reason", message=None):
+    example = Example(1_017, "in.ndjson", 9, 1_018, "0", None, None, message or words)
+    return Cause("failed", words, records, [example])
 
 
 def test_a_screen_is_aligned_text():
@@ -79,8 +85,10 @@ NARROW = {
 def test_nothing_is_broken_inside_a_word(name):
     screen = NARROW[name]()
     narrow = text_of(screen, colours=False, width=80)
-    assert words(narrow) == words(text_of(screen, colours=False))
-    cells = {cell for table in screen.tables for place in table.whole for cell in (row[place] for row in table.rows)}
+    # Where columns do not fit, their names stand beside each cell, and the first name nowhere.
+    names = {table.header[0] for table in screen.tables if table.header}
+    assert set(words(narrow)) | names == set(words(text_of(screen, colours=False))) | names
+    cells = {row[place] for table in screen.tables for place in table.whole for row in table.rows}
     for line in narrow.splitlines():
         assert len(line) <= 80 or len(line.split()) == 1 or line.strip() in cells
 
@@ -115,14 +123,15 @@ def test_colours_are_for_terminals_only():
 
 
 class TestResult:
-    def test_of_a_finished_job_says_what_is_wrong_and_what_to_do(self):
-        path, reasons = Path("out/rejects.ndjson"), Reasons([(2, "bad url"), (1, "not JSON")], 3, whole=True)
-        text = text_of(result_screen(replace(RESULT, rejects=path, reasons=reasons), LEDGER), colours=False)
+    def test_of_a_finished_job_says_what_is_wrong_and_what_to_do(self, tmp_path):
+        causes = [cause(2, "bad url"), cause(1, "not JSON")]
+        result = replace(RESULT, rejects=tmp_path / "rejects.ndjson", causes=causes)
+        text = text_of(result_screen(result, LEDGER), colours=False)
         assert text.startswith("Job nightly is finished: 7 of 10 records created.")
         assert "  2  bad url\n  1  not JSON" in text
         assert "bulksubmit retry nightly" in text
         assert "bulksubmit audit nightly" in text
-        assert str(path) in text
+        assert str(result.rejects) in text
 
     def test_of_a_job_without_a_fault_proposes_the_proof_only(self):
         tally = Tally(10, 1, 10, states={"settled": 1})
@@ -188,15 +197,37 @@ class TestResult:
         ],
     )
     def test_tells_who_said_no(self, state, reasons, said):
-        result = replace(RESULT, state=state, reasons=Reasons(reasons, 2, whole=True))
+        result = replace(RESULT, state=state, causes=[cause(1, reason) for reason in reasons])
         failed = next(row for row in result_screen(result, LEDGER).tables[0].rows if row[0] == "failed")
         assert failed == ["failed", "2", said]
 
-    def test_does_not_show_the_reasons_of_the_first_as_those_of_all(self):
-        reasons = Reasons([(50, "bad url")], 50, whole=False)
-        screen = result_screen(replace(RESULT, tally=Tally(200, 1, 100, 100), reasons=reasons), LEDGER)
-        assert "created, counted in the first 50 of 100\n  50  bad url" in text_of(screen, colours=False)
-        assert screen.data["reasons_seen"] == 50
+    def test_counts_every_failure_and_names_one_record_as_an_example_only(self):
+        tally = Tally(3_000_000, 3_000, 2_903_262, 96_738)
+        first = "input 'n': 'a17' is no number"
+        causes = [cause(90_000, "input …: … is no number", first), cause(6_000, "no url"), *map(cause, range(9, 4, -1))]
+        screen = result_screen(replace(RESULT, tally=tally, causes=causes), LEDGER)
+        assert text_of(screen, colours=False).split("Why records were not created\n")[1].splitlines()[:7] == [
+            "  90,000  input …: … is no number",
+            f"          e.g. record 1,017: {first}",
+            "   6,000  no url",
+            "       9  for a reason",
+            "       8  for a reason",
+            "       7  for a reason",
+            "     714  for other reasons",
+        ]
+        assert screen.data["reasons"][0] == {
+            "records": 90_000,
+            "reason": "input …: … is no number",
+            "example": f"e.g. record 1,017: {first}",
+        }
+        assert screen.data["reasons_other"] == 714
+
+    def test_tells_a_rate_only_of_what_it_has_sent_and_only_if_that_took_a_while(self):
+        for done in ({"resolved": 0}, {"elapsed_seconds": 0.004, "resolved": 3_000_000}):
+            assert "a second" not in text_of(result_screen(replace(RESULT, **done), LEDGER), colours=False)
+        assert "2.5 s  4 records a second" in text_of(result_screen(RESULT, LEDGER), colours=False)
+        idle = result_screen(replace(RESULT, resolved=0, elapsed_seconds=0.004), LEDGER)
+        assert "time" not in [row[0] for row in idle.tables[0].rows]
 
     def test_names_uncertain_records_and_batches_left_behind(self):
         tally = Tally(10, 2, 5, uncertain=5, states={"settled": 1, "uncertain": 1})
