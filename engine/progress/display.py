@@ -204,7 +204,7 @@ def _figures(now: Snapshot, *, ended: bool = False) -> str:
         *([] if ended else [f"{counts.in_flight} in flight"]),
         *([count(counts.retries, "retry")] if counts.retries else []),
     ]
-    settled, seconds = counts.settled - now.settled_before, now.elapsed_seconds
-    if ended and settled > 0 and seconds >= SHORTEST_SECONDS:
-        parts.append(f"{rate(settled / seconds)} records/s in {duration(seconds)}")
+    tasks, seconds = counts.answered - now.answered_before, now.elapsed_seconds
+    if ended and tasks > 0 and seconds >= SHORTEST_SECONDS:
+        parts.append(f"{rate(tasks / seconds)} tasks/s in {duration(seconds)}")
     return ", ".join(parts)

@@ -82,7 +82,7 @@ class RunFigures:
         self._all_retries: dict[str, float] = {}
         """Likewise, but of the whole run."""
         self._sampled = (clock(), 0, 0, 0)
-        """When, and the records settled, the bytes sent and the requests ended by then."""
+        """When, and the records answered, the bytes sent and the requests ended by then."""
         self._takes: Mapping[type[Any], Callable[[Any], None]] = {
             JobStarted: self._note_begin,
             CallEnded: self._note_call,
@@ -110,7 +110,7 @@ class RunFigures:
 
     def _note_begin(self, event: JobStarted) -> None:
         self._before = event.before
-        self._sampled = (self._clock(), self.of_job.settled, 0, self._requests)
+        self._sampled = (self._clock(), self.of_job.answered, 0, self._requests)
 
     def _note_call(self, event: CallEnded) -> None:
         self._requests += 1
@@ -209,12 +209,12 @@ class RunFigures:
     def sample(self, at: float, in_flight: int, limit: int) -> Sample:
         """Return what was done since the last one; `at` is the time in Unix seconds, the rest is true now."""
         now, counts = self._clock(), self.of_job
-        then, settled, sent_bytes, requests = self._sampled
+        then, answered, sent_bytes, requests = self._sampled
         seconds = max(now - then, SHORTEST_SECONDS)
         sample = Sample(
             at,
             round(now - then, 3),
-            round((counts.settled - settled) / seconds, 3),
+            round((counts.answered - answered) / seconds, 3),
             round((counts.sent_bytes - sent_bytes) / seconds, 3),
             round((self._requests - requests) / seconds, 3),
             counts.in_flight,
@@ -224,7 +224,7 @@ class RunFigures:
             _rounded(self._waits),
             _whole(self._retries),
         )
-        self._sampled = (now, counts.settled, counts.sent_bytes, self._requests)
+        self._sampled = (now, counts.answered, counts.sent_bytes, self._requests)
         self._waits, self._retries = {}, {}
         return sample
 

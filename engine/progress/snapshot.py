@@ -89,6 +89,11 @@ class Counts(Struct):
         return self.created + self.failed + self.rejected + self.uncertain + self.skipped
 
     @property
+    def answered(self) -> int:
+        """Records of which the service has told the fate, or should have: what a rate of tasks is about."""
+        return self.created + self.failed + self.uncertain
+
+    @property
     def unresolved(self) -> int:
         """Records that are read and whose fate is not known."""
         return self.records - self.settled
@@ -107,7 +112,7 @@ class Snapshot(Struct, frozen=True):
     eta: Eta
     note: str
     """Why it waits, stops or tries again; empty if all is well."""
-    settled_before: int = 0
+    answered_before: int = 0
     """By earlier runs."""
     waits: Sequence[Wait] = ()
     """All that calls wait for, the longest first."""
@@ -122,9 +127,9 @@ class Progress:
         self.counts = Counts()
         self.began = clock()
         """When this process began with the job."""
-        self._settled_before = 0
-        self._samples: deque[tuple[float, int, int]] = deque()
-        """When, and the records settled and the bytes sent by then."""
+        self._answered_before = 0
+        self._samples: deque[tuple[float, int, int, int]] = deque()
+        """When, and the records answered and settled, and the bytes sent by then."""
 
     def fold(self, event: Event) -> None:  # noqa: C901, PLR0912 - one short branch for each kind of event
         """Take an event into the picture."""
@@ -200,17 +205,17 @@ class Progress:
             states={state: event.before.states.get(state, 0) for state in State},
         )
         self.began = self._clock()
-        self._settled_before = self.counts.settled
-        self._samples = deque([(self.began, self.counts.settled, 0)])
+        self._answered_before = self.counts.answered
+        self._samples = deque([(self.began, self.counts.answered, self.counts.settled, 0)])
 
     def view(self) -> Snapshot:
         """Return how the run stands now."""
         now = self._clock()
         told = self.counts
         counts = replace(told, states=dict(told.states), waits=dict(told.waits), seen_created={})
-        tasks_per_second, bytes_per_second = self._rates(now, counts)
+        tasks_per_second, settled_per_second, bytes_per_second = self._rates(now, counts)
         expected = _expected_records(counts)
-        eta = _eta(counts, expected, tasks_per_second, paused=now < counts.paused_until)
+        eta = _eta(counts, expected, settled_per_second, paused=now < counts.paused_until)
         waits = [Wait(reason, until - now) for reason, until in counts.waits.items() if now < until]
         return Snapshot(
             counts,
@@ -220,21 +225,25 @@ class Progress:
             expected,
             eta,
             _note(counts, now),
-            self._settled_before,
+            self._answered_before,
             sorted(waits, key=lambda wait: -wait.seconds),
         )
 
-    def _rates(self, now: float, counts: Counts) -> tuple[float, float]:
-        """Return records settled and bytes sent per second, over the window."""
+    def _rates(self, now: float, counts: Counts) -> tuple[float, float, float]:
+        """Return tasks, records settled and bytes sent per second, over the window."""
         samples = self._samples
         if not samples or now - samples[-1][0] >= _SAMPLE_SECONDS:
-            samples.append((now, counts.settled, counts.sent_bytes))
+            samples.append((now, counts.answered, counts.settled, counts.sent_bytes))
         # The oldest sample kept is the first one outside of the window, so that the window is always covered.
         while len(samples) > 1 and now - samples[1][0] >= WINDOW_SECONDS:
             samples.popleft()
-        at, settled, sent_bytes = samples[0]
+        at, answered, settled, sent_bytes = samples[0]
         seconds = max(now - at, SHORTEST_SECONDS)
-        return (counts.settled - settled) / seconds, (counts.sent_bytes - sent_bytes) / seconds
+        return (
+            (counts.answered - answered) / seconds,
+            (counts.settled - settled) / seconds,
+            (counts.sent_bytes - sent_bytes) / seconds,
+        )
 
 
 def _move(counts: Counts, event: events.BatchMoved) -> None:
@@ -273,7 +282,7 @@ def _expected_records(counts: Counts) -> int:
     return max(counts.records, round(counts.records * counts.size_bytes / counts.read_bytes))
 
 
-def _eta(counts: Counts, expected: int, tasks_per_second: float, *, paused: bool) -> Eta:
+def _eta(counts: Counts, expected: int, settled_per_second: float, *, paused: bool) -> Eta:
     remaining = expected - counts.settled
     if not counts.records:
         return Eta(None, "nothing is read yet")
@@ -281,10 +290,10 @@ def _eta(counts: Counts, expected: int, tasks_per_second: float, *, paused: bool
         return Eta(0.0, "every record is settled")
     if paused:
         return Eta(None, "calls wait")
-    if tasks_per_second <= 0:
+    if settled_per_second <= 0:
         return Eta(None, "no record was settled lately")
     total = "" if counts.read_complete else ", their number estimated from the part that is read"
-    return Eta(remaining / tasks_per_second, f"{remaining:,} records to go{total}")
+    return Eta(remaining / settled_per_second, f"{remaining:,} records to go{total}")
 
 
 def _note(counts: Counts, now: float) -> str:

@@ -24,7 +24,7 @@ from engine.model.outcome import Fate, LaterFate, Outcome, Tally
 from engine.model.record import Reject
 from engine.model.runs import PastRun, RunCounts, Sample
 from engine.reports.audit import Audit
-from engine.reports.causes import Cause, Example
+from engine.reports.causes import Cause, FailureExample
 
 from .conftest import JOB, RESULT, TALLY
 
@@ -32,7 +32,7 @@ LEDGER = Path(".bulksubmit/ledger.db")
 
 
 def cause(records, words="for a reason", message=None):
-    example = Example(1_017, "in.ndjson", 9, 1_018, "0", None, None, message or words)
+    example = FailureExample(1_017, "in.ndjson", 9, 1_018, "0", None, None, message or words)
     return Cause("failed", words, records, [example])
 
 

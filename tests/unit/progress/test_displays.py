@@ -206,6 +206,7 @@ def test_the_live_view_of_millions_fits_and_nothing_of_it_is_cut(hand, width):
         "2,441,388 of about 3,380,282 records",
         "1,234,567 created · 96,738 failed · 96,738 rejected · 13,345 uncertain · 1,000,000 skipped",
         "at /data/7",
+        "134,465 tasks/s · ",
         "(4 min 40 s): the request budget of this window is used up",
         "(2.0 s): the service takes no more calls a second than now, by its refusals",
         "frozen: cut, not sent yet;",
@@ -250,7 +251,7 @@ def test_the_mean_of_a_run_is_told_at_its_end_of_what_it_has_done_itself(plain, 
     hand.at += 4
     plain.listener(BatchSettled(0, 1_000, 0))
     plain.listener(JobEnded("j", "finished"))
-    assert lines[-1].endswith("job j is finished; read 3,000,000 (100 %), created 3,000,000, 250 records/s in 4.0 s")
+    assert lines[-1].endswith("job j is finished; read 3,000,000 (100 %), created 3,000,000, 250 tasks/s in 4.0 s")
 
 
 def test_a_run_that_did_nothing_or_was_over_at_once_has_no_mean(plain, lines, hand):
