@@ -124,7 +124,7 @@ class Sample(Struct, frozen=True, omit_defaults=True):
     seconds: float
     """Since the sample before."""
     tasks_per_second: float = 0.0
-    """Records whose fate became known; and so the next two."""
+    """Records that were sent and whose fate became known; and so the next two."""
     bytes_per_second: float = 0.0
     requests_per_second: float = 0.0
     requests_open: int = 0
