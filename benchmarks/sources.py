@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 from aiohttp import web
@@ -49,7 +50,7 @@ BEHAVIOUR = "[creation]\ntasks_per_second = 1000000.0\n"
 _BLOCK_BYTES = 1 << 20
 _LOOK_SECONDS = 0.01
 _MOST_SECONDS = 1800.0
-FORMS = ("ndjson", "gzip", "zstd", "http", "s3")
+FORMS = ("ndjson", "gzip", "zstd", "http", "s3", "parquet", "utf-16")
 
 Run = Callable[..., dict[str, float]]
 
@@ -176,6 +177,14 @@ async def _source(form: str, plain: Path, folder: Path) -> AsyncIterator[tuple[s
             packed = folder / f"tasks.ndjson.{'gz' if form == 'gzip' else 'zst'}"
             await asyncio.to_thread(_pack, form, plain, packed)
             yield str(packed), {}
+        case "parquet":
+            written = folder / "tasks.parquet"
+            await asyncio.to_thread(_to_parquet, plain, written)
+            yield str(written), {}
+        case "utf-16":
+            written = folder / "tasks.16.ndjson"
+            await asyncio.to_thread(_to_utf16, plain, written)
+            yield str(written), {}
         case "http":
             async with _serving(plain) as url:
                 yield url, {}
@@ -197,6 +206,24 @@ def _pack(form: str, plain: Path, packed: Path) -> None:
     with plain.open("rb") as source, opened(packed, "wb") as target:
         while block := source.read(_BLOCK_BYTES):
             target.write(block)
+
+
+def _to_parquet(plain: Path, target: Path) -> None:
+    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    writer = None
+    with plain.open("rb") as lines:
+        while rows := [json.loads(line) for line in islice(lines, 1_000)]:
+            table = arrow.Table.from_pylist(rows)
+            writer = writer or parquet.ParquetWriter(target, table.schema)
+            writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+def _to_utf16(plain: Path, target: Path) -> None:
+    with plain.open(encoding="utf-8", newline="") as source, target.open("w", encoding="utf-16", newline="") as written:
+        while block := source.read(_BLOCK_BYTES):
+            written.write(block)
 
 
 @asynccontextmanager

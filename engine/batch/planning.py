@@ -24,7 +24,7 @@ from engine.clock import SystemClock
 from engine.model.batch import Batch, Limits
 from engine.model.errors import Unavailable
 from engine.model.job import Job
-from engine.model.record import Format, Position, Source
+from engine.model.record import LINE_FORMATS, Position, Source
 from engine.model.settings import SecretStr, ServiceSettings, Settings, SourceSettings
 from engine.services.base import Answer, Call, Service, ServiceModule
 from engine.source.reader import WINDOW_BYTES, read_blocks
@@ -156,7 +156,7 @@ def _child_count(recipe: PlanningRecipe, unread_bytes: int, *, alone: bool) -> i
     if not alone:
         return 1
     sources = recipe.job.sources
-    divisible = len(sources) > 1 or sources[0].format == Format.NDJSON
+    divisible = len(sources) > 1 or sources[0].format in LINE_FORMATS
     return min(cores, _MOST_ALONE) if divisible else 0
 
 

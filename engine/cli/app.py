@@ -792,7 +792,8 @@ def init(
     operation.check_free(file, overwrite=overwrite)
     answers = gather(kind, {key: _answer(one) for key, one in given.items() if one is not None}, yes=yes)
     if from_file is None and not yes and sys.stdin.isatty():
-        from_file = ask_for_source()
+        asked = ask_for_source()
+        from_file = str(asked) if asked else None
     return init_screen(operation.make(kind, answers, file, source=from_file, format=source_format, overwrite=overwrite))
 
 

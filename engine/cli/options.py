@@ -475,7 +475,8 @@ Kind: TypeAlias = Annotated[
     str, _argument("KIND", "Service to configure: sama, sevenbridges, or one that an installed package brings.")
 ]
 FromFile: TypeAlias = Annotated[
-    Path | None, _option("--from FILE", "File whose records shall become tasks; its beginning is looked at.")
+    str | None,
+    _option("--from SOURCE", "File, URL or S3 object whose records shall become tasks; its beginning is looked at."),
 ]
 NewFile: TypeAlias = Annotated[
     Path | None, _option("-o, --output FILE", "File to write; KIND.toml in this folder where it is left out.")

@@ -16,7 +16,7 @@ from tomlkit.items import Array, InlineTable, Item, Table
 
 from engine.commands.inspection import Inspected
 from engine.model.record import Format
-from engine.model.settings import Question
+from engine.model.settings import Question, SourceSettings
 from engine.progress.text import count, printable
 from engine.services.base import MappingProposal
 
@@ -89,7 +89,10 @@ def _source(inspected: Inspected, proposal: MappingProposal) -> Table | None:
     settings, source = inspected.settings, inspected.source
     if settings.format is not None:
         table.add("format", settings.format)
-    tabbed = source.path.lower().endswith(".tsv") and settings.delimiter == ","
+    if settings.encoding != SourceSettings().encoding:
+        item = tomlkit.item(settings.encoding)
+        table.add("encoding", item.comment("a guess: the file is not UTF-8. Letters that look wrong tell another one"))
+    tabbed = source.shown.lower().endswith(".tsv") and settings.delimiter == ","
     if source.format == Format.CSV and settings.delimiter != "," and not tabbed:
         table.add("delimiter", settings.delimiter)
     if proposal.types:

@@ -11,14 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+import anyio
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
 from engine.commands import wiring
 from engine.commands.configuration import check, hide_secret, rooted
-from engine.commands.inspection import Inspected, inspect
+from engine.commands.inspection import Inspected, look_into
 from engine.files import sync_folder
 from engine.model.errors import ConfigError
 from engine.model.job import Job
@@ -142,7 +144,7 @@ def make(
     answers: Mapping[str, str],
     file: Path,
     *,
-    source: Path | None = None,
+    source: Path | str | None = None,
     format: str | None = None,  # noqa: A002 - as the option is called
     overwrite: bool = False,
 ) -> Made:
@@ -152,7 +154,7 @@ def make(
         kind: of the service.
         answers: what was answered, by key.
         file: where the configuration goes.
-        source: file whose rows shall become tasks.
+        source: file, URL or S3 object whose rows shall become tasks; what is no plain file is copied for a while.
         format: how it is written; told by its name or content where left out.
         overwrite: there may be such a file.
 
@@ -160,13 +162,27 @@ def make(
         ConfigError: there is such a file, it cannot be written, or what was answered cannot be used.
         SourceError: the source cannot be read.
     """
-    from engine.commands.drafting import draft  # noqa: PLC0415 - tomlkit: 0.04 s, only where a file is written
-
     check_free(file, overwrite=overwrite)
     module = wiring.service_module(kind)
     _build(kind, _values(kind, answers))
     settings = check(module.SETTINGS, {**_values(kind, answers), "kind": kind}, "service", hide_secret)
-    inspected = inspect(source, format) if source is not None else None
+    with TemporaryDirectory(prefix="bulksubmit-") as copies:
+        inspected = None
+        if source is not None:
+            inspected = anyio.run(look_into, str(source), format, Path(copies))
+        return _made(kind, answers, file, module, settings, inspected)
+
+
+def _made(
+    kind: str,
+    answers: Mapping[str, str],
+    file: Path,
+    module: ServiceModule,
+    settings: ServiceSettings,
+    inspected: Inspected | None,
+) -> Made:
+    from engine.commands.drafting import draft  # noqa: PLC0415 - tomlkit: 0.04 s, only where a file is written
+
     proposal = _proposed(module, settings, inspected)
     folder = _folder(file)
     rows = [

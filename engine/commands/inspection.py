@@ -6,28 +6,37 @@ A sample is read by the readers of a submit. What it says is a proposal: nobody 
 from __future__ import annotations
 
 import re
+from codecs import utf_8_decode
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.commands.intake import as_file
+from engine.files import regular
 from engine.model.errors import SourceError
 from engine.model.record import Format, Position, Row, Source
 from engine.model.settings import SourceSettings
 from engine.services.base import Column
 from engine.source.csv_rows import CONVERSIONS
+from engine.source.delimiters import DELIMITERS
 from engine.source.reader import read_blocks
-from engine.source.sources import describe, header_of
+from engine.source.sources import NOTHING_COPIED, Copied, describe, header_of
 
 SAMPLED_RECORDS = 1000
 _SAMPLED_BYTES = 32 << 20
 """Likewise, where each of them is long."""
-_DELIMITERS = (",", ";", "\t", "|")
+_TEXT_BYTES = 1 << 20
+"""Where a letter that is not UTF-8 is looked for."""
+_OTHER_ENCODING = "windows-1252"
+"""What such a text most likely is: Excel writes it."""
 _VALUES = 3
 _MOST_DIGITS = 15
 """A longer integer is a name made of digits rather than a number; many programs cannot even hold it."""
@@ -48,13 +57,40 @@ class Inspected(Struct, frozen=True):
     """They are all."""
 
 
-def inspect(path: Path, format_: str | None = None) -> Inspected:
-    """Look at the first records of a file.
+async def look_into(name: str, format_: str | None, folder: Path) -> Inspected:
+    """Look at the first records of a source of any sort; what has to be copied is copied to `folder`.
 
     Raises:
         SourceError: it cannot be read, whatever its delimiter is.
     """
-    source, settings = _described(path, SourceSettings(format=format_))
+    settings = SourceSettings(format=format_)
+    path, copied = await as_file(name, settings, folder)
+    if copied.row_groups is None and not await anyio.to_thread.run_sync(_is_utf8, path):
+        settings = replace(settings, encoding=_OTHER_ENCODING)
+        path, copied = await as_file(name, settings, folder)
+    return await anyio.to_thread.run_sync(partial(inspect, path, settings=settings, copied=copied))
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether the beginning of a file is, or no text at all: whoever reads it says what it is."""
+    with open(path, "rb", opener=regular) as file:
+        head = file.read(_TEXT_BYTES)
+    try:
+        utf_8_decode(head)
+    except UnicodeDecodeError:
+        return b"\0" in head
+    return True
+
+
+def inspect(
+    path: Path, format_: str | None = None, *, settings: SourceSettings | None = None, copied: Copied = NOTHING_COPIED
+) -> Inspected:
+    """Look at the first records of a file; `settings` in place of a format.
+
+    Raises:
+        SourceError: it cannot be read, whatever its delimiter is.
+    """
+    source, settings = _described(path, settings or SourceSettings(format=format_), copied)
     rows: list[Row] = []
     records = size_bytes = 0
     whole = True
@@ -70,14 +106,14 @@ def inspect(path: Path, format_: str | None = None) -> Inspected:
     return Inspected(source, settings, _columns(rows, header), records, whole)
 
 
-def _described(path: Path, settings: SourceSettings) -> tuple[Source, SourceSettings]:
+def _described(path: Path, settings: SourceSettings, copied: Copied) -> tuple[Source, SourceSettings]:
     """Find the delimiter of a table: the one by which most rows fit the header, and that has the most columns."""
     best: tuple[tuple[float, int], Source, SourceSettings] | None = None
     trouble: SourceError | None = None
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         tried = replace(settings, delimiter=delimiter)
         try:
-            source = describe(path, tried)
+            source = describe(path, tried, copied=copied)
         except SourceError as error:
             trouble = trouble or error
             continue

@@ -1,4 +1,6 @@
-"""Takes the sources in: files as they are; what is packed, elsewhere, standard input or records as a copy of ours.
+"""Takes the named sources in: files as they are, or as copies of ours.
+
+What is packed, elsewhere, Parquet, not UTF-8, standard input, or records that a program gives becomes a copy.
 
 `submit` and `validate` call it before there is a job, so whatever is wrong is known before anything is sent. From then
 on a copy is a file like any other, and goes with its job. `nightly` only looks first, which copies nothing.
@@ -27,13 +29,22 @@ from engine.http.remote import RemoteFile, download
 from engine.model.errors import BulkSubmitError, SourceError, SourceUnreachable
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
-from engine.progress.events import Listener
+from engine.progress.events import Listener, unheard
 from engine.progress.redaction import redactor
 from engine.run.context import Stop, unless_stopped
 from engine.source.given import NAME, Records, Sources, blocks_of_records, names_of
 from engine.source.packed import inner_suffix, named_packed
-from engine.source.sources import NOTHING_NAMED, describe, find_sources, paths_of, real_path, regular_file
-from engine.source.spool import Original, blocks_of_file, blocks_of_stream, packing_at, spool
+from engine.source.sources import NOTHING_NAMED, Copied, describe, find_sources, paths_of, real_path, regular_file
+from engine.source.spool import (
+    Original,
+    blocks_of_file,
+    blocks_of_stream,
+    is_parquet,
+    is_text_to_decode,
+    packing_at,
+    spool,
+    spool_rows,
+)
 
 STANDARD_INPUT = "-"
 _STREAM = "standard-input"
@@ -41,6 +52,8 @@ _STREAM = "standard-input"
 _RECORDS = "given-records"
 """The same of records that a program gives."""
 _DOWNLOAD = ".download"
+_ORIGINAL = ".original"
+"""A copy that turned out to be Parquet, while its rows are written."""
 _COPYING = "spooled.json"
 """Says which sources are being copied for a job that there is not yet."""
 SPOOLED = re.compile(
@@ -49,6 +62,8 @@ SPOOLED = re.compile(
 """Names of the files that are made here."""
 _DOWNLOADS = re.compile(r"spooled-\d+\.download(?:\.note)?|spooled\.json")
 """Those that the next attempt goes on with."""
+_ROWS = ".rows"
+_UNPACKED, _CONVERTED, _DECODED = "unpacked", "converted", "decoded"
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
@@ -58,12 +73,13 @@ class _Named(Struct, frozen=True):
     path: Path | None = None
     """Of a file on this machine."""
     remote: RemoteFile | None = field(default=None)
-    packed: bool = False
+    becomes: str = ""
+    """What is done with a file on this machine, as people are told; "" if it can be read where it is."""
 
     @property
     def is_plain(self) -> bool:
         """It can be read where it is."""
-        return self.path is not None and not self.packed
+        return self.path is not None and not self.becomes
 
 
 async def take_in(
@@ -111,13 +127,31 @@ async def _records_taken_in(
 
     async def copied() -> None:
         async with aclosing(blocks_of_records(records)) as blocks:
-            await spool(blocks, path, Original(NAME), settings, emit)
+            await spool(blocks, path, Original(NAME, converted=True), settings, emit)
 
     await unless_stopped(stop, copied)
     if stop.error is not None:
         path.unlink(missing_ok=True)
         raise stop.error
     return (await anyio.to_thread.run_sync(describe, path, settings),)
+
+
+async def as_file(name: str, settings: SourceSettings, folder: Path) -> tuple[Path, Copied]:
+    """Return the file in which one source can be read, and what that is a copy of, for who only looks at its beginning.
+
+    A copy is in `folder`.
+
+    Raises:
+        SourceError: it cannot be read, or `name` names several.
+        SourceUnreachable: it cannot be fetched just now.
+    """
+    found = await anyio.to_thread.run_sync(_find, [name], settings)
+    if len(found) > 1:
+        raise SourceError(f"{name} names several files: name one of them")
+    if found[0].is_plain and found[0].path is not None:
+        return found[0].path, Copied()
+    copy = await _copy(found[0], 0, settings, folder, unheard)
+    return copy.path, copy.of
 
 
 async def look(named: Sequence[str], settings: SourceSettings) -> Sequence[Source]:
@@ -198,15 +232,28 @@ def _find(named: Sequence[str], settings: SourceSettings) -> Sequence[_Named]:
             found.setdefault(name, _Named(remote=_remote(name, settings)))
         else:
             for path in paths_of(name):
-                found.setdefault(real_path(path), _found(path))
+                found.setdefault(real_path(path), _found(path, settings))
     if not found:
         raise SourceError(NOTHING_NAMED)
     return list(found.values())
 
 
-def _found(path: Path) -> _Named:
+def _found(path: Path, settings: SourceSettings) -> _Named:
     regular_file(path)
-    return _Named(path=path, packed=packing_at(path) is not None or named_packed(path.name))
+    return _Named(path=path, becomes=_becomes(path, path.name, settings))
+
+
+def _becomes(path: Path, name: str, settings: SourceSettings) -> str:
+    """Return what is done with a file on this machine; `name`: of what it is."""
+    if packing_at(path) is not None or named_packed(name):
+        return _UNPACKED
+    if _is_to_convert(path, settings):
+        return _CONVERTED
+    return _DECODED if is_text_to_decode(path, settings) else ""
+
+
+def _is_to_convert(path: Path, settings: SourceSettings) -> bool:
+    return settings.format == Format.PARQUET or (settings.format is None and is_parquet(path))
 
 
 def _remote(name: str, settings: SourceSettings) -> RemoteFile:
@@ -240,8 +287,7 @@ async def _version(one: _Named) -> str:
 
 class _Copy(Struct, frozen=True):
     path: Path
-    name: str
-    version: str
+    of: Copied = Copied()
 
 
 async def _copied(
@@ -265,31 +311,49 @@ async def _copy(one: _Named, number: int, settings: SourceSettings, folder: Path
     if one.path is None:
         path, name = folder / _STREAM, "standard input"
         await spool(blocks_of_stream(sys.stdin.buffer, name), path, Original(name), settings, emit)
-        return _Copy(path, "", "")
+        return await _rows_of(_Copy(path), number, settings, emit)
     name, version = _name(one), await _version(one)
-    path = folder / f"spooled-{number}{inner_suffix(name)}"
-    await _unpacked(one.path, path, name, settings, emit)
+    if one.becomes == _CONVERTED:
+        path = folder / f"spooled-{number}{_ROWS}"
+        copy = _Copy(path, Copied(name, version, await spool_rows(one.path, path, name, settings, emit)))
+    else:
+        path = folder / f"spooled-{number}{inner_suffix(name)}"
+        await _spooled(one.path, path, name, one.becomes, settings, emit)
+        copy = await _rows_of(_Copy(path, Copied(name, version)), number, settings, emit)
     if version != await _version(one):
-        raise SourceError(f"{name} was written while it was unpacked: run the command again once it is whole")
-    return _Copy(path, name, version)
+        raise SourceError(f"{name} was written while it was {one.becomes}: run the command again once it is whole")
+    return copy
+
+
+async def _rows_of(copy: _Copy, number: int, settings: SourceSettings, emit: Listener) -> _Copy:
+    """Return a copy; of one that is Parquet, with its rows in its place."""
+    if not await anyio.to_thread.run_sync(_is_to_convert, copy.path, settings):
+        return copy
+    original = copy.path.with_name(f"spooled-{number}{_ORIGINAL}")
+    copy.path.replace(original)
+    groups = await spool_rows(original, copy.path, copy.of.name or "standard input", settings, emit)
+    original.unlink()
+    return replace(copy, of=replace(copy.of, row_groups=groups))
 
 
 async def _fetched(remote: RemoteFile, number: int, settings: SourceSettings, folder: Path, emit: Listener) -> _Copy:
     fetched = folder / f"spooled-{number}{_DOWNLOAD}"
     path = folder / f"spooled-{number}{inner_suffix(remote.file_name)}"
     version = await download(remote, fetched, wiring.CLOCK.sleep, emit)
-    if packing_at(fetched) is not None or named_packed(remote.file_name):
-        await _unpacked(fetched, path, remote.name, settings, emit)
+    becomes = await anyio.to_thread.run_sync(_becomes, fetched, remote.file_name, settings)
+    if becomes in {_UNPACKED, _DECODED}:
+        await _spooled(fetched, path, remote.name, becomes, settings, emit)
         fetched.unlink()
     else:
         fetched.replace(path)
+    copy = await _rows_of(_Copy(path, Copied(remote.name, version)), number, settings, emit)
     fetched.with_name(f"{fetched.name}.note").unlink(missing_ok=True)
-    return _Copy(path, remote.name, version)
+    return copy
 
 
-async def _unpacked(packed: Path, path: Path, name: str, settings: SourceSettings, emit: Listener) -> None:
-    original = Original(name, (await anyio.to_thread.run_sync(packed.stat)).st_size, "unpacked")
-    await spool(blocks_of_file(packed, name), path, original, settings, emit)
+async def _spooled(source: Path, path: Path, name: str, becomes: str, settings: SourceSettings, emit: Listener) -> None:
+    original = Original(name, (await anyio.to_thread.run_sync(source.stat)).st_size, becomes)
+    await spool(blocks_of_file(source, name), path, original, settings, emit)
 
 
 def _write(path: Path, text: bytes) -> None:
@@ -303,7 +367,7 @@ def _described(found: Sequence[_Named], copies: dict[int, _Copy], settings: Sour
     for number, one in enumerate(found):
         copy, after = copies.get(number), sources[-1] if sources else None
         if copy is not None:
-            sources.append(describe(copy.path, settings, after, name=copy.name, version=copy.version))
+            sources.append(describe(copy.path, settings, after, copied=copy.of))
         elif one.path is not None:
             sources.append(describe(one.path, settings, after))
     return tuple(sources)

@@ -78,6 +78,8 @@ class PreviewedRecord(Struct, frozen=True):
 
     index: int
     source: str
+    place: str
+    """Where it begins there, for people."""
     line: int
     row: str
     """As JSON."""
@@ -240,19 +242,18 @@ class _Parts:
             ):
                 if index in wanted and index < stop:
                     text = render_payload([task], reference)[1:-1]
-                    yield PreviewedRecord(index, *self._told(offset, length, line), _text(text))
+                    yield PreviewedRecord(index, *self._told(offset, length, line), task=_text(text))
             if block.end.index >= stop:
                 return
 
     def _rejected(self, bad: Reject) -> PreviewedRecord:
-        return PreviewedRecord(bad.index, *self._told(bad.offset, bad.length, bad.line), None, bad.reason)
+        return PreviewedRecord(bad.index, *self._told(bad.offset, bad.length, bad.line), task=None, reason=bad.reason)
 
-    def _told(self, offset: int, length: int, line: int) -> tuple[str, int, str]:
-        return (
-            self._name or source_at(self._job.sources, offset).path,
-            line,
-            _text(self._payloads.as_json(offset, length)),
-        )
+    def _told(self, offset: int, length: int, line: int) -> tuple[str, str, int, str]:
+        source = source_at(self._job.sources, offset)
+        if self._name:
+            source = replace(source, name=self._name)
+        return source.shown, source.place(line), line, _text(self._payloads.as_json(offset, length))
 
     async def carried(self, batch: Batch) -> PreviewedBatch:
         """Have the service send a batch, and return the requests that it makes for it."""

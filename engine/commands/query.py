@@ -41,7 +41,7 @@ from engine.model.batch import Batch
 from engine.model.errors import BulkSubmitError, DamagedRow, JobError, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Later, Outcome
-from engine.model.record import Reject, Source, kept_key, loads, source_at
+from engine.model.record import Reject, Source, kept_key, loads, no_records, source_at
 from engine.model.runs import PastAudit, RunCounts, counted
 from engine.model.settings import SourceSettings
 from engine.model.submission import State
@@ -355,16 +355,16 @@ async def _validated(setup: wiring.Setup, found: tuple[Source, ...], emit: Liste
     plans = offline.plans(job, None)
     batches = records = rejected = 0
     first: Batch | None = None
-    shown: list[tuple[str, Reject]] = []
+    shown: list[tuple[Source, Reject]] = []
     while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
         read = sum(batch.end.index - batch.start.index for batch in plan.batches)
         batches += sum(batch.count > 0 for batch in plan.batches)  # one without a task is never sent
         records, rejected = records + read, rejected + len(plan.rejects)
-        shown += [(source_at(found, bad.offset).shown, bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
+        shown += [(source_at(found, bad.offset), bad) for bad in plan.rejects[: MOST_REJECTS - len(shown)]]
         first = first or next((batch for batch in plan.batches if batch.count), None)
         emit(frozen_event(plan))
     tasks = await anyio.to_thread.run_sync(_first_tasks, offline, job, first) if first else []
-    return Validation(records, rejected, batches, job.size_bytes if batches else 0, shown, tasks)
+    return Validation(records, rejected, batches, job.size_bytes if batches else 0, shown, tasks, no_records(found))
 
 
 def _first_tasks(offline: wiring.Offline, job: Job, batch: Batch) -> list[str]:

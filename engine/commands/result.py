@@ -23,7 +23,7 @@ from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome, Tally
-from engine.model.record import Reject, Why
+from engine.model.record import Reject, Source, Why, no_records
 from engine.model.runs import REFRESH, UNDO, PastRun, Sample
 from engine.model.settings import RunLimits
 from engine.progress.text import count
@@ -169,10 +169,12 @@ class Validation(Struct, frozen=True):
     rejected: int
     batches: int
     size_bytes: int
-    rejects: Sequence[tuple[str, Reject]]
-    """(source path, reject) of the first hundred; offsets are joined."""
+    rejects: Sequence[tuple[Source, Reject]]
+    """(source, reject) of the first hundred; offsets are joined."""
     tasks: Sequence[str] = ()
     """The first three as they would go up, each cut to a line."""
+    nothing: str = ""
+    """What to say where there is no record."""
 
 
 async def summarize(  # noqa: PLR0913 - what there is to say at the end
@@ -205,7 +207,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         await ledger.set_job_state(job.name, JobState.FINISHED)
         job = await ledger.job(job.name)
     if not tally.records and job.read_complete:
-        note = note or "the sources hold no record"
+        note = note or no_records(job.sources)
     held_back = await ledger.held_back(job.name) if tally.skipped else ()
     note = "; ".join(filter(None, [note, _about_held_back(held_back)]))
     later = await ledger.count_later(job.name)

@@ -47,8 +47,8 @@ VALUES (
 
 -- name: add_source
 -- Remember one file of a job.
-INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version)
-VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns, :name, :version);
+INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version, row_groups)
+VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns, :name, :version, :row_groups);
 
 -- name: unseen
 -- Name a job that is not among some: one that was made after somebody has looked.
@@ -87,7 +87,7 @@ SELECT
   name, service, config,
   (
     SELECT JSON_GROUP_ARRAY(
-      JSON_ARRAY(number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version) ORDER BY number
+      JSON_ARRAY(number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version, row_groups) ORDER BY number
     )
     FROM sources WHERE job = id
   ),

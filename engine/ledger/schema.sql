@@ -256,3 +256,8 @@ ALTER TABLE sources ADD COLUMN name TEXT NOT NULL DEFAULT '';
 
 -- sources.version: tells what was copied from a later one: its ETag, or size, time and inode; empty: not known
 ALTER TABLE sources ADD COLUMN version TEXT NOT NULL DEFAULT '';
+
+-- version 9: sources in Parquet
+-- sources.row_groups: how many rows each group of rows has, in order, runs of equal ones as TIMES*ROWS: 3*1000 17; empty: no
+-- Parquet, or no rows
+ALTER TABLE sources ADD COLUMN row_groups TEXT NOT NULL DEFAULT '';

@@ -13,6 +13,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 import orjson
@@ -61,6 +62,12 @@ class Format(StrEnum):
     NDJSON = "ndjson"
     JSON = "json"
     CSV = "csv"
+    PARQUET = "parquet"
+    """It is read as a copy of ours: each row is a line of JSON there."""
+
+
+LINE_FORMATS = frozenset({Format.NDJSON, Format.PARQUET})
+"""Where a record ends with its line, whatever stands before it."""
 
 
 def known_formats() -> list[str]:
@@ -91,6 +98,8 @@ class Source(Struct, frozen=True):
     """What a person named, where that is packed or elsewhere, a URL without its secrets; `path` is our copy then."""
     version: str = ""
     """Of what `name` names: its ETag, or size, time and inode; "" if it is not known, or nothing was copied."""
+    row_groups: str = ""
+    """Of Parquet: how many rows each of its groups has, as `source.parquet.groups_of` writes it."""
 
     @property
     def shown(self) -> str:
@@ -101,6 +110,48 @@ class Source(Struct, frozen=True):
     def end(self) -> int:
         """Joined offset just past its last byte."""
         return self.base + self.size
+
+    def row_at(self, line: int | None) -> dict[str, int]:
+        """Return which row of which group, both from 0, a line of a copy of Parquet is; of other sources, nothing."""
+        if self.format != Format.PARQUET or line is None:
+            return {}
+        starts = _group_starts(self.row_groups)
+        group = max(bisect_right(starts, line - 1) - 1, 0)
+        return {"row_group": group, "row": line - 1 - starts[group]}
+
+    def place(self, line: int) -> str:
+        """Return where a record begins, for people: `tasks.csv:7`."""
+        if row := self.row_at(line):
+            return f"{self.shown}, row group {row['row_group']:,}, row {row['row']:,}"
+        return f"{self.shown}:{line}"
+
+
+@lru_cache(maxsize=16)
+def _group_starts(row_groups: str) -> Sequence[int]:
+    """Return the number of the first row of each group, from 0."""
+    starts, at = [], 0
+    for run in row_groups.split():
+        times, _, rows = run.rpartition("*")
+        for _ in range(int(times or 1)):
+            starts.append(at)
+            at += int(rows)
+    return starts or [0]
+
+
+def no_records(sources: Sequence[Source]) -> str:
+    """Return what to say of sources that hold no record."""
+    return "; ".join(map(_without_records, sources)) if len(sources) <= _MOST_NAMED else "the sources hold no record"
+
+
+def _without_records(source: Source) -> str:
+    if not source.size and source.format != Format.PARQUET:
+        return f"{source.shown} is empty"
+    if source.format == Format.CSV:
+        return f"{source.shown} has a header and no rows"
+    return f"{source.shown} has no {'rows' if source.format == Format.PARQUET else 'records'}"
+
+
+_MOST_NAMED = 5
 
 
 def source_at(sources: Sequence[Source], offset: int) -> Source:

@@ -6,6 +6,7 @@ is a long one, since it has a sentence or two for each key.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -164,8 +165,10 @@ class SourceSettings(Section, frozen=True, kw_only=True):
     """A longer record is rejected unread, so one endless line cannot fill the memory. Sama's longest input is 16 MB."""
     types: dict[str, Literal["string", "integer", "number", "boolean", "json"]] = {}
     """CSV column → type of its values; an empty field becomes null, and columns that are not named stay strings."""
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
-    """Of CSV."""
+    delimiter: Annotated[str, Meta(min_length=1)] = ","
+    """Of CSV: one letter, or `auto`, so that each file's first rows tell."""
+    encoding: str = "utf-8"
+    """Of text without a byte order mark, by a name that Python knows; a mark is believed."""
     processes: Annotated[int, Meta(ge=0, le=64)] | None = None
     """Processes that read beside this one. Left out: with two cores or more, one for a large input that is sent, or one
     for each core if it is only read."""
@@ -182,12 +185,28 @@ class SourceSettings(Section, frozen=True, kw_only=True):
     """Keys that decide over no record."""
 
     def __post_init__(self) -> None:
+        if len(self.delimiter) > 1 and self.delimiter != AUTO:
+            raise ValueError(f'delimiter: must be one letter, or "auto"; it is {self.delimiter!r}')
+        _check_encoding(self.encoding)
         if self.format is None or self.format in list(Format):
             return
         known = known_formats()
         if self.format not in known:
             *names, last = map(repr, known)
             raise ValueError(f"format: must be {', '.join(names)} or {last}")
+
+
+_NO_ENCODINGS_OF_FILES = frozenset({"unicode-escape", "raw-unicode-escape", "idna", "punycode"})
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        b"a".decode(name, "replace")  # as a text: Python has other codecs, too
+        known = codecs.lookup(name).name.replace("_", "-") not in _NO_ENCODINGS_OF_FILES
+    except (LookupError, UnicodeError, ValueError):
+        known = False
+    if not known:
+        raise ValueError(f"encoding: must be one that Python knows, such as utf-8, utf-16 or windows-1252; is {name!r}")
 
 
 class MappingSettings(Section, frozen=True, kw_only=True):

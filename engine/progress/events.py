@@ -106,7 +106,7 @@ class SourceCopied(msgspec.Struct, frozen=True):
     path: str
     """Of the copy."""
     doing: str
-    """What is done: `fetched`, `unpacked`, …"""
+    """What is done: `fetched`, `unpacked`, `converted`, …"""
     done_bytes: int
     """Of the original, packed."""
     size_bytes: int | None
@@ -128,7 +128,7 @@ class SourceCopied(msgspec.Struct, frozen=True):
             return f"{self.name} is {self.doing}: {size(self.copied_bytes)} in {self.path}"
         if not self.done_bytes:
             return f"{self.name}{f' ({amount})' if amount else ''} is {self.doing} first, to {self.path}"
-        grown = "" if self.copied_bytes == self.done_bytes else f", {size(self.copied_bytes)} unpacked"
+        grown = "" if self.copied_bytes == self.done_bytes else f", {size(self.copied_bytes)} written"
         return f"{self.name}: {size(self.done_bytes)}{f' of {amount}' if amount else ''} {self.doing}{grown}"
 
 

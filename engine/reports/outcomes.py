@@ -30,7 +30,7 @@ from engine.ledger.base import Ledger
 from engine.model.batch import ROOTS, Batch, decode_lines, decode_spans, good_indexes
 from engine.model.job import Job
 from engine.model.outcome import Fate, Holding, LaterFate, Outcome, Settlement
-from engine.model.record import Position, Reject, Skipped, Why, at, source_at
+from engine.model.record import Format, Position, Reject, Skipped, Source, Why, at, source_at
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchSettled, Event
 from engine.reports.spreadsheet import write_spreadsheet
@@ -180,14 +180,29 @@ def _sent(job: Job, known: KnownBatch, task_url: TaskUrl, without: Collection[in
             url = task_url(task_id) if task_id else None
         source = source_at(job.sources, offset)
         outcome = Outcome(
-            index, source.shown, offset - source.base, fate, task_id, submission.remote_id, url, error, details
+            index,
+            source.shown,
+            offset - source.base,
+            fate,
+            task_id,
+            submission.remote_id,
+            url,
+            error,
+            {**source.row_at(line), **details},
         )
         yield Fated(outcome, offset, length, line)
 
 
 def _rejected(job: Job, reject: Reject) -> Fated:
     source = source_at(job.sources, reject.offset)
-    outcome = Outcome(reject.index, source.shown, reject.offset - source.base, Fate.REJECTED, error=reject.reason)
+    outcome = Outcome(
+        reject.index,
+        source.shown,
+        reject.offset - source.base,
+        Fate.REJECTED,
+        error=reject.reason,
+        details=source.row_at(reject.line),
+    )
     return Fated(outcome, reject.offset, reject.length, reject.line)
 
 
@@ -429,7 +444,9 @@ def _created_lines(job: Job, known: KnownBatch, positions: Sequence[int], task_u
     page = _page(task_url, task_ids)
     if page is None:
         varying["url"] = list(map(task_url, task_ids))
-    return _joined(Outcome(0, source.shown, 0, Fate.CREATED, batch_id=known.submission.remote_id), varying, page)
+    rows = _rows(source, known.batch, positions)
+    alike = Outcome(0, source.shown, 0, Fate.CREATED, batch_id=known.submission.remote_id, details=dict.fromkeys(rows))
+    return _joined(alike, {**varying, **rows}, page)
 
 
 def _page(task_url: TaskUrl, task_ids: Sequence[str]) -> tuple[str, str] | None:
@@ -441,6 +458,15 @@ def _page(task_url: TaskUrl, task_ids: Sequence[str]) -> tuple[str, str] | None:
     first, last = task_ids[0], task_ids[-1]
     before, found, after = task_url(first).rpartition(first)
     return (before, after) if found and first != last and task_url(last) == f"{before}{last}{after}" else None
+
+
+def _rows(source: Source, batch: Batch, positions: Sequence[int]) -> Mapping[str, Sequence[int]]:
+    """Return the groups of rows and the rows in them where records of a batch stand, as columns; of Parquet only."""
+    lines = decode_lines(batch) if source.format == Format.PARQUET else None
+    if lines is None:
+        return {}
+    places = [source.row_at(line) for line in at(positions, lines)]
+    return {key: [place[key] for place in places] for key in places[0]}
 
 
 def _skipped_lines(job: Job, skip: Skipped, holders: Sequence[Holding], task_url: TaskUrl) -> bytes:
@@ -516,6 +542,7 @@ def _reject_line(job: Job, fated: Fated, record_at: RecordAt) -> bytes:
         "source": outcome.source,
         "offset": outcome.offset,
         "line": fated.line,
+        **{key: outcome.details[key] for key in ("row_group", "row") if key in outcome.details},
         "state": outcome.state,
         "error": outcome.error,
         "attempts": job.attempt,

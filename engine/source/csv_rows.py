@@ -23,7 +23,8 @@ from msgspec import Struct
 
 from engine.model.errors import SourceError
 from engine.model.record import Row, loads
-from engine.model.settings import SourceSettings
+from engine.model.settings import AUTO, SourceSettings
+from engine.source.delimiters import SAMPLE_BYTES, find_delimiter
 from engine.source.head import delimiter_hint
 from engine.source.json_text import explain, invalid_utf8
 from engine.source.splitter import BOM, CUT_RECORDS, WINDOW_PIECES, Cut, SourceFile, Window, too_long
@@ -58,9 +59,7 @@ def open_splitter(file: SourceFile, settings: SourceSettings) -> CsvSplitter:
         SourceError: the header cannot be used, or lacks a column for which a type is configured.
     """
     path = file.source.shown
-    if settings.delimiter in '"\r\n':
-        raise SourceError(f"source.delimiter cannot be {settings.delimiter!r}: CSV needs that character itself")
-    delimiter = "\t" if path.lower().endswith(".tsv") and settings.delimiter == "," else settings.delimiter
+    delimiter = _delimiter(file, settings)
     csv.field_size_limit(sys.maxsize)  # it would end a row within a long value; max_record_bytes bounds whole rows
     size = _HEAD_BYTES
     while True:
@@ -78,6 +77,15 @@ def open_splitter(file: SourceFile, settings: SourceSettings) -> CsvSplitter:
             break
         size *= 2
     raise SourceError(f"the header of {path} is {too_long(settings.max_record_bytes)}: is this CSV?")
+
+
+def _delimiter(file: SourceFile, settings: SourceSettings) -> str:
+    path = file.source.shown
+    if settings.delimiter == AUTO:
+        return find_delimiter(file.read(file.source.base, min(file.source.size, SAMPLE_BYTES)), path)
+    if settings.delimiter in '"\r\n':
+        raise SourceError(f"source.delimiter cannot be {settings.delimiter!r}: CSV needs that character itself")
+    return "\t" if path.lower().endswith(".tsv") and settings.delimiter == "," else settings.delimiter
 
 
 def _header(text: bytes, delimiter: str, path: str, *, whole: bool) -> tuple[Sequence[str], int]:
@@ -101,7 +109,7 @@ def _check_names(names: Sequence[str], path: str) -> None:
         if not name.strip():
             raise SourceError(f"column {position} in the header of {path} has no name: give it one, or remove it")
         if any("\udc80" <= letter <= "\udcff" for letter in name):
-            raise SourceError(f"the header of {path} is not UTF-8: convert the file, for example with iconv -t UTF-8")
+            raise SourceError(f"the header of {path} is not of its encoding: name the right one under [source]")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise SourceError(f"the header of {path} names {twice[0]!r} more than once: rename one of the columns")

@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.model.errors import SourceError
 from engine.model.record import FORMAT_POINTS, Format, Source
-from engine.model.settings import SourceSettings
+from engine.model.settings import AUTO, SourceSettings
 from engine.source.head import check_columns, check_head, guess, head_of
 from engine.source.splitter import SourceFile, Splitter, WithHeader
 
@@ -25,8 +25,9 @@ FORMATS: dict[str, str] = {
     Format.NDJSON: "engine.source.ndjson",
     Format.JSON: "engine.source.json_array",
     Format.CSV: "engine.source.csv_rows",
+    Format.PARQUET: "engine.source.ndjson",
 }
-"""Format → the module that knows it."""
+"""Format → the module that knows it. Of Parquet it sees the copy that `parquet` has made."""
 
 OUR_EXTENSIONS = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV, ".tsv": Format.CSV}
 """`.json` is not among them: people give that name to arrays and to NDJSON, so its content decides."""
@@ -92,7 +93,7 @@ def _told_by_content(head: bytes, path: str, extension: str, settings: SourceSet
     """
     trouble = ""
     try:
-        shown = guess(head, path, extension, settings.delimiter)
+        shown = guess(head, path, extension, "," if settings.delimiter == AUTO else settings.delimiter)
     except SourceError as error:
         shown, trouble = None, str(error)
     if shown is None or (shown == Format.CSV and broken):

@@ -25,6 +25,7 @@ _DELIMITERS = ";\t|,"
 _QUOTED = re.compile(rb'"(?:[^"]|"")*+"([;\t|,])')
 _SHOWN = 40
 
+_PARQUET = "Parquet"
 _UNREADABLE = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -36,7 +37,7 @@ _UNREADABLE = {
     b"Rar!\x1a\x07": "RAR",
     b"PK\x03\x04": "zip (Excel's .xlsx is one, too)",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Excel or Word file",
-    b"PAR1\x15": "Parquet",
+    b"PAR1\x15": _PARQUET,
     b"ORC\x0a": "ORC",
     b"ARROW1\x00": "Arrow",
     b"Obj\x01": "Avro",
@@ -65,7 +66,14 @@ def head_of(file: SourceFile) -> bytes:
     path = file.source.shown
     for magic, name in _UNREADABLE.items():
         if head.startswith(magic):
-            raise SourceError(f"{path} is {name}: convert it to NDJSON, JSON or CSV in UTF-8, or pipe that to submit -")
+            raise SourceError(
+                f"{path} is {name}: "
+                + (
+                    "leave its format out, or say --format parquet"
+                    if name == _PARQUET
+                    else "convert it to NDJSON, JSON or CSV in UTF-8, or pipe that to submit -"
+                )
+            )
     _refuse_nul(head, path)
     text = head.removeprefix(BOM)
     if text.startswith(BOM):
@@ -84,7 +92,7 @@ def _refuse_nul(head: bytes, path: str) -> None:
     first = head[: len(b"\n\0\0\0")]
     for pattern, name in _PATTERNS.items():
         if len(first) >= len(pattern) and tuple(int(byte > 0) for byte in first[: len(pattern)]) == pattern:
-            raise SourceError(f"{path} looks like {name}: convert it (iconv -f {name} -t UTF-8) and submit that")
+            raise SourceError(f'{path} looks like {name}: say encoding = "{name.lower()}" under [source]')
     line = head.removeprefix(BOM).lstrip(BLANKS).partition(b"\n")[0]
     if b"\0" in line and len(line) < HEAD_BYTES:
         raise SourceError(

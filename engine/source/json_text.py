@@ -33,6 +33,11 @@ _MEMBER = re.compile(rb"[{,\s]*+(" + _STRING + rb")\s*+:\s*+(" + _STRING + rb'|[
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
+_NO_VALUE = re.compile(r"-?(?:NaN|Infinity)\b|<[^<>\"]{1,80}>")
+"""What other programs write, and `source.parquet` for what JSON cannot hold."""
+_NOT_OF_ENCODING = 0xFF
+"""So `encodings` marks what it cannot decode."""
+
 _QUOTE, _COMMA, _CLOSED_ARRAY = b'",]'
 _OPENING = b"[{"
 
@@ -175,6 +180,9 @@ def explain(raw: bytes, error: orjson.JSONDecodeError) -> str:
     encoding = invalid_utf8(raw)
     if encoding:
         return encoding
+    text = error.doc[max(error.pos - 1, 0) :]
+    if found := _NO_VALUE.match(text) or _NO_VALUE.match(text, 1):
+        return f"not valid JSON: {found[0].lstrip('-')} is no value that JSON has"
     if error.msg == "depth limit exceeded":
         return f"nested deeper than {_LEVELS} levels"
     where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno} of the record"
@@ -186,5 +194,8 @@ def invalid_utf8(raw: bytes) -> str:
     try:
         raw.decode()
     except UnicodeDecodeError as error:
-        return f"not valid UTF-8 at byte {error.start + 1} of the record: convert the file, for example with iconv"
+        cure = "convert the file, for example with iconv, or name its encoding under [source]"
+        if raw[error.start] == _NOT_OF_ENCODING:
+            cure = "in the file, it is not of the encoding that the others are: mend it there, or name another encoding"
+        return f"not valid UTF-8 at byte {error.start + 1} of the record: {cure}"
     return ""

@@ -62,6 +62,25 @@ def inner_suffix(name: str) -> str:
     return found[0].lower() if found else ""
 
 
+def check_amount(name: str, packing: str, packed_bytes: int, unpacked_bytes: int, settings: SourceSettings) -> None:
+    """Check that no more has come of a source than the settings allow.
+
+    Raises:
+        SourceError: it has.
+    """
+    most, ratio = settings.max_unpacked_bytes, settings.max_unpacked_ratio
+    come = f"{name}: {size(packed_bytes)} of {packing} have become {size(unpacked_bytes)} so far"
+    if unpacked_bytes > most:
+        raise SourceError(
+            f"{come}, and max_unpacked_bytes ({most:,}) allows no more. If you trust the file, raise it in [source]"
+        )
+    if unpacked_bytes > max(JUDGED_BYTES, ratio * packed_bytes):
+        raise SourceError(
+            f"{come}, more than max_unpacked_ratio ({ratio:g}) times as many: it may be made to fill the disk. If "
+            "you trust the file, raise it in [source]"
+        )
+
+
 class Unpacker:
     """Unpacks one source, from its first block to its last: `feed` each, then `finish`. What is not packed stays so."""
 
@@ -126,22 +145,8 @@ class Unpacker:
         for piece in pieces:
             self.unpacked_bytes += len(piece)
             if self._packing:
-                self._check_amount()
+                check_amount(self._name, self._packing, self.read_bytes, self.unpacked_bytes, self._settings)
             yield piece
-
-    def _check_amount(self) -> None:
-        most, ratio = self._settings.max_unpacked_bytes, self._settings.max_unpacked_ratio
-        packed = f"{size(self.read_bytes)} of {self._packing}"
-        come = f"{self._name}: {packed} have become {size(self.unpacked_bytes)} so far"
-        if self.unpacked_bytes > most:
-            raise SourceError(
-                f"{come}, and max_unpacked_bytes ({most:,}) allows no more. If you trust the file, raise it in [source]"
-            )
-        if self.unpacked_bytes > max(JUDGED_BYTES, ratio * self.read_bytes):
-            raise SourceError(
-                f"{come}, more than max_unpacked_ratio ({ratio:g}) times as many: it may be made to fill the disk. If "
-                "you trust the file, raise it in [source]"
-            )
 
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
         more = True

@@ -12,7 +12,7 @@ import gc
 from codecs import utf_8_decode
 from collections.abc import Iterator, Sequence
 
-from engine.model.record import Block, Format, Position, Reject, Source
+from engine.model.record import LINE_FORMATS, Block, Position, Reject, Source
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
 from engine.source.splitter import RecordProof, SourceFile, Splitter, Window, too_long
@@ -155,7 +155,7 @@ def segment_stops(sources: Sequence[Source], start: int, segment_bytes: int) -> 
     """
     at, end = start, sources[-1].end
     for source in (source for source in sources if source.size):
-        while source.format == Format.NDJSON and at + segment_bytes < source.end:
+        while source.format in LINE_FORMATS and at + segment_bytes < source.end:
             stop = _after_line(source, at + segment_bytes)
             if stop == source.end:
                 break

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.model.errors import RESUME, SourceChanged, SourceError
@@ -23,6 +24,19 @@ from engine.source.formats import columns_of, detect
 from engine.source.splitter import SourceFile, unreadable
 
 NOTHING_NAMED = "no source is named: give a path, a glob, or - for standard input"
+
+
+class Copied(Struct, frozen=True):
+    """What a file of ours is a copy of."""
+
+    name: str = ""
+    """As of a Source, and so below."""
+    version: str = ""
+    row_groups: str | None = None
+    """None: it is no Parquet."""
+
+
+NOTHING_COPIED = Copied()
 
 
 def find_sources(patterns: Sequence[str], settings: SourceSettings) -> tuple[Source, ...]:
@@ -52,17 +66,18 @@ def describe(
     after: Source | None = None,
     *,
     ours: bool = False,
-    name: str = "",
-    version: str = "",
+    copied: Copied = NOTHING_COPIED,
 ) -> Source:
     """Return the file at `path` as a source, laid `after` another.
 
-    One of `ours` has the format that settings say. `name`, `version`: of what it is a copy of.
+    One of `ours` has the format that settings say. `copied`: what it is a copy of.
 
     Raises:
         SourceError: it is missing or no file, or its format cannot be read.
     """
     status = regular_file(path)
+    if copied.row_groups is not None:
+        settings = replace(settings, format=Format.PARQUET)
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:  # neither the ledger nor a report could hold it
@@ -76,8 +91,9 @@ def describe(
         base=after.end if after else 0,
         inode=status.st_ino,
         ctime_ns=status.st_ctime_ns,
-        name=name,
-        version=version,
+        name=copied.name,
+        version=copied.version,
+        row_groups=copied.row_groups or "",
     )
     if ours:  # bad records in it were judged before: a person may try all of them again
         return source

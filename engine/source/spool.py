@@ -21,9 +21,12 @@ from engine.files import check_disk_room, make_private_folder, private, regular
 from engine.model.errors import SourceError
 from engine.model.settings import SourceSettings
 from engine.progress.events import Listener, SourceCopied, unheard
+from engine.source.encodings import MARK_BYTES, Decoder, encoding_of
 from engine.source.packed import HEAD_BYTES, Packing, Unpacker, packing_of
 from engine.source.splitter import unreadable
 
+PARQUET = b"PAR1\x15"
+"""How Parquet begins: its mark, and the first byte of a page's or the file's own description."""
 BLOCK_BYTES = 1 << 20
 """A pipe brings 64 KiB at a time; fewer, larger steps between threads cost less."""
 _STEP_PIECES = 16
@@ -38,12 +41,14 @@ class Original(Struct, frozen=True):
     size_bytes: int | None = None
     doing: str = "copied"
     """What people are told."""
+    converted: bool = False
+    """What is brought is written as it is: it is neither packed nor text in any encoding."""
 
 
 async def spool(
     blocks: AsyncIterable[bytes], path: Path, original: Original, settings: SourceSettings, emit: Listener = unheard
 ) -> None:
-    """Write what `blocks` bring to a private file at `path`, unpacked if it is packed.
+    """Write what `blocks` bring to a private file at `path`, unpacked if it is packed, and text as UTF-8.
 
     Raises:
         SourceError: the disk is full or cannot be written, or the original is damaged. There is no file at `path` then.
@@ -51,15 +56,15 @@ async def spool(
     try:
         writer = await to_thread.run_sync(_Writer, path, original, settings)
         try:
-            _tell(emit, original, path, writer.unpacker)
+            _tell(emit, original, path, writer)
             async for block in blocks:
-                await _all_written(writer, writer.unpacker.feed(block))
-                _tell(emit, original, path, writer.unpacker)
-            await _all_written(writer, writer.unpacker.finish())
+                await _all_written(writer, writer.made_of(block))
+                _tell(emit, original, path, writer)
+            await _all_written(writer, writer.rest())
             await to_thread.run_sync(writer.end)
         finally:
             writer.file.close()
-        _tell(emit, original, path, writer.unpacker, ended=True)
+        _tell(emit, original, path, writer, ended=True)
     except OSError as error:
         raise SourceError(
             f"{original.name} could not be spooled to {path} ({error.strerror or error}): make room, or name another "
@@ -80,17 +85,36 @@ class _Writer:
     def __init__(self, path: Path, original: Original, settings: SourceSettings) -> None:
         make_private_folder(path.parent)
         check_disk_room(path.parent, original.size_bytes or 0)
-        self.unpacker = Unpacker(original.name, settings)
+        self.read_bytes = self.written_bytes = 0
+        self._unpacker = None if original.converted else Unpacker(original.name, settings)
+        self._decoder = Decoder(settings)
         self._part, self._path = _part_of(path), path
         for left in (self._part, path):  # by an attempt that was killed
             left.unlink(missing_ok=True)
         self.file: BinaryIO = open(self._part, "xb", opener=private)  # noqa: SIM115 - `spool` closes it
+
+    def made_of(self, block: bytes) -> Iterator[bytes]:
+        """Yield what a block becomes."""
+        self.read_bytes += len(block)
+        if self._unpacker is None:
+            yield block
+            return
+        for piece in self._unpacker.feed(block):
+            yield from self._decoder.feed(piece)
+
+    def rest(self) -> Iterator[bytes]:
+        """Yield what is left at the end."""
+        if self._unpacker is not None:
+            for piece in self._unpacker.finish():
+                yield from self._decoder.feed(piece)
+            yield from self._decoder.finish()
 
     def write(self, pieces: Iterator[bytes]) -> bool:
         """Write the next pieces; return whether there may be more."""
         for number, piece in enumerate(pieces, 1):
             check_disk_room(self._part.parent, len(piece))
             self.file.write(piece)
+            self.written_bytes += len(piece)
             if number == _STEP_PIECES:
                 return True
         return False
@@ -107,8 +131,8 @@ async def _all_written(writer: _Writer, pieces: Iterator[bytes]) -> None:
         pass
 
 
-def _tell(emit: Listener, original: Original, path: Path, unpacker: Unpacker, *, ended: bool = False) -> None:
-    done, copied = unpacker.read_bytes, unpacker.unpacked_bytes
+def _tell(emit: Listener, original: Original, path: Path, writer: _Writer, *, ended: bool = False) -> None:
+    done, copied = writer.read_bytes, writer.written_bytes
     emit(SourceCopied(original.name, str(path), original.doing, done, original.size_bytes, copied, ended))
 
 
@@ -149,6 +173,41 @@ async def blocks_of_file(path: Path, name: str) -> AsyncIterator[bytes]:
 
 def packing_at(path: Path) -> Packing | None:
     """Return how the file at `path` is packed; None if it is not, or cannot be read: whoever reads it says why."""
+    return packing_of(_head(path, HEAD_BYTES))
+
+
+def is_text_to_decode(path: Path, settings: SourceSettings) -> bool:
+    """Return whether the file at `path`, which is not packed, is text that is to become UTF-8."""
+    return bool(encoding_of(_head(path, MARK_BYTES), settings)[0])
+
+
+def is_parquet(path: Path) -> bool:
+    """Return whether the file at `path` is Parquet."""
+    return _head(path, len(PARQUET)) == PARQUET
+
+
+def _head(path: Path, length: int) -> bytes:
     with suppress(OSError), open(path, "rb", opener=regular) as file:
-        return packing_of(file.read(HEAD_BYTES))
-    return None
+        return file.read(length)
+    return b""
+
+
+async def spool_rows(path: Path, copy: Path, name: str, settings: SourceSettings, emit: Listener = unheard) -> str:
+    """Write the rows of the Parquet file at `path` as lines to `copy`; return how many each group of rows has.
+
+    Raises:
+        SourceError: as `spool`; or it is no whole Parquet file, or pyarrow is missing.
+    """
+    from engine.source.parquet import ParquetRows  # noqa: PLC0415 - loads pyarrow
+
+    with CancelScope(shield=True):
+        rows = await to_thread.run_sync(ParquetRows, path, name, settings)
+
+    async def blocks() -> AsyncIterator[bytes]:
+        lines = rows.lines()
+        while (block := await to_thread.run_sync(next, lines, None)) is not None:
+            yield block
+
+    with rows:
+        await spool(blocks(), copy, Original(name, doing="converted", converted=True), settings, emit)
+    return rows.groups

@@ -119,7 +119,10 @@ def validation_screen(validation: Validation) -> Screen:
             "batches": validation.batches,
             "size_bytes": validation.size_bytes,
             "tasks": tasks,
-            "rejects": [{"source": source, **asdict(reject)} for source, reject in validation.rejects],
+            "rejects": [
+                {"source": source.shown, **asdict(reject), **source.row_at(reject.line)}
+                for source, reject in validation.rejects
+            ],
             "exit_code": int(exit_code),
         },
         mood=Mood.GOOD if good else Mood.MIXED,
@@ -127,7 +130,7 @@ def validation_screen(validation: Validation) -> Screen:
             Table([["batches", count(validation.batches)], ["to send", size(validation.size_bytes)]]),
             Table([[task] for task in tasks], "The first tasks, as they would go up"),
             Table(
-                [[f"{source}:{reject.line}", f"record {reject.index}", reject.reason] for source, reject in first],
+                [[source.place(reject.line), f"record {reject.index}", reject.reason] for source, reject in first],
                 f"Not fit to be sent{more}",
             ),
         ],
@@ -139,7 +142,7 @@ def _verdict(validation: Validation) -> str:
     if validation.rejected:
         return f"{count(validation.rejected)} of {count(validation.records, 'record')} cannot be sent."
     if not validation.records:
-        return "The sources hold no record."
+        return f"{validation.nothing or 'The sources hold no record'}."
     return f"{'The' if validation.records == 1 else 'All'} {count(validation.records, 'record')} can be sent."
 
 
@@ -172,7 +175,7 @@ def story_screen(story: Story, ledger: Path) -> Screen:
     asked, outcome = story.asked, story.asked.outcome
     skipped = outcome.state is Fate.SKIPPED
     facts = {
-        "source": f"{outcome.source}, {f'line {asked.line:,}, ' if asked.line else ''}byte {outcome.offset:,}",
+        "source": f"{outcome.source}, {_place(asked)}",
         "known from": f"job {outcome.details['job']}, record {outcome.details['record']:,}" if skipped else None,
         "key": f"{story.column} = {story.key}" if story.key is not None else None,
         "task": outcome.task_id,
@@ -204,6 +207,13 @@ def story_screen(story: Story, ledger: Path) -> Screen:
             ),
         ],
     )
+
+
+def _place(attempt: Attempt) -> str:
+    details = attempt.outcome.details
+    if "row_group" in details:
+        return f"row group {details['row_group']:,}, row {details['row']:,}"
+    return f"{f'line {attempt.line:,}, ' if attempt.line else ''}byte {attempt.outcome.offset:,}"
 
 
 def _attempt_data(attempt: Attempt) -> dict[str, object]:

@@ -60,7 +60,7 @@ def _fit(made: Made, inspected: Inspected | None) -> str:
 def next_commands(made: Made) -> Sequence[tuple[str, str]]:
     """Return (what for, command) of what comes next; all can be pasted but for the secrets."""
     config = shlex.quote(str(made.file))
-    source = shlex.quote(_near(Path(made.inspected.source.path))) if made.inspected else "SOURCE"
+    source = shlex.quote(_near(made.inspected.source.shown)) if made.inspected else "SOURCE"
     call = program()
     unset = [name for name in made.variables if not os.environ.get(name)]
     return [
@@ -71,9 +71,11 @@ def next_commands(made: Made) -> Sequence[tuple[str, str]]:
     ]
 
 
-def _near(path: Path) -> str:
-    """Return a path as it is written from here."""
-    here = Path.cwd()
+def _near(name: str) -> str:
+    """Return the path of a source as it is written from here; a URL as it is."""
+    path, here = Path(name), Path.cwd()
+    if "://" in name:
+        return name
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
@@ -85,7 +87,7 @@ def _columns(inspected: Inspected, types: Mapping[str, str]) -> Table:
     ]
     more = len(inspected.columns) - len(rows)
     rows += [[f"and {count(more)} more", "", ""]] if more else []
-    title = f"{_near(Path(inspected.source.path))}, {inspected.source.format}"
+    title = f"{_near(inspected.source.shown)}, {inspected.source.format}"
     return Table(rows, title, header=["column", "goes up as", "for example"])
 
 
@@ -100,9 +102,10 @@ def _cut(text: str) -> str:
 def _source(inspected: Inspected) -> dict[str, Any]:
     redact = redactor(os.environ)
     return {
-        "path": inspected.source.path,
+        "path": inspected.source.shown,
         "format": inspected.source.format,
         "delimiter": inspected.settings.delimiter,
+        "encoding": inspected.settings.encoding,
         "records": inspected.records,
         "whole": inspected.whole,
         "columns": [

@@ -51,7 +51,7 @@ def _verdict(preview: Preview, bad: int) -> str:
 def _record(record: PreviewedRecord, redact: Redact) -> Table:
     fate = ["no task", record.reason] if record.task is None else ["task", _cut(record.task)]
     rows = [[what, redact(text)] for what, text in (["row", _cut(record.row)], fate)]
-    return Table(rows, f"Record {record.index:,}, {record.source}:{record.line}", whole=frozenset({1}))
+    return Table(rows, f"Record {record.index:,}, {record.place}", whole=frozenset({1}))
 
 
 def _batch(batch: PreviewedBatch, redact: Redact, *, whole: bool) -> Table:

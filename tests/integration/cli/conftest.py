@@ -179,7 +179,13 @@ class FakeEngine:
 
     async def validate(self, sources, config, emit, **options):
         self._note("validate", sources, {"config": config, **options})
-        return Validation(10, 1, 2, 1_000, [("in.ndjson", Reject(4, 480, 7, 5, "not valid JSON"))])
+        return Validation(
+            10,
+            1,
+            2,
+            1_000,
+            [(Source(0, "in.ndjson", Format.NDJSON, 1000, 0, 0), Reject(4, 480, 7, 5, "not valid JSON"))],
+        )
 
     def _work(self, what, which, ledger_path, emit, *more):
         self._note(what, which, ledger_path, *more)

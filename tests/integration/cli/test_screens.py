@@ -21,7 +21,7 @@ from engine.commands.result import JobStatus, Reasons, ServiceCan, Validation
 from engine.model.errors import BulkSubmitError, Exit, StillWaiting
 from engine.model.job import JobState
 from engine.model.outcome import Fate, LaterFate, Outcome, Tally
-from engine.model.record import Reject
+from engine.model.record import Format, Reject, Source
 from engine.model.runs import PastRun, RunCounts, Sample
 from engine.reports.audit import Audit
 from engine.reports.causes import Cause, FailureExample
@@ -71,7 +71,18 @@ NARROW = {
     "job with runs": lambda: job_screen(with_runs(), LEDGER),
     "job": lambda: job_screen(JobStatus(replace(JOB, output=str(LONG)), TALLY, running=False), LEDGER),
     "validation": lambda: validation_screen(
-        Validation(10, 1, 2, 1_000, [("in/a/folder/tasks.ndjson", Reject(4, 480, 7, 5, f"not valid JSON. {TROUBLE}"))])
+        Validation(
+            10,
+            1,
+            2,
+            1_000,
+            [
+                (
+                    Source(0, "in/a/folder/tasks.ndjson", Format.NDJSON, 1000, 0, 0),
+                    Reject(4, 480, 7, 5, f"not valid JSON. {TROUBLE}"),
+                )
+            ],
+        )
     ),
     "audit": lambda: audit_screen(Audit("nightly", 10**9, 2, Counter(dict.fromkeys(Fate, 10**8))), LEDGER),
     "record": lambda: story_screen(
@@ -384,7 +395,9 @@ def test_a_validation_of_little_is_told_in_words(records, said):
 
 
 def test_a_validation_shows_the_first_rejects():
-    found = [("in.csv", Reject(index, 0, 1, index + 1, "bad")) for index in range(100)]
+    found = [
+        (Source(0, "in.csv", Format.CSV, 1000, 0, 0), Reject(index, 0, 1, index + 1, "bad")) for index in range(100)
+    ]
     text = text_of(validation_screen(Validation(500, 200, 1, 500, found)), colours=False)
     assert "Not fit to be sent (first 10 of 200)" in text
     assert text.count("in.csv:") == 10

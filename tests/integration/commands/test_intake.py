@@ -1,17 +1,24 @@
 """Sources that are packed, or behind a URL, through whole jobs."""
 
 import gzip
+import os
 import signal
+import subprocess
+import sys
+import time
 
 import orjson
+import pyarrow as pa
 import pytest
 from backports import zstd
 from fakes.files_server import serving_files
+from pyarrow import parquet
 
 import engine
 from engine.commands import intake
 from engine.http import remote
 from engine.model.errors import AlreadyTaken, Exit, Interrupted, JobError, SourceError, SourceUnreachable
+from engine.model.settings import RunLimits
 from engine.progress.events import SourceCopied
 from engine.sandbox.behaviour import CreationPace
 
@@ -187,7 +194,7 @@ async def test_validate_reads_packed_and_fetched_sources_and_keeps_nothing(desk,
     server.content = gzip.compress(ndjson([*tasks(9), {"data": 5}]))
     found = await engine.validate([str(packed(desk, tasks(5))), server.url("t.jsonl.gz?sig=abcdefgh")], desk.config())
     assert (found.records, found.rejected) == (15, 1)
-    assert found.rejects[0][0] == server.url("t.jsonl.gz?***")
+    assert found.rejects[0][0].shown == server.url("t.jsonl.gz?***")
 
 
 @pytest.mark.parametrize(
@@ -204,3 +211,128 @@ async def test_a_source_that_cannot_be_fetched_is_refused_before_others_are(desk
     with pytest.raises(SourceError, match=said):
         await desk.submit([str(packed(desk, tasks(5))), source])
     assert spooled(desk) == []
+
+
+# Parquet, and text in another encoding
+
+
+def parquet_file(desk, rows, name="tasks.parquet", group=40):
+    path = desk.folder / name
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=group)
+    return path
+
+
+async def test_rows_of_parquet_are_found_again_by_group_and_row(desk, server):
+    desk = await desk(creation=CreationPace(tasks_per_second=1000.0))
+    rows = [{"id": str(number), "price": float("nan") if number == 57 else number / 4} for number in range(100)]
+    first = parquet_file(desk, rows)
+    server.content = parquet_file(desk, [{"id": "100", "price": 1.0}], "more.parquet").read_bytes()
+    config = desk.config(more='[mapping]\nwrap = "data"', send="max_in_flight = 1")
+    desk.stop_at = 2
+    await desk.submit([first, desk.source([{"id": "x", "price": 0}]), server.url("more.parquet")], config)
+    desk.stop_at = None
+    first.unlink()
+    result = await desk.resume()
+    assert counts(result) == (101, 0, 1, 0, 0)
+    outcomes = lines(result.outcomes)
+    assert [(line["index"], line["row_group"], line["row"]) for line in outcomes if "row" in line] == [
+        *((number, number // 40, number % 40) for number in range(100)),
+        (101, 0, 0),
+    ]
+    (bad,) = lines(result.rejects)
+    assert (bad["source"], bad["row_group"], bad["row"], bad["line"]) == (str(first), 1, 17, 58)
+    assert "NaN is no value that JSON has" in bad["error"]
+    assert (await desk.audit()).holds
+    story = await engine.tell_story("j", desk.ledger, record=57)
+    assert (story.asked.outcome.details["row_group"], story.asked.outcome.details["row"]) == (1, 17)
+
+
+async def test_parquet_is_known_by_its_content_to_delta_and_retry(desk):
+    desk = await desk()
+    rows = [{"id": str(number), "n": None if number == 3 else number} for number in range(10)]
+    config = desk.config(more='[mapping]\nwrap = "data"')
+    await desk.submit(parquet_file(desk, rows), config, family="f")
+    later = parquet_file(desk, [*rows, {"id": "new", "n": 1}], "later.parquet", group=3)
+    result = await desk.submit(later, config, job="k", family="f", delta=True)
+    assert (result.tally.created, result.tally.skipped) == (1, 10)
+    assert (await engine.audit("k", desk.ledger)).holds
+    with pytest.raises(AlreadyTaken):
+        await desk.submit(parquet_file(desk, rows, "same.parquet", group=5), config, job="again")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings"),
+    [
+        ("a.csv", "\ufeffid;né\r\n1;é\r\n2;€\r\n".encode("utf-16-le"), 'delimiter = "auto"'),
+        ("a.csv.gz", gzip.compress("\ufeffid|né\n1|é\n2|€\n".encode("utf-16-be")), 'delimiter = "auto"'),
+        ("a.csv", "id,né\n1,é\n2,€\n".encode("windows-1252"), 'encoding = "windows-1252"'),
+        ("a.ndjson", '\ufeff{"id":"1","né":"é"}\n{"id":"2","né":"€"}\n'.encode("utf-16-le"), ""),
+        ("a.json", '[{"id":"1","né":"é"},\n{"id":"2","né":"€"}]'.encode("utf-16-be"), 'encoding = "utf-16-be"'),
+    ],
+)
+async def test_text_of_another_encoding_goes_up_as_utf8(desk, name, content, settings):
+    desk = await desk()
+    (desk.folder / name).write_bytes(content)
+    config = desk.config(more=f'[mapping]\nwrap = "data"\n[source]\n{settings}')
+    result = await desk.submit(desk.folder / name, config)
+    assert counts(result) == (2, 0, 0, 0, 0)
+    assert (await desk.audit()).holds
+    shown = await engine.preview(desk.folder / name, config)
+    assert [orjson.loads(record.task or "")["data"] for record in shown.records] == [
+        {"id": "1", "né": "é"},
+        {"id": "2", "né": "€"},
+    ]
+
+
+async def test_a_byte_that_is_not_of_the_encoding_is_a_reject_at_its_line(desk):
+    desk = await desk()
+    source = desk.folder / "a.csv"
+    source.write_bytes(b"id,t\n1,\xe9\n2,\x81\n3,x\n")
+    config = desk.config(more='[mapping]\nwrap = "data"\n[source]\nencoding = "windows-1252"')
+    result = await desk.submit(source, config)
+    assert counts(result) == (2, 0, 1, 0, 0)
+    (bad,) = lines(result.rejects)
+    assert (bad["line"], bad["record"]) == (3, "2,\ufffd")
+    assert "not of the encoding" in bad["error"]
+    found = await engine.validate(source, config)
+    assert [source.place(reject.line) for source, reject in found.rejects] == [f"{source}:3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"id,t\n", "has a header and no rows"),
+        ("a.ndjson", b"", "is empty"),
+        ("a.json", b"[]", "has no records"),
+    ],
+)
+async def test_a_source_without_records_says_so_and_may_be_an_error(desk, name, content, said):
+    desk = await desk()
+    source = desk.folder / name
+    source.write_bytes(content)
+    result = await desk.submit(source, limits=RunLimits(fail_if_empty=True))
+    assert (result.exit_code, result.message) == (Exit.NOTHING, f"{source} {said}")
+    assert (await engine.validate(source, desk.config())).nothing == f"{source} {said}"
+
+
+def test_a_process_killed_while_it_writes_the_rows_of_parquet_leaves_a_job_that_is_made_again(tmp_path):
+    rows = [{"data": {"id": str(number), "text": "x" * 2000}} for number in range(20_000)]
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=7000)
+    (tmp_path / "c.toml").write_text(
+        '[service]\nkind = "sama"\nbase_url = "http://127.0.0.1:9/v2"\nproject_id = 1\n'
+        'access_key = "${env:SAMA_ACCESS_KEY}"\n'
+        "[send]\ngive_up_seconds = 1\n"
+    )
+    command = [sys.executable, "-m", "engine", "submit", str(path), "--config", "c.toml", "--ledger", "s/ledger.db"]
+    environment = {**os.environ, "SAMA_ACCESS_KEY": "k"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    while not any(part.stat().st_size for part in tmp_path.glob("s/*/spooled-0.rows.part")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    subprocess.run(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, check=False, timeout=60)
+    (copy,) = tmp_path.glob("s/*/spooled*")
+    assert copy.name == "spooled-0.rows"
+    assert [orjson.loads(line) for line in copy.read_bytes().splitlines()] == rows

@@ -225,7 +225,7 @@ async def test_validate_counts_and_sends_nothing(desk):
     result, events = await validated(desk, source)
     assert (result.records, result.rejected, result.batches) == (27, 2, 3)
     assert result.size_bytes == source.stat().st_size
-    assert [(path, reject.index, reject.line) for path, reject in result.rejects] == [
+    assert [(source.path, reject.index, reject.line) for source, reject in result.rejects] == [
         (str(source), 25, 26),
         (str(source), 26, 27),
     ]

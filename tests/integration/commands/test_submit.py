@@ -237,8 +237,9 @@ async def test_a_strict_job_that_was_interrupted_is_still_strict_when_it_goes_on
 
 async def test_a_source_of_no_records_is_finished_and_says_so(desk):
     desk = await desk()
-    result = await desk.submit(desk.source([]))
-    assert (result.state, result.exit_code, result.message) == ("finished", 0, "the sources hold no record")
+    source = desk.source([])
+    result = await desk.submit(source)
+    assert (result.state, result.exit_code, result.message) == ("finished", 0, f"{source} is empty")
 
 
 async def test_two_jobs_do_not_share_a_folder_for_their_reports(desk, tmp_path):

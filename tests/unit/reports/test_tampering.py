@@ -36,6 +36,12 @@ UNPROVEN = {
     ("sources", "inode", ""): "a number of the file system: a copy put back has a new one",
     ("sources", "ctime_ns", ""): "a time: it says whether to look twice, and bytes are compared",
     ("sources", "mtime_ns", ""): "a time: a copy put back has a new one, and its bytes are compared",
+    (
+        "sources",
+        "version",
+        "",
+    ): "it tells a later original from the one that was copied; the copy is compared",
+    ("sources", "row_groups", ""): "how rows of Parquet lie in groups; no source of this job is Parquet",
     ("spans", "lines", ""): "empty: an older version froze it; every other value is found",
     ("batches", "changed_at", "settled"): "a time",
     ("batches", "changed_at", "uncertain"): "a time",

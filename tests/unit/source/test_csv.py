@@ -109,7 +109,7 @@ def test_a_long_bad_value_is_shown_by_its_beginning():
         (b"a,b,a\n", {}, "names 'a' more than once: rename one"),
         (b"a,,b\n", {}, "column 2 in the header of .* has no name"),
         (b"a, \n", {}, "column 2 in the header of .* has no name"),
-        (b"\xe9,b\n", {}, "is not UTF-8"),
+        (b"\xe9,b\n", {}, "is not of its encoding"),
         (b'"a"x,b\n', {}, "the header of .* cannot be read: not valid CSV"),
         (b'"a,b\n1,2\n', {}, "the header of .* cannot be read: a quote is opened"),
         (b"a" * 100_000, {"max_record_bytes": 50}, "the header of .* is longer than max_record_bytes"),

@@ -36,7 +36,6 @@ BINARY = {
     "zstd": b"\x28\xb5\x2f\xfd\x00",
     "zip (Excel's .xlsx is one, too)": an_archive(),
     "an old Excel or Word file": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00",
-    "Parquet": b"PAR1\x15\x04",
     "PDF": b"%PDF-1.7\n",
     "an SQLite database": b"SQLite format 3\x00\x10",
     "UTF-16": TEXT.encode("utf-16"),
@@ -50,12 +49,17 @@ def test_what_must_be_converted_first_is_told_by_its_content_whatever_its_name(t
     assert f"{name} is {kind}: convert it to NDJSON, JSON or CSV" in refusal(tmp_path, name, BINARY[kind])
 
 
+def test_parquet_under_another_format_is_told_the_way_out(tmp_path):
+    said = refusal(tmp_path, "x.csv", b"PAR1\x15\x04", format="csv")
+    assert "x.csv is Parquet: leave its format out, or say --format parquet" in said
+
+
 @pytest.mark.parametrize("encoding", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
 @pytest.mark.parametrize("text", [TEXT, TABLE, '[{"a":1}]'])
 @pytest.mark.parametrize("name", ["x.ndjson", "x.json", "x.csv", "x"])
 def test_another_unicode_without_its_mark_is_named_with_the_command_that_converts_it(tmp_path, name, text, encoding):
     said = refusal(tmp_path, name, text.encode(encoding))
-    assert f"looks like {encoding}: convert it (iconv -f {encoding} -t UTF-8)" in said
+    assert f'looks like {encoding}: say encoding = "{encoding.lower()}" under [source]' in said
 
 
 NOT_AS_NAMED = [
