@@ -17,7 +17,7 @@ from engine.cli.output.status import job_screen, jobs_screen
 from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Attempt, Retried, Story
 from engine.commands.paths import program
-from engine.commands.result import JobStatus, Reasons, ServiceCan, Validation
+from engine.commands.result import JobStatus, ServiceCan, Validation
 from engine.model.errors import BulkSubmitError, Exit, StillWaiting
 from engine.model.job import JobState
 from engine.model.outcome import Fate, LaterFate, Outcome, Tally
