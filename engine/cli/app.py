@@ -167,7 +167,7 @@ def _confirm(said: str, question: str, *, shall: str, otherwise: str) -> None:
 @_command()
 def submit(
     *,
-    sources: options.Sources,
+    sources: options.SourcePaths,
     job: options.JobName = None,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output: options.Output = None,
@@ -303,7 +303,7 @@ def report(
     record: options.RecordIndex = None,
     key: options.RecordKey = None,
     missing: options.MissingKeys = False,
-    html: options.HtmlPage = False,
+    html: options.HtmlFile = False,
     file: options.PageFile = None,
     audit: options.AuditFirst = False,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
@@ -558,7 +558,7 @@ def _prune_said(planned: engine.Pruned) -> str:
 def check(
     *,
     sources: options.LoadSources = None,
-    config: options.Config,
+    config: options.ConfigFile,
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output: options.Output = None,
     source_format: options.SourceFormat = None,
@@ -608,7 +608,7 @@ def _probe_said(report: engine.CheckReport, sources: Sequence[str]) -> str:
 def validate(
     *,
     sources: options.CheckedSources,
-    config: options.Config,
+    config: options.ConfigFile,
     source_format: options.SourceFormat = None,
     processes: options.Processes = None,
     output_options: OutputOptions,
@@ -629,7 +629,7 @@ def validate(
 def preview(
     *,
     sources: options.CheckedSources,
-    config: options.Config,
+    config: options.ConfigFile,
     records: options.PreviewedRecords = options.DEFAULT_PREVIEW,
     record: options.RecordToPreview = None,
     source_format: options.SourceFormat = None,
@@ -651,7 +651,7 @@ def preview(
 def bench(
     *,
     sources: options.BenchSources = None,
-    config: options.Config,
+    config: options.ConfigFile,
     records: options.MostRecords = options.DEFAULT_BENCH_RECORDS,
     rate: options.Rates = None,
     steps: options.BenchSteps = None,

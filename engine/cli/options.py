@@ -137,7 +137,9 @@ def age_seconds(text: str | None) -> float | None:
 
 _SOURCES = "Files to read, as paths, quoted globs, https:// or s3:// URLs, packed or not; `-` reads standard input"
 
-Sources: TypeAlias = Annotated[list[str], _argument("SOURCE...", f"{_SOURCES}, which is kept so it can be resumed.")]
+SourcePaths: TypeAlias = Annotated[
+    list[str], _argument("SOURCE...", f"{_SOURCES}, which is kept so it can be resumed.")
+]
 NightSources: TypeAlias = Annotated[
     list[str], _argument("SOURCE...", "Files to read, as paths, quoted globs, https:// or s3:// URLs.")
 ]
@@ -152,7 +154,7 @@ BenchSources: TypeAlias = Annotated[
 ]
 JobArgument: TypeAlias = Annotated[str, _argument("JOB", "Name of the job; `bulksubmit status` lists them.")]
 JobIfAny: TypeAlias = Annotated[str | None, _argument("JOB", "Name of the job; every job where it is left out.")]
-Config: TypeAlias = Annotated[
+ConfigFile: TypeAlias = Annotated[
     Path, _option("-c, --config FILE", "TOML file that says which service, whose credentials and how to map records.")
 ]
 NewConfig: TypeAlias = Annotated[
@@ -335,7 +337,7 @@ MissingKeys: TypeAlias = Annotated[
     bool,
     _option("--missing", "List what the job's family has created and its source no longer has, in missing.ndjson."),
 ]
-HtmlPage: TypeAlias = Annotated[
+HtmlFile: TypeAlias = Annotated[
     bool, _option("--html", "Write one HTML page of all that is known of the job: report.html there, or FILE.")
 ]
 PageFile: TypeAlias = Annotated[Path | None, _argument("[FILE]", "With --html: the page to write.")]
@@ -504,7 +506,7 @@ def answer_option(asked: AskedQuestion) -> Any:
 class LoadOptions:
     """What goes up, as `submit` and `nightly` take it; each field is an option."""
 
-    config: Config
+    config: ConfigFile
     source_format: SourceFormat = None
     until: Until = ""
     processes: Processes = None

@@ -67,7 +67,7 @@ _UNPACKED, _CONVERTED, _DECODED = "unpacked", "converted", "decoded"
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
-class _Named(Struct, frozen=True):
+class _NamedSource(Struct, frozen=True):
     """One source as it was named, found but not copied."""
 
     path: Path | None = None
@@ -223,13 +223,13 @@ def _shown(named: Sequence[str]) -> list[str]:
 # Finding
 
 
-def _find(named: Sequence[str], settings: SourceSettings) -> Sequence[_Named]:
-    found: dict[str, _Named] = {}
+def _find(named: Sequence[str], settings: SourceSettings) -> Sequence[_NamedSource]:
+    found: dict[str, _NamedSource] = {}
     for name in named:
         if name == STANDARD_INPUT:
-            found.setdefault(name, _Named())
+            found.setdefault(name, _NamedSource())
         elif is_elsewhere(name):
-            found.setdefault(name, _Named(remote=_remote(name, settings)))
+            found.setdefault(name, _NamedSource(remote=_remote(name, settings)))
         else:
             for path in paths_of(name):
                 found.setdefault(real_path(path), _found(path, settings))
@@ -238,9 +238,9 @@ def _find(named: Sequence[str], settings: SourceSettings) -> Sequence[_Named]:
     return list(found.values())
 
 
-def _found(path: Path, settings: SourceSettings) -> _Named:
+def _found(path: Path, settings: SourceSettings) -> _NamedSource:
     regular_file(path)
-    return _Named(path=path, becomes=_becomes(path, path.name, settings))
+    return _NamedSource(path=path, becomes=_becomes(path, path.name, settings))
 
 
 def _becomes(path: Path, name: str, settings: SourceSettings) -> str:
@@ -271,11 +271,11 @@ def _remote(name: str, settings: SourceSettings) -> RemoteFile:
     raise SourceError(f"{redactor({})(name)}: {kind}:// is not read. Name a file, https://host/path or s3://bucket/key")
 
 
-def _name(one: _Named) -> str:
+def _name(one: _NamedSource) -> str:
     return one.remote.name if one.remote else str(one.path.absolute()) if one.path else _STREAM
 
 
-async def _version(one: _Named) -> str:
+async def _version(one: _NamedSource) -> str:
     if one.remote is not None:
         return await one.remote.version()
     status = regular_file(one.path) if one.path is not None else None
@@ -291,7 +291,7 @@ class _Copy(Struct, frozen=True):
 
 
 async def _copied(
-    named: Sequence[str], found: Sequence[_Named], settings: SourceSettings, folder: Path, emit: Listener
+    named: Sequence[str], found: Sequence[_NamedSource], settings: SourceSettings, folder: Path, emit: Listener
 ) -> tuple[Source, ...]:
     _clean_up(folder, keep_downloads=True)  # of an attempt that was killed
     copying = folder / _COPYING
@@ -305,7 +305,7 @@ async def _copied(
     return sources
 
 
-async def _copy(one: _Named, number: int, settings: SourceSettings, folder: Path, emit: Listener) -> _Copy:
+async def _copy(one: _NamedSource, number: int, settings: SourceSettings, folder: Path, emit: Listener) -> _Copy:
     if one.remote is not None:
         return await _fetched(one.remote, number, settings, folder, emit)
     if one.path is None:
@@ -362,7 +362,7 @@ def _write(path: Path, text: bytes) -> None:
         file.write(text)
 
 
-def _described(found: Sequence[_Named], copies: dict[int, _Copy], settings: SourceSettings) -> tuple[Source, ...]:
+def _described(found: Sequence[_NamedSource], copies: dict[int, _Copy], settings: SourceSettings) -> tuple[Source, ...]:
     sources: list[Source] = []
     for number, one in enumerate(found):
         copy, after = copies.get(number), sources[-1] if sources else None

@@ -210,7 +210,7 @@ async def indexes_sent(job: Job, ledger: Ledger, batch: Batch) -> Sequence[int]:
     return good_indexes(batch, [reject.index for reject in rejects], skips)
 
 
-class Records:
+class RecordFinder:
     """Finds records of a job again; of the batch that it looked at last it knows all of them."""
 
     def __init__(self, job: Job, ledger: Ledger) -> None:
@@ -313,7 +313,7 @@ async def story_of(job: Job, ledger: Ledger, index: int, column: str = "") -> St
 
 
 async def _attempt(job: Job, ledger: Ledger, index: int) -> Attempt | None:
-    records = Records(job, ledger)
+    records = RecordFinder(job, ledger)
     fated = await records.fated(index)
     if fated is None:
         return None
@@ -327,7 +327,7 @@ async def _key(first: Job, ledger: Ledger, index: int, column: str) -> str | Non
         kept = await anyio.to_thread.run_sync(key_kept_of, first.name, ledger.path, index)
         if kept:
             return shown_key(kept)
-    text = await Records(first, ledger).text(index) if column and index >= 0 else None
+    text = await RecordFinder(first, ledger).text(index) if column and index >= 0 else None
     try:
         row = loads(text or b"null")
     except ValueError:

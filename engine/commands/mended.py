@@ -17,7 +17,7 @@ from typing import TypeAlias
 import anyio.to_thread
 from msgspec import Struct
 
-from engine.commands.lineage import Attempts, Records, as_sent
+from engine.commands.lineage import Attempts, RecordFinder, as_sent
 from engine.files import regular
 from engine.model.errors import JobError
 from engine.model.job import Job
@@ -111,7 +111,7 @@ async def _table_rows(
     path: Path, job: Job, by_name: Mapping[str, Job], attempts: Attempts, types: Mapping[str, str]
 ) -> AsyncIterator[Sequence[MendedLine]]:
     """Yield the rows of a table: each says how its record differs from what its job has sent."""
-    records = {name: Records(one, attempts.ledger) for name, one in by_name.items()}
+    records = {name: RecordFinder(one, attempts.ledger) for name, one in by_name.items()}
     rows = read_spreadsheet(path)
     while page := await anyio.to_thread.run_sync(lambda: list(islice(rows, _PAGE_LINES))):
         lines = []
@@ -147,7 +147,7 @@ def _once(pairs: Sequence[tuple[int, MendedLine]], done: bytearray) -> Chosen:
 async def _chosen(job: Job, attempts: Attempts, holders: Sequence[Job], flags: bytearray) -> bytearray:
     """Return, for each record of a job, the number of the holder whose line counts; unflag what was taken out."""
     chosen, news = bytearray(len(flags)), bytearray(len(flags))
-    records = [Records(holder, attempts.ledger) for holder in holders]
+    records = [RecordFinder(holder, attempts.ledger) for holder in holders]
     for number, holder in enumerate(holders, 1):
         present = bytearray(len(flags))
         async for lines in _pages(_rejects_lines(holder)):
@@ -170,7 +170,7 @@ async def _chosen(job: Job, attempts: Attempts, holders: Sequence[Job], flags: b
     return chosen
 
 
-async def _sent_since(index: int, text: bytes, job: Job, attempts: Attempts, newer: Sequence[Records]) -> bool:
+async def _sent_since(index: int, text: bytes, job: Job, attempts: Attempts, newer: Sequence[RecordFinder]) -> bool:
     """Return whether one of some newer attempts has sent this text for a record of `job`."""
     for records in newer:
         place = await attempts.descend(job, index, records.job)

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from engine.commands.result import JobStatus
-from engine.dashboard.html import Content, foreign, join, link, moment, tag
+from engine.dashboard.html import Fragment, foreign, join, link, moment, tag
 from engine.dashboard.layout import HtmlPage, trail
 from engine.dashboard.parts import badge, command_line, sentence, state_of
 from engine.dashboard.words import Words
@@ -142,7 +142,7 @@ class Actions:
             why = (
                 "a command that was started here is at work" if self.is_busy(job) else f"the job is {state_of(status)}"
             )
-            body: list[Content] = [
+            body: list[Fragment] = [
                 trail((f"/jobs/{job}", job), here=LABELS[action]),
                 tag("h1", title),
                 tag("p", sentence(status, None)),

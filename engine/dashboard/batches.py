@@ -11,7 +11,7 @@ from aiohttp import web
 from engine.commands import wiring
 from engine.commands.lineage import Attempt
 from engine.commands.query import tell_story
-from engine.dashboard.html import Content, facts, foreign, join, link, moment, table, tag
+from engine.dashboard.html import Fragment, facts, foreign, join, link, moment, table, tag
 from engine.dashboard.job import PIPELINE
 from engine.dashboard.layout import HtmlPage, trail
 from engine.dashboard.parts import badge, whole
@@ -86,7 +86,7 @@ def _table(job: str, rows: Sequence[BatchRow]) -> Markup:
         "Last step",
         "Note",
     ]
-    lines: list[list[Content]] = [
+    lines: list[list[Fragment]] = [
         [
             link(f"/jobs/{job}/batches/{row.sequence}", batch_name(row.sequence)),
             badge(row.state),
@@ -167,11 +167,11 @@ def _fates(fates: Sequence[Fated], wanted: str) -> Markup | None:
     return tag("nav", tag("ul", items), aria_label="Fate", class_="pages")
 
 
-def _fated(job: str, fates: Sequence[Fated], start: int, wanted: str) -> Sequence[Content]:
+def _fated(job: str, fates: Sequence[Fated], start: int, wanted: str) -> Sequence[Fragment]:
     shown = fates[start : start + RECORDS_SHOWN]
     if not shown:
         return [tag("p", "There are none.")]
-    rows: list[list[Content]] = [
+    rows: list[list[Fragment]] = [
         [
             link(f"/jobs/{job}/records/{fated.outcome.index}", f"{fated.outcome.index:,}"),
             badge(fated.outcome.state),
@@ -195,7 +195,7 @@ def _fated(job: str, fates: Sequence[Fated], start: int, wanted: str) -> Sequenc
     ]
 
 
-def _task(task_id: str | None, url: str | None) -> Content:
+def _task(task_id: str | None, url: str | None) -> Fragment:
     return (link(url, task_id) if url else task_id) if task_id else ""
 
 
@@ -208,7 +208,7 @@ async def record_page(request: web.Request, reader: Reader) -> HtmlPage:
         found = await ledger.batch_at(name, index)
     batch = found[0].sequence if found else None
     title = f"Record {index:,} of job {name}"
-    pairs: list[tuple[str, Content]] = [
+    pairs: list[tuple[str, Fragment]] = [
         ("source", f"{outcome.source}, {f'line {asked.line:,}, ' if asked.line else ''}byte {outcome.offset:,}"),
         ("key", f"{story.column} = {foreign(story.key)}" if story.key is not None else None),
         ("known from", _known_from(outcome.details) if outcome.state is Fate.SKIPPED else None),
@@ -229,7 +229,7 @@ async def record_page(request: web.Request, reader: Reader) -> HtmlPage:
     return HtmlPage(title, join(parts), job=name)
 
 
-def _known_from(details: object) -> Content:
+def _known_from(details: object) -> Fragment:
     if not isinstance(details, dict) or "job" not in details:
         return None
     return link(
@@ -237,7 +237,7 @@ def _known_from(details: object) -> Content:
     )
 
 
-def _attempt(one: Attempt, *, is_asked: bool) -> Sequence[Content]:
+def _attempt(one: Attempt, *, is_asked: bool) -> Sequence[Fragment]:
     outcome = one.outcome
     here = f"/jobs/{one.job}/records/{outcome.index}"
     return [
@@ -252,7 +252,7 @@ def _attempt(one: Attempt, *, is_asked: bool) -> Sequence[Content]:
     ]
 
 
-def _later(one: Attempt) -> Content:
+def _later(one: Attempt) -> Fragment:
     if one.later is None:
         return None
     return [

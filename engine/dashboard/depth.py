@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from engine.dashboard.html import Content, foreign, join, link, moment, table, tag
+from engine.dashboard.html import Fragment, foreign, join, link, moment, table, tag
 from engine.dashboard.parts import badge, fates, part_of
 from engine.model.runs import Sample
 from engine.progress.charts import Line, Plot, svg
@@ -100,7 +100,7 @@ def calls(overview: Overview) -> Markup | None:
     """Return how long the calls of each kind took, and how they were answered."""
     if not overview.calls:
         return None
-    rows: list[list[Content]] = []
+    rows: list[list[Fragment]] = []
     for one in overview.calls:
         times = (one.seconds.p50, one.seconds.p90, one.seconds.p99, one.seconds.longest)
         answers = ", ".join(f"{foreign(answer)}: {count(number)}" for answer, number in one.answers.items())
@@ -169,7 +169,7 @@ def relatives(overview: Overview) -> Markup | None:
     return tag("section", tag("h2", "Related jobs"), table("Related jobs", header, rows, hidden_caption=True))
 
 
-def _lines(how: str, jobs: Sequence[JobFacts]) -> Iterator[Sequence[Content]]:
+def _lines(how: str, jobs: Sequence[JobFacts]) -> Iterator[Sequence[Fragment]]:
     for one in jobs:
         code = "" if one.exit_code is None else str(one.exit_code)
         yield [

@@ -9,20 +9,20 @@ from typing import TypeAlias
 from engine.progress.html import Markup, element, joined
 from engine.progress.redaction import foreign_words
 
-Content: TypeAlias = "str | int | Iterable[Content] | None"
+Fragment: TypeAlias = "str | int | Iterable[Fragment] | None"
 """What an element may hold: `Markup` as it is, text and numbers escaped, None left out, and several of these."""
 
 _WITHOUT_END = frozenset({"input", "link"})
 """Elements that hold nothing and have no end tag; `element` knows others."""
 
 
-def tag(name: str, /, *children: Content, **attributes: str | float | bool | None) -> Markup:
+def tag(name: str, /, *children: Fragment, **attributes: str | float | bool | None) -> Markup:
     """Return an element whose children may be nested; the rest is as `element` has it."""
     made = element(name, join(children), **attributes)
     return Markup(made.removesuffix(f"</{name}>")) if name in _WITHOUT_END else made
 
 
-def join(children: Content) -> Markup:
+def join(children: Fragment) -> Markup:
     """Return children one after another."""
     if children is None or isinstance(children, str | int):
         return joined([children])
@@ -43,7 +43,7 @@ def moment(unix_seconds: float) -> Markup:
     return tag("time", time.strftime("%Y-%m-%d %H:%M:%S", local), datetime=whole)
 
 
-def link(to: str, *children: Content, **attributes: str | int | bool | None) -> Markup:
+def link(to: str, *children: Fragment, **attributes: str | int | bool | None) -> Markup:
     """Return a link to a page of ours, or to one at the service: only http and https lead anywhere."""
     if to.startswith("?") or (to.startswith("/") and not to.startswith("//")):
         return tag("a", *children, href=to, **attributes)
@@ -55,7 +55,7 @@ def link(to: str, *children: Content, **attributes: str | int | bool | None) -> 
 def table(
     caption: str,
     header: Sequence[str],
-    rows: Sequence[Sequence[Content]],
+    rows: Sequence[Sequence[Fragment]],
     *,
     figures: frozenset[int] = frozenset(),
     spare: frozenset[int] = frozenset(),
@@ -88,7 +88,7 @@ def table(
     return tag("div", inner, class_="scrolls", tabindex=0, role="region", aria_label=caption)
 
 
-def facts(pairs: Iterable[tuple[str, Content]]) -> Markup:
+def facts(pairs: Iterable[tuple[str, Fragment]]) -> Markup:
     """Return names with their values; a value that is empty is left out with its name."""
     shown = [(name, join(value)) for name, value in pairs]
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in shown if value], class_="facts")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from engine.commands.result import JobStatus
 from engine.dashboard import depth
 from engine.dashboard.actions import Actions
-from engine.dashboard.html import Content, facts, foreign, join, link, moment, table, tag
+from engine.dashboard.html import Fragment, facts, foreign, join, link, moment, table, tag
 from engine.dashboard.layout import HtmlPage, trail
 from engine.dashboard.parts import FATES, badge, command_line, number_of, part_of, progress, sentence, state_of
 from engine.dashboard.reading import Reader
@@ -75,7 +75,7 @@ def _records(status: JobStatus) -> Markup:
     tally, name = status.tally, status.job.name
     shown = [fate for fate in Fate if number_of(tally, fate) or fate in {Fate.CREATED, Fate.FAILED}]
     numbers = {fate: number_of(tally, fate) for fate in shown}
-    rows: list[list[Content]] = [
+    rows: list[list[Fragment]] = [
         [fate.value, count(number), part_of(number, tally.records), FATES[fate]] for fate, number in numbers.items()
     ]
     note = "" if status.job.read_complete else " The sources are not read to the end, so there will be more."
@@ -92,7 +92,7 @@ def _records(status: JobStatus) -> Markup:
 def _pipeline(status: JobStatus) -> Markup:
     batches = f"/jobs/{status.job.name}/batches"
     most = max(status.tally.batches, 1)
-    rows: list[list[Content]] = []
+    rows: list[list[Fragment]] = []
     for state, meaning in PIPELINE.items():
         number = status.tally.states.get(state, 0)
         bar = tag("meter", part_of(number, most), value=number, max=most, aria_label=f"Share of batches {state}")
@@ -111,11 +111,11 @@ def _now(status: JobStatus, pace: float | None) -> Markup | None:
         return None
     sample = status.samples[-1] if status.samples else None
     title = "Now" if status.running else "In the last seconds of its last run"
-    pairs: list[tuple[str, Content]] = [("pace", f"{rate(pace)} records/s" if pace is not None else None)]
+    pairs: list[tuple[str, Fragment]] = [("pace", f"{rate(pace)} records/s" if pace is not None else None)]
     return tag("section", tag("h2", title), facts([*pairs, *(_of_sample(sample) if sample else ())]))
 
 
-def _of_sample(sample: Sample) -> Iterator[tuple[str, Content]]:
+def _of_sample(sample: Sample) -> Iterator[tuple[str, Fragment]]:
     yield "tasks", f"{rate(sample.tasks_per_second)}/s"
     yield "data", f"{size(sample.bytes_per_second)}/s"
     yield "requests", f"{rate(sample.requests_per_second)}/s, {count(sample.requests_open)} without an answer yet"
@@ -142,7 +142,7 @@ def _runs(status: JobStatus) -> Markup | None:
     return tag("section", tag("h2", title), table(title, header, rows, figures=figures, hidden_caption=True))
 
 
-def _run(status: JobStatus, run: PastRun) -> Sequence[Content]:
+def _run(status: JobStatus, run: PastRun) -> Sequence[Fragment]:
     is_last = run is status.runs[-1]
     end = (
         f"exit {run.exit_code}" if run.exit_code is not None else "running" if status.running and is_last else "killed"
@@ -167,7 +167,7 @@ def _about(status: JobStatus, overview: Overview | None) -> Markup:
     job = status.job
     sources = [f"{source.path} ({size(source.size)})" for source in job.sources[:SOURCES_SHOWN]]
     more = len(job.sources) - len(sources)
-    pairs: list[tuple[str, Content]] = [
+    pairs: list[tuple[str, Fragment]] = [
         ("service", job.service),
         ("begun", moment(job.created_at)),
         ("last sign", moment(status.last_sign_at)),

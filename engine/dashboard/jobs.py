@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from aiohttp import web
 
 from engine.commands.result import JobStatus
-from engine.dashboard.html import Content, join, link, moment, table, tag
+from engine.dashboard.html import Fragment, join, link, moment, table, tag
 from engine.dashboard.layout import HtmlPage
 from engine.dashboard.parts import badge, pages, progress, sentence, state_of, whole
 from engine.dashboard.reading import Reader
@@ -71,7 +71,7 @@ def _table(statuses: Sequence[JobStatus], reader: Reader) -> Markup:
     return table("Jobs, the newest first", header, rows, figures=frozenset({3, 4, 5, 6, 7}), hidden_caption=True)
 
 
-def _row(status: JobStatus, pace: float | None) -> Sequence[Content]:
+def _row(status: JobStatus, pace: float | None) -> Sequence[Fragment]:
     job, tally = status.job, status.tally
     return [
         link(f"/jobs/{job.name}", job.name),
@@ -87,7 +87,7 @@ def _row(status: JobStatus, pace: float | None) -> Sequence[Content]:
     ]
 
 
-def _loud(number: int) -> Content:
+def _loud(number: int) -> Fragment:
     return tag("strong", count(number), class_="bad") if number else "0"
 
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from msgspec import Struct
 
-from engine.dashboard.html import Content, join, link, tag
+from engine.dashboard.html import Fragment, join, link, tag
 from engine.progress.charts import STYLE as PLOTS
 from engine.progress.html import DARK, LIGHT, Markup
 
@@ -98,7 +98,7 @@ def refusal(status: int, reason: str) -> HtmlPage:
     return HtmlPage(title, join([tag("h1", title), tag("p", reason), again]), status=status)
 
 
-def trail(*steps: tuple[str, str], here: Content) -> Markup:
+def trail(*steps: tuple[str, str], here: Fragment) -> Markup:
     """Return the way from the list of jobs to a page."""
     items = [tag("li", link(to, name)) for to, name in (("/", "Jobs"), *steps)]
     return tag(

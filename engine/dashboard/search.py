@@ -18,7 +18,7 @@ from engine.batch.known import marker_for
 from engine.commands import wiring
 from engine.commands.lineage import indexes_sent
 from engine.commands.query import tell_story
-from engine.dashboard.html import Content, foreign, join, link, table, tag
+from engine.dashboard.html import Fragment, foreign, join, link, table, tag
 from engine.dashboard.layout import HtmlPage, trail
 from engine.dashboard.parts import badge, command_line, whole
 from engine.dashboard.reading import Reader
@@ -54,7 +54,7 @@ async def search_page(request: web.Request, reader: Reader, words: Words) -> Htm
     text, way = request.query.get("q", "").strip(), request.query.get("by", "")
     way = way if way in WAYS else ""
     title = f"Search in job {job.name}"
-    parts: list[Content] = [
+    parts: list[Fragment] = [
         trail((f"/jobs/{job.name}", job.name), here="Search"),
         tag("h1", title),
         _form(job, text, way),
@@ -76,9 +76,9 @@ def _form(job: Job, text: str, way: str) -> Markup:
     )
 
 
-async def _results(job: Job, reader: Reader, words: Words, text: str, way: str, place: str) -> Sequence[Content]:
+async def _results(job: Job, reader: Reader, words: Words, text: str, way: str, place: str) -> Sequence[Fragment]:
     """Return a section for each way to look that fits; later pages are of one way only."""
-    found: list[Content] = []
+    found: list[Fragment] = []
     if way in {"", "index"} and not place:
         found.append(await _by_index(job, reader, text, said=way == "index"))
     if way == "key" or (not way and not place and "=" in text):
@@ -177,14 +177,14 @@ async def _section(
     )
 
 
-async def _rows(job: Job, reader: Reader, hits: Sequence[Hit]) -> list[Sequence[Content]]:
+async def _rows(job: Job, reader: Reader, hits: Sequence[Hit]) -> list[Sequence[Fragment]]:
     sequences = [hit.sequence for hit in hits if hit.sequence is not None]
     batches = await reader.search(lambda search: search.rows(job.name, sequences)) if sequences else {}
     async with reader.opened() as ledger:
         return [await _row(job, ledger, hit, batches.get(hit.sequence or 0)) for hit in hits]
 
 
-async def _row(job: Job, ledger: Ledger, hit: Hit, batch: BatchRow | None) -> Sequence[Content]:
+async def _row(job: Job, ledger: Ledger, hit: Hit, batch: BatchRow | None) -> Sequence[Fragment]:
     state, why = badge(hit.state) if hit.state else "", foreign(hit.reason)
     if hit.sequence is None or batch is None:
         index = hit.index or 0
@@ -202,7 +202,7 @@ async def _row(job: Job, ledger: Ledger, hit: Hit, batch: BatchRow | None) -> Se
 async def search_all_page(request: web.Request, reader: Reader) -> HtmlPage:
     """Return what a search over all jobs has found: jobs by their name, and who has a task or a batch of that id."""
     text, place = request.query.get("q", "").strip(), request.query.get("place", "")
-    parts: list[Content] = [trail(here="Search"), tag("h1", "Search all jobs")]
+    parts: list[Fragment] = [trail(here="Search"), tag("h1", "Search all jobs")]
     if not text:
         parts.append(tag("p", "Look for the name of a job, or for the id of a task or a batch at the service."))
         return HtmlPage("Search", join(parts))
@@ -233,10 +233,10 @@ async def search_all_page(request: web.Request, reader: Reader) -> HtmlPage:
 
 async def _in_all(
     jobs: Sequence[Job], reader: Reader, text: str, place: str
-) -> tuple[list[Sequence[Content]], str | None, int]:
+) -> tuple[list[Sequence[Fragment]], str | None, int]:
     """Return a row for each hit, the place within the job where it goes on (None: at the end), and jobs done with."""
     end = time.monotonic() + SEARCH_SECONDS
-    rows: list[Sequence[Content]] = []
+    rows: list[Sequence[Fragment]] = []
     for seen, job in enumerate(jobs):
         if time.monotonic() >= end or len(rows) >= HITS_SHOWN:
             return rows, place, seen

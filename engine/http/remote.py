@@ -31,7 +31,7 @@ SYNC_BYTES = 16 << 20
 _CALL = "download"
 
 
-class Broken(Exception):
+class DownloadBroken(Exception):
     """A download broke off, and may go on; says why."""
 
 
@@ -65,7 +65,7 @@ class RemoteFile(Protocol):
         """Ask for the file from byte `start` on, if it still is of `version`; of no version, from the start.
 
         Raises:
-            Broken: it may be asked again.
+            DownloadBroken: it may be asked again.
             Changed: it is another version.
             SourceError: it cannot be read.
         """
@@ -91,7 +91,7 @@ async def download(remote: RemoteFile, path: Path, sleep: Callable[[float], Awai
         SourceUnreachable: it does not come, however often it is asked for. What has come stays for the next time.
         SourceError: it cannot be read, or not be written here.
     """
-    growing = _Growing(remote.name, path)
+    growing = _GrowingCopy(remote.name, path)
     tries = 0
     try:
         growing.open()
@@ -103,7 +103,7 @@ async def download(remote: RemoteFile, path: Path, sleep: Callable[[float], Awai
                 why = "the file is another one by now: it is fetched from the start"
                 growing.forget()
                 tries += 1
-            except Broken as error:
+            except DownloadBroken as error:
                 why = str(error)
                 tries = 1 if growing.have > before else tries + 1
             else:
@@ -125,11 +125,11 @@ async def download(remote: RemoteFile, path: Path, sleep: Callable[[float], Awai
         growing.close()
 
 
-async def _go_on(remote: RemoteFile, growing: _Growing, emit: Listener) -> None:
+async def _go_on(remote: RemoteFile, growing: _GrowingCopy, emit: Listener) -> None:
     """Fetch what is missing.
 
     Raises:
-        Broken: not all has come.
+        DownloadBroken: not all has come.
         Changed: it is another version.
     """
     whole = growing.have > 0 and growing.have == growing.size_bytes
@@ -144,14 +144,14 @@ async def _go_on(remote: RemoteFile, growing: _Growing, emit: Listener) -> None:
             await anyio.to_thread.run_sync(growing.write, block)
             _tell(emit, growing)
     if growing.size_bytes is not None and growing.have < growing.size_bytes:
-        raise Broken(f"the connection ended after {growing.have:,} of {growing.size_bytes:,} bytes")
+        raise DownloadBroken(f"the connection ended after {growing.have:,} of {growing.size_bytes:,} bytes")
     if growing.size_bytes is not None and growing.have > growing.size_bytes:
         raise Changed
     await anyio.to_thread.run_sync(growing.sync)
     _tell(emit, growing, ended=True)
 
 
-def _tell(emit: Listener, growing: _Growing, *, ended: bool = False) -> None:
+def _tell(emit: Listener, growing: _GrowingCopy, *, ended: bool = False) -> None:
     have, path = growing.have, str(growing.path)
     emit(SourceCopied(growing.name, path, "fetched", have, growing.size_bytes, have, ended))
 
@@ -161,7 +161,7 @@ def note_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.note")
 
 
-class _Growing:
+class _GrowingCopy:
     """A file as it comes, and the note beside it. What is not synced is kept within one process only."""
 
     def __init__(self, name: str, path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from yarl import URL
 
-from engine.http.remote import Broken, Changed, Part
+from engine.http.remote import Changed, DownloadBroken, Part
 from engine.http.urls import is_loopback
 from engine.model.errors import SourceError
 from engine.progress.redaction import foreign_words
@@ -96,7 +96,7 @@ class S3File:
             return str((await self._obstore.head_async(self._store, self._key))["e_tag"] or "")
         except Exception as error:
             mapped = self._mapped(error)
-            if isinstance(mapped, Broken):
+            if isinstance(mapped, DownloadBroken):
                 return ""
             raise mapped from error
 
@@ -120,5 +120,5 @@ class S3File:
                 f"{self.name} may not be read: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their rights. {said}"
             )
         if isinstance(error, errors.BaseError | OSError):
-            return Broken(f"the store does not answer as it should: {said}")
+            return DownloadBroken(f"the store does not answer as it should: {said}")
         return error

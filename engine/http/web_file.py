@@ -24,7 +24,7 @@ from engine.http.classify import Loss
 from engine.http.client import PublicResolver, tls_context
 from engine.http.losses import MAX_FIELD_BYTES, loss_of
 from engine.http.proxies import from_environment
-from engine.http.remote import Broken, Changed, Part
+from engine.http.remote import Changed, DownloadBroken, Part
 from engine.http.urls import is_loopback, is_public
 from engine.model.errors import SourceError
 from engine.progress.redaction import redactor, remember_secret
@@ -90,7 +90,7 @@ class WebFile:
         try:
             async with self._answer("HEAD", {}) as answer:
                 return _strong(answer.headers) if answer.ok else ""
-        except Broken:
+        except DownloadBroken:
             return ""
 
     async def _blocks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -98,14 +98,14 @@ class WebFile:
             async for block in answer.content.iter_chunked(_BLOCK_BYTES):
                 yield block
         except (aiohttp.ClientError, OSError) as error:
-            raise Broken(loss_of(error, answer.url.host or "").words) from None
+            raise DownloadBroken(loss_of(error, answer.url.host or "").words) from None
 
     def _check_status(self, status: int) -> None:
         """Raise if a status is none of a file that comes."""
         if status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
             return
         if status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise Broken(f"the server answers with status {status}")
+            raise DownloadBroken(f"the server answers with status {status}")
         if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
             raise SourceError(f"{self.name} does not exist there (status {status}): check the URL")
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
@@ -149,7 +149,7 @@ class WebFile:
                     lost = loss_of(error, url.host_port_subcomponent or "")
                     if lost.loss in _FINAL:
                         raise SourceError(f"{self.name} cannot be fetched: {lost.words}") from None
-                    raise Broken(lost.words) from None
+                    raise DownloadBroken(lost.words) from None
                 async with answer:
                     if answer.status not in _REDIRECTS:
                         yield answer
@@ -213,5 +213,5 @@ def _part(answer: aiohttp.ClientResponse, start: int, blocks: AsyncIterator[byte
         return Part(0, answer.content_length, _strong(answer.headers), blocks)
     found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != start:
-        raise Broken("the server answers with another part than the one that was asked for")
+        raise DownloadBroken("the server answers with another part than the one that was asked for")
     return Part(start, None if found[2] == "*" else int(found[2]), _strong(answer.headers), blocks)

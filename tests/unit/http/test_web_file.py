@@ -4,7 +4,7 @@ import re
 import pytest
 from fakes.files_server import serving_files
 
-from engine.http.remote import Broken
+from engine.http.remote import DownloadBroken
 from engine.http.web_file import WebFile
 from engine.model.errors import SourceError
 from engine.progress.redaction import redactor
@@ -69,7 +69,7 @@ async def test_a_status_that_stays_so_is_told(server, status, said):
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 async def test_a_status_that_passes_may_be_asked_again(server, status):
     server.statuses = [status]
-    with pytest.raises(Broken, match=f"status {status}"):
+    with pytest.raises(DownloadBroken, match=f"status {status}"):
         await fetched(WebFile(server.url("x"), ()))
 
 
@@ -111,5 +111,5 @@ async def test_the_version_is_a_strong_tag_or_nothing(server):
 
 
 async def test_a_server_that_is_not_there_may_be_asked_again():
-    with pytest.raises(Broken, match="no connection"):
+    with pytest.raises(DownloadBroken, match="no connection"):
         await fetched(WebFile("http://127.0.0.1:1/x", ()))
