@@ -264,11 +264,12 @@ async def test_parquet_is_known_by_its_content_to_delta_and_retry(desk):
     ("name", "content", "settings"),
     [
         ("a.csv", "\ufeffid;né\r\n1;é\r\n2;€\r\n".encode("utf-16-le"), 'delimiter = "auto"'),
-        ("a.csv.gz", gzip.compress("\ufeffid|né\n1|é\n2|€\n".encode("utf-16-be")), 'delimiter = "auto"'),
+        ("a.csv.gz", gzip.compress("\ufeffid|né\n1|é\n2|€\n".encode("utf-16-be"), mtime=0), 'delimiter = "auto"'),
         ("a.csv", "id,né\n1,é\n2,€\n".encode("windows-1252"), 'encoding = "windows-1252"'),
         ("a.ndjson", '\ufeff{"id":"1","né":"é"}\n{"id":"2","né":"€"}\n'.encode("utf-16-le"), ""),
         ("a.json", '[{"id":"1","né":"é"},\n{"id":"2","né":"€"}]'.encode("utf-16-be"), 'encoding = "utf-16-be"'),
     ],
+    ids=["utf-16-le", "packed", "windows-1252", "ndjson", "json"],
 )
 async def test_text_of_another_encoding_goes_up_as_utf8(desk, name, content, settings):
     desk = await desk()
