@@ -3,12 +3,13 @@
 #   make test           the tests: Python only
 #   make test-system    the tests that need another program: an S3 store, Chromium, systemd's verifier
 #   make check          lint, types and import rules
+#   make docs           writes the parts of the pages that come from the code: keys, commands, events, exit codes, files
 # Each installs what it needs into .venv, and no more.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-system torture bench check format lock clean
+.PHONY: demo test test-system torture bench check docs format lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bulksubmit demo
@@ -43,6 +44,10 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docs/generate.py says how a page names such a part; tests/docs compares them.
+docs: $(VENV)/.demo
+	$(BIN)/python docs/generate.py
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix

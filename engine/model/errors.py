@@ -33,21 +33,54 @@ class Exit(IntEnum):
     """Exit codes of the command line; part of the contract with whoever schedules it."""
 
     ALL_CREATED = 0
+    """All created, or nothing was new.
+
+    Is done."""
     ERROR = 1
+    """Anything else.
+
+    Tells a person."""
     USAGE = 2
+    """Usage or configuration, or a job has taken these records already. Nothing was sent.
+
+    Does not try again: tell a person."""
     SOME_FAILED = 3
+    """Finished; some records failed or were rejected: see `rejects.ndjson`, or `rejects.csv`. `undo`: some tasks were
+    begun, and stay.
+
+    Does not try again: `retry` wants mended records."""
     SOME_UNCERTAIN = 4
+    """Finished; some records are uncertain: what became of them cannot be found out. `audit`: nothing is wrong, but a
+    source is gone or another file, so that not all can be proven.
+
+    Does not try again: tell a person."""
     STOPPED_EARLY = 5
-    """Try `resume` later: the service is down, or time or a budget has run out."""
+    """Stopped early, go on later (service down, request budget, deadline, closed window, `--max-records`). No record is
+    lost.
+
+    Tries again later, by the same `nightly`, or by `resume`."""
     LOCKED = 6
+    """Another process holds the job, its family or its nights, or works on the same records.
+
+    Tries again later, or lets it be."""
     LIMIT = 7
-    """A limit that a person has set was met: too many failures, or too many records that are new."""
+    """A limit is met that a person has set (`--max-failed`), or that guards a family against a load that is all new.
+    What was under way is settled.
+
+    Does not try again: a person looks, and goes on with another limit."""
     NOTHING = 8
-    """There was nothing to send, and whoever asked wants to hear of it."""
+    """With `--fail-if-empty`: the command has sent no record, for there was none, or none that is new.
+
+    Does not try again: ask whoever writes the file."""
     MEND_FIRST = 9
-    """A person must mend something, then `resume`: key, project, configuration, source, disk or address."""
+    """Stopped; a person must mend something (key, project, configuration, source, disk, address), then `resume`. No
+    record is lost. `check`: something failed.
+
+    Tells a person."""
     TASKS_FAILED = 10
-    """All were created, and some of the tasks failed later."""
+    """All created, and some of the tasks failed later.
+
+    Does not try again: tell a person."""
 
 
 class BulkSubmitError(Exception):

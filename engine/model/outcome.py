@@ -16,6 +16,7 @@ class Fate(StrEnum):
     """The ends of a record; every record has exactly one."""
 
     CREATED = "created"
+    """Its task exists. What became of that since, `later` says."""
     FAILED = "failed"
     """The service said no to it."""
     REJECTED = "rejected"
@@ -76,14 +77,21 @@ class Outcome(Struct, frozen=True):
     """What became of one record: a line of `outcomes.ndjson`."""
 
     index: int
+    """Number of the record, from 0, over all sources."""
     source: str
+    """File that it came from, as it was named."""
     offset: int
-    """In its source."""
+    """Byte at which it begins in its source, from 0."""
     state: Fate
+    """Its fate: one of the values below."""
     task_id: str | None = None
+    """The service's id of its task; null where there is none."""
     batch_id: str | None = None
+    """The service's name of the batch, or of the call, that it went up with."""
     url: str | None = None
+    """Page of the task."""
     error: str | None = None
+    """Why it was not created, or why nobody knows; null where it was."""
     details: Mapping[str, Any] = {}
     """Further keys of the line, where the service has more to say."""
 

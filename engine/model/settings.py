@@ -120,7 +120,9 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
     """Keys whose values are paths, meant from the file's folder."""
 
     kind: str
+    """Which service it is; each has keys of its own besides."""
     base_url: str
+    """Where its API is. Plain http only towards this machine."""
 
     @property
     def place(self) -> str:
@@ -160,24 +162,32 @@ class SourceSettings(Section, frozen=True, kw_only=True):
     """`[source]`: how the input is written down."""
 
     format: str | None = None
-    """Found by extension or content where it is left out."""
+    """`ndjson`, `json` (one top-level array), `csv`, `parquet`, or the name of a format that an installed package
+    brings. Left out: told by extension or content. `--format` takes the same names."""
     max_record_bytes: Annotated[int, Meta(ge=1)] = 16 * MEBIBYTE
     """A longer record is rejected unread, so one endless line cannot fill the memory. Sama's longest input is 16 MB."""
     types: dict[str, Literal["string", "integer", "number", "boolean", "json"]] = {}
     """CSV column → type of its values; an empty field becomes null, and columns that are not named stay strings."""
     delimiter: Annotated[str, Meta(min_length=1)] = ","
-    """Of CSV: one letter, or `auto`, so that each file's first rows tell."""
+    """Of CSV, one letter. A header that seems to have another one is an error that names it. `auto`: of `,` `;` tab and
+    `|` the one by which the first rows (64 KiB) of each file fit the header; where two fit equally well, that is an
+    error."""
     encoding: str = "utf-8"
-    """Of text without a byte order mark, by a name that Python knows; a mark is believed."""
+    """Of text without a byte order mark: any that Python knows, such as `windows-1252` or `utf-16-le`. A mark (UTF-8,
+    UTF-16, UTF-32) is believed, whatever stands here."""
     processes: Annotated[int, Meta(ge=0, le=64)] | None = None
-    """Processes that read beside this one. Left out: with two cores or more, one for a large input that is sent, or one
-    for each core if it is only read."""
+    """Processes that read beside this one; `--processes` stands above it. Left out: with two cores or more, one for a
+    large input that is sent (from 16 MiB on), or one for each core, at most 4, if it is only read (from 128 MiB on);
+    else none. It may change while a job goes on."""
     max_unpacked_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024 * MEBIBYTE
-    """Of one gzip or zstd source, unpacked: a few bytes can be packed so that they fill every disk."""
+    """Of one gzip, zstd or Parquet source, unpacked; a larger one is an error, since a few bytes can be packed so that
+    they fill every disk."""
     max_unpacked_ratio: Annotated[float, Meta(ge=1)] = 500.0
-    """Unpacked bytes for each packed one, judged beyond 64 MiB. JSON and CSV have 5 to 50."""
+    """Unpacked bytes for each packed one, judged beyond 64 MiB. JSON and CSV have 5 to 50; more may be made to fill the
+    disk."""
     plain_http_hosts: list[str] = []
-    """Hosts from which sources may come by http, where everybody on the way can read and change them."""
+    """Hosts from which sources may come by http, where everybody on the way can read and change them; this machine needs no
+    entry."""
 
     NOT_SHAPING: ClassVar[frozenset[str]] = frozenset(
         {"processes", "max_unpacked_bytes", "max_unpacked_ratio", "plain_http_hosts"}
@@ -219,57 +229,69 @@ class MappingSettings(Section, frozen=True, kw_only=True):
     defaults: dict[str, Any] = {}
     """Task key → value for tasks that have none."""
     rename: dict[str, str] = {}
-    """Old input name → new input name."""
+    """Column → name under which its value goes up."""
     drop: list[str] = []
     """Columns that are not sent."""
     template: dict[str, Any] = {}
-    """The task, with `${row.column}` where a value of the row goes; alone in its string, it keeps its type."""
+    """The task, with `${row.column}` where a value of the row goes; alone in its string, it keeps its type. It stands
+    instead of the other keys."""
 
 
 class BatchSettings(Section, frozen=True, kw_only=True):
     """`[batch]`: how records are cut into batches; the service's own limits hold in any case."""
 
     max_records: Annotated[int, Meta(ge=1)] = 1000
+    """Most records of a batch; the service's own limit holds in any case."""
     max_bytes: Annotated[int, Meta(ge=1)] = 4 * MEBIBYTE
-    """A batch on the wire is held in memory; all of them together are bounded by `run.in_flight.MOST_BYTES` (32 MiB).
-    A single longer record goes alone."""
+    """A batch on the wire is held in memory; all of them together are bounded (32 MiB). A single longer record goes
+    alone. Batches become smaller by themselves where the service does not take as much."""
 
 
 class SendSettings(Section, frozen=True, kw_only=True):
     """`[send]`: how hard the service is driven and when we give up."""
 
     max_in_flight: Literal["auto"] | Annotated[int, Meta(ge=1, le=_MOST_CHOSEN)] = "auto"
-    """Batches being staged, uploaded or released at once; `auto` finds out how many the service takes best."""
+    """Batches being staged, uploaded or released at once; `auto` finds out how many the service takes best, up to 64.
+    With a number of your own, none of the three limits below moves."""
     max_open_batches: Annotated[int, Meta(ge=1)] | None = None
-    """Batches released and not yet settled; the uploader waits at the limit. The service's own default if left out."""
+    """Batches released and not yet settled; the uploader waits at the limit. Left out: the service's own (Sama 500,
+    Seven Bridges 100000)."""
     polls_in_flight: Annotated[int, Meta(ge=1, le=1000)] = 4
+    """Polls under way at once."""
     requests_per_second: Annotated[float, Meta(gt=0)] | None = None
     """For all calls together; no limit of our own where left out. The service's own push-back is always obeyed."""
     polls_per_second: Annotated[float, Meta(gt=0)] = 1000.0
     """A bound, in case the foretelling goes wrong: a fast service could end a batch with each poll."""
     poll_seconds: Annotated[float, Meta(gt=0)] = 0.5
     """While nothing is known of the service, the oldest released batch is asked about after a tenth of it, because the
-    service may be a fast one. Later on, polls come when a batch should be done, which earlier ones foretell."""
+    service may be a fast one, and then each time its age has grown by a quarter. Later polls come when a batch should
+    be done, which earlier ones foretell. After a poll that failed: twice as long, doubled each time."""
     max_poll_seconds: Annotated[float, Meta(gt=0)] = 30.0
     """Longest wait between two polls of a batch that does not move, or of which nothing can be foretold."""
     settle_seconds: Annotated[float, Meta(gt=0)] | None = None
     """Longest time from a call until everything that the service shows has its effect. After a lost answer nothing is
-    released again before that. Left out: the service's default (Sama and Seven Bridges: 120)."""
+    released again before that time has passed without a trace of the call; more where starts were seen to take longer
+    than half of it. Left out: the service's default (Sama and Seven Bridges: 120)."""
     connect_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    """Longest wait for a connection."""
     answer_seconds: Annotated[float, Meta(gt=0)] = 60.0
     """Longest silence while an answer is awaited or read."""
     call_seconds: Annotated[float, Meta(gt=0)] = 300.0
-    """Longest whole call, upload included."""
+    """Longest whole call, upload included; never longer than `give_up_seconds` and `answer_seconds` both."""
     retry_base_seconds: Annotated[float, Meta(gt=0)] = 0.5
+    """A call that is made again waits a random time up to this, doubled with each attempt."""
     retry_cap_seconds: Annotated[float, Meta(gt=0)] = 20.0
+    """… and never longer than this."""
     give_up_seconds: Annotated[float, Meta(ge=0)] = 900.0
-    """A call that has failed for this long stops the job (exit 5; `resume` goes on)."""
+    """A call that has failed for this long stops the job (exit 5; `resume` goes on), and so does a service that asks to
+    wait for longer, or that moves nothing for this long and still says *waiting* of batches that it has accepted. Where
+    nothing has answered since the run began, 60 seconds are enough: exit 5, or 9 if nobody has that host name."""
     deadline_seconds: Annotated[float, Meta(gt=0)] | None = None
-    """Longest whole run; then the job stops (exit 5)."""
+    """Longest whole run; then the job stops (exit 5). Calls under way may finish, and nothing is waited for."""
 
     search_seconds: Any = None
-    """Of older files and ledgers, whose three searches took seven times that. No value of it is an error, since a job
-    that an older version began must go on."""
+    """Of older files and ledgers: seven times its value becomes `settle_seconds`, where that is not given. No value of
+    it is an error, since a job that an older version began must go on."""
 
     def __post_init__(self) -> None:
         if self.search_seconds is None or self.settle_seconds is not None:
@@ -291,25 +313,32 @@ class DeltaSettings(Section, frozen=True, kw_only=True):
     """`[delta]`: how the jobs of a family know a record again."""
 
     key: str | None = None
-    """Column whose value names a record; its records are known by what goes up for them where it is left out."""
+    """Column of the source whose value names a record; `7` is another key than `"7"`. A record without it is rejected,
+    and so is a second one of the same key in one load, with both places. Left out: a record is known by the exact bytes
+    of its task, and the same one twice in a load goes twice. `report JOB --key VALUE` looks for a record by this
+    column, also after the source was overwritten."""
     changed: Literal["send", "skip", "report"] = "send"
     """What becomes of a record whose key is known and which goes up with other content: it is sent, skipped, or skipped
     and named in the reports."""
     judged_records: Annotated[int, Meta(ge=1)] = 10_000
-    """So many are looked at before anything is sent, where the family has created as many."""
+    """So many records are looked at before there is a job, where the family has created as many. A shorter load is not
+    judged."""
     most_new: Annotated[float, Meta(ge=0, le=1)] = 0.2
-    """Share of them that may be new: with more, a changed mapping or export would create everything again."""
+    """Share of them that may be new, or changed and sent. With more, a changed mapping or export would create
+    everything again: nothing is sent (exit 7) unless `--accept-new` is said."""
 
 
 class WindowSettings(Section, frozen=True, kw_only=True):
     """`[window]`: between which times of the day work may be done; at any time where it is left out."""
 
     opens: str = ""
-    """As in "22:00"."""
+    """A time of the day, as in `"22:00"`. Outside of the window nothing is begun: exit 5 at once, and the message says
+    when it opens."""
     closes: str = ""
-    """On the same day, or on the next one if it is earlier."""
+    """On the same day, or on the next one if it is earlier. The option of both is `--window 22:00-06:00`."""
     zone: str = ""
-    """IANA name of the zone whose clocks are meant, also by `limits.deadline`; that of this machine if left out."""
+    """IANA name of the zone whose clocks are meant, also by `limits.deadline`; that of this machine if left out. Where
+    the machine knows no zones, `pip install tzdata` brings them. The option is `--zone`."""
 
     def __post_init__(self) -> None:
         _check_key("zone", zone_of, self.zone)
@@ -333,14 +362,20 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     """`[limits]`: when a run ends before its job does, so that somebody can look at it, or others can work."""
 
     deadline: str = ""
-    """A time of the day, as in "05:30", or a duration, as in "2h30m": by then a run has ended (exit 5)."""
+    """A time of the day (the next one), as in `"05:30"`, a duration from the start of the command, as in `"2h30m"`, or
+    a moment, as in `"2026-11-29T05:30:00+01:00"`. It is one moment for all that the command does, retries and the jobs
+    of earlier nights included. Exit 5. The next command has a deadline of its own. The option is `--deadline`."""
     max_records: Annotated[int, Meta(ge=1)] | None = None
-    """Most records that a run sends (exit 5)."""
+    """Most records that a run sends, not one more; a batch that has more is cut. Exit 5. Batches whose answer was lost
+    before count too, and are left alone where they have more records than are left. The option is `--max-records`."""
     max_failed: str = ""
-    """Most records of a job that may fail or be rejected, as in "1%" or "500" (exit 7). A share is judged from the
-    1,000th record on whose fate is known."""
+    """Once more of the job's records have failed or were rejected, earlier runs included, nothing more is sent (exit
+    7): a share, as in `"1%"`, is judged from the 1,000th record on whose fate is known, a number, as in `"500"`, at
+    once. `resume --max-failed …` goes on."""
     fail_if_empty: bool = False
-    """Exit 8 instead of 0 where no record was sent: there was none, or none that is new."""
+    """Exit 8 instead of 0 where this command has sent no record: there was none, or none that is new. So it is also 8
+    where an earlier command has sent all of them: the second call of a night, `resume` of a finished job, `retry` with
+    nothing left to send. The option is `--fail-if-empty`."""
 
     def __post_init__(self) -> None:
         if self.deadline:
@@ -360,7 +395,10 @@ class MetricsSettings(Section, frozen=True, kw_only=True):
     """`[metrics]`: what is told to those who watch loads that come back."""
 
     textfile: str | None = None
-    """For the textfile collector of Prometheus' node_exporter, with an absolute path; its name ends with .prom."""
+    """Absolute path of a file for the textfile collector of Prometheus' node_exporter, with a name that ends with
+    `.prom`; `--metrics-textfile` stands above it. One file tells of one load. It is written at the start, each minute
+    and at the end, also where the run fails or never begins; whole each time, and readable for everybody. If it cannot
+    be written, that is a warning."""
 
     def __post_init__(self) -> None:
         if self.textfile is not None and not self.textfile.startswith("/"):
@@ -375,14 +413,29 @@ class HookSettings(Section, frozen=True, kw_only=True):
     """`[[hooks]]`: a command, or a URL, that is told how a run goes."""
 
     states: tuple[str, ...] = HOOK_STATES
+    """When it is called. `start`: a run begins. `finish`: exit code 0. `partial`: 3, 4 or 10; it came to its end, and a
+    person has something to look at. `stop`: 5 or a signal (129, 130, 143); `resume` goes on. `fail`: all else, 2 and 8
+    (nothing to do) too. What keeps a run from beginning (no such file, a missing key, a ledger that cannot be opened)
+    is told as its end would be, without a `start`; so is a night that has nothing to do and does not end with 0. Of a
+    job on which another process works (6) nobody hears, nor of `resume` and `retry` of a job that cannot be used so:
+    that is the answer to whoever has typed it."""
     command: list[str] = []
-    """A program and its arguments; no shell reads them."""
+    """A program and its arguments; no shell reads them. It gets the facts as one JSON object on standard input, and the
+    main ones in the environment: `BULKSUBMIT_JOB`, `_STATE`, `_EXIT_CODE` (not at `start`), `_REPORT` (the folder),
+    `_FAMILY`, `_MESSAGE`, `_RUN`. The rest of its environment is ours, without the variables from which this file takes
+    secrets. What it prints goes to the log (`--log-level info`), 16 KiB of it. Arguments are no place for secrets:
+    every user of the machine sees them."""
     ping: SecretStr | None = None
-    """A check of healthchecks.io's kind. Whoever knows the URL can say that all is well, so it is a secret."""
+    """Instead of `command`: the URL of a check at healthchecks.io or a server of that kind. Whoever knows it can say
+    that all is well, so it is a secret. A POST with the facts goes to `URL/start`, at the end to `URL/0` or `URL/<exit
+    code>`, with `?rid=` in common. A stop goes to `URL/log`: it is no failure, and the alarm comes if nobody resumes in
+    time. Redirects are not followed; it is tried three times."""
     partial: Literal["fail", "success"] = "fail"
-    """What a ping says of a run that came to its end with records, or tasks, that failed: there is no word between."""
+    """What a ping says of a run that ended as `partial`: a check knows only success and failure. `"success"` sends
+    0."""
     seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
-    """Longest time that it may take; a process cannot wait for its end for long."""
+    """Longest time for one hook. A command is then killed with its process group. After a signal, what is left of the
+    ten seconds."""
 
     def __post_init__(self) -> None:
         for state in self.states:
@@ -398,7 +451,8 @@ class CallbackSettings(Section, frozen=True, kw_only=True):
     """`[callback]`: where the service's callbacks are received, and what proves that they are its own: one of four."""
 
     listen: str = "127.0.0.1:8899"
-    """Address and port. TLS, and the way from outside, are matters of a proxy before it."""
+    """Address and port, any path. TLS, and the way from outside, are matters of a proxy before it. If it is taken, by a
+    second job say, a warning says so, and the service is asked as ever."""
     basic: SecretStr | None = None
     """`name:password` of Basic authentication."""
     token: SecretStr | None = None
@@ -406,7 +460,8 @@ class CallbackSettings(Section, frozen=True, kw_only=True):
     access_key: SecretStr | None = None
     """Of the query of the URL."""
     hmac_key: SecretStr | None = None
-    """Of a signature, in the form that we guess; the vendor does not say what is signed."""
+    """Of an HMAC-SHA-256 signature. The vendor does not say what is signed; our guess: base64 of the digest of
+    `X-wsm-date`, a line feed and the body. A signature is good for 15 minutes."""
 
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.basic, self.token, self.access_key, self.hmac_key)) != 1:
@@ -427,7 +482,8 @@ class Settings(Section, frozen=True, kw_only=True):
 
     service: dict[str, Any]
     ledger: Annotated[str, Meta(min_length=1)] | None = None
-    """Remembers the jobs, if neither --ledger nor the environment names one; a path, meant from the file's folder."""
+    """Path of the ledger, from this file's folder, for the commands that take `--config`; a regular file's only, no
+    pipe's. `--ledger` and `BULKSUBMIT_LEDGER` stand above it. It stands before the first `[table]`."""
     source: SourceSettings = SourceSettings()
     mapping: MappingSettings = MappingSettings()
     batch: BatchSettings = BatchSettings()

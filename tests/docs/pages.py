@@ -3,10 +3,12 @@
 - `toml`: must load. With `# NAME.toml` as its first line it is written to that file, for what comes after it.
 - `python`: is run; `await` outside a function works as in a notebook. All blocks of a page share their names. What
   stands behind `print(…)  # ` must have been printed: `…` in it is any text.
-- `console`: each line that begins with `$ ` is run and must end with exit code 0; the lines below are its output.
+- `console`: each line that begins with `$ ` is run and must end with exit code 0, or the one that a comment behind it
+  names (`# exit code 9`); the lines below are its output, in order, with others between them.
 
-The sandbox of a page is at http://127.0.0.1:8800, and the test's stands in its place. `…` as the value of a variable
-is the key of the sandbox. A block below `<!-- not run: WHY -->` is left out.
+Commands that serve (a sandbox, the dashboard) run until the end of the page. Addresses, and what takes long, are
+changed by the tables below; `…` as the value of a variable is the key of the sandbox. A block with `not-run` behind its
+language is left out; the test has the reasons.
 """
 
 from __future__ import annotations
@@ -16,26 +18,47 @@ import asyncio
 import contextlib
 import inspect
 import io
+import json
 import os
 import re
 import shlex
 import subprocess
-import sys
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
+from fakes.served import serving
+
+from engine.cli.app import call
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
 
 ROOT = Path(__file__).parents[2]
-SANDBOX = "http://127.0.0.1:8800"
 ANY = "…"
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\s*\Z")
+SERVERS = {"http://127.0.0.1:8800": ["sandbox"], "http://127.0.0.1:8801": ["sandbox", "--service", "sevenbridges"]}
+"""Address in the pages → what is served there."""
+CHANGED = {
+    r"~/\.local/share/bulksubmit": ".bulksubmit",
+    r"/etc/bulksubmit/nightly\.toml": "nightly.toml",
+    r"/srv/export/": "export/",
+    r"\bseq 0 999\b": "seq 0 19",
+    r"\bcount = 2000\b": "count = 40",
+    r"\bqueued_seconds = 2\b": "queued_seconds = 0.05",
+    r"\brunning_seconds = 10\b": "running_seconds = 0.1",
+    r"(?<=bulksubmit bench )(?!.*--seconds)": "--seconds 0.1 --records 20 ",
+    r"--seconds \d+": "--seconds 0.1 --records 20",
+    r"--rate \d+": "--rate 100",
+}
+"""What cannot be as it stands on this machine, or would take long → what is done in its place. Regular expressions."""
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<words>\w[^\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (?P<name>[\w-]+\.toml)\n")
 _PRINTED = re.compile(r"^\s*print\(.*\)  # (?P<text>.+)$", re.MULTILINE)
+_EXIT_CODE = re.compile(r"# exit code (\d+)")
+_HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
+_SERVING = ("sandbox", "dashboard")
 _ANY_SERVICE = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:SAMA_ACCESS_KEY}"\n'
-_SERVED_ALREADY = ("bulksubmit sandbox",)
+_SHELL = ("awk", "cat", "echo", "head", "printf", "python3", "sed", "seq", "tail")
+"""Programs that pages use besides."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +70,7 @@ class Block:
     """On which its text begins, from 1."""
     language: str
     text: str
+    run: bool = True
 
     @property
     def place(self):
@@ -54,49 +78,80 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Return the blocks of a page that are to be run."""
+    """Return the blocks of a page that say their language."""
     text = page.read_text()
     return [
-        Block(page.name, text.count("\n", 0, found.start("text")) + 1, found["language"], _unindented(found))
+        Block(
+            page.name,
+            text.count("\n", 0, found.start("text")) + 1,
+            found["words"].split()[0],
+            re.sub(f"^{found['indent']}", "", found["text"], flags=re.MULTILINE),
+            "not-run" not in found["words"].split(),
+        )
         for found in _FENCE.finditer(text)
-        if not _NOT_RUN.search(text, 0, found.start())
     ]
-
-
-def _unindented(found):
-    return re.sub(f"^{found['indent']}", "", found["text"], flags=re.MULTILINE)
 
 
 @dataclass
 class Reader:
-    """Does what blocks say, in a folder, against a sandbox. Its variables are those of this process."""
+    """Does what blocks say, in a folder. Its variables are those of this process, and so is its working folder."""
 
     folder: Path
-    url: str
     setenv: object
     """Takes a variable and its value."""
+    said: object
+    """Returns what this process has said since it was asked last: (standard output, standard error)."""
+    stack: contextlib.ExitStack
+    """Ends what serves."""
+    urls: dict = field(default_factory=dict)
+    """Address in the pages → the one that serves in its place."""
     names: dict = field(default_factory=lambda: {"__name__": "__main__"})
     """What Python blocks have defined."""
 
     def follow(self, block: Block) -> None:
         """Do what a block says; the test fails where that fails."""
-        text = block.text.replace(SANDBOX, self.url.removesuffix("/v2"))
         match block.language:
             case "toml":
-                self._load(text, block)
+                self._load(self.changed(block.text), block)
             case "python":
-                self._run(text, block)
+                self._run(self.changed(block.text), block)
             case "console":
-                self._call(text, block)
+                for command, expected in commands_of(block.text):
+                    self._call(command, expected, f"{block.place}: {command}")
+            case "json":
+                json.loads(block.text)
+            case _:
+                raise AssertionError(f"{block.place}: nobody knows how to run {block.language}")
+
+    def changed(self, text: str) -> str:
+        """Return a text of a page as it can be done here."""
+        for address, arguments in SERVERS.items():
+            if address in text:
+                text = text.replace(address, self.urls.get(address) or self._serve(address, arguments))
+        for said, done in CHANGED.items():
+            text = re.sub(said, done, text)
+        return text
+
+    def _serve(self, address, arguments):
+        said = self.folder / f".said-{len(self.urls)}"
+        line = self.stack.enter_context(serving([*arguments, "--port", "0", "--json"], said))
+        self.urls[address] = json.loads(line)["url"].removesuffix("/v2")
+        return self.urls[address]
 
     def _load(self, text, block):
-        if named := _FILE.match(text):
-            (self.folder / named["name"]).write_text(text)
         whole = text if re.search(r"^\[service\]", text, re.MULTILINE) else f"{text}\n{_ANY_SERVICE}"
         try:
             wiring.load(whole, hide_secret)
         except Exception as error:
             raise AssertionError(f"{block.place}: {error}") from error
+        if named := _FILE.match(text):
+            if "base_url" not in text:
+                text = text.replace('kind = "sama"\n', f'kind = "sama"\nbase_url = "{self.sama()}"\n')
+            (self.folder / named["name"]).write_text(text)
+
+    def sama(self) -> str:
+        """Return the address of Sama's API."""
+        return self.changed("http://127.0.0.1:8800/v2")
 
     def _run(self, text, block):
         code = compile(
@@ -113,35 +168,60 @@ class Reader:
     async def _awaited(self, code):
         await eval(code, self.names)  # noqa: S307 - our own page
 
-    def _call(self, text, block):
-        for command, expected in commands_of(text):
-            if command.startswith(_SERVED_ALREADY):
-                continue
-            words = shlex.split(command, comments=True)
-            if words[0] == "export":
-                name, _, value = words[1].partition("=")
-                self.setenv(name, "sandbox-key" if value == ANY else value)
-                continue
-            assert words[0] == "bulksubmit", f"{block.place}: nobody knows how to run {command!r}"
-            ended = subprocess.run(
-                [sys.executable, "-m", "engine", *words[1:]],
-                cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
+    def _call(self, command, expected, place):
+        wanted = int(found[1]) if (found := _EXIT_CODE.search(command)) else 0
+        words = shlex.split(command, comments=True) if "<<" not in command else [command.split()[0]]
+        if words[:1] == ["export"]:
+            name, _, value = words[1].partition("=")
+            self.setenv(name, "sandbox-key" if value == ANY else value)
+        elif words[0] == "bulksubmit" and words[1] in _SERVING:
+            self._begin(words[1:], expected, place)
+        elif words[0] == "bulksubmit":
+            self.said()
+            code = call(shlex.split(self.changed(command), comments=True)[1:])
+            said = "".join(self.said())
+            assert code == wanted, f"{place}: exit code {code}: {said}"
+            expect([self.changed(line) for line in expected], said, place)
+        else:
+            assert words[0] in _SHELL, f"{place}: nobody knows how to run it"
+            done = subprocess.run(
+                ["bash", "-ec", self.changed(command)], cwd=self.folder, capture_output=True, text=True, check=False
             )
-            assert ended.returncode == 0, f"{block.place}: {command}: {ended.stderr}"
-            expect(expected, ended.stdout + ended.stderr, f"{block.place}: {command}")
+            assert done.returncode == wanted, f"{place}: {done.stderr}"
+            expect(expected, done.stdout + done.stderr, place)
+
+    def _begin(self, words, expected, place):
+        """Serve what a page says, at a port that is free; `words`: the command with its arguments."""
+        if "--port" in words:
+            del words[words.index("--port") : words.index("--port") + 2]
+        if words[0] == "dashboard":
+            arguments = [*words, "--port", "0", "--ledger", os.environ["BULKSUBMIT_LEDGER"]]
+            line = self.stack.enter_context(serving(arguments, self.folder / f".said-{place.split()[0]}"))
+            line = line.replace(f"{self.folder}/", "")
+            expect([re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{ANY}", text) for text in expected], line, place)
+            return
+        address = "http://127.0.0.1:8801" if "sevenbridges" in words else "http://127.0.0.1:8800"
+        files = [str(self.folder / word) if (self.folder / word).is_file() else word for word in words]
+        url = self._serve(address, files)
+        for line in expected:  # it said the same as JSON
+            assert address in line, f"{place}: {line}"
+        assert url
 
 
 def commands_of(text: str) -> list[tuple[str, list[str]]]:
     """Return the commands of a console block, each with the output that is shown below it."""
     commands: list[tuple[str, list[str]]] = []
-    for line in text.replace("\\\n", " ").splitlines():
+    lines = iter(text.replace("\\\n", " ").splitlines())
+    for line in lines:
         if line.startswith("$ "):
-            commands.append((line[2:].strip(), []))
+            command = line[2:].strip()
+            if end := _HERE_DOCUMENT.search(command):
+                while (more := next(lines)) != end[1]:
+                    command += f"\n{more}"
+                command += f"\n{end[1]}\n"
+            while command.split("#")[0].count("'") % 2:  # quotes go on over lines
+                command += f"\n{next(lines)}"
+            commands.append((command, []))
         elif line.strip() and commands:
             commands[-1][1].append(line)
     return commands
@@ -151,3 +231,8 @@ def expect(lines: list[str], said: str, place: str) -> None:
     """Check that lines were said, in their order."""
     pattern = ".*".join(re.escape(line.strip()).replace(ANY, ".*?") for line in lines)
     assert re.search(pattern, said, re.DOTALL), f"{place}: expected {lines}, and there was:\n{said}"
+
+
+def today() -> str:
+    """Return the date of a night that begins now."""
+    return datetime.now().astimezone().date().isoformat()

@@ -1,30 +1,128 @@
-"""Pages whose blocks are run, and what the reader of blocks can see."""
+"""Every command and configuration in README and docs is run, page by page; what cannot be is named, with its reason."""
 
+import re
 from contextlib import ExitStack
 
 import pytest
-from fakes.served import served
 
-from .pages import ROOT, Block, Reader, blocks_of, commands_of
+from .pages import CHANGED, ROOT, Block, Reader, blocks_of, commands_of, today
 
-PAGES = ["docs/python.md"]
+PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if blocks_of(page)]
+NOT_RUN = {
+    ("README.md", "$ make demo"): "installs; the demo and the tests are commands of their own",
+    ("README.md", "$ pip install ."): "installs",
+    ("extending.md", "[build-system]"): "a pyproject.toml; tests/integration/cli/test_own_package.py holds it",
+    ("extending.md", "def build"): "a signature",
+    ("nightly.md", "- alert"): "Prometheus' own file",
+    ("nightly.md", "# install"): "cron, as root; tests/system runs its script",
+    ("nightly.md", "# useradd"): "systemd, as root; tests/system has systemd verify the units",
+    ("nightly.md", "$ docker"): "Docker and Kubernetes; tests/system reads the manifest",
+}
+"""(page, how a block begins) → why it is marked `not-run`."""
+
+SAMA = """
+[service]
+kind = "sama"
+base_url = "{}"
+project_id = 42
+access_key = "${{env:SAMA_ACCESS_KEY}}"
+
+[source.types]
+data = "json"
+
+[send]
+poll_seconds = 0.05
+"""
+TASKS = "".join(
+    f'{{"data": {{"id": "a{number}", "image": "https://example.com/{number}.png"}}}}\n' for number in range(5)
+)
+BAD = '{"data": "no table"}\n'
+SUBMIT = "$ bulksubmit submit tasks.ndjson --config sama.toml --job images-1"
+GIVEN = {
+    "benchmarking.md": [],
+    "check.md": [],
+    "dashboard.md": [SUBMIT],
+    "failing-night.md": [
+        "$ export SAMA_ACCESS_KEY=expired",
+        "$ bulksubmit submit tasks.ndjson --config sama.toml --job images-2026-11-28  # exit code 9",
+    ],
+    "nightly.md": [],
+    "report.md": [SUBMIT],
+    "retry.md": [
+        "$ bulksubmit submit mixed.ndjson --config sama.toml --job images-1  # exit code 3",
+        """$ sed -i 's/"no table"/{"id": "a5"}/' .bulksubmit/images-1/rejects.ndjson""",
+    ],
+}
+"""Page about something that is there already → what has made it; `tasks.ndjson` and `sama.toml` are there, too."""
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch):
+def reader(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BULKSUBMIT_LEDGER", str(tmp_path / ".bulksubmit" / "ledger.db"))
+    monkeypatch.setenv("TZ", "UTC")
     with ExitStack() as stack:
-        (tmp_path / "sandbox").mkdir()
-        url, _ = stack.enter_context(served(tmp_path / "sandbox", ""))
-        yield Reader(tmp_path, url, monkeypatch.setenv)
+        yield Reader(tmp_path, monkeypatch.setenv, capfd.readouterr, stack)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_block_of_a_page_does_what_it_says(page, reader):
-    blocks = blocks_of(ROOT / page)
-    assert blocks
+def _give(reader, page):
+    """Make what a page begins with."""
+    folder = reader.folder
+    sama = SAMA.format(reader.sama())
+    for name in ("sama.toml", "nightly.toml"):
+        (folder / name).write_text(sama)
+    (folder / "tasks.ndjson").write_text(TASKS)
+    (folder / "mixed.ndjson").write_text(TASKS + BAD)
+    (folder / "export").mkdir()
+    (folder / "export" / "a.ndjson").write_text(TASKS)
+    (folder / "export.csv").write_text('data\n"{""id"": ""b1""}"\n')
+    reader.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+    reader.follow(Block("given", 1, "console", "\n".join(GIVEN[page])))
+    reader.setenv("SAMA_ACCESS_KEY", "sandbox-key")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_a_page_does_what_it_says(page, reader, monkeypatch):
+    monkeypatch.setitem(CHANGED, r"nightly-2026-11-28", f"nightly-{today()}")
+    blocks = [block for block in blocks_of(page) if block.run]
+    if page.name in GIVEN:
+        _give(reader, page.name)
     for block in blocks:
         reader.follow(block)
+
+
+def test_what_is_not_run_has_its_reason_here():
+    marked = [(block.page, block.text) for page in PAGES for block in blocks_of(page) if not block.run]
+    assert len(marked) == len(NOT_RUN)
+    for page, text in marked:
+        assert any(page == known and text.startswith(begins) for known, begins in NOT_RUN), f"{page}: {text}"
+
+
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+LINK = re.compile(r"\]\((?P<path>[^)#:\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
+
+
+def _anchors(page):
+    words = (
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(page.read_text())
+    )
+    return set(words)
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_to_something_that_is_there(page):
+    for found in LINK.finditer(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
+        there = (page.parent / found["path"]) if found["path"] else page
+        assert there.exists(), f"{page.name}: {found[0]}"
+        if found["anchor"]:
+            assert found["anchor"] in _anchors(there), f"{page.name}: {found[0]}"
+
+
+def test_every_page_is_named_by_the_way_in():
+    named = (ROOT / "docs" / "README.md").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"({page.name})" not in named] == ["README.md"]
 
 
 PAGE = """
@@ -42,8 +140,7 @@ max_in_flight = 0
    print(value)  # 1
    ```
 
-<!-- not run: it needs an account -->
-```console
+```console not-run
 $ bulksubmit status
 ```
 """
@@ -52,7 +149,11 @@ $ bulksubmit status
 def test_blocks_are_found_with_their_place_and_without_their_indent(tmp_path):
     (tmp_path / "page.md").write_text(PAGE)
     found = blocks_of(tmp_path / "page.md")
-    assert [(block.place, block.language) for block in found] == [("page.md:5", "toml"), ("page.md:12", "python")]
+    assert [(block.place, block.language, block.run) for block in found] == [
+        ("page.md:5", "toml", True),
+        ("page.md:12", "python", True),
+        ("page.md:17", "console", False),
+    ]
     assert found[1].text == "value = 1\nprint(value)  # 1\n"
 
 
@@ -63,17 +164,21 @@ def test_blocks_are_found_with_their_place_and_without_their_indent(tmp_path):
         ("python", "print(1 + 1)  # 3\n", "expected"),
         ("python", "await missing()\n", "missing"),
         ("console", "$ bulksubmit status nothing\n", "no ledger"),
+        ("console", "$ echo 1\n2\n", "expected"),
+        ("console", "$ echo 1  # exit code 3\n", "echo"),
         ("console", "$ rm -r x\n", "nobody knows how to run"),
+        ("yaml", "a: 1\n", "nobody knows how to run"),
     ],
 )
-def test_a_block_that_does_not_hold_fails_its_page(language, text, fails, tmp_path, monkeypatch):
-    reader = Reader(tmp_path, "http://127.0.0.1:1", monkeypatch.setenv)
+def test_a_block_that_does_not_hold_fails_its_page(language, text, fails, reader):
     with pytest.raises((AssertionError, NameError), match=fails):
         reader.follow(Block("page.md", 1, language, text))
 
 
 def test_a_console_block_is_commands_with_their_output():
-    assert commands_of("$ export A=1\n$ bulksubmit submit x \\\n  --job j   # as it was\njob j is finished\n") == [
+    text = "$ export A=1\n$ cat > x <<'END'\na = 1\nEND\n$ bulksubmit submit x \\\n  --job j   # as it was\nfinished\n"
+    assert commands_of(text) == [
         ("export A=1", []),
-        ("bulksubmit submit x    --job j   # as it was", ["job j is finished"]),
+        ("cat > x <<'END'\na = 1\nEND\n", []),
+        ("bulksubmit submit x    --job j   # as it was", ["finished"]),
     ]

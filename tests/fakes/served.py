@@ -23,14 +23,21 @@ from threading import Lock
 @contextmanager
 def served(folder: Path, behaviour: str) -> Iterator[tuple[str, Path]]:
     """Serve a sandbox that behaves so (TOML), its files in `folder`; its URL and the path of its journal."""
-    config, journal, said = folder / "behaviour.toml", folder / "journal.ndjson", folder / "said"
+    config, journal = folder / "behaviour.toml", folder / "journal.ndjson"
     config.write_text(behaviour)
-    os.mkfifo(said)
     arguments = ["sandbox", "--port", "0", "--json", "--behaviour", str(config), "--journal", str(journal)]
+    with serving(arguments, folder / "said") as line:
+        yield json.loads(line)["url"], journal
+
+
+@contextmanager
+def serving(arguments: list[str], said: Path) -> Iterator[str]:
+    """Run a command that serves until it is ended; the first line that it says, through a pipe at `said`."""
+    os.mkfifo(said)
     pid = _fork(arguments, said)
     with said.open() as output:
         try:
-            yield json.loads(output.readline())["url"], journal
+            yield output.readline()
         finally:
             os.kill(pid, signal.SIGTERM)
             output.read()  # to its end, which is the process's

@@ -27,10 +27,17 @@ class SamaSettings(ServiceSettings, frozen=True, kw_only=True):
     )
 
     kind: Literal["sama"]
+    """This service."""
     base_url: str = "https://api.sama.com/v2"
+    """Where its API is. Plain http only towards this machine."""
     project_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    """Number of the project in which tasks are created."""
     access_key: SecretStr
+    """Travels to the service's own origin only."""
     mode: Literal["presigned", "inline"] = "presigned"
+    """`presigned`: create an empty batch, PUT the tasks, continue it. `inline`: one POST; after a lost answer the batch
+    is searched for by `client_batch_id`, where the project's schema has that input (every task without a value gets
+    one), and is uncertain otherwise."""
     notification_email: str | None = None
     """Told by the service when a batch's creation has finished."""
     tasks_file_name: str | None = None
@@ -38,7 +45,9 @@ class SamaSettings(ServiceSettings, frozen=True, kw_only=True):
     upload_hosts: tuple[str, ...] = ("*.amazonaws.com",)
     """Hosts to which `tasks_put_url` may point, besides the service's own when it is on loopback."""
     task_schema: Path | None = None
-    """The project's JSON Schema of a task (`/schemas/create_task.json`), to find bad tasks before they are sent."""
+    """Path, from this file's folder, of the project's JSON Schema of a task (`/schemas/create_task.json`), to find bad
+    tasks before they are sent. Nothing that it refers to is fetched; a pattern that looks ahead or refers back is an
+    error."""
     max_tasks_per_batch: Annotated[int, Meta(ge=1)] = 1000
     """The vendor's limit, should it change."""
 

@@ -89,25 +89,38 @@ class SevenBridgesSettings(ServiceSettings, frozen=True, kw_only=True):
     )
 
     kind: Literal["sevenbridges"]
+    """This service."""
     base_url: str = PLATFORMS["us"].api
-    """A name of PLATFORMS, or a URL."""
+    """`us`, `eu`, `cgc`, `cavatica`, `biodatacatalyst`, or a URL; plain http only towards this machine."""
     auth_token: SecretStr
+    """Travels in `X-SBG-Auth-Token`, to the service's own origin only."""
     run: bool = False
     """Run each draft once it is created."""
     until: Literal["created", "finished"] = "created"
-    """When a record counts as done; `--until` overrides it."""
+    """When a record counts as done: `created`, when its task exists, and of a batch task its children; `finished`, when
+    it has ended. `--until` overrides it."""
     name: str | None = None
+    """Name of tasks that have none of their own; likewise the next keys."""
     description: str | None = None
+    """Description of tasks; our client reference is put behind it."""
     project: str | None = None
+    """Project of tasks, as `owner/project`."""
     app: str | None = None
+    """App of tasks, as `owner/project/app`."""
     inputs: dict[str, Any] | None = None
-    """Of these, a spec lacks what its own inputs do not name."""
+    """Inputs of tasks; of these, a spec lacks what its own inputs do not name."""
     batch: bool | None = None
+    """False: no batch task, although the app makes one by itself."""
     batch_input: str | None = None
+    """Input by whose files a batch task is divided."""
     batch_by: dict[str, Any] | None = None
+    """How it is divided: `type` is `ITEM` or `CRITERIA`, with `criteria` as a list of fields."""
     use_interruptible_instances: bool | None = None
+    """Whether tasks may run on instances that can be taken away."""
     execution_settings: dict[str, Any] | None = None
+    """How tasks run, as the vendor's API takes it."""
     output_location: dict[str, Any] | None = None
+    """Where outputs go, as the vendor's API takes it."""
 
     def __post_init__(self) -> None:
         force_setattr(self, "base_url", _address(self.base_url))
