@@ -47,7 +47,6 @@ CHANGED = {
     r"\brunning_seconds = 10\b": "running_seconds = 0.1",
     r"(?<=bulksubmit bench )(?!.*--seconds)": "--seconds 0.1 --records 20 ",
     r"--seconds \d+": "--seconds 0.1 --records 20",
-    r"--rate \d+": "--rate 100",
 }
 """What cannot be as it stands on this machine, or would take long → what is done in its place. Regular expressions."""
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<words>\w[^\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)

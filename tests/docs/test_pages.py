@@ -39,7 +39,14 @@ TASKS = "".join(
 BAD = '{"data": "no table"}\n'
 SUBMIT = "$ bulksubmit submit tasks.ndjson --config sama.toml --job images-1"
 GIVEN = {
-    "benchmarking.md": [],
+    "benchmarking.md": [
+        r"$ printf 'sample\nS1\nS2\nS3\nS4\nS5\nS6\nS7\nS8\n' > manifest.csv",
+        "$ export SB_AUTH_TOKEN=sandbox-key",
+        (
+            "$ bulksubmit init sevenbridges --from manifest.csv --base-url http://127.0.0.1:8801/v2 --yes --no-run"
+            " --project owner/project --app owner/project/align -o align.toml"
+        ),
+    ],
     "check.md": [],
     "dashboard.md": [SUBMIT],
     "failing-night.md": [
