@@ -186,8 +186,8 @@ class SourceSettings(Section, frozen=True, kw_only=True):
     """Unpacked bytes for each packed one, judged beyond 64 MiB. JSON and CSV have 5 to 50; more may be made to fill the
     disk."""
     plain_http_hosts: list[str] = []
-    """Hosts from which sources may come by http, where everybody on the way can read and change them; this machine needs no
-    entry."""
+    """Hosts from which sources may come by http, where everybody on the way can read and change them; this machine
+    needs no entry."""
 
     NOT_SHAPING: ClassVar[frozenset[str]] = frozenset(
         {"processes", "max_unpacked_bytes", "max_unpacked_ratio", "plain_http_hosts"}

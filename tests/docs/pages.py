@@ -56,7 +56,7 @@ _EXIT_CODE = re.compile(r"# exit code (\d+)")
 _HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
 _SERVING = ("sandbox", "dashboard")
 _ANY_SERVICE = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:SAMA_ACCESS_KEY}"\n'
-_SHELL = ("awk", "cat", "echo", "head", "printf", "python3", "sed", "seq", "tail")
+_SHELL = ("awk", "cat", "echo", "gzip", "head", "printf", "python3", "sed", "seq", "tail")
 """Programs that pages use besides."""
 
 

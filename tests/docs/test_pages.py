@@ -48,6 +48,7 @@ GIVEN = {
         ),
     ],
     "check.md": [],
+    "configuration.md": [],
     "dashboard.md": [SUBMIT],
     "failing-night.md": [
         "$ export SAMA_ACCESS_KEY=expired",
