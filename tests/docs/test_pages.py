@@ -4,10 +4,15 @@ import re
 from contextlib import ExitStack
 
 import pytest
+import typer
+
+from engine.cli.app import _with_questions as with_questions
+from engine.cli.app import app
 
 from .pages import CHANGED, ROOT, Block, Reader, blocks_of, commands_of, today
 
-PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if blocks_of(page)]
+EVERY = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [page for page in EVERY if blocks_of(page)]
 NOT_RUN = {
     ("README.md", "$ make demo"): "installs; the demo and the tests are commands of their own",
     ("README.md", "$ pip install ."): "installs",
@@ -117,15 +122,39 @@ def _anchors(page):
     return set(words)
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: page.name)
 def test_links_lead_to_something_that_is_there(page):
     for found in LINK.finditer(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
         there = (page.parent / found["path"]) if found["path"] else page
         assert there.exists(), f"{page.name}: {found[0]}"
         if found["anchor"]:
             assert found["anchor"] in _anchors(there), f"{page.name}: {found[0]}"
+
+
+COMMANDS = typer.main.get_command(app).commands
+SAID = re.compile(r"`(?P<words>[^`\n]+)`|^ *\$ (?P<line>bulksubmit .*)$", re.MULTILINE)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+
+def _known_options(name):
+    kind = COMMANDS[name]
+    kinds = [kind, *(with_questions([service], kind) for service in ("sama", "sevenbridges") if name == "init")]
+    return {option for one in kinds for param in one.params for option in (*param.opts, *param.secondary_opts)} | {
+        "--help"
+    }
+
+
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: page.name)
+def test_options_that_a_page_names_are_those_of_their_command(page):
+    for found in SAID.finditer(page.read_text()):
+        said = (found["words"] or found["line"]).split("  ")[0].split("#")[0]
+        words = said.split()
+        if words[:1] == ["bulksubmit"] and len(words) > 1 and words[1].islower():
+            del words[0]
+            assert words[0] in COMMANDS, f"{page.name}: {said}: there is no such command"
+        if words and words[0] in COMMANDS:
+            unknown = set(OPTION.findall(said)) - _known_options(words[0])
+            assert not unknown, f"{page.name}: {said}: there is no {unknown}"
 
 
 def test_every_page_is_named_by_the_way_in():
