@@ -35,7 +35,10 @@ from engine.commands.configuration import hide_secret
 
 ROOT = Path(__file__).parents[2]
 ANY = "…"
-SERVERS = {"http://127.0.0.1:8800": ["sandbox"], "http://127.0.0.1:8801": ["sandbox", "--service", "sevenbridges"]}
+SERVERS = {
+    "http://127.0.0.1:8800": ["sandbox", "--delay", "0"],
+    "http://127.0.0.1:8801": ["sandbox", "--service", "sevenbridges"],
+}
 """Address in the pages → what is served there."""
 CHANGED = {
     r"~/\.local/share/bulksubmit": ".bulksubmit",
