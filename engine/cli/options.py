@@ -203,8 +203,8 @@ SourceFormat: TypeAlias = Annotated[
     str | None,
     _option(
         "--format FORMAT",
-        "How the sources are written: ndjson, json, csv or a format that an installed package brings; told by their "
-        "names where it is left out.",
+        "How the sources are written: ndjson, json, csv, parquet or a format that an installed package brings; told "
+        "by their names where it is left out.",
         callback=_format,
     ),
 ]
