@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from importlib.metadata import EntryPoint
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -108,6 +108,10 @@ class PlanningRecipe(Struct, frozen=True):
 
 def service_at(place: str) -> ServiceModule:
     """Return what makes a service, from where an entry point says that it is. Raises: ImportError, AttributeError."""
+    if all(name.isidentifier() for name in place.split(".")):  # a whole module, as each of ours is
+        return cast("ServiceModule", import_module(place))
+    from importlib.metadata import EntryPoint  # noqa: PLC0415 - slow, and only packages of others say more
+
     return cast("ServiceModule", EntryPoint("", place, "").load())
 
 

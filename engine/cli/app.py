@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -54,11 +54,12 @@ def call(arguments: Sequence[str]) -> int:
     Every error ends as one message on standard error and, with `--json`, as one JSON object on standard output.
     """
     as_json = "--json" in arguments
-    command: Any = typer.main.get_command(app)
     name, rest = "bulksubmit", list(arguments)
-    if rest and rest[0] in command.commands:  # typer would find it, too, but import pydantic on its way: 0.07 s
-        command, name = command.commands[rest[0]], f"{name} {rest.pop(0)}"
-        command = _with_questions(rest, command) if command.name == "init" else command
+    if rest and rest[0] in _COMMANDS:  # the root would find it, too, but make all others, and import pydantic: 0.1 s
+        name = f"{name} {rest[0]}"
+        command = parser_of(rest.pop(0), rest)
+    else:
+        command = root()
     try:
         code = command.main(rest, prog_name=name, standalone_mode=False)
     except UsageError as error:
@@ -83,22 +84,44 @@ def _tell_usage(error: Any, *, as_json: bool) -> int:
 _Work: TypeAlias = Callable[..., Screen | None]
 
 
+_COMMANDS: dict[str, Callable[..., None]] = {}
+"""By name, what declares a command: only of the one that is called, or shown, typer needs to know."""
+
+
 def _command(*, shows_progress: bool = True) -> Callable[[_Work], _Work]:
     """Make a function a command: its parameters are options, and so are the fields of those in `_GROUPS`.
 
     The screen that it returns is shown at the end, and has the exit code. One that shows no progress has no `--quiet`.
     """
-    return partial(_declared, shows_progress=shows_progress)
+
+    def kept(work: _Work) -> _Work:
+        _COMMANDS[work.__name__] = partial(_declare, work, shows_progress=shows_progress)
+        return work
+
+    return kept
+
+
+@cache
+def root() -> Any:
+    """Return the parser of all commands."""
+    for declare in _COMMANDS.values():
+        declare(to=app)
+    return typer.main.get_command(app)
+
+
+def parser_of(name: str, arguments: Sequence[str] = ()) -> Any:
+    """Return the parser of one command, called with some arguments; to make all takes a fifth of what `--help` does."""
+    alone = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    _COMMANDS[name](to=alone, more=_questions(arguments) if name == "init" else ())
+    return typer.main.get_command(alone)
 
 
 _GROUPS: dict[str, type[Any]] = {"load": LoadOptions, "limits": LimitOptions, "output_options": OutputOptions}
 """Parameter that stands for many options → what holds them."""
 
 
-def _declared(
-    work: _Work, *, shows_progress: bool, more: Sequence[inspect.Parameter] = (), to: typer.Typer | None = None
-) -> _Work:
-    """Declare a command; `more`: options that it takes as keywords besides, `to`: another one than `app`."""
+def _declare(work: _Work, *, shows_progress: bool, to: typer.Typer, more: Sequence[inspect.Parameter] = ()) -> None:
+    """Declare a command to typer; `more`: options that it takes as keywords besides."""
     own = dict(inspect.signature(work, eval_str=True).parameters)
     own = {name: one for name, one in own.items() if one.kind is not one.VAR_KEYWORD} | {one.name: one for one in more}
     groups = {name: inspect.signature(_GROUPS[name], eval_str=True).parameters for name in own if name in _GROUPS}
@@ -118,8 +141,7 @@ def _declared(
     # By these typer learns of the options.
     run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
     vars(run)["__signature__"] = inspect.Signature(list(parameters.values()))
-    (to or app).command(work.__name__, cls=Command, help=work.__doc__, context_settings=CONTEXT)(run)
-    return work
+    to.command(work.__name__, cls=Command, help=work.__doc__, context_settings=CONTEXT)(run)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
@@ -801,24 +823,21 @@ def _answer(given: str | bool) -> str:  # noqa: FBT001 - what an option was give
     return given if isinstance(given, str) else "yes" if given else "no"
 
 
-def _with_questions(arguments: Sequence[str], plain: Any) -> Any:
-    """Return the command `init` with the questions of a service as options; `plain`, where none is named."""
+def _questions(arguments: Sequence[str]) -> Sequence[inspect.Parameter]:
+    """Return the questions of the service that the arguments of `init` name, as options; none, where none is named."""
     from engine.commands.wiring import service_kinds
 
     kind = next((word for word in arguments if word in service_kinds()), None)
     if kind is None:
-        return plain
+        return ()
     from engine.commands.init import questions
 
-    alone = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-    more = [
+    return [
         inspect.Parameter(
             asked.question.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options.answer_option(asked)
         )
         for asked in questions(kind)
     ]
-    _declared(init, shows_progress=False, more=more, to=alone)
-    return typer.main.get_command(alone)
 
 
 @_command(shows_progress=False)
@@ -845,8 +864,7 @@ def completion(*, shell: options.ShellName, output_options: OutputOptions) -> No
     """
     from engine.cli.output.completion import script
 
-    commands: Any = typer.main.get_command(app)
-    _print({"shell": shell.value, "script": script(shell.value, commands.commands)}, "script", output_options)
+    _print({"shell": shell.value, "script": script(shell.value, root().commands)}, "script", output_options)
 
 
 def _print(data: dict[str, str], key: str, output_options: OutputOptions) -> None:

@@ -11,7 +11,6 @@ import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -218,7 +217,7 @@ def _service_place(kind: object) -> str:
     """Return where a service is, as an entry point says it. One of ours needs no look at what is installed."""
     if isinstance(kind, str) and kind in SERVICES:
         return SERVICES[kind]
-    known = {point.name: point.value for point in entry_points(group=SERVICE_POINTS)}
+    known = _installed()
     if isinstance(kind, str) and kind in known:
         return known[kind]
     names = service_kinds()
@@ -229,7 +228,14 @@ def _service_place(kind: object) -> str:
 
 def service_kinds() -> list[str]:
     """Return the kinds of services: ours first, then those that installed packages bring. None of them is loaded."""
-    return list(dict.fromkeys([*SERVICES, *sorted(point.name for point in entry_points(group=SERVICE_POINTS))]))
+    return list(dict.fromkeys([*SERVICES, *sorted(_installed())]))
+
+
+def _installed() -> Mapping[str, str]:
+    """Return where the services of other packages are, by their names."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and ours need no look at what is installed
+
+    return {point.name: point.value for point in entry_points(group=SERVICE_POINTS)}
 
 
 def check_service(module: ServiceModule, settings: ServiceSettings) -> None:

@@ -22,7 +22,6 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from importlib.resources import files
 from pathlib import Path
 
 import apsw
@@ -82,8 +81,8 @@ def read_steps(text: str) -> Sequence[str]:
     return _STEP.split(text)[1:]
 
 
-QUERIES = read_queries(files(__package__).joinpath("queries.sql").read_text(encoding="utf-8"))
-STEPS = read_steps(files(__package__).joinpath("schema.sql").read_text(encoding="utf-8"))
+QUERIES = read_queries(Path(__file__).with_name("queries.sql").read_text(encoding="utf-8"))
+STEPS = read_steps(Path(__file__).with_name("schema.sql").read_text(encoding="utf-8"))
 
 
 def as_ledger_error(path: Path, error: Exception) -> BulkSubmitError:

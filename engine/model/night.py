@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _DURATION = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -41,6 +44,8 @@ def zone_of(name: str) -> ZoneInfo | None:
     """Return a time zone by its IANA name; where there is no name, None: this machine's. Raises: ValueError."""
     if not name:
         return None
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - most configurations name no zone
+
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError) as error:  # KeyError: what zoneinfo says of a name that it does not find

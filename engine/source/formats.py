@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.model.errors import SourceError
 from engine.model.record import FORMAT_POINTS, Format, Source
 from engine.model.settings import AUTO, SourceSettings
 from engine.source.head import check_columns, check_head, guess, head_of
 from engine.source.splitter import SourceFile, Splitter, WithHeader
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 FORMATS: dict[str, str] = {
     Format.NDJSON: "engine.source.ndjson",
@@ -47,6 +49,8 @@ def splitter_for(source: Source, file: SourceFile, settings: SourceSettings) -> 
 
 def _named(source: Source) -> Any:
     """Return the module of a package's format. No other format is loaded, so a broken one stops nobody else."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and ours need no look at what is installed
+
     for point in entry_points(group=FORMAT_POINTS, name=source.format):
         return _loaded(point)
     raise SourceError(f"{source.shown} has the format {source.format!r}: install the package that brings it")
@@ -121,8 +125,12 @@ def _installed_for(extension: str) -> tuple[str | None, str]:
     Which extensions a format has is known to its module alone, so each is loaded. One that cannot be loaded is passed
     over: another one may have the extension.
     """
-    broken = []
-    for point in entry_points(group=FORMAT_POINTS) if extension not in {"", ".json"} else ():
+    broken: list[str] = []
+    if extension in {"", ".json"}:
+        return None, ""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - as above
+
+    for point in entry_points(group=FORMAT_POINTS):
         try:
             if extension in getattr(_loaded(point), "EXTENSIONS", ()):
                 return point.name, ""

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import aiofiles
 from anyio import CancelScope, to_thread
 from msgspec import Struct
 
@@ -158,6 +157,8 @@ async def blocks_of_file(path: Path, name: str) -> AsyncIterator[bytes]:
     Raises:
         SourceError: it cannot be read.
     """
+    import aiofiles  # noqa: PLC0415 - most files are no copies
+
     try:
         with CancelScope(shield=True):  # a thread opens it: canceled now, nobody would close it
             file = await aiofiles.open(path, "rb", opener=regular)

@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from engine import __version__
-from engine.cli.app import app
+from engine.cli.app import parser_of, root
 
-ROOT = typer.main.get_command(app)
+ROOT = root()
 PARAMETERS = {
     f"{name} {parameter.name}": parameter for name, command in ROOT.commands.items() for parameter in command.params
 }
@@ -133,6 +132,13 @@ def test_a_usage_error_exits_with_2_and_is_an_object_for_programs(say, arguments
     assert said.json["error"]
 
 
+@pytest.mark.parametrize("name", ROOT.commands)
+def test_a_command_that_is_made_alone_takes_what_it_takes_among_the_others(name):
+    alone, among = parser_of(name), ROOT.commands[name]
+    assert [one.opts for one in alone.params] == [one.opts for one in among.params]
+    assert (alone.name, alone.help) == (among.name, among.help)
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["submit", "--help"], ["--version"], ["status", "--nonsense"]])
 def test_help_version_and_usage_errors_import_nothing_heavy(arguments):
     imported = imported_by(*arguments)
@@ -146,7 +152,15 @@ def test_a_load_imports_no_auditor_no_bench_no_pydantic_and_no_client_before_it_
     Path("engine.toml").write_text(CONFIG)
     imported = imported_by("submit", "nowhere.ndjson", "--config", "engine.toml")
     assert "engine.commands.wiring" in imported
-    not_yet = ("engine.reports.audit", "engine.bench", "pydantic", "aiohttp")
+    not_yet = (
+        "engine.reports.audit",
+        "engine.bench",
+        "pydantic",
+        "aiohttp",
+        "aiofiles",
+        "zoneinfo",
+        "importlib.metadata",
+    )
     assert not [name for name in imported if name.startswith(not_yet)]
 
 
