@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-import typer
 from msgspec import inspect as types
 
 from engine.cli import app as commands
@@ -157,8 +156,7 @@ def _default(field: Any) -> str:
 
 
 def _commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(commands.app)
-    return dict(group.commands)
+    return dict(commands.root().commands)
 
 
 def command_list() -> list[str]:
@@ -177,7 +175,7 @@ def command_reference() -> list[str]:
         lines += [f"## {name}", "", *_command_part(name, command)]
         if name == "init":
             for kind in ("sama", "sevenbridges"):
-                more = _options(commands._with_questions([kind], command), name)  # noqa: SLF001 - as the command does
+                more = _options(commands.parser_of(name, [kind]), name)
                 common = _options(command, name)
                 rows = [row for row in more if row not in common]
                 lines += [f"With `init {kind}` besides:", "", *_table(["option", ""], rows), ""]

@@ -4,10 +4,8 @@ import re
 from contextlib import ExitStack
 
 import pytest
-import typer
 
-from engine.cli.app import _with_questions as with_questions
-from engine.cli.app import app
+from engine.cli.app import parser_of, root
 
 from .pages import CHANGED, ROOT, Block, Reader, blocks_of, commands_of, today
 
@@ -131,14 +129,14 @@ def test_links_lead_to_something_that_is_there(page):
             assert found["anchor"] in _anchors(there), f"{page.name}: {found[0]}"
 
 
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = root().commands
 SAID = re.compile(r"`(?P<words>[^`\n]+)`|^ *\$ (?P<line>bulksubmit .*)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 def _known_options(name):
     kind = COMMANDS[name]
-    kinds = [kind, *(with_questions([service], kind) for service in ("sama", "sevenbridges") if name == "init")]
+    kinds = [kind, *(parser_of(name, [service]) for service in ("sama", "sevenbridges") if name == "init")]
     return {option for one in kinds for param in one.params for option in (*param.opts, *param.secondary_opts)} | {
         "--help"
     }

@@ -208,7 +208,7 @@ class TestResult:
         ],
     )
     def test_tells_who_said_no(self, state, reasons, said):
-        result = replace(RESULT, state=state, causes=[cause(1, reason) for reason in reasons])
+        result = replace(RESULT, state=state, causes=[cause(*reason) for reason in reasons])
         failed = next(row for row in result_screen(result, LEDGER).tables[0].rows if row[0] == "failed")
         assert failed == ["failed", "2", said]
 
