@@ -166,5 +166,9 @@ class OpenBatches(Struct):
         if after == before or abs(after - before) < _WORTH * before:
             return None
         self.limit = after
-        reason = f"{speed:.0f} tasks/s for {lag_seconds:.1f} s are {speed * lag_seconds / batch_records:.1f} batches"
+        busy = speed * lag_seconds / batch_records
+        reason = (
+            f"{speed:.0f} tasks/s are created, {busy:.1f} batches in the {lag_seconds:.1f} s until a new one is there; "
+            f"{_SPARE:g} times as many, and {_LEAST_OPEN} more, may be open"
+        )
         return LimitChanged("max_open_batches", before, after, reason)

@@ -133,10 +133,16 @@ def holds(overview: Overview) -> Markup | None:
         tag("h2", "What held it up"),
         table("Waits, all calls together", ["Reason", "Time"], waits, figures=frozenset({1})) if waits else None,
         table("Calls made again", ["Reason", "Calls"], again, figures=frozenset({1})) if again else None,
-        table(f"Limits, the last changes of {count(counts.limits_changed)}", ["When", "Limit", "Change", "Why"], steps)
+        table(_limits_caption(len(steps), counts.limits_changed), ["When", "Limit", "Change", "Why"], steps)
         if steps
         else None,
     )
+
+
+def _limits_caption(shown: int, changes: int) -> str:
+    if shown >= changes:
+        return "Limits, each change"
+    return f"Limits, the last {count(shown)} of {count(changes, 'change')}"
 
 
 def slowest(overview: Overview) -> Markup | None:

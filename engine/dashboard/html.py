@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -14,6 +15,10 @@ Fragment: TypeAlias = "str | int | Iterable[Fragment] | None"
 
 _WITHOUT_END = frozenset({"input", "link"})
 """Elements that hold nothing and have no end tag; `element` knows others."""
+
+_ELEMENT = re.compile(r"<[^>]*>")
+_SHORT, _LONG = 16, 24
+"""Letters of a cell, up to which it is not broken, and from which on it needs a wide column."""
 
 
 def tag(name: str, /, *children: Fragment, **attributes: str | float | bool | None) -> Markup:
@@ -64,11 +69,13 @@ def table(
     """Return a table, its first column being what each row is about.
 
     `figures` are the columns that hold numbers, `spare` those that a narrow screen leaves out. What is wider still
-    scrolls in its own frame, which can be reached by keyboard.
+    scrolls in its own frame, which can be reached by keyboard: there short words are not broken, and sentences have
+    room.
     """
     kinds = [
-        " ".join(filter(None, ["number" if place in figures else "", "spare" if place in spare else ""])) or None
-        for place in range(len(header))
+        " ".join(filter(None, ["number" if place in figures else _width(cells), "spare" if place in spare else ""]))
+        or None
+        for place, cells in enumerate(zip(*rows, strict=True) if rows else [()] * len(header))
     ]
     head = [tag("th", name, scope="col", class_=kind) for name, kind in zip(header, kinds, strict=True)]
     body = [
@@ -86,6 +93,12 @@ def table(
         tag("tbody", body),
     )
     return tag("div", inner, class_="scrolls", tabindex=0, role="region", aria_label=caption)
+
+
+def _width(cells: Sequence[Fragment]) -> str:
+    """Return how wide the words of a column are: "short", "long", or "" between the two."""
+    most = max((len(_ELEMENT.sub("", join(cell))) for cell in cells), default=0)
+    return "short" if most <= _SHORT else "long" if most >= _LONG else ""
 
 
 def facts(pairs: Iterable[tuple[str, Fragment]]) -> Markup:

@@ -22,6 +22,9 @@ FATES: Mapping[Fate, str] = {
 }
 """What became of a record → in words."""
 
+_GREATEST = 10**18 - 1
+"""Of the numbers in a URL; SQLite holds it, and no job has so many records."""
+
 
 def state_of(status: JobStatus) -> str:
     """Return how a job stands, in a word."""
@@ -74,10 +77,10 @@ def sentence(status: JobStatus, pace: float | None) -> str:
 
 
 def whole(text: str | None, *, least: int = 0) -> int:
-    """Return a number that a URL says; the least one if it says none."""
-    if not (text and text.isascii() and text.isdigit()) or len(text) > 18:  # noqa: PLR2004 - what SQLite holds
+    """Return a number that a URL says; the least one if it says none, the greatest if it says a greater one."""
+    if not (text and text.isascii() and text.isdigit()):
         return least
-    return max(int(text), least)
+    return max(int(text), least) if len(text) <= len(str(_GREATEST)) else _GREATEST
 
 
 def pages(what: str, number: int, last: int, query: Mapping[str, str]) -> Markup | None:
@@ -90,7 +93,7 @@ def pages(what: str, number: int, last: int, query: Mapping[str, str]) -> Markup
 
     steps = [
         tag("li", to(number - 1, "Previous page", "prev")) if number > 1 else None,
-        tag("li", f"HtmlPage {count(number)} of {count(last)}", aria_current="page"),
+        tag("li", f"Page {count(number)} of {count(last)}", aria_current="page"),
         tag("li", to(number + 1, "Next page", "next")) if number < last else None,
     ]
     return tag("nav", tag("ul", steps), aria_label=f"Pages of {what}", class_="pages")

@@ -71,11 +71,21 @@ async def test_no_page_shows_what_a_record_holds(browser):
         assert "broken" not in (await browser.get(path)).words.replace('value="broken"', "")
 
 
+async def test_a_long_list_of_jobs_has_pages(browser, monkeypatch):
+    at = browser.desk
+    await at.submit(at.source(tasks(1, start=100), name="more.ndjson"), job="other")
+    monkeypatch.setattr("engine.dashboard.jobs.JOBS_SHOWN", 1)
+    await asyncio.sleep(1)  # what was read a second ago may be shown again
+    await _shown(browser, "/?page=2", "Previous page Page 2 of 2")
+    await _shown(browser, "/?page=" + "9" * 24, "Page 2 of 2")
+
+
 async def test_what_is_not_there_is_said_in_words(browser):
     for path, said in (
         ("/jobs/k", "there is no job"),
         ("/jobs/..%2f", "cannot be used"),
         ("/jobs/j/batches/99", "has no batch 99"),
+        (f"/jobs/j/batches/{'9' * 24}", "has no batch 9"),
         ("/jobs/j/records/99", "has no record 99"),
         ("/jobs/j/nothing", "no such page"),
     ):

@@ -149,7 +149,7 @@ def test_open_jobs_follow_the_creation_speed_by_littles_law():
     jobs = OpenBatches(most=500)
     change = jobs.observe(3000, 1.0, batch_records=1000, lag_seconds=2.0)
     assert (change.name, change.before, change.after) == ("max_open_batches", 500, 16)  # twice six, and four
-    assert "3000 tasks/s" in change.reason
+    assert "3000 tasks/s are created, 6.0 batches in the 2.0 s" in change.reason
 
 
 def test_a_slow_service_still_has_the_next_jobs_in_line():

@@ -43,6 +43,11 @@ def test_hostile_words_stay_words_wherever_they_stand():
         assert not re.search(r"[\x00-\x08\x1b\u202a-\u202e]", shown)
 
 
+def test_a_column_of_short_words_is_not_broken_and_one_of_sentences_has_room():
+    shown = table("c", ["h", "i", "j", "k"], [["a b", "2 min 42 s", tag("b", "x " * 20), 1]], figures=frozenset({3}))
+    assert re.findall(r'class="(\w+)"', shown)[-4:] == ["short", "short", "long", "number"]
+
+
 def test_an_attribute_holds_any_text_and_no_other_attribute():
     for words in [*HOSTILE, "'", '"', "=", "a b=c", ">", "/>", "\n", "&quot;", "`"]:
         assert elements(tag("input", value=words)) == [("input", ["value"])]
