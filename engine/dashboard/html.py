@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from engine.progress.html import Markup, element, joined
+from engine.progress.html import LONG, Markup, element, joined, letters
 from engine.progress.redaction import foreign_words
 
 Fragment: TypeAlias = "str | int | Iterable[Fragment] | None"
@@ -16,9 +15,8 @@ Fragment: TypeAlias = "str | int | Iterable[Fragment] | None"
 _WITHOUT_END = frozenset({"input", "link"})
 """Elements that hold nothing and have no end tag; `element` knows others."""
 
-_ELEMENT = re.compile(r"<[^>]*>")
-_SHORT, _LONG = 16, 24
-"""Letters of a cell, up to which it is not broken, and from which on it needs a wide column."""
+_SHORT = 16
+"""Letters of a cell, up to which it is not broken."""
 
 
 def tag(name: str, /, *children: Fragment, **attributes: str | float | bool | None) -> Markup:
@@ -97,8 +95,8 @@ def table(
 
 def _width(cells: Sequence[Fragment]) -> str:
     """Return how wide the words of a column are: "short", "long", or "" between the two."""
-    most = max((len(_ELEMENT.sub("", join(cell))) for cell in cells), default=0)
-    return "short" if most <= _SHORT else "long" if most >= _LONG else ""
+    most = max((letters(join(cell)) for cell in cells), default=0)
+    return "short" if most <= _SHORT else "long" if most >= LONG else ""
 
 
 def facts(pairs: Iterable[tuple[str, Fragment]]) -> Markup:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import TypeAlias
@@ -26,7 +27,11 @@ class Markup(str):
 Content: TypeAlias = str | int | None
 """What an element holds: Markup as it is, any other text escaped; None: nothing."""
 
+LONG = 24
+"""Letters of a cell, from which on its column is of class `long`: a sheet gives it room on a narrow screen."""
+
 _VOID = frozenset({"meta", "br", "hr", "col"})
+_TAG = re.compile(r"<[^>]*>")
 
 
 def element(name: str, /, *contents: Content, **attributes: str | float | bool | None) -> Markup:
@@ -65,6 +70,11 @@ def link(url: str | None, words: str) -> Markup:
     return element("a", words, href=url, rel="noopener noreferrer nofollow")
 
 
+def letters(content: Content) -> int:
+    """Return how many letters a content shows, without its elements."""
+    return len(_TAG.sub("", content)) if isinstance(content, Markup) else len(str(content or ""))
+
+
 def table(
     caption: str,
     header: Iterable[Content],
@@ -83,9 +93,11 @@ def table(
         label: names the region, where the caption is that of another table, too.
     """
     right = frozenset(figures)
+    rows = [tuple(row) for row in rows]
+    long = frozenset(at for at, cells in enumerate(zip(*rows, strict=True)) if max(map(letters, cells)) >= LONG)
 
     def cell(place: int, content: Content) -> Markup:
-        kind = "n" if place in right else None
+        kind = "n" if place in right else "long" if place in long else None
         if place == 0:
             return element("th", content, scope="row", class_=kind)
         return element("td", content, class_=kind)

@@ -357,4 +357,4 @@ def _how_to_read(facts: Overview) -> Iterator[Markup]:
         "batches are at most a tenth too long. Waits of one reason count once, however many calls waited.",
     )
     if not facts.calls and facts.runs:
-        yield element("p", "An older bulksubmit made these runs: it kept no times of calls and batches.")
+        yield element("p", "No call is known of: no run made one, or an older bulksubmit made them and kept no times.")
