@@ -44,7 +44,7 @@ class Streams:
             return web.Response(status=503, headers={"Retry-After": "10"})
         self.open += 1
         try:
-            response = web.StreamResponse(headers={"Fragment-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
             await response.prepare(request)
             await response.write(f"retry: {AGAIN_MILLISECONDS}\n\n".encode())
             await self._send(response, make, goes_on, request.headers.get("Last-Event-ID", ""))
