@@ -298,7 +298,7 @@ async def _tls(url: URL) -> Finding:
     from engine.http import reach  # noqa: PLC0415 - as above
 
     if url.scheme != "https":
-        return Finding("plain http, which only this machine is spoken to by")
+        return Finding("plain http; that is allowed to this machine only")
     certificate = await reach.certificate_of(reach.way_to(url))
     said = f"signed by {certificate.issuer}, valid until {reach.day(certificate.until)}"
     left = certificate.until - wiring.CLOCK.now()
