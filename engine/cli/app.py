@@ -37,9 +37,10 @@ CONTEXT: dict[str, Any] = {"help_option_names": ["--help", "-h"], "max_content_w
 
 app = typer.Typer(
     help="Submit records in bulk to an HTTP API: each becomes a task once, and each is accounted for.",
-    epilog="First steps: `bulksubmit demo`. Your own load: `check`, then `submit`, then `audit`. Exit codes: 0 all "
-    "created, 2 usage, 3 some failed, 4 some uncertain, 5 go on later, 6 locked, 7 a limit is met, 8 nothing to send, "
-    "9 a person must mend something, 10 tasks failed later; README says which a scheduler may try again.",
+    epilog="First steps: `bulksubmit demo`. Your own load: `init`, `check`, `preview`, `submit`, `audit`. Exit codes: "
+    "0 all created, 2 usage, 3 some failed, 4 some uncertain, 5 go on later, 6 locked, 7 a limit is met, "
+    "8 nothing to send, 9 a person must mend something, 10 tasks failed later; README says which a "
+    "scheduler may try again.",
     rich_markup_mode=None,  # rich would double the time that --help takes
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from engine.commands.inspection import Inspected
 from engine.commands.paths import program
 from engine.progress.redaction import redactor
 from engine.progress.text import count
+from engine.services.base import MappingProposal
 
 _SHOWN = 40
 """Characters of an example."""
@@ -41,7 +42,7 @@ def init_screen(made: Made) -> Screen:
         mood=Mood.MIXED if made.flaw else Mood.GOOD,
         tables=[
             Table([["the first that cannot be sent", made.flaw]] if made.flaw else []),
-            *([_columns(inspected, made.proposal.types)] if inspected else []),
+            *([_columns(inspected, made.proposal)] if inspected else []),
             Table([["git ignores .bulksubmit/ now", str(made.ignoring)]] if made.ignoring else []),
             Table([[what, command] for what, command in commands], "What to do next", whole=frozenset({1})),
         ],
@@ -79,16 +80,44 @@ def _near(name: str) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _columns(inspected: Inspected, types: Mapping[str, str]) -> Table:
+def _columns(inspected: Inspected, proposal: MappingProposal) -> Table:
     redact = redactor(os.environ)
     rows = [
-        [one.name, types.get(one.name, "string" if one.textual else one.type), _cut(redact(_example(one.values)))]
+        [
+            one.name,
+            proposal.types.get(one.name, "string" if one.textual else one.type),
+            _place(proposal.mapping, one.name),
+            _cut(redact(_example(one.values))),
+        ]
         for one in inspected.columns[:_MOST_COLUMNS]
     ]
     more = len(inspected.columns) - len(rows)
-    rows += [[f"and {count(more)} more", "", ""]] if more else []
+    rows += [[f"and {count(more)} more", "", "", ""]] if more else []
     title = f"{_near(inspected.source.shown)}, {inspected.source.format}"
-    return Table(rows, title, header=["column", "goes up as", "for example"])
+    return Table(rows, title, header=["column", "goes up as", "in the task", "for example"])
+
+
+def _place(mapping: Mapping[str, Any], column: str) -> str:
+    """Return where in a task the value of a column stands, as `inputs.threads`; "" if the mapping leaves it out."""
+    if "template" in mapping:
+        return ", ".join(dict.fromkeys(_places(mapping["template"], "", f"${{row.{column}}}")))
+    for key, taken in mapping.get("fields", {}).items():
+        if taken == column:
+            return str(key)
+    wrap, name = mapping.get("wrap"), mapping.get("rename", {}).get(column, column)
+    return "" if column in mapping.get("drop", ()) else f"{wrap}.{name}" if wrap else str(name)
+
+
+def _places(part: Any, place: str, placeholder: str) -> Iterator[str]:
+    """Yield each key of a template whose value has a placeholder; a list, and what a file is made of, has no more."""
+    if isinstance(part, str) and placeholder in part:
+        yield place
+    elif isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _places(value, place if "class" in part else f"{place}.{key}".lstrip("."), placeholder)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _places(value, place, placeholder)
 
 
 def _example(values: Sequence[Any]) -> str:

@@ -52,6 +52,9 @@ def test_for_sama_a_row_is_wrapped_its_priority_is_found_and_its_columns_have_ty
     code, out, _ = bulksubmit(*SAMA)
     assert code == 0
     assert "2 of the 2 records can be sent" in out
+    lines = list(map(str.split, out.splitlines()))
+    assert ["urgency", "integer", "priority", "1"] in lines
+    assert ["lat", "number", "data.lat", "1.5"] in lines
     assert written("sama.toml") == {
         "service": {"kind": "sama", "project_id": 42, "access_key": "${env:SAMA_ACCESS_KEY}"},
         "source": {"types": {"urgency": "integer", "lat": "number", "done": "boolean", "box": "json"}},
@@ -101,6 +104,12 @@ def test_for_seven_bridges_columns_become_inputs_and_files_are_told_by_name_or_i
     }
     monkeypatch.setenv("SB_AUTH_TOKEN", "some-token")
     assert bulksubmit("validate", "pairs.csv", "--config", "sevenbridges.toml")[0] == 0
+
+
+def test_the_screen_says_where_in_the_task_each_column_stands(bulksubmit):
+    lines = [line.split() for line in bulksubmit(*SEVEN)[1].splitlines()]
+    assert ["sample", "string", "name,", "inputs.sample", "S1"] in lines
+    assert ["r2", "string", "inputs.reads", "in/S1_2.fq.gz"] in lines, "a pair is one list of files"
 
 
 def test_rows_that_are_tasks_already_are_left_as_they_are(bulksubmit, tmp_path):
