@@ -69,8 +69,12 @@ class BatchBytes(Struct):
         self.limit = self.limit or self.most
 
     def bars(self, size_bytes: int) -> bool:
-        """Return whether so much did not get through: a batch that was frozen before that had better go in halves."""
-        return any(size_bytes >= failed for failed in (self._refused, self._slow) if failed)
+        """Return whether so much did not get through: a batch that was frozen before that had better go in halves.
+
+        So had one that is a little smaller, unless as much got through before: it was cut for a limit that has failed.
+        """
+        failed = [size for size in (self._refused, self._slow) if size]
+        return bool(failed) and (size_bytes >= min(failed) or size_bytes > max(_GAIN * self.limit, self._taken))
 
     def observe(self, size_bytes: int, seconds: float, upload: Upload = Upload.TAKEN) -> LimitChanged | None:
         """Take in how a batch fared, and how long that took; return the change of the limit, if it makes one.

@@ -72,7 +72,16 @@ def test_batches_that_were_cut_before_a_change_are_no_reason_for_another():
 def test_what_is_frozen_already_and_as_large_as_what_was_refused_is_barred():
     batches = BatchBytes(4 * MEBIBYTE)
     refused(batches, 3_000_000)
-    assert [batches.bars(size) for size in (2_999_999, 3_000_000, 4_000_000)] == [False, True, True]
+    assert [batches.bars(size) for size in (1_800_000, 3_000_000, 4_000_000)] == [False, True, True]
+
+
+@pytest.mark.parametrize("failed", [refused, timed_out])
+def test_so_is_what_was_cut_for_a_limit_that_has_failed_unless_as_much_got_through(failed):
+    batches = BatchBytes(4 * MEBIBYTE)
+    failed(batches, 3_000_000)
+    assert batches.bars(2_999_999)
+    batches.observe(2_999_999, 1.0)
+    assert not batches.bars(2_999_999)
 
 
 @pytest.mark.parametrize("failed", [refused, timed_out])
