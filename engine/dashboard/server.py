@@ -22,6 +22,7 @@ import orjson
 from aiohttp import web
 from msgspec import Struct
 
+from engine.commands.paths import ledger_path, open_ledger
 from engine.dashboard.actions import LABELS, Actions, stands
 from engine.dashboard.batches import batch_page, batches_page, record_page
 from engine.dashboard.guard import LINK_SECONDS, OWN_REFERRER, Guard, Sessions, add_headers
@@ -246,7 +247,11 @@ async def serving(options: DashboardOptions, words: Words) -> AsyncIterator[tupl
 
     Raises:
         ConfigError: the address or the port cannot be listened on.
+        LedgerError: the ledger is there and cannot be opened; of none, the pages say so until there is one.
     """
+    if os.path.exists(ledger_path(options.ledger)):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
+        async with open_ledger(options.ledger):
+            pass
     listening = _listen(options.host, options.port)
     port = int(listening.getsockname()[1])
     dashboard = Dashboard(options, words, port)

@@ -7,7 +7,7 @@ import pytest
 
 from engine.dashboard.guard import HEADERS
 from engine.dashboard.server import PORT, DashboardOptions, _listen, serving
-from engine.model.errors import ConfigError
+from engine.model.errors import ConfigError, LedgerError
 
 from .conftest import OWN, WORDS
 
@@ -151,6 +151,13 @@ def test_without_a_port_the_next_free_one_is_taken(monkeypatch):
 def test_an_address_of_another_machine_is_an_error():
     with pytest.raises(ConfigError, match="cannot listen on 192"):
         _listen("192.0.2.1", 0)
+
+
+async def test_what_is_no_ledger_is_told_before_a_link_is(tmp_path):
+    (tmp_path / "ledger.db").write_bytes(b"no ledger at all " * 500)
+    with pytest.raises(LedgerError, match=r"ledger\.db"):
+        async with serving(DashboardOptions(tmp_path / "ledger.db", port=0), WORDS):
+            pass
 
 
 async def test_it_ends_at_once_whoever_looks_on(tmp_path, browse):
