@@ -74,6 +74,11 @@ class Shared:
         if key in self._kept and self._kept[key][1] is made:
             self._kept[key] = self._now(), made
 
+    def forget(self) -> None:
+        """Have all that is made be made anew: something was done that it does not show yet."""
+        for key in [key for key, (_, made) in self._kept.items() if made.done()]:
+            del self._kept[key]
+
     async def close(self) -> None:
         """Wait for nothing that is still being made."""
         unfinished = [made for _, made in self._kept.values() if not made.done()]
@@ -123,6 +128,10 @@ class Reader:
     async def shared(self, key: Hashable, make: Callable[[], Awaitable[T]], seconds: float = FRESH_SECONDS) -> T:
         """Return what is made once for all who ask within some seconds."""
         return await self._shared.get(key, make, seconds)
+
+    def forget(self) -> None:
+        """Read anew what was read a moment ago."""
+        self._shared.forget()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Ledger]:

@@ -228,6 +228,7 @@ class Dashboard:
             if seen != stands(status) or action not in actions.possible(status):
                 return actions.page(status, action, changed=True)
             await asyncio.to_thread(actions.start, job, action)
+            self._reader.forget()  # the page of the job says what was started
             raise web.HTTPSeeOther(f"/jobs/{job}")
 
         return self._answer(await self._made(make, request))

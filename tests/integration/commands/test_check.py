@@ -457,7 +457,7 @@ async def test_the_checks_end_in_time_together(monkeypatch):
     async def look():
         return Finding("all is well")
 
-    await made.make(checks.Check("late", look))
+    await made.make(checks.ServiceCheck("late", look))
     assert (made.lines[0].verdict, made.lines[0].found) == ("not checked", "since the checks before it took 60 s")
 
 

@@ -102,7 +102,7 @@ async def test_no_record_is_a_job_without_records(desk):
     at = await desk()
     result = await at.submit(iter([]))
     assert (result.state, result.tally.records) == ("finished", 0)
-    assert "no record" in result.message
+    assert "given-records is empty" in result.message
 
 
 async def test_records_are_validated_and_previewed_and_nothing_else_takes_them(desk):

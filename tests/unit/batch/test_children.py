@@ -80,7 +80,7 @@ def assert_valid(plans, recipe, contents, start, sequence):
     assert plans[-1].reached == at
 
 
-@given(st.data(), st.sampled_from(list(Format)), WINDOWS, st.sampled_from([40, 1 << 24]))
+@given(st.data(), st.sampled_from(list(CONTENTS)), WINDOWS, st.sampled_from([40, 1 << 24]))
 @settings(max_examples=300)
 def test_any_number_of_workers_and_segments_finds_the_same_records(data, kind, window_bytes, max_record_bytes):
     content = LINES | CONTENTS[kind] if kind is Format.NDJSON else CONTENTS[kind]

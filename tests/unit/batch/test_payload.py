@@ -26,7 +26,7 @@ def planned(sources, settings=PLAIN, limits=Limits(3, 200), check=lambda task: N
     return mapper, [batch for plan in plans for batch in plan.batches], plans
 
 
-@given(st.data(), st.sampled_from(list(Format)), st.sampled_from(MAPPINGS), WINDOWS)
+@given(st.data(), st.sampled_from(list(CONTENTS)), st.sampled_from(MAPPINGS), WINDOWS)
 @settings(max_examples=200)
 def test_a_payload_read_back_is_what_was_frozen_and_planning_goes_on_from_any_batch(data, kind, mapping, window_bytes):
     sources = sources_of(*(data.draw(CONTENTS[kind]) for _ in range(2)), kind=kind)
@@ -53,7 +53,7 @@ def test_a_payload_read_back_is_what_was_frozen_and_planning_goes_on_from_any_ba
         assert tasks == [task for payload in payloads[done:] for task in payload]
 
 
-@given(st.data(), st.sampled_from(list(Format)), st.booleans())
+@given(st.data(), st.sampled_from(list(CONTENTS)), st.booleans())
 @settings(max_examples=100)
 def test_halves_hold_the_records_of_the_whole_and_are_read_back_as_they_were_frozen(data, kind, reference):
     sources = sources_of(*(data.draw(CONTENTS[kind]) for _ in range(2)), kind=kind)
@@ -143,14 +143,14 @@ def test_a_source_that_cannot_be_read_is_not_called_a_changed_one(spoil):
     sources = sources_of(b'{"a":1}\n')
     mapper, (batch,), _ = planned(sources)
     spoil(Path(sources[0].path))
-    with pytest.raises(SourceChanged, match=r"Batch 0 is to be read from it again: then resume") as caught:
+    with pytest.raises(SourceChanged, match=r"read from it again: then run `bulksubmit resume`") as caught:
         PayloadReader(sources, SourceSettings(), mapper).read(batch)
     assert "changed" not in str(caught.value)
 
 
 def test_a_file_in_the_place_of_a_source_is_not_said_to_be_submitted_whole():
     said = SourceChanged.PUT_BACK
-    assert said.startswith("Put the old file back and resume.")
+    assert said.startswith("Put the old file back and run `bulksubmit resume`.")
     assert "only those of it that outcomes.ndjson does not call created" in said
 
 

@@ -13,7 +13,7 @@ from engine.model.settings import SourceSettings
 from engine.source.reader import read_blocks, segment_stops
 from engine.source.splitter import SourceFile
 
-FORMATS = st.sampled_from(list(Format))
+FORMATS = st.sampled_from(list(CONTENTS))
 SEPARATORS = {Format.NDJSON: b" \t\r\n", Format.JSON: b" \t\r\n,[]", Format.CSV: b"\r\n"}
 
 

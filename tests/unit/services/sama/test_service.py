@@ -217,7 +217,7 @@ def test_a_batch_holds_no_more_than_the_service_takes(ours, theirs, limit):
 def test_a_task_of_sama_is_done_when_it_is_created(until):
     settings = SamaSettings(kind="sama", project_id=42, access_key=SecretStr("the-key"))
     sama.build(settings, BatchSettings(), replace(JOB, until=until), Caller(), FakeClock())
-    with pytest.raises(ConfigError, match="--until completed: a Sama task is done when it is created"):
+    with pytest.raises(ConfigError, match="--until completed: a record counts as done when its Sama task is created"):
         sama.build(settings, BatchSettings(), replace(JOB, until="completed"), Caller(), FakeClock())
 
 
