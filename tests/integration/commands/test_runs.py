@@ -108,7 +108,7 @@ async def test_a_run_that_was_killed_before_its_first_sample_shows_what_it_did(d
     (told,) = (await desk.status()).runs
     tally = (await desk.status()).tally
     assert (told.counts.records, told.counts.created) == (tally.records, tally.created)
-    assert tally.created >= 20
+    assert tally.created >= 10
     assert (await desk.status()).last_sign_at > told.begun_at  # a batch has moved since
     await desk.resume()
     first, second = (await desk.status()).runs
