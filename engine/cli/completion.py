@@ -27,7 +27,7 @@ def _ledger(words: Sequence[str]) -> Path:
     from engine.files import find_ledger  # noqa: PLC0415 - see above
 
     if named := _value(words, "--ledger"):
-        return Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
+        return Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser may raise - Path.expanduser raises a RuntimeError
     config = _value(words, "--config") or _value(words, "-c")
     return find_ledger(_configured(Path(os.path.expanduser(config))) if config else None)  # noqa: PTH111 - likewise
 

@@ -58,7 +58,9 @@ def read_text(path: Path) -> str:
     try:
         return _text_of(path)  # a pipe, too, as in --config <(…)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        advice = ": check the path, or make one by `bulksubmit init`" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"configuration {path} cannot be read: {why}{advice}") from error
 
 
 def text_of(tables: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""Ask about jobs: status, report, audit, validate, one record. Only `status --tasks` calls the service."""
+"""Ask about jobs: status, report, audit, validate, one record. Only `status --tasks` calls the service.
+
+The module is a long one, since it has an operation for each question.
+"""
 
 from __future__ import annotations
 

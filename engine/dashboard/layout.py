@@ -94,7 +94,7 @@ def refusal(status: int, reason: str) -> HtmlPage:
     """Return the page that says why something is not to be had."""
     titles = {401: "Sign in first", 403: "Refused", 404: "Not found", 405: "Not possible", 409: "Changed meanwhile"}
     title = titles.get(status, "This did not work")
-    again = tag("p", tag("a", "Open this page again", href="")) if status == 401 else None  # noqa: PLR2004
+    again = tag("p", tag("a", "Open this page again", href="")) if status == 401 else None  # noqa: PLR2004 - HTTP
     return HtmlPage(title, join([tag("h1", title), tag("p", reason), again]), status=status)
 
 

@@ -116,7 +116,7 @@ class Dashboard:
 
     # Pages
 
-    async def _show(self, make: MakePage, live: bool, request: web.Request) -> web.StreamResponse:  # noqa: FBT001
+    async def _show(self, make: MakePage, live: bool, request: web.Request) -> web.StreamResponse:  # noqa: FBT001 - by `partial`
         """Answer with a page or, to who asks for events, with that page whenever it changes."""
 
         async def made() -> HtmlPage:

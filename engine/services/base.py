@@ -3,6 +3,8 @@
 `Service` is what every service has. What only some can do (`Staging`, `Polling` and so on) are abilities: a service
 names the object that has one, mostly itself, and None where it lacks it. So nobody writes empty methods, and the
 configuration may decide over an ability. `one_call.OneCall` is the base of a service that lacks them all.
+
+The module is a long one, since it has each ability with what it promises.
 """
 
 from __future__ import annotations

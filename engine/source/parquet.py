@@ -82,7 +82,7 @@ class ParquetRows(AbstractContextManager["ParquetRows"]):
         self.groups = groups_of(self._rows)
         try:
             self._columns = self._converters(schema)
-        except BaseException:
+        except BaseException:  # whoever asked for it gets no file that it could close
             self._file.close()
             raise
 

@@ -9,23 +9,13 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from fakes.browser import launched
 from fakes.served import served
 from playwright.sync_api import expect, sync_playwright
 
-CHROMIUM = os.environ.get("BULKSUBMIT_CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WIDTHS = (390, 1280)
 PATIENCE_MS = 60_000.0
 
@@ -77,12 +67,8 @@ def dashboard(ledger, *options):
 
 @pytest.fixture(scope="module")
 def chromium():
-    if not Path(CHROMIUM).exists():
-        pytest.fail(
-            f"{CHROMIUM} is not there: `make test-system` as root installs it; BULKSUBMIT_CHROMIUM names another"
-        )
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = launched(playwright)
         yield browser
         browser.close()
 

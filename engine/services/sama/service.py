@@ -5,6 +5,8 @@ one POST of the tasks, with no step that could be repeated safely; but where the
 `client_batch_id`, every task of a batch carries it, and a batch whose answer was lost is searched for by it.
 
 What the vendor documents: the page "Create a batch of tasks" and the API reference at docs.sama.com.
+
+The module is a long one, since each way to create needs each step.
 """
 
 from __future__ import annotations
