@@ -68,9 +68,14 @@ from engine.run.pipeline import Pipeline
 from engine.run.poller import Poller
 from engine.run.uploader import Uploader
 from engine.services.base import Caller, Service, ServiceModule
+from engine.services.described.shipped import KIND, is_shipped, shipped_kinds, whole
 from engine.source.reader import read_blocks
 
-SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sevenbridges"}
+SERVICES = {
+    "sama": "engine.services.sama",
+    "sevenbridges": "engine.services.sevenbridges",
+    KIND: "engine.services.described.service",
+}
 """`service.kind` → where the service is, as an entry point says it."""
 
 SERVICE_POINTS = "bulksubmit.services"
@@ -106,12 +111,16 @@ class Setup(Struct, frozen=True):
 def read_config(config: Config) -> str:
     """Return the text of a configuration, its relative paths made absolute: they are meant from the file's folder.
 
-    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder.
+    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder. A
+    description that is shipped becomes part of the text, so that a newer one changes no job.
 
     Raises:
         ConfigError: it cannot be read, or names no service.
     """
     text = text_of(config) if isinstance(config, Mapping) else read_text(Path(config))
+    if is_shipped(_kind_in(text)):
+        tables, service = _tables(text)
+        text = text_of({**tables, "service": service})
     return rooted(text, _service_settings(text).PATHS, _folder(config).resolve())
 
 
@@ -121,7 +130,8 @@ def _folder(config: Config) -> Path:
 
 def config_name(config: Config, text: str) -> str:
     """Return what a job is called after: the name of the configuration's file, or the service that tables name."""
-    return str(_tables(text)[1]["kind"]) if isinstance(config, Mapping) else Path(config).stem
+    service = _tables(text)[1] if isinstance(config, Mapping) else {}
+    return str(service.get("name") or service["kind"]) if service else Path(config).stem
 
 
 def family_name(config: Config, family: str | None) -> str:
@@ -185,12 +195,17 @@ def load(
 
 
 def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return all tables of a configuration, and that of its service."""
+    """Return all tables of a configuration, and that of its service, with the description that its kind names."""
     tables = parse_toml(text)
     service = tables.get("service")
     if not isinstance(service, dict):
         raise ConfigError('[service] is missing; it begins with kind = "sama"')
-    return tables, service
+    return tables, whole(service)
+
+
+def _kind_in(text: str) -> object:
+    service = parse_toml(text).get("service")
+    return service.get("kind") if isinstance(service, dict) else None
 
 
 def _service_settings(text: str) -> type[ServiceSettings]:
@@ -217,6 +232,8 @@ def _service_place(kind: object) -> str:
     """Return where a service is, as an entry point says it. One of ours needs no look at what is installed."""
     if isinstance(kind, str) and kind in SERVICES:
         return SERVICES[kind]
+    if is_shipped(kind):
+        return SERVICES[KIND]
     known = _installed()
     if isinstance(kind, str) and kind in known:
         return known[kind]
@@ -227,8 +244,11 @@ def _service_place(kind: object) -> str:
 
 
 def service_kinds() -> list[str]:
-    """Return the kinds of services: ours first, then those that installed packages bring. None of them is loaded."""
-    return list(dict.fromkeys([*SERVICES, *sorted(_installed())]))
+    """Return the kinds of services: ours first, then those that installed packages bring. None of them is loaded.
+
+    Ours are those that are built in, and those of which a description is shipped.
+    """
+    return list(dict.fromkeys([*SERVICES, *shipped_kinds(), *sorted(_installed())]))
 
 
 def _installed() -> Mapping[str, str]:

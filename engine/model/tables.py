@@ -26,7 +26,7 @@ def table_of(model: type[Model], table: Any, place: str, complaints: list[str]) 
         complaints.append(f"{place}: must be a table, [{place}]")
         return None
     begin, before = f"{place}." if place else "", len(complaints)
-    known = {field.name: field for field in fields(model)}
+    known = {field.encode_name: field for field in fields(model)}
     for key in [key for key in table if key not in known]:
         near = get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
@@ -34,7 +34,7 @@ def table_of(model: type[Model], table: Any, place: str, complaints: list[str]) 
     values = {}
     for key, field in known.items():
         if key in table:
-            values[key] = _value(field.type, table[key], f"{begin}{key}", complaints)
+            values[field.name] = _value(field.type, table[key], f"{begin}{key}", complaints)
         elif field.required:
             complaints.append(f"{begin}{key}: missing")
     try:
