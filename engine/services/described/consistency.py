@@ -494,7 +494,7 @@ def _check_results(one: DescribedSettings) -> None:
         failures, place = results.failures, "results.failures"
         _check_paths(place, items=failures.items, key=failures.key, index=failures.index, error=failures.error)
         _check_conditions(place, exists=failures.exists, busy=failures.busy)
-        if not failures.key and not failures.index:
+        if not failures.key and not failures.index and results.match != "index":
             raise ValueError(f"{place}.key: missing; say by what an item is known to be a record's: key or index")
         if failures.key and not one.record.key:
             raise ValueError("record.key: missing; results.failures.key names it")
@@ -522,8 +522,6 @@ def _check_items(one: DescribedSettings, table: ResultsTable | FetchTable, place
         raise ValueError(f"{place}.key: missing; with match = \"key\" it is the path of the record's key in an item")
     if match == "key" and not one.record.key:
         raise ValueError("record.key: missing; with results.match = \"key\" records are known by it")
-    if match == "index" and not of("index"):
-        raise ValueError(f"{place}.index: missing; with match = \"index\" it is the path of the record's place in an item")
     if not of("id") and not one.record.key:
         raise ValueError(f"{place}.id: empty, so the record's key is its id; set record.key")
 

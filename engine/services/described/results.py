@@ -213,7 +213,8 @@ class ListReader:
         number = 0
         if self._failures is not None:
             items, stands_at = self._failures.items(value)
-            fates.add(self._failures.match, self._failures.judged(items), self._failures.places(items, stands_at))
+            places = self._failures.places(items, stands_at)
+            fates.add(self._failures.match, self._failures.judged(items), places, several=True)
             number = len(items)
         items, stands_at = self._reader.items(value, needed=needed and not number)
         return number + (self._add_items(items, stands_at, fates) if items or needed else 0)
@@ -276,16 +277,19 @@ class RecordFates:
         self.busy: Sequence[int] = ()
         """Positions of which nothing was done yet, once they are settled."""
 
-    def add(self, match: str, judged: JudgedItems, places: Sequence[Any] = ()) -> None:
-        """Take in a list of items. `match`: how the place of each is meant: order, index or key."""
+    def add(self, match: str, judged: JudgedItems, places: Sequence[Any] = (), *, several: bool = False) -> None:
+        """Take in a list of items.
+
+        `match`: how the place of each is meant: order, index or key. `several`: one may name a list of places.
+        """
         if match == "order":
             self._in_order.append(judged)
         elif match == "index":
-            for number, place in enumerate(places):
+            for number, place in _each(places) if several else enumerate(places):
                 self._put(_position(place, self._first_index, self._count), place, judged, number)
         else:
             positions = self._positions()
-            for number, place in enumerate(places):
+            for number, place in _each(places) if several else enumerate(places):
                 key = place if isinstance(place, str) else _text(place)
                 if key in self._twins:
                     self._of_twins.setdefault(key, []).append((judged.ids[number], judged.fates.get(number)))
@@ -448,6 +452,11 @@ class RecordFates:
             if task_id in often:
                 self._ids[position] = None
                 uncertain[position] = _SAME_ID.format(task_id)
+
+
+def _each(places: Sequence[Any]) -> Iterable[tuple[int, Any]]:
+    """Return the number of each item with the place that it names, or with each one of a list of them."""
+    return [(number, one) for number, some in enumerate(places) for one in (some if type(some) is list else [some])]
 
 
 def json_lines(text: bytes) -> Sequence[Any]:

@@ -278,9 +278,10 @@ class FailuresTable(Section, frozen=True, kw_only=True):
     items: str
     """Path of the list."""
     key: str = ""
-    """Path of the record's key in an item."""
+    """Path of the record's key in an item; there may be a list of them."""
     index: str = ""
-    """Path of the record's place in the batch."""
+    """Path of the record's place in the batch, or of a list of them. Left out beside a list by index: the items are
+    those of an object, place → item."""
     error: tuple[str, ...] = ("message", "error")
     """Paths of why it failed."""
     exists: dict[str, Any] = {}
@@ -325,7 +326,7 @@ class ResultsTable(Section, frozen=True, kw_only=True):
     key: str = ""
     """Path of the key in an item."""
     index: str = ""
-    """Path of the place in an item."""
+    """Path of the place in an item; left out, the items are those of an object, place → item."""
     first_index: int = 0
     """Place of the first record of a batch: 0, or 1 where the service counts so."""
     id: tuple[str, ...] = ("id",)
