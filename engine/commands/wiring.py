@@ -52,6 +52,7 @@ from engine.commands.configuration import (
 from engine.http.certificates import load_aiohttp
 from engine.http.proxies import from_environment
 from engine.http.secrets import Credentials
+from engine.http.tokens import check_exchange
 from engine.http.urls import check_base_url
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
@@ -417,7 +418,9 @@ def check_settings(setup: Setup, job: Job) -> None:
         ConfigError: names the key and what to do.
     """
     offline(setup, job)
-    Credentials(setup.service.secret_headers(), setup.service.secret_query())
+    Credentials(setup.service.secret_headers(), setup.service.secret_query(), setup.service.other_secrets())
+    if exchange := setup.service.exchange():
+        check_exchange(exchange)
     check_base_url(setup.service.base_url)
     if setup.settings.callback is not None:
         _callback_reader(setup)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -72,6 +72,9 @@ class Call(msgspec.Struct, frozen=True):
     """Name of a separate limit for this kind of call. A 429 to it delays only calls of this lane."""
     lane_seconds: float = 0.0
     """Least time between two calls of the lane; 0: the service documents none."""
+    into: BinaryIO | None = None
+    """Of a repeatable call: where the body of a 2xx answer is written, each attempt anew from its start. It may be
+    longer than memory; `Answer.body` is empty."""
 
     def __repr__(self) -> str:
         """Return what kind of call it is: its URL may be presigned, and its body is somebody's data."""
@@ -94,6 +97,8 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    earlier_lost: bool = False
+    """An earlier attempt of the same call, which is repeatable, had no answer, and may have been applied."""
 
     def __repr__(self) -> str:
         """Return its status: its headers and its body may hold secrets, and somebody's data."""
@@ -111,10 +116,11 @@ class Caller(Protocol):
 
         Raises:
             Unauthorized, Refused: the service said no; nothing was done.
-            Unavailable: retries are spent; nothing was done, or the call is repeatable.
+            Unavailable: retries are spent; nothing was done, or the call is repeatable: see `earlier_lost`.
             WrongAddress: what answers is not the service; as for Unavailable.
             PossiblyApplied: the answer to a call that is not repeatable was lost.
             UnexpectedAnswer: the answer is too large, or not HTTP, and the call is not repeatable.
+            AnswerNotKept: `into` cannot be written.
         """
 
 

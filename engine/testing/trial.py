@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from engine.batch.chunker import with_reference
 from engine.batch.planning import reference_of
@@ -24,7 +24,7 @@ from engine.model.errors import PossiblyApplied
 from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.record import Position, Row
-from engine.model.settings import BatchSettings, SecretStr, ServiceSettings, of_text
+from engine.model.settings import BatchSettings, ServiceSettings, of_text, secrets_in
 from engine.services.base import Answer, Asked, Call, Caller, Service, ServiceModule
 
 MOST_POLLS = 200
@@ -78,8 +78,7 @@ class Subject:
     @property
     def secrets(self) -> Sequence[str]:
         """The values of the keys that hold secrets."""
-        values = [value for value in asdict(self.settings()).values() if isinstance(value, SecretStr)]
-        return [value.get_secret_value() for value in values]
+        return [*secrets_in(self.settings())]
 
     def settings(self) -> ServiceSettings:
         """Return the checked `[service]`."""
