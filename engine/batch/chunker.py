@@ -99,7 +99,7 @@ class Chunker:
 
     def _take(self, block: Block) -> None:
         """Add the tasks of a block to the open batch, a run at a time, closing it wherever it is full."""
-        more = 1 + self._reference_bytes  # 1: the comma or bracket
+        more = 1 + self._reference_bytes + self._limits.record_bytes  # 1: the comma or bracket
         edges = list(accumulate([len(task) + more for task in block.raws], initial=0))
         first = 0
         while first < len(block.raws):
@@ -123,7 +123,7 @@ class Chunker:
         self._lengths: list[int] = []
         self._lines: list[int] = []
         self._tasks: list[bytes] = []
-        self._size = 1  # the opening bracket
+        self._size = 1 + self._limits.fixed_bytes  # 1: the opening bracket
         self._rejects: list[Reject] = []
         self._skips: list[Skipped] = []
         self._skipped = 0

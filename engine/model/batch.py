@@ -32,6 +32,11 @@ class Limits(Struct, frozen=True):
 
     records: int
     bytes: int
+    """Of the payload, with what `fixed_bytes` and `record_bytes` say."""
+    fixed_bytes: int = 0
+    """What the service puts around the array of a batch when it sends it."""
+    record_bytes: int = 0
+    """What it adds to each task, at most."""
 
 
 class Batch(Struct, frozen=True):
