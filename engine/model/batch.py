@@ -145,6 +145,11 @@ def decode_lines(batch: Batch) -> Sequence[int] | None:
     return list(accumulate(each, initial=batch.start.line - 1))[1:]
 
 
+def decode_lengths(spans: bytes) -> list[int]:
+    """Return the lengths packed by `encode_spans`, without the offsets."""
+    return _pairs(spans)[1::2].tolist()
+
+
 def outer_edges(start: int, spans: bytes) -> tuple[int, int]:
     """Return the joined offsets of the first record packed by `encode_spans`, and of the end of the last one."""
     pairs = _pairs(spans)
