@@ -64,6 +64,9 @@ class VendorDesk:
     async def resume(self, job="j", **options):
         return await engine.resume(job, self.ledger, self.emit, self.new_stop(), **options)
 
+    async def retry(self, job="j", **options):
+        return await engine.retry(job, self.ledger, self.emit, self.new_stop(), **options)
+
     async def audit(self, job="j"):
         return await engine.audit(job, self.ledger)
 
@@ -83,6 +86,14 @@ class VendorDesk:
         path = self.folder / "journal.ndjson"
         entries = read_journal(path) if path.exists() else ()
         return Counter(str(entry.marker) for entry in entries if entry.kind == "task")
+
+    @property
+    def faults(self):
+        """Requests that a fault struck."""
+        return self.service.traffic.stats.faults.total()
+
+    async def cancel(self, job="j"):
+        return await engine.cancel(job, self.ledger, self.emit, self.new_stop())
 
     def calls(self, kind):
         """Count the requests of a kind that the stand-in has seen."""

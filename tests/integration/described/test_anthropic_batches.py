@@ -51,7 +51,7 @@ async def test_a_lost_answer_leaves_its_batch_uncertain_and_nothing_is_sent_twic
     vendor = await vendor(faults=(Fault("create", "drop_after", nth=(2,)), Fault("create", "drop_before", nth=(4,))))
     result = await vendor.submit(requests(100), send="max_in_flight = 1")
     assert (counts(result), result.exit_code) == ((60, 0, 0, 40, 0), Exit.SOME_UNCERTAIN)
-    assert vendor.created() == once([*range(60), *range(80, 100)])
+    assert (vendor.faults, vendor.created()) == (2, once([*range(60), *range(80, 100)]))
     assert (await vendor.resume()).exit_code == Exit.SOME_UNCERTAIN
     assert len(vendor.service.batches) == 4
 
@@ -70,6 +70,16 @@ async def test_requests_that_were_not_made_before_the_end_say_so(vendor):
     assert result.tally.created + result.tally.failed == 10
     assert result.tally.created == len(vendor.created()) > 0
     assert set(reasons(result).values()) == {"expired"}
+
+
+async def test_a_job_that_is_canceled_has_its_batches_canceled(vendor):
+    vendor = await vendor(switches=AnthropicSwitches(line_seconds=0.05))
+    vendor.stop_at = 2
+    assert (await vendor.submit(requests(40), send="max_in_flight = 1")).state == "open"
+    vendor.stop_at = None
+    result = await vendor.cancel()
+    assert result.tally.created == len(vendor.created()) < 40
+    assert all(batch.counts["canceled"] for batch in vendor.service.batches.values())
 
 
 async def test_a_run_that_is_stopped_is_resumed(vendor):

@@ -1,8 +1,9 @@
 import pytest
 
 from engine.model.errors import Exit
-from engine.sandbox.behaviour import Fault
+from engine.sandbox.behaviour import Fault, RateLimit
 from engine.sandbox.vendors.elasticsearch import ElasticsearchStandIn, ElasticsearchSwitches
+from engine.services.described import service
 
 from .desk import counts, once, reasons
 
@@ -56,7 +57,7 @@ async def test_a_lost_answer_is_repeated_and_what_is_there_then_is_ours(vendor):
     )
     result = await vendor.submit(documents(200), send="max_in_flight = 1")
     assert (counts(result), result.exit_code) == ((200, 0, 0, 0, 0), Exit.ALL_CREATED)
-    assert vendor.created() == once(range(200))
+    assert (vendor.faults, vendor.created()) == (4, once(range(200)))
     assert {outcome.task_id for outcome in result.read_outcomes()} == {key for _, key in vendor.service.documents}
 
 
@@ -64,7 +65,7 @@ async def test_what_arrives_late_is_ours_too(vendor):
     vendor = await vendor(faults=(Fault("bulk", "drop_late", nth=(1, 3), seconds=0.2),))
     result = await vendor.submit(documents(100), send="max_in_flight = 1")
     assert counts(result) == (100, 0, 0, 0, 0)
-    assert vendor.created() == once(range(100))
+    assert (vendor.faults, vendor.created()) == (2, once(range(100)))
 
 
 async def test_a_document_that_was_there_before_is_somebody_elses(vendor):
@@ -76,10 +77,36 @@ async def test_a_document_that_was_there_before_is_somebody_elses(vendor):
     assert vendor.service.documents["tasks", "7"] == {}
 
 
-async def test_documents_that_are_turned_away_go_again(vendor):
+async def test_documents_that_are_turned_away_go_again(vendor, monkeypatch):
+    monkeypatch.setattr(service, "FIRST_BUSY_SECONDS", 0.001)
     vendor = await vendor(busy=7, tries=2)
-    result = await vendor.submit(documents(60))
-    assert counts(result) == (60, 0, 0, 0, 0)
+    result = await vendor.submit(documents(200))
+    assert counts(result) == (200, 0, 0, 0, 0)
+    assert vendor.created() == once(range(200))
+    assert vendor.calls("bulk") == 10 + 2 * 10
+
+
+async def test_a_document_that_is_turned_away_for_good_fails_with_the_reason(vendor, monkeypatch):
+    monkeypatch.setattr(service, "FIRST_BUSY_SECONDS", 0.0)
+    vendor = await vendor(busy=20, tries=1000)
+    result = await vendor.submit(documents(40))
+    assert counts(result) == (38, 2, 0, 0, 0)
+    assert all("rejected execution" in reason for reason in reasons(result).values())
+
+
+async def test_a_cluster_that_turns_whole_requests_away_is_waited_for(vendor):
+    vendor = await vendor(rate_limits=(RateLimit(4, 0.2),))
+    quick = '[[service.rules]]\nstatus = [429]\nmeans = "pause"\nseconds = 0.1\n'
+    result = await vendor.submit(documents(200), more=quick)
+    assert counts(result) == (200, 0, 0, 0, 0)
+    assert vendor.created() == once(range(200))
+    assert vendor.service.traffic.stats.rate_limited > 0
+
+
+async def test_a_body_that_is_too_large_is_halved(vendor):
+    vendor = await vendor(max_body_bytes=1000)
+    result = await vendor.submit([*documents(60), *documents(1, 60, title="x" * 2000)])
+    assert counts(result) == (60, 1, 0, 0, 0)
     assert vendor.created() == once(range(60))
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from engine.model.errors import Exit
-from engine.sandbox.behaviour import Fault
+from engine.sandbox.behaviour import Fault, RateLimit
 from engine.sandbox.vendors.hubspot import HubSpotStandIn, HubSpotSwitches
 
 from .desk import counts, once, reasons
@@ -73,7 +73,7 @@ async def test_a_lost_answer_is_repeated_and_changes_nothing(vendor):
     )
     result = await vendor.submit(contacts(200), send="max_in_flight = 1")
     assert counts(result) == (200, 0, 0, 0, 0)
-    assert vendor.created() == once(range(200))
+    assert (vendor.faults, vendor.created()) == (3, once(range(200)))
     ids = {outcome.task_id for outcome in result.read_outcomes()}
     assert ids == {record["id"] for record in vendor.service.records.values()}
 
@@ -94,6 +94,22 @@ async def test_a_token_that_expires_ends_the_run_and_fails_no_record(vendor):
     assert result.tally.failed == 0
     vendor.service.switch(HubSpotSwitches(properties=PROPERTIES))
     result = await vendor.resume()
+    assert counts(result) == (200, 0, 0, 0, 0)
+    assert vendor.created() == once(range(200))
+
+
+async def test_the_window_that_headers_tell_of_is_kept(vendor):
+    vendor = await vendor(rate_limits=(RateLimit(5, 0.3),))
+    result = await vendor.submit(contacts(400), more="[service.window]\nevery = 0.3\n")
+    assert counts(result) == (400, 0, 0, 0, 0)
+    assert vendor.created() == once(range(400))
+    assert vendor.service.traffic.stats.rate_limited <= 5  # the first calls go out before there is a header
+
+
+async def test_what_is_locked_for_a_moment_is_waited_for(vendor):
+    vendor = await vendor(switches=HubSpotSwitches(properties=PROPERTIES, locked_every=3))
+    quick = '[[service.rules]]\nstatus = [423, 477]\nmeans = "pause"\nseconds = 0.05\n'
+    result = await vendor.submit(contacts(200), more=quick)
     assert counts(result) == (200, 0, 0, 0, 0)
     assert vendor.created() == once(range(200))
 

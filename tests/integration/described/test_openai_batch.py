@@ -58,7 +58,7 @@ async def test_a_lost_batch_is_found_by_its_metadata(vendor):
     vendor = await vendor(faults=lost, reads=Reads(list_seconds=0.1))
     result = await vendor.submit(requests(160), send="max_in_flight = 1")
     assert (counts(result), result.exit_code) == ((160, 0, 0, 0, 0), Exit.ALL_CREATED)
-    assert vendor.created() == once(range(160))
+    assert (vendor.faults, vendor.created()) == (4, once(range(160)))
     assert len(vendor.service.batches) == 8
 
 
@@ -75,6 +75,25 @@ async def test_requests_that_were_not_made_before_the_end_say_so(vendor):
     assert result.tally.created + result.tally.failed == 10
     assert result.tally.created == len(vendor.created()) > 0
     assert set(reasons(result).values()) == {"This request could not be executed before the completion window expired."}
+
+
+async def test_a_job_that_is_canceled_has_its_batches_canceled(vendor):
+    vendor = await vendor(switches=OpenAiSwitches(line_seconds=0.05))
+    vendor.stop_at = 2
+    assert (await vendor.submit(requests(40), send="max_in_flight = 1")).state == "open"
+    vendor.stop_at = None
+    result = await vendor.cancel()
+    assert result.tally.created == len(vendor.created()) < 40
+    assert {batch.ended[0] for batch in vendor.service.batches.values()} == {"cancelled"}
+
+
+async def test_a_batch_beyond_what_may_be_under_way_is_sent_again_by_a_retry(vendor):
+    vendor = await vendor(switches=OpenAiSwitches(line_seconds=0.005, enqueued_requests=30))
+    result = await vendor.submit(requests(40), send="max_in_flight = 1")
+    assert counts(result) == (20, 20, 0, 0, 0)
+    assert all("Enqueued token limit reached" in reason for reason in reasons(result).values())
+    assert counts(await vendor.retry()) == (20, 0, 0, 0, 0)
+    assert vendor.created() == once(range(40))
 
 
 async def test_a_batch_that_fails_its_validation_fails_its_records_with_the_vendors_words(vendor):

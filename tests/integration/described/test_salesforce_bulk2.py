@@ -64,16 +64,18 @@ async def test_after_a_lost_answer_the_job_is_asked_whether_it_is_open(vendor):
     vendor = await vendor(faults=lost, reads=Reads(status_seconds=0.05))
     result = await vendor.submit(people(160), send="max_in_flight = 1")
     assert (counts(result), result.exit_code) == ((160, 0, 0, 0, 0), Exit.ALL_CREATED)
-    assert vendor.created() == once(range(160))
+    assert (vendor.faults, vendor.created()) == (5, once(range(160)))
 
 
 @pytest.mark.parametrize("upload_again", [False, True])
-async def test_an_upload_whose_answer_was_lost_fails_no_record(vendor, upload_again):
+@pytest.mark.parametrize("records", [1, 20])
+async def test_an_upload_whose_answer_was_lost_fails_no_record(vendor, upload_again, records):
     switches = SalesforceSwitches(upload_again=upload_again)
-    vendor = await vendor(switches=switches, faults=(Fault("upload", "drop_after", nth=(2, 4)),))
-    result = await vendor.submit(people(80), send="max_in_flight = 1")
-    assert counts(result) == (80, 0, 0, 0, 0)
-    assert vendor.created() == once(range(80))
+    lost = (Fault("upload", "drop_after", nth=(2, 4)),)
+    vendor = await vendor(switches=switches, records=records, faults=lost)
+    result = await vendor.submit(people(4 * records), send="max_in_flight = 1")
+    assert counts(result) == (4 * records, 0, 0, 0, 0)
+    assert (vendor.faults, vendor.created()) == (2, once(range(4 * records)))
 
 
 async def test_a_token_that_ends_is_renewed_without_anybody(vendor):
@@ -111,6 +113,31 @@ async def test_two_rows_with_one_key_are_told_apart_by_nobody(vendor):
     assert (result.tally.created, result.tally.failed) == (2, 0)
     assert result.tally.uncertain + result.tally.unresolved == 2
     assert vendor.created() == once(range(3))
+
+
+async def test_the_limit_of_calls_is_waited_out_and_ends_no_run(vendor):
+    vendor = await vendor(faults=(Fault("all", "refuse", nth=(3, 9, 20), status=403),))
+    quick = [
+        "[[service.rules]]",
+        "status = [403]",
+        'path = "0.errorCode"',
+        'equals = ["REQUEST_LIMIT_EXCEEDED"]',
+        'means = "pause"',
+        "seconds = 0.05",
+    ]
+    result = await vendor.submit(people(160), more="\n".join(quick))
+    assert counts(result) == (160, 0, 0, 0, 0)
+    assert (vendor.faults, vendor.created()) == (3, once(range(160)))
+
+
+async def test_a_job_that_is_canceled_has_its_jobs_aborted(vendor):
+    vendor = await vendor(switches=SalesforceSwitches(row_seconds=0.05))
+    vendor.stop_at = 2
+    assert (await vendor.submit(people(40), send="max_in_flight = 1")).state == "open"
+    vendor.stop_at = None
+    result = await vendor.cancel()
+    assert result.tally.created == len(vendor.created()) < 40
+    assert {job.state for job in vendor.service.jobs.values()} <= {"Aborted", "Open"}
 
 
 async def test_a_run_that_is_stopped_is_resumed(vendor):
