@@ -112,8 +112,8 @@ class Setup(Struct, frozen=True):
 def read_config(config: Config) -> str:
     """Return the text of a configuration, its relative paths made absolute: they are meant from the file's folder.
 
-    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder. A
-    description that is shipped becomes part of the text, so that a newer one changes no job.
+    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder.
+    A description that is shipped becomes part of the text, so that a newer one changes no job.
 
     Raises:
         ConfigError: it cannot be read, or names no service.
