@@ -132,8 +132,10 @@ def _folder(config: Config) -> Path:
 
 def config_name(config: Config, text: str) -> str:
     """Return what a job is called after: the name of the configuration's file, or the service that tables name."""
-    service = _tables(text)[1] if isinstance(config, Mapping) else {}
-    return str(service.get("name") or service["kind"]) if service else Path(config).stem
+    if not isinstance(config, Mapping):
+        return Path(config).stem
+    service = _tables(text)[1]
+    return str(service.get("name") or service["kind"])
 
 
 def family_name(config: Config, family: str | None) -> str:

@@ -34,7 +34,7 @@ ANY = "*"
 
 _PART = re.compile(r'"((?:[^"\\]|\\.)+)"|([^."]+)')
 _PLACE = re.compile(r"-?[0-9]{1,9}")
-_NOTHING = ("", [], {}, False)
+_NOTHING: tuple[Any, ...] = ("", [], {}, False)
 """Where words of an error may stand, these say that there is none."""
 
 
