@@ -13,6 +13,7 @@ The module is a long one, since it has each step that a description may have.
 
 from __future__ import annotations
 
+import random
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -164,7 +165,8 @@ class DescribedService:
         """Says what promise the description gives, and tries its cheap call; loaded where it is wanted."""
         from engine.services.described.checks import DescribedChecks  # noqa: PLC0415 - no load needs it
 
-        return DescribedChecks(self.settings, self.look, self._framing.flaw)
+        status = self.remote_status if self._status is not None else None
+        return DescribedChecks(self.settings, self.look, self._framing.flaw, status)
 
     def check(self, task: Row) -> str | None:
         """Return why a record of this task cannot be sent, naming the field."""
@@ -666,6 +668,24 @@ def _search(settings: DescribedSettings) -> Search | None:
 
 def _quoted(value: str) -> str:
     return quote(value, safe="")
+
+
+def answer_preview(call: Call, settings: DescribedSettings) -> Answer | None:
+    """Return what the service would answer, if all went well; see `preview`."""
+    from engine.services.described import preview  # noqa: PLC0415 - a submit need not load it
+
+    return preview.answer_preview(call, settings)
+
+
+def sample(draw: random.Random, name: str) -> Row:
+    """Return a made-up task for a bench without files: an id, a few words and numbers, some 300 bytes."""
+    return {
+        "id": name,
+        "title": f"record {draw.getrandbits(64):016x}",
+        "note": "x" * draw.randrange(160, 220),
+        "size": draw.randrange(1000),
+        "tags": [draw.choice(["red", "green", "blue"]) for _ in range(3)],
+    }
 
 
 SETTINGS = DescribedSettings
