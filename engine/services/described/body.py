@@ -13,9 +13,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from io import StringIO
-from typing import Any
+from operator import attrgetter
+from typing import Any, Literal
 
 import msgspec
 import orjson
@@ -25,6 +26,7 @@ from engine.model.job import Job
 from engine.model.payload import Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
+from engine.services.decoding import Anything
 from engine.services.described.paths import MISSING, compiled, parts_of, text_of_value
 from engine.services.described.settings import DescribedSettings
 from engine.services.described.texts import TASK, Json, Text, clear, form_of
@@ -70,16 +72,39 @@ class Framing:
         self._with = Json(clear(self._body.with_), "body.with")
         self._fields = {name: Text(text_of_value(text), f"body.fields.{name}") for name, text in clear(self._body.fields).items()}
         self._additions = list(_additions(settings))
-        self._needed = sorted(_task_names(self._key, self._template, self._head, *(one.member for one in self._additions)))
+        users = {"record.key": self._key, "record.template": self._template, "record.head": self._head}
+        users |= {one.place: one.member for one in self._additions}
+        self._users = {place: user for place, user in users.items() if user is not None}
+        """What is made for each record, by its dotted key."""
+        self._needed = sorted({f"{TASK}.{path}" for path, _ in self._needs()})
         self._values = _Values([name.partition(".")[2] for name in self._needed])
         self._tests = list(self._flaw_tests())
         self._columns = tuple(self._body.columns or record.template)
         self._cells = _Values([f'"{_escaped(name)}"' for name in self._columns])
+        self._plain_row = _decoder_of(self._columns, str | int | None, None)
+        self._decoders = {
+            name: _decoder_of(parts, str | int)
+            for name in self._needed
+            if len(parts := parts_of(name.partition(".")[2])) == 1
+        }
+        """Name of a value at the top of a task → what reads it, if it is a text or an integer."""
 
     @property
     def looks_at_tasks(self) -> bool:
         """Whether `flaw` may find something: else no task needs to be looked at."""
         return bool(self._tests)
+
+    @property
+    def plain_task(self) -> type[msgspec.Struct] | None:
+        """What has no flaw by its fields alone; None: each task must be looked at. See `Service.plain_task`."""
+        fields = _PlainFields()
+        for path, in_text in self._needs():
+            fields.need(parts_of(path), _IN_TEXT if in_text else msgspec.Raw)
+        for one in self._additions:
+            fields.lack(one.under, one.names)
+        if self._closed:
+            fields.close([*self._body.columns])
+        return fields.struct()
 
     def flaw(self, task: Row) -> str | None:
         """Return why a record of this task could not be sent, naming the field; None if it can."""
@@ -205,13 +230,28 @@ class Framing:
         writer = csv.writer(rows, delimiter=self._body.delimiter, lineterminator=ending)
         if self._columns:
             writer.writerow(self._columns)
-            writer.writerows([_cell(raw) for raw in raws] for raws in map(self._cells.raws, records))
+            writer.writerows(map(self._row, records))
             return rows.getvalue().encode()
         members = list(map(_members, records))
         names = list(dict.fromkeys(name for one in members for name in one))
         writer.writerow(names)
-        writer.writerows([_cell(bytes(one.get(name, b""))) for name in names] for one in members)
+        writer.writerows([_cell(one.get(name, _NULL)) for name in names] for one in members)
         return rows.getvalue().encode()
+
+    def _row(self, record: bytes) -> Sequence[Any]:
+        """Return the fields of a row: mostly texts and integers, which the writer takes as they are."""
+        try:
+            return msgspec.structs.astuple(self._plain_row(record))
+        except (msgspec.DecodeError, RecursionError):
+            return list(map(_cell, self._cells.of(record)))
+
+    def _plain_texts(self, name: str, tasks: Sequence[bytes]) -> Sequence[str] | None:
+        """Return a value of each task as a text, if each is a text or an integer at the top; None if not."""
+        decode = self._decoders.get(name)
+        try:
+            return None if decode is None else [str(decode(task).value) for task in tasks]
+        except (msgspec.DecodeError, RecursionError):
+            return None
 
     def _parts(self, payload: Payload, pieces: tuple[bytes, ...], names: Mapping[str, str]) -> tuple[bytes, ...]:
         """Return a body of multipart/form-data (RFC 7578), with the records in its last part."""
@@ -221,21 +261,100 @@ class Framing:
         head += f'{begin}"{_quoted(self._body.part)}"; filename="{_quoted(file)}"\r\nContent-Type: {self._part_type}\r\n\r\n'
         return (head.encode(), *pieces, f"\r\n--{_boundary(payload)}--\r\n".encode())
 
+    def _needs(self) -> Iterator[tuple[str, bool]]:
+        """Yield each path of a task from which a text takes its value, and whether it is put into a text."""
+        for user in self._users.values():
+            for name in user.names:
+                if name.startswith(f"{TASK}."):
+                    yield name.partition(".")[2], not isinstance(user, Json) or user.has_in_text(name)
+
     def _flaw_tests(self) -> Iterator[Callable[[Row], str | None]]:
         for one in self._additions:
             yield one.flaw
-        users = {"record.key": self._key, "record.template": self._template, "record.head": self._head}
-        users |= {f"{one.place}": one.member for one in self._additions}
-        for place, user in users.items():
-            for name in sorted(user.names if user is not None else ()):
+        for place, user in self._users.items():
+            for name in sorted(user.names):
                 if name.startswith(f"{TASK}."):
-                    yield _needs(name.partition(".")[2], place, in_text=user is self._key or _in_text(user, name))
-        if self._body.columns and self._template is None:
-            added = {name for one in self._additions for name in one.added}
+                    in_text = not isinstance(user, Json) or user.has_in_text(name)
+                    yield _needs(name.partition(".")[2], place, in_text=in_text)
+        if self._closed:
             columns = frozenset(self._body.columns)
             yield lambda task: next(
-                (f"has {name!r}, which is none of body.columns" for name in task.keys() - columns - added), None
+                (f"has {name!r}, which is none of body.columns" for name in task if name not in columns), None
             )
+
+    @property
+    def _closed(self) -> bool:
+        """Whether a task may have no other members than `body.columns`: they would not be sent."""
+        return bool(self._body.columns) and self._template is None
+
+
+class _PlainFields:
+    """Gathers what a struct must say of a task so that what it takes has no flaw."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+        """Name → its type, or the fields of an object."""
+        self._optional: set[str] = set()
+        self._closed = False
+        self._possible = True
+
+    def need(self, parts: Sequence[str], kind: Any) -> None:
+        """Have a value be there, of a type."""
+        fields: Any = self._fields
+        for part in parts[:-1]:
+            fields = fields.setdefault(part, {}) if isinstance(fields, dict) else None
+        if not isinstance(fields, dict) or any(map(_is_place, parts)):
+            self._possible = False
+            return
+        before = fields.get(parts[-1], msgspec.Raw)
+        if before is msgspec.Raw or before == kind:
+            fields[parts[-1]] = kind
+        elif kind is not msgspec.Raw:
+            self._possible = False
+
+    def lack(self, under: str, names: Collection[str]) -> None:
+        """Have members not be there; `under`: of an object in the task, which must be."""
+        fields = self._fields.setdefault(under, {}) if under else self._fields
+        if not isinstance(fields, dict) or not fields.keys().isdisjoint(names):
+            self._possible = False
+            return
+        fields.update(dict.fromkeys(names, _ABSENT))
+
+    def close(self, names: Sequence[str]) -> None:
+        """Have no other members be there than these."""
+        self._closed = True
+        self._optional = {name for name in names if name not in self._fields}
+
+    def struct(self) -> type[msgspec.Struct] | None:
+        """Return the struct; None if none can say it."""
+        if not self._possible:
+            return None
+        if not self._fields and not self._closed:
+            return Anything
+        optional = [(name, msgspec.Raw, msgspec.Raw(b"")) for name in sorted(self._optional)]
+        return _struct(self._fields, optional, closed=self._closed)
+
+
+_IN_TEXT = str | int | float | bool
+_ABSENT = Literal["\x00"]
+"""A field of it is not there: no text is this one."""
+
+
+def _struct(
+    fields: Mapping[str, Any], optional: Sequence[tuple[str, Any, Any]] = (), *, closed: bool = False
+) -> type[msgspec.Struct]:
+    names = [*fields, *(name for name, _, _ in optional)]
+    typed: list[Any] = []
+    for at, (name, kind) in enumerate(fields.items()):
+        inner = _struct(kind) if isinstance(kind, dict) else kind
+        typed.append((f"f{at}", inner, "\x00") if kind is _ABSENT else (f"f{at}", inner))
+    typed += [(f"f{len(fields) + at}", kind, default) for at, (_, kind, default) in enumerate(optional)]
+    rename = {f"f{at}": name for at, name in enumerate(names)}
+    return msgspec.defstruct("PlainRecord", typed, rename=rename, kw_only=True, forbid_unknown_fields=closed)
+
+
+def _is_place(part: str) -> bool:
+    return re.fullmatch(r"-?[0-9]{1,9}", part) is not None
 
 
 class _Columns:
@@ -268,7 +387,7 @@ class _Columns:
             if self._framing._body.framing == "ndjson" and _has_lines(self._payload.array):  # noqa: SLF001 - as above
                 tasks = [task.translate(_NO_LINES) for task in tasks]
             for one in self._framing._additions:  # noqa: SLF001 - as above
-                tasks = list(map(one.put, tasks, self.json(one.member)))
+                tasks = one.put(tasks, self.json(one.member))
             self._tasks = tasks
         return self._tasks
 
@@ -290,8 +409,8 @@ class _Columns:
                 return self.keys
             case "task":
                 return [task.decode() for task in self.tasks]
-        raws = self._raw(name)
-        return [_text(raw, name) for raw in raws]
+        texts = self._framing._plain_texts(name, self._payload.tasks)  # noqa: SLF001 - as above
+        return [_text(raw, name) for raw in self._raw(name)] if texts is None else texts
 
     def _jsons(self, name: str) -> Sequence[bytes]:
         match name:
@@ -311,37 +430,39 @@ class _Columns:
     def _raw(self, name: str) -> Sequence[bytes]:
         if self._raws is None:
             framing = self._framing
-            rows = list(map(framing._values.raws, self._payload.tasks))  # noqa: SLF001 - as above
-            found = zip(*rows, strict=True) if rows else ([] for _ in framing._needed)  # noqa: SLF001 - as above
-            self._raws = dict(zip(framing._needed, map(list, found), strict=True))  # noqa: SLF001 - as above
+            columns = framing._values.columns(self._payload.tasks)  # noqa: SLF001 - as above
+            self._raws = dict(zip(framing._needed, columns, strict=True))  # noqa: SLF001 - as above
         if name not in self._raws:  # a name of a step that has not been made, or was not taken
             raise KeyError(name)
         return self._raws[name]
 
 
 class _Values:
-    """Finds the text of some values in a JSON object, by their paths, and reads nothing else of it."""
+    """Finds the text of some values in JSON objects, by their paths, and reads nothing else of them."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = [parts_of(path) for path in paths]
         names = list(dict.fromkeys(parts[0] for parts in self._paths))
         fields = [(f"f{at}", msgspec.Raw, msgspec.Raw(b"")) for at in range(len(names))]
-        kind = msgspec.defstruct("Task", fields, rename={f"f{at}": name for at, name in enumerate(names)})
+        kind = msgspec.defstruct("RawValues", fields, rename={f"f{at}": name for at, name in enumerate(names)})
         self._decode = msgspec.json.Decoder(kind).decode
-        self._places = [(f"f{names.index(parts[0])}", parts[1:]) for parts in self._paths]
-        self._flat = not any(rest for _, rest in self._places)
-        self._fields = [field for field, _ in self._places]
+        self._places = [(attrgetter(f"f{names.index(parts[0])}"), parts[1:]) for parts in self._paths]
 
-    def raws(self, task: bytes) -> list[bytes]:
-        """Return the text of each value; b"" of one that is not there."""
+    def of(self, task: bytes) -> Sequence[bytes]:
+        """Return the text of each value in one task."""
+        return [column[0] for column in self.columns([task])]
+
+    def columns(self, tasks: Sequence[bytes]) -> Sequence[Sequence[bytes]]:
+        """Return, for each path, the text of its value in each task; b"" of one that is not there."""
         try:
-            found = self._decode(task)
-            if self._flat:
-                return [bytes(getattr(found, field)) for field in self._fields]
-            return [_raw_below(bytes(getattr(found, field)), rest) for field, rest in self._places]
+            found = list(map(self._decode, tasks))
+            return [
+                [_raw_below(bytes(get(one)), rest) for one in found] if rest else list(map(bytes, map(get, found)))
+                for get, rest in self._places
+            ]
         except RecursionError:  # msgspec goes less deep than orjson
-            value = orjson.loads(task)
-            return [_rendered(value, parts) for parts in self._paths]
+            values = list(map(orjson.loads, tasks))
+            return [[_rendered(value, parts) for value in values] for parts in self._paths]
 
 
 _member_texts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -383,38 +504,43 @@ class _Addition:
     def __init__(self, members: Mapping[str, Any], place: str, under: str = "") -> None:
         self.member = Json(dict(members), place)
         self.place = place
-        self.added = () if under else tuple(members)
-        """Members that the task itself gets."""
-        self._names = frozenset(members)
-        self._under = under
-        self._first = re.compile(rb'\s*\{\s*%b\s*:\s*\{' % re.escape(orjson.dumps(under))) if under else None
+        self.names = frozenset(members)
+        self.under = under
+        self._first = re.compile(rb"\s*\{\s*%b\s*:\s*\{" % re.escape(orjson.dumps(under)))
 
-    def put(self, task: bytes, members: bytes) -> bytes:
-        """Return a task with members, which are the text of an object.
+    def put(self, tasks: Sequence[bytes], members: Sequence[bytes]) -> Sequence[bytes]:
+        """Return tasks with members, which are the text of an object for each.
 
         Raises:
-            ValueError: it has no object to put them into.
+            ValueError: one has no object to put them into.
         """
-        if self._first is None:
-            return _joined(members, task, task.index(b"{") + 1)
+        if self.under:
+            return list(map(self._put_below, tasks, members))
+        # Nearly every task begins so; and a closing bracket off a text costs less than a call.
+        return [
+            mine[:-1] + b"," + task[1:] if task[:2] == b'{"' else _joined(mine, task, task.index(b"{") + 1)
+            for task, mine in zip(tasks, members, strict=True)
+        ]
+
+    def _put_below(self, task: bytes, members: bytes) -> bytes:
         found = self._first.match(task)
-        if found is not None and task.count(orjson.dumps(self._under)) == 1:  # of two the last one counts
+        if found is not None and task.count(orjson.dumps(self.under)) == 1:  # of two the last one counts
             return task[: found.end() - 1] + _joined(members, task, found.end())
         texts = dict(_members(task))
-        inner = texts.get(self._under, b"").lstrip()
+        inner = texts.get(self.under, b"").lstrip()
         if inner[:1] != b"{":
-            raise ValueError(f"a task has no object {self._under!r}, which the mark stands in")
-        texts[self._under] = _joined(members, inner, 1)
+            raise ValueError(f"a task has no object {self.under!r}, which the mark stands in")
+        texts[self.under] = _joined(members, inner, 1)
         return b"{%b}" % b",".join(orjson.dumps(name) + b":" + text for name, text in texts.items())
 
     def flaw(self, task: Row) -> str | None:
         """Return why they cannot be put into a task; None if they can."""
-        inside: Any = task.get(self._under, MISSING) if self._under else task
+        inside: Any = task.get(self.under, MISSING) if self.under else task
         if not isinstance(inside, dict):
-            return f"has no object {self._under!r}, into which {self.place} puts what it is found by"
-        for name in self._names:
+            return f"has no object {self.under!r}, into which {self.place} puts what it is found by"
+        for name in self.names:
             if name in inside:
-                where = f"{self._under}.{name}" if self._under else name
+                where = f"{self.under}.{name}" if self.under else name
                 return f"has {where!r} already, which {self.place} puts there"
         return None
 
@@ -432,15 +558,6 @@ def _additions(settings: DescribedSettings) -> Iterator[_Addition]:
     if settings.search is not None and settings.search.mark:
         under, _, name = settings.search.mark.rpartition(".")
         yield _Addition({name: "${mark}"}, "search.mark", under)
-
-
-def _task_names(*users: Text | Json | None) -> set[str]:
-    return {name for user in users if user is not None for name in user.names if name.startswith(f"{TASK}.")}
-
-
-def _in_text(user: Text | Json, name: str) -> bool:
-    """Return whether a value stands in a text somewhere, not as a value."""
-    return not isinstance(user, Json) or user.has_in_text(name)
 
 
 def _needs(path: str, place: str, *, in_text: bool) -> Callable[[Row], str | None]:
@@ -468,12 +585,19 @@ def _text(raw: bytes, name: str) -> str:
     return raw.decode()
 
 
+def _decoder_of(names: Sequence[str], kind: Any, *default: Any) -> Callable[[bytes], Any]:
+    """Return what reads some members of an object, each of a kind; the first is called `value`."""
+    fields = [("value" if not at else f"value{at}", kind, *default) for at in range(len(names))]
+    rename = {field[0]: name for field, name in zip(fields, names, strict=True)}
+    return msgspec.json.Decoder(msgspec.defstruct("PlainValues", fields, rename=rename)).decode
+
+
 def _cell(raw: bytes) -> str:
     """Return a value as a field of CSV has it: texts as they are, null as nothing, anything else as JSON."""
     if raw[:1] == b'"':
         found: str = orjson.loads(raw)
         return found
-    return "" if raw == _NULL else raw.decode()
+    return "" if raw in {_NULL, b""} else raw.decode()
 
 
 def _has_lines(array: bytes) -> bool:

@@ -50,6 +50,12 @@ def check(one: DescribedSettings) -> None:
                              f"{', '.join(sorted({*GIVEN_NAMES, 'id'}))}")
         if not value:
             raise ValueError(f"values.{key}: must be filled in: it stands in the calls as ${{{key}}}")
+    own = dict.fromkeys(one.values, "")
+    check_names(one.task_page, {"id": "", **own}, "task_page")
+    if one.task_page and not one.task_page.startswith(("https://", "http://", "/")):
+        raise ValueError("task_page: must be a whole URL, or a path that begins with /")
+    _check_table(clear(one.headers), "headers")
+    check_names(clear(one.headers), own, "headers")
     _check_auth(one)
     _check_window(one)
     _check_hosts(one)

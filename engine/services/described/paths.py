@@ -34,7 +34,7 @@ ANY = "*"
 
 _PART = re.compile(r'"((?:[^"\\]|\\.)+)"|([^."]+)')
 _PLACE = re.compile(r"-?[0-9]{1,9}")
-_NOTHING = (None, "", [], {}, False, MISSING)
+_NOTHING = ("", [], {}, False)
 """Where words of an error may stand, these say that there is none."""
 
 
@@ -178,6 +178,8 @@ def words_at(paths: Sequence[str]) -> Callable[[Any], str]:
     def words(value: Any) -> str:
         for getter in getters:
             found = getter(value)
+            if found is MISSING or found is None:
+                continue
             if found not in _NOTHING or (found == 0 and found is not False):
                 return text_of_value(found)
         return ""

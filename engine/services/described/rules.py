@@ -28,6 +28,9 @@ WORDS = ("message", "error.message", "errors.0.message", "0.message", "error", "
 _EACH_WORDS = ("message", "error.message", "response.message", "reason", "error", "detail")
 """Likewise, of one record."""
 
+_NOTHING: tuple[Any, ...] = ("", [], {}, False)
+"""Where a rule asks only whether something is there, these say that nothing is."""
+
 _BLAME = {
     "refused": Blame.RECORDS,
     "unauthorized": Blame.KEY,
@@ -96,16 +99,19 @@ class _Rule:
             return False
         if not self._statuses and HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return False
+        return self._says_so(said) and (self._flaws is None or bool(self._flaws(said.value)))
+
+    def _says_so(self, said: _Body) -> bool:
+        """Return whether what stands at the path is what the rule wants."""
         if self._path is None:
             return True
         found = self._path(said.value)
         if found is MISSING or found is None:
             return False
-        if self._equals or self._contains:
-            text = text_of_value(found)
-            if text not in self._equals and not any(part in text.lower() for part in self._contains):
-                return False
-        return self._flaws is None or bool(self._flaws(said.value))
+        if not self._equals and not self._contains:
+            return found not in _NOTHING
+        text = text_of_value(found)
+        return text in self._equals or any(part in text.lower() for part in self._contains)
 
     def meaning(self, status: int, said: _Body) -> Pause | Refusal:
         rule = self._rule

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
-from msgspec import Meta
+from msgspec import Meta, field
 
 from engine.model.error_hints import Pause, Refusal
 from engine.model.settings import (
@@ -29,6 +29,7 @@ from engine.model.settings import (
     WindowHeaders,
     json_of,
 )
+from engine.model.tables import ONE_OR_MORE
 from engine.services.described import consistency
 from engine.services.described.paths import Getter, compiled, text_of_value
 from engine.services.described.rules import compiled_rules
@@ -47,6 +48,11 @@ Format = Literal["json", "ndjson", "csv", "ids", "count"]
 Match = Literal["order", "index", "key"]
 Meaning = Literal["pause", "refused", "unauthorized", "whole", "by_index", "gone", "exists", "busy", "stop"]
 Scalar = str | bool | int | float
+
+Paths = Annotated[tuple[str, ...], ONE_OR_MORE]
+Words = Annotated[tuple[Scalar, ...], ONE_OR_MORE]
+Statuses = Annotated[tuple[int, ...], ONE_OR_MORE]
+Texts = Annotated[tuple[str, ...], ONE_OR_MORE]
 
 
 class ExchangeTable(Section, frozen=True, kw_only=True):
@@ -126,12 +132,12 @@ class RecordTable(Section, frozen=True, kw_only=True):
 
     key: str = ""
     """A name for the record, the same in every attempt: `"${job}-${token}-${index}"`, or `"${task.id}"`."""
-    add: dict[str, Any] = {}
+    add: dict[str, Any] = field(default_factory=dict)
     """Members that the task gets besides its own, which must have none of that name: `{ _id = "${key}" }`."""
-    template: dict[str, Any] = {}
+    template: dict[str, Any] = field(default_factory=dict)
     """What goes up in place of the task: `{ custom_id = "${key}", body = "${task}" }`. `"${task}"` alone is the task's
     own bytes, with what `add` says; `"${task.name}"` a value of it."""
-    head: dict[str, Any] = {}
+    head: dict[str, Any] = field(default_factory=dict)
     """A line before each record (NDJSON)."""
 
 
@@ -177,7 +183,7 @@ class StepTable(Section, frozen=True, kw_only=True):
     """The body, as a form."""
     payload: bool = False
     """It carries the records: its body is what `[service.body]` says. One of stage, upload and release does."""
-    take: dict[str, str] = {}
+    take: dict[str, str] = field(default_factory=dict)
     """Name → path of a value in the answer, for the steps that follow; a `?` at the end: it may be missing. `id` is the
     batch's name at the service, and is all that is kept over a restart. `header.Location` is a header."""
     without_credentials: bool = False
@@ -207,17 +213,17 @@ class StatusTable(StepTable, frozen=True, kw_only=True):
 
     state: str
     """Path of the word for where it stands."""
-    waiting: tuple[Scalar, ...] = ()
+    waiting: Words = ()
     """Words: it was not released."""
-    running: tuple[Scalar, ...] = ()
+    running: Words = ()
     """Words: it is under way. So is every other word; with a list here, one that is in none is said, once."""
-    finished: tuple[Scalar, ...] = ()
+    finished: Words = ()
     """Words: it has ended, and its results can be read."""
-    failed: tuple[Scalar, ...] = ()
+    failed: Words = ()
     """Words: it has ended as a whole; what the results do not name was not created."""
     created: str = ""
     """Path of how many were created so far, for the display."""
-    error: tuple[str, ...] = ()
+    error: Paths = ()
     """Paths of why the whole failed."""
 
 
@@ -244,7 +250,7 @@ class PagesTable(Section, frozen=True, kw_only=True):
     """Query parameter that it goes into."""
     more: str = ""
     """Path of what says whether there is another page: true or false."""
-    stop_status: tuple[int, ...] = ()
+    stop_status: Statuses = ()
     """Status of the answer behind the last page, where that is not a 200."""
 
 
@@ -258,13 +264,13 @@ class SearchTable(StepTable, frozen=True, kw_only=True):
     stand in `record.template` or in the release, too, as `${mark}`."""
     items: str = ""
     """Path of the list in the answer; left out, the answer is the list."""
-    id: tuple[str, ...] = ("id",)
+    id: Paths = ("id",)
     """Paths of the name of what was found: of the batch, or of the task."""
     key: str = ""
     """Of records: path of their key; that of `results` where left out."""
     index: str = ""
     """Of records: path of their place, likewise."""
-    where: dict[str, Any] = {}
+    where: dict[str, Any] = field(default_factory=dict)
     """Path → value that what was found must have, where the service does not filter by it. `${…}` may stand in it."""
     stop_before: str = ""
     """Path of the time at which it was made: the newest come first, and one older than the release ends the search."""
@@ -281,11 +287,11 @@ class FailuresTable(Section, frozen=True, kw_only=True):
     """Path of the record's key in an item."""
     index: str = ""
     """Path of the record's place in the batch."""
-    error: tuple[str, ...] = ("message", "error")
+    error: Paths = ("message", "error")
     """Paths of why it failed."""
-    exists: dict[str, Any] = {}
+    exists: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: it is there already."""
-    busy: dict[str, Any] = {}
+    busy: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: it was not done, and goes again later."""
 
 
@@ -296,16 +302,27 @@ class FetchTable(StepTable, frozen=True, kw_only=True):
     """
 
     format: Format | None = None
+    """As in `[service.results]`, and so are the others."""
     items: str | None = None
+    """Path of the list."""
     match: Match | None = None
+    """How an item is matched with its record."""
     key: str | None = None
+    """Path of the key in an item."""
     index: str | None = None
-    id: tuple[str, ...] | None = None
+    """Path of the place in an item."""
+    id: Paths | None = None
+    """Paths of the task's id."""
     ok: dict[str, Any] | None = None
-    error: tuple[str, ...] | None = None
+    """Path → value, or values, of an item that is created."""
+    error: Paths | None = None
+    """Paths of why a record failed; `"=not processed"` says so of all items."""
     exists: dict[str, Any] | None = None
+    """Path → value, or values: it is there already."""
     busy: dict[str, Any] | None = None
+    """Path → value, or values: it goes again later."""
     pages: PagesTable | None = None
+    """How further pages are asked for."""
 
 
 class ResultsTable(Section, frozen=True, kw_only=True):
@@ -328,16 +345,16 @@ class ResultsTable(Section, frozen=True, kw_only=True):
     """Path of the place in an item."""
     first_index: int = 0
     """Place of the first record of a batch: 0, or 1 where the service counts so."""
-    id: tuple[str, ...] = ("id",)
+    id: Paths = ("id",)
     """Paths of the task's id in an item. An empty list: the record's key is its id."""
-    ok: dict[str, Any] = {}
+    ok: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: only an item with all of them is created; `"*"` is any value. Left out: one without an
     error is."""
-    error: tuple[str, ...] = ("error.message", "error")
+    error: Paths = ("error.message", "error")
     """Paths of why a record failed; the first that says something."""
-    exists: dict[str, Any] = {}
+    exists: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: the record is there already."""
-    busy: dict[str, Any] = {}
+    busy: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: it was not done, and goes again later."""
     missing: str = "error"
     """A record that no item is about. `error`: the answer makes no sense, and the batch stays in doubt. `created`: it
@@ -355,13 +372,13 @@ class ResultsTable(Section, frozen=True, kw_only=True):
 class RuleTable(Section, frozen=True, kw_only=True):
     """`[[service.rules]]`: what an answer means beyond its status; the first that fits counts."""
 
-    status: tuple[int, ...] = ()
+    status: Statuses = ()
     """Of the answer, 2xx, too. Left out: every one that is no success."""
     path: str = ""
     """Where in the body it is told."""
-    equals: tuple[Scalar, ...] = ()
+    equals: Words = ()
     """One of these stands there. With neither `equals` nor `contains`, anything does."""
-    contains: tuple[str, ...] = ()
+    contains: Texts = ()
     """One of these is part of the text that stands there; in any case of letters."""
     means: Meaning
     """`pause`: nothing was done; nobody calls for `seconds`. `busy`: likewise, for this call alone. `refused`: these
@@ -377,7 +394,7 @@ class RuleTable(Section, frozen=True, kw_only=True):
     """With `by_index`: path of the place in an error of that list; left out, the error's own place in the list."""
     first_index: int = 0
     """With `by_index`: place of the first record of a batch."""
-    error: tuple[str, ...] = ()
+    error: Paths = ()
     """Paths of the words that people should read; with `by_index`, in each error. Left out: `message`, `error` and the
     like."""
 
@@ -409,30 +426,43 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
     base_url: str
     """Where its API is. Plain http only towards this machine. A path that begins with `/` goes on from here."""
     task_page: str = ""
-    """URL that people open to see a task, with `${id}`; left out, the id below `base_url`."""
-    uploads_to: tuple[str, ...] = ()
+    """URL that people open to see a task, with `${id}`: a whole one, or a path from `base_url` on. Left out, the id below
+    `base_url`."""
+    headers: SecretTree = NOTHING
+    """Headers of every call to the service: `{ api-version = "2023-06-01" }`. Those of a step stand above them."""
+    uploads_to: Texts = ()
     """Hosts besides the service's own that a step without credentials may call: `"*.amazonaws.com"`."""
-    values: dict[str, str] = {}
+    values: dict[str, str] = field(default_factory=dict)
     """Names of your own for `${…}`: `{ project = "7" }`. One that is empty must be filled in."""
     auth: AuthTable = AuthTable()
+    """What proves who we are."""
     limit: LimitTable = LimitTable()
+    """What the service takes at most."""
     window_table: WindowTable | None = None
+    """Headers that tell how many requests are left."""
     record: RecordTable = RecordTable()
+    """What goes up for a record."""
     body: BodyTable = BodyTable()
+    """How records become a body."""
     stage: StepTable | None = None
     """Harmless, and may be repeated: what it leaves does nothing."""
     upload: StepTable | None = None
     """Likewise: brings the records to what was staged."""
     release: ReleaseTable
+    """The call that has the records created."""
     status: StatusTable | None = None
+    """Asks how far a batch is."""
     cancel: StepTable | None = None
     """Has the service create nothing more of a batch."""
     search: SearchTable | None = None
+    """Finds what a lost release made."""
     look: StepTable | None = None
     """A cheap call without a record, by which `check` and a run see that the service answers. Left out: a GET of
     `base_url`, whose answer may be anything."""
     results: ResultsTable = ResultsTable()
+    """What became of each record."""
     rules: tuple[RuleTable, ...] = ()
+    """What answers mean beyond their status."""
 
     def __post_init__(self) -> None:
         consistency.check(self)
