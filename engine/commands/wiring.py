@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,6 +60,7 @@ from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job, check_job_name
 from engine.model.night import deadline_at, zone_of
+from engine.model.payload import Payload
 from engine.model.record import Block, Position, Skipped
 from engine.model.settings import AUTO, BatchSettings, RunLimits, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
@@ -481,7 +482,7 @@ def pipeline(
         cut_anew = replanned(cut, last, lambda: sizes.limit)
         return pace(cut_anew) if pace else cut_anew  # whose schedule begins once, whatever is cut anew
 
-    payloads = _InThreads(parts.payloads(run.job))
+    payloads = _InThreads(parts.payloads(run.job), run.indexes)
     uploader = Uploader(run, payloads, sizes if send.max_in_flight == AUTO else None)
     places = in_flight or InFlight(send, run.clock, run.emit)
     return Pipeline(run, plans, uploader, Poller(run, send, payloads), places, send)
@@ -516,18 +517,23 @@ class _InThreads(Struct, frozen=True):
     """`Payloads` of an uploader, read without holding up the event loop; small ones many at once."""
 
     reader: PayloadReader
-    _ready: dict[int, bytes] = {}
+    indexes: Callable[[Batch], Awaitable[Sequence[int]]]
+    """Looks up those of the records of a batch in the whole input."""
+    _ready: dict[int, Payload] = {}
     """Payloads read ahead, by sequence."""
 
-    async def read(self, batch: Batch) -> bytes:
+    async def read(self, batch: Batch) -> Payload:
         ready = self._ready.pop(batch.sequence, None)
-        return await anyio.to_thread.run_sync(self.reader.read, batch) if ready is None else ready
+        if ready is not None:
+            return ready
+        return await anyio.to_thread.run_sync(self.reader.read, batch, await self.indexes(batch))
 
     async def ahead(self, batches: Sequence[Batch]) -> None:
         small = [batch for batch in batches if batch.count and batch.size_bytes <= _SMALL_BYTES]
         if len(small) > 1:
+            indexes = [await self.indexes(batch) for batch in small]
             with suppress(SourceChanged):  # `read` says of which batch
-                payloads = await anyio.to_thread.run_sync(self.reader.read_each, small)
+                payloads = await anyio.to_thread.run_sync(self.reader.read_each, small, indexes)
                 self._ready.update(zip((batch.sequence for batch in small), payloads, strict=True))
 
     async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> tuple[Batch, Batch]:

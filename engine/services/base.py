@@ -23,6 +23,7 @@ from engine.model.error_hints import Carries
 from engine.model.errors import SourceChanged
 from engine.model.job import Job
 from engine.model.outcome import Settlement
+from engine.model.payload import Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings, ServiceSettings
 from engine.model.submission import Submission
@@ -149,7 +150,7 @@ class Released(msgspec.Struct, frozen=True):
     """The fate of the records, where there is nothing to wait for."""
 
 
-async def _no_payload() -> bytes:
+async def _no_payload() -> Payload:
     raise SourceChanged("the records of this batch cannot be read here")
 
 
@@ -163,7 +164,7 @@ class Asked:
     """Records that went up."""
     unmoved: bool = False
     """Nothing of it has moved for the whole settle time."""
-    payload: Callable[[], Awaitable[bytes]] = field(default=_no_payload, repr=False, compare=False)
+    payload: Callable[[], Awaitable[Payload]] = field(default=_no_payload, repr=False, compare=False)
     """Reads its payload again, for a service that tells tasks by their content. Raises: SourceChanged."""
 
 
@@ -324,7 +325,7 @@ class Service(Protocol):
         """
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
     ) -> Released:
         """Start the creation of tasks; `intent` is awaited before the call goes out.
 
@@ -341,7 +342,7 @@ class Staging(Protocol):
         """What makes it safe to stage a batch again: SAFE, or SEARCH where people see what was made."""
 
     async def stage(
-        self, batch: Batch, payload: bytes, *, earlier_id: str | None = None, intent: Intent = no_intent
+        self, batch: Batch, payload: Payload, *, earlier_id: str | None = None, intent: Intent = no_intent
     ) -> Staged:
         """Begin a batch harmlessly, or go on with what an earlier attempt made: `earlier_id`, if that is still there.
 
@@ -351,7 +352,7 @@ class Staging(Protocol):
             PossiblyApplied: the answer was lost; `stage_again` says what makes it safe to call again.
         """
 
-    async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
+    async def upload(self, staged: Staged, payload: Payload, *, few_tries: bool = False) -> None:
         """Bring the payload to a staged batch; may be repeated. `few_tries`: as of the `Call` that it is."""
 
 
@@ -359,7 +360,7 @@ class Staging(Protocol):
 class Drafting(Protocol):
     """What was staged is a draft: people see it, and it has a client reference, by which it is found again."""
 
-    async def find(self, batch: Batch, payload: bytes) -> str | None:
+    async def find(self, batch: Batch, payload: Payload) -> str | None:
         """Look once for what an attempt to stage made, if its answer was lost; return its name, None if not seen.
 
         None is no proof: it may still be on its way.
@@ -382,7 +383,7 @@ class Referencing(Protocol):
     def reference(self, sequence: int) -> ClientReference | None:
         """Return the client reference of the tasks of a batch, by which `locate` finds them; None if it cannot."""
 
-    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+    async def locate(self, batch: Batch, payload: Payload, since: float) -> Sequence[str]:
         """Search for a batch sent without a name of its own at `since` (Unix seconds); return the names it has there.
 
         None found is no proof: it may still be on its way.
