@@ -10,18 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 from msgspec.structs import replace
 
 from engine.model.errors import UnexpectedAnswer
-from engine.model.settings import SecretTree
 from engine.services.base import JSON_HEADERS, Answer, Call
 from engine.services.decoding import MOST_ID_CHARACTERS, decode
 from engine.services.described.paths import MISSING, compiled, text_of_value
 from engine.services.described.settings import DescribedSettings, PagesTable, StepTable
-from engine.services.described.texts import Json, Text
+from engine.services.described.texts import Json, Text, clear, form_of
 
 FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -52,14 +51,14 @@ class Step:
         self._base_url = settings.base_url.rstrip("/")
         self._leading, self._address = _address(address.strip(), f"{kind}.call")
         self._query = {
-            name: Text(_scalar(value), f"{kind}.query.{name}") for name, value in _clear(table.query).items()
+            name: Text(text_of_value(value), f"{kind}.query.{name}") for name, value in clear(table.query).items()
         }
         # Headers of every call to the service go nowhere else: one may be a key.
-        usual = {} if table.without_credentials else _clear(settings.headers)
-        headers = without_case({**usual, **_clear(table.headers)})
+        usual = {} if table.without_credentials else clear(settings.headers)
+        headers = without_case({**usual, **clear(table.headers)})
         self._headers = {name: Text(value, f"{kind}.headers.{name}") for name, value in headers.items()}
-        self._json = None if table.json is None else Json(_clear(table.json), f"{kind}.json")
-        form = _clear(table.form)
+        self._json = None if table.json is None else Json(clear(table.json), f"{kind}.json")
+        form = clear(table.form)
         self._form = Json(form, f"{kind}.form") if form else None
         self._take = [(name, path.removesuffix("?").strip(), path.endswith("?")) for name, path in table.take.items()]
         self.authenticated = not table.without_credentials
@@ -89,8 +88,7 @@ class Step:
             if self._json is not None:
                 body, headers = orjson.dumps(self._json.fill(values)), without_case({**JSON_HEADERS, **headers})
             elif self._form is not None:
-                fields = {name: _scalar(value) for name, value in self._form.fill(values).items()}
-                body, headers = urlencode(fields).encode(), without_case({**FORM_HEADERS, **headers})
+                body, headers = form_of(self._form.fill(values)), without_case({**FORM_HEADERS, **headers})
             query = {name: text.fill(values) for name, text in self._query.items()}
             url = self._url(values)
         except KeyError as error:
@@ -132,11 +130,6 @@ class Step:
                 raise UnexpectedAnswer(f"what stands at {path!r} is too long, or no plain text", call=self.kind)
             found[name] = text
         return found
-
-
-def _clear(tree: SecretTree) -> Any:
-    """Return what a step says, secrets and all: they go out with its call and are shown nowhere."""
-    return tree.get_secret_value()
 
 
 def without_case(headers: Mapping[str, str]) -> dict[str, str]:
@@ -188,10 +181,6 @@ def _for_header(value: str, name: str) -> str:
     if not value.isprintable():
         raise UnexpectedAnswer(f"the value for the header {name} is no plain text")
     return value
-
-
-def _scalar(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 class PageWalk:
