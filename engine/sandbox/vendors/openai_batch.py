@@ -1,11 +1,12 @@
 """OpenAI's Batch API: a file of requests, a batch that is made of it, two files of results.
 
 Written from: platform.openai.com, "Batch API" guide (50,000 requests, 200 MB; `custom_id`; a batch that expires writes
-`batch_expired` lines into the error file) and the reference of /files and /batches (statuses, `metadata` of 16 pairs,
-lists newest first with `after`, `has_more`); `types/batch.py` of openai/openai-python; issues openai/openai-openapi#302
-(a request that is refused stands in the error file with its status, `error` is null), openai/openai-python#2084
-(`token_limit_exceeded`); the codes of a batch that fails its validation as users report them (`invalid_json_line`,
-`duplicate_custom_id`, `url_mismatch`, `model_mismatch`, `empty_file`, `too_many_tasks`).
+`batch_expired` lines into the error file) and the reference of /files (`.jsonl` alone) and /batches (statuses,
+`metadata` of 16 pairs, lists newest first with `after` and `has_more`); `types/batch.py` of openai/openai-python;
+issues openai/openai-openapi#302 (a request that is refused stands in the error file with its status, and `error` is
+null) and openai/openai-python#2084 (`token_limit_exceeded`); the codes of a batch that fails its validation as users
+report them (`invalid_json_line`, `duplicate_custom_id`, `url_mismatch`, `model_mismatch`, `empty_file`,
+`too_many_tasks`).
 
 Guesses: 64 characters for a `custom_id` (only users say so); the order of lines (here shuffled); that a file which has
 no lines has the id null, or "" as a user has seen it (a switch).
@@ -141,9 +142,12 @@ class OpenAiStandIn(VendorService):
         parts = parts_of(request)
         if "file" not in parts or "purpose" not in parts:
             raise WrongInput("'file' and 'purpose' are required properties")
-        if len(parts["file"]) > MOST_FILE_BYTES:
+        file, purpose = parts["file"], parts["purpose"].content.decode()
+        if purpose == "batch" and not file.file.endswith(".jsonl"):
+            raise WrongInput("Invalid file format for Batch API. Must be .jsonl")
+        if len(file.content) > MOST_FILE_BYTES:
             return self.error("", 413, f"Maximum content size limit ({MOST_FILE_BYTES}) exceeded.")
-        return json_answer(self._shown_file(self._keep(parts["file"], parts["purpose"].decode())))
+        return json_answer(self._shown_file(self._keep(file.content, purpose)))
 
     def _keep(self, content: bytes, purpose: str) -> OpenAiFile:
         file = OpenAiFile(f"file-{self.number():024x}", purpose, content, self.clock())

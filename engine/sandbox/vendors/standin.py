@@ -1,10 +1,13 @@
 """What the stand-ins for vendors share: who may call, how time moves them on, and a server for each."""
 
 import contextlib
+import re
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
+
+from msgspec import Struct
 
 from engine.sandbox.behaviour import Behaviour, RateLimit
 from engine.sandbox.journal import EntryKind, Journal
@@ -115,7 +118,17 @@ async def serving_vendor(
             yield address, service
 
 
-def parts_of(request: SandboxRequest) -> Mapping[str, bytes]:
+class FormPart(Struct, frozen=True):
+    """A part of a form; `file` is the name of the file that it is said to be, "" of a plain field."""
+
+    content: bytes
+    file: str = ""
+
+
+_NAMED = re.compile(rb'[; ]name="([^"]*)"(?:; *filename="([^"]*)")?')
+
+
+def parts_of(request: SandboxRequest) -> Mapping[str, FormPart]:
     """Return the parts of a multipart/form-data body, by name. Raise WrongInput."""
     kind, _, boundary = request.headers.get("Content-Type", "").partition("boundary=")
     if not kind.lower().startswith("multipart/form-data") or not boundary:
@@ -123,8 +136,8 @@ def parts_of(request: SandboxRequest) -> Mapping[str, bytes]:
     parts = {}
     for piece in b"\r\n".join((b"", request.body or b"")).split(b"\r\n--" + boundary.strip().strip('"').encode())[1:-1]:
         head, separator, content = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        _, named, name = head.partition(b' name="')
-        if not separator or not named:
+        named = _NAMED.search(head)
+        if not separator or named is None:
             raise WrongInput("a part of the body has no name")
-        parts[name.partition(b'"')[0].decode()] = content
+        parts[named[1].decode()] = FormPart(content, (named[2] or b"").decode())
     return parts

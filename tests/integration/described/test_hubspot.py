@@ -87,6 +87,15 @@ async def test_two_records_with_one_key_are_one_record_there_and_both_are_told(v
     assert vendor.created() == once(range(3))
 
 
+async def test_a_property_that_is_not_unique_ends_the_run_and_fails_no_record(vendor):
+    vendor = await vendor(
+        filled_in=FILLED_IN.replace('object = "contacts"', 'object = "contacts"\nproperty = "firstname"')
+    )
+    result = await vendor.submit(contacts(40))
+    assert (result.exit_code, result.tally.failed, vendor.created()) == (Exit.MEND_FIRST, 0, {})
+    assert "non-unique" in result.message
+
+
 async def test_a_token_that_expires_ends_the_run_and_fails_no_record(vendor):
     vendor = await vendor(switches=HubSpotSwitches(properties=PROPERTIES, expired_after=4))
     result = await vendor.submit(contacts(200), send="max_in_flight = 1")

@@ -16,8 +16,8 @@ def content(*lines):
     return b"".join(one if isinstance(one, bytes) else orjson.dumps(one) + b"\n" for one in lines)
 
 
-async def upload(vendor, data, purpose="batch"):
-    parts = [("purpose", "", purpose.encode()), ("file", '; filename="batch.jsonl"', data)]
+async def upload(vendor, data, purpose="batch", file="batch.jsonl"):
+    parts = [("purpose", "", purpose.encode()), ("file", f'; filename="{file}"', data)]
     body = b"".join(
         f'--B\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + value + b"\r\n"
         for name, more, value in parts
@@ -112,5 +112,6 @@ async def test_what_is_wrong_is_told_off(vendor):
     assert (await vendor.call("POST", "/v1/batches", {**order, "completion_window": "1h"}))[0] == 400
     assert (await vendor.call("POST", "/v1/batches", {**order, "input_file_id": "file-x"}))[0] == 404
     assert (await vendor.call("POST", "/v1/files", b"{}", Content_Type="application/json"))[0] == 400
+    assert (await upload(vendor, b"", file="batch.json"))[0] == 400
     assert (await vendor.call("GET", "/v1/batches/x"))[0] == 404
     assert (await vendor.call("GET", "/v1/batches", Authorization="Bearer other"))[0] == 401
