@@ -1,10 +1,10 @@
 # On a machine with Python 3.11, git and make:
 #   make demo           28,000 airports into the sandbox, followed and audited
 #   make test           the tests: Python only
-#   make test-system    the tests that need another program: an S3 store, Chromium, systemd's verifier
+#   make test-system    the tests that need another program: servers, an S3 store, Chromium, systemd's verifier
 #   make check          lint, types and import rules
 #   make docs           writes the parts of the pages that come from the code: keys, commands, events, exit codes, files
-# Each installs what it needs into .venv, and no more.
+# Each installs what it needs into .venv, and no more; test-system has its servers in .servers.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,12 +19,13 @@ test: $(VENV)/.test
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal --ignore=tests/system
 
 # The store, SeaweedFS, comes as a wheel, and Chromium as a package of the system; without them, the tests fail. What is
-# skipped without systemd says so.
+# skipped without systemd says so. The servers with bulk APIs have a folder of their own, .servers.
 CHROMIUM := $(or $(BULKSUBMIT_CHROMIUM),/usr/bin/chromium)
 test-system: $(VENV)/.system
 	@test -x $(CHROMIUM) || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update && apt-get install -y --no-install-recommends chromium; } \
 		|| { echo "$(CHROMIUM) is missing: install Chromium, or name it by BULKSUBMIT_CHROMIUM" >&2; exit 1; }
+	sh tests/system/install.sh $(PYTHON) .servers
 	$(BIN)/pytest tests/system
 
 # The long form of the fault tests: the whole matrix, 200 kills, every write and sync of the ledger, every place that a
@@ -74,7 +75,9 @@ lock:
 	$(COMPILE) --extra fast,build,check --constraint requirements/system.txt --output-file requirements/check.txt pyproject.toml
 	$(COMPILE) --extra fast --constraint requirements/system.txt --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) --extra fast,bench --output-file requirements/bench.txt pyproject.toml
+	$(COMPILE) --output-file requirements/servers.txt requirements/servers.in
+	cd tests/system/pouchdb && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) .bench .bulksubmit .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .servers .bulksubmit .pytest_cache .mypy_cache .ruff_cache .hypothesis
