@@ -97,7 +97,7 @@ def test_the_text_that_a_job_keeps_has_the_whole_description(tmp_path):
 
 def test_what_is_to_be_filled_in_is_told(tmp_path):
     path = tmp_path / "c.toml"
-    path.write_text('[service]\nkind = "elasticsearch"\n')
+    path.write_text('[service]\nkind = "elasticsearch"\nbase_url = "https://search.example.com"\n')
     with pytest.raises(ConfigError, match=r"service\.values\.index_name: must be filled in"):
         wiring.load(wiring.read_config(path), hide_secret)
 
