@@ -526,8 +526,8 @@ def _check_search(one: DescribedSettings) -> None:
     told = one.results.of == "fetch" and one.results.match == "key" and not finds_records(one, search)
     if search.by_results and not told:
         raise ValueError(
-            "search.by_results: tells batches by the keys in their results, so it goes with [service.status], results.of "
-            '= "fetch" and results.match = "key"'
+            "search.by_results: tells batches by the keys in their results, so it goes with [service.status], "
+            'results.of = "fetch" and results.match = "key"'
         )
     if one.release.again == "search" and finds_records(one, search):
         if not (search.key or one.results.key or search.index or one.results.index):

@@ -22,6 +22,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 import msgspec
 from msgspec.structs import replace
@@ -150,6 +151,7 @@ class DescribedService:
         """By batch: its name, where only results tell whose a batch is."""
         self._first_keys: dict[str, str] = {}
         """By the name of a batch that has ended: the first key in its results."""
+        self._reading_keys = anyio.Lock()
         self._sent_earlier: set[str] = set()
         """Names of batches of which an earlier attempt may have arrived."""
         self.plain_task: type[msgspec.Struct] | None = self._framing.plain_task
@@ -380,6 +382,12 @@ class DescribedService:
         Raises:
             UnexpectedAnswer: none does, and some have not ended, so they may be ours.
         """
+        async with self._reading_keys:
+            return await self._sorted_out(sequence, names, keys)
+
+    async def _sorted_out(
+        self, sequence: int, names: Sequence[str], keys: Callable[[], Sequence[str]]
+    ) -> Sequence[str]:
         others = {name for one, name in self._named.items() if one != sequence}
         ours, wanted, unended = [], frozenset(keys()), 0
         for name in names:

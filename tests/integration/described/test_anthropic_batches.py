@@ -1,6 +1,7 @@
 import pytest
 
 from engine.model.errors import Exit
+from engine.run import recovery
 from engine.sandbox.behaviour import Fault, RateLimit, Reads
 from engine.sandbox.vendors.anthropic_batches import AnthropicBatch, AnthropicStandIn, AnthropicSwitches
 
@@ -72,7 +73,9 @@ async def test_batches_of_others_are_none_of_ours(vendor):
     assert len(vendor.service.batches) == 4
 
 
-async def test_as_long_as_a_batch_may_be_ours_nothing_is_sent_again(vendor):
+async def test_as_long_as_a_batch_may_be_ours_nothing_is_sent_again(vendor, monkeypatch):
+    monkeypatch.setattr(recovery, "FIRST_QUESTION_SECONDS", 0.001)
+    monkeypatch.setattr(recovery, "LONGEST_PAUSE_SECONDS", 0.01)
     lost = (Fault("create", "drop_after", nth=(2,)),)
     vendor = await vendor(switches=AnthropicSwitches(held=(2,)), faults=lost, records=5)
     result = await vendor.submit(requests(10), send="max_in_flight = 1")
