@@ -11,7 +11,7 @@ from engine.model.doubt import Again, RemoteStatus
 from engine.model.error_hints import Blame
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcome import Settlement
-from engine.services.base import BatchProgress, Released, Staged, no_intent
+from engine.services.base import BatchProgress, Located, Released, Staged, no_intent
 
 TEN_RECORDS = Limits(10, 1 << 20)
 
@@ -126,6 +126,7 @@ class FakeService:
     peaks: Counter = field(default_factory=Counter)
     """Most calls at once: of all that send, of polls; and most batches open."""
     settle_seconds: float = 120.0
+    key_seconds: float = float("inf")
     _under_way: Counter = field(default_factory=Counter)
     _free_at: float = 0.0
 
@@ -172,12 +173,13 @@ class FakeService:
     async def locate(self, batch, payload, since):
         async with self._call("locate", "ask"):
             value = self.reference(batch.sequence).value
-            return [
+            names = [
                 remote_id
                 for remote_id, remote in self.remotes.items()
                 if self.clock.monotonic() - remote.starts_at >= self.seen_after
                 and any(task["data"].get("mark") == value for task in remote.tasks)
             ]
+            return Located(names)
 
     async def find(self, batch, payload):
         async with self._call("find", "ask"):
@@ -208,7 +210,7 @@ class FakeService:
             self._turn_away(payload, Blame.URL)
             self.remotes[staged.remote_id].payload = payload
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         await intent()
         async with self._call("release", "send"):
             if remote_id is None:
