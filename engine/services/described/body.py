@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from operator import attrgetter
 from typing import Any, Literal
@@ -234,7 +234,7 @@ class Framing:
         writer = csv.writer(rows, delimiter=self._body.delimiter, lineterminator=ending)
         if self._columns:
             writer.writerow(self._columns)
-            writer.writerows(map(self._row, records))
+            writer.writerows(self._rows(records))
             return rows.getvalue().encode()
         members = list(map(_members, records))
         names = list(dict.fromkeys(name for one in members for name in one))
@@ -242,8 +242,15 @@ class Framing:
         writer.writerows([_cell(one.get(name, _NULL)) for name in names] for one in members)
         return rows.getvalue().encode()
 
+    def _rows(self, records: Sequence[bytes]) -> Iterable[Sequence[Any]]:
+        """Return the fields of rows. Mostly they are texts and integers, which the writer takes as they are."""
+        try:
+            self._plain_row(records[0]) if records else None
+        except (msgspec.DecodeError, RecursionError):  # so are the others, most likely
+            return zip(*(map(_cell, column) for column in self._cells.columns(records)), strict=True)
+        return map(self._row, records)
+
     def _row(self, record: bytes) -> Sequence[Any]:
-        """Return the fields of a row: mostly texts and integers, which the writer takes as they are."""
         try:
             return msgspec.structs.astuple(self._plain_row(record))
         except (msgspec.DecodeError, RecursionError):
