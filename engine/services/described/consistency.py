@@ -616,6 +616,9 @@ def _check_items(one: DescribedSettings, table: ResultsTable | FetchTable, place
         raise ValueError('record.key: missing; with results.match = "key" records are known by it')
     if not of("id") and not one.record.key:
         raise ValueError(f"{place}.id: empty, so the record's key is its id; set record.key")
+    if (format_ == "count" or base.missing == "created") and not one.record.key:
+        says = f'{place}.format = "count"' if format_ == "count" else 'results.missing = "created"'
+        raise ValueError(f"record.key: missing; with {says} nothing names a task, so the record's key is its id")
 
 
 def _check_pages(pages: PagesTable, place: str) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from msgspec import Meta, field
+from msgspec.structs import force_setattr, replace
 
 from engine.model.error_hints import Pause, Refusal
 from engine.model.settings import (
@@ -339,6 +340,9 @@ class ResultsTable(Section, frozen=True, kw_only=True):
     record; then a batch was created whole, or is uncertain."""
     items: str = ""
     """Path of the list of items, or of the number; left out, the answer is the list."""
+    single: bool | None = None
+    """What stands there is no list but the one item itself, as of a call that carries one record. Left out: so it is
+    where `body.framing` is `single` or `form`, unless a list stands there."""
     match: Match = "order"
     """How an item is matched with its record. `order`: they come as the records went. `index`: the item says at which
     place of the batch its record was. `key`: it carries `record.key`."""
@@ -517,6 +521,9 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
 
     def __post_init__(self) -> None:
         consistency.check(self)
+        if self.results.single is None:
+            single = self.body.framing in {"single", "form"}
+            force_setattr(self, "results", replace(self.results, single=single))
 
     @property
     def title(self) -> str:
