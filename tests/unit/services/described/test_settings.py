@@ -368,3 +368,12 @@ def test_the_answer_to_a_call_with_one_record_is_its_item():
     assert read(body={"framing": "form"}).results.single is True
     assert read().results.single is False
     assert read(body={"framing": "single"}, results={"single": False}).results.single is False
+
+
+def test_only_a_call_that_carries_one_record_may_name_it():
+    single = {"body": {"framing": "single"}, "record": {"key": "${task.id}"}}
+    assert read(**single, release={**RELEASE, "call": "PUT /docs/${key}", "again": "safe"}).release.again == "safe"
+    with pytest.raises(ConfigError, match=r"release\.call: \$\{key\}: it is different for each record"):
+        read(release={**RELEASE, "call": "PUT /docs/${key}"}, record={"key": "${task.id}"})
+    with pytest.raises(ConfigError, match=r"release\.call: \$\{key\}: "):
+        read(release={**RELEASE, "call": "PUT /docs/${key}"}, body={"framing": "single"})
