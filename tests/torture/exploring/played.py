@@ -90,8 +90,8 @@ class PlayedService(FakeService):
 
     async def progress(self, followed):
         truth = self._catch_up()
-        remote_status = truth.remote_status() if truth.manner.stages else truth.search()
-        if remote_status is RemoteStatus.NOT_THERE and truth.manner.stages:
+        remote_status = truth.remote_status() if truth.manner.is_asked else truth.search()
+        if remote_status is RemoteStatus.NOT_THERE and truth.manner.is_asked:
             raise Refused("there is no such batch", status=404)
         created = RECORDS if remote_status is RemoteStatus.STARTED else 0
         finished = remote_status in {RemoteStatus.STARTED, RemoteStatus.ENDED}

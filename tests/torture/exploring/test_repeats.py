@@ -1,0 +1,66 @@
+"""What makes a repeat safe, kind by kind: no record lost, none twice, none that exists called failed, none made up.
+
+Every way through every service of `records.every_habit` is walked. Rules that are left out on purpose show that the
+walk finds what each of them prevents.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.model.doubt import Again
+from torture.faults.tally import TABLE
+
+from .records import Habits, every_habit
+from .repeats import Bounds, explore_repeats
+from .test_explorer import TORTURE
+
+HABITS = list(every_habit())
+BOUNDS = Bounds(lost=3, kills=2, away=2) if TORTURE else Bounds()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", sorted({habits.again for habits in HABITS}))
+def test_no_promise_is_broken_wherever_a_batch_may_go(again):
+    places = paths = 0
+    ends = {}
+    for habits in HABITS:
+        if habits.again is not again:
+            continue
+        explored = explore_repeats(habits, bounds=BOUNDS)
+        assert not explored.violations, explored.violations[0]
+        assert explored.paths > 1
+        places, paths = places + explored.places, paths + explored.paths
+        for end, times in explored.ends.items():
+            ends[end] = ends.get(end, 0) + times
+    assert ("created", "created") in ends
+    TABLE.notes.append(f"explored, repeats with {again}: {places:,} places, {paths:,} paths, {len(ends)} ends")
+
+
+@pytest.mark.parametrize(
+    ("habits", "left_out", "ends"),
+    [
+        pytest.param(Habits(Again.KEY), {"ages": False}, "CREATED TWICE", id="a key that is too old"),
+        pytest.param(
+            Habits(Again.KEY),
+            {"believes_proxies": True},
+            "CREATED TWICE",
+            id="a proxy is not the service",
+        ),
+        pytest.param(
+            Habits(Again.EXISTS, "whole"),
+            {"inherited": frozenset()},
+            "CALLED FAILED",
+            id="halves remember",
+        ),
+        pytest.param(
+            Habits(Again.SAFE), {"believes_proxies": True}, "CALLED FAILED", id="nor of a record that may be there"
+        ),
+    ],
+)
+def test_the_walk_finds_what_each_rule_prevents(habits, left_out, ends):
+    explored = explore_repeats(habits, wanted=ends, bounds=Bounds(away=2), **left_out)
+    assert explored.violations, f"not found in {explored.paths} paths"
+    told = explored.violations[0].splitlines()
+    assert told[0].startswith("Habits(")
+    assert told[-1].endswith(ends)
