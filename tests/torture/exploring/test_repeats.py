@@ -6,16 +6,21 @@ walk finds what each of them prevents.
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 from engine.model.doubt import Again
 from torture.faults.tally import TABLE
 
+from .explorer import Dice
+from .played_repeats import can_be_played, play_repeats
 from .records import Habits, every_habit
-from .repeats import Bounds, explore_repeats
+from .repeats import Bounds, RepeatWalk, explore_repeats
 from .test_explorer import TORTURE
 
 HABITS = list(every_habit())
+PLAYED = 40
 BOUNDS = Bounds(lost=3, kills=2, away=2) if TORTURE else Bounds()
 
 
@@ -64,3 +69,27 @@ def test_the_walk_finds_what_each_rule_prevents(habits, left_out, ends):
     told = explored.violations[0].splitlines()
     assert told[0].startswith("Habits(")
     assert told[-1].endswith(ends)
+
+
+def drawn_walks():
+    """Yield walks by chance, through each kind of service in turn."""
+    seed = 0
+    while True:
+        for habits in HABITS:
+            seed += 1
+            walk = RepeatWalk(habits, Dice(seed))
+            end = walk.run()
+            walk.judge(end)
+            if can_be_played(walk):
+                yield seed, walk, end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "walk", "end"), list(islice(drawn_walks(), PLAYED)))
+async def test_the_real_engine_ends_a_walk_alike(tmp_path, seed, walk, end):
+    played, truth = await play_repeats(walk, tmp_path)
+    story = "\n".join([f"seed {seed}, {walk.habits}", *walk.log, "", "played:", *truth.log])
+    assert played == end, story
+    assert sorted(position for _, position in truth.created) == sorted(
+        position for _, position in walk.service.created
+    ), story
