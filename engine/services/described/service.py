@@ -185,6 +185,7 @@ class DescribedService:
     def reference(self, sequence: int) -> ClientReference | None:
         """Return None: what marks a record is put in when it is sent."""
         del sequence
+        return None
 
     async def look(self) -> str:
         """Make the call of `[service.look]`; without one, get `base_url`, whose answer may be anything."""
@@ -418,7 +419,8 @@ class DescribedService:
     async def settlement(self, asked: Asked) -> Settlement | None:
         """Read the results of a batch that has ended."""
         remote_id = str(asked.remote_id)
-        word, value, taken = self._ended.pop(remote_id, None) or await self._asked(remote_id)
+        ended = self._ended.pop(remote_id) if remote_id in self._ended else await self._asked(remote_id)
+        word, value, taken = ended
         if word not in self._words.ended:
             return None
         earlier = remote_id in self._sent_earlier
