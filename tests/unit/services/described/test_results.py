@@ -7,12 +7,12 @@ import pytest
 
 from engine.model.errors import UnexpectedAnswer
 from engine.services.base import Answer
+from engine.services.described.items import fetch_table
 from engine.services.described.results import (
     THERE_ALREADY,
     ListReader,
     RecordFates,
     csv_items,
-    fetch_table,
     json_lines,
 )
 from engine.services.described.settings import FailuresTable, FetchTable, ResultsTable
