@@ -25,6 +25,8 @@ _VARIABLE = re.compile(r"\$\{env:([^}]+)\}")
 
 _STEPS = frozenset({"stage", "upload", "release", "status", "cancel", "search", "look"})
 """Tables that are taken whole: of a call, half of one and half of another make none."""
+_FREE = frozenset({"add", "template", "head", "with", "fields", "json", "form", "ok", "exists", "busy"})
+"""Likewise, wherever they stand: their members are the service's own names, of which none could be left out else."""
 
 
 @cache
@@ -71,12 +73,14 @@ def open_questions(name: str) -> Sequence[Question]:
     return asked
 
 
-def _laid_over(base: Mapping[str, Any], table: Mapping[str, Any], *, steps: frozenset[str] = _STEPS) -> dict[str, Any]:
+def _laid_over(
+    base: Mapping[str, Any], table: Mapping[str, Any], *, taken_whole: frozenset[str] = _STEPS | _FREE
+) -> dict[str, Any]:
     merged = dict(base)
     for key, value in table.items():
         below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict) and key not in steps:
-            merged[key] = _laid_over(below, value, steps=frozenset())
+        if isinstance(value, dict) and isinstance(below, dict) and key not in taken_whole:
+            merged[key] = _laid_over(below, value, taken_whole=_FREE)
         else:
             merged[key] = value
     return merged
