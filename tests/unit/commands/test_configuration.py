@@ -602,6 +602,7 @@ def test_other_processes_get_stars_in_their_place(deep):
     assert hidden.auth.form["grant_type"] == SecretText("********")
     assert hidden.auth.under.json.get_secret_value()["auth"]["fresh"] is True
     assert without_secrets(hidden.steps["release"]).secret == SecretStr("********")
+    assert without_secrets(hidden.steps["release"].__class__(secret=SecretStr(""))).secret == SecretStr("")
 
 
 def test_where_no_secret_is_needed_stars_stand_for_those_that_are_not_there(deep, monkeypatch):
