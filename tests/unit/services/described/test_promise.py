@@ -3,8 +3,6 @@
 import pytest
 
 from engine.model.doubt import Again
-import pytest
-
 from engine.model.errors import Unauthorized
 from engine.services.checks import Checking, CheckVerdict
 from engine.services.described.promise import AFTER_A_LOSS, promise_of
