@@ -18,6 +18,11 @@ values = { index_name = "tasks" }
 """
 
 
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("ES_API_KEY", "of-tests")
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """Ship a description of our own."""
