@@ -134,6 +134,7 @@ class DescribedService:
             settings.results.failures and settings.results.failures.key
         )
         self._needs_keys = by_key or any(not table.id for table in tables)
+        self.answers_by_key = by_key and settings.results.of == "release"
         if by_key and settings.results.of == "release" and not self._release.payload:
             raise ConfigError(
                 "service.results.match: the call that releases carries no records, so its answer is matched "
@@ -628,6 +629,7 @@ class _Sending:
         Raises:
             as `Service.release` says.
         """
+        self._hold_twins()
         while self._left:
             try:
                 done = await self._once()
@@ -654,7 +656,7 @@ class _Sending:
             return True
         found, busy = service.read_answer(answer, len(self._left), self._keys, earlier=self.earlier)
         self._accepted = True
-        if not rounds and not busy:
+        if not rounds and not busy and len(self._left) == self._count:
             self.settlement = found
             return True
         self._take_in(found, busy)
@@ -663,6 +665,19 @@ class _Sending:
 
     def _keys(self) -> Sequence[str]:
         return self._service.keys(self._payload, self._values) if self._payload is not None else ()
+
+    def _hold_twins(self) -> None:
+        """Fail records whose key an earlier one of the batch has: an answer by keys could not tell the two apart."""
+        keys = self._keys() if self._service.answers_by_key else ()
+        if len(set(keys)) == len(keys):
+            return
+        first: dict[str, int] = {}
+        for at, key in enumerate(keys):
+            if first.setdefault(key, at) != at:
+                self._errors[at] = (
+                    f"its key stands twice in the source: record {first[key] + 1} of its batch has it, too"
+                )
+        self._keep(list(first.values()))
 
     def _take_in(self, found: Settlement, busy: Sequence[int]) -> None:
         """Keep what is known of the records of one call; those that are busy are known by another one."""
