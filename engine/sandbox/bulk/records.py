@@ -26,7 +26,8 @@ from engine.sandbox.traffic import Stats
 
 FateWord = Literal["created", "updated", "exists", "busy", "failed"]
 KeyUse = Literal["none", "unique", "upsert"]
-"""What a key is to a face: nothing; a record's id, taken once and for all; the name of one that may be written over."""
+"""What a key is to a face: a word that many may have; a record's id, taken once and for all; the name of one that may be
+written over."""
 
 WHOLE, INDEX, BUSY = "batch", "index", "busy"
 """What the field `bad` of a record may say; any other word fails this record alone, and is its reason."""
@@ -124,11 +125,11 @@ class BulkRecords:
         if fate.word not in {"created", "updated"} or fate.id is None:
             self._stats.tasks_failed += fate.word == "failed"
             return
-        known = self._by_key.get(item.key) if item.key else None
+        known = self._by_key.get(item.key) if item.key and self._keys != "none" else None
         if known is None:
-            if item.key:
-                self._by_key[item.key] = len(self._records)
-            self._write("task", call, position, item, fate.id, at)
+            self._by_key[item.key] = len(self._records)
+            shown = item.key if self._keys == "none" and item.key else fate.id
+            self._write("task", call, position, item, shown, at)
             self._records.append(BulkRecord(fate.id, at, item))
             self._stats.tasks_created += 1
         elif self._keys == "upsert" and self._records[known].item.content != item.content:

@@ -1,11 +1,14 @@
-"""An answer without ids: an array goes in, a number comes back, and a list finds the records by what they carry.
+"""An answer without ids: an array goes in, a word for each comes back, and a list finds records by what they carry.
 
     POST /search/tasks                      [{"tag": MARK, "ref": ANY, "data": {...}}]
-    202                                     {"accepted": 2, "rejected": [{"index", "ref", "message"}]}
-    GET  /search/tasks?tag=MARK&page=1      {"items": [{"id", "tag", "ref", "data", "created_at"}], "next": URL or null}
+    202                                     {"accepted": 1, "results": [{"status": "accepted"},
+                                                                        {"status": "rejected", "message"}]}
+    GET  /search/tasks?tag=MARK&page=1      {"items": [{"id", "tag", "ref", "data", "created_at"}],
+                                             "next": URL or null}
 
-The list is late by `reads.list_seconds`; the newest records come first. A repeated call creates all again. Credentials:
-`api_key=KEY` in the query.
+The list is late by `reads.list_seconds`; the newest records come first. A repeated call creates all again. The journal
+calls a record by its `ref`, where it has one: it is all that the answer leaves to call it by. Credentials: `api_key=KEY`
+in the query.
 """
 
 from collections.abc import Iterator
@@ -34,9 +37,13 @@ class SearchFace(BulkFace):
     def _post(self, request: SandboxRequest) -> SandboxAnswer:
         items = [_item(one) for one in json_list(request)]
         fates = self.records.take(items)
-        rejected = [_rejected(one) for one in told(items, fates, self.unwritten) if one.fate.word != "created"]
-        body: dict[str, object] = {"accepted": sum(fate.word == "created" for fate in fates)}
-        return json_answer(body | ({"rejected": rejected} if rejected else {}), 202)
+        rows = [self._told(one) for one in told(items, fates, self.unwritten, len(items))]
+        return json_answer({"accepted": sum(fate.word == "created" for fate in fates), "results": rows}, 202)
+
+    def _told(self, one: ToldItem) -> dict[str, object]:
+        if one.fate.word == "created":
+            return {"status": self.word("accepted")}
+        return {"status": self.word("busy" if one.fate.word == "busy" else "rejected"), "message": one.fate.reason}
 
     def _list(self, request: SandboxRequest) -> SandboxAnswer:
         query, at = request.query, self.clock() - self.reads.list_seconds
@@ -49,24 +56,21 @@ class SearchFace(BulkFace):
         shown = told(items, fates, self.unwritten, len(items))
         first, last = (page - 1) * size, page * size
         rows = [_row(one, found) for one in shown[first:last]]
-        following = str(request.url.update_query(page=page + 1)) if last < len(shown) else None
+        unsaid = request.url.without_query_params("api_key")  # a link is no place for a secret
+        following = str(unsaid.update_query(page=page + 1)) if last < len(shown) else None
         return json_answer({"items": rows, "page": page, "next": following})
 
 
 def _item(one: object) -> SentItem:
     if not isinstance(one, dict):
         raise WrongInput("Each task must be an object.")
-    return SentItem(one.get("data", one), sent=one)
+    ref = one.get("ref")
+    return SentItem(one.get("data", one), ref if isinstance(ref, str) else "", one)
 
 
 def _passes(record: BulkRecord, tag: str | None, ref: str | None) -> bool:
     sent = record.item.sent
     return tag in (None, sent.get("tag")) and ref in (None, sent.get("ref"))
-
-
-def _rejected(one: ToldItem) -> dict[str, object]:
-    sent = one.item.sent or {}
-    return {"index": one.position, "ref": sent.get("ref"), "message": one.fate.reason}
 
 
 def _row(one: ToldItem, found: list[BulkRecord]) -> dict[str, object]:

@@ -154,13 +154,14 @@ async def test_words_of_states_may_be_other_ones(start):
 async def test_a_list_finds_records_by_their_tag_late_and_in_pages(start):
     api = start(Behaviour(reads=Reads(list_seconds=10)), page=2)
     answer = await api.post(*[record(str(number)) for number in range(5)])
-    assert (answer.status, answer.body) == (202, {"accepted": 5})
+    assert (answer.status, answer.body) == (202, {"accepted": 5, "results": [{"status": "accepted"}] * 5})
     await api.post(record("other"), tag="u")
     assert await api.listed(tag="t") == []
     api.clock.elapsed += 10
     rows = await api.listed(tag="t")
     assert [row["data"]["number"] for row in rows] == ["4", "3", "2", "1", "0"]
-    assert [row["id"] for row in rows[::-1]] == [entry.task_id for entry in api.entries][:5]
+    assert [row["ref"] for row in rows[::-1]] == [entry.task_id for entry in api.entries][:5]
+    assert len({row["id"] for row in rows}) == 5
     assert len(await api.listed()) == 6
     assert [row["ref"] for row in await api.listed(ref="3")] == ["3"]
 
