@@ -10,11 +10,22 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, groupby
 
 import orjson
+from msgspec import Struct
 
-from engine.batch.chunker import ReferenceOf, frozen, no_reference, render_payload
+from engine.batch.chunker import ReferenceOf, frozen, no_reference, render_payload, with_reference
 from engine.batch.mapping import Mapper
-from engine.model.batch import Batch, batch_name, decode_lines, decode_spans, good_indexes, outer_edges, part_sequences
+from engine.model.batch import (
+    Batch,
+    batch_name,
+    decode_lengths,
+    decode_lines,
+    decode_spans,
+    good_indexes,
+    outer_edges,
+    part_sequences,
+)
 from engine.model.errors import RESUME, SourceChanged, SourceError
+from engine.model.payload import Payload, array_of
 from engine.model.record import Position, Skipped, Source, loads, source_at
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
@@ -44,22 +55,29 @@ class PayloadReader:
         self._reference = reference
         self._splitters: dict[int, Splitter] = {}
 
-    def read(self, batch: Batch) -> bytes:
+    def read(self, batch: Batch, indexes: Sequence[int] | None = None) -> Payload:
         """Return the payload of `batch`.
+
+        `indexes`: of its records in the whole input. Where none was rejected or skipped they are known without, and
+        where they are not asked for they are left out, ().
 
         Raises:
             SourceChanged: the source no longer holds what was frozen.
         """
-        payload = self._plain(batch)
-        return self._proven([batch])[0][1] if payload is None else payload
+        return self._plain(batch, indexes) or self._proven([batch])[0].payload(indexes)
 
-    def read_each(self, batches: Sequence[Batch]) -> Sequence[bytes]:
+    def read_each(
+        self, batches: Sequence[Batch], indexes: Sequence[Sequence[int] | None] | None = None
+    ) -> Sequence[Payload]:
         """Return the payloads of batches that follow each other, opening and reading their source once.
+
+        `indexes`: as for `read`, for each batch.
 
         Raises:
             SourceChanged: of one of them, the source no longer holds what was frozen.
         """
-        return [payload for _, payload in self._proven(batches)]
+        of_each: Sequence[Sequence[int] | None] = indexes or [None] * len(batches)
+        return [proven.payload(known) for proven, known in zip(self._proven(batches), of_each, strict=True)]
 
     def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> tuple[Batch, Batch]:
         """Return two batches in the place of one of at least two records, given the indexes rejected in it, and skips.
@@ -69,7 +87,7 @@ class PayloadReader:
         Raises:
             SourceChanged: the source no longer holds what was frozen.
         """
-        ((tasks, _),) = self._proven([batch])
+        tasks = self._proven([batch])[0].bare
         offsets, lengths = decode_spans(batch.start.offset, batch.spans)
         middle = batch.count // 2
         index = good_indexes(batch, rejected, skips)[middle]
@@ -87,7 +105,7 @@ class PayloadReader:
             frozen(second, border, batch.end, rest, *other_places, skipped=batch.skipped - skipped),
         )
 
-    def _plain(self, batch: Batch) -> bytes | None:
+    def _plain(self, batch: Batch, indexes: Sequence[int] | None) -> Payload | None:
         """Return the payload if it is what stands in the source, with a comma for each newline; None if it is not.
 
         So it is with most NDJSON, and then records need not be cut out to be joined again. The sha256 is the proof.
@@ -98,16 +116,21 @@ class PayloadReader:
         source = source_at(self._sources, first)
         if end - first + len(b"[]") != batch.size_bytes:
             return None
+        lengths = decode_lengths(batch.spans)
+        if sum(lengths) + batch.count + 1 != batch.size_bytes:  # 1 byte lies between records, or their tasks are longer
+            return None
         try:
             with SourceFile(source) as file:
                 data = file.read(first, end - first)
         except SourceError:  # reading record by record fails, too, and tells
             return None
-        payload = b"".join((b"[", data.replace(b"\n", b","), b"]"))
-        return payload if hashlib.sha256(payload).digest() == batch.sha256 else None
+        array = b"".join((b"[", data.replace(b"\n", b","), b"]"))
+        if hashlib.sha256(array).digest() != batch.sha256:
+            return None
+        return Payload(array, lengths, _known_indexes(batch) if indexes is None else indexes)
 
-    def _proven(self, batches: Sequence[Batch]) -> Sequence[tuple[Sequence[bytes], bytes]]:
-        """Return the tasks of each batch without its client reference, and the payload, which is what was frozen."""
+    def _proven(self, batches: Sequence[Batch]) -> Sequence[_Proven]:
+        """Return the tasks of each batch, which are what was frozen."""
         try:
             tasks = self._mapper.render(self._raws(batches))
         except SourceError as error:
@@ -123,14 +146,15 @@ class PayloadReader:
             self._fit(batch, tasks[start : start + batch.count]) for batch, start in zip(batches, ends, strict=False)
         ]
 
-    def _fit(self, batch: Batch, tasks: Sequence[bytes]) -> tuple[Sequence[bytes], bytes]:
+    def _fit(self, batch: Batch, bare: Sequence[bytes]) -> _Proven:
         try:
-            payload = render_payload(tasks, self._reference(batch.sequence))
+            tasks = with_reference(bare, self._reference(batch.sequence))
+            array = array_of(tasks)
         except ValueError as error:
             raise self._changed(batch, "its records are other ones") from error
-        if hashlib.sha256(payload).digest() != batch.sha256:
+        if hashlib.sha256(array).digest() != batch.sha256:
             raise self._changed(batch, "its records are other ones")
-        return tasks, payload
+        return _Proven(batch, bare, tasks, array)
 
     def raw(self, offset: int, length: int) -> bytes:
         """Return the bytes of one record, good or rejected, by its joined offset; the caller bounds `length`."""
@@ -184,6 +208,25 @@ class PayloadReader:
         return SourceChanged(
             f"{paths} changed after batch {batch_name(batch.sequence)} was frozen ({what}). {SourceChanged.PUT_BACK}"
         )
+
+
+class _Proven(Struct, frozen=True):
+    """What was read again of one batch, and is what was frozen."""
+
+    batch: Batch
+    bare: Sequence[bytes]
+    """Its tasks without the client reference of the batch."""
+    tasks: Sequence[bytes]
+    array: bytes
+
+    def payload(self, indexes: Sequence[int] | None) -> Payload:
+        lengths = [len(task) for task in self.tasks]
+        return Payload(self.array, lengths, _known_indexes(self.batch) if indexes is None else indexes)
+
+
+def _known_indexes(batch: Batch) -> Sequence[int]:
+    """Return the indexes of the records of a batch as far as they are known by it alone."""
+    return () if batch.rejected or batch.skipped else range(batch.start.index, batch.end.index)
 
 
 def _slices(file: SourceFile, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from engine.batch.children import Planner, Segment, Standby, plan_in_children
 from engine.batch.chunker import Chunker, Plan, ReferenceOf, no_reference
@@ -25,7 +25,7 @@ from engine.model.batch import Batch, Limits
 from engine.model.errors import Unavailable
 from engine.model.job import Job
 from engine.model.record import LINE_FORMATS, Position, Source
-from engine.model.settings import SecretStr, ServiceSettings, Settings, SourceSettings
+from engine.model.settings import ServiceSettings, Settings, SourceSettings, without_secrets_in
 from engine.services.base import Answer, Call, Service, ServiceModule
 from engine.source.reader import WINDOW_BYTES, read_blocks
 
@@ -123,9 +123,8 @@ def planning_recipe(
 
 
 def without_secrets(service: ServiceSettings) -> ServiceSettings:
-    """Return the settings of a service with stars in place of its secrets."""
-    hidden = {name: SecretStr("********") for name, value in asdict(service).items() if isinstance(value, SecretStr)}
-    return replace(service, **hidden)
+    """Return the settings of a service with stars in place of its secrets, wherever in them they stand."""
+    return cast("ServiceSettings", without_secrets_in(service))
 
 
 def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:

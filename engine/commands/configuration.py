@@ -11,19 +11,21 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections import abc
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
-import msgspec
 import orjson
 from msgspec.structs import fields
 
 from engine.files import regular
 from engine.model.errors import ConfigError
-from engine.model.settings import SecretStr, Section
-from engine.model.tables import Model, section_in, table_of
+from engine.model.settings import SecretStr, SecretText, SecretTree, Section, texts_in
+from engine.model.tables import Model, table_of
 from engine.progress.redaction import remember_secret, url_passwords
 
 MAX_FILE_BYTES = 1 << 20
@@ -85,8 +87,9 @@ def _plain(value: Any, place: str, secrets: dict[str, str]) -> Any:
     """Return a value of a configuration as TOML has it, and add the secrets in it to `secrets`."""
     match value:
         case SecretStr():
-            secrets[place] = value.get_secret_value()
-            return f"${{given:{place}}}"
+            name = place.replace("}", ")")  # which would end the reference
+            secrets[name] = value.get_secret_value()
+            return f"${{given:{name}}}"
         case Mapping():
             return {
                 str(key): _plain(item, f"{place}.{key}" if place else str(key), secrets) for key, item in value.items()
@@ -206,25 +209,32 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
     Raises:
         ConfigError: names the key, what is wrong with it and, for an unknown key, the nearest known one.
     """
-    for place, value, secret in _values(model, table, where):
-        if secret:
+    found = [*_values(model, table, where)]
+    for place, value, secret in found:
+        if secret is SecretStr:
             table_name = table.get("kind") or re.split(r"\W", place)[0]
             _refuse_literal(value, place, f"{table_name}_{place.rpartition('.')[2]}")
-        else:
+        elif secret is None:
             _refuse_files(value, place)
     complaints: list[str] = []
-    checked = table_of(model, _expanded(table, where, expand), where, complaints)
+    expanded = _expanded(table, where, expand)
+    checked = table_of(model, expanded, where, complaints)
     if checked is None:
         raise ConfigError("\n".join(complaints))
     if expand is expand_secret:
-        _remember(checked)
+        for place, value, secret in found:
+            if secret is not None:
+                _remember_secrets(place, value)
+        for text in texts_in(expanded):
+            for password in url_passwords(text):
+                remember_secret(password)
     return checked
 
 
 def secret_variables(model: type[Section], table: dict[str, Any]) -> frozenset[str]:
     """Return the names of the environment's variables from which the secrets of a table come."""
-    texts = [value for _, value, secret in _values(model, table, "") if secret and isinstance(value, str)]
-    return frozenset(name for text in texts for kind, name in _REFERENCE.findall(text) if kind == "env")
+    secrets = [value for _, value, secret in _values(model, table, "") if secret is not None]
+    return frozenset(name for text in texts_in(secrets) for name in variables_in(text))
 
 
 def variables_in(text: str) -> frozenset[str]:
@@ -232,32 +242,68 @@ def variables_in(text: str) -> frozenset[str]:
     return frozenset(name for kind, name in _REFERENCE.findall(text) if kind == "env")
 
 
-def _values(model: type[Section], table: dict[str, Any], where: str) -> Iterator[tuple[str, Any, bool]]:
-    """Yield place, value and whether it is a secret of each known key, those of tables within the table too."""
-    for field in fields(model):
-        if field.name not in table:
-            continue
-        value, place = table[field.name], f"{where}.{field.name}" if where else field.name
-        inner = section_in(field.type)
-        tables = {f"{place}[{at}]": one for at, one in enumerate(value)} if isinstance(value, list) else {place: value}
-        if inner is None or not all(isinstance(one, dict) for one in tables.values()):
-            yield place, value, SecretStr in {field.type, *get_args(field.type)}
-            continue
-        for at, one in tables.items():
-            yield from _values(inner, one, at)
+_SECRETS = (SecretStr, SecretText, SecretTree)
 
 
-def _remember(checked: Section) -> None:
-    """Have the secrets of a table hidden from now on, those in URLs too."""
-    for value in msgspec.structs.asdict(checked).values():
-        for inner in value if isinstance(value, tuple) else [value]:
-            if isinstance(inner, Section):
-                _remember(inner)
-        if isinstance(value, SecretStr):
-            remember_secret(value.get_secret_value())
-        elif isinstance(value, str):
-            for password in url_passwords(value):
-                remember_secret(password)
+def _values(kind: Any, value: Any, place: str) -> Iterator[tuple[str, Any, type | None]]:
+    """Yield place and value of each known key, at any depth, and their type where secrets may stand in it.
+
+    What holds neither tables of ours nor secrets is one value.
+    """
+    kinds = [*_alternatives(kind)]
+    tables = [one for one in kinds if isinstance(one, type) and issubclass(one, Section)]
+    if isinstance(value, dict) and tables:
+        for field in fields(tables[0]):
+            if field.encode_name in value:
+                key = f"{place}.{field.encode_name}" if place else field.encode_name
+                yield from _values(field.type, value[field.encode_name], key)
+        return
+    inner = next((one for one in map(partial(_kind_within, value), kinds) if one is not None), None)
+    if inner is None:
+        yield place, value, next((one for one in kinds if one in _SECRETS), None)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _values(inner, item, f"{place}.{key}")
+    else:
+        for at, item in enumerate(value):
+            yield from _values(inner, item, f"{place}[{at}]")
+
+
+def _alternatives(kind: Any) -> Iterator[Any]:
+    """Yield the types of which a value has one."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        yield from _alternatives(get_args(kind)[0])
+    elif origin in {Union, UnionType}:
+        for one in get_args(kind):
+            yield from _alternatives(one)
+    else:
+        yield kind
+
+
+def _kind_within(value: Any, kind: Any) -> Any:
+    """Return the type of the items of a list or a table, if secrets may stand in them; else None."""
+    origin = get_origin(kind)
+    if not isinstance(value, dict | list) or not isinstance(origin, type):
+        return None
+    wanted = abc.Mapping if isinstance(value, dict) else abc.Sequence
+    inner = get_args(kind)[-1 if isinstance(value, dict) else 0] if issubclass(origin, wanted) else None
+    return inner if inner is not None and _may_hide(inner) else None
+
+
+def _may_hide(kind: Any) -> bool:
+    """Return whether secrets may stand in a value of a type."""
+    return any(
+        one in _SECRETS or (isinstance(one, type) and issubclass(one, Section)) or any(map(_may_hide, get_args(one)))
+        for one in _alternatives(kind)
+    )
+
+
+def _remember_secrets(place: str, value: Any) -> None:
+    """Have what a secret's references stand for hidden from now on; the letters beside them are no secret."""
+    for text in texts_in(value):
+        for kind, name in _REFERENCE.findall(text):
+            remember_secret(_resolved(place, kind, name))
 
 
 def _refuse_files(value: Any, where: str) -> None:
@@ -278,8 +324,13 @@ def _refuse_literal(value: Any, where: str, variable: str) -> None:
     if isinstance(value, str) and not _REFERENCE.fullmatch(value):
         raise ConfigError(
             f"{where}: a secret does not belong into the file; "
-            f'write "${{env:{variable.upper()}}}" or "${{file:/path}}" and keep it there, or give a SecretStr'
+            f'write "${{env:{_variable(variable)}}}" or "${{file:/path}}" and keep it there, or give a SecretStr'
         )
+
+
+def _variable(name: str) -> str:
+    """Return what people may call a variable."""
+    return re.sub(r"\W+", "_", name).strip("_").upper()
 
 
 def _expanded(value: Any, where: str, expand: Expand) -> Any:

@@ -25,9 +25,10 @@ from engine.commands.configuration import Config, hide_secret
 from engine.commands.intake import STANDARD_INPUT
 from engine.commands.query import opened_sources
 from engine.http.certificates import load_aiohttp
-from engine.model.batch import Batch
+from engine.model.batch import Batch, good_indexes
 from engine.model.errors import ConfigError, SourceError
 from engine.model.job import Job
+from engine.model.payload import Payload
 from engine.model.record import Reject, source_at
 from engine.progress.text import count
 from engine.services.base import Answer, AnswerPreview, Call, Caller
@@ -141,7 +142,7 @@ async def preview(
         parts = _Parts(setup, job, copied)
         unknown = await parts.learn()
         seen = await anyio.to_thread.run_sync(parts.read, wanted)
-        batches = [await parts.carried(batch) for batch in seen.batches]
+        batches = [await parts.carried(batch, indexes) for batch, indexes in seen.batches]
         return Preview(
             setup.service.kind,
             setup.service.base_url,
@@ -170,8 +171,8 @@ class _Seen(Struct, frozen=True):
     """What reading brought."""
 
     records: Sequence[PreviewedRecord]
-    batches: Sequence[Batch]
-    """Those that carry one of the records."""
+    batches: Sequence[tuple[Batch, Sequence[int]]]
+    """Those that carry one of the records, each with the indexes of all its records."""
     all_batches: int
     exact: bool
 
@@ -213,13 +214,15 @@ class _Parts:
         Raises:
             SourceError: there is none of them.
         """
-        batches: list[Batch] = []
+        batches: list[tuple[Batch, Sequence[int]]] = []
         rejects: list[Reject] = []
         number = read_bytes = read_records = 0
         exact = False
         for plan in self._offline.plans(self._job, None):
             number += sum(batch.count > 0 for batch in plan.batches)
-            batches += [batch for batch in plan.batches if batch.count and _has(batch, wanted)]
+            seen = [batch for batch in plan.batches if batch.count and _has(batch, wanted)]
+            bad_ones = [bad.index for bad in plan.rejects] if seen else []
+            batches += [(batch, good_indexes(batch, bad_ones if batch.rejected else ())) for batch in seen]
             rejects += [bad for bad in plan.rejects if bad.index in wanted]
             if plan.batches:
                 read_bytes, read_records = plan.batches[-1].end.offset, plan.batches[-1].end.index
@@ -228,7 +231,7 @@ class _Parts:
                 break
         if wanted.start >= read_records and (wanted.start or len(wanted) == 1):
             raise SourceError(f"there is no record {wanted.start:,}: the sources have {count(read_records, 'record')}")
-        records = [*map(self._rejected, rejects), *chain.from_iterable(self._shown(one, wanted) for one in batches)]
+        records = [*map(self._rejected, rejects), *chain.from_iterable(self._shown(one, wanted) for one, _ in batches)]
         all_batches = number if exact else -(-number * self._job.size_bytes // max(read_bytes, 1))
         return _Seen(sorted(records, key=lambda one: one.index), batches, all_batches, exact)
 
@@ -255,9 +258,9 @@ class _Parts:
             source = replace(source, name=self._name)
         return source.shown, source.place(line), line, _text(self._payloads.as_json(offset, length))
 
-    async def carried(self, batch: Batch) -> PreviewedBatch:
+    async def carried(self, batch: Batch, indexes: Sequence[int]) -> PreviewedBatch:
         """Have the service send a batch, and return the requests that it makes for it."""
-        payload = await anyio.to_thread.run_sync(self._payloads.read, batch)
+        payload = await anyio.to_thread.run_sync(self._payloads.read, batch, indexes)
         self._client.noted.clear()
         unanswered = ""
         try:
@@ -269,7 +272,7 @@ class _Parts:
             batch.sequence, first, last, batch.count, batch.size_bytes, list(self._client.noted), unanswered
         )
 
-    async def _send(self, batch: Batch, payload: bytes) -> None:
+    async def _send(self, batch: Batch, payload: Payload) -> None:
         """Go the way of the uploader, where nothing goes wrong."""
         staging = self._service.staging
         if staging is None:

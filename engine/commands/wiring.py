@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -52,6 +52,7 @@ from engine.commands.configuration import (
 from engine.http.certificates import load_aiohttp
 from engine.http.proxies import from_environment
 from engine.http.secrets import Credentials
+from engine.http.tokens import check_exchange
 from engine.http.urls import check_base_url
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
@@ -59,6 +60,7 @@ from engine.model.batch import Batch
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.job import Job, check_job_name
 from engine.model.night import deadline_at, zone_of
+from engine.model.payload import Payload
 from engine.model.record import Block, Position, Skipped
 from engine.model.settings import AUTO, BatchSettings, RunLimits, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
@@ -68,9 +70,14 @@ from engine.run.pipeline import Pipeline
 from engine.run.poller import Poller
 from engine.run.uploader import Uploader
 from engine.services.base import Caller, Service, ServiceModule
+from engine.services.described.shipped import KIND, is_shipped, shipped_kinds, whole
 from engine.source.reader import read_blocks
 
-SERVICES = {"sama": "engine.services.sama", "sevenbridges": "engine.services.sevenbridges"}
+SERVICES = {
+    "sama": "engine.services.sama",
+    "sevenbridges": "engine.services.sevenbridges",
+    KIND: "engine.services.described.service",
+}
 """`service.kind` → where the service is, as an entry point says it."""
 
 SERVICE_POINTS = "bulksubmit.services"
@@ -106,12 +113,16 @@ class Setup(Struct, frozen=True):
 def read_config(config: Config) -> str:
     """Return the text of a configuration, its relative paths made absolute: they are meant from the file's folder.
 
-    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder.
+    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder. A
+    description that is shipped becomes part of the text, so that a newer one changes no job.
 
     Raises:
         ConfigError: it cannot be read, or names no service.
     """
     text = text_of(config) if isinstance(config, Mapping) else read_text(Path(config))
+    if is_shipped(_kind_in(text)):
+        tables, service = _tables(text)
+        text = text_of({**tables, "service": service})
     return rooted(text, _service_settings(text).PATHS, _folder(config).resolve())
 
 
@@ -121,7 +132,8 @@ def _folder(config: Config) -> Path:
 
 def config_name(config: Config, text: str) -> str:
     """Return what a job is called after: the name of the configuration's file, or the service that tables name."""
-    return str(_tables(text)[1]["kind"]) if isinstance(config, Mapping) else Path(config).stem
+    service = _tables(text)[1] if isinstance(config, Mapping) else {}
+    return str(service.get("name") or service["kind"]) if service else Path(config).stem
 
 
 def family_name(config: Config, family: str | None) -> str:
@@ -185,12 +197,17 @@ def load(
 
 
 def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return all tables of a configuration, and that of its service."""
+    """Return all tables of a configuration, and that of its service, with the description that its kind names."""
     tables = parse_toml(text)
     service = tables.get("service")
     if not isinstance(service, dict):
         raise ConfigError('[service] is missing; it begins with kind = "sama"')
-    return tables, service
+    return tables, whole(service)
+
+
+def _kind_in(text: str) -> object:
+    service = parse_toml(text).get("service")
+    return service.get("kind") if isinstance(service, dict) else None
 
 
 def _service_settings(text: str) -> type[ServiceSettings]:
@@ -217,6 +234,8 @@ def _service_place(kind: object) -> str:
     """Return where a service is, as an entry point says it. One of ours needs no look at what is installed."""
     if isinstance(kind, str) and kind in SERVICES:
         return SERVICES[kind]
+    if is_shipped(kind):
+        return SERVICES[KIND]
     known = _installed()
     if isinstance(kind, str) and kind in known:
         return known[kind]
@@ -227,8 +246,11 @@ def _service_place(kind: object) -> str:
 
 
 def service_kinds() -> list[str]:
-    """Return the kinds of services: ours first, then those that installed packages bring. None of them is loaded."""
-    return list(dict.fromkeys([*SERVICES, *sorted(_installed())]))
+    """Return the kinds of services: ours first, then those that installed packages bring. None of them is loaded.
+
+    Ours are those that are built in, and those of which a description is shipped.
+    """
+    return list(dict.fromkeys([*SERVICES, *shipped_kinds(), *sorted(_installed())]))
 
 
 def _installed() -> Mapping[str, str]:
@@ -397,7 +419,9 @@ def check_settings(setup: Setup, job: Job) -> None:
         ConfigError: names the key and what to do.
     """
     offline(setup, job)
-    Credentials(setup.service.secret_headers(), setup.service.secret_query())
+    Credentials(setup.service.secret_headers(), setup.service.secret_query(), setup.service.other_secrets())
+    if exchange := setup.service.exchange():
+        check_exchange(exchange)
     check_base_url(setup.service.base_url)
     if setup.settings.callback is not None:
         _callback_reader(setup)
@@ -458,7 +482,7 @@ def pipeline(
         cut_anew = replanned(cut, last, lambda: sizes.limit)
         return pace(cut_anew) if pace else cut_anew  # whose schedule begins once, whatever is cut anew
 
-    payloads = _InThreads(parts.payloads(run.job))
+    payloads = _InThreads(parts.payloads(run.job), run.indexes)
     uploader = Uploader(run, payloads, sizes if send.max_in_flight == AUTO else None)
     places = in_flight or InFlight(send, run.clock, run.emit)
     return Pipeline(run, plans, uploader, Poller(run, send, payloads), places, send)
@@ -493,18 +517,23 @@ class _InThreads(Struct, frozen=True):
     """`Payloads` of an uploader, read without holding up the event loop; small ones many at once."""
 
     reader: PayloadReader
-    _ready: dict[int, bytes] = {}
+    indexes: Callable[[Batch], Awaitable[Sequence[int]]]
+    """Looks up those of the records of a batch in the whole input."""
+    _ready: dict[int, Payload] = {}
     """Payloads read ahead, by sequence."""
 
-    async def read(self, batch: Batch) -> bytes:
+    async def read(self, batch: Batch) -> Payload:
         ready = self._ready.pop(batch.sequence, None)
-        return await anyio.to_thread.run_sync(self.reader.read, batch) if ready is None else ready
+        if ready is not None:
+            return ready
+        return await anyio.to_thread.run_sync(self.reader.read, batch, await self.indexes(batch))
 
     async def ahead(self, batches: Sequence[Batch]) -> None:
         small = [batch for batch in batches if batch.count and batch.size_bytes <= _SMALL_BYTES]
         if len(small) > 1:
+            indexes = [await self.indexes(batch) for batch in small]
             with suppress(SourceChanged):  # `read` says of which batch
-                payloads = await anyio.to_thread.run_sync(self.reader.read_each, small)
+                payloads = await anyio.to_thread.run_sync(self.reader.read_each, small, indexes)
                 self._ready.update(zip((batch.sequence for batch in small), payloads, strict=True))
 
     async def halves(self, batch: Batch, rejected: Sequence[int], skips: Sequence[Skipped] = ()) -> tuple[Batch, Batch]:

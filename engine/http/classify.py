@@ -32,7 +32,8 @@ import msgspec
 from msgspec.structs import replace
 
 from engine.model import errors
-from engine.model.error_hints import Blame, Carries
+from engine.model.error_hints import Blame, Carries, Refusal
+from engine.model.settings import WindowHeaders
 
 
 class Allowance(msgspec.Struct, frozen=True):
@@ -41,6 +42,8 @@ class Allowance(msgspec.Struct, frozen=True):
     limit: int
     remaining: int
     ends_in_seconds: float
+    fixed: bool = False
+    """The service does not tell when the window ends: it lasts so long at most, from the first answer in it."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -65,6 +68,8 @@ class Verdict(msgspec.Struct, frozen=True):
     asked_seconds: float | None = None
     """For so long the service asks not to be called."""
     window: Allowance | None = None
+    hint: Refusal | None = None
+    """What the service's own code makes of it."""
 
 
 class Loss(Enum):
@@ -124,9 +129,14 @@ def judge_status(status: int, *, repeatable: bool) -> Verdict:
 def judge_refusal(verdict: Verdict, carries: Carries, said: Said) -> Verdict:
     """Add to the verdict of a definite no whose fault it is, and so what it comes to."""
     blame = whose_fault(carries, said)
-    error = {Blame.KEY: errors.Unauthorized, Blame.NOT_NOW: errors.Unavailable}.get(blame, errors.Refused)
     too_slow = carries is Carries.BYTES and said.code == STORE_TIME_OUT
+    error = comes_to(blame)
     return replace(verdict, error=error, blame=blame, by_proxy=not said.own, lost=too_slow, timed_out=too_slow)
+
+
+def comes_to(blame: Blame) -> type[errors.CallFailed]:
+    """Return what a definite no comes to, by whose fault it is."""
+    return {Blame.KEY: errors.Unauthorized, Blame.NOT_NOW: errors.Unavailable}.get(blame, errors.Refused)
 
 
 def judge_loss(loss: Loss, words: str = "", *, repeatable: bool) -> Verdict:
@@ -231,22 +241,30 @@ def is_for_size(said: Said) -> bool:
     return said.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or said.code == TOO_LARGE
 
 
-def allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
-    """Read `X-RateLimit-Remaining`, `-Reset` and, where it is there, `-Limit`; None if nothing is said of a window.
+USUAL_WINDOW = WindowHeaders()
+"""`X-RateLimit-…`: what most services say, if they say anything."""
 
-    `headers` must be case-insensitive; `now` is Unix seconds by our clock.
+
+def allowance(headers: Mapping[str, str], now: float, names: WindowHeaders = USUAL_WINDOW) -> Allowance | None:
+    """Read how many requests are left of how many, and until when; None if nothing is said of a window.
+
+    `headers` must be case-insensitive; `now` is Unix seconds by our clock; `names` are those of the headers.
     """
-    remaining = _number(headers.get("X-RateLimit-Remaining", ""))
+    remaining = _number(headers.get(names.remaining, ""))
     if remaining is None:
         return None
-    limit = _number(headers.get("X-RateLimit-Limit", str(max(1.0, remaining))))
+    limit = _number(headers.get(names.limit, str(max(1.0, remaining))))
     if not limit or max(limit, remaining) >= _EPOCH_FROM:  # a limit of 0, or one that is none: no call could ever go
         return None
-    ends_in = seconds_until(headers.get("X-RateLimit-Reset", ""), server_now(headers, now))
-    return None if ends_in is None else Allowance(int(limit), int(remaining), ends_in)
+    ends_in = seconds_until(headers.get(names.reset, ""), server_now(headers, now))
+    if ends_in is None:
+        return Allowance(int(limit), int(remaining), names.every, fixed=True) if names.every else None
+    return Allowance(int(limit), int(remaining), ends_in)
 
 
-def asked_wait(headers: Mapping[str, str], now: float, *, status: int) -> float | None:
+def asked_wait(
+    headers: Mapping[str, str], now: float, *, status: int, names: WindowHeaders = USUAL_WINDOW
+) -> float | None:
     """Return the seconds for which the service asks not to be called, by its headers; None if it does not.
 
     `headers` must be case-insensitive; `now` is Unix seconds by our clock, which the answer's own `Date` overrules: a
@@ -259,7 +277,7 @@ def asked_wait(headers: Mapping[str, str], now: float, *, status: int) -> float 
     if asked := retry_after(headers.get("Retry-After", ""), now):
         return asked
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return seconds_until(headers.get("X-RateLimit-Reset", ""), now) or None
+        return seconds_until(headers.get(names.reset, ""), now) or None
     return None
 
 
@@ -291,7 +309,7 @@ def retry_after(value: str, now: float) -> float | None:
 
 
 def seconds_until(value: str, now: float) -> float | None:
-    """Read an `X-RateLimit-Reset` (Unix time, or what is left, in seconds or milliseconds) as seconds from `now`."""
+    """Read when a window ends (Unix time, or what is left, in seconds or milliseconds) as seconds from `now`."""
     number = _number(value)
     if number is None:
         return None

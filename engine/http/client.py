@@ -10,12 +10,14 @@ No aiohttp error leaves this module, not even as the cause of another: their tex
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import aiohttp
@@ -29,7 +31,8 @@ from engine import __version__
 from engine.http.heads import put_before
 from engine.http.losses import MAX_FIELD_BYTES, AnswerLost, ForbiddenAddress, Lost, how_it_broke, loss_of
 from engine.http.proxies import Proxies, from_environment
-from engine.http.reading import AnswerRoom, read_answer
+from engine.http.reading import LEAST_BYTES_PER_SECOND, MOST_FILE_BYTES, AnswerRoom, read_answer, read_into
+from engine.http.secrets import HidingFile
 from engine.http.urls import is_public
 from engine.model.settings import SendSettings
 from engine.services.base import Answer, Call
@@ -51,6 +54,8 @@ class Request(msgspec.Struct, frozen=True):
     call: Call
     url: URL
     headers: Mapping[str, str]
+    into: HidingFile | None = None
+    """Where the body of a 2xx answer goes; the answer is then without it."""
 
     def __repr__(self) -> str:
         """Return the call: all else holds secrets."""
@@ -137,6 +142,7 @@ class HttpClient:
 
         Raises:
             ConfigError: the URL needs the proxy of the environment, which cannot be used.
+            AnswerNotKept: the file that the answer goes into cannot be written.
         """
         call = request.call
         session = self._kept if call.repeatable else self._busy if call.reconcilable else self._fresh
@@ -144,7 +150,7 @@ class HttpClient:
         data: bytes | AsyncIterator[memoryview] | None = call.body if isinstance(call.body, bytes) else None
         if call.body is not None and (data is None or length > _SHORT_BYTES):
             headers, data = {**headers, "Content-Length": str(length)}, _in_pieces(call)
-        proxy, reader = self._proxies.before(request.url), object()
+        proxy, reader, into = self._proxies.before(request.url), object(), request.into
         try:
             response = await session.request(
                 call.method,
@@ -157,7 +163,11 @@ class HttpClient:
                 proxy_headers=proxy.headers if proxy else None,
                 skip_auto_headers=None if "Content-Type" in headers else _NO_TYPE,
                 middlewares=() if call.method in _NEVER_AGAIN else None,
+                timeout=session.timeout if into is None else _unhurried(session.timeout),
             )
+            if into is not None:
+                async with response:
+                    return await self._into(response, into, reader, session.timeout.total or math.inf)
             content = response.content
             if content.is_eof() and not content.exception():  # as a rule: it came with its head, and is short
                 return Answer(response.status, response.headers, content.read_nowait())
@@ -171,6 +181,25 @@ class HttpClient:
             # Not sooner: until here others might begin to read, and from here on the answer goes without a pause to
             # whoever takes out of it what is needed.
             self._room.give_back(reader)
+
+    async def _into(
+        self, response: aiohttp.ClientResponse, into: HidingFile, reader: object, most_seconds: float
+    ) -> Answer | Lost:
+        """Have a file read the answer, if it is a success; any other is short, and read as ever."""
+        if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            return await read_into(response, into, patient_seconds=most_seconds)
+        async with asyncio.timeout(most_seconds if most_seconds < math.inf else None):
+            return await read_answer(response, self._room, reader)
+
+
+def _unhurried(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+    """Return for how long an answer may take that goes into a file: as long as `read_into` lets it."""
+    return aiohttp.ClientTimeout(
+        total=MOST_FILE_BYTES / LEAST_BYTES_PER_SECOND,
+        connect=timeout.connect,
+        sock_connect=timeout.sock_connect,
+        sock_read=timeout.sock_read,
+    )
 
 
 @cache

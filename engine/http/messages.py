@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from yarl import URL
@@ -44,6 +45,8 @@ def failure(
     error = verdict.error or errors.UnexpectedAnswer
     said = service_words(answer.body, redact) if isinstance(answer, Answer) else ""  # the reason has it all
     said = said.removeprefix(f"{verdict.status}: ")  # some give the status as the code of what is wrong, too
+    if verdict.hint is not None and (said in verdict.reason or (verdict.status or 0) < HTTPStatus.BAD_REQUEST):
+        said = ""  # a hint may have the same words, and a success has none of an error
     parts = [f"{described(call)} {_WHAT[error]}", verdict.reason + _redirection(answer), said]
     message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
     status = answer.status if isinstance(answer, Answer) else None
@@ -53,6 +56,10 @@ def failure(
         if isinstance(failed, errors.Refused):
             failed.blame = verdict.blame
             failed.too_large = is_for_size(Said(answer.status, code=failed.code))
+            if verdict.hint is not None:
+                flaws = verdict.hint.flaws.items()
+                failed.flaws = {position: foreign_words(flaw, redact) for position, flaw in flaws}
+                failed.batch_not_found, failed.exists = verdict.hint.gone, verdict.hint.exists
     failed.by_proxy = verdict.by_proxy
     failed.timed_out = verdict.timed_out and verdict.lost
     failed.reset = verdict.reset

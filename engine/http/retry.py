@@ -102,6 +102,10 @@ class CallState(msgspec.Struct):
     sent_at: float = 0.0
     price: int = 0
     """What its last retry cost of the retry budget; refunded if it helps."""
+    token: int = 0
+    """Number of the token that its newest attempt carried; see `http.tokens`."""
+    renewed: bool = False
+    """A token was renewed for it."""
 
     def failed(self, verdict: Verdict, now: float) -> None:
         """Note an attempt that did not get through."""

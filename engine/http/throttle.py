@@ -345,11 +345,13 @@ class WindowBudget(Struct):
             # No answer, no word: the server may have counted it.
             self._remaining = max(0, self._remaining - 1)
             return
-        if self._limit is None or now >= self._ends_at:
+        over = self._limit is None or now >= self._ends_at
+        if over:
             self._remaining, self._yielded = allowance.remaining, 0
         self._limit = allowance.limit
         self._remaining = min(self._remaining, allowance.remaining)
-        self._ends_at = now + allowance.ends_in_seconds
+        if over or not allowance.fixed or self._ends_at == float("inf"):  # the end of a fixed one does not move
+            self._ends_at = now + allowance.ends_in_seconds
 
     def _turn_over(self, now: float, limit: int) -> None:
         """Begin a new window; when it ends is known with its first answer, or, if all are lost, it is over."""

@@ -61,8 +61,8 @@ _LOOPBACK_6 = ipaddress.IPv6Address("::1")
 _PORTS = {"http": 80, "https": 443}
 
 
-def check_base_url(url: str) -> URL:
-    """Return the service's base URL: https, or http to loopback.
+def check_base_url(url: str, key: str = "base_url") -> URL:
+    """Return the service's base URL: https, or http to loopback. `key` names it in errors.
 
     Raises:
         ConfigError: it is something else.
@@ -71,13 +71,13 @@ def check_base_url(url: str) -> URL:
         parsed = URL(url)
         port = parsed.port
     except ValueError as error:
-        raise ConfigError(f"base_url cannot be read: {error}") from None
+        raise ConfigError(f"{key} cannot be read: {error}") from None
     if parsed.host is None or port is None or parsed.scheme not in _PORTS:
-        raise ConfigError("base_url must be an absolute https URL such as https://api.sama.com/v2")
+        raise ConfigError(f"{key} must be an absolute https URL such as https://api.sama.com/v2")
     if parsed.user is not None or parsed.password is not None:
-        raise ConfigError("base_url must not contain a user name or password; use the service's own key for secrets")
+        raise ConfigError(f"{key} must not contain a user name or password; use the service's own key for secrets")
     if parsed.scheme == "http" and not is_loopback(parsed.host):
-        raise ConfigError(f"base_url must be https: plain http to {parsed.host} would show the credentials on the way")
+        raise ConfigError(f"{key} must be https: plain http to {parsed.host} would show the credentials on the way")
     return parsed
 
 

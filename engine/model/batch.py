@@ -32,6 +32,11 @@ class Limits(Struct, frozen=True):
 
     records: int
     bytes: int
+    """Of the payload, with what `fixed_bytes` and `record_bytes` say."""
+    fixed_bytes: int = 0
+    """What the service puts around the array of a batch when it sends it."""
+    record_bytes: int = 0
+    """What it adds to each task, at most."""
 
 
 class Batch(Struct, frozen=True):
@@ -138,6 +143,11 @@ def decode_lines(batch: Batch) -> Sequence[int] | None:
         raise ValueError(f"the lines of batch {batch_name(batch.sequence)} are not those of {batch.count} records")
     each = chain.from_iterable(map(repeat, steps, counts))
     return list(accumulate(each, initial=batch.start.line - 1))[1:]
+
+
+def decode_lengths(spans: bytes) -> list[int]:
+    """Return the lengths packed by `encode_spans`, without the offsets."""
+    return _pairs(spans)[1::2].tolist()
 
 
 def outer_edges(start: int, spans: bytes) -> tuple[int, int]:

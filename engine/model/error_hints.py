@@ -5,7 +5,8 @@ The table that tells whose fault a refusal is stands in `http.classify`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 
@@ -57,3 +58,9 @@ class Refusal:
 
     reason: str
     blame: Blame
+    flaws: Mapping[int, str] = field(default_factory=dict)
+    """Position in what the call carried → what is wrong with it: these alone are at fault."""
+    gone: bool = False
+    """What the call is about is not there: it is gone, or not there yet."""
+    exists: bool = False
+    """What the call would have made is there already."""

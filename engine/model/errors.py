@@ -20,7 +20,7 @@ is a *suspect* at most. *Declined* (`model.doubt`) is a batch whose newest call 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
 from engine.model.error_hints import Blame
@@ -163,6 +163,12 @@ class JobLocked(BulkSubmitError):
     exit_code = Exit.LOCKED
 
 
+class AnswerNotKept(BulkSubmitError):
+    """The file that an answer is written to cannot be written. Make room on the disk, then run `bulksubmit resume`."""
+
+    exit_code = Exit.MEND_FIRST
+
+
 class LedgerError(BulkSubmitError):
     """The ledger cannot be written or read. Check the disk; `bulksubmit resume` goes on where the job stopped."""
 
@@ -256,7 +262,7 @@ class CallFailed(BulkSubmitError):
         self.by_proxy = False
         """It was answered by something that does not word its errors as whoever was called: a proxy, a firewall."""
         self.earlier_lost = False
-        """An earlier attempt of the same call had no answer, and may have been applied."""
+        """An attempt of the same call had no answer, and may have been applied."""
 
 
 class NotApplied(CallFailed):
@@ -285,6 +291,10 @@ class Refused(NotApplied):
         """It was refused because the batch is not waiting any more: the evidence that an earlier release arrived."""
         self.batch_not_found = False
         """A release was refused because there is no such batch: it is gone, or not there yet."""
+        self.exists = False
+        """It was refused because what it would have made is there already."""
+        self.flaws: Mapping[int, str] = {}
+        """Position in what the call carried → why it is at fault; {}: the service does not say which."""
 
 
 class Unauthorized(NotApplied):

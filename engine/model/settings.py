@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -56,13 +56,109 @@ class SecretStr:
         return hash(self._text)
 
     def __repr__(self) -> str:
-        return "SecretStr('**********')"
+        return f"{type(self).__name__}('**********')"
+
+
+class SecretText(SecretStr):
+    """A text in which secrets stand as references, beside letters that are none: `Token ${env:KEY}`.
+
+    It is hidden as a whole. In a configuration it may be written out: a name of a user, say, is no secret.
+    """
+
+    __slots__ = ()
+
+
+class SecretTree:
+    """Tables and lists, in any text of which secrets may stand as references; hidden as a whole."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> Any:
+        """Return it in the clear."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretTree) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(repr(self._value))
+
+    def __repr__(self) -> str:
+        return "SecretTree('**********')"
+
+
+_STARS = "********"
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """Yield each secret text of settings, in the clear, wherever in them it stands."""
+    match value:
+        case SecretStr():
+            yield value.get_secret_value()
+        case SecretTree():
+            yield from texts_in(value.get_secret_value())
+        case msgspec.Struct():
+            for name in value.__struct_fields__:
+                yield from secrets_in(getattr(value, name))
+        case Mapping():
+            for item in value.values():
+                yield from secrets_in(item)
+        case list() | tuple():
+            for item in value:
+                yield from secrets_in(item)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield each text of a tree of tables and lists; no keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(item)
+
+
+def without_secrets_in(value: Any) -> Any:
+    """Return settings with stars in place of each secret, wherever in them it stands; what has none is the same."""
+    match value:
+        case SecretStr():
+            return type(value)(_STARS)
+        case SecretTree():
+            return SecretTree(_starred(value.get_secret_value()))
+        case msgspec.Struct():
+            changed = {}
+            for name in value.__struct_fields__:
+                old = getattr(value, name)
+                if (new := without_secrets_in(old)) is not old:
+                    changed[name] = new
+            return msgspec.structs.replace(value, **changed) if changed else value
+        case dict():
+            new_items = {key: without_secrets_in(item) for key, item in value.items()}
+            return new_items if any(new_items[key] is not item for key, item in value.items()) else value
+        case list() | tuple():
+            new_list = [without_secrets_in(item) for item in value]
+            same = all(new is old for new, old in zip(new_list, value, strict=True))
+            return value if same else type(value)(new_list)
+        case _:
+            return value
+
+
+def _starred(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _starred(item) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [_starred(item) for item in tree]
+    return _STARS if isinstance(tree, str) else tree
 
 
 def of_text(kind: type[Any], value: object) -> Any:
     """Return what a text stands for: a path, say, or a secret. msgspec asks this about types that it does not know."""
     if isinstance(value, kind):
         return value
+    if kind is SecretTree:
+        return kind(value)
     if not isinstance(value, str):
         raise ValueError("not a text")  # noqa: TRY004 - msgspec turns this one into an error of its own
     return kind(value)
@@ -106,6 +202,46 @@ class Question(msgspec.Struct, frozen=True):
     """False: it is an option of the command line only."""
 
 
+class TokenExchange(msgspec.Struct, frozen=True, kw_only=True):
+    """How a token of a short life is got for credentials of a long one; `http.tokens` gets it and renews it.
+
+    The call carries what stands here and nothing else that proves who we are. It may be made any number of times.
+    """
+
+    url: str
+    """Absolute: https, or http to this machine. The service's own origin, or another one that the user has named."""
+    method: str = "POST"
+    headers: Mapping[str, str] = {}
+    """That are no secret: Content-Type, say."""
+    secret_headers: Mapping[str, SecretStr] = {}
+    secret_query: Mapping[str, SecretStr] = {}
+    body: SecretStr | None = None
+    """As it is sent."""
+    secrets: Sequence[SecretStr] = ()
+    """What of the body is secret: it is hidden wherever it is shown, as the values of the other keys are."""
+    take: Callable[[bytes], tuple[str, float | None]]
+    """Body of the answer → the token, and for how many seconds it holds, if that is said. Raises ValueError."""
+    header: Callable[[str], Mapping[str, str]]
+    """Token → the headers that carry it in calls to the service."""
+    seconds: float = 300.0
+    """For so long a token holds whose answer does not say it."""
+
+    def __repr__(self) -> str:
+        """Return where it is got."""
+        return f"TokenExchange({self.method} {self.url.partition('?')[0]})"
+
+
+class WindowHeaders(msgspec.Struct, frozen=True):
+    """The names of the headers by which a service tells how many requests are left in its window; "": there is none."""
+
+    remaining: str = "X-RateLimit-Remaining"
+    limit: str = "X-RateLimit-Limit"
+    reset: str = "X-RateLimit-Reset"
+    """Seconds until the window ends, or a time."""
+    every: float = 0.0
+    """Length of each window in seconds, where the service does not tell when it ends; 0: not known."""
+
+
 class ServiceSettings(Section, frozen=True, kw_only=True):
     """`[service]`: what every service has; each adds its own keys in its own file."""
 
@@ -118,6 +254,8 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
     """Keys that say where tasks go: they may change while nothing was created or released."""
     PATHS: ClassVar[frozenset[str]] = frozenset()
     """Keys whose values are paths, meant from the file's folder."""
+    RULES_ON_SUCCESS: ClassVar[bool] = False
+    """`error_hint` is asked about the answers to authenticated calls that say success, too."""
 
     kind: str
     """Which service it is; each has keys of its own besides."""
@@ -148,9 +286,29 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
         """Query parameters that prove who we are; they go to the service's own origin only."""
         return {}
 
+    def other_secrets(self) -> Sequence[SecretStr]:
+        """Secrets that are hidden besides in what the service says: a password, say, that a header has in base64."""
+        return ()
+
     def error_hint(self, status: int, body: bytes) -> Pause | Refusal | None:
-        """Return what an answer that is no success means here; None where its status says it."""
+        """Return what an answer means here that is no success, or does not mean it; None where its status says it.
+
+        With a hint, nothing was done: also where the status is 2xx (see RULES_ON_SUCCESS).
+        """
         del status, body
+        return None
+
+    def exchange(self) -> TokenExchange | None:
+        """Return how the token is got that proves who we are; None if what proves it does not change."""
+        return None
+
+    def window(self) -> WindowHeaders | None:
+        """Return which headers tell of the service's window of requests; None: `X-RateLimit-…`."""
+        return None
+
+    @property
+    def most_requests_per_second(self) -> float | None:
+        """What the service takes at most, as far as its settings say; beside `send.requests_per_second`."""
         return None
 
     def allowed_upload_hosts(self) -> Sequence[str]:

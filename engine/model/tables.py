@@ -10,11 +10,15 @@ from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec.inspect
+from msgspec import Meta
 from msgspec.structs import fields
 
 from engine.model.settings import Section, of_text
 
 Model = TypeVar("Model", bound=Section)
+
+ONE_OR_MORE = Meta(extra={"one_or_more": True})
+"""Of a key whose value is a list: a single value may stand for a list of one."""
 
 _MEANT = {"yes": True, "y": True, "on": True, "t": True, "no": False, "n": False, "off": False, "f": False}
 """What a variable may say besides true, false, 1 and 0."""
@@ -26,7 +30,7 @@ def table_of(model: type[Model], table: Any, place: str, complaints: list[str]) 
         complaints.append(f"{place}: must be a table, [{place}]")
         return None
     begin, before = f"{place}." if place else "", len(complaints)
-    known = {field.name: field for field in fields(model)}
+    known = {field.encode_name: field for field in fields(model)}
     for key in [key for key in table if key not in known]:
         near = get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
@@ -34,7 +38,7 @@ def table_of(model: type[Model], table: Any, place: str, complaints: list[str]) 
     values = {}
     for key, field in known.items():
         if key in table:
-            values[key] = _value(field.type, table[key], f"{begin}{key}", complaints)
+            values[field.name] = _value(field.type, table[key], f"{begin}{key}", complaints)
         elif field.required:
             complaints.append(f"{begin}{key}: missing")
     try:
@@ -46,6 +50,8 @@ def table_of(model: type[Model], table: Any, place: str, complaints: list[str]) 
 
 def _value(kind: Any, value: Any, place: str, complaints: list[str]) -> Any:
     """Return a value as its type wants it; what cannot be read so is told in `complaints`."""
+    if not isinstance(value, list) and _takes_one(kind):
+        value = [value]
     inner = section_in(kind)
     if inner is not None and get_origin(kind) is not tuple:
         return table_of(inner, value, place, complaints)
@@ -59,6 +65,11 @@ def _value(kind: Any, value: Any, place: str, complaints: list[str]) -> Any:
             return msgspec.convert(written, kind, strict=False, dec_hook=of_text)
     complaints.append(f"{place}: must be {_words(msgspec.inspect.type_info(kind))}")
     return None
+
+
+def _takes_one(kind: Any) -> bool:
+    """Return whether a single value may stand for a list of one."""
+    return ONE_OR_MORE in getattr(kind, "__metadata__", ()) or any(map(_takes_one, get_args(kind)))
 
 
 def section_in(kind: Any) -> type[Section] | None:

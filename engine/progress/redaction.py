@@ -99,6 +99,11 @@ def remember_secret(secret: str) -> None:
         _remembered.add(secret)
 
 
+def forget_secret(secret: str) -> None:
+    """Hide it no more: a token that has ended. Each that is hidden makes every text dearer."""
+    _remembered.discard(secret)
+
+
 def url_passwords(text: str) -> Sequence[str]:
     """Return the passwords of the URLs in a text, as they stand there and as they are meant."""
     logins = (found["rest"].partition("/")[0].rpartition("@")[0] for found in _URL.finditer(text))

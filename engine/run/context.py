@@ -6,7 +6,7 @@ Each step of a batch is made here: durable in the ledger first, then told to the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import anyio
@@ -16,11 +16,12 @@ from msgspec.structs import replace
 from engine.adaptive.settle_time import SettleTime
 from engine.clock import Clock
 from engine.ledger.base import Ledger
-from engine.model.batch import Batch
+from engine.model.batch import Batch, good_indexes
 from engine.model.doubt import Doubt, Wish
 from engine.model.errors import BulkSubmitError, SourceChanged, UnexpectedAnswer
 from engine.model.job import Job, JobState
 from engine.model.outcome import Settlement
+from engine.model.record import Skipped
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchMoved, BatchSettled, Listener, Spaced, Stopping, ToldWaits
 from engine.services.base import Polling, Service
@@ -179,6 +180,17 @@ class Run(Struct, frozen=True):
         await self.ledger.split(self.job.name, split, halves, expected=submission.state)
         self.emit(BatchMoved(batch.sequence, submission.state, State.SPLIT, batch.count, batch.size_bytes, reason))
         return split
+
+    async def left_out(self, batch: Batch) -> tuple[Sequence[int], Sequence[Skipped]]:
+        """Return the indexes of the records of a frozen batch that were rejected, and the skips in it."""
+        job, start, stop = self.job.name, batch.start.index, batch.end.index
+        rejects = await self.ledger.rejects(job, start, stop) if batch.rejected else ()
+        skips = await self.ledger.skips(job, start, stop) if batch.skipped else ()
+        return [reject.index for reject in rejects], skips
+
+    async def indexes(self, batch: Batch) -> Sequence[int]:
+        """Return the index, in the whole input, of each record that goes up in a frozen batch."""
+        return good_indexes(batch, *await self.left_out(batch))
 
     @property
     def polling(self) -> Polling:

@@ -34,6 +34,7 @@ from engine.model.errors import (
 )
 from engine.model.next_step import Action, next_step
 from engine.model.outcome import Settlement
+from engine.model.payload import Payload
 from engine.model.settings import AUTO, SendSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchesWaiting, BatchProgressed, Noticed
@@ -232,7 +233,7 @@ class Poller:
         )
         return open_batch.question
 
-    async def _payload(self, sequence: int) -> bytes:
+    async def _payload(self, sequence: int) -> Payload:
         """Read the payload of a batch again; its spans are in the ledger."""
         found = await self._run.ledger.batch(self._run.job.name, sequence)
         if self._payloads is None or found is None:

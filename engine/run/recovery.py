@@ -18,6 +18,7 @@ from engine.model.batch import Batch, batch_name
 from engine.model.doubt import Again, Cancel, Doubt, RemoteStatus
 from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unavailable, UnexpectedAnswer
 from engine.model.next_step import Action, NextStep, next_step
+from engine.model.payload import Payload
 from engine.model.submission import State, Submission
 from engine.run.context import Run, pause_unless_stopped
 from engine.run.uploader import Payloads, Submitted, Uploader
@@ -192,7 +193,7 @@ class Recovery:
         except Refused:  # for example, it is busy: this says nothing about the batch
             return RemoteStatus.SILENT
 
-    async def _located(self, batch: Batch, payload: bytes) -> tuple[RemoteStatus, str | None]:
+    async def _located(self, batch: Batch, payload: Payload) -> tuple[RemoteStatus, str | None]:
         # Search from the start of the job: the call may be hours older than the last step, which a later run may have
         # made.
         names = await self._referenced(batch, payload)
@@ -202,7 +203,7 @@ class Recovery:
             return RemoteStatus.STARTED, names[0]
         return (RemoteStatus.NOT_THERE if await self._search_works() else RemoteStatus.UNPROVEN), None
 
-    async def _referenced(self, batch: Batch, payload: bytes) -> Sequence[str]:
+    async def _referenced(self, batch: Batch, payload: Payload) -> Sequence[str]:
         """Return the names of the batches whose tasks carry the client reference of one of ours."""
         referencing = self._service.referencing
         return await referencing.locate(batch, payload, self._run.job.created_at) if referencing else ()

@@ -36,6 +36,7 @@ from engine.model.errors import (
 )
 from engine.model.job import JobState
 from engine.model.outcome import Settlement
+from engine.model.payload import NO_TASKS, Payload
 from engine.model.record import Skipped
 from engine.model.submission import State, Submission
 from engine.run.context import Run, doubt_after_call
@@ -44,8 +45,6 @@ from engine.services.base import Staged, Staging
 
 STAGE_TRIES = 3
 """Fresh upload URLs that one batch may use up in a run; if S3 refuses three new ones, they are not too old."""
-NO_RECORDS = b"[]"
-"""What is uploaded to learn whether anything gets through, to a batch that is never released."""
 
 Answered: TypeAlias = Callable[[], None]
 """Told that the last call about a batch has its answer."""
@@ -57,8 +56,8 @@ _STAMP_SECONDS = 1.0
 class Payloads(Protocol):
     """What goes up for frozen batches."""
 
-    async def read(self, batch: Batch) -> bytes:
-        """Return the payload of a batch. Raises: SourceChanged."""
+    async def read(self, batch: Batch) -> Payload:
+        """Return the payload of a batch, with the indexes of its records. Raises: SourceChanged."""
 
     async def ahead(self, batches: Sequence[Batch]) -> None:
         """Prepare for batches that are to be read once each, and soon."""
@@ -161,10 +160,7 @@ class Uploader:
 
     async def split(self, batch: Batch, submission: Submission, reason: str) -> Submitted:
         """Let two halves stand for a batch."""
-        job = self._run.job.name
-        rejects = await self._run.ledger.rejects(job, batch.start.index, batch.end.index) if batch.rejected else ()
-        skips = await self._run.ledger.skips(job, batch.start.index, batch.end.index) if batch.skipped else ()
-        halves = await self.payloads.halves(batch, [reject.index for reject in rejects], skips)
+        halves = await self.payloads.halves(batch, *await self._run.left_out(batch))
         return Submitted(await self._run.split(batch, submission, halves, reason), halves)
 
     async def tidy_up(self, remote_id: str) -> bool:
@@ -228,7 +224,7 @@ class Uploader:
         )
 
     async def _upload(
-        self, staging: Staging, submission: Submission, staged: Staged, payload: bytes
+        self, staging: Staging, submission: Submission, staged: Staged, payload: Payload
     ) -> CallFailed | Submitted | None:
         """Bring the payload up; return a failure where it had better be tried with a fresh URL."""
         if self._run.clock.monotonic() >= staged.expires_at:
@@ -246,7 +242,7 @@ class Uploader:
         return None
 
     async def _suspected(
-        self, batch: Batch, submission: Submission, upload: Callable[[bytes], Awaitable[None]], failure: CallFailed
+        self, batch: Batch, submission: Submission, upload: Callable[[Payload], Awaitable[None]], failure: CallFailed
     ) -> Submitted:
         """Return that an upload fails because of its payload, once another payload has got through to the same URL.
 
@@ -256,7 +252,7 @@ class Uploader:
             Unavailable, JobRefused: nothing gets through.
         """
         try:
-            await upload(NO_RECORDS)
+            await upload(NO_TASKS)
         except Refused as refusal:
             raise JobRefused(str(refusal), call=refusal.call, status=refusal.status) from refusal
         self._learn_loss(batch, failure)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -23,6 +23,7 @@ from engine.model.error_hints import Carries
 from engine.model.errors import SourceChanged
 from engine.model.job import Job
 from engine.model.outcome import Settlement
+from engine.model.payload import Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings, ServiceSettings
 from engine.model.submission import Submission
@@ -72,6 +73,9 @@ class Call(msgspec.Struct, frozen=True):
     """Name of a separate limit for this kind of call. A 429 to it delays only calls of this lane."""
     lane_seconds: float = 0.0
     """Least time between two calls of the lane; 0: the service documents none."""
+    into: BinaryIO | None = None
+    """Of a repeatable call: where the body of a 2xx answer is written, each attempt anew from its start. It may be
+    longer than memory; `Answer.body` is empty."""
 
     def __repr__(self) -> str:
         """Return what kind of call it is: its URL may be presigned, and its body is somebody's data."""
@@ -94,6 +98,8 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    earlier_lost: bool = False
+    """An earlier attempt of the same call, which is repeatable, had no answer, and may have been applied."""
 
     def __repr__(self) -> str:
         """Return its status: its headers and its body may hold secrets, and somebody's data."""
@@ -111,10 +117,11 @@ class Caller(Protocol):
 
         Raises:
             Unauthorized, Refused: the service said no; nothing was done.
-            Unavailable: retries are spent; nothing was done, or the call is repeatable.
+            Unavailable: retries are spent; nothing was done, or the call is repeatable: see `earlier_lost`.
             WrongAddress: what answers is not the service; as for Unavailable.
             PossiblyApplied: the answer to a call that is not repeatable was lost.
             UnexpectedAnswer: the answer is too large, or not HTTP, and the call is not repeatable.
+            AnswerNotKept: `into` cannot be written.
         """
 
 
@@ -143,7 +150,7 @@ class Released(msgspec.Struct, frozen=True):
     """The fate of the records, where there is nothing to wait for."""
 
 
-async def _no_payload() -> bytes:
+async def _no_payload() -> Payload:
     raise SourceChanged("the records of this batch cannot be read here")
 
 
@@ -157,7 +164,7 @@ class Asked:
     """Records that went up."""
     unmoved: bool = False
     """Nothing of it has moved for the whole settle time."""
-    payload: Callable[[], Awaitable[bytes]] = field(default=_no_payload, repr=False, compare=False)
+    payload: Callable[[], Awaitable[Payload]] = field(default=_no_payload, repr=False, compare=False)
     """Reads its payload again, for a service that tells tasks by their content. Raises: SourceChanged."""
 
 
@@ -318,7 +325,7 @@ class Service(Protocol):
         """
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
     ) -> Released:
         """Start the creation of tasks; `intent` is awaited before the call goes out.
 
@@ -335,7 +342,7 @@ class Staging(Protocol):
         """What makes it safe to stage a batch again: SAFE, or SEARCH where people see what was made."""
 
     async def stage(
-        self, batch: Batch, payload: bytes, *, earlier_id: str | None = None, intent: Intent = no_intent
+        self, batch: Batch, payload: Payload, *, earlier_id: str | None = None, intent: Intent = no_intent
     ) -> Staged:
         """Begin a batch harmlessly, or go on with what an earlier attempt made: `earlier_id`, if that is still there.
 
@@ -345,7 +352,7 @@ class Staging(Protocol):
             PossiblyApplied: the answer was lost; `stage_again` says what makes it safe to call again.
         """
 
-    async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
+    async def upload(self, staged: Staged, payload: Payload, *, few_tries: bool = False) -> None:
         """Bring the payload to a staged batch; may be repeated. `few_tries`: as of the `Call` that it is."""
 
 
@@ -353,7 +360,7 @@ class Staging(Protocol):
 class Drafting(Protocol):
     """What was staged is a draft: people see it, and it has a client reference, by which it is found again."""
 
-    async def find(self, batch: Batch, payload: bytes) -> str | None:
+    async def find(self, batch: Batch, payload: Payload) -> str | None:
         """Look once for what an attempt to stage made, if its answer was lost; return its name, None if not seen.
 
         None is no proof: it may still be on its way.
@@ -376,7 +383,7 @@ class Referencing(Protocol):
     def reference(self, sequence: int) -> ClientReference | None:
         """Return the client reference of the tasks of a batch, by which `locate` finds them; None if it cannot."""
 
-    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+    async def locate(self, batch: Batch, payload: Payload, since: float) -> Sequence[str]:
         """Search for a batch sent without a name of its own at `since` (Unix seconds); return the names it has there.
 
         None found is no proof: it may still be on its way.

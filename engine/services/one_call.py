@@ -18,6 +18,7 @@ from engine.model.error_hints import Carries
 from engine.model.errors import UnexpectedAnswer
 from engine.model.job import Job
 from engine.model.outcome import Settlement
+from engine.model.payload import NO_TASKS, Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, unheard
@@ -55,7 +56,10 @@ class OneCall:
         self.emit = emit
 
     def request(self, batch: Batch, payload: bytes) -> Call:
-        """Return the call that creates the tasks of a batch; `payload` is the array of them, as JSON."""
+        """Return the call that creates the tasks of a batch; `payload` is the array of them, as JSON.
+
+        Whoever needs each task by itself, or its index, has a `release` of its own: that gets the `Payload`.
+        """
         raise NotImplementedError
 
     def settle(self, payload: bytes, answer: Answer) -> Settlement:
@@ -81,13 +85,13 @@ class OneCall:
         return "the service itself answers"
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
     ) -> Released:
         """Make the one call."""
         del remote_id
-        payload = payload or b"[]"
-        call = replace(self.request(batch, payload), repeatable=False, intent=intent, carries=Carries.RECORDS)
-        settlement = self.settle(payload, await self.caller.call(call))
+        array = (payload or NO_TASKS).array
+        call = replace(self.request(batch, array), repeatable=False, intent=intent, carries=Carries.RECORDS)
+        settlement = self.settle(array, await self.caller.call(call))
         ids = [task_id for task_id in settlement.task_ids if task_id is not None]
         if len(settlement.task_ids) != batch.count or settlement.unclear():
             raise UnexpectedAnswer("the answer does not say of each record what became of it", call=call.kind)

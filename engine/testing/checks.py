@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from engine.model.batch import Batch
 from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import BulkSubmitError, CallFailed, PossiblyApplied, Refused
+from engine.model.payload import Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.services.base import (
@@ -212,7 +213,7 @@ async def a_lost_release_that_never_arrived_is_known(subject: Subject) -> None:
     hold(subject.created() == batch.count, f"{subject.created()} tasks were created of a batch of {batch.count}")
 
 
-async def _lose_release(trial: Trial, batch: Batch, payload: bytes, *, arrives: bool) -> str | None:
+async def _lose_release(trial: Trial, batch: Batch, payload: Payload, *, arrives: bool) -> str | None:
     """Release a batch and lose it on the way, or its answer; return the name that it was staged by."""
     name = (await trial.staged(batch, payload))[0] if trial.service.staging is not None else None
     between = trial.between
@@ -231,7 +232,7 @@ async def _lose_release(trial: Trial, batch: Batch, payload: bytes, *, arrives: 
     return name
 
 
-async def _located(trial: Trial, batch: Batch, payload: bytes) -> str | None:
+async def _located(trial: Trial, batch: Batch, payload: Payload) -> str | None:
     referencing = trial.service.referencing
     names = await referencing.locate(batch, payload, trial.job.created_at) if referencing is not None else ()
     hold(len(names) <= 1, f"locate finds {names}, and one batch was sent")

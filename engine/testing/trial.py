@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from engine.batch.chunker import with_reference
 from engine.batch.planning import reference_of
@@ -23,8 +23,9 @@ from engine.model.error_hints import Carries
 from engine.model.errors import PossiblyApplied
 from engine.model.job import Job
 from engine.model.outcome import Settlement
+from engine.model.payload import Payload
 from engine.model.record import Position, Row
-from engine.model.settings import BatchSettings, SecretStr, ServiceSettings, of_text
+from engine.model.settings import BatchSettings, ServiceSettings, of_text, secrets_in
 from engine.services.base import Answer, Asked, Call, Caller, Service, ServiceModule
 
 MOST_POLLS = 200
@@ -78,8 +79,7 @@ class Subject:
     @property
     def secrets(self) -> Sequence[str]:
         """The values of the keys that hold secrets."""
-        values = [value for value in asdict(self.settings()).values() if isinstance(value, SecretStr)]
-        return [value.get_secret_value() for value in values]
+        return [*secrets_in(self.settings())]
 
     def settings(self) -> ServiceSettings:
         """Return the checked `[service]`."""
@@ -139,6 +139,8 @@ class Trial:
         self.job = Job("conformance", subject.keys["kind"], "", (), "", created_at=subject.clock.now())
         self.service = self.built()
         self._sequences = count()
+        self._reached = Position()
+        """Where the batch that was made last ends in the input that all of them would come from."""
 
     def built(self) -> Service:
         """Return the service as a new process has it."""
@@ -154,20 +156,22 @@ class Trial:
             trial.service = trial.built()
         return trial
 
-    def batch(self, tasks: Sequence[Row]) -> tuple[Batch, bytes]:
+    def batch(self, tasks: Sequence[Row]) -> tuple[Batch, Payload]:
         """Return a frozen batch of the first of some tasks, as many as it may hold, and its payload."""
         sequence, tasks = next(self._sequences), tasks[: self.service.limits.records]
         marked = with_reference([orjson.dumps(task) for task in tasks], reference_of(self.service)(sequence))
-        payload = b"[" + b",".join(marked) + b"]"
-        end = Position(len(payload), len(tasks))
-        return Batch(sequence, Position(), end, len(tasks), len(payload), sha256(payload).digest(), b""), payload
+        start = self._reached
+        payload = Payload.of(marked, range(start.index, start.index + len(tasks)))
+        size, proof = len(payload.array), sha256(payload.array).digest()
+        self._reached = Position(start.offset + size, start.index + len(tasks))
+        return Batch(sequence, start, self._reached, len(tasks), size, proof, b""), payload
 
     async def intend(self) -> None:
         """Note that a call goes out: the engine makes it durable."""
         self.between.intents += 1
 
     async def staged(
-        self, batch: Batch, payload: bytes, earlier_id: str | None = None
+        self, batch: Batch, payload: Payload, earlier_id: str | None = None
     ) -> tuple[str, Settlement | None]:
         """Stage and upload a batch; return its name there, and its settlement, if that was all."""
         staging = self.service.staging
@@ -178,18 +182,18 @@ class Trial:
         return staged.remote_id, staged.settlement
 
     async def released(
-        self, batch: Batch, remote_id: str | None, payload: bytes
+        self, batch: Batch, remote_id: str | None, payload: Payload
     ) -> tuple[str | None, Settlement | None]:
         """Release a batch."""
         alone = payload if self.service.staging is None else None
         released = await self.service.release(batch, remote_id, alone, self.intend)
         return released.remote_id, released.settlement
 
-    async def carried(self, batch: Batch, payload: bytes) -> Settlement:
+    async def carried(self, batch: Batch, payload: Payload) -> Settlement:
         """Take a batch along its whole way."""
         return (await self.carried_as(batch, payload))[1]
 
-    async def carried_as(self, batch: Batch, payload: bytes) -> tuple[str | None, Settlement]:
+    async def carried_as(self, batch: Batch, payload: Payload) -> tuple[str | None, Settlement]:
         """Likewise; return its name there, too."""
         name: str | None = None
         if self.service.staging is not None:
@@ -199,14 +203,14 @@ class Trial:
         name, settlement = await self.released(batch, name, payload)
         return name, settlement if settlement is not None else await self.followed(batch, name, payload)
 
-    async def followed(self, batch: Batch, name: str | None, payload: bytes) -> Settlement:
+    async def followed(self, batch: Batch, name: str | None, payload: Payload) -> Settlement:
         """Poll a batch until it is settled."""
         polling = self.service.polling
         hold(polling is not None and name, "its release brings neither a settlement nor a name to ask by")
         assert polling is not None  # noqa: S101 - for the type
         assert name is not None  # noqa: S101 - likewise
 
-        async def read() -> bytes:
+        async def read() -> Payload:
             return payload
 
         for number in range(MOST_POLLS):

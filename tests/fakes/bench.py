@@ -108,7 +108,8 @@ class Bench:
             )
 
     async def read(self, batch):
-        return self.reader.read(batch)
+        run = Run(self.job, self.service, self.ledger, self.clock, lambda: 1.0, self.events.append, self.stop)
+        return self.reader.read(batch, await run.indexes(batch))
 
     async def ahead(self, batches):
         self.ahead_of += [batch.sequence for batch in batches]

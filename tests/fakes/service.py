@@ -11,6 +11,7 @@ from engine.model.doubt import Again, RemoteStatus
 from engine.model.error_hints import Blame
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcome import Settlement
+from engine.model.payload import Payload
 from engine.services.base import BatchProgress, Released, Staged, no_intent
 
 TEN_RECORDS = Limits(10, 1 << 20)
@@ -53,7 +54,7 @@ class Remote:
     """A batch at the service."""
 
     sequence: int
-    payload: bytes | None = None
+    payload: Payload | None = None
     releases: int = 0
     starts_at: float = 0.0
     canceled: bool = False
@@ -61,7 +62,17 @@ class Remote:
 
     @property
     def tasks(self):
-        return orjson.loads(self.payload or b"[]")
+        return orjson.loads(self.payload.array) if self.payload else []
+
+
+def _hold(batch, payload):
+    """Hold a payload against its batch: each task by itself, and the index of each record."""
+    tasks, indexes = payload.tasks, list(payload.indexes)
+    assert [orjson.loads(task) for task in tasks] == orjson.loads(payload.array)
+    assert len(tasks) == len(indexes) == batch.count
+    assert len(payload.array) == batch.size_bytes
+    assert indexes == sorted(set(indexes))
+    assert batch.start.index <= indexes[0] <= indexes[-1] < batch.end.index
 
 
 @dataclass
@@ -170,6 +181,7 @@ class FakeService:
         return ClientReference("data", "mark", f"m{batch_name(sequence)}") if self.marks else None
 
     async def locate(self, batch, payload, since):
+        _hold(batch, payload)
         async with self._call("locate", "ask"):
             value = self.reference(batch.sequence).value
             return [
@@ -180,6 +192,7 @@ class FakeService:
             ]
 
     async def find(self, batch, payload):
+        _hold(batch, payload)
         async with self._call("find", "ask"):
             made = [remote_id for remote_id, remote in self.remotes.items() if remote.sequence == batch.sequence]
             return made[0] if made else None
@@ -188,6 +201,7 @@ class FakeService:
         return []
 
     async def stage(self, batch, payload, *, earlier_id=None, intent=no_intent):
+        _hold(batch, payload)
         await intent()
         async with self._call("stage", "send"):
             if self.done_by == "stage":
@@ -209,6 +223,8 @@ class FakeService:
             self.remotes[staged.remote_id].payload = payload
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
+        if payload is not None:
+            _hold(batch, payload)
         await intent()
         async with self._call("release", "send"):
             if remote_id is None:
@@ -266,13 +282,13 @@ class FakeService:
         return sum(1 for remote in self.remotes.values() if remote.releases and not remote.settled)
 
     async def _keep_waiting(self, payload, error):
-        if len(payload) > self.in_time_bytes:
+        if len(payload.array) > self.in_time_bytes:
             await self.clock.sleep(300.0)
             error.timed_out = True
             raise error
 
     def _cut_off(self, payload, error):
-        if len(payload) > self.reset_bytes or self._holds(payload, self.cut):
+        if len(payload.array) > self.reset_bytes or self._holds(payload, self.cut):
             error.reset = True
             raise error
 
@@ -283,10 +299,10 @@ class FakeService:
             raise page
 
     def _holds(self, payload, ids):
-        return any(task["data"].get("id") in ids for task in orjson.loads(payload))
+        return any(task["data"].get("id") in ids for task in orjson.loads(payload.array))
 
     def _refuse_as_a_whole(self, payload, words):
-        if len(orjson.loads(payload)) > self.most_records or len(payload) > self.most_bytes:
+        if len(orjson.loads(payload.array)) > self.most_records or len(payload.array) > self.most_bytes:
             self.refused_as_too_large += 1
             raise Refused(words, status=413, blame=Blame.PAYLOAD, too_large=True)
 

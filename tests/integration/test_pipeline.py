@@ -3,6 +3,7 @@ import random
 from collections import Counter
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
 from fakes.bench import a_bench, write_records
 from fakes.clock import under_way, until
@@ -94,6 +95,32 @@ async def test_records_that_are_not_fit_to_be_sent_stay_here(tmp_path):
         assert bench.service.ids() == once(3)
         tally = await bench.ledger.tally("j")
         assert (tally.records, tally.created, tally.rejected) == (5, 3, 2)
+
+
+@pytest.mark.parametrize("ways", [{}, {"stages": False}, {"stages": False, "marks": True}])
+async def test_the_service_is_told_which_record_of_the_input_each_task_is(tmp_path, ways):
+    path = write_records(tmp_path / "tasks.ndjson", 40)
+    lines = path.read_bytes().splitlines()
+    bad = {0, 7, 8, 15, 39}
+    path.write_bytes(b"\n".join(b"no json" if index in bad else line for index, line in enumerate(lines)))
+    async with a_bench(tmp_path, sources=[path], most_records=6, **ways) as bench:
+        searched, locate = [], bench.service.locate
+
+        async def noting(batch, payload, since):
+            searched.append(payload)
+            return await locate(batch, payload, since)
+
+        bench.service.locate = noting
+        if "marks" in ways:
+            bench.service.faults = {"release": [lost(applied=True)] * 8}
+        assert await bench.work() is None
+        assert bench.service.refused_as_too_large, "halves are among them"
+        payloads = [remote.payload for remote in bench.service.remotes.values() if remote.payload is not None]
+        assert bool(searched) == ("marks" in ways)
+        for payload in [*payloads, *searched]:
+            assert [orjson.loads(task)["data"]["id"] for task in payload.tasks] == list(map(str, payload.indexes))
+        sent = sorted(index for payload in payloads for index in payload.indexes)
+        assert sent == [index for index in range(40) if index not in bad]
 
 
 async def test_nothing_is_sent_of_a_source_of_nothing_but_rejects(tmp_path):

@@ -121,13 +121,13 @@ class _Evidence:
         """Compare what is shown with what was sent, which is read once; without it, there is the order alone."""
         if self.contents is None and self.shown:
             try:
-                payload = await self._asked.payload()
+                array = (await self._asked.payload()).array
             except SourceError as error:
                 self.unreadable = error
                 self.shown.clear()
             else:
-                in_thread = len(payload) > _THREAD_BYTES
-                self.contents = await anyio.to_thread.run_sync(Contents, payload) if in_thread else Contents(payload)
+                in_thread = len(array) > _THREAD_BYTES
+                self.contents = await anyio.to_thread.run_sync(Contents, array) if in_thread else Contents(array)
         return Places(self.listing, self.contents.places(self.shown) if self.contents is not None else {})
 
 

@@ -28,6 +28,7 @@ from engine.model.error_hints import Blame, Carries
 from engine.model.errors import ConfigError, Refused, UnexpectedAnswer, WrongAddress
 from engine.model.job import Job
 from engine.model.outcome import Settlement
+from engine.model.payload import NO_TASKS, Payload
 from engine.model.record import Row, loads
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, Noticed, unheard
@@ -205,14 +206,14 @@ class Sama:
             return None
         return ClientReference("data", REFERENCE_INPUT, f"{self._job_name}-{self._token}-{batch_name(sequence)}")
 
-    async def locate(self, batch: Batch, payload: bytes, since: float) -> Sequence[str]:
+    async def locate(self, batch: Batch, payload: Payload, since: float) -> Sequence[str]:
         """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry.
 
         A value of our own making is on no other batch. One that came with the records may be: then it must be on tasks
         that are new and hold what we sent, in a batch of as many.
         """
         inputs: dict[str, list[Row]] = {}
-        for task in loads(payload):
+        for task in loads(payload.array):
             inputs.setdefault(str(task["data"].get(REFERENCE_INPUT)), []).append(task["data"])
         reference = self.reference(batch.sequence)
         ours: set[str] = set()
@@ -236,7 +237,7 @@ class Sama:
         return total == records
 
     async def stage(
-        self, batch: Batch, payload: bytes, *, earlier_id: str | None = None, intent: Intent = no_intent
+        self, batch: Batch, payload: Payload, *, earlier_id: str | None = None, intent: Intent = no_intent
     ) -> Staged:
         """Create an empty batch. An earlier one is empty, too, and its upload URL died with the process."""
         del batch, payload, earlier_id, intent
@@ -247,10 +248,10 @@ class Sama:
             raise UnexpectedAnswer("create: the answer has no tasks_put_url", call="create", status=answer.status)
         return Staged(told.name, told.tasks_put_url, started + UPLOAD_URL_SECONDS)
 
-    async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
+    async def upload(self, staged: Staged, payload: Payload, *, few_tries: bool = False) -> None:
         """PUT the array to the presigned URL, without our key."""
         assert staged.upload_url is not None  # noqa: S101 - `stage` always sets it
-        put = Call("put", "PUT", staged.upload_url, headers=JSON_HEADERS, body=payload, carries=Carries.BYTES)
+        put = Call("put", "PUT", staged.upload_url, headers=JSON_HEADERS, body=payload.array, carries=Carries.BYTES)
         try:
             answer = await self._caller.call(replace(put, authenticated=False, few_tries=few_tries))
         except ConfigError as error:  # one answer may be spoilt; the next URL may lead to where payloads may go
@@ -276,12 +277,12 @@ class Sama:
         return f"project {self._settings.project_id} is there, so look at what else was said of a batch: {said}"
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
     ) -> Released:
         """Create the tasks: from the uploaded file, or (inline) from the payload itself."""
         del batch
         if remote_id is None:
-            body = (b'{"tasks":', payload or b"[]", b"," + orjson.dumps(self._options)[1:])
+            body = (b'{"tasks":', (payload or NO_TASKS).array, b"," + orjson.dumps(self._options)[1:])
             told = decode(await self._post("post", "batches.json", body, intent), ToldBatch, call="post")
             self._fates.were_told(told.name, told.told_ids)
             return Released(told.name)

@@ -86,8 +86,9 @@ class Contents:
     may be left out. Records of equal content are interchangeable: each gets one of their tasks.
     """
 
-    def __init__(self, payload: bytes) -> None:
-        held = [_held(task["data"]) for task in loads(payload)]
+    def __init__(self, array: bytes) -> None:
+        """Take the array of the tasks, as it went up."""
+        held = [_held(task["data"]) for task in loads(array)]
         self._at = list(map(_digest, held))
         # The largest first: what shows more inputs is rather the record that has more than one with outputs.
         self._shapes = sorted(dict.fromkeys(map(frozenset, held)), key=len, reverse=True)

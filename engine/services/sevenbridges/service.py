@@ -23,6 +23,7 @@ from engine.model.error_hints import Blame
 from engine.model.errors import ConfigError, NotApplied, PossiblyApplied, Refused, UnexpectedAnswer
 from engine.model.job import Job
 from engine.model.outcome import Later, Settlement
+from engine.model.payload import Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, Noticed, unheard
@@ -129,9 +130,9 @@ class SevenBridges:
         """Return the page of a task of the configured project; outcomes of other projects carry their own."""
         return self._settings.task_url(self._settings.project, task_id)
 
-    async def find(self, batch: Batch, payload: bytes) -> str | None:
+    async def find(self, batch: Batch, payload: Payload) -> str | None:
         """Look for a draft by its reference."""
-        spec = merged(exact(payload), self._defaults)
+        spec = merged(exact(payload.array), self._defaults)
         task = await self._found(batch, spec, draft_reference(self._job, batch))
         if task is None:
             return None
@@ -156,10 +157,10 @@ class SevenBridges:
         return found
 
     async def stage(
-        self, batch: Batch, payload: bytes, *, earlier_id: str | None = None, intent: Intent = no_intent
+        self, batch: Batch, payload: Payload, *, earlier_id: str | None = None, intent: Intent = no_intent
     ) -> Staged:
         """Create a draft with a reference, or go on with the one that is known."""
-        spec = merged(exact(payload), self._defaults)
+        spec = merged(exact(payload.array), self._defaults)
         if earlier_id is not None:
             task = self._adopted.pop(earlier_id, None) or await self._kept(earlier_id)
         else:
@@ -173,7 +174,7 @@ class SevenBridges:
             raise Refused(f"its draft cannot be run: {task.complaint}", call="create")
         return Staged(task.id)
 
-    async def upload(self, staged: Staged, payload: bytes, *, few_tries: bool = False) -> None:
+    async def upload(self, staged: Staged, payload: Payload, *, few_tries: bool = False) -> None:
         """Do nothing: the draft holds it."""
 
     async def look(self) -> str:
@@ -182,7 +183,7 @@ class SevenBridges:
         return "the platform itself answers"
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: bytes | None, intent: Intent = no_intent
+        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
     ) -> Released:
         """Run the draft; a second run of one that is running is refused."""
         del batch, payload, intent

@@ -40,10 +40,10 @@ _BATCHING = ("batch_input", "batch_by")
 _EXACT = json.JSONDecoder(parse_int=orjson.Fragment, parse_float=orjson.Fragment)
 
 
-def exact(payload: bytes) -> Row:
-    """Return the one spec of a payload; numbers are the text that stands there."""
+def exact(array: bytes) -> Row:
+    """Return the one spec of an array of tasks; numbers are the text that stands there."""
     try:
-        (spec,), _end = _EXACT.raw_decode(payload.decode())
+        (spec,), _end = _EXACT.raw_decode(array.decode())
     except RecursionError as error:  # behind a key that stands there twice, where `spec_flaw` does not see it
         raise Refused("the task is nested too deep to be sent") from error
     whole: Row = spec

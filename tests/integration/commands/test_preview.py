@@ -12,6 +12,8 @@ from engine.clock import SystemClock
 from engine.commands import preview as module
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, SourceError
+from engine.services.base import no_intent
+from engine.services.one_call import OneCall
 
 from .desk import tasks
 
@@ -157,3 +159,20 @@ async def test_a_variable_that_is_no_secret_must_be_set_and_is_named(tmp_path, m
     source.write_text('{"data":{}}\n')
     with pytest.raises(ConfigError, match="NO_SUCH_PORT is not set"):
         await engine.preview(source, config)
+
+
+async def test_the_service_is_told_which_records_of_the_input_go_up(tmp_path, monkeypatch):
+    for folder in install(tmp_path):
+        monkeypatch.syspath_prepend(folder)
+    config, source, sent = tmp_path / "toy.toml", tmp_path / "a.ndjson", []
+    config.write_text(TOY + "[batch]\nmax_records = 2\n")
+    source.write_text('{"title":"a"}\n{"name":"bad"}\n{"title":"b"}\nno json\n{"title":"c"}\n')
+    release = OneCall.release
+
+    async def noting(self, batch, remote_id, payload, intent=no_intent):
+        sent.append((payload.tasks, list(payload.indexes)))
+        return await release(self, batch, remote_id, payload, intent)
+
+    monkeypatch.setattr(OneCall, "release", noting)
+    await engine.preview(source, config)
+    assert sent == [([b'{"title":"a"}', b'{"title":"b"}'], [0, 2]), ([b'{"title":"c"}'], [4])]

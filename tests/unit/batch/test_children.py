@@ -71,7 +71,7 @@ def assert_valid(plans, recipe, contents, start, sequence):
     for batch in (batch for plan in plans for batch in plan.batches):
         assert (batch.start, batch.sequence) == (at, sequence)
         assert batch.start.line == line_at(recipe.sources, contents, batch.start.offset)
-        assert len(reader.read(batch)) == batch.size_bytes
+        assert len(reader.read(batch).array) == batch.size_bytes
         found = [each for each in rejects(plans) if batch.start.index <= each.index < batch.end.index]
         assert batch.rejected == len(found)
         at, sequence = batch.end, sequence + 1

@@ -5,6 +5,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.batch.chunker import Chunker, reference_bytes, with_reference
 from engine.model.batch import ClientReference, Limits, decode_spans
@@ -81,6 +82,30 @@ def test_batches_are_as_full_as_the_limits_allow(plan, limits):
         taken += batch.count
         assert following.count
         assert batch.count == limits.records or batch.size_bytes + 1 + lengths[taken] > limits.bytes
+
+
+@given(PLANS, LIMITS, st.integers(0, 20), st.integers(0, 9))
+def test_what_a_service_puts_around_tasks_counts_as_bytes_of_a_batch(plan, limits, fixed_bytes, record_bytes):
+    plan = [[length for length in lengths if length is not None] for lengths in plan]
+    lengths = [length for each in plan for length in each]
+    batches, _ = chunked(blocks_of(plan), replace(limits, fixed_bytes=fixed_bytes, record_bytes=record_bytes))
+    taken = 0
+    for batch in batches:
+        sizes = lengths[taken : taken + batch.count]
+        taken += batch.count
+        assert batch.size_bytes == len(b"[]") + sum(sizes) + max(0, len(sizes) - 1), "they are no part of the payload"
+        sent = batch.size_bytes + fixed_bytes + record_bytes * batch.count
+        assert sent <= limits.bytes or batch.count <= 1
+        is_full = batch.count == limits.records
+        assert taken == len(lengths) or is_full or sent + 1 + lengths[taken] + record_bytes > limits.bytes
+    assert taken == len(lengths)
+
+
+def test_a_task_that_does_not_even_fit_alone_is_a_batch_of_its_own():
+    batches, _ = chunked(blocks_of([[10, 50, 10, 10]]), Limits(9, 45, fixed_bytes=10, record_bytes=2))
+    assert [batch.count for batch in batches] == [1, 1, 2]
+    batches, _ = chunked(blocks_of([[10, 10]]), Limits(9, 45, fixed_bytes=100))
+    assert [batch.count for batch in batches] == [1, 1]
 
 
 def test_a_thousand_and_one_records_are_two_batches():

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import orjson
@@ -11,8 +12,9 @@ from engine.batch.chunker import no_reference
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
 from engine.batch.planning import plan_batches
-from engine.model.batch import ClientReference, Limits
+from engine.model.batch import ClientReference, Limits, good_indexes
 from engine.model.errors import SourceChanged, SourceError
+from engine.model.payload import Payload
 from engine.model.record import Format, Position, source_at
 from engine.model.settings import MappingSettings, SourceSettings
 
@@ -38,7 +40,8 @@ def test_a_payload_read_back_is_what_was_frozen_and_planning_goes_on_from_any_ba
     reader = PayloadReader(sources, SourceSettings(), mapper)
     read_back = [reader.read(batch) for batch in batches]
     assert not batches or reader.read_each(batches) == read_back
-    payloads = list(map(orjson.loads, read_back))
+    payloads = list(map(orjson.loads, [payload.array for payload in read_back]))
+    assert [list(map(orjson.loads, payload.tasks)) for payload in read_back] == payloads
     assert [len(payload) for payload in payloads] == [batch.count for batch in batches]
     assert [plan.last for plan in plans] == [False] * (len(plans) - 1) + [True]
     assert plans[-1].reached.offset == sources[-1].end
@@ -49,7 +52,7 @@ def test_a_payload_read_back_is_what_was_frozen_and_planning_goes_on_from_any_ba
         _, rest, _ = planned(
             sources, mapping, limits, window_bytes=window_bytes, start=batch.end, sequence=batch.sequence + 1
         )
-        tasks = [task for each in rest for task in orjson.loads(reader.read(each))]
+        tasks = [task for each in rest for task in orjson.loads(reader.read(each).array)]
         assert tasks == [task for payload in payloads[done:] for task in payload]
 
 
@@ -78,7 +81,7 @@ def test_halves_hold_the_records_of_the_whole_and_are_read_back_as_they_were_fro
         before = Path(source.path).read_bytes()[: second.start.offset - source.base]
         assert second.start.line == before.count(b"\n") + 1
         assert [first.count, second.count] == [batch.count // 2, batch.count - batch.count // 2]
-        whole, *halves = [orjson.loads(reader.read(each)) for each in (batch, *parts)]
+        whole, *halves = [orjson.loads(reader.read(each).array) for each in (batch, *parts)]
         marks = [task["data"].pop("mark", None) for task in [*whole, *halves[0], *halves[1]]]
         assert whole == [*halves[0], *halves[1]]
         sequences = [each.sequence for each in (batch, *parts) for _ in range(each.count)]
@@ -97,7 +100,7 @@ def test_a_mark_counts_as_bytes_of_its_batch(records, most_bytes):
 def test_a_batch_may_run_across_files():
     sources = sources_of(b'{"a":1}\n', b"", b'{"a":2}')
     mapper, (batch,), _ = planned(sources)
-    assert PayloadReader(sources, SourceSettings(), mapper).read(batch) == b'[{"a":1},{"a":2}]'
+    assert PayloadReader(sources, SourceSettings(), mapper).read(batch).array == b'[{"a":1},{"a":2}]'
 
 
 def test_a_gap_that_was_skipped_is_not_read_again():
@@ -107,7 +110,7 @@ def test_a_gap_that_was_skipped_is_not_read_again():
     with Path(sources[0].path).open("r+b") as file:  # what stands in the gap does not matter
         file.seek(1000)
         file.write(b"y" * 1000)
-    assert PayloadReader(sources, SourceSettings(), mapper).read(batch) == b'[{"a":1},{"a":2}]'
+    assert PayloadReader(sources, SourceSettings(), mapper).read(batch).array == b'[{"a":1},{"a":2}]'
 
 
 class Uncut(Mapper):
@@ -123,8 +126,8 @@ def test_plain_lines_are_read_back_in_one_piece(last):
     _, batches, _ = planned(sources, limits=Limits(1, 1 << 20))
     _, (_, batch), _ = planned(sources, limits=Limits(3, 22))
     reader = PayloadReader(sources, SourceSettings(), Uncut(PLAIN, lambda task: None))
-    assert reader.read(batch) == b'[{"a":"x\\n"},{"a":3}]'
-    assert [reader.read(one) for one in batches[:2]] == [b'[{"a":0}]', b'[{"a":1}]']
+    assert reader.read(batch).array == b'[{"a":"x\\n"},{"a":3}]'
+    assert [reader.read(one).array for one in batches[:2]] == [b'[{"a":0}]', b'[{"a":1}]']
 
 
 @pytest.mark.parametrize("mapping", [PLAIN, MAPPINGS[2]], ids=["plain", "mapped"])
@@ -209,3 +212,69 @@ def test_a_step_without_a_batch_ends_after_some_blocks():
 def test_reading_takes_a_position_of_the_ledger():
     found = read(b'{"a":1}\n{"a":2}\n', start=Position(8, 1, 2))
     assert [(record.index, record.line) for record in found.records] == [(1, 2)]
+
+
+def tasks_of(reader, batch, indexes=None):
+    """Return the tasks and the indexes of a batch; its array is the one that was frozen."""
+    payload = reader.read(batch, indexes)
+    assert payload == Payload(b"[" + b",".join(payload.tasks) + b"]", payload.lengths, payload.indexes)
+    assert len(payload.tasks) == batch.count
+    assert hashlib.sha256(payload.array).digest() == batch.sha256
+    return payload.tasks, payload.indexes
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "tasks"),
+    [
+        (Format.NDJSON, b'{"a":1}\n{"a":"22"}\n{"a":{}}\n', [b'{"a":1}', b'{"a":"22"}', b'{"a":{}}']),
+        (Format.NDJSON, b'{"a":1}\r\n\r\n {"a":"22"} \r\n', [b'{"a":1}', b'{"a":"22"}']),
+        (Format.JSON, b'[{"a":1},{"a":"22"}]', [b'{"a":1}', b'{"a":"22"}']),
+        (Format.JSON, b'[{"a":1},\n\n{"a" :"22"}]', [b'{"a":1}', b'{"a" :"22"}']),
+        (Format.CSV, b"a\n1\n22\n", [b'{"a":"1"}', b'{"a":"22"}']),
+    ],
+    ids=["lines", "lines of Windows", "an array", "an array in lines", "a table"],
+)
+def test_each_task_of_a_payload_can_be_had_by_itself(kind, content, tasks):
+    sources = sources_of(content, kind=kind)
+    mapper, batches, _ = planned(sources, limits=Limits(9, 1 << 20))
+    reader = PayloadReader(sources, SourceSettings(), mapper)
+    (batch,) = [batch for batch in batches if batch.count]
+    assert tasks_of(reader, batch) == (tasks, range(len(tasks)))
+    assert reader.read_each([batch]) == [reader.read(batch)]
+
+
+def test_the_tasks_of_a_marked_batch_are_as_they_go_up():
+    sources = sources_of(b'{"id":1}\n{"mark":"its own"}\n')
+    referencing = lambda sequence: ClientReference("data", "mark", f"m{sequence}")  # noqa: E731 - said where it is used
+    mapper, (batch,), _ = planned(sources, MappingSettings(wrap="data"), reference=referencing)
+    reader = PayloadReader(sources, SourceSettings(), mapper, referencing)
+    assert tasks_of(reader, batch)[0] == [b'{"data":{"mark":"m0","id":1}}', b'{"data":{"mark":"its own"}}']
+
+
+def test_tasks_that_come_marked_are_cut_out_of_the_source_in_one_piece():
+    sources = sources_of(b'{"data":{"mark":"a"}}\n{"data":{"mark":"bb"}}\n')
+    referencing = lambda sequence: ClientReference("data", "mark", "m")  # noqa: E731 - said where it is used
+    _, (batch,), _ = planned(sources, reference=referencing)
+    reader = PayloadReader(sources, SourceSettings(), Uncut(PLAIN, lambda task: None), referencing)
+    assert tasks_of(reader, batch)[0] == [b'{"data":{"mark":"a"}}', b'{"data":{"mark":"bb"}}']
+
+
+def test_indexes_count_what_does_not_go_up():
+    sources = sources_of(b'{"a":1}\nx\n{"a":2}\n{"a":3}\n5\n{"a":4}\n')
+    mapper, batches, plans = planned(sources, limits=Limits(2, 1000))
+    rejects = [each.index for plan in plans for each in plan.rejects]
+    reader = PayloadReader(sources, SourceSettings(), mapper)
+    indexes = [good_indexes(batch, rejects) for batch in batches]
+    assert [tasks_of(reader, *pair) for pair in zip(batches, indexes, strict=True)] == [
+        ([b'{"a":1}', b'{"a":2}'], [0, 2]),
+        ([b'{"a":3}', b'{"a":4}'], [3, 5]),
+    ]
+    assert [payload.indexes for payload in reader.read_each(batches, indexes)] == [[0, 2], [3, 5]]
+    assert reader.read(batches[0]).indexes == (), "they are left out rather than wrong"
+
+
+def test_indexes_go_on_from_batch_to_batch():
+    sources = sources_of(b'{"a":1}\n{"a":2}\n', b'{"a":3}\n{"a":4}\n')
+    mapper, batches, _ = planned(sources, limits=Limits(3, 1000))
+    reader = PayloadReader(sources, SourceSettings(), mapper)
+    assert [payload.indexes for payload in reader.read_each(batches)] == [range(3), range(3, 4)]

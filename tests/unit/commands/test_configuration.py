@@ -1,18 +1,32 @@
 import os
+import pickle
 import re
 import string
 import tomllib
 from contextvars import copy_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import field
 
+from engine.batch.planning import without_secrets
 from engine.commands import wiring
-from engine.commands.configuration import expand_secret, hide_secret, lacking, parse_toml, read_text, rooted
+from engine.commands.configuration import (
+    check,
+    expand_secret,
+    hide_secret,
+    lacking,
+    parse_toml,
+    read_text,
+    rooted,
+    secret_variables,
+    text_of,
+)
 from engine.model.errors import ConfigError, Exit
-from engine.model.settings import SecretStr
+from engine.model.settings import SecretStr, SecretText, SecretTree, Section, ServiceSettings, secrets_in
 from engine.progress.redaction import redactor
 
 CONFIGS = [
@@ -496,3 +510,159 @@ def test_what_tables_name_is_meant_from_the_working_folder(tmp_path, monkeypatch
     with pytest.raises(ConfigError, match="say which load comes back"):
         wiring.family_name(tables, None)
     assert wiring.family_name(tables, "images") == "images"
+
+
+# Secrets at any depth
+
+
+class InnerTable(Section, frozen=True, kw_only=True):
+    secret: SecretStr | None = None
+    form: dict[str, SecretText] = field(default_factory=dict)
+    json: SecretTree | None = None
+    under: "InnerTable | None" = None
+    text: str = ""
+
+
+class DeepSettings(ServiceSettings, frozen=True, kw_only=True):
+    auth: InnerTable | None = None
+    steps: dict[str, InnerTable] = field(default_factory=dict)
+    rules: tuple[InnerTable, ...] = ()
+    keys: list[SecretStr] = field(default_factory=list)
+    named: dict[str, dict[str, SecretStr]] = field(default_factory=dict)
+    template: dict[str, Any] = field(default_factory=dict)
+
+
+DEEP = """
+kind = "deep"
+base_url = "https://${env:HOST}/v2"
+keys = ["${env:FIRST_ONE}"]
+template = { key = "${job}-${index}", host = "${env:HOST}", list = ["${key}"] }
+[auth]
+secret = "${env:SECOND_ONE}"
+form = { grant_type = "client_credentials", client_secret = "Key ${env:THIRD_ONE} of ${file:KEPT}${name}" }
+[auth.under]
+json = { auth = { password = "${env:FOURTH_ONE}", methods = ["password", "${env:FIFTH_ONE}"], fresh = true } }
+[steps.release]
+secret = "${env:SIXTH_ONE}"
+[named.a]
+b = "${env:SEVENTH_ONE}"
+[[rules]]
+secret = "${env:EIGHTH_ONE}"
+"""
+ONES = ["FIRST_ONE", "SECOND_ONE", "THIRD_ONE", "FOURTH_ONE", "FIFTH_ONE", "SIXTH_ONE", "SEVENTH_ONE", "EIGHTH_ONE"]
+
+
+@pytest.fixture
+def deep(monkeypatch, tmp_path):
+    """Tables with a secret in each of its places, and how each is known."""
+    (tmp_path / "kept").write_text("value-of-the-file\n")
+    monkeypatch.setenv("HOST", "example.com")
+    for name in ONES:
+        monkeypatch.setenv(name, f"value-of-{name.lower()}")
+    return parse_toml(DEEP.replace("KEPT", str(tmp_path / "kept")))
+
+
+VALUES = [*(f"value-of-{name.lower()}" for name in ONES), "value-of-the-file"]
+
+
+def test_secrets_are_found_at_any_depth_and_shown_at_none(deep):
+    checked = check(DeepSettings, deep, "service", expand_secret)
+    assert not any(value in repr(checked) for value in VALUES)
+    assert checked.auth.form["client_secret"].get_secret_value() == "Key value-of-third_one of value-of-the-file${name}"
+    assert checked.auth.under.json.get_secret_value() == {
+        "auth": {"password": "value-of-fourth_one", "methods": ["password", "value-of-fifth_one"], "fresh": True}
+    }
+    assert checked.keys == [SecretStr("value-of-first_one")]
+    assert checked.named == {"a": {"b": SecretStr("value-of-seventh_one")}}
+    assert checked.rules[0].secret == SecretStr("value-of-eighth_one")
+    assert checked.template == {"key": "${job}-${index}", "host": "example.com", "list": ["${key}"]}
+    assert set(VALUES) <= {
+        part for text in secrets_in(checked) for part in [text, *text.split(), text.partition("$")[0]]
+    } | {"value-of-the-file"}
+
+
+def test_they_are_hidden_from_then_on_and_what_stands_beside_them_is_not(deep):
+    check(DeepSettings, deep, "service", expand_secret)
+    for value in VALUES:
+        assert redactor({}, looks=False)(f"it said {value}.") == "it said ***."
+    kept = "client_credentials password example.com"
+    assert redactor({}, looks=False)(kept) == kept
+
+
+def test_their_variables_are_known_and_no_others(deep):
+    assert secret_variables(DeepSettings, deep) == set(ONES)
+
+
+def test_other_processes_get_stars_in_their_place(deep):
+    checked = check(DeepSettings, deep, "service", expand_secret)
+    hidden = without_secrets(checked)
+    sent = pickle.dumps(hidden)
+    assert not any(value.encode() in sent for value in VALUES)
+    assert (hidden.template, hidden.base_url) == (checked.template, "https://example.com/v2")
+    assert hidden.auth.form["grant_type"] == SecretText("********")
+    assert hidden.auth.under.json.get_secret_value()["auth"]["fresh"] is True
+    assert without_secrets(hidden.steps["release"]).secret == SecretStr("********")
+
+
+def test_where_no_secret_is_needed_stars_stand_for_those_that_are_not_there(deep, monkeypatch):
+    for name in ONES:
+        monkeypatch.delenv(name)
+    checked = check(DeepSettings, deep, "service", hide_secret)
+    assert checked.auth.form["client_secret"].get_secret_value() == "Key ******** of value-of-the-file${name}"
+    assert checked.named["a"]["b"] == SecretStr("********")
+    with pytest.raises(ConfigError, match=r"environment variable \w+_ONE is not set"):
+        check(DeepSettings, deep, "service", expand_secret)
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "variable"),
+    [
+        ('keys = ["literal-key"]', "service.keys[0]", "DEEP_KEYS_0"),
+        ('auth = { secret = "literal-key" }', "service.auth.secret", "DEEP_SECRET"),
+        ('auth = { under = { secret = "literal-key" } }', "service.auth.under.secret", "DEEP_SECRET"),
+        ('named = { a = { b = "literal-key" } }', "service.named.a.b", "DEEP_B"),
+        ('steps = { release = { secret = "literal-key" } }', "service.steps.release.secret", "DEEP_SECRET"),
+        ('rules = [{ secret = "Key ${env:HOST}" }]', "service.rules[0].secret", "DEEP_SECRET"),
+    ],
+)
+def test_a_literal_where_a_secret_stands_is_refused_at_any_depth(line, place, variable):
+    tables = parse_toml(f'kind = "deep"\nbase_url = "https://example.com"\n{line}')
+    with pytest.raises(ConfigError) as raised:
+        check(DeepSettings, tables, "service", expand_secret)
+    assert str(raised.value).startswith(f"{place}: a secret does not belong into the file")
+    assert f"${{env:{variable}}}" in str(raised.value)
+    assert "literal-key" not in str(raised.value)
+
+
+@pytest.mark.parametrize("line", ['auth = { text = "${file:/p}" }', 'template = { a = ["${file:/p}"] }'])
+def test_a_file_is_read_for_a_secret_only_at_any_depth(line):
+    tables = parse_toml(f'kind = "deep"\nbase_url = "https://example.com"\n{line}')
+    with pytest.raises(ConfigError, match="is for secrets only"):
+        check(DeepSettings, tables, "service", expand_secret)
+
+
+def test_the_password_in_a_url_is_a_secret_at_any_depth(monkeypatch):
+    monkeypatch.setenv("DATABASE", "https://me:deep-passw0rd@example.com")
+    tables = parse_toml('kind = "deep"\nbase_url = "https://example.com"\nauth = { text = "${env:DATABASE}" }')
+    check(DeepSettings, tables, "service", expand_secret)
+    assert redactor({})("deep-passw0rd") == "***"
+
+
+def test_a_program_gives_secrets_at_any_depth():
+    copy_context().run(_deep_tables)
+
+
+def _deep_tables():
+    tables = {
+        "service": {
+            "kind": "deep",
+            "base_url": "https://example.com",
+            "auth": {"secret": SecretStr("given-one"), "json": {"a}b": [SecretStr("given-two")]}},
+        }
+    }
+    text = text_of(tables)
+    assert "given-one" not in text
+    assert "given-two" not in text
+    checked = check(DeepSettings, parse_toml(text)["service"], "service", expand_secret)
+    assert checked.auth.secret == SecretStr("given-one")
+    assert checked.auth.json == SecretTree({"a}b": ["given-two"]})

@@ -78,7 +78,7 @@ def test_a_job_is_cut_and_read_again_without_a_network_and_without_secrets(tmp_p
     offline = wiring.load_offline(job)
     batches = [batch for plan in offline.plans(job, None) for batch in plan.batches]
     assert [batch.count for batch in batches] == [10, 10, 5]  # the service's limit
-    assert orjson.loads(offline.payloads(job).read(batches[2]))[4] == {"data": {"id": "24"}, "priority": 1}
+    assert orjson.loads(offline.payloads(job).read(batches[2]).array)[4] == {"data": {"id": "24"}, "priority": 1}
 
 
 def test_cutting_goes_on_after_the_batch_frozen_last(tmp_path):
@@ -356,13 +356,18 @@ class CountedReader(PayloadReader):
         super().__init__(*args)
         self.readings = []
 
-    def read(self, batch):
+    def read(self, batch, indexes=None):
         self.readings.append(1)
-        return super().read(batch)
+        return super().read(batch, indexes)
 
-    def read_each(self, batches):
+    def read_each(self, batches, indexes=None):
         self.readings.append(len(batches))
-        return super().read_each(batches)
+        return super().read_each(batches, indexes)
+
+
+async def every_index(batch):
+    """Return the indexes of the records of a batch in which none was left out."""
+    return range(batch.start.index, batch.end.index)
 
 
 def batches_of_one(path):
@@ -377,11 +382,11 @@ async def test_small_payloads_are_read_together_ahead_and_each_kept_until_it_is_
     records = [orjson.dumps({"input": "x" * length}) for length in (1, 20_000, 2, 3)]
     path.write_bytes(b"\n".join(records))
     reader, batches = batches_of_one(path)
-    payloads = _InThreads(reader)
+    payloads = _InThreads(reader, every_index)
     await payloads.ahead(batches)
-    assert [await payloads.read(batch) for batch in batches] == [b"[%b]" % record for record in records]
+    assert [(await payloads.read(batch)).array for batch in batches] == [b"[%b]" % record for record in records]
     assert reader.readings == [3, 1], "the long one is read when it is its turn"
-    assert await payloads.read(batches[0]) == b"[%b]" % records[0]
+    assert (await payloads.read(batches[0])).array == b"[%b]" % records[0]
     assert reader.readings == [3, 1, 1], "nothing is kept that was taken"
 
 
@@ -390,8 +395,24 @@ async def test_of_a_source_that_changed_before_it_was_read_ahead_the_good_batche
     path.write_bytes(b'{"a":1}\n{"a":2}\n')
     reader, (first, second) = batches_of_one(path)
     path.write_bytes(b'{"a":1}\n{"a":3}\n')
-    payloads = _InThreads(reader)
+    payloads = _InThreads(reader, every_index)
     await payloads.ahead([first, second])
-    assert await payloads.read(first) == b'[{"a":1}]'
+    assert (await payloads.read(first)).array == b'[{"a":1}]'
     with pytest.raises(SourceChanged, match="batch 1"):
         await payloads.read(second)
+
+
+async def test_the_indexes_of_records_are_looked_up_whether_a_payload_is_read_ahead_or_not(tmp_path):
+    path = tmp_path / "tasks.ndjson"
+    path.write_bytes(b'{"a":1}\nno json\n{"a":2}\n{"a":3}\n')
+    reader, batches = batches_of_one(path)
+
+    async def seen_in_the_ledger(batch):
+        return [index for index in (0, 2, 3) if batch.start.index <= index < batch.end.index]
+
+    payloads = _InThreads(reader, seen_in_the_ledger)
+    alone = [await payloads.read(batch) for batch in batches]
+    await payloads.ahead(batches)
+    assert [await payloads.read(batch) for batch in batches] == alone
+    assert [payload.indexes for payload in alone] == [[0], [2], [3]]
+    assert reader.readings == [1, 1, 1, 3]

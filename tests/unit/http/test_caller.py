@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +27,7 @@ from engine.model.errors import (
     UnexpectedAnswer,
     WrongAddress,
 )
-from engine.model.settings import SecretStr, SendSettings, ServiceSettings
+from engine.model.settings import SecretStr, SendSettings, ServiceSettings, WindowHeaders
 from engine.progress.events import CallEnded, CallRetried, CallStarted, Paused, Spaced
 from engine.services.base import Answer, Call
 
@@ -914,3 +915,183 @@ async def test_a_window_that_is_told_is_no_reason_to_learn_a_pace(make, clock):
     for _ in range(20):
         await caller.call(STATUS)
     assert wire.times[-1] == wire.times[1]
+
+
+# What a success may mean besides
+
+
+def rule(status, body):
+    """Read the rules of a service whose status lies."""
+    if b"THROTTLED" in body:
+        return Pause(30.0, "THROTTLED")
+    if b"bad token" in body:
+        return Refusal("bad token", Blame.KEY)
+    if b"flawed" in body:
+        return Refusal("two are flawed", Blame.RECORDS, flaws={0: "no name\nt0ken-of-ours", 7: "too long"}, exists=True)
+    if b"no job" in body:
+        return Refusal("no job", Blame.RECORDS, gone=True)
+    return Refusal("later", Blame.NOT_NOW) if b"later" in body else None
+
+
+@pytest.fixture
+def ruled(make, monkeypatch):
+    """Make a caller of a service whose rules are asked about success, too."""
+    monkeypatch.setattr(Service, "RULES_ON_SUCCESS", True)
+    return lambda *script, **settings: make(*script, error_hint=rule, **settings)
+
+
+@pytest.mark.parametrize("status", [200, 202, 400, 503])
+@pytest.mark.parametrize("call", [CREATE, STATUS], ids=["once", "repeatable"])
+async def test_a_refusal_under_any_status_is_definite(ruled, call, status):
+    caller, wire, _ = ruled(answer(status, b'{"errors":["flawed"]}'))
+    with pytest.raises(Refused, match="two are flawed") as raised:
+        await caller.call(call)
+    refused = raised.value
+    assert (type(refused), refused.status, refused.blame, refused.earlier_lost) == (
+        Refused,
+        status,
+        Blame.RECORDS,
+        False,
+    )
+    assert (refused.flaws, refused.exists, refused.batch_not_found) == ({0: "no name ***", 7: "too long"}, True, False)
+    assert len(wire.requests) == 1
+
+
+async def test_what_is_not_there_is_told(ruled):
+    caller, _, _ = ruled(answer(200, b"no job"))
+    with pytest.raises(Refused) as raised:
+        await caller.call(CREATE)
+    assert (raised.value.batch_not_found, raised.value.exists, raised.value.flaws) == (True, False, {})
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_pause_under_any_status_is_tried_again_even_if_the_call_must_happen_once(ruled, status):
+    caller, wire, events = ruled(answer(status, b"THROTTLED"), answer(201))
+    assert (await caller.call(CREATE)).status == 201
+    assert wire.times == [0, pytest.approx(30, abs=1)]
+    assert [event.reason for event in events if isinstance(event, Paused)] == ["the service asks for it (THROTTLED)"]
+
+
+async def test_a_longer_pause_that_the_headers_ask_for_is_obeyed(ruled):
+    caller, wire, _ = ruled(answer(429, b"THROTTLED", retry_after="50"), answer(201))
+    await caller.call(CREATE)
+    assert wire.times == [0, pytest.approx(50, abs=1)]
+
+
+async def test_what_may_succeed_later_is_tried_again(ruled):
+    caller, wire, _ = ruled(answer(200, b"later"), answer(200, b"later"), answer(201))
+    assert (await caller.call(CREATE)).status == 201
+    assert len(wire.requests) == 3
+
+
+async def test_a_success_may_say_that_the_credentials_do_not_hold(ruled):
+    caller, _, _ = ruled(answer(200, b"bad token"))
+    with pytest.raises(Unauthorized):
+        await caller.call(CREATE)
+
+
+async def test_a_success_that_no_rule_is_about_is_one(ruled):
+    caller, _, _ = ruled(answer(200, b"fine"))
+    assert (await caller.call(CREATE)).body == b"fine"
+
+
+async def test_rules_are_asked_about_a_success_only_where_the_service_says_so(make):
+    caller, _, _ = make(answer(200, b"flawed"), error_hint=rule)
+    assert (await caller.call(CREATE)).body == b"flawed"
+
+
+async def test_they_are_not_about_what_a_store_says(ruled):
+    caller, _, _ = ruled(answer(200, b"flawed"), answer(403, b"bad token"))
+    assert (await caller.call(PUT)).body == b"flawed"
+    with pytest.raises(Refused) as raised:
+        await caller.call(PUT)
+    assert raised.value.blame is Blame.URL
+
+
+@pytest.mark.parametrize(
+    ("before", "lost_before"),
+    [
+        ([], False),
+        ([answer(429)], False),
+        ([lost(Loss.UNREACHABLE)], False),
+        ([answer(502)], True),
+        ([lost(Loss.CUT)], True),
+    ],
+)
+async def test_an_answer_tells_whether_an_earlier_attempt_of_the_call_may_have_arrived(make, before, lost_before):
+    caller, _, _ = make(*before, answer(200))
+    assert (await caller.call(replace(CREATE, repeatable=True))).earlier_lost is lost_before
+
+
+async def test_a_call_that_is_given_up_tells_whether_it_may_have_arrived(make):
+    for ended, may in ((lost(Loss.UNREACHABLE), False), (lost(Loss.CUT), True)):
+        caller, _, _ = make(lambda call, now, ended=ended: ended, give_up_seconds=10)
+        with pytest.raises(Unavailable) as raised:
+            await caller.call(replace(CREATE, repeatable=True))
+        assert raised.value.earlier_lost is may
+
+
+# What the service's settings say of its pace
+
+
+@pytest.mark.parametrize(("configured", "documented"), [(None, 4.0), (8.0, 4.0), (4.0, 8.0)])
+async def test_the_slower_of_two_paces_holds(make, monkeypatch, configured, documented):
+    monkeypatch.setattr(Service, "most_requests_per_second", documented)
+    caller, wire, _ = make(lambda call, now: answer(), requests_per_second=configured)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(caller.call, STATUS)
+    assert [round(time, 6) for time in wire.times] == [n / 4 for n in range(5)]
+
+
+HUBSPOT = WindowHeaders("X-HubSpot-RateLimit-Remaining", "X-HubSpot-RateLimit-Max", "", every=10.0)
+
+
+async def test_a_fixed_window_by_other_names_is_used_up_and_never_overdrawn(make, monkeypatch, clock):
+    monkeypatch.setattr(Service, "window", lambda self: HUBSPOT)
+    seen, refused = [], []
+
+    def script(call, now):
+        at = now // 10 * 10
+        if len([one for one in seen if one >= at]) >= 20:
+            refused.append(now)
+            return answer(429)
+        seen.append(now)
+        left = 20 - len([one for one in seen if one >= at])
+        return answer(200, x_hubspot_ratelimit_remaining=str(left), x_hubspot_ratelimit_max="20")
+
+    caller, _, _ = make(script, seconds=0.1)
+    await load(caller, clock, [STATUS] * 100, workers=4)
+    assert refused == []
+    assert clock.monotonic() < 60
+
+
+async def test_a_push_back_while_a_fixed_window_has_something_left_is_none_of_that_window(make, monkeypatch, clock):
+    daily = WindowHeaders("X-Daily-Remaining", "X-Daily-Limit", "", every=86_400.0)
+    monkeypatch.setattr(Service, "window", lambda self: daily)
+    left = {"x_daily_remaining": "9000", "x_daily_limit": "10000"}
+    caller, _, _ = make(answer(200, **left), answer(429, **left), answer(200, **left))
+    for _ in range(2):
+        await caller.call(STATUS)
+    assert clock.monotonic() < 60
+
+
+# Into a file
+
+
+async def test_the_body_of_a_call_into_a_file_has_no_secret_in_it(make):
+    file = BytesIO(b"older and longer than what comes")
+
+    caller, wire, _ = make(answer(200))
+    await caller.call(replace(STATUS, into=file))
+    into = wire.requests[0].into
+    into.begin()
+    into.write(b"we sent t0ken-")
+    into.write(b"of-ours")
+    into.end()
+    assert file.getvalue() == b"we sent ***"
+
+
+async def test_rules_are_not_asked_about_what_went_into_a_file(ruled):
+    caller, _, _ = ruled(answer(200, b"flawed"))
+    assert (await caller.call(replace(STATUS, into=BytesIO()))).status == 200

@@ -27,6 +27,7 @@ from engine.http.classify import (
 from engine.http.messages import names_records
 from engine.model.error_hints import Blame, Carries
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable, UnexpectedAnswer, WrongAddress
+from engine.model.settings import WindowHeaders
 
 NOT, POSSIBLY = False, True
 """Whether it may have been done."""
@@ -243,6 +244,27 @@ def test_retry_after_goes_before_the_rate_limit_headers():
 )
 def test_the_headers_are_read(headers, expected):
     assert allowance(headers, now=2e9) == (Allowance(*expected) if expected else None)
+
+
+HUBSPOT = WindowHeaders("X-HubSpot-RateLimit-Remaining", "X-HubSpot-RateLimit-Max", "", every=10.0)
+AIRY = WindowHeaders("RateLimit-Remaining", "RateLimit-Limit", "RateLimit-Reset")
+
+
+@pytest.mark.parametrize(
+    ("names", "headers", "expected"),
+    [
+        (HUBSPOT, {"X-HubSpot-RateLimit-Remaining": "7", "X-HubSpot-RateLimit-Max": "100"}, (100, 7, 10.0, True)),
+        (HUBSPOT, {"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "42"}, None),
+        (AIRY, {"RateLimit-Remaining": "7", "RateLimit-Limit": "9", "RateLimit-Reset": "42"}, (9, 7, 42, False)),
+        (AIRY, {"RateLimit-Remaining": "7", "RateLimit-Limit": "9"}, None),
+    ],
+)
+def test_a_window_may_be_told_by_other_names_and_have_a_fixed_length(names, headers, expected):
+    assert allowance(headers, 2e9, names) == (Allowance(*expected) if expected else None)
+
+
+def test_the_end_of_a_window_by_another_name_is_waited_for_after_a_429():
+    assert asked_wait({"RateLimit-Reset": "42"}, NOW, status=429, names=AIRY) == 42
 
 
 # Whose fault a refusal is

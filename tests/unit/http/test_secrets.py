@@ -1,12 +1,14 @@
 import html
+import io
 import json
+from itertools import pairwise
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.http.secrets import Credentials
+from engine.http.secrets import Credentials, HidingFile
 from engine.model.errors import ConfigError
 from engine.model.settings import SecretStr
 
@@ -93,3 +95,59 @@ def test_a_secret_that_cannot_be_sent_is_refused_without_being_shown(bad):
         of(bad)
     assert "key0" in str(caught.value)
     assert not bad or bad not in str(caught.value)
+
+
+def test_a_secret_that_is_neither_header_nor_parameter_is_hidden_and_not_sent():
+    credentials = Credentials({"Authorization": SecretStr("Basic bWU6cGFzc3dvcmQ=")}, others=[SecretStr("pass word")])
+    assert credentials.redact("pass word, word, bWU6cGFzc3dvcmQ=") == "***, word, ***"
+    assert credentials.hide(b"pass word, word") == b"***, word"
+    assert set(credentials.headers) == {"Authorization"}
+    assert "pass" not in repr(credentials)
+
+
+# On the way into a file
+
+
+def written(pieces, credentials):
+    """Return what a file holds after the pieces were written to it, one after the other."""
+    file = io.BytesIO(b"of an earlier attempt, which was longer" * 100)
+    hiding = HidingFile(file, credentials)
+    hiding.begin()
+    hiding.write(b"".join(pieces)[:7])
+    hiding.begin()
+    for piece in pieces:
+        hiding.write(piece)
+    hiding.end()
+    return file.getvalue()
+
+
+TWO = of(KEY, "k3y/with")
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=9), st.sampled_from([*TWO.forms, KEY.encode(), b"k3y/", b"\\u", b"*"]))),
+    st.lists(st.integers(0, 400)),
+)
+def test_a_secret_is_hidden_in_a_file_wherever_the_pieces_are_cut(parts, cuts):
+    body = b"".join(parts)
+    ends = sorted({min(cut, len(body)) for cut in cuts} | {0, len(body)})
+    pieces = [body[start:end] for start, end in pairwise(ends)]
+    found = written(pieces, TWO)
+    assert not any(form in found for form in TWO.forms)
+    assert found == written([body], TWO)
+    if not any(form in body for form in TWO.forms):
+        assert found == body
+
+
+@pytest.mark.parametrize("cut", range(1, len(KEY.encode())))
+def test_a_secret_that_stands_across_two_pieces_is_hidden(cut):
+    key = KEY.encode()
+    assert written([b"a " + key[:cut], key[cut:] + b" b"], of(KEY)) == b"a *** b"
+
+
+def test_without_a_secret_nothing_is_held_back():
+    file = io.BytesIO()
+    hiding = HidingFile(file, Credentials())
+    hiding.begin()
+    hiding.write(b"all of it")
+    assert file.getvalue() == b"all of it"

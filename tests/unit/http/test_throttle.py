@@ -385,3 +385,17 @@ def test_one_call_opens_a_window_and_the_others_wait_for_its_answer():
     assert 0 < budget.take(5.0, yielding=False) < 1
     budget.answered(5.0, Allowance(10, 9, 5.0))
     assert [budget.take(5.0, yielding=False) for _ in range(9)] == [0] * 9
+
+
+def test_a_window_of_a_fixed_length_ends_so_long_after_its_first_answer_whatever_later_ones_say():
+    budget = WindowBudget()
+    for now, left in ((0.0, 3), (4.0, 2), (8.0, 1), (9.0, 0)):
+        assert budget.take(now, yielding=False) == 0
+        budget.answered(now, Allowance(4, left, 10.0, fixed=True))
+    assert budget.take(9.0, yielding=False) == 1.0
+    assert budget.take(10.0, yielding=False) == 0
+    budget.answered(11.0, Allowance(4, 3, 10.0, fixed=True))
+    for _ in range(3):
+        assert budget.take(12.0, yielding=False) == 0
+        budget.answered(12.0, None)
+    assert budget.take(12.0, yielding=False) == 9.0

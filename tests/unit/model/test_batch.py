@@ -8,6 +8,7 @@ from engine.model.batch import (
     ROOTS,
     Batch,
     batch_name,
+    decode_lengths,
     decode_lines,
     decode_spans,
     encode_lines,
@@ -27,6 +28,7 @@ def test_spans_are_decoded_as_they_were_encoded(start, steps):
     offsets, lengths = edges[1::2], [length for _, length in steps]
     spans = encode_spans(start, offsets, lengths)
     assert decode_spans(start, spans) == (offsets, lengths)
+    assert decode_lengths(spans) == lengths
     if offsets:
         assert outer_edges(start, spans) == (offsets[0], offsets[-1] + lengths[-1])
     assert len(spans) == 1 + 8 * len(steps)
@@ -35,6 +37,7 @@ def test_spans_are_decoded_as_they_were_encoded(start, steps):
 def test_a_gap_over_four_gibibytes_takes_twice_the_room():
     spans = encode_spans(5, [5, 2**33], [10, 20])
     assert decode_spans(5, spans) == ([5, 2**33], [10, 20])
+    assert decode_lengths(spans) == [10, 20]
     assert len(spans) == 1 + 16 * 2
 
 

@@ -88,7 +88,9 @@ async def test_what_a_batch_holds_can_be_read_again_by_its_question(bench):
     poller = Poller(bench.run(), SendSettings(), bench)
     poller.add(batch, submission)
     asked = poller._asked(poller._open[0], 0.0)
-    assert [task["data"]["id"] for task in orjson.loads(await asked.payload())] == [str(at) for at in range(10)]
+    payload = await asked.payload()
+    assert [orjson.loads(task)["data"]["id"] for task in payload.tasks] == list(map(str, payload.indexes))
+    assert payload.indexes == range(10)
     with pytest.raises(SourceChanged):
         await Poller(bench.run(), SendSettings())._payload(0)
 

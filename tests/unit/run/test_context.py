@@ -5,8 +5,10 @@ from fakes.bench import a_bench
 from msgspec.structs import replace
 
 from engine.ledger.writer import Hooks
+from engine.model.batch import Batch
 from engine.model.errors import LedgerError
 from engine.model.outcome import Settlement
+from engine.model.record import Position, Reject, Skipped, Why
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchMoved, BatchSettled
 
@@ -88,6 +90,41 @@ async def test_halves_stand_for_a_batch_that_is_split(bench):
     assert [found for found, _ in await bench.batches()] == list(halves)
     assert await bench.states() == [State.FROZEN, State.FROZEN]
     assert bench.events[-1] == BatchMoved(0, State.FROZEN, State.SPLIT, 3, batch.size_bytes, "too large")
+
+
+class LeftOut:
+    """A ledger that knows what of batches does not go up, and notes what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def rejects(self, job, start, stop):
+        self.asked.append(("rejects", job, start, stop))
+        return [Reject(12, 0, 1, 1, "no")]
+
+    async def skips(self, job, start, stop):
+        self.asked.append(("skips", job, start, stop))
+        return [Skipped(14, 2, 0, b"", "earlier", 0, Why.CREATED)]
+
+
+@pytest.mark.parametrize(
+    ("rejected", "skipped", "indexes"),
+    [
+        (0, 0, range(10, 18)),
+        (1, 0, [10, 11, 13, 14, 15, 16, 17]),
+        (0, 2, [10, 11, 12, 13, 16, 17]),
+        (1, 2, [10, 11, 13, 16, 17]),
+    ],
+)
+async def test_each_record_has_its_index_in_the_whole_input_and_the_ledger_is_asked_only_where_one_is_left_out(
+    bench, rejected, skipped, indexes
+):
+    ledger = LeftOut()
+    run = replace(bench.run(), ledger=ledger)
+    batch = Batch(0, Position(0, 10), Position(99, 18), 8 - rejected - skipped, 2, b"", b"", skipped)
+    assert await run.indexes(batch) == indexes
+    kinds = ["rejects"] * bool(rejected) + ["skips"] * bool(skipped)
+    assert ledger.asked == [(kind, "j", 10, 18) for kind in kinds]
 
 
 async def test_nothing_is_told_before_it_is_durable(tmp_path):

@@ -10,6 +10,7 @@ from engine.model.error_hints import Carries
 from engine.model.errors import UnexpectedAnswer
 from engine.model.job import Job
 from engine.model.outcome import Settlement
+from engine.model.payload import Payload
 from engine.model.record import Position
 from engine.model.settings import BatchSettings, ServiceSettings
 from engine.services.base import Answer, Call
@@ -49,7 +50,7 @@ async def released(body, records=2):
         intents.append("intend")
 
     intents, plain = [], service(body)
-    done = await plain.release(batch, None, b'[{"a":1},{"a":2}]', intend)
+    done = await plain.release(batch, None, Payload.of([b'{"a":1}', b'{"a":2}']), intend)
     (call,) = plain.caller.calls
     assert (call.repeatable, call.carries, call.body) == (False, Carries.RECORDS, b'[{"a":1},{"a":2}]')
     await call.intent()
@@ -92,3 +93,10 @@ async def test_it_can_do_nothing_else():
     assert plain.check({}) is None
     assert plain.task_url("a") == "https://plain.example/a"
     assert await plain.look() == "the service itself answers"
+
+
+async def test_without_a_payload_it_sends_an_empty_array():
+    plain = service({"items": []})
+    batch = Batch(0, Position(), Position(), 0, 2, b"", b"")
+    assert (await plain.release(batch, None, None)).settlement == Settlement([])
+    assert plain.caller.calls[0].body == b"[]"

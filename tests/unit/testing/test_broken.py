@@ -49,7 +49,7 @@ class LyingToy(TOY.Toy):
     """Calls each record created that the answer does not call failed."""
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
-        answer = await self.caller.call(replace(self.request(batch, payload), repeatable=False, intent=intent))
+        answer = await self.caller.call(replace(self.request(batch, payload.array), repeatable=False, intent=intent))
         body = orjson.loads(answer.body or b"{}")
         items = body.get("items", []) if isinstance(body, dict) else []
         ids = [f"t{at}" for at in range(batch.count)]
@@ -68,16 +68,16 @@ class TrustingToy(TOY.Toy):
     """Believes that ids differ."""
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
-        answer = await self.caller.call(replace(self.request(batch, payload), repeatable=False, intent=intent))
-        return Released(None, self.settle(payload, answer))
+        answer = await self.caller.call(replace(self.request(batch, payload.array), repeatable=False, intent=intent))
+        return Released(None, self.settle(payload.array, answer))
 
 
 class RepeatableToy(LyingToy):
     """Says of its one call that it may be repeated."""
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
-        answer = await self.caller.call(self.request(batch, payload))
-        return Released(None, self.settle(payload, answer))
+        answer = await self.caller.call(self.request(batch, payload.array))
+        return Released(None, self.settle(payload.array, answer))
 
 
 class SilentToy(TrustingToy):
@@ -182,7 +182,7 @@ class Stager:
         return Staged(str(said.get("name")))
 
     async def upload(self, staged, payload, *, few_tries=False):
-        await self._call("put", staged.remote_id, payload)
+        await self._call("put", staged.remote_id, payload.array)
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
         try:
@@ -263,7 +263,7 @@ class ForgettingSearcher(Stager):
 
     async def release(self, batch, remote_id, payload, intent=no_intent):
         name = (await self._call("stage", repeatable=False, intent=intent))["name"]
-        await self._call("put", name, payload)
+        await self._call("put", name, payload.array)
         await self._call("release", name)
         return Released(name)
 

@@ -6,6 +6,7 @@ from fakes.clock import FakeClock
 from engine.model.batch import Batch
 from engine.model.errors import Refused
 from engine.model.job import Job
+from engine.model.payload import Payload
 from engine.model.record import Position
 from engine.model.settings import BatchSettings, SecretStr
 from engine.progress.events import unheard
@@ -87,7 +88,7 @@ class Remote:
         ]
 
     async def payload(self):
-        return orjson.dumps(self.records)
+        return Payload.of([orjson.dumps(record) for record in self.records])
 
 
 JOB = Job("nightly", "sama", "", (), "")

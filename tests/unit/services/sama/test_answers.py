@@ -7,6 +7,7 @@ import pytest
 
 from engine.model.error_hints import Blame
 from engine.model.errors import ConfigError, Refused, UnexpectedAnswer
+from engine.model.payload import NO_TASKS
 from engine.services.base import Answer, Staged
 from engine.services.decoding import decode
 from engine.services.sama.answers import (
@@ -338,7 +339,7 @@ async def test_more_created_tasks_than_were_sent_are_not_counted():
 async def test_an_odd_name_of_a_batch_is_no_name(odd):
     for answer in ({"batch_id": odd, "tasks_put_url": PUT_URL}, {"id": odd, "tasks_put_url": PUT_URL}):
         with pytest.raises(UnexpectedAnswer):
-            await service(Caller(answer)).stage(a_batch(), b"[]")
+            await service(Caller(answer)).stage(a_batch(), NO_TASKS)
 
 
 async def test_no_odd_name_that_a_ledger_holds_goes_into_a_url():
@@ -352,13 +353,13 @@ async def test_no_odd_name_that_a_ledger_holds_goes_into_a_url():
 @pytest.mark.parametrize("odd", ["", "no url", "ftp://x/y", "https://a b", "https://" + "x" * 9000, 5], ids=repr)
 async def test_an_odd_upload_url_is_none(odd):
     with pytest.raises(UnexpectedAnswer, match="no tasks_put_url"):
-        await service(Caller({"batch_id": 7, "tasks_put_url": odd})).stage(a_batch(), b"[]")
+        await service(Caller({"batch_id": 7, "tasks_put_url": odd})).stage(a_batch(), NO_TASKS)
 
 
 async def test_an_upload_url_that_may_not_be_called_costs_a_fresh_one():
     staged = Staged("7", "https://elsewhere.example/k")
     with pytest.raises(Refused, match="elsewhere") as raised:
-        await service(Caller(ConfigError("elsewhere.example is not allowed"))).upload(staged, b"[]")
+        await service(Caller(ConfigError("elsewhere.example is not allowed"))).upload(staged, NO_TASKS)
     assert raised.value.blame is Blame.URL
 
 

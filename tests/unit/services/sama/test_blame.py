@@ -4,6 +4,7 @@ import pytest
 
 from engine.model.error_hints import Carries
 from engine.model.errors import Refused, Unauthorized, WrongAddress
+from engine.model.payload import NO_TASKS
 from engine.model.settings import SecretStr
 from engine.services.base import Staged
 from engine.services.sama.service import UNMARKED
@@ -25,10 +26,10 @@ async def made(work, *answers, **keys):
 @pytest.mark.parametrize(
     ("work", "carries"),
     [
-        (lambda sama: sama.stage(a_batch(), b"[]"), Carries.NOTHING),
-        (lambda sama: sama.upload(Staged("7", PUT_URL), b"[]"), Carries.BYTES),
+        (lambda sama: sama.stage(a_batch(), NO_TASKS), Carries.NOTHING),
+        (lambda sama: sama.upload(Staged("7", PUT_URL), NO_TASKS), Carries.BYTES),
         (lambda sama: sama.release(a_batch(), "7", None), Carries.RELEASE),
-        (lambda sama: sama.release(a_batch(), None, b"[]"), Carries.RECORDS),
+        (lambda sama: sama.release(a_batch(), None, NO_TASKS), Carries.RECORDS),
         (lambda sama: sama.cancel("7"), Carries.NOTHING),
         (lambda sama: sama.look(), Carries.NOTHING),
     ],
@@ -40,7 +41,7 @@ async def test_each_call_says_what_it_carries(work, carries):
 
 @pytest.mark.parametrize("few_tries", [True, False])
 async def test_an_upload_has_as_many_tries_as_it_is_given(few_tries):
-    call = await made(lambda sama: sama.upload(Staged("7", PUT_URL), b"[]", few_tries=few_tries), b"")
+    call = await made(lambda sama: sama.upload(Staged("7", PUT_URL), NO_TASKS, few_tries=few_tries), b"")
     assert call.few_tries is few_tries
 
 

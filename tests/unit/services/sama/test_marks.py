@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from engine.model.batch import part_sequences
 from engine.model.errors import Refused, Unauthorized, UnexpectedAnswer
+from engine.model.payload import Payload
 from engine.model.settings import BatchSettings, SecretStr
 from engine.services import sama
 from engine.services.sama.settings import SamaSettings
@@ -109,7 +110,7 @@ def test_a_mark_names_job_and_batch_and_is_the_same_in_every_run():
 
 
 def payload(*inputs):
-    return orjson.dumps([{"data": data} for data in inputs])
+    return Payload.of([orjson.dumps({"data": data}) for data in inputs])
 
 
 async def test_a_batch_is_searched_for_on_all_pages():

@@ -7,6 +7,7 @@ from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.batch import Limits
 from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import ConfigError, Refused, Unauthorized, UnexpectedAnswer
+from engine.model.payload import NO_TASKS, Payload
 from engine.model.settings import BatchSettings, SecretStr
 from engine.services import sama
 from engine.services.base import Released, Staged
@@ -20,7 +21,7 @@ from .scripted import API, JOB, PUT_URL, Caller, a_batch, created, follows, serv
 
 async def test_staging_creates_a_batch_without_tasks_under_the_name_of_the_job():
     caller = Caller({"batch_id": 7, "tasks_put_url": PUT_URL})
-    staged = await service(caller).stage(a_batch(), b"[]")
+    staged = await service(caller).stage(a_batch(), NO_TASKS)
     assert (staged.remote_id, staged.upload_url) == ("7", PUT_URL)
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("create", "POST", f"{API}/batches.json")
@@ -32,21 +33,21 @@ async def test_staging_creates_a_batch_without_tasks_under_the_name_of_the_job()
 async def test_the_name_of_the_file_and_who_is_told_can_be_configured():
     caller = Caller({"batch_id": 7, "tasks_put_url": PUT_URL})
     keys = {"tasks_file_name": "photos", "notification_email": "me@example.com"}
-    await service(caller, **keys).stage(a_batch(), b"[]")
+    await service(caller, **keys).stage(a_batch(), NO_TASKS)
     assert orjson.loads(caller.calls[0].body) == {"tasks_file_name": "photos", "notification_email": "me@example.com"}
 
 
 async def test_an_upload_url_is_good_for_a_little_less_than_its_four_hours():
     clock = FakeClock()
     clock.elapsed = 100.0
-    staged = await service(Caller({"batch_id": 7, "tasks_put_url": PUT_URL}), clock=clock).stage(a_batch(), b"[]")
+    staged = await service(Caller({"batch_id": 7, "tasks_put_url": PUT_URL}), clock=clock).stage(a_batch(), NO_TASKS)
     assert staged.expires_at == 100.0 + UPLOAD_URL_SECONDS
     assert UPLOAD_URL_SECONDS < 4 * 3600
 
 
 async def test_the_payload_goes_up_as_it_is_and_without_our_key():
     caller = Caller(b"", headers={"ETag": '"5d41402a"'})
-    await service(caller).upload(Staged("7", PUT_URL), b'[{"data":{}}]')
+    await service(caller).upload(Staged("7", PUT_URL), Payload.of([b'{"data":{}}']))
     (call,) = caller.calls
     assert (call.kind, call.method, call.url, call.body) == ("put", "PUT", PUT_URL, b'[{"data":{}}]')
     assert not call.query
@@ -64,7 +65,7 @@ async def test_a_release_is_never_repeated_by_whoever_makes_the_call():
 
 async def test_a_batch_that_was_staged_before_is_not_gone_on_with():
     caller = Caller({"batch_id": 8, "tasks_put_url": PUT_URL})
-    assert (await service(caller).stage(a_batch(), b"[]", earlier_id="7")).remote_id == "8"
+    assert (await service(caller).stage(a_batch(), NO_TASKS, earlier_id="7")).remote_id == "8"
 
 
 @pytest.mark.parametrize("mode", ["presigned", "inline"])
@@ -74,11 +75,11 @@ async def test_the_intent_to_release_goes_with_the_call_and_with_no_other(mode):
 
     presigned = mode == "presigned"
     caller = Caller({"batch_id": 7})
-    await service(caller, mode=mode).release(a_batch(), "7" if presigned else None, b"[]", intent)
+    await service(caller, mode=mode).release(a_batch(), "7" if presigned else None, NO_TASKS, intent)
     (call,) = caller.calls
     assert call.intent is intent
     caller = Caller({"batch_id": 7, "tasks_put_url": PUT_URL})
-    await service(caller).stage(a_batch(), b"[]")
+    await service(caller).stage(a_batch(), NO_TASKS)
     assert caller.calls[0].intent is None
 
 
@@ -112,7 +113,7 @@ async def test_credentials_that_do_not_hold_say_nothing_of_an_earlier_release():
 
 async def test_an_upload_is_not_believed_unless_the_store_itself_answers():
     with pytest.raises(UnexpectedAnswer, match="not a store's"):
-        await service(Caller(b"<html>welcome</html>")).upload(Staged("7", PUT_URL), b"[]")
+        await service(Caller(b"<html>welcome</html>")).upload(Staged("7", PUT_URL), NO_TASKS)
 
 
 @pytest.mark.parametrize("answer", [b"", b"<html>", {}, [1]])
@@ -149,12 +150,12 @@ async def test_a_cancel_may_be_repeated():
 )
 async def test_a_stage_without_id_or_url_is_an_answer_that_cannot_be_understood(answer):
     with pytest.raises(UnexpectedAnswer):
-        await service(Caller(answer)).stage(a_batch(), b"[]")
+        await service(Caller(answer)).stage(a_batch(), NO_TASKS)
 
 
 @pytest.mark.parametrize("body", [{"id": 7}, {"batch_id": "7"}, {"batch_id": 7, "extra": None}])
 async def test_the_id_of_a_batch_is_read_tolerantly(body):
-    assert (await service(Caller(body | {"tasks_put_url": PUT_URL})).stage(a_batch(), b"")).remote_id == "7"
+    assert (await service(Caller(body | {"tasks_put_url": PUT_URL})).stage(a_batch(), NO_TASKS)).remote_id == "7"
 
 
 # Inline: the call
@@ -163,20 +164,20 @@ async def test_the_id_of_a_batch_is_read_tolerantly(body):
 async def test_inline_the_tasks_travel_in_the_one_call_which_is_never_repeated():
     caller = Caller({"batch_id": 8})
     inline = service(caller, mode="inline", notification_email="me@example.com")
-    payload = b'[{"data":{"n":12345678901234567890123}}]'
+    payload = Payload.of([b'{"data":{"n":12345678901234567890123}}'])
     assert await inline.release(a_batch(1), None, payload) == Released("8")
     (call,) = caller.calls
     assert (call.kind, call.method, call.url) == ("post", "POST", f"{API}/batches.json")
     assert (
         b"".join(call.pieces)
-        == b'{"tasks":' + payload + b',"tasks_file_name":"nightly","notification_email":"me@example.com"}'
+        == b'{"tasks":' + payload.array + b',"tasks_file_name":"nightly","notification_email":"me@example.com"}'
     )
     assert (call.repeatable, call.authenticated, call.reconcilable) == (False, True, False)
 
 
 async def test_inline_an_answer_without_an_id_cannot_be_understood():
     with pytest.raises(UnexpectedAnswer):
-        await service(Caller({}), mode="inline").release(a_batch(), None, b"[]")
+        await service(Caller({}), mode="inline").release(a_batch(), None, NO_TASKS)
 
 
 def test_only_the_presigned_way_has_a_harmless_step():
@@ -380,7 +381,7 @@ async def test_of_a_batch_with_more_tasks_than_a_page_the_poll_brings_the_first(
 async def test_polls_leave_the_budget_to_the_calls_that_create():
     caller = Caller({"state": "processing"}, {"batch_id": 7, "tasks_put_url": PUT_URL}, {"batch_id": 7})
     await service(caller).progress(follows())
-    await service(caller).stage(a_batch(), b"[]")
+    await service(caller).stage(a_batch(), NO_TASKS)
     await service(caller).release(a_batch(), "7", None)
     assert [call.yielding for call in caller.calls] == [True, False, False]
 

@@ -5,6 +5,7 @@ from fakes.clock import FakeClock
 
 from engine.model.batch import Batch
 from engine.model.job import Job
+from engine.model.payload import Payload
 from engine.model.record import Position
 from engine.model.settings import BatchSettings, SecretStr
 from engine.model.submission import State, Submission
@@ -59,7 +60,7 @@ def a_batch(sequence=7, sha256=b"\x00" * 32):
 
 
 def payload(**spec):
-    return orjson.dumps([{**SPEC, **spec}])
+    return Payload.of([orjson.dumps({**SPEC, **spec})])
 
 
 def task(status="DRAFT", **fields):

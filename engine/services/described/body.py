@@ -1,0 +1,639 @@
+"""Tasks in, the body of the call that carries them out; and the key of each record.
+
+What is frozen of a batch is its array of tasks, `[task,task,…]`, and its sha256 is over that. What is added here, keys,
+templates, lines and framing, depends on nothing but that array, the records' indexes, and what is the same for the life
+of a job or of a batch: so each attempt sends the same bytes.
+
+A task is never rendered anew where it goes up whole: `${task}` is its own bytes. Of others only the values that a text
+names are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from io import StringIO
+from operator import attrgetter
+from typing import Any, Literal
+
+import msgspec
+import orjson
+
+from engine.model.batch import Limits
+from engine.model.job import Job
+from engine.model.payload import Payload
+from engine.model.record import Row
+from engine.model.settings import BatchSettings
+from engine.services.decoding import Anything
+from engine.services.described.paths import MISSING, compiled, parts_of, text_of_value
+from engine.services.described.settings import DescribedSettings
+from engine.services.described.texts import TASK, Json, Text, clear, form_of
+
+TOKEN_BYTES = 16
+"""Length of a token: hexadecimal digits."""
+_BATCH_BYTES = 80
+"""Length of a batch's name at most: ten digits, and `.1` or `.2` for each time that it was halved."""
+_INDEX_BYTES = 12
+_ID_BYTES = 200
+"""Length of what a step takes, as far as it is foreseen."""
+_VALUE_BYTES = 64
+"""Likewise, of a value of the task that stands in a text besides the task itself."""
+_BOUNDARY_LETTERS = 40
+
+_TYPES = {
+    "array": "application/json",
+    "single": "application/json",
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "form": "application/x-www-form-urlencoded",
+}
+_ENDINGS = {"array": "json", "single": "json", "ndjson": "ndjson", "csv": "csv", "form": "txt"}
+
+_NO_LINES = bytes.maketrans(b"\n\r", b"  ")
+"""A line feed in JSON stands between values, never in one: there it is escaped."""
+_NULL = b"null"
+
+
+class Framing:
+    """What a description says of records and of the body; safe to share.
+
+    `names` of its methods are the names that are the same for a batch: `texts.batch_names`, and what steps took.
+    """
+
+    def __init__(self, settings: DescribedSettings) -> None:
+        self._settings = settings
+        self._body = settings.body
+        record = settings.record
+        self._key = Text(record.key, "record.key") if record.key else None
+        self._template = Json(record.template, "record.template") if record.template else None
+        self._head = Json(record.head, "record.head") if record.head else None
+        self._with = Json(clear(self._body.with_), "body.with")
+        self._fields = {name: Text(text_of_value(text), f"body.fields.{name}") for name, text in clear(self._body.fields).items()}
+        self._additions = list(_additions(settings))
+        users = {"record.key": self._key, "record.template": self._template, "record.head": self._head}
+        users |= {one.place: one.member for one in self._additions}
+        self._users = {place: user for place, user in users.items() if user is not None}
+        """What is made for each record, by its dotted key."""
+        self._needed = sorted({f"{TASK}.{path}" for path, _ in self._needs()})
+        self._values = _Values([name.partition(".")[2] for name in self._needed])
+        self._tests = list(self._flaw_tests())
+        self._columns = tuple(self._body.columns or record.template)
+        self._cells = _Values([f'"{_escaped(name)}"' for name in self._columns])
+        self._plain_row = _decoder_of(self._columns, str | int | None, None)
+        self._decoders = {
+            name: _decoder_of(parts, str | int)
+            for name in self._needed
+            if len(parts := parts_of(name.partition(".")[2])) == 1
+        }
+        """Name of a value at the top of a task → what reads it, if it is a text or an integer."""
+
+    @property
+    def looks_at_tasks(self) -> bool:
+        """Whether `flaw` may find something: else no task needs to be looked at."""
+        return bool(self._tests)
+
+    @property
+    def plain_task(self) -> type[msgspec.Struct] | None:
+        """What has no flaw by its fields alone; None: each task must be looked at. See `Service.plain_task`."""
+        fields = _PlainFields()
+        for path, in_text in self._needs():
+            fields.need(parts_of(path), _IN_TEXT if in_text else msgspec.Raw)
+        for one in self._additions:
+            fields.lack(one.under, one.names)
+        if self._closed:
+            fields.close([*self._body.columns])
+        return fields.struct()
+
+    def flaw(self, task: Row) -> str | None:
+        """Return why a record of this task could not be sent, naming the field; None if it can."""
+        for test in self._tests:
+            if why := test(task):
+                return why
+        return None
+
+    def keys(self, payload: Payload, names: Mapping[str, str]) -> Sequence[str]:
+        """Return the key of each record; () where records have none.
+
+        Raises:
+            ValueError: a task lacks what its key is made of.
+        """
+        return _Columns(self, payload, names).keys
+
+    def content_type(self, payload: Payload) -> str:
+        """Return the Content-Type of the body."""
+        if self._body.part:
+            return f"multipart/form-data; boundary={_boundary(payload)}"
+        return self._part_type
+
+    @property
+    def _part_type(self) -> str:
+        return self._body.type or _TYPES[self._body.framing]
+
+    def body(self, payload: Payload, names: Mapping[str, str]) -> tuple[bytes, ...]:
+        """Return the body, in pieces that stand one behind the other.
+
+        Raises:
+            ValueError: a task lacks what a text names; `flaw` says so beforehand.
+            KeyError: `names` lacks what a text names.
+        """
+        names = {**self._settings.values, **names}
+        columns = _Columns(self, payload, names)
+        match self._body.framing:
+            case "array":
+                prefix, suffix = self._around(names)
+                if self.plain:
+                    pieces: tuple[bytes, ...] = (prefix, payload.array, suffix)
+                else:
+                    pieces = (prefix + b"[", b",".join(columns.records), b"]" + suffix)
+            case "ndjson":
+                pieces = (self._lines(columns),)
+            case "csv":
+                pieces = (self._table(columns.records),)
+            case "single":
+                prefix, suffix = self._around(names)
+                pieces = (prefix, _only(columns.records), suffix)
+            case _:
+                pieces = (form_of(orjson.loads(_only(columns.records))),)
+        pieces = tuple(piece for piece in pieces if piece)
+        return self._parts(payload, pieces, names) if self._body.part else pieces
+
+    @property
+    def plain(self) -> bool:
+        """Whether tasks go up as they are."""
+        return not self._additions and (self._template is None)
+
+    def limits(self, batch: BatchSettings, job: Job) -> Limits:
+        """Return what a batch may hold: the service's limits and the user's, with what framing adds at most.
+
+        What a value of a task adds to a text besides the task itself is foreseen only roughly. So a body may come out
+        too long all the same; whoever sends it must look.
+        """
+        limit = self._settings.limit
+        records = min(batch.max_records, limit.records or batch.max_records)
+        if self._body.framing in {"single", "form"}:
+            records = 1
+        most_bytes = min(batch.max_bytes, limit.bytes or batch.max_bytes)
+        lengths = self._lengths(job)
+        return Limits(records, most_bytes, fixed_bytes=self._fixed_bytes(lengths), record_bytes=self._record_bytes(lengths))
+
+    def _lengths(self, job: Job) -> dict[str, int]:
+        """Return how long the value of each name is at most, by what is foreseen."""
+        lengths = {"job": len(job.name), "token": TOKEN_BYTES, "batch": _BATCH_BYTES, "index": _INDEX_BYTES, TASK: 0}
+        lengths["mark"] = len(job.name) + TOKEN_BYTES + _BATCH_BYTES + 2
+        lengths |= {name: len(orjson.dumps(value)) for name, value in self._settings.values.items()}
+        if self._key is not None:
+            literals = len(re.sub(r"\$\{[^}]*\}", "", self._key.text).encode())
+            lengths["key"] = literals + sum(_length(name, lengths) for name in self._key.names)
+        return lengths
+
+    def _fixed_bytes(self, lengths: Mapping[str, int]) -> int:
+        total = 0
+        if self._body.under:
+            total += _json_bytes(self._with, lengths) + 2 * len(self._body.under) + 16
+        if self._body.framing == "csv":
+            total += sum(len(name.encode()) + 3 for name in self._columns)
+        if self._body.part:
+            total += 2 * _BOUNDARY_LETTERS + 200 + len(self._body.part.encode()) + len(self._part_type)
+            for name, text in self._fields.items():
+                filled = sum(_length(one, lengths) for one in text.names)
+                total += _BOUNDARY_LETTERS + 64 + len(name.encode()) + len(text.text.encode()) + filled
+        return total
+
+    def _record_bytes(self, lengths: Mapping[str, int]) -> int:
+        total = sum(_json_bytes(one.member, lengths) for one in self._additions)
+        if self._template is not None:
+            total += _json_bytes(self._template, lengths)
+        if self._head is not None:
+            total += _json_bytes(self._head, lengths) + 1
+        if self._body.framing == "csv":
+            total += 2 * len(self._columns) + 2
+        return total
+
+    def _around(self, names: Mapping[str, str]) -> tuple[bytes, bytes]:
+        """Return what stands before and behind the records."""
+        if not self._body.under:
+            return b"", b""
+        return _around(self._with.fill(names), self._body.under.split("."))
+
+    def _lines(self, columns: _Columns) -> bytes:
+        lines = columns.records
+        if self._head is not None:
+            heads = columns.json(self._head)
+            lines = [head + b"\n" + line for head, line in zip(heads, lines, strict=True)]
+        return b"\n".join([*lines, b""])
+
+    def _table(self, records: Sequence[bytes]) -> bytes:
+        rows = StringIO()
+        ending = "\n" if self._body.line_ending == "lf" else "\r\n"
+        writer = csv.writer(rows, delimiter=self._body.delimiter, lineterminator=ending)
+        if self._columns:
+            writer.writerow(self._columns)
+            writer.writerows(map(self._row, records))
+            return rows.getvalue().encode()
+        members = list(map(_members, records))
+        names = list(dict.fromkeys(name for one in members for name in one))
+        writer.writerow(names)
+        writer.writerows([_cell(one.get(name, _NULL)) for name in names] for one in members)
+        return rows.getvalue().encode()
+
+    def _row(self, record: bytes) -> Sequence[Any]:
+        """Return the fields of a row: mostly texts and integers, which the writer takes as they are."""
+        try:
+            return msgspec.structs.astuple(self._plain_row(record))
+        except (msgspec.DecodeError, RecursionError):
+            return list(map(_cell, self._cells.of(record)))
+
+    def _plain_texts(self, name: str, tasks: Sequence[bytes]) -> Sequence[str] | None:
+        """Return a value of each task as a text, if each is a text or an integer at the top; None if not."""
+        decode = self._decoders.get(name)
+        try:
+            return None if decode is None else [str(decode(task).value) for task in tasks]
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+    def _parts(self, payload: Payload, pieces: tuple[bytes, ...], names: Mapping[str, str]) -> tuple[bytes, ...]:
+        """Return a body of multipart/form-data (RFC 7578), with the records in its last part."""
+        begin = f"--{_boundary(payload)}\r\nContent-Disposition: form-data; name="
+        head = "".join(f'{begin}"{_quoted(name)}"\r\n\r\n{text.fill(names)}\r\n' for name, text in self._fields.items())
+        file = self._body.file or f"batch.{_ENDINGS[self._body.framing]}"
+        head += f'{begin}"{_quoted(self._body.part)}"; filename="{_quoted(file)}"\r\nContent-Type: {self._part_type}\r\n\r\n'
+        return (head.encode(), *pieces, f"\r\n--{_boundary(payload)}--\r\n".encode())
+
+    def _needs(self) -> Iterator[tuple[str, bool]]:
+        """Yield each path of a task from which a text takes its value, and whether it is put into a text."""
+        for user in self._users.values():
+            for name in user.names:
+                if name.startswith(f"{TASK}."):
+                    yield name.partition(".")[2], not isinstance(user, Json) or user.has_in_text(name)
+
+    def _flaw_tests(self) -> Iterator[Callable[[Row], str | None]]:
+        for one in self._additions:
+            yield one.flaw
+        for place, user in self._users.items():
+            for name in sorted(user.names):
+                if name.startswith(f"{TASK}."):
+                    in_text = not isinstance(user, Json) or user.has_in_text(name)
+                    yield _needs(name.partition(".")[2], place, in_text=in_text)
+        if self._closed:
+            columns = frozenset(self._body.columns)
+            yield lambda task: next(
+                (f"has {name!r}, which is none of body.columns" for name in task if name not in columns), None
+            )
+
+    @property
+    def _closed(self) -> bool:
+        """Whether a task may have no other members than `body.columns`: they would not be sent."""
+        return bool(self._body.columns) and self._template is None
+
+
+class _PlainFields:
+    """Gathers what a struct must say of a task so that what it takes has no flaw."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+        """Name → its type, or the fields of an object."""
+        self._optional: set[str] = set()
+        self._closed = False
+        self._possible = True
+
+    def need(self, parts: Sequence[str], kind: Any) -> None:
+        """Have a value be there, of a type."""
+        fields: Any = self._fields
+        for part in parts[:-1]:
+            fields = fields.setdefault(part, {}) if isinstance(fields, dict) else None
+        if not isinstance(fields, dict) or any(map(_is_place, parts)):
+            self._possible = False
+            return
+        before = fields.get(parts[-1], msgspec.Raw)
+        if before is msgspec.Raw or before == kind:
+            fields[parts[-1]] = kind
+        elif kind is not msgspec.Raw:
+            self._possible = False
+
+    def lack(self, under: str, names: Collection[str]) -> None:
+        """Have members not be there; `under`: of an object in the task, which must be."""
+        fields = self._fields.setdefault(under, {}) if under else self._fields
+        if not isinstance(fields, dict) or not fields.keys().isdisjoint(names):
+            self._possible = False
+            return
+        fields.update(dict.fromkeys(names, _ABSENT))
+
+    def close(self, names: Sequence[str]) -> None:
+        """Have no other members be there than these."""
+        self._closed = True
+        self._optional = {name for name in names if name not in self._fields}
+
+    def struct(self) -> type[msgspec.Struct] | None:
+        """Return the struct; None if none can say it."""
+        if not self._possible:
+            return None
+        if not self._fields and not self._closed:
+            return Anything
+        optional = [(name, msgspec.Raw, msgspec.Raw(b"")) for name in sorted(self._optional)]
+        return _struct(self._fields, optional, closed=self._closed)
+
+
+_IN_TEXT = str | int | float | bool
+_ABSENT = Literal["\x00"]
+"""A field of it is not there: no text is this one."""
+
+
+def _struct(
+    fields: Mapping[str, Any], optional: Sequence[tuple[str, Any, Any]] = (), *, closed: bool = False
+) -> type[msgspec.Struct]:
+    names = [*fields, *(name for name, _, _ in optional)]
+    typed: list[Any] = []
+    for at, (name, kind) in enumerate(fields.items()):
+        inner = _struct(kind) if isinstance(kind, dict) else kind
+        typed.append((f"f{at}", inner, "\x00") if kind is _ABSENT else (f"f{at}", inner))
+    typed += [(f"f{len(fields) + at}", kind, default) for at, (_, kind, default) in enumerate(optional)]
+    rename = {f"f{at}": name for at, name in enumerate(names)}
+    return msgspec.defstruct("PlainRecord", typed, rename=rename, kw_only=True, forbid_unknown_fields=closed)
+
+
+def _is_place(part: str) -> bool:
+    return re.fullmatch(r"-?[0-9]{1,9}", part) is not None
+
+
+class _Columns:
+    """What texts name of each record of a batch, found when it is first asked for."""
+
+    def __init__(self, framing: Framing, payload: Payload, names: Mapping[str, str]) -> None:
+        self._framing = framing
+        self._payload = payload
+        self._names = {**framing._settings.values, **names}  # noqa: SLF001 - two halves of one thing
+        self._keys: Sequence[str] | None = None
+        self._raws: dict[str, Sequence[bytes]] | None = None
+        self._tasks: Sequence[bytes] | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self._payload.lengths)
+
+    @property
+    def keys(self) -> Sequence[str]:
+        if self._keys is None:
+            key = self._framing._key  # noqa: SLF001 - as above
+            self._keys = key.each(self.count, self._names, self._texts) if key is not None else ()
+        return self._keys
+
+    @property
+    def tasks(self) -> Sequence[bytes]:
+        """The tasks as `${task}` has them: with what is added, and as one line each."""
+        if self._tasks is None:
+            tasks: Sequence[bytes] = self._payload.tasks
+            if self._framing._body.framing == "ndjson" and _has_lines(self._payload.array):  # noqa: SLF001 - as above
+                tasks = [task.translate(_NO_LINES) for task in tasks]
+            for one in self._framing._additions:  # noqa: SLF001 - as above
+                tasks = one.put(tasks, self.json(one.member))
+            self._tasks = tasks
+        return self._tasks
+
+    @property
+    def records(self) -> Sequence[bytes]:
+        """What goes up for each record."""
+        template = self._framing._template  # noqa: SLF001 - as above
+        return self.tasks if template is None else self.json(template)
+
+    def json(self, value: Json) -> Sequence[bytes]:
+        """Return a value of JSON for each record."""
+        return value.each(self.count, self._names, self._texts, self._jsons)
+
+    def _texts(self, name: str) -> Sequence[str]:
+        match name:
+            case "index":
+                return list(map(str, self._payload.indexes))
+            case "key":
+                return self.keys
+            case "task":
+                return [task.decode() for task in self.tasks]
+        texts = self._framing._plain_texts(name, self._payload.tasks)  # noqa: SLF001 - as above
+        return [_text(raw, name) for raw in self._raw(name)] if texts is None else texts
+
+    def _jsons(self, name: str) -> Sequence[bytes]:
+        match name:
+            case "index":
+                return [b"%d" % index for index in self._payload.indexes]
+            case "key":
+                return list(map(orjson.dumps, self.keys))
+            case "task":
+                return self.tasks
+        raws = self._raw(name)
+        if b"" in raws:
+            raise ValueError(f"a task has no value for ${{{name}}}")
+        if self._framing._body.framing == "ndjson":  # noqa: SLF001 - as above
+            return [raw.translate(_NO_LINES) for raw in raws]
+        return raws
+
+    def _raw(self, name: str) -> Sequence[bytes]:
+        if self._raws is None:
+            framing = self._framing
+            columns = framing._values.columns(self._payload.tasks)  # noqa: SLF001 - as above
+            self._raws = dict(zip(framing._needed, columns, strict=True))  # noqa: SLF001 - as above
+        if name not in self._raws:  # a name of a step that has not been made, or was not taken
+            raise KeyError(name)
+        return self._raws[name]
+
+
+class _Values:
+    """Finds the text of some values in JSON objects, by their paths, and reads nothing else of them."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = [parts_of(path) for path in paths]
+        names = list(dict.fromkeys(parts[0] for parts in self._paths))
+        fields = [(f"f{at}", msgspec.Raw, msgspec.Raw(b"")) for at in range(len(names))]
+        kind = msgspec.defstruct("RawValues", fields, rename={f"f{at}": name for at, name in enumerate(names)})
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._places = [(attrgetter(f"f{names.index(parts[0])}"), parts[1:]) for parts in self._paths]
+
+    def of(self, task: bytes) -> Sequence[bytes]:
+        """Return the text of each value in one task."""
+        return [column[0] for column in self.columns([task])]
+
+    def columns(self, tasks: Sequence[bytes]) -> Sequence[Sequence[bytes]]:
+        """Return, for each path, the text of its value in each task; b"" of one that is not there."""
+        try:
+            found = list(map(self._decode, tasks))
+            return [
+                [_raw_below(bytes(get(one)), rest) for one in found] if rest else list(map(bytes, map(get, found)))
+                for get, rest in self._places
+            ]
+        except RecursionError:  # msgspec goes less deep than orjson
+            values = list(map(orjson.loads, tasks))
+            return [[_rendered(value, parts) for value in values] for parts in self._paths]
+
+
+_member_texts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_item_texts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _raw_below(raw: bytes, parts: Sequence[str]) -> bytes:
+    for part in parts:
+        begin = raw.lstrip()[:1]
+        if begin == b"{":
+            raw = bytes(_member_texts(raw).get(part, b""))
+        elif begin == b"[" and re.fullmatch(r"-?[0-9]{1,9}", part):
+            items, place = _item_texts(raw), int(part)
+            raw = bytes(items[place]) if -len(items) <= place < len(items) else b""
+        else:
+            return b""
+    return raw
+
+
+def _rendered(value: Any, parts: Sequence[str]) -> bytes:
+    found = compiled(".".join(f'"{_escaped(part)}"' for part in parts))(value)
+    return b"" if found is MISSING else orjson.dumps(found)
+
+
+def _escaped(name: str) -> str:
+    return name.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _members(record: bytes) -> Mapping[str, bytes]:
+    try:
+        return {name: bytes(text) for name, text in _member_texts(record).items()}
+    except RecursionError:
+        return {name: orjson.dumps(value) for name, value in orjson.loads(record).items()}
+
+
+class _Addition:
+    """Puts members into a task, behind its opening bracket or that of an object in it."""
+
+    def __init__(self, members: Mapping[str, Any], place: str, under: str = "") -> None:
+        self.member = Json(dict(members), place)
+        self.place = place
+        self.names = frozenset(members)
+        self.under = under
+        self._first = re.compile(rb"\s*\{\s*%b\s*:\s*\{" % re.escape(orjson.dumps(under)))
+
+    def put(self, tasks: Sequence[bytes], members: Sequence[bytes]) -> Sequence[bytes]:
+        """Return tasks with members, which are the text of an object for each.
+
+        Raises:
+            ValueError: one has no object to put them into.
+        """
+        if self.under:
+            return list(map(self._put_below, tasks, members))
+        # Nearly every task begins so; and a closing bracket off a text costs less than a call.
+        return [
+            mine[:-1] + b"," + task[1:] if task[:2] == b'{"' else _joined(mine, task, task.index(b"{") + 1)
+            for task, mine in zip(tasks, members, strict=True)
+        ]
+
+    def _put_below(self, task: bytes, members: bytes) -> bytes:
+        found = self._first.match(task)
+        if found is not None and task.count(orjson.dumps(self.under)) == 1:  # of two the last one counts
+            return task[: found.end() - 1] + _joined(members, task, found.end())
+        texts = dict(_members(task))
+        inner = texts.get(self.under, b"").lstrip()
+        if inner[:1] != b"{":
+            raise ValueError(f"a task has no object {self.under!r}, which the mark stands in")
+        texts[self.under] = _joined(members, inner, 1)
+        return b"{%b}" % b",".join(orjson.dumps(name) + b":" + text for name, text in texts.items())
+
+    def flaw(self, task: Row) -> str | None:
+        """Return why they cannot be put into a task; None if they can."""
+        inside: Any = task.get(self.under, MISSING) if self.under else task
+        if not isinstance(inside, dict):
+            return f"has no object {self.under!r}, into which {self.place} puts what it is found by"
+        for name in self.names:
+            if name in inside:
+                where = f"{self.under}.{name}" if self.under else name
+                return f"has {where!r} already, which {self.place} puts there"
+        return None
+
+
+def _joined(members: bytes, text: bytes, inside: int) -> bytes:
+    """Return an object with members before its own; these begin at `inside` in its text."""
+    rest = text[inside:]
+    ends = rest[:1] != b'"' and rest.lstrip()[:1] == b"}"
+    return members[:-1] + (b"" if ends else b",") + rest
+
+
+def _additions(settings: DescribedSettings) -> Iterator[_Addition]:
+    if settings.record.add:
+        yield _Addition(settings.record.add, "record.add")
+    if settings.search is not None and settings.search.mark:
+        under, _, name = settings.search.mark.rpartition(".")
+        yield _Addition({name: "${mark}"}, "search.mark", under)
+
+
+def _needs(path: str, place: str, *, in_text: bool) -> Callable[[Row], str | None]:
+    """Return what says why a task lacks the value that a text takes from it."""
+    get = compiled(path)
+
+    def test(task: Row) -> str | None:
+        found = get(task)
+        if found is MISSING:
+            return f"has no {path!r}, which {place} takes from it"
+        if in_text and (found is None or isinstance(found, dict | list)):
+            kind = "null" if found is None else "no text and no number"
+            return f"{path!r} is {kind}, and {place} puts it into a text"
+        return None
+
+    return test
+
+
+def _text(raw: bytes, name: str) -> str:
+    if raw[:1] == b'"':
+        found: str = orjson.loads(raw)
+        return found
+    if not raw or raw == _NULL:
+        raise ValueError(f"a task has no value for ${{{name}}}")
+    return raw.decode()
+
+
+def _decoder_of(names: Sequence[str], kind: Any, *default: Any) -> Callable[[bytes], Any]:
+    """Return what reads some members of an object, each of a kind; the first is called `value`."""
+    fields = [("value" if not at else f"value{at}", kind, *default) for at in range(len(names))]
+    rename = {field[0]: name for field, name in zip(fields, names, strict=True)}
+    return msgspec.json.Decoder(msgspec.defstruct("PlainValues", fields, rename=rename)).decode
+
+
+def _cell(raw: bytes) -> str:
+    """Return a value as a field of CSV has it: texts as they are, null as nothing, anything else as JSON."""
+    if raw[:1] == b'"':
+        found: str = orjson.loads(raw)
+        return found
+    return "" if raw in {_NULL, b""} else raw.decode()
+
+
+def _has_lines(array: bytes) -> bool:
+    return b"\n" in array or b"\r" in array
+
+
+def _only(records: Sequence[bytes]) -> bytes:
+    if len(records) != 1:
+        raise ValueError(f"a batch of {len(records)} records cannot be sent as a single one")
+    return records[0]
+
+
+def _around(beside: Mapping[str, Any], parts: Sequence[str]) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the member at a path, in an object with other members."""
+    name, *rest = parts
+    others = {key: value for key, value in beside.items() if key != name}
+    prefix = orjson.dumps(others)[:-1] + (b"," if others else b"") + orjson.dumps(name) + b":"
+    if not rest:
+        return prefix, b"}"
+    before, behind = _around(beside.get(name, {}), rest)
+    return prefix + before, behind + b"}"
+
+
+def _boundary(payload: Payload) -> str:
+    """Return what parts a body of multipart: the same in each attempt, and nothing that stands in it."""
+    return hashlib.sha256(payload.array).hexdigest()[:_BOUNDARY_LETTERS]
+
+
+def _quoted(name: str) -> str:
+    """Return a name as RFC 7578 and browsers write it in a header."""
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _length(name: str, lengths: Mapping[str, int]) -> int:
+    return lengths.get(name, _VALUE_BYTES if name.startswith(f"{TASK}.") else _ID_BYTES)
+
+
+def _json_bytes(value: Json, lengths: Mapping[str, int]) -> int:
+    return value.literal_bytes() + sum(_length(name, lengths) + 2 for name in value.uses())

@@ -1,0 +1,73 @@
+"""What can be asked of a described service before a load: its cheap call, and what promise its description gives."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from engine.model.doubt import RemoteStatus
+from engine.model.record import Row
+from engine.services.checks import GENERAL_GUESSES, CheckVerdict, Finding, Guess, ServiceCheck
+from engine.services.described.promise import promise_of
+from engine.services.described.settings import DescribedSettings
+
+CLOCK_SECONDS = 900.0
+"""By how much our clock may differ: a search ends where what it lists is older than the release by as much."""
+
+
+class DescribedChecks:
+    """The ability `checking` of a described service."""
+
+    clock_seconds = CLOCK_SECONDS
+
+    def __init__(
+        self,
+        settings: DescribedSettings,
+        look: Callable[[], Awaitable[str]],
+        flaw: Callable[[Row], str | None],
+        remote_status: Callable[[str], Awaitable[RemoteStatus]] | None,
+    ) -> None:
+        self._settings = settings
+        self._look = look
+        self._flaw = flaw
+        self._remote_status = remote_status
+
+    @property
+    def guesses(self) -> Sequence[Guess]:
+        """What is believed of any service; of this one, its description says it."""
+        return GENERAL_GUESSES
+
+    def checks(self) -> Sequence[ServiceCheck]:
+        """Return its cheap call, and what it promises."""
+        secret = "auth.secret" if self._settings.auth.kind != "none" else "auth"
+        return [
+            ServiceCheck("key", self._key, f"put a valid key into what service.{secret} names"),
+            ServiceCheck("promise", self._promise),
+            ServiceCheck("lost answers", self._lost),
+        ]
+
+    async def _key(self) -> Finding:
+        return Finding(await self._look())
+
+    async def _promise(self) -> Finding:
+        return Finding(promise_of(self._settings).created)
+
+    async def _lost(self) -> Finding:
+        promise = promise_of(self._settings)
+        if promise.warnings:
+            return Finding(promise.lost, CheckVerdict.WARNING, "; ".join(promise.warnings))
+        return Finding(promise.lost)
+
+    async def flaws(self, tasks: Sequence[Row]) -> Sequence[str | None]:
+        """Return of each task why it cannot be sent: the service itself tells no rules."""
+        return list(map(self._flaw, tasks))
+
+    def probe_note(self) -> str:
+        """Return that what a probe creates stays there."""
+        return "what the probe creates stays at the service: its description has no call that takes it back"
+
+    async def look_closer(self, remote_ids: Sequence[str], task_ids: Sequence[str]) -> None:
+        """Ask for the status of each batch once more."""
+        del task_ids
+        if self._remote_status is not None:
+            for remote_id in remote_ids:
+                await self._remote_status(remote_id)

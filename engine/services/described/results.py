@@ -1,0 +1,607 @@
+"""What answers say of each record: lists of results in, the fate of every record of a batch out. Pure.
+
+An item of a list tells of one record. Which one is known by the order of the list, by an index in the item or by the
+record's key in it. What an item says is judged in this order: `ok` holds: created; `busy`; `exists`; an error, or `ok`
+does not hold: failed. An item without any of them is created if the description names no `ok`.
+
+What does not fit is never a success. A list of another length than the batch is not understood as a whole
+(`UnexpectedAnswer`). A record that no item names, that two items name differently, or whose task has no id of its own
+is uncertain, with the reason. "No" needs evidence, too: an item that lacks the value which `ok` looks at, and has no
+error, leaves its record uncertain.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum, auto
+from itertools import compress, islice, repeat
+from operator import not_
+from typing import Any, BinaryIO, TypeAlias
+
+import orjson
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.model.errors import UnexpectedAnswer
+from engine.model.outcome import Settlement
+from engine.services.base import Answer
+from engine.services.decoding import MOST_ID_CHARACTERS, are_names, decode, decode_if_right, words, words_of_all
+from engine.services.described.paths import ANY, MISSING, compiled, parts_of, text_of_value
+from engine.services.described.settings import FailuresTable, FetchTable, ResultsTable
+
+Get: TypeAlias = Callable[[Any], Any]
+"""Takes one value out of an item, MISSING where it is not there."""
+
+THERE_ALREADY = "it is there already: its key stands twice in the source, or it is somebody else's"
+_NO_ID = "the service calls it done and does not name its task"
+_TWICE = "the results name it twice, and not alike"
+_SAME_ID = "the service names task {} for another record, too"
+NOT_NAMED = "the results do not name it"
+_TWINS = "its key stands twice in the batch, and the results do not tell the two records apart"
+_STRAY = "the results do not name it, but {} that no record has"
+_NOTHING: tuple[Any, ...] = (MISSING, None, "", [], {})
+"""What counts as no id. 0 is one."""
+_NO_ERROR: tuple[Any, ...] = (*_NOTHING, False)
+"""What counts as no error; `False` is 0, too."""
+_MOST_SHOWN = 60
+_READ_BYTES = 1 << 20
+"""Of a file of lines, at once; and the rest of a line."""
+_READ_ROWS = 1_000
+
+
+class ItemFate(Enum):
+    """What an item says of its record, where it is not plainly that it was created."""
+
+    FAILED = auto()
+    EXISTS = auto()
+    """It is there already."""
+    BUSY = auto()
+    """Nothing was done; the same may succeed later."""
+    UNCLEAR = auto()
+
+
+class JudgedItems(Struct, frozen=True):
+    """What a list of items says, by number in the list."""
+
+    ids: Sequence[str | None]
+    """The task that each one names."""
+    fates: Mapping[int, tuple[ItemFate, str]] = {}
+    """Of those that were not plainly created, with the words for people."""
+
+
+class ResultReader:
+    """Reads items in the form that a table describes; of the list of those that failed, see `failures_table`."""
+
+    def __init__(self, table: ResultsTable, *, only_failures: bool = False) -> None:
+        of_rows = table.format == "csv"
+        self.format = table.format
+        self.match = table.match
+        self._only_failures = only_failures
+        self._allows_none = table.missing == "created" or only_failures
+        self._items_path = table.items
+        self._items = compiled(table.items)
+        place = table.key if table.match == "key" else table.index if table.match == "index" else ""
+        self._place = _getter(place, of_rows=of_rows) if place else None
+        self._has_id = bool(table.id)
+        self._id = _first(table.id, _NOTHING, of_rows=of_rows)
+        self._error = _first(table.error, _NO_ERROR, of_rows=of_rows)
+        self._ok = _conditions(table.ok, of_rows=of_rows)
+        self._exists = _conditions(table.exists, of_rows=of_rows)
+        self._busy = _conditions(table.busy, of_rows=of_rows)
+
+    def items(self, body: Any, *, needed: bool = True) -> tuple[Sequence[Any], Sequence[Any] | None]:
+        """Return the items in a decoded answer, and the places that they stand at where they are those of an object.
+
+        `needed`: if not, the list may be left out, since another one may hold all.
+
+        Raises:
+            UnexpectedAnswer: there is no such list.
+        """
+        found = self._items(body)
+        if isinstance(found, list):
+            return found, None
+        if isinstance(found, dict) and self.match != "order" and self._place is None:
+            return list(found.values()), list(found)
+        if found in (MISSING, None) and (self._allows_none or not needed) and isinstance(body, dict | list):
+            return [], None
+        where = f"at {self._items_path!r}" if self._items_path else "in it"
+        raise UnexpectedAnswer(f"the answer has no list of results {where}")
+
+    def places(self, items: Sequence[Any], stands_at: Sequence[Any] | None = None) -> Sequence[Any]:
+        """Return what each item says of its record's place: a key, or an index."""
+        if stands_at is not None:
+            return stands_at
+        return [self._place(item) for item in items] if self._place else list(repeat(MISSING, len(items)))
+
+    def judged(self, items: Sequence[Any]) -> JudgedItems:
+        """Return what each item says."""
+        if self.format == "ids":
+            return _with_ids(items, has_id=True)
+        plain = self._plainly_created(items)
+        raw = [self._id(item) for item in items] if self._has_id else items
+        if all(plain):
+            return _with_ids(raw, has_id=self._has_id)
+        odd = compress(range(len(items)), map(not_, plain))
+        return _with_ids(raw, has_id=self._has_id, fates={number: self._fate(items[number]) for number in odd})
+
+    def _plainly_created(self, items: Sequence[Any]) -> Sequence[bool]:
+        """Return of each item whether it is created at the first look: all of them by one rule after the other."""
+        if self._only_failures:
+            return [False] * len(items)
+        if self._ok:
+            (get, fits, _), *others = self._ok
+            plain = [fits(get(item)) for item in items]
+            for get, fits, _ in others:
+                plain = [before and fits(get(item)) for before, item in zip(plain, items, strict=True)]
+            return plain
+        plain = [self._error(item) is None for item in items]
+        for conditions in (self._busy, self._exists):
+            if conditions:
+                plain = [yes and not _all_hold(conditions, one) for yes, one in zip(plain, items, strict=True)]
+        return plain
+
+    def _fate(self, item: Any) -> tuple[ItemFate, str]:
+        said = self._error(item)
+        text = "" if said is None else _text(said)
+        if self._busy and _all_hold(self._busy, item):
+            return ItemFate.BUSY, text or f"the service was busy ({_shown(self._busy, item)})"
+        if self._exists and _all_hold(self._exists, item):
+            return ItemFate.EXISTS, text
+        if text:
+            return ItemFate.FAILED, text
+        if self._only_failures:
+            return ItemFate.FAILED, "the service lists it among those that failed"
+        if any(get(item) is not MISSING for get, _, _ in self._ok):
+            return ItemFate.FAILED, f"the service says {_shown(self._ok, item)}"
+        return ItemFate.UNCLEAR, "its item in the results says neither yes nor no"
+
+
+def fetch_table(table: ResultsTable, own: FetchTable) -> ResultsTable:
+    """Return how the results of one fetch are read: as the table says, but for what the fetch itself says."""
+    said = {name: value for name in _OF_FETCH if (value := getattr(own, name)) is not None}
+    return replace(table, **said) if said else table
+
+
+def failures_table(table: ResultsTable, failures: FailuresTable) -> ResultsTable:
+    """Return how the second list is read: whatever is in it was not created."""
+    match = "key" if failures.key else "index" if failures.index else table.match
+    own = {name: getattr(failures, name) for name in ("items", "key", "index", "error", "exists", "busy")}
+    return replace(table, **own, match=match, id=(), ok={}, failures=None)
+
+
+_OF_FETCH = "format", "items", "match", "key", "index", "id", "ok", "error", "exists", "busy", "pages"
+
+
+class ListReader:
+    """Reads the answers that bring the results of a batch, or the files; and the second list of those that failed."""
+
+    def __init__(self, table: ResultsTable) -> None:
+        self.table = table
+        self._reader = ResultReader(table)
+        failures = table.failures
+        self._failures = ResultReader(failures_table(table, failures), only_failures=True) if failures else None
+        self._number = compiled(table.items) if table.format == "count" else None
+
+    def add(self, answer: Answer, fates: RecordFates, *, call: str = "") -> tuple[Any, int]:
+        """Take in an answer; return the value of its body, and how many items it had.
+
+        Raises:
+            UnexpectedAnswer: it holds no results.
+        """
+        if self.table.format == "ndjson":
+            items = json_lines(answer.body)
+            return items, self._add_items(items, None, fates)
+        if self.table.format == "csv":
+            lines = io.StringIO(answer.body.decode("utf-8-sig", "replace"), newline="")
+            return None, self._add_rows(lines, fates)
+        value = decode(answer, Any, call=call)
+        return value, self.add_value(value, fates)
+
+    def add_value(self, value: Any, fates: RecordFates, *, needed: bool = True) -> int:
+        """Take in the decoded body of an answer; return how many items it had. `needed`: if not, it may have no list.
+
+        Raises:
+            UnexpectedAnswer: it holds no results.
+        """
+        if self._number is not None:
+            fates.add_count(self._number(value))
+            return 1
+        number = 0
+        if self._failures is not None:
+            items, stands_at = self._failures.items(value)
+            fates.add(self._failures.match, self._failures.judged(items), self._failures.places(items, stands_at))
+            number = len(items)
+        items, stands_at = self._reader.items(value, needed=needed and not number)
+        return number + (self._add_items(items, stands_at, fates) if items or needed else 0)
+
+    def add_file(self, file: BinaryIO, fates: RecordFates) -> int:
+        """Take in a file of lines or rows, from its beginning; return how many items it had. Memory stays flat.
+
+        Raises:
+            UnexpectedAnswer: it is no such file.
+        """
+        file.seek(0)
+        if self.table.format == "csv":
+            text = io.TextIOWrapper(file, "utf-8-sig", "replace", newline="")
+            try:
+                return self._add_rows(text, fates)
+            finally:
+                text.detach()
+        number = 0
+        while lines := file.read(_READ_BYTES):
+            number += self._add_items(json_lines(lines + file.readline()), None, fates)
+        return number
+
+    def _add_rows(self, lines: Iterable[str], fates: RecordFates) -> int:
+        number, rows = 0, iter(csv_items(lines, self.table.delimiter))
+        while some := list(islice(rows, _READ_ROWS)):
+            number += self._add_items(some, None, fates)
+        return number
+
+    def _add_items(self, items: Sequence[Any], stands_at: Sequence[Any] | None, fates: RecordFates) -> int:
+        reader = self._reader
+        fates.add(
+            reader.match, reader.judged(items), () if reader.match == "order" else reader.places(items, stands_at)
+        )
+        return len(items)
+
+
+class RecordFates:
+    """Gathers what results say of the records of one batch; they may come in several lists.
+
+    `keys` returns the key of each record, in order, or () where records have none; it is asked only if keys are needed.
+    Kept are id and error of each
+    record, and nothing of the items themselves.
+    """
+
+    def __init__(
+        self, count: int, keys: Callable[[], Sequence[str]], *, unique_ids: bool = True, first_index: int = 0
+    ) -> None:
+        self._count = count
+        self._first_index = first_index
+        self._keys = keys
+        self._unique_ids = unique_ids
+        self._ids: list[str | None] = [None] * count
+        self._named = bytearray(count)
+        self._fates: dict[int, tuple[ItemFate, str]] = {}
+        self._in_order: list[JudgedItems] = []
+        self._by_key: dict[str, int] | None = None
+        self._twins: dict[str, list[int]] = {}
+        self._of_twins: dict[str, list[tuple[str | None, tuple[ItemFate, str] | None]]] = {}
+        self._strays: list[str] = []
+        self.busy: Sequence[int] = ()
+        """Positions of which nothing was done yet, once they are settled."""
+
+    def add(self, match: str, judged: JudgedItems, places: Sequence[Any] = ()) -> None:
+        """Take in a list of items. `match`: how the place of each is meant: order, index or key."""
+        if match == "order":
+            self._in_order.append(judged)
+        elif match == "index":
+            for number, place in enumerate(places):
+                self._put(_position(place, self._first_index, self._count), place, judged, number)
+        else:
+            positions = self._positions()
+            for number, place in enumerate(places):
+                key = place if isinstance(place, str) else _text(place)
+                if key in self._twins:
+                    self._of_twins.setdefault(key, []).append((judged.ids[number], judged.fates.get(number)))
+                else:
+                    self._put(positions.get(key), place, judged, number)
+
+    @property
+    def any_named(self) -> bool:
+        """Whether an item was about a record of the batch."""
+        return any(self._named) or bool(self._in_order) or bool(self._of_twins)
+
+    def add_count(self, found: Any) -> None:
+        """Take in how many were created, where the service says nothing else.
+
+        Raises:
+            UnexpectedAnswer: it is no number.
+        """
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise UnexpectedAnswer("the answer does not say how many were created")
+        fates: dict[int, tuple[ItemFate, str]] = {}
+        if found != self._count:
+            said = f"the service counts {found} created of {self._count}, and does not say which"
+            fates = dict.fromkeys(range(self._count), (ItemFate.UNCLEAR, said))
+        self._in_order.append(JudgedItems([None] * self._count, fates))
+
+    def settlement(self, missing: str, *, earlier: bool, call: str = "", unnamed: str = NOT_NAMED) -> Settlement:
+        """Return the fate of every record; `busy` then has those that may be sent again, which count as failed here.
+
+        Args:
+            missing: of a record that no item names: "error" (uncertain), "created", or why it failed.
+            earlier: an earlier attempt of ours may have created some: what is there already is ours.
+            call: what was asked, for the errors.
+            unnamed: why a record is uncertain that no item names.
+
+        Raises:
+            UnexpectedAnswer: a list in order has another length than the batch, or no item is about a record of it.
+        """
+        self._place_ordered(call)
+        self._place_twins()
+        errors, uncertain, busy = {}, {}, []
+        for place, (fate, said) in self._fates.items():
+            if fate is ItemFate.EXISTS and earlier:
+                continue
+            self._ids[place] = None
+            if fate is ItemFate.UNCLEAR:
+                uncertain[place] = said
+            else:
+                errors[place] = (
+                    said if fate is not ItemFate.EXISTS else f"{THERE_ALREADY} ({said})" if said else THERE_ALREADY
+                )
+            if fate is ItemFate.BUSY:
+                busy.append(place)
+        note = self._add_missing(missing, errors, uncertain, call, unnamed)
+        self._name_the_rest(errors, uncertain)
+        if self._unique_ids:
+            self._doubt_twice_named(uncertain)
+        self.busy = sorted(busy)
+        return Settlement(self._ids, _told(errors), note=note, uncertain=_told(uncertain))
+
+    def _positions(self) -> Mapping[str, int]:
+        if self._by_key is None:
+            keys = self._keys()
+            self._by_key = dict(zip(keys, range(len(keys)), strict=True))
+            if len(self._by_key) < len(keys):
+                often = {key for key, times in Counter(keys).items() if times > 1}
+                for position, key in enumerate(keys):
+                    if key in often:
+                        self._twins.setdefault(key, []).append(position)
+        return self._by_key
+
+    def _put(self, position: int | None, place: Any, judged: JudgedItems, number: int) -> None:
+        if position is None:
+            self._strays.append(_text(place) if place is not MISSING else "nothing")
+            return
+        self._set(position, judged.ids[number], judged.fates.get(number))
+
+    def _set(self, position: int, task_id: str | None, fate: tuple[ItemFate, str] | None) -> None:
+        if self._named[position]:
+            before = self._fates.get(position)
+            if before is None and fate is None and task_id is not None and task_id == self._ids[position]:
+                return  # the same said twice
+            if before is not None and fate is not None and before[0] is fate[0] is ItemFate.FAILED:
+                return
+            fate = ItemFate.UNCLEAR, _TWICE
+        self._named[position] = 1
+        self._ids[position] = task_id
+        if fate is not None:
+            self._fates[position] = fate
+
+    def _place_ordered(self, call: str) -> None:
+        """Give the items in order to the records that no other list has named, as they come."""
+        if not self._in_order:
+            return
+        listed = sum(len(judged.ids) for judged in self._in_order)
+        left = self._count - sum(self._named)
+        if listed != left:
+            others = f", beside {self._count - left} that are named otherwise" if left != self._count else ""
+            raise UnexpectedAnswer(
+                f"{self._count} records went up, and the answer has {listed} results{others}", call=call
+            )
+        first = self._in_order[0]
+        if len(self._in_order) == 1 and left == self._count:
+            self._ids, self._fates = list(first.ids), dict(first.fates)
+            self._named = bytearray(b"\1" * self._count)
+        else:
+            free = (position for position, named in enumerate(bytes(self._named)) if not named)
+            for judged in self._in_order:
+                for number, task_id in enumerate(judged.ids):
+                    self._set(next(free), task_id, judged.fates.get(number))
+        self._in_order = []
+
+    def _place_twins(self) -> None:
+        """Settle records that share a key: only if there is an item for each of them, and all say the same."""
+        for key, items in self._of_twins.items():
+            positions = self._twins[key]
+            kinds = {fate[0] if fate else None for _, fate in items}
+            alike = len(items) == len(positions) and len(kinds) == 1
+            for position, (task_id, fate) in zip(positions, items if alike else repeat((None, None)), strict=False):
+                self._set(position, task_id, fate if alike else (ItemFate.UNCLEAR, _TWINS))
+        self._of_twins = {}
+
+    def _add_missing(
+        self, missing: str, errors: dict[int, str], uncertain: dict[int, str], call: str, unnamed: str
+    ) -> str:
+        """Decide over records that nothing was said of; return what people should know of items without a record."""
+        stray = f"{len(self._strays)} item(s), such as {self._strays[0][:_MOST_SHOWN]!r}," if self._strays else ""
+        if sum(self._named) < self._count:
+            if missing == "error" and not any(self._named):
+                raise UnexpectedAnswer("no item of the results is about a record of the batch", call=call)
+            for position, named in enumerate(bytes(self._named)):
+                if named:
+                    continue
+                if stray:  # it may be one of them
+                    uncertain[position] = _STRAY.format(stray)
+                elif missing == "error":
+                    uncertain[position] = unnamed
+                elif missing != "created":
+                    errors[position] = missing
+        return words(f"the results hold {stray} that no record of the batch has") if stray else ""
+
+    def _name_the_rest(self, errors: Mapping[int, str], uncertain: dict[int, str]) -> None:
+        """Call created records by their keys where the service names no task."""
+        if None not in self._ids:
+            return
+        keys: Sequence[str] | None = None
+        for position, task_id in enumerate(self._ids):
+            if task_id is None and position not in errors and position not in uncertain:
+                keys = self._keys() if keys is None else keys
+                if keys:
+                    self._ids[position] = keys[position]
+                else:
+                    uncertain[position] = _NO_ID
+
+    def _doubt_twice_named(self, uncertain: dict[int, str]) -> None:
+        known = [task_id for task_id in self._ids if task_id is not None]
+        if len(set(known)) == len(known):
+            return
+        often = {task_id for task_id, times in Counter(known).items() if times > 1}
+        for position, task_id in enumerate(self._ids):
+            if task_id in often:
+                self._ids[position] = None
+                uncertain[position] = _SAME_ID.format(task_id)
+
+
+def json_lines(text: bytes) -> Sequence[Any]:
+    """Return the values of lines of JSON; blank lines are none.
+
+    Raises:
+        UnexpectedAnswer: one of them is no JSON.
+    """
+    text = text.strip()
+    if not text:
+        return []
+    at_once = decode_if_right(b"[%b]" % text.replace(b"\n", b","), list[Any])
+    if at_once is not None and len(at_once) == text.count(b"\n") + 1:
+        return at_once
+    return [decode(Answer(200, {}, line), Any, call="results") for line in text.split(b"\n") if line.strip()]
+
+
+def csv_items(lines: Iterable[str], delimiter: str = ",") -> Iterable[Mapping[str, str]]:
+    """Yield the rows of a table with a header, by column; fields that a row lacks are not there.
+
+    Raises:
+        UnexpectedAnswer: it is no table.
+    """
+    csv.field_size_limit(sys.maxsize)  # it would end a row within a long value; the file's size is bounded
+    try:
+        rows = csv.reader(lines, delimiter=delimiter)
+        header = next(rows, [])
+        for row in rows:
+            if row:
+                yield dict(zip(header, row, strict=False))
+    except csv.Error as error:
+        raise UnexpectedAnswer(f"the results are no CSV: {error}", call="results") from error
+
+
+def _column(name: str) -> Get:
+    def get(row: Any) -> Any:
+        return row.get(name, MISSING)
+
+    return get
+
+
+def _getter(path: str, *, of_rows: bool) -> Get:
+    """Return what takes the value at a path. In a row of CSV a path is the name of a column, dots and all."""
+    if not of_rows or path.startswith("="):
+        return compiled(path)
+    parts = parts_of(path)
+    return _column(parts[0] if len(parts) == 1 else path)
+
+
+def _first(paths: Sequence[str], nothing: tuple[Any, ...], *, of_rows: bool) -> Get:
+    """Return what takes the first value that is there and not empty; None if none is."""
+    getters = [_getter(path, of_rows=of_rows) for path in paths]
+    if len(getters) == 1:
+        only = getters[0]
+
+        def get_only(item: Any) -> Any:
+            found = only(item)
+            return None if found in nothing else found
+
+        return get_only
+
+    def get(item: Any) -> Any:
+        for getter in getters:
+            if (found := getter(item)) not in nothing:
+                return found
+        return None
+
+    return get
+
+
+Condition: TypeAlias = tuple[Get, Callable[[Any], bool], str]
+"""What takes the value, whether it fits, and the path for people."""
+
+
+def _conditions(table: Mapping[str, Any], *, of_rows: bool) -> Sequence[Condition]:
+    return [(_getter(path, of_rows=of_rows), _fitting(wanted), path) for path, wanted in table.items()]
+
+
+def _fitting(wanted: Any) -> Callable[[Any], bool]:
+    """Return whether a value is one of those wanted, compared as texts: a table without types holds nothing else."""
+    texts = frozenset(map(text_of_value, wanted if isinstance(wanted, list | tuple) else [wanted]))
+    if ANY in texts:
+        return _is_there
+
+    def fits(value: Any) -> bool:
+        if type(value) is str:
+            return value in texts
+        if type(value) is int:
+            return str(value) in texts
+        return _is_there(value) and text_of_value(value) in texts
+
+    return fits
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None and value is not MISSING
+
+
+def _all_hold(conditions: Sequence[Condition], item: Any) -> bool:
+    return all(fits(get(item)) for get, fits, _ in conditions)
+
+
+def _shown(conditions: Sequence[Condition], item: Any) -> str:
+    found = [(path, get(item)) for get, _, path in conditions]
+    return ", ".join(f"{path} is {_text(value)}" for path, value in found if value is not MISSING)
+
+
+def _text(value: Any) -> str:
+    """Return a value of an answer as words: a list of texts joined, an object by its message or as JSON."""
+    if isinstance(value, str):
+        return value
+    if value is MISSING:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(_text(one) for one in value[:10])
+    if isinstance(value, Mapping) and isinstance(value.get("message"), str):
+        return str(value["message"])
+    try:
+        return orjson.dumps(value).decode()
+    except (TypeError, orjson.JSONEncodeError):
+        return str(value)
+
+
+def _position(place: Any, first_index: int, count: int) -> int | None:
+    """Return an index as a position in the batch; None if it is none."""
+    if isinstance(place, str) and place.isdecimal() and len(place) < _MOST_SHOWN:
+        place = int(place)
+    if isinstance(place, int) and not isinstance(place, bool) and 0 <= place - first_index < count:
+        return place - first_index
+    return None
+
+
+def _with_ids(raw: Sequence[Any], *, has_id: bool, fates: dict[int, tuple[ItemFate, str]] | None = None) -> JudgedItems:
+    """Return the ids of items as texts; a created one whose id is none is unclear, if ids are expected."""
+    fates = {} if fates is None else fates
+    if not has_id:
+        return JudgedItems([None] * len(raw), fates)
+    ids: Sequence[Any] = raw
+    if set(map(type, raw)) != {str}:
+        ids = [one if isinstance(one, str) else str(one) if type(one) is int else None for one in raw]
+    if None not in ids and are_names(ids):
+        return JudgedItems(ids, fates)
+    ids = [one if one is not None and is_id(one) else None for one in ids]
+    for number, task_id in enumerate(ids):
+        if task_id is None and number not in fates:
+            fates[number] = ItemFate.UNCLEAR, _NO_ID
+    return JudgedItems(ids, fates)
+
+
+def is_id(found: str) -> bool:
+    """Return whether a text can be the id of a task: it stands in reports, and quoted in URLs."""
+    return 0 < len(found) <= MOST_ID_CHARACTERS and found.isprintable()
+
+
+def _told(said: Mapping[int, str]) -> Mapping[int, str]:
+    """Return words of others as they may be kept."""
+    return dict(zip(said, words_of_all(list(said.values())), strict=True))

@@ -1,0 +1,130 @@
+"""A search in, what it found of a batch out: names of batches, or the fates of its records.
+
+It is asked after a release whose answer was lost. What it lists may be anybody's: what counts carries our mark, or what
+`where` says, whether the service has filtered by it or not. That it found nothing is no proof; the engine decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from engine.model.errors import Refused, UnexpectedAnswer
+from engine.model.outcome import Settlement
+from engine.services.base import Answer, Call, Caller
+from engine.services.decoding import decode
+from engine.services.described.paths import MISSING, compiled, fitting
+from engine.services.described.results import RecordFates, ResultReader, is_id
+from engine.services.described.settings import DescribedSettings, ResultsTable, SearchTable
+from engine.services.described.steps import PageWalk, Step
+from engine.services.described.texts import Json
+
+SKEW_SECONDS = 900.0
+"""What was made so long before a release is none of it: the longest call, and clocks that differ."""
+
+NOT_FOUND = "a search by its mark has not found it"
+_THOUSAND = 1000.0
+_MILLISECONDS_FROM = 1e11
+
+
+class Search:
+    """`[service.search]`, compiled."""
+
+    def __init__(self, table: SearchTable, settings: DescribedSettings, *, finds_records: bool) -> None:
+        self.finds_records = finds_records
+        self._base_url = settings.base_url
+        self._table = table
+        self.step = Step("search", table, settings.base_url)
+        self._where = Json(table.where, "search.where")
+        self._mark = compiled(table.mark) if table.mark else None
+        self._made_at = compiled(table.stop_before) if table.stop_before else None
+        key, index = table.key or settings.results.key, table.index or settings.results.index
+        match = "key" if table.key or (key and not table.index) else "index"
+        self._reader = ResultReader(
+            ResultsTable(items=table.items, match=match, key=key, index=index, id=table.id, error=())
+        )
+
+    async def found(self, caller: Caller, values: Mapping[str, str], since: float) -> Sequence[Any]:
+        """Return the items that are ours; `values` are those of the batch, `since` Unix seconds.
+
+        Raises:
+            UnexpectedAnswer: the answer has no list.
+        """
+        call = self.step.call(values)
+        walk = PageWalk(self._table.pages, call, self._base_url)
+        is_ours, next_call = self._filter(values), walk.first
+        found: list[Any] = []
+        page: Call | None = next_call
+        while page is not None:
+            try:
+                answer = await caller.call(page)
+            except Refused as refusal:
+                if refusal.status in walk.stop_status:
+                    break
+                raise
+            body, items = self._items(answer)
+            found += filter(is_ours, items)
+            if self._made_at is not None and any(_is_older(self._made_at(item), since) for item in items):
+                break
+            page = walk.next_call(answer, body, len(items))
+        return found
+
+    def names(self, items: Sequence[Any]) -> Sequence[str]:
+        """Return the names of the batches that were found, each once.
+
+        Raises:
+            UnexpectedAnswer: one has no name.
+        """
+        names = self._reader.judged(items).ids
+        if not all(name is not None and is_id(name) for name in names):
+            raise UnexpectedAnswer("what the search found has no name", call="search")
+        return list(dict.fromkeys(name for name in names if name is not None))
+
+    def settlement(self, items: Sequence[Any], count: int, keys: Callable[[], Sequence[str]]) -> Settlement | None:
+        """Return the fates of the records of a batch by those that were found; None if none is of the batch."""
+        fates = RecordFates(count, keys)
+        fates.add(self._reader.match, self._reader.judged(items), self._reader.places(items))
+        if not fates.any_named:
+            return None
+        return fates.settlement("error", earlier=True, call="search", unnamed=NOT_FOUND)
+
+    def _items(self, answer: Answer) -> tuple[Any, Sequence[Any]]:
+        body = decode(answer, Any, call="search", mend=False)
+        items, _ = self._reader.items(body)
+        return body, items
+
+    def _filter(self, values: Mapping[str, str]) -> Callable[[Any], bool]:
+        """Return whether an item is ours. One that does not show our mark is none."""
+        try:
+            wanted = fitting(self._where.fill(values))
+        except KeyError as error:
+            words = f"search.where needs ${{{error.args[0]}}}, which is not known of a batch whose answer was lost"
+            raise UnexpectedAnswer(words, call="search") from None
+        mark, ours = self._mark, values["mark"]
+
+        def is_ours(item: Any) -> bool:
+            return (mark is None or mark(item) == ours) and wanted(item)
+
+        return is_ours
+
+
+def _is_older(made_at: Any, since: float) -> bool:
+    """Return whether something was made before a time, and certainly; what is no time is not."""
+    seconds = _seconds(made_at)
+    return seconds is not None and seconds < since - SKEW_SECONDS
+
+
+def _seconds(found: Any) -> float | None:
+    """Return Unix seconds by a number of seconds or milliseconds, or by a date (ISO 8601; without a zone it is UTC)."""
+    if found is MISSING or isinstance(found, bool):
+        return None
+    if isinstance(found, int | float):
+        seconds = found / _THOUSAND if found >= _MILLISECONDS_FROM else float(found)
+        return seconds if math.isfinite(seconds) else None
+    try:
+        at = datetime.fromisoformat(found)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,692 @@
+"""What a description says, done: batches in, the fates of their records out.
+
+Which abilities the service has follows from the tables that the description has: `stage` makes it stage, `status` makes
+it pollable, `cancel` cancelable, `search` searchable. `again` says what makes a repeat safe after a lost answer; what
+follows from that stands in `model.next_step`.
+
+Three things happen within one release, so that one bad or busy record costs no other one its turn: records that the
+service was too busy for are sent again, after a pause; records that it names as the cause of a refusal fail, and the
+others are sent again; and a body that is too long is not sent at all, but halved by the engine.
+
+The module is a long one, since it has each step that a description may have.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import quote
+
+import anyio.to_thread
+import msgspec
+from msgspec.structs import replace
+
+from engine.adaptive.settle_time import SETTLE_SECONDS
+from engine.clock import Clock
+from engine.model.batch import Batch, ClientReference
+from engine.model.doubt import REPEATABLE, Again, RemoteStatus
+from engine.model.error_hints import Blame, Carries
+from engine.model.errors import (
+    CallFailed,
+    ConfigError,
+    NotApplied,
+    PossiblyApplied,
+    Refused,
+    UnexpectedAnswer,
+)
+from engine.model.job import Job
+from engine.model.outcome import Settlement
+from engine.model.payload import Payload
+from engine.model.record import Position, Row
+from engine.model.settings import BatchSettings
+from engine.progress.events import Listener, unheard
+from engine.services.base import (
+    Answer,
+    Asked,
+    BatchProgress,
+    Call,
+    Caller,
+    Intent,
+    Located,
+    Released,
+    Staged,
+    no_intent,
+)
+from engine.services.decoding import Anything, decode, words
+from engine.services.described.body import Framing
+from engine.services.described.consistency import finds_records
+from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
+from engine.services.described.results import THERE_ALREADY, ListReader, RecordFates, fetch_table
+from engine.services.described.search import Search
+from engine.services.described.settings import DescribedSettings, StepTable
+from engine.services.described.steps import PageWalk, Step
+from engine.services.described.texts import Text, batch_names
+
+if TYPE_CHECKING:
+    from engine.services.checks import Checking
+
+MOST_BUSY_ROUNDS = 10
+"""Times that records are sent again in one release because the service was too busy for them."""
+FIRST_BUSY_SECONDS, LONGEST_BUSY_SECONDS = 1.0, 30.0
+"""Pause before the first of those rounds, doubled each time, and the longest one: three minutes in all."""
+MOST_FLAW_ROUNDS = 20
+"""Refusals of one release that name the records at fault; after that the batch is halved."""
+
+_INLINE_BYTES = 64 * 1024
+"""A longer file of results is read by a thread: a megabyte takes some 10 ms."""
+_PAGE = (b"<!doctype", b"<html", b"<head", b"<body")
+
+
+class DescribedService:
+    """The service that a description makes; see the module's head.
+
+    Raises:
+        ConfigError: the description cannot be followed.
+    """
+
+    drafting = counting = refreshing = undoing = None
+    stage_again = Again.SAFE
+    """A description promises that what is staged does nothing."""
+    polls_together = 1
+
+    def __init__(
+        self,
+        settings: DescribedSettings,
+        batch: BatchSettings,
+        job: Job,
+        caller: Caller,
+        clock: Clock,
+        emit: Listener = unheard,
+    ) -> None:
+        self.kind: str = settings.kind
+        self.settings = settings
+        self._job = job
+        self._token = job.learnt
+        self._caller = caller
+        self._clock = clock
+        self._emit = emit
+        self._framing = Framing(settings)
+        self.limits = self._framing.limits(batch, job)
+        self.open_batches = settings.limit.open
+        self._declared = Again(settings.release.again)
+        self.key_seconds = settings.release.key_seconds if self._declared is Again.KEY else float("inf")
+        self.settle_seconds = settings.release.settle_seconds or SETTLE_SECONDS
+        step = partial(_step, base_url=settings.base_url)
+        self._stage, self._upload = step("stage", settings.stage), step("upload", settings.upload)
+        self._release = Step("release", settings.release, settings.base_url)
+        self._status, self._cancel = step("status", settings.status), step("cancel", settings.cancel)
+        self._look = step("look", settings.look)
+        self._search = _search(settings)
+        self._results = ListReader(settings.results)
+        self._fetches = [
+            (ListReader(fetch_table(settings.results, one)), Step("results", one, settings.base_url))
+            for one in settings.results.fetch
+        ]
+        tables = [self._results.table, *(reader.table for reader, _ in self._fetches)]
+        by_key = any(table.match == "key" for table in tables) or bool(
+            settings.results.failures and settings.results.failures.key
+        )
+        self._needs_keys = by_key or any(not table.id for table in tables)
+        if by_key and settings.results.of == "release" and not self._release.payload:
+            raise ConfigError(
+                "service.results.match: the call that releases carries no records, so its answer is matched "
+                "by order or index only; take the results from the status, or fetch them"
+            )
+        self._words = _StatusWords(settings)
+        self._page = Text(settings.task_page or f"{settings.base_url.rstrip('/')}/${{id}}", "task_page")
+        self._taken: dict[str, dict[str, str]] = {}
+        """By the name of a staged batch: what its upload needs, until that is done."""
+        self._staged_as: dict[int, str] = {}
+        """By batch: how it was staged, while its release is not answered."""
+        self._ended: dict[str, tuple[str, Any, dict[str, str]]] = {}
+        """By the name of a batch that a poll has called ended: its word, that answer, and what was taken from it."""
+        self._sent_earlier: set[str] = set()
+        """Names of batches of which an earlier attempt may have arrived."""
+        self.plain_task: type[msgspec.Struct] | None = None if self._framing.looks_at_tasks else Anything
+        self.staging = self if self._stage is not None else None
+        self.polling = self if self._status is not None else None
+        self.canceling = self if self._cancel is not None else None
+        self.referencing = self if self._search is not None or settings.needs_token else None
+
+    @property
+    def again(self) -> Again:
+        """As the description declares it; a search needs the token that is learnt before anything is frozen."""
+        if self._declared is Again.SEARCH and not self._token:
+            return Again.NEVER
+        return self._declared
+
+    @property
+    def checking(self) -> Checking:
+        """Says what promise the description gives, and tries its cheap call; loaded where it is wanted."""
+        from engine.services.described.checks import DescribedChecks  # noqa: PLC0415 - no load needs it
+
+        status = self.remote_status if self._status is not None else None
+        return DescribedChecks(self.settings, self.look, self._framing.flaw, status)
+
+    def check(self, task: Row) -> str | None:
+        """Return why a record of this task cannot be sent, naming the field."""
+        return self._framing.flaw(task)
+
+    def task_url(self, task_id: str) -> str:
+        """Return the page of a task."""
+        return self._page.fill({**self.settings.values, "id": task_id}, _quoted)
+
+    async def learn(self) -> str:
+        """Make the token that the job's marks and keys have in common; nobody is asked."""
+        self._token = secrets.token_hex(8)
+        return self._token
+
+    def reference(self, sequence: int) -> ClientReference | None:
+        """Return None: what marks a record is put in when it is sent."""
+        del sequence
+
+    async def look(self) -> str:
+        """Make the call of `[service.look]`; without one, get `base_url`, whose answer may be anything."""
+        if self._look is not None:
+            await self._caller.call(self._look.call(self.settings.values))
+            return "the service answers the call of [service.look]"
+        try:
+            await self._caller.call(Call("look", "GET", self.settings.base_url))
+        except Refused as refusal:
+            return f"something answers at {self.settings.base_url} ({refusal})"
+        return f"something answers at {self.settings.base_url}"
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    async def stage(
+        self, batch: Batch, payload: Payload, *, earlier_id: str | None = None, intent: Intent = no_intent
+    ) -> Staged:
+        """Make the first step. What an earlier one made does nothing, so it is left alone."""
+        del earlier_id, intent
+        assert self._stage is not None  # noqa: S101 - else there is no `staging`
+        values = self._values(batch)
+        call = self._stage.call(values)
+        if self._stage.payload:
+            call = self._with_records(call, payload, values)
+        taken = self._stage.taken(await self._caller.call(call))
+        self._taken[taken["id"]] = {**values, **taken}
+        return Staged(taken["id"], taken.get("upload_url"))
+
+    async def upload(self, staged: Staged, payload: Payload, *, few_tries: bool = False) -> None:
+        """Make the step that brings the records to what was staged, where there is one."""
+        if self._upload is None:
+            return
+        values = self._taken.get(staged.remote_id, {"id": staged.remote_id})
+        call = self._upload.call(values)
+        if self._upload.payload:
+            call = self._with_records(call, payload, values)
+        if not call.authenticated and self._upload.payload:
+            call = replace(call, carries=Carries.BYTES)
+        try:
+            answer = await self._caller.call(replace(call, few_tries=few_tries))
+        except ConfigError as error:  # one answer may be spoilt; the next URL may lead to where payloads may go
+            raise Refused(str(error), call="upload", blame=Blame.URL) from error
+        if not call.authenticated and answer.body.strip()[:20].lower().startswith(_PAGE):
+            raise UnexpectedAnswer("upload: a page is no answer of a store", call="upload", status=answer.status)
+        self._taken[staged.remote_id] = {**values, **self._upload.taken(answer)}
+
+    async def release(
+        self,
+        batch: Batch,
+        remote_id: str | None,
+        payload: Payload | None,
+        intent: Intent = no_intent,
+        *,
+        sent_before: bool = False,
+    ) -> Released:
+        """Have the records of a batch created, by what was staged of them or by one call that carries them."""
+        values = self._values(batch)
+        if remote_id is not None:
+            values["id"] = self._staged_as[batch.sequence] = remote_id
+        self._taken.pop(remote_id or "", None)
+        sending = _Sending(self, batch.count, payload, values, intent, earlier=sent_before)
+        await sending.run()
+        name = sending.taken.get("id", remote_id)
+        self._staged_as.pop(batch.sequence, None)
+        if sending.settlement is None:
+            if name is None:
+                raise UnexpectedAnswer("the answer does not name the batch", call="release")
+            if sending.earlier:
+                self._sent_earlier.add(name)
+        return Released(name, sending.settlement)
+
+    def _values(self, batch: Batch) -> dict[str, str]:
+        """Return what texts may name of a batch before it is sent."""
+        return {**self.settings.values, **batch_names(self._job, self._token, batch)}
+
+    def _with_records(self, call: Call, payload: Payload, values: Mapping[str, str]) -> Call:
+        """Return a call with the records of a batch as its body.
+
+        Raises:
+            Refused: the body is longer than the service takes, and can be halved; or no body can be made.
+        """
+        try:
+            body = self._framing.body(payload, values) if payload.lengths else ()
+        except ValueError as error:
+            raise Refused(str(error), call=call.kind, blame=Blame.PAYLOAD) from error
+        length, most = sum(map(len, body)), self.settings.limit.bytes
+        if most is not None and length > most and len(payload.lengths) > 1:
+            said = f"its body would have {length:,} bytes, and service.limit.bytes is {most:,}"
+            raise Refused(said, call=call.kind, blame=Blame.PAYLOAD, too_large=True)
+        headers = {"Content-Type": self._framing.content_type(payload), **call.headers}
+        return replace(call, headers=headers, body=body, carries=Carries.RECORDS)
+
+    async def send(self, payload: Payload | None, values: Mapping[str, str], intent: Intent) -> Answer:
+        """Make the call that releases, once; `_Sending` calls it.
+
+        Raises:
+            as `Caller.call` says.
+        """
+        call = self._release.call(values)
+        if (header := self.settings.release.key_header) and self._declared is Again.KEY:
+            call = replace(call, headers={header: values["mark"], **call.headers})
+        if self._release.payload:
+            call = self._with_records(call, payload or Payload.of(()), values)
+        else:
+            call = replace(call, carries=Carries.RELEASE)
+        call = replace(
+            call, repeatable=self._declared in REPEATABLE, reconcilable=self._declared is Again.ASK, intent=intent
+        )
+        try:
+            return await self._caller.call(call)
+        except Refused as refusal:
+            if call.carries is Carries.RELEASE and refusal.status == HTTPStatus.NOT_FOUND:
+                refusal.batch_not_found = True
+            raise
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether a release may be made twice."""
+        return self._declared in REPEATABLE
+
+    @property
+    def settles_at_once(self) -> bool:
+        """Whether the answer to the release says what became of each record."""
+        return self.settings.results.of == "release"
+
+    def read_answer(
+        self, answer: Answer, count: int, keys: Callable[[], Sequence[str]], *, earlier: bool
+    ) -> tuple[Settlement, Sequence[int]]:
+        """Return what the answer to a release says of each record, and the positions that may be sent again.
+
+        Raises:
+            UnexpectedAnswer: it does not say it.
+        """
+        fates = self._fates(count, keys)
+        self._results.add(answer, fates, call="release")
+        settlement = fates.settlement(self._results.table.missing, earlier=earlier, call="release")
+        return settlement, fates.busy
+
+    def keys(self, payload: Payload, values: Mapping[str, str]) -> Sequence[str]:
+        """Return the key of each record; () where they have none."""
+        return self._framing.keys(payload, values)
+
+    def release_takes(self, answer: Answer) -> dict[str, str]:
+        """Return what the release takes out of its answer."""
+        return self._release.taken(answer)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before busy records are sent again."""
+        await self._clock.sleep(seconds)
+
+    def round_values(self, values: Mapping[str, str], number: int) -> Mapping[str, str]:
+        """Return the values of a further call of one release: an idempotency key stands for one content only."""
+        if not number or self._declared is not Again.KEY:
+            return values
+        return {**values, "mark": f"{values['mark']}-{number}"}
+
+    def _fates(self, count: int, keys: Callable[[], Sequence[str]]) -> RecordFates:
+        is_upsert = self._declared is Again.SAFE
+        return RecordFates(count, keys, unique_ids=not is_upsert, first_index=self.settings.results.first_index)
+
+    # --- after a lost answer ------------------------------------------------------------------------------------------
+
+    async def locate(self, batch: Batch, payload: Payload, since: float) -> Located:
+        """Search for a batch by its mark."""
+        if self._search is None:
+            return Located()
+        values = self._values(batch)
+        if (staged := self._staged_as.get(batch.sequence)) is not None:
+            values["id"] = staged
+        found = await self._search.found(self._caller, values, since)
+        if not self._search.finds_records:
+            return Located(self._search.names(found))
+        keys = partial(self._framing.keys, payload, values)
+        return Located(settlement=self._search.settlement(found, batch.count, keys))
+
+    async def remote_status(self, remote_id: str) -> RemoteStatus:
+        """Ask whether a batch was released, by its word."""
+        try:
+            word, value, _ = await self._asked(remote_id)
+        except Refused as refusal:
+            if refusal.status == HTTPStatus.NOT_FOUND or refusal.batch_not_found:
+                return RemoteStatus.NOT_THERE
+            raise
+        if word in self._words.waiting:
+            return RemoteStatus.WAITING
+        if word in self._words.failed and self._words.created(value) == 0:
+            return RemoteStatus.ENDED
+        return RemoteStatus.STARTED
+
+    async def cancel(self, remote_id: str) -> None:
+        """Make the call that has the service create nothing more of a batch."""
+        assert self._cancel is not None  # noqa: S101 - else there is no `canceling`
+        await self._caller.call(self._cancel.call(self._values_of(remote_id)))
+
+    # --- following ----------------------------------------------------------------------------------------------------
+
+    async def progress(self, followed: Sequence[Asked]) -> Sequence[BatchProgress]:
+        """Ask how far a batch is, by its word and its count."""
+        (asked,) = followed
+        remote_id = str(asked.remote_id)
+        word, value, taken = await self._asked(remote_id)
+        finished = word in self._words.ended
+        if finished:
+            self._ended[remote_id] = word, value, taken
+        created = min(self._words.created(value) or 0, asked.count)
+        return [
+            BatchProgress(
+                asked.sequence,
+                created,
+                finished,
+                waiting=word in self._words.waiting,
+                said=words(word),
+                understood=word in self._words.known or not self._words.tells_all,
+            )
+        ]
+
+    async def settlement(self, asked: Asked) -> Settlement | None:
+        """Read the results of a batch that has ended."""
+        remote_id = str(asked.remote_id)
+        word, value, taken = self._ended.pop(remote_id, None) or await self._asked(remote_id)
+        if word not in self._words.ended:
+            return None
+        earlier = remote_id in self._sent_earlier
+        values = {**self._values_of(remote_id, asked.sequence), **taken}
+        keys: Callable[[], Sequence[str]] = tuple
+        if self._needs_keys or earlier:
+            payload = await asked.payload()
+            keys = partial(self._framing.keys, payload, values)
+        fates = self._fates(asked.count, keys)
+        has_failed = word in self._words.failed
+        if self.settings.results.of == "status":
+            self._results.add_value(value, fates, needed=not has_failed)
+        for reader, step in self._fetches:
+            if step.needs <= values.keys():  # else it needs what the status did not show
+                await self._fetch(reader, step, values, fates)
+        missing = self._results.table.missing
+        if has_failed:
+            created = self._words.created(value) or 0
+            said = words(self._words.error(value)) or f"the batch ended as {word!r}"
+            if created and not fates.any_named:
+                said = f"{said}; the service counts {created} created, and does not say which"
+                return Settlement([None] * asked.count, uncertain=dict.fromkeys(range(asked.count), said))
+            missing = missing if created else said
+        settlement = fates.settlement(missing, earlier=earlier, call="results")
+        self._sent_earlier.discard(remote_id)
+        return settlement
+
+    async def _asked(self, remote_id: str) -> tuple[str, Any, dict[str, str]]:
+        """Ask for the status of a batch; return its word, the answer's value, and what was taken from it.
+
+        Raises:
+            UnexpectedAnswer: the answer has no word.
+        """
+        assert self._status is not None  # noqa: S101 - else there is no `polling`
+        call = self._status.call(self._values_of(remote_id))
+        answer = await self._caller.call(replace(call, yielding=True))
+        value = decode(answer, Any, call="status")
+        return self._words.state(value), value, self._status.taken(answer)
+
+    async def _fetch(self, reader: ListReader, step: Step, values: Mapping[str, str], fates: RecordFates) -> None:
+        """Make a call that brings results, page by page; lines and rows go through a file, and memory stays flat."""
+        walk = PageWalk(reader.table.pages, step.call(values), self.settings.base_url)
+        page: Call | None = walk.first
+        while page is not None:
+            try:
+                if reader.table.format in {"ndjson", "csv"}:
+                    answer, number = await self._streamed(reader, page, fates)
+                    value: Any = MISSING
+                else:
+                    answer = await self._caller.call(replace(page, yielding=True))
+                    value, number = reader.add(answer, fates, call="results")
+            except Refused as refusal:
+                if refusal.status in walk.stop_status:
+                    return
+                raise
+            page = walk.next_call(answer, value, number)
+
+    async def _streamed(self, reader: ListReader, page: Call, fates: RecordFates) -> tuple[Answer, int]:
+        with tempfile.SpooledTemporaryFile(max_size=_INLINE_BYTES) as spooled:
+            file = cast("BinaryIO", spooled)
+            answer = await self._caller.call(replace(page, yielding=True, into=file))
+            if file.seek(0, 2) <= _INLINE_BYTES:
+                return answer, reader.add_file(file, fates)
+            return answer, await anyio.to_thread.run_sync(reader.add_file, file, fates)
+
+    def _values_of(self, remote_id: str, sequence: int | None = None) -> dict[str, str]:
+        """Return what texts may name of a batch that is called so."""
+        values = {**self.settings.values, "job": self._job.name, "token": self._token, "id": remote_id}
+        if sequence is not None:
+            values |= batch_names(self._job, self._token, Batch(sequence, Position(), Position(), 0, 0, b"", b""))
+        return values
+
+
+class _StatusWords:
+    """What the answers of `[service.status]` say."""
+
+    def __init__(self, settings: DescribedSettings) -> None:
+        status = settings.status
+        self._state = compiled(status.state) if status else compiled("")
+        self._created = compiled(status.created) if status and status.created else None
+        self.error = words_at(status.error if status else ())
+        self.waiting, self.failed, finished, running = (
+            frozenset(map(text_of_value, getattr(status, name) if status else ()))
+            for name in ("waiting", "failed", "finished", "running")
+        )
+        self.ended = finished | self.failed
+        self.known = self.ended | self.waiting | running
+        self.tells_all = bool(running)
+        """Words that are under way are listed, too, so any other one is worth saying."""
+
+    def state(self, value: Any) -> str:
+        """Return the word for where a batch stands.
+
+        Raises:
+            UnexpectedAnswer: there is none.
+        """
+        found = self._state(value)
+        if found in (MISSING, None, "") or not isinstance(found, str | int | float):
+            raise UnexpectedAnswer("status: the answer names no state", call="status")
+        return text_of_value(found)
+
+    def created(self, value: Any) -> int | None:
+        """Return how many were created so far; None if the service does not say it."""
+        found = self._created(value) if self._created else None
+        if isinstance(found, str) and found.isdecimal() and len(found) < 10:  # noqa: PLR2004 - a billion
+            found = int(found)
+        return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+
+
+class _Sending:
+    """One release: the call, and those that follow it for records that were busy, or beside some that are at fault."""
+
+    def __init__(
+        self,
+        service: DescribedService,
+        count: int,
+        payload: Payload | None,
+        values: Mapping[str, str],
+        intent: Intent,
+        *,
+        earlier: bool,
+    ) -> None:
+        self._service = service
+        self._values = values
+        self._intent = intent
+        self._payload = payload
+        self._left: Sequence[int] = range(count)
+        """Positions that are still to be sent."""
+        self._count = count
+        self._ids: list[str | None] = [None] * count
+        self._errors: dict[int, str] = {}
+        self._uncertain: dict[int, str] = {}
+        self._notes: list[str] = []
+        self._accepted = False
+        """A call was answered with success: some records may be created."""
+        self._busy_rounds = self._flaw_rounds = 0
+        self.earlier = earlier
+        """An attempt that is not this one may have arrived."""
+        self.taken: dict[str, str] = {}
+        self.settlement: Settlement | None = None
+
+    async def run(self) -> None:
+        """Send, until each record has its fate or the service has the batch.
+
+        Raises:
+            as `Service.release` says.
+        """
+        while self._left:
+            try:
+                done = await self._once()
+            except Refused as refusal:
+                self.earlier |= refusal.earlier_lost
+                if not self._sort_out(refusal):
+                    self._give_up(refusal)
+            except (NotApplied, PossiblyApplied) as failure:
+                self._give_up(failure)
+            else:
+                if done:
+                    return
+        note = "; ".join(dict.fromkeys(filter(None, self._notes)))
+        self.settlement = Settlement(self._ids, self._errors, note=note, uncertain=self._uncertain)
+
+    async def _once(self) -> bool:
+        """Make one call; return whether that was all."""
+        service, rounds = self._service, self._busy_rounds + self._flaw_rounds
+        values = service.round_values(self._values, rounds)
+        answer = await service.send(self._payload, values, self._intent)
+        self.earlier |= answer.earlier_lost
+        self.taken = self.taken or service.release_takes(answer)
+        if not service.settles_at_once:
+            return True
+        found, busy = service.read_answer(answer, len(self._left), self._keys, earlier=self.earlier)
+        self._accepted = True
+        if not rounds and not busy:
+            self.settlement = found
+            return True
+        self._take_in(found, busy)
+        await self._go_on_with(busy)
+        return False
+
+    def _keys(self) -> Sequence[str]:
+        return self._service.keys(self._payload, self._values) if self._payload is not None else ()
+
+    def _take_in(self, found: Settlement, busy: Sequence[int]) -> None:
+        """Keep what is known of the records of one call; those that are busy are known by another one."""
+        again = frozenset(busy) if self._busy_rounds < MOST_BUSY_ROUNDS else frozenset()
+        self._notes.append(found.note)
+        for at, position in enumerate(self._left):
+            if at in again:
+                continue
+            self._ids[position] = found.task_ids[at]
+            if at in found.errors:
+                tries = f" ({MOST_BUSY_ROUNDS + 1} times)" if at in busy else ""
+                self._errors[position] = f"{found.errors[at]}{tries}"
+            if at in found.uncertain:
+                self._uncertain[position] = found.uncertain[at]
+
+    async def _go_on_with(self, busy: Sequence[int]) -> None:
+        if not busy or self._busy_rounds == MOST_BUSY_ROUNDS:
+            self._keep(())
+            return
+        await self._service.pause(min(FIRST_BUSY_SECONDS * 2.0**self._busy_rounds, LONGEST_BUSY_SECONDS))
+        self._busy_rounds += 1
+        self._keep(busy)
+
+    def _keep(self, places: Sequence[int]) -> None:
+        """Go on with some of the records that were left, by their places among them."""
+        self._left = [self._left[at] for at in places]
+        if self._payload is not None and self._left:
+            tasks, indexes = self._payload.tasks, self._payload.indexes
+            self._payload = Payload.of([tasks[at] for at in places], [indexes[at] for at in places])
+
+    def _sort_out(self, refusal: Refused) -> bool:
+        """Take out the records that a refusal names; return whether the others may be sent again."""
+        left = len(self._left)
+        flaws = {at: said for at, said in refusal.flaws.items() if 0 <= at < left}
+        if refusal.exists and not flaws and left == 1:
+            flaws = {0: str(refusal)}
+        if not flaws:
+            return False
+        if self._flaw_rounds == MOST_FLAW_ROUNDS:
+            refusal.blame = Blame.PAYLOAD
+            return False
+        self._flaw_rounds += 1
+        keys: Sequence[str] = self._keys() if refusal.exists and self.earlier else ()
+        for at, said in flaws.items():
+            if keys:
+                self._ids[self._left[at]] = keys[at]
+            else:
+                self._errors[self._left[at]] = f"{THERE_ALREADY} ({said})" if refusal.exists else said
+        self._keep([at for at in range(left) if at not in flaws])
+        return True
+
+    def _give_up(self, failure: CallFailed) -> None:
+        """Settle what is left after a call that failed, if others have created something; else it is raised.
+
+        Where a repeat is harmless, all of it is repeated later: what was done by then may be there already.
+        """
+        if not self._accepted:
+            raise failure
+        if self._service.is_repeatable and not isinstance(failure, Refused):
+            failure.earlier_lost = True
+            raise failure
+        for position in self._left:
+            if isinstance(failure, PossiblyApplied):
+                self._uncertain[position] = (
+                    f"the service was busy, and the answer to its second call was lost: {failure}"
+                )
+            else:
+                self._errors[position] = f"the service was busy, and then its call failed: {failure}"
+        self._left = ()
+
+
+def _step(kind: str, table: StepTable | None, *, base_url: str) -> Step | None:
+    return None if table is None else Step(kind, table, base_url)
+
+
+def _search(settings: DescribedSettings) -> Search | None:
+    table = settings.search
+    return None if table is None else Search(table, settings, finds_records=finds_records(settings, table))
+
+
+def _quoted(value: str) -> str:
+    return quote(value, safe="")
+
+
+def answer_preview(call: Call, settings: DescribedSettings) -> Answer | None:
+    """Return what the service would answer, if all went well; see `preview`."""
+    from engine.services.described import preview  # noqa: PLC0415 - a submit need not load it
+
+    return preview.answer_preview(call, settings)
+
+
+def sample(draw: random.Random, name: str) -> Row:
+    """Return a made-up task for a bench without files: an id, a few words and numbers, some 300 bytes."""
+    return {
+        "id": name,
+        "title": f"record {draw.getrandbits(64):016x}",
+        "note": "x" * draw.randrange(160, 220),
+        "size": draw.randrange(1000),
+        "tags": [draw.choice(["red", "green", "blue"]) for _ in range(3)],
+    }
+
+
+SETTINGS = DescribedSettings
+build = DescribedService

@@ -1,0 +1,57 @@
+"""Descriptions that are shipped, `shipped/NAME.toml`, and what a user's own table makes of one.
+
+`kind = "NAME"` is that file with the user's `[service]` laid over it. The text that a job keeps has both as one table
+with `kind = "http"`: so a newer file changes no job that has begun.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+KIND = "http"
+"""Of every service that a description makes."""
+
+_FOLDER = Path(__file__).parent / "shipped"
+
+_STEPS = frozenset({"stage", "upload", "release", "status", "cancel", "search", "look"})
+"""Tables that are taken whole: of a call, half of one and half of another make none."""
+
+
+@cache
+def shipped_kinds() -> Sequence[str]:
+    """Return the names of the descriptions that are shipped."""
+    return tuple(sorted(file.stem for file in _FOLDER.glob("*.toml")))
+
+
+def shipped_text(name: str) -> str:
+    """Return the text of a description that is shipped, with its comments."""
+    return (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def is_shipped(kind: object) -> bool:
+    """Return whether a kind is that of a description that is shipped."""
+    return isinstance(kind, str) and kind in shipped_kinds()
+
+
+def whole(service: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `[service]` with the description that its kind names below it, if one is shipped; else as it is."""
+    name = service.get("kind")
+    if not isinstance(name, str) or not is_shipped(name):
+        return dict(service)
+    base = tomllib.loads(shipped_text(name))["service"]
+    return {**_laid_over(base, service), "kind": KIND, "name": name}
+
+
+def _laid_over(base: Mapping[str, Any], table: Mapping[str, Any], *, steps: frozenset[str] = _STEPS) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in table.items():
+        below = merged.get(key)
+        if isinstance(value, dict) and isinstance(below, dict) and key not in steps:
+            merged[key] = _laid_over(below, value, steps=frozenset())
+        else:
+            merged[key] = value
+    return merged

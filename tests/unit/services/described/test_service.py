@@ -1,0 +1,668 @@
+"""Descriptions, done: each way to create records, from its first call to the fate of each record."""
+
+import pytest
+
+from engine.model.doubt import Again, RemoteStatus
+from engine.model.error_hints import Blame
+from engine.model.errors import PossiblyApplied, Refused, Unavailable, UnexpectedAnswer
+
+from .served import TOKEN, Described
+
+BULK = """
+[record]
+key = "${job}-${token}-${index}"
+head = { create = { _id = "${key}" } }
+[body]
+framing = "ndjson"
+[limit]
+records = 100
+[release]
+call = "POST /tasks/_bulk"
+payload = true
+again = "exists"
+[results]
+items = "items"
+id = ["*._id"]
+ok = { "*.status" = [200, 201] }
+exists = { "*.error.type" = "version_conflict_engine_exception" }
+busy = { "*.status" = [429, 503] }
+error = ["*.error.reason", "*.error.type"]
+"""
+
+
+class Index:
+    """Elasticsearch's `_bulk`, as far as it matters: a status for each item."""
+
+    def __init__(self):
+        self.documents, self.bulks, self.busy = {}, 0, {}
+
+    def __call__(self, seen):
+        assert (seen.method, seen.path) == ("POST", "/tasks/_bulk")
+        assert seen.headers["Content-Type"] == "application/x-ndjson"
+        self.bulks += 1
+        heads, documents = seen.lines[::2], seen.lines[1::2]
+        items = [self.created(head["create"]["_id"], one) for head, one in zip(heads, documents, strict=True)]
+        return 200, {"errors": False, "items": [{"create": item} for item in items]}
+
+    def created(self, name, document):
+        if self.busy.get(name, 0):
+            self.busy[name] -= 1
+            return {"_id": name, "status": 429, "error": {"type": "es_rejected_execution_exception"}}
+        if name in self.documents:
+            return {"_id": name, "status": 409, "error": {"type": "version_conflict_engine_exception", "reason": "is"}}
+        if document.get("bad"):
+            return {"_id": name, "status": 400, "error": {"type": "mapper_parsing_exception", "reason": "bad field"}}
+        self.documents[name] = document
+        return {"_id": name, "status": 201}
+
+
+def key(index):
+    return f"j-{TOKEN}-{index}"
+
+
+class TestOneCallWithResults:
+    async def test_each_record_has_the_fate_that_its_item_says(self):
+        described = Described(BULK, Index())
+        found = await described.settled([{"a": 1}, {"bad": True}, {"a": 3}])
+        assert (found.task_ids, found.errors) == ([key(100), None, key(102)], {1: "bad field"})
+        assert described.intents == 1
+
+    async def test_what_is_there_already_fails_unless_an_earlier_attempt_may_have_arrived(self):
+        server = Index()
+        server.documents[key(101)] = {}
+        found = await Described(BULK, server).settled([{"a": 1}, {"a": 2}])
+        assert list(found.errors) == [1]
+        assert found.errors[1].startswith("it is there already")
+        found = await Described(BULK, server).settled([{"a": 1}, {"a": 2}], sent_before=True)
+        assert (found.task_ids, found.errors) == ([key(100), key(101)], {})
+
+    async def test_a_lost_answer_is_asked_for_again_and_what_is_there_then_is_ours(self):
+        described = Described(BULK, server := Index())
+        described.wire.loses = [True]
+        found = await described.settled([{"a": 1}, {"a": 2}])
+        assert (found.task_ids, server.bulks, len(server.documents)) == ([key(100), key(101)], 2, 2)
+
+    async def test_busy_records_go_again_after_a_pause_and_nothing_else_does(self):
+        described = Described(BULK, server := Index())
+        server.busy = {key(101): 2}
+        found = await described.settled([{"a": 1}, {"a": 2}, {"a": 3}])
+        assert found.task_ids == [key(100), key(101), key(102)]
+        assert [len(seen.lines) // 2 for seen in described.wire.seen] == [3, 1, 1]
+        assert described.clock.slept[-2:] == [1.0, 2.0]
+        assert described.intents == 3
+
+    async def test_a_record_that_stays_busy_fails_at_last(self):
+        described = Described(BULK, server := Index())
+        server.busy = {key(101): 99}
+        found = await described.settled([{"a": 1}, {"a": 2}])
+        assert found.errors == {1: "es_rejected_execution_exception (11 times)"}
+        assert server.bulks == 11
+
+    async def test_an_answer_of_another_form_settles_nothing(self):
+        for body in ({}, [], {"items": []}, b"<html>"):
+            with pytest.raises(UnexpectedAnswer):
+                await Described(BULK, lambda seen, body=body: (200, body)).released([{"a": 1}])
+
+    async def test_it_has_no_other_ability(self):
+        service = Described(BULK, Index(), max_records=500).service
+        assert (service.staging, service.polling, service.canceling, service.drafting) == (None,) * 4
+        assert service.referencing is service
+        assert (service.again, service.limits.records, service.key_seconds) == (Again.EXISTS, 100, float("inf"))
+        learnt = await service.learn()
+        assert len(learnt) == 16
+        assert service.reference(0) is None
+        assert service.task_url("a/b") == "https://api.example.com/a%2Fb"
+
+
+JOBS = """
+uploads_to = ["store.example.com"]
+task_page = "https://app.example.com/${id}"
+[record]
+key = "${task.K}"
+[body]
+framing = "csv"
+columns = ["K", "Name"]
+[stage]
+call = "POST /jobs"
+json = { object = "Contact", label = "${mark}" }
+take = { id = "id", where = "contentUrl" }
+[upload]
+call = "PUT ${where}"
+payload = true
+[release]
+call = "PATCH /jobs/${id}"
+json = { state = "UploadComplete" }
+again = "ask"
+[status]
+call = "GET /jobs/${id}"
+state = "state"
+waiting = ["Open"]
+running = ["UploadComplete", "InProgress"]
+finished = ["JobComplete"]
+failed = ["Failed", "Aborted"]
+created = "done"
+error = ["errorMessage"]
+[cancel]
+call = "PATCH /jobs/${id}"
+json = { state = "Aborted" }
+[results]
+of = "fetch"
+format = "csv"
+match = "key"
+key = "K"
+id = ["sf__Id"]
+[results.pages]
+cursor_header = "Sforce-Locator"
+cursor_query = "locator"
+[[results.fetch]]
+call = "GET /jobs/${id}/successfulResults"
+[[results.fetch]]
+call = "GET /jobs/${id}/failedResults"
+error = ["sf__Error"]
+"""
+
+
+class Jobs:
+    """Salesforce's Bulk API 2.0, as far as it matters: jobs, a CSV, and CSVs of results in pages."""
+
+    def __init__(self, *, words=("InProgress", "JobComplete")):
+        self.jobs, self.words, self.done = {}, list(words), 0
+
+    def __call__(self, seen):
+        if seen.method == "POST":
+            name = f"750{len(self.jobs)}"
+            self.jobs[name] = {"state": "Open", "rows": []}
+            return 200, {"id": name, "contentUrl": f"jobs/{name}/batches"}
+        _, _, name, *rest = seen.path.split("/")
+        job = self.jobs.get(name)
+        if job is None:
+            return 404, [{"errorCode": "NOT_FOUND"}]
+        if seen.method == "PUT":
+            job["rows"] = seen.rows
+            return 201, b""
+        if seen.method == "PATCH":
+            job["state"] = seen.json["state"]
+        if not rest:
+            if job["state"] == "UploadComplete" and seen.method == "GET":
+                return 200, {
+                    "id": name,
+                    "state": self.words.pop(0),
+                    "done": self.done,
+                    "errorMessage": "no such object",
+                }
+            return 200, {"id": name, "state": job["state"]}
+        return self.results(rest[0], job["rows"], seen.query)
+
+    def results(self, kind, rows, query):
+        wanted = [row for row in reversed(rows) if (row["Name"] == "bad") == (kind == "failedResults")]
+        if kind == "failedResults":
+            return 200, "".join(["sf__Id,sf__Error,K\n", *(f'"",wrong name,{row["K"]}\n' for row in wanted)]).encode()
+        at = int(query.get("locator", 0))
+        lines = "".join(
+            ["sf__Id,sf__Created,K\n", *(f"id-{row['K']},true,{row['K']}\n" for row in wanted[at : at + 2])]
+        )
+        more = str(at + 2) if at + 2 < len(wanted) else "null"
+        return 200, lines.encode(), {"Sforce-Locator": more}
+
+
+ROWS = [{"K": "a", "Name": "x"}, {"K": "b", "Name": "bad"}, {"K": "c", "Name": "y"}, {"K": "d", "Name": "z, z"}]
+
+
+class TestJobsWithFilesOfResults:
+    async def test_it_is_staged_uploaded_released_followed_and_its_results_are_fetched(self):
+        described = Described(JOBS, server := Jobs())
+        found = await described.settled(ROWS)
+        assert (found.task_ids, found.errors) == (["id-a", None, "id-c", "id-d"], {1: "wrong name"})
+        assert server.jobs["7500"]["rows"] == ROWS
+        made = described.wire.seen[0]
+        assert made.json == {"object": "Contact", "label": f"j-{TOKEN}-7"}
+        assert [seen.query for seen in described.wire.seen if "successful" in seen.path] == [{}, {"locator": "2"}]
+
+    async def test_many_results_are_read_by_a_thread(self):
+        rows = [{"K": f"k{at}", "Name": "x"} for at in range(5000)]
+        page = JOBS.replace("[results.pages]\ncursor_header", '[results.pages]\nmore = "never"\ncursor_header')
+        server = Jobs()
+        server.results = lambda kind, rows, query: (
+            200,
+            "".join(
+                ["sf__Id,K\n", *(f"id-{row['K']},{row['K']}\n" for row in rows if kind != "failedResults")]
+            ).encode(),
+        )
+        found = await Described(page, server).settled(rows)
+        assert found.task_ids == [f"id-k{at}" for at in range(5000)]
+
+    async def test_its_words_say_where_a_batch_stands(self):
+        described = Described(JOBS, Jobs(words=["Queued", "InProgress", "Failed", "Failed", "JobComplete"]))
+        batch, payload = described.batch(ROWS)
+        staged = await described.service.stage(batch, payload)
+        assert await described.service.remote_status(staged.remote_id) is RemoteStatus.WAITING
+        assert await described.service.remote_status("none") is RemoteStatus.NOT_THERE
+        await described.service.upload(staged, payload)
+        await described.service.release(batch, staged.remote_id, None, described.intend)
+        asked = described.asked(ROWS, staged.remote_id)
+        (one,) = await described.service.progress([asked])
+        assert (one.said, one.understood, one.finished, one.waiting) == ("Queued", False, False, False)
+        (one,) = await described.service.progress([asked])
+        assert (one.said, one.understood, one.finished) == ("InProgress", True, False)
+        (one,) = await described.service.progress([asked])
+        assert (one.said, one.finished) == ("Failed", True)
+        assert await described.service.remote_status(staged.remote_id) is RemoteStatus.ENDED
+        assert await described.service.remote_status(staged.remote_id) is RemoteStatus.STARTED
+
+    async def test_what_the_results_of_a_failed_batch_do_not_name_was_not_created(self):
+        server = Jobs(words=["Failed"])
+        server.results = lambda kind, rows, query: (200, b"sf__Id,K\nid-a,a\n" if kind != "failedResults" else b"")
+        found = await Described(JOBS, server).settled(ROWS[:2])
+        assert (found.task_ids, found.errors) == (["id-a", None], {1: "no such object"})
+
+    async def test_a_failed_batch_that_counts_what_it_does_not_name_is_uncertain(self):
+        server = Jobs(words=["Failed"])
+        server.done = 1
+        server.results = lambda kind, rows, query: (200, b"")
+        found = await Described(JOBS, server).settled(ROWS[:2])
+        assert list(found.uncertain) == [0, 1]
+        assert "counts 1 created" in found.uncertain[0]
+
+    async def test_a_batch_can_be_canceled(self):
+        described = Described(JOBS, server := Jobs())
+        batch, payload = described.batch(ROWS)
+        staged = await described.service.stage(batch, payload)
+        await described.service.canceling.cancel(staged.remote_id)
+        assert server.jobs[staged.remote_id]["state"] == "Aborted"
+
+    async def test_a_release_that_is_lost_is_not_repeated_and_the_service_can_be_asked(self):
+        described = Described(JOBS, Jobs())
+        batch, payload = described.batch(ROWS)
+        staged = await described.service.stage(batch, payload)
+        described.wire.loses = [True]
+        with pytest.raises(PossiblyApplied):
+            await described.service.release(batch, staged.remote_id, None, described.intend)
+        assert described.service.again is Again.ASK
+
+    async def test_a_release_of_a_batch_that_is_gone_says_so(self):
+        described = Described(JOBS, Jobs())
+        batch, _ = described.batch(ROWS)
+        with pytest.raises(Refused) as refused:
+            await described.service.release(batch, "none", None, described.intend)
+        assert refused.value.batch_not_found
+
+    async def test_a_record_without_its_key_is_rejected(self):
+        service = Described(JOBS, Jobs()).service
+        assert "K" in service.check({"Name": "x"})
+        assert service.check({"K": "a", "Name": "x"}) is None
+        assert service.plain_task is None
+
+
+FILES = """
+[record]
+key = "${job}-${token}-${index}"
+template = { custom_id = "${key}", body = "${task}" }
+[body]
+framing = "ndjson"
+part = "file"
+fields = { purpose = "batch" }
+[stage]
+call = "POST /files"
+payload = true
+take = { id = "id" }
+[release]
+call = "POST /batches"
+json = { input_file_id = "${id}", metadata = { bulksubmit = "${mark}" } }
+take = { id = "id" }
+again = "search"
+[search]
+call = "GET /batches"
+query = { limit = "2" }
+items = "data"
+where = { "metadata.bulksubmit" = "${mark}" }
+stop_before = "created_at"
+[search.pages]
+cursor = "data.-1.id"
+cursor_query = "after"
+more = "has_more"
+[status]
+call = "GET /batches/${id}"
+state = "status"
+finished = ["completed", "expired"]
+failed = ["failed"]
+created = "request_counts.completed"
+error = ["errors.data.0.message"]
+take = { output = "output_file_id?", errors = "error_file_id?" }
+[results]
+of = "fetch"
+format = "ndjson"
+match = "key"
+key = "custom_id"
+id = ["response.body.id"]
+ok = { "response.status_code" = 200 }
+error = ["response.body.error.message", "error.message"]
+missing = "the batch ended before this request was made"
+[[results.fetch]]
+call = "GET /files/${output}/content"
+[[results.fetch]]
+call = "GET /files/${errors}/content"
+"""
+
+
+class Files:
+    """OpenAI's Batch API, as far as it matters: files, batches of them, and files of results in another order."""
+
+    def __init__(self, *, status="completed", at=1_800_000_000):
+        self.files, self.batches, self.status, self.at = {}, {}, status, at
+
+    def __call__(self, seen):
+        match seen.method, *seen.path.strip("/").split("/"):
+            case "POST", "files":
+                assert seen.headers["Content-Type"].startswith("multipart/form-data; boundary=")
+                assert b'name="purpose"\r\n\r\nbatch\r\n' in seen.body
+                name = f"file-{len(self.files)}"
+                self.files[name] = [line for line in seen.body.splitlines() if line.startswith(b"{")]
+                return 200, {"id": name}
+            case "POST", "batches":
+                return 200, self.made(seen.json)
+            case "GET", "batches":
+                return 200, self.page(seen.query)
+            case "GET", "batches", name:
+                return 200, self.batches[name]
+            case "GET", "files", name, "content":
+                return 200, b"".join(self.files[name])
+        return 404, {"error": {"message": "no such place"}}
+
+    def made(self, asked):
+        name = f"batch_{len(self.batches)}"
+        batch = {"id": name, "status": self.status, "metadata": asked.get("metadata"), "created_at": self.at}
+        if self.status == "failed":
+            batch["errors"] = {"data": [{"message": "line 1 is no request"}]}
+        else:
+            batch["output_file_id"] = f"out-{name}"
+            self.files[f"out-{name}"] = list(reversed(list(map(self.answered, self.files[asked["input_file_id"]]))))
+        self.batches[name] = batch
+        return batch
+
+    def answered(self, line):
+        name = line.split(b'"custom_id":"')[1].split(b'"')[0].decode()
+        if b"bad" in line:
+            said = f'{{"custom_id":"{name}","response":{{"status_code":400,"body":{{"error":{{"message":"no"}}}}}}}}'
+        else:
+            said = f'{{"custom_id":"{name}","response":{{"status_code":200,"body":{{"id":"r-{name}"}}}},"error":null}}'
+        return f"{said}\n".encode()
+
+    def page(self, query):
+        newest = list(reversed(self.batches.values()))
+        names = [batch["id"] for batch in newest]
+        start = names.index(query["after"]) + 1 if "after" in query else 0
+        return {"data": newest[start : start + 2], "has_more": start + 2 < len(newest)}
+
+
+class TestFilesAndBatches:
+    async def test_the_batch_has_another_name_after_release_and_its_lines_are_matched_by_key(self):
+        described = Described(FILES, server := Files())
+        released = await described.released([{"a": 1}, {"bad": 1}])
+        assert released.remote_id == "batch_0"
+        found = await described.settled([{"a": 1}, {"bad": 1}], sequence=8)
+        assert (found.task_ids, found.errors) == ([f"r-{key(100)}", None], {1: "no"})
+        assert server.batches["batch_1"]["metadata"] == {"bulksubmit": f"j-{TOKEN}-8"}
+
+    async def test_a_batch_that_failed_as_a_whole_has_no_files(self):
+        found = await Described(FILES, Files(status="failed")).settled([{"a": 1}, {"a": 2}])
+        assert found.errors == dict.fromkeys((0, 1), "line 1 is no request")
+
+    async def test_a_record_that_no_line_is_about_failed_as_the_description_says(self):
+        server = Files(status="expired")
+        server.answered = lambda line: Files.answered(server, line) if b'"a": 1' in line else b"\n"
+        found = await Described(FILES, server).settled([{"a": 1}, {"a": 2}])
+        assert found.errors == {1: "the batch ended before this request was made"}
+
+    async def test_a_search_finds_the_batch_by_its_mark_page_by_page(self):
+        described = Described(FILES, Files())
+        for sequence in range(5):
+            await described.released([{"a": 1}], sequence=sequence)
+        batch, payload = described.batch([{"a": 1}], 1)
+        located = await described.service.referencing.locate(batch, payload, described.clock.now())
+        assert (located.names, located.settlement) == (["batch_1"], None)
+        batch, payload = described.batch([{"a": 1}], 9)
+        assert (await described.service.locate(batch, payload, described.clock.now())).names == []
+
+    async def test_a_search_ends_where_what_it_lists_is_older_than_the_release(self):
+        described = Described(FILES, server := Files())
+        for sequence in range(5):
+            await described.released([{"a": 1}], sequence=sequence)
+        server.batches["batch_4"]["created_at"] -= 1000
+        batch, payload = described.batch([{"a": 1}], 0)
+        before = len(described.wire.seen)
+        assert (await described.service.locate(batch, payload, described.clock.now())).names == []
+        assert len(described.wire.seen) == before + 1
+
+    async def test_without_a_token_nothing_can_be_found(self):
+        assert Described(FILES, Files(), learnt="").service.again is Again.NEVER
+
+
+TASKS = """
+[record]
+key = "${index}"
+[body]
+under = "tasks"
+[release]
+call = "POST /tasks"
+payload = true
+again = "search"
+[search]
+call = "GET /found"
+query = { q = "${mark}" }
+mark = "data.tag"
+items = "results"
+key = "data.n"
+[record.add]
+n = "${key}"
+[results]
+items = "ids"
+format = "ids"
+"""
+
+
+class TestASearchForRecords:
+    DESCRIPTION = (
+        TASKS.replace('[record.add]\nn = "${key}"\n', "")
+        .replace('key = "data.n"', 'key = "n"')
+        .replace('key = "${index}"', 'key = "${task.n}"')
+    )
+
+    async def test_it_brings_the_fates_of_those_that_it_finds(self):
+        marks = {"tag": f"j-{TOKEN}-7"}
+        found = [
+            {"id": "t1", "n": "1", "data": marks},
+            {"id": "t9", "n": "0", "data": {"tag": "another's"}},
+            {"id": "t8", "n": "0"},
+        ]
+        described = Described(self.DESCRIPTION, lambda seen: (200, {"results": found}))
+        batch, payload = described.batch([{"n": "0", "data": {}}, {"n": "1", "data": {}}])
+        located = await described.service.locate(batch, payload, 0.0)
+        assert located.settlement.task_ids == [None, "t1"]
+        assert located.settlement.uncertain == {0: "a search by its mark has not found it"}
+
+    async def test_nothing_found_is_no_settlement(self):
+        described = Described(self.DESCRIPTION, lambda seen: (200, {"results": []}))
+        batch, payload = described.batch([{"n": "0", "data": {}}])
+        located = await described.service.locate(batch, payload, 0.0)
+        assert (located.names, located.settlement) == ((), None)
+
+    async def test_a_list_of_ids_settles_in_order(self):
+        described = Described(self.DESCRIPTION, lambda seen: (200, {"ids": [5, 6]}))
+        found = await described.settled([{"n": "0", "data": {}}, {"n": "1", "data": {}}])
+        assert found.task_ids == ["5", "6"]
+        assert described.wire.seen[0].json["tasks"][0]["data"] == {"tag": f"j-{TOKEN}-7"}
+
+
+KEYED = """
+[release]
+call = "POST /items"
+payload = true
+again = "key"
+key_header = "Idempotency-Key"
+[results]
+items = "items"
+busy = { busy = true }
+error = ["why"]
+"""
+
+
+class TestIdempotencyKeys:
+    async def test_each_attempt_carries_the_same_one_and_another_content_another_one(self):
+        answers = [{"items": [{"id": "a"}, {"busy": True}]}, {"items": [{"id": "b"}]}]
+        described = Described(KEYED, lambda seen: (200, answers[0] if len(seen.json) == 2 else answers[1]))
+        described.wire.loses = [True]
+        found = await described.settled([{"a": 1}, {"a": 2}])
+        assert found.task_ids == ["a", "b"]
+        keys = [seen.headers["Idempotency-Key"] for seen in described.wire.seen]
+        assert keys == [f"j-{TOKEN}-7", f"j-{TOKEN}-7", f"j-{TOKEN}-7-1"]
+
+    async def test_it_holds_for_a_day_where_nothing_else_is_said(self):
+        assert Described(KEYED, None).service.key_seconds == 86_400
+
+
+BY_INDEX = """
+[release]
+call = "POST /batch"
+payload = true
+again = "never"
+[results]
+id = ["id"]
+[limit]
+bytes = 60
+[[rules]]
+status = [400]
+path = "data.requests"
+means = "by_index"
+at = "data.requests"
+error = ["message"]
+"""
+
+
+def all_or_none(seen):
+    bad = {str(at): {"message": f"{task['a']} is bad"} for at, task in enumerate(seen.json) if task["a"] < 0}
+    if bad:
+        return 400, {"data": {"requests": dict(list(bad.items())[:1])}}
+    return 200, [{"id": f"t{task['a']}"} for task in seen.json]
+
+
+class TestRefusalsThatNameRecords:
+    async def test_those_fail_and_the_others_go_again_at_once(self):
+        described = Described(BY_INDEX, all_or_none)
+        found = await described.settled([{"a": 1}, {"a": -2}, {"a": 3}, {"a": -4}])
+        assert (found.task_ids, found.errors) == (["t1", None, "t3", None], {1: "-2 is bad", 3: "-4 is bad"})
+        assert len(described.wire.seen) == 3
+
+    async def test_a_batch_of_nothing_but_bad_ones_settles_without_a_success(self):
+        found = await Described(BY_INDEX, all_or_none).settled([{"a": -1}, {"a": -2}])
+        assert list(found.errors) == [0, 1]
+
+    async def test_after_twenty_it_is_halved(self):
+        description = BY_INDEX.replace("bytes = 60", "bytes = 6000")
+        described = Described(description, all_or_none)
+        with pytest.raises(Refused) as refused:
+            await described.released([{"a": -at} for at in range(1, 31)])
+        assert refused.value.blame is Blame.PAYLOAD
+        assert len(described.wire.seen) == 21
+
+    async def test_an_index_that_no_record_has_is_none(self):
+        described = Described(BY_INDEX, lambda seen: (400, {"data": {"requests": {"7": {"message": "no"}}}}))
+        with pytest.raises(Refused):
+            await described.released([{"a": 1}])
+
+
+class TestBodies:
+    async def test_one_that_is_too_long_is_not_sent_but_halved(self):
+        described = Described(BY_INDEX, all_or_none)
+        with pytest.raises(Refused) as refused:
+            await described.released([{"a": 10**10 + at} for at in range(4)])
+        assert (refused.value.blame, refused.value.too_large) == (Blame.PAYLOAD, True)
+        assert not described.wire.seen
+
+    async def test_a_record_that_is_too_long_alone_is_sent_all_the_same(self):
+        described = Described(BY_INDEX, all_or_none)
+        found = await described.settled([{"a": 1, "b": "x" * 100}])
+        assert found.task_ids == ["t1"]
+
+
+class TestFailuresAfterASuccess:
+    RULES = '[[rules]]\nstatus = [422]\nmeans = "whole"\n'
+
+    @staticmethod
+    def server(second):
+        def answer(seen):
+            if len(seen.json) == 2:
+                return 200, {"items": [{"id": "a"}, {"busy": True}]}
+            return second
+
+        return answer
+
+    async def test_a_refusal_fails_what_was_left(self):
+        described = Described(KEYED + self.RULES, self.server((422, {"message": "no"})))
+        found = await described.settled([{"a": 1}, {"a": 2}])
+        assert found.task_ids == ["a", None]
+        assert found.errors[1].startswith("the service was busy, and then its call failed")
+
+    async def test_where_a_repeat_is_harmless_all_of_it_is_repeated_later(self):
+        described = Described(KEYED, self.server((503, {"message": "down"})))
+        with pytest.raises(Unavailable) as failure:
+            await described.released([{"a": 1}, {"a": 2}])
+        assert failure.value.earlier_lost
+
+    async def test_where_it_is_not_what_was_lost_is_uncertain(self):
+        description = KEYED.replace('again = "key"\nkey_header = "Idempotency-Key"', 'again = "never"')
+        described = Described(description, self.server((500, {"message": "down"})))
+        found = await described.settled([{"a": 1}, {"a": 2}])
+        assert found.task_ids == ["a", None]
+        assert list(found.uncertain) == [1]
+
+
+async def test_the_fates_may_stand_in_the_last_status():
+    described = Described(
+        """
+        [release]
+        call = "POST /imports"
+        payload = true
+        take = { id = "job.id" }
+        [status]
+        call = "GET /imports/${id}"
+        state = "state"
+        finished = ["done"]
+        [results]
+        of = "status"
+        items = "rows"
+        match = "index"
+        index = "row"
+        first_index = 1
+        error = ["why"]
+        """,
+        lambda seen: (
+            (200, {"job": {"id": 7}})
+            if seen.method == "POST"
+            else (200, {"state": "done", "rows": [{"row": 2, "id": "b"}, {"row": 1, "why": "no"}]})
+        ),
+    )
+    found = await described.settled([{"a": 1}, {"a": 2}])
+    assert (found.task_ids, found.errors) == ([None, "b"], {0: "no"})
+
+
+async def test_a_look_calls_what_the_description_says_or_else_the_address():
+    described = Described(BY_INDEX, lambda seen: (404, {"message": "nothing here"}))
+    assert "something answers" in await described.service.look()
+    described = Described(BY_INDEX + '[look]\ncall = "GET /health"\n', lambda seen: (200, b"ok"))
+    assert await described.service.look() == "the service answers the call of [service.look]"
+    assert described.wire.seen[0].path == "/health"
+
+
+async def test_a_value_that_was_taken_leads_nowhere_else():
+    def server(seen):
+        return (200, {"id": ".."}) if seen.method == "POST" else (200, {"state": "done"})
+
+    described = Described(JOBS, server)
+    service = described.service
+    for name in ("..", ".", ""):
+        with pytest.raises(UnexpectedAnswer):
+            await service.remote_status(name)
+    assert not described.wire.seen
+    server_seen = Described(JOBS, lambda seen: (200, {"state": "Open"}))
+    await server_seen.service.remote_status("a/b?c#d")
+    assert server_seen.wire.seen[0].path == "/jobs/a%2Fb%3Fc%23d"
