@@ -26,8 +26,8 @@ from engine.sandbox.traffic import Stats
 
 FateWord = Literal["created", "updated", "exists", "busy", "failed"]
 KeyUse = Literal["none", "unique", "upsert"]
-"""What a key is to a face: a word that many may have; a record's id, taken once and for all; the name of one that may be
-written over."""
+"""What a key is to a face: a word that many may have; a record's id, taken once and for all; the name of one that may
+be written over."""
 
 WHOLE, INDEX, BUSY = "batch", "index", "busy"
 """What the field `bad` of a record may say; any other word fails this record alone, and is its reason."""

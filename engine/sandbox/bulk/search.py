@@ -1,14 +1,13 @@
 """An answer without ids: an array goes in, a word for each comes back, and a list finds records by what they carry.
 
-    POST /search/tasks                      [{"tag": MARK, "ref": ANY, "data": {...}}]
-    202                                     {"accepted": 1, "results": [{"status": "accepted"},
-                                                                        {"status": "rejected", "message"}]}
-    GET  /search/tasks?tag=MARK&page=1      {"items": [{"id", "tag", "ref", "data", "created_at"}],
-                                             "next": URL or null}
+    POST /search/tasks                  [{"tag": MARK, "ref": ANY, "data": {...}}]
+    202                                 {"accepted": 1, "results": [{"status": "accepted"},
+                                                                    {"status": "rejected", "message"}]}
+    GET  /search/tasks?tag=MARK&page=1  {"items": [{"id", "tag", "ref", "data", "created_at"}], "next": URL or null}
 
-The list is late by `reads.list_seconds`; the newest records come first. A repeated call creates all again. The journal
-calls a record by its `ref`, where it has one: it is all that the answer leaves to call it by. Credentials: `api_key=KEY`
-in the query.
+The list is late by `reads.list_seconds`, and the newest records come first. A repeated call creates all again. The
+journal calls a record by its `ref`, where it has one: it is all that the answer leaves to call it by. Credentials:
+`api_key=KEY` in the query.
 """
 
 from collections.abc import Iterator
