@@ -1,4 +1,4 @@
-"""The answers that a preview gets in place of a described service's: what its steps take is in them. Nobody is called."""
+"""The answers that a preview gets in place of a described service's: what its steps take. Nobody is called."""
 
 from __future__ import annotations
 

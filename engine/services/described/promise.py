@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from engine.model.doubt import Again
-from engine.progress.text import duration
 from engine.services.described.settings import DescribedSettings
 
 AFTER_A_LOSS: dict[Again, str] = {
@@ -35,6 +34,8 @@ AFTER_A_LOSS: dict[Again, str] = {
     ),
 }
 """What happens to a batch when the answer to its release is lost."""
+
+_HOUR_SECONDS = 3600.0
 
 _CREATED_BY = {
     "order": "by their order",
@@ -64,7 +65,7 @@ def promise_of(settings: DescribedSettings) -> DescribedPromise:
     again = Again(settings.release.again)
     lost = f"after a lost answer {AFTER_A_LOSS[again]}"
     if again is Again.KEY:
-        lost += f"; after {duration(settings.release.key_seconds)} it is uncertain instead"
+        lost += f"; after {settings.release.key_seconds / _HOUR_SECONDS:g} hours it is uncertain instead"
     return DescribedPromise(_created(settings), lost, tuple(_warnings(settings, again)))
 
 

@@ -36,7 +36,7 @@ class Search:
         self.finds_records = finds_records
         self._base_url = settings.base_url
         self._table = table
-        self.step = Step("search", table, settings.base_url)
+        self.step = Step("search", table, settings)
         self._where = Json(table.where, "search.where")
         self._mark = compiled(table.mark) if table.mark else None
         self._made_at = compiled(table.stop_before) if table.stop_before else None

@@ -64,7 +64,7 @@ from engine.services.described.paths import MISSING, compiled, text_of_value, wo
 from engine.services.described.results import THERE_ALREADY, ListReader, RecordFates, fetch_table
 from engine.services.described.search import Search
 from engine.services.described.settings import DescribedSettings, StepTable
-from engine.services.described.steps import PageWalk, Step
+from engine.services.described.steps import PageWalk, Step, joined, without_case
 from engine.services.described.texts import Text, batch_names
 
 if TYPE_CHECKING:
@@ -116,15 +116,15 @@ class DescribedService:
         self._declared = Again(settings.release.again)
         self.key_seconds = settings.release.key_seconds if self._declared is Again.KEY else float("inf")
         self.settle_seconds = settings.release.settle_seconds or SETTLE_SECONDS
-        step = partial(_step, base_url=settings.base_url)
+        step = partial(_step, settings)
         self._stage, self._upload = step("stage", settings.stage), step("upload", settings.upload)
-        self._release = Step("release", settings.release, settings.base_url)
+        self._release = Step("release", settings.release, settings)
         self._status, self._cancel = step("status", settings.status), step("cancel", settings.cancel)
         self._look = step("look", settings.look)
         self._search = _search(settings)
         self._results = ListReader(settings.results)
         self._fetches = [
-            (ListReader(fetch_table(settings.results, one)), Step("results", one, settings.base_url))
+            (ListReader(fetch_table(settings.results, one)), Step("results", one, settings))
             for one in settings.results.fetch
         ]
         tables = [self._results.table, *(reader.table for reader, _ in self._fetches)]
@@ -138,7 +138,7 @@ class DescribedService:
                 "by order or index only; take the results from the status, or fetch them"
             )
         self._words = _StatusWords(settings)
-        self._page = Text(settings.task_page or f"{settings.base_url.rstrip('/')}/${{id}}", "task_page")
+        self._page = Text(joined(settings.base_url, settings.task_page or "/${id}"), "task_page")
         self._taken: dict[str, dict[str, str]] = {}
         """By the name of a staged batch: what its upload needs, until that is done."""
         self._staged_as: dict[int, str] = {}
@@ -273,7 +273,7 @@ class DescribedService:
         if most is not None and length > most and len(payload.lengths) > 1:
             said = f"its body would have {length:,} bytes, and service.limit.bytes is {most:,}"
             raise Refused(said, call=call.kind, blame=Blame.PAYLOAD, too_large=True)
-        headers = {"Content-Type": self._framing.content_type(payload), **call.headers}
+        headers = without_case({"Content-Type": self._framing.content_type(payload), **call.headers})
         return replace(call, headers=headers, body=body, carries=Carries.RECORDS)
 
     async def send(self, payload: Payload | None, values: Mapping[str, str], intent: Intent) -> Answer:
@@ -657,8 +657,8 @@ class _Sending:
         self._left = ()
 
 
-def _step(kind: str, table: StepTable | None, *, base_url: str) -> Step | None:
-    return None if table is None else Step(kind, table, base_url)
+def _step(settings: DescribedSettings, kind: str, table: StepTable | None) -> Step | None:
+    return None if table is None else Step(kind, table, settings)
 
 
 def _search(settings: DescribedSettings) -> Search | None:

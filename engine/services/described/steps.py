@@ -10,18 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 from msgspec.structs import replace
 
 from engine.model.errors import UnexpectedAnswer
-from engine.model.settings import SecretTree
 from engine.services.base import JSON_HEADERS, Answer, Call
 from engine.services.decoding import MOST_ID_CHARACTERS, decode
 from engine.services.described.paths import MISSING, compiled, text_of_value
-from engine.services.described.settings import PagesTable, StepTable
-from engine.services.described.texts import Json, Text
+from engine.services.described.settings import DescribedSettings, PagesTable, StepTable
+from engine.services.described.texts import Json, Text, clear, form_of
 
 FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -45,18 +44,21 @@ class Step:
         ValueError: a text of it cannot be read.
     """
 
-    def __init__(self, kind: str, table: StepTable, base_url: str) -> None:
+    def __init__(self, kind: str, table: StepTable, settings: DescribedSettings) -> None:
         self.kind = kind
         self.payload = table.payload
         self.method, _, address = table.call.strip().partition(" ")
-        self._base_url = base_url.rstrip("/")
+        self._base_url = settings.base_url.rstrip("/")
         self._leading, self._address = _address(address.strip(), f"{kind}.call")
         self._query = {
-            name: Text(_scalar(value), f"{kind}.query.{name}") for name, value in _clear(table.query).items()
+            name: Text(text_of_value(value), f"{kind}.query.{name}") for name, value in clear(table.query).items()
         }
-        self._headers = {name: Text(value, f"{kind}.headers.{name}") for name, value in _clear(table.headers).items()}
-        self._json = None if table.json is None else Json(_clear(table.json), f"{kind}.json")
-        form = _clear(table.form)
+        # Headers of every call to the service go nowhere else: one may be a key.
+        usual = {} if table.without_credentials else clear(settings.headers)
+        headers = without_case({**usual, **clear(table.headers)})
+        self._headers = {name: Text(value, f"{kind}.headers.{name}") for name, value in headers.items()}
+        self._json = None if table.json is None else Json(clear(table.json), f"{kind}.json")
+        form = clear(table.form)
         self._form = Json(form, f"{kind}.form") if form else None
         self._take = [(name, path.removesuffix("?").strip(), path.endswith("?")) for name, path in table.take.items()]
         self.authenticated = not table.without_credentials
@@ -84,10 +86,9 @@ class Step:
             headers = {name: _for_header(text.fill(values), name) for name, text in self._headers.items()}
             body: bytes | None = None
             if self._json is not None:
-                body, headers = orjson.dumps(self._json.fill(values)), {**JSON_HEADERS, **headers}
+                body, headers = orjson.dumps(self._json.fill(values)), without_case({**JSON_HEADERS, **headers})
             elif self._form is not None:
-                fields = {name: _scalar(value) for name, value in self._form.fill(values).items()}
-                body, headers = urlencode(fields).encode(), {**FORM_HEADERS, **headers}
+                body, headers = form_of(self._form.fill(values)), without_case({**FORM_HEADERS, **headers})
             query = {name: text.fill(values) for name, text in self._query.items()}
             url = self._url(values)
         except KeyError as error:
@@ -131,9 +132,10 @@ class Step:
         return found
 
 
-def _clear(tree: SecretTree) -> Any:
-    """Return what a step says, secrets and all: they go out with its call and are shown nowhere."""
-    return tree.get_secret_value()
+def without_case(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers, of those that differ only in the case of letters the last one."""
+    last = {name.lower(): name for name in headers}
+    return {name: value for name, value in headers.items() if last[name.lower()] == name}
 
 
 def _address(text: str, place: str) -> tuple[str, Text]:
@@ -179,10 +181,6 @@ def _for_header(value: str, name: str) -> str:
     if not value.isprintable():
         raise UnexpectedAnswer(f"the value for the header {name} is no plain text")
     return value
-
-
-def _scalar(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 class PageWalk:

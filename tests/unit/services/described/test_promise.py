@@ -1,0 +1,52 @@
+"""What a description promises, in words; and the checks that tell it."""
+
+import pytest
+
+from engine.model.doubt import Again
+from engine.services.checks import CheckVerdict, Checking
+from engine.services.described.promise import AFTER_A_LOSS, promise_of
+
+from .served import Described, read
+
+PLAIN = '[release]\ncall = "POST /items"\npayload = true\n'
+
+
+@pytest.mark.parametrize("again", [again for again in Again if again is not Again.REFUSED])
+def test_each_way_after_a_lost_answer_has_words(again):
+    assert AFTER_A_LOSS[again]
+
+
+def test_what_counts_as_created():
+    assert promise_of(read(PLAIN)).created == (
+        "a record is created if its item in the answer to the release has no error (matched by their order); one "
+        "without an item is uncertain"
+    )
+    keyed = '[record]\nkey = "${index}"\n[results]\nmatch = "key"\nkey = "k"\nok = { s = 1 }\nmissing = "not made"\n'
+    assert promise_of(read(PLAIN + keyed)).created == (
+        "a record is created if its item in the answer to the release says that it is fine (matched by the key that "
+        "each item names); one without an item has failed"
+    )
+
+
+def test_a_weak_promise_says_what_would_make_it_stronger():
+    (warning,) = promise_of(read(PLAIN)).warnings
+    assert "idempotency key" in warning
+    safe = promise_of(read(PLAIN + 'again = "safe"\n'))
+    assert (safe.warnings, "upsert" in safe.lost) == ((), True)
+    assert promise_of(read(PLAIN + 'again = "key"\nkey_header = "Idempotency-Key"\n')).lost.endswith(
+        "after 24 hours it is uncertain instead"
+    )
+
+
+async def test_a_check_tells_it():
+    service = Described(PLAIN, lambda seen: (200, b"{}")).service
+    checking = service.checking
+    assert isinstance(checking, Checking)
+    found = {one.name: await one.look() for one in checking.checks()}
+    assert found["key"].verdict is CheckVerdict.OK
+    assert found["promise"].found.startswith("a record is created if")
+    assert found["lost answers"].verdict is CheckVerdict.WARNING
+    assert await checking.flaws([{"a": 1}]) == [None]
+    assert checking.probe_note()
+    await checking.look_closer(["b"], [])
+    assert checking.guesses
