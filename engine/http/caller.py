@@ -188,7 +188,9 @@ class HttpCaller:
             wait = self._throttle.admit(state, self._clock.monotonic())
             if isinstance(wait, GiveUp):
                 words = f"{described(state.call)} was not sent: {wait.reason}. Run `bulksubmit resume` later"
-                raise Unavailable(words, call=state.call.kind)
+                unavailable = Unavailable(words, call=state.call.kind)
+                unavailable.earlier_lost = state.lost
+                raise unavailable
             if wait.news is not None:
                 self._emit(wait.news)
             if wait.seconds <= 0:
@@ -265,7 +267,9 @@ class HttpCaller:
         decision = decide(rules, state, verdict, now=now, draw=self._draw(), has_answered=has_answered)
         if isinstance(decision, GiveUp):
             ended = replace(verdict, error=WrongAddress) if decision.wrong_address else verdict
-            raise failure(call, ended, answer, redact, why=decision.reason)
+            failed = failure(call, ended, answer, redact, why=decision.reason)
+            failed.earlier_lost = state.lost
+            raise failed
         reason = f"{verdict.reason}; {decision.reason}"
         left = max(0.0, rules.give_up_seconds - state.failing_seconds(now))
         self._emit(CallRetried(call.kind, state.attempts, decision.after_seconds, reason, left))

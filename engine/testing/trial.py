@@ -182,11 +182,11 @@ class Trial:
         return staged.remote_id, staged.settlement
 
     async def released(
-        self, batch: Batch, remote_id: str | None, payload: Payload
+        self, batch: Batch, remote_id: str | None, payload: Payload, *, sent_before: bool = False
     ) -> tuple[str | None, Settlement | None]:
-        """Release a batch."""
+        """Release a batch; `sent_before`: an attempt before this one was lost."""
         alone = payload if self.service.staging is None else None
-        released = await self.service.release(batch, remote_id, alone, self.intend)
+        released = await self.service.release(batch, remote_id, alone, self.intend, sent_before=sent_before)
         return released.remote_id, released.settlement
 
     async def carried(self, batch: Batch, payload: Payload) -> Settlement:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from engine.services.described.paths import compiled
-from engine.services.described.texts import BATCH_NAMES, GIVEN_NAMES, NAME, RECORD_NAMES, TASK, check_names, clear, names_in
+from engine.services.described.texts import (
+    BATCH_NAMES,
+    GIVEN_NAMES,
+    NAME,
+    RECORD_NAMES,
+    TASK,
+    check_names,
+    clear,
+    names_in,
+)
 
 if TYPE_CHECKING:
     from engine.services.described.settings import (

@@ -11,7 +11,7 @@ from engine.model.doubt import Declined, RemoteStatus
 from engine.model.errors import PossiblyApplied, Refused, StillWaiting, Unavailable
 from engine.model.outcome import Settlement
 from engine.model.submission import State
-from engine.services.base import BatchProgress, Released, Staged
+from engine.services.base import BatchProgress, Located, Released, Staged
 
 from .explorer import GIVE_UP
 from .worlds import SETTLE, Service
@@ -61,7 +61,7 @@ class PlayedService(FakeService):
         return "r1" if self._catch_up().find() is RemoteStatus.WAITING else None
 
     async def locate(self, batch, payload, since):
-        return ["r1"] if self._catch_up().search() is RemoteStatus.STARTED else []
+        return Located(["r1"] if self._catch_up().search() is RemoteStatus.STARTED else ())
 
     async def stage(self, batch, payload, *, earlier_id=None, intent=None):
         if earlier_id is None and self.truth.manner.stage_again.value == "search":
@@ -71,7 +71,7 @@ class PlayedService(FakeService):
     async def upload(self, staged, payload, *, few_tries=False):
         pass
 
-    async def release(self, batch, remote_id, payload, intent):
+    async def release(self, batch, remote_id, payload, intent, *, sent_before=False):
         objection = self._catch_up().objection()
         if objection is None:
             self._called("release", "release")
