@@ -91,13 +91,31 @@ async def running_sandbox(
         uploads = await stack.enter_async_context(seaweed_uploads()) if s3 else None
         callbacks = CallbackSender(behaviour.callbacks) if behaviour.callbacks.url else None
         service = make_service(behaviour, journal, clock, uploads, callbacks.send if callbacks else None)
-        server = _Server(service, behaviour, uploads)
-        tls = await asyncio.to_thread(_tls_of, behaviour, host)
-        address = await stack.enter_async_context(_listening(server.application(), host, port, tls))
+        served = serving(service, behaviour, host=host, port=port, uploads=uploads, callbacks=callbacks)
+        address = await stack.enter_async_context(served)
+        yield Sandbox(f"{address}/v2", service.traffic.stats, service.name)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    service: SandboxService,
+    behaviour: Behaviour,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    uploads: SeaweedUploads | None = None,
+    callbacks: "CallbackSender | None" = None,
+) -> AsyncIterator[str]:
+    """Serve a service that is made already until the block ends; give its address. Raise SandboxError."""
+    server = _Server(service, behaviour, uploads)
+    tls = await asyncio.to_thread(_tls_of, behaviour, host)
+    async with _listening(server.application(), host, port, tls) as address:
         background = asyncio.ensure_future(server.run(callbacks))
         background.add_done_callback(_log_failure)
-        stack.push_async_callback(_stop, background)
-        yield Sandbox(f"{'https' if tls else 'http'}://{address}/v2", service.traffic.stats, service.name)
+        try:
+            yield f"{'https' if tls else 'http'}://{address}"
+        finally:
+            await _stop(background)
 
 
 def _tls_of(behaviour: Behaviour, host: str) -> ssl.SSLContext | None:

@@ -11,6 +11,8 @@ from .pages import CHANGED, ROOT, Block, Reader, blocks_of, commands_of, today
 
 EVERY = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [page for page in EVERY if blocks_of(page)]
+HTTP = '[service]\nkind = "http"\nbase_url = "https://'
+NEVER_RUN = "nobody has such a server here; test_services.py checks it as a configuration"
 NOT_RUN = {
     ("README.md", "$ make demo"): "installs; the demo and the tests are commands of their own",
     ("README.md", "$ pip install ."): "installs",
@@ -20,6 +22,12 @@ NOT_RUN = {
     ("nightly.md", "# install"): "cron, as root; tests/system runs its script",
     ("nightly.md", "# useradd"): "systemd, as root; tests/system has systemd verify the units",
     ("nightly.md", "$ docker"): "Docker and Kubernetes; tests/system reads the manifest",
+    ("services.md", f"{HTTP}api.airtable.com"): NEVER_RUN,
+    ("services.md", f"{HTTP}a.klaviyo.com"): NEVER_RUN,
+    ("services.md", f"{HTTP}toloka.dev"): NEVER_RUN,
+    ("services.md", f"{HTTP}api.stripe.com"): NEVER_RUN,
+    ("services.md", f"{HTTP}search.example.com"): NEVER_RUN,
+    ("services.md", f"{HTTP}api.scale.com"): NEVER_RUN,
 }
 """(page, how a block begins) → why it is marked `not-run`."""
 

@@ -70,7 +70,9 @@ class Framing:
         self._template = Json(record.template, "record.template") if record.template else None
         self._head = Json(record.head, "record.head") if record.head else None
         self._with = Json(clear(self._body.with_), "body.with")
-        self._fields = {name: Text(text_of_value(text), f"body.fields.{name}") for name, text in clear(self._body.fields).items()}
+        self._fields = {
+            name: Text(text_of_value(text), f"body.fields.{name}") for name, text in clear(self._body.fields).items()
+        }
         self._additions = list(_additions(settings))
         users = {"record.key": self._key, "record.template": self._template, "record.head": self._head}
         users |= {one.place: one.member for one in self._additions}
@@ -176,7 +178,9 @@ class Framing:
             records = 1
         most_bytes = min(batch.max_bytes, limit.bytes or batch.max_bytes)
         lengths = self._lengths(job)
-        return Limits(records, most_bytes, fixed_bytes=self._fixed_bytes(lengths), record_bytes=self._record_bytes(lengths))
+        return Limits(
+            records, most_bytes, fixed_bytes=self._fixed_bytes(lengths), record_bytes=self._record_bytes(lengths)
+        )
 
     def _lengths(self, job: Job) -> dict[str, int]:
         """Return how long the value of each name is at most, by what is foreseen."""
@@ -258,7 +262,8 @@ class Framing:
         begin = f"--{_boundary(payload)}\r\nContent-Disposition: form-data; name="
         head = "".join(f'{begin}"{_quoted(name)}"\r\n\r\n{text.fill(names)}\r\n' for name, text in self._fields.items())
         file = self._body.file or f"batch.{_ENDINGS[self._body.framing]}"
-        head += f'{begin}"{_quoted(self._body.part)}"; filename="{_quoted(file)}"\r\nContent-Type: {self._part_type}\r\n\r\n'
+        head += f'{begin}"{_quoted(self._body.part)}"; filename="{_quoted(file)}"\r\n'
+        head += f"Content-Type: {self._part_type}\r\n\r\n"
         return (head.encode(), *pieces, f"\r\n--{_boundary(payload)}--\r\n".encode())
 
     def _needs(self) -> Iterator[tuple[str, bool]]:
@@ -345,7 +350,7 @@ def _struct(
 ) -> type[msgspec.Struct]:
     names = [*fields, *(name for name, _, _ in optional)]
     typed: list[Any] = []
-    for at, (name, kind) in enumerate(fields.items()):
+    for at, kind in enumerate(fields.values()):
         inner = _struct(kind) if isinstance(kind, dict) else kind
         typed.append((f"f{at}", inner, "\x00") if kind is _ABSENT else (f"f{at}", inner))
     typed += [(f"f{len(fields) + at}", kind, default) for at, (_, kind, default) in enumerate(optional)]

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 Hint: TypeAlias = Callable[[int, bytes], Pause | Refusal | None]
 """(status, body) → what the answer means; None where its status says it."""
 
-WORDS = ("message", "error.message", "errors.0.message", "0.message", "error", "detail", "title", "reason", "description")
+WORDS = (
+    "message",
+    "error.message",
+    "errors.0.message",
+    "0.message",
+    "error",
+    "detail",
+    "title",
+    "reason",
+    "description",
+)
 """Where most services word an error."""
 _EACH_WORDS = ("message", "error.message", "response.message", "reason", "error", "detail")
 """Likewise, of one record."""
@@ -127,7 +137,11 @@ class _Rule:
 
 def _flaws_at(rule: RuleTable) -> Callable[[Any], Mapping[int, str]]:
     """Return what finds which records are at fault, by their place in the batch, and why."""
-    at, index, words = compiled(rule.at), compiled(rule.index) if rule.index else None, words_at(rule.error or _EACH_WORDS)
+    at, index, words = (
+        compiled(rule.at),
+        compiled(rule.index) if rule.index else None,
+        words_at(rule.error or _EACH_WORDS),
+    )
 
     def flaws(value: Any) -> Mapping[int, str]:
         found = at(value)

@@ -15,8 +15,9 @@ from engine.model.errors import Refused, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.services.base import Answer, Call, Caller
 from engine.services.decoding import decode
+from engine.services.described.items import ResultReader, is_id
 from engine.services.described.paths import MISSING, compiled, fitting
-from engine.services.described.results import RecordFates, ResultReader, is_id
+from engine.services.described.results import RecordFates
 from engine.services.described.settings import DescribedSettings, ResultsTable, SearchTable
 from engine.services.described.steps import PageWalk, Step
 from engine.services.described.texts import Json

@@ -57,11 +57,12 @@ from engine.services.base import (
     Staged,
     no_intent,
 )
-from engine.services.decoding import Anything, decode, words
+from engine.services.decoding import decode, words
 from engine.services.described.body import Framing
 from engine.services.described.consistency import finds_records
+from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
-from engine.services.described.results import THERE_ALREADY, ListReader, RecordFates, fetch_table
+from engine.services.described.results import THERE_ALREADY, ListReader, RecordFates
 from engine.services.described.search import Search
 from engine.services.described.settings import DescribedSettings, StepTable
 from engine.services.described.steps import PageWalk, Step, joined, without_case
@@ -147,7 +148,7 @@ class DescribedService:
         """By the name of a batch that a poll has called ended: its word, that answer, and what was taken from it."""
         self._sent_earlier: set[str] = set()
         """Names of batches of which an earlier attempt may have arrived."""
-        self.plain_task: type[msgspec.Struct] | None = None if self._framing.looks_at_tasks else Anything
+        self.plain_task: type[msgspec.Struct] | None = self._framing.plain_task
         self.staging = self if self._stage is not None else None
         self.polling = self if self._status is not None else None
         self.canceling = self if self._cancel is not None else None
@@ -226,6 +227,10 @@ class DescribedService:
             answer = await self._caller.call(replace(call, few_tries=few_tries))
         except ConfigError as error:  # one answer may be spoilt; the next URL may lead to where payloads may go
             raise Refused(str(error), call="upload", blame=Blame.URL) from error
+        except Refused as refusal:
+            if refusal.earlier_lost:  # the first one may have come, and be why: what is staged anew takes it again
+                refusal.blame = Blame.URL
+            raise
         if not call.authenticated and answer.body.strip()[:20].lower().startswith(_PAGE):
             raise UnexpectedAnswer("upload: a page is no answer of a store", call="upload", status=answer.status)
         self._taken[staged.remote_id] = {**values, **self._upload.taken(answer)}

@@ -1,8 +1,8 @@
 """The tables of a description: `[service]` with `kind = "http"`, and those below it.
 
 Every table but `[service.release]` may be left out. What goes together says `consistency`. `${env:NAME}` and
-`${file:/path}` are secrets, and are expanded when the file is read; any other `${name}` is filled for each batch or each
-record (`texts`). A path is dotted (`paths`); where several stand, the first that finds something counts.
+`${file:/path}` are secrets, and are expanded when the file is read; any other `${name}` is filled for each batch or
+each record (`texts`). A path is dotted (`paths`); where several stand, the first that finds something counts.
 
 The module is a long one, since it has a sentence or two for each key.
 """
@@ -56,8 +56,10 @@ Texts = Annotated[tuple[str, ...], ONE_OR_MORE]
 
 
 class ExchangeTable(Section, frozen=True, kw_only=True):
-    """`[service.auth.exchange]`: a call that brings a short-lived token. It is kept in memory, renewed before its end
-    and once on a 401."""
+    """`[service.auth.exchange]`: a call that brings a short-lived token.
+
+    It is kept in memory, renewed before its end and once on a 401.
+    """
 
     call: str
     """As in `"POST /oauth/token"`; another host by its whole URL, `"POST https://login.example.com/token"`."""
@@ -81,9 +83,9 @@ class AuthTable(Section, frozen=True, kw_only=True):
     """`[service.auth]`: what proves who we are; it goes to the service's own host only."""
 
     kind: Literal["none", "header", "bearer", "basic", "query", "exchange"] = "none"
-    """`header`: `name: prefix + secret`. `bearer`: `Authorization: Bearer secret`. `basic`: `user` and secret; without a
-    user, the secret is the user name and there is no password. `query`: the parameter `name`. `exchange`: a token that
-    the secret is exchanged for."""
+    """`header`: `name: prefix + secret`. `bearer`: `Authorization: Bearer secret`. `basic`: `user` and secret; without
+    a user, the secret is the user name and there is no password. `query`: the parameter `name`. `exchange`: a token
+    that the secret is exchanged for."""
     secret: SecretStr | None = None
     """The key, token or password; the long-lived one where there is an exchange."""
     name: str = ""
@@ -194,10 +196,11 @@ class ReleaseTable(StepTable, frozen=True, kw_only=True):
     """`[service.release]`: the call that has the service create the records of a batch."""
 
     again: Literal["safe", "key", "exists", "ask", "search", "never"] = "never"
-    """What makes it safe after a lost answer. `safe`: it is an upsert, and is repeated. `key`: it carries an idempotency
-    key, and is repeated while the service knows that. `exists`: the records' keys are unique there, and it is repeated;
-    what exists then counts as created only if an earlier attempt may have arrived. `ask`: `[service.status]` tells
-    whether it was released. `search`: `[service.search]` finds what it made. `never`: the batch is uncertain."""
+    """What makes it safe after a lost answer. `safe`: it is an upsert, and is repeated. `key`: it carries an
+    idempotency key, and is repeated while the service knows that. `exists`: the records' keys are unique there, and it
+    is repeated; what exists then counts as created only if an earlier attempt may have arrived. `ask`:
+    `[service.status]` tells whether it was released. `search`: `[service.search]` finds what it made. `never`: the
+    batch is uncertain."""
     key_header: str = ""
     """With `key`: the header that carries the key, `${mark}`. A key may stand in `query` or `json`, too, as
     `${mark}`."""
@@ -228,7 +231,7 @@ class StatusTable(StepTable, frozen=True, kw_only=True):
 
 
 class PagesTable(Section, frozen=True, kw_only=True):
-    """`pages`: how the next page of a list is asked for; one of `next`, `next_header`, `page`, `offset` and a cursor."""
+    """`pages`: how the next page of a list is asked for: one of `next`, `next_header`, `page`, `offset`, a cursor."""
 
     next: str = ""
     """Path of the next page's URL, or of a path from `base_url` on; none there: that was the last one."""
@@ -284,9 +287,10 @@ class FailuresTable(Section, frozen=True, kw_only=True):
     items: str
     """Path of the list."""
     key: str = ""
-    """Path of the record's key in an item."""
+    """Path of the record's key in an item; there may be a list of them."""
     index: str = ""
-    """Path of the record's place in the batch."""
+    """Path of the record's place in the batch, or of a list of them. Left out beside a list by index: the items are
+    those of an object, place → item."""
     error: Paths = ("message", "error")
     """Paths of why it failed."""
     exists: dict[str, Any] = field(default_factory=dict)
@@ -342,7 +346,7 @@ class ResultsTable(Section, frozen=True, kw_only=True):
     key: str = ""
     """Path of the key in an item."""
     index: str = ""
-    """Path of the place in an item."""
+    """Path of the place in an item; left out, the items are those of an object, place → item."""
     first_index: int = 0
     """Place of the first record of a batch: 0, or 1 where the service counts so."""
     id: Paths = ("id",)
@@ -382,9 +386,9 @@ class RuleTable(Section, frozen=True, kw_only=True):
     """One of these is part of the text that stands there; in any case of letters."""
     means: Meaning
     """`pause`: nothing was done; nobody calls for `seconds`. `busy`: likewise, for this call alone. `refused`: these
-    records fail. `unauthorized`: the credentials do not hold. `whole`: nothing was done, and nobody says which record is
-    at fault: the batch is halved. `by_index`: nothing was done, and `at` says which are at fault: the others go again at
-    once. `gone`: there is no such batch. `exists`: the one record is there already. `stop`: a person must mend
+    records fail. `unauthorized`: the credentials do not hold. `whole`: nothing was done, and nobody says which record
+    is at fault: the batch is halved. `by_index`: nothing was done, and `at` says which are at fault: the others go
+    again at once. `gone`: there is no such batch. `exists`: the one record is there already. `stop`: a person must mend
     something; no record fails."""
     seconds: Annotated[float, Meta(gt=0)] = 30.0
     """Of a pause."""
@@ -426,8 +430,8 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
     base_url: str
     """Where its API is. Plain http only towards this machine. A path that begins with `/` goes on from here."""
     task_page: str = ""
-    """URL that people open to see a task, with `${id}`: a whole one, or a path from `base_url` on. Left out, the id below
-    `base_url`."""
+    """URL that people open to see a task, with `${id}`: a whole one, or a path from `base_url` on. Left out, the id
+    below `base_url`."""
     headers: SecretTree = NOTHING
     """Headers of every call to the service: `{ api-version = "2023-06-01" }`. Those of a step stand above them."""
     uploads_to: Texts = ()

@@ -7,12 +7,12 @@ import pytest
 
 from engine.model.errors import UnexpectedAnswer
 from engine.services.base import Answer
+from engine.services.described.items import fetch_table
 from engine.services.described.results import (
     THERE_ALREADY,
     ListReader,
     RecordFates,
     csv_items,
-    fetch_table,
     json_lines,
 )
 from engine.services.described.settings import FailuresTable, FetchTable, ResultsTable
@@ -259,6 +259,23 @@ class TestListsOfFailures:
         body = {"r": [{"id": "b"}], "e": [{"at": 0}]}
         found = settled(body, items="r", failures={"items": "e", "index": "at", "error": ["message"]})
         assert found.errors == {0: "the service lists it among those that failed"}
+
+    def test_one_failure_may_name_several_records(self):
+        body = {"r": [{"id": "b", "k": "k1"}], "e": [{"k": ["k0", "k2"], "message": "no such field"}, {"k": ["k3"]}]}
+        failures = {"items": "e", "key": "k", "error": ["message"]}
+        found = settled(body, count=4, items="r", match="key", key="k", failures=failures)
+        assert found.task_ids == [None, "b", None, None]
+        assert found.errors == {
+            0: "no such field",
+            2: "no such field",
+            3: "the service lists it among those that failed",
+        }
+
+    def test_failures_may_be_an_object_by_place(self):
+        body = {"items": {"0": {"id": "a"}, "2": {"id": "c"}}, "errors": {"1": {"text": {"message": "too long"}}}}
+        failures = {"items": "errors", "error": ["*.message"]}
+        found = settled(body, count=3, items="items", match="index", failures=failures)
+        assert (found.task_ids, found.errors) == (["a", None, "c"], {1: "too long"})
 
     def test_those_in_order_are_the_others(self):
         body = {"issues": [{"id": "a"}, {"id": "c"}], "errors": [{"n": 1, "why": "no"}]}

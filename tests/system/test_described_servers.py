@@ -1,0 +1,308 @@
+"""Described services against real servers: records of ten bad kinds among good ones, and the engine killed five times.
+
+What was created is counted by the servers' own queries: each good record is there once, and no bad one. Each bad one
+has its reason in `outcomes.ndjson`, no record is uncertain, and the audit finds nothing.
+
+BULKSUBMIT_SERVER_RECORDS=20000 is the long form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .servers import USER, Server, couchdb, datasette, pocketbase
+
+pytestmark = pytest.mark.slow
+
+RECORDS = int(os.environ.get("BULKSUBMIT_SERVER_RECORDS", "2000"))
+KILLS = 5
+EVERY = 25
+"""Of so many records one is bad, of each kind in turn."""
+SECONDS = 600
+"""Longest that one life of the engine may take."""
+LONG = "x" * 41
+"""Longer than a title may be."""
+BROKEN = "no JSON"
+SUBMIT = ("submit", "tasks.ndjson", "--config", "load.toml", "--job", "load")
+RESUME = ("resume", "load")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of bad record."""
+
+    reason: str
+    """What the reason must hold."""
+    flaw: Mapping[str, Any] | None = None
+    """What it has instead; a value of None: it lacks that. No mapping: its line is no JSON, so it never leaves."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One server, as a user of it knows it."""
+
+    start: Callable[[], AbstractContextManager[Server]]
+    prepare: Callable[[Server], None]
+    service: str
+    """The keys of [service] that a user fills in, besides its address."""
+    kinds: Sequence[Kind]
+    created: Callable[[Server], list[tuple[int, str]]]
+    """By the server's own query: the number of each record, and its id."""
+    count: Callable[[Server], int]
+    """How many there are, so far."""
+
+
+def good(n: int) -> dict[str, Any]:
+    state = ["new", "done"][n % 2]
+    return {"n": n, "title": f"record {n}", "status": state, "score": n % 101, "mail": f"a{n}@example.com"}
+
+
+def kind_of(case: Case, n: int) -> Kind | None:
+    """Return what is wrong with a record; None if nothing is."""
+    return case.kinds[n // EVERY % len(case.kinds)] if n % EVERY == EVERY - 1 else None
+
+
+def line(case: Case, n: int) -> str:
+    kind = kind_of(case, n)
+    if kind is None:
+        return json.dumps(good(n))
+    if kind.flaw is None:
+        return BROKEN
+    record = good(n) | {key: value.format(n=n) if isinstance(value, str) else value for key, value in kind.flaw.items()}
+    return json.dumps({key: value for key, value in record.items() if value is not None})
+
+
+# --- PocketBase -------------------------------------------------------------------------------------------------------
+
+TAKEN = "TAKEN-1"
+"""A code that must stand once, and that a record has already which is none of the job's."""
+
+
+def prepare_pocketbase(server: Server) -> None:
+    fields = [
+        {"name": "n", "type": "number", "onlyInt": True},
+        {"name": "title", "type": "text", "required": True, "max": 40},
+        {"name": "status", "type": "select", "values": ["new", "done"], "maxSelect": 1},
+        {"name": "score", "type": "number", "min": 0, "max": 100, "onlyInt": True},
+        {"name": "mail", "type": "email"},
+        {"name": "site", "type": "url"},
+        {"name": "code", "type": "text", "pattern": "^[A-Z]+-[0-9]+$"},
+    ]
+    unique = "CREATE UNIQUE INDEX one_code ON tasks (code) WHERE code != ''"
+    made = server.done(
+        "POST", "/api/collections", {"name": "tasks", "type": "base", "fields": fields, "indexes": [unique]}
+    )
+    for one in made["fields"]:
+        if one["name"] == "id":
+            one["max"] = 30
+    server.done("PATCH", "/api/collections/tasks", {"fields": made["fields"]})
+    server.done("POST", "/api/collections/tasks/records", {"n": -1, "title": "another's", "code": TAKEN})
+
+
+def in_pocketbase(server: Server, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{server.folder}/data/data.db?mode=ro", uri=True)) as database:
+        return database.execute(query).fetchall()
+
+
+POCKETBASE = Case(
+    start=pocketbase,
+    prepare=prepare_pocketbase,
+    service=f'kind = "pocketbase"\nvalues = {{ collection = "tasks", identity = "{USER}" }}\n',
+    kinds=[
+        Kind('"title":{"code":"validation_required"', {"title": None}),
+        Kind("Must be no more than 40 character(s)", {"title": LONG}),
+        Kind("Invalid value odd", {"status": "odd"}),
+        Kind("Must be greater or equal than 0", {"score": -1}),
+        Kind("Must be less or equal than 100", {"score": 101}),
+        Kind("Decimal numbers are not allowed", {"score": 1.5}),
+        Kind("Must be a valid email address", {"mail": "nobody"}),
+        Kind("Must be a valid url", {"site": "::"}),
+        Kind("Value must be unique", {"code": TAKEN}),
+        Kind("not valid JSON"),
+    ],
+    created=lambda server: in_pocketbase(server, "SELECT n, id FROM tasks WHERE n >= 0"),
+    count=lambda server: in_pocketbase(server, "SELECT COUNT(*) FROM tasks")[0][0],
+)
+
+# --- CouchDB ----------------------------------------------------------------------------------------------------------
+
+RULES = """function (doc, old, user) {
+  function no(why) { throw({forbidden: why}); }
+  if (!doc.title) { no('a title is missing'); }
+  if (doc.title.length > 40) { no('the title is too long'); }
+  if (doc.status !== 'new' && doc.status !== 'done') { no('there is no such status'); }
+  if (typeof doc.score !== 'number') { no('the score is no number'); }
+  if (doc.score < 0) { no('the score is below 0'); }
+  if (doc.score > 100) { no('the score is above 100'); }
+  if (doc.mail.indexOf('@') < 0) { no('that is no address'); }
+  if (doc.locked) { throw({unauthorized: 'only its owner may lock it'}); }
+}"""
+
+
+def prepare_couchdb(server: Server) -> None:
+    server.done("PUT", "/tasks")
+    server.done("PUT", "/tasks/_design/rules", {"validate_doc_update": RULES})
+
+
+def in_couchdb(server: Server) -> list[tuple[int, str]]:
+    rows = server.done("GET", "/tasks/_all_docs?include_docs=true")["rows"]
+    return [(row["doc"]["n"], row["id"]) for row in rows if not row["id"].startswith("_design/")]
+
+
+COUCHDB = Case(
+    start=couchdb,
+    prepare=prepare_couchdb,
+    service='kind = "couchdb"\nvalues = { database = "tasks" }\nauth = { user = "root" }\n',
+    kinds=[
+        Kind("a title is missing", {"title": None}),
+        Kind("the title is too long", {"title": LONG}),
+        Kind("there is no such status", {"status": "odd"}),
+        Kind("the score is no number", {"score": "many"}),
+        Kind("the score is below 0", {"score": -1}),
+        Kind("the score is above 100", {"score": 101}),
+        Kind("that is no address", {"mail": "nobody"}),
+        Kind("only its owner may lock it", {"locked": True}),
+        Kind("Bad special document member: _odd", {"_odd": 1}),
+        Kind("not valid JSON"),
+    ],
+    created=in_couchdb,
+    count=lambda server: server.done("GET", "/tasks")["doc_count"],
+)
+
+# --- Datasette --------------------------------------------------------------------------------------------------------
+
+SCHEMA = """
+CREATE TABLE tasks (
+    id TEXT PRIMARY KEY,
+    n INTEGER NOT NULL,
+    title TEXT NOT NULL CONSTRAINT short_title CHECK (length(title) <= 40),
+    status TEXT CONSTRAINT known_status CHECK (status IN ('new', 'done')),
+    score INTEGER CONSTRAINT score_range CHECK (score BETWEEN 0 AND 100),
+    mail TEXT CONSTRAINT an_address CHECK (mail LIKE '%@%'),
+    code TEXT UNIQUE
+) STRICT;
+INSERT INTO tasks (id, n, title, code) VALUES ('another''s', -1, 'another''s', 'TAKEN-1');
+"""
+
+
+def in_datasette(server: Server, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{server.folder}/tests.db?mode=ro", uri=True)) as database:
+        return database.execute(query).fetchall()
+
+
+DATASETTE = Case(
+    start=lambda: datasette(SCHEMA),
+    prepare=lambda server: None,
+    service='kind = "datasette"\nvalues = { database = "tests", table = "tasks" }\n',
+    kinds=[
+        Kind("NOT NULL constraint failed: tasks.title", {"title": None}),
+        Kind("CHECK constraint failed: short_title", {"title": LONG}),
+        Kind("CHECK constraint failed: known_status", {"status": "odd"}),
+        Kind("CHECK constraint failed: score_range", {"score": 101}),
+        Kind("cannot store TEXT value in INTEGER column tasks.score", {"score": "many"}),
+        Kind("Python int too large to convert to SQLite INTEGER", {"score": 2**63}),
+        Kind("CHECK constraint failed: an_address", {"mail": "nobody"}),
+        Kind("has invalid columns: odd", {"odd": 1}),
+        Kind("UNIQUE constraint failed: tasks.code", {"code": TAKEN}),
+        Kind("not valid JSON"),
+    ],
+    created=lambda server: in_datasette(server, "SELECT n, id FROM tasks WHERE n >= 0"),
+    count=lambda server: in_datasette(server, "SELECT COUNT(*) FROM tasks")[0][0],
+)
+
+# --- the engine, and its ends -----------------------------------------------------------------------------------------
+
+
+class Desk:
+    """A folder in which somebody works with the command."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder = folder
+        self._environment = os.environ | server.secrets
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.folder / "said").open("ab") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "engine", *arguments],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    def run(self, *arguments: str) -> int:
+        return self.start(*arguments).wait(timeout=SECONDS)
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "said").read_text(errors="replace")[-3000:]
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(one) for one in (self.folder / ".bulksubmit" / "load" / name).read_text().splitlines()]
+
+
+def kill_when(desk: Desk, process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
+    """Kill the engine as soon as the server has so much of it; only the wall clock can bound the wait."""
+    until = time.monotonic() + SECONDS
+    while not reached():
+        assert process.poll() is None, f"it ended before it was killed:\n{desk.said}"
+        assert time.monotonic() < until, f"it did not get there:\n{desk.said}"
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("case", [POCKETBASE, COUCHDB, DATASETTE], ids=["pocketbase", "couchdb", "datasette"])
+def test_each_good_record_is_there_once_and_each_bad_one_has_its_reason(case, tmp_path, record_property):
+    with case.start() as server:
+        case.prepare(server)
+        desk = Desk(tmp_path, server)
+        (tmp_path / "tasks.ndjson").write_text("".join(f"{line(case, n)}\n" for n in range(RECORDS)))
+        (tmp_path / "load.toml").write_text(f'[service]\nbase_url = "{server.url}"\n{case.service}')
+        before, began = case.count(server), time.monotonic()
+        wanted = [n for n in range(RECORDS) if kind_of(case, n) is None]
+        for kill in range(KILLS):
+            arguments = (
+                ["resume", "load"] if kill else ["submit", "tasks.ndjson", "--config", "load.toml", "--job", "load"]
+            )
+            goal = before + (kill + 1) * len(wanted) // (KILLS + 1)
+            kill_when(desk, desk.start(*arguments), lambda goal=goal: case.count(server) >= goal)
+        assert desk.run(*RESUME) == 3, desk.said  # finished, and some failed
+        took = time.monotonic() - began
+
+        created = case.created(server)
+        assert Counter(n for n, _ in created) == Counter(wanted)
+
+        outcomes = desk.lines("outcomes.ndjson")
+        assert [one["index"] for one in outcomes] == list(range(RECORDS))
+        states = Counter(one["state"] for one in outcomes)
+        reasons: Counter[str] = Counter()
+        ids = dict(created)
+        for one in outcomes:
+            kind = kind_of(case, one["index"])
+            if kind is None:
+                assert (one["state"], one["task_id"]) == ("created", ids[one["index"]]), one
+                continue
+            assert one["state"] == ("failed" if kind.flaw is not None else "rejected"), one
+            assert kind.reason in one["error"], one
+            reasons[kind.reason] += 1
+        assert states["uncertain"] == 0
+        assert desk.run("audit", "load") == 0, desk.said
+
+        figures = {"records": RECORDS, "seconds": round(took, 1), "kills": KILLS, **states, "reasons": dict(reasons)}
+        record_property("figures", figures)
+        sys.stdout.write(f"{json.dumps(figures)}\n")
