@@ -810,10 +810,11 @@ def init(
     from engine.cli.output.init import init_screen
     from engine.commands import init as operation
 
-    operation.questions(kind)  # an unknown one is told before anything is asked
+    asked_for = operation.questions(kind)  # an unknown one is told before anything is asked
     file = output or Path(f"{kind}.toml")
     operation.check_free(file, overwrite=overwrite)
-    answers = gather(kind, {key: _answer(one) for key, one in given.items() if one is not None}, yes=yes)
+    said = {one.question.key: given.get(one.parameter) for one in asked_for}
+    answers = gather(kind, {key: _answer(one) for key, one in said.items() if one is not None}, yes=yes)
     if from_file is None and not yes and sys.stdin.isatty():
         asked = ask_for_source()
         from_file = str(asked) if asked else None
@@ -835,7 +836,7 @@ def _questions(arguments: Sequence[str]) -> Sequence[inspect.Parameter]:
 
     return [
         inspect.Parameter(
-            asked.question.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options.answer_option(asked)
+            asked.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options.answer_option(asked)
         )
         for asked in questions(kind)
     ]

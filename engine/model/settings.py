@@ -195,6 +195,7 @@ class Question(msgspec.Struct, frozen=True):
     """A key of `[service]` for which `init` asks; of a secret, it asks which variable of the environment holds it."""
 
     key: str
+    """Dotted, where it stands in a table within `[service]`."""
     text: str
     """What is asked, without a question mark; it stands in the file, too, behind the value."""
     proposal: str = ""
@@ -249,7 +250,12 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
     """`[service]`: what every service has; each adds its own keys in its own file."""
 
     QUESTIONS: ClassVar[Sequence[Question]] = ()
-    """What `init` asks, in this order. It asks for other keys without a default besides."""
+    """What `init` asks, in this order. It asks for other keys without a default besides. A key of a table within
+    `[service]` is a dotted one."""
+    UNASKED: ClassVar[Mapping[str, Any]] = {}
+    """What `init` writes without asking: dotted key → value."""
+    NOTES: ClassVar[Sequence[str]] = ()
+    """What `init` says of other keys, a line of comment each."""
 
     MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url"})
     """Keys that may change between two runs of a job: none decides what its batches hold or where they go."""

@@ -403,6 +403,44 @@ class RuleTable(Section, frozen=True, kw_only=True):
     like."""
 
 
+_SKELETON = """\
+What else [service] can say. Take a line's # away where it is true of your API; all keys: docs/configuration.md.
+
+What makes the release safe after a lost answer, instead of again = "never", which leaves its records uncertain:
+  again = "safe"     it is an upsert: the same records again change nothing
+  again = "key"      with key_header = "Idempotency-Key"
+  again = "exists"   with a key of ours in each record, unique there, and results.exists
+  again = "search"   with [service.search]; again = "ask" with [service.stage] and [service.status]
+
+[service.record]
+key = "${job}-${token}-${index}"          # a name for each record, the same in every attempt; or "${task.id}"
+template = { key = "${key}", data = "${task}" }
+
+[service.results]
+match = "key"                             # order, index or key: how an item is matched with its record
+key = "key"
+ok = { status = [200, 201] }              # left out: an item without an error is created
+error = ["error.message", "message"]
+exists = { "error.code" = "duplicate" }
+busy = { status = 429 }
+
+[service.stage]                           # a harmless first call
+call = "POST /jobs"
+take = { id = "id" }
+[service.status]                          # asks how far a batch is, by ${id}
+call = "GET /jobs/${id}"
+state = "status"
+waiting = ["open"]
+finished = ["done"]
+[service.cancel]
+call = "DELETE /jobs/${id}"
+
+[[service.rules]]                         # what an answer means beyond its status
+status = [400]
+means = "whole"
+"""
+
+
 class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"window_table": "window"}):
     """`[service]` with `kind = "http"`."""
 
@@ -420,8 +458,18 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
 
     QUESTIONS: ClassVar[Sequence[Question]] = (
         Question("base_url", "Address of the API, as in https://api.example.com/v1"),
-        Question("auth.secret", "Variable of the environment that holds the key or token", "API_TOKEN"),
+        Question("auth.kind", "How the key travels: bearer, header, basic, query or none", "bearer"),
+        Question("auth.secret", "Variable of the environment that holds the key or token", "API_TOKEN", needed=False),
+        Question("release.call", "Call that creates records, as in POST /tasks", "POST /tasks"),
+        Question("limit.records", "Most records in one call", "100"),
+        Question("body.framing", "How records stand in its body: array, ndjson, csv or single", "array"),
+        Question("body.under", "Member of the body that holds the array, if it is not the whole body", needed=False),
+        Question("results.items", "Member of the answer that lists what was created, if not the whole", needed=False),
+        Question("results.id", "Member of each one there that is its id", "id"),
     )
+    UNASKED: ClassVar[Mapping[str, Any]] = {"release.payload": True, "release.again": "never"}
+
+    NOTES: ClassVar[Sequence[str]] = tuple(_SKELETON.splitlines())
 
     kind: Literal["http"]
     """A service by its description."""

@@ -6,16 +6,22 @@ with `kind = "http"`: so a newer file changes no job that has begun.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from engine.model.settings import Question
+
 KIND = "http"
 """Of every service that a description makes."""
 
 _FOLDER = Path(__file__).parent / "shipped"
+
+_NO_HOST = re.compile(r"[./]example\.|MYDOMAIN|YOUR")
+_VARIABLE = re.compile(r"\$\{env:([^}]+)\}")
 
 _STEPS = frozenset({"stage", "upload", "release", "status", "cancel", "search", "look"})
 """Tables that are taken whole: of a call, half of one and half of another make none."""
@@ -44,6 +50,25 @@ def whole(service: Mapping[str, Any]) -> dict[str, Any]:
         return dict(service)
     base = tomllib.loads(shipped_text(name))["service"]
     return {**_laid_over(base, service), "kind": KIND, "name": name}
+
+
+def open_questions(name: str) -> Sequence[Question]:
+    """Return what a user has to say beside a description that is shipped: what it leaves out, or leaves empty."""
+    text = shipped_text(name)
+    base = tomllib.loads(text)["service"]
+    asked = []
+    url = base.get("base_url", "")
+    if not url or _NO_HOST.search(url):
+        asked.append(Question("base_url", "Address of the API, as in " + (url or "https://api.example.com")))
+    auth = base.get("auth", {})
+    if auth.get("kind", "none") != "none":
+        found = _VARIABLE.fullmatch(auth.get("secret", ""))
+        proposal = found[1] if found else re.sub(r"\W", "_", f"{name}_secret").upper()
+        asked.append(Question("auth.secret", "Variable of the environment that holds the key or token", proposal))
+    for key, value in base.get("values", {}).items():
+        comment = re.search(rf"^\s*{re.escape(key)}\s*=[^#\n]*#\s*(.+)$", text, re.MULTILINE)
+        asked.append(Question(f"values.{key}", comment[1] if comment else f"{key}, as the calls name it", value))
+    return asked
 
 
 def _laid_over(base: Mapping[str, Any], table: Mapping[str, Any], *, steps: frozenset[str] = _STEPS) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def test_every_mistake_is_named_at_once():
     ("kind", "said"),
     [
         ('"smaa"', "service.kind: 'smaa' is not a service; did you mean 'sama'?"),
-        ('"salesforce"', f"service.kind: 'salesforce' is not a service; known: {', '.join(wiring.SERVICES)}"),
+        ('"jira"', f"service.kind: 'jira' is not a service; known: {', '.join(wiring.service_kinds())}"),
         ('["sama"]', "service.kind: ['sama'] is not a service; did you mean 'sama'?"),
     ],
 )
