@@ -609,9 +609,8 @@ def _check_items(one: DescribedSettings, table: ResultsTable | FetchTable, place
         raise ValueError(f"{place}.items: missing; it is the path of the number")
     if is_fetched:  # each fetch is checked with what it has of its own
         return
-    if match != "order" and not of(match):
-        what = "the record's key" if match == "key" else "the record's place"
-        raise ValueError(f'{place}.{match}: missing; with match = "{match}" it is the path of {what} in an item')
+    if match == "key" and not of("key"):  # without an index, the items are those of an object, place -> item
+        raise ValueError(f'{place}.key: missing; with match = "key" it is the path of the record\'s key in an item')
     if match == "key" and not one.record.key:
         raise ValueError('record.key: missing; with results.match = "key" records are known by it')
     if not of("id") and not one.record.key:

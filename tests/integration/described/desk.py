@@ -55,10 +55,8 @@ class VendorDesk:
         return path
 
     async def submit(self, records, *, job="j", send="", more=""):
-        source = self.folder / "records.ndjson"
-        source.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
         return await engine.submit(
-            source, self.config(send=send, more=more), self.ledger, self.emit, self.new_stop(), job=job
+            self._source(records), self.config(send=send, more=more), self.ledger, self.emit, self.new_stop(), job=job
         )
 
     async def resume(self, job="j", **options):
@@ -66,6 +64,16 @@ class VendorDesk:
 
     async def retry(self, job="j", **options):
         return await engine.retry(job, self.ledger, self.emit, self.new_stop(), **options)
+
+    async def check(self, records):
+        """Check a load; return what came of each check, with its words."""
+        report = await engine.check(self.config(), self._source(records), self.ledger)
+        return {line.name: (line.verdict.value, line.found) for line in report.lines}
+
+    def _source(self, records):
+        source = self.folder / "records.ndjson"
+        source.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+        return source
 
     async def audit(self, job="j"):
         return await engine.audit(job, self.ledger)

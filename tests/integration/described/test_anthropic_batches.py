@@ -73,7 +73,7 @@ async def test_requests_that_were_not_made_before_the_end_say_so(vendor):
 
 
 async def test_a_job_that_is_canceled_has_its_batches_canceled(vendor):
-    vendor = await vendor(switches=AnthropicSwitches(line_seconds=0.05))
+    vendor = await vendor(switches=AnthropicSwitches(line_seconds=0.5))
     vendor.stop_at = 2
     assert (await vendor.submit(requests(40), send="max_in_flight = 1")).state == "open"
     vendor.stop_at = None
@@ -91,3 +91,13 @@ async def test_a_run_that_is_stopped_is_resumed(vendor):
     assert counts(result) == (160, 0, 0, 0, 0)
     assert vendor.created() == once(range(160))
     assert (await vendor.audit()).holds
+
+
+async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeypatch):
+    vendor = await vendor()
+    told = await vendor.check(requests(3))
+    assert told["key"][0] == "ok"
+    assert "its records are uncertain" in told["lost answers"][1]
+    monkeypatch.setenv("VENDOR_KEY", "another")
+    assert (await vendor.check(requests(3)))["key"][0] == "failed"
+    assert vendor.created() == {}

@@ -130,3 +130,13 @@ async def test_a_run_that_is_stopped_is_resumed(vendor):
     assert counts(result) == (200, 0, 0, 0, 0)
     assert vendor.created() == once(range(200))
     assert (await vendor.audit()).holds
+
+
+async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeypatch):
+    vendor = await vendor()
+    told = await vendor.check(documents(3))
+    assert told["key"][0] == "ok"
+    assert "takes no second record of the same key" in told["lost answers"][1]
+    monkeypatch.setenv("VENDOR_KEY", "another")
+    assert (await vendor.check(documents(3)))["key"][0] == "failed"
+    assert vendor.created() == {}

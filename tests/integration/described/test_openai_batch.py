@@ -78,7 +78,7 @@ async def test_requests_that_were_not_made_before_the_end_say_so(vendor):
 
 
 async def test_a_job_that_is_canceled_has_its_batches_canceled(vendor):
-    vendor = await vendor(switches=OpenAiSwitches(line_seconds=0.05))
+    vendor = await vendor(switches=OpenAiSwitches(line_seconds=0.5))
     vendor.stop_at = 2
     assert (await vendor.submit(requests(40), send="max_in_flight = 1")).state == "open"
     vendor.stop_at = None
@@ -88,7 +88,7 @@ async def test_a_job_that_is_canceled_has_its_batches_canceled(vendor):
 
 
 async def test_a_batch_beyond_what_may_be_under_way_is_sent_again_by_a_retry(vendor):
-    vendor = await vendor(switches=OpenAiSwitches(line_seconds=0.005, enqueued_requests=30))
+    vendor = await vendor(switches=OpenAiSwitches(line_seconds=0.03, enqueued_requests=30))
     result = await vendor.submit(requests(40), send="max_in_flight = 1")
     assert counts(result) == (20, 20, 0, 0, 0)
     assert all("Enqueued token limit reached" in reason for reason in reasons(result).values())
@@ -113,3 +113,13 @@ async def test_a_run_that_is_stopped_is_resumed(vendor):
     assert counts(result) == (160, 0, 0, 0, 0)
     assert vendor.created() == once(range(160))
     assert (await vendor.audit()).holds
+
+
+async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeypatch):
+    vendor = await vendor()
+    told = await vendor.check(requests(3))
+    assert told["key"][0] == "ok"
+    assert "it is searched for by our mark" in told["lost answers"][1]
+    monkeypatch.setenv("VENDOR_KEY", "another")
+    assert (await vendor.check(requests(3)))["key"][0] == "failed"
+    assert vendor.created() == {}

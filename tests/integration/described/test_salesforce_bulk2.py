@@ -131,7 +131,7 @@ async def test_the_limit_of_calls_is_waited_out_and_ends_no_run(vendor):
 
 
 async def test_a_job_that_is_canceled_has_its_jobs_aborted(vendor):
-    vendor = await vendor(switches=SalesforceSwitches(row_seconds=0.05))
+    vendor = await vendor(switches=SalesforceSwitches(row_seconds=0.5))
     vendor.stop_at = 2
     assert (await vendor.submit(people(40), send="max_in_flight = 1")).state == "open"
     vendor.stop_at = None
@@ -150,3 +150,13 @@ async def test_a_run_that_is_stopped_is_resumed(vendor):
     assert counts(result) == (160, 0, 0, 0, 0)
     assert vendor.created() == once(range(160))
     assert (await vendor.audit()).holds
+
+
+async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeypatch):
+    vendor = await vendor()
+    told = await vendor.check(people(3))
+    assert told["key"][0] == "ok"
+    assert "the service is asked whether the batch was released" in told["lost answers"][1]
+    monkeypatch.setenv("VENDOR_KEY", "another")
+    assert (await vendor.check(people(3)))["key"][0] == "failed"
+    assert vendor.created() == {}

@@ -5,9 +5,9 @@ from urllib.parse import parse_qsl
 import msgspec
 import orjson
 import pytest
-from engine.model.payload import Payload
 
 from engine.model.job import Job
+from engine.model.payload import Payload
 from engine.model.settings import BatchSettings
 from engine.model.tables import table_of
 from engine.services.described.body import Framing

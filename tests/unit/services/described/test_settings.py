@@ -182,7 +182,6 @@ def test_the_shortest_description_is_one_call():
         ({"results": {"pages": {"next": "next"}}}, "results.pages: only what is fetched has pages"),
         ({"results": {"match": "key"}}, "results.key: missing"),
         ({"results": {"match": "key", "key": "k"}}, "record.key: missing"),
-        ({"results": {"match": "index"}}, "results.index: missing"),
         ({"results": {"id": []}}, "results.id: empty, so the record's key is its id"),
         ({"results": {"format": "ids", "match": "index", "index": "i"}}, "results.match: goes with items only"),
         ({"results": {"format": "count"}}, "results.items: missing; it is the path of the number"),

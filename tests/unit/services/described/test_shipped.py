@@ -78,7 +78,8 @@ def test_other_kinds_stay_as_they_are(kind):
 # As every command reads it
 
 
-def test_the_text_that_a_job_keeps_has_the_whole_description(tmp_path):
+def test_the_text_that_a_job_keeps_has_the_whole_description(tmp_path, monkeypatch):
+    monkeypatch.setenv("ES_API_KEY", "key")
     path = tmp_path / "nightly.toml"
     path.write_text(FILLED + '\n[mapping]\nwrap = "doc"\n[[hooks]]\ncommand = ["true"]\n')
     text = wiring.read_config(path)
@@ -108,7 +109,8 @@ def test_a_kind_that_is_nearly_called_so_is_told():
     assert {"sama", "http", "elasticsearch"} <= set(wiring.service_kinds())
 
 
-def test_how_answers_are_read_may_change_while_a_job_goes_on_and_what_is_sent_may_not():
+def test_how_answers_are_read_may_change_while_a_job_goes_on_and_what_is_sent_may_not(monkeypatch):
+    monkeypatch.setenv("ES_API_KEY", "key")
     text = wiring.read_config(parse_toml(FILLED))
     service = tomllib.loads(text)["service"]
 
