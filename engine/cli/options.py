@@ -34,6 +34,7 @@ class ServedService(StrEnum):
 
     SAMA = "sama"
     SEVENBRIDGES = "sevenbridges"
+    BULK = "bulk"
 
 
 class LogLevel(StrEnum):
@@ -419,12 +420,19 @@ Host: TypeAlias = Annotated[
 ]
 Served: TypeAlias = Annotated[
     ServedService | None,
-    _option("--service SERVICE", "Whose API to serve, sama or sevenbridges; the behaviour file's, or sama."),
+    _option(
+        "--service SERVICE",
+        "Whose API to serve: sama, sevenbridges, or bulk: six made-up ones, one for each way in which a repeated call"
+        " can be made safe. The behaviour file's, or sama.",
+    ),
 ]
 Port: TypeAlias = Annotated[
     int | None,
     _option(
-        "--port N", "Port to serve on: 8800 for sama, 8801 for sevenbridges; 0 takes a free one.", min=0, max=65535
+        "--port N",
+        "Port to serve on: 8800 for sama, 8801 for sevenbridges, 8802 for bulk; 0 takes a free one.",
+        min=0,
+        max=65535,
     ),
 ]
 AllowRemote: TypeAlias = Annotated[

@@ -20,11 +20,11 @@ from msgspec.structs import replace
 from engine.model.errors import ConfigError
 from engine.model.settings import Section
 from engine.model.tables import table_of
-from engine.sandbox.settings import SandboxPlatform, SandboxSama, SecondCall
+from engine.sandbox.settings import SandboxBulk, SandboxPlatform, SandboxSama, SecondCall
 
 ALL_CALLS = "all"
 
-ServiceKind = Literal["sama", "sevenbridges"]
+ServiceKind = Literal["sama", "sevenbridges", "bulk"]
 CancelAnswer = Literal["accept", "refuse", "lie"]
 LateKind = Literal["act_later", "drop_late", "refuse_late", "html_late", "swallow"]
 """Of faults that put the work of a call off."""
@@ -146,8 +146,9 @@ class Fault(Section, frozen=True):
     html          answer an HTML page with `status`, do nothing
     truncate      do the work, send half of the answer, close
 
-    And of calls that create or release (Sama: create with tasks, continue; Seven Bridges: create, clone, run), which
-    are the ones that "all" means here; the call is judged at once, and only its work comes later:
+    And of calls that create or release (Sama: create with tasks, continue; Seven Bridges: create, clone, run; bulk:
+    upsert, create, bulk, start, post, send), which are the ones that "all" means here; the call is judged at once, and
+    only its work comes later:
 
     act_later     answer as ever, do the work `seconds` later
     drop_late     close, do the work `seconds` later
@@ -177,8 +178,8 @@ class Reads(Section, frozen=True):
     """How far reads lag behind writes: a read says what was true so many seconds ago.
 
     Sama: `status`, `task`, `tasks` and `delivered`. Seven Bridges: `get`, `bulk` and `details` are single, `list` is a
-    list. A list lacks what is newer; the others show it as it began, or 404 if `new_are_unknown`. Edits of a draft are
-    shown at once.
+    list. Bulk: `status`, `list`; `record` and `doc` are single. A list lacks what is newer; the others show it as it
+    began, or 404 if `new_are_unknown`. Edits of a draft are shown at once.
     """
 
     status_seconds: float = 0.0
@@ -278,6 +279,7 @@ class Behaviour(Section, frozen=True):
     faults: tuple[Fault, ...] = ()
     sama: SandboxSama = SandboxSama()
     sevenbridges: SandboxPlatform = SandboxPlatform()
+    bulk: SandboxBulk = SandboxBulk()
 
 
 def load_behaviour(path: Path) -> Behaviour:

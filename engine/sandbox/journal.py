@@ -17,7 +17,7 @@ import orjson
 from engine.files import private
 from engine.sandbox.behaviour import JournalSettings, value_at
 
-EntryKind = Literal["task", "run", "child"]
+EntryKind = Literal["task", "run", "child", "update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class JournalEntry:
     """One task created or run: when (epoch seconds), in which batch and position, under which id, with which marker.
 
     Seven Bridges: `batch_id` is the parent's id, "" for a task without one; `position` is among the parent's children,
-    or among all tasks.
+    or among all tasks. Bulk: `batch_id` is the call or the job that did it, `position` that in its payload; "update" is
+    a record that was written over with something else.
     """
 
     at: float

@@ -34,6 +34,7 @@ from engine.sandbox.behaviour import (
     ServiceKind,
     load_behaviour,
 )
+from engine.sandbox.bulk import FACES, BulkService
 from engine.sandbox.journal import Journal
 from engine.sandbox.messages import SandboxAnswer, SandboxCall, SandboxRequest
 from engine.sandbox.sama import SamaService
@@ -44,7 +45,7 @@ from engine.sandbox.traffic import SandboxService, Stats
 
 _LOG = logging.getLogger(__name__)
 
-PORTS: dict[ServiceKind, int] = {"sama": 8800, "sevenbridges": 8801}
+PORTS: dict[ServiceKind, int] = {"sama": 8800, "sevenbridges": 8801, "bulk": 8802}
 DELAY_SECONDS = 1.0
 """Of the command without a behaviour file. Real services take a moment, too: a program that releases a batch or runs a
 task, and cancels it then, finds something to cancel."""
@@ -85,7 +86,7 @@ async def running_sandbox(
         raise RemoteHostError(f"{host} is not a loopback address: pass --allow-remote to serve on it")
     behaviour = behaviour or Behaviour()
     if s3 and behaviour.service != "sama":
-        raise BehaviourError("Seven Bridges takes no uploads: leave out --s3")
+        raise BehaviourError("only Sama's uploads go to a store: leave out --s3")
     async with contextlib.AsyncExitStack() as stack:
         journal = stack.enter_context(contextlib.closing(Journal(behaviour.journal)))
         uploads = await stack.enter_async_context(seaweed_uploads()) if s3 else None
@@ -93,7 +94,8 @@ async def running_sandbox(
         service = make_service(behaviour, journal, clock, uploads, callbacks.send if callbacks else None)
         served = serving(service, behaviour, host=host, port=port, uploads=uploads, callbacks=callbacks)
         address = await stack.enter_async_context(served)
-        yield Sandbox(f"{address}/v2", service.traffic.stats, service.name)
+        base = address if behaviour.service == "bulk" else f"{address}/v2"
+        yield Sandbox(base, service.traffic.stats, service.name)
 
 
 @contextlib.asynccontextmanager
@@ -136,6 +138,8 @@ def make_service(
     """Return the service that the behaviour names; see `SamaService` for what it alone takes. Raise BehaviourError."""
     if behaviour.service == "sevenbridges":
         return SevenBridgesService(behaviour, journal, clock)
+    if behaviour.service == "bulk":
+        return BulkService(behaviour, journal, clock)
     return SamaService(behaviour, journal, clock, uploads, report)
 
 
@@ -179,9 +183,10 @@ def run(  # noqa: PLR0913 - one argument for each option of the command
 def _welcome(sandbox: Sandbox, behaviour: Behaviour) -> str:
     keys = ", ".join(behaviour.access_keys)
     served = f"The API of {sandbox.service} is served at {sandbox.url}"
-    late = (
-        behaviour.creation.delay_seconds if behaviour.service == "sama" else behaviour.sevenbridges.life.queued_seconds
-    )
+    if behaviour.service == "bulk":
+        served += "/FACE, where FACE is " + ", ".join(face.name for face in FACES)
+    bridges = behaviour.service == "sevenbridges"
+    late = behaviour.sevenbridges.life.queued_seconds if bridges else behaviour.creation.delay_seconds
     delay = f"; what it accepts begins {late:g} s later, and can be canceled until then" if late else ""
     return f"{served} (access key: {keys}; process {os.getpid()}{delay}; Ctrl-C ends it)."
 

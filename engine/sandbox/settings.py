@@ -1,4 +1,4 @@
-"""What a behaviour file says of one service alone, as checked values: the tables `[sama]` and `[sevenbridges]`.
+"""What a behaviour file says of one service alone, as checked values: the tables `[sama]`, `[sevenbridges]`, `[bulk]`.
 
 `behaviour.py` makes them part of a `Behaviour`. Each default is what the engine believes of the service. Times are
 seconds.
@@ -175,3 +175,53 @@ class SandboxPlatform(Section, frozen=True):
         for project in (*self.projects, *(rule.project for rule in self.files)):
             if not _PROJECT.fullmatch(project):
                 raise ValueError(f"projects: a project's id is owner/project, not {project!r}")
+
+
+class BulkUnwritten(Section, frozen=True):
+    """How the six bulk faces lie: each value but the default is something that their documents do not say.
+
+    errors_inside       a batch that is refused as a whole is answered 200, with the error in the answer
+    exists_every        each so many-th item is answered as if its key were there already, and is not kept; 0: none
+    forgets_keys_after  an idempotency key is remembered so long only, not `key_seconds`; 0: as long as that
+    ids                 what an id is in answers: a text, or a number
+    no_id_every         each so many-th created item has no id in results; 0: none
+    omits_every         each so many-th item is left out of results; 0: none
+    order               in which order results stand: as sent, shuffled, or reversed
+    same_id_every       each so many-th created item has the id of the item before it; 0: none
+    strangers           results tell of records besides that nobody sent
+    words               status words of items and jobs that are other ones
+    """
+
+    errors_inside: bool = False
+    exists_every: int = 0
+    forgets_keys_after: float = 0.0
+    ids: Literal["texts", "numbers"] = "texts"
+    no_id_every: int = 0
+    omits_every: int = 0
+    order: Literal["sent", "shuffled", "reversed"] = "sent"
+    same_id_every: int = 0
+    strangers: bool = False
+    words: Mapping[str, str] = {}
+
+
+class SandboxBulk(Section, frozen=True):
+    """Keys of the bulk faces alone. `bad` names the field by which a record says how it is to be refused.
+
+    busy_every      each so many-th item of a call to `exists` is busy, and not done; 0: none
+    key_seconds     how long an idempotency key is remembered
+    keys_keep_noes  refusals are remembered under an idempotency key, too, not only what was done
+    most_records    records that one call, or one upload, may bring
+    page            records on a page of results, or of a list, at most
+    start_again     what becomes of a second start of a job
+    token_seconds   how long a token that was exchanged is good
+    """
+
+    bad: str = "bad"
+    busy_every: int = 0
+    key_seconds: float = 24 * 3600
+    keys_keep_noes: bool = False
+    most_records: int = 1000
+    page: int = 100
+    start_again: SecondCall = "error"
+    token_seconds: float = 300.0
+    unwritten: BulkUnwritten = BulkUnwritten()

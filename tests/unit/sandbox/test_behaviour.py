@@ -21,9 +21,11 @@ from engine.sandbox.server import running_sandbox
 from engine.sandbox.settings import (
     App,
     AppInput,
+    BulkUnwritten,
     FileRule,
     Life,
     Rate,
+    SandboxBulk,
     SandboxPlatform,
     SevenBridgesUnwritten,
 )
@@ -60,6 +62,7 @@ async def test_every_example_can_be_served(path):
     [
         *(Behaviour, FailureRule, Fault, Latency, Project, RateLimit, Reads),
         *(App, AppInput, FileRule, Life, Rate, SandboxPlatform, SevenBridgesUnwritten),
+        *(SandboxBulk, BulkUnwritten),
     ],
 )
 def test_the_example_names_every_key(cls):
