@@ -295,14 +295,14 @@ class DescribedService:
         Raises:
             as `Caller.call` says.
         """
+        carried = payload or Payload.of(())
         if self._release.payload:
-            payload = payload or Payload.of(())
-            values = self._named(payload, values, "release")
+            values = self._named(carried, values, "release")
         call = self._release.call(values)
         if (header := self.settings.release.key_header) and self._declared is Again.KEY:
             call = replace(call, headers={header: values["mark"], **call.headers})
         if self._release.payload:
-            call = self._with_records(call, payload, values)
+            call = self._with_records(call, carried, values)
         else:
             call = replace(call, carries=Carries.RELEASE)
         call = replace(
