@@ -214,7 +214,7 @@ def _check_steps(one: DescribedSettings) -> None:
             'stage.take.id: missing; say where the answer has the name of what was staged: take = { id = "id" }'
         )
     always = dict.fromkeys([*sorted(BATCH_NAMES), *one.values], "")
-    record = dict.fromkeys(sorted(RECORD_NAMES), "it is different for each record, and the call is for a whole batch")
+    record = dict.fromkeys(sorted(RECORD_NAMES), "it is different for each record, and the call is for a batch of them")
     _check_first_steps(one, always, record)
     has_id = one.stage is not None or "id" in one.release.take
     _check_later_steps(one, {**record, **always, **_lost(one), **({"id": ""} if has_id else {})})
@@ -236,7 +236,9 @@ def _check_first_steps(one: DescribedSettings, always: Mapping[str, str], record
         if name == "release":
             lost = "it is not known any more after a restart, where id alone is; take it as id, or ask for it again"
             known = {key: lost if not why and key not in {*always, "id"} else why for key, why in known.items()}
-        _check_step(step, name, known)
+        carries_one = step.payload and one.body.framing in {"single", "form"}
+        of_record = {"index": "", TASK: "", **({"key": ""} if one.record.key else {})}
+        _check_step(step, name, {**known, **of_record} if carries_one else known)
         if step.payload:
             for key, tree in (("with", one.body.with_), ("fields", one.body.fields)):
                 _check_table(clear(tree), f"body.{key}")
@@ -615,6 +617,9 @@ def _check_items(one: DescribedSettings, table: ResultsTable | FetchTable, place
         raise ValueError('record.key: missing; with results.match = "key" records are known by it')
     if not of("id") and not one.record.key:
         raise ValueError(f"{place}.id: empty, so the record's key is its id; set record.key")
+    if (format_ == "count" or base.missing == "created") and not one.record.key:
+        says = f'{place}.format = "count"' if format_ == "count" else 'results.missing = "created"'
+        raise ValueError(f"record.key: missing; with {says} nothing names a task, so the record's key is its id")
 
 
 def _check_pages(pages: PagesTable, place: str) -> None:

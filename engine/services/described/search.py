@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from engine.model.errors import Refused, UnexpectedAnswer
 from engine.model.outcome import Settlement
@@ -42,7 +42,7 @@ class Search:
         self._mark = compiled(table.mark) if table.mark else None
         self._made_at = compiled(table.stop_before) if table.stop_before else None
         key, index = table.key or settings.results.key, table.index or settings.results.index
-        match = "key" if table.key or (key and not table.index) else "index"
+        match: Literal["key", "index"] = "key" if table.key or (key and not table.index) else "index"
         self._reader = ResultReader(
             ResultsTable(items=table.items, match=match, key=key, index=index, id=table.id, error=())
         )

@@ -185,6 +185,7 @@ class DescribedService:
     def reference(self, sequence: int) -> ClientReference | None:
         """Return None: what marks a record is put in when it is sent."""
         del sequence
+        return None
 
     async def look(self) -> str:
         """Make the call of `[service.look]`; without one, get `base_url`, whose answer may be anything."""
@@ -206,7 +207,7 @@ class DescribedService:
         del earlier_id, intent
         assert self._stage is not None  # noqa: S101 - else there is no `staging`
         values = self._values(batch)
-        call = self._stage.call(values)
+        call = self._stage.call(self._named(payload, values, "stage") if self._stage.payload else values)
         if self._stage.payload:
             call = self._with_records(call, payload, values)
         taken = self._stage.taken(await self._caller.call(call))
@@ -218,7 +219,7 @@ class DescribedService:
         if self._upload is None:
             return
         values = self._taken.get(staged.remote_id, {"id": staged.remote_id})
-        call = self._upload.call(values)
+        call = self._upload.call(self._named(payload, values, "upload") if self._upload.payload else values)
         if self._upload.payload:
             call = self._with_records(call, payload, values)
         if not call.authenticated and self._upload.payload:
@@ -264,6 +265,17 @@ class DescribedService:
         """Return what texts may name of a batch before it is sent."""
         return {**self.settings.values, **batch_names(self._job, self._token, batch)}
 
+    def _named(self, payload: Payload, values: Mapping[str, str], call: str) -> Mapping[str, str]:
+        """Return the names that a call may name which carries the records: of a single one, those of it, too.
+
+        Raises:
+            Refused: its task lacks one.
+        """
+        try:
+            return self._framing.with_record(payload, values)
+        except ValueError as error:
+            raise Refused(str(error), call=call, blame=Blame.PAYLOAD) from error
+
     def _with_records(self, call: Call, payload: Payload, values: Mapping[str, str]) -> Call:
         """Return a call with the records of a batch as its body.
 
@@ -287,11 +299,14 @@ class DescribedService:
         Raises:
             as `Caller.call` says.
         """
+        carried = payload or Payload.of(())
+        if self._release.payload:
+            values = self._named(carried, values, "release")
         call = self._release.call(values)
         if (header := self.settings.release.key_header) and self._declared is Again.KEY:
             call = replace(call, headers={header: values["mark"], **call.headers})
         if self._release.payload:
-            call = self._with_records(call, payload or Payload.of(()), values)
+            call = self._with_records(call, carried, values)
         else:
             call = replace(call, carries=Carries.RELEASE)
         call = replace(
@@ -408,7 +423,8 @@ class DescribedService:
     async def settlement(self, asked: Asked) -> Settlement | None:
         """Read the results of a batch that has ended."""
         remote_id = str(asked.remote_id)
-        word, value, taken = self._ended.pop(remote_id, None) or await self._asked(remote_id)
+        ended = self._ended.pop(remote_id) if remote_id in self._ended else await self._asked(remote_id)
+        word, value, taken = ended
         if word not in self._words.ended:
             return None
         earlier = remote_id in self._sent_earlier

@@ -666,3 +666,31 @@ async def test_a_value_that_was_taken_leads_nowhere_else():
     server_seen = Described(JOBS, lambda seen: (200, {"state": "Open"}))
     await server_seen.service.remote_status("a/b?c#d")
     assert server_seen.wire.seen[0].path == "/jobs/a%2Fb%3Fc%23d"
+
+
+async def test_one_record_goes_to_an_address_of_its_own_and_may_go_twice():
+    documents = {}
+
+    def put(seen):
+        documents[seen.path] = seen.json
+        return 200, {"ok": True, "id": seen.path.rpartition("/")[2], "rev": "1-x"}
+
+    described = Described(
+        """
+        [record]
+        key = "${task.id}"
+        [body]
+        framing = "single"
+        [release]
+        call = "PUT /docs/${key}"
+        payload = true
+        again = "safe"
+        [results]
+        ok = { ok = true }
+        """,
+        put,
+    )
+    settlement = await described.settled([{"id": "a b", "n": 1}])
+    assert documents == {"/docs/a%20b": {"id": "a b", "n": 1}}
+    assert settlement.task_ids == ["a%20b"]
+    assert described.service.limits.records == 1
