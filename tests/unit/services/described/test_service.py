@@ -190,7 +190,7 @@ class Jobs:
                     "done": self.done,
                     "errorMessage": "no such object",
                 }
-            return 200, {"id": name, "state": job["state"]}
+            return 200, {"id": name, "state": job["state"], "done": 0}
         return self.results(rest[0], job["rows"], seen.query)
 
     def results(self, kind, rows, query):
@@ -323,6 +323,7 @@ more = "has_more"
 [status]
 call = "GET /batches/${id}"
 state = "status"
+running = ["validating", "in_progress"]
 finished = ["completed", "expired"]
 failed = ["failed"]
 created = "request_counts.completed"
@@ -362,7 +363,7 @@ class Files:
                 return 200, self.made(seen.json)
             case "GET", "batches":
                 return 200, self.page(seen.query)
-            case "GET", "batches", name:
+            case "GET", "batches", name if name in self.batches:
                 return 200, self.batches[name]
             case "GET", "files", name, "content":
                 return 200, b"".join(self.files[name])
