@@ -647,8 +647,8 @@ def _check_rule(rule: RuleTable, place: str) -> None:
         raise ValueError(f"{place}.status: missing; a rule is about a status, or about what stands at a path, or both")
     if rule.means == "by_index" and not rule.at:
         raise ValueError(f'{place}.at: missing; with means = "by_index" it is the path of the errors')
-    if rule.means != "by_index" and (rule.at or rule.index):
-        raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" only')
+    if rule.means not in {"by_index", "exists"} and (rule.at or rule.index):
+        raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" or "exists" only')
     if any(200 <= status < 300 for status in rule.status) and not rule.path:  # noqa: PLR2004 - success
         raise ValueError(f"{place}.path: missing; a success that is none must say so somewhere in the answer")
 

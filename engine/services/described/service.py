@@ -41,7 +41,7 @@ from engine.model.errors import (
 )
 from engine.model.job import Job
 from engine.model.outcome import Settlement
-from engine.model.payload import Payload
+from engine.model.payload import NO_TASKS, Payload
 from engine.model.record import Position, Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, unheard
@@ -207,7 +207,7 @@ class DescribedService:
         del earlier_id, intent
         assert self._stage is not None  # noqa: S101 - else there is no `staging`
         values = self._values(batch)
-        call = self._stage.call(self._named(payload, values, "stage") if self._stage.payload else values)
+        call = self._stage.call(self._record_values(payload, values, "stage") if self._stage.payload else values)
         if self._stage.payload:
             call = self._with_records(call, payload, values)
         taken = self._stage.taken(await self._caller.call(call))
@@ -219,7 +219,7 @@ class DescribedService:
         if self._upload is None:
             return
         values = self._taken.get(staged.remote_id, {"id": staged.remote_id})
-        call = self._upload.call(self._named(payload, values, "upload") if self._upload.payload else values)
+        call = self._upload.call(self._record_values(payload, values, "upload") if self._upload.payload else values)
         if self._upload.payload:
             call = self._with_records(call, payload, values)
         if not call.authenticated and self._upload.payload:
@@ -228,10 +228,6 @@ class DescribedService:
             answer = await self._caller.call(replace(call, few_tries=few_tries))
         except ConfigError as error:  # one answer may be spoilt; the next URL may lead to where payloads may go
             raise Refused(str(error), call="upload", blame=Blame.URL) from error
-        except Refused as refusal:
-            if refusal.earlier_lost:  # the first one may have come, and be why: what is staged anew takes it again
-                refusal.blame = Blame.URL
-            raise
         if not call.authenticated and answer.body.strip()[:20].lower().startswith(_PAGE):
             raise UnexpectedAnswer("upload: a page is no answer of a store", call="upload", status=answer.status)
         self._taken[staged.remote_id] = {**values, **self._upload.taken(answer)}
@@ -265,7 +261,7 @@ class DescribedService:
         """Return what texts may name of a batch before it is sent."""
         return {**self.settings.values, **batch_names(self._job, self._token, batch)}
 
-    def _named(self, payload: Payload, values: Mapping[str, str], call: str) -> Mapping[str, str]:
+    def _record_values(self, payload: Payload, values: Mapping[str, str], call: str) -> Mapping[str, str]:
         """Return the names that a call may name which carries the records: of a single one, those of it, too.
 
         Raises:
@@ -299,14 +295,14 @@ class DescribedService:
         Raises:
             as `Caller.call` says.
         """
-        carried = payload or Payload.of(())
+        records = payload or NO_TASKS
         if self._release.payload:
-            values = self._named(carried, values, "release")
+            values = self._record_values(records, values, "release")
         call = self._release.call(values)
         if (header := self.settings.release.key_header) and self._declared is Again.KEY:
             call = replace(call, headers={header: values["mark"], **call.headers})
         if self._release.payload:
-            call = self._with_records(call, carried, values)
+            call = self._with_records(call, records, values)
         else:
             call = replace(call, carries=Carries.RELEASE)
         call = replace(

@@ -392,12 +392,12 @@ class RuleTable(Section, frozen=True, kw_only=True):
     """`pause`: nothing was done; nobody calls for `seconds`. `busy`: likewise, for this call alone. `refused`: these
     records fail. `unauthorized`: the credentials do not hold. `whole`: nothing was done, and nobody says which record
     is at fault: the batch is halved. `by_index`: nothing was done, and `at` says which are at fault: the others go
-    again at once. `gone`: there is no such batch. `exists`: the one record is there already. `stop`: a person must mend
-    something; no record fails."""
+    again at once. `gone`: there is no such batch. `exists`: the one record is there already, or those that `at` names
+    are. `stop`: a person must mend something; no record fails."""
     seconds: Annotated[float, Meta(gt=0)] = 30.0
     """Of a pause."""
     at: str = ""
-    """With `by_index`: path of an object, place → error, or of a list of errors."""
+    """With `by_index`, or `exists`: path of an object, place → error, or of a list of errors."""
     index: str = ""
     """With `by_index`: path of the place in an error of that list; left out, the error's own place in the list."""
     first_index: int = 0

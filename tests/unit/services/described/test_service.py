@@ -190,7 +190,7 @@ class Jobs:
                     "done": self.done,
                     "errorMessage": "no such object",
                 }
-            return 200, {"id": name, "state": job["state"]}
+            return 200, {"id": name, "state": job["state"], "done": 0}
         return self.results(rest[0], job["rows"], seen.query)
 
     def results(self, kind, rows, query):
@@ -323,6 +323,7 @@ more = "has_more"
 [status]
 call = "GET /batches/${id}"
 state = "status"
+running = ["validating", "in_progress"]
 finished = ["completed", "expired"]
 failed = ["failed"]
 created = "request_counts.completed"
@@ -362,7 +363,7 @@ class Files:
                 return 200, self.made(seen.json)
             case "GET", "batches":
                 return 200, self.page(seen.query)
-            case "GET", "batches", name:
+            case "GET", "batches", name if name in self.batches:
                 return 200, self.batches[name]
             case "GET", "files", name, "content":
                 return 200, b"".join(self.files[name])
@@ -568,6 +569,41 @@ class TestRefusalsThatNameRecords:
         described = Described(BY_INDEX, lambda seen: (400, {"data": {"requests": {"7": {"message": "no"}}}}))
         with pytest.raises(Refused):
             await described.released([{"a": 1}])
+
+
+THERE = """
+[record]
+key = "r${index}"
+[release]
+call = "POST /batch"
+payload = true
+again = "exists"
+[results]
+id = ["id"]
+[[rules]]
+status = [400]
+path = "taken.*.code"
+equals = ["not_unique"]
+means = "exists"
+at = "taken"
+error = ["code"]
+"""
+
+
+class TestRefusalsThatNameWhatIsThereAlready:
+    @staticmethod
+    def server(seen):
+        taken = {str(at): {"code": "not_unique"} for at, task in enumerate(seen.json) if task["a"] == 2}
+        return (400, {"taken": taken}) if taken else (200, [{"id": f"t{task['a']}"} for task in seen.json])
+
+    async def test_it_fails_and_the_others_are_created(self):
+        found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}])
+        assert found.task_ids == ["t1", None, "t3"]
+        assert found.errors[1].startswith("it is there already")
+
+    async def test_after_a_loss_it_is_ours(self):
+        found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}], sent_before=True)
+        assert (found.task_ids, found.errors) == (["t1", "r101", "t3"], {})
 
 
 class TestBodies:
