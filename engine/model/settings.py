@@ -126,8 +126,8 @@ def texts_in(value: Any) -> Iterator[str]:
 def without_secrets_in(value: Any) -> Any:
     """Return settings with stars in place of each secret, wherever in them it stands; what has none is the same."""
     match value:
-        case SecretStr():
-            return type(value)(_STARS)
+        case SecretStr():  # an empty one says that there is none
+            return type(value)(_STARS) if value.get_secret_value() else value
         case SecretTree():
             return SecretTree(_STARS if isinstance(value.tree, str) else without_secrets_in(value.tree))
         case msgspec.Struct():

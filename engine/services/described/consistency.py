@@ -455,7 +455,7 @@ def _needs_of_ask(one: DescribedSettings) -> str:
 def _needs_of_search(one: DescribedSettings) -> str:
     if one.search is None:
         return 'release.again: "search" needs [service.search]'
-    if one.search.where or one.search.mark or _carries_mark(one):
+    if one.search.where or one.search.mark or one.search.by_results or _carries_mark(one):
         return ""
     return (
         "search.mark: missing; say which member of each task carries ${mark}, or put ${mark} into the records or the "
@@ -525,6 +525,12 @@ def _check_search(one: DescribedSettings) -> None:
         _check_mark(search.mark)
     if search.pages is not None:
         _check_pages(search.pages, "search.pages")
+    told = one.results.of == "fetch" and one.results.match == "key" and not finds_records(one, search)
+    if search.by_results and not told:
+        raise ValueError(
+            "search.by_results: tells batches by the keys in their results, so it goes with [service.status], "
+            'results.of = "fetch" and results.match = "key"'
+        )
     if one.release.again == "search" and finds_records(one, search):
         if not (search.key or one.results.key or search.index or one.results.index):
             raise ValueError(

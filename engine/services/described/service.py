@@ -22,6 +22,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 import msgspec
 from msgspec.structs import replace
@@ -133,6 +134,7 @@ class DescribedService:
             settings.results.failures and settings.results.failures.key
         )
         self._needs_keys = by_key or any(not table.id for table in tables)
+        self.answers_by_key = by_key and settings.results.of == "release"
         if by_key and settings.results.of == "release" and not self._release.payload:
             raise ConfigError(
                 "service.results.match: the call that releases carries no records, so its answer is matched "
@@ -146,6 +148,11 @@ class DescribedService:
         """By batch: how it was staged, while its release is not answered."""
         self._ended: dict[str, tuple[str, Any, dict[str, str]]] = {}
         """By the name of a batch that a poll has called ended: its word, that answer, and what was taken from it."""
+        self._named: dict[int, str] = {}
+        """By batch: its name, where only results tell whose a batch is."""
+        self._first_keys: dict[str, str] = {}
+        """By the name of a batch that has ended: the first key in its results."""
+        self._reading_keys = anyio.Lock()
         self._sent_earlier: set[str] = set()
         """Names of batches of which an earlier attempt may have arrived."""
         self.plain_task: type[msgspec.Struct] | None = self._framing.plain_task
@@ -249,6 +256,8 @@ class DescribedService:
         sending = _Sending(self, batch.count, payload, values, intent, earlier=sent_before)
         await sending.run()
         name = sending.taken.get("id", remote_id)
+        if name is not None and self._search is not None and self._search.by_results:
+            self._named[batch.sequence] = name
         self._staged_as.pop(batch.sequence, None)
         if sending.settlement is None:
             if name is None:
@@ -370,10 +379,58 @@ class DescribedService:
         if (staged := self._staged_as.get(batch.sequence)) is not None:
             values["id"] = staged
         found = await self._search.found(self._caller, values, since)
+        keys = partial(self._framing.keys, payload, values)
+        if self._search.by_results:
+            return Located(await self._with_our_keys(batch.sequence, self._search.names(found), keys))
         if not self._search.finds_records:
             return Located(self._search.names(found))
-        keys = partial(self._framing.keys, payload, values)
         return Located(settlement=self._search.settlement(found, batch.count, keys))
+
+    async def _with_our_keys(
+        self, sequence: int, names: Sequence[str], keys: Callable[[], Sequence[str]]
+    ) -> Sequence[str]:
+        """Return those of some batches whose results name a key of ours; each one's are read once.
+
+        Raises:
+            UnexpectedAnswer: none does, and some have not ended, so they may be ours.
+        """
+        async with self._reading_keys:
+            return await self._sorted_out(sequence, names, keys)
+
+    async def _sorted_out(
+        self, sequence: int, names: Sequence[str], keys: Callable[[], Sequence[str]]
+    ) -> Sequence[str]:
+        others = {name for one, name in self._named.items() if one != sequence}
+        ours, wanted, unended = [], frozenset(keys()), 0
+        for name in names:
+            if name in others:
+                continue
+            if name not in self._first_keys:
+                key = await self._first_key(name)
+                if key is None:
+                    unended += 1
+                    continue
+                self._first_keys[name] = key
+            if self._first_keys[name] in wanted:
+                ours.append(name)
+        if unended and not ours:
+            raise UnexpectedAnswer(f"{unended} batch(es) that may be it have not ended: their results will tell")
+        return ours
+
+    async def _first_key(self, remote_id: str) -> str | None:
+        """Return the first key in the results of a batch, "" if there is none; None if it has not ended."""
+        word, _, taken = await self._asked(remote_id)
+        if word not in self._words.ended:
+            return None
+        values = {**self._values_of(remote_id), **taken}
+        for reader, step in self._fetches:
+            if step.needs <= values.keys():
+                with tempfile.SpooledTemporaryFile(max_size=_INLINE_BYTES) as spooled:
+                    file = cast("BinaryIO", spooled)
+                    await self._caller.call(replace(step.call(values), yielding=True, into=file))
+                    if key := reader.first_place(file):
+                        return key
+        return ""
 
     async def remote_status(self, remote_id: str) -> RemoteStatus:
         """Ask whether a batch was released, by its word."""
@@ -568,6 +625,7 @@ class _Sending:
         Raises:
             as `Service.release` says.
         """
+        self._hold_twins()
         while self._left:
             try:
                 done = await self._once()
@@ -594,7 +652,7 @@ class _Sending:
             return True
         found, busy = service.read_answer(answer, len(self._left), self._keys, earlier=self.earlier)
         self._accepted = True
-        if not rounds and not busy:
+        if not rounds and not busy and len(self._left) == self._count:
             self.settlement = found
             return True
         self._take_in(found, busy)
@@ -603,6 +661,19 @@ class _Sending:
 
     def _keys(self) -> Sequence[str]:
         return self._service.keys(self._payload, self._values) if self._payload is not None else ()
+
+    def _hold_twins(self) -> None:
+        """Fail records whose key an earlier one of the batch has: an answer by keys could not tell the two apart."""
+        keys = self._keys() if self._service.answers_by_key else ()
+        if len(set(keys)) == len(keys):
+            return
+        first: dict[str, int] = {}
+        for at, key in enumerate(keys):
+            if first.setdefault(key, at) != at:
+                self._errors[at] = (
+                    f"its key stands twice in the source: record {first[key] + 1} of its batch has it, too"
+                )
+        self._keep(list(first.values()))
 
     def _take_in(self, found: Settlement, busy: Sequence[int]) -> None:
         """Keep what is known of the records of one call; those that are busy are known by another one."""

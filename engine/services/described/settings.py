@@ -276,6 +276,9 @@ class SearchTable(StepTable, frozen=True, kw_only=True):
     """Of records: path of their place, likewise."""
     where: dict[str, Any] = field(default_factory=dict)
     """Path → value that what was found must have, where the service does not filter by it. `${…}` may stand in it."""
+    by_results: bool = False
+    """Of batches that carry nothing of ours: one is ours if its results name a key of ours. They are read once it has
+    ended; as long as one has not that may be ours, nothing is concluded."""
     stop_before: str = ""
     """Path of the time at which it was made: the newest come first, and one older than the release ends the search."""
     pages: PagesTable | None = None

@@ -114,6 +114,65 @@ class TestOneCallWithResults:
         assert service.task_url("a/b") == "https://api.example.com/a%2Fb"
 
 
+BY_KEY = """
+[record]
+key = "${task.name}"
+[limit]
+records = 100
+[body]
+under = "docs"
+[release]
+call = "POST /docs"
+payload = true
+again = "exists"
+[results]
+match = "key"
+key = "id"
+ok = { ok = true }
+exists = { error = "conflict" }
+"""
+
+
+class Documents:
+    """CouchDB's `_bulk_docs`, in the order of PouchDB's server: what is refused comes first."""
+
+    def __init__(self):
+        self.known, self.sent = set(), []
+
+    def __call__(self, seen):
+        names = [one["name"] for one in seen.json["docs"]]
+        self.sent.append(names)
+        refused = [one for at, one in enumerate(names) if one in self.known or one in names[:at]]
+        done = [one for one in dict.fromkeys(names) if one not in self.known]
+        self.known |= set(done)
+        told = [{"id": one, "error": "conflict"} for one in refused] + [{"id": one, "ok": True} for one in done]
+        return 201, told
+
+
+class TestKeysThatStandTwice:
+    NAMES = ({"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": "c"}, {"name": "a"})
+
+    async def test_the_first_goes_and_the_others_of_its_batch_fail_unsent(self):
+        server = Documents()
+        found = await Described(BY_KEY, server).settled(self.NAMES)
+        assert (found.task_ids, server.sent) == (["a", "b", None, "c", None], [["a", "b", "c"]])
+        twice = "its key stands twice in the source: record 1 of its batch has it, too"
+        assert (found.errors, found.uncertain) == ({2: twice, 4: twice}, {})
+
+    async def test_so_they_do_where_the_first_is_somebody_elses(self):
+        server = Documents()
+        server.known = {"a"}
+        found = await Described(BY_KEY, server).settled(self.NAMES)
+        assert found.task_ids == [None, "b", None, "c", None]
+        assert found.errors[0].startswith("it is there already")
+
+    async def test_a_repeat_counts_the_first_and_not_its_twins(self):
+        described = Described(BY_KEY, Documents())
+        described.wire.loses = [True]
+        found = await described.settled(self.NAMES)
+        assert (found.task_ids, sorted(found.errors)) == (["a", "b", None, "c", None], [2, 4])
+
+
 JOBS = """
 uploads_to = ["store.example.com"]
 task_page = "https://app.example.com/${id}"

@@ -77,6 +77,12 @@ def test_steps_and_free_form_tables_are_taken_whole(own):
     assert service["release"] == {"call": "PUT /x", "payload": True}
 
 
+def test_so_is_what_a_record_gets_or_a_user_could_not_leave_it_out():
+    base, own_ids = tomllib.loads(shipped.shipped_text("couchdb"))["service"], {"key": "${task._id}", "add": {}}
+    assert base["record"]["add"] == {"_id": "${key}"}
+    assert shipped.whole({"kind": "couchdb", "record": own_ids})["record"] == own_ids
+
+
 @pytest.mark.parametrize("kind", ["sama", "http", "nothing", 7, None])
 def test_other_kinds_stay_as_they_are(kind):
     assert shipped.whole({"kind": kind, "a": 1}) == {"kind": kind, "a": 1}
