@@ -168,7 +168,7 @@ def in_couchdb(server: Server) -> list[tuple[int, str]]:
 COUCHDB = Case(
     start=couchdb,
     prepare=prepare_couchdb,
-    service='kind = "couchdb"\nvalues = { database = "tasks" }\nauth = { user = "root" }\n',
+    service='kind = "couchdb"\nvalues = { database = "tasks" }\n',
     kinds=[
         Kind("a title is missing", {"title": None}),
         Kind("the title is too long", {"title": LONG}),
