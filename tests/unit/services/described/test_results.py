@@ -1,7 +1,8 @@
 """What lists of results say of each record, by order, index and key; what does not fit is never a success."""
 
-from types import MappingProxyType
+from types import io
 
+import MappingProxyType
 import orjson
 import pytest
 
@@ -305,7 +306,9 @@ class TestFirstPlace:
         reader = ListReader(ResultsTable(match="key", key="k", format=format_, items=items))
         assert reader.first_place(io.BytesIO(body)) == "a"
 
-    @pytest.mark.parametrize(("format_", "body"), [("ndjson", b""), ("csv", b"k\n"), ("json", b"[]"), ("json", b"[{}]")])
+    @pytest.mark.parametrize(
+        ("format_", "body"), [("ndjson", b""), ("csv", b"k\n"), ("json", b"[]"), ("json", b"[{}]")]
+    )
     def test_without_one_there_is_none(self, format_, body):
         assert ListReader(ResultsTable(match="key", key="k", format=format_)).first_place(io.BytesIO(body)) == ""
 
