@@ -175,7 +175,7 @@ class RecordFates:
             fates = dict.fromkeys(range(self._count), (ItemFate.UNCLEAR, said))
         self._in_order.append(JudgedItems([None] * self._count, fates))
 
-    def settlement(self, missing: str, *, earlier: bool, call: str = "", unnamed: str = NOT_NAMED) -> Settlement:
+    def settlement(self, missing: str, *, earlier: bool | None, call: str = "", unnamed: str = NOT_NAMED) -> Settlement:
         """Return the fate of every record; `busy` then has those that may be sent again, which count as failed here.
 
         Args:
