@@ -58,7 +58,7 @@ def test_requirements_are_pinned_with_hashes_name_no_index_and_agree():
     for name in (*INTO_ONE_FOLDER, "run"):
         for package, version in pins(name).items():
             assert versions.setdefault(package, version) == version, f"{package} in {name}"
-    assert {path.stem for path in (ROOT / "requirements").iterdir()} == {*INTO_ONE_FOLDER, "bench", "run"}
+    assert {path.stem for path in (ROOT / "requirements").iterdir()} == {*INTO_ONE_FOLDER, "bench", "run", "servers"}
     assert "matplotlib" in pins("bench")
 
 
