@@ -17,11 +17,10 @@ from engine.batch.mapping import Mapper
 from engine.model.batch import (
     Batch,
     batch_name,
-    decode_lengths,
     decode_lines,
+    decode_side_by_side,
     decode_spans,
     good_indexes,
-    outer_edges,
     part_sequences,
 )
 from engine.model.errors import RESUME, SourceChanged, SourceError
@@ -112,16 +111,16 @@ class PayloadReader:
         """
         if not batch.count:
             return None
-        first, end = outer_edges(batch.start.offset, batch.spans)
-        source = source_at(self._sources, first)
-        if end - first + len(b"[]") != batch.size_bytes:
+        side_by_side = decode_side_by_side(batch.start.offset, batch.spans)
+        if side_by_side is None:
             return None
-        lengths = decode_lengths(batch.spans)
-        if sum(lengths) + batch.count + 1 != batch.size_bytes:  # 1 byte lies between records, or their tasks are longer
+        first, lengths = side_by_side
+        size_bytes = sum(lengths) + batch.count - 1
+        if size_bytes + len(b"[]") != batch.size_bytes:
             return None
         try:
-            with SourceFile(source) as file:
-                data = file.read(first, end - first)
+            with SourceFile(source_at(self._sources, first)) as file:
+                data = file.read(first, size_bytes)
         except SourceError:  # reading record by record fails, too, and tells
             return None
         array = b"".join((b"[", data.replace(b"\n", b","), b"]"))

@@ -461,9 +461,15 @@ def _uncertain_said(job: str, found: engine.UncertainRecords) -> str:
     more = f" and {found.batches - len(found.examples)} more" if found.batches > len(found.examples) else ""
     return (
         f"{count(found.records, 'record')} in {count(found.batches, 'batch')} may be tasks already, and nobody knows: "
-        f"{'; '.join(found.examples)}{more}. Each of them that is becomes a second task if it is sent again; look at "
-        f"the service first.{f' They become job {found.job}.' if found.job != job else ''}"
+        f"{'; '.join(found.examples)}{more}. {_if_sent_again(found)}"
+        f"{f' They become job {found.job}.' if found.job != job else ''}"
     )
+
+
+def _if_sent_again(found: engine.UncertainRecords) -> str:
+    if found.harmless:
+        return "Sent again, those that are there already are not created a second time."
+    return "Each of them that is becomes a second task if it is sent again; look at the service first."
 
 
 @_command()
@@ -810,10 +816,11 @@ def init(
     from engine.cli.output.init import init_screen
     from engine.commands import init as operation
 
-    operation.questions(kind)  # an unknown one is told before anything is asked
+    asked_for = operation.questions(kind)  # an unknown one is told before anything is asked
     file = output or Path(f"{kind}.toml")
     operation.check_free(file, overwrite=overwrite)
-    answers = gather(kind, {key: _answer(one) for key, one in given.items() if one is not None}, yes=yes)
+    said = {one.question.key: given.get(one.parameter) for one in asked_for}
+    answers = gather(kind, {key: _answer(one) for key, one in said.items() if one is not None}, yes=yes)
     if from_file is None and not yes and sys.stdin.isatty():
         asked = ask_for_source()
         from_file = str(asked) if asked else None
@@ -835,7 +842,7 @@ def _questions(arguments: Sequence[str]) -> Sequence[inspect.Parameter]:
 
     return [
         inspect.Parameter(
-            asked.question.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options.answer_option(asked)
+            asked.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options.answer_option(asked)
         )
         for asked in questions(kind)
     ]

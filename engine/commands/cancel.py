@@ -74,7 +74,8 @@ async def cancel_batches(run: Run) -> None:
     """Have the service stop, and give up what is staged there: those batches are frozen again.
 
     A draft that cannot be deleted stays staged, so that it is known. What is in doubt is left to the recovery of the
-    run that follows: there it is canceled, too.
+    run that follows: there it is canceled, too. What is frozen and may have arrived all the same, such as half of a
+    lost batch, is uncertain.
     """
     async for batch, submission in run.ledger.batches(run.job.name, _PLAIN):
         doubt = doubt_from_ledger(run, submission)
@@ -82,6 +83,11 @@ async def cancel_batches(run: Run) -> None:
             confirmed = await _cancel_remote(run, str(submission.remote_id))
             if confirmed and submission.state is State.STAGED:
                 await run.move(batch, submission, State.FROZEN, note="canceled")
+    if await run.ledger.may_have_arrived(run.job.name):
+        async for batch, submission in run.ledger.batches(run.job.name, frozenset({State.FROZEN})):
+            if submission.sent_at is not None:
+                note = "an earlier attempt may have arrived, and nothing more is sent"
+                await run.move(batch, submission, State.UNCERTAIN, note=note)
 
 
 async def _cancel_remote(run: Run, remote_id: str) -> bool:
@@ -102,7 +108,9 @@ async def is_unsent(job: Job, ledger: Ledger, *, drafts: bool) -> bool:
     tally = await ledger.tally(job.name)
     states = {state for state, number in tally.states.items() if number}
     doubtful = {State.STAGING} if drafts else set()
-    return not (tally.created or tally.uncertain or job.lost_stages) and states <= _UNSENT - doubtful
+    if tally.created or tally.uncertain or job.lost_stages or not states <= _UNSENT - doubtful:
+        return False
+    return not await ledger.may_have_arrived(job.name)
 
 
 async def take_back(run: Run) -> None:

@@ -217,7 +217,8 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
         elif secret is None:
             _refuse_files(value, place)
     complaints: list[str] = []
-    expanded = _expanded(table, where, expand)
+    trees = {id(value) for _, value, secret in found if secret is SecretTree and not isinstance(value, str)}
+    expanded = _expanded(table, where, expand, trees)
     checked = table_of(model, expanded, where, complaints)
     if checked is None:
         raise ConfigError("\n".join(complaints))
@@ -333,13 +334,16 @@ def _variable(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_").upper()
 
 
-def _expanded(value: Any, where: str, expand: Expand) -> Any:
+def _expanded(value: Any, where: str, expand: Expand, trees: Collection[int], *, in_tree: bool = False) -> Any:
+    """Return a value with its references replaced; a text with one in a `SecretTree` (`trees`: ids) is a secret."""
     if isinstance(value, str):
-        return expand(where, value)
+        text = expand(where, value)
+        return SecretText(text) if in_tree and _REFERENCE.search(value) else text
+    within = partial(_expanded, expand=expand, trees=trees, in_tree=in_tree or id(value) in trees)
     if isinstance(value, dict):
-        return {key: _expanded(item, f"{where}.{key}" if where else key, expand) for key, item in value.items()}
+        return {key: within(item, f"{where}.{key}" if where else key) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expanded(item, where, expand) for item in value]
+        return [within(item, where) for item in value]
     return value
 
 

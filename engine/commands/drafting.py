@@ -37,6 +37,7 @@ def draft(
     answers: Sequence[tuple[Question, Any, bool]],
     inspected: Inspected | None,
     proposal: MappingProposal,
+    notes: Sequence[str] = (),
 ) -> str:
     """Return the text of a configuration.
 
@@ -45,12 +46,16 @@ def draft(
         answers: question, the value of its key, and whether it is a secret: then the name of its variable.
         inspected: what the source shows, if one was looked at.
         proposal: how its rows become tasks.
+        notes: what else may stand in `[service]`, as lines of comment.
     """
     document = tomlkit.document()
     of = f" --from {shlex.quote(Path(inspected.source.path).name)}" if inspected is not None else ""
     _say(document, f"Made by `bulksubmit init {kind}{of}`. Look it over; every key: docs/configuration.md.")
     document.add(tomlkit.nl())
     document.add("service", _service(kind, answers))
+    if notes:
+        _say(document, *notes)
+        document.add(tomlkit.nl())
     if inspected is not None:
         if source := _source(inspected, proposal):
             document.add("source", source)
@@ -75,11 +80,18 @@ def _say(document: Any, *lines: str) -> None:
 def _service(kind: str, answers: Sequence[tuple[Question, Any, bool]]) -> Table:
     table = tomlkit.table()
     table.add("kind", kind)
-    for question, value, secret in answers:
+    tables = {"": table}
+    places = list(dict.fromkeys(["", *(question.key.rpartition(".")[0] for question, _, _ in answers)]))
+    for question, value, secret in sorted(answers, key=lambda one: places.index(one[0].key.rpartition(".")[0])):
         item = tomlkit.item(f"${{env:{value}}}" if secret else value)
         about = "a secret: only where it is kept stands here" if secret else question.text
-        table.add(question.key, item.comment(printable(about)))
-    table.add(tomlkit.nl())
+        place, _, key = question.key.rpartition(".")
+        if place not in tables:
+            _last_of(table).add(tomlkit.nl())
+            tables[place] = tomlkit.table()
+            table.add(place, tables[place])
+        tables[place].add(key, item.comment(printable(about)) if about else item)
+    _last_of(table).add(tomlkit.nl())
     return table
 
 

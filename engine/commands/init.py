@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import anyio
 from msgspec import Struct
@@ -25,8 +25,10 @@ from engine.files import sync_folder
 from engine.model.errors import ConfigError
 from engine.model.job import Job
 from engine.model.record import Position
-from engine.model.settings import Question, SecretStr, ServiceSettings
+from engine.model.settings import Question, SecretStr, Section, ServiceSettings
+from engine.model.tables import section_in
 from engine.services.base import MappingProposal, ServiceModule
+from engine.services.described.shipped import is_shipped, open_questions, whole
 
 IGNORED = ".bulksubmit/"
 """Where jobs leave their reports and ledgers, in a working folder; nothing for a repository."""
@@ -49,6 +51,11 @@ class AskedQuestion(Struct, frozen=True):
     """The answer is the name of a variable."""
     yes_no: bool
     """The answer is yes or no."""
+
+    @property
+    def parameter(self) -> str:
+        """Its name among the parameters of a function."""
+        return self.question.key.replace(".", "_")
 
 
 class Made(Struct, frozen=True):
@@ -75,22 +82,35 @@ def questions(kind: str) -> Sequence[AskedQuestion]:
         ConfigError: there is no such service.
     """
     settings = wiring.service_module(kind).SETTINGS
+    if is_shipped(kind):
+        return [_asked(kind, question, _type_of(settings, question.key)) for question in open_questions(kind)]
     declared = {question.key: question for question in settings.QUESTIONS}
-    known = {field.name: field for field in fields(settings) if field.name != "kind"}
-    if strangers := [key for key in declared if key not in known]:
+    if strangers := [key for key in declared if key == "kind" or _type_of(settings, key) is None]:
         raise ConfigError(
             f"service {kind!r} has questions about {', '.join(strangers)}, which is no key of its settings"
         )
-    others = [Question(name, f"{name} of [service]") for name, field in known.items() if field.required]
-    asked = [*declared.values(), *(one for one in others if one.key not in declared)]
-    return [_asked(kind, question, known[question.key].type) for question in asked]
+    required = [one for one in fields(settings) if one.required and one.name != "kind" and not section_in(one.type)]
+    others = [Question(one.name, f"{one.name} of [service]") for one in required if one.name not in declared]
+    return [_asked(kind, question, _type_of(settings, question.key)) for question in [*declared.values(), *others]]
+
+
+def _type_of(settings: type[Section], key: str) -> Any:
+    """Return the type of a dotted key; None if there is no such key."""
+    name, dot, rest = key.partition(".")
+    type_ = next((one.type for one in fields(settings) if one.encode_name == name), None)
+    if not dot or type_ is None:
+        return type_
+    inner = section_in(type_)
+    if inner is not None:
+        return _type_of(inner, rest)
+    return get_args(type_)[1] if get_origin(type_) is dict else None
 
 
 def _asked(kind: str, question: Question, type_: Any) -> AskedQuestion:
     secret = SecretStr in {type_, *get_args(type_)}
     if secret and not question.proposal:
-        question = replace(question, proposal=f"{kind}_{question.key}".upper())
-    option = f"--{question.key.replace('_', '-')}{'-variable' if secret else ''}"
+        question = replace(question, proposal=re.sub(r"\W", "_", f"{kind}_{question.key}").upper())
+    option = f"--{re.sub('[._]', '-', question.key)}{'-variable' if secret else ''}"
     option = f"--service{option[1:]}" if option in _TAKEN else option
     return AskedQuestion(question, option, secret, bool in {type_, *get_args(type_)})
 
@@ -107,7 +127,7 @@ def answer_flaw(kind: str, asked: AskedQuestion, answer: str, others: Mapping[st
             return "that looks like a secret itself; give the name of the variable that holds it"
         return ""
     begin = f"service.{asked.question.key}"
-    values = {**_values(kind, others), asked.question.key: answer}
+    values = _with(_values(kind, others), asked.question.key, answer)
     try:
         _build(kind, values)
     except ConfigError as error:
@@ -125,18 +145,31 @@ def _build(kind: str, values: Mapping[str, Any]) -> None:
         ConfigError: something is wrong with it, or missing.
     """
     module = wiring.service_module(kind)
-    settings = check(module.SETTINGS, {**values, "kind": kind}, "service", hide_secret)
+    settings = _settings(kind, values)
     wiring.check_service(module, settings)
 
 
-def _values(kind: str, answers: Mapping[str, str]) -> dict[str, Any]:
+def _settings(kind: str, values: Mapping[str, Any]) -> ServiceSettings:
+    """Return a table of the service, checked."""
+    return check(wiring.service_module(kind).SETTINGS, whole({**values, "kind": kind}), "service", hide_secret)
+
+
+def _values(kind: str, answers: Mapping[str, str]) -> Mapping[str, Any]:
     """Return the table of the service that answers make, without its kind."""
-    table: dict[str, Any] = {}
+    table: Mapping[str, Any] = {}
+    for key, value in ({} if is_shipped(kind) else wiring.service_module(kind).SETTINGS.UNASKED).items():
+        table = _with(table, key, value)
     for asked in questions(kind):
         answer = answers.get(asked.question.key, "")
         if answer:
-            table[asked.question.key] = f"${{env:{answer}}}" if asked.secret else answer
+            table = _with(table, asked.question.key, f"${{env:{answer}}}" if asked.secret else answer)
     return table
+
+
+def _with(table: Mapping[str, Any], key: str, value: Any) -> Mapping[str, Any]:
+    """Return a table with a value at a dotted key."""
+    name, dot, rest = key.partition(".")
+    return {**table, name: _with(table.get(name, {}), rest, value) if dot else value}
 
 
 def make(
@@ -165,7 +198,7 @@ def make(
     check_free(file, overwrite=overwrite)
     module = wiring.service_module(kind)
     _build(kind, _values(kind, answers))
-    settings = check(module.SETTINGS, {**_values(kind, answers), "kind": kind}, "service", hide_secret)
+    settings = _settings(kind, _values(kind, answers))
     with TemporaryDirectory(prefix="bulksubmit-") as copies:
         inspected = None
         if source is not None:
@@ -190,7 +223,9 @@ def _made(
         for one in questions(kind)
         if (answer := answers.get(one.question.key, ""))
     ]
-    text = draft(kind, rows, inspected, proposal)
+    if not is_shipped(kind):
+        rows += [(Question(key, ""), value, False) for key, value in settings.UNASKED.items()]
+    text = draft(kind, rows, inspected, proposal, () if is_shipped(kind) else settings.NOTES)
     fit, flaw = _tried(rooted(text, settings.PATHS, folder), inspected)
     _write(file, text)
     variables = [answers[one.question.key] for one in questions(kind) if one.secret and answers.get(one.question.key)]
@@ -209,7 +244,9 @@ def check_free(file: Path, *, overwrite: bool) -> None:
 
 def _plain(settings: ServiceSettings, asked: AskedQuestion, answer: str, folder: Path) -> Any:
     """Return an answer as the file has it: numbers and truth values as such, a path as it is meant from its folder."""
-    value = getattr(settings, asked.question.key)
+    value: Any = settings
+    for name in asked.question.key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else getattr(value, name)
     if asked.question.key in settings.PATHS:
         return os.path.relpath(answer, folder)
     return value if isinstance(value, bool | int | float) else answer

@@ -27,6 +27,7 @@ from engine.commands.first_records import check_drafts
 from engine.commands.hooks import check_hooks, with_hooks
 from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
+from engine.commands.lineage import UNCERTAIN_SOURCE, source_name
 from engine.commands.paths import claim_output, ledger_path, open_ledger
 from engine.commands.result import Result, nothing_sent, report_writer, summarize
 from engine.commands.runs import RunMemory, remember_refusal
@@ -474,7 +475,11 @@ async def _work_on(  # noqa: PLR0913 - as above
             async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened_run:
                 most = setup.settings.limits.max_records
                 run = replace(
-                    opened_run, released_again_by_user=released_again_by_user, changed=changed, most_records=most
+                    opened_run,
+                    released_again_by_user=released_again_by_user,
+                    changed=changed,
+                    sent_before=job.parent is not None and source_name(job) == UNCERTAIN_SOURCE,
+                    most_records=most,
                 )
                 run = await _learnt(replace(run, emit=fan_out(emit, reports.hear, bounds.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)

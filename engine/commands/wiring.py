@@ -113,8 +113,8 @@ class Setup(Struct, frozen=True):
 def read_config(config: Config) -> str:
     """Return the text of a configuration, its relative paths made absolute: they are meant from the file's folder.
 
-    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder. A
-    description that is shipped becomes part of the text, so that a newer one changes no job.
+    The text is kept with the job, and whoever reads it again may stand elsewhere. Of tables, it is the working folder.
+    A description that is shipped becomes part of the text, so that a newer one changes no job.
 
     Raises:
         ConfigError: it cannot be read, or names no service.
@@ -132,8 +132,10 @@ def _folder(config: Config) -> Path:
 
 def config_name(config: Config, text: str) -> str:
     """Return what a job is called after: the name of the configuration's file, or the service that tables name."""
-    service = _tables(text)[1] if isinstance(config, Mapping) else {}
-    return str(service.get("name") or service["kind"]) if service else Path(config).stem
+    if not isinstance(config, Mapping):
+        return Path(config).stem
+    service = _tables(text)[1]
+    return str(service.get("name") or service["kind"])
 
 
 def family_name(config: Config, family: str | None) -> str:

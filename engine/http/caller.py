@@ -8,6 +8,7 @@ requests under way, and nowhere else. What is decided, and where:
 - what an answer or a loss says of its effect, and whether a repeat is safe: `classify`;
 - whose fault a refusal is: the table in `classify`, after the service's own `error_hint`;
 - when it is tried again, and when no more: `retry`;
+- what proves who we are, where that is a token that ends: `tokens`;
 - what becomes of the batch then: `run.uploader`, `run.recovery`; and `run.in_flight` sends fewer at once after a 429.
 """
 
@@ -43,7 +44,7 @@ from engine.http.messages import described, failure, is_of_a_store, said_in
 from engine.http.retry import CallState, GiveUp, RetryRules, decide
 from engine.http.secrets import Credentials, HidingFile
 from engine.http.throttle import Throttle
-from engine.http.tokens import ExchangePlace, Tokens, exchanged_secrets
+from engine.http.tokens import ExchangePlace, Tokens, check_exchange, exchanged_secrets
 from engine.http.urls import check_base_url, check_upload_url, exact_hosts, is_loopback
 from engine.model.error_hints import Pause, Refusal
 from engine.model.errors import CallFailed, Refused, Unauthorized, Unavailable, WrongAddress
@@ -82,6 +83,7 @@ class HttpCaller:
         self._local = is_loopback(base_url.host or "")
         self._hidden = [*service.other_secrets()]
         self._credentials = Credentials(service.secret_headers(), service.secret_query(), self._hidden)
+        self._hides = not isinstance(service, ExchangePlace)  # whose answer is a secret, and shown to nobody
         self._rules_on_success = service.RULES_ON_SUCCESS
         self._window_headers = service.window() or USUAL_WINDOW
         self._clock = clock
@@ -121,7 +123,8 @@ class HttpCaller:
                 self._observe(state, verdict)
                 if verdict.error is None and isinstance(answer, Answer):
                     # A service may repeat our credentials; for most answers that is the body itself.
-                    return Answer(answer.status, answer.headers, self._credentials.hide(answer.body), state.lost)
+                    body = self._credentials.hide(answer.body) if self._hides else answer.body
+                    return Answer(answer.status, answer.headers, body, state.lost)
                 if tokens is not None and verdict.error is Unauthorized and not state.renewed:
                     await self._renew(tokens, state, verdict)
                     continue
@@ -188,7 +191,9 @@ class HttpCaller:
             wait = self._throttle.admit(state, self._clock.monotonic())
             if isinstance(wait, GiveUp):
                 words = f"{described(state.call)} was not sent: {wait.reason}. Run `bulksubmit resume` later"
-                raise Unavailable(words, call=state.call.kind)
+                unavailable = Unavailable(words, call=state.call.kind)
+                unavailable.earlier_lost = state.lost
+                raise unavailable
             if wait.news is not None:
                 self._emit(wait.news)
             if wait.seconds <= 0:
@@ -265,7 +270,9 @@ class HttpCaller:
         decision = decide(rules, state, verdict, now=now, draw=self._draw(), has_answered=has_answered)
         if isinstance(decision, GiveUp):
             ended = replace(verdict, error=WrongAddress) if decision.wrong_address else verdict
-            raise failure(call, ended, answer, redact, why=decision.reason)
+            failed = failure(call, ended, answer, redact, why=decision.reason)
+            failed.earlier_lost = state.lost
+            raise failed
         reason = f"{verdict.reason}; {decision.reason}"
         left = max(0.0, rules.give_up_seconds - state.failing_seconds(now))
         self._emit(CallRetried(call.kind, state.attempts, decision.after_seconds, reason, left))
@@ -304,11 +311,11 @@ async def open_caller(
     """Open connections to a service and, for presigned uploads, to the hosts that it allows.
 
     Raises:
-        ConfigError: its `base_url` is neither https nor on loopback.
+        ConfigError: its `base_url`, or where its tokens are got, is neither https nor on loopback.
     """
     host = check_base_url(service.base_url).host or ""
     trusted = [host, *exact_hosts(service.allowed_upload_hosts())]
     if exchange := service.exchange():
-        trusted.append(check_base_url(exchange.url).host or "")
+        trusted.append(check_exchange(exchange).host or "")
     async with open_client(settings, trusted_hosts=trusted, anywhere=is_loopback(host)) as client:
         yield HttpCaller(client, service, settings, clock=clock or SystemClock(), draw=draw, emit=emit)

@@ -104,10 +104,13 @@ async def read_into(response: aiohttp.ClientResponse, file: HidingFile, *, patie
     Raises:
         AnswerNotKept: the file cannot be written.
     """
-    now, size = asyncio.get_running_loop().time, 0
+    content, now, size = response.content, asyncio.get_running_loop().time, 0
+    if content.is_eof() and not content.exception():  # it came with its head
+        await _kept(file.whole, content.read_nowait())
+        return Answer(response.status, response.headers, b"")
     begun = now()
     await _kept(file.begin)
-    while piece := await response.content.read(_CHUNK_BYTES):
+    while piece := await content.read(_CHUNK_BYTES):
         size, taken = size + len(piece), now() - begun
         if size > MOST_FILE_BYTES:
             response.close()

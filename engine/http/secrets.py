@@ -99,6 +99,12 @@ class HidingFile:
         self._file.flush()
         self._held = b""
 
+    def whole(self, body: bytes) -> None:
+        """Write a body that is here already. Raises: OSError."""
+        self.begin()
+        self.write(body)
+        self.end()
+
     def _cleaned(self, known: bytes, certain: int) -> tuple[bytes, int]:
         """Return what may be written, without the secrets in it, and where in `known` it ends."""
         pieces, end = [], 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 
 import anyio
+from yarl import URL
 
 from engine.clock import Clock
 from engine.http.secrets import Credentials
@@ -122,10 +123,11 @@ class Tokens:
             raise WrongAddress(str(error), call=call.kind, status=error.status) from None
         token, seconds = self._taken(answer.body)
         life = seconds if seconds is not None and 0 < seconds < math.inf else exchange.seconds
-        if len(self._tokens) > 1:  # that one has ended long ago
-            forget_secret(self._tokens[-1])
+        before = [one for one in self._tokens if one != token]  # some give the same one again
+        for ended in before[1:]:
+            forget_secret(ended)
         remember_secret(token)
-        self._tokens = (token, *self._tokens[:1])  # answers under way may still repeat the last one
+        self._tokens = (token, *before[:1])  # answers under way may still repeat the last one
         self._use(self._tokens)
         self._renew_at = self._clock.monotonic() + life - min(_MARGIN_SECONDS, _MARGIN_SHARE * life)
         self.number += 1
@@ -149,11 +151,11 @@ def exchanged_secrets(exchange: TokenExchange) -> Sequence[SecretStr]:
     return [*exchange.secret_headers.values(), *exchange.secret_query.values(), *exchange.secrets]
 
 
-def check_exchange(exchange: TokenExchange) -> None:
-    """Check what can be known of an exchange without making it.
+def check_exchange(exchange: TokenExchange) -> URL:
+    """Check what can be known of an exchange without making it; return where it is made.
 
     Raises:
         ConfigError: its address is neither https nor on loopback, or a secret cannot be sent.
     """
-    check_base_url(exchange.url, "the url of the exchange in [service.auth]")
     Credentials(exchange.secret_headers, exchange.secret_query, exchange.secrets)
+    return check_base_url(exchange.url, "the url of the exchange in [service.auth]")

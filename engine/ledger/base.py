@@ -138,6 +138,9 @@ class Ledger(Protocol):
     async def has_remote_id(self, remote_id: str) -> bool:
         """Return whether some batch of some job has this name at the service."""
 
+    async def may_have_arrived(self, job: str) -> bool:
+        """Return whether a release of a batch that counts as unsent may have arrived: of half of a lost one, say."""
+
     async def last_settled_at(self, job: str) -> float:
         """Return when a batch of the job was settled last, in Unix seconds; 0 if none was."""
 

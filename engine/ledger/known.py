@@ -132,8 +132,9 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
                 return Fate.CREATED
             return Fate.UNCERTAIN if position in found.settlement.uncertain else Fate.FAILED
         # STAGING may have made something: a draft, which is all that some loads want.
-        sent = found.submission.state not in {State.FROZEN, State.STAGED}
-        return Fate.UNCERTAIN if sent or batches.state is not JobState.CANCELED else Fate.UNRESOLVED
+        # Half of a batch that may have arrived is frozen, and may be there.
+        unsent = found.submission.state in {State.FROZEN, State.STAGED} and found.submission.sent_at is None
+        return Fate.UNCERTAIN if not unsent or batches.state is not JobState.CANCELED else Fate.UNRESOLVED
 
     def holdings(self, skip: Skipped) -> Sequence[Holding]:
         """Return what the other job has in the place of each skipped record; what nobody knew then is not told now."""

@@ -167,10 +167,16 @@ def _take(connection: apsw.Connection, job: int, taken: Sequence[Taken]) -> None
         connection.execute(QUERIES["set_taken_over"], {"job": job_id(connection, name), "by": job})
 
 
-def _add_batches(
-    connection: apsw.Connection, operation: str, name: str, job: int, batches: Sequence[Batch], now: float
+def _add_batches(  # noqa: PLR0913, PLR0917 - all of a row
+    connection: apsw.Connection,
+    operation: str,
+    name: str,
+    job: int,
+    batches: Sequence[Batch],
+    now: float,
+    sent_at: float | None = None,
 ) -> Sequence[Change]:
-    connection.executemany(QUERIES["add_batch"], [batch_row(job, batch, now) for batch in batches])
+    connection.executemany(QUERIES["add_batch"], [batch_row(job, batch, now, sent_at) for batch in batches])
     connection.executemany(QUERIES["add_spans"], [(job, batch.sequence, batch.spans, batch.lines) for batch in batches])
     return [
         Change(operation, name, batch.sequence, State.FROZEN if batch.count else State.SETTLED) for batch in batches
@@ -211,4 +217,5 @@ def split_batch(connection: apsw.Connection, step: BatchStep) -> Sequence[Change
     whole = {"job": job, "sequence": step.submission.sequence}
     (columns,) = connection.execute(QUERIES["batch"], whole).fetchall()
     step.check_halves(to_submitted(*columns)[0])
-    return [*changes, *_add_batches(connection, "split", step.job, job, step.halves, step.now)]
+    sent_at = step.submission.sent_at
+    return [*changes, *_add_batches(connection, "split", step.job, job, step.halves, step.now, sent_at)]

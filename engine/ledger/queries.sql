@@ -133,11 +133,11 @@ UPDATE jobs SET read_complete = 1 WHERE id = :job;
 -- Freeze a batch.
 INSERT INTO batches (
   job, sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256,
-  skipped, state, remote_id, changed_at, note, created, failed
+  skipped, state, remote_id, changed_at, note, created, failed, sent_at
 )
 VALUES (
   :job, :sequence, :start_offset, :start_index, :start_line, :end_offset, :end_index, :end_line, :count, :size_bytes,
-  :sha256, :skipped, :state, NULL, :changed_at, '', 0, 0
+  :sha256, :skipped, :state, NULL, :changed_at, '', 0, 0, :sent_at
 );
 
 -- name: add_spans
@@ -191,8 +191,8 @@ WHERE job = :job AND sequence = :sequence AND remote_id IS NOT NULL AND remote_i
 -- `unique`: and if no other batch of the job has its name.
 UPDATE batches
 SET
-  state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, created = :created, failed = :failed,
-  uncertain = :uncertain
+  state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, sent_at = :sent_at, created = :created,
+  failed = :failed, uncertain = :uncertain
 WHERE
   job = :job AND sequence = :sequence AND state = :expected AND count = COALESCE(:records, count)
   AND NOT (
@@ -255,6 +255,10 @@ LIMIT 1;
 -- Return whether a batch of any job has this name at the service; by job, as the index of names is.
 SELECT 1 FROM jobs CROSS JOIN batches ON job = id WHERE remote_id = :remote_id LIMIT 1;
 
+-- name: may_have_arrived
+-- Return whether a release of a batch of a job that counts as unsent may have arrived.
+SELECT 1 FROM batches WHERE job = :job AND sent_at IS NOT NULL AND state IN ('frozen', 'staging', 'staged') LIMIT 1;
+
 -- name: last_settled_at
 -- Read when a batch of a job was settled last; 0 if none was.
 SELECT COALESCE(MAX(changed_at), 0) FROM batches WHERE job = :job AND state = 'settled';
@@ -269,7 +273,7 @@ WHERE job = :job AND details LIKE '%"id_proven":false%' AND json_extract(json_ea
 -- Read the parts that stand for a batch, in the order of their records, and stand in one of some states.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, lines, state, remote_id, changed_at, note
+  skipped, lines, state, remote_id, changed_at, note, sent_at
 FROM batches JOIN spans USING (job, sequence)
 WHERE
   job = :job AND sequence > 0xFFFFFFFF AND sequence & 0xFFFFFFFF = :sequence
@@ -281,7 +285,7 @@ ORDER BY start_index;
 -- submissions.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, lines, state, remote_id, changed_at, note
+  skipped, lines, state, remote_id, changed_at, note, sent_at
 FROM batches JOIN spans USING (job, sequence)
 WHERE
   job = :job AND sequence > :after AND sequence <= :last AND state IN (SELECT value FROM json_each(:states))
@@ -292,7 +296,7 @@ LIMIT :limit;
 -- Read one batch or part.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, lines, state, remote_id, changed_at, note
+  skipped, lines, state, remote_id, changed_at, note, sent_at
 FROM batches JOIN spans USING (job, sequence)
 WHERE job = :job AND sequence = :sequence;
 
@@ -300,7 +304,7 @@ WHERE job = :job AND sequence = :sequence;
 -- Read the batch that holds one record; of batches within each other the smallest.
 SELECT
   sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, lines, state, remote_id, changed_at, note
+  skipped, lines, state, remote_id, changed_at, note, sent_at
 FROM batches JOIN spans USING (job, sequence)
 WHERE job = :job AND start_index <= :record_index AND end_index > :record_index AND state <> 'split'
 ORDER BY end_index - start_index

@@ -71,7 +71,7 @@ class BatchStep(Struct):
         submission, fates = self.submission, self.settlement
         ended = (0, 0, 0) if fates is None else (fates.created, len(fates.errors), len(fates.uncertain))
         records = None if fates is None else len(fates.task_ids)
-        became = (submission.state, submission.remote_id, self.now, submission.note, *ended)
+        became = (submission.state, submission.remote_id, self.now, submission.note, submission.sent_at, *ended)
         return (*became, job, submission.sequence, self.expected, records, self.unique)
 
     def refusal(self, found: Sequence[Sequence[Any]]) -> LedgerError:
@@ -122,12 +122,26 @@ def check_joined(job: str, frozen_end: Sequence[Any], batches: Sequence[Batch]) 
         due, end = due + 1, batch.end
 
 
-def batch_row(job: int, batch: Batch, now: float) -> Sequence[Any]:
-    """Return what `add_batch` wants to know, in its order; a batch of no records is settled at once."""
+def batch_row(job: int, batch: Batch, now: float, sent_at: float | None = None) -> Sequence[Any]:
+    """Return what `add_batch` wants to know, in its order; a batch of no records is settled at once.
+
+    `sent_at`: of the batch whose half it is.
+    """
     start, end = batch.start, batch.end
     edges = (start.offset, start.index, start.line, end.offset, end.index, end.line)
     state = State.FROZEN if batch.count else State.SETTLED
-    return (job, batch.sequence, *edges, batch.count, batch.size_bytes, batch.sha256, batch.skipped, state, now)
+    return (
+        job,
+        batch.sequence,
+        *edges,
+        batch.count,
+        batch.size_bytes,
+        batch.sha256,
+        batch.skipped,
+        state,
+        now,
+        sent_at,
+    )
 
 
 def reject_row(job: int, reject: Reject) -> Sequence[Any]:
@@ -199,8 +213,8 @@ def to_batch(*columns: Any) -> Batch:
 
 def to_submitted(*columns: Any) -> tuple[Batch, Submission]:
     """Return a batch and where it stands, by the columns of both."""
-    state, remote_id, changed_at, note = columns[13:]
-    return to_batch(*columns[:13]), Submission(columns[0], State(state), remote_id, changed_at, note)
+    state, *rest = columns[13:]
+    return to_batch(*columns[:13]), Submission(columns[0], State(state), *rest)
 
 
 def to_settled(*columns: Any) -> tuple[Batch, Settlement]:

@@ -261,3 +261,9 @@ ALTER TABLE sources ADD COLUMN version TEXT NOT NULL DEFAULT '';
 -- sources.row_groups: how many rows each group of rows has, in order, runs of equal ones as TIMES*ROWS: 3*1000 17; empty: no
 -- Parquet, or no rows
 ALTER TABLE sources ADD COLUMN row_groups TEXT NOT NULL DEFAULT '';
+
+-- version 10: releases that may be repeated
+-- batches.sent_at: Unix seconds of the first release that may have arrived, of it or of a batch whose half it is; null: none
+ALTER TABLE batches ADD COLUMN sent_at REAL;
+
+UPDATE batches SET sent_at = changed_at WHERE state IN ('releasing', 'uncertain');

@@ -254,6 +254,9 @@ class SqliteLedger(Ledger):
     async def has_remote_id(self, remote_id: str) -> bool:
         return bool(await self._rows("names", int, None, remote_id=remote_id))
 
+    async def may_have_arrived(self, job: str) -> bool:
+        return bool(await self._rows("may_have_arrived", int, job))
+
     async def last_settled_at(self, job: str) -> float:
         (at,) = await self._rows("last_settled_at", float, job)
         return at

@@ -145,15 +145,14 @@ def decode_lines(batch: Batch) -> Sequence[int] | None:
     return list(accumulate(each, initial=batch.start.line - 1))[1:]
 
 
-def decode_lengths(spans: bytes) -> list[int]:
-    """Return the lengths packed by `encode_spans`, without the offsets."""
-    return _pairs(spans)[1::2].tolist()
+def decode_side_by_side(start: int, spans: bytes) -> tuple[int, list[int]] | None:
+    """Return the joined offset of the first record packed by `encode_spans`, and all lengths.
 
-
-def outer_edges(start: int, spans: bytes) -> tuple[int, int]:
-    """Return the joined offsets of the first record packed by `encode_spans`, and of the end of the last one."""
+    None: not every record lies one byte behind the one before it.
+    """
     pairs = _pairs(spans)
-    return start + pairs[0], start + sum(pairs)
+    gaps, lengths = pairs[2::2], pairs[1::2].tolist()
+    return (start + pairs[0], lengths) if gaps == array(gaps.typecode, [1]) * len(gaps) else None
 
 
 def _pairs(spans: bytes) -> array[int]:

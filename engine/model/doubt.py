@@ -26,7 +26,12 @@ class Again(StrEnum):
     """What makes it safe to make a call again whose answer was lost. A service declares it."""
 
     SAFE = "safe"
-    """Twice does no more than once: an empty batch that nobody fills."""
+    """Twice does no more than once: an empty batch that nobody fills, or an upsert."""
+    KEY = "key"
+    """The call has an idempotency key: a repeat is answered as the first attempt was, and does nothing more. For
+    `Service.key_seconds` from the first attempt on."""
+    EXISTS = "exists"
+    """The service takes no second record with the same key: of a repeat it makes only what is not there yet."""
     REFUSED = "refused"
     """The vendor documents that a repeat is refused; the refusal is then the evidence that the first one arrived."""
     ASK = "ask"
@@ -35,6 +40,21 @@ class Again(StrEnum):
     """What the call made can be found by a client reference of ours."""
     NEVER = "never"
     """Nothing: whether it arrived cannot be found out."""
+
+
+REPEATABLE = frozenset({Again.SAFE, Again.KEY, Again.EXISTS})
+"""A repeat does no more than once, so whether an earlier attempt arrived need not be known."""
+
+ASKED = frozenset({Again.ASK, Again.REFUSED})
+"""The service knows a batch by its name before it is released, so it can be asked what became of its release."""
+
+NAMELESS = frozenset({Again.SEARCH, Again.NEVER})
+"""It has no such name for it, and a repeat may do it twice."""
+
+INHERITED = frozenset({Again.SAFE, Again.EXISTS})
+"""A batch may be halved after a lost attempt, for its records are the same whichever call brings them; so the halves
+remember that attempt. With KEY the halves are other calls: such a batch is halved only once it is certain that nothing
+of it was made."""
 
 
 class RemoteStatus(Enum):
@@ -46,6 +66,8 @@ class RemoteStatus(Enum):
     """It is there, and was not released."""
     STARTED = auto()
     """It was released; or a search found its tasks."""
+    PARTLY = auto()
+    """A search found some of its records, and not the others."""
     ENDED = auto()
     """It has ended, and nothing of it was created."""
     NOT_THERE = auto()
@@ -67,6 +89,9 @@ class Declined(Enum):
     """Declined because the service does not know the batch: it is gone, or not there yet."""
     BY_PROXY = auto()
     """A proxy keeps answering in the place of the service, which may have it all the same."""
+    SUSPECT = auto()
+    """A proxy declined it while other calls got through: what it holds may be the cause. That is no word of the
+    service on what became of an earlier attempt."""
 
 
 class Cancel(Enum):
@@ -116,6 +141,8 @@ class Doubt(Struct, frozen=True):
     repeats: int = 0
     silent: int = 0
     """Questions in a row without an answer that makes sense."""
+    expired: bool = False
+    """Its idempotency key is too old: the service may have forgotten it, and a repeat would be a new call."""
 
     def with_answer(self, remote_status: RemoteStatus, asked_at: float) -> Doubt:
         """Take in what the service says to a question that was sent at a time."""

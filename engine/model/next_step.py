@@ -13,7 +13,18 @@ from enum import Enum, auto
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, Cancel, Declined, Doubt, RemoteStatus, Wish
+from engine.model.doubt import (
+    MOST_REPEATS,
+    MOST_SILENT,
+    NAMELESS,
+    REPEATABLE,
+    Again,
+    Cancel,
+    Declined,
+    Doubt,
+    RemoteStatus,
+    Wish,
+)
 from engine.model.submission import State
 
 NEVER_ARRIVED = "no search found it: it never arrived"
@@ -33,7 +44,7 @@ class Action(Enum):
     ADOPT = auto()
     """What the lost call made is there: go on with it."""
     FOLLOW = auto()
-    """It was released: follow it."""
+    """It was released: follow it, or settle it by what a search has brought."""
     CANCEL = auto()
     """Ask the service to create nothing of it."""
     FAIL = auto()
@@ -70,6 +81,7 @@ class StepRow(Struct, frozen=True):
     """It was made or released again MOST_REPEATS times."""
     out_of_questions: bool | None = None
     """It was asked MOST_SILENT times in vain."""
+    expired: bool | None = None
 
     def fits(self, doubt: Doubt, *, past_settle_time: bool) -> bool:
         """Return whether the row is about a doubt like this."""
@@ -87,6 +99,7 @@ class StepRow(Struct, frozen=True):
             (self.named, doubt.named),
             (self.out_of_repeats, doubt.repeats >= MOST_REPEATS),
             (self.out_of_questions, doubt.silent >= MOST_SILENT),
+            (self.expired, doubt.expired),
         )
         return all(not column or value in column for column, value in words) and all(
             wanted is None or wanted == flag for wanted, flag in flags
@@ -102,8 +115,6 @@ _THERE = (RemoteStatus.WAITING, RemoteStatus.STARTED, RemoteStatus.ENDED)
 _NOTHING_MADE = (RemoteStatus.WAITING, RemoteStatus.ENDED, RemoteStatus.NOT_THERE)
 _UNHEEDED = (Declined.NO, Declined.NOT_THERE, Declined.BY_PROXY)
 """The service said nothing about what the batch holds."""
-_UNASKED = (Again.SEARCH, Again.NEVER)
-"""The service has no name for the batch before it is released, so it cannot be asked about it."""
 
 _SILENCE = (
     # One batch whose polls make no sense ends no run; what must be known before a release does.
@@ -163,6 +174,45 @@ _STAGING = _of(
     ),
 )
 
+_REPEATED = _of(
+    State.RELEASING,
+    StepRow(Action.PARK, "its answer was lost, and nothing more is sent", again=REPEATABLE, wish=(Wish.CANCEL,)),
+    # The service's own no. The same call would have had it before, so an earlier attempt has made nothing, either.
+    StepRow(Action.FAIL, "the service refused it", again=REPEATABLE, declined=(Declined.REFUSED,)),
+    StepRow(
+        Action.FAIL,
+        "it was refused, and nothing was lost before",
+        again=REPEATABLE,
+        declined=(Declined.RELEASED_BEFORE, Declined.SUSPECT),
+        lost=False,
+    ),
+    StepRow(
+        Action.PARK,
+        "an answer was lost, and its idempotency key is too old for a repeat",
+        again=(Again.KEY,),
+        expired=True,
+        lost=True,
+    ),
+    StepRow(
+        Action.PARK,
+        "an answer was lost, and what was staged of it is gone: sent anew it would be another call with the same key",
+        again=(Again.KEY,),
+        declined=(Declined.NOT_THERE,),
+        lost=True,
+    ),
+    StepRow(
+        Action.PARK,
+        "an answer was lost, and now a proxy turns it away again and again",
+        again=REPEATABLE,
+        declined=(Declined.SUSPECT,),
+        out_of_repeats=True,
+    ),
+    StepRow(Action.STOP, "it does not get through, again and again", again=REPEATABLE, out_of_repeats=True),
+    StepRow(Action.SEND, "what was staged of it is gone", again=REPEATABLE, declined=(Declined.NOT_THERE,)),
+    StepRow(Action.RELEASE_AGAIN, "a repeat does no more than once", again=REPEATABLE),
+)
+"""Releases that may be repeated: nobody is asked what became of the earlier attempt."""
+
 _RELEASING = _of(
     State.RELEASING,
     StepRow(Action.FOLLOW, "the service had started it", remote_status=(RemoteStatus.STARTED,)),
@@ -170,11 +220,26 @@ _RELEASING = _of(
     StepRow(
         Action.FAIL,
         "the service refused it",
-        again=_UNASKED,
+        again=NAMELESS,
         declined=(Declined.REFUSED, Declined.RELEASED_BEFORE),
         lost=False,
     ),
-    StepRow(Action.PARK, "its answer was lost", again=_UNASKED),
+    StepRow(
+        Action.STOP,
+        "what is staged of it is gone whenever it is released",
+        again=NAMELESS,
+        declined=(Declined.NOT_THERE,),
+        lost=False,
+        out_of_repeats=True,
+    ),
+    StepRow(
+        Action.SEND,
+        "what was staged of it is gone",
+        again=NAMELESS,
+        declined=(Declined.NOT_THERE,),
+        lost=False,
+    ),
+    StepRow(Action.PARK, "its answer was lost", again=NAMELESS),
     StepRow(Action.CANCEL, "nothing more is to be created", cancel=(Cancel.UNTRIED,), wish=(Wish.CANCEL,)),
     # The evidence that an earlier release arrived; canceling what has only not begun would undo good work.
     StepRow(
@@ -270,6 +335,23 @@ _UNCERTAIN = _of(
         wish=(Wish.SEND_AGAIN,),
     ),
     StepRow(Action.PARK, "nobody can know", again=(Again.NEVER,), named=False),
+    StepRow(Action.PARK, "nothing more is sent", again=REPEATABLE, wish=(Wish.CANCEL,), named=False),
+    StepRow(
+        Action.PARK,
+        "its idempotency key is too old for a repeat",
+        again=(Again.KEY,),
+        expired=True,
+        named=False,
+    ),
+    StepRow(Action.SEND, "a repeat does no more than once", again=REPEATABLE, named=False),
+    StepRow(
+        Action.FOLLOW,
+        "a search finds some of its records, and not the others",
+        again=(Again.SEARCH,),
+        remote_status=(RemoteStatus.PARTLY,),
+        past_settle_time=True,
+        named=False,
+    ),
     StepRow(
         Action.FAIL,
         NEVER_ARRIVED,
@@ -330,7 +412,7 @@ _RELEASED = _of(
     StepRow(
         Action.SEND,
         "it still waits, and a person has it sent again",
-        again=_UNASKED,
+        again=NAMELESS | REPEATABLE,
         remote_status=(RemoteStatus.WAITING,),
         wish=(Wish.SEND_AGAIN,),
     ),
@@ -365,7 +447,7 @@ _OTHERS = (
     StepRow(Action.ASK, "what was lost may still show"),
 )
 
-STEP_TABLE: tuple[StepRow, ...] = (*_SILENCE, *_STAGING, *_RELEASING, *_UNCERTAIN, *_RELEASED, *_OTHERS)
+STEP_TABLE: tuple[StepRow, ...] = (*_SILENCE, *_STAGING, *_REPEATED, *_RELEASING, *_UNCERTAIN, *_RELEASED, *_OTHERS)
 """Every row, in order: the first that fits counts, and the last one fits always."""
 
 

@@ -69,22 +69,25 @@ class SecretText(SecretStr):
 
 
 class SecretTree:
-    """Tables and lists, in any text of which secrets may stand as references; hidden as a whole."""
+    """Tables and lists, in any text of which secrets may stand as references; it is shown as little as a secret.
 
-    __slots__ = ("_value",)
+    A text that was written with a reference is a `SecretText` in it; all others are no secrets, whoever may see them.
+    """
 
-    def __init__(self, value: Any) -> None:
-        self._value = value
+    __slots__ = ("tree",)
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = tree
 
     def get_secret_value(self) -> Any:
         """Return it in the clear."""
-        return self._value
+        return _clear(self.tree)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SecretTree) and other._value == self._value
+        return isinstance(other, SecretTree) and other.get_secret_value() == self.get_secret_value()
 
     def __hash__(self) -> int:
-        return hash(repr(self._value))
+        return hash(repr(self.get_secret_value()))
 
     def __repr__(self) -> str:
         return "SecretTree('**********')"
@@ -99,7 +102,7 @@ def secrets_in(value: Any) -> Iterator[str]:
         case SecretStr():
             yield value.get_secret_value()
         case SecretTree():
-            yield from texts_in(value.get_secret_value())
+            yield from [value.tree] if isinstance(value.tree, str) else secrets_in(value.tree)
         case msgspec.Struct():
             for name in value.__struct_fields__:
                 yield from secrets_in(getattr(value, name))
@@ -126,7 +129,7 @@ def without_secrets_in(value: Any) -> Any:
         case SecretStr():
             return type(value)(_STARS)
         case SecretTree():
-            return SecretTree(_starred(value.get_secret_value()))
+            return SecretTree(_STARS if isinstance(value.tree, str) else without_secrets_in(value.tree))
         case msgspec.Struct():
             changed = {}
             for name in value.__struct_fields__:
@@ -145,12 +148,12 @@ def without_secrets_in(value: Any) -> Any:
             return value
 
 
-def _starred(tree: Any) -> Any:
+def _clear(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {key: _starred(item) for key, item in tree.items()}
+        return {key: _clear(item) for key, item in tree.items()}
     if isinstance(tree, list):
-        return [_starred(item) for item in tree]
-    return _STARS if isinstance(tree, str) else tree
+        return [_clear(item) for item in tree]
+    return tree.get_secret_value() if isinstance(tree, SecretStr) else tree
 
 
 def of_text(kind: type[Any], value: object) -> Any:
@@ -192,6 +195,7 @@ class Question(msgspec.Struct, frozen=True):
     """A key of `[service]` for which `init` asks; of a secret, it asks which variable of the environment holds it."""
 
     key: str
+    """Dotted, where it stands in a table within `[service]`."""
     text: str
     """What is asked, without a question mark; it stands in the file, too, behind the value."""
     proposal: str = ""
@@ -246,7 +250,12 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
     """`[service]`: what every service has; each adds its own keys in its own file."""
 
     QUESTIONS: ClassVar[Sequence[Question]] = ()
-    """What `init` asks, in this order. It asks for other keys without a default besides."""
+    """What `init` asks, in this order. It asks for other keys without a default besides. A key of a table within
+    `[service]` is a dotted one."""
+    UNASKED: ClassVar[Mapping[str, Any]] = {}
+    """What `init` writes without asking: dotted key → value."""
+    NOTES: ClassVar[Sequence[str]] = ()
+    """What `init` says of other keys, a line of comment each."""
 
     MENDABLE: ClassVar[frozenset[str]] = frozenset({"base_url"})
     """Keys that may change between two runs of a job: none decides what its batches hold or where they go."""

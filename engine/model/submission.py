@@ -8,8 +8,9 @@ it.
        └───────(inline)───────────┘   └─ UNCERTAIN ─┘
 
 STAGING is harmless: what it leaves behind is empty, or can be found again. RELEASING starts the work, so after a lost
-answer it is not simply made again. What is done instead stands in the table of `model.next_step`, by what is known of
-the batch (`model.doubt`).
+answer it is made again only where a repeat does no more than once. What is done instead stands in the table of
+`model.next_step`, by what is known of the batch (`model.doubt`). A batch of which an earlier release may have arrived
+remembers that (`sent_at`) wherever it stands; so do its halves where their records may be there by it.
 
 A batch that the service refuses as a whole leaves this road: it is SPLIT, and its two halves begin as FROZEN. So does
 one that has not been sent yet, once others have shown that it would not get through.
@@ -38,8 +39,9 @@ class State(StrEnum):
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     # SETTLED from everywhere: a batch that the service refuses, or that a person cancels, has its outcome.
-    # SPLIT: as much was refused before, or timed out.
-    State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT}),
+    # SPLIT: as much was refused before, or timed out. UNCERTAIN: it is half of a batch that may have arrived, and
+    # nothing more is sent.
+    State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT, State.UNCERTAIN}),
     # STAGING again: the answer was lost, or the process died. UNCERTAIN: what it made could not be canceled.
     # FROZEN again: it was refused, and not for its records, as far as is known.
     State.STAGING: frozenset({State.STAGING, State.STAGED, State.FROZEN, State.SETTLED, State.UNCERTAIN}),
@@ -76,3 +78,5 @@ class Submission(Struct, frozen=True):
     """Unix seconds of the last transition."""
     note: str = ""
     """Why it is in this state, where the state does not say it."""
+    sent_at: float | None = None
+    """Unix seconds of the first release that may have arrived, of it or of a batch whose half it is; None: none may."""

@@ -17,7 +17,7 @@ from engine.adaptive.settle_time import SettleTime
 from engine.clock import Clock
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, good_indexes
-from engine.model.doubt import Doubt, Wish
+from engine.model.doubt import INHERITED, Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, SourceChanged, UnexpectedAnswer
 from engine.model.job import Job, JobState
 from engine.model.outcome import Settlement
@@ -117,6 +117,8 @@ class Run(Struct, frozen=True):
     """Sequences of the batches that a person has sent again, whatever may come twice."""
     changed: SourceChanged | None = None
     """The source is not what it was: only what the service has is followed, and then the run ends with this."""
+    sent_before: bool = False
+    """Each record of the job was sent by an earlier one, of which nobody knows whether it arrived."""
 
     most_records: int | None = None
     """So many are sent at most."""
@@ -140,13 +142,16 @@ class Run(Struct, frozen=True):
     ) -> Submission:
         """Move a batch to a state; its remote id is kept, except for STAGING and FROZEN.
 
+        That a release of it may have arrived is kept in every state, and for RELEASING noted, with the time now.
         `wait`: if not, its next step makes this one durable, too; until then a crash may take it back.
 
         Raises:
             NameTaken: another batch of the job has the remote id that it is given.
         """
         kept = None if state in {State.STAGING, State.FROZEN} else submission.remote_id
-        moved = Submission(batch.sequence, state, remote_id or kept, self.clock.now(), note)
+        now = self.clock.now()
+        sent_at = now if state is State.RELEASING and submission.sent_at is None else submission.sent_at
+        moved = Submission(batch.sequence, state, remote_id or kept, now, note, sent_at)
         unique = remote_id not in {None, submission.remote_id}
         await self.ledger.move(self.job.name, moved, expected=submission.state, unique=unique, wait=wait)
         self.emit(BatchMoved(batch.sequence, submission.state, state, batch.count, batch.size_bytes, note))
@@ -163,7 +168,8 @@ class Run(Struct, frozen=True):
     ) -> Submission:
         """Remember the fate of each record of a batch. `wait`: if not, the caller has it told once it is on disk."""
         remote_id = remote_id or submission.remote_id
-        settled = Submission(batch.sequence, State.SETTLED, remote_id, self.clock.now(), settlement.note)
+        now = self.clock.now()
+        settled = Submission(batch.sequence, State.SETTLED, remote_id, now, settlement.note, submission.sent_at)
         await self.ledger.settle(self.job.name, settled, settlement, expected=submission.state, wait=wait)
         if wait:
             self.tell_settled(batch, submission.state, settlement)
@@ -175,8 +181,9 @@ class Run(Struct, frozen=True):
         self.emit(BatchSettled.of(batch.sequence, settlement))
 
     async def split(self, batch: Batch, submission: Submission, halves: tuple[Batch, Batch], reason: str) -> Submission:
-        """Let two halves stand for a batch."""
-        split = replace(submission, state=State.SPLIT, remote_id=None, note=reason)
+        """Let two halves stand for a batch; they remember its lost attempts, if their records may be there by them."""
+        sent_at = submission.sent_at if self.service.again in INHERITED else None
+        split = replace(submission, state=State.SPLIT, remote_id=None, note=reason, sent_at=sent_at)
         await self.ledger.split(self.job.name, split, halves, expected=submission.state)
         self.emit(BatchMoved(batch.sequence, submission.state, State.SPLIT, batch.count, batch.size_bytes, reason))
         return split
@@ -232,4 +239,12 @@ def doubt_from_ledger(run: Run, submission: Submission) -> Doubt:
         clock.monotonic() - max(0.0, clock.now() - submission.changed_at),
         named=submission.remote_id is not None,
         wish=Wish.CANCEL if run.job.state is JobState.CANCELED else wish,
+        expired=is_key_too_old(run, submission),
     )
+
+
+def is_key_too_old(run: Run, submission: Submission) -> bool:
+    """Return whether the service may forget the idempotency key of a batch before a repeat has had its effect."""
+    if run.service.again is not Again.KEY or submission.sent_at is None:
+        return False
+    return run.clock.now() - submission.sent_at + run.settle_time.seconds >= run.service.key_seconds

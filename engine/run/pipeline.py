@@ -34,7 +34,7 @@ from msgspec.structs import replace
 from engine.adaptive.concurrency import CallFate
 from engine.batch.chunker import Plan
 from engine.model.batch import Batch
-from engine.model.doubt import MOST_REPEATS, Again, Doubt, Wish
+from engine.model.doubt import MOST_REPEATS, REPEATABLE, Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, CallFailed, RecordsSent, StrictRejects
 from engine.model.job import JobState
 from engine.model.record import Reject
@@ -149,7 +149,8 @@ class Pipeline:
 
     def _is_searched_for_last(self, submission: Submission) -> bool:
         unnamed = submission.state is State.UNCERTAIN and submission.remote_id is None
-        return unnamed and submission.sequence not in self._run.released_again_by_user
+        by_user = submission.sequence in self._run.released_again_by_user
+        return unnamed and not by_user and self._run.service.again not in REPEATABLE
 
     async def _freeze(self, pass_on: Callable[[Plan], Awaitable[None]]) -> None:
         if self._job.read_complete:
@@ -234,15 +235,16 @@ class Pipeline:
                     else:  # it may be sent again, and cannot be cut
                         held_back = True
                     continue
-                if not self._may_send(batch):
-                    if self._may_send():
-                        halves = await self._uploader.split(batch, submission, "a run may not send as many records")
-                        waiting += [(half, Submission(half.sequence)) for half in reversed(halves.to_send)]
-                        continue
+                if not self._may_send():
                     self._run.end_sending(self._all_sent())
                     return
+                if not self._may_send(batch):
+                    halves = await self._cut(batch, submission)
+                    held_back = held_back or not halves
+                    waiting += reversed(halves)
+                    continue
                 if divided := await self._uploader.divide(batch, submission):  # each half takes a slot of its own
-                    waiting += [(half, Submission(half.sequence)) for half in reversed(divided.to_send)]
+                    waiting += reversed(_to_send(divided))
                     continue
                 slot = await self._find_room(batch)
                 if slot is None:
@@ -252,6 +254,12 @@ class Pipeline:
                 unsent.most = self._read_ahead
         if held_back:
             self._run.end_sending(self._all_sent())
+
+    async def _cut(self, batch: Batch, submission: Submission) -> list[Unsent]:
+        """Halve a batch of more records than may still be sent; return no halves if it cannot be cut."""
+        if not self._uploader.may_split(submission):
+            return []
+        return _to_send(await self._uploader.split(batch, submission, "a run may not send as many records"))
 
     @property
     def _read_ahead(self) -> int:
@@ -301,11 +309,11 @@ class Pipeline:
         await self._submit_rest(submitted)
 
     async def _submit_rest(self, submitted: Submitted) -> None:
-        for half in submitted.to_send:
+        for half, frozen in _to_send(submitted):
             slot = await self._find_room(half)
             if slot is None:
                 return
-            await self._submit_in(slot, half, Submission(half.sequence))
+            await self._submit_in(slot, half, frozen)
 
     async def _in_slot(self, slot: Slot, batch: Batch, submission: Submission) -> Submitted:
         fate: CallFate | None = CallFate.LOST
@@ -396,6 +404,11 @@ class Pipeline:
         self._poller.wake()  # waiting for room is not a call: wake the waiters so that they see the stop
         await self._run.clock.sleep(grace_seconds)
         scope.cancel()
+
+
+def _to_send(submitted: Submitted) -> list[Unsent]:
+    """Return the halves of a batch, or the batch itself, as they are frozen: they remember its lost attempts."""
+    return [(batch, Submission(batch.sequence, sent_at=submitted.submission.sent_at)) for batch in submitted.to_send]
 
 
 def _fate_of(submitted: Submitted) -> CallFate | None:

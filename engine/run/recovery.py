@@ -7,7 +7,7 @@ batches in flight, and ends at once when the run ends; the ledger then has what 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import anyio
@@ -15,13 +15,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.model.batch import Batch, batch_name
-from engine.model.doubt import Again, Cancel, Doubt, RemoteStatus
+from engine.model.doubt import ASKED, REPEATABLE, Again, Cancel, Doubt, RemoteStatus, Wish
 from engine.model.errors import CallFailed, PossiblyApplied, Refused, Unavailable, UnexpectedAnswer
-from engine.model.next_step import Action, NextStep, next_step
+from engine.model.next_step import NEVER_ARRIVED, Action, NextStep, next_step
+from engine.model.outcome import Settlement
 from engine.model.payload import Payload
 from engine.model.submission import State, Submission
-from engine.run.context import Run, pause_unless_stopped
+from engine.run.context import Run, is_key_too_old, pause_unless_stopped
 from engine.run.uploader import Payloads, Submitted, Uploader
+from engine.services.base import Located
 
 FIRST_QUESTION_SECONDS = 1.0
 """Before the first question; each wait after it is twice as long as the one before, and the first one twice as long for
@@ -29,7 +31,10 @@ each time that the batch was released again. The last question comes at the end 
 known after a few seconds, and none costs more than nine questions in 120 s."""
 
 LONGEST_PAUSE_SECONDS = 60.0
-"""Between two questions after the settle time, where the answers make no sense."""
+"""Between two questions after the settle time, where the answers make no sense; and before a repeat."""
+
+FIRST_REPEAT_SECONDS = 1.0
+"""Before a release is repeated that may be; each further repeat waits twice as long, LONGEST_PAUSE_SECONDS at most."""
 
 MOST_SEARCHED = 3
 """Settled batches that a search is tried with: the tasks of one may have been deleted."""
@@ -51,6 +56,8 @@ class _Case(Struct, frozen=True):
     """The newest refusal or loss, for its words."""
     waited: int = 0
     """Pauses before questions since the last call."""
+    found: Settlement | None = None
+    """What the newest search has brought of its records."""
 
 
 class Recovery:
@@ -77,6 +84,7 @@ class Recovery:
         case = _Case(batch, submission, doubt, failure)
         await self._note_lost_stage(doubt)
         while True:
+            case = replace(case, doubt=replace(case.doubt, expired=is_key_too_old(self._run, case.submission)))
             step = next_step(case.doubt, self._run.settle_time.seconds)
             done = await self._do(case, step)
             if isinstance(done, Submitted):
@@ -115,14 +123,22 @@ class Recovery:
     async def _follow(self, case: _Case, step: NextStep) -> Submitted:
         if case.submission.state is State.RELEASED:  # a person has it released again, and it was begun by then
             return Submitted(case.submission)
+        if case.found is not None:
+            return Submitted(
+                await self._run.settle(case.batch, case.submission, await self._told_by_search(case.found))
+            )
         note = f"adopted: {step.reason}"
         return Submitted(await self._run.move(case.batch, case.submission, State.RELEASED, note=note))
 
     async def _again(self, case: _Case, step: NextStep) -> _Case | Submitted:
-        submission = case.submission
+        submission, again = case.submission, case.doubt.again
+        if step.action is Action.RELEASE_AGAIN and again in REPEATABLE and not await self._pause_before_repeat(case):
+            return Submitted(submission)
         if step.action is Action.SEND and submission.state is State.RELEASED:  # whose name is given up
             submission = await self._run.move(case.batch, submission, State.UNCERTAIN, note=step.reason)
-        if step.action is Action.SEND or self._service.staging is None:
+        if step.action is Action.SEND:
+            submission = replace(submission, sent_at=self._sent_at(case))
+        if step.action is Action.SEND or (self._service.staging is None and again not in REPEATABLE):
             submission = await self._run.move(case.batch, submission, State.FROZEN, note=step.reason)
         elif step.action is Action.RELEASE_AGAIN and submission.state is not State.RELEASING:
             submission = await self._run.move(case.batch, submission, State.RELEASING, note=step.reason)
@@ -135,14 +151,27 @@ class Recovery:
             doubt = replace(submitted.doubt, lost=submitted.doubt.lost or step.action is Action.RELEASE_AGAIN)
             return _Case(case.batch, submitted.submission, doubt, submitted.failure)
         doubt = case.doubt.with_repeat(self._run.clock.monotonic(), submitted.doubt.declined)
+        doubt = replace(doubt, lost=doubt.lost or submitted.doubt.lost)
         return _Case(case.batch, submitted.submission, doubt, submitted.failure)
+
+    def _sent_at(self, case: _Case) -> float | None:
+        """Return since when an attempt at a batch that is sent from its beginning may have arrived."""
+        again, submission = case.doubt.again, case.submission
+        if again not in REPEATABLE:
+            return None
+        if again is Again.KEY and case.doubt.wish is Wish.SEND_AGAIN:  # its key counts as new, whatever that may cost
+            return self._run.clock.now()
+        return submission.sent_at
 
     async def _park(self, case: _Case, step: NextStep) -> Submitted:
         if case.submission.state is State.UNCERTAIN:
             return Submitted(case.submission)
         lost = f": {case.failure}" if case.failure is not None else ""
-        note = f"{step.reason}{lost}"
-        return Submitted(await self._run.move(case.batch, case.submission, State.UNCERTAIN, note=note))
+        note, submission = f"{step.reason}{lost}", case.submission
+        if submission.state is State.RELEASING and case.doubt.again not in ASKED:
+            # What it was staged by is no name that tells what became of its release; that may use it, so it stays.
+            submission = replace(submission, remote_id=None)
+        return Submitted(await self._run.move(case.batch, submission, State.UNCERTAIN, note=note))
 
     def _stopped(self, case: _Case, step: NextStep) -> Unavailable:
         last = f" ({case.failure})" if case.failure is not None else ""
@@ -159,12 +188,23 @@ class Recovery:
         asked_at = self._run.clock.monotonic()
         case = replace(case, waited=case.waited + 1)
         try:
-            remote_status, remote_id = await self._remote_status(case)
+            remote_status, found = await self._remote_status(case)
         except (UnexpectedAnswer, PossiblyApplied):  # this is no answer about the batch
-            remote_status, remote_id = RemoteStatus.SILENT, None
-        if remote_id is not None:
-            case = replace(case, submission=replace(case.submission, remote_id=remote_id))
+            remote_status, found = RemoteStatus.SILENT, None
+        if isinstance(found, str):
+            case = replace(case, submission=replace(case.submission, remote_id=found))
+        elif found is not None:
+            case = replace(case, found=found)
+        elif case.found is not None and remote_status is not RemoteStatus.SILENT:  # an older search has seen more
+            remote_status = RemoteStatus.PARTLY
         return replace(case, doubt=case.doubt.with_answer(remote_status, asked_at))
+
+    async def _pause_before_repeat(self, case: _Case) -> bool:
+        """Wait before a release is repeated, ever longer; return whether the run goes on."""
+        bound = min(FIRST_REPEAT_SECONDS * 2.0**case.doubt.repeats, LONGEST_PAUSE_SECONDS)
+        pause = bound * (0.5 + self._run.jitter() / 2)
+        self._run.tell_wait("an answer was lost, and the call is repeated", pause)
+        return await pause_unless_stopped(self._run.stop, self._run.clock, pause)
 
     def _pause_seconds(self, case: _Case) -> float:
         """Return how long to wait before the next question: ever longer, but not past the end of the settle time."""
@@ -175,8 +215,11 @@ class Recovery:
         wait = FIRST_QUESTION_SECONDS * 2.0 ** (case.waited + doubt.repeats) * (0.5 + self._run.jitter() / 2)
         return min(wait, left + _PAST_SECONDS) if left > 0 else min(wait, LONGEST_PAUSE_SECONDS)
 
-    async def _remote_status(self, case: _Case) -> tuple[RemoteStatus, str | None]:
-        """Ask about a batch by its name, or search for what the lost call made; return a name that was found, too."""
+    async def _remote_status(self, case: _Case) -> tuple[RemoteStatus, str | Settlement | None]:
+        """Ask about a batch by its name, or search for what the lost call made.
+
+        Return what was found, too: a name, or the fates of its records.
+        """
         batch, doubt = case.batch, case.doubt
         if doubt.again is not Again.SEARCH or (doubt.named and doubt.state is not State.STAGING):
             return await self._asked(str(case.submission.remote_id)), None
@@ -193,20 +236,40 @@ class Recovery:
         except Refused:  # for example, it is busy: this says nothing about the batch
             return RemoteStatus.SILENT
 
-    async def _located(self, batch: Batch, payload: Payload) -> tuple[RemoteStatus, str | None]:
+    async def _located(self, batch: Batch, payload: Payload) -> tuple[RemoteStatus, str | Settlement | None]:
         # Search from the start of the job: the call may be hours older than the last step, which a later run may have
         # made.
-        names = await self._referenced(batch, payload)
+        located = await self._referenced(batch, payload)
+        if (found := located.settlement) is not None and found.created + len(found.errors):
+            return (RemoteStatus.PARTLY if found.uncertain else RemoteStatus.STARTED), found
         # A batch that the ledger knows proves nothing: the same records may stand in a source twice.
-        names = [name for name in names if not await self._run.ledger.has_remote_id(name)]
+        names = [name for name in located.names if not await self._run.ledger.has_remote_id(name)]
         if names:
             return RemoteStatus.STARTED, names[0]
         return (RemoteStatus.NOT_THERE if await self._search_works() else RemoteStatus.UNPROVEN), None
 
-    async def _referenced(self, batch: Batch, payload: Payload) -> Sequence[str]:
-        """Return the names of the batches whose tasks carry the client reference of one of ours."""
+    async def _referenced(self, batch: Batch, payload: Payload) -> Located:
+        """Return what a search finds by the client reference of one of our batches.
+
+        Raises:
+            UnexpectedAnswer: it does not say of each record what became of it.
+        """
         referencing = self._service.referencing
-        return await referencing.locate(batch, payload, self._run.job.created_at) if referencing else ()
+        located = await referencing.locate(batch, payload, self._run.job.created_at) if referencing else Located()
+        found = located.settlement
+        if found is not None and (len(found.task_ids) != batch.count or found.unclear()):
+            raise UnexpectedAnswer("a search does not say of each record whether it is there")
+        return located
+
+    async def _told_by_search(self, found: Settlement) -> Settlement:
+        """Return the fates that a search has brought at the end of the settle time.
+
+        What a search did not find that is known to find what is there never arrived: those records have failed.
+        """
+        if not found.uncertain or not await self._search_works():
+            return found
+        missing = dict.fromkeys(found.uncertain, NEVER_ARRIVED)
+        return replace(found, errors={**found.errors, **missing}, uncertain={})
 
     async def _search_works(self) -> bool:
         """Return whether the same search finds a settled batch of this job: if not, finding nothing is no proof."""
@@ -219,12 +282,19 @@ class Recovery:
         job, ledger = self._run.job, self._run.ledger
         tried = 0
         async for batch, submission in ledger.batches(job.name, frozenset({State.SETTLED})):
-            if submission.remote_id is None or not (await ledger.stored_fates(job.name, batch.sequence)).created:
+            kept = await ledger.stored_fates(job.name, batch.sequence)
+            if not kept.created or kept.settlement is None:
                 continue
-            names = await self._referenced(batch, await self._payloads.read(batch))
+            located = await self._referenced(batch, await self._payloads.read(batch))
             tried += 1
-            if submission.remote_id in names:
+            if submission.remote_id in located.names or _finds_a_task(located, kept.settlement):
                 return True
             if tried == MOST_SEARCHED:
                 break
         return False
+
+
+def _finds_a_task(located: Located, kept: Settlement) -> bool:
+    """Return whether a search finds a task that is known to be there."""
+    found = located.settlement.task_ids if located.settlement is not None else ()
+    return not {task_id for task_id in kept.task_ids if task_id is not None}.isdisjoint(found)

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes, Upload
 from engine.model.batch import Batch, batch_name
-from engine.model.doubt import Again, Declined, Doubt
+from engine.model.doubt import ASKED, INHERITED, NAMELESS, REPEATABLE, Again, Declined, Doubt
 from engine.model.error_hints import Blame
 from engine.model.errors import (
     CallFailed,
@@ -39,7 +39,7 @@ from engine.model.outcome import Settlement
 from engine.model.payload import NO_TASKS, Payload
 from engine.model.record import Skipped
 from engine.model.submission import State, Submission
-from engine.run.context import Run, doubt_after_call
+from engine.run.context import Run, doubt_after_call, is_key_too_old
 from engine.run.suspects import Suspects
 from engine.services.base import Staged, Staging
 
@@ -121,9 +121,13 @@ class Uploader:
         """Halve a batch of which nothing was sent yet, if as much did not get through before; None if it may go."""
         if self._sizes is None or submission.state is not State.FROZEN or batch.count == 1:
             return None
-        if not self._sizes.bars(batch.size_bytes):
+        if not (self._sizes.bars(batch.size_bytes) and self.may_split(submission)):
             return None
         return await self.split(batch, submission, "as much did not get through before")
+
+    def may_split(self, submission: Submission) -> bool:
+        """Return whether a batch may be halved before it is sent: its halves have other idempotency keys than it."""
+        return submission.sent_at is None or self._service.again is not Again.KEY
 
     async def halve_or_fail(
         self, batch: Batch, submission: Submission, failure: CallFailed | None, reason: str, *, canceled: bool = False
@@ -132,11 +136,16 @@ class Uploader:
 
         Of a canceled job it is frozen again. `canceled`: the service has confirmed that it creates nothing of it.
         """
+        if self._service.again not in INHERITED:
+            submission = replace(submission, sent_at=None)
         job, remote_id = self._run.job, submission.remote_id
         if job.state is JobState.CANCELED:  # it was not sent, and `resume` may go on with it
             if remote_id is not None and not canceled:
                 await self.tidy_up(remote_id)
-            return Submitted(await self._run.move(batch, submission, State.FROZEN, note=reason))
+            sent = submission.sent_at is not None and submission.state is State.STAGING
+            return Submitted(
+                await self._run.move(batch, submission, State.UNCERTAIN if sent else State.FROZEN, note=reason)
+            )
         blame = failure.blame if isinstance(failure, Refused) else None
         if blame in {Blame.PAYLOAD, Blame.SUSPECT} and batch.count > 1:
             # Durable first: if we are killed now, the halves go up, and the rest of the whole is canceled as an orphan.
@@ -207,7 +216,7 @@ class Uploader:
             if named.doubt is not None:
                 return named
             submission = named.submission
-            failed = await self._upload(staging, submission, staged, payload)
+            failed = await self._upload(staging, batch, submission, staged, payload)
             if failed is None:
                 self._suspects.passed()  # whatever becomes of its release
                 del payload  # others are in memory while that is written down
@@ -224,7 +233,7 @@ class Uploader:
         )
 
     async def _upload(
-        self, staging: Staging, submission: Submission, staged: Staged, payload: Payload
+        self, staging: Staging, batch: Batch, submission: Submission, staged: Staged, payload: Payload
     ) -> CallFailed | Submitted | None:
         """Bring the payload up; return a failure where it had better be tried with a fresh URL."""
         if self._run.clock.monotonic() >= staged.expires_at:
@@ -238,7 +247,7 @@ class Uploader:
         except UnexpectedAnswer as failure:  # not the store's: nobody knows what it holds
             return failure
         except Refused as refusal:
-            return refusal if refusal.blame is Blame.URL else self._in_doubt(submission, refusal)
+            return refusal if refusal.blame is Blame.URL else self._in_doubt(batch, submission, refusal)
         return None
 
     async def _suspected(
@@ -257,25 +266,34 @@ class Uploader:
             raise JobRefused(str(refusal), call=refusal.call, status=refusal.status) from refusal
         self._learn_loss(batch, failure)
         words = f"{failure}, while another upload got through"
-        return self._in_doubt(submission, Refused(words, call="put", status=failure.status, blame=Blame.SUSPECT))
+        return self._in_doubt(batch, submission, Refused(words, call="put", status=failure.status, blame=Blame.SUSPECT))
 
     async def _release(self, batch: Batch, submission: Submission, answered: Answered) -> Submitted:
-        """Have the tasks created: of a staged batch, or by one call that carries the payload and is never repeated."""
+        """Have the tasks created: of a staged batch, or by one call that carries the payload."""
         payload = None if self._service.staging else await self.payloads.read(batch)
-        intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.RELEASING))
+        sent_before = submission.sent_at is not None
+        intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.RELEASING), sent_before)
         try:
-            released = await self._service.release(batch, submission.remote_id, payload, intent.renew)
+            released = await self._service.release(
+                batch, submission.remote_id, payload, intent.renew, sent_before=sent_before or self._run.sent_before
+            )
         except (Unauthorized, Unavailable) as failure:
-            if payload is not None:  # certainly not applied: `resume` may send it
-                await self._run.move(batch, intent.submission, State.FROZEN)
-            elif failure.by_proxy and isinstance(failure, Unavailable):
-                # A proxy keeps answering: the service may have it all the same, and can be asked.
-                return self._in_doubt(intent.submission, failure, declined=Declined.BY_PROXY)
+            again = self._service.again
+            if payload is None and again not in NAMELESS and failure.by_proxy and isinstance(failure, Unavailable):
+                # A proxy keeps answering: the service may have it all the same, and can be asked, or told again.
+                return self._in_doubt(batch, intent.submission, failure, declined=Declined.BY_PROXY)
+            if not (
+                again in ASKED or sent_before or failure.earlier_lost
+            ):  # certainly not applied: `resume` may send it
+                await self._run.move(batch, replace(intent.submission, sent_at=None), State.FROZEN)
             raise
         except (Refused, PossiblyApplied) as failure:
             if payload is not None:
                 self._learn_loss(batch, failure)
-            return await self._failed(batch, intent.submission, failure)
+            submission = intent.submission
+            if isinstance(failure, Refused) and not (sent_before or failure.earlier_lost):
+                submission = replace(submission, sent_at=None)  # certainly not applied
+            return await self._failed(batch, submission, failure)
         answered()
         if payload is not None:
             self._suspects.passed()
@@ -299,7 +317,7 @@ class Uploader:
             return Submitted(await self._run.move(batch, submission, state, remote_id=remote_id))
         except NameTaken:
             words = f"batch {batch_name(batch.sequence)} is given the name {remote_id}, which another batch has"
-            return self._in_doubt(submission, UnexpectedAnswer(words))
+            return self._in_doubt(batch, submission, UnexpectedAnswer(words))
 
     async def _failed(self, batch: Batch, submission: Submission, failure: Refused | PossiblyApplied) -> Submitted:
         """Return what becomes of a batch whose call was lost, or was refused and records may be at fault.
@@ -309,25 +327,41 @@ class Uploader:
             Unauthorized, Unavailable: a call without records does not get through, either.
         """
         if not isinstance(failure, Refused) or failure.blame not in {Blame.JOB, Blame.SUSPECT}:
-            return self._in_doubt(submission, failure)
-        if submission.remote_id is None and not failure.earlier_lost:  # certainly not applied: `resume` may send it
+            return self._in_doubt(batch, submission, failure)
+        if (
+            submission.remote_id is None and submission.sent_at is None and not failure.earlier_lost
+        ):  # `resume` may send it
             submission = await self._run.move(batch, submission, State.FROZEN)
         try:
             seen = await self._service.look()
         except Refused as refusal:  # an answer of the service's own, at any rate
             seen = str(refusal)
         if failure.blame is Blame.SUSPECT:
-            return self._in_doubt(submission, failure)
+            return self._in_doubt(batch, submission, failure)
         words = f"{failure}; {seen}. No record has failed for it"
         raise JobRefused(words, call=failure.call, status=failure.status) from failure
 
-    def _in_doubt(self, submission: Submission, failure: CallFailed, *, declined: Declined = Declined.NO) -> Submitted:
+    def _in_doubt(
+        self, batch: Batch, submission: Submission, failure: CallFailed, *, declined: Declined = Declined.NO
+    ) -> Submitted:
         """Return what is known of a batch whose newest call was refused or lost."""
         doubt = replace(doubt_after_call(self._run, submission), declined=declined)
         if isinstance(failure, Refused):
-            lost = failure.earlier_lost and submission.state is not State.STAGED  # an upload creates nothing
-            doubt = replace(doubt, lost=lost, declined=_kind_of(failure))
+            earlier_lost = failure.earlier_lost and submission.state is not State.STAGED  # an upload creates nothing
+            lost = earlier_lost or (submission.state is State.RELEASING and submission.sent_at is not None)
+            doubt = replace(doubt, lost=lost, declined=self._kind_of(batch, failure, lost=lost))
         return Submitted(submission, doubt=doubt, failure=failure)
+
+    def _kind_of(self, batch: Batch, refusal: Refused, *, lost: bool) -> Declined:
+        if refusal.batch_not_found and self._service.staging is not None:
+            return Declined.NOT_THERE
+        if refusal.released_before:
+            return Declined.RELEASED_BEFORE
+        last_chance = self._service.again is Again.KEY or batch.count == 1  # it cannot be halved and sent again
+        not_by_service = refusal.blame is Blame.SUSPECT or refusal.status is None
+        if lost and last_chance and not_by_service and self._service.again in REPEATABLE:
+            return Declined.SUSPECT
+        return Declined.REFUSED
 
 
 def _lies_with_the_payload(failures: Sequence[CallFailed]) -> bool:
@@ -350,14 +384,17 @@ class _Intent(Struct):
     run: Run
     batch: Batch
     submission: Submission
+    sent_before: bool = False
+    """An earlier attempt may have arrived."""
 
     async def renew(self) -> None:
-        """Write the intent again if the call had to wait since it was written."""
+        """Write the intent again if the call had to wait since it was written.
+
+        Raises:
+            PossiblyApplied: an attempt with its idempotency key may have arrived, and the key is too old for another.
+        """
+        if self.sent_before and is_key_too_old(self.run, self.submission):
+            raise PossiblyApplied("an earlier attempt may have arrived, and its idempotency key is too old for another")
+        self.sent_before = True
         if self.run.clock.now() - self.submission.changed_at > _STAMP_SECONDS:
             self.submission = await self.run.move(self.batch, self.submission, self.submission.state)
-
-
-def _kind_of(refusal: Refused) -> Declined:
-    if refusal.batch_not_found:
-        return Declined.NOT_THERE
-    return Declined.RELEASED_BEFORE if refusal.released_before else Declined.REFUSED

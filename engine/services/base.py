@@ -145,9 +145,20 @@ class Released(msgspec.Struct, frozen=True):
     """What the service said when it was told to start."""
 
     remote_id: str | None
-    """None: batches have no names there; then there is a settlement."""
+    """Its name from now on, which may be another one than it was staged by. None: batches have no names there; then
+    there is a settlement."""
     settlement: Settlement | None = None
     """The fate of the records, where there is nothing to wait for."""
+
+
+class Located(msgspec.Struct, frozen=True):
+    """What a search for a batch has found."""
+
+    names: Sequence[str] = ()
+    """Of batches there whose tasks have its client reference."""
+    settlement: Settlement | None = None
+    """What became of its records, where batches have no names: those that were not found are uncertain in it. It holds
+    only what has a mark of this batch, for the same records may stand in a source twice."""
 
 
 async def _no_payload() -> Payload:
@@ -261,6 +272,8 @@ class Service(Protocol):
     """Longest time from a call until reads show its effect, where the configuration does not say; see
     `adaptive.settle_time`.
     """
+    key_seconds: float
+    """Where `again` is KEY, for so long after the first attempt the service knows its key; else inf."""
 
     @property
     def again(self) -> Again:
@@ -325,11 +338,22 @@ class Service(Protocol):
         """
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
+        self,
+        batch: Batch,
+        remote_id: str | None,
+        payload: Payload | None,
+        intent: Intent = no_intent,
+        *,
+        sent_before: bool = False,
     ) -> Released:
-        """Start the creation of tasks; `intent` is awaited before the call goes out.
+        """Start the creation of tasks; `intent` is awaited before the call goes out, each time that it does.
 
-        With `staging`, `remote_id` says what was staged; without it, there is the `payload`.
+        With `staging`, `remote_id` says what was staged; without it, there is the `payload`. `sent_before`: an earlier
+        attempt of this batch, or of one whose half it is, may have arrived. Only then may what is there already be the
+        work of this job.
+
+        Raises:
+            Refused: `again` is KEY, and `released_before`: an earlier attempt with the same key is still at work.
         """
 
 
@@ -383,10 +407,10 @@ class Referencing(Protocol):
     def reference(self, sequence: int) -> ClientReference | None:
         """Return the client reference of the tasks of a batch, by which `locate` finds them; None if it cannot."""
 
-    async def locate(self, batch: Batch, payload: Payload, since: float) -> Sequence[str]:
-        """Search for a batch sent without a name of its own at `since` (Unix seconds); return the names it has there.
+    async def locate(self, batch: Batch, payload: Payload, since: float) -> Located:
+        """Search for a batch sent without a name of its own at `since` (Unix seconds); return what is there of it.
 
-        None found is no proof: it may still be on its way.
+        Nothing found is no proof: it may still be on its way.
         """
 
 

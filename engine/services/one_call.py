@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.clock import Clock
 from engine.model.batch import Batch, Limits
-from engine.model.doubt import Again
+from engine.model.doubt import REPEATABLE, Again
 from engine.model.error_hints import Carries
 from engine.model.errors import UnexpectedAnswer
 from engine.model.job import Job
@@ -29,11 +29,14 @@ from engine.services.decoding import MOST_ID_CHARACTERS, words
 class OneCall:
     """A service that lacks all abilities. A subclass has `request` and `settle`; `build = Subclass` makes it known.
 
-    A call whose answer is lost leaves its records uncertain: nothing makes it safe to send them again.
+    A call whose answer is lost leaves its records uncertain: nothing makes it safe to send them again. Where something
+    does, a subclass says so: `again` is SAFE, or KEY (with `key_seconds`, and a key that `request` makes of the batch).
+    With EXISTS it has a `release` of its own, since what is there already counts as created only with `sent_before`.
     """
 
     again = Again.NEVER
     settle_seconds = SETTLE_SECONDS
+    key_seconds = float("inf")
     staging = drafting = referencing = polling = canceling = counting = None
     refreshing = undoing = checking = plain_task = None
 
@@ -85,12 +88,20 @@ class OneCall:
         return "the service itself answers"
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
+        self,
+        batch: Batch,
+        remote_id: str | None,
+        payload: Payload | None,
+        intent: Intent = no_intent,
+        *,
+        sent_before: bool = False,
     ) -> Released:
         """Make the one call."""
-        del remote_id
+        del remote_id, sent_before
         array = (payload or NO_TASKS).array
         call = replace(self.request(batch, array), repeatable=False, intent=intent, carries=Carries.RECORDS)
+        if self.again in REPEATABLE:  # one lost answer is repeated, and slows down nobody
+            call = replace(call, reconcilable=True)
         settlement = self.settle(array, await self.caller.call(call))
         ids = [task_id for task_id in settlement.task_ids if task_id is not None]
         if len(settlement.task_ids) != batch.count or settlement.unclear():

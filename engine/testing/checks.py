@@ -17,8 +17,9 @@ import orjson
 from msgspec.structs import replace
 
 from engine.model.batch import Batch
-from engine.model.doubt import Again, RemoteStatus
+from engine.model.doubt import REPEATABLE, Again, RemoteStatus
 from engine.model.errors import BulkSubmitError, CallFailed, PossiblyApplied, Refused
+from engine.model.outcome import Settlement
 from engine.model.payload import Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
@@ -28,6 +29,7 @@ from engine.services.base import (
     Canceling,
     Counting,
     Drafting,
+    Located,
     Polling,
     Referencing,
     Service,
@@ -76,6 +78,10 @@ async def has_the_abilities_that_it_names(subject: Subject) -> None:
         hold(one is None or isinstance(one, ability), f"{name} lacks methods of {ability.__name__}")
     needs = {Again.ASK: service.polling, Again.REFUSED: service.polling, Again.SEARCH: service.referencing}
     hold(needs.get(service.again, service), f"again is {service.again}, and the ability that this needs is missing")
+    hold(
+        service.again is not Again.KEY or service.key_seconds > 0,
+        "key_seconds says no time for a key",
+    )
     hold(service.undoing is None or service.refreshing, "what is undone is looked at first: undoing needs refreshing")
     if service.staging is not None:
         stage_again = service.staging.stage_again
@@ -177,6 +183,7 @@ async def a_lost_release_that_arrived_is_known(subject: Subject) -> None:
     batch, payload = trial.batch(subject.good)
     name = await _lose_release(trial, batch, payload, arrives=True)
     service = trial.service
+    settlement: Settlement | None = None
     if service.again is Again.ASK:
         await _wait_for_remote_status(trial, name, RemoteStatus.STARTED, RemoteStatus.ENDED)
     elif service.again is Again.REFUSED:
@@ -187,12 +194,14 @@ async def a_lost_release_that_arrived_is_known(subject: Subject) -> None:
         else:
             raise PromiseBroken("a second release is not refused")
     elif service.again is Again.SEARCH:
-        name = await _located(trial, batch, payload)
-        hold(name, "locate does not find what the lost call made")
-    elif service.again is Again.SAFE:
-        name, _ = await trial.released(batch, name, payload)
+        name, settlement = await _located(trial, batch, payload)
+        hold(name or settlement, "locate does not find what the lost call made")
+    elif service.again in REPEATABLE:
+        name, settlement = await trial.released(batch, name, payload, sent_before=True)
     if service.again is not Again.NEVER:
-        hold_settled(await trial.followed(batch, name, payload), batch)
+        settled = settlement if settlement is not None else await trial.followed(batch, name, payload)
+        hold_settled(settled, batch)
+        hold(settled.created == batch.count, f"what a lost call has made is not told as created: {settled}")
     hold(subject.created() == batch.count, f"{subject.created()} tasks were created of a batch of {batch.count}")
 
 
@@ -206,9 +215,9 @@ async def a_lost_release_that_never_arrived_is_known(subject: Subject) -> None:
     if trial.service.again is Again.ASK:
         await _wait_for_remote_status(trial, name, RemoteStatus.WAITING)
     if trial.service.again is Again.SEARCH:
-        found = await _located(trial, batch, payload)
-        hold(not found, f"locate finds {found}, and nothing was sent")
-    name, settlement = await trial.released(batch, name, payload)
+        found, fates = await _located(trial, batch, payload)
+        hold(not found and not fates, f"locate finds {found or fates}, and nothing was sent")
+    name, settlement = await trial.released(batch, name, payload, sent_before=trial.service.again in REPEATABLE)
     hold_settled(settlement or await trial.followed(batch, name, payload), batch)
     hold(subject.created() == batch.count, f"{subject.created()} tasks were created of a batch of {batch.count}")
 
@@ -232,11 +241,16 @@ async def _lose_release(trial: Trial, batch: Batch, payload: Payload, *, arrives
     return name
 
 
-async def _located(trial: Trial, batch: Batch, payload: Payload) -> str | None:
+async def _located(trial: Trial, batch: Batch, payload: Payload) -> tuple[str | None, Settlement | None]:
+    """Return the name of a batch by a search, or the fates of its records if any of them is found."""
     referencing = trial.service.referencing
-    names = await referencing.locate(batch, payload, trial.job.created_at) if referencing is not None else ()
-    hold(len(names) <= 1, f"locate finds {names}, and one batch was sent")
-    return names[0] if names else None
+    located = await referencing.locate(batch, payload, trial.job.created_at) if referencing is not None else Located()
+    hold(len(located.names) <= 1, f"locate finds {located.names}, and one batch was sent")
+    found = located.settlement
+    if found is not None:
+        hold_settled(found, batch)
+        found = found if found.created or found.errors else None
+    return (located.names[0] if located.names else None), found
 
 
 async def _wait_for_remote_status(trial: Trial, name: str | None, *wanted: RemoteStatus) -> None:

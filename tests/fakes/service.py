@@ -12,7 +12,7 @@ from engine.model.error_hints import Blame
 from engine.model.errors import PossiblyApplied, Refused, Unauthorized, Unavailable
 from engine.model.outcome import Settlement
 from engine.model.payload import Payload
-from engine.services.base import BatchProgress, Released, Staged, no_intent
+from engine.services.base import BatchProgress, Located, Released, Staged, no_intent
 
 TEN_RECORDS = Limits(10, 1 << 20)
 
@@ -137,6 +137,7 @@ class FakeService:
     peaks: Counter = field(default_factory=Counter)
     """Most calls at once: of all that send, of polls; and most batches open."""
     settle_seconds: float = 120.0
+    key_seconds: float = float("inf")
     _under_way: Counter = field(default_factory=Counter)
     _free_at: float = 0.0
 
@@ -184,12 +185,13 @@ class FakeService:
         _hold(batch, payload)
         async with self._call("locate", "ask"):
             value = self.reference(batch.sequence).value
-            return [
+            names = [
                 remote_id
                 for remote_id, remote in self.remotes.items()
                 if self.clock.monotonic() - remote.starts_at >= self.seen_after
                 and any(task["data"].get("mark") == value for task in remote.tasks)
             ]
+            return Located(names)
 
     async def find(self, batch, payload):
         _hold(batch, payload)
@@ -222,7 +224,7 @@ class FakeService:
             self._turn_away(payload, Blame.URL)
             self.remotes[staged.remote_id].payload = payload
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         if payload is not None:
             _hold(batch, payload)
         await intent()

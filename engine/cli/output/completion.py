@@ -17,6 +17,7 @@ from engine.commands.examples import examples
 from engine.commands.init import AskedQuestion, questions
 from engine.commands.wiring import SERVICES
 from engine.model.record import Format
+from engine.services.described.shipped import shipped_kinds
 
 _FILES = frozenset({"FILE", "PATH", "SOURCE..."})
 _FOLDERS = frozenset({"DIR"})
@@ -87,7 +88,7 @@ def _choices(option: Any) -> Sequence[str]:
 _NAMED: Mapping[str, Callable[[], Sequence[str]]] = {
     "completion": lambda: sorted(SCRIPTS),
     "examples": lambda: [one.name for one in examples()],
-    "init": lambda: sorted(SERVICES),
+    "init": lambda: sorted([*SERVICES, *shipped_kinds()]),
 }
 """Command → the words that its argument may be."""
 

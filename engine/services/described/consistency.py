@@ -14,11 +14,21 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from engine.services.described.paths import compiled
-from engine.services.described.texts import BATCH_NAMES, GIVEN_NAMES, NAME, RECORD_NAMES, TASK, check_names, clear, names_in
+from engine.services.described.texts import (
+    BATCH_NAMES,
+    GIVEN_NAMES,
+    NAME,
+    RECORD_NAMES,
+    TASK,
+    check_names,
+    clear,
+    names_in,
+)
 
 if TYPE_CHECKING:
     from engine.services.described.settings import (
         DescribedSettings,
+        FailuresTable,
         FetchTable,
         PagesTable,
         ResultsTable,
@@ -46,8 +56,10 @@ def check(one: DescribedSettings) -> None:
     """
     for key, value in one.values.items():
         if key in GIVEN_NAMES or key == "id" or not NAME.fullmatch(key):
-            raise ValueError(f"values.{key}: no name for a value of your own; take letters, digits and _, and none of "
-                             f"{', '.join(sorted({*GIVEN_NAMES, 'id'}))}")
+            raise ValueError(
+                f"values.{key}: no name for a value of your own; take letters, digits and _, and none of "
+                f"{', '.join(sorted({*GIVEN_NAMES, 'id'}))}"
+            )
         if not value:
             raise ValueError(f"values.{key}: must be filled in: it stands in the calls as ${{{key}}}")
     own = dict.fromkeys(one.values, "")
@@ -98,6 +110,9 @@ def payload_step(one: DescribedSettings) -> tuple[str, StepTable]:
         ValueError: there is none, or more than one.
     """
     carrying = [(name, step) for name, step in steps_of(one) if step.payload]
+    for name, _ in carrying:
+        if name not in _STEPS:
+            raise ValueError(f"{name}.payload: only stage, upload or release carries the records")
     if not carrying:
         has = " or ".join(name for name in _STEPS if getattr(one, name) is not None)
         raise ValueError(f"release.payload: no step carries the records; set payload = true in {has}")
@@ -114,8 +129,9 @@ def _check_auth(one: DescribedSettings) -> None:
     if auth.kind != "none" and auth.secret is None:
         raise ValueError(f'auth.secret: missing, and auth.kind is "{auth.kind}"; write "${{env:NAME}}"')
     if auth.kind == "none" and auth.secret is not None:
-        raise ValueError('auth.kind: missing; say how auth.secret travels: "bearer", "header", "basic", "query" or '
-                         '"exchange"')
+        raise ValueError(
+            'auth.kind: missing; say how auth.secret travels: "bearer", "header", "basic", "query" or "exchange"'
+        )
     if auth.kind == "query" and not auth.name:
         raise ValueError("auth.name: missing; it is the query parameter that holds the secret")
     if (auth.kind == "exchange") != (auth.exchange is not None):
@@ -148,6 +164,7 @@ def _check_hosts(one: DescribedSettings) -> None:
             raise ValueError(f'uploads_to: {host!r} is no host; write it as "*.amazonaws.com", without https://')
     own = _host_of(one.base_url)
     for place, step in steps_of(one):
+        _check_call(step.call, f"{place}.call")
         url = step.call.partition(" ")[2]
         if url.startswith("http") and not step.without_credentials and _host_of(url) != own:
             raise ValueError(
@@ -187,15 +204,31 @@ def _check_call(call: str, place: str) -> None:
 
 def _check_steps(one: DescribedSettings) -> None:
     if one.upload is not None and one.stage is None:
-        raise ValueError("upload: there is nothing that it brings records to; add [service.stage], or put payload = true "
-                         "into [service.release]")
+        raise ValueError(
+            "upload: there is nothing that it brings records to; add [service.stage], or put payload = true into "
+            "[service.release]"
+        )
     payload_step(one)
     if one.stage is not None and "id" not in one.stage.take:
-        raise ValueError('stage.take.id: missing; say where the answer has the name of what was staged: take = { id = '
-                         '"id" }')
-    always = {**dict.fromkeys(sorted(BATCH_NAMES), ""), **dict.fromkeys(one.values, "")}
-    record = dict.fromkeys(sorted(RECORD_NAMES), "it is different for each record, and the call is for a whole batch")
-    known: dict[str, str] = {**record, **always}
+        raise ValueError(
+            'stage.take.id: missing; say where the answer has the name of what was staged: take = { id = "id" }'
+        )
+    always = dict.fromkeys([*sorted(BATCH_NAMES), *one.values], "")
+    record = dict.fromkeys(sorted(RECORD_NAMES), "it is different for each record, and the call is for a batch of them")
+    _check_first_steps(one, always, record)
+    has_id = one.stage is not None or "id" in one.release.take
+    _check_later_steps(one, {**record, **always, **_lost(one), **({"id": ""} if has_id else {})})
+    for name in ("status", "cancel"):
+        if getattr(one, name) is not None and not has_id:
+            raise ValueError(
+                f'{name}.call: a batch has no name to be asked about; add take = {{ id = "id" }} to [service.stage] or '
+                "[service.release]"
+            )
+
+
+def _check_first_steps(one: DescribedSettings, always: Mapping[str, str], record: Mapping[str, str]) -> None:
+    """Check the steps that bring a batch up, each with what those before it take."""
+    known: dict[str, str] = {**record, **_not_yet(one), **always}
     for name in _STEPS:
         step = getattr(one, name)
         if step is None:
@@ -203,48 +236,46 @@ def _check_steps(one: DescribedSettings) -> None:
         if name == "release":
             lost = "it is not known any more after a restart, where id alone is; take it as id, or ask for it again"
             known = {key: lost if not why and key not in {*always, "id"} else why for key, why in known.items()}
-        elif name == "stage":
-            known |= _not_yet(one, ("stage", "upload", "release"))
-        _check_step(step, name, known)
+        carries_one = step.payload and one.body.framing in {"single", "form"}
+        of_record = {"index": "", TASK: "", **({"key": ""} if one.record.key else {})}
+        _check_step(step, name, {**known, **of_record} if carries_one else known)
         if step.payload:
-            carried = {**known, **dict.fromkeys(sorted(RECORD_NAMES), record["index"])}
             for key, tree in (("with", one.body.with_), ("fields", one.body.fields)):
                 _check_table(clear(tree), f"body.{key}")
-                check_names(clear(tree), carried, f"body.{key}")
+                check_names(clear(tree), known, f"body.{key}")
         known |= dict.fromkeys(_taken(step, name, known, one), "")
-    has_id = one.stage is not None or "id" in one.release.take
-    later = {**record, **always, **_lost(one), **({"id": ""} if has_id else {})}
+
+
+def _check_later_steps(one: DescribedSettings, known: Mapping[str, str]) -> None:
+    """Check the steps that come when a batch is up, or without one."""
     for name in ("status", "cancel", "search"):
         step = getattr(one, name)
         if step is not None:
-            _check_step(step, name, later)
+            _check_step(step, name, known)
             _taken(step, name, {}, one)
     if one.look is not None:
-        nothing = {**dict.fromkeys(GIVEN_NAMES | {"id"}, "there is no batch yet"), **dict.fromkeys(one.values, "")}
-        _check_step(one.look, "look", nothing)
+        no_batch = dict.fromkeys(GIVEN_NAMES | {"id"}, "there is no batch yet")
+        _check_step(one.look, "look", {**no_batch, **dict.fromkeys(one.values, "")})
+    from_status = dict.fromkeys(one.status.take, "") if one.status is not None else {}
     for at, fetch in enumerate(one.results.fetch):
-        from_status = dict.fromkeys(one.status.take, "") if one.status is not None else {}
-        _check_step(fetch, f"results.fetch[{at}]", {**later, **from_status})
-    for name in ("status", "cancel"):
-        if getattr(one, name) is not None and not has_id:
-            raise ValueError(f'{name}.call: a batch has no name to be asked about; add take = {{ id = "id" }} to '
-                             "[service.stage] or [service.release]")
+        _check_step(fetch, f"results.fetch[{at}]", {**known, **from_status})
 
 
 def _check_table(value: Any, place: str, kind: type = dict) -> None:
     """Check that a free-form value is a table; a `list` may be one, too, and a `str` must be a text."""
     if not isinstance(value, (kind, dict) if kind is list else kind):
-        raise ValueError(f'{place}: must be a table, as in {{ name = "value" }}')
+        shape = "text" if kind is str else 'table, as in { name = "value" }'
+        raise ValueError(f"{place}: must be a {shape}")  # noqa: TRY004 - a configuration's errors are ValueErrors
 
 
-def _not_yet(one: DescribedSettings, names: Sequence[str]) -> dict[str, str]:
-    """Return the names that some steps take, with why a step before them cannot name them."""
-    found = {}
-    for name in names:
-        step = getattr(one, name)
-        for key in step.take if step is not None else ():
-            found.setdefault(key, f"{name} takes it, which comes later")
-    return found
+def _not_yet(one: DescribedSettings) -> dict[str, str]:
+    """Return the names that steps take, with why a step before them cannot name them."""
+    steps = [(name, getattr(one, name)) for name in _STEPS]
+    return {
+        key: f"{name} takes it, which comes later"
+        for name, step in reversed(steps)
+        for key in (step.take if step is not None else ())
+    }
 
 
 def _lost(one: DescribedSettings) -> dict[str, str]:
@@ -255,17 +286,16 @@ def _lost(one: DescribedSettings) -> dict[str, str]:
 
 
 def _check_step(step: StepTable, place: str, known: Mapping[str, str]) -> None:
-    _check_call(step.call, f"{place}.call")
     for key in ("call", "query", "headers", "json", "form"):
         value = clear(getattr(step, key))
         _check_table(value, f"{place}.{key}", str if key == "call" else list if key == "json" else dict)
         check_names(value, known, f"{place}.{key}")
     if sum((step.json is not None, bool(clear(step.form)), step.payload)) > 1:
         key = "json" if step.json is not None else "form"
-        raise ValueError(f"{place}.{key}: a call has one body: json, form, or payload = true. What stands beside the "
-                         "records goes into body.with or body.fields")
-    if step.payload and place not in _STEPS:
-        raise ValueError(f"{place}.payload: only stage, upload or release carries the records")
+        raise ValueError(
+            f"{place}.{key}: a call has one body: json, form, or payload = true. What stands beside the "
+            "records goes into body.with or body.fields"
+        )
     method = step.call.partition(" ")[0]
     if method == "GET" and (step.json is not None or clear(step.form) or step.payload):
         raise ValueError(f"{place}.call: a GET carries no body; write POST, or use query")
@@ -276,8 +306,10 @@ def _taken(step: StepTable, place: str, known: Mapping[str, str], one: Described
     for name, path in step.take.items():
         where = f"{place}.take.{name}"
         if not NAME.fullmatch(name) or name in GIVEN_NAMES or name in one.values:
-            raise ValueError(f"{where}: no name for what is taken; take letters, digits and _, and none of "
-                             f"{', '.join(sorted({*GIVEN_NAMES, *one.values}))}")
+            raise ValueError(
+                f"{where}: no name for what is taken; take letters, digits and _, and none of "
+                f"{', '.join(sorted({*GIVEN_NAMES, *one.values}))}"
+            )
         if name != "id" and not known.get(name, "not taken") and place in _STEPS:
             raise ValueError(f"{where}: an earlier step takes {name} already; call it otherwise")
         if name == "id" and path.endswith(_OPTIONAL):
@@ -306,7 +338,7 @@ def _check_record(one: DescribedSettings) -> None:
         raise ValueError("record.key: a whole task is no key; name a value of it, as in ${task.id}")
     place, _ = payload_step(one)
     has_id = one.stage is not None and place != "stage"
-    in_record = {name: "" for name in (*sorted(BATCH_NAMES | RECORD_NAMES), *one.values)}
+    in_record = dict.fromkeys((*sorted(BATCH_NAMES | RECORD_NAMES), *one.values), "")
     in_record |= {"id": "" if has_id else "the batch has no name yet when its records are sent"}
     if not record.key:
         in_record["key"] = "records have no key; set record.key"
@@ -330,34 +362,50 @@ def names_in_text(text: str) -> frozenset[str]:
 def _check_body(one: DescribedSettings) -> None:
     body, framing = one.body, one.body.framing
     beside, fields = clear(body.with_), clear(body.fields)
-    if one.record.head and framing != "ndjson":
-        raise ValueError(f'record.head: a line before each record goes with body.framing = "ndjson" only, not "{framing}"')
-    if body.columns and framing != "csv":
-        raise ValueError(f'body.columns: goes with body.framing = "csv" only, not "{framing}"')
-    if (body.delimiter != "," or body.line_ending != "lf") and framing != "csv":
-        key = "delimiter" if body.delimiter != "," else "line_ending"
-        raise ValueError(f'body.{key}: goes with body.framing = "csv" only, not "{framing}"')
+    own = {"head": "ndjson", "columns": "csv", "delimiter": "csv", "line_ending": "csv"}
+    said = {
+        "record.head": bool(one.record.head),
+        "body.columns": bool(body.columns),
+        "body.delimiter": body.delimiter != ",",
+        "body.line_ending": body.line_ending != "lf",
+    }
+    for key, is_said in said.items():
+        wanted = own[key.partition(".")[2]]
+        if is_said and framing != wanted:
+            raise ValueError(f'{key}: goes with body.framing = "{wanted}" only, and it is "{framing}"')
     if (body.under or beside) and framing not in {"array", "single"}:
         key = "under" if body.under else "with"
-        raise ValueError(f'body.{key}: an object around the records goes with body.framing = "array" or "single" only, '
-                         f'not "{framing}"')
+        raise ValueError(
+            f'body.{key}: an object around the records goes with body.framing = "array" or "single" only, and it is '
+            f'"{framing}"'
+        )
     if beside and not body.under:
         raise ValueError("body.under: missing; say which member holds the records, beside those of body.with")
     if body.under:
         _check_under(body.under, beside)
     if framing in {"single", "form"} and one.limit.records not in {None, 1}:
         raise ValueError(f'limit.records: must be 1, since body.framing = "{framing}" sends one record a batch')
-    if fields and not body.part:
-        raise ValueError('body.part: missing; with body.fields the records are a part of a form: part = "file"')
-    if body.file and not body.part:
-        raise ValueError("body.part: missing; body.file is the name of the file in that part")
-    if len(set(body.columns)) < len(body.columns):
+    _check_part(one, fields)
+    _check_columns(one)
+
+
+def _check_part(one: DescribedSettings, fields: Mapping[str, Any]) -> None:
+    if (fields or one.body.file) and not one.body.part:
+        raise ValueError(
+            "body.part: missing; fields and file go with multipart/form-data, where the records are a part: "
+            'part = "file"'
+        )
+
+
+def _check_columns(one: DescribedSettings) -> None:
+    columns = one.body.columns
+    if len(set(columns)) < len(columns):
         raise ValueError("body.columns: a column stands there twice")
-    if body.columns and one.record.template:
-        for column in one.record.template:
-            if column not in body.columns:
-                raise ValueError(f"body.columns: record.template makes {column}, which would not be sent; add it, or "
-                                 "leave columns out")
+    for column in one.record.template if columns else ():
+        if column not in columns:
+            raise ValueError(
+                f"body.columns: record.template makes {column}, which would not be sent; add it, or leave columns out"
+            )
 
 
 def _check_under(under: str, beside: Mapping[str, Any]) -> None:
@@ -369,7 +417,9 @@ def _check_under(under: str, beside: Mapping[str, Any]) -> None:
     level: Any = beside
     for at, part in enumerate(parts):
         if not isinstance(level, dict):
-            raise ValueError(f"body.with: {'.'.join(parts[:at])} is no table, and body.under goes through it")
+            where = ".".join(parts[:at])
+            words = f"body.with: {where} is no table, and body.under goes through it"
+            raise ValueError(words)  # noqa: TRY004 - as above
         if part not in level:
             return
         level = level[part]
@@ -381,32 +431,54 @@ def _check_under(under: str, beside: Mapping[str, Any]) -> None:
 
 def _check_again(one: DescribedSettings) -> None:
     release, again = one.release, one.release.again
-    match again:
-        case "ask":
-            if one.stage is None:
-                raise ValueError('release.again: "ask" asks whether a batch that was staged has been released; add '
-                                 "[service.stage], or use another one")
-            if one.status is None or not one.status.waiting:
-                raise ValueError('release.again: "ask" needs [service.status] with waiting = [words of a batch that was '
-                                 "not released]")
-        case "search":
-            if one.search is None:
-                raise ValueError('release.again: "search" needs [service.search]')
-            if not (one.search.where or one.search.mark or _carries_mark(one)):
-                raise ValueError("search.mark: missing; say which member of each task carries ${mark}, or put ${mark} "
-                                 "into the records or the release, or compare in search.where")
-        case "key":
-            if not release.key_header and not _carries_mark(one):
-                raise ValueError('release.key_header: missing; with again = "key" a header carries the idempotency key, '
-                                 "or query or json does, as ${mark}")
-        case "exists":
-            if not _sees_what_exists(one):
-                raise ValueError('results.exists: missing; with again = "exists" the answer must say of a record that it '
-                                 'is there already: results.exists = { "error.code" = "…" }, or a rule that means '
-                                 '"exists"')
+    needs = {"ask": _needs_of_ask, "search": _needs_of_search, "key": _needs_of_key, "exists": _needs_of_exists}
+    if again in needs and (lack := needs[again](one)):
+        raise ValueError(lack)
     if release.key_header and again in {"never", "ask"}:
-        raise ValueError(f'release.key_header: an idempotency key makes a repeat harmless; write again = "key", not '
-                         f'"{again}", or leave it out')
+        raise ValueError(
+            'release.key_header: an idempotency key makes a repeat harmless; write again = "key", not '
+            f'"{again}", or leave it out'
+        )
+
+
+def _needs_of_ask(one: DescribedSettings) -> str:
+    if one.stage is None:
+        return (
+            'release.again: "ask" asks whether a batch that was staged has been released; add [service.stage], or use '
+            "another one"
+        )
+    if one.status is None or not one.status.waiting:
+        return 'release.again: "ask" needs [service.status] with waiting = [words of a batch that was not released]'
+    return ""
+
+
+def _needs_of_search(one: DescribedSettings) -> str:
+    if one.search is None:
+        return 'release.again: "search" needs [service.search]'
+    if one.search.where or one.search.mark or _carries_mark(one):
+        return ""
+    return (
+        "search.mark: missing; say which member of each task carries ${mark}, or put ${mark} into the records or the "
+        "release, or compare in search.where"
+    )
+
+
+def _needs_of_key(one: DescribedSettings) -> str:
+    if one.release.key_header or _carries_mark(one):
+        return ""
+    return (
+        'release.key_header: missing; with again = "key" a header carries the idempotency key, or query or json does, '
+        "as ${mark}"
+    )
+
+
+def _needs_of_exists(one: DescribedSettings) -> str:
+    if _sees_what_exists(one):
+        return ""
+    return (
+        'results.exists: missing; with again = "exists" the answer must say of a record that it is there already: '
+        'results.exists = { "error.code" = "…" }, or a rule that means "exists"'
+    )
 
 
 def _carries_mark(one: DescribedSettings) -> bool:
@@ -455,8 +527,10 @@ def _check_search(one: DescribedSettings) -> None:
         _check_pages(search.pages, "search.pages")
     if one.release.again == "search" and finds_records(one, search):
         if not (search.key or one.results.key or search.index or one.results.index):
-            raise ValueError("search.key: missing; say where a task that is found carries record.key, so that it is "
-                             "known whose it is")
+            raise ValueError(
+                "search.key: missing; say where a task that is found carries record.key, so that it is "
+                "known whose it is"
+            )
         if (search.key or one.results.key) and not one.record.key:
             raise ValueError("record.key: missing; by it a task that is found is known to be a record's")
 
@@ -468,7 +542,9 @@ def finds_records(one: DescribedSettings, search: SearchTable) -> bool:
 
 def _check_mark(mark: str) -> None:
     if not re.fullmatch(r"[^.*\"=]+(\.[^.*\"=]+)?", mark):
-        raise ValueError(f'search.mark: {mark!r} must be a member of the task, or of an object in it: "data.bulksubmit"')
+        raise ValueError(
+            f'search.mark: {mark!r} must be a member of the task, or of an object in it: "data.bulksubmit"'
+        )
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -476,19 +552,11 @@ def _check_mark(mark: str) -> None:
 
 def _check_results(one: DescribedSettings) -> None:
     results = one.results
-    if results.of == "status" and one.status is None:
-        raise ValueError('results.of: "status" needs [service.status]')
-    if results.of == "fetch":
-        if not results.fetch:
-            raise ValueError('results.of: "fetch" needs [[service.results.fetch]], the calls that bring results')
-        if one.status is None:
-            raise ValueError('results.of: "fetch" needs [service.status], which says when there are results')
-    elif results.fetch:
-        raise ValueError(f'results.fetch: is called only with results.of = "fetch", and it is "{results.of}"')
-    elif results.pages is not None:
-        raise ValueError(f'results.pages: only what is fetched has pages, and results.of is "{results.of}"')
-    if results.of != "release" and not (one.stage is not None or "id" in one.release.take):
-        raise ValueError('release.take.id: missing; a batch that is asked about later needs a name: take = { id = "id" }')
+    _check_source(one)
+    if results.of != "release" and one.stage is None and "id" not in one.release.take:
+        raise ValueError(
+            'release.take.id: missing; a batch that is asked about later needs a name: take = { id = "id" }'
+        )
     _check_items(one, results, "results")
     for at, fetch in enumerate(results.fetch):
         _check_items(one, fetch, f"results.fetch[{at}]")
@@ -497,13 +565,32 @@ def _check_results(one: DescribedSettings) -> None:
     if results.pages is not None:
         _check_pages(results.pages, "results.pages")
     if results.failures is not None:
-        failures, place = results.failures, "results.failures"
-        _check_paths(place, items=failures.items, key=failures.key, index=failures.index, error=failures.error)
-        _check_conditions(place, exists=failures.exists, busy=failures.busy)
-        if not failures.key and not failures.index:
-            raise ValueError(f"{place}.key: missing; say by what an item is known to be a record's: key or index")
-        if failures.key and not one.record.key:
-            raise ValueError("record.key: missing; results.failures.key names it")
+        _check_failures(one, results.failures)
+
+
+def _check_source(one: DescribedSettings) -> None:
+    """Check that there is what brings the results, and nothing that would not be looked at."""
+    results, of = one.results, one.results.of
+    if of == "status" and one.status is None:
+        raise ValueError('results.of: "status" needs [service.status]')
+    if of == "fetch" and not results.fetch:
+        raise ValueError('results.of: "fetch" needs [[service.results.fetch]], the calls that bring results')
+    if of == "fetch" and one.status is None:
+        raise ValueError('results.of: "fetch" needs [service.status], which says when there are results')
+    if of != "fetch" and results.fetch:
+        raise ValueError(f'results.fetch: is called only with results.of = "fetch", and it is "{of}"')
+    if of != "fetch" and results.pages is not None:
+        raise ValueError(f'results.pages: only what is fetched has pages, and results.of is "{of}"')
+
+
+def _check_failures(one: DescribedSettings, failures: FailuresTable) -> None:
+    place = "results.failures"
+    _check_paths(place, items=failures.items, key=failures.key, index=failures.index, error=failures.error)
+    _check_conditions(place, exists=failures.exists, busy=failures.busy)
+    if not failures.key and not failures.index:
+        raise ValueError(f"{place}.key: missing; say by what an item is known to be a record's: key or index")
+    if failures.key and not one.record.key:
+        raise ValueError("record.key: missing; results.failures.key names it")
 
 
 def _check_items(one: DescribedSettings, table: ResultsTable | FetchTable, place: str) -> None:
@@ -524,14 +611,16 @@ def _check_items(one: DescribedSettings, table: ResultsTable | FetchTable, place
         raise ValueError(f"{place}.items: missing; it is the path of the number")
     if is_fetched:  # each fetch is checked with what it has of its own
         return
-    if match == "key" and not of("key"):
-        raise ValueError(f"{place}.key: missing; with match = \"key\" it is the path of the record's key in an item")
+    if match != "order" and not of(match):
+        what = "the record's key" if match == "key" else "the record's place"
+        raise ValueError(f'{place}.{match}: missing; with match = "{match}" it is the path of {what} in an item')
     if match == "key" and not one.record.key:
-        raise ValueError("record.key: missing; with results.match = \"key\" records are known by it")
-    if match == "index" and not of("index"):
-        raise ValueError(f"{place}.index: missing; with match = \"index\" it is the path of the record's place in an item")
+        raise ValueError('record.key: missing; with results.match = "key" records are known by it')
     if not of("id") and not one.record.key:
         raise ValueError(f"{place}.id: empty, so the record's key is its id; set record.key")
+    if (format_ == "count" or base.missing == "created") and not one.record.key:
+        says = f'{place}.format = "count"' if format_ == "count" else 'results.missing = "created"'
+        raise ValueError(f"record.key: missing; with {says} nothing names a task, so the record's key is its id")
 
 
 def _check_pages(pages: PagesTable, place: str) -> None:
@@ -540,12 +629,15 @@ def _check_pages(pages: PagesTable, place: str) -> None:
     if pages.cursor or pages.cursor_header or pages.cursor_query:
         ways.append("cursor")
         if not pages.cursor_query or bool(pages.cursor) == bool(pages.cursor_header):
-            raise ValueError(f"{place}.cursor_query: a cursor needs where it stands, cursor (path) or cursor_header, and "
-                             "cursor_query, the parameter that it goes into")
+            raise ValueError(
+                f"{place}.cursor_query: a cursor needs where it stands, cursor (path) or cursor_header, and "
+                "cursor_query, the parameter that it goes into"
+            )
     if len(ways) != 1:
         has = f"it has {' and '.join(ways)}" if ways else "it has none"
-        raise ValueError(f"{place}: a further page is asked for by one of next, next_header, page, offset and a cursor; "
-                         f"{has}")
+        raise ValueError(
+            f"{place}: a further page is asked for by one of next, next_header, page, offset and a cursor; {has}"
+        )
 
 
 def _check_rule(rule: RuleTable, place: str) -> None:
@@ -556,8 +648,8 @@ def _check_rule(rule: RuleTable, place: str) -> None:
         raise ValueError(f"{place}.status: missing; a rule is about a status, or about what stands at a path, or both")
     if rule.means == "by_index" and not rule.at:
         raise ValueError(f'{place}.at: missing; with means = "by_index" it is the path of the errors')
-    if rule.means != "by_index" and (rule.at or rule.index):
-        raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" only')
+    if rule.means not in {"by_index", "exists"} and (rule.at or rule.index):
+        raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" or "exists" only')
     if any(200 <= status < 300 for status in rule.status) and not rule.path:  # noqa: PLR2004 - success
         raise ValueError(f"{place}.path: missing; a success that is none must say so somewhere in the answer")
 

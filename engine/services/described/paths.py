@@ -34,7 +34,7 @@ ANY = "*"
 
 _PART = re.compile(r'"((?:[^"\\]|\\.)+)"|([^."]+)')
 _PLACE = re.compile(r"-?[0-9]{1,9}")
-_NOTHING = ("", [], {}, False)
+_NOTHING: tuple[Any, ...] = ("", [], {}, False)
 """Where words of an error may stand, these say that there is none."""
 
 
@@ -195,8 +195,8 @@ def text_of_value(value: Any) -> str:
 def fitting(wanted: Mapping[str, Any]) -> Callable[[Any], bool]:
     """Return what says whether a value fits: at each path of `wanted` stands its value, or one of its values.
 
-    Values are compared as texts, so that a table without types (CSV) can be asked for `200` and `true`. `*` is any value
-    that is there and not null.
+    Values are compared as texts, so that a table without types (CSV) can be asked for `200` and `true`. `*` is any
+    value that is there and not null.
 
     Raises:
         ValueError: a path cannot be read.

@@ -17,163 +17,27 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum, auto
-from itertools import compress, islice, repeat
-from operator import not_
-from typing import Any, BinaryIO, TypeAlias
-
-import orjson
-from msgspec import Struct
-from msgspec.structs import replace
+from itertools import islice, repeat
+from typing import Any, BinaryIO
 
 from engine.model.errors import UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.services.base import Answer
-from engine.services.decoding import MOST_ID_CHARACTERS, are_names, decode, decode_if_right, words, words_of_all
-from engine.services.described.paths import ANY, MISSING, compiled, parts_of, text_of_value
-from engine.services.described.settings import FailuresTable, FetchTable, ResultsTable
-
-Get: TypeAlias = Callable[[Any], Any]
-"""Takes one value out of an item, MISSING where it is not there."""
+from engine.services.decoding import decode, decode_if_right, words, words_of_all
+from engine.services.described.items import NO_ID, ItemFate, JudgedItems, ResultReader, failures_table, words_of
+from engine.services.described.paths import MISSING, compiled
+from engine.services.described.settings import ResultsTable
 
 THERE_ALREADY = "it is there already: its key stands twice in the source, or it is somebody else's"
-_NO_ID = "the service calls it done and does not name its task"
 _TWICE = "the results name it twice, and not alike"
 _SAME_ID = "the service names task {} for another record, too"
 NOT_NAMED = "the results do not name it"
 _TWINS = "its key stands twice in the batch, and the results do not tell the two records apart"
 _STRAY = "the results do not name it, but {} that no record has"
-_NOTHING: tuple[Any, ...] = (MISSING, None, "", [], {})
-"""What counts as no id. 0 is one."""
-_NO_ERROR: tuple[Any, ...] = (*_NOTHING, False)
-"""What counts as no error; `False` is 0, too."""
 _MOST_SHOWN = 60
 _READ_BYTES = 1 << 20
 """Of a file of lines, at once; and the rest of a line."""
 _READ_ROWS = 1_000
-
-
-class ItemFate(Enum):
-    """What an item says of its record, where it is not plainly that it was created."""
-
-    FAILED = auto()
-    EXISTS = auto()
-    """It is there already."""
-    BUSY = auto()
-    """Nothing was done; the same may succeed later."""
-    UNCLEAR = auto()
-
-
-class JudgedItems(Struct, frozen=True):
-    """What a list of items says, by number in the list."""
-
-    ids: Sequence[str | None]
-    """The task that each one names."""
-    fates: Mapping[int, tuple[ItemFate, str]] = {}
-    """Of those that were not plainly created, with the words for people."""
-
-
-class ResultReader:
-    """Reads items in the form that a table describes; of the list of those that failed, see `failures_table`."""
-
-    def __init__(self, table: ResultsTable, *, only_failures: bool = False) -> None:
-        of_rows = table.format == "csv"
-        self.format = table.format
-        self.match = table.match
-        self._only_failures = only_failures
-        self._allows_none = table.missing == "created" or only_failures
-        self._items_path = table.items
-        self._items = compiled(table.items)
-        place = table.key if table.match == "key" else table.index if table.match == "index" else ""
-        self._place = _getter(place, of_rows=of_rows) if place else None
-        self._has_id = bool(table.id)
-        self._id = _first(table.id, _NOTHING, of_rows=of_rows)
-        self._error = _first(table.error, _NO_ERROR, of_rows=of_rows)
-        self._ok = _conditions(table.ok, of_rows=of_rows)
-        self._exists = _conditions(table.exists, of_rows=of_rows)
-        self._busy = _conditions(table.busy, of_rows=of_rows)
-
-    def items(self, body: Any, *, needed: bool = True) -> tuple[Sequence[Any], Sequence[Any] | None]:
-        """Return the items in a decoded answer, and the places that they stand at where they are those of an object.
-
-        `needed`: if not, the list may be left out, since another one may hold all.
-
-        Raises:
-            UnexpectedAnswer: there is no such list.
-        """
-        found = self._items(body)
-        if isinstance(found, list):
-            return found, None
-        if isinstance(found, dict) and self.match != "order" and self._place is None:
-            return list(found.values()), list(found)
-        if found in (MISSING, None) and (self._allows_none or not needed) and isinstance(body, dict | list):
-            return [], None
-        where = f"at {self._items_path!r}" if self._items_path else "in it"
-        raise UnexpectedAnswer(f"the answer has no list of results {where}")
-
-    def places(self, items: Sequence[Any], stands_at: Sequence[Any] | None = None) -> Sequence[Any]:
-        """Return what each item says of its record's place: a key, or an index."""
-        if stands_at is not None:
-            return stands_at
-        return [self._place(item) for item in items] if self._place else list(repeat(MISSING, len(items)))
-
-    def judged(self, items: Sequence[Any]) -> JudgedItems:
-        """Return what each item says."""
-        if self.format == "ids":
-            return _with_ids(items, has_id=True)
-        plain = self._plainly_created(items)
-        raw = [self._id(item) for item in items] if self._has_id else items
-        if all(plain):
-            return _with_ids(raw, has_id=self._has_id)
-        odd = compress(range(len(items)), map(not_, plain))
-        return _with_ids(raw, has_id=self._has_id, fates={number: self._fate(items[number]) for number in odd})
-
-    def _plainly_created(self, items: Sequence[Any]) -> Sequence[bool]:
-        """Return of each item whether it is created at the first look: all of them by one rule after the other."""
-        if self._only_failures:
-            return [False] * len(items)
-        if self._ok:
-            (get, fits, _), *others = self._ok
-            plain = [fits(get(item)) for item in items]
-            for get, fits, _ in others:
-                plain = [before and fits(get(item)) for before, item in zip(plain, items, strict=True)]
-            return plain
-        plain = [self._error(item) is None for item in items]
-        for conditions in (self._busy, self._exists):
-            if conditions:
-                plain = [yes and not _all_hold(conditions, one) for yes, one in zip(plain, items, strict=True)]
-        return plain
-
-    def _fate(self, item: Any) -> tuple[ItemFate, str]:
-        said = self._error(item)
-        text = "" if said is None else _text(said)
-        if self._busy and _all_hold(self._busy, item):
-            return ItemFate.BUSY, text or f"the service was busy ({_shown(self._busy, item)})"
-        if self._exists and _all_hold(self._exists, item):
-            return ItemFate.EXISTS, text
-        if text:
-            return ItemFate.FAILED, text
-        if self._only_failures:
-            return ItemFate.FAILED, "the service lists it among those that failed"
-        if any(get(item) is not MISSING for get, _, _ in self._ok):
-            return ItemFate.FAILED, f"the service says {_shown(self._ok, item)}"
-        return ItemFate.UNCLEAR, "its item in the results says neither yes nor no"
-
-
-def fetch_table(table: ResultsTable, own: FetchTable) -> ResultsTable:
-    """Return how the results of one fetch are read: as the table says, but for what the fetch itself says."""
-    said = {name: value for name in _OF_FETCH if (value := getattr(own, name)) is not None}
-    return replace(table, **said) if said else table
-
-
-def failures_table(table: ResultsTable, failures: FailuresTable) -> ResultsTable:
-    """Return how the second list is read: whatever is in it was not created."""
-    match = "key" if failures.key else "index" if failures.index else table.match
-    own = {name: getattr(failures, name) for name in ("items", "key", "index", "error", "exists", "busy")}
-    return replace(table, **own, match=match, id=(), ok={}, failures=None)
-
-
-_OF_FETCH = "format", "items", "match", "key", "index", "id", "ok", "error", "exists", "busy", "pages"
 
 
 class ListReader:
@@ -254,8 +118,7 @@ class RecordFates:
     """Gathers what results say of the records of one batch; they may come in several lists.
 
     `keys` returns the key of each record, in order, or () where records have none; it is asked only if keys are needed.
-    Kept are id and error of each
-    record, and nothing of the items themselves.
+    Kept are id and error of each record, and nothing of the items themselves.
     """
 
     def __init__(
@@ -286,7 +149,7 @@ class RecordFates:
         else:
             positions = self._positions()
             for number, place in enumerate(places):
-                key = place if isinstance(place, str) else _text(place)
+                key = place if isinstance(place, str) else words_of(place)
                 if key in self._twins:
                     self._of_twins.setdefault(key, []).append((judged.ids[number], judged.fates.get(number)))
                 else:
@@ -358,7 +221,7 @@ class RecordFates:
 
     def _put(self, position: int | None, place: Any, judged: JudgedItems, number: int) -> None:
         if position is None:
-            self._strays.append(_text(place) if place is not MISSING else "nothing")
+            self._strays.append(words_of(place) if place is not MISSING else "nothing")
             return
         self._set(position, judged.ids[number], judged.fates.get(number))
 
@@ -437,7 +300,7 @@ class RecordFates:
                 if keys:
                     self._ids[position] = keys[position]
                 else:
-                    uncertain[position] = _NO_ID
+                    uncertain[position] = NO_ID
 
     def _doubt_twice_named(self, uncertain: dict[int, str]) -> None:
         known = [task_id for task_id in self._ids if task_id is not None]
@@ -482,95 +345,6 @@ def csv_items(lines: Iterable[str], delimiter: str = ",") -> Iterable[Mapping[st
         raise UnexpectedAnswer(f"the results are no CSV: {error}", call="results") from error
 
 
-def _column(name: str) -> Get:
-    def get(row: Any) -> Any:
-        return row.get(name, MISSING)
-
-    return get
-
-
-def _getter(path: str, *, of_rows: bool) -> Get:
-    """Return what takes the value at a path. In a row of CSV a path is the name of a column, dots and all."""
-    if not of_rows or path.startswith("="):
-        return compiled(path)
-    parts = parts_of(path)
-    return _column(parts[0] if len(parts) == 1 else path)
-
-
-def _first(paths: Sequence[str], nothing: tuple[Any, ...], *, of_rows: bool) -> Get:
-    """Return what takes the first value that is there and not empty; None if none is."""
-    getters = [_getter(path, of_rows=of_rows) for path in paths]
-    if len(getters) == 1:
-        only = getters[0]
-
-        def get_only(item: Any) -> Any:
-            found = only(item)
-            return None if found in nothing else found
-
-        return get_only
-
-    def get(item: Any) -> Any:
-        for getter in getters:
-            if (found := getter(item)) not in nothing:
-                return found
-        return None
-
-    return get
-
-
-Condition: TypeAlias = tuple[Get, Callable[[Any], bool], str]
-"""What takes the value, whether it fits, and the path for people."""
-
-
-def _conditions(table: Mapping[str, Any], *, of_rows: bool) -> Sequence[Condition]:
-    return [(_getter(path, of_rows=of_rows), _fitting(wanted), path) for path, wanted in table.items()]
-
-
-def _fitting(wanted: Any) -> Callable[[Any], bool]:
-    """Return whether a value is one of those wanted, compared as texts: a table without types holds nothing else."""
-    texts = frozenset(map(text_of_value, wanted if isinstance(wanted, list | tuple) else [wanted]))
-    if ANY in texts:
-        return _is_there
-
-    def fits(value: Any) -> bool:
-        if type(value) is str:
-            return value in texts
-        if type(value) is int:
-            return str(value) in texts
-        return _is_there(value) and text_of_value(value) in texts
-
-    return fits
-
-
-def _is_there(value: Any) -> bool:
-    return value is not None and value is not MISSING
-
-
-def _all_hold(conditions: Sequence[Condition], item: Any) -> bool:
-    return all(fits(get(item)) for get, fits, _ in conditions)
-
-
-def _shown(conditions: Sequence[Condition], item: Any) -> str:
-    found = [(path, get(item)) for get, _, path in conditions]
-    return ", ".join(f"{path} is {_text(value)}" for path, value in found if value is not MISSING)
-
-
-def _text(value: Any) -> str:
-    """Return a value of an answer as words: a list of texts joined, an object by its message or as JSON."""
-    if isinstance(value, str):
-        return value
-    if value is MISSING:
-        return ""
-    if isinstance(value, list):
-        return "; ".join(_text(one) for one in value[:10])
-    if isinstance(value, Mapping) and isinstance(value.get("message"), str):
-        return str(value["message"])
-    try:
-        return orjson.dumps(value).decode()
-    except (TypeError, orjson.JSONEncodeError):
-        return str(value)
-
-
 def _position(place: Any, first_index: int, count: int) -> int | None:
     """Return an index as a position in the batch; None if it is none."""
     if isinstance(place, str) and place.isdecimal() and len(place) < _MOST_SHOWN:
@@ -578,28 +352,6 @@ def _position(place: Any, first_index: int, count: int) -> int | None:
     if isinstance(place, int) and not isinstance(place, bool) and 0 <= place - first_index < count:
         return place - first_index
     return None
-
-
-def _with_ids(raw: Sequence[Any], *, has_id: bool, fates: dict[int, tuple[ItemFate, str]] | None = None) -> JudgedItems:
-    """Return the ids of items as texts; a created one whose id is none is unclear, if ids are expected."""
-    fates = {} if fates is None else fates
-    if not has_id:
-        return JudgedItems([None] * len(raw), fates)
-    ids: Sequence[Any] = raw
-    if set(map(type, raw)) != {str}:
-        ids = [one if isinstance(one, str) else str(one) if type(one) is int else None for one in raw]
-    if None not in ids and are_names(ids):
-        return JudgedItems(ids, fates)
-    ids = [one if one is not None and is_id(one) else None for one in ids]
-    for number, task_id in enumerate(ids):
-        if task_id is None and number not in fates:
-            fates[number] = ItemFate.UNCLEAR, _NO_ID
-    return JudgedItems(ids, fates)
-
-
-def is_id(found: str) -> bool:
-    """Return whether a text can be the id of a task: it stands in reports, and quoted in URLs."""
-    return 0 < len(found) <= MOST_ID_CHARACTERS and found.isprintable()
 
 
 def _told(said: Mapping[int, str]) -> Mapping[int, str]:

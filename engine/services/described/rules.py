@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 Hint: TypeAlias = Callable[[int, bytes], Pause | Refusal | None]
 """(status, body) → what the answer means; None where its status says it."""
 
-WORDS = ("message", "error.message", "errors.0.message", "0.message", "error", "detail", "title", "reason", "description")
+WORDS = (
+    "message",
+    "error.message",
+    "errors.0.message",
+    "0.message",
+    "error",
+    "detail",
+    "title",
+    "reason",
+    "description",
+)
 """Where most services word an error."""
 _EACH_WORDS = ("message", "error.message", "response.message", "reason", "error", "detail")
 """Likewise, of one record."""
@@ -91,8 +101,8 @@ class _Rule:
         self._path = compiled(rule.path) if rule.path else None
         self._equals = frozenset(map(text_of_value, rule.equals))
         self._contains = tuple(text.lower() for text in rule.contains)
-        self._words = words_at((rule.error if rule.means != "by_index" else ()) or WORDS)
-        self._flaws = _flaws_at(rule) if rule.means == "by_index" else None
+        self._words = words_at((() if rule.at else rule.error) or WORDS)
+        self._flaws = _flaws_at(rule) if rule.at else None
 
     def fits(self, status: int, said: _Body) -> bool:
         if self._statuses and status not in self._statuses:
@@ -127,7 +137,11 @@ class _Rule:
 
 def _flaws_at(rule: RuleTable) -> Callable[[Any], Mapping[int, str]]:
     """Return what finds which records are at fault, by their place in the batch, and why."""
-    at, index, words = compiled(rule.at), compiled(rule.index) if rule.index else None, words_at(rule.error or _EACH_WORDS)
+    at, index, words = (
+        compiled(rule.at),
+        compiled(rule.index) if rule.index else None,
+        words_at(rule.error or _EACH_WORDS),
+    )
 
     def flaws(value: Any) -> Mapping[int, str]:
         found = at(value)

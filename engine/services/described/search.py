@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from engine.model.errors import Refused, UnexpectedAnswer
 from engine.model.outcome import Settlement
 from engine.services.base import Answer, Call, Caller
 from engine.services.decoding import decode
+from engine.services.described.items import ResultReader, is_id
 from engine.services.described.paths import MISSING, compiled, fitting
-from engine.services.described.results import RecordFates, ResultReader, is_id
+from engine.services.described.results import RecordFates
 from engine.services.described.settings import DescribedSettings, ResultsTable, SearchTable
 from engine.services.described.steps import PageWalk, Step
 from engine.services.described.texts import Json
@@ -41,7 +42,7 @@ class Search:
         self._mark = compiled(table.mark) if table.mark else None
         self._made_at = compiled(table.stop_before) if table.stop_before else None
         key, index = table.key or settings.results.key, table.index or settings.results.index
-        match = "key" if table.key or (key and not table.index) else "index"
+        match: Literal["key", "index"] = "key" if table.key or (key and not table.index) else "index"
         self._reader = ResultReader(
             ResultsTable(items=table.items, match=match, key=key, index=index, id=table.id, error=())
         )

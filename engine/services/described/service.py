@@ -41,7 +41,7 @@ from engine.model.errors import (
 )
 from engine.model.job import Job
 from engine.model.outcome import Settlement
-from engine.model.payload import Payload
+from engine.model.payload import NO_TASKS, Payload
 from engine.model.record import Position, Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, unheard
@@ -57,11 +57,12 @@ from engine.services.base import (
     Staged,
     no_intent,
 )
-from engine.services.decoding import Anything, decode, words
+from engine.services.decoding import decode, words
 from engine.services.described.body import Framing
 from engine.services.described.consistency import finds_records
+from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
-from engine.services.described.results import THERE_ALREADY, ListReader, RecordFates, fetch_table
+from engine.services.described.results import THERE_ALREADY, ListReader, RecordFates
 from engine.services.described.search import Search
 from engine.services.described.settings import DescribedSettings, StepTable
 from engine.services.described.steps import PageWalk, Step, joined, without_case
@@ -147,7 +148,7 @@ class DescribedService:
         """By the name of a batch that a poll has called ended: its word, that answer, and what was taken from it."""
         self._sent_earlier: set[str] = set()
         """Names of batches of which an earlier attempt may have arrived."""
-        self.plain_task: type[msgspec.Struct] | None = None if self._framing.looks_at_tasks else Anything
+        self.plain_task: type[msgspec.Struct] | None = self._framing.plain_task
         self.staging = self if self._stage is not None else None
         self.polling = self if self._status is not None else None
         self.canceling = self if self._cancel is not None else None
@@ -184,6 +185,7 @@ class DescribedService:
     def reference(self, sequence: int) -> ClientReference | None:
         """Return None: what marks a record is put in when it is sent."""
         del sequence
+        return None
 
     async def look(self) -> str:
         """Make the call of `[service.look]`; without one, get `base_url`, whose answer may be anything."""
@@ -205,7 +207,7 @@ class DescribedService:
         del earlier_id, intent
         assert self._stage is not None  # noqa: S101 - else there is no `staging`
         values = self._values(batch)
-        call = self._stage.call(values)
+        call = self._stage.call(self._record_values(payload, values, "stage") if self._stage.payload else values)
         if self._stage.payload:
             call = self._with_records(call, payload, values)
         taken = self._stage.taken(await self._caller.call(call))
@@ -217,7 +219,7 @@ class DescribedService:
         if self._upload is None:
             return
         values = self._taken.get(staged.remote_id, {"id": staged.remote_id})
-        call = self._upload.call(values)
+        call = self._upload.call(self._record_values(payload, values, "upload") if self._upload.payload else values)
         if self._upload.payload:
             call = self._with_records(call, payload, values)
         if not call.authenticated and self._upload.payload:
@@ -259,6 +261,17 @@ class DescribedService:
         """Return what texts may name of a batch before it is sent."""
         return {**self.settings.values, **batch_names(self._job, self._token, batch)}
 
+    def _record_values(self, payload: Payload, values: Mapping[str, str], call: str) -> Mapping[str, str]:
+        """Return the names that a call may name which carries the records: of a single one, those of it, too.
+
+        Raises:
+            Refused: its task lacks one.
+        """
+        try:
+            return self._framing.with_record(payload, values)
+        except ValueError as error:
+            raise Refused(str(error), call=call, blame=Blame.PAYLOAD) from error
+
     def _with_records(self, call: Call, payload: Payload, values: Mapping[str, str]) -> Call:
         """Return a call with the records of a batch as its body.
 
@@ -282,11 +295,14 @@ class DescribedService:
         Raises:
             as `Caller.call` says.
         """
+        records = payload or NO_TASKS
+        if self._release.payload:
+            values = self._record_values(records, values, "release")
         call = self._release.call(values)
         if (header := self.settings.release.key_header) and self._declared is Again.KEY:
             call = replace(call, headers={header: values["mark"], **call.headers})
         if self._release.payload:
-            call = self._with_records(call, payload or Payload.of(()), values)
+            call = self._with_records(call, records, values)
         else:
             call = replace(call, carries=Carries.RELEASE)
         call = replace(
@@ -403,7 +419,8 @@ class DescribedService:
     async def settlement(self, asked: Asked) -> Settlement | None:
         """Read the results of a batch that has ended."""
         remote_id = str(asked.remote_id)
-        word, value, taken = self._ended.pop(remote_id, None) or await self._asked(remote_id)
+        ended = self._ended.pop(remote_id) if remote_id in self._ended else await self._asked(remote_id)
+        word, value, taken = ended
         if word not in self._words.ended:
             return None
         earlier = remote_id in self._sent_earlier

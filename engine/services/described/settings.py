@@ -1,8 +1,8 @@
 """The tables of a description: `[service]` with `kind = "http"`, and those below it.
 
 Every table but `[service.release]` may be left out. What goes together says `consistency`. `${env:NAME}` and
-`${file:/path}` are secrets, and are expanded when the file is read; any other `${name}` is filled for each batch or each
-record (`texts`). A path is dotted (`paths`); where several stand, the first that finds something counts.
+`${file:/path}` are secrets, and are expanded when the file is read; any other `${name}` is filled for each batch or
+each record (`texts`). A path is dotted (`paths`); where several stand, the first that finds something counts.
 
 The module is a long one, since it has a sentence or two for each key.
 """
@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from msgspec import Meta, field
+from msgspec.structs import force_setattr, replace
 
 from engine.model.error_hints import Pause, Refusal
 from engine.model.settings import (
@@ -44,20 +45,22 @@ LONGEST_TOKEN_SECONDS = 1e9
 NOTHING = SecretTree({})
 """A free-form table that is left out. In one, references to secrets may stand inside any text, at any depth."""
 
-Format = Literal["json", "ndjson", "csv", "ids", "count"]
+ResultFormat = Literal["json", "ndjson", "csv", "ids", "count"]
 Match = Literal["order", "index", "key"]
 Meaning = Literal["pause", "refused", "unauthorized", "whole", "by_index", "gone", "exists", "busy", "stop"]
 Scalar = str | bool | int | float
 
 Paths = Annotated[tuple[str, ...], ONE_OR_MORE]
-Words = Annotated[tuple[Scalar, ...], ONE_OR_MORE]
+StatusWords = Annotated[tuple[Scalar, ...], ONE_OR_MORE]
 Statuses = Annotated[tuple[int, ...], ONE_OR_MORE]
 Texts = Annotated[tuple[str, ...], ONE_OR_MORE]
 
 
 class ExchangeTable(Section, frozen=True, kw_only=True):
-    """`[service.auth.exchange]`: a call that brings a short-lived token. It is kept in memory, renewed before its end
-    and once on a 401."""
+    """`[service.auth.exchange]`: a call that brings a short-lived token.
+
+    It is kept in memory, renewed before its end and once on a 401.
+    """
 
     call: str
     """As in `"POST /oauth/token"`; another host by its whole URL, `"POST https://login.example.com/token"`."""
@@ -81,9 +84,9 @@ class AuthTable(Section, frozen=True, kw_only=True):
     """`[service.auth]`: what proves who we are; it goes to the service's own host only."""
 
     kind: Literal["none", "header", "bearer", "basic", "query", "exchange"] = "none"
-    """`header`: `name: prefix + secret`. `bearer`: `Authorization: Bearer secret`. `basic`: `user` and secret; without a
-    user, the secret is the user name and there is no password. `query`: the parameter `name`. `exchange`: a token that
-    the secret is exchanged for."""
+    """`header`: `name: prefix + secret`. `bearer`: `Authorization: Bearer secret`. `basic`: `user` and secret; without
+    a user, the secret is the user name and there is no password. `query`: the parameter `name`. `exchange`: a token
+    that the secret is exchanged for."""
     secret: SecretStr | None = None
     """The key, token or password; the long-lived one where there is an exchange."""
     name: str = ""
@@ -194,10 +197,11 @@ class ReleaseTable(StepTable, frozen=True, kw_only=True):
     """`[service.release]`: the call that has the service create the records of a batch."""
 
     again: Literal["safe", "key", "exists", "ask", "search", "never"] = "never"
-    """What makes it safe after a lost answer. `safe`: it is an upsert, and is repeated. `key`: it carries an idempotency
-    key, and is repeated while the service knows that. `exists`: the records' keys are unique there, and it is repeated;
-    what exists then counts as created only if an earlier attempt may have arrived. `ask`: `[service.status]` tells
-    whether it was released. `search`: `[service.search]` finds what it made. `never`: the batch is uncertain."""
+    """What makes it safe after a lost answer. `safe`: it is an upsert, and is repeated. `key`: it carries an
+    idempotency key, and is repeated while the service knows that. `exists`: the records' keys are unique there, and it
+    is repeated; what exists then counts as created only if an earlier attempt may have arrived. `ask`:
+    `[service.status]` tells whether it was released. `search`: `[service.search]` finds what it made. `never`: the
+    batch is uncertain."""
     key_header: str = ""
     """With `key`: the header that carries the key, `${mark}`. A key may stand in `query` or `json`, too, as
     `${mark}`."""
@@ -213,13 +217,13 @@ class StatusTable(StepTable, frozen=True, kw_only=True):
 
     state: str
     """Path of the word for where it stands."""
-    waiting: Words = ()
+    waiting: StatusWords = ()
     """Words: it was not released."""
-    running: Words = ()
+    running: StatusWords = ()
     """Words: it is under way. So is every other word; with a list here, one that is in none is said, once."""
-    finished: Words = ()
+    finished: StatusWords = ()
     """Words: it has ended, and its results can be read."""
-    failed: Words = ()
+    failed: StatusWords = ()
     """Words: it has ended as a whole; what the results do not name was not created."""
     created: str = ""
     """Path of how many were created so far, for the display."""
@@ -228,7 +232,7 @@ class StatusTable(StepTable, frozen=True, kw_only=True):
 
 
 class PagesTable(Section, frozen=True, kw_only=True):
-    """`pages`: how the next page of a list is asked for; one of `next`, `next_header`, `page`, `offset` and a cursor."""
+    """`pages`: how the next page of a list is asked for: one of `next`, `next_header`, `page`, `offset`, a cursor."""
 
     next: str = ""
     """Path of the next page's URL, or of a path from `base_url` on; none there: that was the last one."""
@@ -301,7 +305,7 @@ class FetchTable(StepTable, frozen=True, kw_only=True):
     One that needs what `status` took as optional, and did not find, is left out.
     """
 
-    format: Format | None = None
+    format: ResultFormat | None = None
     """As in `[service.results]`, and so are the others."""
     items: str | None = None
     """Path of the list."""
@@ -331,11 +335,14 @@ class ResultsTable(Section, frozen=True, kw_only=True):
     of: Literal["release", "status", "fetch"] = "release"
     """Where they stand: in the answer to the release, in the last status, or in what `[[service.results.fetch]]`
     brings."""
-    format: Format = "json"
+    format: ResultFormat = "json"
     """`json`, `ndjson` and `csv`: items. `ids`: a list of ids, one for each record. `count`: a number, and nothing of a
     record; then a batch was created whole, or is uncertain."""
     items: str = ""
     """Path of the list of items, or of the number; left out, the answer is the list."""
+    single: bool | None = None
+    """What stands there is no list but the one item itself, as of a call that carries one record. Left out: so it is
+    where `body.framing` is `single` or `form`, unless a list stands there."""
     match: Match = "order"
     """How an item is matched with its record. `order`: they come as the records went. `index`: the item says at which
     place of the batch its record was. `key`: it carries `record.key`."""
@@ -376,20 +383,20 @@ class RuleTable(Section, frozen=True, kw_only=True):
     """Of the answer, 2xx, too. Left out: every one that is no success."""
     path: str = ""
     """Where in the body it is told."""
-    equals: Words = ()
+    equals: StatusWords = ()
     """One of these stands there. With neither `equals` nor `contains`, anything does."""
     contains: Texts = ()
     """One of these is part of the text that stands there; in any case of letters."""
     means: Meaning
     """`pause`: nothing was done; nobody calls for `seconds`. `busy`: likewise, for this call alone. `refused`: these
-    records fail. `unauthorized`: the credentials do not hold. `whole`: nothing was done, and nobody says which record is
-    at fault: the batch is halved. `by_index`: nothing was done, and `at` says which are at fault: the others go again at
-    once. `gone`: there is no such batch. `exists`: the one record is there already. `stop`: a person must mend
-    something; no record fails."""
+    records fail. `unauthorized`: the credentials do not hold. `whole`: nothing was done, and nobody says which record
+    is at fault: the batch is halved. `by_index`: nothing was done, and `at` says which are at fault: the others go
+    again at once. `gone`: there is no such batch. `exists`: the one record is there already, or those that `at` names
+    are. `stop`: a person must mend something; no record fails."""
     seconds: Annotated[float, Meta(gt=0)] = 30.0
     """Of a pause."""
     at: str = ""
-    """With `by_index`: path of an object, place → error, or of a list of errors."""
+    """With `by_index`, or `exists`: path of an object, place → error, or of a list of errors."""
     index: str = ""
     """With `by_index`: path of the place in an error of that list; left out, the error's own place in the list."""
     first_index: int = 0
@@ -397,6 +404,44 @@ class RuleTable(Section, frozen=True, kw_only=True):
     error: Paths = ()
     """Paths of the words that people should read; with `by_index`, in each error. Left out: `message`, `error` and the
     like."""
+
+
+_SKELETON = """\
+What else [service] can say. Take a line's # away where it is true of your API; all keys: docs/configuration.md.
+
+What makes the release safe after a lost answer, instead of again = "never", which leaves its records uncertain:
+  again = "safe"     it is an upsert: the same records again change nothing
+  again = "key"      with key_header = "Idempotency-Key"
+  again = "exists"   with a key of ours in each record, unique there, and results.exists
+  again = "search"   with [service.search]; again = "ask" with [service.stage] and [service.status]
+
+[service.record]
+key = "${job}-${token}-${index}"          # a name for each record, the same in every attempt; or "${task.id}"
+template = { key = "${key}", data = "${task}" }
+
+[service.results]
+match = "key"                             # order, index or key: how an item is matched with its record
+key = "key"
+ok = { status = [200, 201] }              # left out: an item without an error is created
+error = ["error.message", "message"]
+exists = { "error.code" = "duplicate" }
+busy = { status = 429 }
+
+[service.stage]                           # a harmless first call
+call = "POST /jobs"
+take = { id = "id" }
+[service.status]                          # asks how far a batch is, by ${id}
+call = "GET /jobs/${id}"
+state = "status"
+waiting = ["open"]
+finished = ["done"]
+[service.cancel]
+call = "DELETE /jobs/${id}"
+
+[[service.rules]]                         # what an answer means beyond its status
+status = [400]
+means = "whole"
+"""
 
 
 class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"window_table": "window"}):
@@ -416,8 +461,18 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
 
     QUESTIONS: ClassVar[Sequence[Question]] = (
         Question("base_url", "Address of the API, as in https://api.example.com/v1"),
-        Question("auth.secret", "Variable of the environment that holds the key or token", "API_TOKEN"),
+        Question("auth.kind", "How the key travels: bearer, header, basic, query or none", "bearer"),
+        Question("auth.secret", "Variable of the environment that holds the key or token", "API_TOKEN", needed=False),
+        Question("release.call", "Call that creates records, as in POST /tasks", "POST /tasks"),
+        Question("limit.records", "Most records in one call", "100"),
+        Question("body.framing", "How records stand in its body: array, ndjson, csv or single", "array"),
+        Question("body.under", "Member of the body that holds the array, if it is not the whole body", needed=False),
+        Question("results.items", "Member of the answer that lists what was created, if not the whole", needed=False),
+        Question("results.id", "Member of each one there that is its id", "id"),
     )
+    UNASKED: ClassVar[Mapping[str, Any]] = {"release.payload": True, "release.again": "never"}
+
+    NOTES: ClassVar[Sequence[str]] = tuple(_SKELETON.splitlines())
 
     kind: Literal["http"]
     """A service by its description."""
@@ -426,8 +481,8 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
     base_url: str
     """Where its API is. Plain http only towards this machine. A path that begins with `/` goes on from here."""
     task_page: str = ""
-    """URL that people open to see a task, with `${id}`: a whole one, or a path from `base_url` on. Left out, the id below
-    `base_url`."""
+    """URL that people open to see a task, with `${id}`: a whole one, or a path from `base_url` on. Left out, the id
+    below `base_url`."""
     headers: SecretTree = NOTHING
     """Headers of every call to the service: `{ api-version = "2023-06-01" }`. Those of a step stand above them."""
     uploads_to: Texts = ()
@@ -466,6 +521,9 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
 
     def __post_init__(self) -> None:
         consistency.check(self)
+        if self.results.single is None:
+            single = self.body.framing in {"single", "form"}
+            force_setattr(self, "results", replace(self.results, single=single))
 
     @property
     def title(self) -> str:

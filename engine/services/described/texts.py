@@ -1,4 +1,4 @@
-"""Texts with `${name}` in them, compiled once and filled for each batch or each record; and values of JSON made of them.
+"""Texts with `${name}` in them, compiled once and filled for each batch or each record; and JSON made of them.
 
 `${name}` stands for a text that is known when it is filled. `${task}` is the task itself, as its own bytes, and
 `${task.path}` a value in it, as its own text. In a value of JSON, a text that is one `${…}` and nothing else becomes
@@ -69,7 +69,9 @@ def split(text: str, place: str) -> Sequence[str]:
         head, dot, path = name.partition(".")
         if not NAME.fullmatch(head) or (dot and head != TASK):
             shown = name if _SHOWN.fullmatch(name) else "…"  # it may come out of a secret
-            raise ValueError(f"{place}: ${{{shown}}} is no name; write ${{name}}, or ${{task.path}} for a value of the task")
+            raise ValueError(
+                f"{place}: ${{{shown}}} is no name; write ${{name}}, or ${{task.path}} for a value of the task"
+            )
         if dot:
             _task_path(path, place)
     return parts

@@ -40,6 +40,7 @@ from engine.services.base import (
     Call,
     Caller,
     Intent,
+    Located,
     Released,
     Staged,
     no_intent,
@@ -101,6 +102,7 @@ class Sama:
     stage_again = Again.SAFE
     """An empty batch that is not continued creates nothing."""
     settle_seconds = SETTLE_SECONDS
+    key_seconds = float("inf")
     open_batches = 500
     """Half a million tasks on their way; more would only stand in line at the service."""
 
@@ -206,7 +208,7 @@ class Sama:
             return None
         return ClientReference("data", REFERENCE_INPUT, f"{self._job_name}-{self._token}-{batch_name(sequence)}")
 
-    async def locate(self, batch: Batch, payload: Payload, since: float) -> Sequence[str]:
+    async def locate(self, batch: Batch, payload: Payload, since: float) -> Located:
         """Search the project's tasks for those of a batch by each `client_batch_id` that its tasks carry.
 
         A value of our own making is on no other batch. One that came with the records may be: then it must be on tasks
@@ -228,7 +230,7 @@ class Sama:
                     ours.add(task.batch)
                 elif task.made_at >= since - SKEW_SECONDS and task.is_one_of(candidates):
                     alike.add(task.batch)
-        return sorted(ours | {name for name in alike - ours if await self._has_as_many(name, batch.count)})
+        return Located(sorted(ours | {name for name in alike - ours if await self._has_as_many(name, batch.count)}))
 
     async def _has_as_many(self, remote_id: str, records: int) -> bool:
         total = (await self._status(remote_id, page=None)).total
@@ -277,10 +279,16 @@ class Sama:
         return f"project {self._settings.project_id} is there, so look at what else was said of a batch: {said}"
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
+        self,
+        batch: Batch,
+        remote_id: str | None,
+        payload: Payload | None,
+        intent: Intent = no_intent,
+        *,
+        sent_before: bool = False,
     ) -> Released:
         """Create the tasks: from the uploaded file, or (inline) from the payload itself."""
-        del batch
+        del batch, sent_before
         if remote_id is None:
             body = (b'{"tasks":', (payload or NO_TASKS).array, b"," + orjson.dumps(self._options)[1:])
             told = decode(await self._post("post", "batches.json", body, intent), ToldBatch, call="post")

@@ -76,6 +76,7 @@ class SevenBridges:
     """A draft has a name of its own before it is run."""
     again = Again.REFUSED
     """The vendor's codes 7007 and 7010: what is no draft any more is not run."""
+    key_seconds = float("inf")
     stage_again = Again.SEARCH
     """People see drafts: one that was made is looked for before another is."""
     polls_together = PAGE_ITEMS
@@ -183,10 +184,16 @@ class SevenBridges:
         return "the platform itself answers"
 
     async def release(
-        self, batch: Batch, remote_id: str | None, payload: Payload | None, intent: Intent = no_intent
+        self,
+        batch: Batch,
+        remote_id: str | None,
+        payload: Payload | None,
+        intent: Intent = no_intent,
+        *,
+        sent_before: bool = False,
     ) -> Released:
         """Run the draft; a second run of one that is running is refused."""
-        del batch, payload, intent
+        del batch, payload, intent, sent_before
         try:
             task = await self._calls.run(str(remote_id))
         except Refused as refusal:

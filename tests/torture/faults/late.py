@@ -16,7 +16,7 @@ from fakes.service import FakeService, Fault
 
 from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import PossiblyApplied, Refused
-from engine.services.base import BatchProgress, Staged, no_intent
+from engine.services.base import BatchProgress, Located, Staged, no_intent
 
 NEVER = float("inf")
 
@@ -104,9 +104,8 @@ class LateService(FakeService):
             return next((name for name in ours if self._is_seen(name) and not self.is_gone(name)), None)
 
     async def locate(self, batch, payload, since):
-        return [
-            name for name in await super().locate(batch, payload, since) if self._shows_begun(name, self.seen_after)
-        ]
+        located = await super().locate(batch, payload, since)
+        return Located([name for name in located.names if self._shows_begun(name, self.seen_after)])
 
     async def remote_status(self, remote_id):
         async with self._call("remote_status", "ask"):

@@ -130,9 +130,9 @@ class Server(LateService):
     unanswered: set = field(default_factory=set)
     """Remote ids of the batches of which a release was lost: it could still arrive."""
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         try:
-            return await super().release(batch, remote_id, payload, intent)
+            return await super().release(batch, remote_id, payload, intent, sent_before=sent_before)
         except (PossiblyApplied, Killed):
             self.unanswered.add(remote_id)
             raise

@@ -1,5 +1,9 @@
 """`open_caller` as the rest of the engine uses it: over aioresponses where HTTP is enough, over sockets where not."""
 
+import json
+import re
+from io import BytesIO
+
 import aiohttp
 import anyio
 import pytest
@@ -11,7 +15,7 @@ from engine.http.classify import Loss
 from engine.http.losses import loss_of
 from engine.model.error_hints import Carries
 from engine.model.errors import ConfigError, PossiblyApplied, Refused, Unauthorized, Unavailable, WrongAddress
-from engine.model.settings import SecretStr, SendSettings, ServiceSettings
+from engine.model.settings import SecretStr, SecretText, SendSettings, ServiceSettings, TokenExchange
 from engine.services.base import Call
 
 from .raw_server import HANG_UP, OK, RESET, hang, plain, raw_server
@@ -177,3 +181,53 @@ def test_aioresponses_still_needs_mending():
         matcher = next(iter(unmended._matches.values()))
         with pytest.raises(TypeError, match="stream_writer"):
             matcher._build_response(URL(BASE))
+
+
+class Exchanging(ServiceSettings):
+    """One whose key is exchanged at a place of its own."""
+
+    kind: str = "test"
+    tokens_at: str = ""
+
+    def exchange(self):
+        def take(body):
+            said = json.loads(body)
+            return said["token"], said["seconds"]
+
+        return TokenExchange(
+            url=self.tokens_at,
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            body=SecretText("grant_type=client_credentials&client_secret=l0ng-lived"),
+            secrets=[SecretStr("l0ng-lived")],
+            take=take,
+            header=lambda token: {"Authorization": f"Bearer {token}"},
+        )
+
+
+def told(number):
+    return plain(200, json.dumps({"token": f"t0ken-number-{number}", "seconds": 3600}).encode())
+
+
+async def test_results_come_into_a_file_by_a_token_that_is_renewed_and_no_secret_comes_with_them(clock):
+    rows = b"\n".join([b'{"sent": "t0ken-number-2", "by": "l0ng-lived", "n": %d}' % n for n in range(50_000)])
+    refused = plain(401, b'{"message":"t0ken-number-1 has ended"}')
+    file = BytesIO()
+    async with raw_server(told(1), told(2)) as place, raw_server(refused, HANG_UP, plain(200, rows)) as server:
+        service = Exchanging(base_url=server.url, tokens_at=f"{place.url}/oauth/token")
+        async with open_caller(service, SendSettings(), clock=clock, draw=lambda: 0.5) as caller:
+            answer = await caller.call(Call("fetch", "GET", f"{server.url}/results", into=file))
+        assert (answer.status, answer.body, answer.earlier_lost) == (200, b"", True)
+        assert file.getvalue() == rows.replace(b"t0ken-number-2", b"***").replace(b"l0ng-lived", b"***")
+        sent = [re.search(rb"(?i)\r\nauthorization: ([^\r]*)", head)[1] for head, _ in server.requests]
+        assert sent == [b"Bearer t0ken-number-1", b"Bearer t0ken-number-2", b"Bearer t0ken-number-2"]
+        for head, body in place.requests:
+            assert b"authorization" not in head.lower()
+            assert b"\r\nContent-Type: application/x-www-form-urlencoded\r\n" in head
+            assert body == b"grant_type=client_credentials&client_secret=l0ng-lived"
+
+
+@pytest.mark.parametrize("url", ["http://login.example.com/token", "login.example.com/token", "/token"])
+async def test_tokens_are_got_where_nobody_reads_the_secret_on_the_way(url):
+    with pytest.raises(ConfigError, match=r"the url of the exchange in \[service\.auth\]"):
+        async with open_caller(Exchanging(base_url=BASE, tokens_at=url), SendSettings()):
+            pass

@@ -253,6 +253,23 @@ async def test_a_place_that_is_down_makes_nothing_doubtful_and_all_who_wait_end_
     assert service.requests == []
 
 
+async def test_an_exchange_whose_call_is_canceled_is_made_by_the_next_one(make, clock):
+    caller, service, _ = make(seconds=2)
+    async with anyio.create_task_group() as tasks:
+        canceled = anyio.CancelScope()
+
+        async def first():
+            with canceled:
+                await caller.call(STATUS)
+
+        tasks.start_soon(first)
+        await clock.sleep(1)
+        tasks.start_soon(caller.call, STATUS)
+        await clock.sleep(0.5)
+        canceled.cancel()
+    assert (len(service.exchanges), len(service.requests)) == (2, 1)
+
+
 async def test_an_answer_that_is_too_large_is_not_taken_for_a_lost_call(make):
     caller, service, _ = make()
     service.at_exchange.append(Lost(Loss.TOO_LARGE))
@@ -298,6 +315,26 @@ async def test_tokens_that_have_ended_are_not_kept(make, clock):
         clock.elapsed += 250
     assert len(service.exchanges) == 20
     assert len(redaction._remembered) <= before + 2
+
+
+async def test_a_token_that_is_given_again_stays_hidden(make, clock):
+    caller, service, _ = make()
+    service.tokens["t0ken-given-again"] = 1e9
+    for number in range(5):
+        service.at_exchange.append(answer(200, b'{"access_token":"t0ken-given-again"}'))
+        await caller.call(STATUS)
+        assert redaction.redactor({})("t0ken-given-again") == "***", number
+        clock.elapsed += 250
+    assert len(service.exchanges) == 5
+
+
+async def test_a_token_is_taken_as_it_is_even_if_it_holds_what_is_hidden(make):
+    caller, service, _ = make()
+    token = f"t0ken-{LONG}-of-ours"
+    service.tokens[token] = 1e9
+    service.at_exchange.append(answer(200, json.dumps({"access_token": token}).encode()))
+    await caller.call(STATUS)
+    assert service.requests[0].headers["Authorization"] == f"Bearer {token}"
 
 
 async def test_the_loss_of_an_earlier_attempt_is_told_though_the_token_is_what_fails(make, clock):

@@ -8,13 +8,12 @@ from engine.model.batch import (
     ROOTS,
     Batch,
     batch_name,
-    decode_lengths,
     decode_lines,
+    decode_side_by_side,
     decode_spans,
     encode_lines,
     encode_spans,
     good_indexes,
-    outer_edges,
     part_sequences,
 )
 from engine.model.record import Position
@@ -28,16 +27,22 @@ def test_spans_are_decoded_as_they_were_encoded(start, steps):
     offsets, lengths = edges[1::2], [length for _, length in steps]
     spans = encode_spans(start, offsets, lengths)
     assert decode_spans(start, spans) == (offsets, lengths)
-    assert decode_lengths(spans) == lengths
     if offsets:
-        assert outer_edges(start, spans) == (offsets[0], offsets[-1] + lengths[-1])
+        apart = any(gap != 1 for gap, _ in steps[1:])
+        assert decode_side_by_side(start, spans) == (None if apart else (offsets[0], lengths))
     assert len(spans) == 1 + 8 * len(steps)
+
+
+def test_records_one_byte_apart_lie_side_by_side():
+    assert decode_side_by_side(5, encode_spans(5, [7, 18, 39], [10, 20, 2])) == (7, [10, 20, 2])
+    assert decode_side_by_side(5, encode_spans(5, [7, 19, 40], [10, 20, 2])) is None
+    assert decode_side_by_side(5, encode_spans(5, [2**33, 2**33 + 11], [10, 20])) == (2**33, [10, 20])
 
 
 def test_a_gap_over_four_gibibytes_takes_twice_the_room():
     spans = encode_spans(5, [5, 2**33], [10, 20])
     assert decode_spans(5, spans) == ([5, 2**33], [10, 20])
-    assert decode_lengths(spans) == [10, 20]
+    assert decode_side_by_side(5, spans) is None
     assert len(spans) == 1 + 16 * 2
 
 

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from engine.model.doubt import MOST_REPEATS, MOST_SILENT, Again, Cancel, Declined, Doubt, RemoteStatus, Wish
+from engine.model.doubt import MOST_REPEATS, MOST_SILENT, REPEATABLE, Again, Cancel, Declined, Doubt, RemoteStatus, Wish
 from engine.model.next_step import STEP_TABLE, Action, StepRow, next_step
 from engine.model.submission import State
 
@@ -37,14 +37,22 @@ def cases_of(row):
     )
     flags = [
         YES_OR_NO if wanted is None else (wanted,)
-        for wanted in (row.past_settle_time, row.lost, row.named, row.out_of_repeats, row.out_of_questions)
+        for wanted in (
+            row.past_settle_time,
+            row.lost,
+            row.named,
+            row.out_of_repeats,
+            row.out_of_questions,
+            row.expired,
+        )
     ]
     for state, again, remote_status, declined, cancel, wish in words:
-        for past_settle_time, lost, named, out_of_repeats, out_of_questions in product(*flags):
+        for past_settle_time, lost, named, out_of_repeats, out_of_questions, expired in product(*flags):
             if past_settle_time and remote_status is RemoteStatus.SILENT:  # a reading that was none
                 continue
             repeats, silent = MOST_REPEATS * out_of_repeats, MOST_SILENT * out_of_questions
             more = {"lost": lost, "named": named, "repeats": repeats, "silent": silent, "cancel": cancel, "wish": wish}
+            more["expired"] = expired
             yield doubt(
                 state, again, past_settle_time=past_settle_time, remote_status=remote_status, declined=declined, **more
             )
@@ -86,7 +94,8 @@ def test_nothing_that_may_have_arrived_is_declined_before_the_settle_time_is_ove
     """But where it was canceled while it was staged: what is staged creates nothing."""
     for row in STEP_TABLE:
         if row.action is Action.FAIL and {State.RELEASING, State.UNCERTAIN} & set(row.state):
-            assert row.past_settle_time or row.lost is False
+            repeatable = row.again and set(row.again) <= REPEATABLE  # the refusal is one of what was lost, too
+            assert row.past_settle_time or row.lost is False or repeatable
 
 
 # When a reading proves something
@@ -253,6 +262,85 @@ def test_a_release_that_was_to_be_undone(known, action):
     assert step(State.RELEASING, **known).action is action
 
 
+# Releases that may be repeated
+
+
+@pytest.mark.parametrize(
+    ("known", "action"),
+    [
+        ({}, Action.RELEASE_AGAIN),
+        ({"past_settle_time": True}, Action.RELEASE_AGAIN),
+        ({"declined": Declined.REFUSED}, Action.FAIL),
+        ({"declined": Declined.REFUSED, "lost": False}, Action.FAIL),
+        ({"declined": Declined.SUSPECT}, Action.RELEASE_AGAIN),
+        ({"declined": Declined.SUSPECT, "repeats": MOST_REPEATS}, Action.PARK),
+        ({"declined": Declined.BY_PROXY}, Action.RELEASE_AGAIN),
+        ({"declined": Declined.BY_PROXY, "repeats": MOST_REPEATS}, Action.STOP),
+        ({"declined": Declined.RELEASED_BEFORE}, Action.RELEASE_AGAIN),
+        ({"declined": Declined.RELEASED_BEFORE, "lost": False}, Action.FAIL),
+        ({"repeats": MOST_REPEATS}, Action.STOP),
+        ({"wish": Wish.CANCEL}, Action.PARK),
+        ({"wish": Wish.SEND_AGAIN}, Action.RELEASE_AGAIN),
+    ],
+)
+@pytest.mark.parametrize("again", sorted(REPEATABLE))
+@pytest.mark.parametrize("named", YES_OR_NO)
+def test_a_release_that_may_be_repeated(again, named, known, action):
+    assert step(State.RELEASING, again, named=named, **known).action is action
+
+
+@pytest.mark.parametrize(
+    ("known", "action"),
+    [
+        ({}, Action.PARK),
+        ({"declined": Declined.SUSPECT}, Action.PARK),
+        ({"declined": Declined.RELEASED_BEFORE}, Action.PARK),
+        ({"declined": Declined.REFUSED}, Action.FAIL),
+        ({"declined": Declined.NOT_THERE, "lost": False}, Action.SEND),
+        ({"repeats": MOST_REPEATS}, Action.PARK),
+    ],
+)
+def test_a_key_that_is_too_old_makes_no_repeat_safe(known, action):
+    assert step(State.RELEASING, Again.KEY, expired=True, **known).action is action
+
+
+@pytest.mark.parametrize(
+    ("again", "lost", "action"),
+    [
+        (Again.SAFE, True, Action.SEND),
+        (Again.EXISTS, True, Action.SEND),
+        (Again.KEY, True, Action.PARK),
+        (Again.KEY, False, Action.SEND),
+        (Again.SEARCH, True, Action.PARK),
+        (Again.SEARCH, False, Action.SEND),
+        (Again.NEVER, False, Action.SEND),
+    ],
+)
+def test_what_was_staged_and_is_gone_is_staged_anew_where_that_is_safe(again, lost, action):
+    assert step(State.RELEASING, again, declined=Declined.NOT_THERE, lost=lost).action is action
+    if not lost:
+        stopped = step(State.RELEASING, again, declined=Declined.NOT_THERE, lost=lost, repeats=MOST_REPEATS)
+        assert stopped.action is Action.STOP
+
+
+@pytest.mark.parametrize("again", sorted(REPEATABLE))
+@pytest.mark.parametrize(
+    ("known", "action"),
+    [
+        ({}, Action.SEND),
+        ({"wish": Wish.CANCEL}, Action.PARK),
+        ({"wish": Wish.SEND_AGAIN}, Action.SEND),
+        ({"wish": Wish.SEND_AGAIN, "expired": True}, Action.SEND),
+    ],
+)
+def test_an_uncertain_batch_that_may_be_repeated(again, known, action):
+    assert step(State.UNCERTAIN, again, named=False, **known).action is action
+
+
+def test_an_uncertain_batch_whose_key_is_too_old_is_left_to_a_person():
+    assert step(State.UNCERTAIN, Again.KEY, named=False, expired=True).action is Action.PARK
+
+
 # Uncertain
 
 
@@ -283,6 +371,10 @@ def test_an_uncertain_batch_that_has_a_name(known, action):
         ({"remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True}, Action.SEND),
         ({"remote_status": RemoteStatus.NOT_THERE, "past_settle_time": True, "wish": Wish.CANCEL}, Action.FAIL),
         ({"remote_status": RemoteStatus.STARTED}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.PARTLY}, Action.ASK),
+        ({"remote_status": RemoteStatus.PARTLY, "past_settle_time": True}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.PARTLY, "past_settle_time": True, "wish": Wish.CANCEL}, Action.FOLLOW),
+        ({"remote_status": RemoteStatus.UNPROVEN, "past_settle_time": True}, Action.PARK),
         ({"wish": Wish.SEND_AGAIN}, Action.SEND),
     ],
 )

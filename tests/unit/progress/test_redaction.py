@@ -1,9 +1,17 @@
 import random
 import time
+from urllib.parse import quote
 
 import pytest
 
-from engine.progress.redaction import all_foreign_words, foreign_words, redacting, redactor
+from engine.progress.redaction import (
+    all_foreign_words,
+    foreign_words,
+    forget_secret,
+    redacting,
+    redactor,
+    remember_secret,
+)
 
 ENVIRONMENT = {"SAMA_ACCESS_KEY": "k3y-value", "SB_AUTH_TOKEN": "k3y-value-longer", "MY_KEY": "abc", "HOME": "/home/me"}
 
@@ -206,3 +214,40 @@ def test_many_words_of_others_are_kept_as_each_of_them_alone():
 def test_a_letter_that_is_as_good_as_one_of_ascii_hides_no_secret():
     assert redactor({})("to\u212aen=hello") == "to\u212aen=***"
     assert redactor({})("cred\u0131ntial=hello s\u0131g=hello") == "cred\u0131ntial=hello s\u0131g=***"
+
+
+LONG = "eyJhbGciOiJSUzI1NiJ9." + "".join(random.Random(1).choices("abcdefghijXYZ0123456789-_+/=~", k=1500))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        LONG,
+        quote(LONG, safe=""),
+        quote(quote(LONG, safe=""), safe=""),
+        LONG.replace("/", "\\/"),
+        "".join(f"\\u{ord(letter):04x}" for letter in LONG),
+        "".join(f"%{ord(letter):02x}" for letter in LONG),
+        "".join(f"&#x{ord(letter):X};" for letter in LONG),
+        LONG[:700],
+    ],
+    ids=["plain", "percent", "twice", "slashes", "json", "all percent", "html", "a part of it"],
+)
+def test_a_token_of_any_length_is_hidden_to_its_end(written):
+    assert redacting([LONG], looks=False)(f'{{"sent":"{written}","a":1}}') == '{"sent":"***","a":1}'
+
+
+def test_a_long_token_is_told_apart_from_another_text_and_costs_little_to_know():
+    redact = redacting([LONG], looks=False)
+    begun = time.perf_counter()
+    assert redact(f"no token: {LONG[:60]}") == f"no token: {LONG[:60]}"
+    assert redact("%41" * 20_000 + "a" * 20_000)
+    assert time.perf_counter() - begun < 2, "half a second, when each letter of it had a pattern"
+
+
+def test_a_secret_that_has_ended_is_hidden_no_more():
+    redact = redactor({}, looks=False)
+    remember_secret("t0ken-that-ends")
+    assert redact("t0ken-that-ends") == "***"
+    forget_secret("t0ken-that-ends")
+    assert redact("t0ken-that-ends") == "t0ken-that-ends"

@@ -20,7 +20,7 @@ class Bare(FakeService):
 class Mute(Bare):
     """And its release says nothing."""
 
-    async def release(self, batch, remote_id, payload, intent=None):
+    async def release(self, batch, remote_id, payload, intent=None, *, sent_before=False):
         await super().release(batch, remote_id, payload, intent)
         return Released(None)
 

@@ -16,6 +16,7 @@ from engine.model.outcome import Settlement
 from engine.model.submission import UNSENT, State, Submission
 from engine.progress.events import Spaced
 from engine.run.recovery import FIRST_QUESTION_SECONDS
+from engine.services.base import Located
 
 EACH_ONCE = {"0": 1, "1": 1, "2": 1}
 
@@ -133,9 +134,9 @@ async def test_an_intent_that_waited_for_its_call_is_written_again_so_that_the_s
     batch = await one_batch(bench)
     release = bench.service.release
 
-    async def after_a_pause(batch, remote_id, payload, intent):
+    async def after_a_pause(batch, remote_id, payload, intent, **said):
         await bench.clock.sleep(500.0)  # told 429, say, and sent later
-        return await release(batch, remote_id, payload, intent)
+        return await release(batch, remote_id, payload, intent, **said)
 
     bench.service.release = after_a_pause
     bench.service.faults = {"release": [killed(applied=False)]}
@@ -210,9 +211,9 @@ async def test_before_each_further_release_the_service_has_said_waiting_for_all_
     bench.service.faults = {"release": [lost(applied=False), lost(applied=False), lost(applied=True)]}
     times, release = [], bench.service.release
 
-    async def noting(*args):
+    async def noting(*args, **said):
         times.append(bench.clock.monotonic())
-        return await release(*args)
+        return await release(*args, **said)
 
     bench.service.release = noting
     assert (await bench.submit(await one_batch(bench))).state is State.RELEASED
@@ -505,7 +506,7 @@ async def test_the_name_of_another_batch_proves_nothing(tmp_path):
         second = await unanswered(bench, applied=False)
 
         async def always_the_first(batch, payload, since):
-            return ["r1"]
+            return Located(["r1"])
 
         bench.service.locate = always_the_first
         assert (await bench.submit(second)).remote_id == "r2"

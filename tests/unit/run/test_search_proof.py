@@ -5,6 +5,7 @@ from fakes.bench import a_bench
 from fakes.service import lost
 
 from engine.model.submission import State
+from engine.services.base import Located
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ async def test_a_batch_that_never_arrived_is_sent_again_once_the_search_has_foun
 async def test_where_the_search_finds_no_settled_batch_either_it_proves_nothing(bench):
     async def blind(batch, payload, since):
         bench.service.log.append("locate")
-        return []
+        return Located()
 
     bench.service.locate = blind
     bench.service.faults = {"release": [None, lost(applied=True)]}

@@ -19,13 +19,13 @@ class Shy(FakeService):
     again = Again.REFUSED
     released_from = shown_from = 0.0
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         if self.clock.monotonic() < self.released_from:
             self.log.append("release")
             refusal = Refused("no such batch", status=404)
             refusal.batch_not_found = True
             raise refusal
-        return await super().release(batch, remote_id, payload, intent)
+        return await super().release(batch, remote_id, payload, intent, sent_before=sent_before)
 
     async def remote_status(self, remote_id):
         remote_status = await super().remote_status(remote_id)

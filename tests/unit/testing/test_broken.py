@@ -13,7 +13,7 @@ from engine.model.batch import ClientReference
 from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import PossiblyApplied, Refused
 from engine.model.outcome import Settlement
-from engine.services.base import Answer, BatchProgress, Call, Released, Staged, no_intent
+from engine.services.base import Answer, BatchProgress, Call, Located, Released, Staged, no_intent
 from engine.services.created import TaskState
 from engine.services.decoding import Anything, decode
 from engine.services.one_call import OneCall
@@ -48,7 +48,7 @@ class CallingToy(TOY.Toy):
 class LyingToy(TOY.Toy):
     """Calls each record created that the answer does not call failed."""
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         answer = await self.caller.call(replace(self.request(batch, payload.array), repeatable=False, intent=intent))
         body = orjson.loads(answer.body or b"{}")
         items = body.get("items", []) if isinstance(body, dict) else []
@@ -67,7 +67,7 @@ class CrashingToy(TOY.Toy):
 class TrustingToy(TOY.Toy):
     """Believes that ids differ."""
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         answer = await self.caller.call(replace(self.request(batch, payload.array), repeatable=False, intent=intent))
         return Released(None, self.settle(payload.array, answer))
 
@@ -75,7 +75,7 @@ class TrustingToy(TOY.Toy):
 class RepeatableToy(LyingToy):
     """Says of its one call that it may be repeated."""
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         answer = await self.caller.call(self.request(batch, payload.array))
         return Released(None, self.settle(payload.array, answer))
 
@@ -83,8 +83,8 @@ class RepeatableToy(LyingToy):
 class SilentToy(TrustingToy):
     """Does not hand the intent on."""
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
-        return await super().release(batch, remote_id, payload, no_intent)
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
+        return await super().release(batch, remote_id, payload, no_intent, sent_before=sent_before)
 
 
 class LoudToy(TOY.Toy):
@@ -184,7 +184,7 @@ class Stager:
     async def upload(self, staged, payload, *, few_tries=False):
         await self._call("put", staged.remote_id, payload.array)
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         try:
             await self._call("release", remote_id, repeatable=False, intent=intent)
         except Refused as refusal:
@@ -259,9 +259,9 @@ class ForgettingSearcher(Stager):
         return ClientReference("data", "mark", str(sequence))
 
     async def locate(self, batch, payload, since):
-        return ["1", "2"]
+        return Located(["1", "2"])
 
-    async def release(self, batch, remote_id, payload, intent=no_intent):
+    async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         name = (await self._call("stage", repeatable=False, intent=intent))["name"]
         await self._call("put", name, payload.array)
         await self._call("release", name)
@@ -317,9 +317,9 @@ def test_every_check_was_seen_to_fail():
 
 async def test_an_answer_that_is_lost_must_not_pass_for_one_that_came():
     class Deaf(Stager):
-        async def release(self, batch, remote_id, payload, intent=no_intent):
+        async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
             try:
-                return await super().release(batch, remote_id, payload, intent)
+                return await super().release(batch, remote_id, payload, intent, sent_before=sent_before)
             except PossiblyApplied:
                 return Released(remote_id)
 

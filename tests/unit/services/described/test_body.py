@@ -9,6 +9,7 @@ import pytest
 from engine.model.job import Job
 from engine.model.payload import Payload
 from engine.model.settings import BatchSettings
+from engine.model.tables import table_of
 from engine.services.described.body import Framing
 from engine.services.described.settings import DescribedSettings
 
@@ -19,8 +20,6 @@ TASKS = [b'{"name": "a", "size": 1.0}', b'{"name":"b\\n\\"","size":null,"big":12
 
 
 def described(**tables):
-    from engine.model.tables import table_of
-
     complaints = []
     settings = table_of(DescribedSettings, {**BASE, **tables}, "service", complaints)
     assert settings is not None, complaints
@@ -69,8 +68,7 @@ def test_values_are_found_at_any_depth_and_whatever_they_are_called():
 def test_members_are_added_to_a_task_before_its_own():
     made = framing(record={"key": KEY, "add": {"_id": "${key}"}})
     assert sent(made, [b'{"a":1}', b"{}", b' { \n"a":2}', b"{ }"]) == (
-        b'[{"_id":"nightly-t0-0","a":1},{"_id":"nightly-t0-1"},{"_id":"nightly-t0-2", \n"a":2},'
-        b'{"_id":"nightly-t0-3" }]'
+        b'[{"_id":"nightly-t0-0","a":1},{"_id":"nightly-t0-1"},{"_id":"nightly-t0-2", \n"a":2},{"_id":"nightly-t0-3" }]'
     )
     made = framing(record={"key": KEY, "add": {"_id": "${key}"}, "template": {"doc": "${task}"}})
     assert sent(made, [b'{"a":1}']) == b'[{"doc":{"_id":"nightly-t0-0","a":1}}]'
@@ -126,7 +124,8 @@ def test_ndjson_has_a_line_for_each_record_whatever_its_text_looks_like():
 
 def test_a_line_may_stand_before_each_record():
     made = framing(
-        body={"framing": "ndjson", "type": "application/json"}, record={"key": KEY, "head": {"create": {"_id": "${key}"}}}
+        body={"framing": "ndjson", "type": "application/json"},
+        record={"key": KEY, "head": {"create": {"_id": "${key}"}}},
     )
     assert sent(made, [b"{}", b'{"a":1}'], [5, 6]) == (
         b'{"create":{"_id":"nightly-t0-5"}}\n{}\n{"create":{"_id":"nightly-t0-6"}}\n{"a":1}\n'
@@ -156,7 +155,9 @@ def test_csv_without_columns_loses_no_member():
 
 def test_csv_of_a_template_has_its_members():
     record = {"key": KEY, "template": {"Name": "${task.name}", "Key": "${key}"}}
-    assert sent(framing(body={"framing": "csv"}, record=record), [b'{"name":"n","x":1}']) == b"Name,Key\nn,nightly-t0-0\n"
+    assert (
+        sent(framing(body={"framing": "csv"}, record=record), [b'{"name":"n","x":1}']) == b"Name,Key\nn,nightly-t0-0\n"
+    )
 
 
 def test_one_record_goes_alone():
@@ -184,6 +185,15 @@ def test_a_file_in_a_form_is_the_same_bytes_in_each_attempt():
     assert parts[2].get_filename() == "batch.ndjson"
     assert parts[2].get_content_type() == "application/x-ndjson"
     assert parts[2].get_payload(decode=True).strip() == b"\n".join(TASKS)
+
+
+def test_the_call_that_carries_one_record_may_name_it():
+    release = {"call": "PUT /docs/${key}", "payload": True, "query": {"by": "${task.by}"}, "headers": {"X": "${index}"}}
+    made = framing(release=release, record={"key": "${task.id}"}, body={"framing": "single"})
+    named = made.with_record(Payload.of([b'{"id":"a/b","by":7}'], [4]), NAMES)
+    assert {name: named[name] for name in ("key", "index", "task.by")} == {"key": "a/b", "index": "4", "task.by": "7"}
+    assert made.flaw({"id": 1}) == "has no 'by', which release.query.by takes from it"
+    assert framing().with_record(Payload.of(TASKS), NAMES) is NAMES
 
 
 # What cannot be sent
@@ -255,7 +265,12 @@ def test_the_smaller_limits_hold():
     [
         {},
         {"body": {"under": "a.b", "with": {"mark": "${mark}", "n": [1, 2]}}},
-        {"record": {"key": KEY, "template": {"custom_id": "${key}", "n": "${index}", "at": "by ${mark}", "b": "${task}"}}},
+        {
+            "record": {
+                "key": KEY,
+                "template": {"custom_id": "${key}", "n": "${index}", "at": "by ${mark}", "b": "${task}"},
+            }
+        },
         {"record": {"key": KEY, "head": {"create": {"_id": "${key}"}}}, "body": {"framing": "ndjson"}},
         {"record": {"key": KEY, "add": {"_id": "${key}"}}},
         {"search": {"call": "GET /", "mark": "data.m", "key": "k"}},

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.model.doubt import Again
-from engine.services.checks import CheckVerdict, Checking
+from engine.services.checks import Checking, CheckVerdict
 from engine.services.described.promise import AFTER_A_LOSS, promise_of
 
 from .served import Described, read

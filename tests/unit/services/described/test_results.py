@@ -7,12 +7,12 @@ import pytest
 
 from engine.model.errors import UnexpectedAnswer
 from engine.services.base import Answer
+from engine.services.described.items import fetch_table
 from engine.services.described.results import (
     THERE_ALREADY,
     ListReader,
     RecordFates,
     csv_items,
-    fetch_table,
     json_lines,
 )
 from engine.services.described.settings import FailuresTable, FetchTable, ResultsTable
@@ -338,3 +338,12 @@ def test_a_large_answer_is_read_rule_by_rule():
     body = orjson.loads(orjson.dumps({"errors": False, "items": items}))
     found = settled(body, count=1000, items="items", id=["*._id"], ok={"*.status": [200, 201]})
     assert found.task_ids == [f"i{at}" for at in range(1000)]
+
+
+def test_the_answer_about_one_record_is_its_item():
+    from engine.services.described.items import ResultReader  # noqa: PLC0415
+
+    reader = ResultReader(ResultsTable(items="data", id=("id",), single=True))
+    items, _ = reader.items({"data": {"id": 7, "error": None}})
+    assert reader.judged(items).ids == ["7"]
+    assert reader.items({"data": [{"id": 7}]})[0] == [{"id": 7}]

@@ -190,7 +190,7 @@ class Jobs:
                     "done": self.done,
                     "errorMessage": "no such object",
                 }
-            return 200, {"id": name, "state": job["state"]}
+            return 200, {"id": name, "state": job["state"], "done": 0}
         return self.results(rest[0], job["rows"], seen.query)
 
     def results(self, kind, rows, query):
@@ -290,7 +290,7 @@ class TestJobsWithFilesOfResults:
         service = Described(JOBS, Jobs()).service
         assert "K" in service.check({"Name": "x"})
         assert service.check({"K": "a", "Name": "x"}) is None
-        assert service.plain_task is None
+        assert service.plain_task is not None
 
 
 FILES = """
@@ -323,6 +323,7 @@ more = "has_more"
 [status]
 call = "GET /batches/${id}"
 state = "status"
+running = ["validating", "in_progress"]
 finished = ["completed", "expired"]
 failed = ["failed"]
 created = "request_counts.completed"
@@ -362,7 +363,7 @@ class Files:
                 return 200, self.made(seen.json)
             case "GET", "batches":
                 return 200, self.page(seen.query)
-            case "GET", "batches", name:
+            case "GET", "batches", name if name in self.batches:
                 return 200, self.batches[name]
             case "GET", "files", name, "content":
                 return 200, b"".join(self.files[name])
@@ -570,6 +571,41 @@ class TestRefusalsThatNameRecords:
             await described.released([{"a": 1}])
 
 
+THERE = """
+[record]
+key = "r${index}"
+[release]
+call = "POST /batch"
+payload = true
+again = "exists"
+[results]
+id = ["id"]
+[[rules]]
+status = [400]
+path = "taken.*.code"
+equals = ["not_unique"]
+means = "exists"
+at = "taken"
+error = ["code"]
+"""
+
+
+class TestRefusalsThatNameWhatIsThereAlready:
+    @staticmethod
+    def server(seen):
+        taken = {str(at): {"code": "not_unique"} for at, task in enumerate(seen.json) if task["a"] == 2}
+        return (400, {"taken": taken}) if taken else (200, [{"id": f"t{task['a']}"} for task in seen.json])
+
+    async def test_it_fails_and_the_others_are_created(self):
+        found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}])
+        assert found.task_ids == ["t1", None, "t3"]
+        assert found.errors[1].startswith("it is there already")
+
+    async def test_after_a_loss_it_is_ours(self):
+        found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}], sent_before=True)
+        assert (found.task_ids, found.errors) == (["t1", "r101", "t3"], {})
+
+
 class TestBodies:
     async def test_one_that_is_too_long_is_not_sent_but_halved(self):
         described = Described(BY_INDEX, all_or_none)
@@ -666,3 +702,31 @@ async def test_a_value_that_was_taken_leads_nowhere_else():
     server_seen = Described(JOBS, lambda seen: (200, {"state": "Open"}))
     await server_seen.service.remote_status("a/b?c#d")
     assert server_seen.wire.seen[0].path == "/jobs/a%2Fb%3Fc%23d"
+
+
+async def test_one_record_goes_to_an_address_of_its_own_and_may_go_twice():
+    documents = {}
+
+    def put(seen):
+        documents[seen.path] = seen.json
+        return 200, {"ok": True, "id": seen.path.rpartition("/")[2], "rev": "1-x"}
+
+    described = Described(
+        """
+        [record]
+        key = "${task.id}"
+        [body]
+        framing = "single"
+        [release]
+        call = "PUT /docs/${key}"
+        payload = true
+        again = "safe"
+        [results]
+        ok = { ok = true }
+        """,
+        put,
+    )
+    settlement = await described.settled([{"id": "a b", "n": 1}])
+    assert documents == {"/docs/a%20b": {"id": "a b", "n": 1}}
+    assert settlement.task_ids == ["a%20b"]
+    assert described.service.limits.records == 1

@@ -50,9 +50,10 @@ def test_a_placeholder_alone_keeps_the_type_of_its_value_and_the_bytes_of_a_task
 
 
 def test_what_is_the_same_for_a_batch_becomes_part_of_the_literal():
-    assert Json({"mark": "${mark}", "at": "by ${job}"}).each(2, {"mark": 'a"b', "job": "j"}, column, json_column) == [
-        rb'{"mark":"a\"b","at":"by j"}'
-    ] * 2
+    assert (
+        Json({"mark": "${mark}", "at": "by ${job}"}).each(2, {"mark": 'a"b', "job": "j"}, column, json_column)
+        == [rb'{"mark":"a\"b","at":"by j"}'] * 2
+    )
     assert Json({"a": []}).each(2, {}, column, json_column) == [b'{"a":[]}'] * 2
 
 

@@ -117,7 +117,8 @@ async def test_a_batch_is_searched_for_on_all_pages():
     pages = [{"tasks": [listed(8)] * 3}, {"tasks": [listed(8) | {"id": "t4"}]}, {"tasks": []}]
     caller = Caller(*pages)
     sent = payload({"client_batch_id": OURS, "id": "1"}, {"client_batch_id": OURS, "id": "2"})
-    assert await inline(caller).locate(a_batch(), sent, since=0.0) == ["8"]
+    located = await inline(caller).locate(a_batch(), sent, since=0.0)
+    assert list(located.names) == ["8"]
     assert [call.query["page"] for call in caller.calls] == ["1", "2", "3"]
     assert {call.query["client_batch_id"] for call in caller.calls} == {OURS}
     assert {call.query["client_batch_id_match_type"] for call in caller.calls} == {"exact"}
@@ -130,12 +131,14 @@ async def test_nothing_found_is_believed_of_the_service_only(answer):
 
 
 async def test_nothing_found_is_said_as_it_is():
-    assert await inline(Caller({"tasks": []})).locate(a_batch(), payload({"client_batch_id": OURS}), 0.0) == []
+    located = await inline(Caller({"tasks": []})).locate(a_batch(), payload({"client_batch_id": OURS}), 0.0)
+    assert list(located.names) == []
 
 
 async def test_a_batch_that_is_there_twice_is_named_twice():
     caller = Caller({"tasks": [listed(9), listed(8)]}, {"tasks": []})
-    assert await inline(caller).locate(a_batch(), payload({"client_batch_id": OURS}), 0.0) == ["8", "9"]
+    located = await inline(caller).locate(a_batch(), payload({"client_batch_id": OURS}), 0.0)
+    assert list(located.names) == ["8", "9"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,8 @@ async def test_a_batch_that_is_there_twice_is_named_twice():
 async def test_marks_that_came_with_the_records_count_for_tasks_that_hold_them_and_are_new(task, found):
     caller = Caller({"tasks": [task]}, {"tasks": []}, {"state": "processing", "total": 2})
     sent = payload({"client_batch_id": "mine", "a": 1})
-    assert await inline(caller).locate(a_batch(), sent, since=1_800_000_000.0) == found
+    located = await inline(caller).locate(a_batch(), sent, since=1_800_000_000.0)
+    assert list(located.names) == found
 
 
 async def test_a_batch_of_another_size_is_not_ours_and_one_of_unknown_size_proves_nothing():
@@ -157,7 +161,8 @@ async def test_a_batch_of_another_size_is_not_ours_and_one_of_unknown_size_prove
         payload({"client_batch_id": "mine", "a": 1}),
         [{"tasks": [listed(8, reference="mine", a=1)]}, {"tasks": []}],
     )
-    assert await inline(Caller(*pages, {"state": "completed", "total": 5})).locate(a_batch(), sent, 0.0) == []
+    located = await inline(Caller(*pages, {"state": "completed", "total": 5})).locate(a_batch(), sent, 0.0)
+    assert list(located.names) == []
     with pytest.raises(UnexpectedAnswer, match="how many"):
         await inline(Caller(*pages, {"state": "completed"})).locate(a_batch(), sent, 0.0)
 
