@@ -70,7 +70,9 @@ def test_a_users_table_lies_over_the_one_that_is_shipped(own):
     }
 
 
-def test_a_step_is_taken_whole(own):
+def test_steps_and_free_form_tables_are_taken_whole(own):
+    assert shipped.whole({"kind": "own", "results": {"ok": {}}})["results"]["ok"] == {}
+    assert shipped.whole({"kind": "own", "rules": []})["rules"] == []
     service = shipped.whole({"kind": "own", "release": {"call": "PUT /x", "payload": True}})
     assert service["release"] == {"call": "PUT /x", "payload": True}
 
