@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import (
     adapting,
+    described,
     end_to_end,
     following,
     known,
@@ -42,6 +43,7 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "presigned": presigned.measure,
     "per_record": per_record.measure,
     "request": per_record.measure_request,
+    "described": described.measure,
     "memory": memory.measure,
     "resume": resume.measure,
     "known": known.measure,

@@ -130,7 +130,7 @@ async def check(
             await run.make(ServiceCheck("tasks", partial(here.tasks, checking), cure, (KEY, "project", "records")))
     host = URL(setup.service.base_url).host
     place = f", {place_words(setup.service.place)}" if setup.service.place else ""
-    where = f"{host} ({setup.service.kind}{place})"
+    where = f"{host} ({setup.service.title}{place})"
     return CheckReport(shown, run.lines, where, note, here.good[:PROBED])
 
 

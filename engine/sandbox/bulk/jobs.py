@@ -4,7 +4,7 @@
     POST /ask/jobs                        {"contentType": "CSV"}  →  201 {"id", "state": "Open", "uploadUrl"}
     PUT  the uploadUrl                    the CSV, without credentials, as stores want it; until the start
     POST /ask/jobs/{id}/start             202 {"id", "state": "Queued"}
-    GET  /ask/jobs/{id}                   {"id", "state", "recordsProcessed", "recordsFailed", "errorMessage"}
+    GET  /ask/jobs/{id}                   {"id", "state", "recordsCreated", "recordsFailed", "errorMessage"}
     GET  /ask/jobs/{id}/successfulResults    CSV: ask__id, ask__created, then the columns as they were sent
     GET  /ask/jobs/{id}/failedResults        CSV: ask__id, ask__error, then the columns
     GET  /ask/jobs/{id}/unprocessedRecords   CSV: the columns
@@ -235,7 +235,7 @@ class AskFace(BulkFace):
         fates = run.fates[: run.done_at(at)] if run else []
         failed = sum(fate.word != "created" for fate in fates)
         body: dict[str, object] = {"id": job.id, "state": self.word(job.state(at))}
-        body |= {"recordsProcessed": len(fates), "recordsFailed": failed}
+        body |= {"recordsCreated": len(fates) - failed, "recordsFailed": failed}
         body["errorMessage"] = job.why if job.closed and job.closed_at <= at else None
         return json_answer(body)
 

@@ -249,7 +249,7 @@ class Jobs:
                     "done": self.done,
                     "errorMessage": "no such object",
                 }
-            return 200, {"id": name, "state": job["state"]}
+            return 200, {"id": name, "state": job["state"], "done": 0}
         return self.results(rest[0], job["rows"], seen.query)
 
     def results(self, kind, rows, query):
@@ -382,6 +382,7 @@ more = "has_more"
 [status]
 call = "GET /batches/${id}"
 state = "status"
+running = ["validating", "in_progress"]
 finished = ["completed", "expired"]
 failed = ["failed"]
 created = "request_counts.completed"
@@ -421,7 +422,7 @@ class Files:
                 return 200, self.made(seen.json)
             case "GET", "batches":
                 return 200, self.page(seen.query)
-            case "GET", "batches", name:
+            case "GET", "batches", name if name in self.batches:
                 return 200, self.batches[name]
             case "GET", "files", name, "content":
                 return 200, b"".join(self.files[name])
@@ -707,6 +708,46 @@ class TestFailuresAfterASuccess:
         described = Described(description, self.server((500, {"message": "down"})))
         found = await described.settled([{"a": 1}, {"a": 2}])
         assert found.task_ids == ["a", None]
+        assert list(found.uncertain) == [1]
+
+
+IMPORTS = """
+[record]
+key = "k${index}"
+[release]
+call = "POST /imports"
+payload = true
+again = "exists"
+take = { id = "id" }
+[status]
+call = "GET /imports/${id}"
+state = "state"
+finished = ["done"]
+[results]
+of = "status"
+items = "rows"
+exists = { there = true }
+"""
+
+
+class TestWhatIsThereAlreadyByALaterResult:
+    @staticmethod
+    def server(seen):
+        rows = [{"id": "a"}, {"there": True}]
+        return (200, {"id": "i"}) if seen.method == "POST" else (200, {"state": "done", "rows": rows})
+
+    async def test_it_fails_where_this_was_the_first_attempt(self):
+        found = await Described(IMPORTS, self.server).settled([{"a": 1}, {"a": 2}])
+        assert list(found.errors) == [1]
+
+    async def test_it_is_ours_after_a_loss(self):
+        described = Described(IMPORTS, self.server)
+        described.wire.loses = [True]
+        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", "k101"]
+
+    async def test_it_is_uncertain_where_another_process_released_the_batch(self):
+        described = Described(IMPORTS, self.server)
+        found = await described.service.settlement(described.asked([{"a": 1}, {"a": 2}], "i"))
         assert list(found.uncertain) == [1]
 
 
