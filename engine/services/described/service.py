@@ -235,6 +235,10 @@ class DescribedService:
             answer = await self._caller.call(replace(call, few_tries=few_tries))
         except ConfigError as error:  # one answer may be spoilt; the next URL may lead to where payloads may go
             raise Refused(str(error), call="upload", blame=Blame.URL) from error
+        except Refused as refusal:
+            if refusal.earlier_lost:  # the first one may have come, and be why: what is staged anew takes it again
+                refusal.blame = Blame.URL
+            raise
         if not call.authenticated and answer.body.strip()[:20].lower().startswith(_PAGE):
             raise UnexpectedAnswer("upload: a page is no answer of a store", call="upload", status=answer.status)
         self._taken[staged.remote_id] = {**values, **self._upload.taken(answer)}
