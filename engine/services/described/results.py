@@ -31,6 +31,7 @@ from engine.services.described.settings import ResultsTable
 THERE_ALREADY = "it is there already: its key stands twice in the source, or it is somebody else's"
 _TWICE = "the results name it twice, and not alike"
 _SAME_ID = "the service names task {} for another record, too"
+PERHAPS_OURS = "it is there already, and it is not known any more whether an earlier attempt of ours has made it"
 NOT_NAMED = "the results do not name it"
 _TWINS = "its key stands twice in the batch, and the results do not tell the two records apart"
 _STRAY = "the results do not name it, but {} that no record has"
@@ -174,12 +175,12 @@ class RecordFates:
             fates = dict.fromkeys(range(self._count), (ItemFate.UNCLEAR, said))
         self._in_order.append(JudgedItems([None] * self._count, fates))
 
-    def settlement(self, missing: str, *, earlier: bool, call: str = "", unnamed: str = NOT_NAMED) -> Settlement:
+    def settlement(self, missing: str, *, earlier: bool | None, call: str = "", unnamed: str = NOT_NAMED) -> Settlement:
         """Return the fate of every record; `busy` then has those that may be sent again, which count as failed here.
 
         Args:
             missing: of a record that no item names: "error" (uncertain), "created", or why it failed.
-            earlier: an earlier attempt of ours may have created some: what is there already is ours.
+            earlier: an earlier attempt of ours may have made some: what is there already is ours. None: nobody knows.
             call: what was asked, for the errors.
             unnamed: why a record is uncertain that no item names.
 
@@ -195,6 +196,8 @@ class RecordFates:
             self._ids[place] = None
             if fate is ItemFate.UNCLEAR:
                 uncertain[place] = said
+            elif fate is ItemFate.EXISTS and earlier is None:
+                uncertain[place] = PERHAPS_OURS
             else:
                 errors[place] = (
                     said if fate is not ItemFate.EXISTS else f"{THERE_ALREADY} ({said})" if said else THERE_ALREADY

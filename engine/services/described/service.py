@@ -146,8 +146,8 @@ class DescribedService:
         """By batch: how it was staged, while its release is not answered."""
         self._ended: dict[str, tuple[str, Any, dict[str, str]]] = {}
         """By the name of a batch that a poll has called ended: its word, that answer, and what was taken from it."""
-        self._sent_earlier: set[str] = set()
-        """Names of batches of which an earlier attempt may have arrived."""
+        self._sent_earlier: dict[str, bool] = {}
+        """By the name of a batch that this process has released: whether an earlier attempt may have arrived."""
         self.plain_task: type[msgspec.Struct] | None = self._framing.plain_task
         self.staging = self if self._stage is not None else None
         self.polling = self if self._status is not None else None
@@ -253,8 +253,7 @@ class DescribedService:
         if sending.settlement is None:
             if name is None:
                 raise UnexpectedAnswer("the answer does not name the batch", call="release")
-            if sending.earlier:
-                self._sent_earlier.add(name)
+            self._sent_earlier[name] = sending.earlier
         return Released(name, sending.settlement)
 
     def _values(self, batch: Batch) -> dict[str, str]:
@@ -423,10 +422,11 @@ class DescribedService:
         word, value, taken = ended
         if word not in self._words.ended:
             return None
-        earlier = remote_id in self._sent_earlier
+        # Of a batch that another process has released it is not known any more.
+        earlier = self._sent_earlier.get(remote_id, None if self.is_repeatable else False)
         values = {**self._values_of(remote_id, asked.sequence), **taken}
         keys: Callable[[], Sequence[str]] = tuple
-        if self._needs_keys or earlier:
+        if self._needs_keys or earlier is not False:
             payload = await asked.payload()
             keys = partial(self._framing.keys, payload, values)
         fates = self._fates(asked.count, keys)
@@ -445,7 +445,7 @@ class DescribedService:
                 return Settlement([None] * asked.count, uncertain=dict.fromkeys(range(asked.count), said))
             missing = missing if created else said
         settlement = fates.settlement(missing, earlier=earlier, call="results")
-        self._sent_earlier.discard(remote_id)
+        self._sent_earlier.pop(remote_id, None)
         return settlement
 
     async def _asked(self, remote_id: str) -> tuple[str, Any, dict[str, str]]:

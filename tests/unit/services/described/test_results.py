@@ -151,6 +151,10 @@ class TestThereAlready:
     def test_it_is_called_by_its_key_then_where_the_service_does_not_name_it(self):
         assert settled([{"id": "a", "s": 201}, {"s": 409}], earlier=True, **self.RULES).task_ids == ["a", "k1"]
 
+    def test_it_is_uncertain_where_nobody_knows(self):
+        found = settled([{"id": "a", "s": 201}, {"id": "b", "s": 409}], earlier=None, **self.RULES)
+        assert (found.task_ids, list(found.uncertain)) == (["a", None], [1])
+
     def test_without_ok_it_is_no_success(self):
         found = settled([{"id": "a"}, {"id": "b", "s": 409}], exists={"s": 409})
         assert found.errors == {1: THERE_ALREADY}

@@ -652,6 +652,46 @@ class TestFailuresAfterASuccess:
         assert list(found.uncertain) == [1]
 
 
+IMPORTS = """
+[record]
+key = "k${index}"
+[release]
+call = "POST /imports"
+payload = true
+again = "exists"
+take = { id = "id" }
+[status]
+call = "GET /imports/${id}"
+state = "state"
+finished = ["done"]
+[results]
+of = "status"
+items = "rows"
+exists = { there = true }
+"""
+
+
+class TestWhatIsThereAlreadyByALaterResult:
+    @staticmethod
+    def server(seen):
+        rows = [{"id": "a"}, {"there": True}]
+        return (200, {"id": "i"}) if seen.method == "POST" else (200, {"state": "done", "rows": rows})
+
+    async def test_it_fails_where_this_was_the_first_attempt(self):
+        found = await Described(IMPORTS, self.server).settled([{"a": 1}, {"a": 2}])
+        assert list(found.errors) == [1]
+
+    async def test_it_is_ours_after_a_loss(self):
+        described = Described(IMPORTS, self.server)
+        described.wire.loses = [True]
+        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", "k101"]
+
+    async def test_it_is_uncertain_where_another_process_released_the_batch(self):
+        described = Described(IMPORTS, self.server)
+        found = await described.service.settlement(described.asked([{"a": 1}, {"a": 2}], "i"))
+        assert list(found.uncertain) == [1]
+
+
 async def test_the_fates_may_stand_in_the_last_status():
     described = Described(
         """
