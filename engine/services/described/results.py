@@ -124,7 +124,7 @@ class ListReader:
         return number
 
     def _add_rows(self, lines: Iterable[str], fates: RecordFates) -> int:
-        number, rows = 0, iter(csv_items(lines, self.table.delimiter))
+        number, rows = 0, iter(csv_items(lines, self.table.delimiter, self._reader.column))
         while some := list(islice(rows, _READ_ROWS)):
             number += self._add_items(some, None, fates)
         return number
@@ -361,16 +361,21 @@ def json_lines(text: bytes) -> Sequence[Any]:
     return [decode(Answer(200, {}, line), Any, call="results") for line in text.split(b"\n") if line.strip()]
 
 
-def csv_items(lines: Iterable[str], delimiter: str = ",") -> Iterable[Mapping[str, str]]:
+def csv_items(lines: Iterable[str], delimiter: str = ",", column: str = "") -> Iterable[Mapping[str, str]]:
     """Yield the rows of a table with a header, by column; fields that a row lacks are not there.
 
+    `column`: one that the header must have, where there is one: any page can be read as a table without rows, and would
+    say of every record that no result is about it.
+
     Raises:
-        UnexpectedAnswer: it is no table.
+        UnexpectedAnswer: it is no table, or not one of these.
     """
     csv.field_size_limit(sys.maxsize)  # it would end a row within a long value; the file's size is bounded
     try:
         rows = csv.reader(lines, delimiter=delimiter)
         header = next(rows, [])
+        if column and header and column not in header:
+            raise UnexpectedAnswer(f"the results have no column {column!r}", call="results")
         for row in rows:
             if row:
                 yield dict(zip(header, row, strict=False))

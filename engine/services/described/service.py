@@ -239,8 +239,8 @@ class DescribedService:
             if refusal.earlier_lost:  # the first one may have come, and be why: what is staged anew takes it again
                 refusal.blame = Blame.URL
             raise
-        if not call.authenticated and answer.body.strip()[:20].lower().startswith(_PAGE):
-            raise UnexpectedAnswer("upload: a page is no answer of a store", call="upload", status=answer.status)
+        if not call.authenticated:
+            _no_page(answer, "upload")
         self._taken[staged.remote_id] = {**values, **self._upload.taken(answer)}
 
     async def release(
@@ -321,7 +321,7 @@ class DescribedService:
             call, repeatable=self._declared in REPEATABLE, reconcilable=self._declared is Again.ASK, intent=intent
         )
         try:
-            return await self._caller.call(call)
+            return _no_page(await self._caller.call(call), "release")
         except Refused as refusal:
             if call.carries is Carries.RELEASE and refusal.status == HTTPStatus.NOT_FOUND:
                 refusal.batch_not_found = True
@@ -452,7 +452,7 @@ class DescribedService:
     async def cancel(self, remote_id: str) -> None:
         """Make the call that has the service create nothing more of a batch."""
         assert self._cancel is not None  # noqa: S101 - else there is no `canceling`
-        await self._caller.call(self._cancel.call(self._values_of(remote_id)))
+        _no_page(await self._caller.call(self._cancel.call(self._values_of(remote_id))), "cancel")
 
     # --- following ----------------------------------------------------------------------------------------------------
 
@@ -553,6 +553,17 @@ class DescribedService:
         if sequence is not None:
             values |= batch_names(self._job, self._token, Batch(sequence, Position(), Position(), 0, 0, b"", b""))
         return values
+
+
+def _no_page(answer: Answer, call: str) -> Answer:
+    """Return an answer that is not read further, unless it is a page: something in between gives those, with a 200.
+
+    Raises:
+        UnexpectedAnswer: it is one.
+    """
+    if answer.body[:200].lstrip()[:20].lower().startswith(_PAGE):
+        raise UnexpectedAnswer(f"{call}: a page is no answer of the service", call=call, status=answer.status)
+    return answer
 
 
 class _StatusWords:

@@ -340,7 +340,9 @@ class TestFormats:
             {"sf__Id": "1", "Account.Name": "a, b", "Note": "x\ny"},
             {"sf__Id": "2", "Account.Name": "c"},
         ]
-        assert list(csv_items([])) == []
+        assert list(csv_items([])) == list(csv_items([], column="key")) == []
+        with pytest.raises(UnexpectedAnswer, match="no column 'key'"):
+            list(csv_items(["a,b\n"], column="key"))
         with pytest.raises(UnexpectedAnswer):
             list(csv_items(["a\n", "b\rc\n"]))
 
