@@ -276,6 +276,11 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
         """Where tasks go, as people call it: a project, say; "" if there is only one place, or each task names it."""
         return ""
 
+    @property
+    def words(self) -> str:
+        """What people call the service, and the place there: `sama, project 42`."""
+        return f"{self.kind}, project {self.place}" if self.place else self.kind
+
     def bearing_on_speed(self) -> Mapping[str, Any]:
         """Return the keys that a measurement of the service depends on, with their values."""
         return {}

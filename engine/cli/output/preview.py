@@ -23,7 +23,8 @@ def preview_screen(preview: Preview) -> Screen:
     redact = redactor(os.environ, looks=False)
     bad = sum(record.task is None for record in preview.records)
     exit_code = Exit.SOME_FAILED if bad else Exit.ALL_CREATED
-    where = f"{preview.kind} at {preview.url}{f', project {preview.place}' if preview.place else ''}"
+    kind, comma, place = preview.words.partition(", ")
+    where = f"{kind} at {preview.url}{comma}{place}"
     batches = count(preview.all_batches) if preview.exact else f"about {count(preview.all_batches)}, by what was read"
     return Screen(
         f"{_verdict(preview, bad)} Nothing was sent, and nobody was called.",

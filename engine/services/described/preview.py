@@ -15,6 +15,8 @@ _HEADER = "header."
 
 def answer_preview(call: Call, settings: DescribedSettings) -> Answer | None:
     """Return what the service would answer to a step that others build on; None to what only the service can know."""
+    if call.kind == "token" and settings.auth.exchange is not None:
+        return Answer(200, {}, orjson.dumps(_put(None, list(parts_of(settings.auth.exchange.take)), "TOKEN")))
     step: StepTable | None = {"stage": settings.stage, "upload": settings.upload}.get(call.kind)
     if step is None and call.kind == "release" and settings.results.of != "release":
         step = settings.release

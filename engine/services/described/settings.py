@@ -536,6 +536,11 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
         return " ".join([path, *beside])
 
     @property
+    def words(self) -> str:
+        """What people call the service, and its first call."""
+        return f"{self.title}, {self.place}"
+
+    @property
     def needs_token(self) -> bool:
         """Whether a text of the description names `${token}` or `${mark}`, or a header carries the mark.
 
