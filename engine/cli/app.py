@@ -461,9 +461,15 @@ def _uncertain_said(job: str, found: engine.UncertainRecords) -> str:
     more = f" and {found.batches - len(found.examples)} more" if found.batches > len(found.examples) else ""
     return (
         f"{count(found.records, 'record')} in {count(found.batches, 'batch')} may be tasks already, and nobody knows: "
-        f"{'; '.join(found.examples)}{more}. Each of them that is becomes a second task if it is sent again; look at "
-        f"the service first.{f' They become job {found.job}.' if found.job != job else ''}"
+        f"{'; '.join(found.examples)}{more}. {_if_sent_again(found)}"
+        f"{f' They become job {found.job}.' if found.job != job else ''}"
     )
+
+
+def _if_sent_again(found: engine.UncertainRecords) -> str:
+    if found.harmless:
+        return "Sent again, those that are there already are not created a second time."
+    return "Each of them that is becomes a second task if it is sent again; look at the service first."
 
 
 @_command()

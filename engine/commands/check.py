@@ -29,7 +29,7 @@ from engine.http.urls import check_base_url, exact_hosts, is_loopback
 from engine.model.errors import BulkSubmitError, ConfigError, Unauthorized
 from engine.model.job import Job
 from engine.progress.events import unheard
-from engine.progress.text import duration
+from engine.progress.text import duration, place_words
 from engine.services.base import Service
 from engine.services.checks import CheckVerdict, Finding, ServiceCheck
 
@@ -137,7 +137,9 @@ async def check(
             cure = "mend the records, [mapping] or [service]; `bulksubmit validate` shows the first tasks"
             await run.make(ServiceCheck("tasks", partial(here.tasks, checking), cure, (KEY, "project", "records")))
     host = URL(setup.service.base_url).host
-    return CheckReport(shown, run.lines, f"{host} ({setup.service.words})", note, here.good[:PROBED], undoable)
+    place = f", {place_words(setup.service.place)}" if setup.service.place else ""
+    where = f"{host} ({setup.service.kind}{place})"
+    return CheckReport(shown, run.lines, where, note, here.good[:PROBED], undoable)
 
 
 _SET_THEM = "set them in the environment of whoever runs bulksubmit (export NAME=…), also of cron"

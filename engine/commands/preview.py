@@ -99,8 +99,6 @@ class Preview(Struct, frozen=True):
     """Of the service."""
     place: str
     """Where tasks go there; "" if there is one place only, or each task names it."""
-    words: str
-    """What people call the service and the place."""
     records: Sequence[PreviewedRecord]
     batches: Sequence[PreviewedBatch]
     all_batches: int
@@ -150,7 +148,6 @@ async def preview(
             setup.service.kind,
             setup.service.base_url,
             setup.service.place,
-            setup.service.words,
             seen.records,
             batches,
             seen.all_batches,

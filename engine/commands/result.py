@@ -20,6 +20,7 @@ from engine.commands.configuration import hide_secret
 from engine.commands.lineage import Retried, retried
 from engine.commands.paths import spelled
 from engine.ledger.base import Ledger
+from engine.model.doubt import INHERITED
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome, Tally
@@ -42,7 +43,7 @@ class ServiceCan(Struct, frozen=True):
     """What the service of a job can be asked afterwards: it decides what a person is advised."""
 
     ask: bool = True
-    """About a batch whose answer was lost: by its name, or by a search."""
+    """About a batch whose answer was lost: by its name, by a search, or by a repeat that does no more than once."""
     count: bool = True
     """How the created tasks stand."""
     people: bool = False
@@ -101,6 +102,8 @@ class UncertainRecords(Struct, frozen=True):
     """In which they are sent again: their own, or one made of them."""
     sequences: frozenset[int] = frozenset()
     """Of the batches, where they are sent again in their place."""
+    harmless: bool = False
+    """What is there already is not created a second time: a repeat does no more than once."""
 
 
 class FailedTask(Struct, frozen=True):
@@ -308,7 +311,7 @@ def service_can(job: Job, setup: wiring.Setup | None = None) -> ServiceCan:
         service = (wiring.offline(setup, job) if setup else wiring.load_offline(job)).service
     except (OSError, BulkSubmitError):
         return ServiceCan()
-    asked = service.polling is not None or service.referencing is not None
+    asked = service.polling is not None or service.referencing is not None or service.again in INHERITED
     return ServiceCan(
         asked, service.counting is not None, service.refreshing is not None and service.refreshing.by_people
     )

@@ -39,7 +39,7 @@ from engine.commands.submit import family_lock, go_on, work_on
 from engine.files import DEFAULT_LEDGER, make_private_folder, private
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, batch_name
-from engine.model.doubt import RemoteStatus
+from engine.model.doubt import INHERITED, RemoteStatus
 from engine.model.errors import ConfigError, JobError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Fate
@@ -104,10 +104,10 @@ async def retry(  # noqa: PLR0913 - what a person can say of a retry
         ledger: file that remembers it.
         emit: is told what happens.
         stop: ends the run early.
-        uncertain: send what is uncertain instead, by the word of a person: what arrived is created a second time. That
-            are the job's uncertain batches, in their place; where there are none, the uncertain records of settled
-            batches, as a job of their own. Of a job that is not finished, it is what the service has accepted and does
-            not begin with.
+        uncertain: send what is uncertain instead, by the word of a person: what arrived is created a second time, but
+            where a repeat does no more than once. Those are the job's uncertain batches, in their place; where there
+            are none, the uncertain records of settled batches, as a job of their own. Of a job that is not finished, it
+            is what the service has accepted and does not begin with.
         config: of the new job; that of the old one where left out.
         from_file: with the records that were mended elsewhere, and only those: lines as in `rejects.ndjson`, or a table
             as `rejects.csv`.
@@ -327,6 +327,11 @@ async def uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
         JobError: there are none, or they were made a job before.
         CallFailed: the service could not be asked.
     """
+    found = await _uncertain_in(job, ledger)
+    return replace(found, harmless=wiring.load_offline(job).service.again in INHERITED)
+
+
+async def _uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
     if job.state is JobState.OPEN:
         return await _waiting(job, ledger)
     if job.state is JobState.CANCELED:

@@ -126,8 +126,8 @@ def texts_in(value: Any) -> Iterator[str]:
 def without_secrets_in(value: Any) -> Any:
     """Return settings with stars in place of each secret, wherever in them it stands; what has none is the same."""
     match value:
-        case SecretStr():
-            return type(value)(_STARS)
+        case SecretStr():  # an empty one says that there is none
+            return type(value)(_STARS) if value.get_secret_value() else value
         case SecretTree():
             return SecretTree(_STARS if isinstance(value.tree, str) else without_secrets_in(value.tree))
         case msgspec.Struct():
@@ -275,11 +275,6 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
     def place(self) -> str:
         """Where tasks go, as people call it: a project, say; "" if there is only one place, or each task names it."""
         return ""
-
-    @property
-    def words(self) -> str:
-        """What people call the service, and the place there: `sama, project 42`."""
-        return f"{self.kind}, project {self.place}" if self.place else self.kind
 
     def bearing_on_speed(self) -> Mapping[str, Any]:
         """Return the keys that a measurement of the service depends on, with their values."""

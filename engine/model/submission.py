@@ -39,8 +39,8 @@ class State(StrEnum):
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     # SETTLED from everywhere: a batch that the service refuses, or that a person cancels, has its outcome.
-    # SPLIT: as much was refused before, or timed out. UNCERTAIN: it is half of a batch that may have arrived, and nothing
-    # more is sent.
+    # SPLIT: as much was refused before, or timed out. UNCERTAIN: it is half of a batch that may have arrived, and
+    # nothing more is sent.
     State.FROZEN: frozenset({State.STAGING, State.RELEASING, State.SETTLED, State.SPLIT, State.UNCERTAIN}),
     # STAGING again: the answer was lost, or the process died. UNCERTAIN: what it made could not be canceled.
     # FROZEN again: it was refused, and not for its records, as far as is known.

@@ -10,6 +10,11 @@ _LONG_SECONDS = 10
 """From here on tenths of a second are not shown."""
 
 
+def place_words(place: str) -> str:
+    """Return what people may call the place where tasks go: a path as it stands, anything else is a project's name."""
+    return place if place.startswith("/") else f"project {place}"
+
+
 def count(number: int, noun: str = "") -> str:
     """Return `1,204` or, with a noun, `1,204 records`, `2 batches`, `1 retry`."""
     if not noun:

@@ -181,7 +181,7 @@ class Run(Struct, frozen=True):
         self.emit(BatchSettled.of(batch.sequence, settlement))
 
     async def split(self, batch: Batch, submission: Submission, halves: tuple[Batch, Batch], reason: str) -> Submission:
-        """Let two halves stand for a batch; they remember its lost attempts where their records may be there by them."""
+        """Let two halves stand for a batch; they remember its lost attempts, if their records may be there by them."""
         sent_at = submission.sent_at if self.service.again in INHERITED else None
         split = replace(submission, state=State.SPLIT, remote_id=None, note=reason, sent_at=sent_at)
         await self.ledger.split(self.job.name, split, halves, expected=submission.state)

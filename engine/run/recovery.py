@@ -136,8 +136,8 @@ class Recovery:
             return Submitted(submission)
         if step.action is Action.SEND and submission.state is State.RELEASED:  # whose name is given up
             submission = await self._run.move(case.batch, submission, State.UNCERTAIN, note=step.reason)
-        if step.action is Action.SEND and not _may_have_arrived(case.doubt):
-            submission = replace(submission, sent_at=None)
+        if step.action is Action.SEND:
+            submission = replace(submission, sent_at=self._sent_at(case))
         if step.action is Action.SEND or (self._service.staging is None and again not in REPEATABLE):
             submission = await self._run.move(case.batch, submission, State.FROZEN, note=step.reason)
         elif step.action is Action.RELEASE_AGAIN and submission.state is not State.RELEASING:
@@ -153,6 +153,15 @@ class Recovery:
         doubt = case.doubt.with_repeat(self._run.clock.monotonic(), submitted.doubt.declined)
         doubt = replace(doubt, lost=doubt.lost or submitted.doubt.lost)
         return _Case(case.batch, submitted.submission, doubt, submitted.failure)
+
+    def _sent_at(self, case: _Case) -> float | None:
+        """Return since when an attempt at a batch that is sent from its beginning may have arrived."""
+        again, submission = case.doubt.again, case.submission
+        if again not in REPEATABLE:
+            return None
+        if again is Again.KEY and case.doubt.wish is Wish.SEND_AGAIN:  # its key counts as new, whatever that may cost
+            return self._run.clock.now()
+        return submission.sent_at
 
     async def _park(self, case: _Case, step: NextStep) -> Submitted:
         if case.submission.state is State.UNCERTAIN:
@@ -283,14 +292,6 @@ class Recovery:
             if tried == MOST_SEARCHED:
                 break
         return False
-
-
-def _may_have_arrived(doubt: Doubt) -> bool:
-    """Return whether an attempt before the one that begins now may have arrived, as far as that matters for it.
-
-    With an idempotency key that a person has sent again in spite of its age, the call that begins now is the first.
-    """
-    return doubt.again in REPEATABLE and not (doubt.again is Again.KEY and doubt.wish is Wish.SEND_AGAIN)
 
 
 def _finds_a_task(located: Located, kept: Settlement) -> bool:

@@ -80,7 +80,7 @@ async def has_the_abilities_that_it_names(subject: Subject) -> None:
     hold(needs.get(service.again, service), f"again is {service.again}, and the ability that this needs is missing")
     hold(
         service.again is not Again.KEY or service.key_seconds > 0,
-        "key_seconds does not say for how long a key is known",
+        "key_seconds says no time for a key",
     )
     hold(service.undoing is None or service.refreshing, "what is undone is looked at first: undoing needs refreshing")
     if service.staging is not None:

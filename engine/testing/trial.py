@@ -79,7 +79,7 @@ class Subject:
     @property
     def secrets(self) -> Sequence[str]:
         """The values of the keys that hold secrets."""
-        return [*secrets_in(self.settings())]
+        return [*filter(None, secrets_in(self.settings()))]
 
     def settings(self) -> ServiceSettings:
         """Return the checked `[service]`."""
@@ -123,7 +123,7 @@ class Between:
             raise PossiblyApplied(f"{call.kind}: it was lost on its way", call=call.kind)
         answer = await self.caller.call(call)
         if self.twice and call.repeatable and call.carries is not Carries.RELEASE:  # a second release may be refused
-            answer = await self.caller.call(call)
+            answer = replace(await self.caller.call(call), earlier_lost=True)  # why a caller repeats a call
         if self.loses_answer(call):
             raise PossiblyApplied(f"{call.kind}: the answer was lost", call=call.kind)
         self.heard.append(answer)

@@ -99,7 +99,7 @@ def couchdb() -> Iterator[Server]:
         with _running(command, folder, port, "/") as server:
             named = base64.b64encode(f"root:{PASSWORD}".encode()).decode()
             server.headers["Authorization"] = f"Basic {named}"
-            server.secrets["COUCHDB_PASSWORD"] = PASSWORD
+            server.secrets |= {"COUCHDB_USER": "root", "COUCHDB_PASSWORD": PASSWORD}
             yield server
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,12 +24,14 @@ from typing import Any
 
 import pytest
 
-from .servers import USER, Server, couchdb, datasette, pocketbase
+from .servers import PASSWORD, USER, Server, couchdb, datasette, pocketbase
 
 pytestmark = pytest.mark.slow
 
 RECORDS = int(os.environ.get("BULKSUBMIT_SERVER_RECORDS", "2000"))
 KILLS = 5
+STOPPED_SECONDS = 5
+"""Longest that a server takes for what it was asked last."""
 EVERY = 25
 """Of so many records one is bad, of each kind in turn."""
 SECONDS = 600
@@ -165,7 +168,7 @@ def in_couchdb(server: Server) -> list[tuple[int, str]]:
 COUCHDB = Case(
     start=couchdb,
     prepare=prepare_couchdb,
-    service='kind = "couchdb"\nvalues = { database = "tasks" }\nauth = { user = "root" }\n',
+    service='kind = "couchdb"\nvalues = { database = "tasks" }\n',
     kinds=[
         Kind("a title is missing", {"title": None}),
         Kind("the title is too long", {"title": LONG}),
@@ -231,7 +234,12 @@ class Desk:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder = folder
+        self._url = server.url
         self._environment = os.environ | server.secrets
+
+    def configure(self, service: str, records: Sequence[str], more: str = "") -> None:
+        (self.folder / "tasks.ndjson").write_text("".join(f"{one}\n" for one in records))
+        (self.folder / "load.toml").write_text(f'[service]\nbase_url = "{self._url}"\n{service}{more}')
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / "said").open("ab") as said:
@@ -259,15 +267,29 @@ class Desk:
         return [json.loads(one) for one in (self.folder / ".bulksubmit" / "load" / name).read_text().splitlines()]
 
 
-def kill_when(desk: Desk, process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
-    """Kill the engine as soon as the server has so much of it; only the wall clock can bound the wait."""
+def wait_until(desk: Desk, process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
+    """Wait for what other processes bring about; only the wall clock can bound that."""
     until = time.monotonic() + SECONDS
     while not reached():
-        assert process.poll() is None, f"it ended before it was killed:\n{desk.said}"
+        assert process.poll() is None, f"it ended too early:\n{desk.said}"
         assert time.monotonic() < until, f"it did not get there:\n{desk.said}"
         time.sleep(0.005)
+
+
+def killed(desk: Desk, process: subprocess.Popen[bytes], count: Callable[[], int], *, waits: bool) -> int:
+    """Kill the engine; return how many records are there of which its ledger does not know.
+
+    `waits`: until the server has done what the engine asked last, and never heard of. Else the connection breaks under
+    that, and the server may do it or give up.
+    """
+    if waits:
+        process.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + STOPPED_SECONDS
+        while count() <= desk.known_created() and time.monotonic() < until:
+            time.sleep(0.005)
     process.kill()
     process.wait()
+    return max(0, count() - desk.known_created())
 
 
 @pytest.mark.parametrize("case", [POCKETBASE, COUCHDB, DATASETTE], ids=["pocketbase", "couchdb", "datasette"])
@@ -275,16 +297,15 @@ def test_each_good_record_is_there_once_and_each_bad_one_has_its_reason(case, tm
     with case.start() as server:
         case.prepare(server)
         desk = Desk(tmp_path, server)
-        (tmp_path / "tasks.ndjson").write_text("".join(f"{line(case, n)}\n" for n in range(RECORDS)))
-        (tmp_path / "load.toml").write_text(f'[service]\nbase_url = "{server.url}"\n{case.service}')
+        desk.configure(case.service, [line(case, n) for n in range(RECORDS)])
         before, began = case.count(server), time.monotonic()
         wanted = [n for n in range(RECORDS) if kind_of(case, n) is None]
         unknown = 0  # records that were there at a kill, and of which the ledger did not know
         for kill in range(KILLS):
             goal = before + (kill + 1) * len(wanted) // (KILLS + 1)
             process = desk.start(*(RESUME if kill else SUBMIT))
-            kill_when(desk, process, lambda goal=goal: case.count(server) >= goal)
-            unknown += max(0, case.count(server) - before - desk.known_created())
+            wait_until(desk, process, lambda goal=goal: case.count(server) >= goal)
+            unknown += killed(desk, process, lambda: case.count(server) - before, waits=kill % 2 == 0)
         assert desk.run(*RESUME) == 3, desk.said  # finished, and some failed
         took = time.monotonic() - began
         assert unknown, "no kill came between a record and the answer about it"
@@ -318,3 +339,58 @@ def test_each_good_record_is_there_once_and_each_bad_one_has_its_reason(case, tm
         }
         record_property("figures", figures)
         sys.stdout.write(f"{json.dumps(figures)}\n")
+
+
+SLOWLY = "[send]\nrequests_per_second = 20\n"
+
+
+def test_tokens_that_end_in_the_middle_are_renewed(tmp_path):
+    """PocketBase tells of it with a 400: a 403 stands in it, beside the first record."""
+    with pocketbase() as server:
+        prepare_pocketbase(server)
+        desk = Desk(tmp_path, server)
+        desk.configure(POCKETBASE.service, [json.dumps(good(n)) for n in range(3_000)], SLOWLY)
+        process = desk.start(*SUBMIT)
+        wait_until(desk, process, lambda: POCKETBASE.count(server) > 500)
+        (me,) = server.done("GET", "/api/collections/_superusers/records")["items"]
+        again = {"password": PASSWORD, "passwordConfirm": PASSWORD}
+        server.done("PATCH", f"/api/collections/_superusers/records/{me['id']}", again)  # this ends all tokens
+        assert process.wait(timeout=SECONDS) == 0, desk.said
+        assert Counter(n for n, _ in POCKETBASE.created(server)) == Counter(range(3_000))
+        assert "token is renewed" in desk.said
+
+
+def test_a_database_that_is_locked_fails_no_record(tmp_path):
+    """Datasette tells of it with a 400 as it does of a bad row."""
+    with datasette(SCHEMA) as server:
+        desk = Desk(tmp_path, server)
+        desk.configure(DATASETTE.service, [json.dumps(good(n)) for n in range(2_000)], SLOWLY)
+        process = desk.start(*SUBMIT)
+        wait_until(desk, process, lambda: DATASETTE.count(server) > 300)
+        with closing(sqlite3.connect(server.folder / "tests.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            wait_until(desk, process, lambda: "database is locked" in desk.said)  # after Datasette's five seconds
+            other.execute("ROLLBACK")
+        assert process.wait(timeout=SECONDS) == 0, desk.said
+        assert Counter(n for n, _ in DATASETTE.created(server)) == Counter(range(2_000))
+
+
+def test_a_document_that_is_there_already_is_no_success(tmp_path):
+    """With ids of one's own: one is somebody else's, and one stands twice in the source."""
+    own_ids = 'record = { key = "${task._id}", add = {} }\n'
+    with couchdb() as server:
+        prepare_couchdb(server)
+        server.done("PUT", "/tasks/d7", good(-7))
+        desk = Desk(tmp_path, server)
+        ids = [f"d{n}" for n in range(20)] + ["d3"]
+        desk.configure(COUCHDB.service + own_ids, [json.dumps({"_id": one, **good(n)}) for n, one in enumerate(ids)])
+        assert desk.run(*SUBMIT) == 3, desk.said
+        outcomes = desk.lines("outcomes.ndjson")
+        failed = {one["index"]: one["error"] for one in outcomes if one["state"] == "failed"}
+        assert sorted(failed) == [7, 20]
+        assert failed[7].startswith("it is there already")
+        assert failed[20].startswith("its key stands twice in the source")
+        there = dict(in_couchdb(server))
+        assert there[-7] == "d7"
+        assert {n for n in there if n >= 0} == {one["index"] for one in outcomes if one["state"] == "created"}
+        assert desk.run("audit", "load") == 0, desk.said

@@ -12,7 +12,7 @@ from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.preview import Preview, PreviewedBatch, PreviewedRecord, PreviewedRequest
 from engine.model.errors import Exit
 from engine.progress.redaction import Redact, redactor
-from engine.progress.text import count, size
+from engine.progress.text import count, place_words, size
 
 _SHOWN = 2000
 """Characters of a row, a task or a body on the screen; `--json` has them whole, a body as far as the preview has it."""
@@ -23,8 +23,7 @@ def preview_screen(preview: Preview) -> Screen:
     redact = redactor(os.environ, looks=False)
     bad = sum(record.task is None for record in preview.records)
     exit_code = Exit.SOME_FAILED if bad else Exit.ALL_CREATED
-    kind, comma, place = preview.words.partition(", ")
-    where = f"{kind} at {preview.url}{comma}{place}"
+    where = f"{preview.kind} at {preview.url}{f', {place_words(preview.place)}' if preview.place else ''}"
     batches = count(preview.all_batches) if preview.exact else f"about {count(preview.all_batches)}, by what was read"
     return Screen(
         f"{_verdict(preview, bad)} Nothing was sent, and nobody was called.",

@@ -38,9 +38,13 @@ _DAY = 24 * 3600
 
 
 class AnthropicSwitches(Section, frozen=True):
-    """How it behaves: seconds for each request, after how many a batch expires, and which versions are known."""
+    """How it behaves: seconds for each request, after how many a batch expires, and which versions are known.
+
+    `held` batches, counted from 1 as they were made, make no progress.
+    """
 
     line_seconds: float = 0.0
+    held: tuple[int, ...] = ()
     window_seconds: float = _DAY
     versions: tuple[str, ...] = ("2023-06-01",)
 
@@ -107,10 +111,14 @@ class AnthropicStandIn(VendorService):
             return self.error("", 400, "anthropic-version: header is required")
         return None
 
+    def switch(self, switches: AnthropicSwitches) -> None:
+        """Behave otherwise from now on."""
+        self._switches = switches
+
     def catch_up(self) -> None:
         """Make the requests whose time has come."""
-        for batch in self.batches.values():
-            if batch.ended_at is None:
+        for number, batch in enumerate(self.batches.values(), 1):
+            if batch.ended_at is None and number not in self._switches.held:
                 self._go_on(batch)
 
     def _create(self, request: SandboxRequest) -> SandboxAnswer:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from operator import attrgetter
 from typing import Any, Literal
@@ -27,9 +27,10 @@ from engine.model.payload import Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.services.decoding import Anything
+from engine.services.described.consistency import payload_step
 from engine.services.described.paths import MISSING, compiled, parts_of, text_of_value
 from engine.services.described.settings import DescribedSettings
-from engine.services.described.texts import TASK, Json, Text, clear, form_of
+from engine.services.described.texts import RECORD_NAMES, TASK, Json, Text, clear, form_of
 
 TOKEN_BYTES = 16
 """Length of a token: hexadecimal digits."""
@@ -74,10 +75,22 @@ class Framing:
             name: Text(text_of_value(text), f"body.fields.{name}") for name, text in clear(self._body.fields).items()
         }
         self._additions = list(_additions(settings))
-        users = {"record.key": self._key, "record.template": self._template, "record.head": self._head}
+        users: dict[str, Text | Json | None] = {
+            "record.key": self._key,
+            "record.template": self._template,
+            "record.head": self._head,
+        }
         users |= {one.place: one.member for one in self._additions}
+        carrier, step = payload_step(settings)
+        users[f"{carrier}.call"] = Text(step.call, f"{carrier}.call")
+        for key in ("query", "headers"):
+            texts = {f"{carrier}.{key}.{name}": text_of_value(text) for name, text in clear(getattr(step, key)).items()}
+            users |= {place: Text(text, place) for place, text in texts.items()}
         self._users = {place: user for place, user in users.items() if user is not None}
         """What is made for each record, by its dotted key."""
+        named = {name for place, user in self._users.items() if place.startswith(f"{carrier}.") for name in user.names}
+        self._of_call = sorted(name for name in named if name.partition(".")[0] in RECORD_NAMES)
+        """What the call that carries one record names of it."""
         self._needed = sorted({f"{TASK}.{path}" for path, _ in self._needs()})
         self._values = _Values([name.partition(".")[2] for name in self._needed])
         self._tests = list(self._flaw_tests())
@@ -95,6 +108,19 @@ class Framing:
     def looks_at_tasks(self) -> bool:
         """Whether `flaw` may find something: else no task needs to be looked at."""
         return bool(self._tests)
+
+    def with_record(self, payload: Payload, names: Mapping[str, str]) -> Mapping[str, str]:
+        """Return names with those of the one record that a call carries: its key, its index, and values of its task.
+
+        Where a call may carry more than one record, its texts name none of them: then `names` are returned.
+
+        Raises:
+            ValueError: the task lacks a value that the call names.
+        """
+        if not self._of_call or len(payload.lengths) != 1:
+            return names
+        columns = _Columns(self, payload, names)
+        return {**names, **{name: columns.text(name)[0] for name in self._of_call}}
 
     @property
     def plain_task(self) -> type[msgspec.Struct] | None:
@@ -234,7 +260,7 @@ class Framing:
         writer = csv.writer(rows, delimiter=self._body.delimiter, lineterminator=ending)
         if self._columns:
             writer.writerow(self._columns)
-            writer.writerows(map(self._row, records))
+            writer.writerows(self._rows(records))
             return rows.getvalue().encode()
         members = list(map(_members, records))
         names = list(dict.fromkeys(name for one in members for name in one))
@@ -242,8 +268,15 @@ class Framing:
         writer.writerows([_cell(one.get(name, _NULL)) for name in names] for one in members)
         return rows.getvalue().encode()
 
+    def _rows(self, records: Sequence[bytes]) -> Iterable[Sequence[Any]]:
+        """Return the fields of rows. Mostly they are texts and integers, which the writer takes as they are."""
+        try:
+            self._plain_row(records[0]) if records else None
+        except (msgspec.DecodeError, RecursionError):  # so are the others, most likely
+            return zip(*(map(_cell, column) for column in self._cells.columns(records)), strict=True)
+        return map(self._row, records)
+
     def _row(self, record: bytes) -> Sequence[Any]:
-        """Return the fields of a row: mostly texts and integers, which the writer takes as they are."""
         try:
             return msgspec.structs.astuple(self._plain_row(record))
         except (msgspec.DecodeError, RecursionError):
@@ -381,7 +414,7 @@ class _Columns:
     def keys(self) -> Sequence[str]:
         if self._keys is None:
             key = self._framing._key  # noqa: SLF001 - as above
-            self._keys = key.each(self.count, self._names, self._texts) if key is not None else ()
+            self._keys = key.each(self.count, self._names, self.text) if key is not None else ()
         return self._keys
 
     @property
@@ -404,9 +437,10 @@ class _Columns:
 
     def json(self, value: Json) -> Sequence[bytes]:
         """Return a value of JSON for each record."""
-        return value.each(self.count, self._names, self._texts, self._jsons)
+        return value.each(self.count, self._names, self.text, self._jsons)
 
-    def _texts(self, name: str) -> Sequence[str]:
+    def text(self, name: str) -> Sequence[str]:
+        """Return what a name stands for in a text, for each record."""
         match name:
             case "index":
                 return list(map(str, self._payload.indexes))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 
 from engine.model.doubt import RemoteStatus
+from engine.model.errors import Refused
 from engine.model.record import Row
 from engine.services.checks import GENERAL_GUESSES, CheckVerdict, Finding, Guess, ServiceCheck
 from engine.services.described.promise import promise_of
@@ -46,7 +48,14 @@ class DescribedChecks:
         ]
 
     async def _key(self) -> Finding:
-        return Finding(await self._look())
+        try:
+            return Finding(await self._look())
+        except Refused as refusal:
+            if refusal.status != HTTPStatus.NOT_FOUND:
+                raise
+            return Finding(
+                str(refusal), CheckVerdict.FAILED, "correct service.base_url or service.values: no such place"
+            )
 
     async def _promise(self) -> Finding:
         return Finding(promise_of(self._settings).created)

@@ -214,7 +214,7 @@ def _check_steps(one: DescribedSettings) -> None:
             'stage.take.id: missing; say where the answer has the name of what was staged: take = { id = "id" }'
         )
     always = dict.fromkeys([*sorted(BATCH_NAMES), *one.values], "")
-    record = dict.fromkeys(sorted(RECORD_NAMES), "it is different for each record, and the call is for a whole batch")
+    record = dict.fromkeys(sorted(RECORD_NAMES), "it is different for each record, and the call is for a batch of them")
     _check_first_steps(one, always, record)
     has_id = one.stage is not None or "id" in one.release.take
     _check_later_steps(one, {**record, **always, **_lost(one), **({"id": ""} if has_id else {})})
@@ -236,7 +236,9 @@ def _check_first_steps(one: DescribedSettings, always: Mapping[str, str], record
         if name == "release":
             lost = "it is not known any more after a restart, where id alone is; take it as id, or ask for it again"
             known = {key: lost if not why and key not in {*always, "id"} else why for key, why in known.items()}
-        _check_step(step, name, known)
+        carries_one = step.payload and one.body.framing in {"single", "form"}
+        of_record = {"index": "", TASK: "", **({"key": ""} if one.record.key else {})}
+        _check_step(step, name, {**known, **of_record} if carries_one else known)
         if step.payload:
             for key, tree in (("with", one.body.with_), ("fields", one.body.fields)):
                 _check_table(clear(tree), f"body.{key}")
@@ -453,7 +455,7 @@ def _needs_of_ask(one: DescribedSettings) -> str:
 def _needs_of_search(one: DescribedSettings) -> str:
     if one.search is None:
         return 'release.again: "search" needs [service.search]'
-    if one.search.where or one.search.mark or _carries_mark(one):
+    if one.search.where or one.search.mark or one.search.by_results or _carries_mark(one):
         return ""
     return (
         "search.mark: missing; say which member of each task carries ${mark}, or put ${mark} into the records or the "
@@ -523,6 +525,12 @@ def _check_search(one: DescribedSettings) -> None:
         _check_mark(search.mark)
     if search.pages is not None:
         _check_pages(search.pages, "search.pages")
+    told = one.results.of == "fetch" and one.results.match == "key" and not finds_records(one, search)
+    if search.by_results and not told:
+        raise ValueError(
+            "search.by_results: tells batches by the keys in their results, so it goes with [service.status], "
+            'results.of = "fetch" and results.match = "key"'
+        )
     if one.release.again == "search" and finds_records(one, search):
         if not (search.key or one.results.key or search.index or one.results.index):
             raise ValueError(
@@ -615,6 +623,9 @@ def _check_items(one: DescribedSettings, table: ResultsTable | FetchTable, place
         raise ValueError('record.key: missing; with results.match = "key" records are known by it')
     if not of("id") and not one.record.key:
         raise ValueError(f"{place}.id: empty, so the record's key is its id; set record.key")
+    if (format_ == "count" or base.missing == "created") and not one.record.key:
+        says = f'{place}.format = "count"' if format_ == "count" else 'results.missing = "created"'
+        raise ValueError(f"record.key: missing; with {says} nothing names a task, so the record's key is its id")
 
 
 def _check_pages(pages: PagesTable, place: str) -> None:
@@ -642,8 +653,8 @@ def _check_rule(rule: RuleTable, place: str) -> None:
         raise ValueError(f"{place}.status: missing; a rule is about a status, or about what stands at a path, or both")
     if rule.means == "by_index" and not rule.at:
         raise ValueError(f'{place}.at: missing; with means = "by_index" it is the path of the errors')
-    if rule.means != "by_index" and (rule.at or rule.index):
-        raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" only')
+    if rule.means not in {"by_index", "exists"} and (rule.at or rule.index):
+        raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" or "exists" only')
     if any(200 <= status < 300 for status in rule.status) and not rule.path:  # noqa: PLR2004 - success
         raise ValueError(f"{place}.path: missing; a success that is none must say so somewhere in the answer")
 

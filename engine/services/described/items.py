@@ -107,6 +107,7 @@ class ResultReader:
         self.match = table.match
         self._only_failures = only_failures
         self._allows_none = table.missing == "created" or only_failures
+        self._single = table.single
         self._items_path = table.items
         self._items = compiled(table.items)
         place = table.key if table.match == "key" else table.index if table.match == "index" else ""
@@ -128,6 +129,8 @@ class ResultReader:
         found = self._items(body)
         if isinstance(found, list):
             return found, None
+        if isinstance(found, dict) and self._single:
+            return [found], None
         if isinstance(found, dict) and self.match != "order" and self._place is None:
             return list(found.values()), list(found)
         if found in (MISSING, None) and (self._allows_none or not needed) and isinstance(body, dict | list):

@@ -83,6 +83,27 @@ class ListReader:
         items, stands_at = self._reader.items(value, needed=needed and not number)
         return number + (self._add_items(items, stands_at, fates) if items or needed else 0)
 
+    def first_place(self, file: BinaryIO) -> str:
+        """Return the key that the first item of some results names, in a file from its beginning; "" if there is none.
+
+        Raises:
+            UnexpectedAnswer: they hold no results.
+        """
+        file.seek(0)
+        if self.table.format == "ndjson":
+            lines = (line for line in file if line.strip())
+            items: Sequence[Any] = json_lines(next(lines, b""))
+        elif self.table.format == "csv":
+            text = io.TextIOWrapper(file, "utf-8-sig", "replace", newline="")
+            try:
+                items = list(islice(csv_items(text, self.table.delimiter), 1))
+            finally:
+                text.detach()
+        else:
+            items, _ = self._reader.items(decode(Answer(200, {}, file.read()), Any, call="results"), needed=False)
+        places = self._reader.places(items[:1])
+        return "" if not places or places[0] is MISSING else words_of(places[0])
+
     def add_file(self, file: BinaryIO, fates: RecordFates) -> int:
         """Take in a file of lines or rows, from its beginning; return how many items it had. Memory stays flat.
 

@@ -101,8 +101,8 @@ class _Rule:
         self._path = compiled(rule.path) if rule.path else None
         self._equals = frozenset(map(text_of_value, rule.equals))
         self._contains = tuple(text.lower() for text in rule.contains)
-        self._words = words_at((rule.error if rule.means != "by_index" else ()) or WORDS)
-        self._flaws = _flaws_at(rule) if rule.means == "by_index" else None
+        self._words = words_at((() if rule.at else rule.error) or WORDS)
+        self._flaws = _flaws_at(rule) if rule.at else None
 
     def fits(self, status: int, said: _Body) -> bool:
         if self._statuses and status not in self._statuses:

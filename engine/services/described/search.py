@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from engine.model.errors import Refused, UnexpectedAnswer
 from engine.model.outcome import Settlement
@@ -41,8 +41,9 @@ class Search:
         self._where = Json(table.where, "search.where")
         self._mark = compiled(table.mark) if table.mark else None
         self._made_at = compiled(table.stop_before) if table.stop_before else None
+        self.by_results = table.by_results
         key, index = table.key or settings.results.key, table.index or settings.results.index
-        match = "key" if table.key or (key and not table.index) else "index"
+        match: Literal["key", "index"] = "key" if table.key or (key and not table.index) else "index"
         self._reader = ResultReader(
             ResultsTable(items=table.items, match=match, key=key, index=index, id=table.id, error=())
         )
@@ -66,11 +67,15 @@ class Search:
                     break
                 raise
             body, items = self._items(answer)
-            found += filter(is_ours, items)
+            found += filter(is_ours, items if not self.by_results else self._made_since(items, since))
             if self._made_at is not None and any(_is_older(self._made_at(item), since) for item in items):
                 break
             page = walk.next_call(answer, body, len(items))
         return found
+
+    def _made_since(self, items: Sequence[Any], since: float) -> Sequence[Any]:
+        made_at = self._made_at
+        return items if made_at is None else [item for item in items if not _is_older(made_at(item), since)]
 
     def names(self, items: Sequence[Any]) -> Sequence[str]:
         """Return the names of the batches that were found, each once.

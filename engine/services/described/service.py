@@ -22,6 +22,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 import msgspec
 from msgspec.structs import replace
@@ -41,7 +42,7 @@ from engine.model.errors import (
 )
 from engine.model.job import Job
 from engine.model.outcome import Settlement
-from engine.model.payload import Payload
+from engine.model.payload import NO_TASKS, Payload
 from engine.model.record import Position, Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, unheard
@@ -133,6 +134,7 @@ class DescribedService:
             settings.results.failures and settings.results.failures.key
         )
         self._needs_keys = by_key or any(not table.id for table in tables)
+        self.answers_by_key = by_key and settings.results.of == "release"
         if by_key and settings.results.of == "release" and not self._release.payload:
             raise ConfigError(
                 "service.results.match: the call that releases carries no records, so its answer is matched "
@@ -146,6 +148,11 @@ class DescribedService:
         """By batch: how it was staged, while its release is not answered."""
         self._ended: dict[str, tuple[str, Any, dict[str, str]]] = {}
         """By the name of a batch that a poll has called ended: its word, that answer, and what was taken from it."""
+        self._named: dict[int, str] = {}
+        """By batch: its name, where only results tell whose a batch is."""
+        self._first_keys: dict[str, str] = {}
+        """By the name of a batch that has ended: the first key in its results."""
+        self._reading_keys = anyio.Lock()
         self._sent_earlier: set[str] = set()
         """Names of batches of which an earlier attempt may have arrived."""
         self.plain_task: type[msgspec.Struct] | None = self._framing.plain_task
@@ -185,6 +192,7 @@ class DescribedService:
     def reference(self, sequence: int) -> ClientReference | None:
         """Return None: what marks a record is put in when it is sent."""
         del sequence
+        return None
 
     async def look(self) -> str:
         """Make the call of `[service.look]`; without one, get `base_url`, whose answer may be anything."""
@@ -206,7 +214,7 @@ class DescribedService:
         del earlier_id, intent
         assert self._stage is not None  # noqa: S101 - else there is no `staging`
         values = self._values(batch)
-        call = self._stage.call(values)
+        call = self._stage.call(self._record_values(payload, values, "stage") if self._stage.payload else values)
         if self._stage.payload:
             call = self._with_records(call, payload, values)
         taken = self._stage.taken(await self._caller.call(call))
@@ -218,7 +226,7 @@ class DescribedService:
         if self._upload is None:
             return
         values = self._taken.get(staged.remote_id, {"id": staged.remote_id})
-        call = self._upload.call(values)
+        call = self._upload.call(self._record_values(payload, values, "upload") if self._upload.payload else values)
         if self._upload.payload:
             call = self._with_records(call, payload, values)
         if not call.authenticated and self._upload.payload:
@@ -227,10 +235,6 @@ class DescribedService:
             answer = await self._caller.call(replace(call, few_tries=few_tries))
         except ConfigError as error:  # one answer may be spoilt; the next URL may lead to where payloads may go
             raise Refused(str(error), call="upload", blame=Blame.URL) from error
-        except Refused as refusal:
-            if refusal.earlier_lost:  # the first one may have come, and be why: what is staged anew takes it again
-                refusal.blame = Blame.URL
-            raise
         if not call.authenticated and answer.body.strip()[:20].lower().startswith(_PAGE):
             raise UnexpectedAnswer("upload: a page is no answer of a store", call="upload", status=answer.status)
         self._taken[staged.remote_id] = {**values, **self._upload.taken(answer)}
@@ -252,6 +256,8 @@ class DescribedService:
         sending = _Sending(self, batch.count, payload, values, intent, earlier=sent_before)
         await sending.run()
         name = sending.taken.get("id", remote_id)
+        if name is not None and self._search is not None and self._search.by_results:
+            self._named[batch.sequence] = name
         self._staged_as.pop(batch.sequence, None)
         if sending.settlement is None:
             if name is None:
@@ -263,6 +269,17 @@ class DescribedService:
     def _values(self, batch: Batch) -> dict[str, str]:
         """Return what texts may name of a batch before it is sent."""
         return {**self.settings.values, **batch_names(self._job, self._token, batch)}
+
+    def _record_values(self, payload: Payload, values: Mapping[str, str], call: str) -> Mapping[str, str]:
+        """Return the names that a call may name which carries the records: of a single one, those of it, too.
+
+        Raises:
+            Refused: its task lacks one.
+        """
+        try:
+            return self._framing.with_record(payload, values)
+        except ValueError as error:
+            raise Refused(str(error), call=call, blame=Blame.PAYLOAD) from error
 
     def _with_records(self, call: Call, payload: Payload, values: Mapping[str, str]) -> Call:
         """Return a call with the records of a batch as its body.
@@ -287,11 +304,14 @@ class DescribedService:
         Raises:
             as `Caller.call` says.
         """
+        records = payload or NO_TASKS
+        if self._release.payload:
+            values = self._record_values(records, values, "release")
         call = self._release.call(values)
         if (header := self.settings.release.key_header) and self._declared is Again.KEY:
             call = replace(call, headers={header: values["mark"], **call.headers})
         if self._release.payload:
-            call = self._with_records(call, payload or Payload.of(()), values)
+            call = self._with_records(call, records, values)
         else:
             call = replace(call, carries=Carries.RELEASE)
         call = replace(
@@ -359,10 +379,58 @@ class DescribedService:
         if (staged := self._staged_as.get(batch.sequence)) is not None:
             values["id"] = staged
         found = await self._search.found(self._caller, values, since)
+        keys = partial(self._framing.keys, payload, values)
+        if self._search.by_results:
+            return Located(await self._with_our_keys(batch.sequence, self._search.names(found), keys))
         if not self._search.finds_records:
             return Located(self._search.names(found))
-        keys = partial(self._framing.keys, payload, values)
         return Located(settlement=self._search.settlement(found, batch.count, keys))
+
+    async def _with_our_keys(
+        self, sequence: int, names: Sequence[str], keys: Callable[[], Sequence[str]]
+    ) -> Sequence[str]:
+        """Return those of some batches whose results name a key of ours; each one's are read once.
+
+        Raises:
+            UnexpectedAnswer: none does, and some have not ended, so they may be ours.
+        """
+        async with self._reading_keys:
+            return await self._sorted_out(sequence, names, keys)
+
+    async def _sorted_out(
+        self, sequence: int, names: Sequence[str], keys: Callable[[], Sequence[str]]
+    ) -> Sequence[str]:
+        others = {name for one, name in self._named.items() if one != sequence}
+        ours, wanted, unended = [], frozenset(keys()), 0
+        for name in names:
+            if name in others:
+                continue
+            if name not in self._first_keys:
+                key = await self._first_key(name)
+                if key is None:
+                    unended += 1
+                    continue
+                self._first_keys[name] = key
+            if self._first_keys[name] in wanted:
+                ours.append(name)
+        if unended and not ours:
+            raise UnexpectedAnswer(f"{unended} batch(es) that may be it have not ended: their results will tell")
+        return ours
+
+    async def _first_key(self, remote_id: str) -> str | None:
+        """Return the first key in the results of a batch, "" if there is none; None if it has not ended."""
+        word, _, taken = await self._asked(remote_id)
+        if word not in self._words.ended:
+            return None
+        values = {**self._values_of(remote_id), **taken}
+        for reader, step in self._fetches:
+            if step.needs <= values.keys():
+                with tempfile.SpooledTemporaryFile(max_size=_INLINE_BYTES) as spooled:
+                    file = cast("BinaryIO", spooled)
+                    await self._caller.call(replace(step.call(values), yielding=True, into=file))
+                    if key := reader.first_place(file):
+                        return key
+        return ""
 
     async def remote_status(self, remote_id: str) -> RemoteStatus:
         """Ask whether a batch was released, by its word."""
@@ -408,7 +476,8 @@ class DescribedService:
     async def settlement(self, asked: Asked) -> Settlement | None:
         """Read the results of a batch that has ended."""
         remote_id = str(asked.remote_id)
-        word, value, taken = self._ended.pop(remote_id, None) or await self._asked(remote_id)
+        ended = self._ended.pop(remote_id) if remote_id in self._ended else await self._asked(remote_id)
+        word, value, taken = ended
         if word not in self._words.ended:
             return None
         earlier = remote_id in self._sent_earlier
@@ -556,6 +625,7 @@ class _Sending:
         Raises:
             as `Service.release` says.
         """
+        self._hold_twins()
         while self._left:
             try:
                 done = await self._once()
@@ -582,7 +652,7 @@ class _Sending:
             return True
         found, busy = service.read_answer(answer, len(self._left), self._keys, earlier=self.earlier)
         self._accepted = True
-        if not rounds and not busy:
+        if not rounds and not busy and len(self._left) == self._count:
             self.settlement = found
             return True
         self._take_in(found, busy)
@@ -591,6 +661,19 @@ class _Sending:
 
     def _keys(self) -> Sequence[str]:
         return self._service.keys(self._payload, self._values) if self._payload is not None else ()
+
+    def _hold_twins(self) -> None:
+        """Fail records whose key an earlier one of the batch has: an answer by keys could not tell the two apart."""
+        keys = self._keys() if self._service.answers_by_key else ()
+        if len(set(keys)) == len(keys):
+            return
+        first: dict[str, int] = {}
+        for at, key in enumerate(keys):
+            if first.setdefault(key, at) != at:
+                self._errors[at] = (
+                    f"its key stands twice in the source: record {first[key] + 1} of its batch has it, too"
+                )
+        self._keep(list(first.values()))
 
     def _take_in(self, found: Settlement, busy: Sequence[int]) -> None:
         """Keep what is known of the records of one call; those that are busy are known by another one."""

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from msgspec import Meta, field
+from msgspec.structs import force_setattr, replace
 
 from engine.model.error_hints import Pause, Refusal
 from engine.model.settings import (
@@ -44,13 +45,13 @@ LONGEST_TOKEN_SECONDS = 1e9
 NOTHING = SecretTree({})
 """A free-form table that is left out. In one, references to secrets may stand inside any text, at any depth."""
 
-Format = Literal["json", "ndjson", "csv", "ids", "count"]
+ResultFormat = Literal["json", "ndjson", "csv", "ids", "count"]
 Match = Literal["order", "index", "key"]
 Meaning = Literal["pause", "refused", "unauthorized", "whole", "by_index", "gone", "exists", "busy", "stop"]
 Scalar = str | bool | int | float
 
 Paths = Annotated[tuple[str, ...], ONE_OR_MORE]
-Words = Annotated[tuple[Scalar, ...], ONE_OR_MORE]
+StatusWords = Annotated[tuple[Scalar, ...], ONE_OR_MORE]
 Statuses = Annotated[tuple[int, ...], ONE_OR_MORE]
 Texts = Annotated[tuple[str, ...], ONE_OR_MORE]
 
@@ -216,13 +217,13 @@ class StatusTable(StepTable, frozen=True, kw_only=True):
 
     state: str
     """Path of the word for where it stands."""
-    waiting: Words = ()
+    waiting: StatusWords = ()
     """Words: it was not released."""
-    running: Words = ()
+    running: StatusWords = ()
     """Words: it is under way. So is every other word; with a list here, one that is in none is said, once."""
-    finished: Words = ()
+    finished: StatusWords = ()
     """Words: it has ended, and its results can be read."""
-    failed: Words = ()
+    failed: StatusWords = ()
     """Words: it has ended as a whole; what the results do not name was not created."""
     created: str = ""
     """Path of how many were created so far, for the display."""
@@ -275,6 +276,9 @@ class SearchTable(StepTable, frozen=True, kw_only=True):
     """Of records: path of their place, likewise."""
     where: dict[str, Any] = field(default_factory=dict)
     """Path → value that what was found must have, where the service does not filter by it. `${…}` may stand in it."""
+    by_results: bool = False
+    """Of batches that carry nothing of ours: one is ours if its results name a key of ours. They are read once it has
+    ended; as long as one has not that may be ours, nothing is concluded."""
     stop_before: str = ""
     """Path of the time at which it was made: the newest come first, and one older than the release ends the search."""
     pages: PagesTable | None = None
@@ -305,7 +309,7 @@ class FetchTable(StepTable, frozen=True, kw_only=True):
     One that needs what `status` took as optional, and did not find, is left out.
     """
 
-    format: Format | None = None
+    format: ResultFormat | None = None
     """As in `[service.results]`, and so are the others."""
     items: str | None = None
     """Path of the list."""
@@ -335,11 +339,14 @@ class ResultsTable(Section, frozen=True, kw_only=True):
     of: Literal["release", "status", "fetch"] = "release"
     """Where they stand: in the answer to the release, in the last status, or in what `[[service.results.fetch]]`
     brings."""
-    format: Format = "json"
+    format: ResultFormat = "json"
     """`json`, `ndjson` and `csv`: items. `ids`: a list of ids, one for each record. `count`: a number, and nothing of a
     record; then a batch was created whole, or is uncertain."""
     items: str = ""
     """Path of the list of items, or of the number; left out, the answer is the list."""
+    single: bool | None = None
+    """What stands there is no list but the one item itself, as of a call that carries one record. Left out: so it is
+    where `body.framing` is `single` or `form`, unless a list stands there."""
     match: Match = "order"
     """How an item is matched with its record. `order`: they come as the records went. `index`: the item says at which
     place of the batch its record was. `key`: it carries `record.key`."""
@@ -380,7 +387,7 @@ class RuleTable(Section, frozen=True, kw_only=True):
     """Of the answer, 2xx, too. Left out: every one that is no success."""
     path: str = ""
     """Where in the body it is told."""
-    equals: Words = ()
+    equals: StatusWords = ()
     """One of these stands there. With neither `equals` nor `contains`, anything does."""
     contains: Texts = ()
     """One of these is part of the text that stands there; in any case of letters."""
@@ -388,12 +395,12 @@ class RuleTable(Section, frozen=True, kw_only=True):
     """`pause`: nothing was done; nobody calls for `seconds`. `busy`: likewise, for this call alone. `refused`: these
     records fail. `unauthorized`: the credentials do not hold. `whole`: nothing was done, and nobody says which record
     is at fault: the batch is halved. `by_index`: nothing was done, and `at` says which are at fault: the others go
-    again at once. `gone`: there is no such batch. `exists`: the one record is there already. `stop`: a person must mend
-    something; no record fails."""
+    again at once. `gone`: there is no such batch. `exists`: the one record is there already, or those that `at` names
+    are. `stop`: a person must mend something; no record fails."""
     seconds: Annotated[float, Meta(gt=0)] = 30.0
     """Of a pause."""
     at: str = ""
-    """With `by_index`: path of an object, place → error, or of a list of errors."""
+    """With `by_index`, or `exists`: path of an object, place → error, or of a list of errors."""
     index: str = ""
     """With `by_index`: path of the place in an error of that list; left out, the error's own place in the list."""
     first_index: int = 0
@@ -518,6 +525,9 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
 
     def __post_init__(self) -> None:
         consistency.check(self)
+        if self.results.single is None:
+            single = self.body.framing in {"single", "form"}
+            force_setattr(self, "results", replace(self.results, single=single))
 
     @property
     def title(self) -> str:
@@ -534,11 +544,6 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
                 beside.append(f"{name}={value}")
             path = path.replace(f"${{{name}}}", value)
         return " ".join([path, *beside])
-
-    @property
-    def words(self) -> str:
-        """What people call the service, and its first call."""
-        return f"{self.title}, {self.place}"
 
     @property
     def needs_token(self) -> bool:

@@ -1,6 +1,7 @@
 """Descriptions that are shipped, `shipped/NAME.toml`, and what a user's own table makes of one.
 
-`kind = "NAME"` is that file with the user's `[service]` laid over it. The text that a job keeps has both as one table
+`kind = "NAME"` is that file with the user's `[service]` laid over it, key by key; lists, steps and free-form tables are
+taken whole. The text that a job keeps has both as one table
 with `kind = "http"`: so a newer file changes no job that has begun.
 """
 
@@ -23,8 +24,11 @@ _FOLDER = Path(__file__).parent / "shipped"
 _NO_HOST = re.compile(r"[./]example\.|MYDOMAIN|YOUR")
 _VARIABLE = re.compile(r"\$\{env:([^}]+)\}")
 
-_STEPS = frozenset({"stage", "upload", "release", "status", "cancel", "search", "look"})
-"""Tables that are taken whole: of a call, half of one and half of another make none."""
+_LAID_OVER = frozenset(
+    {"auth", "exchange", "limit", "window", "record", "body", "results", "failures", "values", "headers"}
+)
+"""Tables of which a user's keys stand beside those that are shipped. Any other, a step or a template say, is taken
+whole: half of one call and half of another make none."""
 
 
 @cache
@@ -71,12 +75,10 @@ def open_questions(name: str) -> Sequence[Question]:
     return asked
 
 
-def _laid_over(base: Mapping[str, Any], table: Mapping[str, Any], *, steps: frozenset[str] = _STEPS) -> dict[str, Any]:
+def _laid_over(base: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in table.items():
         below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict) and key not in steps:
-            merged[key] = _laid_over(below, value, steps=frozenset())
-        else:
-            merged[key] = value
+        beside = key in _LAID_OVER and isinstance(value, dict) and isinstance(below, dict)
+        merged[key] = _laid_over(below, value) if beside and below is not None else value
     return merged

@@ -292,3 +292,56 @@ def test_nothing_heavy_is_loaded_by_init_and_nobody_is_called():
         [sys.executable, "-c", program, *SAMA], capture_output=True, text=True, timeout=60, check=True
     )
     assert ended.stdout.splitlines()[-1] == "False"
+
+
+# Services by a description
+
+
+def test_a_shipped_description_is_asked_for_what_it_leaves_open(bulksubmit):
+    said = ["--base-url", "https://search.example.com", "--values-index-name", "tasks"]
+    code, out, _ = bulksubmit("init", "elasticsearch", "--yes", *said)
+    assert code == 0
+    assert "export ES_API_KEY=" in out
+    assert written("elasticsearch.toml") == {
+        "service": {
+            "kind": "elasticsearch",
+            "base_url": "https://search.example.com",
+            "auth": {"secret": "${env:ES_API_KEY}"},
+            "values": {"index_name": "tasks"},
+        }
+    }
+    code, _, err = bulksubmit("init", "elasticsearch", "--yes", "--overwrite", *said[:2])
+    assert code == 2
+    assert "--values-index-name" in err
+
+
+def test_a_description_of_ones_own_begins_with_one_call_and_the_rest_as_comments(bulksubmit):
+    code, _, _ = bulksubmit("init", "http", "--yes", "--base-url", "https://api.example.com", "--body-under", "inputs")
+    assert code == 0
+    assert written("http.toml") == {
+        "service": {
+            "kind": "http",
+            "base_url": "https://api.example.com",
+            "auth": {"kind": "bearer", "secret": "${env:API_TOKEN}"},
+            "release": {"call": "POST /tasks", "payload": True, "again": "never"},
+            "limit": {"records": 100},
+            "body": {"framing": "array", "under": "inputs"},
+            "results": {"id": "id"},
+        }
+    }
+    assert "# [service.stage]" in Path("http.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "answer", "words"),
+    [
+        ("--release-call", "tasks", "'tasks' is no call"),
+        ("--limit-records", "0", "must be a whole number from 1 on"),
+        ("--body-framing", "xml", "must be "),
+    ],
+)
+def test_what_is_wrong_with_an_answer_about_a_table_is_told(bulksubmit, option, answer, words):
+    code, _, err = bulksubmit("init", "http", "--yes", "--base-url", "https://api.example.com", option, answer)
+    assert code == 2
+    assert words in err.replace("\n", " ")
+    assert not Path("http.toml").exists()

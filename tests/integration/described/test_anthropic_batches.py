@@ -1,8 +1,9 @@
 import pytest
 
 from engine.model.errors import Exit
-from engine.sandbox.behaviour import Fault, RateLimit
-from engine.sandbox.vendors.anthropic_batches import AnthropicStandIn, AnthropicSwitches
+from engine.run import recovery
+from engine.sandbox.behaviour import Fault, RateLimit, Reads
+from engine.sandbox.vendors.anthropic_batches import AnthropicBatch, AnthropicStandIn, AnthropicSwitches
 
 from .desk import counts, once, reasons
 
@@ -47,13 +48,43 @@ async def test_a_job_may_have_any_name(vendor):
     assert counts(result) == (5, 0, 0, 0, 0)
 
 
-async def test_a_lost_answer_leaves_its_batch_uncertain_and_nothing_is_sent_twice(vendor):
-    vendor = await vendor(faults=(Fault("create", "drop_after", nth=(2,)), Fault("create", "drop_before", nth=(4,))))
-    result = await vendor.submit(requests(100), send="max_in_flight = 1")
-    assert (counts(result), result.exit_code) == ((60, 0, 0, 40, 0), Exit.SOME_UNCERTAIN)
-    assert (vendor.faults, vendor.created()) == (2, once([*range(60), *range(80, 100)]))
-    assert (await vendor.resume()).exit_code == Exit.SOME_UNCERTAIN
+async def test_a_lost_batch_is_found_by_the_keys_in_its_results(vendor):
+    lost = (
+        Fault("create", "drop_after", nth=(2,)),
+        Fault("create", "drop_before", nth=(4,)),
+        Fault("create", "refuse_after", nth=(5,), status=500),
+        Fault("list", "drop_before", nth=(1,)),
+    )
+    vendor = await vendor(faults=lost, reads=Reads(list_seconds=0.1))
+    result = await vendor.submit(requests(120), send="max_in_flight = 1")
+    assert (counts(result), result.exit_code) == ((120, 0, 0, 0, 0), Exit.ALL_CREATED)
+    assert (vendor.faults, vendor.created()) == (4, once(range(120)))
+    assert len(vendor.service.batches) == 6
+    assert vendor.calls("results") == 6 + 2 + 1  # to settle them, to tell whose two are, and whether a search tells
+
+
+async def test_batches_of_others_are_none_of_ours(vendor):
+    vendor = await vendor(faults=(Fault("create", "drop_before", nth=(2,)),))
+    vendor.service.batches["msgbatch_x"] = other = AnthropicBatch("msgbatch_x", [], vendor.service.clock())
+    other.requests = [{"custom_id": f"of-others-{number}", "params": requests(1)[0]} for number in range(20)]
+    result = await vendor.submit(requests(60), send="max_in_flight = 1")
+    assert counts(result) == (60, 0, 0, 0, 0)
+    assert vendor.created()["0"] == 1 + 20  # theirs have no other number
     assert len(vendor.service.batches) == 4
+
+
+async def test_as_long_as_a_batch_may_be_ours_nothing_is_sent_again(vendor, monkeypatch):
+    monkeypatch.setattr(recovery, "FIRST_QUESTION_SECONDS", 0.001)
+    monkeypatch.setattr(recovery, "LONGEST_PAUSE_SECONDS", 0.01)
+    lost = (Fault("create", "drop_after", nth=(2,)),)
+    vendor = await vendor(switches=AnthropicSwitches(held=(2,)), faults=lost, records=5)
+    result = await vendor.submit(requests(10), send="max_in_flight = 1")
+    assert (counts(result), result.exit_code) == ((5, 0, 0, 5, 0), Exit.SOME_UNCERTAIN)
+    vendor.service.switch(AnthropicSwitches())
+    result = await vendor.resume()
+    assert counts(result) == (10, 0, 0, 0, 0)
+    assert vendor.created() == once(range(10))
+    assert len(vendor.service.batches) == 2
 
 
 async def test_an_overload_did_nothing_and_is_waited_out(vendor):
@@ -97,7 +128,7 @@ async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeyp
     vendor = await vendor()
     told = await vendor.check(requests(3))
     assert told["key"][0] == "ok"
-    assert "its records are uncertain" in told["lost answers"][1]
+    assert "it is searched for by our mark" in told["lost answers"][1]
     monkeypatch.setenv("VENDOR_KEY", "another")
     assert (await vendor.check(requests(3)))["key"][0] == "failed"
     assert vendor.created() == {}

@@ -218,6 +218,7 @@ class Walk:
                 self._move(State.RELEASED)
             case Action.PARK:
                 if self.state is not State.UNCERTAIN:
+                    self.named = self.named and (self.state is not State.RELEASING or self.manner.is_asked)
                     self._move(State.UNCERTAIN)
                 self.doubt = None
                 # At its end, a run searches for what carries a mark.
@@ -278,12 +279,12 @@ class Walk:
         begun = self.service.now
         while True:
             self._check_place()
-            remote_status = self.service.remote_status() if self.manner.stages else self.service.search()
+            remote_status = self.service.remote_status() if self.manner.is_asked else self.service.search()
             if remote_status is RemoteStatus.STARTED:
                 return "created"
             if remote_status is RemoteStatus.ENDED:
                 return "failed"
-            if remote_status is RemoteStatus.NOT_THERE and self.manner.stages:
+            if remote_status is RemoteStatus.NOT_THERE and self.manner.is_asked:
                 return "uncertain"
             if self.ends_waiting and self.service.now - begun > GIVE_UP:
                 return "stopped"
@@ -405,6 +406,8 @@ def every_manner(lags):
     for lag in lags:
         yield Manner(Again.NEVER, lag=lag)
         yield Manner(Again.SEARCH, lag=lag, repeat="obey")
+        yield Manner(Again.SEARCH, lag=lag, repeat="obey", staged=True)
+        yield Manner(Again.SEARCH, lag=lag, repeat="obey", content="bad", staged=True)
         for content, cancel, busy in product(("good", "bad"), ("accept", "refuse", "lie"), (False, True)):
             for repeat in ("refuse", "refuse in other words", "obey"):
                 yield Manner(Again.ASK, lag=lag, repeat=repeat, busy=busy, content=content, cancel=cancel)

@@ -36,9 +36,16 @@ class Manner:
     """ "accept", "refuse", or "lie": it confirms, and carries out a late release all the same."""
     hides: bool = False
     """A draft is not known until the lag is over: it is neither shown nor released."""
+    staged: bool = False
+    """With SEARCH: it is staged first, by a name that tells nothing of its release."""
 
     @property
     def stages(self):
+        return self.staged or self.again in {Again.ASK, Again.REFUSED}
+
+    @property
+    def is_asked(self):
+        """Whether it can be asked about a batch by the name that it was staged by."""
         return self.again in {Again.ASK, Again.REFUSED}
 
     @property

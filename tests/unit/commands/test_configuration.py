@@ -608,6 +608,7 @@ def test_other_processes_get_stars_in_their_place(deep):
         "auth": {"password": "********", "methods": ["password", "********"], "fresh": True}
     }
     assert without_secrets(hidden.steps["release"]).secret == SecretStr("********")
+    assert without_secrets(hidden.steps["release"].__class__(secret=SecretStr(""))).secret == SecretStr("")
 
 
 def test_where_no_secret_is_needed_stars_stand_for_those_that_are_not_there(deep, monkeypatch):

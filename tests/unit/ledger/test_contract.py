@@ -706,6 +706,20 @@ async def test_what_is_split_and_its_parts_are_read_by_their_sequences(ledger):
     assert (whole.sequence, found.state) == (1, State.SPLIT)
 
 
+async def test_that_a_release_may_have_arrived_is_kept_and_passed_on_to_parts(ledger):
+    job = await frozen(ledger, batches=1, records=4)
+    assert (await submission(ledger, job, 0)).sent_at is None
+    await ledger.move(job, Submission(0, State.RELEASING, sent_at=7.5), expected=State.FROZEN)
+    assert (await submission(ledger, job, 0)).sent_at == 7.5
+    assert not await ledger.may_have_arrived(job), "it is under way, and nobody takes it for unsent"
+    whole, _ = await ledger.batch(job, 0)
+    parts = await halves_of(ledger, job, whole)
+    await ledger.split(job, Submission(0, State.SPLIT, sent_at=7.5), parts, expected=State.RELEASING)
+    assert [found.sent_at for _, found in await all_batches(ledger, job)] == [7.5, 7.5]
+    assert len(parts) == 2
+    assert await ledger.may_have_arrived(job)
+
+
 async def test_a_split_batch_is_counted_by_its_parts(ledger):
     job = await frozen(ledger, batches=2, records=3)
     first, second = await split(ledger, job, 0)

@@ -73,6 +73,13 @@ async def test_its_batches_stand_where_they_stood(ledger):
     assert {key: remote_id for key, (_, remote_id, *_) in found.items() if remote_id} == REMOTE_IDS
 
 
+async def test_what_was_under_way_or_uncertain_may_have_arrived_when_it_moved_last(ledger):
+    for name in (PRESIGNED, INLINE):
+        for _, submission in await all_batches(ledger, name):
+            doubtful = submission.state in {State.RELEASING, State.UNCERTAIN}
+            assert submission.sent_at == (submission.changed_at if doubtful else None)
+
+
 async def test_its_settlements_read_the_same(ledger):
     failed = Settlement(["6b0aeea1345dc6e900000000", None], {1: "InvalidInputSchema: data.status must not be broken."})
     assert await ledger.settlement(PRESIGNED, 0) == failed

@@ -6,7 +6,7 @@ import pytest
 from msgspec import Meta, field
 
 from engine.model.settings import Section
-from engine.model.tables import section_in, table_of
+from engine.model.tables import ONE_OR_MORE, section_in, table_of
 
 
 class Inner(Section, frozen=True):
@@ -82,3 +82,35 @@ def test_the_tables_of_a_key_are_found_in_one_in_none_and_in_a_list():
         None,
         None,
     ]
+
+
+# Keys that are no names in Python, and lists of one
+
+
+class Around(Section, frozen=True, kw_only=True, rename={"with_": "with"}):
+    with_: dict[str, int] = field(default_factory=dict)
+    words: Annotated[tuple[str, ...], ONE_OR_MORE] = ()
+    perhaps: Annotated[tuple[int, ...], ONE_OR_MORE] | None = None
+    strict: tuple[str, ...] = ()
+
+
+def around(**table):
+    complaints = []
+    return table_of(Around, table, "around", complaints) or complaints
+
+
+def test_a_key_is_called_as_it_is_written_in_the_file():
+    assert around(**{"with": {"a": 1}}).with_ == {"a": 1}
+    assert around(with_={"a": 1}) == ["around.with_: unknown key; did you mean 'with'?"]
+    assert around(**{"with": 1}) == ["around.with: must be a table"]
+
+
+@pytest.mark.parametrize(("said", "meant"), [("a", ("a",)), (["a", "b"], ("a", "b")), ([], ())])
+def test_a_single_value_may_stand_for_a_list_of_one_where_that_is_said(said, meant):
+    assert around(words=said).words == meant
+    assert around(strict="a") == ["around.strict: must be a list"]
+
+
+def test_it_may_so_where_the_list_may_be_left_out():
+    assert around(perhaps=7).perhaps == (7,)
+    assert around().perhaps is None

@@ -187,6 +187,15 @@ def test_a_file_in_a_form_is_the_same_bytes_in_each_attempt():
     assert parts[2].get_payload(decode=True).strip() == b"\n".join(TASKS)
 
 
+def test_the_call_that_carries_one_record_may_name_it():
+    release = {"call": "PUT /docs/${key}", "payload": True, "query": {"by": "${task.by}"}, "headers": {"X": "${index}"}}
+    made = framing(release=release, record={"key": "${task.id}"}, body={"framing": "single"})
+    named = made.with_record(Payload.of([b'{"id":"a/b","by":7}'], [4]), NAMES)
+    assert {name: named[name] for name in ("key", "index", "task.by")} == {"key": "a/b", "index": "4", "task.by": "7"}
+    assert made.flaw({"id": 1}) == "has no 'by', which release.query.by takes from it"
+    assert framing().with_record(Payload.of(TASKS), NAMES) is NAMES
+
+
 # What cannot be sent
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from engine.model.doubt import Again
+from engine.model.errors import Unauthorized
 from engine.services.checks import Checking, CheckVerdict
 from engine.services.described.promise import AFTER_A_LOSS, promise_of
 
@@ -50,3 +51,12 @@ async def test_a_check_tells_it():
     assert checking.probe_note()
     await checking.look_closer(["b"], [])
     assert checking.guesses
+
+
+async def test_a_place_that_is_not_there_is_told_from_a_key_that_does_not_hold():
+    text = PLAIN + '[look]\ncall = "GET /tables/7"\n'
+    key = Described(text, lambda seen: (404, {"error": "no such table"})).service.checking.checks()[0]
+    found = await key.look()
+    assert (found.verdict, "no such table" in found.found, "values" in found.cure) == (CheckVerdict.FAILED, True, True)
+    with pytest.raises(Unauthorized):
+        await Described(text, lambda seen: (401, {"error": "no"})).service.checking.checks()[0].look()

@@ -291,6 +291,25 @@ class TestListsOfFailures:
         assert settled({"e": [{"at": 0, "why": "x"}, {"at": 1, "why": "y"}]}, **rules).errors == {0: "x", 1: "y"}
 
 
+class TestFirstPlace:
+    @pytest.mark.parametrize(
+        ("format_", "body"),
+        [
+            ("ndjson", b'\n{"k": "a", "id": 1}\n{"k": "b"}\n'),
+            ("csv", b"k,id\na,1\nb,2\n"),
+            ("json", b'{"items": [{"k": "a"}, {"k": "b"}]}'),
+        ],
+    )
+    def test_it_is_the_key_of_the_first_item(self, format_, body):
+        items = "items" if format_ == "json" else ""
+        reader = ListReader(ResultsTable(match="key", key="k", format=format_, items=items))
+        assert reader.first_place(io.BytesIO(body)) == "a"
+
+    @pytest.mark.parametrize(("format_", "body"), [("ndjson", b""), ("csv", b"k\n"), ("json", b"[]"), ("json", b"[{}]")])
+    def test_without_one_there_is_none(self, format_, body):
+        assert ListReader(ResultsTable(match="key", key="k", format=format_)).first_place(io.BytesIO(body)) == ""
+
+
 class TestFormats:
     def test_a_list_of_ids(self):
         assert settled(["a", 7], format="ids").task_ids == ["a", "7"]
@@ -355,3 +374,12 @@ def test_a_large_answer_is_read_rule_by_rule():
     body = orjson.loads(orjson.dumps({"errors": False, "items": items}))
     found = settled(body, count=1000, items="items", id=["*._id"], ok={"*.status": [200, 201]})
     assert found.task_ids == [f"i{at}" for at in range(1000)]
+
+
+def test_the_answer_about_one_record_is_its_item():
+    from engine.services.described.items import ResultReader  # noqa: PLC0415
+
+    reader = ResultReader(ResultsTable(items="data", id=("id",), single=True))
+    items, _ = reader.items({"data": {"id": 7, "error": None}})
+    assert reader.judged(items).ids == ["7"]
+    assert reader.items({"data": [{"id": 7}]})[0] == [{"id": 7}]

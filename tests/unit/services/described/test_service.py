@@ -114,6 +114,65 @@ class TestOneCallWithResults:
         assert service.task_url("a/b") == "https://api.example.com/a%2Fb"
 
 
+BY_KEY = """
+[record]
+key = "${task.name}"
+[limit]
+records = 100
+[body]
+under = "docs"
+[release]
+call = "POST /docs"
+payload = true
+again = "exists"
+[results]
+match = "key"
+key = "id"
+ok = { ok = true }
+exists = { error = "conflict" }
+"""
+
+
+class Documents:
+    """CouchDB's `_bulk_docs`, in the order of PouchDB's server: what is refused comes first."""
+
+    def __init__(self):
+        self.known, self.sent = set(), []
+
+    def __call__(self, seen):
+        names = [one["name"] for one in seen.json["docs"]]
+        self.sent.append(names)
+        refused = [one for at, one in enumerate(names) if one in self.known or one in names[:at]]
+        done = [one for one in dict.fromkeys(names) if one not in self.known]
+        self.known |= set(done)
+        told = [{"id": one, "error": "conflict"} for one in refused] + [{"id": one, "ok": True} for one in done]
+        return 201, told
+
+
+class TestKeysThatStandTwice:
+    NAMES = ({"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": "c"}, {"name": "a"})
+
+    async def test_the_first_goes_and_the_others_of_its_batch_fail_unsent(self):
+        server = Documents()
+        found = await Described(BY_KEY, server).settled(self.NAMES)
+        assert (found.task_ids, server.sent) == (["a", "b", None, "c", None], [["a", "b", "c"]])
+        twice = "its key stands twice in the source: record 1 of its batch has it, too"
+        assert (found.errors, found.uncertain) == ({2: twice, 4: twice}, {})
+
+    async def test_so_they_do_where_the_first_is_somebody_elses(self):
+        server = Documents()
+        server.known = {"a"}
+        found = await Described(BY_KEY, server).settled(self.NAMES)
+        assert found.task_ids == [None, "b", None, "c", None]
+        assert found.errors[0].startswith("it is there already")
+
+    async def test_a_repeat_counts_the_first_and_not_its_twins(self):
+        described = Described(BY_KEY, Documents())
+        described.wire.loses = [True]
+        found = await described.settled(self.NAMES)
+        assert (found.task_ids, sorted(found.errors)) == (["a", "b", None, "c", None], [2, 4])
+
+
 JOBS = """
 uploads_to = ["store.example.com"]
 task_page = "https://app.example.com/${id}"
@@ -190,7 +249,7 @@ class Jobs:
                     "done": self.done,
                     "errorMessage": "no such object",
                 }
-            return 200, {"id": name, "state": job["state"]}
+            return 200, {"id": name, "state": job["state"], "done": 0}
         return self.results(rest[0], job["rows"], seen.query)
 
     def results(self, kind, rows, query):
@@ -323,6 +382,7 @@ more = "has_more"
 [status]
 call = "GET /batches/${id}"
 state = "status"
+running = ["validating", "in_progress"]
 finished = ["completed", "expired"]
 failed = ["failed"]
 created = "request_counts.completed"
@@ -362,7 +422,7 @@ class Files:
                 return 200, self.made(seen.json)
             case "GET", "batches":
                 return 200, self.page(seen.query)
-            case "GET", "batches", name:
+            case "GET", "batches", name if name in self.batches:
                 return 200, self.batches[name]
             case "GET", "files", name, "content":
                 return 200, b"".join(self.files[name])
@@ -570,6 +630,41 @@ class TestRefusalsThatNameRecords:
             await described.released([{"a": 1}])
 
 
+THERE = """
+[record]
+key = "r${index}"
+[release]
+call = "POST /batch"
+payload = true
+again = "exists"
+[results]
+id = ["id"]
+[[rules]]
+status = [400]
+path = "taken.*.code"
+equals = ["not_unique"]
+means = "exists"
+at = "taken"
+error = ["code"]
+"""
+
+
+class TestRefusalsThatNameWhatIsThereAlready:
+    @staticmethod
+    def server(seen):
+        taken = {str(at): {"code": "not_unique"} for at, task in enumerate(seen.json) if task["a"] == 2}
+        return (400, {"taken": taken}) if taken else (200, [{"id": f"t{task['a']}"} for task in seen.json])
+
+    async def test_it_fails_and_the_others_are_created(self):
+        found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}])
+        assert found.task_ids == ["t1", None, "t3"]
+        assert found.errors[1].startswith("it is there already")
+
+    async def test_after_a_loss_it_is_ours(self):
+        found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}], sent_before=True)
+        assert (found.task_ids, found.errors) == (["t1", "r101", "t3"], {})
+
+
 class TestBodies:
     async def test_one_that_is_too_long_is_not_sent_but_halved(self):
         described = Described(BY_INDEX, all_or_none)
@@ -666,3 +761,31 @@ async def test_a_value_that_was_taken_leads_nowhere_else():
     server_seen = Described(JOBS, lambda seen: (200, {"state": "Open"}))
     await server_seen.service.remote_status("a/b?c#d")
     assert server_seen.wire.seen[0].path == "/jobs/a%2Fb%3Fc%23d"
+
+
+async def test_one_record_goes_to_an_address_of_its_own_and_may_go_twice():
+    documents = {}
+
+    def put(seen):
+        documents[seen.path] = seen.json
+        return 200, {"ok": True, "id": seen.path.rpartition("/")[2], "rev": "1-x"}
+
+    described = Described(
+        """
+        [record]
+        key = "${task.id}"
+        [body]
+        framing = "single"
+        [release]
+        call = "PUT /docs/${key}"
+        payload = true
+        again = "safe"
+        [results]
+        ok = { ok = true }
+        """,
+        put,
+    )
+    settlement = await described.settled([{"id": "a b", "n": 1}])
+    assert documents == {"/docs/a%20b": {"id": "a b", "n": 1}}
+    assert settlement.task_ids == ["a%20b"]
+    assert described.service.limits.records == 1

@@ -185,6 +185,8 @@ def test_the_shortest_description_is_one_call():
         ({"results": {"id": []}}, "results.id: empty, so the record's key is its id"),
         ({"results": {"format": "ids", "match": "index", "index": "i"}}, "results.match: goes with items only"),
         ({"results": {"format": "count"}}, "results.items: missing; it is the path of the number"),
+        ({"results": {"format": "count", "items": "n"}}, "record.key: missing; with results.format = "),
+        ({"results": {"missing": "created"}}, "record.key: missing; with results.missing = "),
         ({"results": {"ok": {"a..b": 1}}}, "results.ok: 'a..b' is no path"),
         ({"results": {"failures": {"items": "errors"}}}, "results.failures.key: missing"),
         (
@@ -358,3 +360,19 @@ def test_limits_windows_and_rules_are_said_to_the_caller():
     assert read().window() is None
     assert settings.speaks(b"[]")
     assert not settings.speaks(b"<html>")
+
+
+def test_the_answer_to_a_call_with_one_record_is_its_item():
+    assert read(body={"framing": "single"}).results.single is True
+    assert read(body={"framing": "form"}).results.single is True
+    assert read().results.single is False
+    assert read(body={"framing": "single"}, results={"single": False}).results.single is False
+
+
+def test_only_a_call_that_carries_one_record_may_name_it():
+    single = {"body": {"framing": "single"}, "record": {"key": "${task.id}"}}
+    assert read(**single, release={**RELEASE, "call": "PUT /docs/${key}", "again": "safe"}).release.again == "safe"
+    with pytest.raises(ConfigError, match=r"release\.call: \$\{key\}: it is different for each record"):
+        read(release={**RELEASE, "call": "PUT /docs/${key}"}, record={"key": "${task.id}"})
+    with pytest.raises(ConfigError, match=r"release\.call: \$\{key\}: "):
+        read(release={**RELEASE, "call": "PUT /docs/${key}"}, body={"framing": "single"})

@@ -18,6 +18,11 @@ values = { index_name = "tasks" }
 """
 
 
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("ES_API_KEY", "of-tests")
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """Ship a description of our own."""
@@ -60,14 +65,22 @@ def test_a_users_table_lies_over_the_one_that_is_shipped(own):
         "limit": {"records": 3, "open": 5},
         "values": {"project": "p", "group": "g"},
         "release": {"call": "POST /${project}", "payload": True, "query": {"a": "1"}},
-        "results": {"ok": {"status": 200, "done": True}, "error": ["c"]},
+        "results": {"ok": {"done": True}, "error": ["c"]},
         "rules": [{"status": 429, "means": "pause"}],
     }
 
 
-def test_a_step_is_taken_whole(own):
+def test_steps_and_free_form_tables_are_taken_whole(own):
+    assert shipped.whole({"kind": "own", "results": {"ok": {}}})["results"]["ok"] == {}
+    assert shipped.whole({"kind": "own", "rules": []})["rules"] == []
     service = shipped.whole({"kind": "own", "release": {"call": "PUT /x", "payload": True}})
     assert service["release"] == {"call": "PUT /x", "payload": True}
+
+
+def test_so_is_what_a_record_gets_or_a_user_could_not_leave_it_out():
+    base, own_ids = tomllib.loads(shipped.shipped_text("couchdb"))["service"], {"key": "${task._id}", "add": {}}
+    assert base["record"]["add"] == {"_id": "${key}"}
+    assert shipped.whole({"kind": "couchdb", "record": own_ids})["record"] == own_ids
 
 
 @pytest.mark.parametrize("kind", ["sama", "http", "nothing", 7, None])

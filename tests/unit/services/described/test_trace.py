@@ -57,13 +57,12 @@ def test_items_are_told_with_the_key_by_which_they_are_matched():
 
 
 def test_lists_of_failures_counts_and_files_are_told():
-    text = (
-        PLAIN + '[record]\nkey = "${task.id}"\n[results]\nitems = "ok"\n[results.failures]\nitems = "bad"\nkey = "k"\n'
-    )
+    failures = '[results.failures]\nitems = "bad"\nkey = "k"\n'
+    text = f'{PLAIN}[record]\nkey = "${{task.id}}"\n[results]\nitems = "ok"\n{failures}'
     found = said(text, "release", {"ok": [{"id": 1}], "bad": [{"k": "a", "error": "no"}]})
     assert (found["result 0"], found["failures"]) == ("created, id 1", "1, matched by key")
     assert found["failure 0"] == "key a: failed: no"
-    count = PLAIN + '[results]\nformat = "count"\nitems = "done"\n'
+    count = PLAIN + '[record]\nkey = "${index}"\n[results]\nformat = "count"\nitems = "done"\n'
     assert said(count, "release", {"done": 2}) == {"count": "2"}
     assert said(count, "release", {}) == {"count": "NOT TAKEN: nothing at 'done'"}
     lines = PLAIN + '[results]\nformat = "ndjson"\nok = { success = true }\nid = []\n[record]\nkey = "${index}"\n'
