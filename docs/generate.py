@@ -174,7 +174,7 @@ def command_reference() -> list[str]:
     for name, command in _commands().items():
         lines += [f"## {name}", "", *_command_part(name, command)]
         if name == "init":
-            for kind in ("sama", "sevenbridges"):
+            for kind in ("sama", "sevenbridges", "http"):
                 more = _options(commands.parser_of(name, [kind]), name)
                 common = _options(command, name)
                 rows = [row for row in more if row not in common]

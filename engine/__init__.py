@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.commands.retry import find_uncertain, retry
     from engine.commands.start import RunHandle, start
     from engine.commands.submit import resume, submit
+    from engine.commands.trace import Trace, TracedExchange
     from engine.commands.undo import Undoable, find_undoable, undo
     from engine.model import errors
     from engine.model.job import Job
@@ -61,6 +62,8 @@ __all__ = [
     "SecretStr",
     "Stop",
     "Story",
+    "Trace",
+    "TracedExchange",
     "UncertainRecords",
     "Undoable",
     "Validation",
@@ -120,6 +123,7 @@ _HOMES = {
     "engine.commands.retry": ("find_uncertain", "retry"),
     "engine.commands.start": ("RunHandle", "start"),
     "engine.commands.submit": ("resume", "submit"),
+    "engine.commands.trace": ("Trace", "TracedExchange"),
     "engine.commands.undo": ("Undoable", "find_undoable", "undo"),
     "engine.model.job": ("Job",),
     "engine.model.outcome": ("Outcome",),

@@ -593,6 +593,7 @@ def check(
     source_format: options.SourceFormat = None,
     probe: options.Probe = False,
     keep: options.KeepProbe = False,
+    trace: options.ShowTrace = False,
     yes: options.Yes = False,
     output_options: OutputOptions,
 ) -> Screen:
@@ -600,28 +601,35 @@ def check(
 
     Variables, proxy, name, TLS, clock, key, project, limits, disk, ledger, and the first records of SOURCE against what
     the service says of itself: each line says what was found and how to mend it. The exit code is 9 if one of them
-    fails. With --probe, two tasks are created then, after asking, as a job of their own.
+    fails. With --probe, two tasks are created then, after asking, as a job of their own. With --trace, what the service
+    is asked and answers is shown, too.
     """
-    from engine.cli.output.check import check_screen, probe_screen
+    from engine.cli.output.check import check_screen, probe_screen, trace_screen, with_trace
     from engine.cli.signals import ask, perform
 
     if probe and not sources:
         raise typer.BadParameter("--probe needs a SOURCE, whose first two good records it sends.")
-    work = partial(engine.check, config, sources or [], ledger, output=output, format=source_format)
+    heard = engine.Trace() if trace else None
+    work = partial(engine.check, config, sources or [], ledger, output=output, format=source_format, trace=heard)
     report = ask(work, output_options)
     if not probe or report.failed:
-        return check_screen(report)
+        return with_trace(check_screen(report), heard, planned=not report.failed)
     if not output_options.as_json:
         show(check_screen(report), output_options)
     if not yes:
         shall, otherwise = "they shall be created", "no probe was made, and nothing was created"
         _confirm(_probe_said(report, sources or []), "Create them?", shall=shall, otherwise=otherwise)
-    order = partial(engine.probe, config, sources or [], ledger, records=report.good, format=source_format)
-    probed = perform(order, output_options)
-    deleted = ""
-    if probed.result.tally.created and not keep and (yes or _answered(f"Delete what job {probed.result.job} created?")):
+    order = partial(engine.probe, config, sources or [], ledger, records=report.good, format=source_format, trace=heard)
+    try:
+        probed = perform(order, output_options)
+    except BaseException:
+        if heard is not None and not output_options.as_json:  # it shows why, better than any sentence
+            show(trace_screen(heard), output_options)
+        raise
+    deleted, created = "", probed.result.tally.created
+    if created and report.undoable and not keep and (yes or _answered(f"Delete what job {probed.result.job} created?")):
         deleted = perform(partial(engine.undo, probed.result.job, probed.ledger), output_options).message
-    return probe_screen(report, probed, deleted)
+    return with_trace(probe_screen(report, probed, deleted), heard)
 
 
 def _probe_said(report: engine.CheckReport, sources: Sequence[str]) -> str:

@@ -34,6 +34,8 @@ def gather(kind: str, given: Mapping[str, str], *, yes: bool) -> dict[str, str]:
             if flaw := answer_flaw(kind, asked, said, answers):
                 raise typer.BadParameter(f"{asked.option}: {flaw}")
             answers[question.key] = said
+        elif not all(answers.get(key, "") in fitting for key, fitting in question.where.items()):
+            continue
         elif question.asked and yes and (question.proposal or not question.needed):
             answers[question.key] = question.proposal
         elif question.asked and sys.stdin.isatty():

@@ -361,6 +361,14 @@ Probe: TypeAlias = Annotated[
         "service hold, and offer to delete them.",
     ),
 ]
+ShowTrace: TypeAlias = Annotated[
+    bool,
+    _option(
+        "--trace",
+        "Show each request, its answer, and what was taken from that by name; without --probe, also the requests that "
+        "a load would make. Secrets are stars.",
+    ),
+]
 KeepProbe: TypeAlias = Annotated[bool, _option("--keep", "With --probe: do not ask to delete the two tasks.")]
 Yes: TypeAlias = Annotated[bool, _option("-y, --yes", "Do not ask first.")]
 OlderThan: TypeAlias = Annotated[

@@ -23,6 +23,7 @@ from engine.commands.checks_here import Here
 from engine.commands.configuration import HIDDEN, Config, expand_secret, hide_secret, lacking, parse_toml
 from engine.commands.hooks import check_hooks
 from engine.commands.paths import ledger_path, path_names
+from engine.commands.trace import Trace
 from engine.files import DEFAULT_LEDGER
 from engine.http.urls import check_base_url, exact_hosts, is_loopback
 from engine.model.errors import BulkSubmitError, ConfigError, Unauthorized
@@ -70,6 +71,8 @@ class CheckReport(Struct, frozen=True):
     """What people should know before tasks are created there."""
     good: Sequence[int] = ()
     """Indexes of the first good records, PROBED at most: what a probe would send."""
+    undoable: bool = False
+    """What a probe creates can be taken back."""
 
     @property
     def failed(self) -> Sequence[Checked]:
@@ -84,6 +87,7 @@ async def check(
     *,
     output: Path | str | None = None,
     format: str | None = None,  # noqa: A002 - as the option is called
+    trace: Trace | None = None,
 ) -> CheckReport:
     """Check whether a load would go well, and make nothing.
 
@@ -93,6 +97,7 @@ async def check(
         ledger: file that remembers jobs; it need not be there.
         output: folder of the reports; the ledger's where left out.
         format: how the sources are written; told by their names where left out.
+        trace: is filled with what the service is asked and answers, and with the requests that a load would make.
 
     Raises:
         ConfigError: the configuration cannot be read at all, or names no service.
@@ -109,10 +114,12 @@ async def check(
         for name in (*ALWAYS, *Here.NAMES):
             await run.make(ServiceCheck(name, _nothing, needs=(VARIABLES, CONFIGURATION)))
         return CheckReport(shown, run.lines)
-    (setup,) = setups
+    setup = setups[0] if trace is None else trace.hears(setups[0])
     named = ledger_path(ledger, wiring.configured_ledger(config, text))
     here = Here(setup, path_names(sources), named, output, format)
-    note = ""
+    note, undoable = "", False
+    if trace is not None:
+        await trace.plan(config, sources, PROBED, format)
     async with AsyncExitStack() as stack:
         service: Service | None = None
         for one in way_checks(setup):
@@ -120,6 +127,7 @@ async def check(
         with run.time_left(), suppress(ConfigError):  # a proxy that cannot be used, of which `proxy` tells
             service = await stack.enter_async_context(_asking(setup))
         checking = service.checking if service else None
+        undoable = service is not None and service.undoing is not None
         for one in checking.checks() if checking else [_cannot_be_asked(service)]:
             await run.make(replace(one, needs=(VARIABLES, CLOCK, *one.needs)))
         for one in (*upload_checks(setup), *here.checks()):
@@ -131,7 +139,7 @@ async def check(
     host = URL(setup.service.base_url).host
     place = f", {place_words(setup.service.place)}" if setup.service.place else ""
     where = f"{host} ({setup.service.title}{place})"
-    return CheckReport(shown, run.lines, where, note, here.good[:PROBED])
+    return CheckReport(shown, run.lines, where, note, here.good[:PROBED], undoable)
 
 
 _SET_THEM = "set them in the environment of whoever runs bulksubmit (export NAME=…), also of cron"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -26,12 +27,12 @@ from engine.commands.intake import STANDARD_INPUT
 from engine.commands.query import opened_sources
 from engine.http.certificates import load_aiohttp
 from engine.model.batch import Batch, good_indexes
-from engine.model.errors import ConfigError, SourceError
+from engine.model.errors import CallFailed, ConfigError, SourceError
 from engine.model.job import Job
 from engine.model.payload import Payload
 from engine.model.record import Reject, source_at
 from engine.progress.text import count
-from engine.services.base import Answer, AnswerPreview, Call, Caller
+from engine.services.base import Answer, AnswerPreview, Call, Caller, LaterCalls
 from engine.source.given import NAME, Sources, names_of
 
 FIRST_RECORDS = 5
@@ -154,6 +155,27 @@ async def preview(
             job.size_bytes,
             [said for said in (warning, unknown) if said],
         )
+
+
+async def later_requests(config: Config) -> Sequence[PreviewedRequest]:
+    """Return the requests that would follow when a batch is up, with names in place of what only answers tell.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+    setup = _load(wiring.read_config(config))
+    calls: LaterCalls | None = getattr(setup.module, "later_calls", None)
+    if calls is None:
+        return ()
+    client = _NotingClient(getattr(setup.module, "answer_preview", None), setup.service)
+    caller = _caller(client, setup)
+    found = []
+    for call in calls(setup.service):
+        client.noted.clear()
+        with suppress(_NotKnownHereError, CallFailed):
+            await caller.call(call)
+        found += client.noted[-1:]
+    return found
 
 
 def _load(text: str) -> wiring.Setup:

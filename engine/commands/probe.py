@@ -25,6 +25,7 @@ from engine.commands.first_records import FirstRecords, read_first
 from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
 from engine.commands.result import Result
 from engine.commands.submit import take_name, work_on
+from engine.commands.trace import Trace
 from engine.files import DEFAULT_LEDGER, private
 from engine.model.errors import CallFailed, ConfigError
 from engine.model.job import Job, JobState, check_job_name
@@ -71,6 +72,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
     *,
     records: Sequence[int],
     format: str | None = None,  # noqa: A002 - as the option is called
+    trace: Trace | None = None,
 ) -> Probed:
     """Create a task of each of some records among the first ones, and judge what is believed of the service.
 
@@ -82,6 +84,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
         stop: ends the run early.
         records: their indexes, from 0; `check` names those that are good.
         format: how the sources are written; told by their names where left out.
+        trace: is filled with what the service is asked and answers, also where this raises.
 
     Raises:
         ConfigError, SourceError, JobError: nothing was sent.
@@ -91,6 +94,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
     heard: list[Exchange] = []
     setup = _quiet(wiring.load(text), heard)
+    setup = setup if trace is None else trace.hears(setup)
     new = Job(
         check_job_name(f"{wiring.config_name(config, text)}-probe"),
         setup.service.kind,

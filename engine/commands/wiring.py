@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio.to_thread
@@ -73,6 +73,9 @@ from engine.services.base import Caller, Service, ServiceModule
 from engine.services.described.shipped import KIND, is_shipped, shipped_kinds, whole
 from engine.source.reader import read_blocks
 
+if TYPE_CHECKING:
+    from engine.http.client import Client
+
 SERVICES = {
     "sama": "engine.services.sama",
     "sevenbridges": "engine.services.sevenbridges",
@@ -102,6 +105,8 @@ class Setup(Struct, frozen=True):
     """Variables of the environment from which its secrets come."""
     overhear: Callable[[Caller], Caller] | None = None
     """Puts one that hears each call before the caller."""
+    hears: Callable[[Client], Client] | None = None
+    """Puts one that hears each request, with its credentials, before the client."""
 
     @property
     def textfile(self) -> Path | None:
@@ -437,7 +442,7 @@ async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Servic
 
     from_environment().before(check_base_url(setup.service.base_url))  # whatever cannot be called, better now
     send = setup.settings.send
-    async with open_caller(setup.service, send, clock=CLOCK, emit=emit) as opened:
+    async with open_caller(setup.service, send, clock=CLOCK, emit=emit, hears=setup.hears) as opened:
         caller: Caller = setup.overhear(opened) if setup.overhear else opened
         opened_service = setup.module.build(setup.service, setup.settings.batch, job, caller, CLOCK, emit)
         if send.settle_seconds is not None:

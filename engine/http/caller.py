@@ -307,8 +307,11 @@ async def open_caller(
     clock: Clock | None = None,
     draw: Callable[[], float] = random.random,
     emit: Listener = unheard,
+    hears: Callable[[Client], Client] | None = None,
 ) -> AsyncIterator[HttpCaller]:
     """Open connections to a service and, for presigned uploads, to the hosts that it allows.
+
+    `hears` puts one that hears each request, with its credentials, before the client.
 
     Raises:
         ConfigError: its `base_url`, or where its tokens are got, is neither https nor on loopback.
@@ -317,5 +320,6 @@ async def open_caller(
     trusted = [host, *exact_hosts(service.allowed_upload_hosts())]
     if exchange := service.exchange():
         trusted.append(check_exchange(exchange).host or "")
-    async with open_client(settings, trusted_hosts=trusted, anywhere=is_loopback(host)) as client:
+    async with open_client(settings, trusted_hosts=trusted, anywhere=is_loopback(host)) as opened:
+        client = hears(opened) if hears else opened
         yield HttpCaller(client, service, settings, clock=clock or SystemClock(), draw=draw, emit=emit)

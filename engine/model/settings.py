@@ -204,6 +204,8 @@ class Question(msgspec.Struct, frozen=True):
     """False: the key is left out where there is no answer."""
     asked: bool = True
     """False: it is an option of the command line only."""
+    where: Mapping[str, Sequence[str]] = {}
+    """Key of an earlier question → the answers to it with which this one is asked; others make it needless."""
 
 
 class TokenExchange(msgspec.Struct, frozen=True, kw_only=True):

@@ -233,6 +233,12 @@ ProposeMapping: TypeAlias = Callable[[Sequence[Column], Any], MappingProposal]
 AnswerPreview: TypeAlias = Callable[[Call, Any], Answer | None]
 """(call, settings of the service) → what it would answer if all went well; None if only the service can know."""
 
+TakenFrom: TypeAlias = Callable[[Call, Answer, Any], Sequence[tuple[str, str]]]
+"""(call, answer of any status, settings of the service) → what is taken from it, by name, in words for people."""
+
+LaterCalls: TypeAlias = Callable[[Any], Sequence[Call]]
+"""Settings of the service → the calls that follow when a batch is up, with names in place of values."""
+
 
 @runtime_checkable
 class ServiceModule(Protocol):
@@ -241,7 +247,8 @@ class ServiceModule(Protocol):
     `SERVICES` in `commands.wiring` or an entry point names it. It may have a function `sample`, a `SampleTask`: a bench
     without files makes its tasks by it. And a function `read_callback`, a `http.receiver.ReadCallback`, if the service
     calls back when it has created tasks. And a function `answer_preview`, an `AnswerPreview`: `preview` shows a call
-    that depends on the answer to another one only by it. And a function `propose_mapping`, a `ProposeMapping`: `init`
+    that depends on the answer to another one only by it. And functions `taken_from`, a `TakenFrom`, and `later_calls`,
+    a `LaterCalls`: `check --trace` shows what they return. And a function `propose_mapping`, a `ProposeMapping`: `init`
     writes what it returns.
     """
 

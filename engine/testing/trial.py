@@ -26,6 +26,7 @@ from engine.model.outcome import Settlement
 from engine.model.payload import Payload
 from engine.model.record import Position, Row
 from engine.model.settings import BatchSettings, ServiceSettings, of_text, secrets_in
+from engine.progress.redaction import SHORTEST_SECRET
 from engine.services.base import Answer, Asked, Call, Caller, Service, ServiceModule
 
 MOST_POLLS = 200
@@ -78,8 +79,8 @@ class Subject:
 
     @property
     def secrets(self) -> Sequence[str]:
-        """The values of the keys that hold secrets."""
-        return [*filter(None, secrets_in(self.settings()))]
+        """The values of the keys that hold secrets; a short one would be found by chance where it is none."""
+        return [one for one in secrets_in(self.settings()) if len(one) >= SHORTEST_SECRET]
 
     def settings(self) -> ServiceSettings:
         """Return the checked `[service]`."""

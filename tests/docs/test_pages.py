@@ -144,7 +144,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 def _known_options(name):
     kind = COMMANDS[name]
-    kinds = [kind, *(parser_of(name, [service]) for service in ("sama", "sevenbridges") if name == "init")]
+    kinds = [kind, *(parser_of(name, [service]) for service in ("sama", "sevenbridges", "http") if name == "init")]
     return {option for one in kinds for param in one.params for option in (*param.opts, *param.secondary_opts)} | {
         "--help"
     }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 
 from msgspec.structs import asdict
 
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.check import Checked, CheckReport
 from engine.commands.probe import Probed, Seen
+from engine.commands.trace import Trace, TracedExchange
 from engine.model.errors import Exit
-from engine.progress.text import count
+from engine.progress.text import count, size
 from engine.services.checks import CheckVerdict
 
 
@@ -58,6 +61,12 @@ def _rows(one: Checked) -> list[list[str]]:
     return rows
 
 
+def _kept(report: CheckReport, job: str) -> str:
+    if report.undoable:
+        return f" They stay; `bulksubmit undo {job}` deletes them."
+    return " They stay: nothing here can take them back. Delete them at the service."
+
+
 _JUDGED = {True: "holds", False: "wrong"}
 
 
@@ -66,7 +75,7 @@ def probe_screen(report: CheckReport, probed: Probed, deleted: str = "") -> Scre
     result, counted = probed.result, Counter(one.holds for one in probed.guesses)
     tasks = count(result.tally.created, "task")
     said = f"{counted[True]} guesses hold, {counted[False]} do not, {counted[None]} could not be seen"
-    kept = "" if deleted or not result.tally.created else f" They stay; `bulksubmit undo {result.job}` deletes them."
+    kept = "" if deleted or not result.tally.created else _kept(report, result.job)
     fine = result.exit_code == Exit.ALL_CREATED
     seen = [one for one in sorted(probed.guesses, key=lambda one: bool(one.holds)) if one.holds is not None]
     unseen = ", ".join(one.name for one in probed.guesses if one.holds is None)
@@ -97,3 +106,51 @@ def probe_screen(report: CheckReport, probed: Probed, deleted: str = "") -> Scre
 
 def _sight(one: Seen) -> str:
     return f" — {one.seen}" if one.seen else ""
+
+
+_SHOWN_LINES = 6
+"""Of a body on the screen; `--json` has more."""
+_LINE_CHARACTERS = 700
+
+
+def with_trace(screen: Screen, trace: Trace | None, *, planned: bool = False) -> Screen:
+    """Return a screen with what was heard of the service below it; `planned`: and what a load would send."""
+    if trace is None:
+        return screen
+    told = trace_screen(trace, planned=planned)
+    return replace(screen, data={**screen.data, **told.data}, tables=[*screen.tables, *told.tables])
+
+
+def trace_screen(trace: Trace, *, planned: bool = False) -> Screen:
+    """Return each request with its answer, and what was taken from it by name."""
+    shown = [*trace.exchanges, *(trace.planned if planned else ())]
+    tables = [_exchange(number, one) for number, one in enumerate(shown, 1)]
+    if trace.left_out:
+        tables.append(Table([[f"{count(trace.left_out, 'further request')} left out"]]))
+    data = [{**asdict(one), "taken": dict(one.taken)} for one in shown]
+    headline = f"{count(len(trace.exchanges), 'request')} heard."
+    return Screen(headline, {"trace": data, "trace_left_out": trace.left_out}, tables=tables)
+
+
+def _exchange(number: int, one: TracedExchange) -> Table:
+    times = f", {one.times} times" if one.times > 1 else ""
+    title = f"{number}. {one.kind}{times}{'' if one.sent else ', not sent: a load would'}"
+    rows = [["request", f"{one.method} {one.url}"]]
+    rows += [["", f"{name}: {value}"] for name, value in one.headers.items()]
+    rows += [["", line] for line in _lines(one.body, one.size_bytes)]
+    if one.sent:
+        rows.append(["answer", f"status {one.status}" if one.status is not None else f"none: {one.lost}"])
+        rows += [["", f"{name}: {value}"] for name, value in one.answer_headers.items()]
+        rows += [["", line] for line in _lines(one.answer)]
+        rows += [["taken" if not at else "", f"{name} = {value}"] for at, (name, value) in enumerate(one.taken)]
+    return Table(rows, title, whole=frozenset({1}))
+
+
+def _lines(body: str, size_bytes: int = 0) -> Iterator[str]:
+    """Yield the first lines of a body."""
+    lines = body.splitlines()
+    for line in lines[:_SHOWN_LINES]:
+        yield line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]}…"
+    if len(lines) > _SHOWN_LINES:
+        whole = f", {size(size_bytes)} in all" if size_bytes else ""
+        yield f"… {count(len(lines) - _SHOWN_LINES, 'more line')} here{whole}"

@@ -15,6 +15,8 @@ _HEADER = "header."
 
 def answer_preview(call: Call, settings: DescribedSettings) -> Answer | None:
     """Return what the service would answer to a step that others build on; None to what only the service can know."""
+    if call.kind == "token" and settings.auth.exchange is not None:
+        return Answer(200, {}, orjson.dumps(put(None, list(parts_of(settings.auth.exchange.take)), "TOKEN")))
     step: StepTable | None = {"stage": settings.stage, "upload": settings.upload}.get(call.kind)
     if step is None and call.kind == "release" and settings.results.of != "release":
         step = settings.release
@@ -27,7 +29,7 @@ def answer_preview(call: Call, settings: DescribedSettings) -> Answer | None:
         if bare.startswith(_HEADER):
             headers[bare.removeprefix(_HEADER)] = _stands_for(name, settings)
         elif not bare.startswith("="):
-            body = _put(body, list(parts_of(bare)), _stands_for(name, settings))
+            body = put(body, list(parts_of(bare)), _stands_for(name, settings))
     return Answer(200, headers, b"" if body is None else orjson.dumps(body))
 
 
@@ -42,7 +44,7 @@ def _stands_for(name: str, settings: DescribedSettings) -> str:
     return f"https://{host}/{name.upper()}"
 
 
-def _put(body: Any, parts: list[str], value: str) -> Any:
+def put(body: Any, parts: list[str], value: Any) -> Any:
     """Return a value of JSON with another one put at a place in it."""
     if not parts:
         return value
@@ -51,9 +53,9 @@ def _put(body: Any, parts: list[str], value: str) -> Any:
         at = abs(int(first))
         items = body if isinstance(body, list) else []
         items += [{}] * (at + 1 - len(items))
-        items[int(first) if int(first) >= 0 else -1] = _put(None, rest, value)
+        items[int(first) if int(first) >= 0 else -1] = put(None, rest, value)
         return items
     members = body if isinstance(body, dict) else {}
     name = "any" if first == "*" else first
-    members[name] = _put(members.get(name), rest, value)
+    members[name] = put(members.get(name), rest, value)
     return members

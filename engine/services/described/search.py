@@ -96,6 +96,10 @@ class Search:
             return None
         return fates.settlement("error", earlier=True, call="search", unnamed=NOT_FOUND)
 
+    def items_in(self, answer: Answer) -> Sequence[Any]:
+        """Return all items that an answer lists, whosever they are. Raises: UnexpectedAnswer."""
+        return self._items(answer)[1]
+
     def _items(self, answer: Answer) -> tuple[Any, Sequence[Any]]:
         body = decode(answer, Any, call="search", mend=False)
         items, _ = self._reader.items(body)

@@ -780,6 +780,20 @@ def answer_preview(call: Call, settings: DescribedSettings) -> Answer | None:
     return preview.answer_preview(call, settings)
 
 
+def taken_from(call: Call, answer: Answer, settings: DescribedSettings) -> Sequence[tuple[str, str]]:
+    """Return what is taken from an answer, by name; see `trace`."""
+    from engine.services.described import trace  # noqa: PLC0415 - as above
+
+    return trace.taken_from(call, answer, settings)
+
+
+def later_calls(settings: DescribedSettings) -> Sequence[Call]:
+    """Return the calls that follow when a batch is up; see `trace`."""
+    from engine.services.described import trace  # noqa: PLC0415 - as above
+
+    return trace.later_calls(settings)
+
+
 def sample(draw: random.Random, name: str) -> Row:
     """Return a made-up task for a bench without files: an id, a few words and numbers, some 300 bytes."""
     return {

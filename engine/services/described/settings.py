@@ -411,25 +411,27 @@ class RuleTable(Section, frozen=True, kw_only=True):
 
 
 _SKELETON = """\
-What else [service] can say. Take a line's # away where it is true of your API; all keys: docs/configuration.md.
+What else [service] can say: docs/describing.md tells how an API's page is read for it, and explains every key.
 
-What makes the release safe after a lost answer, instead of again = "never", which leaves its records uncertain:
+In [service.release]: what makes it safe after a lost answer. again = "never" leaves its records uncertain.
   again = "safe"     it is an upsert: the same records again change nothing
   again = "key"      with key_header = "Idempotency-Key"
-  again = "exists"   with a key of ours in each record, unique there, and results.exists
-  again = "search"   with [service.search]; again = "ask" with [service.stage] and [service.status]
+  again = "exists"   with a key of ours in each record, unique there, and exists in [service.results]
+  again = "ask"      with [service.stage] and [service.status]
+  again = "search"   with [service.search]
 
+In [service.results]: what an item of the answer says of its record.
+  match = "key"                           # order, index or key: how an item is matched with its record
+  key = "key"
+  ok = { status = [200, 201] }            # left out: an item without an error is created
+  error = ["error.message", "message"]
+  exists = { "error.code" = "duplicate" }
+  busy = { status = 429 }
+
+Tables of their own: take the # away where it is true of your API.
 [service.record]
 key = "${job}-${token}-${index}"          # a name for each record, the same in every attempt; or "${task.id}"
 template = { key = "${key}", data = "${task}" }
-
-[service.results]
-match = "key"                             # order, index or key: how an item is matched with its record
-key = "key"
-ok = { status = [200, 201] }              # left out: an item without an error is created
-error = ["error.message", "message"]
-exists = { "error.code" = "duplicate" }
-busy = { status = 429 }
 
 [service.stage]                           # a harmless first call
 call = "POST /jobs"
@@ -466,15 +468,44 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
     QUESTIONS: ClassVar[Sequence[Question]] = (
         Question("base_url", "Address of the API, as in https://api.example.com/v1"),
         Question("auth.kind", "How the key travels: bearer, header, basic, query or none", "bearer"),
-        Question("auth.secret", "Variable of the environment that holds the key or token", "API_TOKEN", needed=False),
+        Question(
+            "auth.name",
+            "Header or parameter that holds it, where it is not Authorization",
+            needed=False,
+            where={"auth.kind": ("header", "query")},
+        ),
+        Question(
+            "auth.secret",
+            "Variable of the environment that holds the key or token",
+            "API_TOKEN",
+            where={"auth.kind": ("bearer", "header", "basic", "query")},
+        ),
         Question("release.call", "Call that creates records, as in POST /tasks", "POST /tasks"),
-        Question("limit.records", "Most records in one call", "100"),
-        Question("body.framing", "How records stand in its body: array, ndjson, csv or single", "array"),
-        Question("body.under", "Member of the body that holds the array, if it is not the whole body", needed=False),
+        Question(
+            "release.again",
+            "What makes a repeat safe: safe (an upsert), key (an idempotency key); never, if neither or in doubt",
+            "never",
+        ),
+        Question(
+            "release.key_header",
+            "Header that carries the idempotency key",
+            "Idempotency-Key",
+            where={"release.again": ("key",)},
+        ),
+        Question("body.framing", "How records stand in its body: array, ndjson, csv, single or form", "array"),
+        Question(
+            "body.under",
+            "Member of the body that holds the array, if it is not the whole body",
+            needed=False,
+            where={"body.framing": ("array", "single")},
+        ),
+        Question(
+            "limit.records", "Most records in one call", "100", where={"body.framing": ("array", "ndjson", "csv")}
+        ),
         Question("results.items", "Member of the answer that lists what was created, if not the whole", needed=False),
         Question("results.id", "Member of each one there that is its id", "id"),
     )
-    UNASKED: ClassVar[Mapping[str, Any]] = {"release.payload": True, "release.again": "never"}
+    UNASKED: ClassVar[Mapping[str, Any]] = {"release.payload": True}
 
     NOTES: ClassVar[Sequence[str]] = tuple(_SKELETON.splitlines())
 

@@ -72,6 +72,8 @@ class FakeEngine:
     """Job in which uncertain records are sent again; their own where empty."""
     canceled: bool = False
     pruned: Pruned = PRUNED
+    undoable: bool = True
+    """What was created can be taken back."""
     verdict: CheckVerdict = CheckVerdict.OK
     """Of the one check."""
     error: Exception | None = None
@@ -171,7 +173,9 @@ class FakeEngine:
     async def check(self, config, sources, ledger_path, **options):
         self._note("check", config, sources, ledger_path, *filter(None, options.values()))
         line = Checked("key", self.verdict, "the key", "renew it")
-        return CheckReport("sama.toml", [line], "api.sama.com (sama, project 42)", "People see them.", [0, 3])
+        return CheckReport(
+            "sama.toml", [line], "api.sama.com (sama, project 42)", "People see them.", [0, 3], self.undoable
+        )
 
     async def probe(self, config, sources, ledger_path, emit, stop, *, records, **options):
         result = self._work("probe", sources, ledger_path, emit, records, *filter(None, options.values()))

@@ -5,6 +5,7 @@ import io
 import pytest
 from msgspec.structs import replace
 
+from engine.commands.trace import TracedExchange
 from engine.services.checks import CheckVerdict
 
 from .test_commands import Terminal, asked_for
@@ -64,6 +65,40 @@ def test_a_probe_asks_before_it_creates_and_before_it_deletes(say, engine, monke
     if "probe" in operations:
         assert "1 guesses hold" in said.out
         assert engine.asked[1][3] == [0, 3]
+
+
+def test_where_nothing_can_be_taken_back_nothing_is_offered(say, engine, monkeypatch):
+    engine.result, engine.undoable = replace(engine.result, exit_code=0), False
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    said = say(*CHECK, "--probe")
+    assert asked_for(engine) == ["check", "probe"]
+    assert "Delete what job" not in said.err
+    assert "They stay: nothing here can take them back. Delete them at the service." in said.out
+
+
+def test_a_trace_is_shown_below_the_checks(say, monkeypatch, engine):
+    seen = TracedExchange("look", "GET", "https://a.example/x", {"A": "b"}, "one\ntwo\x1b[31m", 9, status=200)
+    seen = replace(seen, answer='{"a": 1}', taken=[("id", "7")], times=2)
+
+    async def check(*given, trace, **options):
+        trace.exchanges += [seen, replace(seen, status=None, lost="no answer", taken=(), times=1)]
+        trace.planned = [replace(seen, sent=False, kind="release", times=1, body="\n".join("abcdefgh"))]
+        return await engine.check(*given, **options)
+
+    monkeypatch.setattr("engine.check", check, raising=False)
+    said = say(*CHECK, "--trace").out
+    assert "1. look, 2 times\n  request  GET https://a.example/x\n" in said
+    assert r"two\x1b[31m" in said
+    assert "  taken    id = 7" in said
+    assert "answer   none: no answer" in said
+    assert "3. release, not sent: a load would" in said
+    assert "… 2 more lines here" in said
+    traced = say(*CHECK, "--trace", "--json").json["trace"]
+    assert [(one["kind"], one["sent"], one["taken"]) for one in traced] == [
+        ("look", True, {"id": "7"}),
+        ("look", True, {}),
+        ("release", False, {"id": "7"}),
+    ]
 
 
 def test_where_nobody_can_be_asked_a_probe_is_made_only_with_yes_and_deleted_unless_kept(say, engine, monkeypatch):

@@ -333,6 +333,42 @@ def test_a_description_of_ones_own_begins_with_one_call_and_the_rest_as_comments
 
 
 @pytest.mark.parametrize(
+    ("said", "service"),
+    [
+        (["--auth-kind", "none"], {"auth": {"kind": "none"}}),
+        (
+            ["--auth-kind", "query", "--auth-name", "key"],
+            {"auth": {"kind": "query", "name": "key", "secret": "${env:API_TOKEN}"}},
+        ),
+        (
+            ["--release-again", "key"],
+            {"release": {"call": "POST /tasks", "again": "key", "key_header": "Idempotency-Key", "payload": True}},
+        ),
+        (["--release-again", "safe", "--body-framing", "single"], {"body": {"framing": "single"}}),
+        (["--body-framing", "ndjson"], {"body": {"framing": "ndjson"}, "limit": {"records": 100}}),
+    ],
+)
+def test_what_an_answer_makes_needless_is_not_asked_and_each_skeleton_is_valid_at_once(bulksubmit, said, service):
+    code, _, err = bulksubmit("init", "http", "--yes", "--base-url", "https://api.example.com", *said)
+    assert (code, err) == (0, "")
+    found = written("http.toml")["service"]
+    assert {key: found[key] for key in service} == service
+    Path("tasks.ndjson").write_text('{"a": 1}\n')
+    code, out, _ = bulksubmit("preview", "tasks.ndjson", "--config", "http.toml")
+    assert code == 0
+    assert "1. release  POST https://api.example.com/tasks" in out
+
+
+def test_the_skeleton_can_be_filled_in_by_taking_signs_away(bulksubmit):
+    """No table stands in it twice."""
+    bulksubmit("init", "http", "--yes", "--base-url", "https://api.example.com")
+    lines = Path("http.toml").read_text().splitlines()
+    begin = lines.index("# [service.record]")
+    end = next(at for at, line in enumerate(lines) if at > begin and line.startswith("# Records that are no tasks"))
+    assert tomllib.loads("\n".join([*lines[:begin], *(line.removeprefix("# ") for line in lines[begin : end - 1])]))
+
+
+@pytest.mark.parametrize(
     ("option", "answer", "words"),
     [
         ("--release-call", "tasks", "'tasks' is no call"),

@@ -1,0 +1,220 @@
+"""The checks of a description without its server: those that are shipped hold, and each kind of mistake is found."""
+
+import json
+import tomllib
+
+import pytest
+from fakes.served import serving
+
+from engine.services.described.shipped import shipped_kinds
+from engine.testing import DESCRIPTION_CHECKS, PromiseBroken, made_of, read_description
+from engine.testing.__main__ import main
+from engine.testing.description import RECORDS, fresh_records
+
+ADDRESS = {"base_url": "https://api.example.com"}
+FILLED_IN = {
+    "anthropic-batches": {},
+    "couchdb": {**ADDRESS, "values": {"database": "tasks"}},
+    "datasette": {**ADDRESS, "values": {"database": "data", "table": "tasks"}},
+    "elasticsearch": {**ADDRESS, "values": {"index_name": "tasks"}},
+    "hubspot": {"values": {"object": "contacts"}},
+    "openai-batch": {},
+    "pocketbase": {**ADDRESS, "values": {"collection": "tasks", "identity": "me@example.com"}},
+    "salesforce-bulk2": {
+        **ADDRESS,
+        "values": {"client_id": "client", "object": "Contact", "key_field": "Key__c"},
+        "record": {"key": "${task.Key__c}"},
+        "results": {"key": "Key__c"},
+    },
+}
+"""Kind → what a user writes beside it."""
+
+GOOD = """
+[service]
+kind = "http"
+base_url = "https://api.example.com"
+auth = { kind = "bearer", secret = "${env:NO_SUCH_VARIABLE}" }
+record = { key = "${task.id}", template = { id = "${key}", data = "${task}" } }
+release = { call = "POST /items", payload = true, again = "exists" }
+
+[service.results]
+items = "items"
+match = "key"
+key = "id"
+id = ["number"]
+ok = { state = ["made", "kept"] }
+error = ["message"]
+exists = { code = "duplicate" }
+busy = { code = "busy" }
+
+[[service.rules]]
+status = [400]
+path = "code"
+equals = ["E1"]
+means = "whole"
+
+[[service.rules]]
+status = [400]
+means = "by_index"
+at = "errors"
+index = "at"
+error = ["message"]
+"""
+
+
+def check_all(one):
+    for check in DESCRIPTION_CHECKS:
+        check(one)
+
+
+@pytest.mark.parametrize("kind", shipped_kinds())
+@pytest.mark.parametrize("check", DESCRIPTION_CHECKS, ids=lambda check: check.__name__)
+def test_what_is_shipped_holds(kind, check):
+    check(made_of({"kind": kind, **FILLED_IN[kind]}))
+
+
+def test_a_description_of_every_form_holds():
+    check_all(made_of(tomllib.loads(GOOD)["service"]))
+    pages = """
+        kind = "http"
+        base_url = "https://api.example.com/v1"
+        record = { key = "${index}", template = { key = "${key}" }, head = { n = "${task.n}" } }
+        body = { framing = "ndjson" }
+        stage = { call = "POST /jobs", take = { id = "header.X-Id", other = "a.0.b?" } }
+        upload = { call = "PUT /jobs/${id}/${other}", payload = true }
+        release = { call = "POST /jobs/${id}", again = "ask" }
+        [status]
+        call = "GET /jobs/${id}"
+        state = "job.state"
+        waiting = ["open"]
+        finished = [3]
+        [results]
+        of = "fetch"
+        match = "index"
+        items = "failed"
+        error = ["=not processed"]
+        [[results.fetch]]
+        call = "GET /jobs/${id}/a"
+        pages = { cursor_header = "Next", cursor_query = "after" }
+        [[results.fetch]]
+        call = "GET /jobs/${id}/b"
+        format = "csv"
+        match = "key"
+        key = "key"
+        error = ["a.b"]
+        pages = { next_header = "Link" }
+    """
+    check_all(made_of(tomllib.loads(pages)))
+    for results in ('{ format = "ids", items = "ids" }', '{ format = "count", items = "n" }'):
+        text = (
+            f'kind = "http"\nbase_url = "https://a.example"\nrecord = {{ key = "${{index}}" }}\nresults = {results}\n'
+        )
+        check_all(made_of(tomllib.loads(text + 'release = { call = "POST /a", payload = true }')))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"${task.id}", template', '"${task.id.0.x}-${task.id}", template', "each_record|cannot be sent"),
+        ('key = "id"', 'key = "state"', "not said to be created"),
+        ('exists = { code = "duplicate" }', 'exists = { state = "made" }', "exists holds"),
+        ('path = "code"\nequals = ["E1"]\n', "", "rule 2 never fits, since rule 1"),
+    ],
+)
+def test_what_contradicts_itself_is_found(old, new, said):
+    assert old in GOOD
+    with pytest.raises((PromiseBroken, ValueError), match=said):
+        check_all(made_of(tomllib.loads(GOOD.replace(old, new))["service"]))
+
+
+def test_records_that_share_a_key_or_lack_a_value_are_found():
+    service = tomllib.loads(GOOD)["service"]
+    with pytest.raises(PromiseBroken, match="3 records have 1 keys"):
+        check_all(made_of(service, [{"id": "a"}] * 3))
+    with pytest.raises(PromiseBroken, match=r"a record cannot be sent: .*id"):
+        check_all(made_of(service, [{"name": "a"}] * 3))
+
+
+def test_made_up_records_are_never_the_same_and_given_ones_end():
+    one = made_of(tomllib.loads(GOOD)["service"])
+    fresh = fresh_records(one, ())
+    ids = [record["id"] for _ in range(3) for record in next(fresh)]
+    assert len(set(ids)) == 3 * RECORDS
+    assert len(list(fresh_records(one, [{"id": at} for at in range(7)]))) == 2
+
+
+# The command
+
+
+def test_the_command_says_what_holds_and_what_is_promised(tmp_path, capsys):
+    (tmp_path / "good.toml").write_text(GOOD)
+    assert main([str(tmp_path / "good.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "ok       each fate is read" in said
+    assert "promise  after a lost answer it is sent again" in said
+    (tmp_path / "bad.toml").write_text(GOOD.replace('key = "id"', 'key = "state"'))
+    (tmp_path / "records.ndjson").write_text('{"id": "a"}\n{"id": "b"}\n{"id": "c"}\n')
+    assert main([str(tmp_path / "bad.toml"), "--source", str(tmp_path / "records.ndjson")]) == 1
+    assert "failed   each fate is read: results: items that are fine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[send]\n", "has no [service]"),
+        ('[service]\nkind = "http"\nrelease = { call = "POST /a", payload = true }', "base_url"),
+        (GOOD.replace("POST /items", "items"), "release.call: 'items' is no call"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_description_is_said(tmp_path, capsys, text, words):
+    if text is not None:
+        (tmp_path / "c.toml").write_text(text)
+    assert main([str(tmp_path / "c.toml")]) == 2
+    assert words in capsys.readouterr().out
+
+
+def test_what_a_user_fills_in_lies_over_the_file(tmp_path):
+    (tmp_path / "c.toml").write_text(GOOD)
+    one = read_description(
+        tmp_path / "c.toml", filled_in={"results": {"items": "list"}, "base_url": "https://b.example"}
+    )
+    assert (one.settings.results.items, one.settings.results.key) == ("list", "id")
+    assert one.settings.base_url == "https://b.example"
+
+
+SAFE = """
+[service]
+kind = "http"
+base_url = "https://api.example.com"
+auth = { kind = "bearer", secret = "${env:BULK_KEY}" }
+record = { key = "${task.id}", template = { id = "${key}", properties = "${task}" } }
+body = { under = "inputs" }
+release = { call = "POST /records/batch/upsert", payload = true, again = "safe" }
+
+[service.results]
+items = "results"
+match = "key"
+key = "key"
+failures = { items = "errors", key = "context.key", error = ["message"] }
+"""
+
+
+def test_before_a_stand_in_the_checks_of_every_service_are_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("BULK_KEY", "sandbox-key")
+    (tmp_path / "safe.toml").write_text(SAFE)
+    journal = tmp_path / "journal.ndjson"
+    arguments = ["sandbox", "--service", "bulk", "--delay", "0", "--port", "0", "--journal", str(journal)]
+    with serving([*arguments, "--json"], tmp_path / "said") as line:
+        url = json.loads(line)["url"]
+        order = [str(tmp_path / "safe.toml"), "--sandbox", f"{url}/safe", "--journal", str(journal)]
+        assert main(order) == 0
+        assert "ok       a lost release that arrived is known" in capsys.readouterr().out
+        (tmp_path / "few.ndjson").write_text('{"id": "a"}\n{"id": "b"}\n{"id": "c"}\n')
+        assert main([*order, "--source", str(tmp_path / "few.ndjson")]) == 2
+        assert "has too few records: 48 are needed" in capsys.readouterr().out
+        (tmp_path / "safe.toml").write_text(SAFE.replace("/batch/", "/nothing/"))
+        assert main(order) == 1
+        assert "failed   creates each task once" in capsys.readouterr().out
+    assert main([str(tmp_path / "safe.toml"), "--sandbox", "http://127.0.0.1:1"]) == 2
+    assert "go together" in capsys.readouterr().out
