@@ -31,6 +31,7 @@ from benchmarks import (
     results,
     resume,
     scaling,
+    searching,
     start,
 )
 from benchmarks.harness import ROOT, WORKPLACE, NotMeasured, Section, Session, commit, compile_code, machine, peer
@@ -47,6 +48,7 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "memory": memory.measure,
     "resume": resume.measure,
     "known": known.measure,
+    "searching": searching.measure,
     "following": following.measure,
     "adapting": adapting.chosen_on,
     "held_out": adapting.held_out,
