@@ -228,7 +228,7 @@ async def _configuration(text: str, setups: list[wiring.Setup], *, hides: bool) 
     if HIDDEN in setup.service.base_url:
         return Finding(f"since {VARIABLES} failed", CheckVerdict.UNCHECKED)
     setups.append(setup)
-    return Finding(f"kind {setup.service.kind!r}, {setup.service.base_url}")
+    return Finding(f"kind {setup.service.title!r}, {setup.service.base_url}")
 
 
 def _job(setup: wiring.Setup) -> Job:

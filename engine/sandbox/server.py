@@ -205,6 +205,8 @@ def _welcome(sandbox: Sandbox, behaviour: Behaviour) -> str:
     served = f"The API of {sandbox.service} is served at {sandbox.url}"
     if behaviour.service == "bulk":
         served += "/FACE, where FACE is " + ", ".join(face.name for face in FACES)
+    if behaviour.service not in {"sama", "sevenbridges", "bulk"}:
+        return f"{served} (access key: {keys}; process {os.getpid()}; Ctrl-C ends it)."
     bridges = behaviour.service == "sevenbridges"
     late = behaviour.sevenbridges.life.queued_seconds if bridges else behaviour.creation.delay_seconds
     delay = f"; what it accepts begins {late:g} s later, and can be canceled until then" if late else ""
