@@ -29,7 +29,7 @@ from urllib.parse import parse_qs
 from msgspec import Struct
 
 from engine.sandbox.bulk.face import BulkFace
-from engine.sandbox.bulk.records import BatchRefused, FaceParts, ItemFate, SentItem, ToldItem, told
+from engine.sandbox.bulk.records import BatchRefused, FaceParts, SentFate, SentItem, ToldItem, told
 from engine.sandbox.messages import (
     Handler,
     SandboxAnswer,
@@ -51,7 +51,7 @@ class JobRun(Struct):
 
     call: str
     items: list[SentItem]
-    fates: list[ItemFate]
+    fates: list[SentFate]
     planned_at: float
     starts_at: float
     per_second: float
@@ -307,7 +307,7 @@ class AskFace(BulkFace):
         return f"{zlib.crc32(job.id.encode(), self._began):08x}"
 
 
-def _is(fate: ItemFate, wanted: str) -> bool:
+def _is(fate: SentFate, wanted: str) -> bool:
     return (fate.word == "created") == (wanted == "created")
 
 

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from engine.sandbox.behaviour import CreationPace, Fault, parse_behaviour
 
-from .ways import BULK_WAYS, INLINE, MARKED, PRESIGNED
+from .ways import BRIEF, BULK_WAYS, INLINE, MARKED, PRESIGNED
 from .worlds import Death, Plan, drawn, play
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
@@ -32,6 +32,13 @@ def test_in_no_world_is_anything_lost_or_created_twice_or_called_failed_that_exi
 @pytest.mark.parametrize("seed", BULK_SEEDS)
 def test_in_no_world_of_a_described_service_is_anything_lost_or_created_twice(seed, tmp_path, tally):
     played = play(drawn(seed, BULK_WAYS), tmp_path)
+    tally.add(played.tally)
+    assert not played.complaints, str(played)
+
+
+@pytest.mark.parametrize("seed", range(100 if TORTURE else 4))
+def test_a_key_that_the_service_has_forgotten_makes_nothing_twice(seed, tmp_path, tally):
+    played = play(drawn(seed, [BRIEF]), tmp_path)
     tally.add(played.tally)
     assert not played.complaints, str(played)
 

@@ -216,6 +216,14 @@ SEARCH = _bulk_way("search", "post", "releasing")
 NEVER = _bulk_way("never", "send", "releasing", parks=True)
 BULK_WAYS = [SAFE, KEYED, EXISTS, ASK, SEARCH, NEVER]
 """Described services: one for each thing that makes a repeated call safe."""
+BRIEF = replace(
+    KEYED,
+    name="bulk key, soon forgotten",
+    behaviour=_BULK_BEHAVIOUR.replace("[bulk]", "[bulk]\nkey_seconds = 240"),
+    config=KEYED.config.replace("86_400", "240"),
+    parks=True,
+)
+"""An idempotency key that may be older than the service remembers, by the time that it would be sent again."""
 EVERY_WAY = [*WAYS, *BULK_WAYS]
 FEW_WAYS = [*WAYS, KEYED, ASK]
 """Where each run costs much: what a described service must keep over a death is the time of its first attempt, or the

@@ -10,6 +10,7 @@ The service is as unkind as the promises allow: from a call until all reads show
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 import secrets
@@ -58,6 +59,8 @@ TICK_SECONDS = 1.0
 """So often the service does beside requests what is due, where it calls back."""
 MOST_RUNS = 40
 """After the last death; each run ends by itself, and as often as that a service may be gone."""
+MOST_IN_VAIN = 3
+"""Runs that leave as much uncertain as the ones before: what they sent again may have been lost again."""
 PAUSE_SECONDS = 300.0
 """From the end of a run to the next one."""
 SEND = "give_up_seconds = 600"
@@ -339,6 +342,8 @@ class _World:
         complaints = self._judged(result, tally)
         if not audit.holds:
             complaints += audit.findings or ["the audit does not hold"]
+        if self.plan.way.service == "bulk" and tally.knowable and not self._is_canceled:
+            complaints.append(f"{tally.knowable} records are uncertain, and the service can be asked or told again")
         ends = {JobState.CANCELED} if self._is_canceled else {JobState.FINISHED}
         if result.state not in ends:
             complaints.append(f"it does not end: {result.state}, exit {result.exit_code}: {result.message}")
@@ -347,17 +352,17 @@ class _World:
     async def _lives(self, dying: Sequence[Death]) -> Result:
         """Let processes live and die, and the last ones live until nothing is left to do."""
         deaths: list[Death | None] = [*dying, *[None] * MOST_RUNS]
-        result, in_doubt = None, None
+        result, in_vain, least = None, 0, math.inf
         for number, death in enumerate(deaths):
             canceled = self._canceled_at is not None and number >= self._canceled_at
             waits = death is None and result is not None and WAITING.search(result.message)
             work = self._cancel if canceled else self._send_again if waits else self._go_on
             result = await self._live(work, death)
             if death is None and result is not None:
-                left = result.tally.uncertain
-                is_asked = result.exit_code == Exit.SOME_UNCERTAIN and not self.plan.way.parks
-                if is_asked and (in_doubt is None or left < in_doubt):
-                    in_doubt = left  # the next run asks the service once more, and about others, if it may not send all
+                if result.exit_code == Exit.SOME_UNCERTAIN and not self.plan.way.parks and in_vain < MOST_IN_VAIN:
+                    # The next run asks the service once more, and about others, if it may not send all.
+                    left = result.tally.uncertain
+                    in_vain, least = (0, left) if left < least else (in_vain + 1, least)
                 elif result.exit_code not in {Exit.STOPPED_EARLY, Exit.ERROR}:
                     break
             await self._clock.sleep(PAUSE_SECONDS if death is None else 0)
