@@ -25,8 +25,10 @@ from engine.model.errors import Exit
 from engine.model.job import Job
 from engine.model.outcome import Fate, Outcome
 from engine.model.record import Format, Source
+from engine.model.settings import SecretText, SecretTree, ServiceSettings
 from engine.progress.events import Event
 from engine.reports.outcomes import Fated, reject_lines
+from engine.services.described.settings import StepTable
 
 ROOT = Path(__file__).parents[1]
 _PART = re.compile(r"(?P<begin><!-- generated: (?P<words>[^>]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -42,6 +44,11 @@ _NAMES: Mapping[type[Any], str] = {
     types.AnyType: "any value",
     types.DictType: "table",
 }
+
+
+_SCALARS = {types.StrType, types.BoolType, types.IntType, types.FloatType}
+_CUSTOM = {"SecretStr": "secret", "SecretText": "text", "SecretTree": "table", "Path": "path"}
+"""Types of ours → what people call them."""
 
 
 class UndocumentedError(Exception):
@@ -100,12 +107,17 @@ def keys(path: str, *left_out: str) -> list[str]:
     info, texts = types.type_info(struct), field_texts(struct)
     rows = []
     for field in info.fields:
-        if field.name in {"kind", *left_out}:
+        if field.name in left_out or (field.name == "kind" and issubclass(struct, ServiceSettings)):
             continue
         if field.name not in texts:
             raise UndocumentedError(f"{path}.{field.name} has no docstring")
-        rows.append([f"`{field.name}`", type_words(field), _default(field), _line(texts[field.name])])
+        rows.append([f"`{field.encode_name}`", type_words(field), _default(field), _line(texts[field.name])])
     return _table(["key", "type", "default", ""], rows)
+
+
+def step_keys(path: str) -> list[str]:
+    """The keys of a step of a description, but for those that every step has."""
+    return keys(path, *(field for field in StepTable.__struct_fields__))
 
 
 def type_words(field: Any) -> str:
@@ -115,18 +127,26 @@ def type_words(field: Any) -> str:
     return f"{words}, {unit}" if unit and words.startswith(("number", "integer")) else words
 
 
-def _words_of(kind: Any) -> str:
+def _words_of(kind: Any) -> str:  # noqa: PLR0911 - a table
     match kind:
+        case types.UnionType() if len(kind.types) == len(_SCALARS) and set(map(type, kind.types)) == _SCALARS:
+            return "text, number or truth value"
         case types.UnionType():
             return " or ".join(_words_of(one) for one in kind.types if not isinstance(one, types.NoneType))
         case types.LiteralType():
             return ", ".join(f'`"{value}"`' for value in kind.values)
+        case types.StructType():
+            return "table"
+        case types.Metadata():
+            item = _words_of(kind.type.item_type)
+            return f"{item}, or a list of such" if " or " in item else f"{item} or list of {item}s"
         case types.ListType() | types.VarTupleType():
-            return f"list of {_words_of(kind.item_type)}s"
+            item = _words_of(kind.item_type)
+            return f"list of {item}s" if " or " not in item else f"list: {item}"
         case types.DictType() if not isinstance(kind.value_type, types.AnyType | types.StrType):
             return f"table of {_words_of(kind.value_type)}"
         case types.CustomType():
-            return {"SecretStr": "secret", "Path": "path"}.get(kind.cls.__name__, kind.cls.__name__)
+            return _CUSTOM.get(kind.cls.__name__, kind.cls.__name__)
     return _bounded(kind)
 
 
@@ -143,7 +163,7 @@ def _default(field: Any) -> str:
     if field.required:
         return "required"
     value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
-    if value is None or value == "":
+    if value is None or value == "" or isinstance(value, msgspec.Struct | SecretText | SecretTree):
         return "none"
     if isinstance(value, tuple | list):
         return f"`{list(value)}`".replace("'", '"')
@@ -283,6 +303,7 @@ PARTS: Mapping[str, Callable[..., list[str]]] = {
     part.__name__: part
     for part in (
         keys,
+        step_keys,
         members,
         command_list,
         command_reference,

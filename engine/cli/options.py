@@ -496,7 +496,12 @@ Delay: TypeAlias = Annotated[
     ),
 ]
 Kind: TypeAlias = Annotated[
-    str, _argument("KIND", "Service to configure: sama, sevenbridges, or one that an installed package brings.")
+    str,
+    _argument(
+        "KIND",
+        "Service to configure: sama, sevenbridges, one whose description is shipped (elasticsearch and others), one "
+        "that an installed package brings, or http for an API that you describe yourself.",
+    ),
 ]
 FromFile: TypeAlias = Annotated[
     str | None,

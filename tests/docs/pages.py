@@ -23,6 +23,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ ANY = "…"
 SERVERS = {
     "http://127.0.0.1:8800": ["sandbox", "--delay", "0"],
     "http://127.0.0.1:8801": ["sandbox", "--service", "sevenbridges"],
+    "http://127.0.0.1:8802": ["sandbox", "--service", "bulk", "--delay", "0"],
 }
 """Address in the pages → what is served there."""
 CHANGED = {
@@ -50,6 +52,7 @@ CHANGED = {
     r"\brunning_seconds = 10\b": "running_seconds = 0.1",
     r"(?<=bulksubmit bench )(?!.*--seconds)": "--seconds 0.1 --records 20 ",
     r"--seconds \d+": "--seconds 0.1 --records 20",
+    r"\bpython3 -m engine\b": f"{sys.executable} -m engine",
 }
 """What cannot be as it stands on this machine, or would take long → what is done in its place. Regular expressions."""
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<words>\w[^\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
@@ -59,6 +62,9 @@ _EXIT_CODE = re.compile(r"# exit code (\d+)")
 _HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
 _SERVING = ("sandbox", "dashboard")
 _ANY_SERVICE = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:SAMA_ACCESS_KEY}"\n'
+_ANY_DESCRIBED = (
+    '[service]\nkind = "http"\nbase_url = "https://api.example.com"\nrelease = { call = "POST /a", payload = true }\n'
+)
 _SHELL = ("awk", "cat", "echo", "gzip", "head", "printf", "python3", "sed", "seq", "tail")
 """Programs that pages use besides."""
 
@@ -141,7 +147,10 @@ class Reader:
         return self.urls[address]
 
     def _load(self, text, block):
-        whole = text if re.search(r"^\[service\]", text, re.MULTILINE) else f"{text}\n{_ANY_SERVICE}"
+        whole = text
+        if not re.search(r"^\[service\]", text, re.MULTILINE):
+            described = re.search(r"^\[+service\.", text, re.MULTILINE)
+            whole = f"{_ANY_DESCRIBED}\n{text}" if described else f"{text}\n{_ANY_SERVICE}"
         try:
             wiring.load(whole, hide_secret)
         except Exception as error:
@@ -202,7 +211,8 @@ class Reader:
             line = line.replace(f"{self.folder}/", "")
             expect([re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{ANY}", text) for text in expected], line, place)
             return
-        address = "http://127.0.0.1:8801" if "sevenbridges" in words else "http://127.0.0.1:8800"
+        port = 8801 if "sevenbridges" in words else 8802 if "bulk" in words else 8800
+        address = f"http://127.0.0.1:{port}"
         files = [str(self.folder / word) if (self.folder / word).is_file() else word for word in words]
         url = self._serve(address, files)
         for line in expected:  # it said the same as JSON
