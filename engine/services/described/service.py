@@ -387,7 +387,7 @@ class DescribedService:
             return Located(await self._with_our_keys(batch.sequence, self._search.names(found), keys))
         if not self._search.finds_records:
             return Located(self._search.names(found))
-        return Located(settlement=self._search.settlement(found, batch.count, keys))
+        return self._search.located(found, batch.count, keys)
 
     async def _with_our_keys(
         self, sequence: int, names: Sequence[str], keys: Callable[[], Sequence[str]]
