@@ -56,7 +56,7 @@ class _Case(Struct, frozen=True):
     """The newest refusal or loss, for its words."""
     waited: int = 0
     """Pauses before questions since the last call."""
-    found: Settlement | None = None
+    found: Located | None = None
     """What the newest search has brought of its records."""
 
 
@@ -215,7 +215,7 @@ class Recovery:
         wait = FIRST_QUESTION_SECONDS * 2.0 ** (case.waited + doubt.repeats) * (0.5 + self._run.jitter() / 2)
         return min(wait, left + _PAST_SECONDS) if left > 0 else min(wait, LONGEST_PAUSE_SECONDS)
 
-    async def _remote_status(self, case: _Case) -> tuple[RemoteStatus, str | Settlement | None]:
+    async def _remote_status(self, case: _Case) -> tuple[RemoteStatus, str | Located | None]:
         """Ask about a batch by its name, or search for what the lost call made.
 
         Return what was found, too: a name, or the fates of its records.
@@ -236,12 +236,12 @@ class Recovery:
         except Refused:  # for example, it is busy: this says nothing about the batch
             return RemoteStatus.SILENT
 
-    async def _located(self, batch: Batch, payload: Payload) -> tuple[RemoteStatus, str | Settlement | None]:
+    async def _located(self, batch: Batch, payload: Payload) -> tuple[RemoteStatus, str | Located | None]:
         # Search from the start of the job: the call may be hours older than the last step, which a later run may have
         # made.
         located = await self._referenced(batch, payload)
-        if (found := located.settlement) is not None and found.created + len(found.errors):
-            return (RemoteStatus.PARTLY if found.uncertain else RemoteStatus.STARTED), found
+        if (found := located.settlement) is not None and found.created + len(found.errors) + len(located.unclear):
+            return (RemoteStatus.PARTLY if found.uncertain else RemoteStatus.STARTED), located
         # A batch that the ledger knows proves nothing: the same records may stand in a source twice.
         names = [name for name in located.names if not await self._run.ledger.has_remote_id(name)]
         if names:
@@ -261,15 +261,17 @@ class Recovery:
             raise UnexpectedAnswer("a search does not say of each record whether it is there")
         return located
 
-    async def _told_by_search(self, found: Settlement) -> Settlement:
+    async def _told_by_search(self, located: Located) -> Settlement:
         """Return the fates that a search has brought at the end of the settle time.
 
         What a search did not find that is known to find what is there never arrived: those records have failed.
         """
-        if not found.uncertain or not await self._search_works():
+        found = located.settlement or Settlement([])
+        missing = found.uncertain.keys() - located.unclear
+        if not missing or not await self._search_works():
             return found
-        missing = dict.fromkeys(found.uncertain, NEVER_ARRIVED)
-        return replace(found, errors={**found.errors, **missing}, uncertain={})
+        unclear = {position: why for position, why in found.uncertain.items() if position in located.unclear}
+        return replace(found, errors={**found.errors, **dict.fromkeys(missing, NEVER_ARRIVED)}, uncertain=unclear)
 
     async def _search_works(self) -> bool:
         """Return whether the same search finds a settled batch of this job: if not, finding nothing is no proof."""

@@ -159,6 +159,9 @@ class Located(msgspec.Struct, frozen=True):
     settlement: Settlement | None = None
     """What became of its records, where batches have no names: those that were not found are uncertain in it. It holds
     only what has a mark of this batch, for the same records may stand in a source twice."""
+    unclear: frozenset[int] = frozenset()
+    """Positions that are uncertain in it for another reason: something was found that is, or may be, their record. They
+    count as neither missing nor created."""
 
 
 async def _no_payload() -> Payload:

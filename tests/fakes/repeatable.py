@@ -43,7 +43,7 @@ class RepeatableService(FakeService):
             await self._keep_waiting(payload, PossiblyApplied("post timed out"))
             self._turn_away(payload, Blame.SUSPECT)
             self._refuse_poison(payload)
-            settlement = self._made(batch, orjson.loads(payload), sent_before)
+            settlement = self._made(batch, orjson.loads(payload.array), sent_before)
         return Released(None, settlement)
 
     def _made(self, batch, tasks, sent_before):
@@ -85,7 +85,7 @@ class SearchedService(FakeService):
 
     async def release(self, batch, remote_id, payload, intent=no_intent, *, sent_before=False):
         await intent()
-        tasks = orjson.loads(payload)
+        tasks = orjson.loads(payload.array)
         async with self._call("release", "send"):
             self._refuse_poison(payload)
             reached = tasks[: self.reaches]
@@ -95,7 +95,7 @@ class SearchedService(FakeService):
 
     async def locate(self, batch, payload, since):
         async with self._call("locate", "ask"):
-            tasks = orjson.loads(payload)
+            tasks = orjson.loads(payload.array)
             missing = [at for at, task in enumerate(tasks) if not self._shows(task)]
             ids = [None if at in missing else self._id(task) for at, task in enumerate(tasks)]
             return Located(settlement=Settlement(ids, uncertain=dict.fromkeys(missing, "it was not found")))

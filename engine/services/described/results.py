@@ -186,6 +186,15 @@ class RecordFates:
         """Whether an item was about a record of the batch."""
         return any(self._named) or bool(self._in_order) or bool(self._of_twins)
 
+    @property
+    def has_strays(self) -> bool:
+        """Whether an item was about a record that the batch does not have."""
+        return bool(self._strays)
+
+    def forget_strays(self) -> None:
+        """Take such items for those of others, which say nothing of this batch."""
+        self._strays.clear()
+
     def add_count(self, found: Any) -> None:
         """Take in how many were created, where the service says nothing else.
 

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from engine.model.errors import Refused, UnexpectedAnswer
-from engine.model.outcome import Settlement
-from engine.services.base import Answer, Call, Caller
+from engine.services.base import Answer, Call, Caller, Located
 from engine.services.decoding import decode
 from engine.services.described.items import ResultReader, is_id
 from engine.services.described.paths import MISSING, compiled, fitting
@@ -40,6 +39,8 @@ class Search:
         self.step = Step("search", table, settings)
         self._where = Json(table.where, "search.where")
         self._mark = compiled(table.mark) if table.mark else None
+        self._is_marked = bool(table.mark or table.where)
+        """What is ours is known by something of the batch; else by its records' keys alone."""
         self._made_at = compiled(table.stop_before) if table.stop_before else None
         self.by_results = table.by_results
         key, index = table.key or settings.results.key, table.index or settings.results.index
@@ -88,13 +89,21 @@ class Search:
             raise UnexpectedAnswer("what the search found has no name", call="search")
         return list(dict.fromkeys(name for name in names if name is not None))
 
-    def settlement(self, items: Sequence[Any], count: int, keys: Callable[[], Sequence[str]]) -> Settlement | None:
-        """Return the fates of the records of a batch by those that were found; None if none is of the batch."""
+    def located(self, items: Sequence[Any], count: int, keys: Callable[[], Sequence[str]]) -> Located:
+        """Return the fates of the records of a batch by those that were found; none if none is of the batch.
+
+        Raises:
+            UnexpectedAnswer: some carry what marks this batch, and no record of it is known among them.
+        """
         fates = RecordFates(count, keys)
         fates.add(self._reader.match, self._reader.judged(items), self._reader.places(items))
-        if not fates.any_named:
-            return None
-        return fates.settlement("error", earlier=True, call="search", unnamed=NOT_FOUND)
+        if not self._is_marked:
+            fates.forget_strays()
+        if not fates.any_named and not fates.has_strays:
+            return Located()
+        found = fates.settlement("error", earlier=True, call="search", unnamed=NOT_FOUND)
+        unclear = frozenset(position for position, why in found.uncertain.items() if why != NOT_FOUND)
+        return Located(settlement=found, unclear=unclear)
 
     def items_in(self, answer: Answer) -> Sequence[Any]:
         """Return all items that an answer lists, whosever they are. Raises: UnexpectedAnswer."""

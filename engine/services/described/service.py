@@ -63,7 +63,7 @@ from engine.services.described.body import Framing
 from engine.services.described.consistency import finds_records
 from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
-from engine.services.described.results import THERE_ALREADY, ListReader, RecordFates
+from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, ListReader, RecordFates
 from engine.services.described.search import Search
 from engine.services.described.settings import DescribedSettings, StepTable
 from engine.services.described.steps import PageWalk, Step, joined, without_case
@@ -387,7 +387,7 @@ class DescribedService:
             return Located(await self._with_our_keys(batch.sequence, self._search.names(found), keys))
         if not self._search.finds_records:
             return Located(self._search.names(found))
-        return Located(settlement=self._search.settlement(found, batch.count, keys))
+        return self._search.located(found, batch.count, keys)
 
     async def _with_our_keys(
         self, sequence: int, names: Sequence[str], keys: Callable[[], Sequence[str]]
@@ -628,6 +628,10 @@ class _Sending:
         self._notes: list[str] = []
         self._accepted = False
         """A call was answered with success: some records may be created."""
+        self._ours = False
+        """A refusal has named records that are there already, by an attempt of ours."""
+        self._lost = False
+        """An attempt of this release had no answer."""
         self._busy_rounds = self._flaw_rounds = 0
         self.earlier = earlier
         """An attempt that is not this one may have arrived."""
@@ -645,7 +649,7 @@ class _Sending:
             try:
                 done = await self._once()
             except Refused as refusal:
-                self.earlier |= refusal.earlier_lost
+                self._note_loss(refusal.earlier_lost)
                 if not self._sort_out(refusal):
                     self._give_up(refusal)
             except (NotApplied, PossiblyApplied) as failure:
@@ -661,7 +665,7 @@ class _Sending:
         service, rounds = self._service, self._busy_rounds + self._flaw_rounds
         values = service.round_values(self._values, rounds)
         answer = await service.send(self._payload, values, self._intent)
-        self.earlier |= answer.earlier_lost
+        self._note_loss(answer.earlier_lost)
         self.taken = self.taken or service.release_takes(answer)
         if not service.settles_at_once:
             return True
@@ -673,6 +677,10 @@ class _Sending:
         self._take_in(found, busy)
         await self._go_on_with(busy)
         return False
+
+    def _note_loss(self, lost: bool) -> None:  # noqa: FBT001 - it is all that is noted
+        self._lost |= lost
+        self.earlier |= lost
 
     def _keys(self) -> Sequence[str]:
         return self._service.keys(self._payload, self._values) if self._payload is not None else ()
@@ -691,21 +699,29 @@ class _Sending:
         self._keep(list(first.values()))
 
     def _take_in(self, found: Settlement, busy: Sequence[int]) -> None:
-        """Keep what is known of the records of one call; those that are busy are known by another one."""
-        again = frozenset(busy) if self._busy_rounds < MOST_BUSY_ROUNDS else frozenset()
+        """Keep what is known of the records of one call; those that are busy are known by another one.
+
+        One that stays busy was not made by these calls. That says nothing of an attempt before them.
+        """
+        again = frozenset(busy) if self._may_go_again() else frozenset()
         self._notes.append(found.note)
         for at, position in enumerate(self._left):
             if at in again:
                 continue
             self._ids[position] = found.task_ids[at]
             if at in found.errors:
-                tries = f" ({MOST_BUSY_ROUNDS + 1} times)" if at in busy else ""
-                self._errors[position] = f"{found.errors[at]}{tries}"
+                tries = f" ({self._busy_rounds + 1} times)" if at in busy and self._busy_rounds else ""
+                fates = self._uncertain if at in busy and self.earlier else self._errors
+                fates[position] = f"{found.errors[at]}{tries}"
             if at in found.uncertain:
                 self._uncertain[position] = found.uncertain[at]
 
+    def _may_go_again(self) -> bool:
+        """Return whether busy records may be sent once more: some of what was staged cannot go without the others."""
+        return self._payload is not None and self._busy_rounds < MOST_BUSY_ROUNDS
+
     async def _go_on_with(self, busy: Sequence[int]) -> None:
-        if not busy or self._busy_rounds == MOST_BUSY_ROUNDS:
+        if not busy or not self._may_go_again():
             self._keep(())
             return
         await self._service.pause(min(FIRST_BUSY_SECONDS * 2.0**self._busy_rounds, LONGEST_BUSY_SECONDS))
@@ -726,38 +742,65 @@ class _Sending:
         if refusal.exists and not flaws and left == 1:
             flaws = {0: str(refusal)}
         if not flaws:
+            if refusal.exists:  # which of them, only halves tell
+                refusal.blame = Blame.PAYLOAD
             return False
-        if self._flaw_rounds == MOST_FLAW_ROUNDS:
+        # What is staged, or followed by a name, is one whole: the places of its records are those of the batch.
+        is_whole = self._payload is None or not self._service.settles_at_once
+        if self._flaw_rounds == MOST_FLAW_ROUNDS or (is_whole and left > 1):
             refusal.blame = Blame.PAYLOAD
             return False
         self._flaw_rounds += 1
-        keys: Sequence[str] = self._keys() if refusal.exists and self.earlier else ()
-        for at, said in flaws.items():
-            if keys:
-                self._ids[self._left[at]] = keys[at]
-            else:
-                self._errors[self._left[at]] = f"{THERE_ALREADY} ({said})" if refusal.exists else said
+        self._take_out(flaws, exists=refusal.exists)
         self._keep([at for at in range(left) if at not in flaws])
         return True
 
+    def _take_out(self, flaws: Mapping[int, str], *, exists: bool) -> None:
+        """Settle the records that a refusal names, by their places among those left."""
+        ours = exists and self.earlier
+        keys: Sequence[str] = self._keys() if ours else ()
+        self._ours |= ours
+        for at, said in flaws.items():
+            position = self._left[at]
+            if keys:
+                self._ids[position] = keys[at]
+            elif ours:
+                self._uncertain[position] = f"{PERHAPS_OURS} ({said})"
+            else:
+                self._errors[position] = f"{THERE_ALREADY} ({said})" if exists else said
+
     def _give_up(self, failure: CallFailed) -> None:
-        """Settle what is left after a call that failed, if others have created something; else it is raised.
+        """Settle what is left after a call that failed, if others are there already; else it is raised.
 
         Where a repeat is harmless, all of it is repeated later: what was done by then may be there already.
         """
-        if not self._accepted:
-            raise failure
-        if self._service.is_repeatable and not isinstance(failure, Refused):
-            failure.earlier_lost = True
+        failure.earlier_lost |= self._lost
+        if not (self._accepted or self._ours) or self._all_may_go_again(failure):
+            failure.earlier_lost |= self._accepted and self._service.is_repeatable
             raise failure
         for position in self._left:
             if isinstance(failure, PossiblyApplied):
                 self._uncertain[position] = (
                     f"the service was busy, and the answer to its second call was lost: {failure}"
                 )
-            else:
+            elif self._accepted:
                 self._errors[position] = f"the service was busy, and then its call failed: {failure}"
+            else:
+                self._errors[position] = str(failure)
         self._left = ()
+
+    def _all_may_go_again(self, failure: CallFailed) -> bool:
+        """Return whether the whole batch may be sent again, or its halves, though some of it is there already.
+
+        A refusal that is not about these records is left to the engine. One that is about some of several has the batch
+        halved; not with an idempotency key, since the halves have others.
+        """
+        if self._accepted and not self._service.is_repeatable:
+            return False
+        if not isinstance(failure, Refused) or failure.blame in {Blame.JOB, Blame.SUSPECT}:
+            return True
+        has_other_key = self._accepted and self._service.again is Again.KEY
+        return failure.blame is Blame.PAYLOAD and len(self._left) > 1 and not has_other_key
 
 
 def _step(settings: DescribedSettings, kind: str, table: StepTable | None) -> Step | None:

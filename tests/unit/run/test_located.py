@@ -108,6 +108,26 @@ async def test_what_one_search_has_seen_a_later_one_does_not_take_back(bench):
     assert set(bench.service.ids().values()) == {1}
 
 
+@pytest.mark.parametrize("named", [0, 4])
+async def test_what_is_found_and_not_clear_is_neither_failed_nor_sent_again(bench, named):
+    locate = bench.service.locate
+
+    async def unclear(batch, payload, since):
+        if batch.sequence == 0:
+            return await locate(batch, payload, since)
+        ids = [f"t{number}" if number < 10 + named else None for number in range(10, 20)]
+        rest = range(named, 10)
+        said = Settlement(ids, uncertain=dict.fromkeys(rest, "it has no id"))
+        return Located(settlement=said, unclear=frozenset(rest))
+
+    bench.service.locate = unclear
+    bench.service.faults = {"release": [None, lost(applied=True)]}
+    assert await bench.work(max_in_flight=1) is None
+    settlement = await fates(bench)
+    assert (settlement.created, settlement.errors) == (named, {})
+    assert each_once(bench)
+
+
 async def test_a_search_that_does_not_tell_of_each_record_tells_nothing(bench):
     async def short(batch, payload, since):
         return Located(settlement=Settlement(["t1"]))

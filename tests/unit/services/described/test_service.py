@@ -560,6 +560,44 @@ class TestASearchForRecords:
         assert located.settlement.task_ids == [None, "t1"]
         assert located.settlement.uncertain == {0: "a search by its mark has not found it"}
 
+    @pytest.mark.parametrize(
+        "items",
+        [
+            [{"id": None, "n": "0"}],
+            [{"id": "x" * 300, "n": "0"}],
+            [{"id": "t1", "n": "0"}, {"id": "t2", "n": "0"}],
+            [{"id": "t1", "n": "1"}, {"id": "t1", "n": "0"}],
+        ],
+        ids=["no id", "no fit id", "twice", "one id for two"],
+    )
+    async def test_what_is_found_and_not_clear_is_not_missing(self, items):
+        found = [{**item, "data": {"tag": f"j-{TOKEN}-7"}} for item in items]
+        described = Described(self.DESCRIPTION, lambda seen: (200, {"results": found}))
+        batch, payload = described.batch([{"n": "0", "data": {}}, {"n": "1", "data": {}}])
+        located = await described.service.locate(batch, payload, 0.0)
+        assert 0 in located.settlement.uncertain
+        assert 0 in located.unclear, "else it is called failed, or sent a second time"
+
+    async def test_what_has_the_mark_and_is_no_record_s_leaves_all_unclear(self):
+        found = [{"id": "t1", "n": "O", "data": {"tag": f"j-{TOKEN}-7"}}]
+        described = Described(self.DESCRIPTION, lambda seen: (200, {"results": found}))
+        batch, payload = described.batch([{"n": "0", "data": {}}, {"n": "1", "data": {}}])
+        with pytest.raises(UnexpectedAnswer):
+            await described.service.locate(batch, payload, 0.0)
+        found.append({"id": "t2", "n": "1", "data": {"tag": f"j-{TOKEN}-7"}})
+        assert (await described.service.locate(batch, payload, 0.0)).unclear == {0}
+
+    async def test_where_nothing_of_ours_marks_them_others_are_none_of_the_batch(self):
+        description = self.DESCRIPTION.replace('mark = "data.tag"\n', "")
+        description = description.replace("payload = true\n", 'payload = true\nquery = { tag = "${mark}" }\n')
+        found = [{"id": "t1", "n": "9"}]
+        described = Described(description, lambda seen: (200, {"results": found}))
+        batch, payload = described.batch([{"n": "0"}, {"n": "1"}])
+        assert (await described.service.locate(batch, payload, 0.0)).settlement is None
+        found.append({"id": "t2", "n": "1"})
+        located = await described.service.locate(batch, payload, 0.0)
+        assert (located.settlement.task_ids, located.unclear) == ([None, "t2"], frozenset())
+
     async def test_nothing_found_is_no_settlement(self):
         described = Described(self.DESCRIPTION, lambda seen: (200, {"results": []}))
         batch, payload = described.batch([{"n": "0", "data": {}}])
