@@ -80,6 +80,11 @@ def check(one: DescribedSettings) -> None:
     _check_results(one)
     for at, rule in enumerate(one.rules):
         _check_rule(rule, f"rules[{at}]")
+    if one.stage is not None and one.release.payload:
+        raise ValueError(
+            "release.payload: what was staged is released by a call without records; put payload = true into "
+            "[service.upload] or [service.stage], or leave [service.stage] out"
+        )
 
 
 def needs_token(one: DescribedSettings) -> bool:
@@ -434,7 +439,7 @@ def _check_again(one: DescribedSettings) -> None:
     needs = {"ask": _needs_of_ask, "search": _needs_of_search, "key": _needs_of_key, "exists": _needs_of_exists}
     if again in needs and (lack := needs[again](one)):
         raise ValueError(lack)
-    if release.key_header and again in {"never", "ask"}:
+    if release.key_header and again != "key":
         raise ValueError(
             'release.key_header: an idempotency key makes a repeat harmless; write again = "key", not '
             f'"{again}", or leave it out'

@@ -173,7 +173,9 @@ def test_one_record_goes_alone():
 
 def test_a_file_in_a_form_is_the_same_bytes_in_each_attempt():
     body = {"framing": "ndjson", "part": "file", "fields": {"purpose": "batch", 'a"b': "${id}"}}
-    made = framing(body=body, stage={"call": "POST /open", "take": {"id": "id"}})
+    stage = {"call": "POST /open", "take": {"id": "id"}}
+    upload = {"call": "PUT /${id}", "payload": True}
+    made = framing(body=body, stage=stage, upload=upload, release={"call": "POST /${id}"})
     payload = Payload.of(TASKS)
     one, other = (b"".join(made.body(payload, {**NAMES, "id": "x"})) for _ in range(2))
     assert one == other

@@ -16,6 +16,11 @@ STAGED = {
     "stage": {"call": "POST /jobs", "take": {"id": "id"}},
     "release": {"call": "POST /jobs/${id}/start", "payload": True},
 }
+UPLOADED = {
+    "stage": {"call": "POST /jobs", "take": {"id": "id"}},
+    "upload": {"call": "PUT /jobs/${id}", "payload": True},
+    "release": {"call": "POST /jobs/${id}/start"},
+}
 STATUS = {"call": "GET /jobs/${id}", "state": "state", "waiting": ["open"], "finished": ["done"]}
 KEY = "${job}-${token}-${index}"
 
@@ -91,6 +96,10 @@ def test_the_shortest_description_is_one_call():
         ({"release": {**RELEASE, "json": {"a": 1}}}, "release.json: a call has one body"),
         ({"release": {**RELEASE, "query": "a=b"}}, "release.query: must be a table"),
         (
+            {"release": {**RELEASE, "again": "safe", "key_header": "Idempotency-Key"}},
+            'release.key_header: an idempotency key makes a repeat harmless; write again = "key", not "safe"',
+        ),
+        (
             {"release": {"call": "POST /tasks"}},
             "release.payload: no step carries the records; set payload = true in release",
         ),
@@ -98,6 +107,7 @@ def test_the_shortest_description_is_one_call():
             {**STAGED, "stage": {**STAGED["stage"], "payload": True}},
             "release.payload: stage carries the records already",
         ),
+        (STAGED, "release.payload: what was staged is released by a call without records; put payload = true into"),
         ({"look": {"call": "GET /x", "query": {"a": "${mark}"}}}, "look.query.a: ${mark}: there is no batch yet"),
         ({"upload": {"call": "PUT /x"}}, "upload: there is nothing that it brings records to"),
         ({"status": {**STATUS, "payload": True}, **STAGED}, "service.status.payload: only stage, upload or release"),
@@ -210,7 +220,7 @@ def test_what_does_not_go_together_is_told_by_its_key(tables, words):
 
 
 def test_a_single_value_stands_for_a_list_of_one():
-    settings = read(**STAGED, status={**STATUS, "finished": "done", "error": "why"}, results={"id": "task"})
+    settings = read(**UPLOADED, status={**STATUS, "finished": "done", "error": "why"}, results={"id": "task"})
     assert settings.status.finished == ("done",)
     assert settings.status.error == ("why",)
     assert settings.results.id == ("task",)
@@ -239,7 +249,7 @@ def test_an_idempotency_key_may_stand_in_the_call():
 
 def test_what_the_status_took_is_known_when_results_are_fetched():
     results = {"of": "fetch", "fetch": [{"call": "GET /files/${out}"}]}
-    settings = read(**STAGED, status={**STATUS, "take": {"out": "output?"}}, results=results)
+    settings = read(**UPLOADED, status={**STATUS, "take": {"out": "output?"}}, results=results)
     assert settings.results.fetch[0].call == "GET /files/${out}"
     with pytest.raises(ConfigError, match=r"results\.fetch\[0\]\.call: \$\{out\}: nothing fills it"):
         read(**STAGED, status=STATUS, results=results)
@@ -339,7 +349,8 @@ def test_the_place_is_the_path_of_the_first_step_and_the_users_own_values():
     settings = read(
         values={"object": "Contact", "ix": "t"},
         stage={"call": "POST /${ix}/jobs", "json": {"object": "${object}"}, "take": {"id": "id"}},
-        release=STAGED["release"],
+        upload=UPLOADED["upload"],
+        release=UPLOADED["release"],
     )
     assert settings.place == "/t/jobs object=Contact"
 
