@@ -84,7 +84,7 @@ class PlayedRepeats(FakeService):
 
 
 def _positions(payload):
-    return tuple(int(task["data"]["id"]) for task in orjson.loads(payload))
+    return tuple(int(task["data"]["id"]) for task in orjson.loads(payload.array))
 
 
 def can_be_played(walk):
