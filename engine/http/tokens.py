@@ -4,6 +4,9 @@
 made by a caller of its own: it has its own outage and pace, and waits for none of the calls that wait for it. It
 carries the credentials of long life, and no token.
 
+A success without a token is tried again. If it stays so, that is trouble of the moment where a token was given in this
+run (`Unavailable`: resume later), and else a mistake in the configuration (`Unauthorized`: mend it first).
+
 Invariants: however many calls need a token at once, one exchange is made, and they all end as it does. What it is
 answered is seen by `TokenExchange.take` alone, and stands in no error.
 """
@@ -24,12 +27,16 @@ from engine.model.error_hints import Pause, Refusal
 from engine.model.errors import RESUME, CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, WrongAddress
 from engine.model.settings import SecretStr, ServiceSettings, TokenExchange
 from engine.progress.redaction import forget_secret, remember_secret
-from engine.services.base import Call, Caller
+from engine.services.base import Answer, Call, Caller
 
 _MARGIN_SECONDS = 60.0
 """A token is renewed so long before its end, since a call may wait for its turn, and clocks differ …"""
 _MARGIN_SHARE = 0.2
 """… or so much of its life, if that is less."""
+_TRIES = 4
+"""Of an exchange whose answer is a success and has no token: it may be spoilt, and that need not stay so."""
+_PAUSE_SECONDS = 0.5
+"""Before the second one; it doubles."""
 
 
 class ExchangePlace(ServiceSettings, frozen=True, kw_only=True):
@@ -112,16 +119,7 @@ class Tokens:
 
     async def _make(self) -> None:
         exchange = self._exchange
-        body = exchange.body.get_secret_value().encode() if exchange.body else None
-        call = Call("token", exchange.method, exchange.url, headers=exchange.headers, body=body)
-        try:
-            answer = await self._caller.call(call)
-        except Refused as error:
-            words = f"{error}. Without a token nothing can be sent: mend the credentials, then run {RESUME}"
-            raise Unauthorized(words, call=call.kind, status=error.status) from None
-        except PossiblyApplied as error:  # which must not look as if the call that waits for the token were lost
-            raise WrongAddress(str(error), call=call.kind, status=error.status) from None
-        token, seconds = self._taken(answer.body)
+        token, seconds = await self._asked_for()
         life = seconds if seconds is not None and 0 < seconds < math.inf else exchange.seconds
         before = [one for one in self._tokens if one != token]  # some give the same one again
         for ended in before[1:]:
@@ -132,21 +130,45 @@ class Tokens:
         self._renew_at = self._clock.monotonic() + life - min(_MARGIN_SECONDS, _MARGIN_SHARE * life)
         self.number += 1
 
-    def _taken(self, body: bytes) -> tuple[str, float | None]:
+    async def _asked_for(self) -> tuple[str, float | None]:
+        """Make the exchange until it brings a token; return it, and for how many seconds it holds, if that is said."""
+        exchange = self._exchange
+        body = exchange.body.get_secret_value().encode() if exchange.body else None
+        call = Call("token", exchange.method, exchange.url, headers=exchange.headers, body=body)
+        for tries in range(_TRIES):
+            if tries:
+                await self._clock.sleep(_PAUSE_SECONDS * 2 ** (tries - 1))
+            answer = await self._answered(call)
+            if (taken := self._taken(answer.body)) is not None:
+                return taken
+        raise self._without(answer.body)
+
+    async def _answered(self, call: Call) -> Answer:
+        try:
+            return await self._caller.call(call)
+        except Refused as error:
+            words = f"{error}. Without a token nothing can be sent: mend the credentials, then run {RESUME}"
+            raise Unauthorized(words, call=call.kind, status=error.status) from None
+        except PossiblyApplied as error:  # which must not look as if the call that waits for the token were lost
+            raise WrongAddress(str(error), call=call.kind, status=error.status) from None
+
+    def _taken(self, body: bytes) -> tuple[str, float | None] | None:
         try:
             token, seconds = self._exchange.take(body)
         except ValueError:
-            token, seconds = "", None
-        if not token and body[:200].lstrip().startswith(b"<"):  # whoever it is, it is not the service
-            words = f"{self._exchange.url.partition('?')[0]} answers with a page, not with a token"
-            raise Unavailable(words, call="token") from None
-        if not token or not token.isascii() or not token.isprintable() or token != token.strip():
-            words = (
-                f"the answer of {self._exchange.url.partition('?')[0]} has no token where one should be. Mend "
-                f"[service.auth], then run {RESUME}"
-            )
-            raise Unauthorized(words, call="token") from None
-        return token, seconds
+            return None
+        is_token = token and token.isascii() and token.isprintable() and token == token.strip()
+        return (token, seconds) if is_token else None
+
+    def _without(self, body: bytes) -> CallFailed:
+        """Return the error for an answer that has no token; nothing of the answer stands in it."""
+        place = self._exchange.url.partition("?")[0]
+        if body[:200].lstrip().startswith(b"<"):  # whoever it is, it is not the service
+            return Unavailable(f"{place} answers with a page, not with a token", call="token")
+        words = f"the answer of {place} has no token where one should be"
+        if self.number:
+            return Unavailable(f"{words}, as it had before in this run. Run {RESUME} later", call="token")
+        return Unauthorized(f"{words}. Mend [service.auth], then run {RESUME}", call="token")
 
 
 def exchanged_secrets(exchange: TokenExchange) -> Sequence[SecretStr]:

@@ -290,7 +290,7 @@ async def test_an_answer_that_is_too_large_is_not_taken_for_a_lost_call(make):
 )
 async def test_an_answer_without_a_token_is_an_error_that_shows_nothing_of_it(make, body):
     caller, service, _ = make()
-    service.at_exchange.append(answer(200, body))
+    service.at_exchange += [answer(200, body)] * 4
     with pytest.raises(Unauthorized, match="no token where one should be") as raised:
         await caller.call(CREATE)
     assert "sh0uld" not in f"{raised.value} {raised.value.__cause__} {raised.value.__context__}"
@@ -299,10 +299,32 @@ async def test_an_answer_without_a_token_is_an_error_that_shows_nothing_of_it(ma
 
 async def test_a_page_in_the_place_of_a_token_is_not_the_service(make):
     caller, service, _ = make()
-    service.at_exchange.append(answer(200, b" <!DOCTYPE html><html></html>"))
+    service.at_exchange += [answer(200, b" <!DOCTYPE html><html></html>")] * 4
     with pytest.raises(Unavailable, match="a page, not with a token"):
         await caller.call(CREATE)
     assert service.requests == []
+
+
+@pytest.mark.parametrize("spoilt", [b"{}", b'{"access_token":""}', b'{"access_to', b"<html></html>"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_success_without_a_token_is_tried_again(make, clock, spoilt, times):
+    caller, service, _ = make()
+    service.at_exchange += [answer(200, spoilt)] * times
+    assert (await caller.call(CREATE)).body == b"done"
+    assert len(service.exchanges) == times + 1
+    assert clock.monotonic() == (0.5 if times == 1 else 3.5)
+
+
+async def test_a_success_without_a_token_in_the_middle_of_a_run_is_trouble_of_the_moment(make):
+    caller, service, _ = make()
+    await caller.call(CREATE)
+    service.revoke()
+    service.at_exchange += [answer(200, b'{"sh0uld":"not show"}')] * 4
+    with pytest.raises(Unavailable, match="no token where one should be, as it had before") as raised:
+        await caller.call(CREATE)
+    assert (raised.value.call, raised.value.exit_status) == ("token", Exit.STOPPED_EARLY)
+    assert "sh0uld" not in str(raised.value)
+    assert len(service.exchanges) == 5
 
 
 async def test_a_token_is_hidden_wherever_the_service_repeats_it(make):
