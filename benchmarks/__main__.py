@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import (
     adapting,
+    described,
     end_to_end,
     following,
     known,
@@ -30,6 +31,7 @@ from benchmarks import (
     results,
     resume,
     scaling,
+    searching,
     start,
 )
 from benchmarks.harness import ROOT, WORKPLACE, NotMeasured, Section, Session, commit, compile_code, machine, peer
@@ -42,9 +44,11 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "presigned": presigned.measure,
     "per_record": per_record.measure,
     "request": per_record.measure_request,
+    "described": described.measure,
     "memory": memory.measure,
     "resume": resume.measure,
     "known": known.measure,
+    "searching": searching.measure,
     "following": following.measure,
     "adapting": adapting.chosen_on,
     "held_out": adapting.held_out,

@@ -74,7 +74,7 @@ def make(path: Path, total: int) -> int:
         connection.execute(QUERIES["begin"])
         for batch in batches(total):
             connection.execute(QUERIES["add_batch"], batch_row(1, batch, 0))
-            connection.execute(QUERIES["add_spans"], (1, batch.sequence, batch.spans))
+            connection.execute(QUERIES["add_spans"], (1, batch.sequence, batch.spans, batch.lines))
         connection.execute("UPDATE batches SET created = count, state = 'settled'")
         before = connection.pragma("page_count")
         connection.executemany(

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -93,13 +93,29 @@ def _job(place: Path, url: str, total: int) -> Job:
     return Job(JOB, "sama", config, (source,), str(place / "output"), created_at=time.time())
 
 
-async def _write_ledger(path: Path, job: Job, total: int) -> None:
+def write_job(place: Path, total: int, failed_every: int, reasons: Sequence[str]) -> None:
+    """Write `ledger.db` and the source of a job, of which every so many-th record has failed for one of the reasons."""
+    job = _job(place, "http://127.0.0.1:9", total)
+    asyncio.run(_write_ledger(place / "ledger.db", job, total, failed_every, reasons))
+
+
+async def _write_ledger(path: Path, job: Job, total: int, failed_every: int = 0, reasons: Sequence[str] = ()) -> None:
     async with SqliteLedger.open(path, SystemClock()) as ledger:
         await ledger.create_job(job)
         found = batches(total)
         while group := list(islice(found, AT_ONCE)):
             await ledger.freeze(JOB, group, (), last=False)
-            await asyncio.gather(*(_settle(ledger, batch) for batch in group))
+            failures = [_failures(batch, failed_every, reasons) for batch in group]
+            await asyncio.gather(*(_settle(ledger, *one) for one in zip(group, failures, strict=True)))
+
+
+def _failures(batch: Batch, every: int, reasons: Sequence[str]) -> Mapping[int, str]:
+    """Return the reasons of the records of a batch that have failed, by position."""
+    if not every:
+        return {}
+    first, last = batch.start.index, batch.end.index
+    failed = range(-(-first // every) * every, last, every)
+    return {index - first: reasons[index // every % len(reasons)] for index in failed}
 
 
 def batches(total: int) -> Iterator[Batch]:
@@ -113,16 +129,16 @@ def batches(total: int) -> Iterator[Batch]:
         yield Batch(sequence, start, end, BLOCK_RECORDS, end.offset - start.offset, bytes(32), spans)
 
 
-async def _settle(ledger: SqliteLedger, batch: Batch) -> None:
+async def _settle(ledger: SqliteLedger, batch: Batch, errors: Mapping[int, str]) -> None:
     submission = Submission(batch.sequence)
     remote_id = str(batch.sequence + 1)
     for state in (State.STAGING, State.STAGED, State.RELEASING, State.RELEASED):
         moved = replace(submission, state=state, remote_id=None if state is State.STAGING else remote_id)
         await ledger.move(JOB, moved, expected=submission.state)
         submission = moved
-    ids = [f"{batch.start.index + position:024x}" for position in range(batch.count)]
+    ids = [None if position in errors else f"{batch.start.index + position:024x}" for position in range(batch.count)]
     settled = replace(submission, state=State.SETTLED)
-    await ledger.settle(JOB, settled, Settlement(ids), expected=State.RELEASED)
+    await ledger.settle(JOB, settled, Settlement(ids, errors), expected=State.RELEASED)
 
 
 @contextmanager

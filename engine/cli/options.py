@@ -35,6 +35,11 @@ class ServedService(StrEnum):
     SAMA = "sama"
     SEVENBRIDGES = "sevenbridges"
     BULK = "bulk"
+    ELASTICSEARCH = "elasticsearch"
+    OPENAI_BATCH = "openai-batch"
+    ANTHROPIC_BATCHES = "anthropic-batches"
+    SALESFORCE_BULK2 = "salesforce-bulk2"
+    HUBSPOT = "hubspot"
 
 
 class LogLevel(StrEnum):
@@ -430,8 +435,9 @@ Served: TypeAlias = Annotated[
     ServedService | None,
     _option(
         "--service SERVICE",
-        "Whose API to serve: sama, sevenbridges, or bulk: six made-up ones, one for each way in which a repeated call"
-        " can be made safe. The behaviour file's, or sama.",
+        "Whose API to serve: sama, sevenbridges, elasticsearch, openai-batch, anthropic-batches, salesforce-bulk2,"
+        " hubspot, or bulk: six made-up ones, one for each way in which a repeated call can be made safe. The behaviour"
+        " file's, or sama.",
     ),
 ]
 Port: TypeAlias = Annotated[

@@ -177,7 +177,7 @@ def _planned(order: BenchOrder, setup: wiring.Setup) -> BenchPlan:
         if order.rates
         else closed_loads(order.steps, order.records, most)
     )
-    return BenchPlan(service.kind, host, is_loopback(host), service.place, loads)
+    return BenchPlan(service.title, host, is_loopback(host), service.place, loads)
 
 
 def _settings(setup: wiring.Setup, first: Load) -> dict[str, Any]:

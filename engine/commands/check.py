@@ -138,7 +138,7 @@ async def check(
             await run.make(ServiceCheck("tasks", partial(here.tasks, checking), cure, (KEY, "project", "records")))
     host = URL(setup.service.base_url).host
     place = f", {place_words(setup.service.place)}" if setup.service.place else ""
-    where = f"{host} ({setup.service.kind}{place})"
+    where = f"{host} ({setup.service.title}{place})"
     return CheckReport(shown, run.lines, where, note, here.good[:PROBED], undoable)
 
 
@@ -228,7 +228,7 @@ async def _configuration(text: str, setups: list[wiring.Setup], *, hides: bool) 
     if HIDDEN in setup.service.base_url:
         return Finding(f"since {VARIABLES} failed", CheckVerdict.UNCHECKED)
     setups.append(setup)
-    return Finding(f"kind {setup.service.kind!r}, {setup.service.base_url}")
+    return Finding(f"kind {setup.service.title!r}, {setup.service.base_url}")
 
 
 def _job(setup: wiring.Setup) -> Job:

@@ -145,7 +145,7 @@ async def preview(
         seen = await anyio.to_thread.run_sync(parts.read, wanted)
         batches = [await parts.carried(batch, indexes) for batch, indexes in seen.batches]
         return Preview(
-            setup.service.kind,
+            setup.service.title,
             setup.service.base_url,
             setup.service.place,
             seen.records,

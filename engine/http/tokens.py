@@ -21,7 +21,7 @@ from engine.clock import Clock
 from engine.http.secrets import Credentials
 from engine.http.urls import check_base_url
 from engine.model.error_hints import Pause, Refusal
-from engine.model.errors import RESUME, CallFailed, PossiblyApplied, Refused, Unauthorized, WrongAddress
+from engine.model.errors import RESUME, CallFailed, PossiblyApplied, Refused, Unauthorized, Unavailable, WrongAddress
 from engine.model.settings import SecretStr, ServiceSettings, TokenExchange
 from engine.progress.redaction import forget_secret, remember_secret
 from engine.services.base import Call, Caller
@@ -137,6 +137,9 @@ class Tokens:
             token, seconds = self._exchange.take(body)
         except ValueError:
             token, seconds = "", None
+        if not token and body[:200].lstrip().startswith(b"<"):  # whoever it is, it is not the service
+            words = f"{self._exchange.url.partition('?')[0]} answers with a page, not with a token"
+            raise Unavailable(words, call="token") from None
         if not token or not token.isascii() or not token.isprintable() or token != token.strip():
             words = (
                 f"the answer of {self._exchange.url.partition('?')[0]} has no token where one should be. Mend "

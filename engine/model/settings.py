@@ -274,6 +274,11 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
     """Where its API is. Plain http only towards this machine."""
 
     @property
+    def title(self) -> str:
+        """What people call the service."""
+        return self.kind
+
+    @property
     def place(self) -> str:
         """Where tasks go, as people call it: a project, say; "" if there is only one place, or each task names it."""
         return ""

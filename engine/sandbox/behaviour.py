@@ -24,7 +24,9 @@ from engine.sandbox.settings import SandboxBulk, SandboxPlatform, SandboxSama, S
 
 ALL_CALLS = "all"
 
-ServiceKind = Literal["sama", "sevenbridges", "bulk"]
+VendorKind = Literal["elasticsearch", "openai-batch", "anthropic-batches", "salesforce-bulk2", "hubspot"]
+"""Called as the shipped description that is run against it."""
+ServiceKind = Literal["sama", "sevenbridges", "bulk"] | VendorKind
 CancelAnswer = Literal["accept", "refuse", "lie"]
 LateKind = Literal["act_later", "drop_late", "refuse_late", "html_late", "swallow"]
 """Of faults that put the work of a call off."""

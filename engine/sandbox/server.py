@@ -13,7 +13,7 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 from random import Random
@@ -45,7 +45,23 @@ from engine.sandbox.traffic import SandboxService, Stats
 
 _LOG = logging.getLogger(__name__)
 
-PORTS: dict[ServiceKind, int] = {"sama": 8800, "sevenbridges": 8801, "bulk": 8802}
+PORTS: Mapping[ServiceKind, int] = {
+    "sama": 8800,
+    "sevenbridges": 8801,
+    "bulk": 8802,
+    "elasticsearch": 8803,
+    "openai-batch": 8804,
+    "anthropic-batches": 8805,
+    "salesforce-bulk2": 8806,
+    "hubspot": 8807,
+}
+_BELOW: Mapping[ServiceKind, str] = {
+    "sama": "/v2",
+    "sevenbridges": "/v2",
+    "openai-batch": "/v1",
+    "hubspot": "/crm/v3/objects",
+}
+"""Where an API begins that does not begin at the root."""
 DELAY_SECONDS = 1.0
 """Of the command without a behaviour file. Real services take a moment, too: a program that releases a batch or runs a
 task, and cancels it then, finds something to cancel."""
@@ -94,7 +110,7 @@ async def running_sandbox(
         service = make_service(behaviour, journal, clock, uploads, callbacks.send if callbacks else None)
         served = serving(service, behaviour, host=host, port=port, uploads=uploads, callbacks=callbacks)
         address = await stack.enter_async_context(served)
-        base = address if behaviour.service == "bulk" else f"{address}/v2"
+        base = address + _BELOW.get(behaviour.service, "")
         yield Sandbox(base, service.traffic.stats, service.name)
 
 
@@ -140,6 +156,10 @@ def make_service(
         return SevenBridgesService(behaviour, journal, clock)
     if behaviour.service == "bulk":
         return BulkService(behaviour, journal, clock)
+    if behaviour.service != "sama":
+        from engine.sandbox.vendors.all import VENDORS  # noqa: PLC0415 - they are made of what stands here
+
+        return VENDORS[behaviour.service](behaviour, journal, clock)
     return SamaService(behaviour, journal, clock, uploads, report)
 
 
@@ -185,6 +205,8 @@ def _welcome(sandbox: Sandbox, behaviour: Behaviour) -> str:
     served = f"The API of {sandbox.service} is served at {sandbox.url}"
     if behaviour.service == "bulk":
         served += "/FACE, where FACE is " + ", ".join(face.name for face in FACES)
+    if behaviour.service not in {"sama", "sevenbridges", "bulk"}:
+        return f"{served} (access key: {keys}; process {os.getpid()}; Ctrl-C ends it)."
     bridges = behaviour.service == "sevenbridges"
     late = behaviour.sevenbridges.life.queued_seconds if bridges else behaviour.creation.delay_seconds
     delay = f"; what it accepts begins {late:g} s later, and can be canceled until then" if late else ""

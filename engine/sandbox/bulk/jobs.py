@@ -4,7 +4,7 @@
     POST /ask/jobs                        {"contentType": "CSV"}  →  201 {"id", "state": "Open", "uploadUrl"}
     PUT  the uploadUrl                    the CSV, without credentials, as stores want it; until the start
     POST /ask/jobs/{id}/start             202 {"id", "state": "Queued"}
-    GET  /ask/jobs/{id}                   {"id", "state", "recordsProcessed", "recordsFailed", "errorMessage"}
+    GET  /ask/jobs/{id}                   {"id", "state", "recordsCreated", "recordsFailed", "errorMessage"}
     GET  /ask/jobs/{id}/successfulResults    CSV: ask__id, ask__created, then the columns as they were sent
     GET  /ask/jobs/{id}/failedResults        CSV: ask__id, ask__error, then the columns
     GET  /ask/jobs/{id}/unprocessedRecords   CSV: the columns
@@ -29,7 +29,7 @@ from urllib.parse import parse_qs
 from msgspec import Struct
 
 from engine.sandbox.bulk.face import BulkFace
-from engine.sandbox.bulk.records import BatchRefused, FaceParts, ItemFate, SentItem, ToldItem, told
+from engine.sandbox.bulk.records import BatchRefused, FaceParts, SentFate, SentItem, ToldItem, told
 from engine.sandbox.messages import (
     Handler,
     SandboxAnswer,
@@ -51,7 +51,7 @@ class JobRun(Struct):
 
     call: str
     items: list[SentItem]
-    fates: list[ItemFate]
+    fates: list[SentFate]
     planned_at: float
     starts_at: float
     per_second: float
@@ -235,7 +235,7 @@ class AskFace(BulkFace):
         fates = run.fates[: run.done_at(at)] if run else []
         failed = sum(fate.word != "created" for fate in fates)
         body: dict[str, object] = {"id": job.id, "state": self.word(job.state(at))}
-        body |= {"recordsProcessed": len(fates), "recordsFailed": failed}
+        body |= {"recordsCreated": len(fates) - failed, "recordsFailed": failed}
         body["errorMessage"] = job.why if job.closed and job.closed_at <= at else None
         return json_answer(body)
 
@@ -307,7 +307,7 @@ class AskFace(BulkFace):
         return f"{zlib.crc32(job.id.encode(), self._began):08x}"
 
 
-def _is(fate: ItemFate, wanted: str) -> bool:
+def _is(fate: SentFate, wanted: str) -> bool:
     return (fate.word == "created") == (wanted == "created")
 
 

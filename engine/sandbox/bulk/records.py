@@ -54,7 +54,7 @@ class SentItem(Struct, frozen=True):
     sent: Any = None
 
 
-class ItemFate(Struct, frozen=True):
+class SentFate(Struct, frozen=True):
     """What became of an item; `id` is of its record, None where there is none, or where the answer conceals it."""
 
     word: FateWord
@@ -67,7 +67,7 @@ class ToldItem(Struct, frozen=True):
 
     position: int
     item: SentItem
-    fate: ItemFate
+    fate: SentFate
 
 
 class BulkRecord(Struct, frozen=True):
@@ -102,25 +102,25 @@ class BulkRecords:
     def __iter__(self) -> Iterator[BulkRecord]:
         return iter(self._records)
 
-    def take(self, items: Sequence[SentItem], agenda_key: object = None) -> list[ItemFate]:
+    def take(self, items: Sequence[SentItem], agenda_key: object = None) -> list[SentFate]:
         """Decide over the items of one call and have its work done. Raise BatchRefused."""
         fates = self.judge(items)
         self._agenda.do(agenda_key or self._call, partial(self.keep, self._call, items, fates))
         return fates
 
-    def judge(self, items: Sequence[SentItem]) -> list[ItemFate]:
+    def judge(self, items: Sequence[SentItem]) -> list[SentFate]:
         """Say what becomes of each item; nothing is done yet. Raise BatchRefused."""
         self.new_call()
         self._refuse(items)
         taken: dict[str, str | int] = {}
         return [self._fate(item, taken) for item in items]
 
-    def keep(self, call: str, items: Sequence[SentItem], fates: Sequence[ItemFate], at: float) -> None:
+    def keep(self, call: str, items: Sequence[SentItem], fates: Sequence[SentFate], at: float) -> None:
         """Do the work of a call as of a time: what has come to be meanwhile under a key stays, or is written over."""
         for position, (item, fate) in enumerate(zip(items, fates, strict=True)):
             self.keep_one(call, position, item, fate, at)
 
-    def keep_one(self, call: str, position: int, item: SentItem, fate: ItemFate, at: float) -> None:
+    def keep_one(self, call: str, position: int, item: SentItem, fate: SentFate, at: float) -> None:
         """Do the work for one item."""
         if fate.word not in {"created", "updated"} or fate.id is None:
             self._stats.tasks_failed += fate.word == "failed"
@@ -153,9 +153,9 @@ class BulkRecords:
         return self._records[number] if number is not None and self._records[number].at <= at else None
 
     @staticmethod
-    def fates_of(found: Sequence[BulkRecord]) -> list[ItemFate]:
+    def fates_of(found: Sequence[BulkRecord]) -> list[SentFate]:
         """Return what a list tells of records that exist."""
-        return [ItemFate("created", record.id) for record in found]
+        return [SentFate("created", record.id) for record in found]
 
     def bad(self, content: object) -> str:
         """Return the word by which a record says how it is to be refused; "" if it does not."""
@@ -173,24 +173,24 @@ class BulkRecords:
         if records := {at: "This record is not wanted." for at, bad in enumerate(bads) if bad == INDEX}:
             raise BatchRefused("Some records are not wanted; nothing was done.", records)
 
-    def _fate(self, item: SentItem, taken: dict[str, str | int]) -> ItemFate:
+    def _fate(self, item: SentItem, taken: dict[str, str | int]) -> SentFate:
         self._items += 1
         bad = self.bad(item.content)
         if reason := self._failure(item.content, bad):
-            return ItemFate("failed", reason=reason)
+            return SentFate("failed", reason=reason)
         if self._is_busy(item.content, bad):
-            return ItemFate("busy", reason="Too much is under way, try again later.")
+            return SentFate("busy", reason="Too much is under way, try again later.")
         if item.key and self._keys != "none":
             number = self._by_key.get(item.key)
             known = taken.get(item.key) if number is None else self._records[number].id
             if known is not None:
-                return ItemFate("updated" if self._keys == "upsert" else "exists", known)
+                return SentFate("updated" if self._keys == "upsert" else "exists", known)
         if self._keys == "unique" and _strikes(self._bulk.unwritten.exists_every, self._items - 1):
-            return ItemFate("exists")
+            return SentFate("exists")
         self._numbers += 1
         new = item.key if self._keys == "unique" else self._new_id(self._numbers)
         taken[item.key] = new
-        return ItemFate("created", new)
+        return SentFate("created", new)
 
     def _new_id(self, number: int) -> str | int:
         """Make the id of the so many-th record."""
@@ -220,7 +220,7 @@ class BulkRecords:
 
 
 def told(
-    items: Sequence[SentItem], fates: Sequence[ItemFate], unwritten: BulkUnwritten, seed: int = 0
+    items: Sequence[SentItem], fates: Sequence[SentFate], unwritten: BulkUnwritten, seed: int = 0
 ) -> list[ToldItem]:
     """Return what results tell, in their order: the truth, unless `unwritten` says otherwise."""
     shown = [
@@ -233,11 +233,11 @@ def told(
     elif unwritten.order == "shuffled":
         Random(seed).shuffle(shown)
     if unwritten.strangers:
-        shown.append(ToldItem(-1, SentItem({}, STRANGER), ItemFate("created", STRANGER)))
+        shown.append(ToldItem(-1, SentItem({}, STRANGER), SentFate("created", STRANGER)))
     return shown
 
 
-def _with_shown_id(at: int, fates: Sequence[ItemFate], unwritten: BulkUnwritten) -> ItemFate:
+def _with_shown_id(at: int, fates: Sequence[SentFate], unwritten: BulkUnwritten) -> SentFate:
     fate = fates[at]
     if fate.word not in {"created", "updated"}:
         return fate

@@ -2,11 +2,12 @@
 
 Written from: docs.anthropic.com and platform.claude.com, "Create / Retrieve / List / Cancel a Message Batch", "Retrieve
 Message Batch results", "Batch processing" (100,000 requests, 256 MB, 24 hours; `params` are looked at later only),
-"Errors" (types by status, 413, 529) and "Rate limits" (headers); `types/messages` of anthropics/anthropic-sdk-python;
-the words of a refused `custom_id` (`^[a-zA-Z0-9_-]{1,64}$`) as several users quote them.
+"Errors" (types by status, 413, 529), "Rate limits" (headers), "Authentication" (a key is a bearer token, or stands in
+`x-api-key`) and "Migrating to API version 2026-10-21" (sampling parameters are refused); the words of a refused
+`custom_id` (`^[a-zA-Z0-9_-]{1,64}$`) as several users quote them. The vendor's client, anthropic 2.14.0, works with it.
 
-Guesses: what is answered about results before the end (404); the words about a `custom_id` that stands twice; the order
-of results (here shuffled; the vendor promises none).
+Guesses: what is answered about results before the end (404); the words about a `custom_id` that stands twice, about a
+sampling parameter, and about a version that is not known; the order of results (here shuffled; none is promised).
 """
 
 import math
@@ -26,7 +27,7 @@ from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.journal import Journal
 from engine.sandbox.messages import SandboxAnswer, SandboxRequest, WrongInput, int_of, json_answer
 from engine.sandbox.traffic import CallKinds, ReadBody, Sleep
-from engine.sandbox.vendors.standin import VendorService, refuse
+from engine.sandbox.vendors.standin import VendorService, bearer, refuse
 
 CALLS = CallKinds(frozenset({"create", "list", "get", "cancel", "results", "models"}), deferrable=frozenset({"create"}))
 MOST_REQUESTS = 100_000  # the vendor's limits
@@ -35,6 +36,8 @@ _KEY = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 _TYPES |= {413: "request_too_large", 429: "rate_limit_error", 529: "overloaded_error"}
 _DAY = 24 * 3600
+_OLD = "2023-06-01"
+_SAMPLING = ("temperature", "top_p", "top_k")  # taken by the old version alone
 
 
 class AnthropicSwitches(Section, frozen=True):
@@ -46,7 +49,7 @@ class AnthropicSwitches(Section, frozen=True):
     line_seconds: float = 0.0
     held: tuple[int, ...] = ()
     window_seconds: float = _DAY
-    versions: tuple[str, ...] = ("2023-06-01",)
+    versions: tuple[str, ...] = (_OLD, "2026-10-21")
 
 
 class AnthropicBatch(Struct):
@@ -55,6 +58,7 @@ class AnthropicBatch(Struct):
     id: str
     requests: list[dict[str, Any]]
     created_at: float
+    refuses: tuple[str, ...] = ()
     results: list[bytes] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     cancel_at: float | None = None
@@ -104,8 +108,8 @@ class AnthropicStandIn(VendorService):
         return json_answer({"type": "error", "error": error, "request_id": f"req_{self.number():024x}"}, status)
 
     def refused(self, request: SandboxRequest) -> SandboxAnswer | None:
-        """Take `x-api-key`, and a version that is known."""
-        if request.headers.get("x-api-key") not in self.behaviour.access_keys:
+        """Take a bearer token or `x-api-key`, and a version that is known."""
+        if (bearer(request) or request.headers.get("x-api-key")) not in self.behaviour.access_keys:
             return self.error("", 401, "invalid x-api-key")
         if request.headers.get("anthropic-version") not in self._switches.versions:
             return self.error("", 400, "anthropic-version: header is required")
@@ -137,7 +141,8 @@ class AnthropicStandIn(VendorService):
             if key in seen:
                 raise WrongInput(f"requests.{number}.custom_id: must be unique")
             seen.add(key)
-        batch = AnthropicBatch(f"msgbatch_{self.number():024x}", requests, self.clock())
+        refuses = () if request.headers.get("anthropic-version") == _OLD else _SAMPLING
+        batch = AnthropicBatch(f"msgbatch_{self.number():024x}", requests, self.clock(), refuses)
         self.traffic.agenda.do(batch.id, partial(self._open, batch))
         return json_answer(self._shown(batch, request))
 
@@ -171,6 +176,8 @@ class AnthropicStandIn(VendorService):
         failed = self.failure(params)
         if failed is None and missing:
             failed = ("invalid_request_error", f"{missing[0]}: Field required")
+        if failed is None and (unknown := [name for name in batch.refuses if name in params]):
+            failed = ("invalid_request_error", f"{unknown[0]}: Extra inputs are not permitted")
         if failed is not None:
             error = {"type": "error", "error": {"type": failed[0], "message": failed[1]}, "request_id": None}
             self.traffic.stats.tasks_failed += 1

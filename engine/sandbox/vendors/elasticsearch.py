@@ -6,6 +6,8 @@ elastic/elasticsearch and opensearch-project/OpenSearch for the words of errors;
 
 Guesses: which items of a request are rejected when the write queue is full (here each so-many-th, at its first tries);
 that a `filter_path` keeps the order of items; the reason of a document whose `_id` is too long.
+
+The vendors' clients, elasticsearch 9.5.1 and opensearch-py 3.2.0, load documents into it.
 """
 
 from base64 import b64encode
@@ -19,7 +21,7 @@ from engine.model.settings import Section
 from engine.sandbox.behaviour import Behaviour
 from engine.sandbox.journal import Journal
 from engine.sandbox.messages import SandboxAnswer, SandboxRequest, WrongInput, json_answer
-from engine.sandbox.traffic import CallKinds
+from engine.sandbox.traffic import CallKinds, ReadBody, Sleep
 from engine.sandbox.vendors.standin import VendorService
 
 CALLS = CallKinds(frozenset({"bulk", "count", "document", "info"}), deferrable=frozenset({"bulk"}))
@@ -76,6 +78,13 @@ class ElasticsearchStandIn(VendorService):
         self.documents: dict[tuple[str, str], Any] = {}
         self._turned_away: dict[tuple[str, str], int] = {}
         self._seen = 0
+
+    async def answer(self, request: SandboxRequest, read: ReadBody, sleep: Sleep) -> SandboxAnswer:
+        """Answer a request, with the header by which Elastic's clients know that it is Elasticsearch."""
+        answer = await super().answer(request, read, sleep)
+        if not self._switches.open_search:
+            answer.headers["X-Elastic-Product"] = "Elasticsearch"
+        return answer
 
     def error(self, kind: str, status: int, message: str) -> SandboxAnswer:
         """Word an error as `{"error": {"root_cause", "type", "reason"}, "status"}`."""

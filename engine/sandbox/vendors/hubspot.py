@@ -7,6 +7,8 @@ clients; rudderlabs/rudder-transformer, which reads an upsert's 207: `errors[].c
 
 Guesses: that an error may name several inputs at once (that is what a list is for; a switch); that two inputs with one
 id refuse the whole batch (Segment says so in segmentio/action-destinations#3969), and with which words.
+
+The vendor's client, hubspot-api-client 12.0.0, works with it.
 """
 
 import math

@@ -9,7 +9,9 @@ report them (`invalid_json_line`, `duplicate_custom_id`, `url_mismatch`, `model_
 `too_many_tasks`).
 
 Guesses: 64 characters for a `custom_id` (only users say so); the order of lines (here shuffled); that a file which has
-no lines has the id null, or "" as a user has seen it (a switch).
+no lines has the id null, or "" as a user has seen it (a switch); the names of files of results.
+
+The vendor's client, openai 3.57.0, works with it.
 """
 
 import json
@@ -68,6 +70,7 @@ class OpenAiFile(Struct):
     purpose: str
     content: bytes
     created_at: float
+    name: str
 
 
 class OpenAiBatch(Struct):
@@ -147,10 +150,10 @@ class OpenAiStandIn(VendorService):
             raise WrongInput("Invalid file format for Batch API. Must be .jsonl")
         if len(file.content) > MOST_FILE_BYTES:
             return self.error("", 413, f"Maximum content size limit ({MOST_FILE_BYTES}) exceeded.")
-        return json_answer(self._shown_file(self._keep(file.content, purpose)))
+        return json_answer(self._shown_file(self._keep(file.content, purpose, file.file)))
 
-    def _keep(self, content: bytes, purpose: str) -> OpenAiFile:
-        file = OpenAiFile(f"file-{self.number():024x}", purpose, content, self.clock())
+    def _keep(self, content: bytes, purpose: str, name: str) -> OpenAiFile:
+        file = OpenAiFile(f"file-{self.number():024x}", purpose, content, self.clock(), name)
         self.files[file.id] = file
         return file
 
@@ -168,7 +171,7 @@ class OpenAiStandIn(VendorService):
 
     def _shown_file(self, file: OpenAiFile) -> dict[str, Any]:
         named = {"id": file.id, "object": "file", "bytes": len(file.content), "created_at": int(file.created_at)}
-        return {**named, "filename": "batch.jsonl", "purpose": file.purpose, "status": "processed"}
+        return {**named, "filename": file.name, "purpose": file.purpose, "status": "processed"}
 
     def _create(self, request: SandboxRequest) -> SandboxAnswer:
         body = request.json_object()
@@ -255,7 +258,7 @@ class OpenAiStandIn(VendorService):
         for lines, key in ((batch.output, "output_id"), (batch.failed, "error_id")):
             if lines:
                 self._random.shuffle(lines)
-                setattr(batch, key, self._keep(b"\n".join([*lines, b""]), "batch_output").id)
+                setattr(batch, key, self._keep(b"\n".join([*lines, b""]), "batch_output", f"{batch.id}.jsonl").id)
 
     def _list(self, request: SandboxRequest) -> SandboxAnswer:
         shown_at = self.clock() - self.behaviour.reads.list_seconds

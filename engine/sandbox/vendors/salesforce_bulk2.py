@@ -8,6 +8,8 @@ simple-salesforce/simple-salesforce, jsforce/jsforce and amp-labs/connectors#42.
 
 Guesses: a second PUT to one job is refused (the pages do not say; a switch), and with which words; which of two rows
 with one external id fail (here all but the first); the time for which a token holds; the words of most item errors.
+
+simple-salesforce 1.12.10 upserts into it, and reads its results.
 """
 
 import csv

@@ -456,7 +456,7 @@ class _Columns:
             case "index":
                 return [b"%d" % index for index in self._payload.indexes]
             case "key":
-                return list(map(orjson.dumps, self.keys))
+                return json_texts(self.keys)
             case "task":
                 return self.tasks
         raws = self._raw(name)
@@ -613,6 +613,18 @@ def _needs(path: str, place: str, *, in_text: bool) -> Callable[[Row], str | Non
         return None
 
     return test
+
+
+def json_texts(texts: Sequence[str]) -> Sequence[bytes]:
+    """Return texts as JSON writes them.
+
+    Where nothing in them needs an escape they are only put into quotes: orjson takes a kilobyte for each and gives most
+    of it back, which leaves the memory in pieces and costs up to 3 µs a text.
+    """
+    line = "".join(texts)
+    if line.isascii() and line.isprintable() and '"' not in line and "\\" not in line:
+        return [b'"%b"' % text.encode() for text in texts]
+    return list(map(orjson.dumps, texts))
 
 
 def _text(raw: bytes, name: str) -> str:

@@ -10,16 +10,15 @@ from engine.model.errors import Refused
 from engine.model.record import Row
 from engine.services.checks import GENERAL_GUESSES, CheckVerdict, Finding, Guess, ServiceCheck
 from engine.services.described.promise import promise_of
+from engine.services.described.search import SKEW_SECONDS
 from engine.services.described.settings import DescribedSettings
-
-CLOCK_SECONDS = 900.0
-"""By how much our clock may differ: a search ends where what it lists is older than the release by as much."""
 
 
 class DescribedChecks:
     """The ability `checking` of a described service."""
 
-    clock_seconds = CLOCK_SECONDS
+    clock_seconds = SKEW_SECONDS
+    """A search ends where what it lists is older than the release by as much."""
 
     def __init__(
         self,

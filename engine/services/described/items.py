@@ -112,6 +112,8 @@ class ResultReader:
         self._items = compiled(table.items)
         place = table.key if table.match == "key" else table.index if table.match == "index" else ""
         self._place = PathValues(place, of_rows=of_rows) if place else None
+        self.column = _column_of(place) if of_rows and place and not place.startswith("=") else ""
+        """Of a table: the column that says whose a row is."""
         self._ids = [PathValues(path, of_rows=of_rows) for path in table.id]
         self._errors = [PathValues(path, of_rows=of_rows) for path in table.error]
         self._ok = _conditions(table.ok, of_rows=of_rows)
@@ -220,6 +222,12 @@ def _firsts(paths: Sequence[PathValues], items: Sequence[Any], seen: Columns) ->
     if len(paths) == 1 or not any(one in _NOTHING for one in found):
         return found
     return [_first(paths, item, _NOTHING) for item in items]
+
+
+def _column_of(path: str) -> str:
+    """Return the name of the column that a path means: in a table, dots belong to it."""
+    parts = parts_of(path)
+    return parts[0] if len(parts) == 1 else path
 
 
 def _conditions(table: Mapping[str, Any], *, of_rows: bool) -> Sequence[Condition]:

@@ -31,6 +31,7 @@ from engine.services.described.settings import ResultsTable
 THERE_ALREADY = "it is there already: its key stands twice in the source, or it is somebody else's"
 _TWICE = "the results name it twice, and not alike"
 _SAME_ID = "the service names task {} for another record, too"
+PERHAPS_OURS = "it is there already, and it is not known any more whether an earlier attempt of ours has made it"
 NOT_NAMED = "the results do not name it"
 _TWINS = "its key stands twice in the batch, and the results do not tell the two records apart"
 _STRAY = "the results do not name it, but {} that no record has"
@@ -129,7 +130,7 @@ class ListReader:
         return number
 
     def _add_rows(self, lines: Iterable[str], fates: RecordFates) -> int:
-        number, rows = 0, iter(csv_items(lines, self.table.delimiter))
+        number, rows = 0, iter(csv_items(lines, self.table.delimiter, self._reader.column))
         while some := list(islice(rows, _READ_ROWS)):
             number += self._add_items(some, None, fates)
         return number
@@ -207,12 +208,12 @@ class RecordFates:
             fates = dict.fromkeys(range(self._count), (ItemFate.UNCLEAR, said))
         self._in_order.append(JudgedItems([None] * self._count, fates))
 
-    def settlement(self, missing: str, *, earlier: bool, call: str = "", unnamed: str = NOT_NAMED) -> Settlement:
+    def settlement(self, missing: str, *, earlier: bool | None, call: str = "", unnamed: str = NOT_NAMED) -> Settlement:
         """Return the fate of every record; `busy` then has those that may be sent again, which count as failed here.
 
         Args:
             missing: of a record that no item names: "error" (uncertain), "created", or why it failed.
-            earlier: an earlier attempt of ours may have created some: what is there already is ours.
+            earlier: an earlier attempt of ours may have made some: what is there already is ours. None: nobody knows.
             call: what was asked, for the errors.
             unnamed: why a record is uncertain that no item names.
 
@@ -228,6 +229,8 @@ class RecordFates:
             self._ids[place] = None
             if fate is ItemFate.UNCLEAR:
                 uncertain[place] = said
+            elif fate is ItemFate.EXISTS and earlier is None:
+                uncertain[place] = PERHAPS_OURS
             else:
                 errors[place] = (
                     said if fate is not ItemFate.EXISTS else f"{THERE_ALREADY} ({said})" if said else THERE_ALREADY
@@ -366,16 +369,21 @@ def json_lines(text: bytes) -> Sequence[Any]:
     return [decode(Answer(200, {}, line), Any, call="results") for line in text.split(b"\n") if line.strip()]
 
 
-def csv_items(lines: Iterable[str], delimiter: str = ",") -> Iterable[Mapping[str, str]]:
+def csv_items(lines: Iterable[str], delimiter: str = ",", column: str = "") -> Iterable[Mapping[str, str]]:
     """Yield the rows of a table with a header, by column; fields that a row lacks are not there.
 
+    `column`: one that the header must have, where there is one: any page can be read as a table without rows, and would
+    say of every record that no result is about it.
+
     Raises:
-        UnexpectedAnswer: it is no table.
+        UnexpectedAnswer: it is no table, or not one of these.
     """
     csv.field_size_limit(sys.maxsize)  # it would end a row within a long value; the file's size is bounded
     try:
         rows = csv.reader(lines, delimiter=delimiter)
         header = next(rows, [])
+        if column and header and column not in header:
+            raise UnexpectedAnswer(f"the results have no column {column!r}", call="results")
         for row in rows:
             if row:
                 yield dict(zip(header, row, strict=False))

@@ -154,8 +154,8 @@ class DescribedService:
         self._first_keys: dict[str, str] = {}
         """By the name of a batch that has ended: the first key in its results."""
         self._reading_keys = anyio.Lock()
-        self._sent_earlier: set[str] = set()
-        """Names of batches of which an earlier attempt may have arrived."""
+        self._sent_earlier: dict[str, bool] = {}
+        """By the name of a batch that this process has released: whether an earlier attempt may have arrived."""
         self.plain_task: type[msgspec.Struct] | None = self._framing.plain_task
         self.staging = self if self._stage is not None else None
         self.polling = self if self._status is not None else None
@@ -236,8 +236,12 @@ class DescribedService:
             answer = await self._caller.call(replace(call, few_tries=few_tries))
         except ConfigError as error:  # one answer may be spoilt; the next URL may lead to where payloads may go
             raise Refused(str(error), call="upload", blame=Blame.URL) from error
-        if not call.authenticated and answer.body.strip()[:20].lower().startswith(_PAGE):
-            raise UnexpectedAnswer("upload: a page is no answer of a store", call="upload", status=answer.status)
+        except Refused as refusal:
+            if refusal.earlier_lost:  # the first one may have come, and be why: what is staged anew takes it again
+                refusal.blame = Blame.URL
+            raise
+        if not call.authenticated:
+            _no_page(answer, "upload")
         self._taken[staged.remote_id] = {**values, **self._upload.taken(answer)}
 
     async def release(
@@ -263,8 +267,7 @@ class DescribedService:
         if sending.settlement is None:
             if name is None:
                 raise UnexpectedAnswer("the answer does not name the batch", call="release")
-            if sending.earlier:
-                self._sent_earlier.add(name)
+            self._sent_earlier[name] = sending.earlier
         return Released(name, sending.settlement)
 
     def _values(self, batch: Batch) -> dict[str, str]:
@@ -319,7 +322,7 @@ class DescribedService:
             call, repeatable=self._declared in REPEATABLE, reconcilable=self._declared is Again.ASK, intent=intent
         )
         try:
-            return await self._caller.call(call)
+            return _no_page(await self._caller.call(call), "release")
         except Refused as refusal:
             if call.carries is Carries.RELEASE and refusal.status == HTTPStatus.NOT_FOUND:
                 refusal.batch_not_found = True
@@ -450,7 +453,7 @@ class DescribedService:
     async def cancel(self, remote_id: str) -> None:
         """Make the call that has the service create nothing more of a batch."""
         assert self._cancel is not None  # noqa: S101 - else there is no `canceling`
-        await self._caller.call(self._cancel.call(self._values_of(remote_id)))
+        _no_page(await self._caller.call(self._cancel.call(self._values_of(remote_id))), "cancel")
 
     # --- following ----------------------------------------------------------------------------------------------------
 
@@ -481,10 +484,11 @@ class DescribedService:
         word, value, taken = ended
         if word not in self._words.ended:
             return None
-        earlier = remote_id in self._sent_earlier
+        # Of a batch that another process has released it is not known any more.
+        earlier = self._sent_earlier.get(remote_id, None if self.is_repeatable else False)
         values = {**self._values_of(remote_id, asked.sequence), **taken}
         keys: Callable[[], Sequence[str]] = tuple
-        if self._needs_keys or earlier:
+        if self._needs_keys or earlier is not False:
             payload = await asked.payload()
             keys = partial(self._framing.keys, payload, values)
         fates = self._fates(asked.count, keys)
@@ -503,7 +507,7 @@ class DescribedService:
                 return Settlement([None] * asked.count, uncertain=dict.fromkeys(range(asked.count), said))
             missing = missing if created else said
         settlement = fates.settlement(missing, earlier=earlier, call="results")
-        self._sent_earlier.discard(remote_id)
+        self._sent_earlier.pop(remote_id, None)
         return settlement
 
     async def _asked(self, remote_id: str) -> tuple[str, Any, dict[str, str]]:
@@ -550,6 +554,17 @@ class DescribedService:
         if sequence is not None:
             values |= batch_names(self._job, self._token, Batch(sequence, Position(), Position(), 0, 0, b"", b""))
         return values
+
+
+def _no_page(answer: Answer, call: str) -> Answer:
+    """Return an answer that is not read further, unless it is a page: something in between gives those, with a 200.
+
+    Raises:
+        UnexpectedAnswer: it is one.
+    """
+    if answer.body[:200].lstrip()[:20].lower().startswith(_PAGE):
+        raise UnexpectedAnswer(f"{call}: a page is no answer of the service", call=call, status=answer.status)
+    return answer
 
 
 class _StatusWords:

@@ -563,7 +563,7 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
     @property
     def title(self) -> str:
         """What people call the service."""
-        return self.name or "http"
+        return self.name or self.kind
 
     @property
     def place(self) -> str:

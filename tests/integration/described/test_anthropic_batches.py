@@ -129,6 +129,6 @@ async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeyp
     told = await vendor.check(requests(3))
     assert told["key"][0] == "ok"
     assert "it is searched for by our mark" in told["lost answers"][1]
-    monkeypatch.setenv("VENDOR_KEY", "another")
+    monkeypatch.setenv("VENDOR_KEY", "wrong-key-9f2c")
     assert (await vendor.check(requests(3)))["key"][0] == "failed"
     assert vendor.created() == {}

@@ -84,6 +84,8 @@ class RepeatWalk:
     canceled: bool = False
     by_person: bool = False
     """A person has had sent again what is uncertain, whatever may come twice."""
+    wished: bool = False
+    """That is so in this run, and was not done yet."""
     asked_again: bool = False
     fates: dict[int, str] = field(default_factory=dict)
 
@@ -113,8 +115,8 @@ class RepeatWalk:
             then = self._choose("and then", ["nothing", "resume", "sent again by a person"])
             if then == "nothing":
                 return self._said()
-            self.by_person = then != "resume"
             self._forget()
+            self.by_person = self.wished = then != "resume"
 
     def _come_back(self):
         wait = self._choose("how long until resume", self._long(0, SETTLE + 1))
@@ -125,6 +127,7 @@ class RepeatWalk:
 
     def _forget(self):
         """A new process has what the ledger has."""
+        self.wished = False
         for part in self.parts:
             part.doubt, part.found = None, ()
 
@@ -150,7 +153,7 @@ class RepeatWalk:
         return self._resolve(part)
 
     def _left(self, part):
-        by_person = Wish.SEND_AGAIN if self.by_person and part.state is State.UNCERTAIN else Wish.SEND
+        by_person = Wish.SEND_AGAIN if self.wished and part.state is State.UNCERTAIN else Wish.SEND
         wish = Wish.CANCEL if self.canceled else by_person
         return Doubt(part.state, self.habits.again, self.service.now, named=False, wish=wish)
 
@@ -247,6 +250,7 @@ class RepeatWalk:
                     part.sent_at = None
                 elif self.habits.again is Again.KEY and part.doubt.wish is Wish.SEND_AGAIN:
                     part.sent_at = self.service.now
+                self.wished = self.wished and any(one.state is State.UNCERTAIN for one in self.parts if one is not part)
                 part.state, part.doubt = State.FROZEN, None
             case Action.RELEASE_AGAIN:
                 self.service.pass_time(self._choose("pause before the repeat", self._long(1)))
@@ -316,7 +320,14 @@ class RepeatWalk:
         now, life = self.service.now, self.habits.key_life
         parts = tuple(part.key(now, life) for part in self.parts)
         said = tuple(sorted(self.fates.items()))
-        flags = self.canceled, self.by_person, self.asked_again, bool(self.lost or self.kills), bool(self.away)
+        flags = (
+            self.canceled,
+            self.by_person,
+            self.wished,
+            self.asked_again,
+            bool(self.lost or self.kills),
+            bool(self.away),
+        )
         place = what, parts, said, flags, self.service.key()
         spent = self.lost, self.kills, self.away
         # Who came here with less behind it could do all that is possible now, and more.

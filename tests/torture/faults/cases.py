@@ -12,7 +12,7 @@ from itertools import product
 
 from . import catalogue
 from .proxy import Fault, Strike, Work
-from .ways import BRIDGES, INLINE, MARKED, PRESIGNED, Way
+from .ways import ASK, BRIDGES, EXISTS, INLINE, KEYED, MARKED, NEVER, PRESIGNED, SAFE, SEARCH, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,22 @@ STEPS = [
     Step("bulk", BRIDGES, "bulk", "run", asks=True),
     Step("get", BRIDGES, "get", "bulk", asks=True),
     Step("children", BRIDGES, "children", "get", asks=True),
+    Step("upsert", SAFE, "upsert", None, creates=True),
+    Step("create", KEYED, "create", None, creates=True),
+    Step("bulk", EXISTS, "bulk", None, creates=True),
+    Step("token", ASK, "token", None, asks=True),
+    Step("open", ASK, "open", "token"),
+    Step("put", ASK, "put", "open"),
+    Step("start", ASK, "start", "put", creates=True),
+    Step("remote_status of a waiting job", ASK, "status", "start", asks=True, lost=("start", Work.NEVER)),
+    Step("remote_status of a started job", ASK, "status", "start", asks=True, lost=("start", Work.DONE)),
+    Step("status", ASK, "status", "start", asks=True),
+    Step("results", ASK, "results", "status", asks=True),
+    Step("post", SEARCH, "post", None, creates=True),
+    Step("search for records that are not there", SEARCH, "list", "post", asks=True, lost=("post", Work.NEVER)),
+    Step("search for records that are there", SEARCH, "list", "post", asks=True, lost=("post", Work.DONE)),
+    Step("search for records on their way", SEARCH, "list", "post", asks=True, lost=("post", Work.LATE)),
+    Step("send", NEVER, "send", None, creates=True),
 ]
 
 
@@ -118,7 +134,7 @@ class Case:
         """Whether a batch may end as uncertain: its answer was lost, and there is no way to ask."""
         harmless = [*catalogue.UNCONNECTED, *catalogue.DECLINED, *catalogue.ANSWERED]
         # Whoever is not told by the project itself that its tasks can be found again does not mark them.
-        return self.step.way.parks and self.step.kind == "post" and self.fault not in harmless
+        return self.step.way.parks and self.step.creates and self.fault not in harmless
 
 
 IMPOSSIBLE: dict[str, Callable[[Case], bool]] = {
@@ -144,7 +160,12 @@ IMPOSSIBLE: dict[str, Callable[[Case], bool]] = {
     "a store answers a PUT without JSON": lambda case: (
         case.step.kind == "put" and case.fault in catalogue.NONSENSE and case.fault is not catalogue.PAGE
     ),
-    "a project is asked only once what it has": lambda case: case.step.kind == "schema" and case.pattern is not FIRST,
+    "a project is asked only once what it has, and a token lasts for the whole run": lambda case: (
+        case.step.kind in {"schema", "token"} and case.pattern is not FIRST
+    ),
+    "whoever gives no token wants another description, and the run ends until there is one": lambda case: (
+        case.step.kind == "token" and case.fault in catalogue.NONSENSE and case.fault is not catalogue.PAGE
+    ),
     "only the first such request is lost, so only one batch is asked about": lambda case: (
         case.step.lost is not None and case.pattern is not FIRST
     ),

@@ -98,7 +98,9 @@ ANSWERED = [DELAY, CLOSE, STALE]
 NONSENSE = [PAGE, OTHER_OBJECT, OTHER_ARRAY, NO_JSON]
 """A 200 that the server never gave."""
 BROKEN = [RESET, HANG, HANG_IN_BODY, TRUNCATE]
-FAULTS = [*UNCONNECTED, *BROKEN, *ANSWERED, *DECLINED, *ERRORS, BUSY, *NONSENSE]
+GROUPS = [UNCONNECTED, BROKEN, ANSWERED, DECLINED, [*ERRORS, BUSY], NONSENSE]
+"""Faults of one group have the same effect on a call."""
+FAULTS = [fault for group in GROUPS for fault in group]
 
 
 def _half(answer: Message) -> bytes:
@@ -138,3 +140,30 @@ def bridges_kind(request: Message) -> str:
     if "actions" in words:
         return words[-1]
     return "delete" if method == "DELETE" else "get"
+
+
+_BULK_KINDS = {
+    "/safe/records/batch/upsert": "upsert",
+    "/key/orders": "create",
+    "/exists/records/_bulk": "bulk",
+    "/ask/token": "token",
+    "/ask/jobs": "open",
+    "/never/messages": "send",
+}
+
+
+def bulk_kind(request: Message) -> str:
+    """Name a request to one of the bulk faces by what it is to the engine."""
+    method, target = request.first_words
+    path = target.partition("?")[0]
+    if path == "/search/tasks":
+        return "post" if method == "POST" else "list"
+    if path.startswith("/ask/uploads/"):
+        return "put"
+    if path.endswith("/start"):
+        return "start"
+    if path.endswith("/abort"):
+        return "abort"
+    if path.startswith("/ask/jobs/"):
+        return "results" if path.count("/") == 4 else "status"
+    return _BULK_KINDS.get(path, "look")

@@ -10,7 +10,7 @@ import random
 import pytest
 
 from .power import Tail
-from .ways import WAYS
+from .ways import EVERY_WAY, KEYED, WAYS
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 SEED = 11
@@ -32,7 +32,7 @@ def cuts(draw, number):
 
 
 @pytest.mark.asyncio(loop_scope="session")
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", EVERY_WAY if TORTURE else WAYS, ids=str)
 async def test_nights_between_which_the_power_goes_lose_nothing_and_create_nothing_twice(lives, way, tally):
     """Three jobs of a family have three times as many syncs; some of them are drawn."""
     draw = random.Random(f"{SEED}{way}")
@@ -48,7 +48,7 @@ async def test_nights_between_which_the_power_goes_lose_nothing_and_create_nothi
 
 
 @pytest.mark.asyncio(loop_scope="session")
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", EVERY_WAY if TORTURE else [*WAYS, KEYED], ids=str)
 async def test_a_power_cut_at_any_sync_loses_nothing_and_creates_nothing_twice(lives, way, tally):
     draw = random.Random(f"{SEED}{way}")
     cut = 0

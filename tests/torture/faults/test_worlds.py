@@ -12,11 +12,12 @@ from msgspec import structs
 
 from engine.sandbox.behaviour import CreationPace, Fault, parse_behaviour
 
-from .ways import INLINE, MARKED, PRESIGNED
+from .ways import BRIEF, BULK_WAYS, INLINE, MARKED, PRESIGNED
 from .worlds import Death, Plan, drawn, play
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 SEEDS = [int(os.environ["BULKSUBMIT_SEED"])] if "BULKSUBMIT_SEED" in os.environ else range(300 if TORTURE else 20)
+BULK_SEEDS = SEEDS if "BULKSUBMIT_SEED" in os.environ else range(300 if TORTURE else 12)
 OLD_SETTLE_SECONDS = 2.0
 """What was waited for before a release was released again."""
 
@@ -24,6 +25,20 @@ OLD_SETTLE_SECONDS = 2.0
 @pytest.mark.parametrize("seed", SEEDS)
 def test_in_no_world_is_anything_lost_or_created_twice_or_called_failed_that_exists(seed, tmp_path, tally):
     played = play(drawn(seed), tmp_path)
+    tally.add(played.tally)
+    assert not played.complaints, str(played)
+
+
+@pytest.mark.parametrize("seed", BULK_SEEDS)
+def test_in_no_world_of_a_described_service_is_anything_lost_or_created_twice(seed, tmp_path, tally):
+    played = play(drawn(seed, BULK_WAYS), tmp_path)
+    tally.add(played.tally)
+    assert not played.complaints, str(played)
+
+
+@pytest.mark.parametrize("seed", range(100 if TORTURE else 4))
+def test_a_key_that_the_service_has_forgotten_makes_nothing_twice(seed, tmp_path, tally):
+    played = play(drawn(seed, [BRIEF]), tmp_path)
     tally.add(played.tally)
     assert not played.complaints, str(played)
 

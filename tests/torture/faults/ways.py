@@ -15,9 +15,10 @@ from . import catalogue
 from .proxy import Message
 
 KEY = "sandbox-key"
-SECRETS = {"SAMA_ACCESS_KEY": KEY, "SB_AUTH_TOKEN": KEY, "CALLBACK_TOKEN": KEY}
+SECRETS = {"SAMA_ACCESS_KEY": KEY, "SB_AUTH_TOKEN": KEY, "CALLBACK_TOKEN": KEY, "BULK_KEY": KEY}
 """Environment variables that the configurations name."""
 
+_CONFIGS = Path(__file__).parents[3] / "configs" / "bulk-sandbox"
 _SAMA_BEHAVIOUR = """
 continue_again = "duplicate"  # the unkindest: a batch that is released twice is created twice
 
@@ -47,6 +48,17 @@ running_seconds = 0.1
 
 [journal]
 marker = "name"
+"""
+# The unkindest: a job that is started twice is created twice. The lists are so short that each has more than one page.
+_BULK_BEHAVIOUR = """
+service = "bulk"
+
+[bulk]
+start_again = "duplicate"
+page = 2
+
+[journal]
+marker = "number"
 """
 _SAMA = """
 [service]
@@ -109,6 +121,8 @@ class Way:
     """Of Sama."""
     number: int = 42
     """Of Sama's project."""
+    releases: tuple[str, ...] = ()
+    """The sandbox's words for the calls that create or release."""
 
     def __str__(self) -> str:
         return self.name
@@ -135,6 +149,8 @@ class Way:
         return markers
 
     def _task(self, marker: str) -> dict:
+        if self.service == "bulk":
+            return {"number": marker, "bad": ""}
         if not self.children:
             return {"data": {"id": marker}}
         reads = [{"class": "File", "path": f"{marker}-{number}"} for number in range(self.children)]
@@ -175,6 +191,44 @@ BRIDGES = Way(
 )
 WAYS = [PRESIGNED, INLINE, MARKED, BRIDGES]
 
+
+def _bulk_way(name: str, release: str, *states: str, parks: bool = False) -> Way:
+    """Return the way of one of the sandbox's bulk faces, by the description of it that is shipped."""
+    config = (_CONFIGS / f"{name}.toml").read_text().replace("{", "{{").replace("}", "}}")
+    return Way(
+        f"bulk {name}",
+        "bulk",
+        _BULK_BEHAVIOUR,
+        config.replace("127.0.0.1:8802", "127.0.0.1:{port}"),
+        3,
+        catalogue.bulk_kind,
+        ("frozen", *states, "settled"),
+        parks=parks,
+        releases=(release,),
+    )
+
+
+SAFE = _bulk_way("safe", "upsert", "releasing")
+KEYED = _bulk_way("key", "create", "releasing")
+EXISTS = _bulk_way("exists", "bulk", "releasing")
+ASK = _bulk_way("ask", "start", "staging", "staged", "releasing", "released")
+SEARCH = _bulk_way("search", "post", "releasing")
+NEVER = _bulk_way("never", "send", "releasing", parks=True)
+BULK_WAYS = [SAFE, KEYED, EXISTS, ASK, SEARCH, NEVER]
+"""Described services: one for each thing that makes a repeated call safe."""
+BRIEF = replace(
+    KEYED,
+    name="bulk key, soon forgotten",
+    behaviour=_BULK_BEHAVIOUR.replace("[bulk]", "[bulk]\nkey_seconds = 240"),
+    config=KEYED.config.replace("86_400", "240"),
+    parks=True,
+)
+"""An idempotency key that may be older than the service remembers, by the time that it would be sent again."""
+EVERY_WAY = [*WAYS, *BULK_WAYS]
+FEW_WAYS = [*WAYS, KEYED, ASK]
+"""Where each run costs much: what a described service must keep over a death is the time of its first attempt, or the
+name of its job."""
+
 _LATE = {
     "sama": """
 [reads]
@@ -208,14 +262,34 @@ share = 0.1
 seed = 1
 seconds = 0.5
 """,
+    "bulk": """
+[reads]
+status_seconds = 0.3
+list_seconds = 0.3
+
+[[faults]]
+call = "all"
+kind = "drop_late"
+share = 0.1
+seed = 1
+seconds = 0.5
+
+[[faults]]
+call = "all"
+kind = "html_late"
+share = 0.05
+seed = 2
+status = 504
+seconds = 0.5
+""",
 }
-LATE_WAYS = [
-    replace(
+
+
+def late(way: Way) -> Way:
+    """Return the same way to a sandbox that acts later than it answers, and shows things later than they are."""
+    return replace(
         way,
         name=f"{way}, late",
         behaviour="busy_while_late = true\n" + way.behaviour + _LATE[way.service],
         settle_seconds=2.0,
     )
-    for way in WAYS
-]
-"""The same, to sandboxes that act later than they answer, and show things later than they are."""

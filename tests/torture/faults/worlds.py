@@ -10,7 +10,9 @@ The service is as unkind as the promises allow: from a call until all reads show
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import re
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -41,7 +43,7 @@ from engine.sandbox.server import Deliveries, Delivery
 from .judge import Judge, lines
 from .model import InStep, at_once
 from .tally import Tally
-from .ways import BRIDGES, MARKED, SCHEMA, SECRETS, WAYS, Way
+from .ways import ASK, BRIDGES, MARKED, SCHEMA, SECRETS, WAYS, Way
 
 JOB = "j"
 NIGHT = "night"
@@ -57,10 +59,12 @@ TICK_SECONDS = 1.0
 """So often the service does beside requests what is due, where it calls back."""
 MOST_RUNS = 40
 """After the last death; each run ends by itself, and as often as that a service may be gone."""
+MOST_IN_VAIN = 3
+"""Runs that leave as much uncertain as the ones before: what they sent again may have been lost again."""
 PAUSE_SECONDS = 300.0
 """From the end of a run to the next one."""
 SEND = "give_up_seconds = 600"
-WAITING = "still says waiting"
+WAITING = re.compile("still says (waiting|Open)")
 """Of a run that ends because nothing moves."""
 
 
@@ -136,6 +140,8 @@ def drawn(seed: int, ways: Sequence[Way] = WAYS) -> Plan:
     )
     delays = [0, 0, 5] if way is MARKED else [0, 0, 5, 200]  # what is not created cannot be found by its mark
     bridges = replace(base.sevenbridges, run_again=draw.choice(["error", "error", "html"]))
+    # Drawn of its own, so that the worlds of others stay as they were.
+    bulk = replace(base.bulk, start_again=random.Random(-seed).choice(["error", "noop", "duplicate", "html"]))
     deaths = tuple(_death(draw) for _ in range(draw.choice([0, 1, 1, 2, 3, 5])))
     canceled_at = draw.randint(0, len(deaths)) if draw.random() < 0.15 else None
     behaviour = replace(
@@ -149,6 +155,7 @@ def drawn(seed: int, ways: Sequence[Way] = WAYS) -> Plan:
         reads=reads,
         faults=tuple(_faults(draw, way)),
         sevenbridges=bridges,
+        bulk=bulk,
     )
     most_records = 2 * way.batch - 1 if seed % 4 == 1 else None  # whatever is in doubt is no more than that
     batches = draw.randint(1, 12)
@@ -177,16 +184,18 @@ LATE = ["drop_late", "drop_late", "refuse_late", "html_late", "act_later"]
 
 
 def _faults(draw: random.Random, way: Way):
+    releases = way.releases or RELEASES[way.service]
     for number in range(draw.randint(1, 4)):
         kind = draw.choice([*PLAIN, *LATE])
-        call = draw.choice(["all", *RELEASES[way.service]] if kind in PLAIN else RELEASES[way.service])
+        call = draw.choice(["all", *releases] if kind in PLAIN else releases)
         often = {"share": draw.choice([0.1, 0.3])} if draw.random() < 0.7 else {"nth": (draw.randint(1, 6),)}
         # A 503 of Seven Bridges is maintenance, in which nothing is done: nobody can guard against a lie in that.
         status = draw.choice([500, 502, 504] if way is BRIDGES else [500, 502, 503, 504])
         seconds = draw.choice(LATE_SECONDS)
         yield Fault(call, kind, seed=1000 * draw.randint(1, 10**6) + number, status=status, seconds=seconds, **often)
-    if draw.random() < SWALLOWED:
-        yield Fault(draw.choice(RELEASES[way.service]), "swallow", nth=(draw.randint(1, 6),))
+    # Of a described service, one whose word can be tested: what a job does is seen, and what a call created is not.
+    if draw.random() < SWALLOWED and (way.service != "bulk" or way is ASK):
+        yield Fault(draw.choice(releases), "swallow", nth=(draw.randint(1, 6),))
 
 
 def _death(draw: random.Random) -> Death:
@@ -333,6 +342,8 @@ class _World:
         complaints = self._judged(result, tally)
         if not audit.holds:
             complaints += audit.findings or ["the audit does not hold"]
+        if self.plan.way.service == "bulk" and tally.knowable and not self._is_canceled:
+            complaints.append(f"{tally.knowable} records are uncertain, and the service can be asked or told again")
         ends = {JobState.CANCELED} if self._is_canceled else {JobState.FINISHED}
         if result.state not in ends:
             complaints.append(f"it does not end: {result.state}, exit {result.exit_code}: {result.message}")
@@ -341,15 +352,17 @@ class _World:
     async def _lives(self, dying: Sequence[Death]) -> Result:
         """Let processes live and die, and the last ones live until nothing is left to do."""
         deaths: list[Death | None] = [*dying, *[None] * MOST_RUNS]
-        result, asked_again = None, False
+        result, in_vain, least = None, 0, math.inf
         for number, death in enumerate(deaths):
             canceled = self._canceled_at is not None and number >= self._canceled_at
-            waits = death is None and result is not None and WAITING in result.message
+            waits = death is None and result is not None and WAITING.search(result.message)
             work = self._cancel if canceled else self._send_again if waits else self._go_on
             result = await self._live(work, death)
             if death is None and result is not None:
-                if result.exit_code == Exit.SOME_UNCERTAIN and not self.plan.way.parks and not asked_again:
-                    asked_again = True  # the next run asks the service once more
+                if result.exit_code == Exit.SOME_UNCERTAIN and not self.plan.way.parks and in_vain < MOST_IN_VAIN:
+                    # The next run asks the service once more, and about others, if it may not send all.
+                    left = result.tally.uncertain
+                    in_vain, least = (0, left) if left < least else (in_vain + 1, least)
                 elif result.exit_code not in {Exit.STOPPED_EARLY, Exit.ERROR}:
                     break
             await self._clock.sleep(PAUSE_SECONDS if death is None else 0)

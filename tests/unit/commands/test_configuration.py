@@ -31,7 +31,7 @@ from engine.progress.redaction import redactor
 
 CONFIGS = [
     path
-    for path in sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
+    for path in sorted((Path(__file__).parents[3] / "configs").rglob("*.toml"))
     if isinstance(parse_toml(path.read_text()).get("service"), dict)  # the others are behaviours of a sandbox
 ]
 MINIMAL = """
@@ -46,6 +46,7 @@ SECRET = "s3cr3t-0123456789"
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("SAMA_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("BULK_KEY", SECRET)
 
 
 def complaint(text, expand=expand_secret):

@@ -297,6 +297,14 @@ async def test_an_answer_without_a_token_is_an_error_that_shows_nothing_of_it(ma
     assert service.requests == []
 
 
+async def test_a_page_in_the_place_of_a_token_is_not_the_service(make):
+    caller, service, _ = make()
+    service.at_exchange.append(answer(200, b" <!DOCTYPE html><html></html>"))
+    with pytest.raises(Unavailable, match="a page, not with a token"):
+        await caller.call(CREATE)
+    assert service.requests == []
+
+
 async def test_a_token_is_hidden_wherever_the_service_repeats_it(make):
     caller, service, _ = make()
     service.says = lambda token: answer(200, f"you sent {token}, for {LONG}".encode())

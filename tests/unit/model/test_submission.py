@@ -47,7 +47,8 @@ def test_nothing_is_released_without_a_durable_intent():
 
 def test_only_a_batch_of_which_a_call_may_have_arrived_becomes_uncertain():
     before = {state for state in State if State.UNCERTAIN in TRANSITIONS[state]}
-    assert before == {State.STAGING, State.RELEASING, State.RELEASED}
+    halves = {State.FROZEN}  # of such a batch
+    assert before == {State.STAGING, State.RELEASING, State.RELEASED} | halves
 
 
 def test_what_is_released_is_never_staged_or_frozen_from_there():

@@ -93,3 +93,18 @@ async def test_a_key_and_a_version_are_needed(vendor):
     vendor = vendor(AnthropicStandIn, headers={})
     assert (await vendor.call("GET", PLACE))[0] == 401
     assert (await vendor.call("GET", PLACE, x_api_key="sandbox-key"))[0] == 400
+
+
+async def test_a_key_is_a_bearer_token_and_the_new_version_takes_no_sampling_parameters(vendor):
+    headers = {"Authorization": "Bearer sandbox-key", "anthropic-version": "2026-10-21"}
+    vendor = vendor(AnthropicStandIn, headers=headers, marker="n")
+    _, made, _ = await create(vendor, request("a", n=1), request("b", temperature=1))
+    told = await results(vendor, made["id"])
+    assert told["a"]["type"] == "succeeded"
+    assert told["b"]["error"]["error"]["message"] == "temperature: Extra inputs are not permitted"
+
+
+async def test_the_old_version_takes_sampling_parameters(vendor):
+    vendor = vendor(AnthropicStandIn, headers=HEADERS)
+    _, made, _ = await create(vendor, request("a", temperature=1))
+    assert (await results(vendor, made["id"]))["a"]["type"] == "succeeded"

@@ -1,5 +1,7 @@
 import base64
 
+import pytest
+
 from engine.sandbox.behaviour import Fault, RateLimit
 from engine.sandbox.vendors.elasticsearch import ElasticsearchStandIn, ElasticsearchSwitches
 
@@ -98,3 +100,10 @@ async def test_work_may_be_done_after_its_answer_was_lost(vendor):
     await vendor.clock.sleep(6)
     vendor.service.advance()
     assert ("t", "a") in vendor.service.documents
+
+
+@pytest.mark.parametrize(("open_search", "header"), [(False, "Elasticsearch"), (True, None)])
+async def test_a_header_tells_elastics_clients_what_it_is(vendor, open_search, header):
+    vendor = vendor(ElasticsearchStandIn, ElasticsearchSwitches(open_search=open_search), headers=HEADERS)
+    _, _, headers = await bulk(vendor, ("a", "{}"))
+    assert headers.get("X-Elastic-Product") == header

@@ -47,9 +47,7 @@ KINDS = {
 def subject_of(kind):
     text, made, created, good, bad, refused = KINDS[kind]
     server, settings = made(), read(text)
-    caller = HttpCaller(
-        Wire(server), settings, SendSettings(give_up_seconds=0), clock=FakeClock(), draw=lambda: 0.5
-    )
+    caller = HttpCaller(Wire(server), settings, SendSettings(give_up_seconds=0), clock=FakeClock(), draw=lambda: 0.5)
     keys = {**ASKED_FOR, **tomllib.loads(text)}
     return Subject(service, keys, caller, good, bad, lambda: created(server), refused, SkippingClock())
 

@@ -1,5 +1,6 @@
 """What lists of results say of each record, by order, index and key; what does not fit is never a success."""
 
+import io
 from types import MappingProxyType
 
 import orjson
@@ -305,7 +306,9 @@ class TestFirstPlace:
         reader = ListReader(ResultsTable(match="key", key="k", format=format_, items=items))
         assert reader.first_place(io.BytesIO(body)) == "a"
 
-    @pytest.mark.parametrize(("format_", "body"), [("ndjson", b""), ("csv", b"k\n"), ("json", b"[]"), ("json", b"[{}]")])
+    @pytest.mark.parametrize(
+        ("format_", "body"), [("ndjson", b""), ("csv", b"k\n"), ("json", b"[]"), ("json", b"[{}]")]
+    )
     def test_without_one_there_is_none(self, format_, body):
         assert ListReader(ResultsTable(match="key", key="k", format=format_)).first_place(io.BytesIO(body)) == ""
 
@@ -337,7 +340,9 @@ class TestFormats:
             {"sf__Id": "1", "Account.Name": "a, b", "Note": "x\ny"},
             {"sf__Id": "2", "Account.Name": "c"},
         ]
-        assert list(csv_items([])) == []
+        assert list(csv_items([])) == list(csv_items([], column="key")) == []
+        with pytest.raises(UnexpectedAnswer, match="no column 'key'"):
+            list(csv_items(["a,b\n"], column="key"))
         with pytest.raises(UnexpectedAnswer):
             list(csv_items(["a\n", "b\rc\n"]))
 

@@ -221,6 +221,9 @@ error = ["sf__Error"]
 """
 
 
+PAGE = b"<!DOCTYPE html>\n<html><body>Please sign in, to go on</body></html>"
+
+
 class Jobs:
     """Salesforce's Bulk API 2.0, as far as it matters: jobs, a CSV, and CSVs of results in pages."""
 
@@ -321,6 +324,23 @@ class TestJobsWithFilesOfResults:
         found = await Described(JOBS, server).settled(ROWS[:2])
         assert list(found.uncertain) == [0, 1]
         assert "counts 1 created" in found.uncertain[0]
+
+    async def test_a_page_in_the_place_of_results_says_nothing_of_a_record(self):
+        server = Jobs()
+        server.results = lambda kind, rows, query: (200, PAGE if kind == "successfulResults" else b"sf__Id,K\n")
+        described = Described(JOBS.replace('key = "K"\n', 'key = "K"\nmissing = "not done"\n'), server)
+        with pytest.raises(UnexpectedAnswer, match="no column 'K'"):
+            await described.settled(ROWS[:2])
+
+    async def test_a_page_in_the_place_of_an_answer_is_no_word_that_a_job_was_started_or_canceled(self):
+        described = Described(JOBS, Jobs())
+        batch, payload = described.batch(ROWS)
+        staged = await described.service.stage(batch, payload)
+        described.wire.server = lambda seen: (200, PAGE)
+        with pytest.raises(UnexpectedAnswer, match="release: a page"):
+            await described.service.release(batch, staged.remote_id, None, described.intend)
+        with pytest.raises(UnexpectedAnswer, match="cancel: a page"):
+            await described.service.canceling.cancel(staged.remote_id)
 
     async def test_a_batch_can_be_canceled(self):
         described = Described(JOBS, server := Jobs())
@@ -708,6 +728,46 @@ class TestFailuresAfterASuccess:
         described = Described(description, self.server((500, {"message": "down"})))
         found = await described.settled([{"a": 1}, {"a": 2}])
         assert found.task_ids == ["a", None]
+        assert list(found.uncertain) == [1]
+
+
+IMPORTS = """
+[record]
+key = "k${index}"
+[release]
+call = "POST /imports"
+payload = true
+again = "exists"
+take = { id = "id" }
+[status]
+call = "GET /imports/${id}"
+state = "state"
+finished = ["done"]
+[results]
+of = "status"
+items = "rows"
+exists = { there = true }
+"""
+
+
+class TestWhatIsThereAlreadyByALaterResult:
+    @staticmethod
+    def server(seen):
+        rows = [{"id": "a"}, {"there": True}]
+        return (200, {"id": "i"}) if seen.method == "POST" else (200, {"state": "done", "rows": rows})
+
+    async def test_it_fails_where_this_was_the_first_attempt(self):
+        found = await Described(IMPORTS, self.server).settled([{"a": 1}, {"a": 2}])
+        assert list(found.errors) == [1]
+
+    async def test_it_is_ours_after_a_loss(self):
+        described = Described(IMPORTS, self.server)
+        described.wire.loses = [True]
+        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", "k101"]
+
+    async def test_it_is_uncertain_where_another_process_released_the_batch(self):
+        described = Described(IMPORTS, self.server)
+        found = await described.service.settlement(described.asked([{"a": 1}, {"a": 2}], "i"))
         assert list(found.uncertain) == [1]
 
 

@@ -92,7 +92,7 @@ def test_other_kinds_stay_as_they_are(kind):
 
 
 def test_the_text_that_a_job_keeps_has_the_whole_description(tmp_path, monkeypatch):
-    monkeypatch.setenv("ES_API_KEY", "key")
+    monkeypatch.setenv("ES_API_KEY", "search-key-9f2c")
     path = tmp_path / "nightly.toml"
     path.write_text(FILLED + '\n[mapping]\nwrap = "doc"\n[[hooks]]\ncommand = ["true"]\n')
     text = wiring.read_config(path)
@@ -123,7 +123,7 @@ def test_a_kind_that_is_nearly_called_so_is_told():
 
 
 def test_how_answers_are_read_may_change_while_a_job_goes_on_and_what_is_sent_may_not(monkeypatch):
-    monkeypatch.setenv("ES_API_KEY", "key")
+    monkeypatch.setenv("ES_API_KEY", "search-key-9f2c")
     text = wiring.read_config(parse_toml(FILLED))
     service = tomllib.loads(text)["service"]
 
