@@ -279,8 +279,10 @@ def _read_failures(one: Description, table: ResultsTable, place: str) -> None:
     error = next(iter(listed.error), "")
     failed = _item(one, listed, 0, good=False)
     failed = _with(listed, failed, error, _WRONG) if error else failed
-    body = _listed(table, [_item(one, table, 1)])
-    body = put(body, list(parts_of(listed.items)), [failed])
+    body = _listed(table, [_item(one, table, 1)], first=1)
+    by_place = listed.match == "index" and not listed.index
+    there = {str(one.settings.results.first_index): failed} if by_place else [failed]
+    body = put(body, list(parts_of(listed.items)), there)
     fates = _fates(one, 2)
     ListReader(table).add(Answer(200, {}, orjson.dumps(body)), fates)
     settled = fates.settlement("error", earlier=False)
@@ -330,10 +332,10 @@ def _with(table: ResultsTable, item: Any, path: str, value: Any) -> Any:
     return put(item, [path] if table.format == "csv" else list(parts_of(path)), value)
 
 
-def _listed(table: ResultsTable, items: Sequence[Any]) -> Any:
+def _listed(table: ResultsTable, items: Sequence[Any], first: int = 0) -> Any:
     found: Any = items[0] if table.single else list(items)
     if table.match == "index" and not table.index and not table.single:
-        found = {str(at): item for at, item in enumerate(items, table.first_index)}
+        found = {str(at): item for at, item in enumerate(items, table.first_index + first)}
     return put(None, list(parts_of(table.items)), found) if table.items else found
 
 

@@ -20,6 +20,7 @@ RELEASE = 'release = { call = "POST /a", payload = true }\n'
 MISTAKES = {
     "service.relaese: unknown key; did you mean 'release'?": 'relaese = { call = "POST /a" }\n' + RELEASE,
     "auth.secret: a secret does not belong into the file": 'auth = { kind = "bearer", secret = "abc" }\n' + RELEASE,
+    "base_url must be https": "",
     "release.payload: no step carries the records": 'release = { call = "POST /a" }\n',
     "'tasks' is no call": 'release = { call = "tasks", payload = true }\n',
     "record.key: it is the same for every record": 'record = { key = "${job}" }\n' + RELEASE,
@@ -36,10 +37,16 @@ MISTAKES = {
 }
 
 
+def _checked(text):
+    setup = wiring.load(text, hide_secret)
+    wiring.check_service(setup.module, setup.service)
+
+
 @pytest.mark.parametrize("said", MISTAKES)
 def test_a_mistake_is_told_in_the_words_of_the_page(said):
+    text = HEAD + MISTAKES[said] if MISTAKES[said] else HEAD.replace("https:", "http:") + RELEASE
     with pytest.raises(ConfigError, match=re.escape(said)):
-        wiring.load(HEAD + MISTAKES[said], hide_secret)
+        _checked(text)
     assert f"| `{said}` |" in PAGE
 
 

@@ -27,6 +27,8 @@ NOT_RUN = {
     ("services.md", f"{HTTP}toloka.dev"): NEVER_RUN,
     ("services.md", f"{HTTP}api.stripe.com"): NEVER_RUN,
     ("services.md", f"{HTTP}search.example.com"): NEVER_RUN,
+    ("services.md", f"{HTTP}movies.example.com"): NEVER_RUN,
+    ("services.md", f"{HTTP}vectors.example.com"): NEVER_RUN,
     ("services.md", f"{HTTP}api.scale.com"): NEVER_RUN,
 }
 """(page, how a block begins) → why it is marked `not-run`."""

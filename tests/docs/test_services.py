@@ -1,12 +1,14 @@
 """The page about services names each description that is shipped; what was never run is checked all the same."""
 
 import re
+import tomllib
 
 import pytest
 
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
 from engine.services.described.shipped import shipped_kinds, shipped_text
+from engine.testing import DESCRIPTION_CHECKS, made_of
 
 from .pages import ROOT, blocks_of
 
@@ -35,3 +37,6 @@ def test_an_example_that_was_never_run_is_a_configuration(block, monkeypatch):
     for name in VARIABLE.findall(block.text):
         monkeypatch.setenv(name, "never-run-key-9f2c")
     assert wiring.load(block.text, hide_secret).service.kind == "http"
+    one = made_of(tomllib.loads(block.text)["service"])
+    for check in DESCRIPTION_CHECKS:
+        check(one)

@@ -137,6 +137,8 @@ class ResultReader:
             return list(found.values()), list(found)
         if found in (MISSING, None) and (self._allows_none or not needed) and isinstance(body, dict | list):
             return [], None
+        if self._allows_none and not self._items_path and isinstance(body, dict):  # no list is looked for
+            return [], None
         where = f"at {self._items_path!r}" if self._items_path else "in it"
         raise UnexpectedAnswer(f"the answer has no list of results {where}")
 

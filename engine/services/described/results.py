@@ -63,8 +63,14 @@ class ListReader:
         if self.table.format == "csv":
             lines = io.StringIO(answer.body.decode("utf-8-sig", "replace"), newline="")
             return None, self._add_rows(lines, fates)
+        if not answer.body.strip() and self.table.missing == "created":  # 204, say: it names nobody
+            return MISSING, 0
         value = decode(answer, Any, call=call)
         return value, self.add_value(value, fates)
+
+    def counts_none(self, value: Any) -> bool:
+        """Return whether an answer that holds a number, and nothing else of the records, says that none was created."""
+        return self._number is not None and self._number(value) in (MISSING, None, 0)
 
     def add_value(self, value: Any, fates: RecordFates, *, needed: bool = True) -> int:
         """Take in the decoded body of an answer; return how many items it had. `needed`: if not, it may have no list.
@@ -131,6 +137,8 @@ class ListReader:
 
     def _add_items(self, items: Sequence[Any], stands_at: Sequence[Any] | None, fates: RecordFates) -> int:
         reader = self._reader
+        if not items and self.table.missing == "created":  # nobody is named, which is not the same as a list too short
+            return 0
         fates.add(
             reader.match, reader.judged(items), () if reader.match == "order" else reader.places(items, stands_at)
         )

@@ -133,7 +133,8 @@ class DescribedService:
         by_key = any(table.match == "key" for table in tables) or bool(
             settings.results.failures and settings.results.failures.key
         )
-        self._needs_keys = by_key or any(not table.id for table in tables)
+        self._needs_keys = by_key or any(not table.id or table.format == "count" for table in tables)
+        self._needs_keys |= settings.results.missing == "created"
         self.answers_by_key = by_key and settings.results.of == "release"
         if by_key and settings.results.of == "release" and not self._release.payload:
             raise ConfigError(
@@ -492,7 +493,7 @@ class DescribedService:
             keys = partial(self._framing.keys, payload, values)
         fates = self._fates(asked.count, keys)
         has_failed = word in self._words.failed
-        if self.settings.results.of == "status":
+        if self.settings.results.of == "status" and not (has_failed and self._results.counts_none(value)):
             self._results.add_value(value, fates, needed=not has_failed)
         for reader, step in self._fetches:
             if step.needs <= values.keys():  # else it needs what the status did not show

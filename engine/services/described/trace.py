@@ -167,7 +167,11 @@ def _items_words(table: ResultsTable, answer: Answer) -> Iterator[Row]:
             found = compiled(table.items)(decode(answer, Any, call="results"))
             yield "count", f"NOT TAKEN: nothing at {where!r}" if found is MISSING else text_of_value(found)
             return
-        yield from _list_words(ResultReader(table), "result", _items_of(table, answer))
+        found = _items_of(table, answer)
+        if not found[0] and table.missing == "created":
+            yield "results", 'none is listed, and missing = "created": all are created'
+            return
+        yield from _list_words(ResultReader(table), "result", found)
         if table.failures is not None:
             reader = ResultReader(failures_table(table, table.failures), only_failures=True)
             items, stands_at = reader.items(decode(answer, Any, call="results"))
@@ -177,6 +181,8 @@ def _items_words(table: ResultsTable, answer: Answer) -> Iterator[Row]:
 
 
 def _items_of(table: ResultsTable, answer: Answer) -> tuple[Sequence[Any], Sequence[Any] | None]:
+    if not answer.body.strip() and table.missing == "created":
+        return [], None
     if table.format == "ndjson":
         return json_lines(answer.body), None
     if table.format == "csv":

@@ -887,3 +887,63 @@ async def test_one_record_goes_to_an_address_of_its_own_and_may_go_twice():
     assert documents == {"/docs/a%20b": {"id": "a b", "n": 1}}
     assert settlement.task_ids == ["a%20b"]
     assert described.service.limits.records == 1
+
+
+COUNTED = """
+record = { key = "${task.id}" }
+release = { call = "POST /documents", payload = true, again = "safe", take = { id = "taskUid" } }
+[status]
+call = "GET /tasks/${id}"
+state = "status"
+finished = ["succeeded"]
+failed = ["failed"]
+error = ["error.message"]
+[results]
+of = "status"
+format = "count"
+items = "details.indexed"
+"""
+UNNAMED = """
+record = { key = "${task.id}" }
+release = { call = "PUT /points", payload = true, again = "safe" }
+results = { missing = "created" }
+"""
+TWO = [{"id": "a"}, {"id": "b"}]
+
+
+class TestAnswersThatNameNobody:
+    @pytest.mark.parametrize(
+        ("status", "ids", "errors", "uncertain"),
+        [
+            ({"status": "succeeded", "details": {"indexed": 2}}, ["a", "b"], {}, 0),
+            ({"status": "succeeded", "details": {"indexed": 1}}, [None, None], {}, 2),
+            (
+                {"status": "failed", "details": {"indexed": 0}, "error": {"message": "no id"}},
+                [None, None],
+                {0: "no id", 1: "no id"},
+                0,
+            ),
+            ({"status": "failed", "details": {"indexed": 1}, "error": {"message": "no id"}}, [None, None], {}, 2),
+        ],
+    )
+    async def test_a_count_in_a_status_calls_records_by_their_keys(self, status, ids, errors, uncertain):
+        def server(seen):
+            return (202, {"taskUid": 7}) if seen.method == "POST" else (200, status)
+
+        found = await Described(COUNTED, server).settled(TWO)
+        assert (found.task_ids, found.errors, len(found.uncertain)) == (ids, errors, uncertain)
+
+    @pytest.mark.parametrize("body", [{"status": "ok"}, b"", [], {}])
+    async def test_a_success_that_names_nobody_counts_for_all_where_the_description_says_so(self, body):
+        found = await Described(UNNAMED, lambda seen: (200, body)).settled(TWO)
+        assert found.task_ids == ["a", "b"]
+
+    async def test_a_list_that_is_too_short_is_no_answer_that_names_nobody(self):
+        with pytest.raises(UnexpectedAnswer):
+            await Described(UNNAMED, lambda seen: (200, [{"id": 1}])).settled(TWO)
+
+    async def test_without_that_word_it_says_nothing(self):
+        text = UNNAMED.replace('missing = "created"', "")
+        for body in ({"status": "ok"}, b"", []):
+            with pytest.raises(UnexpectedAnswer):
+                await Described(text, lambda seen, body=body: (200, body)).settled(TWO)

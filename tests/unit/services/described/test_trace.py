@@ -75,6 +75,13 @@ def test_lists_of_failures_counts_and_files_are_told():
     assert said(rows, "release", b"Id,error\n7,\n")["result 0"] == "created, id 7"
 
 
+def test_an_answer_that_names_nobody_is_told_where_that_means_that_all_are_created():
+    text = PLAIN + '[record]\nkey = "${task.id}"\n[results]\nmissing = "created"\n'
+    for body in (b"", {"status": "ok"}, []):
+        assert said(text, "release", body) == {"results": 'none is listed, and missing = "created": all are created'}
+    assert said(text, "release", [{"id": 1}])["result 0"] == "created, id 1"
+
+
 def test_results_that_are_fetched_are_read_as_the_call_says_whose_path_it_is():
     text = """
         [release]
