@@ -46,7 +46,7 @@ from engine.services.described.rules import compiled_rules
 from engine.services.described.settings import DescribedSettings, PagesTable, ResultsTable, RuleTable
 from engine.services.described.shipped import whole
 from engine.services.described.steps import PageWalk, Step, joined
-from engine.services.described.texts import batch_names, clear, names_in
+from engine.services.described.texts import Unfilled, batch_names, clear, names_in
 from engine.testing.trial import hold
 
 RECORDS = 3
@@ -79,12 +79,7 @@ class Description(Struct, frozen=True):
     def names(self, sequence: int = 0) -> Mapping[str, str]:
         """Return what texts may name of a batch; what steps take has its own name."""
         batch = Batch(sequence, Position(), Position(), 0, 0, sha256(b"").digest(), b"")
-        return _Names({**self.settings.values, **batch_names(self.job, self.job.learnt or "", batch)})
-
-
-class _Names(dict[str, str]):
-    def __missing__(self, name: str) -> str:
-        return name.upper()
+        return Unfilled({**self.settings.values, **batch_names(self.job, self.job.learnt or "", batch)})
 
 
 DescriptionCheck = Callable[[Description], None]
@@ -170,7 +165,7 @@ def each_text_fills(one: Description) -> None:
     for place, table in steps_of(one.settings):
         payload = one.payload(one.records[:1])
         values = framing.with_record(payload, names) if table.payload else names
-        call = Step(place.partition("[")[0], table, one.settings).call(_Names(values))
+        call = Step(place.partition("[")[0], table, one.settings).call(Unfilled(values))
         url = URL(call.url)
         hold(url.is_absolute() and "${" not in call.url, f"{place}.call leads to {call.url}")
         for name, value in {**call.headers, **call.query}.items():

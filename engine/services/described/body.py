@@ -30,7 +30,7 @@ from engine.services.decoding import Anything
 from engine.services.described.consistency import payload_step
 from engine.services.described.paths import MISSING, compiled, parts_of, text_of_value
 from engine.services.described.settings import DescribedSettings
-from engine.services.described.texts import RECORD_NAMES, TASK, Json, Text, clear, form_of
+from engine.services.described.texts import RECORD_NAMES, TASK, JsonText, Text, clear, form_of
 
 TOKEN_BYTES = 16
 """Length of a token: hexadecimal digits."""
@@ -68,14 +68,14 @@ class Framing:
         self._body = settings.body
         record = settings.record
         self._key = Text(record.key, "record.key") if record.key else None
-        self._template = Json(record.template, "record.template") if record.template else None
-        self._head = Json(record.head, "record.head") if record.head else None
-        self._with = Json(clear(self._body.with_), "body.with")
+        self._template = JsonText(record.template, "record.template") if record.template else None
+        self._head = JsonText(record.head, "record.head") if record.head else None
+        self._with = JsonText(clear(self._body.with_), "body.with")
         self._fields = {
             name: Text(text_of_value(text), f"body.fields.{name}") for name, text in clear(self._body.fields).items()
         }
         self._additions = list(_additions(settings))
-        users: dict[str, Text | Json | None] = {
+        users: dict[str, Text | JsonText | None] = {
             "record.key": self._key,
             "record.template": self._template,
             "record.head": self._head,
@@ -304,7 +304,7 @@ class Framing:
         for user in self._users.values():
             for name in user.names:
                 if name.startswith(f"{TASK}."):
-                    yield name.partition(".")[2], not isinstance(user, Json) or user.has_in_text(name)
+                    yield name.partition(".")[2], not isinstance(user, JsonText) or user.has_in_text(name)
 
     def _flaw_tests(self) -> Iterator[Callable[[Row], str | None]]:
         for one in self._additions:
@@ -312,7 +312,7 @@ class Framing:
         for place, user in self._users.items():
             for name in sorted(user.names):
                 if name.startswith(f"{TASK}."):
-                    in_text = not isinstance(user, Json) or user.has_in_text(name)
+                    in_text = not isinstance(user, JsonText) or user.has_in_text(name)
                     yield _needs(name.partition(".")[2], place, in_text=in_text)
         if self._closed:
             columns = frozenset(self._body.columns)
@@ -435,7 +435,7 @@ class _Columns:
         template = self._framing._template  # noqa: SLF001 - as above
         return self.tasks if template is None else self.json(template)
 
-    def json(self, value: Json) -> Sequence[bytes]:
+    def json(self, value: JsonText) -> Sequence[bytes]:
         """Return a value of JSON for each record."""
         return value.each(self.count, self._names, self.text, self._jsons)
 
@@ -541,7 +541,7 @@ class _Addition:
     """Puts members into a task, behind its opening bracket or that of an object in it."""
 
     def __init__(self, members: Mapping[str, Any], place: str, under: str = "") -> None:
-        self.member = Json(dict(members), place)
+        self.member = JsonText(dict(members), place)
         self.place = place
         self.names = frozenset(members)
         self.under = under
@@ -686,5 +686,5 @@ def _length(name: str, lengths: Mapping[str, int]) -> int:
     return lengths.get(name, _VALUE_BYTES if name.startswith(f"{TASK}.") else _ID_BYTES)
 
 
-def _json_bytes(value: Json, lengths: Mapping[str, int]) -> int:
+def _json_bytes(value: JsonText, lengths: Mapping[str, int]) -> int:
     return value.literal_bytes() + sum(_length(name, lengths) + 2 for name in value.uses())

@@ -19,7 +19,7 @@ from engine.services.described.paths import MISSING, compiled, fitting
 from engine.services.described.results import RecordFates
 from engine.services.described.settings import DescribedSettings, ResultsTable, SearchTable
 from engine.services.described.steps import PageWalk, Step
-from engine.services.described.texts import Json
+from engine.services.described.texts import JsonText
 
 SKEW_SECONDS = 900.0
 """What was made so long before a release is none of it: the longest call, and clocks that differ."""
@@ -37,7 +37,7 @@ class Search:
         self._base_url = settings.base_url
         self._table = table
         self.step = Step("search", table, settings)
-        self._where = Json(table.where, "search.where")
+        self._where = JsonText(table.where, "search.where")
         self._mark = compiled(table.mark) if table.mark else None
         self._is_marked = bool(table.mark or table.where)
         """What is ours is known by something of the batch; else by its records' keys alone."""

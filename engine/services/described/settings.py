@@ -34,7 +34,7 @@ from engine.model.tables import ONE_OR_MORE
 from engine.services.described import consistency
 from engine.services.described.paths import Getter, compiled, text_of_value
 from engine.services.described.rules import compiled_rules
-from engine.services.described.texts import Json, Text, clear, form_of
+from engine.services.described.texts import JsonText, Text, clear, form_of
 
 KEY_SECONDS = 86_400.0
 """For so long most services know an idempotency key: Stripe's pages say 24 hours."""
@@ -684,7 +684,7 @@ def basic(user: str, password: str) -> str:
 
 
 def _filled(tree: SecretTree, known: Mapping[str, str]) -> Any:
-    return Json(clear(tree), "auth.exchange").fill(known)
+    return JsonText(clear(tree), "auth.exchange").fill(known)
 
 
 def _token_in(take: Getter, expires_in: Getter, body: bytes) -> tuple[str, float | None]:

@@ -20,7 +20,7 @@ from engine.services.base import JSON_HEADERS, Answer, Call
 from engine.services.decoding import MOST_ID_CHARACTERS, decode
 from engine.services.described.paths import MISSING, compiled, text_of_value
 from engine.services.described.settings import DescribedSettings, PagesTable, StepTable
-from engine.services.described.texts import Json, Text, clear, form_of
+from engine.services.described.texts import JsonText, Text, clear, form_of
 
 FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -57,9 +57,9 @@ class Step:
         usual = {} if table.without_credentials else clear(settings.headers)
         headers = without_case({**usual, **clear(table.headers)})
         self._headers = {name: Text(value, f"{kind}.headers.{name}") for name, value in headers.items()}
-        self._json = None if table.json is None else Json(clear(table.json), f"{kind}.json")
+        self._json = None if table.json is None else JsonText(clear(table.json), f"{kind}.json")
         form = clear(table.form)
-        self._form = Json(form, f"{kind}.form") if form else None
+        self._form = JsonText(form, f"{kind}.form") if form else None
         self._take = [(name, path.removesuffix("?").strip(), path.endswith("?")) for name, path in table.take.items()]
         self.authenticated = not table.without_credentials
         texts = [self._address, *self._query.values(), *self._headers.values()]

@@ -35,7 +35,7 @@ TASK = "task"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,59}")
 """How a value that a step takes may be called."""
 
-Column: TypeAlias = Sequence[str]
+Filled: TypeAlias = Sequence[str]
 """One text for each record."""
 TextColumns: TypeAlias = Callable[[str], Sequence[str]]
 """Name → its text for each record of a batch."""
@@ -164,7 +164,7 @@ class Text:
         parts[1::2] = map(quote, filled) if quote else filled
         return "".join(parts)
 
-    def each(self, count: int, values: Mapping[str, str], column: TextColumns) -> Column:
+    def each(self, count: int, values: Mapping[str, str], column: TextColumns) -> Filled:
         """Return the text for each of `count` records: `values` are those of the batch, `column` has the others."""
         pattern, names = _folded(self._parts, values)
         if not names:
@@ -188,7 +188,7 @@ def _folded(parts: Sequence[str], values: Mapping[str, str]) -> tuple[list[str],
     return literals, names
 
 
-class Json:
+class JsonText:
     """A value of JSON with `${name}` in its texts. Compiled; safe to share.
 
     Raises:
@@ -345,3 +345,10 @@ def _form_fields(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             return
         case _:
             yield name, text_of_value(value)
+
+
+class Unfilled(dict[str, str]):
+    """Values of names, to show a text before a step has taken its values: a name that has none stands for itself."""
+
+    def __missing__(self, name: str) -> str:
+        return name.upper()

@@ -23,6 +23,7 @@ from engine.services.described.rules import compiled_rules
 from engine.services.described.search import Search
 from engine.services.described.settings import DescribedSettings, ResultsTable, StatusTable, StepTable
 from engine.services.described.steps import Step
+from engine.services.described.texts import Unfilled
 
 SHOWN_ITEMS = 3
 """Items of a list that are shown."""
@@ -58,15 +59,8 @@ def later_calls(settings: DescribedSettings) -> Sequence[Call]:
     tables: list[tuple[str, StepTable | None]] = [("status", settings.status)]
     tables += [("results", one) for one in settings.results.fetch]
     tables += [("search", settings.search), ("cancel", settings.cancel)]
-    names = _Names(settings.values)
+    names = Unfilled(settings.values)
     return [Step(kind, table, settings).call(names) for kind, table in tables if table is not None]
-
-
-class _Names(dict[str, str]):
-    """Each name that has no value stands for itself."""
-
-    def __missing__(self, name: str) -> str:
-        return name.upper()
 
 
 def _rule(settings: DescribedSettings, answer: Answer) -> Row | None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from engine.cli.options import ServedService
 from engine.clock import SystemClock
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.job import Job
@@ -58,7 +59,7 @@ OFFERED = [
     (["submit", "s"], {"script", "sama.toml"}),
     (["submit", "x.csv", "--config", "sa"], {"sama.toml"}),
     (["submit", "--log-level", "w"], {"warning"}),
-    (["sandbox", "--service", ""], {"sama", "sevenbridges"}),
+    (["sandbox", "--service", ""], {service.value for service in ServedService}),
     (["status", "--sta"], {"--state"}),
     (["completion", ""], {"bash", "fish", "zsh"}),
     (["examples", "sev"], {"sevenbridges"}),

@@ -5,7 +5,7 @@ from itertools import pairwise
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.http.secrets import Credentials, HidingFile
@@ -37,6 +37,7 @@ def of(*values):
 
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
+@settings(max_examples=25)  # of each form; making a pattern of a secret takes long
 @given(secrets, st.text(), st.text())
 def test_a_secret_is_found_in_every_form_in_which_a_server_may_echo_it(escape, secret, before, after):
     escaped = escape(secret)

@@ -4,7 +4,7 @@ import pytest
 from engine.model.batch import Batch, part_sequences
 from engine.model.job import Job
 from engine.model.record import Position
-from engine.services.described.texts import Json, Text, batch_names, check_names, form_of
+from engine.services.described.texts import JsonText, Text, batch_names, check_names, form_of
 
 JOB = Job("nightly", "http", "", (), "")
 
@@ -37,12 +37,12 @@ def test_a_text_is_filled_for_each_record_of_a_batch():
 
 def test_a_value_is_filled_for_a_batch():
     value = {"name": "${job}-${batch}", "ids": ["${id}", 1, None], "deep": {"b": True}}
-    filled = Json(value).fill({"job": "j", "batch": "7.1", "id": "x"})
+    filled = JsonText(value).fill({"job": "j", "batch": "7.1", "id": "x"})
     assert filled == {"name": "j-7.1", "ids": ["x", 1, None], "deep": {"b": True}}
 
 
 def test_a_placeholder_alone_keeps_the_type_of_its_value_and_the_bytes_of_a_task():
-    template = Json({"custom_id": "${key}", "n": "${index}", "body": "${task}", "said": 'x "${task.name}" %'})
+    template = JsonText({"custom_id": "${key}", "n": "${index}", "body": "${task}", "said": 'x "${task.name}" %'})
     records = template.each(2, {}, column, json_column)
     assert b'{"a": 1.0}' in records[0]  # never rendered anew
     assert [orjson.loads(one)["said"] for one in records] == ['x "An "a"" %', 'x "100%" %']
@@ -51,15 +51,15 @@ def test_a_placeholder_alone_keeps_the_type_of_its_value_and_the_bytes_of_a_task
 
 def test_what_is_the_same_for_a_batch_becomes_part_of_the_literal():
     assert (
-        Json({"mark": "${mark}", "at": "by ${job}"}).each(2, {"mark": 'a"b', "job": "j"}, column, json_column)
+        JsonText({"mark": "${mark}", "at": "by ${job}"}).each(2, {"mark": 'a"b', "job": "j"}, column, json_column)
         == [rb'{"mark":"a\"b","at":"by j"}'] * 2
     )
-    assert Json({"a": []}).each(2, {}, column, json_column) == [b'{"a":[]}'] * 2
+    assert JsonText({"a": []}).each(2, {}, column, json_column) == [b'{"a":[]}'] * 2
 
 
 def test_a_task_alone_is_known_as_such():
-    assert Json("${task}").is_task
-    assert not Json({"a": "${task}"}).is_task
+    assert JsonText("${task}").is_task
+    assert not JsonText({"a": "${task}"}).is_task
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_task_alone_is_known_as_such():
 )
 def test_what_is_miswritten_is_told_with_its_place(value, words):
     with pytest.raises(ValueError, match=words):
-        Json(value, "place")
+        JsonText(value, "place")
 
 
 def test_a_name_that_nothing_fills_is_told_with_the_nearest_known_one():
