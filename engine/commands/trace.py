@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_EXCHANGES = 200
 """Of one trace; further ones are counted."""
-MOST_CHARACTERS = 2_000
+TRACED_CHARACTERS = 2_000
 """Of a body that are kept."""
 _READ_BYTES = 64 * 1024
 """Of a body that are looked at."""
@@ -193,7 +193,7 @@ class _Heard:
         if self._taken_from is None:
             return ()
         found = self._taken_from(call, answer, self._service)
-        return [(name, self._theirs(value)[:MOST_CHARACTERS]) for name, value in found]
+        return [(name, self._theirs(value)[:TRACED_CHARACTERS]) for name, value in found]
 
 
 def _secret_headers(service: ServiceSettings) -> frozenset[str]:
@@ -242,13 +242,13 @@ def _body_of(call: Call, answer: Answer) -> bytes:
 def _begun(body: bytes, redact: Redact) -> str:
     """Return the beginning of a body without secrets."""
     text = redact(body[:_READ_BYTES].decode(errors="replace"))
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+    return text if len(text) <= TRACED_CHARACTERS else f"{text[:TRACED_CHARACTERS]}…"
 
 
 def _masked_json(body: bytes) -> str:
     """Return JSON with stars in place of each text, so that its members can be seen."""
     try:
-        return orjson.dumps(_masked(orjson.loads(body))).decode()[:MOST_CHARACTERS]
+        return orjson.dumps(_masked(orjson.loads(body))).decode()[:TRACED_CHARACTERS]
     except orjson.JSONDecodeError:
         return f"{len(body):,} bytes that are no JSON"
 
