@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import gzip
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -175,15 +176,15 @@ async def _source(form: str, plain: Path, folder: Path) -> AsyncIterator[tuple[s
     match form:
         case "gzip" | "zstd":
             packed = folder / f"tasks.ndjson.{'gz' if form == 'gzip' else 'zst'}"
-            await asyncio.to_thread(_pack, form, plain, packed)
+            await asyncio.to_thread(_apart, _pack, form, plain, packed)
             yield str(packed), {}
         case "parquet":
             written = folder / "tasks.parquet"
-            await asyncio.to_thread(_to_parquet, plain, written)
+            await asyncio.to_thread(_apart, _to_parquet, plain, written)
             yield str(written), {}
         case "utf-16":
             written = folder / "tasks.16.ndjson"
-            await asyncio.to_thread(_to_utf16, plain, written)
+            await asyncio.to_thread(_apart, _to_utf16, plain, written)
             yield str(written), {}
         case "http":
             async with _serving(plain) as url:
@@ -199,6 +200,15 @@ async def _source(form: str, plain: Path, folder: Path) -> AsyncIterator[tuple[s
                 yield "s3://uploads/tasks.ndjson", variables | secrets
         case _:
             yield str(plain), {}
+
+
+def _apart(write: Callable[..., None], *arguments: object) -> None:
+    """Write a file in a process of its own: what is started by a process counts its peak as its own (`ru_maxrss`)."""
+    process = multiprocessing.get_context("spawn").Process(target=write, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"the source was not written: {process.exitcode}")
 
 
 def _pack(form: str, plain: Path, packed: Path) -> None:

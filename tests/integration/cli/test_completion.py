@@ -63,7 +63,7 @@ OFFERED = [
     (["status", "--sta"], {"--state"}),
     (["completion", ""], {"bash", "fish", "zsh"}),
     (["examples", "sev"], {"sevenbridges"}),
-    (["init", "sa"], {"sama"}),
+    (["init", "sa"], {"sama", "salesforce-bulk2"}),
     (["init", "sama", "--project-"], {"--project-id"}),
 ]
 CUT_BY_BASH = [
