@@ -213,7 +213,8 @@ class Reader:
             return
         port = 8801 if "sevenbridges" in words else 8802 if "bulk" in words else 8800
         address = f"http://127.0.0.1:{port}"
-        files = [str(self.folder / word) if (self.folder / word).is_file() else word for word in words]
+        here = {at for at, word in enumerate(words) if words[at - 1] == "--journal" or (self.folder / word).is_file()}
+        files = [str(self.folder / word) if at in here else word for at, word in enumerate(words)]
         url = self._serve(address, files)
         for line in expected:  # it said the same as JSON
             assert address in line, f"{place}: {line}"

@@ -156,7 +156,7 @@ async def test_what_a_missing_variable_stands_for_is_not_taken_for_a_mistake(pla
     await place.serve("sama")
     monkeypatch.delenv("CHECKED_PROJECT", raising=False)
     config = place.config()
-    config.write_text(config.read_text().replace("42", '"${env:CHECKED_PROJECT}"'))
+    config.write_text(config.read_text().replace("project_id = 42", 'project_id = "${env:CHECKED_PROJECT}"'))
     lines = await place.lines(config)
     assert verdicts(lines, "variables", "configuration", "dns", "source") == ["failed", *["not checked"] * 3]
     config.write_text(config.read_text().replace(place.url, "https://${env:CHECKED_PROJECT}/v2"))
