@@ -142,7 +142,7 @@ class Doubt(Struct, frozen=True):
     silent: int = 0
     """Questions in a row without an answer that makes sense."""
     expired: bool = False
-    """Its idempotency key is too old: the service may have forgotten it, and a repeat would be a new call."""
+    """Its idempotency key is too old, or what was staged with it is given up: a repeat would be a new call."""
 
     def with_answer(self, remote_status: RemoteStatus, asked_at: float) -> Doubt:
         """Take in what the service says to a question that was sent at a time."""

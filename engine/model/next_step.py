@@ -338,7 +338,7 @@ _UNCERTAIN = _of(
     StepRow(Action.PARK, "nothing more is sent", again=REPEATABLE, wish=(Wish.CANCEL,), named=False),
     StepRow(
         Action.PARK,
-        "its idempotency key is too old for a repeat",
+        "its idempotency key is too old for a repeat, or what was staged with it is given up",
         again=(Again.KEY,),
         expired=True,
         named=False,

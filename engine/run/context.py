@@ -239,8 +239,19 @@ def doubt_from_ledger(run: Run, submission: Submission) -> Doubt:
         clock.monotonic() - max(0.0, clock.now() - submission.changed_at),
         named=submission.remote_id is not None,
         wish=Wish.CANCEL if run.job.state is JobState.CANCELED else wish,
-        expired=is_key_too_old(run, submission),
+        expired=is_key_spent(run, submission),
     )
+
+
+def is_key_spent(run: Run, submission: Submission) -> bool:
+    """Return whether the service may take a repeat for another call than the first one with its idempotency key.
+
+    It may have forgotten the key; or what was staged with it was given up when the batch became uncertain, and staged
+    anew it would be another content under the same key.
+    """
+    is_unnamed = submission.state is State.UNCERTAIN and submission.remote_id is None
+    was_staged = is_unnamed and run.service.staging is not None and submission.sent_at is not None
+    return (was_staged and run.service.again is Again.KEY) or is_key_too_old(run, submission)
 
 
 def is_key_too_old(run: Run, submission: Submission) -> bool:

@@ -21,7 +21,7 @@ from engine.model.next_step import NEVER_ARRIVED, Action, NextStep, next_step
 from engine.model.outcome import Settlement
 from engine.model.payload import Payload
 from engine.model.submission import State, Submission
-from engine.run.context import Run, is_key_too_old, pause_unless_stopped
+from engine.run.context import Run, is_key_spent, pause_unless_stopped
 from engine.run.uploader import Payloads, Submitted, Uploader
 from engine.services.base import Located
 
@@ -84,7 +84,7 @@ class Recovery:
         case = _Case(batch, submission, doubt, failure)
         await self._note_lost_stage(doubt)
         while True:
-            case = replace(case, doubt=replace(case.doubt, expired=is_key_too_old(self._run, case.submission)))
+            case = replace(case, doubt=replace(case.doubt, expired=is_key_spent(self._run, case.submission)))
             step = next_step(case.doubt, self._run.settle_time.seconds)
             done = await self._do(case, step)
             if isinstance(done, Submitted):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -452,6 +453,11 @@ def _needs_of_ask(one: DescribedSettings) -> str:
             'release.again: "ask" asks whether a batch that was staged has been released; add [service.stage], or use '
             "another one"
         )
+    if "id" in one.release.take:
+        return (
+            'release.take.id: with again = "ask" a batch is asked about by the name that stage took, and that is all '
+            "that is known of it after a lost answer; leave it out"
+        )
     if one.status is None or not one.status.waiting:
         return 'release.again: "ask" needs [service.status] with waiting = [words of a batch that was not released]'
     return ""
@@ -475,6 +481,11 @@ def _needs_of_key(one: DescribedSettings) -> str:
         'release.key_header: missing; with again = "key" a header carries the idempotency key, or query or json does, '
         "as ${mark}"
     )
+
+
+def rules_on_conflict(one: DescribedSettings) -> bool:
+    """Return whether the description says what a 409 means, by any rule that is about it."""
+    return any(HTTPStatus.CONFLICT in rule.status for rule in one.rules)
 
 
 def _needs_of_exists(one: DescribedSettings) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from engine.model.doubt import Again
+from engine.services.described.consistency import rules_on_conflict
 from engine.services.described.settings import DescribedSettings
 
 AFTER_A_LOSS: dict[Again, str] = {
@@ -88,6 +89,11 @@ def _warnings(settings: DescribedSettings, again: Again) -> Sequence[str]:
         found.append(
             'again = "never": every lost answer leaves a batch uncertain; does the service know an idempotency key, '
             "unique keys, or a search?"
+        )
+    if again is Again.KEY and not rules_on_conflict(settings):
+        found.append(
+            'again = "key", and no rule says what a 409 means: it is taken for the first call with the key, still at '
+            "work, and repeated; a rule should tell that from a refusal"
         )
     if results.missing == "created":
         found.append(

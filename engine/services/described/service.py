@@ -60,7 +60,7 @@ from engine.services.base import (
 )
 from engine.services.decoding import decode, words
 from engine.services.described.body import Framing
-from engine.services.described.consistency import finds_records
+from engine.services.described.consistency import finds_records, rules_on_conflict
 from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
 from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, ListReader, RecordFates
@@ -116,6 +116,7 @@ class DescribedService:
         self.limits = self._framing.limits(batch, job)
         self.open_batches = settings.limit.open
         self._declared = Again(settings.release.again)
+        self._rules_on_conflict = rules_on_conflict(settings)
         self.key_seconds = settings.release.key_seconds if self._declared is Again.KEY else float("inf")
         self.settle_seconds = settings.release.settle_seconds or SETTLE_SECONDS
         step = partial(_step, settings)
@@ -326,6 +327,8 @@ class DescribedService:
         except Refused as refusal:
             if call.carries is Carries.RELEASE and refusal.status == HTTPStatus.NOT_FOUND:
                 refusal.batch_not_found = True
+            if self._declared is Again.KEY and refusal.status == HTTPStatus.CONFLICT and not self._rules_on_conflict:
+                refusal.released_before = True  # so most say that the first call with a key is still at work
             raise
 
     @property

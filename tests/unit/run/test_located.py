@@ -3,10 +3,12 @@
 import pytest
 from fakes.bench import a_bench
 from fakes.repeatable import RenamingService, SearchedService
-from fakes.service import lost, refused, unavailable
+from fakes.service import killed, lost, refused, unavailable
+from msgspec.structs import replace
 
 from engine.model.doubt import Again
 from engine.model.errors import Unavailable
+from engine.model.job import JobState
 from engine.model.next_step import NEVER_ARRIVED
 from engine.model.outcome import Settlement
 from engine.model.submission import State
@@ -221,3 +223,18 @@ async def test_with_a_key_that_was_lost_what_is_gone_is_not_staged_anew(tmp_path
         assert await bench.work(max_in_flight=1) is None
         assert await bench.states() == [State.UNCERTAIN]
         assert set(bench.service.ids().values()) == {1}
+
+
+async def test_with_a_key_what_was_staged_and_given_up_is_not_staged_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(RenamingService, "again", Again.KEY)
+    async with a_bench(tmp_path, records=10) as bench:
+        bench.service = RenamingService(bench.clock)
+        bench.service.faults = {"release": [killed(applied=True)]}
+        with pytest.raises(ExceptionGroup):
+            await bench.work(max_in_flight=1)
+        for state in (JobState.CANCELED, JobState.OPEN):  # canceled, and then `resume`
+            await bench.ledger.set_job_state("j", state)
+            bench.job = replace(bench.job, state=state)
+            assert await bench.work() is None
+            assert await bench.states() == [State.UNCERTAIN]
+        assert len(bench.service.calls("stage")) == 1, "else another call goes out with the same key"

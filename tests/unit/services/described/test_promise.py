@@ -37,6 +37,10 @@ def test_a_weak_promise_says_what_would_make_it_stronger():
     assert promise_of(read(PLAIN + 'again = "key"\nkey_header = "Idempotency-Key"\n')).lost.endswith(
         "after 24 hours it is uncertain instead"
     )
+    keyed = PLAIN + 'again = "key"\nkey_header = "Idempotency-Key"\n'
+    (warning,) = promise_of(read(keyed)).warnings
+    assert "409" in warning
+    assert promise_of(read(f'{keyed}[[rules]]\nstatus = [409]\nmeans = "busy"\n')).warnings == ()
 
 
 async def test_a_check_tells_it():

@@ -634,6 +634,19 @@ class TestIdempotencyKeys:
         keys = [seen.headers["Idempotency-Key"] for seen in described.wire.seen]
         assert keys == [f"j-{TOKEN}-7", f"j-{TOKEN}-7", f"j-{TOKEN}-7-1"]
 
+    async def test_a_conflict_may_be_the_first_call_with_this_key_which_is_still_at_work(self):
+        described = Described(KEYED, lambda seen: (409, {"message": "in progress"}))
+        with pytest.raises(Refused) as refused:
+            await described.released([{"a": 1}, {"a": 2}])
+        assert refused.value.released_before, "else halves go up with keys of their own, beside the first call"
+
+    async def test_where_a_rule_is_about_conflicts_it_says_what_they_mean(self):
+        rule = '[[rules]]\nstatus = [409]\npath = "code"\nequals = ["in_use"]\nmeans = "pause"\n'
+        described = Described(KEYED + rule, lambda seen: (409, {"message": "taken"}))
+        with pytest.raises(Refused) as refused:
+            await described.released([{"a": 1}, {"a": 2}])
+        assert not refused.value.released_before
+
     async def test_it_holds_for_a_day_where_nothing_else_is_said(self):
         assert Described(KEYED, None).service.key_seconds == 86_400
 

@@ -164,6 +164,10 @@ def test_the_shortest_description_is_one_call():
         # safe after a lost answer
         ({"release": {**RELEASE, "again": "ask"}}, 'release.again: "ask" asks whether a batch that was staged'),
         ({**STAGED, "release": {**STAGED["release"], "again": "ask"}}, 'release.again: "ask" needs [service.status]'),
+        (
+            {**STAGED, "release": {**STAGED["release"], "again": "ask", "take": {"id": "id"}}},
+            'release.take.id: with again = "ask" a batch is asked about by the name that stage took',
+        ),
         ({"release": {**RELEASE, "again": "search"}}, 'release.again: "search" needs [service.search]'),
         (
             {"release": {**RELEASE, "again": "search"}, "search": {"call": "GET /x"}},
