@@ -294,6 +294,8 @@ def _address(url: str, query: tuple[tuple[str, str], ...]) -> tuple[URL, URL | N
     """Return a URL with a query added (none of a caller's secrets is in it, for it is kept), and its origin."""
     try:
         parsed = URL(url)
+        if "@" in parsed.raw_authority:  # the client would log in by it, or refuses to have two proofs
+            return URL(), None
         return parsed.extend_query(query), parsed.origin()
     except ValueError:  # relative, or no URL at all
         return URL(), None

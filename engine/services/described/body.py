@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
@@ -126,8 +127,11 @@ class Framing:
     def plain_task(self) -> type[msgspec.Struct] | None:
         """What has no flaw by its fields alone; None: each task must be looked at. See `Service.plain_task`."""
         fields = _PlainFields()
+        if self._bare_key:
+            fields.need(parts_of(self._bare_key), _OF_KEY)
         for path, in_text in self._needs():
-            fields.need(parts_of(path), _IN_TEXT if in_text else msgspec.Raw)
+            if path != self._bare_key:
+                fields.need(parts_of(path), _IN_TEXT if in_text else msgspec.Raw)
         for one in self._additions:
             fields.lack(one.under, one.names)
         if self._closed:
@@ -183,7 +187,7 @@ class Framing:
                 prefix, suffix = self._around(names)
                 pieces = (prefix, _only(columns.records), suffix)
             case _:
-                pieces = (form_of(orjson.loads(_only(columns.records))),)
+                pieces = (form_of(_as_texts(_only(columns.records))),)
         pieces = tuple(piece for piece in pieces if piece)
         return self._parts(payload, pieces, names) if self._body.part else pieces
 
@@ -309,6 +313,8 @@ class Framing:
     def _flaw_tests(self) -> Iterator[Callable[[Row], str | None]]:
         for one in self._additions:
             yield one.flaw
+        if self._bare_key:
+            yield _empty(self._bare_key)
         for place, user in self._users.items():
             for name in sorted(user.names):
                 if name.startswith(f"{TASK}."):
@@ -319,6 +325,12 @@ class Framing:
             yield lambda task: next(
                 (f"has {name!r}, which is none of body.columns" for name in task if name not in columns), None
             )
+
+    @property
+    def _bare_key(self) -> str:
+        """The path of the value of a task that is its whole key; "" if the key is more than that, or something else."""
+        found = re.fullmatch(r"\$\{task\.([^{}]+)\}", self._settings.record.key)
+        return found[1] if found else ""
 
     @property
     def _closed(self) -> bool:
@@ -374,6 +386,7 @@ class _PlainFields:
 
 
 _IN_TEXT = str | int | float | bool
+_OF_KEY = Annotated[str, msgspec.Meta(min_length=1)] | int | float | bool
 _ABSENT = Literal["\x00"]
 """A field of it is not there: no text is this one."""
 
@@ -615,6 +628,15 @@ def _needs(path: str, place: str, *, in_text: bool) -> Callable[[Row], str | Non
     return test
 
 
+def _empty(path: str) -> Callable[[Row], str | None]:
+    """Return what says that the value at a path is the empty text.
+
+    That is no key: many services make one of their own for it, at each attempt another one.
+    """
+    get = compiled(path)
+    return lambda task: f"{path!r} is empty, and it is the record's key" if get(task) == "" else None
+
+
 def json_texts(texts: Sequence[str]) -> Sequence[bytes]:
     """Return texts as JSON writes them.
 
@@ -641,6 +663,11 @@ def _decoder_of(names: Sequence[str], kind: Any, *default: Any) -> Callable[[byt
     fields = [("value" if not at else f"value{at}", kind, *default) for at in range(len(names))]
     rename = {field[0]: name for field, name in zip(fields, names, strict=True)}
     return msgspec.json.Decoder(msgspec.defstruct("PlainValues", fields, rename=rename)).decode
+
+
+def _as_texts(raw: bytes) -> Any:
+    """Return an object for a form: its numbers as they are written, for 1.10 is no 1.1, and a double has 17 digits."""
+    return json.loads(raw, parse_int=str, parse_float=str)
 
 
 def _cell(raw: bytes) -> str:

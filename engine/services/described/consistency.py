@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from engine.services.described.texts import (
 if TYPE_CHECKING:
     from engine.services.described.settings import (
         DescribedSettings,
+        ExchangeTable,
         FailuresTable,
         FetchTable,
         PagesTable,
@@ -44,6 +46,11 @@ _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[0-9]{1,5})?")
 _OPTIONAL = "?"
 _HEADER = "header."
 """So a path begins that names a header of the answer."""
+
+_MISSING = ("error", "created")
+"""Words that `results.missing` has, besides a reason."""
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110."""
 
 _STEPS = ("stage", "upload", "release")
 """Those that bring a batch up, in this order."""
@@ -68,6 +75,7 @@ def check(one: DescribedSettings) -> None:
     if one.task_page and not one.task_page.startswith(("https://", "http://", "/")):
         raise ValueError("task_page: must be a whole URL, or a path that begins with /")
     _check_table(clear(one.headers), "headers")
+    _check_flat(clear(one.headers), "headers")
     check_names(clear(one.headers), own, "headers")
     _check_auth(one)
     _check_window(one)
@@ -143,9 +151,14 @@ def _check_auth(one: DescribedSettings) -> None:
     if (auth.kind == "exchange") != (auth.exchange is not None):
         key = "exchange" if auth.exchange is None else "kind"
         raise ValueError(f'auth.{key}: kind = "exchange" and [service.auth.exchange] go together')
-    if auth.exchange is None:
-        return
-    exchange, place = auth.exchange, "auth.exchange"
+    if auth.kind in {"header", "exchange"}:
+        _check_header(auth.header, "auth.name")
+    if auth.exchange is not None:
+        _check_exchange(one, auth.exchange)
+
+
+def _check_exchange(one: DescribedSettings, exchange: ExchangeTable) -> None:
+    place = "auth.exchange"
     _check_call(exchange.call, f"{place}.call")
     if "${" in exchange.call.partition(" ")[2][:2]:
         raise ValueError(f"{place}.call: nothing is taken before it; write a path or a whole URL")
@@ -155,6 +168,8 @@ def _check_auth(one: DescribedSettings) -> None:
     for key in ("form", "json", "headers", "user"):
         value = clear(getattr(exchange, key))
         _check_table(value, f"{place}.{key}", list if key == "json" else str if key == "user" else dict)
+        if key == "headers":
+            _check_flat(value, f"{place}.{key}")
         check_names(value, known, f"{place}.{key}")
     _check_paths(place, take=exchange.take, expires_in=exchange.expires_in)
 
@@ -274,6 +289,22 @@ def _check_table(value: Any, place: str, kind: type = dict) -> None:
         raise ValueError(f"{place}: must be a {shape}")  # noqa: TRY004 - a configuration's errors are ValueErrors
 
 
+def _check_flat(table: Mapping[str, Any], place: str) -> None:
+    """Check that a table of headers, or of parameters, holds single values; and names and values that a header has."""
+    for name, value in table.items():
+        if isinstance(value, dict | list):
+            raise ValueError(f"{place}.{name}: must be a single value")  # noqa: TRY004 - as above
+        if place.endswith("headers"):
+            _check_header(name, f"{place}.{name}")
+            if isinstance(value, str) and not value.isprintable():
+                raise ValueError(f"{place}.{name}: must be plain text without line breaks")
+
+
+def _check_header(name: str, place: str) -> None:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError(f'{place}: {name!r} is no name of a header; write it as in "X-Api-Key"')
+
+
 def _not_yet(one: DescribedSettings) -> dict[str, str]:
     """Return the names that steps take, with why a step before them cannot name them."""
     steps = [(name, getattr(one, name)) for name in _STEPS]
@@ -295,6 +326,8 @@ def _check_step(step: StepTable, place: str, known: Mapping[str, str]) -> None:
     for key in ("call", "query", "headers", "json", "form"):
         value = clear(getattr(step, key))
         _check_table(value, f"{place}.{key}", str if key == "call" else list if key == "json" else dict)
+        if key in {"query", "headers"}:
+            _check_flat(value, f"{place}.{key}")
         check_names(value, known, f"{place}.{key}")
     if sum((step.json is not None, bool(clear(step.form)), step.payload)) > 1:
         key = "json" if step.json is not None else "form"
@@ -575,6 +608,11 @@ def _check_mark(mark: str) -> None:
 def _check_results(one: DescribedSettings) -> None:
     results = one.results
     _check_source(one)
+    is_word = results.missing not in _MISSING and " " not in results.missing
+    if is_word and (near := get_close_matches(results.missing.lower(), _MISSING, 1)):
+        raise ValueError(
+            f'results.missing: {results.missing!r} would be told as the reason of a failure; did you mean "{near[0]}"?'
+        )
     if results.of != "release" and one.stage is None and "id" not in one.release.take:
         raise ValueError(
             'release.take.id: missing; a batch that is asked about later needs a name: take = { id = "id" }'

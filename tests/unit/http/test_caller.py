@@ -147,6 +147,8 @@ async def test_a_presigned_url_gets_no_credentials_and_is_not_touched(make):
         "/v2/batches",
         "https://[::1",
         "mailto:a@b",
+        "https://me:pw@api.example.com/v2",
+        "https://api.example.com@evil.com/v2",
     ],
 )
 async def test_credentials_go_nowhere_else(make, url):

@@ -171,6 +171,23 @@ def test_one_record_goes_alone():
     assert form.content_type(Payload.of([])) == "application/x-www-form-urlencoded"
 
 
+def test_numbers_stand_in_a_form_as_they_are_written():
+    task = b'{"price":1.10,"id":123456789012345678901,"huge":1e999,"yes":true}'
+    wanted = [("price", "1.10"), ("id", "123456789012345678901"), ("huge", "1e999"), ("yes", "true")]
+    assert parse_qsl(sent(framing(body={"framing": "form"}), [task]).decode()) == wanted
+
+
+def test_a_record_without_a_name_is_not_sent_where_its_name_is_its_key():
+    made = framing(record={"key": "${task.id}"})
+    assert made.flaw({"id": ""}) == "'id' is empty, and it is the record's key"
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b'{"id":""}', type=made.plain_task)
+    for good in ({"id": "a"}, {"id": 0}, {"id": False}):
+        assert made.flaw(good) is None
+        msgspec.json.decode(orjson.dumps(good), type=made.plain_task)
+    assert framing(record={"key": "${job}-${task.id}"}).flaw({"id": ""}) is None
+
+
 def test_a_file_in_a_form_is_the_same_bytes_in_each_attempt():
     body = {"framing": "ndjson", "part": "file", "fields": {"purpose": "batch", 'a"b': "${id}"}}
     stage = {"call": "POST /open", "take": {"id": "id"}}
