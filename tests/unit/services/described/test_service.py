@@ -849,3 +849,24 @@ async def test_one_record_goes_to_an_address_of_its_own_and_may_go_twice():
     assert documents == {"/docs/a%20b": {"id": "a b", "n": 1}}
     assert settlement.task_ids == ["a%20b"]
     assert described.service.limits.records == 1
+
+
+@pytest.mark.parametrize("named", [{"id": ".."}, {"id": "a", "by": "two\nlines"}])
+async def test_a_record_that_no_call_can_name_fails_and_is_not_in_doubt(named):
+    described = Described(
+        """
+        [record]
+        key = "${task.id}"
+        [body]
+        framing = "single"
+        [release]
+        call = "PUT /docs/${key}"
+        headers = { X-By = "${task.by}" }
+        payload = true
+        """,
+        lambda seen: (200, {"id": "x"}),
+    )
+    with pytest.raises(Refused, match="it was not sent") as refused:
+        await described.settled([{"by": "me", **named}])
+    assert refused.value.blame is Blame.PAYLOAD
+    assert not described.wire.seen
