@@ -731,6 +731,8 @@ class _Sending:
         if refusal.exists and not flaws and left == 1:
             flaws = {0: str(refusal)}
         if not flaws:
+            if refusal.exists:  # one of them, and nobody says which: halved, it stands alone at last
+                refusal.blame = Blame.PAYLOAD
             return False
         if self._flaw_rounds == MOST_FLAW_ROUNDS:
             refusal.blame = Blame.PAYLOAD
