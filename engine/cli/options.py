@@ -490,7 +490,11 @@ Delay: TypeAlias = Annotated[
     ),
 ]
 Kind: TypeAlias = Annotated[
-    str, _argument("KIND", "Service to configure: sama, sevenbridges, or one that an installed package brings.")
+    str,
+    _argument(
+        "KIND",
+        "Service to configure: sama, sevenbridges, http (any other, by its description), or one of docs/services.md.",
+    ),
 ]
 FromFile: TypeAlias = Annotated[
     str | None,
