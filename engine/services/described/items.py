@@ -94,6 +94,9 @@ class PathValues:
         return values
 
 
+_OF_WHOLE = [PathValues(path) for path in ("error.message", "error", "errors")]
+"""Where an answer says that it is an error, whatever its status: one without a list is none that all went well."""
+
 Condition: TypeAlias = tuple[PathValues, Callable[[Any], bool]]
 """Where a value stands, and whether it fits."""
 
@@ -136,6 +139,8 @@ class ResultReader:
         if isinstance(found, dict) and self.match != "order" and self._place is None:
             return list(found.values()), list(found)
         if found in (MISSING, None) and (self._allows_none or not needed) and isinstance(body, dict | list):
+            if not self._only_failures and (said := _first(_OF_WHOLE, body, _NO_ERROR)) is not None:
+                raise UnexpectedAnswer(f"the answer has no list of results, and its error is: {words_of(said)}")
             return [], None
         if self._allows_none and not self._items_path and isinstance(body, dict):  # no list is looked for
             return [], None

@@ -312,7 +312,12 @@ class DescribedService:
         records = payload or NO_TASKS
         if self._release.payload:
             values = self._record_values(records, values, "release")
-        call = self._release.call(values)
+        try:
+            call = self._release.call(values)
+        except UnexpectedAnswer as error:
+            if not self._release.payload:  # what was taken of the staged one is at fault
+                raise
+            raise Refused(f"{error}: it was not sent", call="release", blame=Blame.PAYLOAD) from error
         if (header := self.settings.release.key_header) and self._declared is Again.KEY:
             call = replace(call, headers={header: values["mark"], **call.headers})
         if self._release.payload:

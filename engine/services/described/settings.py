@@ -433,9 +433,12 @@ Tables of their own: take the # away where it is true of your API.
 key = "${job}-${token}-${index}"          # a name for each record, the same in every attempt; or "${task.id}"
 template = { key = "${key}", data = "${task}" }
 
-[service.stage]                           # a harmless first call
+[service.stage]                           # a harmless first call; then release carries no records, but upload does
 call = "POST /jobs"
 take = { id = "id" }
+[service.upload]
+call = "PUT /jobs/${id}"
+payload = true
 [service.status]                          # asks how far a batch is, by ${id}
 call = "GET /jobs/${id}"
 state = "status"

@@ -191,7 +191,8 @@ class PageWalk:
         self._base_url = base_url
         self._call = call
         self._pages = self._items = 0
-        self._cursor = ""
+        self._cursors: set[str] = set()
+        """Those that were followed: a second time, one leads round in a circle."""
         self.first = call
         if table is not None and (table.page or table.offset):
             self.first = self._with(table.page or table.offset, str(table.first_page if table.page else 0))
@@ -231,9 +232,9 @@ class PageWalk:
             url = _next_link(answer.headers.get(self._table.next_header, ""))
         if url in _NO_CURSOR:
             return None
-        if not isinstance(url, str) or url == self._cursor:
+        if not isinstance(url, str) or url in self._cursors:
             raise UnexpectedAnswer("its link to the next page leads nowhere", call=self._call.kind)
-        self._cursor = url
+        self._cursors.add(url)
         return replace(self._call, url=linked(self._base_url, url), query={})
 
     def _behind_cursor(self, answer: Answer, body: Any, items: int) -> Call | None:
@@ -245,11 +246,11 @@ class PageWalk:
         if cursor in _NO_CURSOR:
             return None
         text = text_of_value(cursor)
-        if text == self._cursor and not items:
+        if text in self._cursors and not items:
             return None
-        if text == self._cursor or len(text) > _MOST_CHARACTERS or not text.isprintable():
+        if text in self._cursors or len(text) > _MOST_CHARACTERS or not text.isprintable():
             raise UnexpectedAnswer("what leads to its next page leads nowhere", call=self._call.kind)
-        self._cursor = text
+        self._cursors.add(text)
         return self._with(self._table.cursor_query, text)
 
     def _with(self, name: str, value: str) -> Call:

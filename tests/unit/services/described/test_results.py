@@ -191,6 +191,11 @@ class TestByIndex:
         assert settled({}, **rules).task_ids == ["k0", "k1"]
         with pytest.raises(UnexpectedAnswer):
             settled("a page", **rules)
+        rules["items"] = "failed"
+        assert settled({"errors": False, "error": None}, **rules).task_ids == ["k0", "k1"]
+        for wrong in ({"error": {"message": "gone"}}, {"error": "gone"}, {"errors": [{"title": "gone"}]}):
+            with pytest.raises(UnexpectedAnswer, match=r"its error is: .*gone"):
+                settled(wrong, **rules)
 
     def test_or_it_has_failed_as_the_description_says(self):
         found = settled([{"id": "a", "at": 0}], match="index", index="at", missing="not made in time")

@@ -735,6 +735,15 @@ class TestRefusalsThatNameWhatIsThereAlready:
         found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}], sent_before=True)
         assert (found.task_ids, found.errors) == (["t1", "r101", "t3"], {})
 
+    async def test_where_nobody_says_which_one_the_batch_is_halved(self):
+        description = THERE.replace('at = "taken"\nerror = ["code"]\n', "")
+        for sent_before in (False, True):
+            with pytest.raises(Refused) as refused:
+                await Described(description, self.server).released([{"a": 1}, {"a": 2}], sent_before=sent_before)
+            assert refused.value.blame is Blame.PAYLOAD
+        found = await Described(description, self.server).settled([{"a": 2}], sent_before=True)
+        assert (found.task_ids, found.errors) == (["r100"], {})
+
 
 class TestBodies:
     async def test_one_that_is_too_long_is_not_sent_but_halved(self):
@@ -960,3 +969,24 @@ class TestAnswersThatNameNobody:
         for body in ({"status": "ok"}, b"", []):
             with pytest.raises(UnexpectedAnswer):
                 await Described(text, lambda seen, body=body: (200, body)).settled(TWO)
+
+
+@pytest.mark.parametrize("named", [{"id": ".."}, {"id": "a", "by": "two\nlines"}])
+async def test_a_record_that_no_call_can_name_fails_and_is_not_in_doubt(named):
+    described = Described(
+        """
+        [record]
+        key = "${task.id}"
+        [body]
+        framing = "single"
+        [release]
+        call = "PUT /docs/${key}"
+        headers = { X-By = "${task.by}" }
+        payload = true
+        """,
+        lambda seen: (200, {"id": "x"}),
+    )
+    with pytest.raises(Refused, match="it was not sent") as refused:
+        await described.settled([{"by": "me", **named}])
+    assert refused.value.blame is Blame.PAYLOAD
+    assert not described.wire.seen

@@ -168,6 +168,14 @@ class TestPages:
         with pytest.raises(UnexpectedAnswer):
             linked_walk.next_call(answer(), {"next": "/a"}, 7)
 
+    def test_a_circle_of_two_has_no_end_either(self):
+        for table, name in (({"next": "next"}, "next"), ({"cursor": "after", "cursor_query": "after"}, "after")):
+            walked = walk(**table)
+            for place in ("/a", "/b"):
+                walked.next_call(answer(), {name: place}, 7)
+            with pytest.raises(UnexpectedAnswer):
+                walked.next_call(answer(), {name: "/a"}, 7)
+
 
 def test_addresses():
     assert joined(BASE, "") == BASE
