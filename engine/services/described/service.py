@@ -486,8 +486,9 @@ class DescribedService:
         word, value, taken = ended
         if word not in self._words.ended:
             return None
-        # Of a batch that another process has released it is not known any more.
-        earlier = self._sent_earlier.get(remote_id, None if self.is_repeatable else False)
+        # Of a batch that another process has released it is not known any more, where there may have been one.
+        may_be_ours = self.is_repeatable or self._job.parent is not None
+        earlier = self._sent_earlier.get(remote_id, None if may_be_ours else False)
         values = {**self._values_of(remote_id, asked.sequence), **taken}
         keys: Callable[[], Sequence[str]] = tuple
         if self._needs_keys or earlier is not False:

@@ -822,6 +822,14 @@ class TestWhatIsThereAlreadyByALaterResult:
         assert list(found.uncertain) == [1]
 
 
+    async def test_so_it_is_of_uncertain_records_that_are_sent_again_as_a_job_of_their_own(self):
+        description = IMPORTS.replace('again = "exists"', 'again = "never"')
+        for parent, key in ((None, "errors"), ("before", "uncertain")):
+            described = Described(description, self.server, parent=parent)
+            found = await described.service.settlement(described.asked([{"a": 1}, {"a": 2}], "i"))
+            assert list(getattr(found, key)) == [1]
+
+
 async def test_the_fates_may_stand_in_the_last_status():
     described = Described(
         """
