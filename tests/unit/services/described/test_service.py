@@ -703,7 +703,7 @@ class TestRefusalsThatNameRecords:
 
 THERE = """
 [record]
-key = "r${index}"
+key = "r-${token}-${index}"
 [release]
 call = "POST /batch"
 payload = true
@@ -733,7 +733,7 @@ class TestRefusalsThatNameWhatIsThereAlready:
 
     async def test_after_a_loss_it_is_ours(self):
         found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}], sent_before=True)
-        assert (found.task_ids, found.errors) == (["t1", "r101", "t3"], {})
+        assert (found.task_ids, found.errors) == (["t1", f"r-{TOKEN}-101", "t3"], {})
 
 
 class TestBodies:
@@ -784,7 +784,7 @@ class TestFailuresAfterASuccess:
 
 IMPORTS = """
 [record]
-key = "k${index}"
+key = "k-${token}-${index}"
 [release]
 call = "POST /imports"
 payload = true
@@ -814,13 +814,12 @@ class TestWhatIsThereAlreadyByALaterResult:
     async def test_it_is_ours_after_a_loss(self):
         described = Described(IMPORTS, self.server)
         described.wire.loses = [True]
-        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", "k101"]
+        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", f"k-{TOKEN}-101"]
 
     async def test_it_is_uncertain_where_another_process_released_the_batch(self):
         described = Described(IMPORTS, self.server)
         found = await described.service.settlement(described.asked([{"a": 1}, {"a": 2}], "i"))
         assert list(found.uncertain) == [1]
-
 
     async def test_so_it_is_of_uncertain_records_that_are_sent_again_as_a_job_of_their_own(self):
         description = IMPORTS.replace('again = "exists"', 'again = "never"')
