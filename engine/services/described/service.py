@@ -81,6 +81,10 @@ MOST_FLAW_ROUNDS = 20
 
 _INLINE_BYTES = 64 * 1024
 """A longer file of results is read by a thread: a megabyte takes some 10 ms."""
+_PERHAPS_BEFORE = "an earlier attempt may have made it"
+_ONLY_RELEASE_TELLS = (
+    "the answer to its release was lost, and only that tells of each record: the service calls the batch {!r}"
+)
 _PAGE = (b"<!doctype", b"<html", b"<head", b"<body")
 
 
@@ -496,6 +500,9 @@ class DescribedService:
             keys = partial(self._framing.keys, payload, values)
         fates = self._fates(asked.count, keys)
         has_failed = word in self._words.failed
+        if self.settles_at_once and not has_failed:  # it comes here only if that answer was lost
+            said = _ONLY_RELEASE_TELLS.format(words(word))
+            return Settlement([None] * asked.count, uncertain=dict.fromkeys(range(asked.count), said))
         if self.settings.results.of == "status":
             self._results.add_value(value, fates, needed=not has_failed)
         for reader, step in self._fetches:
@@ -715,8 +722,10 @@ class _Sending:
             self._ids[position] = found.task_ids[at]
             if at in found.errors:
                 tries = f" ({self._busy_rounds + 1} times)" if at in busy and self._busy_rounds else ""
-                fates = self._uncertain if at in busy and self.earlier else self._errors
-                fates[position] = f"{found.errors[at]}{tries}"
+                if at in busy and self.earlier:
+                    self._uncertain[position] = f"{found.errors[at]}{tries}; {_PERHAPS_BEFORE}"
+                else:
+                    self._errors[position] = f"{found.errors[at]}{tries}"
             if at in found.uncertain:
                 self._uncertain[position] = found.uncertain[at]
 
@@ -787,6 +796,8 @@ class _Sending:
                 self._uncertain[position] = (
                     f"the service was busy, and the answer to its second call was lost: {failure}"
                 )
+            elif self.earlier and not isinstance(failure, Refused):
+                self._uncertain[position] = f"its call failed: {failure}; {_PERHAPS_BEFORE}"
             elif self._accepted:
                 self._errors[position] = f"the service was busy, and then its call failed: {failure}"
             else:

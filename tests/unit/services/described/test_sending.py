@@ -225,3 +225,49 @@ async def test_what_is_followed_later_goes_up_whole_or_in_halves_so_that_places_
         await Described(FOLLOWED, server).settled([{"a": 1}, {"a": "bad"}, {"a": 3}])
     assert refused.value.blame is Blame.PAYLOAD, "else the second record is called created, and it is not"
     assert (await Described(FOLLOWED, server).released([{"a": "bad"}])).settlement.errors == {0: "bad"}
+
+
+LOST_WORDS = (
+    STAGED.replace("busy = { busy = true }", 'missing = "created"\nid = []').replace(
+        'call = "POST /files/${id}/start"', 'call = "POST /files/${id}/start"\nagain = "ask"'
+    )
+    + """
+[record]
+key = "${task.n}"
+[results.failures]
+items = "failed"
+index = "at"
+[status]
+call = "GET /files/${id}"
+state = "state"
+waiting = ["new"]
+finished = ["done"]
+failed = ["failed"]
+"""
+)
+
+
+class TestResultsThatOnlyTheReleaseBrings:
+    """If its answer was lost, the batch is followed to its end, and nothing tells of each record."""
+
+    @staticmethod
+    def server(word):
+        return lambda seen: (200, {"state": word}) if seen.method == "GET" else (200, {"id": "f"})
+
+    async def test_a_batch_that_has_ended_well_is_uncertain_record_by_record(self):
+        described = Described(LOST_WORDS, self.server("done"))
+        found = await described.service.settlement(described.asked(rows("a", "b"), "f"))
+        assert (found.task_ids, list(found.uncertain)) == ([None, None], [0, 1])
+
+    async def test_one_that_has_failed_as_a_whole_has_failed(self):
+        described = Described(LOST_WORDS, self.server("failed"))
+        found = await described.service.settlement(described.asked(rows("a", "b"), "f"))
+        assert list(found.errors) == [0, 1]
+
+
+async def test_a_person_s_repeat_that_does_not_get_through_says_nothing_of_the_attempt_before():
+    server = Bulk(later=lambda seen, server: (429, {"message": "later"}))
+    server.made = lambda name: {"id": "t-a"} if name == "a" else {"code": "busy", "error": "busy"}
+    described = Described(UNIQUE.replace('"exists"\n', '"never"\n', 1), server)
+    found = await described.settled(rows("a", "b"), sent_before=True)
+    assert (found.task_ids, found.errors, list(found.uncertain)) == (["t-a", None], {}, [1])
