@@ -789,7 +789,8 @@ class _Sending:
         """
         failure.earlier_lost |= self._lost
         if not (self._accepted or self._ours) or self._all_may_go_again(failure):
-            failure.earlier_lost |= self._accepted and self._service.is_repeatable
+            is_there = bool(self._uncertain) or any(task_id is not None for task_id in self._ids)
+            failure.earlier_lost |= is_there and self._service.is_repeatable
             raise failure
         for position in self._left:
             if isinstance(failure, PossiblyApplied):

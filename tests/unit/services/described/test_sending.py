@@ -148,6 +148,14 @@ class TestBusyRecords:
         assert (refused.value.blame, refused.value.earlier_lost) == (Blame.PAYLOAD, True)
 
 
+    async def test_where_nothing_was_made_a_later_refusal_is_of_a_first_attempt(self):
+        server = Bulk(later=lambda seen, server: (403, b"<html>blocked</html>"))
+        server.made = lambda name: {"code": "busy", "error": "busy"}
+        with pytest.raises(Refused) as refused:
+            await Described(UNIQUE, server).released(rows("a"))
+        assert (refused.value.blame, refused.value.earlier_lost) == (Blame.SUSPECT, False)
+
+
 STAGED = """
 [stage]
 call = "POST /files"
