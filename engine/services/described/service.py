@@ -63,7 +63,7 @@ from engine.services.described.body import Framing
 from engine.services.described.consistency import finds_records, rules_on_conflict
 from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
-from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, ListReader, RecordFates
+from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, ListReader, RecordFates, doubt_same_ids
 from engine.services.described.search import Search
 from engine.services.described.settings import DescribedSettings, StepTable
 from engine.services.described.steps import PageWalk, Step, joined, without_case
@@ -668,6 +668,8 @@ class _Sending:
             else:
                 if done:
                     return
+        if self._service.again is not Again.SAFE:  # each call has seen to its own records only
+            doubt_same_ids(self._ids, self._uncertain)
         note = "; ".join(dict.fromkeys(filter(None, self._notes)))
         self.settlement = Settlement(self._ids, self._errors, note=note, uncertain=self._uncertain)
 

@@ -94,6 +94,12 @@ class TestWhatIsThereAlready:
         assert (await Described(UNIQUE, server).settled(rows("a"), sent_before=True)).task_ids == ["a"]
         assert list((await Described(UNIQUE, server).settled(rows("a"))).errors) == [0]
 
+    async def test_two_with_one_key_that_are_there_already_one_after_the_other_are_not_both_ours(self):
+        server = Table()
+        server.rows = {"a": 1}
+        found = await Described(UNIQUE, server).settled(rows("a", "b", "a"), sent_before=True)
+        assert (found.task_ids, sorted(found.uncertain)) == ([None, "t-b", None], [0, 2])
+
 
 class Bulk:
     """A fate for each row. `busy`: names of rows that it is too busy for once there is one of a call before."""
@@ -146,7 +152,6 @@ class TestBusyRecords:
         with pytest.raises(Refused) as refused:
             await Described(UNIQUE, server).released(rows("a", "b", "c"))
         assert (refused.value.blame, refused.value.earlier_lost) == (Blame.PAYLOAD, True)
-
 
     async def test_where_nothing_was_made_a_later_refusal_is_of_a_first_attempt(self):
         server = Bulk(later=lambda seen, server: (403, b"<html>blocked</html>"))
