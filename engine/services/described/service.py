@@ -388,7 +388,7 @@ class DescribedService:
         values = self._values(batch)
         if (staged := self._staged_as.get(batch.sequence)) is not None:
             values["id"] = staged
-        found = await self._search.found(self._caller, values, since)
+        found = await self._search.found(self._caller, values, since, self._clock.now)
         keys = partial(self._framing.keys, payload, values)
         if self._search.by_results:
             return Located(await self._with_our_keys(batch.sequence, self._search.names(found), keys))
@@ -505,9 +505,13 @@ class DescribedService:
             return Settlement([None] * asked.count, uncertain=dict.fromkeys(range(asked.count), said))
         if self.settings.results.of == "status":
             self._results.add_value(value, fates, needed=not has_failed)
-        for reader, step in self._fetches:
-            if step.needs <= values.keys():  # else it needs what the status did not show
-                await self._fetch(reader, step, values, fates)
+        are_there = [
+            await self._fetch(reader, step, values, fates)
+            for reader, step in self._fetches
+            if step.needs <= values.keys()  # else it needs what the status did not show
+        ]
+        if are_there and not any(are_there) and not has_failed:
+            raise UnexpectedAnswer("the batch has ended, and none of its results is there", call="results")
         missing = self._results.table.missing
         if has_failed:
             created = self._words.created(value) or 0
@@ -532,8 +536,11 @@ class DescribedService:
         value = decode(answer, Any, call="status")
         return self._words.state(value), value, self._status.taken(answer)
 
-    async def _fetch(self, reader: ListReader, step: Step, values: Mapping[str, str], fates: RecordFates) -> None:
-        """Make a call that brings results, page by page; lines and rows go through a file, and memory stays flat."""
+    async def _fetch(self, reader: ListReader, step: Step, values: Mapping[str, str], fates: RecordFates) -> bool:
+        """Make a call that brings results, page by page; lines and rows go through a file, and memory stays flat.
+
+        Return whether there was a page.
+        """
         walk = PageWalk(reader.table.pages, step.call(values), self.settings.base_url)
         page: Call | None = walk.first
         while page is not None:
@@ -546,9 +553,10 @@ class DescribedService:
                     value, number = reader.add(answer, fates, call="results")
             except Refused as refusal:
                 if refusal.status in walk.stop_status:
-                    return
+                    return page is not walk.first
                 raise
             page = walk.next_call(answer, value, number)
+        return True
 
     async def _streamed(self, reader: ListReader, page: Call, fates: RecordFates) -> tuple[Answer, int]:
         with tempfile.SpooledTemporaryFile(max_size=_INLINE_BYTES) as spooled:
