@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, groupby, repeat
 from operator import add, sub
 
@@ -79,6 +79,15 @@ def part_sequences(sequence: int) -> tuple[int, int]:
     place, root = divmod(sequence, ROOTS)
     first = 2 * (place or 1)
     return first * ROOTS + root, (first + 1) * ROOTS + root
+
+
+def parts_above(sequence: int) -> Iterator[int]:
+    """Yield the sequences of a batch, and of all that it is part of."""
+    place, root = divmod(sequence, ROOTS)
+    while place > 1:
+        yield place * ROOTS + root
+        place //= 2
+    yield root
 
 
 def batch_name(sequence: int) -> str:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from engine.adaptive.settle_time import SettleTime
 from engine.clock import Clock
 from engine.ledger.base import Ledger
-from engine.model.batch import Batch, good_indexes
+from engine.model.batch import Batch, good_indexes, parts_above
 from engine.model.doubt import INHERITED, Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, SourceChanged, UnexpectedAnswer
 from engine.model.job import Job, JobState
@@ -124,6 +124,13 @@ class Run(Struct, frozen=True):
     """So many are sent at most."""
 
     told_waits: ToldWaits = field(default_factory=ToldWaits)
+
+    def is_sent_again(self, batch: Batch) -> bool:
+        """Return whether a person has a batch sent again, or one that it is part of, or the records of the whole job.
+
+        Then an attempt may have arrived of which the ledger knows nothing any more.
+        """
+        return self.sent_before or any(one in self.released_again_by_user for one in parts_above(batch.sequence))
 
     def tell_wait(self, reason: str, seconds: float) -> None:
         """Tell people why something waits, once while it lasts."""

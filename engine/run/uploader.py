@@ -275,7 +275,11 @@ class Uploader:
         intent = _Intent(self._run, batch, await self._run.move(batch, submission, State.RELEASING), sent_before)
         try:
             released = await self._service.release(
-                batch, submission.remote_id, payload, intent.renew, sent_before=sent_before or self._run.sent_before
+                batch,
+                submission.remote_id,
+                payload,
+                intent.renew,
+                sent_before=sent_before or self._run.is_sent_again(batch),
             )
         except (Unauthorized, Unavailable) as failure:
             again = self._service.again

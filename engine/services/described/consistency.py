@@ -373,6 +373,12 @@ def _check_record(one: DescribedSettings) -> None:
     check_names(record.key, in_key, "record.key")
     if record.key and not names_in_text(record.key) & {"index", TASK}:
         raise ValueError("record.key: it is the same for every record; add ${index}, or ${task.…}")
+    named = names_in_text(record.key)
+    if one.release.again in {"safe", "exists"} and "index" in named and not named & {"job", "token", TASK}:
+        raise ValueError(
+            "record.key: another job's records, or those of a retry, would have the same keys, for ${index} begins "
+            'anew in each; write "${job}-${token}-${index}", or name a value of the task'
+        )
     if record.key == "${task}":
         raise ValueError("record.key: a whole task is no key; name a value of it, as in ${task.id}")
     place, _ = payload_step(one)
@@ -579,6 +585,11 @@ def _check_search(one: DescribedSettings) -> None:
         raise ValueError(
             "search.by_results: tells batches by the keys in their results, so it goes with [service.status], "
             'results.of = "fetch" and results.match = "key"'
+        )
+    if search.by_results and "token" not in names_in_text(one.record.key):
+        raise ValueError(
+            "record.key: with search.by_results a batch is ours if its results name a key of ours, so no other job may "
+            'have the same ones; write "${token}-${index}"'
         )
     if one.release.again == "search" and finds_records(one, search):
         if not (search.key or one.results.key or search.index or one.results.index):

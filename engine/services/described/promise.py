@@ -95,6 +95,11 @@ def _warnings(settings: DescribedSettings, again: Again) -> Sequence[str]:
             'again = "key", and no rule says what a 409 means: it is taken for the first call with the key, still at '
             "work, and repeated; a rule should tell that from a refusal"
         )
+    if any(200 <= status < 300 for rule in settings.rules for status in rule.status):  # noqa: PLR2004 - success
+        found.append(
+            "a rule is about a success: whatever it means, nothing may have been done by then; what was created all "
+            "the same is sent a second time, or called failed"
+        )
     if results.missing == "created":
         found.append(
             'results.missing = "created": a success that names nobody counts for all; a rule should tell refusals'

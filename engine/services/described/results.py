@@ -249,7 +249,7 @@ class RecordFates:
         note = self._add_missing(missing, errors, uncertain, call, unnamed)
         self._name_the_rest(errors, uncertain)
         if self._unique_ids:
-            self._doubt_twice_named(uncertain)
+            doubt_same_ids(self._ids, uncertain)
         self.busy = sorted(busy)
         return Settlement(self._ids, _told(errors), note=note, uncertain=_told(uncertain))
 
@@ -347,15 +347,17 @@ class RecordFates:
                 else:
                     uncertain[position] = NO_ID
 
-    def _doubt_twice_named(self, uncertain: dict[int, str]) -> None:
-        known = [task_id for task_id in self._ids if task_id is not None]
-        if len(set(known)) == len(known):
-            return
-        often = {task_id for task_id, times in Counter(known).items() if times > 1}
-        for position, task_id in enumerate(self._ids):
-            if task_id in often:
-                self._ids[position] = None
-                uncertain[position] = _SAME_ID.format(task_id)
+
+def doubt_same_ids(ids: list[str | None], uncertain: dict[int, str]) -> None:
+    """Take the id from each record of which another one has the same, and call it uncertain."""
+    known = [task_id for task_id in ids if task_id is not None]
+    if len(set(known)) == len(known):
+        return
+    often = {task_id for task_id, times in Counter(known).items() if times > 1}
+    for position, task_id in enumerate(ids):
+        if task_id in often:
+            ids[position] = None
+            uncertain[position] = _SAME_ID.format(task_id)
 
 
 def _each(places: Sequence[Any]) -> Iterable[tuple[int, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from engine.model.errors import Refused, UnexpectedAnswer
@@ -49,8 +50,10 @@ class Search:
             ResultsTable(items=table.items, match=match, key=key, index=index, id=table.id, error=())
         )
 
-    async def found(self, caller: Caller, values: Mapping[str, str], since: float) -> Sequence[Any]:
-        """Return the items that are ours; `values` are those of the batch, `since` Unix seconds.
+    async def found(
+        self, caller: Caller, values: Mapping[str, str], since: float, now: Callable[[], float]
+    ) -> Sequence[Any]:
+        """Return the items that are ours; `values` are those of the batch, `since` and `now` Unix seconds by our clock.
 
         Raises:
             UnexpectedAnswer: the answer has no list.
@@ -67,6 +70,8 @@ class Search:
                 if refusal.status in walk.stop_status:
                     break
                 raise
+            if page is walk.first:  # what was made when is by the service's clock
+                since += _ahead_seconds(answer, now())
             body, items = self._items(answer)
             found += filter(is_ours, items if not self.by_results else self._made_since(items, since))
             if self._made_at is not None and any(_is_older(self._made_at(item), since) for item in items):
@@ -127,6 +132,15 @@ class Search:
             return (mark is None or mark(item) == ours) and wanted(item)
 
         return is_ours
+
+
+def _ahead_seconds(answer: Answer, now: float) -> float:
+    """Return by how much the service's clock is ahead of ours, by the `Date` of an answer; 0 if it has none."""
+    try:
+        date = parsedate_to_datetime(answer.headers.get("Date", ""))
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return 0.0
 
 
 def _is_older(made_at: Any, since: float) -> bool:

@@ -63,7 +63,7 @@ from engine.services.described.body import Framing
 from engine.services.described.consistency import finds_records, rules_on_conflict
 from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
-from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, ListReader, RecordFates
+from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, ListReader, RecordFates, doubt_same_ids
 from engine.services.described.search import Search
 from engine.services.described.settings import DescribedSettings, StepTable
 from engine.services.described.steps import PageWalk, Step, joined, without_case
@@ -81,6 +81,10 @@ MOST_FLAW_ROUNDS = 20
 
 _INLINE_BYTES = 64 * 1024
 """A longer file of results is read by a thread: a megabyte takes some 10 ms."""
+_PERHAPS_BEFORE = "an earlier attempt may have made it"
+_ONLY_RELEASE_TELLS = (
+    "the answer to its release was lost, and only that tells of each record: the service calls the batch {!r}"
+)
 _PAGE = (b"<!doctype", b"<html", b"<head", b"<body")
 
 
@@ -390,7 +394,7 @@ class DescribedService:
         values = self._values(batch)
         if (staged := self._staged_as.get(batch.sequence)) is not None:
             values["id"] = staged
-        found = await self._search.found(self._caller, values, since)
+        found = await self._search.found(self._caller, values, since, self._clock.now)
         keys = partial(self._framing.keys, payload, values)
         if self._search.by_results:
             return Located(await self._with_our_keys(batch.sequence, self._search.names(found), keys))
@@ -492,8 +496,9 @@ class DescribedService:
         word, value, taken = ended
         if word not in self._words.ended:
             return None
-        # Of a batch that another process has released it is not known any more.
-        earlier = self._sent_earlier.get(remote_id, None if self.is_repeatable else False)
+        # Of a batch that another process has released it is not known any more, where there may have been one.
+        may_be_ours = self.is_repeatable or self._job.parent is not None
+        earlier = self._sent_earlier.get(remote_id, None if may_be_ours else False)
         values = {**self._values_of(remote_id, asked.sequence), **taken}
         keys: Callable[[], Sequence[str]] = tuple
         if self._needs_keys or earlier is not False:
@@ -501,11 +506,18 @@ class DescribedService:
             keys = partial(self._framing.keys, payload, values)
         fates = self._fates(asked.count, keys)
         has_failed = word in self._words.failed
+        if self.settles_at_once and not has_failed:  # it comes here only if that answer was lost
+            said = _ONLY_RELEASE_TELLS.format(words(word))
+            return Settlement([None] * asked.count, uncertain=dict.fromkeys(range(asked.count), said))
         if self.settings.results.of == "status" and not (has_failed and self._results.counts_none(value)):
             self._results.add_value(value, fates, needed=not has_failed)
-        for reader, step in self._fetches:
-            if step.needs <= values.keys():  # else it needs what the status did not show
-                await self._fetch(reader, step, values, fates)
+        are_there = [
+            await self._fetch(reader, step, values, fates)
+            for reader, step in self._fetches
+            if step.needs <= values.keys()  # else it needs what the status did not show
+        ]
+        if are_there and not any(are_there) and not has_failed:
+            raise UnexpectedAnswer("the batch has ended, and none of its results is there", call="results")
         missing = self._results.table.missing
         if has_failed:
             created = self._words.created(value) or 0
@@ -530,8 +542,11 @@ class DescribedService:
         value = decode(answer, Any, call="status")
         return self._words.state(value), value, self._status.taken(answer)
 
-    async def _fetch(self, reader: ListReader, step: Step, values: Mapping[str, str], fates: RecordFates) -> None:
-        """Make a call that brings results, page by page; lines and rows go through a file, and memory stays flat."""
+    async def _fetch(self, reader: ListReader, step: Step, values: Mapping[str, str], fates: RecordFates) -> bool:
+        """Make a call that brings results, page by page; lines and rows go through a file, and memory stays flat.
+
+        Return whether there was a page.
+        """
         walk = PageWalk(reader.table.pages, step.call(values), self.settings.base_url)
         page: Call | None = walk.first
         while page is not None:
@@ -544,9 +559,10 @@ class DescribedService:
                     value, number = reader.add(answer, fates, call="results")
             except Refused as refusal:
                 if refusal.status in walk.stop_status:
-                    return
+                    return page is not walk.first
                 raise
             page = walk.next_call(answer, value, number)
+        return True
 
     async def _streamed(self, reader: ListReader, page: Call, fates: RecordFates) -> tuple[Answer, int]:
         with tempfile.SpooledTemporaryFile(max_size=_INLINE_BYTES) as spooled:
@@ -666,6 +682,8 @@ class _Sending:
             else:
                 if done:
                     return
+        if self._service.again is not Again.SAFE:  # each call has seen to its own records only
+            doubt_same_ids(self._ids, self._uncertain)
         note = "; ".join(dict.fromkeys(filter(None, self._notes)))
         self.settlement = Settlement(self._ids, self._errors, note=note, uncertain=self._uncertain)
 
@@ -720,8 +738,10 @@ class _Sending:
             self._ids[position] = found.task_ids[at]
             if at in found.errors:
                 tries = f" ({self._busy_rounds + 1} times)" if at in busy and self._busy_rounds else ""
-                fates = self._uncertain if at in busy and self.earlier else self._errors
-                fates[position] = f"{found.errors[at]}{tries}"
+                if at in busy and self.earlier:
+                    self._uncertain[position] = f"{found.errors[at]}{tries}; {_PERHAPS_BEFORE}"
+                else:
+                    self._errors[position] = f"{found.errors[at]}{tries}"
             if at in found.uncertain:
                 self._uncertain[position] = found.uncertain[at]
 
@@ -785,13 +805,16 @@ class _Sending:
         """
         failure.earlier_lost |= self._lost
         if not (self._accepted or self._ours) or self._all_may_go_again(failure):
-            failure.earlier_lost |= self._accepted and self._service.is_repeatable
+            is_there = bool(self._uncertain) or any(task_id is not None for task_id in self._ids)
+            failure.earlier_lost |= is_there and self._service.is_repeatable
             raise failure
         for position in self._left:
             if isinstance(failure, PossiblyApplied):
                 self._uncertain[position] = (
                     f"the service was busy, and the answer to its second call was lost: {failure}"
                 )
+            elif self.earlier and not isinstance(failure, Refused):
+                self._uncertain[position] = f"its call failed: {failure}; {_PERHAPS_BEFORE}"
             elif self._accepted:
                 self._errors[position] = f"the service was busy, and then its call failed: {failure}"
             else:

@@ -15,6 +15,7 @@ from engine.model.batch import (
     encode_spans,
     good_indexes,
     part_sequences,
+    parts_above,
 )
 from engine.model.record import Position
 
@@ -93,3 +94,10 @@ def test_a_part_says_whose_part_it_is(root, halves):
     assert sequence % ROOTS == root
     assert sequence < 2**63  # what SQLite holds
     assert batch_name(sequence) == ".".join(map(str, [root, *(half + 1 for half in halves)]))
+
+
+def test_what_a_part_is_part_of():
+    first, second = part_sequences(7)
+    assert list(parts_above(7)) == [7]
+    assert list(parts_above(second)) == [second, 7]
+    assert list(parts_above(part_sequences(first)[1])) == [part_sequences(first)[1], first, 7]

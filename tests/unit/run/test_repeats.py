@@ -317,3 +317,17 @@ async def test_a_canceled_job_repeats_nothing(bench, kept):
     bench.job = replace(bench.job, state=JobState.CANCELED)
     assert await bench.work() is None
     assert (await bench.states(), len(service.sent)) == ([State.UNCERTAIN], 1)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_what_a_person_has_sent_again_and_is_there_already_is_no_failure(bench, whole):
+    service = offering(bench, Again.NEVER)
+    (batch,) = await bench.freeze()
+    service.faults = {"release": [lost(applied=True), *([refused(blame=Blame.PAYLOAD)] if whole else [])]}
+    assert await bench.work() is None
+    assert await bench.states() == [State.UNCERTAIN]
+    assert await bench.work(released_again_by_user=[batch.sequence]) is None
+    tally = await bench.ledger.tally("j")
+    assert (tally.created, tally.failed) == (4, 0)
+    assert all(sent_before for _, sent_before in service.sent[1:])
+    assert each_once(bench)

@@ -94,10 +94,10 @@ class Wire:
 class Described:
     """A described service before a server: it takes batches along the way that the engine takes them."""
 
-    def __init__(self, text, server, *, learnt=TOKEN, **batch):
+    def __init__(self, text, server, *, learnt=TOKEN, parent=None, **batch):
         self.settings, self.wire, self.clock = read(text), Wire(server), FakeClock()
         caller = HttpCaller(self.wire, self.settings, SendSettings(), clock=self.clock, draw=lambda: 0.5)
-        self.job = Job("j", "http", "", (), "", learnt=learnt, created_at=self.clock.now())
+        self.job = Job("j", "http", "", (), "", learnt=learnt, parent=parent, created_at=self.clock.now())
         self.service = build(self.settings, BatchSettings(**batch), self.job, caller, self.clock)
         self.intents = 0
 

@@ -43,6 +43,12 @@ def test_a_weak_promise_says_what_would_make_it_stronger():
     assert promise_of(read(f'{keyed}[[rules]]\nstatus = [409]\nmeans = "busy"\n')).warnings == ()
 
 
+def test_a_success_that_is_taken_for_a_refusal_is_said():
+    rule = '[[rules]]\nstatus = [200]\npath = "errors"\nmeans = "whole"\n'
+    (warning,) = promise_of(read(f'{PLAIN}again = "safe"\n{rule}')).warnings
+    assert "nothing may have been done" in warning
+
+
 async def test_a_check_tells_it():
     service = Described(PLAIN, lambda seen: (200, b"{}")).service
     checking = service.checking

@@ -94,6 +94,12 @@ class TestWhatIsThereAlready:
         assert (await Described(UNIQUE, server).settled(rows("a"), sent_before=True)).task_ids == ["a"]
         assert list((await Described(UNIQUE, server).settled(rows("a"))).errors) == [0]
 
+    async def test_two_with_one_key_that_are_there_already_one_after_the_other_are_not_both_ours(self):
+        server = Table()
+        server.rows = {"a": 1}
+        found = await Described(UNIQUE, server).settled(rows("a", "b", "a"), sent_before=True)
+        assert (found.task_ids, sorted(found.uncertain)) == ([None, "t-b", None], [0, 2])
+
 
 class Bulk:
     """A fate for each row. `busy`: names of rows that it is too busy for once there is one of a call before."""
@@ -146,6 +152,13 @@ class TestBusyRecords:
         with pytest.raises(Refused) as refused:
             await Described(UNIQUE, server).released(rows("a", "b", "c"))
         assert (refused.value.blame, refused.value.earlier_lost) == (Blame.PAYLOAD, True)
+
+    async def test_where_nothing_was_made_a_later_refusal_is_of_a_first_attempt(self):
+        server = Bulk(later=lambda seen, server: (403, b"<html>blocked</html>"))
+        server.made = lambda name: {"code": "busy", "error": "busy"}
+        with pytest.raises(Refused) as refused:
+            await Described(UNIQUE, server).released(rows("a"))
+        assert (refused.value.blame, refused.value.earlier_lost) == (Blame.SUSPECT, False)
 
 
 STAGED = """
@@ -225,3 +238,49 @@ async def test_what_is_followed_later_goes_up_whole_or_in_halves_so_that_places_
         await Described(FOLLOWED, server).settled([{"a": 1}, {"a": "bad"}, {"a": 3}])
     assert refused.value.blame is Blame.PAYLOAD, "else the second record is called created, and it is not"
     assert (await Described(FOLLOWED, server).released([{"a": "bad"}])).settlement.errors == {0: "bad"}
+
+
+LOST_WORDS = (
+    STAGED.replace("busy = { busy = true }", 'missing = "created"\nid = []').replace(
+        'call = "POST /files/${id}/start"', 'call = "POST /files/${id}/start"\nagain = "ask"'
+    )
+    + """
+[record]
+key = "${task.n}"
+[results.failures]
+items = "failed"
+index = "at"
+[status]
+call = "GET /files/${id}"
+state = "state"
+waiting = ["new"]
+finished = ["done"]
+failed = ["failed"]
+"""
+)
+
+
+class TestResultsThatOnlyTheReleaseBrings:
+    """If its answer was lost, the batch is followed to its end, and nothing tells of each record."""
+
+    @staticmethod
+    def server(word):
+        return lambda seen: (200, {"state": word}) if seen.method == "GET" else (200, {"id": "f"})
+
+    async def test_a_batch_that_has_ended_well_is_uncertain_record_by_record(self):
+        described = Described(LOST_WORDS, self.server("done"))
+        found = await described.service.settlement(described.asked(rows("a", "b"), "f"))
+        assert (found.task_ids, list(found.uncertain)) == ([None, None], [0, 1])
+
+    async def test_one_that_has_failed_as_a_whole_has_failed(self):
+        described = Described(LOST_WORDS, self.server("failed"))
+        found = await described.service.settlement(described.asked(rows("a", "b"), "f"))
+        assert list(found.errors) == [0, 1]
+
+
+async def test_a_person_s_repeat_that_does_not_get_through_says_nothing_of_the_attempt_before():
+    server = Bulk(later=lambda seen, server: (429, {"message": "later"}))
+    server.made = lambda name: {"id": "t-a"} if name == "a" else {"code": "busy", "error": "busy"}
+    described = Described(UNIQUE.replace('"exists"\n', '"never"\n', 1), server)
+    found = await described.settled(rows("a", "b"), sent_before=True)
+    assert (found.task_ids, found.errors, list(found.uncertain)) == (["t-a", None], {}, [1])

@@ -1,5 +1,8 @@
 """Descriptions, done: each way to create records, from its first call to the fate of each record."""
 
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
 import pytest
 
 from engine.model.doubt import Again, RemoteStatus
@@ -332,6 +335,14 @@ class TestJobsWithFilesOfResults:
         with pytest.raises(UnexpectedAnswer, match="no column 'K'"):
             await described.settled(ROWS[:2])
 
+    async def test_where_no_page_of_results_is_there_yet_nothing_is_concluded(self):
+        server = Jobs(words=["JobComplete"])
+        server.results = lambda kind, rows, query: (404, {"error": "no such file"})
+        description = JOBS.replace('match = "key"', 'match = "key"\nmissing = "not made"')
+        description = description.replace("[results.pages]", "[results.pages]\nstop_status = [404]")
+        with pytest.raises(UnexpectedAnswer):
+            await Described(description, server).settled(ROWS)
+
     async def test_a_page_in_the_place_of_an_answer_is_no_word_that_a_job_was_started_or_canceled(self):
         described = Described(JOBS, Jobs())
         batch, payload = described.batch(ROWS)
@@ -512,6 +523,17 @@ class TestFilesAndBatches:
         before = len(described.wire.seen)
         assert (await described.service.locate(batch, payload, described.clock.now())).names == []
         assert len(described.wire.seen) == before + 1
+
+    @pytest.mark.parametrize("behind", [3600.0, -3600.0])
+    async def test_what_is_older_is_told_by_the_clock_of_the_service(self, behind):
+        server = Files()
+        date = format_datetime(datetime.fromtimestamp(server.at - behind, UTC), usegmt=True)
+        described = Described(FILES, lambda seen: (*server(seen), {"Date": date}))
+        for sequence in range(3):
+            await described.released([{"a": 1}], sequence=sequence)
+            server.batches[f"batch_{sequence}"]["created_at"] -= behind
+        batch, payload = described.batch([{"a": 1}], 0)
+        assert (await described.service.locate(batch, payload, described.clock.now())).names == ["batch_0"]
 
     async def test_without_a_token_nothing_can_be_found(self):
         assert Described(FILES, Files(), learnt="").service.again is Again.NEVER
@@ -703,7 +725,7 @@ class TestRefusalsThatNameRecords:
 
 THERE = """
 [record]
-key = "r${index}"
+key = "r-${token}-${index}"
 [release]
 call = "POST /batch"
 payload = true
@@ -733,7 +755,7 @@ class TestRefusalsThatNameWhatIsThereAlready:
 
     async def test_after_a_loss_it_is_ours(self):
         found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}], sent_before=True)
-        assert (found.task_ids, found.errors) == (["t1", "r101", "t3"], {})
+        assert (found.task_ids, found.errors) == (["t1", f"r-{TOKEN}-101", "t3"], {})
 
     async def test_where_nobody_says_which_one_the_batch_is_halved(self):
         description = THERE.replace('at = "taken"\nerror = ["code"]\n', "")
@@ -793,7 +815,7 @@ class TestFailuresAfterASuccess:
 
 IMPORTS = """
 [record]
-key = "k${index}"
+key = "k-${token}-${index}"
 [release]
 call = "POST /imports"
 payload = true
@@ -823,12 +845,19 @@ class TestWhatIsThereAlreadyByALaterResult:
     async def test_it_is_ours_after_a_loss(self):
         described = Described(IMPORTS, self.server)
         described.wire.loses = [True]
-        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", "k101"]
+        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", f"k-{TOKEN}-101"]
 
     async def test_it_is_uncertain_where_another_process_released_the_batch(self):
         described = Described(IMPORTS, self.server)
         found = await described.service.settlement(described.asked([{"a": 1}, {"a": 2}], "i"))
         assert list(found.uncertain) == [1]
+
+    async def test_so_it_is_of_uncertain_records_that_are_sent_again_as_a_job_of_their_own(self):
+        description = IMPORTS.replace('again = "exists"', 'again = "never"')
+        for parent, key in ((None, "errors"), ("before", "uncertain")):
+            described = Described(description, self.server, parent=parent)
+            found = await described.service.settlement(described.asked([{"a": 1}, {"a": 2}], "i"))
+            assert list(getattr(found, key)) == [1]
 
 
 async def test_the_fates_may_stand_in_the_last_status():

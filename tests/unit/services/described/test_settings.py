@@ -170,6 +170,27 @@ def test_the_shortest_description_is_one_call():
         ({"body": {"under": "a.b", "with": {"a": 1}}}, "body.with: a is no table, and body.under goes through it"),
         ({"body": {"fields": {"a": "b"}}}, "body.part: missing"),
         ({"body": {"framing": "single"}, "limit": {"records": 2}}, "limit.records: must be 1, since body.framing"),
+        *(
+            (
+                {
+                    "release": {**RELEASE, "again": again},
+                    "results": {"exists": {"a": 1}},
+                    "record": {"key": "r${index}"},
+                },
+                "record.key: another job's records, or those of a retry, would have the same keys",
+            )
+            for again in ("safe", "exists")
+        ),
+        (
+            {
+                "release": {**RELEASE, "again": "search", "take": {"id": "id"}},
+                "status": STATUS,
+                "search": {"call": "GET /jobs", "by_results": True},
+                "record": {"key": "${task.id}"},
+                "results": {"of": "fetch", "match": "key", "key": "k", "fetch": [{"call": "GET /jobs/${id}/results"}]},
+            },
+            "record.key: with search.by_results a batch is ours if its results name a key of ours",
+        ),
         # safe after a lost answer
         ({"release": {**RELEASE, "again": "ask"}}, 'release.again: "ask" asks whether a batch that was staged'),
         ({**STAGED, "release": {**STAGED["release"], "again": "ask"}}, 'release.again: "ask" needs [service.status]'),
