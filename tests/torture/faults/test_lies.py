@@ -57,8 +57,8 @@ ORDER = [SEARCH, NEVER]
 LIES = [
     Lie("as it is documented", "described.results", BULK_WAYS, {}),
     Lie("numbers as ids", "described.ids", [SAFE, KEYED, ASK, NEVER], {"ids": "numbers"}),
-    Lie("no id", "described.own-ids", [SAFE, SEARCH], {"no_id_every": 2}),
-    Lie("no id, where nothing else names a record", "described.own-ids", [KEYED, NEVER], {"no_id_every": 2}, 6),
+    Lie("no id, where a search names by key", "described.own-ids", [SEARCH], {"no_id_every": 2}),
+    Lie("no id", "described.own-ids", [SAFE, KEYED, NEVER], {"no_id_every": 2}, 6),
     Lie("no id, of rows or items with keys", "described.own-ids", [EXISTS, ASK], {"no_id_every": 2}, 6),
     Lie("an id twice", "described.own-ids", [KEYED, EXISTS, ASK, NEVER], {"same_id_every": 2}, 12),
     Lie("an id twice, of an upsert", "described.own-ids", [SAFE], {"same_id_every": 2}, shows="said to be|same task id"),
@@ -74,8 +74,8 @@ LIES = [
     Lie("said to be there", "described.unique-keys", [EXISTS], {"exists_every": 5}, 0, "there already|and is \\[\\]"),
     Lie("a key is forgotten", "described.key", [KEYED], {"forgets_keys_after": 0.001}, 0, "created 2 times|and is \\["),
 ]
-PARKED = 6
-"""Records of two batches whose answers are lost, where nobody can ask."""
+PARKED = 7
+"""Records of a batch and of the halves of others whose answers are lost, where nobody can ask."""
 
 
 def cases():
