@@ -8,10 +8,46 @@ from http import HTTPStatus
 from engine.model.doubt import RemoteStatus
 from engine.model.errors import Refused
 from engine.model.record import Row
-from engine.services.checks import GENERAL_GUESSES, CheckVerdict, Finding, Guess, ServiceCheck
+from engine.services.checks import (
+    GENERAL_GUESSES,
+    UNSEEN,
+    CheckVerdict,
+    Finding,
+    Guess,
+    ProbeEvidence,
+    ServiceCheck,
+    Sight,
+)
 from engine.services.described.promise import promise_of
 from engine.services.described.search import SKEW_SECONDS
 from engine.services.described.settings import DescribedSettings
+
+
+def _own_ids(evidence: ProbeEvidence) -> Sight:
+    ids = evidence.task_ids
+    if not ids:
+        return UNSEEN
+    return Sight(len(set(ids)) == len(ids) == len(evidence.sent), f"{len(set(ids))} ids for {len(evidence.sent)} tasks")
+
+
+GUESSES: tuple[Guess, ...] = (
+    Guess("described.upsert", "the same upsert again changes nothing"),
+    Guess("described.key", "an idempotency key is remembered for `key_seconds`"),
+    Guess("described.unique-keys", "keys are unique, and what is called there already is there"),
+    Guess("described.exists-words", "what is there already is told as `exists` says"),
+    Guess("described.search", "a search finds all that is there, within the settle time"),
+    Guess("described.success", "a 2xx is the service's own, and tells what became of the records"),
+    Guess("described.nothing-done", "where a batch is refused as a whole, nothing of it was done"),
+    Guess("described.content", "a refusal for content comes each time"),
+    Guess("described.busy", "what is told as `busy` was not done"),
+    Guess("described.results", "results name each record once, and nobody else"),
+    Guess("described.order", 'with `match = "order"`, results stand in the order sent'),
+    Guess("described.item-words", "an item of which `ok` does not hold was not done"),
+    Guess("described.batch-words", "a batch's states are the words in `[service.status]`"),
+    Guess("described.own-ids", "each created record has an id, and its own", _own_ids),
+    Guess("described.ids", "ids are texts, or whole numbers"),
+)
+"""Of every described service, as far as its description says such a thing."""
 
 
 class DescribedChecks:
@@ -34,8 +70,8 @@ class DescribedChecks:
 
     @property
     def guesses(self) -> Sequence[Guess]:
-        """What is believed of any service; of this one, its description says it."""
-        return GENERAL_GUESSES
+        """What is believed of any service, and of any that is described."""
+        return (*GENERAL_GUESSES, *GUESSES)
 
     def checks(self) -> Sequence[ServiceCheck]:
         """Return its cheap call, and what it promises."""

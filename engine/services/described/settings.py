@@ -400,7 +400,8 @@ class RuleTable(Section, frozen=True, kw_only=True):
     seconds: Annotated[float, Meta(gt=0)] = 30.0
     """Of a pause."""
     at: str = ""
-    """With `by_index`, or `exists`: path of an object, place → error, or of a list of errors."""
+    """With `by_index`, or `exists`: path of an object, place → error, or of a list of errors. Where an answer names no
+    record there, the rule does not fit."""
     index: str = ""
     """With `by_index`: path of the place in an error of that list; left out, the error's own place in the list."""
     first_index: int = 0

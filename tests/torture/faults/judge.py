@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,11 +48,19 @@ class Judge:
             case "child":
                 self.children[entry["batch_id"]] += 1
 
-    def weigh(
-        self, way: Way, outcomes: Sequence[dict], markers: Sequence[str], tally: Tally, *, canceled_before: bool = False
+    def weigh(  # noqa: PLR0913 - what differs from suite to suite
+        self,
+        way: Way,
+        outcomes: Sequence[dict],
+        markers: Sequence[str],
+        tally: Tally,
+        *,
+        canceled_before: bool = False,
+        bad: Collection[str] = (),
     ) -> list[str]:
         """Compare what the engine says of each record with what was really created; nothing to say is the best.
 
+        `bad`: markers of records that the service refuses.
         `canceled_before`: a job that was canceled may have left drafts, which nobody runs any more.
         """
         if canceled_before and way.service == "sevenbridges":
@@ -71,6 +79,8 @@ class Judge:
             tally.created += bool(created)
             tally.parked += state == "uncertain"
             tally.knowable += state == "uncertain" and not way.parks
+            if marker in bad and state == "failed" and not created:
+                continue
             tally.lost += not created and state != "uncertain"
             tally.duplicated += self._is_double(marker)
             if self._is_double(marker):

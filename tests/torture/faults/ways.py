@@ -5,7 +5,7 @@ Every suite runs in all of them: what holds for one service must hold for the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ KEY = "sandbox-key"
 SECRETS = {"SAMA_ACCESS_KEY": KEY, "SB_AUTH_TOKEN": KEY, "CALLBACK_TOKEN": KEY, "BULK_KEY": KEY}
 """Environment variables that the configurations name."""
 
+_NONE: Mapping[int, str] = {}
 _CONFIGS = Path(__file__).parents[3] / "configs" / "bulk-sandbox"
 _SAMA_BEHAVIOUR = """
 continue_again = "duplicate"  # the unkindest: a batch that is released twice is created twice
@@ -142,15 +143,15 @@ class Way:
         times = {"settle": settle_seconds or self.settle_seconds, "poll": poll_seconds, "most": max_poll_seconds}
         path.write_text((self.config + _SEND).format(port=port, send=send, **values, **times))
 
-    def write_tasks(self, path: Path, prefix: str, batches: int) -> list[str]:
-        """Write a source of so many batches; return the markers of its records."""
+    def write_tasks(self, path: Path, prefix: str, batches: int, bad: Mapping[int, str] = _NONE) -> list[str]:
+        """Write a source of so many batches; return the markers of its records. `bad`: numbers of bad ones, and how."""
         markers = [f"{prefix}-{number}" for number in range(batches * self.batch)]
-        path.write_bytes(b"".join(orjson.dumps(self._task(marker)) + b"\n" for marker in markers))
+        path.write_bytes(b"".join(orjson.dumps(self._task(one, bad.get(at, ""))) + b"\n" for at, one in enumerate(markers)))
         return markers
 
-    def _task(self, marker: str) -> dict:
+    def _task(self, marker: str, bad: str) -> dict:
         if self.service == "bulk":
-            return {"number": marker, "bad": ""}
+            return {"number": marker, "bad": bad}
         if not self.children:
             return {"data": {"id": marker}}
         reads = [{"class": "File", "path": f"{marker}-{number}"} for number in range(self.children)]

@@ -15,9 +15,9 @@ import random
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
@@ -97,6 +97,11 @@ class Plan:
     """A job of the same family comes after it, with the same source, and sends what is missing."""
     most_records: int | None = None
     """So many are sent by a run at most."""
+    bad: Mapping[int, str] = field(default_factory=dict)
+    """Numbers of records that a described service refuses, and how."""
+    unknowable: int = 0
+    """So many records may be uncertain, though the service can be asked or told again: it lies."""
+    most_runs: int = MOST_RUNS
 
     def __str__(self) -> str:
         manner = self.behaviour
@@ -281,7 +286,8 @@ class _World:
         if self._calls_back:
             with self._config.open("a") as config:
                 config.write('\n[callback]\ntoken = "${env:CALLBACK_TOKEN}"\n')
-        self.markers = plan.way.write_tasks(self._source, "w", plan.batches)
+        self.markers = plan.way.write_tasks(self._source, "w", plan.batches, plan.bad)
+        self._bad = {self.markers[number] for number in plan.bad}
         self._life = 0
         self._death: Death | None = None
         self._dead = False
@@ -342,7 +348,7 @@ class _World:
         complaints = self._judged(result, tally)
         if not audit.holds:
             complaints += audit.findings or ["the audit does not hold"]
-        if self.plan.way.service == "bulk" and tally.knowable and not self._is_canceled:
+        if self.plan.way.service == "bulk" and tally.knowable > self.plan.unknowable and not self._is_canceled:
             complaints.append(f"{tally.knowable} records are uncertain, and the service can be asked or told again")
         ends = {JobState.CANCELED} if self._is_canceled else {JobState.FINISHED}
         if result.state not in ends:
@@ -351,7 +357,7 @@ class _World:
 
     async def _lives(self, dying: Sequence[Death]) -> Result:
         """Let processes live and die, and the last ones live until nothing is left to do."""
-        deaths: list[Death | None] = [*dying, *[None] * MOST_RUNS]
+        deaths: list[Death | None] = [*dying, *[None] * self.plan.most_runs]
         result, in_vain, least = None, 0, math.inf
         for number, death in enumerate(deaths):
             canceled = self._canceled_at is not None and number >= self._canceled_at
@@ -497,7 +503,9 @@ class _World:
             return [f"the report tells of {len(outcomes)} records, and there are {len(self.markers)}"]
         if not self._is_canceled:
             canceled_before = self._job == NIGHT and self.plan.canceled_at is not None
-            return judge.weigh(self.plan.way, outcomes, self.markers, tally, canceled_before=canceled_before)
+            return judge.weigh(
+                self.plan.way, outcomes, self.markers, tally, canceled_before=canceled_before, bad=self._bad
+            )
         judge.look()
         tally.runs, tally.sent = 1, len(outcomes)
         twice = set(judge.duplicated)

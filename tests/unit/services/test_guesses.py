@@ -8,17 +8,18 @@ from msgspec.structs import replace
 
 from engine.services.base import Answer, Call
 from engine.services.checks import GENERAL_GUESSES, Exchange, ProbeEvidence
+from engine.services.described.checks import GUESSES as DESCRIBED
 from engine.services.sama.checks import GUESSES as SAMA
 from engine.services.sevenbridges.checks import GUESSES as SEVENBRIDGES
 
 PAGE = Path(__file__).parents[3] / "docs" / "guesses.md"
 ROW = re.compile(r"^\| `([a-z.-]+)` \| (.*?) \| ", re.MULTILINE)
-ALL = {guess.name: guess for guess in (*GENERAL_GUESSES, *SAMA, *SEVENBRIDGES)}
+ALL = {guess.name: guess for guess in (*GENERAL_GUESSES, *SAMA, *SEVENBRIDGES, *DESCRIBED)}
 
 
 def test_the_page_and_the_code_name_the_same_guesses_in_the_same_words_and_order():
     assert ROW.findall(PAGE.read_text()) == [(guess.name, guess.believed) for guess in ALL.values()]
-    assert len(ALL) == len(GENERAL_GUESSES) + len(SAMA) + len(SEVENBRIDGES)
+    assert len(ALL) == len(GENERAL_GUESSES) + len(SAMA) + len(SEVENBRIDGES) + len(DESCRIBED)
 
 
 def heard(kind, body, *, url="https://service.example", headers=None, sent=None, status=200):
@@ -108,6 +109,7 @@ CASES = [
         evidence(heard("get", '{"status":"DRAFT"}')),
         evidence(heard("get", '{"status":"ENTWURF"}')),
     ),
+    ("described.own-ids", GOOD, replace(GOOD, task_ids=["t1", "t1"])),
     ("sevenbridges.offset", evidence(heard("find", "{}")), evidence(heard("find", None, status=400))),
 ]
 
