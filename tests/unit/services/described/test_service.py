@@ -764,7 +764,7 @@ class TestRefusalsThatNameWhatIsThereAlready:
                 await Described(description, self.server).released([{"a": 1}, {"a": 2}], sent_before=sent_before)
             assert refused.value.blame is Blame.PAYLOAD
         found = await Described(description, self.server).settled([{"a": 2}], sent_before=True)
-        assert (found.task_ids, found.errors) == (["r100"], {})
+        assert (found.task_ids, found.errors) == ([f"r-{TOKEN}-100"], {})
 
 
 class TestBodies:
