@@ -32,9 +32,11 @@ from engine.source.packed import check_amount
 from engine.source.splitter import unreadable
 
 MAGIC = b"PAR1"
-_MOST_ROWS = 4096
+_MOST_ROWS = 1024
+_FIRST_ROWS = 64
 _STEP_BYTES = 4 << 20
-"""Of rows that are decoded together, by what the file says of their size."""
+"""Of rows that are decoded together, by what the file says of their size; and of rows that become JSON together, by
+what those before them have shown: a value that is there once in the file may stand in each row."""
 _PIECE_BYTES = 1 << 20
 _BUFFER_BYTES = 1 << 18
 """Of each column: a group of rows is never read whole."""
@@ -79,6 +81,7 @@ class ParquetRows(AbstractContextManager["ParquetRows"]):
             raise self._damaged(error) from error
         widest = max((size / rows for size, rows in zip(sizes, self._rows, strict=True) if rows), default=1)
         self._together = max(1, min(_MOST_ROWS, int(_STEP_BYTES / max(widest, 1))))
+        self._at_once = min(_FIRST_ROWS, self._together)
         self.groups = groups_of(self._rows)
         try:
             self._columns = self._converters(schema)
@@ -133,6 +136,16 @@ class ParquetRows(AbstractContextManager["ParquetRows"]):
         return [(field.name, self._converter(field.type, field.name)) for field in schema]
 
     def _pieces(self, batch: Any) -> Iterator[bytes]:
+        start = 0
+        while start < batch.num_rows:
+            part = batch.slice(start, self._at_once)
+            start, size = start + part.num_rows, 0
+            for piece in self._pieces_of(part):
+                size += len(piece)
+                yield piece
+            self._at_once = max(1, min(_MOST_ROWS, _STEP_BYTES * part.num_rows // max(size, 1)))
+
+    def _pieces_of(self, batch: Any) -> Iterator[bytes]:
         names = [name for name, _ in self._columns]
         columns = [of(column) for (_, of), column in zip(self._columns, batch.columns, strict=True)]
         lines: list[bytes] = []

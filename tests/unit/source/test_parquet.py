@@ -156,3 +156,14 @@ def test_two_columns_of_one_name_are_refused(write):
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
     with pytest.raises(SourceError, match="column 'a' more than once"):
         lines(write(twice))
+
+
+def test_rows_that_share_a_long_value_become_json_in_steps_of_their_real_size(tmp_path):
+    shared = "x" * 100_000
+    path = tmp_path / "packed.parquet"
+    parquet.write_table(pa.table({"number": list(range(600)), "text": [shared] * 600}), path)
+    assert path.stat().st_size < 200_000
+    with ParquetRows(path, "packed.parquet", SourceSettings()) as rows:
+        numbers = [orjson.loads(line)["number"] for piece in rows.lines() for line in piece.splitlines()]
+        assert rows._at_once < 50
+    assert numbers == list(range(600))
