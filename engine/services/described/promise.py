@@ -97,8 +97,8 @@ def _warnings(settings: DescribedSettings, again: Again) -> Sequence[str]:
         )
     if any(200 <= status < 300 for rule in settings.rules for status in rule.status):  # noqa: PLR2004 - success
         found.append(
-            "a rule is about a success: whatever it means, nothing may have been done by then; what was created all the "
-            "same is sent a second time, or called failed"
+            "a rule is about a success: whatever it means, nothing may have been done by then; what was created all "
+            "the same is sent a second time, or called failed"
         )
     if results.missing == "created":
         found.append(
