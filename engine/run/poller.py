@@ -336,7 +336,7 @@ class Poller:
     def _may_move(self, open_batch: _OpenBatch, seconds: float) -> bool:
         """Return whether a batch may have moved without a poll that showed it."""
         if (
-            open_batch.shown.created >= open_batch.batch.count
+            open_batch.shown.understood and open_batch.shown.created >= open_batch.batch.count
         ):  # its tasks are all there: it is at work, whether that shows or not
             return True
         return (

@@ -720,7 +720,7 @@ def _check_rule(rule: RuleTable, place: str) -> None:
         raise ValueError(f'{place}.at: missing; with means = "by_index" it is the path of the errors')
     if rule.means not in {"by_index", "exists"} and (rule.at or rule.index):
         raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" or "exists" only')
-    if any(200 <= status < 300 for status in rule.status) and not rule.path:  # noqa: PLR2004 - success
+    if any(200 <= status < 300 for status in rule.status) and not (rule.path or rule.at):  # noqa: PLR2004 - success
         raise ValueError(f"{place}.path: missing; a success that is none must say so somewhere in the answer")
 
 

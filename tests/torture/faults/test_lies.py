@@ -79,7 +79,7 @@ LIES = [
     ),
     Lie("strangers", "described.results", BULK_WAYS, {"strangers": True}, 18),
     Lie("other words", "described.item-words", [SAFE, KEYED, EXISTS, SEARCH, NEVER], {"words": WORDS}),
-    Lie("other states", "described.batch-words", [ASK], {"words": STATES}, 18),
+    Lie("other states", "described.batch-words", [ASK], {"words": STATES}, 0, UNRESOLVED),
     Lie("a refusal as a success", "described.success", [SAFE, KEYED, EXISTS], {"errors_inside": True}, 6, UNRESOLVED),
     Lie("a refusal as a success, and none to ask", "described.success", [SEARCH, NEVER], {"errors_inside": True}, 6),
     Lie("said to be there", "described.unique-keys", [EXISTS], {"exists_every": 5}, 0, "there already|and is \\[\\]"),

@@ -1,8 +1,12 @@
+import json
+
 import pytest
 
 from engine.model.error_hints import Blame, Pause
 from engine.services.described.rules import compiled_rules
 from engine.services.described.settings import RuleTable
+
+from .served import read
 
 
 def judge(status, body, *rules):
@@ -13,6 +17,16 @@ def test_without_a_rule_that_fits_the_status_speaks():
     assert judge(400, b"{}") is None
     assert judge(400, b"{}", {"status": (429,), "means": "pause"}) is None
     assert judge(200, b'{"code": "X"}', {"path": "code", "means": "stop"}) is None  # an open rule is about no success
+
+
+def test_a_rule_that_names_records_needs_no_path_even_of_a_success():
+    table = {"means": "by_index", "status": [200], "at": "errors"}
+    rule = read(f"""release = {{ call = "POST /x", payload = true }}
+[[rules]]
+{chr(10).join(f"{name} = {json.dumps(value)}" for name, value in table.items())}
+""").rules[0]
+    assert compiled_rules((rule,))(200, b'{"errors": {"1": "bad"}}').flaws == {1: "bad"}
+    assert compiled_rules((rule,))(200, b'{"ids": [1, 2]}') is None
 
 
 def test_the_first_rule_that_fits_counts():
