@@ -24,7 +24,7 @@ from msgspec.structs import fields
 
 from engine.files import regular
 from engine.model.errors import ConfigError
-from engine.model.settings import SecretStr, SecretText, SecretTree, Section, texts_in
+from engine.model.settings import SecretStr, SecretText, SecretTree, Section, ServiceSettings, texts_in
 from engine.model.tables import Model, table_of
 from engine.progress.redaction import remember_secret, url_passwords
 
@@ -215,6 +215,7 @@ def check(model: type[Model], table: dict[str, Any], where: str, expand: Expand)
             table_name = table.get("kind") or re.split(r"\W", place)[0]
             _refuse_literal(value, place, f"{table_name}_{place.rpartition('.')[2]}")
         elif secret is None:
+            _refuse_references(model, value, place, where)
             _refuse_files(value, place)
     complaints: list[str] = []
     trees = {id(value) for _, value, secret in found if secret is SecretTree and not isinstance(value, str)}
@@ -305,6 +306,25 @@ def _remember_secrets(place: str, value: Any) -> None:
     for text in texts_in(value):
         for kind, name in _REFERENCE.findall(text):
             remember_secret(_resolved(place, kind, name))
+
+
+def _refuse_references(model: type[Section], value: Any, place: str, where: str) -> None:
+    """Refuse a reference in a plain text that the settings do not open to one: what it stands for would be shown."""
+    if not issubclass(model, ServiceSettings) or model.PLAIN_REFERENCES is None:
+        return
+    if place.removeprefix(f"{where}.") in model.PLAIN_REFERENCES:
+        return
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_references(model, item, f"{place}.{name}", where)
+    elif isinstance(value, list):
+        for at, item in enumerate(value):
+            _refuse_references(model, item, f"{place}[{at}]", where)
+    elif isinstance(value, str) and (found := _REFERENCE.search(value)):
+        raise ConfigError(
+            f"{place}: ${{{found[1]}:…}} cannot stand here, for this text is shown; secrets may stand in "
+            f"{model.SECRETS_STAND}; write what is none as it is"
+        )
 
 
 def _refuse_files(value: Any, where: str) -> None:

@@ -263,6 +263,10 @@ class ServiceSettings(Section, frozen=True, kw_only=True):
     """Keys that may change between two runs of a job: none decides what its batches hold or where they go."""
     MENDABLE_UNSENT: ClassVar[frozenset[str]] = frozenset()
     """Keys that say where tasks go: they may change while nothing was created or released."""
+    PLAIN_REFERENCES: ClassVar[frozenset[str] | None] = None
+    """Keys for no secret in which `${env:NAME}` may stand, and is shown. None: in every one."""
+    SECRETS_STAND: ClassVar[str] = ""
+    """Where secrets may stand, for the error that refuses a reference elsewhere."""
     PATHS: ClassVar[frozenset[str]] = frozenset()
     """Keys whose values are paths, meant from the file's folder."""
     RULES_ON_SUCCESS: ClassVar[bool] = False

@@ -1,8 +1,9 @@
 """The tables of a description: `[service]` with `kind = "http"`, and those below it.
 
 Every table but `[service.release]` may be left out. What goes together says `consistency`. `${env:NAME}` and
-`${file:/path}` are secrets, and are expanded when the file is read; any other `${name}` is filled for each batch or
-each record (`texts`). A path is dotted (`paths`); where several stand, the first that finds something counts.
+`${file:/path}` are secrets, and are expanded when the file is read; they stand where nothing is shown, and besides in
+`base_url`, `task_page` and `[service.values]`, which are. Any other `${name}` is filled for each batch or each record
+(`texts`). A path is dotted (`paths`); where several stand, the first that finds something counts.
 
 The module is a long one, since it has a sentence or two for each key.
 """
@@ -466,6 +467,11 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
     """What records become (record, body) and how they get there (stage, upload, release, search) is not among them. How
     an answer is read is: who finds a mistake in it goes on with the same job."""
     MENDABLE_UNSENT: ClassVar[frozenset[str]] = frozenset({"stage", "upload", "release", "values"})
+    PLAIN_REFERENCES: ClassVar[frozenset[str] | None] = frozenset({"base_url", "task_page", "values"})
+    SECRETS_STAND: ClassVar[str] = (
+        "auth.secret, auth.user, auth.exchange, headers, query, json, form, body.fields and body.with; "
+        "what differs from place to place may stand in [service.values], and is shown"
+    )
     RULES_ON_SUCCESS: ClassVar[bool] = True
     """`error_hint` is asked about answers with 2xx, too."""
 
@@ -518,16 +524,18 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
     name: str = ""
     """What the service is called; of a description that is shipped, its name."""
     base_url: str
-    """Where its API is. Plain http only towards this machine. A path that begins with `/` goes on from here."""
+    """Where its API is. Plain http only towards this machine. A path that begins with `/` goes on from here. What
+    `${env:NAME}` fills in is shown."""
     task_page: str = ""
     """URL that people open to see a task, with `${id}`: a whole one, or a path from `base_url` on. Left out, the id
-    below `base_url`."""
+    below `base_url`. What `${env:NAME}` fills in is shown."""
     headers: SecretTree = NOTHING
     """Headers of every call to the service: `{ api-version = "2023-06-01" }`. Those of a step stand above them."""
     uploads_to: Texts = ()
     """Hosts besides the service's own that a step without credentials may call: `"*.amazonaws.com"`."""
     values: dict[str, str] = field(default_factory=dict)
-    """Names of your own for `${…}`: `{ project = "7" }`. One that is empty must be filled in."""
+    """Names of your own for `${…}`: `{ project = "7" }`. One that is empty must be filled in. They are shown, and
+    so is what `${env:NAME}` fills in here: no secret belongs here."""
     auth: AuthTable = AuthTable()
     """What proves who we are."""
     limit: LimitTable = LimitTable()

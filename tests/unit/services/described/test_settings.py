@@ -289,6 +289,50 @@ def test_what_the_status_took_is_known_when_results_are_fetched():
         read(**STAGED, status=STATUS, results=results)
 
 
+# References to secrets
+
+
+@pytest.mark.parametrize(
+    ("tables", "key"),
+    [
+        ({"name": "${env:SECRET}"}, "name"),
+        ({"release": {**RELEASE, "call": "POST /${env:SECRET}/tasks"}}, "release.call"),
+        ({"release": {**RELEASE, "call": "POST /${file:/secret}"}}, "release.call"),
+        ({"release": {**RELEASE, "take": {"more": "${env:SECRET}"}}}, "release.take.more"),
+        ({"record": {"key": "${index}-${env:SECRET}"}}, "record.key"),
+        ({"record": {"add": {"a": [{"b": "${env:SECRET}"}]}}}, "record.add.a[0].b"),
+        ({"record": {"template": {"a": {"b": "x ${env:SECRET}"}}}}, "record.template.a.b"),
+        ({"auth": {"kind": "header", "secret": "${env:SECRET}", "prefix": "${env:SECRET}"}}, "auth.prefix"),
+        ({"uploads_to": ["a.example", "${env:SECRET}"]}, "uploads_to[1]"),
+        ({"rules": [{"status": [400], "means": "stop", "path": "${env:SECRET}"}]}, "rules[0].path"),
+        ({"results": {"fetch": [{"call": "GET /${env:SECRET}"}]}}, "results.fetch[0].call"),
+    ],
+)
+@pytest.mark.parametrize("expand", [expand_secret, hide_secret])
+def test_a_reference_is_refused_in_a_text_that_is_shown(secret, tables, key, expand):
+    with pytest.raises(ConfigError) as refused:
+        read(expand, **tables)
+    said = str(refused.value)
+    assert said.startswith(f"service.{key}: ${{")
+    assert "secrets may stand in auth.secret, auth.user, auth.exchange, headers, query, json, form, body" in said
+    assert "s3cret" not in said
+
+
+def test_a_reference_may_stand_where_secrets_do_and_in_three_texts_that_are_shown(secret):
+    settings = read(
+        expand_secret,
+        base_url="https://${env:SECRET}.example.com",
+        task_page="/${env:SECRET}/${id}",
+        values={"project": secret},
+        headers={"X-More": "${env:SECRET}"},
+        body={"under": "tasks", "with": {"a": ["${env:SECRET}"]}},
+        release={**RELEASE, "query": {"a": "${env:SECRET}"}, "headers": {"X-Key": "k ${env:SECRET}"}},
+    )
+    assert settings.base_url == "https://s3cret-of-ours.example.com"
+    assert settings.values == {"project": "s3cret-of-ours"}
+    assert clear(settings.body.with_) == {"a": ["s3cret-of-ours"]}
+
+
 # Who we are
 
 
