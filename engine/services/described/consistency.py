@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from engine.model.settings import SecretText, SecretTree
 from engine.services.described.paths import compiled
 from engine.services.described.texts import (
     BATCH_NAMES,
@@ -52,6 +53,11 @@ _MISSING = ("error", "created")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110."""
 
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "api-key", "apikey", "x-auth-token"})
+_ENDS_OF_CREDENTIALS = ("-token", "-secret", "-key")
+_NO_CREDENTIAL = "idempotency-key"
+"""Names of headers and parameters that hold secrets: in small letters, and with `-` for `_`."""
+
 _STEPS = ("stage", "upload", "release")
 """Those that bring a batch up, in this order."""
 
@@ -76,6 +82,7 @@ def check(one: DescribedSettings) -> None:
         raise ValueError("task_page: must be a whole URL, or a path that begins with /")
     _check_table(clear(one.headers), "headers")
     _check_flat(clear(one.headers), "headers")
+    _check_literals(one.headers, "headers")
     check_names(clear(one.headers), own, "headers")
     _check_auth(one)
     _check_window(one)
@@ -170,6 +177,7 @@ def _check_exchange(one: DescribedSettings, exchange: ExchangeTable) -> None:
         _check_table(value, f"{place}.{key}", list if key == "json" else str if key == "user" else dict)
         if key == "headers":
             _check_flat(value, f"{place}.{key}")
+            _check_literals(exchange.headers, f"{place}.{key}")
         check_names(value, known, f"{place}.{key}")
     _check_paths(place, take=exchange.take, expires_in=exchange.expires_in)
 
@@ -300,6 +308,22 @@ def _check_flat(table: Mapping[str, Any], place: str) -> None:
                 raise ValueError(f"{place}.{name}: must be plain text without line breaks")
 
 
+def _check_literals(table: SecretTree, place: str) -> None:
+    """Check that no secret is written out in a table of headers, or of parameters: by its name, and no `${…}` in it."""
+    for name, value in table.tree.items():
+        plain = name.lower().replace("_", "-")
+        is_secret = plain in _CREDENTIALS or plain.endswith(_ENDS_OF_CREDENTIALS)
+        if is_secret and not plain.endswith(_NO_CREDENTIAL) and not isinstance(value, SecretText):
+            if isinstance(value, str) and "${" in value:  # what a step took, or a value of the user's own
+                continue
+            variable = plain.replace("-", "_").upper()
+            raise ValueError(
+                f"{place}.{name}: a secret does not belong into the file; "
+                f'write "${{env:{variable}}}" or "${{file:/path}}" and keep it there. What is no secret may stand in '
+                "[service.values]"
+            )
+
+
 def _check_header(name: str, place: str) -> None:
     if not _HEADER_NAME.fullmatch(name):
         raise ValueError(f'{place}: {name!r} is no name of a header; write it as in "X-Api-Key"')
@@ -328,6 +352,7 @@ def _check_step(step: StepTable, place: str, known: Mapping[str, str]) -> None:
         _check_table(value, f"{place}.{key}", str if key == "call" else list if key == "json" else dict)
         if key in {"query", "headers"}:
             _check_flat(value, f"{place}.{key}")
+            _check_literals(getattr(step, key), f"{place}.{key}")
         check_names(value, known, f"{place}.{key}")
     if sum((step.json is not None, bool(clear(step.form)), step.payload)) > 1:
         key = "json" if step.json is not None else "form"

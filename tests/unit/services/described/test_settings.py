@@ -333,6 +333,54 @@ def test_a_reference_may_stand_where_secrets_do_and_in_three_texts_that_are_show
     assert clear(settings.body.with_) == {"a": ["s3cret-of-ours"]}
 
 
+@pytest.mark.parametrize(
+    ("tables", "key", "variable"),
+    [
+        ({"headers": {"Authorization": "Bearer abc"}}, "headers.Authorization", "AUTHORIZATION"),
+        ({"headers": {"X-API-Key": "abc"}}, "headers.X-API-Key", "X_API_KEY"),
+        ({"headers": {"cookie": "session=abc"}}, "headers.cookie", "COOKIE"),
+        ({"headers": {"X-Shop-Access-Token": 7}}, "headers.X-Shop-Access-Token", "X_SHOP_ACCESS_TOKEN"),
+        (
+            {"release": {**RELEASE, "headers": {"Client-Secret": "abc"}}},
+            "release.headers.Client-Secret",
+            "CLIENT_SECRET",
+        ),
+        ({"release": {**RELEASE, "query": {"api_key": "abc"}}}, "release.query.api_key", "API_KEY"),
+        ({"look": {"call": "GET /me", "query": {"access_token": "abc"}}}, "look.query.access_token", "ACCESS_TOKEN"),
+        (
+            {
+                "auth": {
+                    "kind": "exchange",
+                    "secret": "${env:SECRET}",
+                    "exchange": {"call": "POST /token", "headers": {"Api-Key": "abc"}},
+                }
+            },
+            "auth.exchange.headers.Api-Key",
+            "API_KEY",
+        ),
+    ],
+)
+@pytest.mark.parametrize("expand", [expand_secret, hide_secret])
+def test_a_credential_is_not_written_out_as_a_header_or_parameter(secret, tables, key, variable, expand):
+    words = f'{key}: a secret does not belong into the file; write "${{env:{variable}}}"'
+    with pytest.raises(ConfigError, match=re.escape(words)) as refused:
+        read(expand, **tables)
+    assert "abc" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({"Authorization": "Token ${env:SECRET}"}, {"api_key": "${env:SECRET}"}),
+        ({"Authorization": "Token ${env:NO_SUCH_VARIABLE}"}, {}),
+        ({"Idempotency-Key": "one", "X-Idempotency-Key": "one"}, {}),
+        ({"X-Project-Key": "${project}", "anthropic-version": "2023-06-01"}, {"primaryKey": "id", "tokens": 3}),
+    ],
+)
+def test_a_reference_a_value_and_what_is_no_credential_may_stand_there(secret, headers, query):
+    read(hide_secret, values={"project": "7"}, release={**RELEASE, "headers": headers, "query": query})
+
+
 # Who we are
 
 
