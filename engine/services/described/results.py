@@ -383,7 +383,7 @@ def json_lines(text: bytes) -> Sequence[Any]:
 def csv_items(lines: Iterable[str], delimiter: str = ",", column: str = "") -> Iterable[Mapping[str, str]]:
     """Yield the rows of a table with a header, by column; fields that a row lacks are not there.
 
-    `column`: one that the header must have, where there is one: any page can be read as a table without rows, and would
+    `column`: one that the header must have: any page can be read as a table without rows, and would
     say of every record that no result is about it.
 
     Raises:
@@ -393,7 +393,9 @@ def csv_items(lines: Iterable[str], delimiter: str = ",", column: str = "") -> I
     try:
         rows = csv.reader(lines, delimiter=delimiter)
         header = next(rows, [])
-        if column and header and column not in header:
+        if not header:  # nothing came, which is no list of nothing: it would say so of every record
+            raise UnexpectedAnswer("the results have no header line", call="results")
+        if column and column not in header:
             raise UnexpectedAnswer(f"the results have no column {column!r}", call="results")
         for row in rows:
             if row:

@@ -345,11 +345,27 @@ class TestFormats:
             {"sf__Id": "1", "Account.Name": "a, b", "Note": "x\ny"},
             {"sf__Id": "2", "Account.Name": "c"},
         ]
-        assert list(csv_items([])) == list(csv_items([], column="key")) == []
+        assert list(csv_items(["key\n"])) == list(csv_items(["key\n"], column="key")) == []
+        for nothing in ([], ["\n"]):
+            for column in ("", "key"):
+                with pytest.raises(UnexpectedAnswer, match="no header line"):
+                    list(csv_items(nothing, column=column))
         with pytest.raises(UnexpectedAnswer, match="no column 'key'"):
             list(csv_items(["a,b\n"], column="key"))
         with pytest.raises(UnexpectedAnswer):
             list(csv_items(["a\n", "b\rc\n"]))
+
+    @pytest.mark.parametrize("missing", ["created", "error", "it was not processed"])
+    @pytest.mark.parametrize("match", ["order", "key", "index"])
+    def test_an_empty_file_decides_nothing(self, match, missing):
+        table = ResultsTable(format="csv", match=match, key="K", index="I", missing=missing)
+        gathered = RecordFates(1, lambda: ["k0"])
+        with pytest.raises(UnexpectedAnswer, match="no header line"):
+            ListReader(table).add(Answer(200, {}, b""), gathered)
+        with pytest.raises(UnexpectedAnswer, match="no header line"):
+            ListReader(table).add_file(io.BytesIO(b""), gathered)
+        with pytest.raises(UnexpectedAnswer, match="no header line"):
+            ListReader(table).first_place(io.BytesIO(b""))
 
     def test_a_path_in_a_row_is_a_column_and_its_values_are_texts(self):
         table = ResultsTable(
