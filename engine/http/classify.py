@@ -14,7 +14,7 @@ Whose fault a refusal is stands in `BLAME_TABLE`: the first row that fits, and t
 carries no record decides no record's fate, and a store that keeps bytes unread decides none either. So a record fails
 only by an answer to a call that carried it, or released it, worded as the service words its errors. What is worded
 otherwise comes from a proxy, a firewall's included: that is no fact about a record before a call without it has
-succeeded.
+succeeded. A 301, 307 or 308 says that the same call should go elsewhere, so it concerns the address, and the job.
 """
 
 from __future__ import annotations
@@ -200,6 +200,9 @@ _KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _CONTENT = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 _ABOUT_STATE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE)
 _SIZE = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE,)
+_ELSEWHERE = (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
+"""RFC 9110 §15.4: the same call should go to another address, whatever it carries. Firewalls lead to their page for a
+record that they dislike with a 302 or 303, so these are not among them."""
 
 _STORE = (
     BlameRow(Blame.NOT_NOW, "the store asks to try again", _BYTES, codes=STORE_LATER),
@@ -211,6 +214,7 @@ _STORE = (
     BlameRow(Blame.NOT_NOW, "the store does not speak so", _BYTES),
 )
 _SERVICE = (
+    BlameRow(Blame.JOB, "it is about the address", _READ, _ELSEWHERE),
     BlameRow(Blame.PAYLOAD, "it is too large", _READ, _SIZE),
     BlameRow(Blame.KEY, "the credentials do not hold", statuses=(HTTPStatus.UNAUTHORIZED,)),
     BlameRow(Blame.KEY, "the credentials do not hold", statuses=(HTTPStatus.FORBIDDEN,), own=True),

@@ -78,6 +78,21 @@ async def test_a_firewall_that_turns_everything_away_stops_the_job_and_no_record
     assert (result.exit_code, desk.created()) == (Exit.ALL_CREATED, once(60))
 
 
+@pytest.mark.parametrize("status", [301, 307, 308])
+async def test_a_redirect_of_creates_stops_the_job_at_once_and_no_batch_is_halved(desk, status):
+    desk = await desk()
+    async with between(
+        desk, lambda kind, nth, body, path: page(status, "Moved") if kind == "create" else None
+    ) as stands:
+        config = desk.config(url=stands.url, service=INLINE, send="max_in_flight = 1")
+        result = await desk.submit(desk.source(tasks(60)), config)
+        assert stands.calls["create"] == 1
+    assert (result.state, result.exit_code, counts(result)) == ("open", Exit.MEND_FIRST, (0, 0, 0, 0, 60))
+    assert "which is not followed; check base_url" in result.message
+    result = await desk.resume(config=desk.config(service=INLINE))
+    assert (result.exit_code, desk.created()) == (Exit.ALL_CREATED, once(60))
+
+
 async def test_an_empty_create_that_a_proxy_does_not_find_is_tried_again(desk):
     desk = await desk()
     rule = lambda kind, nth, body, path: page(404, "404 Not Found") if kind == "create" and 4 <= nth <= 9 else None  # noqa: E731 - one line reads best beside its run
