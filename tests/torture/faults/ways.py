@@ -146,7 +146,9 @@ class Way:
     def write_tasks(self, path: Path, prefix: str, batches: int, bad: Mapping[int, str] = _NONE) -> list[str]:
         """Write a source of so many batches; return the markers of its records. `bad`: numbers of bad ones, and how."""
         markers = [f"{prefix}-{number}" for number in range(batches * self.batch)]
-        path.write_bytes(b"".join(orjson.dumps(self._task(one, bad.get(at, ""))) + b"\n" for at, one in enumerate(markers)))
+        path.write_bytes(
+            b"".join(orjson.dumps(self._task(one, bad.get(at, ""))) + b"\n" for at, one in enumerate(markers))
+        )
         return markers
 
     def _task(self, marker: str, bad: str) -> dict:

@@ -90,7 +90,9 @@ def test_a_list_of_errors_names_them_by_their_own_place_or_by_the_one_they_say()
     assert judge(422, b'{"errors": [{"elements": [2], "why": "x"}]}', said).flaws == {1: "x"}
 
 
-@pytest.mark.parametrize("body", [b'{"errors": []}', b'{"errors": [null]}', b"{}", b'{"errors": {"all": "bad"}}', b'{"errors": 7}', b"x"])
+@pytest.mark.parametrize(
+    "body", [b'{"errors": []}', b'{"errors": [null]}', b"{}", b'{"errors": {"all": "bad"}}', b'{"errors": 7}', b"x"]
+)
 def test_who_names_no_record_does_not_fit(body):
     rules = [{"status": (400,), "means": "by_index", "at": "errors"}, {"status": (400,), "means": "whole"}]
     assert judge(400, body, *rules).blame is Blame.PAYLOAD
