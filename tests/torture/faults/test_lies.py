@@ -117,7 +117,8 @@ def plan_of(lie, way, *, lost):
 @pytest.mark.parametrize(("lie", "way", "lost"), list(cases()), ids=str)
 def test_no_record_has_a_fate_that_is_not_its_own_whatever_the_service_says(lie, way, lost, tmp_path, tally):
     played = play(plan_of(lie, way, lost=lost), tmp_path)
-    tally.add(played.tally)
+    if not lie.shows:  # else it counts what the service has done, not the engine
+        tally.add(played.tally)
     others = [one for one in played.complaints if not (lie.shows and re.search(lie.shows, one))]
     assert not others, str(played)
     assert bool(played.complaints) == bool(lie.shows), "what is in docs/guesses.md is not so"
