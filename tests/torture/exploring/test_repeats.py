@@ -29,7 +29,9 @@ def is_walked(habits):
     if habits.again is Again.SEARCH and not TORTURE:
         return habits in {Habits(Again.SEARCH), Habits(Again.SEARCH, lag=SETTLE), Habits(Again.SEARCH, proven=False)}
     ways = {("each", "good"), ("whole", "one bad")}
-    if habits.foreign or habits.key_life == SETTLE:
+    if habits.again is Again.KEY:  # of which there are most places
+        ways = {("whole", "one bad")} if habits.key_life == SETTLE else {("each", "good")}
+    elif habits.foreign:
         ways = {("each", "one bad")}
     return TORTURE or (habits.told, habits.content) in ways
 

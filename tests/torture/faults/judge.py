@@ -48,7 +48,7 @@ class Judge:
             case "child":
                 self.children[entry["batch_id"]] += 1
 
-    def weigh(  # noqa: C901 - one line for each thing that may be wrong
+    def weigh(  # noqa: C901 - one look at each record
         self,
         way: Way,
         outcomes: Sequence[dict],

@@ -29,6 +29,7 @@ WORDS = {
     for word in ("complete", "done", "created", "accepted", "rejected", "failed", "version_conflict", "parsing_error")
 } | {"VALIDATION_ERROR": "INVALID"}
 STATES = {"Complete": "Erledigt", "InProgress": "Bei der Arbeit"}
+MIXED_UP = "said to be|created 2|is failed"
 UNRESOLVED = r"unresolved|it does not end|the audit does not hold"
 
 
@@ -75,7 +76,7 @@ LIES = [
         ORDER,
         {"order": "shuffled"},
         6,
-        "said to be|created 2|is failed",
+        MIXED_UP,
     ),
     Lie("strangers", "described.results", BULK_WAYS, {"strangers": True}, 18),
     Lie("other words", "described.item-words", [SAFE, KEYED, EXISTS, SEARCH, NEVER], {"words": WORDS}),
@@ -116,7 +117,8 @@ def plan_of(lie, way, *, lost):
 @pytest.mark.parametrize(("lie", "way", "lost"), list(cases()), ids=str)
 def test_no_record_has_a_fate_that_is_not_its_own_whatever_the_service_says(lie, way, lost, tmp_path, tally):
     played = play(plan_of(lie, way, lost=lost), tmp_path)
-    tally.add(played.tally)
+    if not lie.shows:  # else it counts what the service has done, not the engine
+        tally.add(played.tally)
     others = [one for one in played.complaints if not (lie.shows and re.search(lie.shows, one))]
     assert not others, str(played)
     assert bool(played.complaints) == bool(lie.shows), "what is in docs/guesses.md is not so"

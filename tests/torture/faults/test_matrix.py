@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,12 +48,18 @@ give_up_seconds = 10
 
 
 def few_of(cases: Sequence[Case]) -> list[Case]:
-    """Return cases of described services in which every step meets a fault of every group, and every work and pattern.
+    """Return cases of described services in which every step meets every work and pattern, every service every group.
 
-    Which calls these services make is all that is special to them: what becomes of a call is one code for all.
+    A service meets a fault of each group both where it creates and where it does not. Which calls these services make
+    is all that is special to them: what becomes of a call is one code for all.
     """
     group_of = {fault: number for number, group in enumerate(GROUPS) for fault in group}
-    return pairwise(cases, lambda case: (case.step, group_of[case.fault], case.work, case.pattern))
+    mixed = random.Random(1).sample(cases, len(cases))
+    by_step = pairwise(mixed, lambda case: (case.step, case.work, case.pattern))
+    by_group = pairwise(mixed, lambda case: ((case.step.way, case.step.creates), group_of[case.fault]))
+    met = {((case.step.way, case.step.creates), group_of[case.fault]) for case in by_step}
+    others = [case for case in by_group if ((case.step.way, case.step.creates), group_of[case.fault]) not in met]
+    return [*by_step, *others]
 
 
 ALL = list(generate(FIRST, EVERY_THIRD, SECOND, EVERY_SECOND))

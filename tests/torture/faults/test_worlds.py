@@ -17,7 +17,7 @@ from .worlds import Death, Plan, drawn, play
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 SEEDS = [int(os.environ["BULKSUBMIT_SEED"])] if "BULKSUBMIT_SEED" in os.environ else range(300 if TORTURE else 20)
-BULK_SEEDS = SEEDS if "BULKSUBMIT_SEED" in os.environ else range(300 if TORTURE else 12)
+BULK_SEEDS = SEEDS if "BULKSUBMIT_SEED" in os.environ else range(300 if TORTURE else 8)
 OLD_SETTLE_SECONDS = 2.0
 """What was waited for before a release was released again."""
 
@@ -36,7 +36,7 @@ def test_in_no_world_of_a_described_service_is_anything_lost_or_created_twice(se
     assert not played.complaints, str(played)
 
 
-@pytest.mark.parametrize("seed", range(100 if TORTURE else 4))
+@pytest.mark.parametrize("seed", range(100 if TORTURE else 2))
 def test_a_key_that_the_service_has_forgotten_makes_nothing_twice(seed, tmp_path, tally):
     played = play(drawn(seed, [BRIEF]), tmp_path)
     tally.add(played.tally)
