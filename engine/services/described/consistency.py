@@ -58,6 +58,7 @@ _ENDS_OF_CREDENTIALS = ("-token", "-secret", "-key")
 _NO_CREDENTIAL = "idempotency-key"
 """Names of headers and parameters that hold secrets: in small letters, and with `-` for `_`."""
 
+_FILLED_IN = re.compile(r"\$\{[^}]*\}?")
 _STEPS = ("stage", "upload", "release")
 """Those that bring a batch up, in this order."""
 
@@ -76,6 +77,8 @@ def check(one: DescribedSettings) -> None:
             )
         if not value:
             raise ValueError(f"values.{key}: must be filled in: it stands in the calls as ${{{key}}}")
+    if found := _FILLED_IN.search(one.base_url):
+        raise ValueError(f"base_url: {found[0]} is not filled in here; write it out, or put it into each call")
     own = dict.fromkeys(one.values, "")
     check_names(one.task_page, {"id": "", **own}, "task_page")
     if one.task_page and not one.task_page.startswith(("https://", "http://", "/")):

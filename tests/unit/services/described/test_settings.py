@@ -83,6 +83,7 @@ def test_the_shortest_description_is_one_call():
         ({"uploads_to": ["https://x.example"]}, "uploads_to: 'https://x.example' is no host"),
         ({"task_page": "x/${id}"}, "task_page: must be a whole URL"),
         ({"task_page": "/x/${key}"}, "task_page: ${key}: nothing fills it"),
+        ({"base_url": "https://${site}.example.com"}, "base_url: ${site} is not filled in here"),
         ({"values": {"index": "x"}}, "values.index: no name for a value of your own"),
         ({"values": {"project": ""}}, "values.project: must be filled in"),
         # calls
