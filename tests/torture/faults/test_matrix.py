@@ -37,7 +37,7 @@ LATE_SECONDS = 1.2
 """How long a lost request may stay under way: longer than until the engine first asks what became of it."""
 SETTLE_SECONDS = 2.5
 """Longer than that, on a busy machine, too."""
-RUN_SECONDS = 60
+RUN_SECONDS = 240
 """Longest run that is still taken for one that ends."""
 SEND = """
 connect_seconds = 0.2

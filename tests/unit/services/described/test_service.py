@@ -316,14 +316,14 @@ class TestJobsWithFilesOfResults:
 
     async def test_what_the_results_of_a_failed_batch_do_not_name_was_not_created(self):
         server = Jobs(words=["Failed"])
-        server.results = lambda kind, rows, query: (200, b"sf__Id,K\nid-a,a\n" if kind != "failedResults" else b"")
+        server.results = lambda kind, rows, query: (200, b"sf__Id,K\nid-a,a\n" if kind != "failedResults" else b"sf__Id,K\n")
         found = await Described(JOBS, server).settled(ROWS[:2])
         assert (found.task_ids, found.errors) == (["id-a", None], {1: "no such object"})
 
     async def test_a_failed_batch_that_counts_what_it_does_not_name_is_uncertain(self):
         server = Jobs(words=["Failed"])
         server.done = 1
-        server.results = lambda kind, rows, query: (200, b"")
+        server.results = lambda kind, rows, query: (200, b"sf__Id,K\n")
         found = await Described(JOBS, server).settled(ROWS[:2])
         assert list(found.uncertain) == [0, 1]
         assert "counts 1 created" in found.uncertain[0]
