@@ -16,6 +16,8 @@ from fakes.clock import FakeClock
 from hypothesis import settings
 from torture.faults.tally import TABLE
 
+from engine.progress import redaction
+
 settings.register_profile("house", deadline=None)  # a busy machine is no failure
 settings.load_profile("house")
 
@@ -25,6 +27,14 @@ def _a_home_of_its_own(monkeypatch, tmp_path_factory):
     """Let no test see, or make, the ledger of whoever runs the tests: left out, it is that of the working folder."""
     monkeypatch.setenv("BULKSUBMIT_LEDGER", ".bulksubmit/ledger.db")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "data"))
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_its_own():
+    """Have no word hidden that was a secret of another test: what was remembered before it stays, and nothing else."""
+    before = frozenset(redaction._remembered)
+    yield
+    redaction._remembered.intersection_update(before)
 
 
 @pytest.fixture
