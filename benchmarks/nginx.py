@@ -52,7 +52,7 @@ http {{
     }}
     location /v2/tasks {{ return 200 '{{"id":"$request_id","status":"DRAFT"}}'; }}
     location /put {{ add_header ETag '"0"'; return 200; }}
-    location /_bulk {{
+    location ~ /_bulk$ {{
       add_header X-Elastic-Product Elasticsearch;
       default_type application/vnd.elasticsearch+json;
       root {folder}; try_files /bulk =404;

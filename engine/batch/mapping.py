@@ -102,7 +102,10 @@ class Mapper:
         """Return what takes a record if `plain_task` takes the task that is made by putting something around it."""
         if self._settings.wrap is None:
             return msgspec.json.Decoder(plain_task)
-        kinds = {field.encode_name: field.type for field in msgspec.structs.fields(plain_task)}
+        wanted = msgspec.structs.fields(plain_task)
+        if not wanted and not plain_task.__struct_config__.forbid_unknown_fields:  # any object will do
+            return msgspec.json.Decoder(Anything)
+        kinds = {field.encode_name: field.type for field in wanted}
         try:
             msgspec.json.decode(self._prefix + b"{}" + self._suffix, type=plain_task)
         except msgspec.DecodeError:

@@ -11,6 +11,7 @@ from engine.batch.mapping import Mapper
 from engine.model.errors import ConfigError
 from engine.model.record import Block, Format, Position
 from engine.model.settings import MappingSettings, SourceSettings
+from engine.services.decoding import Anything
 from engine.source.reader import read_blocks
 
 BIG = b"123456789012345678901234567890"
@@ -255,3 +256,9 @@ def plainly(row: dict, settings: MappingSettings) -> dict | None:
         return None
     task = {**inputs, **picked} if settings.wrap is None else {settings.wrap: inputs, **picked}
     return {**settings.defaults, **task}
+
+
+def test_a_wrapped_record_needs_no_look_where_any_object_is_a_task():
+    mapper = Mapper(MappingSettings(wrap="data"), lambda _: None, Anything)
+    assert mapper.proof is not None
+    assert mapper.proof.decode(b'{"a": 1}') == Anything()
