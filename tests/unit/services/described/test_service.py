@@ -316,7 +316,10 @@ class TestJobsWithFilesOfResults:
 
     async def test_what_the_results_of_a_failed_batch_do_not_name_was_not_created(self):
         server = Jobs(words=["Failed"])
-        server.results = lambda kind, rows, query: (200, b"sf__Id,K\nid-a,a\n" if kind != "failedResults" else b"sf__Id,K\n")
+        server.results = lambda kind, rows, query: (
+            200,
+            b"sf__Id,K\nid-a,a\n" if kind != "failedResults" else b"sf__Id,K\n",
+        )
         found = await Described(JOBS, server).settled(ROWS[:2])
         assert (found.task_ids, found.errors) == (["id-a", None], {1: "no such object"})
 
