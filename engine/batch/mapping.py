@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.model.errors import ConfigError
-from engine.model.record import Block, Row, loads
+from engine.model.record import Block, Row, has_json_form, loads
 from engine.model.settings import MappingSettings
 from engine.services.decoding import Anything
 from engine.source.json_text import BLANKS, members
@@ -220,14 +220,10 @@ def _placeholders(value: Any) -> Iterator[str]:
 
 
 def _refuse_unfit_values(settings: MappingSettings) -> None:
-    """Refuse what TOML can say and JSON cannot: dates, inf, nan, integers over 64 bits."""
+    """Refuse what TOML can say and JSON cannot."""
     for name, table in (("defaults", settings.defaults), ("template", settings.template)):
         for key, value in table.items():
-            try:
-                fit = orjson.loads(orjson.dumps(value)) == value
-            except TypeError:
-                fit = False
-            if not fit:
+            if not has_json_form(value):
                 raise ConfigError(f"mapping.{name}.{key}: {value!r} is no JSON value; put it into quotes")
 
 

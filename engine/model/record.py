@@ -28,6 +28,14 @@ _TEXTS_AND_NUMBERS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?+|[-+.0-9eE]{5,}+', re.D
 _NUMBER = re.compile(rb"(-?)(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?")
 
 
+def has_json_form(value: Any) -> bool:
+    """Return whether JSON can say a value of TOML: not dates, inf, nan, integers over 64 bits."""
+    try:
+        return bool(orjson.loads(orjson.dumps(value)) == value)
+    except TypeError:
+        return False
+
+
 def loads(text: bytes) -> Any:
     """Return the value of a JSON text as orjson does; but a number beyond a double, which it refuses, is 1e308.
 

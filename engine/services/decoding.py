@@ -185,6 +185,14 @@ def _bounded(digits: str) -> int | float | None:
     return (int(digits) if digits.lstrip("-").isdecimal() else number) if math.isfinite(number) else None
 
 
+_PAGES = (b"<!doctype", b"<html", b"<head", b"<body")
+
+
+def is_page(body: bytes) -> bool:
+    """Return whether a body is that of a page for people: something in between gives those, also with a 200."""
+    return body[:200].lstrip()[:20].lower().startswith(_PAGES)
+
+
 def path_part(name: str) -> str:
     """Return how a name stands in the path of a URL.
 

@@ -136,34 +136,6 @@ def _at(place: int, name: str) -> Getter:
     return get
 
 
-def first_of(paths: Sequence[str]) -> Getter:
-    """Return what finds the first value, of those at some paths, that is there and not null; MISSING if none is.
-
-    Raises:
-        ValueError: one of the paths cannot be read.
-    """
-    getters = [compiled(path) for path in paths]
-    if len(getters) == 1:
-        return _not_null(getters[0])
-
-    def get(value: Any) -> Any:
-        for getter in getters:
-            found = getter(value)
-            if found is not MISSING and found is not None:
-                return found
-        return MISSING
-
-    return get
-
-
-def _not_null(getter: Getter) -> Getter:
-    def get(value: Any) -> Any:
-        found = getter(value)
-        return MISSING if found is None else found
-
-    return get
-
-
 def words_at(paths: Sequence[str]) -> Callable[[Any], str]:
     """Return what finds the words of an error: the text of the first of some paths that says anything; "" if none does.
 

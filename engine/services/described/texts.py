@@ -21,6 +21,7 @@ import orjson
 
 from engine.model.batch import Batch, batch_name
 from engine.model.job import Job
+from engine.model.record import has_json_form
 from engine.model.settings import SecretStr, SecretTree
 from engine.services.described.paths import parts_of, text_of_value
 
@@ -105,11 +106,7 @@ def names_in(value: Any, place: str) -> Iterator[tuple[str, str]]:
             for at, one in enumerate(value):
                 yield from names_in(one, f"{place}[{at}]")
         case _:
-            try:
-                same = orjson.loads(orjson.dumps(value)) == value
-            except TypeError:
-                same = False
-            if not same:
+            if not has_json_form(value):
                 raise ValueError(f"{place}: {value!r} is no JSON value; put it into quotes")
 
 
@@ -223,11 +220,6 @@ class JsonText:
     def has_in_text(self, name: str) -> bool:
         """Return whether a name stands in a text with others: then its value is put there as a text."""
         return (name, False) in self._pieces
-
-    @property
-    def is_task(self) -> bool:
-        """Whether it is the task and nothing else: then its own bytes go up."""
-        return self._pieces == [(TASK, True)]
 
     def each(
         self, count: int, values: Mapping[str, str], column: TextColumns, json_column: JsonColumns

@@ -36,6 +36,7 @@ from engine.services.decoding import (
     are_names,
     decode,
     decode_if_right,
+    is_page,
     words,
     words_of_all,
 )
@@ -348,9 +349,6 @@ def _listed(task: CreationTask, said: str) -> Listed:
     return Listed(creation, task_id, said or f"the task's creation ended as {word!r}", task)
 
 
-_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body")
-
-
 def is_the_stores(answer: Answer) -> bool:
     """Return whether a 2xx answer to an upload is a store's: empty, or in a store's own form.
 
@@ -358,7 +356,7 @@ def is_the_stores(answer: Answer) -> bool:
     something in between.
     """
     body, kind = answer.body.strip(), answer.headers.get("Content-Type", "").casefold()
-    if (body and "html" in kind) or body[:20].lower().startswith(_PAGE):
+    if (body and "html" in kind) or is_page(body):
         return False
     is_json = body[:1] in (b"{", b"[") or (bool(body) and "json" in kind)
     return not is_json or "ETag" in answer.headers

@@ -8,12 +8,11 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
-import orjson
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from engine.model.error_hints import Blame, Pause, Refusal
-from engine.model.record import Row
+from engine.model.record import Row, has_json_form
 from engine.model.settings import Question, SecretStr, ServiceSettings, json_of
 
 
@@ -64,14 +63,6 @@ def _address(name: str) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLATFORMS)}"
         raise ValueError(f"base_url: {name!r} is neither a URL nor the name of a platform; {hint}")
     return name.rstrip("/")
-
-
-def _is_json(table: dict[str, Any] | None) -> bool:
-    """Return whether JSON can say it: not dates, inf, nan, integers over 64 bits."""
-    try:
-        return bool(orjson.loads(orjson.dumps(table)) == table)
-    except TypeError:
-        return False
 
 
 class SevenBridgesSettings(ServiceSettings, frozen=True, kw_only=True):
@@ -125,7 +116,7 @@ class SevenBridgesSettings(ServiceSettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         force_setattr(self, "base_url", _address(self.base_url))
         for key in ("inputs", "batch_by", "execution_settings", "output_location"):
-            if not _is_json(getattr(self, key)):
+            if not has_json_form(getattr(self, key)):
                 raise ValueError(f"{key}: {getattr(self, key)!r} holds what is no JSON value; put it into quotes")
 
     def error_hint(self, status: int, body: bytes) -> Pause | Refusal | None:

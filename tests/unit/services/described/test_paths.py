@@ -1,6 +1,6 @@
 import pytest
 
-from engine.services.described.paths import MISSING, compiled, first_of, fitting, parts_of, words_at
+from engine.services.described.paths import MISSING, compiled, fitting, parts_of, words_at
 
 VALUE = {"response": {"body": {"id": "r1"}, "codes": [200, 201]}, "a.b": {"c": 1}, "0": "zero", "none": None}
 
@@ -49,16 +49,6 @@ def test_what_cannot_be_read_is_told(path):
 
 def test_a_name_in_quotes_may_hold_quotes():
     assert parts_of(r'"a\"b".c') == ('a"b', "c")
-
-
-def test_the_first_path_that_finds_something_counts_and_null_is_nothing():
-    get = first_of(["response.id", "id"])
-    assert get({"response": None, "id": 7}) == 7
-    assert get({"response": {"id": None}, "id": 7}) == 7
-    assert get({"response": {"id": 0}, "id": 7}) == 0
-    assert get({}) is MISSING
-    assert first_of(["id"])({"id": None}) is MISSING
-    assert first_of([])({"id": 1}) is MISSING
 
 
 @pytest.mark.parametrize("nothing", [None, "", [], {}, False])

@@ -57,11 +57,6 @@ def test_what_is_the_same_for_a_batch_becomes_part_of_the_literal():
     assert JsonText({"a": []}).each(2, {}, column, json_column) == [b'{"a":[]}'] * 2
 
 
-def test_a_task_alone_is_known_as_such():
-    assert JsonText("${task}").is_task
-    assert not JsonText({"a": "${task}"}).is_task
-
-
 @pytest.mark.parametrize(
     ("value", "words"),
     [
