@@ -4,8 +4,10 @@ What is frozen of a batch is its array of tasks, `[task,task,…]`, and its sha2
 templates, lines and framing, depends on nothing but that array, the records' indexes, and what is the same for the life
 of a job or of a batch: so each attempt sends the same bytes.
 
-A task is never rendered anew where it goes up whole: `${task}` is its own bytes. Of others only the values that a text
-names are read.
+A task is never rendered anew where it goes up whole: `${task}` is its own bytes. Of others only the values that a
+text names are read, by `tasks`.
+
+The module is a long one: each framing, and what it adds in bytes, stands side by side.
 """
 
 from __future__ import annotations
@@ -14,10 +16,9 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import StringIO
-from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 import orjson
@@ -27,10 +28,25 @@ from engine.model.job import Job
 from engine.model.payload import Payload
 from engine.model.record import Row
 from engine.model.settings import BatchSettings
-from engine.services.decoding import Anything
 from engine.services.described.consistency import payload_step
-from engine.services.described.paths import MISSING, compiled, parts_of, text_of_value
+from engine.services.described.paths import parts_of, text_of_value
 from engine.services.described.settings import DescribedSettings
+from engine.services.described.tasks import (
+    IN_TEXT,
+    NULL,
+    OF_KEY,
+    Addition,
+    PlainFields,
+    TaskValues,
+    as_text,
+    cell_of,
+    decoder_of,
+    escaped,
+    is_empty,
+    json_texts,
+    lacks,
+    members_of,
+)
 from engine.services.described.texts import RECORD_NAMES, TASK, JsonText, Text, clear, form_of
 
 TOKEN_BYTES = 16
@@ -55,7 +71,6 @@ _ENDINGS = {"array": "json", "single": "json", "ndjson": "ndjson", "csv": "csv",
 
 _NO_LINES = bytes.maketrans(b"\n\r", b"  ")
 """A line feed in JSON stands between values, never in one: there it is escaped."""
-_NULL = b"null"
 
 
 class Framing:
@@ -93,22 +108,17 @@ class Framing:
         self._of_call = sorted(name for name in named if name.partition(".")[0] in RECORD_NAMES)
         """What the call that carries one record names of it."""
         self._needed = sorted({f"{TASK}.{path}" for path, _ in self._needs()})
-        self._values = _Values([name.partition(".")[2] for name in self._needed])
+        self._values = TaskValues([name.partition(".")[2] for name in self._needed])
         self._tests = list(self._flaw_tests())
         self._columns = tuple(self._body.columns or record.template)
-        self._cells = _Values([f'"{_escaped(name)}"' for name in self._columns])
-        self._plain_row = _decoder_of(self._columns, str | int | None, None)
+        self._cells = TaskValues([f'"{escaped(name)}"' for name in self._columns])
+        self._plain_row = decoder_of(self._columns, str | int | None, None)
         self._decoders = {
-            name: _decoder_of(parts, str | int)
+            name: decoder_of(parts, str | int)
             for name in self._needed
             if len(parts := parts_of(name.partition(".")[2])) == 1
         }
         """Name of a value at the top of a task → what reads it, if it is a text or an integer."""
-
-    @property
-    def looks_at_tasks(self) -> bool:
-        """Whether `flaw` may find something: else no task needs to be looked at."""
-        return bool(self._tests)
 
     def with_record(self, payload: Payload, names: Mapping[str, str]) -> Mapping[str, str]:
         """Return names with those of the one record that a call carries: its key, its index, and values of its task.
@@ -126,12 +136,12 @@ class Framing:
     @property
     def plain_task(self) -> type[msgspec.Struct] | None:
         """What has no flaw by its fields alone; None: each task must be looked at. See `Service.plain_task`."""
-        fields = _PlainFields()
+        fields = PlainFields()
         if self._bare_key:
-            fields.need(parts_of(self._bare_key), _OF_KEY)
+            fields.need(parts_of(self._bare_key), OF_KEY)
         for path, in_text in self._needs():
             if path != self._bare_key:
-                fields.need(parts_of(path), _IN_TEXT if in_text else msgspec.Raw)
+                fields.need(parts_of(path), IN_TEXT if in_text else msgspec.Raw)
         for one in self._additions:
             fields.lack(one.under, one.names)
         if self._closed:
@@ -266,10 +276,10 @@ class Framing:
             writer.writerow(self._columns)
             writer.writerows(self._rows(records))
             return rows.getvalue().encode()
-        members = list(map(_members, records))
+        members = list(map(members_of, records))
         names = list(dict.fromkeys(name for one in members for name in one))
         writer.writerow(names)
-        writer.writerows([_cell(one.get(name, _NULL)) for name in names] for one in members)
+        writer.writerows([cell_of(one.get(name, NULL)) for name in names] for one in members)
         return rows.getvalue().encode()
 
     def _rows(self, records: Sequence[bytes]) -> Iterable[Sequence[Any]]:
@@ -277,14 +287,14 @@ class Framing:
         try:
             self._plain_row(records[0]) if records else None
         except (msgspec.DecodeError, RecursionError):  # so are the others, most likely
-            return zip(*(map(_cell, column) for column in self._cells.columns(records)), strict=True)
+            return zip(*(map(cell_of, column) for column in self._cells.columns(records)), strict=True)
         return map(self._row, records)
 
     def _row(self, record: bytes) -> Sequence[Any]:
         try:
             return msgspec.structs.astuple(self._plain_row(record))
         except (msgspec.DecodeError, RecursionError):
-            return list(map(_cell, self._cells.of(record)))
+            return list(map(cell_of, self._cells.of(record)))
 
     def _plain_texts(self, name: str, tasks: Sequence[bytes]) -> Sequence[str] | None:
         """Return a value of each task as a text, if each is a text or an integer at the top; None if not."""
@@ -314,12 +324,12 @@ class Framing:
         for one in self._additions:
             yield one.flaw
         if self._bare_key:
-            yield _empty(self._bare_key)
+            yield is_empty(self._bare_key)
         for place, user in self._users.items():
             for name in sorted(user.names):
                 if name.startswith(f"{TASK}."):
                     in_text = not isinstance(user, JsonText) or user.has_in_text(name)
-                    yield _needs(name.partition(".")[2], place, in_text=in_text)
+                    yield lacks(name.partition(".")[2], place, in_text=in_text)
         if self._closed:
             columns = frozenset(self._body.columns)
             yield lambda task: next(
@@ -336,76 +346,6 @@ class Framing:
     def _closed(self) -> bool:
         """Whether a task may have no other members than `body.columns`: they would not be sent."""
         return bool(self._body.columns) and self._template is None
-
-
-class _PlainFields:
-    """Gathers what a struct must say of a task so that what it takes has no flaw."""
-
-    def __init__(self) -> None:
-        self._fields: dict[str, Any] = {}
-        """Name → its type, or the fields of an object."""
-        self._optional: set[str] = set()
-        self._closed = False
-        self._possible = True
-
-    def need(self, parts: Sequence[str], kind: Any) -> None:
-        """Have a value be there, of a type."""
-        fields: Any = self._fields
-        for part in parts[:-1]:
-            fields = fields.setdefault(part, {}) if isinstance(fields, dict) else None
-        if not isinstance(fields, dict) or any(map(_is_place, parts)):
-            self._possible = False
-            return
-        before = fields.get(parts[-1], msgspec.Raw)
-        if before is msgspec.Raw or before == kind:
-            fields[parts[-1]] = kind
-        elif kind is not msgspec.Raw:
-            self._possible = False
-
-    def lack(self, under: str, names: Collection[str]) -> None:
-        """Have members not be there; `under`: of an object in the task, which must be."""
-        fields = self._fields.setdefault(under, {}) if under else self._fields
-        if not isinstance(fields, dict) or not fields.keys().isdisjoint(names):
-            self._possible = False
-            return
-        fields.update(dict.fromkeys(names, _ABSENT))
-
-    def close(self, names: Sequence[str]) -> None:
-        """Have no other members be there than these."""
-        self._closed = True
-        self._optional = {name for name in names if name not in self._fields}
-
-    def struct(self) -> type[msgspec.Struct] | None:
-        """Return the struct; None if none can say it."""
-        if not self._possible:
-            return None
-        if not self._fields and not self._closed:
-            return Anything
-        optional = [(name, msgspec.Raw, msgspec.Raw(b"")) for name in sorted(self._optional)]
-        return _struct(self._fields, optional, closed=self._closed)
-
-
-_IN_TEXT = str | int | float | bool
-_OF_KEY = Annotated[str, msgspec.Meta(min_length=1)] | int | float | bool
-_ABSENT = Literal["\x00"]
-"""A field of it is not there: no text is this one."""
-
-
-def _struct(
-    fields: Mapping[str, Any], optional: Sequence[tuple[str, Any, Any]] = (), *, closed: bool = False
-) -> type[msgspec.Struct]:
-    names = [*fields, *(name for name, _, _ in optional)]
-    typed: list[Any] = []
-    for at, kind in enumerate(fields.values()):
-        inner = _struct(kind) if isinstance(kind, dict) else kind
-        typed.append((f"f{at}", inner, "\x00") if kind is _ABSENT else (f"f{at}", inner))
-    typed += [(f"f{len(fields) + at}", kind, default) for at, (_, kind, default) in enumerate(optional)]
-    rename = {f"f{at}": name for at, name in enumerate(names)}
-    return msgspec.defstruct("PlainRecord", typed, rename=rename, kw_only=True, forbid_unknown_fields=closed)
-
-
-def _is_place(part: str) -> bool:
-    return re.fullmatch(r"-?[0-9]{1,9}", part) is not None
 
 
 class _Columns:
@@ -462,7 +402,7 @@ class _Columns:
             case "task":
                 return [task.decode() for task in self.tasks]
         texts = self._framing._plain_texts(name, self._payload.tasks)  # noqa: SLF001 - as above
-        return [_text(raw, name) for raw in self._raw(name)] if texts is None else texts
+        return [as_text(raw, name) for raw in self._raw(name)] if texts is None else texts
 
     def _jsons(self, name: str) -> Sequence[bytes]:
         match name:
@@ -489,193 +429,17 @@ class _Columns:
         return self._raws[name]
 
 
-class _Values:
-    """Finds the text of some values in JSON objects, by their paths, and reads nothing else of them."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = [parts_of(path) for path in paths]
-        names = list(dict.fromkeys(parts[0] for parts in self._paths))
-        fields = [(f"f{at}", msgspec.Raw, msgspec.Raw(b"")) for at in range(len(names))]
-        kind = msgspec.defstruct("RawValues", fields, rename={f"f{at}": name for at, name in enumerate(names)})
-        self._decode = msgspec.json.Decoder(kind).decode
-        self._places = [(attrgetter(f"f{names.index(parts[0])}"), parts[1:]) for parts in self._paths]
-
-    def of(self, task: bytes) -> Sequence[bytes]:
-        """Return the text of each value in one task."""
-        return [column[0] for column in self.columns([task])]
-
-    def columns(self, tasks: Sequence[bytes]) -> Sequence[Sequence[bytes]]:
-        """Return, for each path, the text of its value in each task; b"" of one that is not there."""
-        try:
-            found = list(map(self._decode, tasks))
-            return [
-                [_raw_below(bytes(get(one)), rest) for one in found] if rest else list(map(bytes, map(get, found)))
-                for get, rest in self._places
-            ]
-        except RecursionError:  # msgspec goes less deep than orjson
-            values = list(map(orjson.loads, tasks))
-            return [[_rendered(value, parts) for value in values] for parts in self._paths]
-
-
-_member_texts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_item_texts = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-def _raw_below(raw: bytes, parts: Sequence[str]) -> bytes:
-    for part in parts:
-        begin = raw.lstrip()[:1]
-        if begin == b"{":
-            raw = bytes(_member_texts(raw).get(part, b""))
-        elif begin == b"[" and re.fullmatch(r"-?[0-9]{1,9}", part):
-            items, place = _item_texts(raw), int(part)
-            raw = bytes(items[place]) if -len(items) <= place < len(items) else b""
-        else:
-            return b""
-    return raw
-
-
-def _rendered(value: Any, parts: Sequence[str]) -> bytes:
-    found = compiled(".".join(f'"{_escaped(part)}"' for part in parts))(value)
-    return b"" if found is MISSING else orjson.dumps(found)
-
-
-def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _members(record: bytes) -> Mapping[str, bytes]:
-    try:
-        return {name: bytes(text) for name, text in _member_texts(record).items()}
-    except RecursionError:
-        return {name: orjson.dumps(value) for name, value in orjson.loads(record).items()}
-
-
-class _Addition:
-    """Puts members into a task, behind its opening bracket or that of an object in it."""
-
-    def __init__(self, members: Mapping[str, Any], place: str, under: str = "") -> None:
-        self.member = JsonText(dict(members), place)
-        self.place = place
-        self.names = frozenset(members)
-        self.under = under
-        self._first = re.compile(rb"\s*\{\s*%b\s*:\s*\{" % re.escape(orjson.dumps(under)))
-
-    def put(self, tasks: Sequence[bytes], members: Sequence[bytes]) -> Sequence[bytes]:
-        """Return tasks with members, which are the text of an object for each.
-
-        Raises:
-            ValueError: one has no object to put them into.
-        """
-        if self.under:
-            return list(map(self._put_below, tasks, members))
-        # Nearly every task begins so; and a closing bracket off a text costs less than a call.
-        return [
-            mine[:-1] + b"," + task[1:] if task[:2] == b'{"' else _joined(mine, task, task.index(b"{") + 1)
-            for task, mine in zip(tasks, members, strict=True)
-        ]
-
-    def _put_below(self, task: bytes, members: bytes) -> bytes:
-        found = self._first.match(task)
-        if found is not None and task.count(orjson.dumps(self.under)) == 1:  # of two the last one counts
-            return task[: found.end() - 1] + _joined(members, task, found.end())
-        texts = dict(_members(task))
-        inner = texts.get(self.under, b"").lstrip()
-        if inner[:1] != b"{":
-            raise ValueError(f"a task has no object {self.under!r}, which the mark stands in")
-        texts[self.under] = _joined(members, inner, 1)
-        return b"{%b}" % b",".join(orjson.dumps(name) + b":" + text for name, text in texts.items())
-
-    def flaw(self, task: Row) -> str | None:
-        """Return why they cannot be put into a task; None if they can."""
-        inside: Any = task.get(self.under, MISSING) if self.under else task
-        if not isinstance(inside, dict):
-            return f"has no object {self.under!r}, into which {self.place} puts what it is found by"
-        for name in self.names:
-            if name in inside:
-                where = f"{self.under}.{name}" if self.under else name
-                return f"has {where!r} already, which {self.place} puts there"
-        return None
-
-
-def _joined(members: bytes, text: bytes, inside: int) -> bytes:
-    """Return an object with members before its own; these begin at `inside` in its text."""
-    rest = text[inside:]
-    ends = rest[:1] != b'"' and rest.lstrip()[:1] == b"}"
-    return members[:-1] + (b"" if ends else b",") + rest
-
-
-def _additions(settings: DescribedSettings) -> Iterator[_Addition]:
+def _additions(settings: DescribedSettings) -> Iterator[Addition]:
     if settings.record.add:
-        yield _Addition(settings.record.add, "record.add")
+        yield Addition(settings.record.add, "record.add")
     if settings.search is not None and settings.search.mark:
         under, _, name = settings.search.mark.rpartition(".")
-        yield _Addition({name: "${mark}"}, "search.mark", under)
-
-
-def _needs(path: str, place: str, *, in_text: bool) -> Callable[[Row], str | None]:
-    """Return what says why a task lacks the value that a text takes from it."""
-    get = compiled(path)
-
-    def test(task: Row) -> str | None:
-        found = get(task)
-        if found is MISSING:
-            return f"has no {path!r}, which {place} takes from it"
-        if in_text and (found is None or isinstance(found, dict | list)):
-            kind = "null" if found is None else "no text and no number"
-            return f"{path!r} is {kind}, and {place} puts it into a text"
-        return None
-
-    return test
-
-
-def _empty(path: str) -> Callable[[Row], str | None]:
-    """Return what says that the value at a path is the empty text.
-
-    That is no key: many services make one of their own for it, at each attempt another one.
-    """
-    get = compiled(path)
-    return lambda task: f"{path!r} is empty, and it is the record's key" if get(task) == "" else None
-
-
-def json_texts(texts: Sequence[str]) -> Sequence[bytes]:
-    """Return texts as JSON writes them.
-
-    Where nothing in them needs an escape they are only put into quotes: orjson takes a kilobyte for each and gives most
-    of it back, which leaves the memory in pieces and costs up to 3 µs a text.
-    """
-    line = "".join(texts)
-    if line.isascii() and line.isprintable() and '"' not in line and "\\" not in line:
-        return [b'"%b"' % text.encode() for text in texts]
-    return list(map(orjson.dumps, texts))
-
-
-def _text(raw: bytes, name: str) -> str:
-    if raw[:1] == b'"':
-        found: str = orjson.loads(raw)
-        return found
-    if not raw or raw == _NULL:
-        raise ValueError(f"a task has no value for ${{{name}}}")
-    return raw.decode()
-
-
-def _decoder_of(names: Sequence[str], kind: Any, *default: Any) -> Callable[[bytes], Any]:
-    """Return what reads some members of an object, each of a kind; the first is called `value`."""
-    fields = [("value" if not at else f"value{at}", kind, *default) for at in range(len(names))]
-    rename = {field[0]: name for field, name in zip(fields, names, strict=True)}
-    return msgspec.json.Decoder(msgspec.defstruct("PlainValues", fields, rename=rename)).decode
+        yield Addition({name: "${mark}"}, "search.mark", under)
 
 
 def _as_texts(raw: bytes) -> Any:
     """Return an object for a form: its numbers as they are written, for 1.10 is no 1.1, and a double has 17 digits."""
     return json.loads(raw, parse_int=str, parse_float=str)
-
-
-def _cell(raw: bytes) -> str:
-    """Return a value as a field of CSV has it: texts as they are, null as nothing, anything else as JSON."""
-    if raw[:1] == b'"':
-        found: str = orjson.loads(raw)
-        return found
-    return "" if raw in {_NULL, b""} else raw.decode()
 
 
 def _has_lines(array: bytes) -> bool:

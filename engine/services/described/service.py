@@ -33,10 +33,7 @@ from engine.model.batch import Batch, ClientReference
 from engine.model.doubt import REPEATABLE, Again, RemoteStatus
 from engine.model.error_hints import Blame, Carries
 from engine.model.errors import (
-    CallFailed,
     ConfigError,
-    NotApplied,
-    PossiblyApplied,
     Refused,
     UnexpectedAnswer,
 )
@@ -58,13 +55,14 @@ from engine.services.base import (
     Staged,
     no_intent,
 )
-from engine.services.decoding import decode, words
+from engine.services.decoding import decode, is_page, words
 from engine.services.described.body import Framing
 from engine.services.described.consistency import finds_records, rules_on_conflict
 from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
-from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, ListReader, RecordFates, doubt_same_ids
+from engine.services.described.results import ListReader, RecordFates
 from engine.services.described.search import Search
+from engine.services.described.sending import Sending
 from engine.services.described.settings import DescribedSettings, StepTable
 from engine.services.described.steps import PageWalk, Step, joined, without_case
 from engine.services.described.texts import Text, batch_names
@@ -72,20 +70,11 @@ from engine.services.described.texts import Text, batch_names
 if TYPE_CHECKING:
     from engine.services.checks import Checking
 
-MOST_BUSY_ROUNDS = 10
-"""Times that records are sent again in one release because the service was too busy for them."""
-FIRST_BUSY_SECONDS, LONGEST_BUSY_SECONDS = 1.0, 30.0
-"""Pause before the first of those rounds, doubled each time, and the longest one: three minutes in all."""
-MOST_FLAW_ROUNDS = 20
-"""Refusals of one release that name the records at fault; after that the batch is halved."""
-
 _INLINE_BYTES = 64 * 1024
 """A longer file of results is read by a thread: a megabyte takes some 10 ms."""
-_PERHAPS_BEFORE = "an earlier attempt may have made it"
 _ONLY_RELEASE_TELLS = (
     "the answer to its release was lost, and only that tells of each record: the service calls the batch {!r}"
 )
-_PAGE = (b"<!doctype", b"<html", b"<head", b"<body")
 
 
 class DescribedService:
@@ -220,10 +209,7 @@ class DescribedService:
         del earlier_id, intent
         assert self._stage is not None  # noqa: S101 - else there is no `staging`
         values = self._values(batch)
-        call = self._stage.call(self._record_values(payload, values, "stage") if self._stage.payload else values)
-        if self._stage.payload:
-            call = self._with_records(call, payload, values)
-        taken = self._stage.taken(await self._caller.call(call))
+        taken = self._stage.taken(await self._caller.call(self._bringing(self._stage, payload, values)))
         self._taken[taken["id"]] = {**values, **taken}
         return Staged(taken["id"], taken.get("upload_url"))
 
@@ -232,9 +218,7 @@ class DescribedService:
         if self._upload is None:
             return
         values = self._taken.get(staged.remote_id, {"id": staged.remote_id})
-        call = self._upload.call(self._record_values(payload, values, "upload") if self._upload.payload else values)
-        if self._upload.payload:
-            call = self._with_records(call, payload, values)
+        call = self._bringing(self._upload, payload, values)
         if not call.authenticated and self._upload.payload:
             call = replace(call, carries=Carries.BYTES)
         try:
@@ -263,7 +247,7 @@ class DescribedService:
         if remote_id is not None:
             values["id"] = self._staged_as[batch.sequence] = remote_id
         self._taken.pop(remote_id or "", None)
-        sending = _Sending(self, batch.count, payload, values, intent, earlier=sent_before)
+        sending = Sending(self, batch.count, payload, values, intent, earlier=sent_before)
         await sending.run()
         name = sending.taken.get("id", remote_id)
         if name is not None and self._search is not None and self._search.by_results:
@@ -278,6 +262,13 @@ class DescribedService:
     def _values(self, batch: Batch) -> dict[str, str]:
         """Return what texts may name of a batch before it is sent."""
         return {**self.settings.values, **batch_names(self._job, self._token, batch)}
+
+    def _bringing(self, step: Step, payload: Payload, values: Mapping[str, str]) -> Call:
+        """Return the call of a step, with the records of a batch if it carries them."""
+        if not step.payload:
+            return step.call(values)
+        values = self._record_values(payload, values, step.kind)
+        return self._with_records(step.call(values), payload, values)
 
     def _record_values(self, payload: Payload, values: Mapping[str, str], call: str) -> Mapping[str, str]:
         """Return the names that a call may name which carries the records: of a single one, those of it, too.
@@ -308,7 +299,7 @@ class DescribedService:
         return replace(call, headers=headers, body=body, carries=Carries.RECORDS)
 
     async def send(self, payload: Payload | None, values: Mapping[str, str], intent: Intent) -> Answer:
-        """Make the call that releases, once; `_Sending` calls it.
+        """Make the call that releases, once; `Sending` calls it.
 
         Raises:
             as `Caller.call` says.
@@ -586,7 +577,7 @@ def _no_page(answer: Answer, call: str) -> Answer:
     Raises:
         UnexpectedAnswer: it is one.
     """
-    if answer.body[:200].lstrip()[:20].lower().startswith(_PAGE):
+    if is_page(answer.body):
         raise UnexpectedAnswer(f"{call}: a page is no answer of the service", call=call, status=answer.status)
     return answer
 
@@ -625,214 +616,6 @@ class _StatusWords:
         if isinstance(found, str) and found.isdecimal() and len(found) < 10:  # noqa: PLR2004 - a billion
             found = int(found)
         return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
-
-
-class _Sending:
-    """One release: the call, and those that follow it for records that were busy, or beside some that are at fault."""
-
-    def __init__(
-        self,
-        service: DescribedService,
-        count: int,
-        payload: Payload | None,
-        values: Mapping[str, str],
-        intent: Intent,
-        *,
-        earlier: bool,
-    ) -> None:
-        self._service = service
-        self._values = values
-        self._intent = intent
-        self._payload = payload
-        self._left: Sequence[int] = range(count)
-        """Positions that are still to be sent."""
-        self._count = count
-        self._ids: list[str | None] = [None] * count
-        self._errors: dict[int, str] = {}
-        self._uncertain: dict[int, str] = {}
-        self._notes: list[str] = []
-        self._accepted = False
-        """A call was answered with success: some records may be created."""
-        self._ours = False
-        """A refusal has named records that are there already, by an attempt of ours."""
-        self._lost = False
-        """An attempt of this release had no answer."""
-        self._busy_rounds = self._flaw_rounds = 0
-        self.earlier = earlier
-        """An attempt that is not this one may have arrived."""
-        self.taken: dict[str, str] = {}
-        self.settlement: Settlement | None = None
-
-    async def run(self) -> None:
-        """Send, until each record has its fate or the service has the batch.
-
-        Raises:
-            as `Service.release` says.
-        """
-        self._hold_twins()
-        while self._left:
-            try:
-                done = await self._once()
-            except Refused as refusal:
-                self._note_loss(refusal.earlier_lost)
-                if not self._sort_out(refusal):
-                    self._give_up(refusal)
-            except (NotApplied, PossiblyApplied) as failure:
-                self._give_up(failure)
-            else:
-                if done:
-                    return
-        if self._service.again is not Again.SAFE:  # each call has seen to its own records only
-            doubt_same_ids(self._ids, self._uncertain)
-        note = "; ".join(dict.fromkeys(filter(None, self._notes)))
-        self.settlement = Settlement(self._ids, self._errors, note=note, uncertain=self._uncertain)
-
-    async def _once(self) -> bool:
-        """Make one call; return whether that was all."""
-        service, rounds = self._service, self._busy_rounds + self._flaw_rounds
-        values = service.round_values(self._values, rounds)
-        answer = await service.send(self._payload, values, self._intent)
-        self._note_loss(answer.earlier_lost)
-        self.taken = self.taken or service.release_takes(answer)
-        if not service.settles_at_once:
-            return True
-        found, busy = service.read_answer(answer, len(self._left), self._keys, earlier=self.earlier)
-        self._accepted = True
-        if not rounds and not busy and len(self._left) == self._count:
-            self.settlement = found
-            return True
-        self._take_in(found, busy)
-        await self._go_on_with(busy)
-        return False
-
-    def _note_loss(self, lost: bool) -> None:  # noqa: FBT001 - it is all that is noted
-        self._lost |= lost
-        self.earlier |= lost
-
-    def _keys(self) -> Sequence[str]:
-        return self._service.keys(self._payload, self._values) if self._payload is not None else ()
-
-    def _hold_twins(self) -> None:
-        """Fail records whose key an earlier one of the batch has: an answer by keys could not tell the two apart."""
-        keys = self._keys() if self._service.answers_by_key else ()
-        if len(set(keys)) == len(keys):
-            return
-        first: dict[str, int] = {}
-        for at, key in enumerate(keys):
-            if first.setdefault(key, at) != at:
-                self._errors[at] = (
-                    f"its key stands twice in the source: record {first[key] + 1} of its batch has it, too"
-                )
-        self._keep(list(first.values()))
-
-    def _take_in(self, found: Settlement, busy: Sequence[int]) -> None:
-        """Keep what is known of the records of one call; those that are busy are known by another one.
-
-        One that stays busy was not made by these calls. That says nothing of an attempt before them.
-        """
-        again = frozenset(busy) if self._may_go_again() else frozenset()
-        self._notes.append(found.note)
-        for at, position in enumerate(self._left):
-            if at in again:
-                continue
-            self._ids[position] = found.task_ids[at]
-            if at in found.errors:
-                tries = f" ({self._busy_rounds + 1} times)" if at in busy and self._busy_rounds else ""
-                if at in busy and self.earlier:
-                    self._uncertain[position] = f"{found.errors[at]}{tries}; {_PERHAPS_BEFORE}"
-                else:
-                    self._errors[position] = f"{found.errors[at]}{tries}"
-            if at in found.uncertain:
-                self._uncertain[position] = found.uncertain[at]
-
-    def _may_go_again(self) -> bool:
-        """Return whether busy records may be sent once more: some of what was staged cannot go without the others."""
-        return self._payload is not None and self._busy_rounds < MOST_BUSY_ROUNDS
-
-    async def _go_on_with(self, busy: Sequence[int]) -> None:
-        if not busy or not self._may_go_again():
-            self._keep(())
-            return
-        await self._service.pause(min(FIRST_BUSY_SECONDS * 2.0**self._busy_rounds, LONGEST_BUSY_SECONDS))
-        self._busy_rounds += 1
-        self._keep(busy)
-
-    def _keep(self, places: Sequence[int]) -> None:
-        """Go on with some of the records that were left, by their places among them."""
-        self._left = [self._left[at] for at in places]
-        if self._payload is not None and self._left:
-            tasks, indexes = self._payload.tasks, self._payload.indexes
-            self._payload = Payload.of([tasks[at] for at in places], [indexes[at] for at in places])
-
-    def _sort_out(self, refusal: Refused) -> bool:
-        """Take out the records that a refusal names; return whether the others may be sent again."""
-        left = len(self._left)
-        flaws = {at: said for at, said in refusal.flaws.items() if 0 <= at < left}
-        if refusal.exists and not flaws and left == 1:
-            flaws = {0: str(refusal)}
-        if not flaws:
-            if refusal.exists:  # which of them, only halves tell
-                refusal.blame = Blame.PAYLOAD
-            return False
-        # What is staged, or followed by a name, is one whole: the places of its records are those of the batch.
-        is_whole = self._payload is None or not self._service.settles_at_once
-        if self._flaw_rounds == MOST_FLAW_ROUNDS or (is_whole and left > 1):
-            refusal.blame = Blame.PAYLOAD
-            return False
-        self._flaw_rounds += 1
-        self._take_out(flaws, exists=refusal.exists)
-        self._keep([at for at in range(left) if at not in flaws])
-        return True
-
-    def _take_out(self, flaws: Mapping[int, str], *, exists: bool) -> None:
-        """Settle the records that a refusal names, by their places among those left."""
-        ours = exists and self.earlier
-        keys: Sequence[str] = self._keys() if ours else ()
-        self._ours |= ours
-        for at, said in flaws.items():
-            position = self._left[at]
-            if keys:
-                self._ids[position] = keys[at]
-            elif ours:
-                self._uncertain[position] = f"{PERHAPS_OURS} ({said})"
-            else:
-                self._errors[position] = f"{THERE_ALREADY} ({said})" if exists else said
-
-    def _give_up(self, failure: CallFailed) -> None:
-        """Settle what is left after a call that failed, if others are there already; else it is raised.
-
-        Where a repeat is harmless, all of it is repeated later: what was done by then may be there already.
-        """
-        failure.earlier_lost |= self._lost
-        if not (self._accepted or self._ours) or self._all_may_go_again(failure):
-            is_there = bool(self._uncertain) or any(task_id is not None for task_id in self._ids)
-            failure.earlier_lost |= is_there and self._service.is_repeatable
-            raise failure
-        for position in self._left:
-            if isinstance(failure, PossiblyApplied):
-                self._uncertain[position] = (
-                    f"the service was busy, and the answer to its second call was lost: {failure}"
-                )
-            elif self.earlier and not isinstance(failure, Refused):
-                self._uncertain[position] = f"its call failed: {failure}; {_PERHAPS_BEFORE}"
-            elif self._accepted:
-                self._errors[position] = f"the service was busy, and then its call failed: {failure}"
-            else:
-                self._errors[position] = str(failure)
-        self._left = ()
-
-    def _all_may_go_again(self, failure: CallFailed) -> bool:
-        """Return whether the whole batch may be sent again, or its halves, though some of it is there already.
-
-        A refusal that is not about these records is left to the engine. One that is about some of several has the batch
-        halved; not with an idempotency key, since the halves have others.
-        """
-        if self._accepted and not self._service.is_repeatable:
-            return False
-        if not isinstance(failure, Refused) or failure.blame in {Blame.JOB, Blame.SUSPECT}:
-            return True
-        has_other_key = self._accepted and self._service.again is Again.KEY
-        return failure.blame is Blame.PAYLOAD and len(self._left) > 1 and not has_other_key
 
 
 def _step(settings: DescribedSettings, kind: str, table: StepTable | None) -> Step | None:

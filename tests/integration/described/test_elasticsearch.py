@@ -3,7 +3,7 @@ import pytest
 from engine.model.errors import Exit
 from engine.sandbox.behaviour import Fault, RateLimit
 from engine.sandbox.vendors.elasticsearch import ElasticsearchStandIn, ElasticsearchSwitches
-from engine.services.described import service
+from engine.services.described import sending
 
 from .desk import counts, once, reasons
 
@@ -78,7 +78,7 @@ async def test_a_document_that_was_there_before_is_somebody_elses(vendor):
 
 
 async def test_documents_that_are_turned_away_go_again(vendor, monkeypatch):
-    monkeypatch.setattr(service, "FIRST_BUSY_SECONDS", 0.001)
+    monkeypatch.setattr(sending, "FIRST_BUSY_SECONDS", 0.001)
     vendor = await vendor(busy=7, tries=2)
     result = await vendor.submit(documents(200))
     assert counts(result) == (200, 0, 0, 0, 0)
@@ -87,7 +87,7 @@ async def test_documents_that_are_turned_away_go_again(vendor, monkeypatch):
 
 
 async def test_a_document_that_is_turned_away_for_good_fails_with_the_reason(vendor, monkeypatch):
-    monkeypatch.setattr(service, "FIRST_BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(sending, "FIRST_BUSY_SECONDS", 0.0)
     vendor = await vendor(busy=20, tries=1000)
     result = await vendor.submit(documents(40))
     assert counts(result) == (38, 2, 0, 0, 0)
