@@ -2,6 +2,8 @@
 
 An uncertain batch is sent again in its place. A settled one is final, so those of its records of which nobody knows
 become a job of their own, by the same way as failed ones. Batches come first: how they end may leave more records open.
+
+The module is a long one: both ways begin with the same questions.
 """
 
 from __future__ import annotations

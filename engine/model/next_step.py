@@ -3,6 +3,8 @@
 Recovery, canceling and the poller of released batches call `next_step`; none of them decides by itself. It returns the
 first row that fits what is known (`model.doubt`), so a row counts only for what no row before it fits. The explorer in
 the tests walks through it with everything that may happen to a call.
+
+The module is a long one: it is one table, and a row means nothing without those before it.
 """
 
 from __future__ import annotations

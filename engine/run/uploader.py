@@ -9,6 +9,8 @@ so its intent is durable first, with the time at which the call goes out.
 
 How large batches may be is learnt here: the next ones are cut smaller than what was refused, and a frozen batch as
 large as that is halved before it is sent.
+
+The module is a long one: what becomes of a failure stands beside the call that may fail.
 """
 
 from __future__ import annotations

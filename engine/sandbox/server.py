@@ -4,21 +4,16 @@ The only part of the sandbox that knows connections. What is answered, and how t
 """
 
 import asyncio
-import base64
 import contextlib
-import hashlib
-import hmac
 import logging
 import os
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from email.utils import formatdate
 from pathlib import Path
-from random import Random
 
-import aiohttp
 import orjson
 from aiohttp import web
 from msgspec import Struct
@@ -29,12 +24,12 @@ from engine.http.urls import is_loopback
 from engine.sandbox.behaviour import (
     Behaviour,
     BehaviourError,
-    Callbacks,
     SandboxError,
     ServiceKind,
     load_behaviour,
 )
 from engine.sandbox.bulk import FACES, BulkService
+from engine.sandbox.callbacks import CallbackSender
 from engine.sandbox.journal import Journal
 from engine.sandbox.messages import SandboxAnswer, SandboxCall, SandboxRequest
 from engine.sandbox.sama import SamaService
@@ -65,8 +60,6 @@ _BELOW: Mapping[ServiceKind, str] = {
 DELAY_SECONDS = 1.0
 """Of the command without a behaviour file. Real services take a moment, too: a program that releases a batch or runs a
 task, and cancels it then, finds something to cancel."""
-TRIES = 5  # of a callback; the vendor's number
-_SENDERS = 8
 _TICK_SECONDS = 0.02  # how late what becomes due may be done
 _SHUTDOWN_SECONDS = 0.5  # requests that hang on purpose are not waited for
 
@@ -122,7 +115,7 @@ async def serving(
     host: str = "127.0.0.1",
     port: int = 0,
     uploads: SeaweedUploads | None = None,
-    callbacks: "CallbackSender | None" = None,
+    callbacks: CallbackSender | None = None,
 ) -> AsyncIterator[str]:
     """Serve a service that is made already until the block ends; give its address. Raise SandboxError."""
     server = _Server(service, behaviour, uploads)
@@ -211,101 +204,6 @@ def _welcome(sandbox: Sandbox, behaviour: Behaviour) -> str:
     late = behaviour.sevenbridges.life.queued_seconds if bridges else behaviour.creation.delay_seconds
     delay = f"; what it accepts begins {late:g} s later, and can be canceled until then" if late else ""
     return f"{served} (access key: {keys}; process {os.getpid()}{delay}; Ctrl-C ends it)."
-
-
-class Delivery(Struct, frozen=True):
-    """A callback that is sent, or made up by somebody else: after how long, and with whose secret."""
-
-    body: bytes
-    after_seconds: float = 0.0
-    forged: bool = False
-
-
-class Deliveries:
-    """What becomes of bodies on their way, drawn from a seed."""
-
-    def __init__(self, settings: Callbacks) -> None:
-        self._settings, self._draw = settings, Random(settings.seed)
-
-    def of(self, body: bytes) -> Sequence[Delivery]:
-        """Return what is sent for a body."""
-        settings, draw = self._settings, self._draw
-        times = 0 if draw.random() < settings.lost else 2 if draw.random() < settings.twice else 1
-        sent = [Delivery(body, self._delay()) for _ in range(times)]
-        if draw.random() < settings.forged:
-            sent.append(Delivery(body, self._delay(), forged=True))
-        if draw.random() < settings.untrue:
-            untrue = orjson.loads(body)
-            untrue["tasks"] = [{**task, "id": f"{draw.getrandbits(96):024x}"} for task in untrue.get("tasks", [])]
-            sent.append(Delivery(orjson.dumps(untrue), self._delay()))
-        return sent
-
-    def _delay(self) -> float:
-        late = self._draw.random() < self._settings.late
-        return self._draw.random() * self._settings.late_seconds if late else 0.0
-
-
-class CallbackSender:
-    """POSTs bodies to the user's URL in the background: five tries each, any 2xx is success.
-
-    The canonical string of the HMAC is this sandbox's choice: the value of `X-wsm-date`, a line feed, the body.
-    """
-
-    def __init__(self, settings: Callbacks) -> None:
-        self._settings = settings
-        self._deliveries = Deliveries(settings)
-        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._late: set[asyncio.TimerHandle] = set()
-
-    def send(self, body: bytes) -> None:
-        """Send a body, or what a fault makes of it."""
-        for delivery in self._deliveries.of(body):
-            if delivery.after_seconds:
-                put = self._queue.put_nowait
-                self._late.add(asyncio.get_running_loop().call_later(delivery.after_seconds, put, delivery))
-            else:
-                self._queue.put_nowait(delivery)
-
-    async def run(self) -> None:
-        """Send until canceled."""
-        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
-        try:
-            async with aiohttp.ClientSession(timeout=timeout) as session:
-                await asyncio.gather(*(self._send_all(session) for _ in range(_SENDERS)))
-        finally:
-            for late in self._late:
-                late.cancel()
-
-    async def _send_all(self, session: aiohttp.ClientSession) -> None:
-        while True:
-            delivery = await self._queue.get()
-            for _ in range(1 if delivery.forged else TRIES):
-                if await self._send(session, delivery):
-                    break
-                await asyncio.sleep(self._settings.retry_seconds)
-
-    async def _send(self, session: aiohttp.ClientSession, delivery: Delivery) -> bool:
-        settings = replace(self._settings, secret="not the secret") if delivery.forged else self._settings  # noqa: S106
-        query = {"access_key": settings.secret} if settings.auth == "access_key" else {}
-        headers = {"Content-Type": "application/json", **_auth_headers(settings, delivery.body)}
-        try:
-            async with session.post(settings.url, data=delivery.body, params=query, headers=headers) as answer:
-                return answer.ok
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-
-
-def _auth_headers(settings: Callbacks, body: bytes) -> dict[str, str]:
-    if settings.auth == "basic":
-        credentials = base64.b64encode(f"{settings.user}:{settings.secret}".encode()).decode()
-        return {"Authorization": f"Basic {credentials}"}
-    if settings.auth == "token":
-        return {"X-Auth-Token": settings.secret}
-    if settings.auth == "hmac":
-        date = formatdate(usegmt=True)
-        digest = hmac.digest(settings.secret.encode(), date.encode() + b"\n" + body, hashlib.sha256)
-        return {"X-wsm-date": date, "Authorization": f"HMAC-SHA256 {base64.b64encode(digest).decode()}"}
-    return {}
 
 
 class _Server:

@@ -6,6 +6,8 @@ that shows `bulksubmit check --trace --probe`. Before a server that keeps a jour
 service.
 
     python -m engine.testing FILE.toml [--sandbox URL --journal FILE]
+
+The module is a long one, since it has each check with what it holds.
 """
 
 from __future__ import annotations

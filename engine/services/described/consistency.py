@@ -4,6 +4,8 @@
 
 What a text may name depends on when it is filled. Of what steps take, `id` alone is kept over a restart: so a release
 and all that follows it, days later maybe, may name nothing else, but for what the last status took.
+
+The module is a long one: it has a sentence for each thing that does not go together.
 """
 
 from __future__ import annotations

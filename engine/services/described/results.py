@@ -8,6 +8,8 @@ What does not fit is never a success. A list of another length than the batch is
 (`UnexpectedAnswer`). A record that no item names, that two items name differently, or whose task has no id of its own
 is uncertain, with the reason. "No" needs evidence, too: an item that lacks the value which `ok` looks at, and has no
 error, leaves its record uncertain.
+
+The module is a long one: lists by order, index and key are put together in one place.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from engine.model.errors import Exit, Interrupted, JobError
 from engine.model.job import JobState
 from engine.run.context import Stop
 from engine.sandbox.behaviour import Behaviour, Callbacks, CreationPace, Fault, Reads, parse_behaviour
-from engine.sandbox.server import Deliveries, Delivery
+from engine.sandbox.callbacks import Deliveries, Delivery
 
 from .judge import Judge, lines
 from .model import InStep, at_once

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from engine.sandbox.behaviour import Behaviour, Callbacks, FailureRule
-from engine.sandbox.server import Deliveries, Delivery
+from engine.sandbox.callbacks import Deliveries, Delivery
 
 from .api import tasks
 
