@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
-import msgspec
 import orjson
 
 from engine.batch.planning import service_at
@@ -33,11 +32,11 @@ def main(arguments: Sequence[str]) -> int:
         one = read_description(order.file, records)
         if order.sandbox:
             one = made_of({**one.keys, "base_url": order.sandbox}, records)
-    except (ValueError, OSError, msgspec.ValidationError) as error:
+    except (ValueError, OSError) as error:
         _say("failed", str(error))
         return 2
-    failed = [check for check in DESCRIPTION_CHECKS if not _holds(check.__name__, lambda check=check: check(one))]  # type: ignore[misc]
-    if order.sandbox and not failed:
+    hold = [_holds(check.__name__, check, one) for check in DESCRIPTION_CHECKS]
+    if order.sandbox and all(hold):
         load_aiohttp()
         fresh = fresh_records(one, records)
         for check in CHECKS:
@@ -45,12 +44,11 @@ def main(arguments: Sequence[str]) -> int:
             if given is None:
                 _say("failed", f"{order.source} has too few records: {3 * len(CHECKS)} are needed")
                 return 2
-            if not _holds(check.__name__, lambda check=check, given=given: _tried(check, one, given, order.journal)):  # type: ignore[misc]
-                failed.append(check)  # type: ignore[arg-type]
+            hold.append(_holds(check.__name__, _tried, check, one, given, order.journal))
     promise = promise_of(one.settings)
     for said in (promise.created, promise.lost, *promise.warnings):
         _say("promise", said)
-    return 1 if failed else 0
+    return 0 if all(hold) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,10 +64,10 @@ def _read(file: Path) -> Sequence[Row]:
     return [orjson.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
 
 
-def _holds(name: str, check: Callable[[], object]) -> bool:
+def _holds(name: str, check: Callable[..., object], *arguments: object) -> bool:
     words = name.replace("_", " ")
     try:
-        check()
+        check(*arguments)
     except (PromiseBroken, BulkSubmitError, ValueError, LookupError) as error:
         _say("failed", f"{words}: {error}")
         return False

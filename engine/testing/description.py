@@ -24,7 +24,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import orjson
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,7 +33,7 @@ from engine.model.batch import Batch
 from engine.model.job import Job
 from engine.model.payload import Payload
 from engine.model.record import Position, Row
-from engine.model.settings import of_text
+from engine.model.tables import table_of
 from engine.services.base import Answer
 from engine.services.described import service as described
 from engine.services.described.body import TOKEN_BYTES, Framing
@@ -115,7 +114,10 @@ def _over(below: Any, table: Any) -> Any:
 def made_of(service: Mapping[str, Any], records: Sequence[Row] = ()) -> Description:
     """Return the description that `[service]` is. Raises: ValueError, as `read_description`."""
     keys = _expanded(whole(service))
-    settings = msgspec.convert(keys, DescribedSettings, strict=False, dec_hook=of_text)
+    complaints: list[str] = []
+    settings = table_of(DescribedSettings, keys, "service", complaints)
+    if settings is None:
+        raise ValueError("\n".join(complaints))
     return Description(settings, keys, records or made_up(settings, _MANY))
 
 
@@ -272,7 +274,8 @@ def _read_fates(one: Description, table: ResultsTable, place: str) -> None:
 
 
 def _read_failures(one: Description, table: ResultsTable, place: str) -> None:
-    listed = failures_table(table, table.failures)  # type: ignore[arg-type]
+    assert table.failures is not None  # noqa: S101 - whoever calls has looked
+    listed = failures_table(table, table.failures)
     error = next(iter(listed.error), "")
     failed = _item(one, listed, 0, good=False)
     failed = _with(listed, failed, error, _WRONG) if error else failed

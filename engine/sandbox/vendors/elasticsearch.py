@@ -12,6 +12,7 @@ The vendors' clients, elasticsearch 9.5.1 and opensearch-py 3.2.0, load document
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -139,7 +140,7 @@ class ElasticsearchStandIn(VendorService):
             error = {"type": self._type(kind), "reason": reason, "index": index, "shard": "0"}
             return {**named, "status": status, "error": error}
         self.documents[index, key] = source
-        self.write(source, index, key, len(self.documents) - 1, "task" if status == 201 else "run")  # noqa: PLR2004
+        self.write(source, index, key, len(self.documents) - 1, "task" if status == HTTPStatus.CREATED else "run")
         result = "created" if status == 201 else "updated"  # noqa: PLR2004 - HTTP: created
         return {
             **named,

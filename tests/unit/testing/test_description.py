@@ -1,17 +1,18 @@
 """The checks of a description without its server: those that are shipped hold, and each kind of mistake is found."""
 
-import json
 import tomllib
 
 import pytest
-from fakes.served import serving
 
 from engine.services.described.shipped import shipped_kinds
 from engine.testing import DESCRIPTION_CHECKS, PromiseBroken, made_of, read_description
-from engine.testing.__main__ import main
 from engine.testing.description import RECORDS, fresh_records
 
+from .described import GOOD
+
 ADDRESS = {"base_url": "https://api.example.com"}
+
+
 FILLED_IN = {
     "anthropic-batches": {},
     "couchdb": {**ADDRESS, "values": {"database": "tasks"}},
@@ -27,39 +28,9 @@ FILLED_IN = {
         "results": {"key": "Key__c"},
     },
 }
+
+
 """Kind → what a user writes beside it."""
-
-GOOD = """
-[service]
-kind = "http"
-base_url = "https://api.example.com"
-auth = { kind = "bearer", secret = "${env:NO_SUCH_VARIABLE}" }
-record = { key = "${task.id}", template = { id = "${key}", data = "${task}" } }
-release = { call = "POST /items", payload = true, again = "exists" }
-
-[service.results]
-items = "items"
-match = "key"
-key = "id"
-id = ["number"]
-ok = { state = ["made", "kept"] }
-error = ["message"]
-exists = { code = "duplicate" }
-busy = { code = "busy" }
-
-[[service.rules]]
-status = [400]
-path = "code"
-equals = ["E1"]
-means = "whole"
-
-[[service.rules]]
-status = [400]
-means = "by_index"
-at = "errors"
-index = "at"
-error = ["message"]
-"""
 
 
 def check_all(one):
@@ -146,34 +117,6 @@ def test_made_up_records_are_never_the_same_and_given_ones_end():
 # The command
 
 
-def test_the_command_says_what_holds_and_what_is_promised(tmp_path, capsys):
-    (tmp_path / "good.toml").write_text(GOOD)
-    assert main([str(tmp_path / "good.toml")]) == 0
-    said = capsys.readouterr().out
-    assert "ok       each fate is read" in said
-    assert "promise  after a lost answer it is sent again" in said
-    (tmp_path / "bad.toml").write_text(GOOD.replace('key = "id"', 'key = "state"'))
-    (tmp_path / "records.ndjson").write_text('{"id": "a"}\n{"id": "b"}\n{"id": "c"}\n')
-    assert main([str(tmp_path / "bad.toml"), "--source", str(tmp_path / "records.ndjson")]) == 1
-    assert "failed   each fate is read: results: items that are fine" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[send]\n", "has no [service]"),
-        ('[service]\nkind = "http"\nrelease = { call = "POST /a", payload = true }', "base_url"),
-        (GOOD.replace("POST /items", "items"), "release.call: 'items' is no call"),
-        (None, "No such file"),
-    ],
-)
-def test_what_is_no_description_is_said(tmp_path, capsys, text, words):
-    if text is not None:
-        (tmp_path / "c.toml").write_text(text)
-    assert main([str(tmp_path / "c.toml")]) == 2
-    assert words in capsys.readouterr().out
-
-
 def test_what_a_user_fills_in_lies_over_the_file(tmp_path):
     (tmp_path / "c.toml").write_text(GOOD)
     one = read_description(
@@ -181,40 +124,3 @@ def test_what_a_user_fills_in_lies_over_the_file(tmp_path):
     )
     assert (one.settings.results.items, one.settings.results.key) == ("list", "id")
     assert one.settings.base_url == "https://b.example"
-
-
-SAFE = """
-[service]
-kind = "http"
-base_url = "https://api.example.com"
-auth = { kind = "bearer", secret = "${env:BULK_KEY}" }
-record = { key = "${task.id}", template = { id = "${key}", properties = "${task}" } }
-body = { under = "inputs" }
-release = { call = "POST /records/batch/upsert", payload = true, again = "safe" }
-
-[service.results]
-items = "results"
-match = "key"
-key = "key"
-failures = { items = "errors", key = "context.key", error = ["message"] }
-"""
-
-
-def test_before_a_stand_in_the_checks_of_every_service_are_made(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("BULK_KEY", "sandbox-key")
-    (tmp_path / "safe.toml").write_text(SAFE)
-    journal = tmp_path / "journal.ndjson"
-    arguments = ["sandbox", "--service", "bulk", "--delay", "0", "--port", "0", "--journal", str(journal)]
-    with serving([*arguments, "--json"], tmp_path / "said") as line:
-        url = json.loads(line)["url"]
-        order = [str(tmp_path / "safe.toml"), "--sandbox", f"{url}/safe", "--journal", str(journal)]
-        assert main(order) == 0
-        assert "ok       a lost release that arrived is known" in capsys.readouterr().out
-        (tmp_path / "few.ndjson").write_text('{"id": "a"}\n{"id": "b"}\n{"id": "c"}\n')
-        assert main([*order, "--source", str(tmp_path / "few.ndjson")]) == 2
-        assert "has too few records: 48 are needed" in capsys.readouterr().out
-        (tmp_path / "safe.toml").write_text(SAFE.replace("/batch/", "/nothing/"))
-        assert main(order) == 1
-        assert "failed   creates each task once" in capsys.readouterr().out
-    assert main([str(tmp_path / "safe.toml"), "--sandbox", "http://127.0.0.1:1"]) == 2
-    assert "go together" in capsys.readouterr().out

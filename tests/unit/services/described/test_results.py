@@ -3,12 +3,10 @@
 import io
 from types import MappingProxyType
 
-import orjson
 import pytest
 
 from engine.model.errors import UnexpectedAnswer
 from engine.services.base import Answer
-from engine.services.described.items import fetch_table
 from engine.services.described.results import (
     THERE_ALREADY,
     ListReader,
@@ -16,26 +14,9 @@ from engine.services.described.results import (
     csv_items,
     json_lines,
 )
-from engine.services.described.settings import FailuresTable, FetchTable, ResultsTable
+from engine.services.described.settings import ResultsTable
 
-NO_WORDS = "its item in the results says neither yes nor no"
-
-
-def fates(body, *, count=2, keys=None, earlier=False, unique_ids=True, **table):
-    """Return settlement and busy positions by an answer with a list of results."""
-    made = table.pop("failures", None)
-    rules = ResultsTable(**{"id": ["id"], **table}, **({"failures": FailuresTable(**made)} if made else {}))
-    gathered = RecordFates(count, lambda: keys or [f"k{at}" for at in range(count)], unique_ids=unique_ids)
-    ListReader(rules).add_value(body, gathered)
-    settlement = gathered.settlement(rules.missing, earlier=earlier)
-    assert not settlement.unclear()
-    return settlement, gathered.busy
-
-
-def settled(body, **table):
-    settlement, busy = fates(body, **table)
-    assert not busy
-    return settlement
+from .judged import NO_WORDS, fates, settled
 
 
 class TestInOrder:
@@ -376,36 +357,3 @@ class TestFormats:
         ListReader(table).add(Answer(200, {}, text), gathered)
         found = gathered.settlement("error", earlier=False)
         assert (found.task_ids, found.errors) == ([None, "b"], {0: "no"})
-
-
-def test_a_fetch_has_its_own_words_and_the_rest_from_the_table():
-    table = ResultsTable(format="csv", match="key", key="K", id=["sf__Id"])
-    gathered = RecordFates(2, lambda: ["k0", "k1"])
-    for own, text in (
-        (FetchTable(call="GET /ok"), b"K,sf__Id\nk0,a\n"),
-        (FetchTable(call="GET /rest", error=("=not processed",)), b"K\nk1\n"),
-    ):
-        ListReader(fetch_table(table, own)).add(Answer(200, {}, text), gathered)
-    found = gathered.settlement("error", earlier=False)
-    assert (found.task_ids, found.errors) == (["a", None], {1: "not processed"})
-
-
-def test_what_others_say_is_kept_short_and_without_secrets():
-    found = settled([{"id": "a"}, {"error": "x" * 1000}], error=["error"])
-    assert len(found.errors[1]) == 300
-
-
-def test_a_large_answer_is_read_rule_by_rule():
-    items = [{"create": {"_id": f"i{at}", "status": 201}} for at in range(1000)]
-    body = orjson.loads(orjson.dumps({"errors": False, "items": items}))
-    found = settled(body, count=1000, items="items", id=["*._id"], ok={"*.status": [200, 201]})
-    assert found.task_ids == [f"i{at}" for at in range(1000)]
-
-
-def test_the_answer_about_one_record_is_its_item():
-    from engine.services.described.items import ResultReader  # noqa: PLC0415
-
-    reader = ResultReader(ResultsTable(items="data", id=("id",), single=True))
-    items, _ = reader.items({"data": {"id": 7, "error": None}})
-    assert reader.judged(items).ids == ["7"]
-    assert reader.items({"data": [{"id": 7}]})[0] == [{"id": 7}]

@@ -1,0 +1,7 @@
+import pytest
+
+
+@pytest.fixture
+def secret(monkeypatch):
+    monkeypatch.setenv("SECRET", "s3cret-of-ours")
+    return "${env:SECRET}"
