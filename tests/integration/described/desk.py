@@ -62,6 +62,12 @@ class VendorDesk:
     async def resume(self, job="j", **options):
         return await engine.resume(job, self.ledger, self.emit, self.new_stop(), **options)
 
+    async def submit_a_part(self, records, batches):
+        """Submit, and have the run ended once so many batches are released; the job stays open."""
+        self.stop_at = batches
+        assert (await self.submit(records, send="max_in_flight = 1")).state == "open"
+        self.stop_at = None
+
     async def retry(self, job="j", **options):
         return await engine.retry(job, self.ledger, self.emit, self.new_stop(), **options)
 
@@ -106,6 +112,25 @@ class VendorDesk:
     def calls(self, kind):
         """Count the requests of a kind that the stand-in has seen."""
         return self.service.traffic.stats.requests[kind]
+
+
+async def is_resumed(vendor, records):
+    """Have a run stopped and resumed: each record is created once."""
+    await vendor.submit_a_part(records, 3)
+    result = await vendor.resume()
+    assert counts(result) == (len(records), 0, 0, 0, 0)
+    assert vendor.created() == once(range(len(records)))
+    assert (await vendor.audit()).holds
+
+
+async def is_checked(vendor, records, promise, monkeypatch):
+    """Have a check tell what comes after a lost answer, and that a key does not hold; nothing is created by it."""
+    told = await vendor.check(records)
+    assert told["key"][0] == "ok"
+    assert promise in told["lost answers"][1]
+    monkeypatch.setenv("VENDOR_KEY", "wrong-key-9f2c")
+    assert (await vendor.check(records))["key"][0] == "failed"
+    assert vendor.created() == {}
 
 
 def counts(result):

@@ -5,7 +5,7 @@ from engine.run import recovery
 from engine.sandbox.behaviour import Fault, RateLimit, Reads
 from engine.sandbox.vendors.anthropic_batches import AnthropicBatch, AnthropicStandIn, AnthropicSwitches
 
-from .desk import counts, once, reasons
+from .desk import counts, is_checked, is_resumed, once, reasons
 
 FILLED_IN = """
 base_url = "{url}"
@@ -105,9 +105,7 @@ async def test_requests_that_were_not_made_before_the_end_say_so(vendor):
 
 async def test_a_job_that_is_canceled_has_its_batches_canceled(vendor):
     vendor = await vendor(switches=AnthropicSwitches(line_seconds=0.5))
-    vendor.stop_at = 2
-    assert (await vendor.submit(requests(40), send="max_in_flight = 1")).state == "open"
-    vendor.stop_at = None
+    await vendor.submit_a_part(requests(40), 2)
     result = await vendor.cancel()
     assert result.tally.created == len(vendor.created()) < 40
     assert all(batch.counts["canceled"] for batch in vendor.service.batches.values())
@@ -115,20 +113,8 @@ async def test_a_job_that_is_canceled_has_its_batches_canceled(vendor):
 
 async def test_a_run_that_is_stopped_is_resumed(vendor):
     vendor = await vendor(switches=AnthropicSwitches(line_seconds=0.002))
-    vendor.stop_at = 3
-    assert (await vendor.submit(requests(160), send="max_in_flight = 1")).state == "open"
-    vendor.stop_at = None
-    result = await vendor.resume()
-    assert counts(result) == (160, 0, 0, 0, 0)
-    assert vendor.created() == once(range(160))
-    assert (await vendor.audit()).holds
+    await is_resumed(vendor, requests(160))
 
 
 async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeypatch):
-    vendor = await vendor()
-    told = await vendor.check(requests(3))
-    assert told["key"][0] == "ok"
-    assert "it is searched for by our mark" in told["lost answers"][1]
-    monkeypatch.setenv("VENDOR_KEY", "wrong-key-9f2c")
-    assert (await vendor.check(requests(3)))["key"][0] == "failed"
-    assert vendor.created() == {}
+    await is_checked(await vendor(), requests(3), "it is searched for by our mark", monkeypatch)

@@ -5,7 +5,7 @@ from engine.sandbox.behaviour import Fault, RateLimit
 from engine.sandbox.vendors.elasticsearch import ElasticsearchStandIn, ElasticsearchSwitches
 from engine.services.described import sending
 
-from .desk import counts, once, reasons
+from .desk import counts, is_checked, is_resumed, once, reasons
 
 FILLED_IN = """
 base_url = "{url}"
@@ -122,21 +122,8 @@ async def test_a_key_that_does_not_hold_fails_no_record_and_resume_goes_on(vendo
 
 async def test_a_run_that_is_stopped_is_resumed(vendor):
     vendor = await vendor(faults=(Fault("bulk", "drop_after", every=4),))
-    vendor.stop_at = 3
-    result = await vendor.submit(documents(200), send="max_in_flight = 1")
-    assert result.state == "open"
-    vendor.stop_at = None
-    result = await vendor.resume()
-    assert counts(result) == (200, 0, 0, 0, 0)
-    assert vendor.created() == once(range(200))
-    assert (await vendor.audit()).holds
+    await is_resumed(vendor, documents(200))
 
 
 async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeypatch):
-    vendor = await vendor()
-    told = await vendor.check(documents(3))
-    assert told["key"][0] == "ok"
-    assert "takes no second record of the same key" in told["lost answers"][1]
-    monkeypatch.setenv("VENDOR_KEY", "wrong-key-9f2c")
-    assert (await vendor.check(documents(3)))["key"][0] == "failed"
-    assert vendor.created() == {}
+    await is_checked(await vendor(), documents(3), "takes no second record of the same key", monkeypatch)

@@ -4,7 +4,7 @@ from engine.model.errors import Exit
 from engine.sandbox.behaviour import Fault, RateLimit
 from engine.sandbox.vendors.hubspot import HubSpotStandIn, HubSpotSwitches
 
-from .desk import counts, once, reasons
+from .desk import counts, is_checked, is_resumed, once, reasons
 
 FILLED_IN = """
 base_url = "{url}/crm/v3/objects"
@@ -125,19 +125,8 @@ async def test_what_is_locked_for_a_moment_is_waited_for(vendor):
 
 async def test_a_run_that_is_stopped_is_resumed(vendor):
     vendor = await vendor(faults=(Fault("upsert", "drop_after", every=3),))
-    vendor.stop_at = 3
-    assert (await vendor.submit(contacts(200), send="max_in_flight = 1")).state == "open"
-    vendor.stop_at = None
-    result = await vendor.resume()
-    assert counts(result) == (200, 0, 0, 0, 0)
-    assert vendor.created() == once(range(200))
+    await is_resumed(vendor, contacts(200))
 
 
 async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeypatch):
-    vendor = await vendor()
-    told = await vendor.check(contacts(3))
-    assert told["key"][0] == "ok"
-    assert "an upsert" in told["lost answers"][1]
-    monkeypatch.setenv("VENDOR_KEY", "wrong-key-9f2c")
-    assert (await vendor.check(contacts(3)))["key"][0] == "failed"
-    assert vendor.created() == {}
+    await is_checked(await vendor(), contacts(3), "an upsert", monkeypatch)

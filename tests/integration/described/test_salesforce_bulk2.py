@@ -4,7 +4,7 @@ from engine.model.errors import Exit
 from engine.sandbox.behaviour import Fault, Reads
 from engine.sandbox.vendors.salesforce_bulk2 import SalesforceStandIn, SalesforceSwitches
 
-from .desk import counts, once, reasons
+from .desk import counts, is_checked, is_resumed, once, reasons
 
 FILLED_IN = """
 base_url = "{url}"
@@ -132,9 +132,7 @@ async def test_the_limit_of_calls_is_waited_out_and_ends_no_run(vendor):
 
 async def test_a_job_that_is_canceled_has_its_jobs_aborted(vendor):
     vendor = await vendor(switches=SalesforceSwitches(row_seconds=0.5))
-    vendor.stop_at = 2
-    assert (await vendor.submit(people(40), send="max_in_flight = 1")).state == "open"
-    vendor.stop_at = None
+    await vendor.submit_a_part(people(40), 2)
     result = await vendor.cancel()
     assert result.tally.created == len(vendor.created()) < 40
     assert {job.state for job in vendor.service.jobs.values()} <= {"Aborted", "Open"}
@@ -143,20 +141,8 @@ async def test_a_job_that_is_canceled_has_its_jobs_aborted(vendor):
 async def test_a_run_that_is_stopped_is_resumed(vendor):
     switches = SalesforceSwitches(row_seconds=0.001)
     vendor = await vendor(switches=switches, faults=(Fault("change", "drop_after", every=3),))
-    vendor.stop_at = 3
-    assert (await vendor.submit(people(160), send="max_in_flight = 1")).state == "open"
-    vendor.stop_at = None
-    result = await vendor.resume()
-    assert counts(result) == (160, 0, 0, 0, 0)
-    assert vendor.created() == once(range(160))
-    assert (await vendor.audit()).holds
+    await is_resumed(vendor, people(160))
 
 
 async def test_check_tells_the_promise_and_whether_the_key_holds(vendor, monkeypatch):
-    vendor = await vendor()
-    told = await vendor.check(people(3))
-    assert told["key"][0] == "ok"
-    assert "the service is asked whether the batch was released" in told["lost answers"][1]
-    monkeypatch.setenv("VENDOR_KEY", "wrong-key-9f2c")
-    assert (await vendor.check(people(3)))["key"][0] == "failed"
-    assert vendor.created() == {}
+    await is_checked(await vendor(), people(3), "the service is asked whether the batch was released", monkeypatch)
