@@ -381,10 +381,15 @@ class Explored:
 
 def explore(manner, decide=decided, *, ends_waiting=True, wanted=""):
     """Walk every path of a manner, up to the first violation whose story has the `wanted` words."""
+    return walk_everywhere(lambda chooser, seen: Walk(manner, chooser, decide, ends_waiting, seen), wanted)
+
+
+def walk_everywhere(make, wanted=""):
+    """Walk every path: `make` returns a walk by what chooses, and the places that were seen."""
     explored, seen, decisions = Explored(), {}, []
     while decisions is not None:
         chooser = Chooser(decisions)
-        walk = Walk(manner, chooser, decide, ends_waiting, seen)
+        walk = make(chooser, seen)
         try:
             end = walk.run()
             walk.judge(end)

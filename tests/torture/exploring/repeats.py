@@ -18,7 +18,7 @@ from engine.model.doubt import INHERITED, MOST_REPEATS, REPEATABLE, Again, Decli
 from engine.model.next_step import Action
 from engine.model.submission import State
 
-from .explorer import ENDLESS, Chooser, Explored, Killed, SeenBefore, Violation, decided
+from .explorer import ENDLESS, Chooser, Killed, SeenBefore, Violation, decided, walk_everywhere
 from .records import RECORDS, Habits, Holdings
 from .worlds import SETTLE
 
@@ -372,21 +372,4 @@ class RepeatWalk:
 
 def explore_repeats(habits, *, wanted="", **rules):
     """Walk every path of a service, up to the first violation whose story has the `wanted` words."""
-    explored, seen, decisions = Explored(), {}, []
-    while decisions is not None:
-        chooser = Chooser(decisions)
-        walk = RepeatWalk(habits, chooser, seen=seen, **rules)
-        try:
-            end = walk.run()
-            walk.judge(end)
-            explored.ends[end] = explored.ends.get(end, 0) + 1
-        except SeenBefore:
-            pass
-        except Violation as violation:
-            if wanted in str(violation):
-                explored.violations.append(str(violation))
-                break
-        explored.paths += 1
-        decisions = chooser.next_decisions()
-    explored.places = len(seen)
-    return explored
+    return walk_everywhere(lambda chooser, seen: RepeatWalk(habits, chooser, seen=seen, **rules), wanted)
