@@ -27,7 +27,7 @@ from benchmarks.harness import MEBIBYTE, ROOT, NotMeasured, Row, Run, Section, S
 from benchmarks.ours import NAME
 from benchmarks.resume import batches
 from engine.clock import SystemClock
-from engine.ledger.database import QUERIES
+from engine.ledger.statements import QUERIES
 from engine.ledger.known import KnownRecords
 from engine.ledger.rows import batch_row, known_row
 from engine.ledger.sqlite import SqliteLedger

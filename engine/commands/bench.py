@@ -241,7 +241,7 @@ async def _one_more(series: _Series, number: int, emit: Listener, stop: Stop) ->
     if step_stop.error is not None:
         goes_on = f"resume {job.name}"
         rest = f" {RESUME} settles its last batches." if result.tally.unresolved else ""
-        said = spelled(f"{step_stop.error}{rest}", series.ledger.path, goes_on)
+        said = spelled(f"{step_stop.error}{rest}", series.ledger.address, goes_on)
         series.end(step_stop.error, f"Step {load.label} ended early: {said}")
     elif not measure.created:
         reason = measure.first_error or f"see {Path(job.output) / 'rejects.ndjson'}"

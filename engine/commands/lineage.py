@@ -324,7 +324,7 @@ async def _attempt(job: Job, ledger: Ledger, index: int) -> Attempt | None:
 async def _key(first: Job, ledger: Ledger, index: int, column: str) -> str | None:
     """Return what the column of a record holds, as text: as the ledger keeps it, or as it is read; None if neither."""
     if first.family and column and index >= 0:
-        kept = await anyio.to_thread.run_sync(key_kept_of, first.name, ledger.path, index)
+        kept = await anyio.to_thread.run_sync(key_kept_of, first.name, ledger.address, index)
         if kept:
             return shown_key(kept)
     text = await RecordFinder(first, ledger).text(index) if column and index >= 0 else None

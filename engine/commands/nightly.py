@@ -109,10 +109,10 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
             for job in await _left_open(family, opened):
                 result = await night.end(job, opened, ledger)
                 if result.state == JobState.OPEN or await _may_create(result.job, opened):
-                    return night.not_begun(result, opened.path)
+                    return night.not_begun(result, opened.address)
                 ended.append(result)
             if ended and stop.sending_error is not None:
-                return night.not_begun(ended[-1], opened.path)
+                return night.not_begun(ended[-1], opened.address)
             jobs = {job.name: job for job in await opened.jobs()}
             name, last = _names(night.name, jobs)
             if last is not None and await night.has_loaded(last, found, opened):

@@ -149,7 +149,7 @@ async def missing(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Missing:
             why = "was not submitted with --delta" if not job.delta else "has not read its source to the end"
             raise JobError(f"job {name!r} {why}, so it cannot tell what the source no longer has")
         jobs = {one.name: one for one in await opened.jobs() if one.family == job.family}
-        return await anyio.to_thread.run_sync(_missing, job, jobs, opened.path)
+        return await anyio.to_thread.run_sync(_missing, job, jobs, opened.address)
 
 
 def _missing(job: Job, jobs: Mapping[str, Job], ledger: Path) -> Missing:
@@ -293,7 +293,7 @@ async def tell_story(
         if record is None:
             column, value = _key_asked(key or "", column)
             attempts = await find_attempts(job, opened)
-            asked, record = await find_key(job, attempts.jobs, opened.path, column, value)
+            asked, record = await find_key(job, attempts.jobs, opened.address, column, value)
         try:
             story = await story_of(asked, opened, record, column)
         except DAMAGED as error:

@@ -225,7 +225,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         wiring.CLOCK.monotonic() - started,
         Exit.ERROR if trouble and not code else code,
         "; ".join(
-            filter(None, [str(error) if error else "", spelled(note, ledger.path), spelled(trouble, ledger.path)])
+            filter(None, [str(error) if error else "", spelled(note, ledger.address), spelled(trouble, ledger.address)])
         ),
         reports.outcomes if reports else None,
         reports.rejects if reports else None,

@@ -94,7 +94,7 @@ class RunMemory:
         self._pass_on(event)
 
     def _spelled(self, text: str) -> str:
-        return spelled(text, self._ledger.path, self._goes_on)
+        return spelled(text, self._ledger.address, self._goes_on)
 
     async def __aenter__(self) -> Self:
         self._before = await self._numbers()
@@ -263,7 +263,7 @@ async def remember_refusal(
     job: Job, ledger: Ledger, error: BulkSubmitError, textfile: Path | str | None, command: str
 ) -> None:
     """Remember a run that ended before it could begin: nobody may have read what it said."""
-    error.args = (spelled(str(error), ledger.path, f"resume {job.name}"),)
+    error.args = (spelled(str(error), ledger.address, f"resume {job.name}"),)
     with suppress(BulkSubmitError):
         run = _begun(len(await ledger.runs(job.name)) + 1, command)
         reason = redactor(os.environ)(str(error))

@@ -191,7 +191,7 @@ async def _check_new(job: Job, setup: wiring.Setup, ledger: Ledger) -> None:
     judged = setup.settings.delta.judged_records
     if await ledger.family_created(job.family) >= judged:
         offline = wiring.offline(setup, job)
-        seen, new = await anyio.to_thread.run_sync(offline.count_new, job, ledger.path, judged)
+        seen, new = await anyio.to_thread.run_sync(offline.count_new, job, ledger.address, judged)
         check_new(seen, new, setup.settings.delta, job.family)
 
 
@@ -301,7 +301,7 @@ async def _known(name: str, ledger: Ledger) -> Job:
     try:
         return await ledger.job(name)
     except JobError as error:
-        if is_left_off(ledger.path.parent / check_job_name(name)):
+        if is_left_off(ledger.address.parent / check_job_name(name)):
             raise JobError(
                 f"job {name!r} is not made yet: it was stopped while its sources were copied. Nothing was sent. Run "
                 "its submit again: it goes on with what was fetched"

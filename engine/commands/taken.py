@@ -98,7 +98,7 @@ async def is_as_frozen(job: Job, ledger: Ledger) -> bool:
     from engine.reports.audit_checks import FamilyProof, Recut  # noqa: PLC0415 - likewise
 
     with ExitStack() as opened:
-        known = opened.enter_context(KnownRecords(ledger.path)) if job.family else None
+        known = opened.enter_context(KnownRecords(ledger.address)) if job.family else None
         offline = wiring.load_offline(job)
         family = FamilyProof(known, job) if known else None
         recut = Recut(job.sources, partial(offline.tasks, job), reference_of(offline.service), family)

@@ -483,7 +483,7 @@ def pipeline(
     sizes = BatchBytes(run.service.limits.bytes)
 
     def cut(last: Batch | None, most_bytes: int) -> Generator[Plan, None, None]:
-        yield from parts.plans(run.job, last, standby, most_bytes, run.ledger.path)
+        yield from parts.plans(run.job, last, standby, most_bytes, run.ledger.address)
 
     def plans(last: Batch | None) -> Iterator[Plan]:
         cut_anew = replanned(cut, last, lambda: sizes.limit)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from engine.ledger.address import LedgerAddress
 from engine.model.batch import Batch
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
@@ -62,7 +63,7 @@ class Ledger(Protocol):
         """Remember the configuration with which the job goes on."""
 
     @property
-    def path(self) -> Path:
+    def address(self) -> LedgerAddress:
         """Where it is: `ledger.known` opens it there, in other processes too."""
 
     def lock(self, name: str) -> AbstractContextManager[None]:

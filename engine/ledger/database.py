@@ -18,11 +18,11 @@ nothing. Once the WAL is folded in, by whomever, the file is all.
 from __future__ import annotations
 
 import os
-import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import apsw
 
@@ -34,8 +34,12 @@ from engine.files import (
     refuse_foreign_link,
     sync_folder,
 )
+from engine.ledger.connection import Bindings
 from engine.ledger.files import in_turn, make_ledger_file
-from engine.model.errors import BulkSubmitError, JobError, LedgerError
+from engine.ledger.statements import QUERIES, read_steps, sql_file
+from engine.model.errors import BulkSubmitError, LedgerError
+
+T = TypeVar("T")
 
 APPLICATION_ID = 0x62756C6B
 """As schema.sql sets it."""
@@ -43,10 +47,8 @@ LEFT_BEHIND = 1 << 16
 """Added to the version in a file that is not all; an older bulksubmit takes that for a newer one's, and stops."""
 _READER_SECONDS = 10.0
 """A reader waits only while the WAL is begun anew."""
-NAMES_SHOWN = 10
-"""Jobs, or faults, that one message names: what fits on a few lines."""
-_QUERY = re.compile(r"^-- name: (\w+)\n-- .+\n((?:(?!-- name:).*\n?)+)", re.MULTILINE)
-_STEP = re.compile(r"^-- version \d+: .+\n", re.MULTILINE)
+WAL_PAGES = 1_000
+"""4 MB, as SQLite's own https://sqlite.org/pragma.html#pragma_wal_autocheckpoint."""
 _RESUME = "then `bulksubmit resume` goes on where the job stopped"
 _WORDS: dict[type[Exception], str] = {
     apsw.FullError: f"the disk is full; make room, {_RESUME}",
@@ -71,18 +73,7 @@ _PARTED = (
 )
 
 
-def read_queries(text: str) -> Mapping[str, str]:
-    """Return the statements of `text` by name."""
-    return {name: sql.strip() for name, sql in _QUERY.findall(text)}
-
-
-def read_steps(text: str) -> Sequence[str]:
-    """Return the steps of `text` in their order: number n brings a ledger from version n to n + 1, counted from 0."""
-    return _STEP.split(text)[1:]
-
-
-QUERIES = read_queries(Path(__file__).with_name("queries.sql").read_text(encoding="utf-8"))
-STEPS = read_steps(Path(__file__).with_name("schema.sql").read_text(encoding="utf-8"))
+STEPS = read_steps(sql_file("schema.sql"))
 
 
 def as_ledger_error(path: Path, error: Exception) -> BulkSubmitError:
@@ -107,7 +98,117 @@ def mapped_errors(path: Path) -> Iterator[None]:
         raise as_ledger_error(path, error) from error
 
 
-def open_connections(path: Path, busy_seconds: float, vfs: str | None) -> tuple[Path, apsw.Connection, apsw.Connection]:
+class SqliteConnection:
+    """A `Connection` to a SQLite file."""
+
+    def __init__(self, path: Path, raw: apsw.Connection) -> None:
+        """`path`: as messages name the file."""
+        self._path = path
+        self.raw = raw
+
+    def fetch(self, query: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        """Return all rows that a statement yields."""
+        return self.raw.execute(QUERIES[query], bindings).fetchall()
+
+    def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
+        """Yield its rows one by one."""
+        with closing(self.raw.execute(QUERIES[query], bindings)) as found:
+            yield from found
+
+    def change(self, query: str, rows: Sequence[Bindings]) -> int:
+        """Run it once for each of some bindings; return how many rows it changed in all."""
+        before = self.raw.total_changes()
+        self.raw.executemany(QUERIES[query], rows)
+        return self.raw.total_changes() - before
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with suppress(apsw.Error):  # a dead disk: all that is committed is in the WAL, where the next process finds it
+            self.raw.close()
+
+
+class SqliteReader(SqliteConnection):
+    """One that only reads."""
+
+    def fetch(self, query: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        """Return all rows that a statement yields."""
+        with mapped_errors(self._path):
+            return super().fetch(query, bindings)
+
+    def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
+        """Yield its rows one by one."""
+        with mapped_errors(self._path):
+            yield from super().stream(query, bindings)
+
+    def free_bytes(self) -> int:
+        """Return how much of the file is empty."""
+        with mapped_errors(self._path):
+            return int(self.raw.pragma("freelist_count")) * int(self.raw.pragma("page_size"))
+
+
+class SqliteWriter(SqliteConnection):
+    """A `WritingConnection` to a SQLite file. It keeps the WAL short, and the file marked."""
+
+    def __init__(self, path: Path, raw: apsw.Connection) -> None:
+        """`path`: as messages name the file."""
+        super().__init__(path, raw)
+        self._wal_pages = self._mark_at = 0
+        raw.set_wal_hook(self._note_wal)  # SQLite itself folds nothing in from now on: the mark must be renewed
+
+    def told(self, error: Exception) -> BulkSubmitError:
+        """Return what to tell of an error."""
+        return as_ledger_error(self._path, error)
+
+    def transaction(self, work: Callable[[], None]) -> None:
+        """Do `work`, and make what it writes durable."""
+        try:
+            self._keep_marked()
+            self.raw.execute(QUERIES["begin"])
+            work()
+            self.raw.execute(QUERIES["commit"])
+        except BaseException:
+            with suppress(apsw.Error):  # some errors have rolled back already, and a dead disk may not let us
+                self.raw.execute(QUERIES["roll_back"])
+            raise
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Do a part of a transaction.
+
+        apsw's own `with connection` would hide a full disk: SQLite has then rolled back everything, the savepoint too.
+        """
+        self.raw.execute(QUERIES["set_mark"])
+        try:
+            result = work()
+        except Exception as error:
+            if self.is_refusal(error):
+                self.raw.execute(QUERIES["return_to_mark"])
+                self.raw.execute(QUERIES["remove_mark"])
+            raise
+        self.raw.execute(QUERIES["remove_mark"])
+        return result
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Return whether an error concerns only the part that raised it."""
+        return not isinstance(error, apsw.Error) or isinstance(error, apsw.ConstraintError)
+
+    def is_passing(self, error: Exception) -> bool:
+        """Return whether what failed a transaction says nothing of the next one."""
+        return isinstance(error, apsw.BusyError)
+
+    def _note_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _keep_marked(self) -> None:
+        """Fold the WAL into the file before it grows long, and have the file say that it is not all."""
+        if self._wal_pages >= self._mark_at:
+            mark_left_behind(self.raw)
+            self._mark_at = self._wal_pages + WAL_PAGES
+
+
+def open_connections(
+    path: Path, busy_seconds: float, vfs: str | None
+) -> tuple[Path, SqliteWriter, SqliteReader]:
     """Return where the ledger is, a connection that writes and one that reads; it is created if there is none.
 
     A lock must be one file, whichever link leads to the ledger, so links are followed; errors name what was asked for.
@@ -122,7 +223,7 @@ def open_connections(path: Path, busy_seconds: float, vfs: str | None) -> tuple[
         writer = undo.enter_context(closing(open_writer(real, busy_seconds, vfs)))
         reader = _connect(real, apsw.SQLITE_OPEN_READONLY, busy_seconds, vfs)
         undo.pop_all()
-    return real, writer, reader
+    return real, SqliteWriter(real, writer), SqliteReader(real, reader)
 
 
 def open_writer(
@@ -209,9 +310,13 @@ def _write_version(connection: apsw.Connection, mark: int) -> None:
     connection.execute(QUERIES["commit"])
 
 
-def open_reader(path: Path) -> apsw.Connection:
-    """Open a ledger that is there, to read beside whoever writes. Raises: apsw.Error."""
-    return _connect(path, apsw.SQLITE_OPEN_READONLY, _READER_SECONDS, None)
+def open_reader(path: Path) -> SqliteReader:
+    """Open a ledger that is there, to read beside whoever writes. Raises: LedgerError."""
+    with mapped_errors(path):
+        reader = SqliteReader(path, _connect(path, apsw.SQLITE_OPEN_READONLY, _READER_SECONDS, None))
+        # Pages come from the system's memory, which all processes share.
+        reader.raw.execute(QUERIES["read_mapped"]).fetchall()
+    return reader
 
 
 def _connect(path: Path, flags: int, busy_seconds: float, vfs: str | None) -> apsw.Connection:
@@ -265,26 +370,6 @@ def copy_ledger(connection: apsw.Connection, to: Path) -> None:
             copy.pragma("user_version", int(copy.pragma("user_version")) % LEFT_BEHIND)
         os.link(growing, to)  # unlike a renaming, not over a file that has come in between
         sync_folder(to.parent)
-
-
-def job_id(connection: apsw.Connection, name: str) -> int:
-    """Return the short name of a job in the other tables.
-
-    Raises:
-        JobError: there is none of that name.
-    """
-    found = connection.execute(QUERIES["job_id"], {"name": name}).get
-    if found is None:
-        raise JobError(f"there is no job {name!r}; {_existing(connection)}")
-    return int(found)
-
-
-def _existing(connection: apsw.Connection) -> str:
-    names = [name for (name,) in connection.execute(QUERIES["recent_names"], {"limit": NAMES_SHOWN + 1})]
-    if not names:
-        return "there are no jobs yet. `bulksubmit submit` makes one."
-    more = ", …" if len(names) > NAMES_SHOWN else ""
-    return f"there are: {', '.join(names[:NAMES_SHOWN])}{more}. `bulksubmit status` lists them all."
 
 
 def examine(path: Path, busy_seconds: float = 1.0) -> tuple[int, int]:

@@ -12,14 +12,13 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import orjson
 from msgspec import Struct
 
 from engine.ledger import rows
-from engine.ledger.database import QUERIES, mapped_errors, open_reader
+from engine.ledger.address import LedgerAddress, open_reader
 from engine.model.batch import Batch, decode_spans, good_indexes
 from engine.model.errors import DamagedRow
 from engine.model.job import JobState
@@ -64,17 +63,15 @@ class _Fates(Struct, frozen=True):
 
 
 class KnownRecords(AbstractContextManager["KnownRecords"]):
-    """Looks up records in the ledger at a path. One thread at a time uses it.
+    """Looks up records in a ledger. One thread at a time uses it.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with mapped_errors(path):
-            self._connection = open_reader(path)
-            self._connection.execute(QUERIES["read_known"]).fetchall()
+    def __init__(self, address: LedgerAddress) -> None:
+        self._address = address
+        self._connection = open_reader(address)
         self._whole = -1, 0, 0
         """Job, first index and end of the wholly created batch that was met last: neighbours are mostly asked about."""
         self._batches = lru_cache(_JOBS)(self._read_batches)
@@ -240,7 +237,7 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
     def _read_batches(self, job: int) -> _Batches:
         found = self._ask("standing", job=job)
         if not found:
-            raise DamagedRow(f"ledger {self._path}: a family knows records of a job that is missing: put a backup back")
+            raise DamagedRow(f"ledger {self._address}: a family knows records of a job that is missing: put a backup back")
         ((name, state, undone),) = found
         places = self._ask("places", job=job)
         return _Batches(
@@ -263,12 +260,10 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
         return _Fates(batch, submission, settlement, good_indexes(batch, rejects, skips))
 
     def _stream(self, query: str, **bindings: Any) -> Iterator[tuple[Any, ...]]:
-        with mapped_errors(self._path):
-            yield from self._connection.execute(QUERIES[query], bindings)
+        return self._connection.stream(query, bindings)
 
     def _ask(self, query: str, **bindings: Any) -> Sequence[tuple[Any, ...]]:
         try:
-            with mapped_errors(self._path):
-                return self._connection.execute(QUERIES[query], bindings).fetchall()
+            return self._connection.fetch(query, bindings)
         except (ValueError, TypeError) as error:
-            raise DamagedRow(f"ledger {self._path}: {error}") from error
+            raise DamagedRow(f"ledger {self._address}: {error}") from error

@@ -1,4 +1,4 @@
-"""What is written to a SQLite ledger: each function is one operation, which the thread of writer.py makes durable.
+"""What is written to a ledger: each function is one operation, which the thread of writer.py makes durable.
 
 An operation takes the connection that writes, does all that it has to, or raises; it tells what it has changed.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import apsw
 import orjson
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from engine.ledger.database import QUERIES, job_id
+from engine.ledger.connection import Connection, job_id
 from engine.ledger.rows import (
     BatchStep,
     batch_row,
@@ -25,6 +24,7 @@ from engine.ledger.rows import (
     skip_row,
     to_submitted,
 )
+from engine.ledger.statements import REMOVED_TABLES
 from engine.model.batch import Batch
 from engine.model.errors import JobError, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
@@ -34,27 +34,8 @@ from engine.model.submission import State
 
 REMOVED_ROWS = 500
 """Of a job that is removed, in one transaction: 15 MB where each is the fate of a thousand records."""
-REMOVED_TABLES: Mapping[str, str] = {
-    "later_fates": "record_index",
-    "origins": "record_index",
-    "audits": "job",
-    "samples": "run, at",
-    "runs": "number",
-    "skips": "record_index",
-    "keys": "record_index",
-    "rejects": "record_index",
-    "orphans": "sequence, remote_id",
-    "settlements": "sequence",
-    "spans": "sequence",
-    "batches": "sequence",
-    "sources": "number",
-}
-"""Table with rows of a job → their key, but for the job, unless that is all of it. What hangs on rows of another table
-goes before those."""
-REMOVALS = (
-    *(QUERIES["remove_some"].format(table=table, key=key) for table, key in REMOVED_TABLES.items()),
-    QUERIES["remove_job"],
-)
+REMOVALS = (*(f"remove_{table}" for table in REMOVED_TABLES), "remove_job")
+"""In their order: what hangs on another table goes before it."""
 
 
 class Change(Struct, frozen=True):
@@ -70,7 +51,7 @@ class Change(Struct, frozen=True):
 
 
 def create_job(
-    connection: apsw.Connection,
+    connection: Connection,
     job: Job,
     now: float,
     seen: Collection[str] | None = None,
@@ -80,56 +61,54 @@ def create_job(
 
     `seen`: only if there is no job but these.
     """
-    if seen is not None and connection.execute(QUERIES["unseen"], {"seen": orjson.dumps([*seen]).decode()}).get:
+    if seen is not None and connection.fetch("unseen", {"seen": orjson.dumps([*seen]).decode()}):
         raise OtherJobs
     row = asdict(job) | {"created_at": job.created_at or now}
     del row["sources"]
-    if connection.execute(QUERIES["job_id"], {"name": check_job_name(job.name)}).get is not None:
+    if connection.fetch("job_id", {"name": check_job_name(job.name)}):
         raise JobError(
             f"there is a job {job.name!r} already. Take another name with --job, "
             f"or go on with `bulksubmit resume {job.name}`."
         )
-    connection.execute(QUERIES["add_job"], row)
-    key = {"job": connection.last_insert_rowid()}
-    connection.executemany(QUERIES["add_source"], [asdict(source) | key for source in job.sources])
-    connection.executemany(
-        QUERIES["add_origin"], (key | {"record_index": at, "parent_index": parent} for at, parent in enumerate(origins))
+    ((number,),) = connection.fetch("add_job", row)
+    key = {"job": number}
+    connection.change("add_source", [asdict(source) | key for source in job.sources])
+    connection.change(
+        "add_origin", [key | {"record_index": at, "parent_index": parent} for at, parent in enumerate(origins)]
     )
     return [Change("create_job", job.name, state=job.state)]
 
 
-def note_later(connection: apsw.Connection, name: str, fates: Mapping[int, LaterFate | None]) -> Sequence[Change]:
+def note_later(connection: Connection, name: str, fates: Mapping[int, LaterFate | None]) -> Sequence[Change]:
     """Remember what became of tasks of created records afterwards, or forget it."""
     job = job_id(connection, name)
     gone = [{"job": job, "record_index": index} for index, fate in fates.items() if fate is None]
     seen = [{"job": job, "record_index": index, **asdict(fate)} for index, fate in fates.items() if fate is not None]
-    connection.executemany(QUERIES["drop_later_fate"], gone)
-    connection.executemany(QUERIES["add_later_fate"], seen)
+    connection.change("drop_later_fate", gone)
+    connection.change("add_later_fate", seen)
     return [Change("note_later", name)]
 
 
-def update_job(connection: apsw.Connection, query: str, name: str, bindings: Mapping[str, Any]) -> Sequence[Change]:
+def update_job(connection: Connection, query: str, name: str, bindings: Mapping[str, Any]) -> Sequence[Change]:
     """Write one thing about a job by a query that is named after the ledger's method."""
-    connection.execute(QUERIES[query], {"job": job_id(connection, name), **bindings})
+    connection.change(query, [{"job": job_id(connection, name), **bindings}])
     return [Change(query, name, state=bindings.get("state"))]
 
 
-def remove_rows(connection: apsw.Connection, name: str) -> Sequence[Change]:
+def remove_rows(connection: Connection, name: str) -> Sequence[Change]:
     """Remove up to REMOVED_ROWS rows of a job that is being removed, of the first table that has any; the job last."""
     job = job_id(connection, name)
     bindings = {"job": job, "limit": REMOVED_ROWS}
-    if connection.execute(QUERIES["job_state"], {"job": job}).get != JobState.REMOVED:
+    if connection.fetch("job_state", {"job": job}) != [(JobState.REMOVED,)]:
         raise LedgerError(f"job {name!r} is not in state removed; this is a defect worth reporting")
     for removal in REMOVALS:
-        before = connection.total_changes()
-        connection.execute(removal, bindings)
-        if connection.total_changes() > before:
+        if connection.change(removal, [bindings]):
             break
     return [Change("remove", name, state=JobState.REMOVED)]
 
 
 def freeze(  # noqa: PLR0913 - all of one step of reading
-    connection: apsw.Connection,
+    connection: Connection,
     name: str,
     batches: Sequence[Batch],
     rejects: Sequence[Reject],
@@ -142,33 +121,33 @@ def freeze(  # noqa: PLR0913 - all of one step of reading
 ) -> Sequence[Change]:
     """Remember batches, rejects, skips, keys and what the family knows from now on; `last`: the sources end here."""
     job = job_id(connection, name)
-    (end,) = connection.execute(QUERIES["frozen_end"], {"job": job}).fetchall()
+    (end,) = connection.fetch("frozen_end", {"job": job})
     check_joined(name, end, batches)
     changes = _add_batches(connection, "freeze", name, job, batches, now)
-    connection.executemany(QUERIES["add_reject"], [reject_row(job, reject) for reject in rejects])
+    connection.change("add_reject", [reject_row(job, reject) for reject in rejects])
     others = {skip.other: job_id(connection, skip.other) for skip in skips}
-    connection.executemany(QUERIES["add_skip"], [skip_row(job, skip, others[skip.other]) for skip in skips])
+    connection.change("add_skip", [skip_row(job, skip, others[skip.other]) for skip in skips])
     _take(connection, job, taken)
-    connection.executemany(QUERIES["add_keys"], key_rows(job, keys))
+    connection.change("add_keys", [*key_rows(job, keys)])
     if last:
-        connection.execute(QUERIES["set_read_complete"], {"job": job})
+        connection.change("set_read_complete", [{"job": job}])
     return changes or [Change("freeze", name)]
 
 
-def _take(connection: apsw.Connection, job: int, taken: Sequence[Taken]) -> None:
+def _take(connection: Connection, job: int, taken: Sequence[Taken]) -> None:
     """Remember the records that a job takes, so that its family knows them before anything of them is sent."""
     if not taken:
         return
     rows = {kept_as: [known_row(job, one) for one in taken if one.kept_as is kept_as] for kept_as in KeptAs}
-    connection.executemany(QUERIES["copy_known"], [(hash_,) for hash_, *_ in rows[KeptAs.OVER]])
-    connection.executemany(QUERIES["add_known"], [*rows[KeptAs.OVER], *rows[KeptAs.ROW]])
-    connection.executemany(QUERIES["add_copy"], rows[KeptAs.COPY])
+    connection.change("copy_known", [(hash_,) for hash_, *_ in rows[KeptAs.OVER]])
+    connection.change("add_known", [*rows[KeptAs.OVER], *rows[KeptAs.ROW]])
+    connection.change("add_copy", rows[KeptAs.COPY])
     for name in {name for one in taken for name in one.instead_of}:
-        connection.execute(QUERIES["set_taken_over"], {"job": job_id(connection, name), "by": job})
+        connection.change("set_taken_over", [{"job": job_id(connection, name), "by": job}])
 
 
 def _add_batches(  # noqa: PLR0913, PLR0917 - all of a row
-    connection: apsw.Connection,
+    connection: Connection,
     operation: str,
     name: str,
     job: int,
@@ -176,14 +155,14 @@ def _add_batches(  # noqa: PLR0913, PLR0917 - all of a row
     now: float,
     sent_at: float | None = None,
 ) -> Sequence[Change]:
-    connection.executemany(QUERIES["add_batch"], [batch_row(job, batch, now, sent_at) for batch in batches])
-    connection.executemany(QUERIES["add_spans"], [(job, batch.sequence, batch.spans, batch.lines) for batch in batches])
+    connection.change("add_batch", [batch_row(job, batch, now, sent_at) for batch in batches])
+    connection.change("add_spans", [(job, batch.sequence, batch.spans, batch.lines) for batch in batches])
     return [
         Change(operation, name, batch.sequence, State.FROZEN if batch.count else State.SETTLED) for batch in batches
     ]
 
 
-def take_steps(connection: apsw.Connection, *steps: BatchStep) -> Sequence[Change]:
+def take_steps(connection: Connection, *steps: BatchStep) -> Sequence[Change]:
     """Take batches one step on each, or none of them; what is said of a refusal is only right of a single one."""
     jobs = {name: job_id(connection, name) for name in {step.job for step in steps}}
     moved, rows, settlements = 0, list[Sequence[Any]](), []
@@ -192,30 +171,28 @@ def take_steps(connection: apsw.Connection, *steps: BatchStep) -> Sequence[Chang
         if submission.state in {State.STAGING, State.SPLIT} and step.expected is not State.FROZEN:
             moved += _move(connection, rows)  # what it gives up may have been named just now
             rows = []
-            connection.execute(QUERIES["keep_orphan"], (job, submission.sequence, submission.remote_id))
+            connection.change("keep_orphan", [(job, submission.sequence, submission.remote_id)])
         rows.append(step.row(job))
         if step.settlement is not None:
             settlements.append(settlement_row(job, submission.sequence, step.settlement))
     if moved + _move(connection, rows) < len(steps):
         whose = (jobs[steps[0].job], steps[0].submission.sequence)
-        raise steps[0].refusal(connection.execute(QUERIES["state"], whose).fetchall())
-    connection.executemany(QUERIES["add_settlement"], settlements)
+        raise steps[0].refusal(connection.fetch("state", whose))
+    connection.change("add_settlement", settlements)
     return [Change(step.operation, step.job, step.submission.sequence, step.submission.state) for step in steps]
 
 
-def _move(connection: apsw.Connection, rows: Sequence[Sequence[Any]]) -> int:
+def _move(connection: Connection, rows: Sequence[Sequence[Any]]) -> int:
     """Return how many of the batches stood where they were expected, and moved."""
-    before = connection.total_changes()
-    connection.executemany(QUERIES["move"], rows)
-    return connection.total_changes() - before
+    return connection.change("move", rows)
 
 
-def split_batch(connection: apsw.Connection, step: BatchStep) -> Sequence[Change]:
+def split_batch(connection: Connection, step: BatchStep) -> Sequence[Change]:
     """Take a batch its last step, and freeze the two parts that stand for it from then on."""
     changes = take_steps(connection, step)
     job = job_id(connection, step.job)
     whole = {"job": job, "sequence": step.submission.sequence}
-    (columns,) = connection.execute(QUERIES["batch"], whole).fetchall()
+    (columns,) = connection.fetch("batch", whole)
     step.check_halves(to_submitted(*columns)[0])
     sent_at = step.submission.sent_at
     return [*changes, *_add_batches(connection, "split", step.job, job, step.halves, step.now, sent_at)]

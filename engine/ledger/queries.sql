@@ -35,7 +35,7 @@ ROLLBACK TO operation;
 RELEASE operation;
 
 -- name: add_job
--- Remember a new job; the name must be free.
+-- Remember a new job, and return its short name; the name must be free.
 INSERT INTO jobs (
   name, service, config, output, state, read_complete, parent, attempt, until, strict, learnt, slowest_start,
   lost_stages, created_at, family, delta
@@ -43,7 +43,8 @@ INSERT INTO jobs (
 VALUES (
   :name, :service, :config, :output, :state, :read_complete, :parent, :attempt, :until, :strict, :learnt, :slowest_start,
   :lost_stages, :created_at, :family, :delta
-);
+)
+RETURNING id;
 
 -- name: add_source
 -- Remember one file of a job.
@@ -196,7 +197,7 @@ SET
 WHERE
   job = :job AND sequence = :sequence AND state = :expected AND count = COALESCE(:records, count)
   AND NOT (
-    :unique
+    :unique <> 0
     AND EXISTS (
       SELECT 1 FROM batches AS other
       WHERE other.job = :job AND other.remote_id = :remote_id AND other.sequence <> :sequence
@@ -439,8 +440,8 @@ LIMIT 1;
 -- Find the keys of records side by side of which one may be a key.
 SELECT record_index, keys FROM keys WHERE job = :job AND INSTR(keys, :key) ORDER BY record_index;
 
--- name: read_known
--- Prepare a connection that looks up records: pages come from the system's memory, which all processes share.
+-- name: read_mapped
+-- Prepare a connection that only reads: pages come from the system's memory, which all processes share.
 PRAGMA mmap_size = 1099511627776;
 PRAGMA temp_store = FILE;
 

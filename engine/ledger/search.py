@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import orjson
 from msgspec import Struct
 
-from engine.ledger.database import QUERIES, job_id, mapped_errors, open_reader
+from engine.ledger.address import LedgerAddress, open_reader
+from engine.ledger.connection import job_id
 from engine.model.submission import State
 
 _SLICE_BATCHES = 250
@@ -72,19 +72,19 @@ class BatchRow(Struct, frozen=True):
 
 
 class LedgerSearch(AbstractContextManager["LedgerSearch"]):
-    """Searches jobs of the ledger at a path. One thread at a time uses it.
+    """Searches jobs of a ledger. One thread at a time uses it.
 
     Raises:
         LedgerError: the ledger cannot be read.
         JobError: there is no such job.
     """
 
-    def __init__(self, path: Path, seconds: float = 0.5, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
+    def __init__(
+        self, address: LedgerAddress, seconds: float = 0.5, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._seconds = seconds
         self._clock = clock
-        with mapped_errors(path):
-            self._connection = open_reader(path)
+        self._connection = open_reader(address)
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
@@ -198,9 +198,7 @@ class LedgerSearch(AbstractContextManager["LedgerSearch"]):
         return int(records)
 
     def _ask(self, query: str, job: str, **bindings: Any) -> list[tuple[Any, ...]]:
-        with mapped_errors(self._path):
-            key = job_id(self._connection, job)
-            return self._connection.execute(QUERIES[query], {"job": key, **bindings}).fetchall()
+        return self._connection.fetch(query, {"job": job_id(self._connection, job), **bindings})
 
 
 def _json(text: str) -> str:

@@ -1,6 +1,6 @@
-"""The one thread that writes to a SQLite ledger, many operations in one transaction.
+"""The one thread that writes to a ledger, many operations in one transaction.
 
-Called by sqlite.py with the operations of operations.py. `write` returns once its operation is on disk; an error of a
+Called by sql.py with the operations of operations.py. `write` returns once its operation is on disk; an error of a
 write reaches whoever waits for it.
 
 Operations gather in the event loop, for one turn of it or as long as the thread commits, and the thread is then given
@@ -16,8 +16,8 @@ are all of them taken back and written one by one, to find out which.
 
 The writer stops at the first failure that is not about one operation: a full disk, an I/O error. After a failed commit
 nobody can say what a later fsync would cover (https://www.usenix.org/conference/atc20/presentation/rebello), so all
-later operations are refused with the same error, and a new process reads from the disk what is there. A ledger held too
-long by another program changes nothing: only that group is refused.
+later operations are refused with the same error, and a new process reads from the disk what is there. What passes, such
+as a ledger that another program holds for too long, changes nothing: only that group is refused.
 """
 
 from __future__ import annotations
@@ -25,25 +25,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Concatenate, TypeAlias
 
-import apsw
 from msgspec import Struct
 
-from engine.ledger.database import QUERIES, as_ledger_error, mark_left_behind
+from engine.ledger.connection import Connection, WritingConnection
 from engine.ledger.operations import Change
 from engine.model.errors import LedgerError
 
-WAL_PAGES = 1_000
-"""4 MB, as SQLite's own https://sqlite.org/pragma.html#pragma_wal_autocheckpoint."""
-
-
-Operation: TypeAlias = Callable[Concatenate[apsw.Connection, ...], Sequence[Change]]
+Operation: TypeAlias = Callable[Concatenate[Connection, ...], Sequence[Change]]
 """Takes a connection and values; writes all of them, or raises."""
 Hook: TypeAlias = Callable[[Sequence[Change]], None]
 
@@ -71,8 +66,9 @@ class _Queued(Struct, eq=False):
 class Writer:
     """The one thread that writes to a ledger."""
 
-    def __init__(self, path: Path, connection: apsw.Connection, hooks: Hooks) -> None:
-        self._path = path
+    def __init__(self, name: str, connection: WritingConnection, hooks: Hooks) -> None:
+        """`name`: of the ledger, for messages."""
+        self._name = name
         self._connection = connection
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
@@ -88,8 +84,6 @@ class Writer:
         """Of the first of them that was refused."""
         self._failure: Exception | None = None
         self._closed = False
-        self._wal_pages = self._mark_at = 0
-        connection.set_wal_hook(self._note_wal)  # SQLite itself folds nothing in from now on: the mark must be renewed
         # A daemon, so that a program that forgets to close the ledger can end; what is committed is safe.
         self._thread = Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -153,7 +147,7 @@ class Writer:
     def check_open(self) -> None:
         """Raise LedgerError once `stop` was called."""
         if self._closed:
-            raise LedgerError(f"ledger {self._path} is closed")
+            raise LedgerError(f"ledger {self._name} is closed")
 
     def stop(self) -> None:
         """Refuse what comes from now on; the thread ends when all before is written."""
@@ -165,10 +159,9 @@ class Writer:
             self._queue.put(None)
 
     def join(self) -> None:
-        """Wait until the thread has ended, then let go of the file."""
+        """Wait until the thread has ended, then let go of the store."""
         self._thread.join()
-        with suppress(apsw.Error):  # a dead disk: all that is committed is in the WAL, where the next process finds it
-            self._connection.close()
+        self._connection.close()
 
     def _run(self) -> None:
         """Write what has gathered, group after group, until `stop`."""
@@ -180,65 +173,49 @@ class Writer:
         failure = self._failure or self._commit(group)
         if failure is not None:
             for queued in group:
-                queued.error = as_ledger_error(self._path, failure)
+                queued.error = self._connection.told(failure)
         with suppress(RuntimeError):  # a loop that is gone has nobody left who waits; what is written stays written
             self._loop.call_soon_threadsafe(self._tell, group)
 
     def _commit(self, group: Sequence[_Queued]) -> Exception | None:
         """Write a group in one transaction; return what failed it as a whole."""
+        changes: list[Change] = []
         try:
-            self._keep_marked()
-            self._connection.execute(QUERIES["begin"])
-            changes: list[Change] = []
-            writing = [queued for queued in group if queued.operation is not _nothing]
-            for _, run in groupby(writing, attrgetter("operation")):
-                self._apply(list(run), changes)
-            if changes and self._hooks.before_commit:
-                self._hooks.before_commit(changes)
-            self._connection.execute(QUERIES["commit"])
+            self._connection.transaction(partial(self._operate, group, changes))
             if changes and self._hooks.on_commit:
                 self._hooks.on_commit(changes)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-            with suppress(apsw.Error):  # some errors have rolled back already, and a dead disk may not let us
-                self._connection.execute(QUERIES["roll_back"])
-            if not isinstance(error, apsw.BusyError):
+            if not self._connection.is_passing(error):
                 self._failure = error
             return error
         return None
 
-    def _note_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
-    def _keep_marked(self) -> None:
-        """Fold the WAL into the file before it grows long, and have the file say that it is not all."""
-        if self._wal_pages >= self._mark_at:
-            mark_left_behind(self._connection)
-            self._mark_at = self._wal_pages + WAL_PAGES
+    def _operate(self, group: Sequence[_Queued], changes: list[Change]) -> None:
+        """Run the operations of a group; `changes`: gets what they wrote."""
+        changes.clear()  # of a transaction that is begun anew
+        for queued in group:
+            queued.error = None
+        writing = [queued for queued in group if queued.operation is not _nothing]
+        for _, run in groupby(writing, attrgetter("operation")):
+            self._apply(list(run), changes)
+        if changes and self._hooks.before_commit:
+            self._hooks.before_commit(changes)
 
     def _apply(self, run: Sequence[_Queued], changes: list[Change]) -> None:
-        """Run one operation on all its values; if one of them is refused, on each alone.
-
-        apsw's own `with connection` would hide a full disk: SQLite has then rolled back everything, the savepoint too.
-        """
-        refusal = None
+        """Run one operation on all its values; if one of them is refused, on each alone."""
         values = [value for queued in run for value in queued.values]
-        self._connection.execute(QUERIES["set_mark"])
         try:
-            changes += run[0].operation(self._connection, *values)
+            changes += self._connection.attempt(partial(run[0].operation, self._connection, *values))
         except Exception as error:
-            if isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError):
+            if not self._connection.is_refusal(error):
                 raise  # it concerns the whole group
-            self._connection.execute(QUERIES["return_to_mark"])
-            refusal = as_ledger_error(self._path, error)
-        self._connection.execute(QUERIES["remove_mark"])
-        if refusal is not None and len(run) == 1:
-            run[0].error = refusal
-        elif refusal is not None:
+            if len(run) == 1:
+                run[0].error = self._connection.told(error)
+                return
             for queued in run:
                 self._apply([queued], changes)
 
 
-def _nothing(_connection: apsw.Connection) -> Sequence[Change]:
+def _nothing(_connection: Connection) -> Sequence[Change]:
     """Write nothing: who waits for it waits for what came before it."""
     return ()

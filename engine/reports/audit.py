@@ -206,7 +206,7 @@ async def audit(job: Job, ledger: Ledger, evidence: Evidence) -> Audit:
         repeats = opened.enter_context(Repeats())
         family = None
         if job.family:
-            family = FamilyProof(opened.enter_context(KnownRecords(ledger.path)), job)
+            family = FamilyProof(opened.enter_context(KnownRecords(ledger.address)), job)
         recut = partial(Recut, job.sources, evidence.tasks_from, evidence.reference, family)
         sources = SourcesCheck(job, await find_lost(job, ledger, recut), recut(), family)
         reports = await _reports(result, job, ledger, evidence, opened, sources.lost)

@@ -93,7 +93,7 @@ class Bench:
         with ExitStack() as opened:
             known = None
             if self.job.family:
-                records = opened.enter_context(KnownRecords(self.ledger.path))
+                records = opened.enter_context(KnownRecords(self.ledger.address))
                 known = FamilyMemory(records, self.job, DeltaSettings())
             yield from plan_batches(
                 self.job.sources,

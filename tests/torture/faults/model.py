@@ -285,7 +285,7 @@ class World:
         hooks = Hooks(before_commit=self._before, on_commit=self._after)
         async with SqliteLedger.open(self._ledger, self._clock, hooks=hooks) as ledger:
             InStep(ledger._writer)
-            ledger._writer._connection.pragma("synchronous", 0)  # a lost power is another test's matter
+            ledger._writer._connection.raw.pragma("synchronous", 0)  # a lost power is another test's matter
             try:
                 return await work(await self._born(ledger, end))
             except* (Killed, LedgerError):  # an error of the ledger may be told before there is a run to end
@@ -434,7 +434,7 @@ async def look(life):
 def family_word(life, outcomes):
     """Return of which records the family knows something else than what became of them."""
     canceled = life.job.state is JobState.CANCELED
-    with KnownRecords(life.ledger.path) as records:
+    with KnownRecords(life.ledger.address) as records:
         known = {index for (_, index), _ in records.family_records("nightly", 2)}
         sent = {index for index, outcome in enumerate(outcomes) if outcome.fate is not Fate.REJECTED}
         findings = [f"the family knows {known}, and {sent} are frozen"] if known != sent else []

@@ -312,7 +312,7 @@ class _World:
             hooks = Hooks(before_commit=self._before, on_commit=self._after)
             async with _remote_status_still(clock, open_ledger(path, clock, hooks=hooks)) as ledger:
                 InStep(ledger._writer)
-                ledger._writer._connection.pragma("synchronous", 0)  # a lost power is another test's matter
+                ledger._writer._connection.raw.pragma("synchronous", 0)  # a lost power is another test's matter
                 yield Watched(ledger, clock)
 
         @asynccontextmanager

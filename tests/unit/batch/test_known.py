@@ -43,7 +43,7 @@ class Nights:
         mapper = Mapper(MappingSettings(), lambda _: None)
 
         def planned(start=None, sequence=0):
-            with KnownRecords(self.ledger.path) as records:
+            with KnownRecords(self.ledger.address) as records:
                 known = FamilyMemory(records, job, self.settings)
                 yield from plan_batches(
                     sources,
@@ -230,7 +230,7 @@ def test_the_key_of_a_family_is_a_value_with_its_type():
 async def test_a_family_that_knows_a_job_which_is_gone_says_so(nights):
     async with nights() as family:
         await family.night("n1", [1])
-        with KnownRecords(family.ledger.path) as records, pytest.raises(DamagedRow, match="a job that is missing"):
+        with KnownRecords(family.ledger.address) as records, pytest.raises(DamagedRow, match="a job that is missing"):
             records.fate((99, 0))
 
 

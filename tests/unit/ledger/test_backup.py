@@ -9,9 +9,8 @@ from contextlib import closing
 import apsw
 import pytest
 
-from engine.ledger.database import LEFT_BEHIND, open_writer
+from engine.ledger.database import LEFT_BEHIND, WAL_PAGES, open_writer
 from engine.ledger.sqlite import SqliteLedger
-from engine.ledger.writer import WAL_PAGES
 from engine.model.errors import LedgerError
 
 from .values import a_job, all_batches, frozen

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.ledger.rows import to_submitted
-from engine.ledger.sqlite import SqliteLedger, _page
+from engine.ledger.sql import _page
+from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import Batch
 from engine.model.outcome import Settlement
 from engine.model.record import Format, Position, Reject, Source

@@ -6,17 +6,12 @@ from importlib.resources import files
 import apsw
 import pytest
 
-from engine.ledger.database import APPLICATION_ID, QUERIES, STEPS, read_queries, read_steps
+from engine.ledger.database import APPLICATION_ID, STEPS
 from engine.ledger.operations import REMOVALS
+from engine.ledger.statements import QUERIES, read_queries, read_steps
 
 FOLDER = files("engine.ledger")
 CODE = "".join(file.read_text() for file in FOLDER.iterdir() if file.name.endswith(".py"))
-
-
-SOME = "remove_some"
-"""Of any table: `REMOVALS` has it for each."""
-STATEMENTS = {**{f"{SOME} {number}": sql for number, sql in enumerate(REMOVALS)}, **QUERIES}
-del STATEMENTS[SOME]
 
 
 def schema():
@@ -26,16 +21,17 @@ def schema():
     return connection
 
 
-@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize("name", QUERIES)
 def test_every_query_compiles_and_is_used(name):
-    statements = f"EXPLAIN {STATEMENTS[name]}" if "PRAGMA" not in STATEMENTS[name] else "SELECT 1"
+    statements = f"EXPLAIN {QUERIES[name]}" if "PRAGMA" not in QUERIES[name] else "SELECT 1"
     schema().execute(statements, dict.fromkeys(re.findall(r":(\w+)", statements)))
-    assert f'"{name.partition(" ")[0]}"' in CODE
+    assert name in REMOVALS or f'"{name}"' in CODE
 
 
 def test_what_is_known_of_settled_records_is_written_once():
     """Reports are written beside a run: no line of a settled batch may change."""
-    for sql in set(QUERIES.values()) - set(REMOVALS):  # `remove_rows` takes them of a job in state removed only
+    for name in QUERIES.keys() - set(REMOVALS):  # `remove_rows` takes them of a job in state removed only
+        sql = QUERIES[name]
         assert not re.search(r"(UPDATE|REPLACE INTO|DELETE FROM) (settlements|spans|rejects|sources)\b", sql)
 
 
@@ -45,21 +41,22 @@ def test_of_a_job_that_is_removed_nothing_stays():
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
     of_jobs = {table for table in tables if any(row[1] == "job" for row in connection.pragma("table_info", table))}
     keeping = {table for table in tables if re.search(rf"FROM {table}\b", QUERIES["needed"])} - {"skips"}
-    removed = {re.search(r"DELETE FROM (\w+)", sql)[1] for sql in REMOVALS}
+    removed = {re.search(r"DELETE FROM (\w+)", QUERIES[name])[1] for name in REMOVALS}
     assert of_jobs - keeping == removed - {"jobs"}
 
 
 def test_every_query_is_read():
     text = FOLDER.joinpath("queries.sql").read_text()
-    assert len(QUERIES) == text.count("\n-- name:")
-    used = set(re.findall(r'(?:QUERIES\[|_update\(|_rows\(|_pages\(|_ask\(|_stream\()"(\w+)"', CODE))
-    assert used == set(QUERIES)
+    assert len(read_queries(text)) == text.count("\n-- name:")
+    calls = r"QUERIES\[|_update\(|_rows\(|_pages\(|_ask\(|_stream\(|\.fetch\(|\.change\(\s*"
+    used = set(re.findall(rf'(?:{calls})"(\w+)"', CODE))
+    assert used | set(REMOVALS) == set(QUERIES)
 
 
 def test_every_query_looks_up_by_key():
     """No statement on batches or what hangs on them walks through those of other jobs; jobs are few."""
     connection = schema()
-    for name, sql in STATEMENTS.items():
+    for name, sql in QUERIES.items():
         if name == "needed":  # of all jobs, and `prune` has the time
             continue
         if re.search(

@@ -6,7 +6,7 @@ import threading
 import apsw
 import pytest
 
-from engine.ledger.database import open_writer
+from engine.ledger.database import SqliteWriter, open_writer
 from engine.ledger.operations import Change
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
@@ -239,11 +239,11 @@ def test_a_loop_that_is_gone_is_no_concern_of_the_writer(path, gate):
     connection = open_writer(path)
 
     def operation(connection):
-        connection.execute("CREATE TABLE proof (a)")
+        connection.raw.execute("CREATE TABLE proof (a)")
         return [Change("test", "j")]
 
     async def forgetful():
-        writer = Writer(path, connection, gate.hooks)
+        writer = Writer(str(path), SqliteWriter(path, connection), gate.hooks)
         (_canceled_by_run,) = await gate.gather(writer.write(operation))
         return writer
 

@@ -182,11 +182,11 @@ async def test_of_a_finished_job_a_source_that_is_another_file_is_told_once_and_
         assert (result.findings, result.consistent, result.holds) == ([], True, False)
         (said,) = result.unproven
         assert f"{path} is not the file that the job has read: that had {len(whole):,} bytes" in said
-        assert audit_screen(result, bench.ledger.path).exit_code == Exit.SOME_UNCERTAIN
+        assert audit_screen(result, bench.ledger.address).exit_code == Exit.SOME_UNCERTAIN
         tamper(tmp_path, "UPDATE settlements SET errors = '{\"no\":[0]}'")
         broken = await audited(bench)
         assert not broken.consistent
-        assert audit_screen(broken, bench.ledger.path).exit_code == Exit.ERROR
+        assert audit_screen(broken, bench.ledger.address).exit_code == Exit.ERROR
 
 
 async def test_a_copy_that_was_put_back_proves_all(tmp_path):

@@ -39,7 +39,7 @@ async def family(tmp_path, clock):
         await ledger.settle("n1", Submission(0, State.SETTLED, "r"), Settlement(ids), expected=State.RELEASED)
         skip = Skipped(0, 1, 0, encode_spans(0, [0], [WIDTH - 1]), "n1", 0, Why.CREATED)
         await ledger.freeze("n2", [batch(0, skipped=1)], [], last=True, skips=[skip])
-        with KnownRecords(ledger.path) as records:
+        with KnownRecords(ledger.address) as records:
             yield await ledger.job("n2"), records
 
 

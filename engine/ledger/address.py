@@ -1,0 +1,71 @@
+"""Where a ledger is: a file, or a database of PostgreSQL by its URL. Whoever has the address opens it anew to read it.
+
+A URL holds no password: it stands in messages, in configurations and in the list of processes. PostgreSQL's own ways give it
+(https://www.postgresql.org/docs/current/libpq-envars.html): PGPASSWORD, PGPASSFILE, ~/.pgpass.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+from msgspec import Struct
+
+from engine.model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.ledger.connection import Connection
+
+SCHEMES = ("postgresql://", "postgres://")
+
+
+class PostgresAddress(Struct, frozen=True):
+    """A database of PostgreSQL."""
+
+    url: str
+    """As libpq reads it, without a password."""
+
+    def __str__(self) -> str:
+        return self.url
+
+
+LedgerAddress: TypeAlias = Path | PostgresAddress
+
+
+def address_of(named: Path | str | PostgresAddress) -> LedgerAddress:
+    """Return where a ledger is that was named so.
+
+    Raises:
+        ConfigError: it is a URL with a password, or none that can be read.
+    """
+    if isinstance(named, PostgresAddress):
+        return named
+    if not str(named).startswith(SCHEMES):
+        return Path(named)
+    try:
+        parts = urlsplit(str(named))
+        password = parts.password is not None or any(key == "password" for key, _ in parse_qsl(parts.query))
+    except ValueError:
+        raise ConfigError("ledger: this is no URL that can be read; write postgresql://user@host:5432/database") from None
+    if password:
+        raise ConfigError(
+            "ledger: a password in the URL is seen by everybody who lists the processes; leave it out, and give it by "
+            "PGPASSWORD, or in a file that PGPASSFILE names"
+        )
+    return PostgresAddress(str(named))
+
+
+def open_reader(address: LedgerAddress) -> Connection:
+    """Open a ledger that is there, to read beside whoever writes.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+    if isinstance(address, PostgresAddress):
+        from engine.ledger.postgres_connection import open_reader as open_postgres  # noqa: PLC0415 - an extra
+
+        return open_postgres(address)
+    from engine.ledger import database  # noqa: PLC0415 - one of the two is needed
+
+    return database.open_reader(address)
