@@ -1,7 +1,7 @@
 """Where a ledger is: a file, or a database of PostgreSQL by its URL. Whoever has the address opens it anew to read it.
 
-A URL holds no password: it stands in messages, in configurations and in the list of processes. PostgreSQL's own ways give it
-(https://www.postgresql.org/docs/current/libpq-envars.html): PGPASSWORD, PGPASSFILE, ~/.pgpass.
+A URL holds no password: it stands in messages, in configurations and in the list of processes. PostgreSQL has ways of
+its own to give it: PGPASSWORD, PGPASSFILE, ~/.pgpass (https://www.postgresql.org/docs/current/libpq-envars.html).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def address_of(named: Path | str | PostgresAddress) -> LedgerAddress:
         parts = urlsplit(str(named))
         password = parts.password is not None or any(key == "password" for key, _ in parse_qsl(parts.query))
     except ValueError:
-        raise ConfigError("ledger: this is no URL that can be read; write postgresql://user@host:5432/database") from None
+        raise ConfigError("ledger: this is no URL that can be read: postgresql://user@host/database") from None
     if password:
         raise ConfigError(
             "ledger: a password in the URL is seen by everybody who lists the processes; leave it out, and give it by "

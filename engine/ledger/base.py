@@ -6,7 +6,7 @@ disk. Sequences are those of batches and of parts (`model/batch.py`), times are 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
 from engine.model.runs import PastAudit, PastRun, Sample, Standing
+from engine.model.shard import Shard, Worker
 from engine.model.submission import State, Submission
 
 
@@ -96,6 +97,54 @@ class Ledger(Protocol):
 
         Raises:
             LedgerError: they do not start at sequence 0, offset 0, record 0, or where the batch frozen last ends.
+        """
+
+    @property
+    def shares_jobs(self) -> bool:
+        """Whether several processes may send a job of it together: then batches move under leases of shards only."""
+
+    async def open_shards(self, job: str, *, parked: bool = False) -> None:
+        """Make shards of the batches that are in none, and let workers take again what earlier ones have left.
+
+        `parked`: and what was parked. For who holds the job's lock.
+        """
+
+    async def take_shards(self, job: str, worker: str, seconds: float, most: int) -> Sequence[Shard]:
+        """Take the leases of shards that nobody has, or whose lease has ended, for so many seconds.
+
+        What was lost with too many workers is parked.
+        """
+
+    async def renew_shards(self, job: str, worker: str, seconds: float) -> None:
+        """Let all leases of a worker last so many seconds from now on; those whose shards are done are ended.
+
+        Raises:
+            LeaseLost: another worker has taken one of them over.
+        """
+
+    async def give_back_shards(self, job: str, worker: str, *, left: bool) -> None:
+        """End the leases of a worker that goes. `left`: nobody shall take them before the next run of the job."""
+
+    def check_lease(self, job: str, sequence: int, seconds: float) -> None:
+        """Refuse a call of so many seconds about a batch that could end after the lease, by this process's clock.
+
+        Raises:
+            LeaseLost: it could.
+        """
+
+    async def shards(self, job: str) -> Sequence[Shard]:
+        """Return the shards of a job, in order; none where nobody shared it."""
+
+    async def count_shards(self, job: str) -> tuple[int, int, int]:
+        """Return how many shards of a job are open, how many workers have, and how many they may take."""
+
+    async def workers(self, job: str) -> Sequence[Worker]:
+        """Return the workers of a job, oldest first."""
+
+    async def revise(self, budget: str, change: Callable[[str | None, float], str]) -> None:
+        """Change the state of a budget: its state, None if it has none, and the store's time → its new state.
+
+        Nobody else changes it meanwhile. `change` may be called again, if the store was lost.
         """
 
     async def last_batch(self, job: str) -> Batch | None:

@@ -206,9 +206,7 @@ class SqliteWriter(SqliteConnection):
             self._mark_at = self._wal_pages + WAL_PAGES
 
 
-def open_connections(
-    path: Path, busy_seconds: float, vfs: str | None
-) -> tuple[Path, SqliteWriter, SqliteReader]:
+def open_connections(path: Path, busy_seconds: float, vfs: str | None) -> tuple[Path, SqliteWriter, SqliteReader]:
     """Return where the ledger is, a connection that writes and one that reads; it is created if there is none.
 
     A lock must be one file, whichever link leads to the ledger, so links are followed; errors name what was asked for.

@@ -237,7 +237,9 @@ class KnownRecords(AbstractContextManager["KnownRecords"]):
     def _read_batches(self, job: int) -> _Batches:
         found = self._ask("standing", job=job)
         if not found:
-            raise DamagedRow(f"ledger {self._address}: a family knows records of a job that is missing: put a backup back")
+            raise DamagedRow(
+                f"ledger {self._address}: a family knows records of a job that is missing: put a backup back"
+            )
         ((name, state, undone),) = found
         places = self._ask("places", job=job)
         return _Batches(

@@ -5,8 +5,8 @@ An operation takes the connection that writes, does all that it has to, or raise
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import orjson
 from msgspec import Struct
@@ -26,11 +26,17 @@ from engine.ledger.rows import (
 )
 from engine.ledger.statements import REMOVED_TABLES
 from engine.model.batch import Batch
-from engine.model.errors import JobError, LedgerError, OtherJobs
+from engine.model.errors import JobError, LeaseLost, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import LaterFate
 from engine.model.record import KeptAs, Keyed, Reject, Skipped, Taken
+from engine.model.shard import MOST_LOSSES, Shard, ShardState, cut_into_shards
 from engine.model.submission import State
+
+NO_TOKEN = -1
+"""Of a step that is taken without a lease: by whoever works on a job that no worker sends just now."""
+Revision: TypeAlias = Callable[[str | None, float], str]
+"""The state of a budget, None if it has none, and Unix seconds by the store's clock → its new state."""
 
 REMOVED_ROWS = 500
 """Of a job that is removed, in one transaction: 15 MB where each is the fate of a thousand records."""
@@ -118,12 +124,26 @@ def freeze(  # noqa: PLR0913 - all of one step of reading
     skips: Sequence[Skipped] = (),
     taken: Sequence[Taken] = (),
     keys: Sequence[Keyed] = (),
+    shared: bool = False,
+    locks: Mapping[str, int] | None = None,
 ) -> Sequence[Change]:
-    """Remember batches, rejects, skips, keys and what the family knows from now on; `last`: the sources end here."""
+    """Remember batches, rejects, skips, keys and what the family knows from now on; `last`: the sources end here.
+
+    `shared`: they become shards. `locks`: the tokens of the locks under which it is done, where others could take them.
+
+    Raises:
+        LeaseLost: another process has taken one of the locks.
+    """
     job = job_id(connection, name)
+    if locks:
+        held = dict(connection.fetch("lock_tokens", {"names": list(locks)}))
+        if lost := {lock for lock, token in locks.items() if held.get(lock) != token}:
+            raise LeaseLost(f"another process works on {', '.join(sorted(lost))} since the database was lost")
     (end,) = connection.fetch("frozen_end", {"job": job})
     check_joined(name, end, batches)
     changes = _add_batches(connection, "freeze", name, job, batches, now)
+    if shared:
+        _add_shards(connection, job, [(batch.sequence, batch.count) for batch in batches])
     connection.change("add_reject", [reject_row(job, reject) for reject in rejects])
     others = {skip.other: job_id(connection, skip.other) for skip in skips}
     connection.change("add_skip", [skip_row(job, skip, others[skip.other]) for skip in skips])
@@ -165,6 +185,7 @@ def _add_batches(  # noqa: PLR0913, PLR0917 - all of a row
 def take_steps(connection: Connection, *steps: BatchStep) -> Sequence[Change]:
     """Take batches one step on each, or none of them; what is said of a refusal is only right of a single one."""
     jobs = {name: job_id(connection, name) for name in {step.job for step in steps}}
+    check_leases(connection, jobs, steps)
     moved, rows, settlements = 0, list[Sequence[Any]](), []
     for step in steps:
         job, submission = jobs[step.job], step.submission
@@ -180,6 +201,88 @@ def take_steps(connection: Connection, *steps: BatchStep) -> Sequence[Change]:
         raise steps[0].refusal(connection.fetch("state", whose))
     connection.change("add_settlement", settlements)
     return [Change(step.operation, step.job, step.submission.sequence, step.submission.state) for step in steps]
+
+
+def check_leases(connection: Connection, jobs: Mapping[str, int], steps: Sequence[BatchStep]) -> None:
+    """Refuse steps of a worker whose lease another one has taken over, or that has ended.
+
+    Raises:
+        LeaseLost: one of their leases does not hold.
+    """
+    for name, job in jobs.items():
+        tokens = dict(step.lease for step in steps if step.job == name and step.lease is not None)
+        for sequence in [sequence for sequence, token in tokens.items() if token == NO_TOKEN]:
+            del tokens[sequence]
+            row = {"job": job, "sequence": sequence, "store_now": steps[0].now}
+            if busy := [holder for holder, holds in connection.fetch("holder_of", row) if holds]:
+                raise LeaseLost(f"job {name!r}: worker {busy[0]} has batch {sequence}; stop it first")
+        if not tokens:
+            continue
+        wanted = orjson.dumps(list(tokens)).decode()
+        found = connection.fetch("held_shards", {"job": job, "sequences": wanted, "store_now": steps[0].now})
+        held = {first for first, token, holds in found if holds and tokens[first] == token}
+        if lost := tokens.keys() - held:
+            raise LeaseLost.of(name, min(lost))
+
+
+def take_shards(connection: Connection, name: str, taken: list[Shard], bindings: Mapping[str, Any]) -> Sequence[Change]:
+    """Give a worker the leases of shards that nobody has; `taken` gets them."""
+    row = {"job": job_id(connection, name), "most_losses": MOST_LOSSES, **bindings}
+    connection.change("park_shards", [row])
+    taken[:] = sorted(
+        (
+            Shard(first, last, ShardState(state), *rest)
+            for first, last, state, *rest in connection.fetch("take_shards", row)
+        ),
+        key=lambda shard: shard.first,
+    )
+    return [Change("take_shards", name)] if taken else []
+
+
+def renew_shards(
+    connection: Connection, name: str, kept: dict[str, Any], bindings: Mapping[str, Any]
+) -> Sequence[Change]:
+    """Let the leases of a worker last longer, and end those whose shards are done; `kept` gets what came of it.
+
+    `kept`: "renewed", how many leases there are; "done", the first sequences of those that ended.
+    """
+    row = {"job": job_id(connection, name), **bindings}
+    connection.change("see_worker", [row])
+    kept["renewed"] = connection.change("renew_shards", [row])
+    kept["done"] = [first for (first,) in connection.fetch("end_shards", row)]
+    connection.change("settle_shards", [row])
+    return [Change("renew_shards", name)]
+
+
+def give_back_shards(connection: Connection, name: str, bindings: Mapping[str, Any]) -> Sequence[Change]:
+    """End the leases of a worker that goes."""
+    row = {"job": job_id(connection, name), **bindings}
+    connection.fetch("end_shards", row)
+    connection.change("give_back_shards", [row])
+    connection.change("forget_worker", [row])
+    return [Change("give_back_shards", name)]
+
+
+def open_shards(connection: Connection, name: str, *, parked: bool) -> Sequence[Change]:
+    """Make shards of the batches that are in none, and let workers take again what earlier ones have left."""
+    job = job_id(connection, name)
+    _add_shards(connection, job, connection.fetch("batches_without_shard", {"job": job}))
+    connection.change("reopen_shards", [{"job": job, "parked": parked}])
+    return [Change("open_shards", name)]
+
+
+def _add_shards(connection: Connection, job: int, counts: Sequence[tuple[Any, ...]]) -> None:
+    shards = cut_into_shards([(sequence, count) for sequence, count in counts])
+    connection.change("add_shard", [{"job": job, "first": first, "last": last} for first, last in shards])
+
+
+def revise(connection: Connection, name: str, change: Revision, now: float) -> Sequence[Change]:
+    """Change a budget while nobody else can."""
+    ((now,),) = connection.fetch("store_now", {"store_now": now})
+    connection.change("make_budget", [{"name": name}])
+    ((state,),) = connection.fetch("budget", {"name": name})
+    connection.change("set_budget", [{"name": name, "state": change(state or None, now)}])
+    return []
 
 
 def _move(connection: Connection, rows: Sequence[Sequence[Any]]) -> int:

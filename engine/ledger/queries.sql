@@ -642,3 +642,144 @@ LIMIT :limit;
 SELECT sequence, start_index, end_index, count, size_bytes, state, remote_id, changed_at, note, created, failed, uncertain
 FROM batches
 WHERE job = :job AND sequence IN (SELECT value FROM json_each(:sequences));
+
+-- name: add_shard
+-- Let a worker take some frozen batches side by side.
+INSERT INTO shards (job, first, last, state, token, holder, expires_at, losses, lost)
+VALUES (:job, :first, :last, 'open', 0, '', 0, 0, '');
+
+-- name: batches_without_shard
+-- Name the batches after the last shard of a job, and how many of their records go up: it was begun by one process alone.
+SELECT sequence, count FROM batches
+WHERE
+  job = :job AND sequence > COALESCE((SELECT MAX(last) FROM shards WHERE job = :job), -1) AND sequence <= 0xFFFFFFFF
+ORDER BY sequence;
+
+-- name: park_shards
+-- Let nobody take the shards any more that have now been lost with too many workers.
+UPDATE shards
+SET state = 'parked', losses = losses + 1, lost = lost || holder || ' ', holder = '', token = token + 1
+WHERE
+  job = :job AND state IN ('open', 'settling') AND holder <> '' AND expires_at <= :store_now
+  AND losses >= :most_losses - 1;
+
+-- name: take_shards
+-- Take the lease of shards that nobody has, or whose lease has ended.
+UPDATE shards
+SET
+  token = token + 1, losses = losses + CASE WHEN holder = '' THEN 0 ELSE 1 END,
+  lost = CASE WHEN holder = '' THEN lost ELSE lost || holder || ' ' END,
+  holder = :worker, expires_at = :store_now + :seconds
+WHERE
+  job = :job AND first IN (
+    SELECT first FROM shards
+    WHERE job = :job AND state IN ('open', 'settling') AND (holder = '' OR expires_at <= :store_now)
+    ORDER BY first
+    LIMIT :limit
+  )
+RETURNING first, last, state, token, holder, expires_at, losses, lost;
+
+-- name: held_shards
+-- Tell the tokens of some shards (a JSON array of their first sequences), and whether their leases hold.
+SELECT first, token, expires_at > :store_now FROM shards
+WHERE job = :job AND first IN (SELECT value FROM json_each(:sequences));
+
+-- name: holder_of
+-- Tell who has the lease of the shard of a batch, if anybody, and whether it holds.
+SELECT holder, expires_at > :store_now FROM shards
+WHERE job = :job AND first <= :sequence AND last >= :sequence AND holder <> '';
+
+-- name: renew_shards
+-- Let the leases of a worker last longer.
+UPDATE shards SET expires_at = :store_now + :seconds WHERE job = :job AND holder = :worker;
+
+-- name: end_shards
+-- End the shards of a worker of which every record is settled.
+UPDATE shards SET state = 'done', holder = '', expires_at = 0
+WHERE
+  job = :job AND holder = :worker
+  AND NOT EXISTS (
+    SELECT 1 FROM batches
+    WHERE
+      batches.job = :job AND batches.sequence BETWEEN shards.first AND shards.last
+      AND batches.state NOT IN ('settled', 'split')
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM batches
+    WHERE
+      batches.job = :job AND batches.sequence > 0xFFFFFFFF
+      AND batches.sequence & 0xFFFFFFFF BETWEEN shards.first AND shards.last
+      AND batches.state NOT IN ('settled', 'split')
+  )
+RETURNING first;
+
+-- name: settle_shards
+-- Note of the shards of a worker that only lost answers are left of them.
+UPDATE shards SET state = 'settling'
+WHERE
+  job = :job AND holder = :worker AND state = 'open'
+  AND NOT EXISTS (
+    SELECT 1 FROM batches
+    WHERE
+      batches.job = :job AND batches.sequence BETWEEN shards.first AND shards.last
+      AND batches.state NOT IN ('settled', 'split', 'uncertain')
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM batches
+    WHERE
+      batches.job = :job AND batches.sequence > 0xFFFFFFFF
+      AND batches.sequence & 0xFFFFFFFF BETWEEN shards.first AND shards.last
+      AND batches.state NOT IN ('settled', 'split', 'uncertain')
+  );
+
+-- name: give_back_shards
+-- End the leases of a worker, so that another one may take its shards at once; or the next run of the job.
+UPDATE shards SET holder = '', expires_at = 0, state = CASE WHEN :left <> 0 THEN 'left' ELSE 'open' END
+WHERE job = :job AND holder = :worker;
+
+-- name: reopen_shards
+-- Let workers take what earlier ones have left, and what was parked if a person says so.
+UPDATE shards SET state = 'open', losses = 0, lost = ''
+WHERE job = :job AND (state = 'left' OR state = 'parked' AND :parked <> 0);
+
+-- name: shards
+-- Read the shards of a job.
+SELECT first, last, state, token, holder, expires_at, losses, lost FROM shards WHERE job = :job ORDER BY first;
+
+-- name: count_shards
+-- Count the shards of a job that workers have, or may take, and those whose lease has ended.
+SELECT
+  COALESCE(SUM(CASE WHEN state = 'open' THEN 1 ELSE 0 END), 0),
+  COALESCE(SUM(CASE WHEN state IN ('open', 'settling') AND holder <> '' AND expires_at > :store_now THEN 1 ELSE 0 END), 0),
+  COALESCE(SUM(CASE WHEN state IN ('open', 'settling') AND (holder = '' OR expires_at <= :store_now) THEN 1 ELSE 0 END), 0)
+FROM shards
+WHERE job = :job;
+
+-- name: see_worker
+-- Remember that a worker is there.
+INSERT INTO workers (job, name, begun_at, seen_at) VALUES (:job, :worker, :store_now, :store_now)
+ON CONFLICT (job, name) DO UPDATE SET seen_at = excluded.seen_at;
+
+-- name: forget_worker
+-- Remember a worker no longer.
+DELETE FROM workers WHERE job = :job AND name = :worker;
+
+-- name: workers
+-- Read the workers of a job, oldest first.
+SELECT name, begun_at, seen_at FROM workers WHERE job = :job ORDER BY begun_at, name;
+
+-- name: store_now
+-- Tell the time by the store's clock.
+SELECT :store_now;
+
+-- name: make_budget
+-- Have a budget, if there is none of that name.
+INSERT INTO budgets (name, state) VALUES (:name, '') ON CONFLICT (name) DO NOTHING;
+
+-- name: budget
+-- Read a budget; nobody else changes it before this transaction ends.
+SELECT state FROM budgets WHERE name = :name;
+
+-- name: set_budget
+-- Change a budget.
+UPDATE budgets SET state = :state WHERE name = :name;

@@ -50,6 +50,8 @@ class BatchStep(Struct):
     """The two parts that stand for it, if it is split by it."""
     unique: bool = False
     """No other batch of the job may have its remote id."""
+    lease: tuple[int, int] | None = None
+    """First sequence of its shard, and the token of the lease under which it is taken; None: nobody shares the job."""
 
     def __post_init__(self) -> None:
         state = self.submission.state

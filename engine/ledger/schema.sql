@@ -267,3 +267,33 @@ ALTER TABLE sources ADD COLUMN row_groups TEXT NOT NULL DEFAULT '';
 ALTER TABLE batches ADD COLUMN sent_at REAL;
 
 UPDATE batches SET sent_at = changed_at WHERE state IN ('releasing', 'uncertain');
+
+-- version 11: jobs that several processes send together
+CREATE TABLE shards (
+  -- Frozen batches side by side that one process at a time sends, of a job that several share.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  first INTEGER NOT NULL,                    -- sequence of the first batch; parts belong to the batch they are parts of
+  last INTEGER NOT NULL,                     -- sequence of the last one
+  state TEXT NOT NULL,                       -- open, settling (only lost answers are left), done, left, parked
+  token INTEGER NOT NULL,                    -- one more with each lease: who has an older one writes nothing more
+  holder TEXT NOT NULL,                      -- worker that has the lease; empty: nobody
+  expires_at REAL NOT NULL,                  -- Unix seconds of the store's clock when the lease ends
+  losses INTEGER NOT NULL,                   -- leases that were not given back
+  lost TEXT NOT NULL,                        -- the workers that had them, one a line
+  PRIMARY KEY (job, first)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE workers (
+  -- A process that sends shards of a job.
+  job INTEGER NOT NULL REFERENCES jobs (id), -- whose
+  name TEXT NOT NULL,                        -- of the worker: host, process and a random part
+  begun_at REAL NOT NULL,                    -- Unix seconds of the store's clock
+  seen_at REAL NOT NULL,                     -- likewise, when it was heard of last
+  PRIMARY KEY (job, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE budgets (
+  -- What all processes that call one account of a service share: its limits, and who may use how much of them.
+  name TEXT PRIMARY KEY, -- of the service and of the account
+  state TEXT NOT NULL    -- JSON object, as engine.adaptive.shared_limits reads it
+) STRICT, WITHOUT ROWID;

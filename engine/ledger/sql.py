@@ -12,8 +12,9 @@ named query.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 
 import anyio
 import orjson
+from msgspec import Struct
 
 from engine.clock import Clock
 from engine.ledger import rows
@@ -28,21 +30,29 @@ from engine.ledger.base import Ledger
 from engine.ledger.connection import NAMES_SHOWN, Connection, job_id
 from engine.ledger.known import KnownRecords
 from engine.ledger.operations import (
+    NO_TOKEN,
+    Revision,
     create_job,
     freeze,
+    give_back_shards,
     note_later,
+    open_shards,
     remove_rows,
+    renew_shards,
+    revise,
     split_batch,
+    take_shards,
     take_steps,
     update_job,
 )
 from engine.ledger.writer import Writer
 from engine.model.batch import ROOTS, Batch, batch_name
-from engine.model.errors import BulkSubmitError, DamagedRow, JobError
+from engine.model.errors import BulkSubmitError, DamagedRow, JobError, LeaseLost
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
 from engine.model.runs import LOADING_NOTHING, PastAudit, PastRun, Sample, Standing
+from engine.model.shard import Shard, ShardState, Worker
 from engine.model.submission import State, Submission
 
 T = TypeVar("T")
@@ -64,6 +74,8 @@ class SqlLedger(Ledger):
         self._reading = ThreadPoolExecutor(1, "ledger-reader")
         self._known: KnownRecords | None = None
         """Of the reader's thread, once something was skipped."""
+        self._leases: dict[str, _Leases] = {}
+        """Of the jobs that this process sends together with others."""
 
     # Jobs
 
@@ -121,24 +133,94 @@ class SqlLedger(Ledger):
                 skips=skips,
                 taken=taken,
                 keys=keys,
+                shared=self.shares_jobs,
+                locks=self._locks_held(),
             )
         )
+
+    def _locks_held(self) -> Mapping[str, int]:
+        """Return the tokens of the locks that others could have taken meanwhile: none where that cannot be."""
+        return {}
 
     async def move(
         self, job: str, submission: Submission, *, expected: State, unique: bool = False, wait: bool = True
     ) -> None:
-        step = rows.BatchStep("move", job, submission, expected, self._clock.now(), unique=unique)
+        lease = self._lease(job, submission.sequence)
+        step = rows.BatchStep("move", job, submission, expected, self._clock.now(), unique=unique, lease=lease)
         await self._writer.write(take_steps, step, wait=wait)
 
     async def settle(
         self, job: str, submission: Submission, settlement: Settlement, *, expected: State, wait: bool = True
     ) -> None:
-        step = rows.BatchStep("settle", job, submission, expected, self._clock.now(), settlement)
+        lease = self._lease(job, submission.sequence)
+        step = rows.BatchStep("settle", job, submission, expected, self._clock.now(), settlement, lease=lease)
         await self._writer.write(take_steps, step, wait=wait)
 
     async def split(self, job: str, submission: Submission, halves: tuple[Batch, Batch], *, expected: State) -> None:
-        step = rows.BatchStep("split", job, submission, expected, self._clock.now(), halves=halves)
+        lease = self._lease(job, submission.sequence)
+        step = rows.BatchStep("split", job, submission, expected, self._clock.now(), halves=halves, lease=lease)
         await self._writer.write(partial(split_batch, step=step))
+
+    # Shards
+
+    async def open_shards(self, job: str, *, parked: bool = False) -> None:
+        await self._writer.write(partial(open_shards, name=job, parked=parked))
+
+    async def take_shards(self, job: str, worker: str, seconds: float, most: int) -> Sequence[Shard]:
+        taken: list[Shard] = []
+        asked_at = self._clock.monotonic()
+        bindings = {"worker": worker, "seconds": seconds, "limit": most, "store_now": self._clock.now()}
+        await self._writer.write(partial(take_shards, name=job, taken=taken, bindings=bindings))
+        leases = self._leases.setdefault(job, _Leases(asked_at + seconds))
+        if not leases.shards:
+            leases.until = asked_at + seconds
+        leases.until = min(leases.until, asked_at + seconds)
+        leases.shards.update((shard.first, shard) for shard in taken)
+        return taken
+
+    async def renew_shards(self, job: str, worker: str, seconds: float) -> None:
+        kept: dict[str, Any] = {}
+        leases = self._leases.setdefault(job, _Leases(math.inf))
+        asked_at, expected = self._clock.monotonic(), len(leases.shards)
+        bindings = {"worker": worker, "seconds": seconds, "store_now": self._clock.now()}
+        await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings))
+        if kept["renewed"] < expected:
+            raise LeaseLost.of(job, min(leases.shards))
+        leases.until = asked_at + seconds
+        for first in kept["done"]:
+            leases.shards.pop(first, None)
+
+    async def give_back_shards(self, job: str, worker: str, *, left: bool) -> None:
+        self._leases.pop(job, None)
+        await self._writer.write(partial(give_back_shards, name=job, bindings={"worker": worker, "left": left}))
+
+    def check_lease(self, job: str, sequence: int, seconds: float) -> None:
+        leases = self._leases.get(job)
+        if leases is not None and self._clock.monotonic() + seconds > leases.until:
+            raise LeaseLost.of(job, sequence % ROOTS)
+
+    def _lease(self, job: str, sequence: int) -> tuple[int, int] | None:
+        if not self.shares_jobs:
+            return None
+        if job not in self._leases:
+            return sequence % ROOTS, NO_TOKEN
+        shard = self._leases[job].of(sequence)
+        if shard is None:
+            raise LeaseLost.of(job, sequence % ROOTS)
+        return shard.first, shard.token
+
+    async def shards(self, job: str) -> Sequence[Shard]:
+        return await self._rows("shards", _to_shard, job)
+
+    async def count_shards(self, job: str) -> tuple[int, int, int]:
+        (counts,) = await self._rows("count_shards", lambda *counts: counts, job, store_now=self._clock.now())
+        return counts
+
+    async def workers(self, job: str) -> Sequence[Worker]:
+        return await self._rows("workers", Worker, job)
+
+    async def revise(self, budget: str, change: Revision) -> None:
+        await self._writer.write(partial(revise, name=budget, change=change, now=self._clock.now()))
 
     # Reading
 
@@ -377,6 +459,25 @@ class SqlLedger(Ledger):
         if self._known is not None:
             self._known.close()
         self._writer.join()
+
+
+class _Leases(Struct):
+    """What this process may write of a job that it shares."""
+
+    until: float
+    """Monotonic seconds: from then on another worker may have them."""
+    shards: dict[int, Shard] = {}
+    """By the sequence of their first batch."""
+
+    def of(self, sequence: int) -> Shard | None:
+        """Return the shard of a batch, or of a part of one."""
+        root = sequence % ROOTS
+        found = (shard for shard in self.shards.values() if shard.first <= root <= shard.last)
+        return next(found, None)
+
+
+def _to_shard(first: int, last: int, state: str, *rest: Any) -> Shard:
+    return Shard(first, last, ShardState(state), *rest)
 
 
 def _fetch(

@@ -31,10 +31,18 @@ class SqliteLedger(SqlLedger):
     """The durable memory of jobs in one SQLite file."""
 
     def __init__(
-        self, path: Path, clock: Clock, writing: SqliteWriter, reading: SqliteReader, hooks: Hooks = _NO_HOOKS
+        self,
+        path: Path,
+        clock: Clock,
+        writing: SqliteWriter,
+        reading: SqliteReader,
+        hooks: Hooks = _NO_HOOKS,
+        *,
+        shares_jobs: bool = False,
     ) -> None:
         super().__init__(clock, Writer(str(path), writing, hooks), reading)
         self._path = path
+        self._shares_jobs = shares_jobs
         self._file = reading
 
     @classmethod
@@ -47,16 +55,18 @@ class SqliteLedger(SqlLedger):
         hooks: Hooks = _NO_HOOKS,
         busy_seconds: float = _BUSY_SECONDS,
         vfs: str | None = None,
+        shares_jobs: bool = False,
     ) -> AsyncIterator[Self]:
         """Open the ledger at `path` until the block ends; it is created, with its folder, for its owner only.
 
         `busy_seconds` is how long it may be held by another process; `vfs` names a file system registered with apsw.
+        `shares_jobs`: several processes of this machine send a job together.
 
         Raises:
             LedgerError: it cannot be opened, is not a ledger, or was written by a newer bulksubmit.
         """
         real, writing, reading = await asyncio.to_thread(open_connections, path, busy_seconds, vfs)
-        ledger = cls(real, clock, writing, reading, hooks)
+        ledger = cls(real, clock, writing, reading, hooks, shares_jobs=shares_jobs)
         try:
             yield ledger
         finally:
@@ -65,6 +75,10 @@ class SqliteLedger(SqlLedger):
     @property
     def address(self) -> Path:
         return self._path
+
+    @property
+    def shares_jobs(self) -> bool:
+        return self._shares_jobs
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         return self._held(self._lock_path(name), f"job {name!r}")

@@ -10,6 +10,8 @@ _QUERY = re.compile(r"^-- name: (\w+)\n-- .+\n((?:(?!-- name:).*\n?)+)", re.MULT
 _STEP = re.compile(r"^-- version \d+: .+\n", re.MULTILINE)
 
 REMOVED_TABLES: Mapping[str, str] = {
+    "workers": "name",
+    "shards": "first",
     "later_fates": "record_index",
     "origins": "record_index",
     "audits": "job",

@@ -179,6 +179,20 @@ class NameTaken(LedgerError):
     """The service gave a batch a name that another batch of the job has. `bulksubmit resume` asks what became of it."""
 
 
+class LeaseLost(LedgerError):
+    """Another worker has what this one was sending. Nothing is lost: that one goes on; `bulksubmit status` names it."""
+
+    exit_code = Exit.LOCKED
+
+    @classmethod
+    def of(cls, job: str, first: int) -> LeaseLost:
+        """Return the error about the shard of a job that begins with a batch."""
+        return cls(
+            f"job {job!r}: the lease of the shard from batch {first} on has ended, and another worker may have it. "
+            "Nothing more of it is sent here"
+        )
+
+
 class DamagedRow(LedgerError, ValueError):
     """A row of the ledger holds what no bulksubmit writes. Put a backup back; `bulksubmit audit` says what is wrong."""
 

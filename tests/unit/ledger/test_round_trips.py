@@ -122,7 +122,7 @@ async def test_a_page_of_large_batches_is_short(path, clock):
 
 @pytest.mark.parametrize(
     ("batches", "records", "most_bytes"),
-    [pytest.param(50, 1_000, 41, id="in bulk"), pytest.param(2_000, 1, 260, id="one by one")],
+    [pytest.param(50, 1_000, 41, id="in bulk"), pytest.param(2_000, 1, 265, id="one by one")],
 )
 async def test_a_record_takes_few_bytes(path, clock, batches, records, most_bytes):
     async with SqliteLedger.open(path, clock) as ledger:
@@ -142,4 +142,4 @@ async def test_a_shared_reason_is_kept_once(path, clock):
         job = await frozen(ledger, records=1_000)
         await settle(ledger, job, 0, Settlement.refused(1_000, reason), State.FROZEN)
         assert await ledger.settlement(job, 0) == Settlement.refused(1_000, reason)
-    assert path.stat().st_size < 140_000
+    assert path.stat().st_size < 150_000

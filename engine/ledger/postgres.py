@@ -1,0 +1,157 @@
+# ruff: noqa: D102 - what each method does stands once, in base.py
+"""The `Ledger` in a database of PostgreSQL that any number of machines share.
+
+`commands/` opens it by its address. Locks are advisory locks of a session of their own: they end with the process, and
+with the database. Whoever takes one gets a token that is one more than that of the holder before; freezing asks for it,
+so an earlier holder that has missed the end of its lock freezes nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import psycopg
+
+from engine.clock import Clock
+from engine.ledger.address import PostgresAddress
+from engine.ledger.postgres_connection import (
+    STATEMENTS,
+    PostgresConnection,
+    PostgresWriter,
+    mapped,
+    open_reader,
+    open_writer,
+    session,
+)
+from engine.ledger.sql import SqlLedger
+from engine.ledger.writer import Hooks, Writer
+from engine.model.errors import JobLocked, LedgerError
+from engine.model.job import check_job_name
+
+_NO_HOOKS = Hooks()
+_KEY = "SELECT HASHTEXTEXTENDED(CURRENT_DATABASE() || ' ' || CURRENT_SCHEMA() || ' ' || %s, 0)"
+"""Two names of one key would only keep their holders apart for no reason."""
+
+
+class PostgresLedger(SqlLedger):
+    """The durable memory of jobs in a database of PostgreSQL."""
+
+    def __init__(
+        self,
+        address: PostgresAddress,
+        clock: Clock,
+        writing: PostgresWriter,
+        reading: PostgresConnection,
+        hooks: Hooks = _NO_HOOKS,
+    ) -> None:
+        super().__init__(clock, Writer(str(address), writing, hooks), reading)
+        self._address = address
+        self._locking: psycopg.Connection[tuple[object, ...]] | None = None
+        """The session whose locks are ours, once there is any."""
+        self._tokens: dict[str, int] = {}
+        """Of the locks that we hold."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, address: PostgresAddress, clock: Clock, *, hooks: Hooks = _NO_HOOKS) -> AsyncIterator[Self]:
+        """Open the ledger until the block ends; its tables are made where there are none.
+
+        Raises:
+            LedgerError: it cannot be used, or was written by a newer bulksubmit.
+        """
+        writing = await asyncio.to_thread(open_writer, address)
+        reading = await asyncio.to_thread(open_reader, address)
+        ledger = cls(address, clock, writing, reading, hooks)
+        try:
+            yield ledger
+        finally:
+            await ledger.close()
+
+    @property
+    def address(self) -> PostgresAddress:
+        return self._address
+
+    @property
+    def shares_jobs(self) -> bool:
+        return True
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        return self._held(f"job:{check_job_name(name)}", f"job {name!r}")
+
+    def lock_family(self, family: str) -> AbstractContextManager[None]:
+        return self._held(f"family:{check_job_name(family)}", f"a job of family {family!r}")
+
+    def lock_nights(self, family: str) -> AbstractContextManager[None]:
+        return self._held(f"nights:{check_job_name(family)}", f"the nightly load of family {family!r}")
+
+    @contextmanager
+    def _held(self, name: str, what: str) -> Iterator[None]:
+        with mapped(self._address):
+            self._tokens[name] = self._take(name, what)
+        try:
+            yield
+        finally:
+            self._tokens.pop(name, None)
+            with suppress(psycopg.Error):  # a session that is gone has freed it
+                self._session().execute("SELECT pg_advisory_unlock(%s)", [self._key(name)])
+
+    def _take(self, name: str, what: str) -> int:
+        session, key = self._session(), self._key(name)
+        if name in self._tokens:  # the session would let us have it twice
+            raise JobLocked(f"this process is working on {what} already")
+        ((taken,),) = session.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchall()
+        if not taken:
+            rows = session.execute(STATEMENTS["lock_holder"], {"name": name}).fetchall()
+            holder = rows[0][0] if rows else "unknown"
+            raise JobLocked(f"process {holder} is working on {what}. Wait until it ends, or stop it first.")
+        holder = f"{os.getpid()} on {socket.gethostname()}"
+        ((token,),) = session.execute(STATEMENTS["take_lock"], {"name": name, "holder": holder}).fetchall()
+        return int(str(token))
+
+    def _session(self) -> psycopg.Connection[tuple[object, ...]]:
+        """Return the session that holds our locks; if it was lost, another one that takes them again.
+
+        Raises:
+            JobLocked: another process has taken one of them meanwhile.
+        """
+        if self._locking is None or self._locking.closed or self._locking.broken:
+            self._locking = session(self._address)
+        return self._locking
+
+    def _key(self, name: str) -> int:
+        ((key,),) = self._session().execute(_KEY, [name]).fetchall()
+        return int(str(key))
+
+    def is_locked(self, name: str) -> bool:
+        with mapped(self._address):
+            key = self._key(f"job:{check_job_name(name)}")
+            found = self._session().execute(
+                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
+                "AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = %s",
+                [key],
+            )
+            return bool(found.fetchall())
+
+    def _locks_held(self) -> Mapping[str, int]:
+        return dict(self._tokens)
+
+    async def free_bytes(self) -> int:
+        return 0  # the database cleans up by itself, and keeps that to itself
+
+    async def back_up(self, to: Path) -> None:
+        raise LedgerError(
+            f"ledger {self._address}: a database has backups of its own (pg_dump, or its archive); "
+            f"`bulksubmit ledger copy` makes a file of it, such as {to}"
+        )
+
+    async def close(self) -> None:
+        await super().close()
+        if self._locking is not None:
+            self._locking.close()

@@ -1,0 +1,410 @@
+"""Connections to a ledger in PostgreSQL: its statements, its schema, and what its errors mean. psycopg is an extra.
+
+Called by postgres.py, and by whoever reads a ledger by its address. The database must promise what the ledger does: a
+commit that was answered is on disk, so `synchronous_commit = off` is refused.
+
+A connection that is lost is opened anew. What was read is read again. A transaction whose COMMIT was not answered may
+stand or not; the database tells by the number of the transaction (pg_xact_status), and only if it does not stand is it
+done again. https://www.postgresql.org/docs/current/functions-info.html
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+from psycopg.adapt import Dumper
+from psycopg.pq import TransactionStatus
+
+from engine.ledger.address import PostgresAddress
+from engine.ledger.connection import Bindings
+from engine.ledger.statements import QUERIES, read_queries, read_steps, sql_file
+from engine.model.errors import BulkSubmitError, LedgerError
+
+T = TypeVar("T")
+
+RECONNECT_SECONDS = 60.0
+"""A database that is started anew, or whose standby takes over, is there again by then."""
+_CONNECT_SECONDS = 5
+"""Of one try."""
+_BETWEEN_TRIES_SECONDS = 0.2
+_STATEMENT_MS = 60_000
+_LOST_MS = 15_000
+"""Until the system takes a connection for lost on which nothing is answered."""
+_SETTINGS = {
+    "application_name": "bulksubmit",
+    "connect_timeout": _CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": _LOST_MS,
+    "target_session_attrs": "read-write",
+    "options": f"-c statement_timeout={_STATEMENT_MS} -c idle_in_transaction_session_timeout={_STATEMENT_MS}",
+}
+"""Those that the URL names stand above them."""
+_MIGRATING = 0x62756C6B
+""""bulk": the advisory lock of whoever brings a database to the schema of this version."""
+
+_BEGIN = "BEGIN; SELECT CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT), pg_backend_pid()"
+_STANDS = "SELECT pg_xact_status(CAST(CAST(%(number)s AS TEXT) AS xid8))"
+_END_OLD = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %(process)s "
+    "AND backend_xid = CAST(CAST(CAST(%(number)s AS BIGINT) %% 4294967296 AS TEXT) AS xid)"
+)
+_RESUME = "then `bulksubmit resume` goes on where the job stopped"
+_WORDS: Mapping[type[Exception], str] = {
+    errors.DiskFull: f"the disk of the database is full; make room, {_RESUME}",
+    errors.ReadOnlySqlTransaction: "the database is read-only, as a standby is; name the one that is written to",
+    errors.InsufficientPrivilege: "this user may not do that; docs/many-machines.md has the rights that are needed",
+    errors.InvalidPassword: "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
+    errors.UndefinedTable: "there is no ledger in this database; `bulksubmit submit` makes one",
+    errors.DataError: "a text holds a character that PostgreSQL does not keep",
+    errors.IntegrityError: "it already holds something else in this place; this is a defect worth reporting",
+    UnicodeEncodeError: "a text is not valid Unicode and cannot be kept",
+    psycopg.OperationalError: f"the database cannot be reached; see that it runs, {_RESUME}",
+    psycopg.Error: "the database refuses it",
+    TypeError: "a value cannot be kept; this is a defect worth reporting",
+}
+"""Looked up in this order; https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+_TEXTS = ("states", "seen", "loading_nothing")
+_BOUND = re.compile(r"('[^']*')|(?<!:):(\w+)|%|0x([0-9A-F]+)")
+STORE_NOW = "EXTRACT(EPOCH FROM CLOCK_TIMESTAMP())::DOUBLE PRECISION"
+"""Unix seconds by the clock of the database, which all workers share; in queries: :store_now."""
+
+
+def _rewritten(sql: str) -> str:
+    """Return a statement of SQLite as PostgreSQL wants it, as far as that can be done by rule."""
+    for name in _TEXTS:
+        sql = sql.replace(
+            f"SELECT value FROM json_each(:{name})",  # noqa: S608 - a name of _TEXTS
+            f"SELECT JSON_ARRAY_ELEMENTS_TEXT(CAST(:{name} AS JSON))",
+        )
+    sql = re.sub(
+        r"SELECT value FROM json_each\((:\w+)\)",
+        r"SELECT CAST(JSON_ARRAY_ELEMENTS_TEXT(CAST(\1 AS JSON)) AS BIGINT)",
+        sql,
+    )
+    sql = re.sub(r"SUM\(([^()]*)\)", r"CAST(SUM(\1) AS BIGINT)", sql)  # of BIGINT it is NUMERIC
+    sql = sql.replace("CROSS JOIN", "JOIN") if "LATERAL" not in sql else sql
+    sql = sql.replace("LIKE :pattern", "ILIKE :pattern")  # LIKE of SQLite does not tell capitals apart
+    return sql.replace(":store_now", STORE_NOW.replace(":", "\0"))
+
+
+def _names_in(sql: str) -> Sequence[str]:
+    return list(dict.fromkeys(found[2] for found in _BOUND.finditer(sql) if found[2]))
+
+
+def _bound(sql: str) -> str:
+    """Return a statement with its names as psycopg binds them."""
+
+    def one(found: re.Match[str]) -> str:
+        literal, name, hexadecimal = found.groups()
+        if literal:
+            return literal.replace("%", "%%")
+        if hexadecimal:
+            return str(int(hexadecimal, 16))
+        return f"%({name})s" if name else "%%"
+
+    return _BOUND.sub(one, sql).replace("\0", ":")
+
+
+_OWN = read_queries(sql_file("queries_postgres.sql"))
+_ALL = {name: _rewritten(sql) for name, sql in {**QUERIES, **_OWN}.items() if "PRAGMA" not in sql}
+STATEMENTS: Mapping[str, str] = {name: _bound(sql) for name, sql in _ALL.items()}
+_ORDERS: Mapping[str, Sequence[str]] = {name: _names_in(QUERIES.get(name, sql)) for name, sql in _ALL.items()}
+"""Of the names in each statement, as SQLite counts them."""
+STEPS = read_steps(sql_file("schema_postgres.sql"))
+
+
+class _Flag(Dumper):
+    """Columns that are 0 or 1 are numbers, as in SQLite."""
+
+    oid = psycopg.adapters.types["int2"].oid
+
+    def dump(self, obj: bool) -> bytes:  # noqa: FBT001 - psycopg's method
+        return b"1" if obj else b"0"
+
+
+def session(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
+    """Open a session in which each statement is a transaction. Raises: psycopg.Error."""
+    settings: dict[str, Any] = {**_SETTINGS, **psycopg.conninfo.conninfo_to_dict(address.url)}
+    raw = psycopg.connect(**settings, autocommit=True)
+    raw.adapters.register_dumper(bool, _Flag)
+    return raw
+
+
+class PostgresConnection:
+    """A `Connection` to PostgreSQL that only reads, opened anew when it is lost."""
+
+    def __init__(self, address: PostgresAddress) -> None:
+        """Connect. Raises: psycopg.Error."""
+        self.address = address
+        self.raw = session(address)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing comes through it any more."""
+        return self.raw.closed or self.raw.broken or self.raw.info.transaction_status is TransactionStatus.UNKNOWN
+
+    def reconnect(self, until: float) -> None:
+        """Open it anew, as soon as that can be done. `until`: monotonic seconds. Raises: psycopg.Error."""
+        self.raw.close()
+        while True:
+            try:
+                self.raw = session(self.address)
+            except psycopg.OperationalError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_BETWEEN_TRIES_SECONDS)
+            else:
+                return
+
+    def _execute(self, query: str, bindings: Bindings) -> psycopg.Cursor[tuple[Any, ...]]:
+        return self.raw.execute(STATEMENTS[query], _by_name(query, bindings))
+
+    def fetch(self, query: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        """Return all rows that a statement yields."""
+        until = time.monotonic() + RECONNECT_SECONDS
+        while True:
+            try:
+                return self._execute(query, bindings).fetchall()
+            except psycopg.OperationalError as error:
+                if not self.is_lost:
+                    raise told(self.address, error) from error
+                with mapped(self.address):
+                    self.reconnect(until)
+            except (psycopg.Error, UnicodeEncodeError) as error:
+                raise told(self.address, error) from error
+
+    def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
+        """Yield its rows one by one."""
+        with mapped(self.address), self.raw.transaction(), self.raw.cursor(query) as cursor:
+            cursor.execute(STATEMENTS[query], _by_name(query, bindings))
+            yield from cursor
+
+    def change(self, query: str, rows: Sequence[Bindings]) -> int:  # noqa: ARG002 - as the port has it
+        """Refuse: it only reads."""
+        raise LedgerError(f"ledger {self.address}: {query} writes; this is a defect worth reporting")
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with suppress(psycopg.Error):
+            self.raw.close()
+
+
+class _Redo(Exception):
+    """A part was refused: do it again, each part so that it can be taken back alone."""
+
+
+class PostgresWriter(PostgresConnection):
+    """A `WritingConnection` to PostgreSQL. Its `fetch` is a part of a transaction, so it is not repeated alone."""
+
+    def __init__(self, address: PostgresAddress) -> None:
+        """Connect. Raises: psycopg.Error."""
+        super().__init__(address)
+        self._marks = False
+        """Each part of the transaction begins with a savepoint: costs two calls, and is seldom needed."""
+
+    def fetch(self, query: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
+        """Return all rows that a statement yields."""
+        return self._execute(query, bindings).fetchall()
+
+    def change(self, query: str, rows: Sequence[Bindings]) -> int:
+        """Run it once for each of some bindings; return how many rows it changed in all."""
+        if not rows:
+            return 0
+        with self.raw.cursor() as cursor:
+            if len(rows) == 1:
+                cursor.execute(STATEMENTS[query], _by_name(query, rows[0]))
+            else:
+                cursor.executemany(STATEMENTS[query], [_by_name(query, row) for row in rows])
+            return max(0, cursor.rowcount)
+
+    def told(self, error: Exception) -> BulkSubmitError:
+        """Return what to tell of an error."""
+        return told(self.address, error)
+
+    def transaction(self, work: Callable[[], None]) -> None:
+        """Do `work`, and make what it writes durable; again, if the database was lost in between."""
+        until = time.monotonic() + RECONNECT_SECONDS
+        self._marks = False
+        while not self._is_done(work, until):
+            pass
+
+    def _is_done(self, work: Callable[[], None], until: float) -> bool:
+        """Try a transaction; return whether it stands."""
+        number = process = 0
+        try:
+            if self.is_lost:
+                self.reconnect(until)
+            number, process = self._begin()
+            work()
+            self.raw.execute("COMMIT")
+        except _Redo:
+            self._marks = True
+            self._roll_back()
+            return False
+        except psycopg.Error as error:
+            if self.is_lost:
+                return number > 0 and self._stands(number, process, until)
+            self._roll_back()
+            if not isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
+                raise
+            return False
+        except BaseException:
+            self._roll_back()
+            raise
+        return True
+
+    def _roll_back(self) -> None:
+        with suppress(psycopg.Error):  # lost by now: then it was rolled back
+            self.raw.execute("ROLLBACK")
+
+    def _begin(self) -> tuple[int, int]:
+        """Begin a transaction; return its number and that of the database's process: COMMIT may not be answered."""
+        cursor = self.raw.execute(_BEGIN)
+        cursor.nextset()
+        ((number, process),) = cursor.fetchall()
+        return int(number), int(process)
+
+    def _stands(self, number: int, process: int, until: float) -> bool:
+        """Return whether a transaction was committed whose end was not answered; what still goes on of it is ended.
+
+        `process`: of the database, which worked on it, and may hold what it locked until somebody ends it.
+        """
+        while True:
+            with suppress(psycopg.OperationalError):  # lost once more: `reconnect` raises when it is too late
+                self.reconnect(until)
+                self.raw.execute(_END_OLD, {"process": process, "number": number})
+                try:
+                    ((status,),) = self.raw.execute(_STANDS, {"number": number}).fetchall()
+                except errors.InvalidParameterValue:  # in the future: a standby took over to which it never came
+                    return False
+                if status != "in progress":
+                    return bool(status == "committed")
+            if time.monotonic() >= until:
+                raise LedgerError(f"ledger {self.address}: nobody can say yet whether the last step stands")
+            time.sleep(_BETWEEN_TRIES_SECONDS)
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Do a part of a transaction."""
+        if self._marks:
+            self.raw.execute("SAVEPOINT operation")
+        try:
+            result = work()
+        except Exception as error:
+            if not self.is_refusal(error):
+                raise
+            if not self._marks:
+                raise _Redo from error
+            self.raw.execute("ROLLBACK TO operation; RELEASE operation")
+            raise
+        if self._marks:
+            self.raw.execute("RELEASE operation")
+        return result
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Return whether an error concerns only the part that raised it."""
+        if isinstance(error, _Redo):
+            return False
+        return not isinstance(error, psycopg.Error) or isinstance(error, errors.IntegrityError | errors.DataError)
+
+    def is_passing(self, error: Exception) -> bool:
+        """Return whether what failed a transaction says nothing of the next one: each one asks the database anew."""
+        return isinstance(error, psycopg.Error)
+
+
+def _by_name(query: str, bindings: Bindings) -> Mapping[str, Any]:
+    if isinstance(bindings, Mapping):
+        return bindings
+    return dict(zip(_ORDERS[query], bindings, strict=True))
+
+
+class mapped:  # noqa: N801 - used as a statement
+    """Raises errors of the database as LedgerError."""
+
+    def __init__(self, address: PostgresAddress) -> None:
+        self.address = address
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, psycopg.Error | UnicodeEncodeError):
+            raise told(self.address, error) from error
+
+
+def told(address: PostgresAddress, error: Exception) -> BulkSubmitError:
+    """Return what to tell of `error`: what happened and what to do. An error of our own tree tells enough itself."""
+    if isinstance(error, BulkSubmitError):
+        return error
+    words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
+    said = " ".join(str(error).split())
+    mapped_error = LedgerError(f"ledger {address}: {words} ({type(error).__name__}: {said})")
+    mapped_error.__cause__ = error
+    return mapped_error
+
+
+def open_reader(address: PostgresAddress) -> PostgresConnection:
+    """Open a ledger that is there, to read beside whoever writes. Raises: LedgerError."""
+    with mapped(address):
+        return PostgresConnection(address)
+
+
+def open_writer(address: PostgresAddress, steps: Sequence[str] = STEPS) -> PostgresWriter:
+    """Open a ledger, brought to the schema after the last of `steps`; made, where the database has none.
+
+    Raises:
+        LedgerError: it cannot be used, promises too little, or was written by a newer bulksubmit.
+    """
+    with mapped(address):
+        writer = PostgresWriter(address)
+        try:
+            _check_promises(writer)
+            _upgrade(writer, steps)
+        except BaseException:
+            writer.close()
+            raise
+    return writer
+
+
+def _check_promises(writer: PostgresWriter) -> None:
+    ((setting,),) = writer.raw.execute("SHOW synchronous_commit").fetchall()
+    if setting == "off":
+        raise LedgerError(
+            f"ledger {writer.address}: synchronous_commit is off, so a step that was answered could be lost with the "
+            "power, and its records be created twice. Set it to on for this user or this database"
+        )
+
+
+def version_of(connection: PostgresConnection) -> int:
+    """Return the version of the schema; 0: the database has no ledger."""
+    ((there,),) = connection.raw.execute("SELECT TO_REGCLASS('ledger_version') IS NOT NULL").fetchall()
+    if not there:
+        return 0
+    ((version,),) = connection.raw.execute("SELECT MAX(version) FROM ledger_version").fetchall()
+    return int(version)
+
+
+def _upgrade(writer: PostgresWriter, steps: Sequence[str]) -> None:
+    """Take the steps that are missing, all or none. Who may not change tables can work with those that are there."""
+    version = version_of(writer)
+    if version > len(steps):
+        raise LedgerError(
+            f"ledger {writer.address} was written by a newer bulksubmit: its schema is version {version}, this one "
+            f"knows up to {len(steps)}. Update bulksubmit"
+        )
+    if version == len(steps):
+        return
+    with writer.raw.transaction():
+        writer.raw.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATING])
+        for step in steps[version_of(writer) :]:
+            writer.raw.execute(step)
+        writer.raw.execute("DELETE FROM ledger_version")
+        writer.raw.execute("INSERT INTO ledger_version VALUES (%s)", [len(steps)])

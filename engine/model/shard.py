@@ -1,0 +1,73 @@
+"""Shards: frozen batches side by side that one process at a time sends, of a job that several processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from msgspec import Struct
+
+SHARD_BATCHES = 64
+SHARD_RECORDS = 8_000
+"""A shard ends at either: of batches of 1,000 records it has 8, where each record is a batch 64."""
+MOST_LOSSES = 3
+"""Workers that a shard may lose before it is parked: what killed three would kill the next one."""
+
+
+class ShardState(StrEnum):
+    """Where a shard stands."""
+
+    OPEN = "open"
+    """Something of it is to be sent or followed."""
+    SETTLING = "settling"
+    """Only batches are left of which nobody knows whether they arrived; its holder searches for them at the end."""
+    DONE = "done"
+    LEFT = "left"
+    """Its holder has done what could be done; the next `resume` goes on with the rest."""
+    PARKED = "parked"
+    """It was lost with too many workers; a person decides."""
+
+
+class Shard(Struct, frozen=True):
+    """A shard, and who has the lease of it."""
+
+    first: int
+    """Sequence of its first batch; parts belong to the batch they are parts of."""
+    last: int
+    state: ShardState
+    token: int
+    """One more with each lease."""
+    holder: str = ""
+    """The worker that has the lease; empty: nobody."""
+    expires_at: float = 0.0
+    """Unix seconds by the ledger's clock."""
+    losses: int = 0
+    """Leases that were not given back."""
+    lost: str = ""
+    """The workers that had them, with spaces between."""
+
+
+class Worker(Struct, frozen=True):
+    """A process that sends shards of a job."""
+
+    name: str
+    """Host, process and a random part."""
+    begun_at: float
+    """Unix seconds by the ledger's clock."""
+    seen_at: float
+    """Likewise, when it was heard of last."""
+
+
+def cut_into_shards(counts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return first and last sequence of the shards of batches side by side, given (sequence, records) of each."""
+    shards: list[tuple[int, int]] = []
+    records = 0
+    for sequence, count in counts:
+        first = shards[-1][0] if shards else sequence
+        if shards and sequence - first < SHARD_BATCHES and records + count <= SHARD_RECORDS:
+            shards[-1] = (first, sequence)
+            records += count
+        else:
+            shards.append((sequence, sequence))
+            records = count
+    return shards
