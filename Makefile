@@ -69,10 +69,10 @@ COMPILE = $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools
-	$(COMPILE) --extra fast,demo,build,s3,parquet,test,seaweed,system --output-file requirements/system.txt pyproject.toml
+	$(COMPILE) --extra fast,demo,build,s3,parquet,test,seaweed,postgres,dask,system --output-file requirements/system.txt pyproject.toml
 	$(COMPILE) --extra fast,demo,build,s3,parquet,test --constraint requirements/system.txt --output-file requirements/test.txt pyproject.toml
 	$(COMPILE) --extra fast,demo,build --constraint requirements/system.txt --output-file requirements/demo.txt pyproject.toml
-	$(COMPILE) --extra fast,build,check --constraint requirements/system.txt --output-file requirements/check.txt pyproject.toml
+	$(COMPILE) --extra fast,build,postgres,check --constraint requirements/system.txt --output-file requirements/check.txt pyproject.toml
 	$(COMPILE) --extra fast --constraint requirements/system.txt --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) --extra fast,bench --output-file requirements/bench.txt pyproject.toml
 	$(COMPILE) --output-file requirements/servers.txt requirements/servers.in
