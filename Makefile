@@ -1,7 +1,7 @@
 # On a machine with Python 3.11, git and make:
 #   make demo           28,000 airports into the sandbox, followed and audited
 #   make test           the tests: Python only
-#   make test-system    the tests that need another program: servers, an S3 store, Chromium, systemd's verifier
+#   make test-system    the tests that need another program: servers, PostgreSQL, an S3 store, Chromium, systemd's verifier
 #   make check          lint, types and import rules
 #   make docs           writes the parts of the pages that come from the code: keys, commands, events, exit codes, files
 # Each installs what it needs into .venv, and no more; test-system has its servers in .servers.
@@ -18,8 +18,8 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal --ignore=tests/system
 
-# The store, SeaweedFS, comes as a wheel, and Chromium as a package of the system; without them, the tests fail. What is
-# skipped without systemd says so. The servers with bulk APIs have a folder of their own, .servers.
+# The store, SeaweedFS, comes as a wheel, Chromium and PostgreSQL as packages of the system; without them, the tests fail.
+# What is skipped without systemd says so. The servers with bulk APIs have a folder of their own, .servers.
 CHROMIUM := $(or $(BULKSUBMIT_CHROMIUM),/usr/bin/chromium)
 test-system: $(VENV)/.system
 	@test -x $(CHROMIUM) || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
