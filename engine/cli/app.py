@@ -29,6 +29,7 @@ from engine.progress.text import count, printable
 
 if TYPE_CHECKING:
     from engine.bench.results import BenchPlan
+    from engine.ledger.address import LedgerAddress
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer's own name for it moved between its versions, from click to itself; this way to it is public in all."""
@@ -161,7 +162,9 @@ def _main(
     pass
 
 
-def _perform(work: Callable[..., Awaitable[engine.Result]], ledger: Path, output_options: OutputOptions) -> Screen:
+def _perform(
+    work: Callable[..., Awaitable[engine.Result]], ledger: LedgerAddress, output_options: OutputOptions
+) -> Screen:
     """Work on a job; end with its result."""
     from engine.cli.output.result import result_screen
     from engine.cli.signals import perform
@@ -439,7 +442,7 @@ def retry(
     )
 
 
-def _confirm_tasks(job: str, ledger: Path, output_options: OutputOptions) -> None:
+def _confirm_tasks(job: str, ledger: LedgerAddress, output_options: OutputOptions) -> None:
     from engine.cli.signals import ask
 
     found = ask(partial(engine.find_failed_tasks, job, ledger), output_options)

@@ -28,11 +28,12 @@ from engine.commands.hooks import check_hooks, with_hooks
 from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.lineage import UNCERTAIN_SOURCE, source_name
-from engine.commands.paths import claim_output, ledger_path, open_ledger
+from engine.commands.paths import claim_output, folder_beside, ledger_path, open_ledger
 from engine.commands.result import Result, nothing_sent, report_writer, summarize
 from engine.commands.runs import RunMemory, remember_refusal
 from engine.commands.taken import refuse_taken
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.errors import (
@@ -65,7 +66,7 @@ from engine.source.sources import check_unchanged
 async def submit(  # noqa: PLR0913 - what a person can say of a job
     sources: Sources,
     config: Config,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
@@ -89,7 +90,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         sources: a path, a glob or a URL (https, s3), or several; "-" is standard input. Or records: any iterable or
             async iterable of dicts. What is no plain file is copied to the folder of the reports first.
         config: TOML file, or its tables, in which a secret may be a `SecretStr`.
-        ledger: file that remembers all jobs; made where there is none.
+        ledger: file or URL of a database that remembers all jobs; made where there is none.
         emit: is told what happens.
         stop: ends the run early.
         job: name of the job; the configuration file's name and the time where left out, with a number if it is taken.
@@ -120,7 +121,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     setup = wiring.load(text, processes=processes, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
     named = names_of(sources)
-    begun = left_off(named, ledger.parent) if named is not None and job is None and output is None else ""
+    begun = left_off(named, folder_beside(ledger)) if named is not None and job is None and output is None else ""
     name = check_job_name(job or begun or f"{wiring.config_name(config, text)}-{time.strftime('%Y%m%d-%H%M%S')}")
     now = wiring.CLOCK.now()
     new = Job(name, setup.service.kind, text, (), "", until=until, strict=strict, created_at=now)
@@ -132,7 +133,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         with ExitStack() as held:
             name = await take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
-            folder = Path(output or ledger.parent / name).absolute()  # noqa: ASYNC240 - reads no disk
+            folder = Path(output or folder_beside(ledger, name)).absolute()  # noqa: ASYNC240 - reads no disk
             await claim_output(folder, opened)
             settings = wiring.source_settings(setup, format)
             found = await take_in(sources, settings, folder, emit, stop)
@@ -237,7 +238,7 @@ async def _make(new: Job, ledger: Ledger, emit: Listener, stop: Stop, *, again: 
 @tells_end
 async def resume(  # noqa: PLR0913 - what a person can say of it
     name: str,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
@@ -252,7 +253,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
 
     Args:
         name: of the job.
-        ledger: file that remembers it.
+        ledger: file or URL of a database that remembers it.
         emit: is told what happens.
         stop: ends the run early.
         config: from now on the job's configuration; addresses, secrets and `[send]` may differ, and where tasks go
@@ -301,7 +302,7 @@ async def _known(name: str, ledger: Ledger) -> Job:
     try:
         return await ledger.job(name)
     except JobError as error:
-        if is_left_off(ledger.address.parent / check_job_name(name)):
+        if is_left_off(folder_beside(ledger.address, check_job_name(name))):
             raise JobError(
                 f"job {name!r} is not made yet: it was stopped while its sources were copied. Nothing was sent. Run "
                 "its submit again: it goes on with what was fetched"
@@ -466,7 +467,7 @@ async def _work_on(  # noqa: PLR0913 - as above
     started, emit = wiring.CLOCK.monotonic(), memory.emit
     last = await ledger.last_batch(job.name)
     with report_writer(job, ledger, setup) as reports:
-        with wiring.standby(setup, job, last) as standby:
+        with wiring.standby(setup, job, last, ledger.address) as standby:
             read_bytes = last.end.offset if last else 0
             before = await ledger.tally(job.name)
             emit(JobStarted(job.name, job.size_bytes, read_bytes, before))

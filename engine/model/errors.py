@@ -145,6 +145,10 @@ class JobError(BulkSubmitError):
     exit_code = Exit.USAGE
 
 
+class NoLedger(JobError):
+    """There is no ledger yet. `bulksubmit submit` makes one."""
+
+
 class AlreadyTaken(JobError):
     """A job has taken these records already. `--again` creates every task a second time."""
 

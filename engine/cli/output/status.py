@@ -14,6 +14,7 @@ from engine.cli.output.result import fate_count, fates_shown, next_steps, retrie
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.paths import command
 from engine.commands.result import JobStatus, later_numbers, later_words
+from engine.ledger.address import LedgerAddress
 from engine.model.errors import Exit
 from engine.model.job import Job, JobState
 from engine.model.night import duration_seconds
@@ -54,7 +55,7 @@ def moment_of(text: str, now: float) -> float:
         ) from None
 
 
-def jobs_screen(jobs: Sequence[JobStatus], ledger: Path, *, chosen: bool = False) -> Screen:
+def jobs_screen(jobs: Sequence[JobStatus], ledger: LedgerAddress, *, chosen: bool = False) -> Screen:
     """Return all jobs, or those that were `chosen`, a line each, in the order given."""
     if not jobs and chosen:
         return Screen(f"No such job in {ledger}.", {"jobs": [], "ledger": str(ledger)})
@@ -81,7 +82,7 @@ def jobs_screen(jobs: Sequence[JobStatus], ledger: Path, *, chosen: bool = False
     )
 
 
-def backup_screen(jobs: Sequence[Job], file: Path, ledger: Path) -> Screen:
+def backup_screen(jobs: Sequence[Job], file: Path, ledger: LedgerAddress) -> Screen:
     """Return what a backup holds."""
     return Screen(
         f"{ledger} is copied to {file}: {count(len(jobs), 'job')}. Only one of the two may go on: both would send what "
@@ -91,7 +92,7 @@ def backup_screen(jobs: Sequence[Job], file: Path, ledger: Path) -> Screen:
     )
 
 
-def job_screen(status: JobStatus, ledger: Path) -> Screen:
+def job_screen(status: JobStatus, ledger: LedgerAddress) -> Screen:
     """Return one job in full."""
     job = status.job
     batches = ", ".join(f"{number:,} {state}" for state, number in status.tally.states.items() if number)
@@ -285,7 +286,7 @@ def _files(status: JobStatus) -> list[list[str]]:
     return [["reports", status.job.output], *sources]
 
 
-def next_of(status: JobStatus, ledger: Path) -> list[list[str]]:
+def next_of(status: JobStatus, ledger: LedgerAddress) -> list[list[str]]:
     """Return what a person may do next, each with its command."""
     job = status.job
     if status.running:
