@@ -12,7 +12,7 @@ import asyncio
 import os
 import shlex
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -107,46 +107,58 @@ class PostgresLedger(SqlLedger):
             yield
         finally:
             self._tokens.pop(name, None)
-            with suppress(psycopg.Error):  # a session that is gone has freed it
-                self._session().execute("SELECT pg_advisory_unlock(%s)", [self._key(name)])
+            with suppress(psycopg.Error, JobLocked):  # a session that is gone has freed it
+                self._asked("SELECT pg_advisory_unlock(%s)", [self._key(name)])
 
     def _take(self, name: str, what: str) -> int:
-        session, key = self._session(), self._key(name)
         if name in self._tokens:  # the session would let us have it twice
             raise JobLocked(f"this process is working on {what} already")
-        ((taken,),) = session.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchall()
-        if not taken:
-            rows = session.execute(STATEMENTS["lock_holder"], {"name": name}).fetchall()
+        if not self._acquire(name):
+            rows = self._asked(STATEMENTS["lock_holder"], {"name": name})
             holder = rows[0][0] if rows else "unknown"
             raise JobLocked(f"process {holder} is working on {what}. Wait until it ends, or stop it first.")
         holder = f"{os.getpid()} on {socket.gethostname()}"
-        ((token,),) = session.execute(STATEMENTS["take_lock"], {"name": name, "holder": holder}).fetchall()
+        ((token,),) = self._asked(STATEMENTS["take_lock"], {"name": name, "holder": holder})
         return int(str(token))
 
-    def _session(self) -> psycopg.Connection[tuple[object, ...]]:
-        """Return the session that holds our locks; if it was lost, another one that takes them again.
+    def _acquire(self, name: str) -> bool:
+        ((taken,),) = self._asked("SELECT pg_try_advisory_lock(%s)", [self._key(name)])
+        return bool(taken)
+
+    def _asked(self, sql: str, bindings: Sequence[object] | Mapping[str, object]) -> Sequence[tuple[object, ...]]:
+        """Ask in the session that holds our locks; if it was lost, in another one, which takes them again first.
 
         Raises:
             JobLocked: another process has taken one of them meanwhile.
         """
-        if self._locking is None or self._locking.closed or self._locking.broken:
-            self._locking = session(self._address)
-        return self._locking
+        while True:
+            began_anew = self._locking is None
+            if self._locking is None:
+                self._locking = session(self._address)
+                if lost := [name for name in self._tokens if not self._acquire(name)]:
+                    raise JobLocked(f"another process works on {', '.join(lost)} since the database was lost")
+            try:
+                return self._locking.execute(sql, bindings).fetchall()
+            except psycopg.OperationalError:
+                if began_anew or not self._locking.broken:
+                    raise
+                self._locking = None
 
     def _key(self, name: str) -> int:
-        ((key,),) = self._session().execute(_KEY, [name]).fetchall()
+        ((key,),) = self._asked(_KEY, [name])
         return int(str(key))
 
     def is_locked(self, name: str) -> bool:
         with mapped(self._address):
             key = self._key(f"job:{check_job_name(name)}")
-            found = self._session().execute(
-                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
-                "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
-                "AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = %s",
-                [key],
+            return bool(
+                self._asked(
+                    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
+                    "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
+                    "AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = %s",
+                    [key],
+                )
             )
-            return bool(found.fetchall())
 
     def _locks_held(self) -> Mapping[str, int]:
         return dict(self._tokens)

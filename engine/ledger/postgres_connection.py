@@ -19,8 +19,11 @@ from typing import Any, TypeVar
 import psycopg
 from msgspec import Struct
 from psycopg import errors
+from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
+from psycopg.types.string import StrDumperUnknown as StrDumper
+from psycopg.types.string import TextLoader
 
 from engine.ledger.address import PostgresAddress
 from engine.ledger.connection import Bindings
@@ -69,7 +72,7 @@ _WORDS: Mapping[type[Exception], str] = {
     errors.ReadOnlySqlTransaction: _REFUSED["read-only"],
     errors.InsufficientPrivilege: "this user may not do that; docs/many-machines.md has the rights that are needed",
     errors.UndefinedTable: "there is no ledger in this database; `bulksubmit submit` makes one",
-    errors.DataError: "a text holds a character that PostgreSQL does not keep",
+    errors.DataError: "a value is none that PostgreSQL keeps; this is a defect worth reporting",
     errors.IntegrityError: "it already holds something else in this place; this is a defect worth reporting",
     UnicodeEncodeError: "a text is not valid Unicode and cannot be kept",
     psycopg.OperationalError: f"the database cannot be reached; see that it runs, {_RESUME}",
@@ -138,11 +141,36 @@ class _Flag(Dumper):
         return b"1" if obj else b"0"
 
 
+_MARK = "\ue000"
+"""Begins what stands for a character that PostgreSQL does not keep, and for itself."""
+
+
+class _Text(StrDumper):
+    """Texts may hold NUL: a field of a row, or what a service says."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        if "\0" in obj or _MARK in obj:
+            obj = obj.replace(_MARK, f"{_MARK}1").replace("\0", f"{_MARK}0")
+        return super().dump(obj)
+
+
+class _AsWritten(TextLoader):
+    """Gives a text back as it was."""
+
+    def load(self, data: Buffer) -> bytes | str:
+        text = super().load(data)
+        if isinstance(text, str) and _MARK in text:
+            return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}1", _MARK)
+        return text
+
+
 def session(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a session in which each statement is a transaction. Raises: psycopg.Error."""
     settings: dict[str, Any] = {**_SETTINGS, **psycopg.conninfo.conninfo_to_dict(address.url)}
     raw = psycopg.connect(**settings, autocommit=True)
     raw.adapters.register_dumper(bool, _Flag)
+    raw.adapters.register_dumper(str, _Text)
+    raw.adapters.register_loader("text", _AsWritten)
     return raw
 
 
@@ -247,19 +275,23 @@ class PostgresWriter(PostgresConnection):
     def _is_done(self, work: Callable[[], None], until: float) -> bool:
         """Try a transaction; return whether it stands."""
         number = process = 0
+        if self.is_lost:
+            self.reconnect(until)
         try:
-            if self.is_lost:
-                self.reconnect(until)
             number, process = self._begin()
             work()
-            self.raw.execute("COMMIT")
+            self.raw.execute("COMMIT", prepare=False)  # one message: psycopg would prepare what it has seen often
         except _Redo:
             self._marks = True
             self._roll_back()
             return False
         except psycopg.Error as error:
             if self.is_lost:
-                return number > 0 and self._stands(number, process, until)
+                if number and self._stands(number, process, until):
+                    return True
+                if time.monotonic() >= until:
+                    raise
+                return False
             self._roll_back()
             if not isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
                 raise
@@ -393,10 +425,14 @@ def _check_promises(connection: PostgresConnection) -> None:
         )
 
 
+def _has_ledger(connection: PostgresConnection) -> bool:
+    ((there,),) = connection.raw.execute("SELECT TO_REGCLASS('ledger_version') IS NOT NULL").fetchall()
+    return bool(there)
+
+
 def version_of(connection: PostgresConnection) -> int:
     """Return the version of the schema; 0: the database has no ledger."""
-    ((there,),) = connection.raw.execute("SELECT TO_REGCLASS('ledger_version') IS NOT NULL").fetchall()
-    if not there:
+    if not _has_ledger(connection):
         return 0
     ((version,),) = connection.raw.execute("SELECT MAX(version) FROM ledger_version").fetchall()
     return int(version)
@@ -433,7 +469,7 @@ class Examined(Struct, frozen=True):
     """Version of PostgreSQL."""
     user: str
     version: int
-    """Of the schema; 0: there is no ledger yet."""
+    """Of the schema; 0: there is no ledger yet, or the user may not see it."""
     lacking: Sequence[str]
     """Rights that the user lacks, such as `INSERT on jobs`; where there are no tables, the right to make them."""
     ahead_seconds: float
@@ -448,16 +484,12 @@ def examine(address: PostgresAddress) -> Examined:
     """
     with mapped(address), closing(PostgresConnection(address)) as connection:
         _check_promises(connection)
-        version = version_of(connection)
+        is_there = _has_ledger(connection)
+        lacking = [right for (right,) in connection.fetch("lacking_rights", {"tables": TABLES if is_there else []})]
+        version = version_of(connection) if f"SELECT on {TABLES[0]}" not in lacking else 0
         _check_version(connection, version, len(STEPS))
         before = time.time()
         ((now,),) = connection.fetch("store_now", {"store_now": before})
         ahead = float(now) - (before + time.time()) / 2
-        lacking = connection.fetch("lacking_rights", {"tables": TABLES if version else []})
-        return Examined(
-            str(connection.raw.info.parameter_status("server_version")),
-            connection.raw.info.user,
-            version,
-            [right for (right,) in lacking],
-            ahead,
-        )
+        info = connection.raw.info
+        return Examined(str(info.parameter_status("server_version")), info.user, version, lacking, ahead)
