@@ -223,3 +223,7 @@ WHERE
 UNION ALL
 SELECT 'CREATE on schema ' || COALESCE(CURRENT_SCHEMA(), 'public')
 WHERE CARDINALITY(CAST(:tables AS TEXT[])) = 0 AND NOT COALESCE(HAS_SCHEMA_PRIVILEGE(CURRENT_SCHEMA(), 'CREATE'), FALSE);
+
+-- name: number_next_job
+-- Have the next job get a number after all others, which were given with their rows.
+SELECT SETVAL(PG_GET_SERIAL_SEQUENCE('jobs', 'id'), MAX(id)) FROM jobs HAVING MAX(id) IS NOT NULL;

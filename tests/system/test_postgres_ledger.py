@@ -18,9 +18,11 @@ import pytest
 from msgspec.structs import replace
 from torture.hostile.authority import Authority
 from unit.ledger import test_round_trips as round_trips
+from unit.ledger.full import fill
 from unit.ledger.stream import WRITERS
 from unit.ledger.test_contract import *  # noqa: F403 - all that a ledger keeps
 from unit.ledger.test_contract import removed
+from unit.ledger.test_copying import NAMES, NOTHING, rows_of
 from unit.ledger.test_disk_faults import STEPS, snapshot
 from unit.ledger.test_round_trips import test_batches_and_rejects, test_jobs, test_settlements  # noqa: F401
 from unit.ledger.values import (
@@ -35,8 +37,10 @@ from unit.ledger.values import (
     submission,
 )
 
+import engine
 from engine.ledger import postgres_connection
 from engine.ledger.address import PostgresAddress
+from engine.ledger.copying import copy_rows
 from engine.ledger.postgres import PostgresLedger
 from engine.ledger.postgres_connection import examine, open_reader, open_writer, version_of
 from engine.model.errors import JobLocked, LeaseLost, LedgerError, NoLedger
@@ -430,6 +434,54 @@ async def test_who_may_only_read_and_write_rows_can_work(server, database, monke
         assert (shard.first, shard.last) == (0, 2)
         await removed(ledger, job)
         assert await ledger.jobs() == []
+
+
+# Copied
+
+
+def test_a_ledger_is_copied_from_a_file_to_a_database_and_back_and_on(server, template, address, tmp_path):
+    fill(tmp_path / "a.db")
+    other = PostgresAddress(server.url(USER, server.make_database(owner=USER)))
+    copied = copy_rows(tmp_path / "a.db", address, NAMES)
+    assert copy_rows(address, other, NAMES) == copied
+    assert copy_rows(other, tmp_path / "b.db", NAMES) == copied
+    assert rows_of(tmp_path / "a.db") == rows_of(address) == rows_of(tmp_path / "b.db")
+    with pytest.raises(LedgerError, match="is not empty: it has rows in jobs"):
+        copy_rows(tmp_path / "a.db", address, NAMES)
+
+
+async def test_the_next_job_of_a_copied_ledger_is_the_newest(opened, address, tmp_path):
+    fill(tmp_path / "a.db")
+    copy_rows(tmp_path / "a.db", address, NAMES)
+    async with opened() as ledger:
+        await ledger.create_job(a_job("new"))
+        assert [job.name for job in await ledger.jobs()] == ["new", *reversed(NAMES)]
+
+
+@pytest.mark.parametrize("reaches_the_server", [True, False], ids=["it stood", "it did not stand"])
+def test_a_copy_whose_commit_was_not_answered_is_there_once(
+    proxy, through_proxy, address, tmp_path, reaches_the_server
+):
+    fill(tmp_path / "a.db")
+    happened = proxy.lose_commit(reaches_the_server=reaches_the_server)
+    copy_rows(tmp_path / "a.db", through_proxy, NAMES)
+    assert happened.wait(10)
+    assert rows_of(address) == rows_of(tmp_path / "a.db")
+
+
+def test_of_a_copy_that_is_refused_nothing_is_there(address, tmp_path):
+    fill(tmp_path / "a.db")
+    with pytest.raises(LedgerError, match="a job was made while the ledger was copied"):
+        copy_rows(tmp_path / "a.db", address, NAMES[1:])
+    assert rows_of(address) == NOTHING
+
+
+async def test_while_a_worker_sends_nothing_is_copied(opened, address, tmp_path):
+    async with opened() as ledger:
+        await frozen(ledger)
+        await ledger.take_shards("j", "w", 60, 1)
+        with pytest.raises(JobLocked, match="1 worker at work on job 'j'"):
+            await engine.copy_ledger(str(address), tmp_path / "b.db")
 
 
 # How it is reached
