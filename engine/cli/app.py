@@ -403,10 +403,11 @@ def ledger(
     to: options.NewLedger,
     output_options: OutputOptions,
 ) -> Screen:
-    """Copy a ledger from a file to a database, or back, while no process works on its jobs.
+    """Copy a ledger to another place.
 
-    All of it is there at the end, or nothing; then each table is read again on both sides and compared. Only one of the
-    two may go on: both would send what neither has sent yet.
+    From a file to a database, or back, while no process works on its jobs. All of it is there at the end, or nothing;
+    then each table is read again on both sides and compared. Only one of the two may go on: both would send what
+    neither has sent yet.
     """
     from engine.cli.output.status import copy_screen
     from engine.cli.signals import ask

@@ -26,7 +26,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 """A chunk ends at either: rows of large batches have megabytes each."""
 _DIGEST_BITS = 256
 
-Row: TypeAlias = tuple[Any, ...]
+CopiedRow: TypeAlias = tuple[Any, ...]
 
 
 class CopiedTable(Struct, frozen=True):
@@ -83,8 +83,8 @@ def _copy(
         raise LedgerError("a job was made while the ledger was copied. Nothing was copied; try again")
 
 
-def _chunks(rows: Generator[Row, None, None]) -> Iterator[Sequence[Row]]:
-    chunk, held = list[Row](), 0
+def _chunks(rows: Generator[CopiedRow, None, None]) -> Iterator[Sequence[CopiedRow]]:
+    chunk, held = list[CopiedRow](), 0
     for row in rows:
         chunk.append(row)
         held += sum(len(value) for value in row if isinstance(value, bytes | str))
@@ -97,7 +97,7 @@ def _chunks(rows: Generator[Row, None, None]) -> Iterator[Sequence[Row]]:
 
 def _digested(connection: Connection, table: str) -> CopiedTable:
     rows = total = 0
-    encode: Callable[[Row], bytes] = msgspec.msgpack.Encoder().encode
+    encode: Callable[[CopiedRow], bytes] = msgspec.msgpack.Encoder().encode
     with closing(connection.stream(f"read_{table}")) as found:
         for row in found:
             rows += 1

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import count
 from typing import Any, TypeVar
 
 import psycopg
@@ -145,7 +146,7 @@ _MARK = "\ue000"
 """Begins what stands for a character that PostgreSQL does not keep, and for itself."""
 
 
-class _Text(StrDumper):
+class _TextDumper(StrDumper):
     """Texts may hold NUL: a field of a row, or what a service says."""
 
     def dump(self, obj: str) -> Buffer | None:
@@ -154,7 +155,7 @@ class _Text(StrDumper):
         return super().dump(obj)
 
 
-class _AsWritten(TextLoader):
+class _TextAsWritten(TextLoader):
     """Gives a text back as it was."""
 
     def load(self, data: Buffer) -> bytes | str:
@@ -169,8 +170,8 @@ def session(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
     settings: dict[str, Any] = {**_SETTINGS, **psycopg.conninfo.conninfo_to_dict(address.url)}
     raw = psycopg.connect(**settings, autocommit=True)
     raw.adapters.register_dumper(bool, _Flag)
-    raw.adapters.register_dumper(str, _Text)
-    raw.adapters.register_loader("text", _AsWritten)
+    raw.adapters.register_dumper(str, _TextDumper)
+    raw.adapters.register_loader("text", _TextAsWritten)
     return raw
 
 
@@ -181,6 +182,11 @@ class PostgresConnection:
         """Connect. Raises: psycopg.Error."""
         self.address = address
         self.raw = session(address)
+        self._numbers = count(1)
+        self._streams = 0
+        """That are open."""
+        self._begun = False
+        """The transaction is theirs."""
 
     @property
     def is_lost(self) -> bool:
@@ -219,9 +225,25 @@ class PostgresConnection:
 
     def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
         """Yield its rows one by one."""
-        with mapped(self.address), self.raw.transaction(), self.raw.cursor(query) as cursor:
+        with mapped(self.address), self._in_transaction(), self.raw.cursor(f"{query}_{next(self._numbers)}") as cursor:
             cursor.execute(STATEMENTS[query], _by_name(query, bindings))
             yield from cursor
+
+    @contextmanager
+    def _in_transaction(self) -> Iterator[None]:
+        """Stay in a transaction, without which there is no cursor: in one for all that are open, in whatever order."""
+        if not self._streams and self.raw.info.transaction_status is TransactionStatus.IDLE:
+            self.raw.execute("BEGIN")
+            self._begun = True
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            if not self._streams and self._begun:
+                self._begun = False
+                with suppress(psycopg.Error):  # lost by now
+                    self.raw.execute("ROLLBACK")
 
     def change(self, query: str, rows: Sequence[Bindings]) -> int:  # noqa: ARG002 - as the port has it
         """Refuse: it only reads."""
