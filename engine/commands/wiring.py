@@ -68,6 +68,7 @@ from engine.run.context import Run, Stop
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.run.poller import Poller
+from engine.run.shards import Shards, lease_terms
 from engine.run.uploader import Uploader
 from engine.services.base import Caller, Service, ServiceModule
 from engine.services.described.shipped import KIND, is_shipped, shipped_kinds, whole
@@ -473,10 +474,13 @@ def pipeline(
     in_flight: InFlight | None = None,
     pace: PlanPace | None = None,
     standby: Standby | None = None,
+    *,
+    plans_job: bool = True,
 ) -> Pipeline:
     """Join the parts of one run.
 
     `in_flight`: the places for batches, made by a caller that lets it hear of push-back. `pace` holds plans back.
+    `plans_job`: this process holds the job's lock; else it only sends what another one freezes.
     """
     parts = offline(setup, run.job, run.service)
     send = setup.settings.send
@@ -492,7 +496,15 @@ def pipeline(
     payloads = _InThreads(parts.payloads(run.job), run.indexes)
     uploader = Uploader(run, payloads, sizes if send.max_in_flight == AUTO else None)
     places = in_flight or InFlight(send, run.clock, run.emit)
-    return Pipeline(run, plans, uploader, Poller(run, send, payloads), places, send)
+    poller = Poller(run, send, payloads)
+    shards = shards_of(setup, run, plans_job=plans_job) if run.ledger.shares_jobs else None
+    return Pipeline(run, plans, uploader, poller, places, send, shards)
+
+
+def shards_of(setup: Setup, run: Run, *, plans_job: bool) -> Shards:
+    """Return what this process has of a job that several send."""
+    terms = lease_terms(setup.settings.send)
+    return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=plans_job)
 
 
 @asynccontextmanager

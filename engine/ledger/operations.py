@@ -244,11 +244,11 @@ def renew_shards(
 ) -> Sequence[Change]:
     """Let the leases of a worker last longer, and end those whose shards are done; `kept` gets what came of it.
 
-    `kept`: "renewed", how many leases there are; "done", the first sequences of those that ended.
+    `kept`: "renewed" and "done", the first sequences of the shards whose leases last on, and of those that ended.
     """
     row = {"job": job_id(connection, name), **bindings}
     connection.change("see_worker", [row])
-    kept["renewed"] = connection.change("renew_shards", [row])
+    kept["renewed"] = {first for (first,) in connection.fetch("renew_shards", row)}
     kept["done"] = [first for (first,) in connection.fetch("end_shards", row)]
     connection.change("settle_shards", [row])
     return [Change("renew_shards", name)]

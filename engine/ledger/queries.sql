@@ -691,7 +691,8 @@ WHERE job = :job AND first <= :sequence AND last >= :sequence AND holder <> '';
 
 -- name: renew_shards
 -- Let the leases of a worker last longer.
-UPDATE shards SET expires_at = :store_now + :seconds WHERE job = :job AND holder = :worker;
+UPDATE shards SET expires_at = :store_now + :seconds WHERE job = :job AND holder = :worker
+RETURNING first;
 
 -- name: end_shards
 -- End the shards of a worker of which every record is settled.
@@ -747,13 +748,14 @@ WHERE job = :job AND (state = 'left' OR state = 'parked' AND :parked <> 0);
 SELECT first, last, state, token, holder, expires_at, losses, lost FROM shards WHERE job = :job ORDER BY first;
 
 -- name: count_shards
--- Count the shards of a job that workers have, or may take, and those whose lease has ended.
+-- Count the shards of a job that are free, those that other workers send or follow, and those of which they only search
+-- for what was lost.
 SELECT
-  COALESCE(SUM(CASE WHEN state = 'open' THEN 1 ELSE 0 END), 0),
-  COALESCE(SUM(CASE WHEN state IN ('open', 'settling') AND holder <> '' AND expires_at > :store_now THEN 1 ELSE 0 END), 0),
-  COALESCE(SUM(CASE WHEN state IN ('open', 'settling') AND (holder = '' OR expires_at <= :store_now) THEN 1 ELSE 0 END), 0)
+  COALESCE(SUM(CASE WHEN holder = '' OR expires_at <= :store_now THEN 1 ELSE 0 END), 0),
+  COALESCE(SUM(CASE WHEN state = 'open' AND holder NOT IN ('', :worker) AND expires_at > :store_now THEN 1 ELSE 0 END), 0),
+  COALESCE(SUM(CASE WHEN state = 'settling' AND holder NOT IN ('', :worker) AND expires_at > :store_now THEN 1 ELSE 0 END), 0)
 FROM shards
-WHERE job = :job;
+WHERE job = :job AND state IN ('open', 'settling');
 
 -- name: see_worker
 -- Remember that a worker is there.

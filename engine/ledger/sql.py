@@ -52,7 +52,7 @@ from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
 from engine.model.runs import LOADING_NOTHING, PastAudit, PastRun, Sample, Standing
-from engine.model.shard import Shard, ShardState, Worker
+from engine.model.shard import LeaseTerms, Shard, ShardCounts, ShardState, Worker
 from engine.model.submission import State, Submission
 
 T = TypeVar("T")
@@ -166,37 +166,37 @@ class SqlLedger(Ledger):
     async def open_shards(self, job: str, *, parked: bool = False) -> None:
         await self._writer.write(partial(open_shards, name=job, parked=parked))
 
-    async def take_shards(self, job: str, worker: str, seconds: float, most: int) -> Sequence[Shard]:
+    async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         taken: list[Shard] = []
         asked_at = self._clock.monotonic()
-        bindings = {"worker": worker, "seconds": seconds, "limit": most, "store_now": self._clock.now()}
+        leases = self._leases.setdefault(job, _Leases(terms))
+        bindings = {"worker": terms.worker, "seconds": terms.seconds, "limit": most, "store_now": self._clock.now()}
         await self._writer.write(partial(take_shards, name=job, taken=taken, bindings=bindings))
-        leases = self._leases.setdefault(job, _Leases(asked_at + seconds))
-        if not leases.shards:
-            leases.until = asked_at + seconds
-        leases.until = min(leases.until, asked_at + seconds)
+        until = asked_at + terms.seconds
+        leases.until = min(leases.until, until) if leases.shards else until  # those before were taken earlier
         leases.shards.update((shard.first, shard) for shard in taken)
         return taken
 
-    async def renew_shards(self, job: str, worker: str, seconds: float) -> None:
+    async def renew_shards(self, job: str, terms: LeaseTerms) -> None:
         kept: dict[str, Any] = {}
-        leases = self._leases.setdefault(job, _Leases(math.inf))
-        asked_at, expected = self._clock.monotonic(), len(leases.shards)
-        bindings = {"worker": worker, "seconds": seconds, "store_now": self._clock.now()}
+        leases = self._leases.setdefault(job, _Leases(terms))
+        asked_at, ours = self._clock.monotonic(), set(leases.shards)
+        bindings = {"worker": terms.worker, "seconds": terms.seconds, "store_now": self._clock.now()}
         await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings))
-        if kept["renewed"] < expected:
-            raise LeaseLost.of(job, min(leases.shards))
-        leases.until = asked_at + seconds
+        if lost := ours - kept["renewed"]:
+            raise LeaseLost.of(job, min(lost))
+        if ours >= leases.shards.keys():  # one that was taken meanwhile may have come after the renewal
+            leases.until = asked_at + terms.seconds
         for first in kept["done"]:
             leases.shards.pop(first, None)
 
-    async def give_back_shards(self, job: str, worker: str, *, left: bool) -> None:
+    async def give_back_shards(self, job: str, terms: LeaseTerms, *, left: bool) -> None:
+        await self._writer.write(partial(give_back_shards, name=job, bindings={"worker": terms.worker, "left": left}))
         self._leases.pop(job, None)
-        await self._writer.write(partial(give_back_shards, name=job, bindings={"worker": worker, "left": left}))
 
-    def check_lease(self, job: str, sequence: int, seconds: float) -> None:
+    def check_lease(self, job: str, sequence: int) -> None:
         leases = self._leases.get(job)
-        if leases is not None and self._clock.monotonic() + seconds > leases.until:
+        if leases is not None and self._clock.monotonic() + leases.terms.call_seconds > leases.until:
             raise LeaseLost.of(job, sequence % ROOTS)
 
     def _lease(self, job: str, sequence: int) -> tuple[int, int] | None:
@@ -212,8 +212,8 @@ class SqlLedger(Ledger):
     async def shards(self, job: str) -> Sequence[Shard]:
         return await self._rows("shards", _to_shard, job)
 
-    async def count_shards(self, job: str) -> tuple[int, int, int]:
-        (counts,) = await self._rows("count_shards", lambda *counts: counts, job, store_now=self._clock.now())
+    async def count_shards(self, job: str, worker: str) -> ShardCounts:
+        (counts,) = await self._rows("count_shards", ShardCounts, job, worker=worker, store_now=self._clock.now())
         return counts
 
     async def workers(self, job: str) -> Sequence[Worker]:
@@ -229,11 +229,11 @@ class SqlLedger(Ledger):
         return found[0] if found else None
 
     async def batches(
-        self, job: str, states: frozenset[State] | None = None, *, after: int = -1
+        self, job: str, states: frozenset[State] | None = None, *, after: int = -1, last: int = ROOTS - 1
     ) -> AsyncIterator[tuple[Batch, Submission]]:
         wanted = frozenset(State) if states is None else states
         # Those that are split are among them always: their parts may be in one of the states.
-        bindings = {"states": _array(wanted | {State.SPLIT}), "last": ROOTS - 1}
+        bindings = {"states": _array(wanted | {State.SPLIT}), "last": last}
         pages = self._pages("batches", rows.to_submitted, job, after, **bindings)
         async for batch, submission in pages:
             if submission.state is not State.SPLIT:
@@ -464,7 +464,8 @@ class SqlLedger(Ledger):
 class _Leases(Struct):
     """What this process may write of a job that it shares."""
 
-    until: float
+    terms: LeaseTerms
+    until: float = -math.inf
     """Monotonic seconds: from then on another worker may have them."""
     shards: dict[int, Shard] = {}
     """By the sequence of their first batch."""

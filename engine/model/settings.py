@@ -482,6 +482,11 @@ class SendSettings(Section, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "settle_seconds", seconds)
 
     @property
+    def longest_call_seconds(self) -> float:
+        """The longest that a whole call may take: an answer that drips is waited for no longer than one that does not come."""
+        return min(self.call_seconds, max(self.give_up_seconds, self.answer_seconds))
+
+    @property
     def most_in_flight(self) -> int:
         """Batches that may ever be under way at once."""
         return MOST_IN_FLIGHT if self.max_in_flight == AUTO else int(self.max_in_flight)

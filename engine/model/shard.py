@@ -47,6 +47,28 @@ class Shard(Struct, frozen=True):
     """The workers that had them, with spaces between."""
 
 
+class ShardCounts(Struct, frozen=True):
+    """How many shards of a job are not at their end, as a worker sees them."""
+
+    free: int
+    """Nobody has them, or their lease has ended."""
+    others: int
+    """Other workers have them, and something of them is to be sent or followed."""
+    others_settling: int
+    """Other workers have them, and only search for what was lost."""
+
+
+class LeaseTerms(Struct, frozen=True):
+    """How a worker has its leases."""
+
+    worker: str
+    """Its name."""
+    seconds: float
+    """How long a lease lasts from its taking, or its renewal."""
+    call_seconds: float
+    """The longest that a call takes: none begins that could end after the lease."""
+
+
 class Worker(Struct, frozen=True):
     """A process that sends shards of a job."""
 

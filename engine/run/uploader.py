@@ -397,6 +397,7 @@ class _Intent(Struct):
         """Write the intent again if the call had to wait since it was written.
 
         Raises:
+            LeaseLost: the call could end after the lease of the batch.
             PossiblyApplied: an attempt with its idempotency key may have arrived, and the key is too old for another.
         """
         if self.sent_before and is_key_too_old(self.run, self.submission):
@@ -404,3 +405,4 @@ class _Intent(Struct):
         self.sent_before = True
         if self.run.clock.now() - self.submission.changed_at > _STAMP_SECONDS:
             self.submission = await self.run.move(self.batch, self.submission, self.submission.state)
+        self.run.ledger.check_lease(self.run.job.name, self.batch.sequence)  # last: what comes now is the call

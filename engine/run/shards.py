@@ -1,0 +1,146 @@
+"""The shards of a job that this process sends, where several send it together: taken, kept while it works, given back.
+
+    planner ─ freezes ─> shards ─ take ─> this worker's pipeline ─ end, give back ─> done, left, or open for others
+
+Whoever holds the job's lock plans, too. What a worker has it has for some time only, and renews that while it lives.
+If it cannot, because it was stopped or is cut off from the ledger, it ends its run, for another worker may have taken
+over: the ledger refuses its steps from then on, and `check_lease` each call before it goes out.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from engine.clock import Clock
+from engine.ledger.base import Ledger
+from engine.model.errors import JobCanceled, LeaseLost, LedgerError
+from engine.model.job import Job, JobState
+from engine.model.settings import SendSettings
+from engine.model.shard import LeaseTerms, Shard
+from engine.run.context import Stop
+from engine.run.queues import Signal
+
+_SLACK_SECONDS = (5.0, 60.0)
+"""A lease is longer than the longest call by as much, within these bounds: so long may the ledger be away."""
+_RENEW_SECONDS = 2.0
+"""Between two renewals, a third of the slack at most. Others hear by it of shards that are done."""
+_LOOK_SECONDS = 0.5
+"""Between two looks whether something can be taken; a worker that plans itself looks at once."""
+
+
+def lease_terms(settings: SendSettings, worker: str = "") -> LeaseTerms:
+    """Return how a worker has its leases, by how long a call may take."""
+    call = settings.longest_call_seconds
+    least, most = _SLACK_SECONDS
+    return LeaseTerms(worker or worker_name(), call + min(max(call, least), most), call)
+
+
+def worker_name() -> str:
+    """Return a name that no other worker has, and by which people find the process."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+
+
+class Shards:
+    """What one worker has of one job."""
+
+    def __init__(self, job: Job, ledger: Ledger, clock: Clock, stop: Stop, terms: LeaseTerms, *, plans: bool) -> None:
+        """`plans`: this worker freezes the job's batches, and goes last."""
+        self.plans = plans
+        self._job = job
+        self._ledger = ledger
+        self._clock = clock
+        self._stop = stop
+        self._terms = terms
+        self._taken: list[Shard] = []
+        self._frozen = Signal()
+
+    @property
+    def taken(self) -> list[Shard]:
+        """All that it has taken, those that are done among them, in the order of batches."""
+        return sorted(self._taken, key=lambda shard: shard.first)
+
+    def wake(self) -> None:
+        """Look for shards at once: some were frozen."""
+        self._frozen.give()
+
+    async def next(self) -> Shard | None:
+        """Wait for a shard, and take it; None once there will be none.
+
+        Whoever plans waits until all other workers have ended, so that what they lose is taken over; others do not wait
+        for what is only searched for.
+        """
+        while True:
+            job = await self._ledger.job(self._job.name)
+            if job.read_complete or not job.strict:
+                for shard in await self._ledger.take_shards(job.name, self._terms, 1):
+                    self._taken.append(shard)
+                    return shard
+            await self._ledger.renew_shards(job.name, self._terms)  # those that are done are told of by it
+            counts = await self._ledger.count_shards(job.name, self._terms.worker)
+            waits = counts.others + (counts.others_settling if self.plans else 0)
+            if (job.read_complete or not self._is_read(job)) and not counts.free and not waits:
+                return None
+            await self._news()
+
+    async def _news(self) -> None:
+        """Wait for some time, or until something was frozen here."""
+        async with anyio.create_task_group() as either:
+            either.start_soon(self._wake_later)
+            await self._frozen.wait()
+            either.cancel_scope.cancel()
+
+    async def _wake_later(self) -> None:
+        await self._clock.sleep(_LOOK_SECONDS)
+        self._frozen.give()
+
+    @staticmethod
+    def _is_read(job: Job) -> bool:
+        """Return whether more of the job may be read: not of one that was canceled."""
+        return job.state is not JobState.CANCELED
+
+    async def take_all(self) -> None:
+        """Take every shard there is, as soon as other workers have given theirs back, or lost them."""
+        while await self.next() is not None:
+            pass
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Renew the leases until the block ends, then give back what is left of them."""
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(self._renew)
+            try:
+                yield
+            finally:
+                beside.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._give_back()
+
+    async def _renew(self) -> None:
+        seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)
+        while True:
+            try:
+                await self._ledger.renew_shards(self._job.name, self._terms)
+                job = await self._ledger.job(self._job.name)
+                if job.state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
+                    raise JobCanceled(f"job {self._job.name!r} was canceled by another process")
+            except (LeaseLost, JobCanceled) as error:
+                self._stop.request(error)
+                return
+            except LedgerError:  # it is away; what may be sent ends with the lease
+                pass
+            await self._clock.sleep(seconds)
+
+    async def _give_back(self) -> None:
+        """Let others have what is not done; where all was tried that can be, only the next run of the job."""
+        try:
+            await self._ledger.give_back_shards(
+                self._job.name, self._terms, left=self._stop.error is None and self._stop.sending_error is None
+            )
+        except LedgerError:  # it is away: they end by themselves
+            return
