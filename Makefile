@@ -1,7 +1,7 @@
 # On a machine with Python 3.11, git and make:
 #   make demo           28,000 airports into the sandbox, followed and audited
 #   make test           the tests: Python only
-#   make test-system    the tests that need another program: servers, an S3 store, Chromium, systemd's verifier
+#   make test-system    the tests that need another program: servers, PostgreSQL, an S3 store, Chromium, systemd's verifier
 #   make check          lint, types and import rules
 #   make docs           writes the parts of the pages that come from the code: keys, commands, events, exit codes, files
 # Each installs what it needs into .venv, and no more; test-system has its servers in .servers.
@@ -18,8 +18,8 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal --ignore=tests/system
 
-# The store, SeaweedFS, comes as a wheel, and Chromium as a package of the system; without them, the tests fail. What is
-# skipped without systemd says so. The servers with bulk APIs have a folder of their own, .servers.
+# The store, SeaweedFS, comes as a wheel, Chromium and PostgreSQL as packages of the system; without them, the tests fail.
+# What is skipped without systemd says so. The servers with bulk APIs have a folder of their own, .servers.
 CHROMIUM := $(or $(BULKSUBMIT_CHROMIUM),/usr/bin/chromium)
 test-system: $(VENV)/.system
 	@test -x $(CHROMIUM) || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
@@ -69,10 +69,10 @@ COMPILE = $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools
-	$(COMPILE) --extra fast,demo,build,s3,parquet,test,seaweed,system --output-file requirements/system.txt pyproject.toml
+	$(COMPILE) --extra fast,demo,build,s3,parquet,test,seaweed,postgres,dask,system --output-file requirements/system.txt pyproject.toml
 	$(COMPILE) --extra fast,demo,build,s3,parquet,test --constraint requirements/system.txt --output-file requirements/test.txt pyproject.toml
 	$(COMPILE) --extra fast,demo,build --constraint requirements/system.txt --output-file requirements/demo.txt pyproject.toml
-	$(COMPILE) --extra fast,build,check --constraint requirements/system.txt --output-file requirements/check.txt pyproject.toml
+	$(COMPILE) --extra fast,build,postgres,check --constraint requirements/system.txt --output-file requirements/check.txt pyproject.toml
 	$(COMPILE) --extra fast --constraint requirements/system.txt --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) --extra fast,bench --output-file requirements/bench.txt pyproject.toml
 	$(COMPILE) --output-file requirements/servers.txt requirements/servers.in

@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import socket
 import sqlite3
 import subprocess
@@ -145,6 +146,19 @@ def _free_port() -> int:
     with closing(socket.socket()) as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+def lasting_port() -> int:
+    """Return a free port for a server that is stopped and started again.
+
+    It is below those that the kernel gives to clients: nobody gets it in between, and a client that calls it while
+    nobody listens cannot be connected to itself.
+    """
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with closing(socket.socket()) as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

