@@ -483,7 +483,7 @@ class SendSettings(Section, frozen=True, kw_only=True):
 
     @property
     def longest_call_seconds(self) -> float:
-        """The longest that a whole call may take: an answer that drips is waited for no longer than one that does not come."""
+        """The longest that a call may take: one whose answer drips is waited for no longer than one without any."""
         return min(self.call_seconds, max(self.give_up_seconds, self.answer_seconds))
 
     @property

@@ -14,8 +14,8 @@ A batch of which a call was lost or refused goes to `recovery`, which takes no p
 refused as a whole comes back as two halves. A frozen batch as large as one that was refused is halved before it is
 sent, and `plans` cuts the next ones smaller. Inline batches whose answer was lost are searched for at the end, when
 everything else has arrived.
-Where several processes send the job together, each takes shards of what one of them freezes, and its three parts see
-those alone (`shards`).
+Where several processes send a job, each takes shards of what one of them freezes, and sees nothing but those
+(`shards`).
 A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger. Or
 a limit is met: then nothing more is sent, and what is under way is followed to its end. A batch with more records than
 may still be sent is halved until its first ones fit.
@@ -67,7 +67,7 @@ MOST_IN_DOUBT = 1000
 class Pipeline:
     """One run of one job."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a run
         self,
         run: Run,
         plans: Callable[[Batch | None], Iterator[Plan]],
@@ -138,30 +138,35 @@ class Pipeline:
 
     async def _share(self, shards: Shards, unsent: Queue[Unsent]) -> None:
         """Take shards, one after the other, and bring back what stands in each; freeze beside, if that is ours to do."""
+        if shards.plans:
+            await self._ledger.open_shards(self._job.name)
         async with anyio.create_task_group() as beside:
             if shards.plans and self._run.changed is None and self._job.state is not JobState.CANCELED:
                 beside.start_soon(self._guarded, self._plan, shards)
-            while (shard := await shards.next()) is not None:
-                states = UNSENT | {State.UNCERTAIN, State.RELEASED}
-                async for batch, submission in self._ledger.batches(
-                    self._job.name, states, after=shard.first - 1, last=shard.last
-                ):
-                    by_user = submission.sequence in self._run.released_again_by_user
-                    if submission.state is State.RELEASED and not by_user:
-                        self._poller.add(batch, submission)
-                    elif self._run.changed is None:
-                        await self._offer(unsent, batch, submission)
+            await self._guarded(self._take, shards, unsent)
             beside.cancel_scope.cancel()
 
+    async def _take(self, shards: Shards, unsent: Queue[Unsent]) -> None:
+        states = UNSENT | {State.UNCERTAIN, State.RELEASED}
+        while (shard := await shards.next()) is not None:
+            ours = self._ledger.batches(self._job.name, states, after=shard.first - 1, last=shard.last)
+            batches = [pair async for pair in ours]
+            await self._uploader.read_ahead([batch for batch, at in batches if at.state is State.FROZEN])
+            for batch, submission in batches:
+                if submission.state is State.RELEASED and submission.sequence not in self._run.released_again_by_user:
+                    self._poller.add(batch, submission)
+                elif self._run.changed is None:
+                    await self._offer(unsent, batch, submission)
+
     async def _plan(self, shards: Shards) -> None:
-        await self._ledger.open_shards(self._job.name)
         if self._job.strict:
             self._check_strict(await self._ledger.rejects(self._job.name, 0, _EVERY_RECORD))
 
         async def frozen(plan: Plan) -> None:
             if self._job.strict:
                 await self._refuse_rejects(plan)
-            shards.wake()
+            else:
+                await shards.frozen()
 
         await self._freeze(frozen)
 

@@ -30,6 +30,8 @@ _SLACK_SECONDS = (5.0, 60.0)
 """A lease is longer than the longest call by as much, within these bounds: so long may the ledger be away."""
 _RENEW_SECONDS = 2.0
 """Between two renewals, a third of the slack at most. Others hear by it of shards that are done."""
+_FREE_SHARDS = 2
+"""For each worker, of those that nobody has: no more is read before some were taken."""
 _LOOK_SECONDS = 0.5
 """Between two looks whether something can be taken; a worker that plans itself looks at once."""
 
@@ -65,9 +67,18 @@ class Shards:
         """All that it has taken, those that are done among them, in the order of batches."""
         return sorted(self._taken, key=lambda shard: shard.first)
 
-    def wake(self) -> None:
-        """Look for shards at once: some were frozen."""
+    async def frozen(self) -> None:
+        """Look for shards at once, for some were frozen; return once more are wanted.
+
+        What is cut later may be cut as the service takes it.
+        """
         self._frozen.give()
+        while self._stop.sending_error is None:
+            counts = await self._ledger.count_shards(self._job.name, self._terms.worker)
+            workers = len(await self._ledger.workers(self._job.name))
+            if counts.free < _FREE_SHARDS * max(1, workers):
+                return
+            await self._clock.sleep(_LOOK_SECONDS / 10)
 
     async def next(self) -> Shard | None:
         """Wait for a shard, and take it; None once there will be none.
@@ -104,10 +115,13 @@ class Shards:
         """Return whether more of the job may be read: not of one that was canceled."""
         return job.state is not JobState.CANCELED
 
-    async def take_all(self) -> None:
-        """Take every shard there is, as soon as other workers have given theirs back, or lost them."""
-        while await self.next() is not None:
-            pass
+    async def alone(self) -> None:
+        """Wait until no other worker has anything of the job: of one that was canceled, they give all back."""
+        while True:
+            counts = await self._ledger.count_shards(self._job.name, self._terms.worker)
+            if not counts.others + counts.others_settling:
+                return
+            await self._news()
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -126,14 +140,15 @@ class Shards:
         while True:
             try:
                 await self._ledger.renew_shards(self._job.name, self._terms)
-                job = await self._ledger.job(self._job.name)
-                if job.state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
-                    raise JobCanceled(f"job {self._job.name!r} was canceled by another process")
-            except (LeaseLost, JobCanceled) as error:
+                state = (await self._ledger.job(self._job.name)).state
+            except LeaseLost as error:
                 self._stop.request(error)
                 return
             except LedgerError:  # it is away; what may be sent ends with the lease
-                pass
+                state = self._job.state
+            if state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
+                self._stop.request(JobCanceled(f"job {self._job.name!r} was canceled by another process"))
+                return
             await self._clock.sleep(seconds)
 
     async def _give_back(self) -> None:
