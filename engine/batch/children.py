@@ -2,7 +2,8 @@
 
 One child plans what this process would have planned. Several take turns: the sources are cut into segments, each child
 plans every n-th, and the plans are joined in the order of the sources. What a child cannot know of its segment is
-counted on from the segment before: indexes, lines and sequence numbers. A segment's end closes a batch early.
+counted on from the segment before: indexes, lines and sequence numbers. A segment's end closes a batch early, whoever
+plans: the batches are the same ones.
 
 Recipe and segments go to a child's standard input, plans come from its standard output, pickled. The pipes bound the
 memory: a child that is far ahead of its turn waits until the parent reads what it wrote. A child never outlives its
@@ -32,10 +33,7 @@ from engine.batch.chunker import Plan
 from engine.model.batch import Batch, decode_lines, decode_spans, encode_lines
 from engine.model.errors import BulkSubmitError, ReaderLost
 from engine.model.record import Position, Reject, Source, source_at
-from engine.source.reader import segment_stops
-
-SEGMENT_BYTES = 1 << 25
-"""Its last batch is not full: one of sixty, with records of 570 bytes. Its plans fit into a pipe of a mebibyte."""
+from engine.source.reader import SEGMENT_BYTES, segment_stops
 
 _PIPE_BYTES = 1 << 20
 """The most that Linux grants without asking."""
@@ -104,7 +102,8 @@ def plan_in_children(
         SourceError: a source cannot be read, or changed while it was.
         ReaderLost: a child was killed.
     """
-    stops = segment_stops(sources, whole.start.offset, segment_bytes if children > 1 else whole.stop + 1)
+    several = segment_stops(sources, whole.start.offset, segment_bytes)
+    stops = several if children > 1 else iter((whole.stop,))
     with ExitStack() as stack:
         crew = [stack.enter_context(standby.take()) for _ in range(children)]
         standby.dismiss()

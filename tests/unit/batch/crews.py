@@ -12,7 +12,7 @@ from engine.batch.planning import plan_batches
 from engine.model.batch import Limits
 from engine.model.errors import SourceChanged
 from engine.model.settings import MappingSettings, SourceSettings
-from engine.source.reader import WINDOW_BYTES
+from engine.source.reader import SEGMENT_BYTES, WINDOW_BYTES
 
 
 def no_bad_values(task):
@@ -27,6 +27,7 @@ class Recipe:
     settings: SourceSettings = SourceSettings()  # noqa: RUF009 - it is frozen
     limits: Limits = Limits(1000, 1 << 22)  # noqa: RUF009 - it is frozen
     window_bytes: int = WINDOW_BYTES
+    segment_bytes: int = SEGMENT_BYTES
 
     @property
     def mapper(self):
@@ -45,6 +46,7 @@ class Recipe:
             sequence=segment.sequence,
             stop=segment.stop,
             window_bytes=self.window_bytes,
+            segment_bytes=self.segment_bytes,
         )
 
 
