@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.batch.children import Planner, Segment, Standby, plan_in_children
+from engine.batch.children import Crew, Planner, Segment, Standby, plan_in_children
 from engine.batch.chunker import Chunker, Plan, ReferenceOf, no_reference
 from engine.batch.mapping import Mapper
 from engine.clock import SystemClock
@@ -130,21 +130,29 @@ def without_secrets(service: ServiceSettings) -> ServiceSettings:
     return cast("ServiceSettings", without_secrets_in(service))
 
 
-def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:
-    """Start the processes that will plan for a run that goes on after the batch `last`; none, if it needs none."""
+def standby_for(recipe: PlanningRecipe, last: Batch | None, dask: str = "") -> Crew:
+    """Start the processes that will plan for a run that goes on after the batch `last`; none, if it needs none.
+
+    `dask` names a cluster that plans in their place, unless what is planned depends on what was planned before.
+    """
+    if dask and not recipe.job.read_complete and not recipe.in_turn:
+        from engine.batch.dask import DaskCluster  # noqa: PLC0415 - only where one is asked for
+
+        return DaskCluster(dask)
     unread_bytes = recipe.job.size_bytes - (last.end.offset if last else 0)
     children = 0 if recipe.job.read_complete else _child_count(recipe, unread_bytes, alone=False)
     return Standby(children, (__name__, recipe.module.partition(":")[0]))
 
 
-def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Standby | None) -> Iterator[Plan]:
+def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Crew | None) -> Iterator[Plan]:
     """Cut the sources of a job into batches, from where the batch frozen `last` ends: here, or in other processes.
 
     Without `standby`, nothing else goes on beside, and every core may read.
     """
     start, sequence = (last.end, last.sequence + 1) if last else (Position(), 0)
     whole = Segment(start, sequence, recipe.job.size_bytes)
-    children = _child_count(recipe, whole.stop - start.offset, alone=standby is None)
+    crew_size = standby.size if standby else 0
+    children = crew_size or _child_count(recipe, whole.stop - start.offset, alone=standby is None)
     if children > 1 and recipe.in_turn:  # only a child that begins where the last batch ends knows what was before
         children = 1
     if not children:

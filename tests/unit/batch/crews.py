@@ -4,6 +4,7 @@ import os
 import signal
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -94,3 +95,19 @@ class Here:
 
     def plans(self):
         return self._planner(self._asked.popleft())
+
+
+@dataclass(frozen=True)
+class Killed(Recipe):
+    """Plans, and kills its process in the midst of a segment, so many times: each leaves a file in `folder`."""
+
+    folder: str = ""
+    times: int = 1
+
+    def plan(self, segment):
+        left = len(list(Path(self.folder).iterdir()))
+        for plan in super().plan(segment):
+            if segment.start.offset and left < self.times:
+                Path(self.folder, f"{left}-{os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield plan
