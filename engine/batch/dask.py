@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, ExitStack, suppress
 from importlib import import_module
@@ -30,7 +30,7 @@ from typing import Any
 from engine import __version__
 from engine.batch.children import Recipe, Segment, child_environment, told
 from engine.batch.chunker import Plan
-from engine.model.errors import RESUME, BulkSubmitError, ConfigError, ReaderLost
+from engine.model.errors import RESUME, ConfigError, ReaderLost
 
 EXTRA = "pip install 'bulksubmit[dask]'"
 
@@ -65,14 +65,15 @@ def check_dask(named: str) -> None:
 class DaskCluster(AbstractContextManager["DaskCluster"]):
     """The cluster that plans for one run, named as `check_dask` takes it. A `children.Crew`.
 
-    Our own is started at once, and nobody waits for it before it is needed.
+    Our own is started at once, and nobody waits for it before it is needed. `environment`: of our own; what a child
+    gets that plans, where left out.
     """
 
-    def __init__(self, named: str) -> None:
+    def __init__(self, named: str, environment: Mapping[str, str] | None = None) -> None:
         self._named = named
         self._client: Any = None
         local = _LOCAL.fullmatch(named)
-        self._own = LocalDask(int(local[1])) if local else None
+        self._own = LocalDask(int(local[1]), environment) if local else None
 
     @property
     def client(self) -> Any:
@@ -88,7 +89,7 @@ class DaskCluster(AbstractContextManager["DaskCluster"]):
             try:
                 self._client = _distributed().Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
             except (OSError, ValueError) as error:
-                raise _lost(f"the Dask scheduler at {address} cannot be reached ({error})") from error
+                raise cluster_lost(f"the Dask scheduler at {address} cannot be reached ({error})") from error
         return self._client
 
     @property
@@ -128,7 +129,7 @@ class DaskPlanner(AbstractContextManager["DaskPlanner"]):
         try:
             task = self._client.submit(plan_segment, self._recipe, order, __version__, pure=False)
         except _distributed().client.ClosedClientError as error:
-            raise _lost("the Dask scheduler is gone") from error
+            raise cluster_lost("the Dask scheduler is gone") from error
         done = Event()
         task.add_done_callback(lambda _: done.set())
         self._asked.append((task, done, order))
@@ -139,7 +140,7 @@ class DaskPlanner(AbstractContextManager["DaskPlanner"]):
         try:
             while not done.wait(_LOOK_SECONDS):
                 yield Plan([], [], segment.start, last=False)
-            answers = _result(task)
+            answers: Sequence[Plan | Exception] = task_result(task)
         finally:
             task.release()
         for answer in answers:
@@ -152,25 +153,31 @@ class DaskPlanner(AbstractContextManager["DaskPlanner"]):
             self._asked.popleft()[0].release()
 
 
-def _result(task: Any) -> Sequence[Plan | Exception]:
+def task_result(task: Any) -> Any:
+    """Return what a task returned that is done.
+
+    Raises:
+        ReaderLost: the scheduler is gone, or the task killed one worker after the other.
+        ConfigError: the cluster cannot run a task of ours.
+    """
     distributed = _distributed()
     try:
-        answers: Sequence[Plan | Exception] = task.result()
+        return task.result()
     except (CancelledError, OSError) as error:  # OSError: while the result was fetched
-        raise _lost("the Dask scheduler is gone") from error
+        raise cluster_lost("the Dask scheduler is gone") from error
     except distributed.KilledWorker as error:
-        raise _lost(f"workers of the Dask cluster died one after the other of the same segment ({error})") from error
-    except BulkSubmitError:
-        raise
+        raise cluster_lost(
+            f"workers of the Dask cluster died one after the other of the same task ({error})"
+        ) from error
     except Exception as error:
         raise ConfigError(
             f"the Dask cluster cannot run a task of bulksubmit: its scheduler and its workers need bulksubmit "
             f"{__version__} with its extra: {EXTRA}. It said: {' '.join(str(error).split())}"
         ) from error
-    return answers
 
 
-def _lost(what: str) -> ReaderLost:
+def cluster_lost(what: str) -> ReaderLost:
+    """Return the error for a cluster that is gone, or that cannot go on."""
     return ReaderLost(f"{what}. Nothing is lost: {RESUME} goes on; the cluster may be started anew")
 
 
@@ -181,10 +188,10 @@ def _distributed() -> Any:
 class LocalDask:
     """A cluster of our own: a process with a scheduler, and `workers` processes of one thread each, on loopback."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-P", "-c", _PROGRAM, str(workers)],
-            env=child_environment(),
+            env=environment or child_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,
@@ -199,7 +206,7 @@ class LocalDask:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         address = self._process.stdout.readline().decode().strip()
         if not address:
-            raise _lost(f"the Dask cluster of our own ended while it started up (status {self._process.wait()})")
+            raise cluster_lost(f"the Dask cluster of our own ended while it started up (status {self._process.wait()})")
         return address
 
     def end(self) -> None:

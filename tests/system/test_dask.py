@@ -6,21 +6,27 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from itertools import islice
 
+import anyio
 import pytest
 from fakes.inputs import sources_of
+from fakes.long_work import at_once, failing, handlers, until_stopped
 from fakes.processes import children
 
 import engine
 import engine.batch.dask
 from engine.batch.children import Segment, plan_in_children
 from engine.batch.dask import DaskCluster
+from engine.clock import SystemClock
+from engine.commands.dask_work import send_on_workers
 from engine.commands.paths import open_ledger
 from engine.model.batch import Limits
-from engine.model.errors import ConfigError, ReaderLost, SourceChanged
+from engine.model.errors import ConfigError, Interrupted, ReaderLost, SourceChanged, Unavailable
 from engine.model.record import Position
 from engine.model.settings import SourceSettings
+from engine.run.context import Stop
 from engine.sandbox.behaviour import Behaviour, JournalSettings
 from engine.sandbox.server import running_sandbox
 from tests.unit.batch.crews import Broken, Killed, Recipe, Told
@@ -201,3 +207,76 @@ async def test_a_job_that_is_read_on_a_cluster_has_the_batches_of_one_that_is_re
                 frozen[job] = [batch async for batch, _ in opened.batches(job)]
     assert len(frozen["here"]) == 11
     assert frozen["here"] == frozen["there"]
+
+
+# Long tasks, one on each worker
+
+
+async def doing(client, work, folder, stop):
+    return await send_on_workers(client, partial(work, str(folder)), stop, SystemClock())
+
+
+async def begun(folder, count):
+    """Return the processes in which work began, once there are so many."""
+    with anyio.fail_after(20):
+        while len(found := {int(path.name) for path in folder.iterdir()}) < count:  # noqa: ASYNC110 - other processes
+            await anyio.sleep(0.02)
+    return found
+
+
+async def test_each_worker_does_the_work_once_and_signals_are_left_alone(cluster, tmp_path):
+    ended = await doing(cluster.client, at_once, tmp_path, Stop())
+    assert len(ended) == 2
+    assert {each.worker: each.result for each in ended} == cluster.client.run(handlers)
+
+
+async def test_work_ends_in_order_when_it_is_stopped_and_sources_are_read_meanwhile(
+    cluster, sources, expected, tmp_path
+):
+    stop, ended = Stop(), []
+
+    async def work():
+        ended.extend(await doing(cluster.client, until_stopped, tmp_path, stop))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await begun(tmp_path, 2)
+        found = await anyio.to_thread.run_sync(lambda: batches(planned(Recipe(sources, *SHAPE), cluster)))
+        stop.request(Interrupted(signal.SIGTERM))
+    assert digest(found) == digest(expected)
+    assert [each.result for each in ended] == ["Stopped", "Stopped"]
+
+
+async def test_the_work_of_a_worker_that_is_killed_begins_anew_on_the_next_one(tmp_path):
+    stop, ended = Stop(), []
+
+    async def work(client):
+        ended.extend(await doing(client, until_stopped, tmp_path, stop))
+
+    with DaskCluster("local:2") as own:
+        client = await anyio.to_thread.run_sync(lambda: own.client)
+        async with anyio.create_task_group() as group:
+            group.start_soon(work, client)
+            os.kill(min(await begun(tmp_path, 2)), signal.SIGKILL)
+            await begun(tmp_path, 3)
+            stop.request(Interrupted(signal.SIGTERM))
+    assert [each.result for each in ended] == ["Stopped", "Stopped"]
+
+
+async def test_an_error_of_the_work_is_returned(cluster, tmp_path):
+    ended = await doing(cluster.client, failing, tmp_path, Stop())
+    assert [(type(each.error), each.error.call) for each in ended] == [(Unavailable, "release")] * 2
+
+
+async def test_work_ends_when_the_scheduler_is_killed(tmp_path):
+    with DaskCluster("local:1") as own:
+        client = await anyio.to_thread.run_sync(lambda: own.client)
+        async with anyio.create_task_group() as group:
+            group.start_soon(killed_when_begun, own, tmp_path)
+            with pytest.raises(ReaderLost, match=r"scheduler is gone"):
+                await doing(client, until_stopped, tmp_path, Stop())
+
+
+async def killed_when_begun(own, folder):
+    await begun(folder, 1)
+    os.kill(own._own._process.pid, signal.SIGKILL)
