@@ -37,8 +37,8 @@ EXTRA = "pip install 'bulksubmit[dask]'"
 _LOCAL = re.compile(r"local:([1-9][0-9]{0,2})")
 _ADDRESS = re.compile(r"[a-z]+://\S+:[0-9]+")
 
-_CONNECT_SECONDS = 20
-"""A scheduler that does not answer for so long is gone; one that starts up takes a few."""
+_CONNECT_SECONDS = 8.0
+"""A scheduler that does not answer for so long is gone. Nobody can be stopped meanwhile, and SIGTERM leaves ten."""
 _LOOK_SECONDS = 1.0
 """Whoever waits for plans is asked so often whether he still wants them."""
 _END_SECONDS = 10.0

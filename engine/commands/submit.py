@@ -101,7 +101,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         again: send the records even if a job of this ledger has taken them already.
         processes: that read beside this one; as configured where left out.
         dask: cluster on which the sources are read: "tcp://host:port", or "local:N" for one of N processes here. Its
-            workers must find the sources under the same paths.
+            workers must find the sources under the same paths. Records of a family are read here all the same.
         delta: skip the records that an earlier job of the family has created.
         family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
             out, otherwise none. Whatever the job sends, its family knows from then on.

@@ -137,6 +137,25 @@ def test_a_cluster_of_our_own_gets_no_secret_and_no_signal_of_the_terminal(sourc
     assert children() == before
 
 
+PARENT = """
+import sys
+from engine.batch.dask import DaskCluster
+cluster = DaskCluster("local:1")
+print(sorted(cluster.client.nthreads().values()), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_cluster_of_our_own_outlives_its_parent():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # The cluster inherits standard error, so its end is heard when the last of its processes is gone.
+    with subprocess.Popen([sys.executable, "-c", PARENT], **pipes) as parent:
+        assert parent.stdout.readline() == b"[1]\n"
+        parent.send_signal(signal.SIGKILL)
+        assert parent.stderr.read() == b""
+    assert parent.returncode == -signal.SIGKILL
+
+
 def test_whoever_takes_no_more_plans_leaves_nothing_on_the_cluster(cluster, sources):
     with closing(planned(Recipe(sources, *SHAPE), cluster)) as plans:
         assert len(list(islice(plans, 3))) == 3
