@@ -197,6 +197,7 @@ def submit(
     strict: options.Strict = False,
     again: options.SubmitAgain = False,
     delta: options.Delta = False,
+    dask: options.Dask = "",
     load: LoadOptions,
     limits: LimitOptions,
     output_options: OutputOptions,
@@ -215,6 +216,7 @@ def submit(
         strict=strict,
         again=again,
         delta=delta,
+        dask=dask,
         **_order(load, limits),
     )
     return _perform(work, ledger, output_options)
@@ -237,6 +239,7 @@ def resume(
     job: options.JobArgument,
     config: options.NewConfig = None,
     processes: options.Processes = None,
+    dask: options.Dask = "",
     metrics_textfile: options.MetricsTextfile = None,
     until: options.UntilTheEnd = "",
     yes: options.Yes = False,
@@ -256,6 +259,7 @@ def resume(
         ledger,
         config=config,
         processes=processes,
+        dask=dask,
         limits=_run_limits(limits),
         metrics_textfile=metrics_textfile,
         until=until,

@@ -248,6 +248,13 @@ Processes: TypeAlias = Annotated[
         max=64,
     ),
 ]
+Dask: TypeAlias = Annotated[
+    str,
+    _option(
+        "--dask CLUSTER",
+        "Read the sources on a Dask cluster: tcp://HOST:PORT of its scheduler, or local:N for one of N processes here.",
+    ),
+]
 MetricsTextfile: TypeAlias = Annotated[
     Path | None,
     _option(

@@ -76,6 +76,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     strict: bool = False,
     again: bool = False,
     processes: int | None = None,
+    dask: str = "",
     delta: bool = False,
     family: str | None = None,
     accept_new: bool = False,
@@ -99,6 +100,8 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         strict: send nothing if any record is not fit to be sent.
         again: send the records even if a job of this ledger has taken them already.
         processes: that read beside this one; as configured where left out.
+        dask: cluster on which the sources are read: "tcp://host:port", or "local:N" for one of N processes here. Its
+            workers must find the sources under the same paths. Records of a family are read here all the same.
         delta: skip the records that an earlier job of the family has created.
         family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
             out, otherwise none. Whatever the job sends, its family knows from then on.
@@ -117,7 +120,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     stop = stop or Stop()
     text = wiring.read_config(config)
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
-    setup = wiring.load(text, processes=processes, limits=limits, textfile=metrics_textfile)
+    setup = wiring.load(text, processes=processes, dask=dask, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
     named = names_of(sources)
     begun = left_off(named, ledger.parent) if named is not None and job is None and output is None else ""
@@ -243,6 +246,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
     *,
     config: Config | None = None,
     processes: int | None = None,
+    dask: str = "",
     limits: RunLimits | None = None,
     metrics_textfile: Path | str | None = None,
     reopen: bool = False,
@@ -258,6 +262,7 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
         config: from now on the job's configuration; addresses, secrets and `[send]` may differ, and where tasks go
             while nothing was created or released.
         processes: that read beside this one; as configured where left out.
+        dask: as of `submit`.
         limits: of this run; what is left out is as configured.
         metrics_textfile: as of `submit`.
         until: "finished": follow the tasks of a job that was submitted until they are created to their end, too.
@@ -286,7 +291,9 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
             if text is not None:
                 job = await replace_config(job, text, opened, emit, stop)
             setup = wiring.load(job.config, limits=limits) if until else None  # whose deadline counts from here on
-            result = await go_on(job, opened, emit, stop, processes=processes, limits=limits, textfile=metrics_textfile)
+            result = await go_on(
+                job, opened, emit, stop, processes=processes, dask=dask, limits=limits, textfile=metrics_textfile
+            )
             if setup is not None and result.state == JobState.FINISHED:
                 return await follow_to_the_end(await opened.job(name), setup, opened, emit, stop)
             return result
@@ -333,6 +340,7 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
     command: str = "resume",
     note: str = "",
     processes: int | None = None,
+    dask: str = "",
     limits: RunLimits | None = None,
     overwritten: SourceChanged | None = None,
     textfile: Path | str | None = None,
@@ -354,7 +362,7 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
         return nothing_sent(result, job.config, limits)
     changed = None
     try:
-        setup = wiring.load(job.config, processes=processes, limits=limits, textfile=textfile)
+        setup = wiring.load(job.config, processes=processes, dask=dask, limits=limits, textfile=textfile)
         check_open(setup.settings.window, wiring.CLOCK.now())
         if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
             changed = overwritten or _changed(job, tally)

@@ -21,8 +21,9 @@ from msgspec.structs import asdict, replace
 
 from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
-from engine.batch.children import Standby
+from engine.batch.children import Crew
 from engine.batch.chunker import Plan
+from engine.batch.dask import check_dask
 from engine.batch.known import FamilyMemory, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
@@ -108,6 +109,8 @@ class Setup(Struct, frozen=True):
     """Puts one that hears each call before the caller."""
     hears: Callable[[Client], Client] | None = None
     """Puts one that hears each request, with its credentials, before the client."""
+    dask: str = ""
+    """The cluster on which sources are read: as `check_dask` takes it; "" for none."""
 
     @property
     def textfile(self) -> Path | None:
@@ -176,16 +179,20 @@ def load(
     expand: Expand = expand_secret,
     *,
     processes: int | None = None,
+    dask: str = "",
     limits: RunLimits | None = None,
     textfile: Path | str | None = None,
 ) -> Setup:
     """Check the text of a configuration; `processes` stands above `source.processes`, `limits` above what it limits.
 
-    `textfile` stands above `metrics.textfile`. A deadline counts from now on.
+    `textfile` stands above `metrics.textfile`. `dask` names the cluster on which sources are read. A deadline counts
+    from now on.
 
     Raises:
         ConfigError: names the key and what to do.
     """
+    if dask:
+        check_dask(dask)
     tables, service = _tables(text)
     module = service_module(service.get("kind"))
     settings = check(Settings, {**tables, "service": {}}, "", expand)
@@ -201,7 +208,7 @@ def load(
     deadline, zone = settings.limits.deadline, zone_of(settings.window.zone)
     at = deadline_at(deadline, CLOCK.now(), zone) if deadline else None
     variables = secret_variables(Settings, tables) | secret_variables(module.SETTINGS, service)
-    return Setup(settings, check(module.SETTINGS, service, "service", expand), module, at, variables)
+    return Setup(settings, check(module.SETTINGS, service, "service", expand), module, at, variables, dask=dask)
 
 
 def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -313,7 +320,7 @@ class Offline(Struct, frozen=True):
         self,
         job: Job,
         last: Batch | None,
-        standby: Standby | None = None,
+        standby: Crew | None = None,
         most_bytes: int | None = None,
         ledger: Path | None = None,
     ) -> Iterator[Plan]:
@@ -459,9 +466,9 @@ async def open_run(setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop:
         yield Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
 
 
-def standby(setup: Setup, job: Job, last: Batch | None) -> Standby:
+def standby(setup: Setup, job: Job, last: Batch | None) -> Crew:
     """Start the processes that will read beside a run: they need the time in which the way to the service is opened."""
-    return standby_for(_recipe(setup, job), last)
+    return standby_for(_recipe(setup, job), last, setup.dask)
 
 
 def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
@@ -473,7 +480,7 @@ def pipeline(
     run: Run,
     in_flight: InFlight | None = None,
     pace: PlanPace | None = None,
-    standby: Standby | None = None,
+    standby: Crew | None = None,
     *,
     plans_job: bool = True,
 ) -> Pipeline:

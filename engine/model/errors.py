@@ -20,8 +20,9 @@ is a *suspect* at most. *Declined* (`model.doubt`) is a batch whose newest call 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
 from engine.model.error_hints import Blame
 
@@ -93,10 +94,20 @@ class BulkSubmitError(Exception):
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or " ".join((type(self).__doc__ or "").split()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make the same error again in another process, whatever its class is made of."""
+        return _again, (type(self), self.args, vars(self))
+
     @property
     def exit_status(self) -> int:
         """What the process tells its parent."""
         return self.exit_code
+
+
+def _again(kind: type[BulkSubmitError], args: Sequence[Any], attributes: Mapping[str, Any]) -> BulkSubmitError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class ConfigError(BulkSubmitError):
