@@ -53,6 +53,10 @@ class WindowBudget(Struct):
         """Whether the service has spoken of a window."""
         return self._limit is not None
 
+    def has_ended(self, now: float) -> bool:
+        """Return whether the window is over by our clock, and no call has opened the next one."""
+        return self.known and not self._opening and now >= self._ends_at
+
     def take(self, now: float, *, yielding: bool) -> float:
         """Take one request out of the window; return 0, or the seconds after which to ask again."""
         if not yielding:
@@ -68,6 +72,11 @@ class WindowBudget(Struct):
         self._yielded += yielding
         self.unanswered += 1
         return 0.0
+
+    def give_back(self, *, yielding: bool) -> None:
+        """Note that a request that was taken is not made."""
+        self.unanswered -= 1
+        self._yielded -= yielding
 
     def answered(self, now: float, allowance: Allowance | None, *, pushed_back: bool = False) -> None:
         """Note that a call ended, what its answer said of the window, if anything, and whether it was a 429."""
