@@ -17,6 +17,10 @@ _MOMENT_SECONDS = 0.01
 _LATE_SECONDS = 1.0
 """How long a window may last beyond the reset that we read: it is told in whole seconds, rounded either way."""
 
+_OTHER_SECONDS = 5.0
+"""An end that is later by more than this is that of another window. Less may be the time that an answer was under way,
+by which the end is too late where it is told as seconds from now."""
+
 
 class Allowance(Struct, frozen=True):
     """What an answer says of the service's window of requests."""
@@ -94,13 +98,21 @@ class WindowBudget(Struct):
             # No answer, no word: the server may have counted it.
             self._remaining = max(0, self._remaining - 1)
             return
-        over = self._limit is None or (now >= self._ends_at and not self._opening)
+        over = self._limit is None or (now >= self._ends_at and not self._opening) or self._is_next(now, allowance)
         if over:
             self._remaining, self._yielded = allowance.remaining, 0
         self._limit = allowance.limit
         self._remaining = min(self._remaining, allowance.remaining)
         if over or not allowance.fixed or self._opening:  # the end of a fixed one does not move
             self._ends_at, self._opening = now + allowance.ends_in_seconds, False
+
+    def _is_next(self, now: float, allowance: Allowance) -> bool:
+        """Return whether an answer tells of the next window, although the one that we know is not over by our clock.
+
+        Else the little that was left of it would be all that we take of the next one.
+        """
+        near = not self._opening and now >= self._ends_at - _OTHER_SECONDS
+        return near and not allowance.fixed and now + allowance.ends_in_seconds > self._ends_at + _OTHER_SECONDS
 
     def _turn_over(self, now: float, limit: int) -> None:
         """Begin a new window; when it ends is known with its first answer, or, if all are lost, it is over."""

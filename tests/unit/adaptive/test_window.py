@@ -116,3 +116,26 @@ def test_a_window_of_a_fixed_length_ends_so_long_after_its_first_answer_whatever
         assert budget.take(12.0, yielding=False) == 0
         budget.answered(12.0, None)
     assert budget.take(12.0, yielding=False) == 9.0
+
+
+def test_the_next_window_may_begin_before_the_one_we_know_ends_by_our_clock():
+    budget = opened(limit=1000, remaining=5, ends_in=10.0)
+    assert budget.take(9.5, yielding=False) == 0
+    budget.answered(9.5, Allowance(1000, 999, 300.0))
+    assert [budget.take(9.5, yielding=False) for _ in range(999)] == [0.0] * 999
+    assert budget.take(9.5, yielding=False) > 0
+
+
+def test_an_answer_that_was_long_under_way_does_not_raise_what_is_left():
+    budget = opened(limit=1000, remaining=5, ends_in=10.0)
+    assert budget.take(9.5, yielding=False) == 0
+    budget.answered(9.5, Allowance(1000, 50, 3.0))  # counted three seconds ago
+    assert sum(budget.take(9.5, yielding=False) == 0 for _ in range(100)) == 5
+
+
+def test_a_request_that_is_not_made_may_be_taken_by_another_call():
+    budget = opened(remaining=1)
+    assert budget.take(0.0, yielding=False) == 0
+    assert budget.take(0.0, yielding=False) > 0
+    budget.give_back(yielding=False)
+    assert budget.take(0.0, yielding=False) == 0
