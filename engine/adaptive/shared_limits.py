@@ -119,7 +119,7 @@ class Report(Struct):
     leaving: bool = False
 
 
-class Places(Struct, frozen=True):
+class PlacesGrant(Struct, frozen=True):
     """Places in the queue of all calls: times at which one call each may go out."""
 
     cuts: int = 0
@@ -144,7 +144,7 @@ class ProbeGrant(Struct, frozen=True):
 class Grant(Struct, frozen=True):
     """What a worker may do until its grant ends."""
 
-    places: dict[str, Places] = {}
+    places: dict[str, PlacesGrant] = {}
     requests: int | None = 0
     """Of the window; None: there is no window."""
     yielding_requests: int = 0
@@ -210,19 +210,19 @@ class SharedPace(Struct):
             self._counted_since = now - SYNC_SECONDS
         self._calls, self._counted_at = faded + sent, now
 
-    def grant(self, report: PaceReport, now: float, *, configured: float | None, hungry: int) -> Places:
+    def grant(self, report: PaceReport, now: float, *, configured: float | None, hungry: int) -> PlacesGrant:
         """Grant places to one of `hungry` workers that want some."""
         rates = [rate for rate in (configured, self.rate.per_second) if rate is not None]
         self.pacer.per_second = min(rates, default=None)
         held = max(0.0, self.pacer.held_until - now)
         if self.pacer.per_second is None:
-            return Places(self.cuts, held_seconds=held)
+            return PlacesGrant(self.cuts, held_seconds=held)
         share = max(1, math.ceil(self.pacer.per_second * _AHEAD_SECONDS / max(1, hungry)))
         most = min(report.wanted, share - report.held)
         # Whoever has few may look farther ahead: else those who sync first would leave nothing to the others.
         ahead = _AHEAD_SECONDS * (2 - min(1.0, report.held / share))
         first, number = self.pacer.book_ahead(now, most, ahead)
-        return Places(self.cuts, self.pacer.per_second, first, number, held)
+        return PlacesGrant(self.cuts, self.pacer.per_second, first, number, held)
 
 
 class SharedOutage(Struct):
@@ -323,7 +323,7 @@ class SharedLimits(Struct):
 
     # -- pace
 
-    def _grant_places(self, lane: str, report: PaceReport, now: float) -> Places:
+    def _grant_places(self, lane: str, report: PaceReport, now: float) -> PlacesGrant:
         workers = self.workers.values()
         configured = min((worker.rates[lane] for worker in workers if lane in worker.rates), default=None)
         hungry = sum(lane in worker.wanting for worker in workers)

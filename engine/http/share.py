@@ -25,7 +25,7 @@ from engine.adaptive.shared_limits import (
     Grant,
     HeardOfWindow,
     PaceReport,
-    Places,
+    PlacesGrant,
     ProbeGrant,
     Report,
     WindowReport,
@@ -114,7 +114,7 @@ class PaceShare(Struct):
             hold_seconds=max(0.0, self.reported_hold - asked) if self.reported_hold > self.known_hold else 0.0,
         )
 
-    def grant(self, told: PaceReport, places: Places, granted_at: float) -> None:
+    def grant(self, told: PaceReport, places: PlacesGrant, granted_at: float) -> None:
         """Take in a grant, the answer to what was told."""
         self.granted_at, self.per_second, self.wanted = granted_at, places.per_second, 0
         self.sent -= told.sent

@@ -25,10 +25,10 @@ from engine.model.settings import ServiceSettings
 from engine.progress.events import Listener, Paused, ToldWaits
 from engine.run.in_flight import InFlight
 
-Change: TypeAlias = Callable[[str | None, float], str]
+TextChange: TypeAlias = Callable[[str | None, float], str]
 """A text as it is, None if there is none yet, and Unix seconds by the ledger's clock → the text as it shall be. May be
 called more than once for one revision."""
-Revise: TypeAlias = Callable[[str, Change], Awaitable[None]]
+Revise: TypeAlias = Callable[[str, TextChange], Awaitable[None]]
 """Changes the text of a name, with nobody else changing it meanwhile. Raises: LedgerError."""
 
 _LEAST_SECONDS = 0.05
