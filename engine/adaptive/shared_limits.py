@@ -34,9 +34,11 @@ GRANT_SECONDS = 2.0
 """A grant ends so long after its sync began, by the clock of the worker: three syncs may fail before."""
 DROPPED_SECONDS = 10.0
 """A worker that is silent for so long is dropped. Long after its grant has ended, whatever the clocks do."""
-_AHEAD_SECONDS = 2 * SYNC_SECONDS
-"""Places are granted so far ahead: until the next sync, and as long again in case that one is late."""
-_CUT_SECONDS = 2 * _AHEAD_SECONDS
+_AHEAD_SECONDS = 3 * SYNC_SECONDS
+"""Places are granted so far ahead: until the next sync, and twice as long again in case that one takes long."""
+_MOST_AHEAD_SECONDS = 1.5 * _AHEAD_SECONDS
+"""To a worker that has none. Else those who sync first would leave nothing to the others."""
+_CUT_SECONDS = _MOST_AHEAD_SECONDS
 """Nobody calls for so long after a push-back: all places at the pace before it are over then, with whoever they are."""
 _MEASURED_SECONDS = 2.0
 """The pace is measured over so long, for the first push-back of a service without a known rate."""
@@ -52,7 +54,7 @@ class PaceReport(Struct):
     wanted: int = 0
     """Places that it could use by its next sync, beside those that it has."""
     held: int = 0
-    """Places that it has."""
+    """Places that it has and that are not due yet."""
     sent: int = 0
     """Calls since its last report."""
     answered: int = 0
@@ -164,8 +166,8 @@ class WorkerState(Struct):
     synced: float
     held: int = 0
     """Requests of the window."""
-    wanting: list[str] = []
-    """Lanes of whose pace it wanted places; "": of the service's."""
+    wanting: dict[str, int] = {}
+    """Places that it had or wanted, by lane."""
     rates: dict[str, float] = {}
     """Configured rates, by lane."""
     most: int | None = None
@@ -210,19 +212,28 @@ class SharedPace(Struct):
             self._counted_since = now - SYNC_SECONDS
         self._calls, self._counted_at = faded + sent, now
 
-    def grant(self, report: PaceReport, now: float, *, configured: float | None, hungry: int) -> PlacesGrant:
-        """Grant places to one of `hungry` workers that want some."""
+    def grant(self, report: PaceReport, now: float, *, configured: float | None, wanting: list[int]) -> PlacesGrant:
+        """Grant places. `wanting`: how many each worker has or wants."""
         rates = [rate for rate in (configured, self.rate.per_second) if rate is not None]
         self.pacer.per_second = min(rates, default=None)
         held = max(0.0, self.pacer.held_until - now)
         if self.pacer.per_second is None:
             return PlacesGrant(self.cuts, held_seconds=held)
-        share = max(1, math.ceil(self.pacer.per_second * _AHEAD_SECONDS / max(1, hungry)))
+        share = max(1, math.ceil(_fair_share(wanting, self.pacer.per_second * _AHEAD_SECONDS)))
         most = min(report.wanted, share - report.held)
-        # Whoever has few may look farther ahead: else those who sync first would leave nothing to the others.
-        ahead = _AHEAD_SECONDS * (2 - min(1.0, report.held / share))
+        lacking = 1 - min(1.0, report.held / share)
+        ahead = _AHEAD_SECONDS + (_MOST_AHEAD_SECONDS - _AHEAD_SECONDS) * lacking
         first, number = self.pacer.book_ahead(now, most, ahead)
         return PlacesGrant(self.cuts, self.pacer.per_second, first, number, held)
+
+
+def _fair_share(wanting: list[int], total: float) -> float:
+    """Return how much each may have at most of a total: whoever wants less leaves the rest to the others."""
+    for others, wanted in zip(range(len(wanting), 0, -1), sorted(wanting), strict=True):
+        if wanted * others >= total:
+            return total / others
+        total -= wanted
+    return max(wanting) + total
 
 
 class SharedOutage(Struct):
@@ -271,7 +282,7 @@ class SharedLimits(Struct):
             self._drop(report.worker, now)
             return Grant()
         worker.rates = {lane: said.per_second for lane, said in report.paces.items() if said.per_second is not None}
-        worker.wanting = [lane for lane, said in report.paces.items() if said.wanted]
+        worker.wanting = {lane: said.held + said.wanted for lane, said in report.paces.items()}
         requests, yielding, window_seconds = self._grant_window(worker, report.window, now)
         in_flight, pushed_back = self._grant_flight(report.worker, worker)
         return Grant(
@@ -326,8 +337,8 @@ class SharedLimits(Struct):
     def _grant_places(self, lane: str, report: PaceReport, now: float) -> PlacesGrant:
         workers = self.workers.values()
         configured = min((worker.rates[lane] for worker in workers if lane in worker.rates), default=None)
-        hungry = sum(lane in worker.wanting for worker in workers)
-        return self.paces[lane].grant(report, now, configured=configured, hungry=hungry)
+        wanting = [worker.wanting.get(lane, 0) for worker in workers]
+        return self.paces[lane].grant(report, now, configured=configured, wanting=wanting)
 
     # -- outages
 

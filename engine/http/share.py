@@ -21,6 +21,7 @@ from msgspec import Struct, field
 from engine.adaptive.rate import Pacer
 from engine.adaptive.shared_limits import (
     GRANT_SECONDS,
+    SYNC_SECONDS,
     FlightReport,
     Grant,
     HeardOfWindow,
@@ -48,12 +49,16 @@ class PaceShare(Struct):
     per_second: float | None = None
     """Of all workers together; None: there is no limit."""
     places: deque[float] = field(default_factory=deque)
+    """That no call has taken yet."""
+    ahead: deque[float] = field(default_factory=deque)
+    """Places that are not due yet, those included that calls have taken."""
     granted_at: float = -math.inf
     """When the newest grant came; before the first one there are no places."""
     wanted: int = 0
     """Calls that asked for a place in vain since the newest grant."""
     expected: int = 0
-    """Calls that will likely come until the next report: as many as until the last one, or half of those before."""
+    """Calls that will likely come until the next report: as many as until the last one, or half of those before, but
+for one. A place for which no call comes is lost to all; so a worker that seldom calls asks when it does."""
     sent: int = 0
     let_in: int = 0
     refused: int = 0
@@ -101,12 +106,14 @@ class PaceShare(Struct):
 
     def report(self, asked: float) -> PaceReport:
         """Return what is to be told."""
-        self.expected = max(self.sent, self.expected // 2)
+        self.expected = max(self.sent - 1, self.expected // 2)
         self.reported_hold = self.pacer.held_until
+        while self.ahead and self.ahead[0] < asked:
+            self.ahead.popleft()
         return PaceReport(
             self.pacer.per_second,
             wanted=max(0, self.wanted + self.expected - len(self.places)),
-            held=len(self.places),
+            held=len(self.ahead),
             sent=self.sent,
             answered=self.let_in,
             pushed_back=self.refused > 0,
@@ -126,7 +133,9 @@ class PaceShare(Struct):
         self.known_hold = max(self.reported_hold, held_until)
         if places.per_second is not None:
             first = granted_at + places.first_in_seconds
-            self.places.extend(first + number / places.per_second for number in range(places.number))
+            dues = [first + number / places.per_second for number in range(places.number)]
+            self.places.extend(dues)
+            self.ahead.extend(dues)
 
 
 class WindowShare(Struct):
@@ -269,7 +278,8 @@ class Share:
             share.wanted += due is None
             latest = math.inf if due is None else max(latest, due)
         if latest == math.inf:
-            self.ask_for_more()
+            if not any(share.ahead and share.ahead[-1] > now + SYNC_SECONDS for share in shares):
+                self.ask_for_more()  # else the next sync is soon enough
             return latest
         for share in shares:
             share.take()
