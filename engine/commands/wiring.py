@@ -77,6 +77,7 @@ from engine.source.reader import read_blocks
 
 if TYPE_CHECKING:
     from engine.http.client import Client
+    from engine.http.share import Share
 
 SERVICES = {
     "sama": "engine.services.sama",
@@ -443,14 +444,14 @@ def check_settings(setup: Setup, job: Job) -> None:
 
 
 @asynccontextmanager
-async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Service]:
-    """Open the way to the service."""
+async def online(setup: Setup, job: Job, emit: Listener, share: Share | None = None) -> AsyncIterator[Service]:
+    """Open the way to the service. `share`: what this worker has of the limits that all workers share."""
     load_aiohttp()
     from engine.http.caller import open_caller  # noqa: PLC0415 - aiohttp: 0.05 s, only where something is sent
 
     from_environment().before(check_base_url(setup.service.base_url))  # whatever cannot be called, better now
     send = setup.settings.send
-    async with open_caller(setup.service, send, clock=CLOCK, emit=emit, hears=setup.hears) as opened:
+    async with open_caller(setup.service, send, clock=CLOCK, emit=emit, hears=setup.hears, share=share) as opened:
         caller: Caller = setup.overhear(opened) if setup.overhear else opened
         opened_service = setup.module.build(setup.service, setup.settings.batch, job, caller, CLOCK, emit)
         if send.settle_seconds is not None:
@@ -459,9 +460,11 @@ async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Servic
 
 
 @asynccontextmanager
-async def open_run(setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> AsyncIterator[Run]:
-    """Open the way to the service for one run of a job."""
-    async with online(setup, job, emit) as service:
+async def open_run(
+    setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop, share: Share | None = None
+) -> AsyncIterator[Run]:
+    """Open the way to the service for one run of a job. `share`: as of `online`."""
+    async with online(setup, job, emit, share) as service:
         settle_time = SettleTime(service.settle_seconds, job.slowest_start)
         yield Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
 

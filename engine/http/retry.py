@@ -98,6 +98,8 @@ class CallState(msgspec.Struct):
     """Its place in the queue of all calls."""
     probing: bool = False
     """It has its lane's turn to probe."""
+    counted: bool = False
+    """It holds a request of the service's window."""
     under_way: bool = False
     sent_at: float = 0.0
     price: int = 0
