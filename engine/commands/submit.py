@@ -480,7 +480,9 @@ async def _work_on(  # noqa: PLR0913 - as above
             emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
             in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
             bounds = _bounds(setup, before, stop, emit)
-            async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened_run:
+            async with wiring.open_run(
+                setup, job, ledger, fan_out(emit, in_flight.hear), stop, in_flight
+            ) as opened_run:
                 most = setup.settings.limits.max_records
                 run = replace(
                     opened_run,

@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -65,11 +66,11 @@ from engine.model.payload import Payload
 from engine.model.record import Block, Position, Skipped
 from engine.model.settings import AUTO, BatchSettings, RunLimits, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
-from engine.run.context import Run, Stop
+from engine.run.context import Run, Stop, beside
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.run.poller import Poller
-from engine.run.shards import Shards, lease_terms
+from engine.run.shards import Shards, lease_terms, worker_name
 from engine.run.uploader import Uploader
 from engine.services.base import Caller, Service, ServiceModule
 from engine.services.described.shipped import KIND, is_shipped, shipped_kinds, whole
@@ -461,12 +462,30 @@ async def online(setup: Setup, job: Job, emit: Listener, share: Share | None = N
 
 @asynccontextmanager
 async def open_run(
-    setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop, share: Share | None = None
+    setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop, in_flight: InFlight | None = None
 ) -> AsyncIterator[Run]:
-    """Open the way to the service for one run of a job. `share`: as of `online`."""
+    """Open the way to the service for one run of a job; where several send it, with this one's part of the limits.
+
+    `in_flight`: the places for batches, which are a part of them.
+    """
+    run_with = partial(_run_of, job, ledger, emit, stop)
+    if not ledger.shares_jobs:
+        async with online(setup, job, emit) as service:
+            yield run_with(service)
+        return
+    from engine.http.share import Share  # noqa: PLC0415 - with the client, only where something is sent
+    from engine.run.sharing import Sharing, budget_name  # noqa: PLC0415 - likewise
+
+    share, places = Share(worker_name()), in_flight or InFlight(setup.settings.send, CLOCK, emit)
     async with online(setup, job, emit, share) as service:
-        settle_time = SettleTime(service.settle_seconds, job.slowest_start)
-        yield Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
+        sharing = Sharing(budget_name(setup.service), ledger.revise, share, places, CLOCK, emit)
+        async with beside(sharing.run):
+            yield run_with(service)
+
+
+def _run_of(job: Job, ledger: Ledger, emit: Listener, stop: Stop, service: Service) -> Run:
+    settle_time = SettleTime(service.settle_seconds, job.slowest_start)
+    return Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
 
 
 def standby(setup: Setup, job: Job, last: Batch | None) -> Crew:

@@ -137,7 +137,7 @@ class Pipeline:
             await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
 
     async def _share(self, shards: Shards, unsent: Queue[Unsent]) -> None:
-        """Take shards, one after the other, and bring back what stands in each; freeze beside, if that is ours to do."""
+        """Take shards, one after the other, and bring back what stands in each; freeze beside, if that is ours."""
         if shards.plans:
             await self._ledger.open_shards(self._job.name)
         async with anyio.create_task_group() as beside:

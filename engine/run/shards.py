@@ -23,7 +23,7 @@ from engine.model.errors import JobCanceled, LeaseLost, LedgerError
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import LeaseTerms, Shard
-from engine.run.context import Stop
+from engine.run.context import Stop, beside
 from engine.run.queues import Signal
 
 _SLACK_SECONDS = (5.0, 60.0)
@@ -126,12 +126,10 @@ class Shards:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Renew the leases until the block ends, then give back what is left of them."""
-        async with anyio.create_task_group() as beside:
-            beside.start_soon(self._renew)
+        async with beside(self._renew):
             try:
                 yield
             finally:
-                beside.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):
                     await self._give_back()
 
