@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from engine.commands.submit import resume, submit
     from engine.commands.trace import Trace, TracedExchange
     from engine.commands.undo import Undoable, find_undoable, undo
+    from engine.commands.work import WorkDone, work
     from engine.model import errors
     from engine.model.job import Job
     from engine.model.outcome import Outcome

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from importlib import import_module
 from pathlib import Path
@@ -130,15 +130,18 @@ def without_secrets(service: ServiceSettings) -> ServiceSettings:
     return cast("ServiceSettings", without_secrets_in(service))
 
 
-def standby_for(recipe: PlanningRecipe, last: Batch | None, dask: str = "") -> Crew:
+def standby_for(
+    recipe: PlanningRecipe, last: Batch | None, dask: str = "", environment: Mapping[str, str] | None = None
+) -> Crew:
     """Start the processes that will plan for a run that goes on after the batch `last`; none, if it needs none.
 
-    `dask` names a cluster that plans in their place, unless what is planned depends on what was planned before.
+    `dask` names a cluster that plans in their place, unless what is planned depends on what was planned before;
+    `environment`: as of `DaskCluster`.
     """
     if dask and not recipe.job.read_complete and not recipe.in_turn:
         from engine.batch.dask import DaskCluster  # noqa: PLC0415 - only where one is asked for
 
-        return DaskCluster(dask)
+        return DaskCluster(dask, environment)
     unread_bytes = recipe.job.size_bytes - (last.end.offset if last else 0)
     children = 0 if recipe.job.read_complete else _child_count(recipe, unread_bytes, alone=False)
     return Standby(children, (__name__, recipe.module.partition(":")[0]))

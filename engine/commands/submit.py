@@ -474,7 +474,7 @@ async def _work_on(  # noqa: PLR0913 - as above
     started, emit = wiring.CLOCK.monotonic(), memory.emit
     last = await ledger.last_batch(job.name)
     with report_writer(job, ledger, setup) as reports:
-        with wiring.standby(setup, job, last) as standby:
+        with wiring.standby(setup, job, last, ledger) as standby, wiring.senders(setup, ledger, standby) as cluster:
             read_bytes = last.end.offset if last else 0
             before = await ledger.tally(job.name)
             emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
@@ -493,7 +493,11 @@ async def _work_on(  # noqa: PLR0913 - as above
                 )
                 run = await _learnt(replace(run, emit=fan_out(emit, reports.hear, bounds.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
-                beside = (bounds.watch, reports.follow, partial(memory.follow, in_flight))
+                beside = [bounds.watch, reports.follow, partial(memory.follow, in_flight)]
+                if cluster is not None:
+                    from engine.commands.dask_work import send_on  # noqa: PLC0415 - which goes on with jobs itself
+
+                    beside.append(partial(send_on, cluster, job, ledger, stop, emit))
                 async with wiring.receiving(setup, pipeline.hear, emit):
                     error = stop.error or await _within_deadline(pipeline, run, setup, beside) or changed
                 if error is stop.sending_error and stop.error is None and await _is_done(job.name, ledger):

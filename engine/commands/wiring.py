@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,9 @@ from msgspec.structs import asdict, replace
 
 from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
-from engine.batch.children import Crew
+from engine.batch.children import Crew, child_environment
 from engine.batch.chunker import Plan
-from engine.batch.dask import check_dask
+from engine.batch.dask import DaskCluster, check_dask
 from engine.batch.known import FamilyMemory, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
@@ -488,9 +488,28 @@ def _run_of(job: Job, ledger: Ledger, emit: Listener, stop: Stop, service: Servi
     return Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
 
 
-def standby(setup: Setup, job: Job, last: Batch | None) -> Crew:
+def standby(setup: Setup, job: Job, last: Batch | None, ledger: Ledger) -> Crew:
     """Start the processes that will read beside a run: they need the time in which the way to the service is opened."""
-    return standby_for(_recipe(setup, job), last, setup.dask)
+    return standby_for(_recipe(setup, job), last, setup.dask, _environment_of_senders(ledger))
+
+
+def senders(setup: Setup, ledger: Ledger, standby: Crew) -> AbstractContextManager[DaskCluster | None]:
+    """Return the Dask cluster whose workers send, too, where there is one and the ledger can be shared.
+
+    `standby`: what reads the sources, which may be that cluster.
+    """
+    if not setup.dask or not ledger.shares_jobs:
+        return nullcontext()
+    if isinstance(standby, DaskCluster):
+        return nullcontext(standby)
+    return DaskCluster(setup.dask, _environment_of_senders(ledger))
+
+
+def _environment_of_senders(ledger: Ledger) -> Mapping[str, str] | None:
+    """Return the variables of a cluster of our own: who sends needs the secrets; who only reads, none."""
+    if not ledger.shares_jobs:
+        return None
+    return {**os.environ, **child_environment()}
 
 
 def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
