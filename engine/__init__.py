@@ -68,6 +68,7 @@ __all__ = [
     "UncertainRecords",
     "Undoable",
     "Validation",
+    "WorkDone",
     "audit",
     "backup",
     "cancel",
@@ -96,6 +97,7 @@ __all__ = [
     "tell_story",
     "undo",
     "validate",
+    "work",
     "write_page",
 ]
 
@@ -126,6 +128,7 @@ _HOMES = {
     "engine.commands.submit": ("resume", "submit"),
     "engine.commands.trace": ("Trace", "TracedExchange"),
     "engine.commands.undo": ("Undoable", "find_undoable", "undo"),
+    "engine.commands.work": ("WorkDone", "work"),
     "engine.model.job": ("Job",),
     "engine.model.outcome": ("Outcome",),
     "engine.model.record": ("Format",),

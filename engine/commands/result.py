@@ -27,6 +27,7 @@ from engine.model.outcome import Later, Outcome, Tally
 from engine.model.record import Reject, Source, Why, no_records
 from engine.model.runs import REFRESH, UNDO, PastRun, Sample
 from engine.model.settings import RunLimits
+from engine.model.shard import Shard, Worker
 from engine.progress.text import count
 from engine.reports.outcomes import Reports, ReportWriter, existing_reports
 
@@ -133,6 +134,10 @@ class JobStatus(Struct, frozen=True):
     """Of the newest run, oldest first; only where one job is asked about."""
     later: Mapping[str, int] = {}
     """What became of created tasks afterwards, as far as is known → how many."""
+    workers: Sequence[Worker] = ()
+    """Processes that send the job together, oldest first; only where one job is asked about."""
+    shards: Sequence[Shard] = ()
+    """What they share, in order; likewise."""
     failed_tasks: Sequence[FailedTask] | None = None
     """The first of the tasks that have failed; None if nobody has asked."""
     failed: int = 0

@@ -56,6 +56,7 @@ from engine.http.proxies import from_environment
 from engine.http.secrets import Credentials
 from engine.http.tokens import check_exchange
 from engine.http.urls import check_base_url
+from engine.ledger.address import LedgerAddress, PostgresAddress, address_of
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
@@ -160,8 +161,8 @@ def family_name(config: Config, family: str | None) -> str:
     return check_job_name(family or config_name(config, ""))
 
 
-def configured_ledger(config: Config, text: str) -> Path | None:
-    """Return the ledger that a configuration names, meant from its file's folder; None if it names none.
+def configured_ledger(config: Config, text: str) -> LedgerAddress | None:
+    """Return the ledger that a configuration names, a path meant from its file's folder; None if it names none.
 
     Raises:
         ConfigError: it cannot be used.
@@ -171,8 +172,14 @@ def configured_ledger(config: Config, text: str) -> Path | None:
     return ledger_beside(config, load(text, hide_secret).settings.ledger or "")
 
 
-def ledger_beside(config: Config, named: str) -> Path:
-    """Return the ledger that a configuration names so, meant from its folder."""
+def ledger_beside(config: Config, named: str) -> LedgerAddress:
+    """Return the ledger that a configuration names so, a path meant from its folder.
+
+    Raises:
+        ConfigError: it is a URL that cannot be used.
+    """
+    if isinstance(address := address_of(named), PostgresAddress):
+        return address
     return _folder(config) / Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
 
 
@@ -306,7 +313,7 @@ class Offline(Struct, frozen=True):
             tasks = self.mapper.apply(block)
             yield marker.mark(block, tasks) if marker else tasks
 
-    def count_new(self, job: Job, ledger: Path, most: int) -> tuple[int, int]:
+    def count_new(self, job: Job, ledger: LedgerAddress, most: int) -> tuple[int, int]:
         """Look the first records of `job` up, `most` of them; return how many that were, and how many are new."""
         settings = self.setup.settings
         with KnownRecords(ledger) as records:
@@ -324,13 +331,13 @@ class Offline(Struct, frozen=True):
         last: Batch | None,
         standby: Crew | None = None,
         most_bytes: int | None = None,
-        ledger: Path | None = None,
+        ledger: LedgerAddress | None = None,
     ) -> Iterator[Plan]:
         """Cut the sources of `job` into batches of `most_bytes`, if said, from where the batch frozen `last` ends.
 
         What the family of the job knows is looked up in the `ledger`.
         """
-        recipe = replace(_recipe(self.setup, job), ledger=ledger)
+        recipe = _recipe(self.setup, job, ledger)
         if most_bytes is not None:
             batch = replace(recipe.settings.batch, max_bytes=most_bytes)
             recipe = replace(recipe, settings=replace(recipe.settings, batch=batch))
@@ -490,7 +497,7 @@ def _run_of(job: Job, ledger: Ledger, emit: Listener, stop: Stop, service: Servi
 
 def standby(setup: Setup, job: Job, last: Batch | None, ledger: Ledger) -> Crew:
     """Start the processes that will read beside a run: they need the time in which the way to the service is opened."""
-    return standby_for(_recipe(setup, job), last, setup.dask, _environment_of_senders(ledger))
+    return standby_for(_recipe(setup, job, ledger.address), last, setup.dask, _environment_of_senders(ledger))
 
 
 def senders(setup: Setup, ledger: Ledger, standby: Crew) -> AbstractContextManager[DaskCluster | None]:
@@ -512,8 +519,8 @@ def _environment_of_senders(ledger: Ledger) -> Mapping[str, str] | None:
     return {**os.environ, **child_environment()}
 
 
-def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
-    return planning_recipe(job, setup.settings, setup.service, _service_place(setup.service.kind))
+def _recipe(setup: Setup, job: Job, ledger: LedgerAddress | None) -> PlanningRecipe:
+    return planning_recipe(job, setup.settings, setup.service, _service_place(setup.service.kind), ledger)
 
 
 def pipeline(

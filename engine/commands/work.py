@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -19,6 +18,7 @@ from engine.commands import wiring
 from engine.commands.paths import open_ledger
 from engine.commands.submit import family_lock, go_on
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost
 from engine.model.job import Job, JobState
@@ -50,7 +50,7 @@ class WorkDone(Struct, frozen=True):
 
 async def work(  # noqa: PLR0913 - what a person can say of it
     job: str | None = None,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,

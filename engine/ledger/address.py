@@ -45,7 +45,7 @@ def address_of(named: Path | str | PostgresAddress) -> LedgerAddress:
         return Path(named)
     try:
         parts = urlsplit(str(named))
-        password = parts.password is not None or any(key == "password" for key, _ in parse_qsl(parts.query))
+        password = parts.password is not None or any(key.endswith("password") for key, _ in parse_qsl(parts.query))
     except ValueError:
         raise ConfigError("ledger: this is no URL that can be read: postgresql://user@host/database") from None
     if password:
@@ -56,13 +56,29 @@ def address_of(named: Path | str | PostgresAddress) -> LedgerAddress:
     return PostgresAddress(str(named))
 
 
+def require_postgres() -> None:
+    """Check that what a ledger in PostgreSQL takes is installed: it is an extra.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        import psycopg  # noqa: F401, PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(
+            f"ledger: a ledger in PostgreSQL takes psycopg ({error}); pip install 'bulksubmit[postgres]'"
+        ) from error
+
+
 def open_reader(address: LedgerAddress) -> Connection:
     """Open a ledger that is there, to read beside whoever writes.
 
     Raises:
         LedgerError: it cannot be read.
+        ConfigError: what it takes is not installed.
     """
     if isinstance(address, PostgresAddress):
+        require_postgres()
         from engine.ledger.postgres_connection import open_reader as open_postgres  # noqa: PLC0415 - an extra
 
         return open_postgres(address)

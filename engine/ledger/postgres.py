@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -59,14 +61,21 @@ class PostgresLedger(SqlLedger):
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, address: PostgresAddress, clock: Clock, *, hooks: Hooks = _NO_HOOKS) -> AsyncIterator[Self]:
-        """Open the ledger until the block ends; its tables are made where there are none.
+    async def open(
+        cls, address: PostgresAddress, clock: Clock, *, hooks: Hooks = _NO_HOOKS, create: bool = True
+    ) -> AsyncIterator[Self]:
+        """Open the ledger until the block ends; `create`: its tables are made where there are none.
 
         Raises:
             LedgerError: it cannot be used, or was written by a newer bulksubmit.
+            NoLedger: the database has none, and none shall be made.
         """
-        writing = await asyncio.to_thread(open_writer, address)
-        reading = await asyncio.to_thread(open_reader, address)
+        writing = await asyncio.to_thread(partial(open_writer, address, create=create))
+        try:
+            reading = await asyncio.to_thread(open_reader, address)
+        except BaseException:
+            writing.close()
+            raise
         ledger = cls(address, clock, writing, reading, hooks)
         try:
             yield ledger
@@ -148,7 +157,8 @@ class PostgresLedger(SqlLedger):
     async def back_up(self, to: Path) -> None:
         raise LedgerError(
             f"ledger {self._address}: a database has backups of its own (pg_dump, or its archive); "
-            f"`bulksubmit ledger copy` makes a file of it, such as {to}"
+            f"`bulksubmit ledger copy {shlex.quote(str(self._address))} {shlex.quote(str(to))}` makes a file of it "
+            "while no process works on it"
         )
 
     async def close(self) -> None:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, TypeVar
 
 import psycopg
+from msgspec import Struct
 from psycopg import errors
 from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
@@ -24,7 +25,7 @@ from psycopg.pq import TransactionStatus
 from engine.ledger.address import PostgresAddress
 from engine.ledger.connection import Bindings
 from engine.ledger.statements import QUERIES, read_queries, read_steps, sql_file
-from engine.model.errors import BulkSubmitError, LedgerError
+from engine.model.errors import BulkSubmitError, LedgerError, NoLedger
 
 T = TypeVar("T")
 
@@ -57,11 +58,16 @@ _END_OLD = (
     "AND backend_xid = CAST(CAST(CAST(%(number)s AS BIGINT) %% 4294967296 AS TEXT) AS xid)"
 )
 _RESUME = "then `bulksubmit resume` goes on where the job stopped"
+_REFUSED = {
+    "password": "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
+    "read-only": "the database is read-only, as a standby is; name the one that is written to",
+    "does not exist": "there is no such database, or no such user; check the URL, or make it",
+}
+"""What libpq says of a connection that is refused, which has no code → what to do."""
 _WORDS: Mapping[type[Exception], str] = {
     errors.DiskFull: f"the disk of the database is full; make room, {_RESUME}",
-    errors.ReadOnlySqlTransaction: "the database is read-only, as a standby is; name the one that is written to",
+    errors.ReadOnlySqlTransaction: _REFUSED["read-only"],
     errors.InsufficientPrivilege: "this user may not do that; docs/many-machines.md has the rights that are needed",
-    errors.InvalidPassword: "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
     errors.UndefinedTable: "there is no ledger in this database; `bulksubmit submit` makes one",
     errors.DataError: "a text holds a character that PostgreSQL does not keep",
     errors.IntegrityError: "it already holds something else in this place; this is a defect worth reporting",
@@ -120,6 +126,7 @@ STATEMENTS: Mapping[str, str] = {name: _bound(sql) for name, sql in _ALL.items()
 _ORDERS: Mapping[str, Sequence[str]] = {name: _names_in(QUERIES.get(name, sql)) for name, sql in _ALL.items()}
 """Of the names in each statement, as SQLite counts them."""
 STEPS = read_steps(sql_file("schema_postgres.sql"))
+TABLES: Sequence[str] = re.findall(r"^CREATE TABLE (\w+)", "".join(STEPS), re.MULTILINE)
 
 
 class _Flag(Dumper):
@@ -346,6 +353,8 @@ def told(address: PostgresAddress, error: Exception) -> BulkSubmitError:
         return error
     words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
     said = " ".join(str(error).split())
+    if type(error) is psycopg.OperationalError:
+        words = next((refused for sign, refused in _REFUSED.items() if sign in said), words)
     mapped_error = LedgerError(f"ledger {address}: {words} ({type(error).__name__}: {said})")
     mapped_error.__cause__ = error
     return mapped_error
@@ -357,29 +366,30 @@ def open_reader(address: PostgresAddress) -> PostgresConnection:
         return PostgresConnection(address)
 
 
-def open_writer(address: PostgresAddress, steps: Sequence[str] = STEPS) -> PostgresWriter:
-    """Open a ledger, brought to the schema after the last of `steps`; made, where the database has none.
+def open_writer(address: PostgresAddress, steps: Sequence[str] = STEPS, *, create: bool = True) -> PostgresWriter:
+    """Open a ledger, brought to the schema after the last of `steps`; `create`: made, where the database has none.
 
     Raises:
         LedgerError: it cannot be used, promises too little, or was written by a newer bulksubmit.
+        NoLedger: the database has none, and none shall be made.
     """
     with mapped(address):
         writer = PostgresWriter(address)
         try:
             _check_promises(writer)
-            _upgrade(writer, steps)
+            _upgrade(writer, steps, create=create)
         except BaseException:
             writer.close()
             raise
     return writer
 
 
-def _check_promises(writer: PostgresWriter) -> None:
-    ((setting,),) = writer.raw.execute("SHOW synchronous_commit").fetchall()
+def _check_promises(connection: PostgresConnection) -> None:
+    ((setting,),) = connection.raw.execute("SHOW synchronous_commit").fetchall()
     if setting == "off":
         raise LedgerError(
-            f"ledger {writer.address}: synchronous_commit is off, so a step that was answered could be lost with the "
-            "power, and its records be created twice. Set it to on for this user or this database"
+            f"ledger {connection.address}: synchronous_commit is off, so a step that was answered could be lost "
+            "with the power, and its records be created twice. Set it to on for this user or this database"
         )
 
 
@@ -392,14 +402,12 @@ def version_of(connection: PostgresConnection) -> int:
     return int(version)
 
 
-def _upgrade(writer: PostgresWriter, steps: Sequence[str]) -> None:
+def _upgrade(writer: PostgresWriter, steps: Sequence[str], *, create: bool) -> None:
     """Take the steps that are missing, all or none. Who may not change tables can work with those that are there."""
     version = version_of(writer)
-    if version > len(steps):
-        raise LedgerError(
-            f"ledger {writer.address} was written by a newer bulksubmit: its schema is version {version}, this one "
-            f"knows up to {len(steps)}. Update bulksubmit"
-        )
+    if not version and not create:
+        raise NoLedger(f"there is no ledger in {writer.address}: check --ledger, or submit a first job")
+    _check_version(writer, version, len(steps))
     if version == len(steps):
         return
     with writer.raw.transaction():
@@ -408,3 +416,48 @@ def _upgrade(writer: PostgresWriter, steps: Sequence[str]) -> None:
             writer.raw.execute(step)
         writer.raw.execute("DELETE FROM ledger_version")
         writer.raw.execute("INSERT INTO ledger_version VALUES (%s)", [len(steps)])
+
+
+def _check_version(connection: PostgresConnection, version: int, newest: int) -> None:
+    if version > newest:
+        raise LedgerError(
+            f"ledger {connection.address} was written by a newer bulksubmit: its schema is version {version}, this one "
+            f"knows up to {newest}. Update bulksubmit"
+        )
+
+
+class Examined(Struct, frozen=True):
+    """What a database says of the ledger in it, to a user."""
+
+    server: str
+    """Version of PostgreSQL."""
+    user: str
+    version: int
+    """Of the schema; 0: there is no ledger yet."""
+    lacking: Sequence[str]
+    """Rights that the user lacks, such as `INSERT on jobs`; where there are no tables, the right to make them."""
+    ahead_seconds: float
+    """By which the clock of the database is ahead of ours."""
+
+
+def examine(address: PostgresAddress) -> Examined:
+    """Look at a ledger in a database; nothing is changed.
+
+    Raises:
+        LedgerError: it cannot be reached, promises too little, or was written by a newer bulksubmit; says what to do.
+    """
+    with mapped(address), closing(PostgresConnection(address)) as connection:
+        _check_promises(connection)
+        version = version_of(connection)
+        _check_version(connection, version, len(STEPS))
+        before = time.time()
+        ((now,),) = connection.fetch("store_now", {"store_now": before})
+        ahead = float(now) - (before + time.time()) / 2
+        lacking = connection.fetch("lacking_rights", {"tables": TABLES if version else []})
+        return Examined(
+            str(connection.raw.info.parameter_status("server_version")),
+            connection.raw.info.user,
+            version,
+            [right for (right,) in lacking],
+            ahead,
+        )

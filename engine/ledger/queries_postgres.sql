@@ -207,3 +207,16 @@ SELECT name, token FROM locks WHERE name = ANY(:names) FOR SHARE;
 -- name: lock_holder
 -- Tell who held a lock last.
 SELECT holder FROM locks WHERE name = :name;
+
+-- name: lacking_rights
+-- Say which rights the user lacks on tables of the ledger or, if there are none, to make them.
+SELECT needed.right_name || ' on ' || tables.table_name
+FROM
+  UNNEST(CAST(:tables AS TEXT[])) AS tables (table_name),
+  (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS needed (right_name)
+WHERE
+  NOT HAS_TABLE_PRIVILEGE(tables.table_name, needed.right_name)
+  AND (needed.right_name = 'SELECT' OR tables.table_name <> 'ledger_version')
+UNION ALL
+SELECT 'CREATE on schema ' || COALESCE(CURRENT_SCHEMA(), 'public')
+WHERE CARDINALITY(CAST(:tables AS TEXT[])) = 0 AND NOT COALESCE(HAS_SCHEMA_PRIVILEGE(CURRENT_SCHEMA(), 'CREATE'), FALSE);

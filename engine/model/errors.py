@@ -156,6 +156,10 @@ class JobError(BulkSubmitError):
     exit_code = Exit.USAGE
 
 
+class NoLedger(JobError):
+    """There is no ledger yet. `bulksubmit submit` makes one."""
+
+
 class AlreadyTaken(JobError):
     """A job has taken these records already. `--again` creates every task a second time."""
 
@@ -202,6 +206,12 @@ class LeaseLost(LedgerError):
             f"job {job!r}: the lease of the shard from batch {first} on has ended, and another worker may have it. "
             "Nothing more of it is sent here"
         )
+
+
+class ShardsParked(BulkSubmitError):
+    """Workers were lost with some batches, one after the other. See why; `bulksubmit resume JOB --parked` goes on."""
+
+    exit_code = Exit.MEND_FIRST
 
 
 class DamagedRow(LedgerError, ValueError):

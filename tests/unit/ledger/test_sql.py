@@ -14,6 +14,10 @@ FOLDER = files("engine.ledger")
 CODE = "".join(file.read_text() for file in FOLDER.iterdir() if file.name.endswith(".py"))
 
 
+ONLY_IN_POSTGRES = {"lock_tokens", "lock_holder", "take_lock", "lacking_rights"}
+"""SQLite has locks of its own, and the rights of a file."""
+
+
 def schema():
     connection = apsw.Connection(":memory:")
     for step in STEPS:
@@ -50,7 +54,7 @@ def test_every_query_is_read():
     assert len(read_queries(text)) == text.count("\n-- name:")
     calls = r"QUERIES\[|_update\(|_rows\(|_pages\(|_ask\(|_stream\(|\.fetch\(|\.change\(\s*"
     used = set(re.findall(rf'(?:{calls})"(\w+)"', CODE))
-    assert (used | set(REMOVALS)) - {"lock_tokens"} == set(QUERIES)  # SQLite has locks of its own
+    assert (used | set(REMOVALS)) - ONLY_IN_POSTGRES == set(QUERIES)
 
 
 def test_every_query_looks_up_by_key():
@@ -64,6 +68,44 @@ def test_every_query_looks_up_by_key():
         ) and not sql.startswith("INSERT INTO"):
             plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(re.findall(r":(\w+)", sql)))
             assert not [row for *_, row in plan if re.match(r"SCAN (?!jobs|json_each|known)", row)], name
+
+
+def test_postgres_has_each_query_with_the_same_names():
+    """One that differs is found by the name of the other, binds what that binds, and is there for that reason."""
+    text = FOLDER.joinpath("queries_postgres.sql").read_text()
+    own = read_queries(text)
+    assert len(own) == text.count("\n-- name:")
+    for name, sql in own.items():
+        if name in QUERIES:
+            assert set(re.findall(r"(?<!:):(\w+)", sql)) == set(re.findall(r":(\w+)", QUERIES[name])), name
+            assert " ".join(sql.split()) != " ".join(QUERIES[name].split()), name
+        else:
+            assert name in ONLY_IN_POSTGRES
+            assert f'"{name}"' in CODE
+
+
+def test_postgres_has_the_same_tables_with_the_same_columns():
+    """In another order at most: what came later by ALTER TABLE stands in its place there."""
+    text = FOLDER.joinpath("schema_postgres.sql").read_text()
+    found = dict(re.findall(r"^CREATE TABLE (\w+) \(\n(.+?)^\);", text, re.MULTILINE | re.DOTALL))
+    columns = {name: re.findall(r"^  ([a-z]\w*) (\w+)", body, re.MULTILINE) for name, body in found.items()}
+    connection = schema()
+    types = {"INTEGER": {"BIGINT"}, "TEXT": {"TEXT"}, "BLOB": {"BYTEA"}, "REAL": {"DOUBLE"}}
+    for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"):
+        there = dict(columns.pop(name))
+        for _, column, kind, *_ in connection.pragma("table_info", name):
+            assert there.pop(column) in types[kind], f"{name}.{column}"
+        assert not there
+    assert set(columns) == {"ledger_version", "locks"}
+
+
+def test_every_table_and_column_of_postgres_has_a_comment():
+    text = FOLDER.joinpath("schema_postgres.sql").read_text()
+    for name, body in re.findall(r"^CREATE TABLE (\w+) \(\n(.+?)^\);", text, re.MULTILINE | re.DOTALL):
+        assert re.match(r"(  -- .+\n)*  -- .+\.\n", body), name
+        for column in re.findall(r"^  ([a-z]\w*) \w+", body, re.MULTILINE):
+            described = rf"^(  {column} .* -- .+|  -- .+\n  {column} .+)$"
+            assert re.search(described, body, re.MULTILINE), f"{name}.{column}"
 
 
 def test_steps_are_numbered_from_one_without_a_gap():
