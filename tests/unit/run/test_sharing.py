@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from engine.adaptive.concurrency import LimitChanged
 from engine.adaptive.shared_limits import GRANT_SECONDS, SYNC_SECONDS, SharedLimits
 from engine.http.classify import judge_status
 from engine.http.retry import CallState, RetryRules
@@ -13,7 +14,7 @@ from engine.http.throttle import Throttle
 from engine.model.errors import LedgerError
 from engine.model.settings import SecretStr, SendSettings, ServiceSettings
 from engine.progress.events import Paused
-from engine.run.in_flight import InFlight
+from engine.run.in_flight import SHARED, InFlight
 from engine.run.sharing import UNREACHABLE, Sharing, budget_name
 from engine.services.base import Call
 from tests.fakes.clock import under_way, until
@@ -115,6 +116,7 @@ async def test_two_workers_share_the_configured_number_in_flight(clock, texts):
     assert first.in_flight.limit == 0
     async with under_way(first.sharing.run()):
         await until(lambda: first.in_flight.limit == 10)
+        assert first.events == [LimitChanged("max_in_flight", 0, 10, SHARED)]
         async with under_way(second.sharing.run()):
             await until(lambda: first.in_flight.limit == second.in_flight.limit == 5)
         await until(lambda: first.in_flight.limit == 10)
