@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from multidict import CIMultiDict
 
 from engine.adaptive.concurrency import LimitChanged
 from engine.adaptive.shared_limits import GRANT_SECONDS, SYNC_SECONDS, SharedLimits
+from engine.http.caller import HttpCaller
 from engine.http.classify import judge_status
 from engine.http.retry import CallState, RetryRules
 from engine.http.share import Share
 from engine.http.throttle import Throttle
 from engine.model.errors import LedgerError
 from engine.model.settings import SecretStr, SendSettings, ServiceSettings
-from engine.progress.events import Paused
+from engine.progress.events import Paused, unheard
 from engine.run.in_flight import SHARED, InFlight
 from engine.run.sharing import UNREACHABLE, Sharing, budget_name
-from engine.services.base import Call
+from engine.services.base import Answer, Call
 from tests.fakes.clock import under_way, until
+from tests.fakes.workers import Bucket
 
 STATUS = Call("status", "GET", "https://api.example.com/v2/batches/1.json")
 OK = judge_status(200, repeatable=True)
@@ -122,6 +125,34 @@ async def test_two_workers_share_the_configured_number_in_flight(clock, texts):
         await until(lambda: first.in_flight.limit == 10)
 
 
+async def test_the_callers_of_four_workers_keep_the_rate_of_a_service_together_and_use_it(clock, texts):
+    service, seen = Bucket(40, 10), []
+
+    class Wire:
+        async def send(self, request):
+            seen.append(service.call(clock.monotonic()).status)
+            await clock.sleep(0.2)
+            return Answer(seen[-1], CIMultiDict(), b"")
+
+    async def calls(caller):
+        while clock.monotonic() < 20.0:
+            await caller.call(STATUS)
+
+    async with anyio.create_task_group() as workers:
+        for name in "abcd":
+            settings, share = SendSettings(requests_per_second=40.0), Share(name)
+            caller = HttpCaller(Wire(), service_at(), settings, clock=clock, share=share)
+            in_flight = InFlight(settings, clock, unheard)
+            workers.start_soon(Sharing("budget", texts.revise, share, in_flight, clock, unheard).run)
+            for _ in range(15):
+                workers.start_soon(calls, caller)
+        await clock.sleep(20.0)
+        workers.cancel_scope.cancel()
+    assert set(seen) == {200}
+    assert len(seen) >= 0.97 * 40 * 19.5, "but for the first half second"
+    assert SharedLimits.of(texts.texts["budget"]).workers == {}
+
+
 # The name of a budget
 
 
@@ -132,16 +163,16 @@ class Secretive(ServiceSettings, frozen=True, kw_only=True):
         return {"Authorization": SecretStr(f"Bearer {self.token.get_secret_value()}")}
 
 
-def service(base_url="https://api.example.com/v2", token="hunter2"):  # noqa: S107 - made up
+def service_at(base_url="https://api.example.com/v2", token="hunter2"):  # noqa: S107 - made up
     return Secretive(kind="toy", base_url=base_url, token=SecretStr(token))
 
 
 def test_jobs_into_one_service_with_the_same_account_have_one_budget_wherever_they_go_there():
-    assert budget_name(service()) == budget_name(service("https://api.example.com/v2/other"))
-    assert budget_name(service()).startswith("https://api.example.com ")
+    assert budget_name(service_at()) == budget_name(service_at("https://api.example.com/v2/other"))
+    assert budget_name(service_at()).startswith("https://api.example.com ")
 
 
 def test_another_account_or_service_has_another_budget_and_no_secret_is_in_its_name():
-    names = {budget_name(each) for each in (service(), service(token="other"), service("https://example.com"))}
+    names = {budget_name(each) for each in (service_at(), service_at(token="other"), service_at("https://example.com"))}
     assert len(names) == 3
     assert all("hunter2" not in name for name in names)
