@@ -144,9 +144,12 @@ def test_one_call_of_all_workers_opens_a_window(ledger):
 
 
 def test_a_window_is_not_opened_while_an_answer_of_the_one_before_may_come(ledger):
-    ledger.sync("a", window=WindowReport(held=1, heard=[window(1, ends_in=10.0)]))
+    def fixed(remaining, age):
+        return HeardOfWindow(age, Allowance(100, remaining, 10.0, fixed=True), pushed_back=False)
+
+    ledger.sync("a", window=WindowReport(held=1, heard=[fixed(1, 0.0)]))
     assert ledger.sync("b", 10.0, window=WindowReport(wanted=5)).requests == 0
-    ledger.sync("a", 10.5, window=WindowReport(heard=[window(0, ends_in=0.0, age=0.6)]))
+    ledger.sync("a", 10.5, window=WindowReport(heard=[fixed(0, 0.6)]))
     assert ledger.sync("b", 10.6, window=WindowReport(wanted=5)).requests == 1
 
 
