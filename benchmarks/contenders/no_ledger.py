@@ -83,7 +83,7 @@ async def main(source: str, config: str) -> None:
     clock, stop = SystemClock(), Stop()
     in_flight = InFlight(setup.settings.send, clock, lambda _: None)
     ledger = cast("Ledger", Forgetful())
-    with wiring.standby(setup, job, None, ledger) as standby:
+    with wiring.standby(setup, job, None) as standby:
         async with wiring.online(setup, job, in_flight.hear) as service:
             run = Run(job, service, ledger, clock, random.random, lambda _: None, stop)
             if error := await wiring.pipeline(setup, run, in_flight, standby=standby).work():

@@ -62,7 +62,7 @@ async def _cancel(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemo
     job = replace(job, state=JobState.CANCELED)
     async with wiring.open_run(setup, job, ledger, memory.emit, stop) as run:
         if ledger.shares_jobs:
-            await unless_stopped(stop, wiring.shards_of(setup, run, plans_job=True).alone)
+            await unless_stopped(stop, wiring.shards_of(setup, run).alone)
         try:
             await unless_stopped(stop, lambda: cancel_batches(run))
         except CallFailed as failure:

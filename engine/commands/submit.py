@@ -481,7 +481,10 @@ async def _work_on(  # noqa: PLR0913 - as above
     started, emit = wiring.CLOCK.monotonic(), memory.emit
     last = await ledger.last_batch(job.name)
     with report_writer(job, ledger, setup) as reports:
-        with wiring.standby(setup, job, last, ledger) as standby, wiring.senders(setup, ledger, standby) as cluster:
+        with (
+            wiring.standby(setup, job, last, ledger.address) as standby,
+            wiring.senders(setup, ledger, standby) as cluster,
+        ):
             read_bytes = last.end.offset if last else 0
             before = await ledger.tally(job.name)
             emit(JobStarted(job.name, job.size_bytes, read_bytes, before))

@@ -495,9 +495,9 @@ def _run_of(job: Job, ledger: Ledger, emit: Listener, stop: Stop, service: Servi
     return Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
 
 
-def standby(setup: Setup, job: Job, last: Batch | None, ledger: Ledger) -> Crew:
+def standby(setup: Setup, job: Job, last: Batch | None, ledger: LedgerAddress | None = None) -> Crew:
     """Start the processes that will read beside a run: they need the time in which the way to the service is opened."""
-    return standby_for(_recipe(setup, job, ledger.address), last, setup.dask, _environment_of_senders(ledger))
+    return standby_for(_recipe(setup, job, ledger), last, setup.dask, _environment_of_senders(ledger))
 
 
 def senders(setup: Setup, ledger: Ledger, standby: Crew) -> AbstractContextManager[DaskCluster | None]:
@@ -509,12 +509,12 @@ def senders(setup: Setup, ledger: Ledger, standby: Crew) -> AbstractContextManag
         return nullcontext()
     if isinstance(standby, DaskCluster):
         return nullcontext(standby)
-    return DaskCluster(setup.dask, _environment_of_senders(ledger))
+    return DaskCluster(setup.dask, _environment_of_senders(ledger.address))
 
 
-def _environment_of_senders(ledger: Ledger) -> Mapping[str, str] | None:
+def _environment_of_senders(ledger: LedgerAddress | None) -> Mapping[str, str] | None:
     """Return the variables of a cluster of our own: who sends needs the secrets; who only reads, none."""
-    if not ledger.shares_jobs:
+    if not isinstance(ledger, PostgresAddress):
         return None
     return {**os.environ, **child_environment()}
 
@@ -552,14 +552,18 @@ def pipeline(
     uploader = Uploader(run, payloads, sizes if send.max_in_flight == AUTO else None)
     places = in_flight or InFlight(send, run.clock, run.emit)
     poller = Poller(run, send, payloads)
-    shards = shards_of(setup, run, plans_job=plans_job) if run.ledger.shares_jobs else None
+    shards = shards_of(setup, run, places, plans_job=plans_job) if run.ledger.shares_jobs else None
     return Pipeline(run, plans, uploader, poller, places, send, shards)
 
 
-def shards_of(setup: Setup, run: Run, *, plans_job: bool) -> Shards:
-    """Return what this process has of a job that several send."""
+def shards_of(setup: Setup, run: Run, places: InFlight | None = None, *, plans_job: bool = True) -> Shards:
+    """Return what this process has of a job that several send. `places`: for the batches that it sends."""
     terms = lease_terms(setup.settings.send)
-    return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=plans_job)
+
+    def has_places() -> bool:
+        return places is None or places.limit > 0
+
+    return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=plans_job, has_places=has_places)
 
 
 @asynccontextmanager

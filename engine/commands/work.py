@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 2.0
 """Between two looks at which jobs there are, or whether one has shards."""
-_WORK = "work"
+_COMMAND = "work"
 
 
 class WorkDone(Struct, frozen=True):
@@ -80,7 +80,7 @@ async def work(  # noqa: PLR0913 - what a person can say of it
                 f"ledger {opened.address}: a file is for one process at a time; workers need a database of PostgreSQL "
                 "(--ledger postgresql://…). `bulksubmit ledger copy` brings the jobs of a file there"
             )
-        worker = _Work(opened, fan_out(emit, (counts := _Counts()).hear), stop, processes, dask)
+        worker = _Worker(opened, fan_out(emit, (counts := _Counts()).hear), stop, processes, dask)
         error = await worker.work(job, stay=stay)
         return WorkDone(
             worker.jobs,
@@ -103,14 +103,14 @@ class _Counts:
             self.not_created += event.failed + event.uncertain
 
 
-class _Work:
+class _Worker:
     """One worker."""
 
     def __init__(self, ledger: Ledger, emit: Listener, stop: Stop, processes: int | None, dask: str) -> None:
         self._ledger = ledger
         self._emit = emit
         self._stop = stop
-        self._go_on = partial(go_on, command=_WORK, processes=processes, dask=dask)
+        self._go_on = partial(go_on, command=_COMMAND, processes=processes, dask=dask)
         self.jobs: list[str] = []
         self.exit_code = int(Exit.ALL_CREATED)
         self.message = ""

@@ -30,7 +30,7 @@ from engine.model.errors import JobError, LeaseLost, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import LaterFate
 from engine.model.record import KeptAs, Keyed, Reject, Skipped, Taken
-from engine.model.shard import MOST_LOSSES, Shard, ShardState, cut_into_shards
+from engine.model.shard import MOST_LOST_WORKERS, Shard, ShardState, cut_into_shards
 from engine.model.submission import State
 
 NO_TOKEN = -1
@@ -227,7 +227,7 @@ def check_leases(connection: Connection, jobs: Mapping[str, int], steps: Sequenc
 
 def take_shards(connection: Connection, name: str, taken: list[Shard], bindings: Mapping[str, Any]) -> Sequence[Change]:
     """Give a worker the leases of shards that nobody has; `taken` gets them."""
-    row = {"job": job_id(connection, name), "most_losses": MOST_LOSSES, **bindings}
+    row = {"job": job_id(connection, name), "most_losses": MOST_LOST_WORKERS, **bindings}
     connection.change("park_shards", [row])
     taken[:] = sorted(
         (

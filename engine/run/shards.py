@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -51,14 +51,28 @@ def worker_name() -> str:
 class Shards:
     """What one worker has of one job."""
 
-    def __init__(self, job: Job, ledger: Ledger, clock: Clock, stop: Stop, terms: LeaseTerms, *, plans: bool) -> None:
-        """`plans`: this worker freezes the job's batches, and goes last."""
+    def __init__(  # noqa: PLR0913 - what a lease depends on
+        self,
+        job: Job,
+        ledger: Ledger,
+        clock: Clock,
+        stop: Stop,
+        terms: LeaseTerms,
+        *,
+        plans: bool,
+        has_places: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`plans`: this worker freezes the job's batches, and goes last.
+
+        `has_places`: whether it may send any batch now; without, it leaves shards to the others.
+        """
         self.plans = plans
         self._job = job
         self._ledger = ledger
         self._clock = clock
         self._stop = stop
         self._terms = terms
+        self._has_places = has_places
         self._taken: list[Shard] = []
         self._frozen = Signal()
 
@@ -88,7 +102,7 @@ class Shards:
         """
         while True:
             job = await self._ledger.job(self._job.name)
-            if job.read_complete or not job.strict:
+            if self._has_places() and (job.read_complete or not job.strict):
                 for shard in await self._ledger.take_shards(job.name, self._terms, 1):
                     self._taken.append(shard)
                     return shard

@@ -346,10 +346,13 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
     ],
 )
 async def test_the_settle_time_is_what_is_configured_or_twice_the_slowest_start_of_the_job(
-    more, slowest, own, settle_seconds
+    tmp_path, more, slowest, own, settle_seconds
 ):
     setup, job = wiring.load(config(more=more)), replace(JOB, slowest_start=slowest)
-    async with wiring.open_run(setup, job, ledger=None, emit=lambda _: None, stop=Stop()) as run:
+    async with (
+        SqliteLedger.open(tmp_path / "ledger.db", SystemClock()) as ledger,
+        wiring.open_run(setup, job, ledger, lambda _: None, Stop()) as run,
+    ):
         assert run.service.settle_seconds == own
         assert run.settle_time.seconds == settle_seconds
 
