@@ -1,9 +1,9 @@
 """A job of small records on a real ledger, a fake service and made-up time, joined as the engine joins them."""
 
 import os
-from itertools import count
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import orjson

@@ -1,7 +1,6 @@
 import os
 import pickle
 import re
-import string
 import tomllib
 from contextvars import copy_context
 from pathlib import Path
