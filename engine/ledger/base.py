@@ -109,6 +109,9 @@ class Ledger(Protocol):
         `parked`: and what was parked. For who holds the job's lock.
         """
 
+    async def withhold_shards(self, job: str) -> None:
+        """Let nobody take the shards that nobody has before the next run of the job: a limit was met."""
+
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         """Take the leases of shards that nobody has, or whose lease has ended.
 

@@ -738,6 +738,10 @@ WHERE
 UPDATE shards SET holder = '', expires_at = 0, state = CASE WHEN :left <> 0 THEN 'left' ELSE 'open' END
 WHERE job = :job AND holder = :worker;
 
+-- name: withhold_shards
+-- Let nobody take the shards that nobody has, before the next run of the job.
+UPDATE shards SET state = 'left' WHERE job = :job AND state IN ('open', 'settling') AND holder = '';
+
 -- name: reopen_shards
 -- Let workers take what earlier ones have left, and what was parked if a person says so.
 UPDATE shards SET state = 'open', losses = 0, lost = ''

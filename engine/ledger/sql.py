@@ -166,6 +166,9 @@ class SqlLedger(Ledger):
     async def open_shards(self, job: str, *, parked: bool = False) -> None:
         await self._writer.write(partial(open_shards, name=job, parked=parked))
 
+    async def withhold_shards(self, job: str) -> None:
+        await self._update("withhold_shards", job)
+
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         taken: list[Shard] = []
         asked_at = self._clock.monotonic()
