@@ -25,7 +25,7 @@ from psycopg.pq import TransactionStatus
 from engine.ledger.address import PostgresAddress
 from engine.ledger.connection import Bindings
 from engine.ledger.statements import QUERIES, read_queries, read_steps, sql_file
-from engine.model.errors import BulkSubmitError, LedgerError, NoLedger
+from engine.model.errors import BulkSubmitError, LedgerAway, LedgerError, NoLedger
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ _END_OLD = (
     "AND backend_xid = CAST(CAST(CAST(%(number)s AS BIGINT) %% 4294967296 AS TEXT) AS xid)"
 )
 _RESUME = "then `bulksubmit resume` goes on where the job stopped"
+_AWAY = f"the database cannot be reached; see that it runs, {_RESUME}"
 _REFUSED = {
     "password": "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
     "read-only": "the database is read-only, as a standby is; name the one that is written to",
@@ -72,7 +73,7 @@ _WORDS: Mapping[type[Exception], str] = {
     errors.DataError: "a text holds a character that PostgreSQL does not keep",
     errors.IntegrityError: "it already holds something else in this place; this is a defect worth reporting",
     UnicodeEncodeError: "a text is not valid Unicode and cannot be kept",
-    psycopg.OperationalError: f"the database cannot be reached; see that it runs, {_RESUME}",
+    psycopg.OperationalError: _AWAY,
     psycopg.Error: "the database refuses it",
     TypeError: "a value cannot be kept; this is a defect worth reporting",
 }
@@ -190,7 +191,10 @@ class PostgresConnection:
                 raise told(self.address, error) from error
 
     def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
-        """Yield its rows one by one."""
+        """Yield its rows one by one. Raises: LedgerAway: it was lost meanwhile; another call opens it anew."""
+        with mapped(self.address):
+            if self.is_lost:
+                self.reconnect(time.monotonic() + RECONNECT_SECONDS)
         with mapped(self.address), self.raw.transaction(), self.raw.cursor(query) as cursor:
             cursor.execute(STATEMENTS[query], _by_name(query, bindings))
             yield from cursor
@@ -353,9 +357,10 @@ def told(address: PostgresAddress, error: Exception) -> BulkSubmitError:
         return error
     words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
     said = " ".join(str(error).split())
-    if type(error) is psycopg.OperationalError:
-        words = next((refused for sign, refused in _REFUSED.items() if sign in said), words)
-    mapped_error = LedgerError(f"ledger {address}: {words} ({type(error).__name__}: {said})")
+    kind = LedgerAway if words == _AWAY else LedgerError
+    if type(error) is psycopg.OperationalError and (refused := [why for sign, why in _REFUSED.items() if sign in said]):
+        words, kind = refused[0], LedgerError
+    mapped_error = kind(f"ledger {address}: {words} ({type(error).__name__}: {said})")
     mapped_error.__cause__ = error
     return mapped_error
 
