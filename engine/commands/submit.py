@@ -43,6 +43,7 @@ from engine.model.errors import (
     JobCanceled,
     JobError,
     JobLocked,
+    LeaseLost,
     OtherJobs,
     ShardsParked,
     SourceChanged,
@@ -527,6 +528,15 @@ async def _work_on(  # noqa: PLR0913 - as above
         result = await summarize(job, ledger, started, error, setup=setup, note=note, before=before, begun=reports)
     emit(JobEnded(job.name, result.state))
     return result
+
+
+def _taken_over(job: Job, ledger: Ledger) -> LeaseLost | None:
+    """Return an error if another process has the job by now: that one ends it."""
+    try:
+        ledger.check_lock(job.name)
+    except LeaseLost as error:
+        return error
+    return None
 
 
 async def _learnt(run: Run, last: Batch | None) -> Run:

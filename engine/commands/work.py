@@ -21,7 +21,7 @@ from engine.commands.submit import family_lock, go_on
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost, LedgerAway
 from engine.model.job import Job, JobState
 from engine.progress.events import BatchSettled, Event, JobStarted, Listener, fan_out, unheard
 from engine.run.context import Stop, beside, pause_unless_stopped
@@ -168,7 +168,7 @@ class _Worker:
             error = await self._help(job)
             if error is not None and not isinstance(error, LeaseLost):
                 self._note(job, error.exit_code, str(error))
-        except LeaseLost:
+        except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
 
     def _note(self, job: Job, exit_code: int, message: str) -> None:

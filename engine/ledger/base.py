@@ -79,6 +79,13 @@ class Ledger(Protocol):
     def is_locked(self, name: str) -> bool:
         """Return whether a process holds the job."""
 
+    def check_lock(self, name: str) -> None:
+        """Refuse to go on with a job that this process has locked, if the lock was lost with the connection.
+
+        Raises:
+            LeaseLost: another process has locked it meanwhile, as far as is known here.
+        """
+
     async def freeze(  # noqa: PLR0913 - all of one step of reading
         self,
         job: str,

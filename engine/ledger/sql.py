@@ -47,7 +47,7 @@ from engine.ledger.operations import (
 )
 from engine.ledger.writer import Writer
 from engine.model.batch import ROOTS, Batch, batch_name
-from engine.model.errors import BulkSubmitError, DamagedRow, JobError, LeaseLost
+from engine.model.errors import BulkSubmitError, DamagedRow, JobError, LeaseLost, LedgerAway
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
@@ -160,6 +160,9 @@ class SqlLedger(Ledger):
         lease = self._lease(job, submission.sequence)
         step = rows.BatchStep("split", job, submission, expected, self._clock.now(), halves=halves, lease=lease)
         await self._writer.write(partial(split_batch, step=step))
+
+    def check_lock(self, name: str) -> None:
+        """Do nothing: the lock of a file is lost with the process only."""
 
     # Shards
 
@@ -499,9 +502,18 @@ def _page(
     bindings: Mapping[str, Any],
 ) -> list[tuple[Batch, T]]:
     """Do as `_fetch`, but return no more than a page; [] at the end."""
+    bindings = {"job": job_id(connection, job), "limit": _PAGE_BATCHES, **bindings}
+    try:
+        return _read_page(connection, query, make, bindings)
+    except LedgerAway:  # in the middle of it; opened anew, it yields all of the page
+        return _read_page(connection, query, make, bindings)
+
+
+def _read_page(
+    connection: Connection, query: str, make: Callable[..., tuple[Batch, T]], bindings: Mapping[str, Any]
+) -> list[tuple[Batch, T]]:
     page: list[tuple[Batch, T]] = []
     held = 0
-    bindings = {"job": job_id(connection, job), "limit": _PAGE_BATCHES, **bindings}
     with closing(connection.stream(query, bindings)) as found:
         for row in found:
             page.append(_made(make, row))

@@ -162,6 +162,8 @@ class Shards:
         seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)
         while True:
             try:
+                if self.plans:
+                    self._ledger.check_lock(self._job.name)
                 await self._ledger.renew_shards(self._job.name, self._terms)
                 state = (await self._ledger.job(self._job.name)).state
                 if self.plans and self._is_limited:
