@@ -120,9 +120,12 @@ class Ledger(Protocol):
         """Let nobody take the shards that nobody has before the next run of the job: a limit was met."""
 
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
-        """Take the leases of shards that nobody has, or whose lease has ended.
+        """Take the leases of shards that nobody has, or that other workers have lost.
 
         What was lost with too many workers is parked.
+
+        Raises:
+            LeaseLost: one of them is a shard that this process still works on: others have had it meanwhile.
         """
 
     async def renew_shards(self, job: str, terms: LeaseTerms) -> None:
@@ -133,7 +136,10 @@ class Ledger(Protocol):
         """
 
     async def give_back_shards(self, job: str, terms: LeaseTerms, *, left: bool) -> None:
-        """End the leases of a worker that goes. `left`: nobody shall take them before the next run of the job."""
+        """End the leases of a worker that goes. `left`: nobody shall take them before the next run of the job.
+
+        Once it has given them back, `written` tells no more of steps that were refused for a lease that was lost.
+        """
 
     def check_lease(self, job: str, sequence: int) -> None:
         """Refuse a call about a batch that could end after its lease, by this process's clock.

@@ -178,6 +178,8 @@ class SqlLedger(Ledger):
         leases = self._leases.setdefault(job, _Leases(terms))
         bindings = {"worker": terms.worker, "seconds": terms.seconds, "limit": most, "store_now": self._clock.now()}
         await self._writer.write(partial(take_shards, name=job, taken=taken, bindings=bindings))
+        if lost := leases.shards.keys() & {shard.first for shard in taken}:  # others have had and left what was ours
+            raise LeaseLost.of(job, min(lost))
         until = asked_at + terms.seconds
         leases.until = min(leases.until, until) if leases.shards else until  # those before were taken earlier
         leases.shards.update((shard.first, shard) for shard in taken)
@@ -189,7 +191,7 @@ class SqlLedger(Ledger):
         asked_at, ours = self._clock.monotonic(), set(leases.shards)
         bindings = {"worker": terms.worker, "seconds": terms.seconds, "store_now": self._clock.now()}
         await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings))
-        if lost := ours - kept["renewed"]:
+        if lost := (ours & leases.shards.keys()) - kept["renewed"]:  # but for those that another renewal has ended
             raise LeaseLost.of(job, min(lost))
         if ours >= leases.shards.keys():  # one that was taken meanwhile may have come after the renewal
             leases.until = asked_at + terms.seconds
@@ -197,8 +199,12 @@ class SqlLedger(Ledger):
             leases.shards.pop(first, None)
 
     async def give_back_shards(self, job: str, terms: LeaseTerms, *, left: bool) -> None:
-        await self._writer.write(partial(give_back_shards, name=job, bindings={"worker": terms.worker, "left": left}))
-        self._leases.pop(job, None)
+        given_back = {"worker": terms.worker, "left": left}
+        try:
+            await self._writer.write(partial(give_back_shards, name=job, bindings=given_back))
+        finally:
+            self._leases.pop(job, None)
+            self._writer.forget(LeaseLost)
 
     def check_lease(self, job: str, sequence: int) -> None:
         leases = self._leases.get(job)
