@@ -250,6 +250,7 @@ def renew_shards(
     kept["asked_at"] = clock()
     row = {"job": job_id(connection, name), **bindings}
     connection.change("see_worker", [row])
+    connection.change("forget_silent_workers", [row])
     kept["renewed"] = {first for (first,) in connection.fetch("renew_shards", row)}
     kept["done"] = [first for (first,) in connection.fetch("end_shards", row)]
     connection.change("settle_shards", [row])
