@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from engine.commands import wiring
 from engine.commands.intake import copied_here
-from engine.commands.paths import folder_beside, open_ledger
+from engine.commands.paths import folder_beside, open_ledger, spelled
 from engine.commands.submit import family_lock, go_on
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
@@ -90,12 +90,13 @@ async def work(  # noqa: PLR0913 - what a person can say of it
             )
         worker = _Worker(opened, fan_out(emit, (counts := _Counts()).hear), stop, processes, dask)
         error = await worker.work(job, stay=stay)
+        message = "; ".join(filter(None, [worker.message, str(error) if error else ""]))
         return WorkDone(
             worker.jobs,
             counts.created,
             counts.not_created,
-            worker.exit_code if error is None else error.exit_code,
-            "; ".join(filter(None, [worker.message, str(error) if error else ""])),
+            worker.exit_code if error is None else error.exit_status,
+            spelled(message, opened.address, f"work {job}" if job else "work"),
         )
 
 
@@ -168,8 +169,8 @@ class _Worker:
             self._note(job, result.exit_code, result.message)
         except JobLocked:
             error = await self._help(job)
-            if error is not None and not isinstance(error, LeaseLost):
-                self._note(job, error.exit_code, str(error))
+            if error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
+                self._note(job, error.exit_status, str(error))
         except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
 

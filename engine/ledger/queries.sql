@@ -771,6 +771,13 @@ ON CONFLICT (job, name) DO UPDATE SET seen_at = excluded.seen_at;
 -- Remember a worker no longer.
 DELETE FROM workers WHERE job = :job AND name = :worker;
 
+-- name: forget_silent_workers
+-- Remember the workers no longer of which nothing was heard for as long as a lease lasts, and that have no shard.
+DELETE FROM workers
+WHERE
+  job = :job AND seen_at < :store_now - :seconds
+  AND NOT EXISTS (SELECT 1 FROM shards WHERE shards.job = workers.job AND shards.holder = workers.name);
+
 -- name: workers
 -- Read the workers of a job, oldest first.
 SELECT name, begun_at, seen_at FROM workers WHERE job = :job ORDER BY begun_at, name;
