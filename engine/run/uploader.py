@@ -146,7 +146,7 @@ class Uploader:
         job, remote_id = self._run.job, submission.remote_id
         if job.state is JobState.CANCELED:  # it was not sent, and `resume` may go on with it
             if remote_id is not None and not canceled:
-                await self.tidy_up(remote_id)
+                await self.tidy_up(batch, remote_id)
             sent = submission.sent_at is not None and submission.state is State.STAGING
             return Submitted(
                 await self._run.move(batch, submission, State.UNCERTAIN if sent else State.FROZEN, note=reason)
@@ -155,13 +155,13 @@ class Uploader:
         if blame in {Blame.PAYLOAD, Blame.SUSPECT} and batch.count > 1:
             # Durable first: if we are killed now, the halves go up, and the rest of the whole is canceled as an orphan.
             submitted = await self.split(batch, submission, str(failure))
-            if remote_id is not None and (canceled or await self.tidy_up(remote_id)):
+            if remote_id is not None and (canceled or await self.tidy_up(batch, remote_id)):
                 await self._run.ledger.forget_orphan(job.name, remote_id)
             return submitted
         if blame is Blame.SUSPECT and await self._suspects.is_worth_another_try(batch.sequence, str(failure)):
             return await self._once_more(batch, submission, str(failure))
         if remote_id is not None and not canceled:
-            await self.tidy_up(remote_id)
+            await self.tidy_up(batch, remote_id)
         said = str(failure) if isinstance(failure, Refused) else reason
         settlement = Settlement.refused(batch.count, said)
         return Submitted(await self._run.settle(batch, submission, replace(settlement, note=said)))
@@ -177,11 +177,16 @@ class Uploader:
         halves = await self.payloads.halves(batch, *await self._run.left_out(batch))
         return Submitted(await self._run.split(batch, submission, halves, reason), halves)
 
-    async def tidy_up(self, remote_id: str) -> bool:
-        """Have the service create nothing of a batch any more; return whether it confirmed that."""
+    async def tidy_up(self, batch: Batch, remote_id: str) -> bool:
+        """Have the service create nothing of a batch any more; return whether it confirmed that.
+
+        Raises:
+            LeaseLost: the call could end after the lease of the batch, while another worker has it released.
+        """
         canceling = self._service.canceling
         if canceling is None:
             return False
+        self._run.ledger.check_lease(self._run.job.name, batch.sequence)
         try:
             await canceling.cancel(remote_id)
         except (Refused, Unavailable, PossiblyApplied):
