@@ -21,7 +21,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from threading import Event
@@ -210,12 +210,12 @@ class LocalDask:
         return address
 
     def end(self) -> None:
-        """End it in order, or else by force."""
-        with suppress(subprocess.TimeoutExpired):
+        """End it in order, or else by force. Its workers end with it in any case."""
+        try:
             self._process.communicate(timeout=_END_SECONDS)
-        with suppress(ProcessLookupError):
+        except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
+            self._process.communicate()
 
 
 # What runs elsewhere

@@ -21,7 +21,7 @@ from engine.commands.lineage import Retried, retried
 from engine.commands.paths import spelled
 from engine.ledger.base import Ledger
 from engine.model.doubt import INHERITED
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, SourceError
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, LeaseLost, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome, Tally
 from engine.model.record import Reject, Source, Why, no_records
@@ -208,7 +208,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
     job = await ledger.job(job.name)
     reports = None if rewrite else existing_reports(job)
     trouble = ""
-    if reports is None:
+    if reports is None and not isinstance(error, LeaseLost):  # else whoever has the job by now writes them
         reports, trouble = await _reports(job, ledger, setup, begun)
     if error is None and job.state is JobState.OPEN and job.read_complete and not tally.unresolved:
         # Last of all: killed before it, the job is worked on once more, and then its reports are written.

@@ -43,6 +43,7 @@ from engine.model.errors import (
     JobCanceled,
     JobError,
     JobLocked,
+    LeaseLost,
     OtherJobs,
     ShardsParked,
     SourceChanged,
@@ -60,6 +61,7 @@ from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
+from engine.run.shards import tell_tally
 from engine.source.given import Sources, names_of
 from engine.source.sources import check_unchanged
 
@@ -505,6 +507,8 @@ async def _work_on(  # noqa: PLR0913 - as above
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
                 beside: list[Callable[[], Coroutine[Any, Any, None]]]
                 beside = [bounds.watch, reports.follow, partial(memory.follow, in_flight)]
+                if ledger.shares_jobs:
+                    beside.append(partial(tell_tally, job, ledger, wiring.CLOCK, emit))
                 if cluster is not None:
                     from engine.commands.dask_work import send_on  # noqa: PLC0415 - which goes on with jobs itself
 
@@ -524,6 +528,15 @@ async def _work_on(  # noqa: PLR0913 - as above
         result = await summarize(job, ledger, started, error, setup=setup, note=note, before=before, begun=reports)
     emit(JobEnded(job.name, result.state))
     return result
+
+
+def _taken_over(job: Job, ledger: Ledger) -> LeaseLost | None:
+    """Return an error if another process has the job by now: that one ends it."""
+    try:
+        ledger.check_lock(job.name)
+    except LeaseLost as error:
+        return error
+    return None
 
 
 async def _learnt(run: Run, last: Batch | None) -> Run:

@@ -7,6 +7,7 @@ number of workers may come and go, and there is always one that plans.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,11 +21,12 @@ from engine.commands.submit import family_lock, go_on
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost, LedgerAway
 from engine.model.job import Job, JobState
-from engine.progress.events import BatchSettled, Event, Listener, fan_out, unheard
+from engine.progress.events import BatchSettled, Event, JobStarted, Listener, fan_out, unheard
 from engine.run.context import Stop, beside, pause_unless_stopped
 from engine.run.in_flight import InFlight
+from engine.run.shards import tell_tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 2.0
 """Between two looks at which jobs there are, or whether one has shards."""
 _COMMAND = "work"
+
+
+_TAKEN_OVER = frozenset({None, Exit.LOCKED, 128 + signal.SIGINT, 128 + signal.SIGTERM})
+"""How the run before has ended where a worker plans in its place: it was killed, interrupted, or lost its leases. One
+that ended for a reason, such as a limit or a wrong key, is for a person, who says `resume`."""
 
 
 class WorkDone(Struct, frozen=True):
@@ -147,6 +154,11 @@ class _Worker:
                     job = await self._ledger.job(job.name)
                     if job.state is not JobState.OPEN:
                         return
+                    runs = await self._ledger.runs(job.name)
+                    if runs and runs[-1].exit_code not in _TAKEN_OVER:
+                        why = f"{runs[-1].reason.rstrip('.')}. `bulksubmit resume {job.name}` goes on with it"
+                        self._note(job, runs[-1].exit_code or Exit.ERROR, why)
+                        return
                     result = await self._go_on(job, self._ledger, self._emit, stop)
             if result.exit_code == Exit.LOCKED:  # its leases were lost: whoever has them goes on, and then we do
                 await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
@@ -156,7 +168,7 @@ class _Worker:
             error = await self._help(job)
             if error is not None and not isinstance(error, LeaseLost):
                 self._note(job, error.exit_code, str(error))
-        except LeaseLost:
+        except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
 
     def _note(self, job: Job, exit_code: int, message: str) -> None:
@@ -176,10 +188,14 @@ class _Worker:
                 return None
         job = await self._ledger.job(job.name)
         setup = wiring.load(job.config)
+        last = await self._ledger.last_batch(job.name)
+        tally = await self._ledger.tally(job.name)
+        self._emit(JobStarted(job.name, job.size_bytes, last.end.offset if last else 0, tally))
         in_flight = InFlight(setup.settings.send, wiring.CLOCK, self._emit)
         emit = fan_out(self._emit, in_flight.hear)
         async with (
             _linked(self._stop) as stop,
+            beside(partial(tell_tally, job, self._ledger, wiring.CLOCK, self._emit)),
             wiring.open_run(setup, job, self._ledger, emit, stop, in_flight) as run,
         ):
             error = await wiring.pipeline(setup, run, in_flight, plans_job=False).work()

@@ -79,6 +79,13 @@ class Ledger(Protocol):
     def is_locked(self, name: str) -> bool:
         """Return whether a process holds the job."""
 
+    def check_lock(self, name: str) -> None:
+        """Refuse to go on with a job that this process has locked, if the lock was lost with the connection.
+
+        Raises:
+            LeaseLost: another process has locked it meanwhile, as far as is known here.
+        """
+
     async def freeze(  # noqa: PLR0913 - all of one step of reading
         self,
         job: str,
@@ -109,10 +116,16 @@ class Ledger(Protocol):
         `parked`: and what was parked. For who holds the job's lock.
         """
 
+    async def withhold_shards(self, job: str) -> None:
+        """Let nobody take the shards that nobody has before the next run of the job: a limit was met."""
+
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
-        """Take the leases of shards that nobody has, or whose lease has ended.
+        """Take the leases of shards that nobody has, or that other workers have lost.
 
         What was lost with too many workers is parked.
+
+        Raises:
+            LeaseLost: one of them is a shard that this process still works on: others have had it meanwhile.
         """
 
     async def renew_shards(self, job: str, terms: LeaseTerms) -> None:
@@ -123,7 +136,10 @@ class Ledger(Protocol):
         """
 
     async def give_back_shards(self, job: str, terms: LeaseTerms, *, left: bool) -> None:
-        """End the leases of a worker that goes. `left`: nobody shall take them before the next run of the job."""
+        """End the leases of a worker that goes. `left`: nobody shall take them before the next run of the job.
+
+        Once it has given them back, `written` tells no more of steps that were refused for a lease that was lost.
+        """
 
     def check_lease(self, job: str, sequence: int) -> None:
         """Refuse a call about a batch that could end after its lease, by this process's clock.

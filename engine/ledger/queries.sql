@@ -656,15 +656,15 @@ WHERE
 ORDER BY sequence;
 
 -- name: park_shards
--- Let nobody take the shards any more that have now been lost with too many workers.
+-- Let nobody take the shards any more that others have now lost, too many in all.
 UPDATE shards
 SET state = 'parked', losses = losses + 1, lost = lost || holder || ' ', holder = '', token = token + 1
 WHERE
-  job = :job AND state IN ('open', 'settling') AND holder <> '' AND expires_at <= :store_now
-  AND losses >= :most_losses - 1;
+  job = :job AND state IN ('open', 'settling') AND holder NOT IN ('', :worker)
+  AND expires_at <= :store_now AND losses >= :most_losses - 1;
 
 -- name: take_shards
--- Take the lease of shards that nobody has, or whose lease has ended.
+-- Take the lease of shards that nobody has, or that others have lost; what is a worker's own it only renews.
 UPDATE shards
 SET
   token = token + 1, losses = losses + CASE WHEN holder = '' THEN 0 ELSE 1 END,
@@ -673,7 +673,8 @@ SET
 WHERE
   job = :job AND first IN (
     SELECT first FROM shards
-    WHERE job = :job AND state IN ('open', 'settling') AND (holder = '' OR expires_at <= :store_now)
+    WHERE job = :job AND state IN ('open', 'settling')
+      AND (holder = '' OR holder <> :worker AND expires_at <= :store_now)
     ORDER BY first
     LIMIT :limit
   )
@@ -737,6 +738,10 @@ WHERE
 -- End the leases of a worker, so that another one may take its shards at once; or the next run of the job.
 UPDATE shards SET holder = '', expires_at = 0, state = CASE WHEN :left <> 0 THEN 'left' ELSE 'open' END
 WHERE job = :job AND holder = :worker;
+
+-- name: withhold_shards
+-- Let nobody take the shards that nobody has, before the next run of the job.
+UPDATE shards SET state = 'left' WHERE job = :job AND state IN ('open', 'settling') AND holder = '';
 
 -- name: reopen_shards
 -- Let workers take what earlier ones have left, and what was parked if a person says so.

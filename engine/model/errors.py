@@ -190,6 +190,12 @@ class LedgerError(BulkSubmitError):
     exit_code = Exit.MEND_FIRST
 
 
+class LedgerAway(LedgerError):
+    """The database cannot be reached just now. Nothing is lost; `bulksubmit resume` goes on when it is there again."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class NameTaken(LedgerError):
     """The service gave a batch a name that another batch of the job has. `bulksubmit resume` asks what became of it."""
 

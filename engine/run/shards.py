@@ -13,16 +13,17 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
 from engine.clock import Clock
 from engine.ledger.base import Ledger
-from engine.model.errors import JobCanceled, LeaseLost, LedgerError
+from engine.model.errors import Interrupted, JobCanceled, LeaseLost, LedgerError, Stopped
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import LeaseTerms, Shard
+from engine.progress.events import JobTallied, Listener
 from engine.run.context import Stop, beside
 from engine.run.queues import Signal
 
@@ -30,6 +31,8 @@ _SLACK_SECONDS = (5.0, 60.0)
 """A lease is longer than the longest call by as much, within these bounds: so long may the ledger be away."""
 _RENEW_SECONDS = 2.0
 """Between two renewals, a third of the slack at most. Others hear by it of shards that are done."""
+_TALLY_SECONDS = 2.0
+"""A tally of a million batches takes some tenths of a second."""
 _FREE_SHARDS = 2
 """For each worker, of those that nobody has: no more is read before some were taken."""
 _LOOK_SECONDS = 0.5
@@ -46,6 +49,14 @@ def lease_terms(settings: SendSettings, worker: str = "") -> LeaseTerms:
 def worker_name() -> str:
     """Return a name that no other worker has, and by which people find the process."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+
+
+async def tell_tally(job: Job, ledger: Ledger, clock: Clock, emit: Listener) -> None:
+    """Tell what all workers of a job have done, again and again until canceled."""
+    while True:
+        with suppress(LedgerError):  # it is away
+            emit(JobTallied(await ledger.tally(job.name)))
+        await clock.sleep(_TALLY_SECONDS)
 
 
 class Shards:
@@ -151,8 +162,12 @@ class Shards:
         seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)
         while True:
             try:
+                if self.plans:
+                    self._ledger.check_lock(self._job.name)
                 await self._ledger.renew_shards(self._job.name, self._terms)
                 state = (await self._ledger.job(self._job.name)).state
+                if self.plans and self._is_limited:
+                    await self._ledger.withhold_shards(self._job.name)
             except LeaseLost as error:
                 self._stop.request(error)
                 return
@@ -162,6 +177,12 @@ class Shards:
                 self._stop.request(JobCanceled(f"job {self._job.name!r} was canceled by another process"))
                 return
             await self._clock.sleep(seconds)
+
+    @property
+    def _is_limited(self) -> bool:
+        """Whether nothing more is to be sent by anybody: not where only this process is to end."""
+        error = self._stop.sending_error
+        return error is not None and not isinstance(error, Interrupted | Stopped | LeaseLost)
 
     async def _give_back(self) -> None:
         """Let others have what is not done; where all was tried that can be, only the next run of the job."""

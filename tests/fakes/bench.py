@@ -1,6 +1,5 @@
 """A job of small records on a real ledger, a fake service and made-up time, joined as the engine joins them."""
 
-import os
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -36,7 +35,6 @@ from fakes.service import FakeService
 
 NO_HOOKS = Hooks()
 WORKERS = count(1)
-SHARES = bool(os.environ.get("SHARES"))
 ROADS = {
     State.FROZEN: [],
     State.STAGING: [State.STAGING],
@@ -204,7 +202,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(folder: Path, records=10, *, sources=None, hooks=NO_HOOKS, job="j", shares_jobs=SHARES, **service):
+async def a_bench(folder: Path, records=10, *, sources=None, hooks=NO_HOOKS, job="j", shares_jobs=False, **service):
     """Open a ledger in `folder` that knows one job of some records, or of the given sources."""
     clock = FakeClock()
     paths = sources or [write_records(folder / "tasks.ndjson", records)]
