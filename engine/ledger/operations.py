@@ -67,6 +67,7 @@ def create_job(
 
     `seen`: only if there is no job but these.
     """
+    connection.fetch("hold_jobs")
     if seen is not None and connection.fetch("unseen", {"seen": orjson.dumps([*seen]).decode()}):
         raise OtherJobs
     row = asdict(job) | {"created_at": job.created_at or now}

@@ -51,6 +51,10 @@ RETURNING id;
 INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version, row_groups)
 VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns, :name, :version, :row_groups);
 
+-- name: hold_jobs
+-- Let nobody else make a job before this transaction ends; in SQLite, one that writes is alone anyway.
+SELECT 1;
+
 -- name: unseen
 -- Name a job that is not among some: one that was made after somebody has looked.
 SELECT name FROM jobs WHERE name NOT IN (SELECT value FROM json_each(:seen)) LIMIT 1;
